@@ -1,0 +1,21 @@
+"""Errors of the model layer: one sentence each, naming the thing and the remedy."""
+
+from __future__ import annotations
+
+
+class DeModelError(Exception):
+    """Base of all errors raised by `de_model`."""
+
+    retryable = False
+
+
+class InvalidModelInput(DeModelError):
+    """An array or an option the model cannot work with."""
+
+
+class InvalidCheckpoint(DeModelError):
+    """A weights file is missing, truncated, of another architecture, or fails its checksum."""
+
+
+class TrainingFailed(DeModelError):
+    """Training cannot go on: the loss is not finite, or the data hold no usable pair."""

@@ -1,0 +1,1 @@
+"""Restoring whole scenes: a global noise field, tiles, and the engine that runs them."""

@@ -1,0 +1,49 @@
+"""Named sizes of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum, unique
+
+from de_model.unet import UNetConfig
+
+
+@unique
+class Preset(StrEnum):
+    """Which sizes a model was built with."""
+
+    #: The published configuration: 32.1 M + 4.7 M parameters for RGB (DE sections 2.1 and 2.2).
+    PAPER = "paper"
+    #: The same method sized for two CPU cores; the shipped weights.
+    SMALL = "small"
+    #: For tests: trains in seconds.
+    TINY = "tiny"
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Sizes of the three networks."""
+
+    predictor: UNetConfig
+    allocation: UNetConfig
+    #: Width of the `light` reference.
+    reference_base: int
+
+
+SIZES: dict[Preset, Sizes] = {
+    Preset.PAPER: Sizes(
+        predictor=UNetConfig(96, (1, 1, 2, 2, 3), 2, (4, 8), heads=4, film=True),
+        allocation=UNetConfig(64, (1, 1, 2), 2, (4,), heads=1, film=False),
+        reference_base=64,
+    ),
+    Preset.SMALL: Sizes(
+        predictor=UNetConfig(24, (1, 2, 2, 3), 1, (8,), heads=4, film=True, groups=8),
+        allocation=UNetConfig(16, (1, 2, 2), 1, (4,), heads=1, film=False, groups=8),
+        reference_base=32,
+    ),
+    Preset.TINY: Sizes(
+        predictor=UNetConfig(16, (1, 2), 1, (2,), heads=2, film=True, groups=4),
+        allocation=UNetConfig(8, (1, 2), 1, (2,), heads=1, film=False, groups=4),
+        reference_base=8,
+    ),
+}

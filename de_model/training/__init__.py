@@ -1,0 +1,1 @@
+"""Training: losses, the moving average, and the stages from reference to the whole."""

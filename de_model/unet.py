@@ -1,0 +1,211 @@
+"""The U-Net of Dhariwal & Nichol (2021, "ADM") that both DE networks are made of.
+
+Residual blocks with time embedding, self-attention at chosen downsampling factors, skip connections.
+Tensors are `(batch, channel, y, x)`; height and width must be divisible by `stride`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from de_model.errors import InvalidModelInput
+
+
+@dataclass(frozen=True, slots=True)
+class UNetConfig:
+    """Shape of one U-Net, image channels excluded."""
+
+    base: int
+    multipliers: tuple[int, ...]
+    res_blocks: int
+    #: Downsampling factors with attention; the middle block always has it.
+    attention_factors: tuple[int, ...]
+    heads: int
+    #: True: time scales and shifts the features (FiLM); False: time is added to them.
+    film: bool
+    groups: int = 32
+
+    @property
+    def stride(self) -> int:
+        """Total downsampling factor."""
+        return 2 ** (len(self.multipliers) - 1)
+
+
+def timestep_embedding(t: Tensor, dim: int) -> Tensor:
+    """Return the sinusoidal embedding `(batch, dim)` of integer timesteps `(batch,)`, float32."""
+    half = dim // 2
+    frequency = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device, dtype=torch.float32) / half)
+    angle = t.float()[:, None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    """Return `layer` with weights and bias at zero, so that its branch starts as nothing."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Norm(nn.GroupNorm):
+    """Group normalisation computed in float32 whatever the type of the features."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `(batch, channel, y, x)`."""
+        return super().forward(x.float()).to(x.dtype)
+
+
+class ResidualBlock(nn.Module):
+    """Norm, SiLU, convolution, twice; the time embedding enters between the two."""
+
+    def __init__(self, cin: int, cout: int, embedding: int, config: UNetConfig) -> None:
+        super().__init__()
+        self.film = config.film
+        self.norm_in = Norm(config.groups, cin)
+        self.conv_in = nn.Conv2d(cin, cout, 3, padding=1)
+        self.time = nn.Linear(embedding, 2 * cout if config.film else cout)
+        self.norm_out = Norm(config.groups, cout)
+        self.conv_out = zeroed(nn.Conv2d(cout, cout, 3, padding=1))
+        self.skip = nn.Identity() if cin == cout else nn.Conv2d(cin, cout, 1)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Return features of `cout` channels; `time` is `(batch, embedding)`."""
+        h = self.conv_in(F.silu(self.norm_in(x)))
+        shift = self.time(F.silu(time)).to(h.dtype)[:, :, None, None]
+        if self.film:
+            scale, shift = shift.chunk(2, dim=1)
+            h = self.norm_out(h) * (1 + scale) + shift
+        else:
+            h = self.norm_out(h + shift)
+        return self.skip(x) + self.conv_out(F.silu(h))
+
+
+class Attention(nn.Module):
+    """Self-attention over all positions of a feature map, with a residual connection."""
+
+    def __init__(self, channels: int, config: UNetConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.norm = Norm(config.groups, channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = zeroed(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` plus what each position gathers from all others."""
+        b, c, height, width = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(b, self.heads, 3, c // self.heads, height * width)
+        q, k, v = (part.transpose(-1, -2) for part in qkv.unbind(2))
+        gathered = F.scaled_dot_product_attention(q, k, v)
+        return x + self.out(gathered.transpose(-1, -2).reshape(b, c, height, width))
+
+
+class Stage(nn.Module):
+    """One residual block, attention where the level has it, and a change of size after the last block."""
+
+    def __init__(
+        self, block: ResidualBlock, attention: Attention | None = None, resize: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.block = block
+        self.attention = attention or nn.Identity()
+        self.resize = resize or nn.Identity()
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Return the features after block and attention; `resize` is the caller's, skips come first."""
+        return self.attention(self.block(x, time))
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour doubling and a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `(batch, channel, 2 y, 2 x)`."""
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class UNet(nn.Module):
+    """Image and timestep in, image out; the last convolution starts at zero."""
+
+    def __init__(self, cin: int, cout: int, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        embedding = 4 * config.base
+        self.time = nn.Sequential(
+            nn.Linear(config.base, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
+        )
+        self.stem = nn.Conv2d(cin, config.base, 3, padding=1)
+        skips = self._build_down(embedding)
+        width = skips[-1]
+        self.middle_in = Stage(ResidualBlock(width, width, embedding, config), Attention(width, config))
+        self.middle_out = Stage(ResidualBlock(width, width, embedding, config))
+        width = self._build_up(embedding, skips)
+        self.norm = Norm(config.groups, width)
+        self.head = zeroed(nn.Conv2d(width, cout, 3, padding=1))
+
+    def _attention(self, channels: int, level: int) -> Attention | None:
+        wanted = 2**level in self.config.attention_factors
+        return Attention(channels, self.config) if wanted else None
+
+    def _build_down(self, embedding: int) -> list[int]:
+        """Create the contracting path; return the channel count of every skip connection, stem first."""
+        config, width = self.config, self.config.base
+        skips, stages = [width], []
+        for level, multiplier in enumerate(config.multipliers):
+            for index in range(config.res_blocks):
+                block = ResidualBlock(width, multiplier * config.base, embedding, config)
+                width = multiplier * config.base
+                last = index == config.res_blocks - 1 and level < len(config.multipliers) - 1
+                resize = nn.Conv2d(width, width, 3, stride=2, padding=1) if last else None
+                stages.append(Stage(block, self._attention(width, level), resize))
+                skips.extend([width, width] if last else [width])
+        self.down = nn.ModuleList(stages)
+        return skips
+
+    def _build_up(self, embedding: int, skips: list[int]) -> int:
+        """Create the expanding path, one block more per level than down; return its last channel count."""
+        config, width, stages = self.config, skips[-1], []
+        remaining = list(skips)
+        for level in reversed(range(len(config.multipliers))):
+            for index in range(config.res_blocks + 1):
+                block = ResidualBlock(
+                    width + remaining.pop(), config.multipliers[level] * config.base, embedding, config
+                )
+                width = config.multipliers[level] * config.base
+                resize = Upsample(width) if index == config.res_blocks and level > 0 else None
+                stages.append(Stage(block, self._attention(width, level), resize))
+        self.up = nn.ModuleList(stages)
+        return width
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return `(batch, cout, y, x)` for features `(batch, cin, y, x)` and timesteps `(batch,)`.
+
+        Raises:
+            InvalidModelInput: height or width is not divisible by `config.stride`.
+        """
+        stride = self.config.stride
+        if x.shape[-2] % stride or x.shape[-1] % stride:
+            raise InvalidModelInput(
+                f"Image of {x.shape[-2]} x {x.shape[-1]} px: sides must be divisible by {stride}."
+            )
+        time = self.time(timestep_embedding(t, self.config.base).to(self.time[0].weight.dtype))
+        h = self.stem(x)
+        skips = [h]
+        for stage in self.down:
+            h = stage(h, time)
+            skips.append(h)
+            if not isinstance(stage.resize, nn.Identity):
+                h = stage.resize(h)
+                skips.append(h)
+        h = self.middle_out(self.middle_in(h, time), time)
+        for stage in self.up:
+            h = stage.resize(stage(torch.cat([h, skips.pop()], dim=1), time))
+        return self.head(F.silu(self.norm(h)))

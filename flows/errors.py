@@ -1,0 +1,45 @@
+"""Errors of the orchestration layer, and the exit status of each kind."""
+
+from __future__ import annotations
+
+from de_model.errors import DeModelError, InvalidCheckpoint, InvalidModelInput
+from stac.errors import InvalidInput, StacError
+
+#: Exit statuses of the `unveil` command.
+EXIT_FAILED = 1
+EXIT_INVALID = 2
+EXIT_INTERRUPTED = 130
+
+
+class FlowError(Exception):
+    """Base of all errors raised by `flows`."""
+
+    retryable = False
+
+
+class InvalidSettings(FlowError):
+    """A setting is wrong or settings contradict each other."""
+
+
+class ServiceUnavailable(FlowError):
+    """A service the run needs (Prefect, MLflow, STAC Browser build) did not start or answer in time."""
+
+    retryable = True
+
+
+class UnknownModel(FlowError):
+    """The registry has no such model, alias or version."""
+
+
+class WorkFailed(FlowError):
+    """Every work unit of a run failed, or none produced anything."""
+
+
+#: All errors that are told to the user as one sentence, without a traceback.
+KNOWN_ERRORS = (StacError, DeModelError, FlowError)
+
+
+def exit_status(error: BaseException) -> int:
+    """Return the exit status of `error`: 2 for invalid input, 1 for a failure."""
+    invalid = (InvalidInput, InvalidSettings, UnknownModel, InvalidModelInput, InvalidCheckpoint)
+    return EXIT_INVALID if isinstance(error, invalid) else EXIT_FAILED

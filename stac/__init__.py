@@ -1,0 +1,1 @@
+"""Earth-observation data in and out: search, read, mask, composite, write, publish. No torch, no Prefect."""

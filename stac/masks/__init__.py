@@ -1,0 +1,1 @@
+"""Cloud, shadow and snow: what each pixel of an acquisition shows."""

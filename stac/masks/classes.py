@@ -1,0 +1,37 @@
+"""What a pixel of an acquisition shows, whatever mask said so."""
+
+from __future__ import annotations
+
+from enum import IntEnum, unique
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@unique
+class PixelClass(IntEnum):
+    """Classes of a mask `(y, x)`, uint8."""
+
+    NODATA = 0
+    CLEAR = 1
+    THIN_CLOUD = 2
+    CLOUD = 3
+    SHADOW = 4
+    SNOW = 5
+
+
+#: Classes whose pixels show the ground as it was: kept bit-identical, and allowed as donors.
+OBSERVED = (PixelClass.CLEAR, PixelClass.SNOW)
+
+#: Classes whose pixels are restored.
+OBSCURED = (PixelClass.THIN_CLOUD, PixelClass.CLOUD, PixelClass.SHADOW)
+
+
+def is_observed(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """True where the ground was seen. Any shape in, same shape out."""
+    return np.isin(classes, OBSERVED)
+
+
+def is_obscured(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """True where cloud or shadow hides the ground. Any shape in, same shape out."""
+    return np.isin(classes, OBSCURED)

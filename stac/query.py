@@ -1,0 +1,96 @@
+"""What to search for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, time, timedelta
+
+from stac.errors import InvalidQuery
+
+BBox = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A collection, an area and an interval."""
+
+    collection: str
+    #: West, south, east, north in degrees; None searches everywhere.
+    bbox: BBox | None
+    #: Both ends are part of the interval; timezone-aware.
+    start: datetime
+    end: datetime
+
+    @classmethod
+    def parse(cls, collection: str, bbox: Sequence[float] | str | None, interval: str) -> Query:
+        """Check and convert what a person wrote.
+
+        Args:
+            collection: collection id.
+            bbox: four numbers, or `"west,south,east,north"`.
+            interval: `2023-08-10/2023-08-20`, one date, or RFC 3339 instants with a time zone.
+
+        Raises:
+            InvalidQuery: the area or the interval makes no sense.
+        """
+        if not collection.strip():
+            raise InvalidQuery("The collection is empty; name one with --collection.")
+        start, end = _interval(interval)
+        return cls(collection, None if bbox is None else _bbox(bbox), start, end)
+
+    def widened(self, days: int) -> Query:
+        """Return the query with `days` more on both sides of the interval."""
+        return replace(self, start=self.start - timedelta(days=days), end=self.end + timedelta(days=days))
+
+    @property
+    def interval(self) -> str:
+        """The interval as RFC 3339 instants in UTC, joined by a slash."""
+        return "/".join(t.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for t in (self.start, self.end))
+
+    def contains(self, instant: datetime) -> bool:
+        """Tell whether a timezone-aware instant lies within the interval."""
+        return self.start <= instant <= self.end
+
+
+def _bbox(bbox: Sequence[float] | str) -> BBox:
+    try:
+        west, south, east, north = (float(n) for n in (bbox.split(",") if isinstance(bbox, str) else bbox))
+    except (TypeError, ValueError) as error:
+        raise InvalidQuery(
+            f"Box {bbox!r} is not four numbers: give west,south,east,north in degrees."
+        ) from error
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= 90 and -90 <= north <= 90):
+        raise InvalidQuery(
+            f"Box {bbox!r} leaves the world; longitudes lie in -180..180, latitudes in -90..90."
+        )
+    if west >= east or south >= north:
+        raise InvalidQuery(
+            f"Box {bbox!r} has no area: west must be less than east and south less than north."
+        )
+    return west, south, east, north
+
+
+def _interval(text: str) -> tuple[datetime, datetime]:
+    parts = text.split("/")
+    if len(parts) > 2 or not all(parts):
+        raise InvalidQuery(f"Interval {text!r} is not understood; write 2023-08-10/2023-08-20 or one date.")
+    start, end = _instant(parts[0], last=False), _instant(parts[-1], last=True)
+    if start > end:
+        raise InvalidQuery(f"Interval {text!r} ends before it begins; swap the two dates.")
+    return start, end
+
+
+def _instant(text: str, *, last: bool) -> datetime:
+    """Return the instant; a bare date means its first or its last second, in UTC."""
+    try:
+        if len(text) == len("2023-08-10"):
+            return datetime.combine(date.fromisoformat(text), time(23, 59, 59) if last else time(), UTC)
+        instant = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidQuery(
+            f"Date {text!r} is not understood; write 2023-08-10 or 2023-08-10T10:00:00Z."
+        ) from error
+    if instant.tzinfo is None:
+        raise InvalidQuery(f"Date {text!r} has no time zone; add Z for UTC.")
+    return instant
