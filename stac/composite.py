@@ -8,34 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stac.harmonisation import HarmonisationFit, clean_sky_match, harmonisation_fits, repeatability
 from stac.masks.classes import is_observed
 from stac.stack import Stack
 
 FloatArray = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
-
-#: Pixels needed to fit slope and offset, and to fit the offset alone.
-_PIXELS_FOR_LINE, _PIXELS_FOR_OFFSET = 500, 50
-_SLOPES = (0.5, 2.0)
-#: Residuals beyond this many robust standard deviations are left out of the next iteration (changed
-#: ground, missed cloud).
-_TRIM, _ITERATIONS = 2.5, 4
-#: Spread given to a donor that nothing could be fitted to, reflectance: honest ignorance.
-_UNFITTED_SPREAD = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class HarmonisationFit:
-    """Target = slope * donor + intercept, in reflectance, for one band of one donor."""
-
-    item_id: str
-    band: str
-    slope: float
-    intercept: float
-    #: Standard deviation of all residuals (untrimmed), reflectance.
-    residual_std: float
-    #: Pixels seen on both dates.
-    n_pixels: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +28,7 @@ class TemporalPrior:
     fits: tuple[HarmonisationFit, ...]
 
 
-def donors_of(
-    stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
-) -> list[int]:
+def donors_of(stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()) -> list[int]:
     """Return the other dates, best first: fewest days away, then later, then by id."""
     gap = np.abs(stack.days - stack.days[target])
     allowed = [
@@ -61,50 +36,6 @@ def donors_of(
         if i != target and i not in exclude and (max_days is None or gap[i] <= max_days)
     ]  # fmt: skip
     return sorted(allowed, key=lambda i: (gap[i], -stack.days[i], stack.item_ids[i]))
-
-
-def harmonisation_fits(stack: Stack, target: int, donor: int) -> tuple[HarmonisationFit, ...]:
-    """Fit every band of a donor date to the target date on the pixels that both dates saw.
-
-    Obscured pixels of either date are never used.
-    """
-    both = is_observed(stack.classes[target]) & is_observed(stack.classes[donor])
-    seen_there, seen_here = stack.reflectance(donor)[:, both], stack.reflectance(target)[:, both]
-    return tuple(
-        _fit(stack.item_ids[donor], band, x.astype(np.float64), y.astype(np.float64))
-        for band, x, y in zip(stack.bands, seen_there, seen_here, strict=True)
-    )
-
-
-def _fit(item_id: str, band: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> HarmonisationFit:
-    """Fit a line by trimmed least squares; fall back to an offset, then to nothing."""
-    slope, intercept, spread = 1.0, 0.0, _UNFITTED_SPREAD
-    if len(x) >= _PIXELS_FOR_OFFSET:
-        intercept = float(np.median(y - x))
-    if len(x) >= _PIXELS_FOR_LINE and x.std() > 1e-6:
-        candidate = _trimmed_line(x, y)
-        if _SLOPES[0] <= candidate[0] <= _SLOPES[1]:
-            slope, intercept = candidate
-    if len(x) >= _PIXELS_FOR_OFFSET:
-        spread = float((y - slope * x - intercept).std())
-    return HarmonisationFit(item_id, band, slope, intercept, spread, len(x))
-
-
-def _trimmed_line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
-    keep = np.ones(len(x), dtype=bool)
-    slope, intercept = 1.0, 0.0
-    for _ in range(_ITERATIONS):
-        mean_x, mean_y = x[keep].mean(), y[keep].mean()
-        variance = np.square(x[keep] - mean_x).mean()
-        if variance <= 0:
-            break
-        slope = float(((x[keep] - mean_x) * (y[keep] - mean_y)).mean() / variance)
-        intercept = float(mean_y - slope * mean_x)
-        residual = y - slope * x - intercept
-        centre = np.median(residual)
-        robust = 1.4826 * np.median(np.abs(residual - centre))
-        keep = np.abs(residual - centre) <= _TRIM * max(robust, 1e-6)
-    return slope, intercept
 
 
 def nearest_clear(
@@ -142,19 +73,41 @@ def median_clear(
 ) -> TemporalPrior:
     """Return the per-band median over the other dates that saw each pixel, unmatched.
 
-    `source` is the nearest date among those; `spread` the standard deviation over them.
+    `source` is the date whose observation is closest to the median; `spread` the standard deviation over
+    the dates.
     """
     prior, spread, source, _ = _empty(stack)
     donors = donors_of(stack, target, max_days=max_days, exclude=exclude)
-    if donors:
-        seen = np.stack([is_observed(stack.classes[d]) for d in donors])
-        values = np.stack([stack.reflectance(d) for d in donors])
-        values[~np.broadcast_to(seen[:, None], values.shape)] = np.nan
-        some = seen.any(axis=0)
-        prior[:, some] = np.nanmedian(values[..., some], axis=0)
-        spread[:, some] = np.nanstd(values[..., some], axis=0)
-        source[some] = np.array(donors, np.int16)[seen.argmax(axis=0)[some]]
+    some = np.isin(np.arange(len(stack.item_ids)), donors)
+    seen = np.stack([is_observed(c) for c in stack.classes[some]]) if donors else np.zeros((0, *source.shape), bool)
+    anywhere = seen.any(axis=0)
+    if anywhere.any():
+        values = np.stack([stack.reflectance(int(i))[:, anywhere] for i in np.flatnonzero(some)])
+        values[~np.broadcast_to(seen[:, None, anywhere], values.shape)] = np.nan
+        middle = np.nanmedian(values, axis=0)
+        prior[:, anywhere], spread[:, anywhere] = middle, np.nanstd(values, axis=0)
+        distance = np.abs(values - middle).sum(axis=1)
+        source[anywhere] = np.flatnonzero(some)[np.nanargmin(distance, axis=0)].astype(np.int16)
     return TemporalPrior(prior, source, spread, ())
+
+
+def matched_median(
+    stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
+) -> TemporalPrior:
+    """Return the median of the other dates, matched to the target date's clean-sky pixels.
+
+    The prior of the product. A line fitted on all clear pixels of a cloudy date carries the haze around its
+    clouds into the result; the match used here looks at the cleanest sky only and is believed as far as it
+    explains the target better than dates usually agree (docs/results/product.md compares them). `spread`
+    adds the deviation between dates to their usual repeatability.
+    """
+    median = median_clear(stack, target, max_days=max_days, exclude=exclude)
+    fits = clean_sky_match(median.reflectance, stack, target)
+    shift = np.array([fit.intercept for fit in fits], np.float32)[:, None, None]
+    # A dark pixel stays within the physical range whatever the shift.
+    reflectance = np.where(np.isnan(median.reflectance), np.nan, np.maximum(median.reflectance + shift, 1e-4))
+    spread = np.hypot(median.spread, repeatability(median.reflectance))
+    return TemporalPrior(reflectance.astype(np.float32), median.source, spread.astype(np.float32), fits)
 
 
 def _empty(stack: Stack) -> tuple[FloatArray, FloatArray, NDArray[np.int16], list[HarmonisationFit]]:

@@ -11,11 +11,17 @@ import pystac
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import box
+from pyproj.exceptions import CRSError
 
 from stac.assets import find_asset
 from stac.errors import InvalidItem, InvalidQuery
+from stac.rasters import open_raster
 
 BBox = tuple[float, float, float, float]
+
+_SURROUNDINGS_DEG, _DENSITY_DEG = 0.2, 0.05
+#: A box that ends this close to a pixel's edge does not touch the pixel behind it, pixels.
+_SLACK = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +56,37 @@ def grid_code(item: pystac.Item) -> str:
     return item.id
 
 
-def native_geobox(item: pystac.Item, band: str) -> GeoBox:
-    """Return the pixel grid of a band of an item, from its projection fields.
+def native_geobox(item: pystac.Item, band: str, timeout_s: float = 30) -> GeoBox:
+    """Return the pixel grid of a band of an item: from its projection fields, else from the file.
 
     Raises:
-        InvalidItem: the item does not say its projection, shape and transform.
+        InvalidItem: the projection fields contradict themselves, or there is no asset for the band.
+        UnreadableAsset: there are no projection fields and the file cannot be read.
     """
     asset = find_asset(item, band)
-
-    def field(name: str) -> Any:  # noqa: ANN401 - JSON values
-        return asset.extra_fields.get(name, item.properties.get(name))
-
-    code = field("proj:code") or (f"EPSG:{field('proj:epsg')}" if field("proj:epsg") else None)
-    shape, transform = field("proj:shape"), field("proj:transform")
+    fields: dict[str, Any] = {**item.properties, **asset.extra_fields}
+    code = fields.get("proj:code") or (f"EPSG:{fields['proj:epsg']}" if fields.get("proj:epsg") else None)
+    shape, transform = fields.get("proj:shape"), fields.get("proj:transform")
     if not (code and shape and transform):
+        name = f"Item {item.id}, asset {band}"
+        with open_raster(asset.get_absolute_href() or asset.href, name, timeout_s) as source:
+            return GeoBox(source.shape, source.transform, source.crs.to_wkt())
+    try:
+        height, width = (int(n) for n in shape)
+        geobox = GeoBox((height, width), Affine(*(float(n) for n in transform[:6])), code)
+    except (TypeError, ValueError, CRSError) as error:
         raise InvalidItem(
-            f"Item {item.id}, asset {band}: proj:code, proj:shape or proj:transform is missing; "
-            "use a collection with the projection extension."
-        )
-    return GeoBox((int(shape[0]), int(shape[1])), Affine(*transform[:6]), code)
+            f"Item {item.id}, asset {band}: proj:code {code}, proj:shape {shape} and proj:transform "
+            f"{transform} describe no pixel grid ({error})."
+        ) from error
+    if height < 1 or width < 1 or geobox.affine.determinant == 0:
+        raise InvalidItem(f"Item {item.id}, asset {band}: its pixel grid is empty.")
+    return geobox
+
+
+def same_cell(one: Cell, other: Cell) -> bool:
+    """Tell whether two cells are the same pixels of the same grid."""
+    return one.id == other.id and bool(one.geobox == other.geobox)
 
 
 def cell_of(item: pystac.Item, band: str, bbox: Sequence[float] | None = None) -> Cell:
@@ -80,26 +98,32 @@ def cell_of(item: pystac.Item, band: str, bbox: Sequence[float] | None = None) -
         bbox: west, south, east, north in degrees; None takes the whole grid.
 
     Raises:
-        InvalidItem: the item's projection fields are missing.
+        InvalidItem: the item has no such band, or its projection fields are wrong.
         InvalidQuery: the box does not touch the item's grid.
     """
     geobox, code = native_geobox(item, band), grid_code(item)
     if bbox is None:
         return Cell(code, geobox)
-    outline = box(*bbox, "EPSG:4326").to_crs(geobox.crs, resolution=0.05).boundingbox
-    height, width = geobox.shape
-    columns, rows = zip(*(~geobox.affine * corner for corner in _corners(outline)), strict=True)
-    left, right = max(0, math.floor(min(columns) + 1e-6)), min(width, math.ceil(max(columns) - 1e-6))
-    top, bottom = max(0, math.floor(min(rows) + 1e-6)), min(height, math.ceil(max(rows) - 1e-6))
-    if left >= right or top >= bottom:
-        raise InvalidQuery(
-            f"The box {tuple(bbox)} does not touch scene {item.id}; choose a box inside its footprint."
-        )
-    if (left, top, right, bottom) == (0, 0, width, height):
+    window = _window(geobox, bbox)
+    if window is None:
+        raise InvalidQuery(f"The box {tuple(bbox)} does not touch scene {item.id}; choose a box inside its footprint.")
+    left, top, right, bottom = window
+    if (left, top, right, bottom) == (0, 0, geobox.shape[1], geobox.shape[0]):
         return Cell(code, geobox)
     name = f"{code}-r{top}c{left}h{bottom - top}w{right - left}"
     return Cell(name, geobox[top:bottom, left:right])
 
 
-def _corners(outline: Any) -> list[tuple[float, float]]:  # noqa: ANN401 - odc-geo is untyped
-    return [(x, y) for x in (outline.left, outline.right) for y in (outline.bottom, outline.top)]
+def _window(geobox: GeoBox, bbox: Sequence[float]) -> tuple[int, int, int, int] | None:
+    """Return (left, top, right, bottom), the pixels a box in degrees touches; None where it touches none."""
+    # Far from a UTM zone its projection is not defined, so only the surroundings of the grid are projected.
+    near = box(*bbox, "EPSG:4326").intersection(geobox.geographic_extent.buffer(_SURROUNDINGS_DEG))
+    if near.is_empty:
+        return None
+    outline = near.to_crs(geobox.crs, resolution=_DENSITY_DEG).boundingbox
+    corners = [(x, y) for x in (outline.left, outline.right) for y in (outline.bottom, outline.top)]
+    columns, rows = zip(*(geobox.wld2pix(x, y) for x, y in corners), strict=True)
+    height, width = geobox.shape
+    left, right = max(0, math.floor(min(columns) + _SLACK)), min(width, math.ceil(max(columns) - _SLACK))
+    top, bottom = max(0, math.floor(min(rows) + _SLACK)), min(height, math.ceil(max(rows) - _SLACK))
+    return (left, top, right, bottom) if left < right and top < bottom else None

@@ -57,17 +57,11 @@ def _bbox(bbox: Sequence[float] | str) -> BBox:
     try:
         west, south, east, north = (float(n) for n in (bbox.split(",") if isinstance(bbox, str) else bbox))
     except (TypeError, ValueError) as error:
-        raise InvalidQuery(
-            f"Box {bbox!r} is not four numbers: give west,south,east,north in degrees."
-        ) from error
+        raise InvalidQuery(f"Box {bbox!r} is not four numbers: give west,south,east,north in degrees.") from error
     if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= 90 and -90 <= north <= 90):
-        raise InvalidQuery(
-            f"Box {bbox!r} leaves the world; longitudes lie in -180..180, latitudes in -90..90."
-        )
+        raise InvalidQuery(f"Box {bbox!r} leaves the world; longitudes lie in -180..180, latitudes in -90..90.")
     if west >= east or south >= north:
-        raise InvalidQuery(
-            f"Box {bbox!r} has no area: west must be less than east and south less than north."
-        )
+        raise InvalidQuery(f"Box {bbox!r} has no area: west must be less than east and south less than north.")
     return west, south, east, north
 
 
@@ -88,9 +82,7 @@ def _instant(text: str, *, last: bool) -> datetime:
             return datetime.combine(date.fromisoformat(text), time(23, 59, 59) if last else time(), UTC)
         instant = datetime.fromisoformat(text)
     except ValueError as error:
-        raise InvalidQuery(
-            f"Date {text!r} is not understood; write 2023-08-10 or 2023-08-10T10:00:00Z."
-        ) from error
+        raise InvalidQuery(f"Date {text!r} is not understood; write 2023-08-10 or 2023-08-10T10:00:00Z.") from error
     if instant.tzinfo is None:
         raise InvalidQuery(f"Date {text!r} has no time zone; add Z for UTC.")
     return instant

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 import pystac
-import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
-from rasterio.vrt import WarpedVRT
-from rasterio.windows import Window
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from stac.assets import find_asset
-from stac.errors import InvalidInput, InvalidItem, StacError, UnreadableAsset
+from stac.errors import InvalidInput, InvalidItem, StacError
 from stac.grid import Cell
 from stac.masks.classes import PixelClass
 from stac.masks.dilation import dilate
 from stac.masks.scl import classify_scl
-from stac.reflectance import rescale_dn, scaling_of, to_reflectance
+from stac.reading import AssetRequest, read_asset
+from stac.reflectance import PRODUCT_NODATA, rescale_dn, scaling_of, to_reflectance
 
 SCL_BAND = "scl"
-_ATTEMPTS = 3
-
-_RESAMPLING = {"data": Resampling.bilinear, SCL_BAND: Resampling.nearest}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +34,8 @@ class ReadOptions:
     shadow_dilation_m: float = 120.0
     #: Time-out of one request, seconds.
     timeout_s: float = 60.0
+    #: Assets of a scene read at the same time.
+    threads: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +65,7 @@ class Stack:
             InvalidInput: the stack does not hold it.
         """
         if item_id not in self.item_ids:
-            raise InvalidInput(
-                f"Item {item_id} is not in the stack of cell {self.cell.id}; it holds {self.item_ids}."
-            )
+            raise InvalidInput(f"Item {item_id} is not in the stack of cell {self.cell.id}; it holds {self.item_ids}.")
         return self.item_ids.index(item_id)
 
     def without(self, item_ids: Collection[str]) -> Stack:
@@ -111,16 +103,15 @@ def read_stack(
     options = options or ReadOptions()
     read: list[tuple[pystac.Item, NDArray[np.uint16], NDArray[np.uint8]]] = []
     dropped: list[str] = []
-    with _environment(options.timeout_s):
-        for item in items:
-            try:
-                read.append((item, *_read_item(item, cell, bands, options)))
-            except StacError as error:
-                if required is None or item.id in required:
-                    raise
-                dropped.append(str(error))
-            if on_read is not None:
-                on_read(item.id)
+    for item in items:
+        try:
+            read.append((item, *_read_item(item, cell, bands, options)))
+        except StacError as error:
+            if required is None or item.id in required:
+                raise
+            dropped.append(str(error))
+        if on_read is not None:
+            on_read(item.id)
     if not read:
         raise InvalidInput(f"No scene of cell {cell.id} could be read: {' '.join(dropped)}")
     return Stack(
@@ -134,21 +125,6 @@ def read_stack(
     )
 
 
-@contextmanager
-def _environment(timeout_s: float) -> Iterator[None]:
-    """GDAL with time-outs and few retries, and without listing folders on remote servers."""
-    settings: dict[str, Any] = {
-        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-        "GDAL_HTTP_TIMEOUT": max(1, round(timeout_s)),
-        "GDAL_HTTP_CONNECTTIMEOUT": max(1, round(min(timeout_s, 15))),
-        "GDAL_HTTP_MAX_RETRY": 3,
-        "GDAL_HTTP_RETRY_DELAY": 1,
-        "VSI_CACHE": True,
-    }
-    with rasterio.Env(**settings):
-        yield
-
-
 def _day(item: pystac.Item) -> int:
     if item.datetime is None:
         raise InvalidItem(f"Item {item.id} has no datetime; Unveil restores single acquisitions.")
@@ -159,51 +135,17 @@ def _read_item(
     item: pystac.Item, cell: Cell, bands: Sequence[str], options: ReadOptions
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
     """Return product DN `(band, y, x)` and dilated classes `(y, x)` of one scene."""
-    layers = []
-    for band in bands:
-        asset = find_asset(item, band)
-        layers.append(rescale_dn(_read_asset(item, band, asset, cell, "data"), scaling_of(item, asset)))
-    dn = np.stack(layers)
-    scl = _read_asset(item, SCL_BAND, find_asset(item, SCL_BAND), cell, SCL_BAND).astype(np.uint8)
+    assets = [find_asset(item, band) for band in bands]
+    scalings = [scaling_of(item, asset) for asset in assets]
+    requests = [
+        AssetRequest.of(item, band, asset, scaling.nodata, Resampling.bilinear)
+        for band, asset, scaling in zip(bands, assets, scalings, strict=True)
+    ]
+    requests.append(AssetRequest.of(item, SCL_BAND, find_asset(item, SCL_BAND), 0, Resampling.nearest))
+    # Assets wait for the network, not for the processor.
+    with ThreadPoolExecutor(min(options.threads, len(requests)), thread_name_prefix="read") as pool:
+        *layers, scl = pool.map(lambda request: read_asset(request, cell, options.timeout_s), requests)
+    dn = np.stack([rescale_dn(layer, scaling) for layer, scaling in zip(layers, scalings, strict=True)])
     classes = classify_scl(scl)
-    classes[(dn == 0).any(axis=0)] = PixelClass.NODATA
+    classes[(dn == PRODUCT_NODATA).any(axis=0)] = PixelClass.NODATA
     return dn, dilate(classes, cell.gsd_m, options.cloud_dilation_m, options.shadow_dilation_m)
-
-
-@retry(
-    retry=retry_if_exception_type(UnreadableAsset),
-    stop=stop_after_attempt(_ATTEMPTS),
-    wait=wait_exponential_jitter(initial=0.2, max=5, jitter=0.5),
-    reraise=True,
-)
-def _read_asset(item: pystac.Item, band: str, asset: pystac.Asset, cell: Cell, kind: str) -> NDArray[Any]:
-    """Return the first band of an asset on the cell's pixels."""
-    href = asset.get_absolute_href() or asset.href
-    try:
-        with rasterio.open(href) as source:
-            return _on_grid(source, cell, _RESAMPLING[kind])
-    except RasterioError as error:
-        raise UnreadableAsset(
-            f"Item {item.id}, asset {band}: {href} cannot be read ({_first_line(error)}); "
-            "fetch the file again or leave the scene out."
-        ) from error
-
-
-def _on_grid(source: Any, cell: Cell, resampling: Resampling) -> NDArray[Any]:  # noqa: ANN401 - rasterio is untyped
-    """Read by window where the file shares the cell's grid, else warp."""
-    geobox = cell.geobox
-    height, width = geobox.shape
-    offset = ~source.transform * (geobox.affine * (0, 0))
-    same_pixels = np.allclose(tuple(source.transform)[:5:4], tuple(geobox.affine)[:5:4], rtol=1e-9)
-    whole = np.allclose(offset, np.rint(offset), atol=1e-4)
-    left, top = (round(v) for v in offset)
-    inside = left >= 0 and top >= 0 and left + width <= source.width and top + height <= source.height
-    if source.crs == rasterio.crs.CRS.from_wkt(geobox.crs.to_wkt()) and same_pixels and whole and inside:
-        return np.asarray(source.read(1, window=Window(left, top, width, height)))
-    grid = {"crs": geobox.crs.to_wkt(), "transform": geobox.affine, "height": height, "width": width}
-    with WarpedVRT(source, resampling=resampling, nodata=source.nodata or 0, **grid) as warped:
-        return np.asarray(warped.read(1))
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

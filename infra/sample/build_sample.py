@@ -3,7 +3,11 @@
 Usage: python infra/sample/build_sample.py SOURCE_DIR [--out stac/sample]
 
 SOURCE_DIR holds catalog.json, collection.json and one folder per item (COGs at 120 m and the item's JSON).
-Pixels are copied unchanged; only the window, the layout of the files and the fields that describe them change.
+Pixels are copied unchanged; only the window, the layout of the files and the fields that describe them
+change. The folder that is written is replaced, so the command can be repeated; it ends with an error when
+the result exceeds 24.5 MB.
+
+Example: python infra/sample/build_sample.py ../shared/data/sentinel2-l2a-120m --out stac/sample
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +24,18 @@ import rasterio
 from pyproj import Transformer
 from rasterio.windows import Window
 
-#: Columns are the same for both tiles. 33TWM ends exactly where 33TWL begins (northing 5100000), so the two
-#: areas share no ground: training on one and validating on the other does not leak.
+#: Columns are the same for both tiles. 33TWM ends at northing 5100060, half a pixel above the top
+#: edge of 33TWL (5100000), so the two areas share no ground: training on one and validating on the other
+#: does not leak.
 WINDOWS = {"33TWM": Window(147, 321, 768, 512), "33TWL": Window(147, 0, 768, 480)}
 BANDS = ("blue", "green", "red", "nir", "scl")
+DESCRIPTION = (
+    "A window of the scene, thinned from 10 m to 120 m by nearest neighbour (aliased). eo:cloud_cover is "
+    "of the window (scene classes 8, 9 and 10); the s2: percentages are of the whole scene. The declared "
+    "offset of -0.1 is already in the pixels (earthsearch:boa_offset_applied): reflectance = DN / 10000."
+)
+#: Where the scenes are archived.
+ORIGIN = "https://earth-search.aws.element84.com/v1"
 ATTRIBUTION = "Contains modified Copernicus Sentinel data 2023"
 LICENSE = {
     "rel": "license",
@@ -30,6 +43,8 @@ LICENSE = {
     "type": "application/pdf",
     "title": "Copernicus Sentinel data legal notice",
 }
+#: A clone should stay quick, megabytes.
+LARGEST_MB = 24.5
 #: No overviews: the sample is nearest-thinned and read at full resolution only, and must stay small.
 COG = {
     "driver": "COG",
@@ -90,12 +105,11 @@ def build_item(folder: Path, out: Path) -> dict[str, Any]:
     item["assets"] = {key: item["assets"][key] for key in BANDS}
     item["geometry"], item["bbox"] = footprint(transform, shape)
     seen = pixels["scl"] > 0
-    item["properties"].update({
-        "eo:cloud_cover": round(float(np.isin(pixels["scl"], (8, 9, 10))[seen].mean() * 100), 2),
-        "title": f"{item['properties']['platform'].title()} {item['properties']['grid:code']} {item['properties']['datetime'][:10]}",
-        "description": "A window of the scene, thinned to 120 m by nearest neighbour. eo:cloud_cover is of the window.",
-        "attribution": ATTRIBUTION,
-    })  # fmt: skip
+    properties = item["properties"]
+    properties["eo:cloud_cover"] = round(float(np.isin(pixels["scl"], (8, 9, 10))[seen].mean() * 100), 2)
+    properties["title"] = f"{properties['platform'].title()} {properties['grid:code']} {properties['datetime'][:10]}"
+    properties["description"] = DESCRIPTION
+    properties["attribution"] = ATTRIBUTION
     item["collection"] = "sentinel-2-l2a"
     kept = [link for link in item["links"] if link["rel"] == "derived_from"]
     up = [
@@ -113,7 +127,13 @@ def build_item(folder: Path, out: Path) -> dict[str, Any]:
             "title": "Sentinel-2 Level 2A",
         },
     ]
-    item["links"] = [*up, LICENSE, *kept]
+    canonical = {
+        "rel": "canonical",
+        "href": f"{ORIGIN}/collections/sentinel-2-l2a/items/{item['id']}",
+        "type": "application/geo+json",
+        "title": f"{item['id']} at Earth Search",
+    }
+    item["links"] = [*up, canonical, LICENSE, *kept]
     (out / folder.name / f"{folder.name}.json").write_text(json.dumps(item, indent=1) + "\n")
     return item
 
@@ -162,31 +182,43 @@ README = f"""# Sample imagery
 
 {ATTRIBUTION} (free, full and open; attribution required).
 
-Ten real Sentinel-2 L2A acquisitions (MGRS 33TWM and 33TWL, Croatia and Slovenia; 10, 13, 15, 18 and 20 August
-2023), with their real Earth Search items. Taken from the test data of mapchete/mapchete-eo (MIT licence), where
-they were thinned from 10 m to 120 m by nearest neighbour; here a window of each is kept, pixel values unchanged.
-Made by `python infra/sample/build_sample.py SOURCE_DIR`.
+Ten real Sentinel-2 L2A acquisitions (MGRS 33TWM and 33TWL, Croatia and Slovenia; 10, 13, 15, 18 and 20
+August 2023), with their real Earth Search items. Taken from the test data of mapchete/mapchete-eo (MIT
+licence), where they were thinned from 10 m to 120 m by nearest neighbour; here a window of each is kept,
+pixel values unchanged. Made by `python infra/sample/build_sample.py SOURCE_DIR`.
 
-The two windows touch but share no ground. The items declare `offset: -0.1` and `earthsearch:boa_offset_applied:
-true`: the offset is already in the pixels (reflectance = DN / 10000).
+The two windows are neighbours that share no ground. The items declare `offset: -0.1` and
+`earthsearch:boa_offset_applied: true`: the offset is already in the pixels (reflectance = DN / 10000).
 """
+
+
+def replace_folder(out: Path) -> None:
+    """Empty the target, which must be a sample already or not exist: nothing else is ever deleted."""
+    if out.exists():
+        readme = out / "README.md"
+        if not (readme.is_file() and readme.read_text().startswith("# Sample imagery")):
+            raise SystemExit(f"{out} exists and is no sample; choose another folder.")
+        shutil.rmtree(out)
+    out.mkdir(parents=True)
 
 
 def main() -> None:
     """Read the arguments and build."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="folder with the thinned acquisitions")
     parser.add_argument("--out", type=Path, default=Path("stac/sample"), help="folder to write (replaced)")
     arguments = parser.parse_args()
     out: Path = arguments.out
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    if not (arguments.source / "collection.json").is_file():
+        parser.error(f"{arguments.source} holds no collection.json")
+    replace_folder(out)
     folders = sorted(path for path in arguments.source.iterdir() if path.is_dir())
     write_catalog(arguments.source, out, [build_item(folder, out) for folder in folders])
     (out / "README.md").write_text(README)
-    print(f"{sum(p.stat().st_size for p in out.rglob('*') if p.is_file()) / 1e6:.1f} MB in {out}")  # noqa: T201 - a command
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
+    sys.stdout.write(f"{size:.1f} MB in {out}\n")
+    if size > LARGEST_MB:
+        raise SystemExit(f"The sample may have {LARGEST_MB} MB; keep fewer columns in WINDOWS.")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ def disk(radius_m: float, gsd_m: float) -> NDArray[np.bool_]:
     """Return a disk `(y, x)` of `radius_m` metres on a grid of `gsd_m` metres; at least its own centre."""
     reach = math.floor(radius_m / gsd_m + 1e-9)
     offset = np.arange(-reach, reach + 1) * gsd_m
-    return np.hypot(offset[:, None], offset[None, :]) <= radius_m + 1e-6
+    inside: NDArray[np.bool_] = np.hypot(offset[:, None], offset[None, :]) <= radius_m + 1e-6
+    return inside
 
 
 def dilate(classes: NDArray[np.uint8], gsd_m: float, cloud_m: float, shadow_m: float) -> NDArray[np.uint8]:
@@ -35,9 +36,7 @@ def dilate(classes: NDArray[np.uint8], gsd_m: float, cloud_m: float, shadow_m: f
         InvalidInput: a distance is negative or the pixel size is not positive.
     """
     if gsd_m <= 0 or cloud_m < 0 or shadow_m < 0:
-        raise InvalidInput(
-            f"Dilation of {cloud_m} m / {shadow_m} m at {gsd_m} m: distances must not be negative."
-        )
+        raise InvalidInput(f"Dilation of {cloud_m} m / {shadow_m} m at {gsd_m} m: distances must not be negative.")
     grown, free = classes.copy(), np.isin(classes, OBSERVED)
     for kinds, reach, becomes in (
         ((PixelClass.SHADOW,), shadow_m, PixelClass.SHADOW),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import pystac
 
@@ -21,6 +21,15 @@ class Source(Protocol):
 
     def collections(self) -> list[str]:
         """Return the ids of all collections."""
+        ...
+
+    def collection(self, collection_id: str) -> dict[str, Any]:
+        """Return the JSON of a collection: its licence, providers and keywords.
+
+        Raises:
+            InvalidQuery: the collection does not exist.
+            SourceUnavailable: the source did not answer in time.
+        """
         ...
 
     def search(self, query: Query) -> list[pystac.Item]:

@@ -2,69 +2,181 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pystac
+import shapely
+from shapely.errors import ShapelyError
+from shapely.geometry import shape
 
-from stac.errors import InvalidQuery, UnreadableCatalog
-from stac.query import Query
+from stac.errors import InvalidItem, InvalidQuery, StacError, UnreadableCatalog, UnsafeHref
+from stac.query import BBox, Query
+from stac.sources.documents import Documents
+from stac.sources.hrefs import checked_id, is_remote, resolve
+from stac.sources.records import by_time, item_from
+
+#: A walk ends with an error after so many documents or levels: no catalog for one run is larger.
+_MOST_DOCUMENTS = 10_000
+_DEEPEST = 12
 
 
 class StaticSource:
-    """Walks collections and items of a local catalog."""
+    """Walks the collections and items of a static catalog."""
 
     def __init__(self, location: str, timeout_s: float = 30) -> None:
         """Open the catalog.
 
+        Args:
+            location: path or URL of the root document, or of the folder that holds `catalog.json`.
+            timeout_s: time-out of one request, seconds.
+
         Raises:
-            UnreadableCatalog: the root cannot be read.
+            UnreadableCatalog: the root is no STAC catalog or collection.
+            SourceUnavailable: the server does not answer.
         """
-        self.location, self.timeout_s = location, timeout_s
         self.skipped: list[str] = []
-        self._root = Path(location)
-        _read(self._root)
+        self._documents = Documents(timeout_s)
+        self._root = root_href(location)
+        self._read_node(self._root)
 
     def describe(self) -> str:
         """Return the source in a few words."""
-        return f"static catalog {self.location}"
-
-    def _collections(self) -> dict[str, tuple[Path, dict[str, Any]]]:
-        found = {}
-        root = _read(self._root)
-        for link in root.get("links", []):
-            if link.get("rel") == "child":
-                path = self._root.parent / link["href"]
-                document = _read(path)
-                found[document["id"]] = (path, document)
-        return found
+        return f"static catalog {self._root}"
 
     def collections(self) -> list[str]:
-        """Return the ids of all collections."""
+        """Return the ids of all collections, sorted.
+
+        Raises:
+            UnreadableCatalog: a catalog or collection cannot be read.
+        """
         return sorted(self._collections())
 
-    def search(self, query: Query) -> list[pystac.Item]:
-        """Return all matching items, sorted by time and id."""
+    def collection(self, collection_id: str) -> dict[str, Any]:
+        """Return the JSON of a collection.
+
+        Raises:
+            InvalidQuery: the collection does not exist.
+            UnreadableCatalog: a catalog or collection cannot be read.
+        """
+        documents = self.collection_documents()
+        if collection_id not in documents:
+            known = ", ".join(sorted(documents)) or "no collection"
+            raise InvalidQuery(f"Collection {collection_id!r} does not exist in {self._root}; it has {known}.")
+        return documents[collection_id]
+
+    def collection_documents(self) -> dict[str, dict[str, Any]]:
+        """Return the JSON of every collection by id, as it is in the catalog."""
+        return {name: document for name, (_, document) in self._collections().items()}
+
+    def items(self, collection: str) -> Iterator[pystac.Item]:
+        """Yield every readable item of a collection; reasons for the others are appended to `skipped`.
+
+        Raises:
+            InvalidQuery: the collection does not exist.
+            UnreadableCatalog: the collection or a catalog below it cannot be read.
+        """
         collections = self._collections()
-        if query.collection not in collections:
-            raise InvalidQuery(
-                f"No collection {query.collection}; {self.location} has {', '.join(collections)}."
-            )
-        path, document = collections[query.collection]
-        items = []
-        for link in document.get("links", []):
-            if link.get("rel") == "item":
-                href = path.parent / link["href"]
-                item = pystac.Item.from_dict(_read(href))
-                item.set_self_href(str(href))
-                if item.datetime is not None and query.contains(item.datetime):
-                    items.append(item)
-        return sorted(items, key=lambda i: (i.datetime, i.id))
+        if collection not in collections:
+            known = ", ".join(sorted(collections)) or "no collection"
+            raise InvalidQuery(f"Collection {collection!r} does not exist in {self._root}; it has {known}.")
+        seen: set[str] = set()
+        for base, document in self._walk(collections[collection][0]):
+            for href in _links(base, document, "item", self.skipped):
+                item = self._item(href)
+                if item is None or item.id in seen:
+                    continue
+                seen.add(item.id)
+                yield item
+
+    def search(self, query: Query) -> list[pystac.Item]:
+        """Return all matching items, sorted by time and id, with absolute hrefs.
+
+        Raises:
+            InvalidQuery: the collection does not exist.
+            UnreadableCatalog: the collection or a catalog cannot be read; an unreadable item is only skipped.
+        """
+        self.skipped = []
+        return sorted((item for item in self.items(query.collection) if self._matches(item, query)), key=by_time)
+
+    def _matches(self, item: pystac.Item, query: Query) -> bool:
+        if item.datetime is None or not query.contains(item.datetime):
+            return False
+        try:
+            return query.bbox is None or touches(item, query.bbox)
+        except InvalidItem as error:
+            self.skipped.append(str(error))
+            return False
+
+    def _item(self, href: str) -> pystac.Item | None:
+        """Return the item at `href`, or None with the reason in `skipped`."""
+        try:
+            return item_from(self._documents.read(href), href)
+        except (UnreadableCatalog, InvalidItem, UnsafeHref) as error:
+            self.skipped.append(str(error))
+            return None
+
+    def _read_node(self, href: str) -> dict[str, Any]:
+        document = self._documents.read(href)
+        if document.get("type") not in ("Catalog", "Collection") or not isinstance(document.get("links"), list):
+            raise UnreadableCatalog(f"{href} is no STAC catalog or collection; give the path of a catalog.json.")
+        return document
+
+    def _collections(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Return (href, document) of every collection by id."""
+        nodes = self._walk(self._root)
+        return {checked_id(node.get("id")): (href, node) for href, node in nodes if node["type"] == "Collection"}
+
+    def _walk(self, start: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield (href, document) of a catalog and all catalogs and collections below it, each once."""
+        waiting, seen = [(start, 0)], {start}
+        while waiting:
+            href, depth = waiting.pop(0)
+            document = self._read_node(href)
+            yield href, document
+            below = [child for child in _links(href, document, "child", None) if child not in seen]
+            seen.update(below)
+            if below and (depth >= _DEEPEST or len(seen) > _MOST_DOCUMENTS):
+                raise UnreadableCatalog(
+                    f"{self._root} is too large to be walked; use a STAC API or a catalog below it."
+                )
+            waiting += [(child, depth + 1) for child in below]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def root_href(location: str) -> str:
+    """Return the absolute path or URL of a catalog's root document; a folder means its `catalog.json`."""
+    if is_remote(location):
+        return location
+    path = Path(location.removeprefix("file://")).expanduser().absolute()
+    return str(path / "catalog.json" if path.is_dir() else path)
+
+
+def touches(item: pystac.Item, bbox: BBox) -> bool:
+    """Tell whether an item's footprint (its box where it has none) touches a box in degrees.
+
+    Raises:
+        InvalidItem: the footprint is no GeoJSON geometry.
+    """
     try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError) as error:
-        raise UnreadableCatalog(f"{path} cannot be read as JSON ({error}).") from error
+        outline = shape(item.geometry) if item.geometry else shapely.box(*(item.bbox or ()))
+        return bool(outline.intersects(shapely.box(*bbox)))
+    except (ShapelyError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+        raise InvalidItem(f"Item {item.id} has a footprint that is no GeoJSON geometry ({error}).") from error
+
+
+def _links(base: str, document: dict[str, Any], rel: str, skipped: list[str] | None) -> Iterator[str]:
+    """Yield the absolute hrefs of one kind of link.
+
+    Raises:
+        UnsafeHref: a link names what it may not, and there is no list to note it in.
+    """
+    for link in document["links"]:
+        if not isinstance(link, dict) or link.get("rel") != rel:
+            continue
+        try:
+            yield resolve(base, link.get("href"))
+        except StacError as error:
+            if skipped is None:
+                raise
+            skipped.append(str(error))

@@ -1,0 +1,130 @@
+"""Putting a product together: every pixel from the best origin it has, and a note of which that was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stac.composite import TemporalPrior
+from stac.errors import InvalidInput
+from stac.layers import SOURCE_DATE_NODATA, ProductLayers
+from stac.masks.classes import PixelClass, is_obscured, is_observed
+from stac.provenance import Provenance
+from stac.reflectance import to_product_dn
+from stac.stack import Stack
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+#: Half-width of the 90 % interval of a Gaussian, in standard deviations.
+_Z90 = 1.645
+#: From this share on a restored pixel counts as the reference's.
+_REFERENCE_MAJORITY = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ModelResult:
+    """What the model said about the pixels that no date saw; NaN or anything elsewhere."""
+
+    #: Reflectance `(band, y, x)`.
+    image: FloatArray
+    #: Share of the reference `(y, x)`, 0..1.
+    reference_weight: FloatArray
+    #: Standard deviation over samples `(band, y, x)`, reflectance.
+    spread: FloatArray
+
+
+def best_known(stack: Stack, target: int, prior: TemporalPrior | None) -> FloatArray:
+    """Return the target's reflectance `(band, y, x)` with everything filled in that another date saw.
+
+    What no date saw stays as observed, clouds included; nodata stays NaN.
+    """
+    scene = stack.reflectance(target)
+    if prior is not None:
+        filled = is_obscured(stack.classes[target]) & (prior.source >= 0)
+        scene[:, filled] = prior.reflectance[:, filled]
+    return scene
+
+
+def unseen(stack: Stack, target: int, prior: TemporalPrior | None) -> BoolArray:
+    """Return where `(y, x)` the target is hidden and no other date helps: the model's share."""
+    hidden = is_obscured(stack.classes[target])
+    return hidden if prior is None else hidden & (prior.source < 0)
+
+
+def assemble(
+    stack: Stack,
+    target: int,
+    prior: TemporalPrior | None,
+    model: ModelResult | None,
+    *,
+    max_spread: float = np.inf,
+) -> ProductLayers:
+    """Return the layers of a product.
+
+    Observed pixels keep their digital numbers bit for bit. Every other pixel that holds data has one of the
+    classes of synthetic origin; nodata never becomes data, and data never the value of nodata.
+
+    Args:
+        stack: all dates of the cell.
+        target: index of the date that is restored.
+        prior: what other dates say, or None to leave all hidden pixels to the model.
+        model: the model's result, or None where no pixel needs it.
+        max_spread: pixels whose mean spread over bands is larger are declared not recoverable.
+
+    Raises:
+        InvalidInput: a pixel needs the model and there is no result.
+    """
+    classes, need = stack.classes[target], unseen(stack, target, prior)
+    if need.any() and model is None:
+        raise InvalidInput(f"{stack.item_ids[target]}: {need.sum()} pixels need the model, but it did not run.")
+    layers = _observed(stack, target)
+    if prior is not None:
+        _fill_from_dates(layers, stack, prior, is_obscured(classes) & ~need)
+    if model is not None:
+        _fill_from_model(layers, classes, model, need, max_spread)
+    return layers
+
+
+def _observed(stack: Stack, target: int) -> ProductLayers:
+    """Return layers that hold what the target date saw and nothing else."""
+    observed = is_observed(stack.classes[target])
+    known = np.where(observed, np.float32(0), np.float32(np.nan))
+    return ProductLayers(
+        data=np.where(observed, stack.dn[target], 0).astype(np.uint16),
+        provenance=np.where(observed, Provenance.OBSERVED, Provenance.NODATA).astype(np.uint8),
+        source_date=np.where(observed, stack.days[target], SOURCE_DATE_NODATA).astype(np.int32),
+        reference_weight=np.full(observed.shape, np.nan, np.float32),
+        uncertainty=np.broadcast_to(known, stack.dn[target].shape).astype(np.float32),
+        before=stack.dn[target],
+        geobox=stack.cell.geobox,
+        bands=stack.bands,
+    )
+
+
+def _fill_from_dates(layers: ProductLayers, stack: Stack, prior: TemporalPrior, where: BoolArray) -> None:
+    """Write the prior into `layers`, in place."""
+    layers.data[:, where] = to_product_dn(prior.reflectance[:, where])
+    layers.provenance[where] = Provenance.OBSERVED_OTHER_DATE
+    layers.source_date[where] = stack.days[prior.source[where]]
+    layers.uncertainty[:, where] = _Z90 * prior.spread[:, where]
+
+
+def _fill_from_model(
+    layers: ProductLayers, classes: NDArray[np.uint8], model: ModelResult, where: BoolArray, max_spread: float
+) -> None:
+    """Write the model's result into `layers`, in place; leave out what is not finite or too uncertain."""
+    layers.provenance[where] = Provenance.NOT_RECOVERABLE
+    sure = where & np.isfinite(model.image).all(axis=0) & (model.spread.mean(axis=0) <= max_spread)
+    layers.data[:, sure] = to_product_dn(model.image[:, sure])
+    layers.provenance[sure] = _model_class(classes[sure], model.reference_weight[sure])
+    layers.uncertainty[:, sure] = _Z90 * model.spread[:, sure]
+    layers.reference_weight[sure] = model.reference_weight[sure]
+
+
+def _model_class(classes: NDArray[np.uint8], weight: FloatArray) -> NDArray[np.uint8]:
+    """Return the provenance of pixels that the model restored; one axis."""
+    drawn = np.where(weight >= _REFERENCE_MAJORITY, Provenance.REFERENCE_FILLED, Provenance.GENERATED)
+    return np.where(classes == PixelClass.THIN_CLOUD, Provenance.THIN_CLOUD_CORRECTED, drawn).astype(np.uint8)

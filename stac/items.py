@@ -1,0 +1,238 @@
+"""STAC 1.1 items for products, written field by field.
+
+pystac's raster and eo classes still write the band fields of STAC 1.0, which STAC Browser ignores in 1.1 items.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pystac
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from stac.layers import ProductLayers
+from stac.preview import RGB, visual
+from stac.product import SPECS
+from stac.provenance import Provenance
+from stac.raster import finite_statistics
+from stac.reflectance import PRODUCT_SCALE
+
+COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
+_SCHEMAS = "https://stac-extensions.github.io"
+EXTENSIONS = [
+    f"{_SCHEMAS}/{name}/schema.json"
+    for name in (
+        "projection/v2.0.0", "raster/v2.0.0", "eo/v2.0.0", "file/v2.1.0", "classification/v2.0.0", "processing/v1.2.0"
+    )
+]  # fmt: skip
+#: Properties of the target scene that are true of its product too.
+_CARRIED = (
+    "platform",
+    "constellation",
+    "instruments",
+    "grid:code",
+    "attribution",
+    "view:sun_azimuth",
+    "view:sun_elevation",
+)
+
+_TITLES = {
+    "visual": ("Natural colour", "Red, green and blue for the eye, 8 bit."),
+    "data": (
+        "Surface reflectance",
+        "Surface reflectance times 10 000; observed pixels are bit-identical to the source.",
+    ),
+    "provenance": ("Provenance", "Where each pixel comes from."),
+    "source_date": ("Source date", "Days since 1970-01-01 of the acquisition that saw each pixel."),
+    "reference_weight": ("Reference weight", "Share of the reference network in each pixel the model restored."),
+    "uncertainty": ("Uncertainty", "Half-width of the 90 % interval, reflectance."),
+}
+_ROLES = {"visual": ["visual", "overview"], "data": ["data", "reflectance"]}
+_PICTURES: dict[str, tuple[str, str, str, list[str]]] = {
+    "thumbnail": ("thumbnail.png", "image/png", "Thumbnail", ["thumbnail"]),
+    "quicklook": ("quicklook.png", "image/png", "Before, after, and where it comes from", ["graphic"]),
+    "report": ("report.html", "text/html", "Quality report", ["metadata"]),
+    "metadata": ("metadata.json", "application/json", "Parameters and figures", ["metadata"]),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductRecord:
+    """What an item says about how its product was made."""
+
+    item_id: str
+    work_id: str
+    #: The source item whose date is restored.
+    target: pystac.Item
+    #: The other dates that were used.
+    donors: tuple[pystac.Item, ...]
+    cell_id: str
+    model_name: str
+    model_version: str
+    model_sha256: str
+    seed: int
+    parameters: Mapping[str, Any]
+    quality: Mapping[str, float]
+    software_version: str
+    created: datetime
+
+
+def areas_km2(layers: ProductLayers) -> dict[str, float]:
+    """Return the area of every provenance class in square kilometres, by lower-case class name."""
+    resolution = layers.geobox.resolution
+    pixel = abs(float(resolution.x) * float(resolution.y)) / 1e6
+    counts = np.bincount(layers.provenance.ravel(), minlength=len(Provenance))
+    return {p.name.lower(): round(float(counts[p]) * pixel, 4) for p in Provenance}
+
+
+def build_item(record: ProductRecord, layers: ProductLayers, folder: Path) -> pystac.Item:
+    """Return the item of a product whose files lie in `folder`; hrefs are relative to the item.
+
+    Raises:
+        OSError: a file of the product is missing.
+    """
+    outline = footprint(layers.geobox)
+    longitudes, latitudes = zip(*outline["coordinates"][0], strict=True)
+    item = pystac.Item(
+        id=record.item_id,
+        geometry=outline,
+        bbox=[min(longitudes), min(latitudes), max(longitudes), max(latitudes)],
+        datetime=record.target.datetime,
+        properties=_properties(record, layers),
+        stac_extensions=list(EXTENSIONS),
+    )
+    for key in SPECS:
+        item.add_asset(key, _raster_asset(key, layers, folder / f"{key}.tif"))
+    for key, (name, media_type, title, roles) in _PICTURES.items():
+        item.add_asset(key, pystac.Asset(f"./{name}", title, None, media_type, roles, file_info(folder / name)))
+    item.add_links(_links(record))
+    return item
+
+
+def footprint(geobox: GeoBox) -> dict[str, Any]:
+    """Return a cell's outline as GeoJSON in degrees, its sides densified so that they follow the grid's curve."""
+    outline = geobox.extent.to_crs("EPSG:4326", resolution=max(geobox.extent.boundingbox.span_x / 20, 1.0))
+    ring = [[round(float(x), 7), round(float(y), 7)] for x, y in outline.exterior.coords]
+    area = sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in pairwise(ring))
+    return {"type": "Polygon", "coordinates": [ring if area > 0 else ring[::-1]]}
+
+
+def file_info(path: Path) -> dict[str, Any]:
+    """Return size and checksum (SHA2-256 multihash) of a file."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"file:size": path.stat().st_size, "file:checksum": f"1220{digest}"}
+
+
+def _properties(record: ProductRecord, layers: ProductLayers) -> dict[str, Any]:
+    areas = areas_km2(layers)
+    valid = sum(areas.values()) - areas["nodata"]
+    lost = 100 * areas["not_recoverable"] / valid if valid else 0.0
+    target, now = record.target, record.created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    day = target.datetime.strftime("%Y-%m-%d") if target.datetime else ""
+    box = layers.geobox.extent.boundingbox
+    return {name: target.properties[name] for name in _CARRIED if name in target.properties} | {
+        "title": f"{record.cell_id} {day}, clouds removed",
+        "description": f"{target.id} with its clouds and shadows restored. Read `provenance` before measuring.",
+        "created": now,
+        "updated": now,
+        "gsd": abs(float(layers.geobox.resolution.x)),
+        "eo:cloud_cover": round(lost, 4),
+        "proj:code": f"EPSG:{layers.geobox.crs.to_epsg()}",
+        "proj:shape": [int(n) for n in layers.geobox.shape],
+        "proj:transform": [float(v) for v in tuple(layers.geobox.affine)[:6]],
+        "proj:bbox": [box.left, box.bottom, box.right, box.top],
+        "processing:level": "L3",
+        "processing:software": {"unveil-eo": record.software_version},
+        "processing:lineage": "Cloud masks, median of other dates matched to the target date, Diffusion Enhancement "
+        "(arXiv 2401.15105) where no date saw the ground.",
+        "unveil:work_id": record.work_id,
+        "unveil:target": target.id,
+        "unveil:target_cloud_cover": target.properties.get("eo:cloud_cover"),
+        "unveil:model": {"name": record.model_name, "version": record.model_version, "sha256": record.model_sha256},
+        "unveil:seed": record.seed,
+        "unveil:areas": areas,
+        "unveil:quality": dict(record.quality),
+        "unveil:parameters": dict(record.parameters),
+    }
+
+
+def _raster_asset(key: str, layers: ProductLayers, path: Path) -> pystac.Asset:
+    title, description = _TITLES[key]
+    fields = file_info(path) | {"bands": _bands(key, layers), "nodata": _json_number(SPECS[key].nodata)}
+    if key == "provenance":
+        fields["classification:classes"] = _classes()
+    return pystac.Asset(f"./{path.name}", title, description, COG_TYPE, _ROLES.get(key, ["metadata"]), fields)
+
+
+def _bands(key: str, layers: ProductLayers) -> list[dict[str, Any]]:
+    """Return STAC 1.1 `bands[]` in file order."""
+    names: tuple[str, ...] = (key,)
+    if key == "visual":
+        pixels: NDArray[Any] = visual(layers.data, layers.bands)
+        names = RGB
+    elif key in ("data", "uncertainty"):
+        pixels, names = getattr(layers, key), layers.bands
+    else:
+        pixels = getattr(layers, key)[None]
+    return [_band(key, name, band) for name, band in zip(names, pixels, strict=True)]
+
+
+def _band(key: str, name: str, pixels: NDArray[Any]) -> dict[str, Any]:
+    nodata = SPECS[key].nodata
+    band: dict[str, Any] = {"name": name, "data_type": str(pixels.dtype), "nodata": _json_number(nodata)}
+    if key in ("visual", "data"):
+        band["eo:common_name"] = name
+    if key == "data":
+        band |= {"unit": "1", "raster:scale": PRODUCT_SCALE, "raster:offset": 0}
+    if key == "provenance":
+        band["classification:classes"] = _classes()
+    return band | {"statistics": finite_statistics(pixels, nodata)}
+
+
+def _classes() -> list[dict[str, Any]]:
+    return [
+        {
+            "value": p.value,
+            "name": p.name.lower(),
+            "title": p.label,
+            "description": p.description,
+            "color_hint": p.color.upper(),
+            "nodata": p is Provenance.NODATA,
+        }
+        for p in Provenance
+    ]
+
+
+def _json_number(value: float) -> float | int | str:
+    if np.isnan(value):
+        return "nan"
+    return int(value) if float(value).is_integer() else value
+
+
+def _links(record: ProductRecord) -> list[pystac.Link]:
+    sources = [record.target, *record.donors]
+    derived = [
+        pystac.Link("derived_from", href, "application/geo+json", source.id)
+        for source in sources
+        if (href := public_href(source)) is not None
+    ]
+    licences = [link.clone() for link in record.target.get_links("license")]
+    for licence in licences:
+        licence.title = licence.title or "Licence of the source data"
+    return [*derived, *licences]
+
+
+def public_href(item: pystac.Item) -> str | None:
+    """Return the address of a source item: where its archive keeps it, else where it was found."""
+    canonical = item.get_single_link("canonical")
+    href = canonical.href if canonical is not None else item.get_self_href()
+    return str(href) if href else None

@@ -1,0 +1,33 @@
+"""The layers of a product, in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+#: Value of `source_date` where no acquisition saw the pixel; day 0 would be a real date.
+SOURCE_DATE_NODATA = int(np.iinfo(np.int32).min)
+
+
+@dataclass(frozen=True, slots=True)
+class ProductLayers:
+    """All layers of one product; arrays share their last two axes `(y, x)`, the pixels of `geobox`."""
+
+    #: Reflectance / 1e-4 `(band, y, x)`, 0 where nodata.
+    data: NDArray[np.uint16]
+    #: `Provenance` values `(y, x)`.
+    provenance: NDArray[np.uint8]
+    #: Days since 1970-01-01 of the acquisition that saw each pixel `(y, x)`, or `SOURCE_DATE_NODATA`.
+    source_date: NDArray[np.int32]
+    #: Share of the reference `(y, x)`, NaN where the model did not run.
+    reference_weight: NDArray[np.float32]
+    #: Half-width of the 90 % interval `(band, y, x)`, reflectance; NaN where nodata.
+    uncertainty: NDArray[np.float32]
+    #: The target as it was, reflectance / 1e-4 `(band, y, x)`, for pictures.
+    before: NDArray[np.uint16]
+    geobox: GeoBox
+    #: Common names in the order of `data`.
+    bands: tuple[str, ...]

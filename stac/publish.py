@@ -1,0 +1,190 @@
+"""Publishing products into a static catalog: whole or not at all, readable at every instant.
+
+Files first, then the item, then the links: a link never points to a file that is not there, and the item is the mark
+that a product is done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pystac
+from filelock import FileLock, Timeout
+from pystac.errors import STACError
+
+from stac.catalog import collection_document, root_document
+from stac.errors import InvalidProduct, PublishError
+from stac.raster import check_cog
+from stac.storage import write_json, writing
+from stac.validate import check_id, validate_item
+
+DEFAULT_COLLECTION = "unveil-cloud-free"
+_LOCK_TIMEOUT_S = 120.0
+_STAGING = ".staging"
+_SOURCE = ".source-collection.json"
+
+
+class StaticCatalog:
+    """A folder with a catalog, one collection, and a folder per item."""
+
+    def __init__(self, root: Path, collection_id: str = DEFAULT_COLLECTION) -> None:
+        self.root, self.collection_id = root, check_id(collection_id)
+
+    @property
+    def catalog_path(self) -> Path:
+        """The root document."""
+        return self.root / "catalog.json"
+
+    @property
+    def collection_path(self) -> Path:
+        """The collection's document."""
+        return self.root / self.collection_id / "collection.json"
+
+    def staging(self, name: str) -> Path:
+        """Return an empty folder to make a product in, on the catalog's own file system.
+
+        Raises:
+            NotWritable: the catalog's folder cannot be written.
+            DiskFull: there is no room.
+        """
+        folder = self.root / _STAGING / check_id(name)
+        with writing(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        return folder
+
+    def published_work(self) -> dict[str, Path]:
+        """Return the path of every published item by its work id."""
+        found = {}
+        for path in self._item_paths():
+            work_id = json.loads(path.read_text("utf-8"))["properties"].get("unveil:work_id")
+            if work_id:
+                found[str(work_id)] = path
+        return found
+
+    def items(self) -> list[pystac.Item]:
+        """Return all published items, sorted by id."""
+        return [pystac.Item.from_file(str(path)) for path in self._item_paths()]
+
+    def publish(self, staging: Path, item: pystac.Item, source_collection: Mapping[str, Any] | None = None) -> Path:
+        """Publish a staged product and return the path of its item. `staging` is used up.
+
+        Args:
+            staging: folder with all files that the item's assets name; from `staging()`.
+            item: the product's item, hrefs relative to itself.
+            source_collection: carries licence, providers and keywords into the collection.
+
+        Raises:
+            InvalidProduct: a file, the item, or what was read back is wrong.
+            DiskFull, NotWritable: the catalog cannot be written; it is as it was.
+            PublishError: another process holds the catalog for too long.
+        """
+        document = self._finished(item)
+        self._check(staging, document)
+        folder = self.root / self.collection_id / item.id
+        path = folder / f"{item.id}.json"
+        with self._locked():
+            self._move_in(staging, folder)
+            write_json(path, document)
+            if source_collection is not None:
+                write_json(self.root / self.collection_id / _SOURCE, source_collection)
+            self._relink(str(document["properties"]["processing:software"].get("unveil-eo", "")))
+            self._read_back(path, document)
+        return path
+
+    def _finished(self, item: pystac.Item) -> dict[str, Any]:
+        """Return the item's document with its place in the catalog."""
+        check_id(item.id)
+        up = {
+            "rel": "collection",
+            "href": "../collection.json",
+            "type": "application/json",
+            "title": "Cloud-free acquisitions",
+        }
+        root = {"rel": "root", "href": "../../catalog.json", "type": "application/json", "title": "Cloud-free mosaics"}
+        document = item.to_dict(include_self_link=False, transform_hrefs=False)
+        kept = [link for link in document["links"] if link["rel"] not in ("root", "parent", "collection", "self")]
+        return document | {"collection": self.collection_id, "links": [root, up | {"rel": "parent"}, up, *kept]}
+
+    def _check(self, staging: Path, document: Mapping[str, Any]) -> None:
+        validate_item(document)
+        for key, asset in document["assets"].items():
+            path = staging / str(asset["href"])
+            if not path.is_file():
+                raise InvalidProduct(f"Item {document['id']}: asset {key} was not made ({path}); run it again.")
+            if path.suffix == ".tif":
+                check_cog(path)
+
+    def _move_in(self, staging: Path, folder: Path) -> None:
+        """Put the product's files in place; an older product of the same id steps aside until they are."""
+        aside = folder.with_name(f".{folder.name}.old")
+        with writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(aside, ignore_errors=True)
+            if folder.exists():
+                folder.rename(aside)
+            try:
+                staging.rename(folder)
+            except OSError:
+                if aside.exists():
+                    aside.rename(folder)
+                raise
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def _relink(self, version: str) -> None:
+        """Write collection and root from the items that are there: links lost in a crash come back."""
+        documents = [json.loads(path.read_text("utf-8")) for path in self._item_paths()]
+        source_path = self.root / self.collection_id / _SOURCE
+        source = json.loads(source_path.read_text("utf-8")) if source_path.is_file() else None
+        write_json(self.collection_path, collection_document(self.collection_id, documents, source, version))
+        titles = [
+            (p.parent.name, json.loads(p.read_text("utf-8"))["title"]) for p in self.root.glob("*/collection.json")
+        ]
+        write_json(self.catalog_path, root_document(titles))
+
+    def _read_back(self, path: Path, document: Mapping[str, Any]) -> None:
+        try:
+            found = pystac.Item.from_file(str(path))
+            collection = pystac.Collection.from_file(str(self.collection_path))
+        except (STACError, OSError, ValueError, KeyError) as error:
+            raise InvalidProduct(f"Item {document['id']} cannot be read back ({error}); publish it again.") from error
+        if found.id not in {link.href.split("/")[-2] for link in collection.get_item_links() if link.href}:
+            raise InvalidProduct(f"Item {document['id']} was written but is not linked; publish it again.")
+
+    def _item_paths(self) -> Iterator[Path]:
+        """Yield the documents of all items that are done."""
+        for folder in sorted((self.root / self.collection_id).glob("[!.]*/")):
+            path = folder / f"{folder.name}.json"
+            if path.is_file():
+                yield path
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let one publisher at a time change the catalog."""
+        with writing(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / ".publish.lock", timeout=_LOCK_TIMEOUT_S)
+            try:
+                lock.acquire()
+            except Timeout as error:
+                raise PublishError(
+                    f"Another process has held {self.root} for {_LOCK_TIMEOUT_S:.0f} s; stop it or try later."
+                ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def is_writable(folder: Path) -> bool:
+    """Tell whether a folder, or the nearest one above it that exists, can be written."""
+    for candidate in (folder, *folder.absolute().parents):
+        if candidate.exists():
+            return candidate.is_dir() and os.access(candidate, os.W_OK)
+    return False

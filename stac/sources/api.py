@@ -1,0 +1,159 @@
+"""A STAC API, searched with pystac-client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pystac
+from pystac_client import Client
+from pystac_client.exceptions import APIError
+
+from stac.errors import InvalidItem, InvalidQuery, SourceUnavailable, StacError, UnreadableCatalog, UnsafeHref
+from stac.query import Query
+from stac.sources.documents import refused, web_io
+from stac.sources.records import by_time, item_from
+
+_PAGE = 100
+#: More than one run can use; a search this large is a mistake in its area or interval.
+_MOST_ITEMS = 10_000
+_LISTED = 20
+
+
+class ApiSource:
+    """Searches a STAC API to its last page and checks the count."""
+
+    def __init__(self, url: str, timeout_s: float = 30, page: int = _PAGE) -> None:
+        """Open the API.
+
+        Args:
+            url: the landing page.
+            timeout_s: time-out of one request, seconds.
+            page: items asked for at a time.
+
+        Raises:
+            SourceUnavailable: the API does not answer.
+            UnreadableCatalog: there is no STAC API at the address.
+        """
+        self.skipped: list[str] = []
+        self._url, self._page = url.rstrip("/"), page
+        with _translated(url):
+            self._client = Client.open(url, stac_io=web_io(timeout_s))
+
+    def describe(self) -> str:
+        """Return the source in a few words."""
+        return f"STAC API {self._url}"
+
+    def collections(self) -> list[str]:
+        """Return the ids of all collections, sorted.
+
+        Raises:
+            SourceUnavailable: the API does not answer.
+        """
+        with _translated(self._url):
+            return sorted(collection.id for collection in self._client.get_collections())
+
+    def search(self, query: Query) -> list[pystac.Item]:
+        """Return all matching items, sorted by time and id, with absolute hrefs.
+
+        Raises:
+            InvalidQuery: the collection does not exist, or the search matches far too much.
+            SourceUnavailable: the API does not answer, or its pages do not add up to the count it gave.
+        """
+        self.skipped = []
+        self.collection(query.collection)
+        found = self._documents(query)
+        items = (self._item(document) for document in found)
+        return sorted((item for item in items if item is not None), key=by_time)
+
+    def collection(self, collection_id: str) -> dict[str, Any]:
+        """Return the JSON of a collection.
+
+        Raises:
+            InvalidQuery: the collection does not exist.
+            SourceUnavailable: the API does not answer.
+        """
+        with _translated(self._url):
+            found = self._client.get_collection(collection_id)
+        if found is None:
+            names = self.collections()
+            known = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+            raise InvalidQuery(f"Collection {collection_id!r} does not exist in {self._url}; it has {known or 'none'}.")
+        return dict(found.to_dict(include_self_link=False, transform_hrefs=False))
+
+    def _documents(self, query: Query) -> list[dict[str, Any]]:
+        """Return the JSON of all matching items, every page, each item once."""
+        found: dict[str, dict[str, Any]] = {}
+        received, matched = 0, None
+        for page in self._pages(query):
+            before, features = len(found), page.get("features", [])
+            received += len(features)
+            found.update((str(feature.get("id")), feature) for feature in features)
+            matched = _matched(page) if matched is None else matched
+            if len(found) > _MOST_ITEMS or (matched or 0) > _MOST_ITEMS:
+                raise InvalidQuery(f"The search matches more than {_MOST_ITEMS} items; narrow the box or the interval.")
+            if features and len(found) == before:
+                raise SourceUnavailable(f"{self._url} sends the same items page after page; try again later.")
+        if received != len(found) or (matched is not None and matched != len(found)):
+            raise SourceUnavailable(
+                f"{self._url} counts {matched} matching items but sent {received} ({len(found)} different); "
+                "the catalog may be changing, try again."
+            )
+        return list(found.values())
+
+    def _pages(self, query: Query) -> Iterator[dict[str, Any]]:
+        search = self._client.search(
+            collections=[query.collection],
+            bbox=query.bbox,
+            datetime=query.interval,
+            limit=self._page,
+            max_items=None,
+        )
+        with _translated(self._url):
+            yield from search.pages_as_dicts()
+
+    def _item(self, document: dict[str, Any]) -> pystac.Item | None:
+        """Return a checked item, or None with the reason in `skipped`."""
+        try:
+            return item_from(document, self._href(document))
+        except (InvalidItem, UnsafeHref) as error:
+            self.skipped.append(str(error))
+            return None
+
+    def _href(self, document: dict[str, Any]) -> str:
+        """Return an item's address: its `self` link where it is one on a server."""
+        links = [link for link in document.get("links") or [] if isinstance(link, dict) and link.get("rel") == "self"]
+        named = str(links[0].get("href")) if links else ""
+        if named.startswith(("http://", "https://")):
+            return named
+        return f"{self._url}/collections/{document.get('collection')}/items/{document.get('id')}"
+
+
+def _matched(page: dict[str, Any]) -> int | None:
+    """Return how many items a page says the search matches, if it says so."""
+    context = page.get("context")
+    count = page.get("numberMatched", context.get("matched") if isinstance(context, dict) else None)
+    return count if isinstance(count, int) else None
+
+
+@contextmanager
+def _translated(location: str) -> Iterator[None]:
+    """Turn pystac-client's errors into ours."""
+    try:
+        yield
+    except APIError as error:
+        raise refused(location, error) from error
+    except (
+        pystac.STACError,
+        pystac.STACTypeError,
+        NotImplementedError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:
+        if isinstance(error, StacError):
+            raise
+        raise UnreadableCatalog(
+            f"{location} does not answer like a STAC API ({type(error).__name__}: {error})."
+        ) from error

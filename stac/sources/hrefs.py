@@ -1,0 +1,58 @@
+"""Which links and ids a catalog may name: what it says is data from outside and is checked before use."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+
+from stac.errors import UnsafeHref
+
+#: What a remote catalog may name. `file`, `zip+file` and GDAL's `/vsi...` paths would read this machine.
+_REMOTE_SCHEMES = frozenset({"http", "https", "s3", "gs", "az", "azure", "abfs", "abfss"})
+_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")  # two letters or more: C:\ is a drive
+_ID = re.compile(r"[^/\\\x00-\x1f\x7f]{1,255}")
+
+
+def is_remote(href: str) -> bool:
+    """Tell whether an href is a URL of a catalog on a web server."""
+    return href.lower().startswith(("http://", "https://"))
+
+
+def checked_id(name: object) -> str:
+    """Return an item or collection id that is safe as the name of a file.
+
+    Raises:
+        UnsafeHref: it is no text, empty, longer than 255 characters, or holds a slash, `..` or control
+            characters.
+    """
+    if not isinstance(name, str) or not _ID.fullmatch(name) or ".." in name or name.strip(". ") == "":
+        raise UnsafeHref(f"The id {name!r} is not safe as a file name; ids hold no slash, '..' or control character.")
+    return name
+
+
+def resolve(base: str, href: object) -> str:
+    """Return the absolute form of an href found in the document at `base`.
+
+    Args:
+        base: URL or absolute path of the document.
+        href: what the document says.
+
+    Raises:
+        UnsafeHref: the href is no text, its scheme is unknown, or a remote document names a local file.
+    """
+    if not isinstance(href, str) or not href.strip() or "\x00" in href:
+        raise UnsafeHref(f"{base} names {href!r}, which is not a link.")
+    found = urljoin(base, href) if is_remote(base) else href
+    scheme = urlsplit(found).scheme.lower() if _SCHEME.match(found) else ""
+    if scheme in _REMOTE_SCHEMES:
+        return found
+    if is_remote(base):
+        raise UnsafeHref(f"{base} names {href!r}, which is not on a server; a remote catalog may not name local files.")
+    if scheme not in ("", "file"):
+        raise UnsafeHref(f"{base} names {href!r}: links of kind {scheme!r} are not read.")
+    if found.startswith("/vsi"):
+        raise UnsafeHref(f"{base} names {href!r}, a virtual path; name the file itself.")
+    path = unquote(urlsplit(found).path) if scheme == "file" else found
+    return os.path.normpath(Path(base).parent / path)

@@ -1,0 +1,55 @@
+"""From a JSON document to a checked item."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pystac
+from pystac.errors import RequiredPropertyMissing, STACError, STACTypeError
+
+from stac.errors import InvalidItem
+from stac.sources.hrefs import checked_id, resolve
+
+_MALFORMED = (
+    STACError,
+    STACTypeError,
+    RequiredPropertyMissing,
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+)
+
+
+def item_from(document: dict[str, Any], href: str) -> pystac.Item:
+    """Return an item with absolute asset hrefs, all of them checked.
+
+    Args:
+        document: the item's JSON.
+        href: absolute path or URL the document came from.
+
+    Raises:
+        InvalidItem: the document is no STAC item, or has no single acquisition time.
+        UnsafeHref: its id or one of its assets names what it may not.
+    """
+    name = checked_id(document.get("id"))
+    try:
+        item = pystac.Item.from_dict(document)
+        for asset in item.assets.values():
+            asset.href = resolve(href, asset.href)
+    except _MALFORMED as error:
+        raise InvalidItem(
+            f"Item {name} ({href}) is not a valid STAC item ({type(error).__name__}: {error})."
+        ) from error
+    if item.datetime is None:
+        raise InvalidItem(f"Item {name} has no datetime; only single acquisitions can be restored.")
+    # Links are not resolved: nothing may be fetched behind the caller's back.
+    item.set_self_href(None)
+    item.set_self_href(href)
+    return item
+
+
+def by_time(item: pystac.Item) -> tuple[datetime, str]:
+    """Return the sort key of an item: acquisition time, then id."""
+    return item.datetime or datetime.min.replace(tzinfo=UTC), item.id

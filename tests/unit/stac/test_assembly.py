@@ -1,0 +1,113 @@
+"""The promises of a product, on stacks that hypothesis invents."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
+
+from stac.assembly import ModelResult, assemble, best_known, unseen
+from stac.composite import matched_median
+from stac.errors import InvalidInput
+from stac.grid import Cell
+from stac.layers import SOURCE_DATE_NODATA, ProductLayers
+from stac.masks.classes import PixelClass, is_obscured, is_observed
+from stac.provenance import Provenance
+from stac.stack import Stack
+
+SIDE = 12
+SYNTHETIC = (
+    Provenance.OBSERVED_OTHER_DATE,
+    Provenance.THIN_CLOUD_CORRECTED,
+    Provenance.REFERENCE_FILLED,
+    Provenance.GENERATED,
+)
+
+
+def invent(seed: int, dates: int) -> tuple[Stack, ModelResult]:
+    """A stack with every class everywhere, extreme digital numbers, and a model that sometimes fails."""
+    random = np.random.default_rng(seed)
+    classes = random.integers(0, len(PixelClass), (dates, SIDE, SIDE)).astype(np.uint8)
+    dn = random.choice(np.array([1, 2, 500, 9_999, 10_001, 65_535], np.uint16), (dates, 2, SIDE, SIDE))
+    dn[np.broadcast_to((classes == PixelClass.NODATA)[:, None], dn.shape)] = 0
+    cell = Cell("T", GeoBox((SIDE, SIDE), Affine(10, 0, 0, 0, -10, 0), "EPSG:32633"))
+    ids = tuple(f"item{i}" for i in range(dates))
+    days = random.integers(0, 40, dates).astype(np.int32)
+    image = random.uniform(-0.1, 1.4, (2, SIDE, SIDE)).astype(np.float32)
+    image[:, random.random((SIDE, SIDE)) < 0.1] = np.nan
+    weight = random.uniform(0.3, 1, (SIDE, SIDE)).astype(np.float32)
+    spread = random.uniform(0, 0.4, (2, SIDE, SIDE)).astype(np.float32)
+    return Stack(dn, classes, ids, days, ("red", "nir"), cell), ModelResult(image, weight, spread)
+
+
+def make(seed: int, dates: int, temporal: bool) -> tuple[Stack, ProductLayers, np.ndarray]:
+    stack, model = invent(seed, dates)
+    prior = matched_median(stack, 0) if temporal else None
+    return stack, assemble(stack, 0, prior, model, max_spread=0.3), unseen(stack, 0, prior)
+
+
+stacks = given(seed=st.integers(0, 2**32), dates=st.integers(1, 5), temporal=st.booleans())
+
+
+@stacks
+@settings(max_examples=60, deadline=None)
+def test_observed_pixels_are_bit_identical(seed: int, dates: int, temporal: bool) -> None:
+    stack, layers, _ = make(seed, dates, temporal)
+    observed = is_observed(stack.classes[0])
+    assert np.array_equal(layers.data[:, observed], stack.dn[0][:, observed])
+    assert ((layers.provenance == Provenance.OBSERVED) == observed).all()
+    assert (layers.source_date[observed] == stack.days[0]).all()
+
+
+@stacks
+@settings(max_examples=60, deadline=None)
+def test_nodata_never_becomes_data_nor_data_nodata(seed: int, dates: int, temporal: bool) -> None:
+    stack, layers, _ = make(seed, dates, temporal)
+    outside = stack.classes[0] == PixelClass.NODATA
+    assert (layers.data[:, outside] == 0).all() and (layers.provenance[outside] == Provenance.NODATA).all()
+    empty = np.isin(layers.provenance, (Provenance.NODATA, Provenance.NOT_RECOVERABLE))
+    assert ((layers.data == 0).all(axis=0) == empty).all() and (layers.data[:, ~empty] > 0).all()
+    assert np.isfinite(layers.uncertainty[:, ~empty]).all()
+
+
+@stacks
+@settings(max_examples=60, deadline=None)
+def test_every_synthetic_pixel_is_marked_with_its_origin(seed: int, dates: int, temporal: bool) -> None:
+    stack, layers, by_model = make(seed, dates, temporal)
+    hidden = is_obscured(stack.classes[0])
+    marked = np.isin(layers.provenance, (*SYNTHETIC, Provenance.NOT_RECOVERABLE))
+    assert (marked == hidden).all()
+    assert ((layers.provenance == Provenance.OBSERVED_OTHER_DATE) == (hidden & ~by_model)).all()
+    assert (np.isfinite(layers.reference_weight) == np.isin(layers.provenance, SYNTHETIC[1:])).all()
+    generated = by_model & hidden
+    assert (layers.source_date[generated] == SOURCE_DATE_NODATA).all()
+    thin = layers.provenance == Provenance.THIN_CLOUD_CORRECTED
+    assert (stack.classes[0][thin] == PixelClass.THIN_CLOUD).all()
+
+
+@stacks
+@settings(max_examples=40, deadline=None)
+def test_source_dates_are_dates_that_saw_the_pixel(seed: int, dates: int, temporal: bool) -> None:
+    stack, layers, _ = make(seed, dates, temporal)
+    for y, x in np.argwhere(layers.provenance == Provenance.OBSERVED_OTHER_DATE):
+        saw = is_observed(stack.classes[1:, y, x])
+        assert layers.source_date[y, x] in stack.days[1:][saw]
+
+
+def test_the_model_sees_the_best_known_scene() -> None:
+    stack, _ = invent(7, 4)
+    prior = matched_median(stack, 0)
+    scene, rest = best_known(stack, 0, prior), unseen(stack, 0, prior)
+    filled = is_obscured(stack.classes[0]) & ~rest
+    assert np.array_equal(scene[:, filled], prior.reflectance[:, filled])
+    assert np.array_equal(scene[:, rest], stack.reflectance(0)[:, rest])
+    assert np.isnan(scene[:, stack.classes[0] == PixelClass.NODATA]).all()
+
+
+def test_a_model_that_is_needed_must_have_run() -> None:
+    stack, _ = invent(1, 1)
+    with pytest.raises(InvalidInput, match="did not run"):
+        assemble(stack, 0, None, None)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from stac.errors import InvalidInput, InvalidItem
+from stac.masks.classes import PixelClass, is_obscured
+from stac.masks.dilation import dilate, disk
+from stac.masks.scl import classify_scl
+
+MASKS = hnp.arrays(np.uint8, (12, 15), elements=st.sampled_from([int(c) for c in PixelClass]))
+REACH = st.floats(0, 700)
+
+
+def test_scene_classes() -> None:
+    expected = {
+        PixelClass.NODATA: [0, 1, 12, 255],
+        PixelClass.CLEAR: [2, 4, 5, 6, 7],
+        PixelClass.SHADOW: [3],
+        PixelClass.CLOUD: [8, 9],
+        PixelClass.THIN_CLOUD: [10],
+        PixelClass.SNOW: [11],
+    }
+    found = classify_scl(np.arange(256, dtype=np.uint8))
+    for pixel_class, values in expected.items():
+        assert set(found[values]) == {pixel_class}
+
+
+def test_a_scene_classification_of_floats_is_refused() -> None:
+    with pytest.raises(InvalidItem, match="float32"):
+        classify_scl(np.zeros((2, 2), np.float32))  # type: ignore[arg-type]
+
+
+def test_a_disk_is_round_and_in_metres() -> None:
+    assert disk(120, 120).astype(int).tolist() == [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
+    assert disk(119, 120).shape == (1, 1)
+    assert disk(50, 10).shape == (11, 11)
+
+
+def test_cloud_grows_and_wins_over_shadow() -> None:
+    row = np.array([[3, 1, 4, 1, 1, 0, 5]], np.uint8)
+    assert dilate(row, 10, 10, 20).tolist() == [[3, 3, 4, 4, 4, 0, 5]]
+
+
+@given(MASKS, REACH, REACH)
+def test_dilation_only_hides(classes: np.ndarray, cloud_m: float, shadow_m: float) -> None:
+    grown = dilate(classes, 120, cloud_m, shadow_m)
+    assert np.array_equal(grown == PixelClass.NODATA, classes == PixelClass.NODATA)
+    hidden = is_obscured(classes)
+    assert np.array_equal(grown[hidden], classes[hidden]), "never obscured -> clear, never another kind"
+    changed = grown != classes
+    assert np.isin(classes[changed], (PixelClass.CLEAR, PixelClass.SNOW)).all()
+    assert np.isin(grown[changed], (PixelClass.CLOUD, PixelClass.SHADOW)).all()
+
+
+@given(MASKS)
+def test_no_reach_changes_nothing(classes: np.ndarray) -> None:
+    assert np.array_equal(dilate(classes, 120, 0, 0), classes)
+
+
+@given(MASKS, REACH, REACH)
+def test_a_longer_reach_hides_no_less(classes: np.ndarray, one: float, other: float) -> None:
+    less, more = (is_obscured(dilate(classes, 120, m, m)) for m in sorted((one, other)))
+    assert (less <= more).all()
+
+
+@pytest.mark.parametrize(("gsd", "cloud", "shadow"), [(0, 1, 1), (10, -1, 1), (10, 1, -1)])
+def test_negative_distances_are_refused(gsd: float, cloud: float, shadow: float) -> None:
+    with pytest.raises(InvalidInput):
+        dilate(np.ones((2, 2), np.uint8), gsd, cloud, shadow)
