@@ -60,7 +60,5 @@ class ModelCard:
                 f"{origin} has an incomplete model card ({error}); train or fetch it again."
             ) from error
         if card.companding != COMPANDING:
-            raise InvalidCheckpoint(
-                f"{origin} uses companding {card.companding}, this version knows {COMPANDING}."
-            )
+            raise InvalidCheckpoint(f"{origin} uses companding {card.companding}, this version knows {COMPANDING}.")
         return card

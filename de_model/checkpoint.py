@@ -61,9 +61,7 @@ def read_card(path: Path) -> ModelCard:
         with safe_open(path, framework="pt") as stream:
             return ModelCard.from_metadata(stream.metadata(), str(path))
     except (SafetensorError, OSError) as error:
-        raise InvalidCheckpoint(
-            f"{path} cannot be read as safetensors ({error}); fetch or train it again."
-        ) from error
+        raise InvalidCheckpoint(f"{path} cannot be read as safetensors ({error}); fetch or train it again.") from error
 
 
 def load(path: Path, device: str = "cpu") -> Enhancer:
@@ -81,4 +79,4 @@ def load(path: Path, device: str = "cpu") -> Enhancer:
         first = str(error).splitlines()[-1].strip()
         raise InvalidCheckpoint(f"{path} does not fit preset {enhancer.card.preset} ({first}).") from error
     enhancer.to(torch.device(device)).eval().requires_grad_(False)
-    return enhancer.to(memory_format=torch.channels_last)
+    return enhancer.channels_last()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from de_model.card import ModelCard
@@ -51,6 +52,13 @@ class Enhancer(nn.Module):
     def stride(self) -> int:
         """Height and width of every input must be divisible by this."""
         return max(self.predictor.net.config.stride, self.allocation.net.config.stride, self.reference.stride)
+
+    def channels_last(self) -> Enhancer:
+        """Lay out convolution weights for speed (channels innermost) and return the model itself."""
+        for parameter in self.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        return self
 
     def condition(self, cloudy_unit: Tensor) -> Condition:
         """Run the reference once per image (DE section 1.3).

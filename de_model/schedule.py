@@ -25,9 +25,7 @@ class Schedule(nn.Module):
         super().__init__()
         if timesteps < 20:
             # Below 20 steps the scaled beta exceeds 1 and abar turns negative.
-            raise InvalidModelInput(
-                f"{timesteps} timesteps are too few for a linear schedule; use 20 or more."
-            )
+            raise InvalidModelInput(f"{timesteps} timesteps are too few for a linear schedule; use 20 or more.")
         self.timesteps = timesteps
         scale = 1000 / timesteps
         beta = np.linspace(scale * BETA_FIRST, scale * BETA_LAST, timesteps, dtype=np.float64)
@@ -61,8 +59,6 @@ class Schedule(nn.Module):
             InvalidModelInput: `steps` is not within 1..T.
         """
         if not 1 <= steps <= self.timesteps:
-            raise InvalidModelInput(
-                f"{steps} sampling steps asked of {self.timesteps}; choose 1 to {self.timesteps}."
-            )
+            raise InvalidModelInput(f"{steps} sampling steps asked of {self.timesteps}; choose 1 to {self.timesteps}.")
         stride = self.timesteps // steps
         return (np.arange(steps, dtype=np.int64) * stride)[::-1].copy()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,11 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
+def activate(x: Tensor) -> Tensor:
+    """Return SiLU of a freshly made feature map; in place where no gradient needs the map (a tenth of the time)."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
 def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
     """Return `layer` with weights and bias at zero, so that its branch starts as nothing."""
     nn.init.zeros_(layer.weight)
@@ -75,14 +81,14 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Return features of `cout` channels; `time` is `(batch, embedding)`."""
-        h = self.conv_in(F.silu(self.norm_in(x)))
+        h = self.conv_in(activate(self.norm_in(x)))
         shift = self.time(F.silu(time)).to(h.dtype)[:, :, None, None]
         if self.film:
             scale, shift = shift.chunk(2, dim=1)
             h = self.norm_out(h) * (1 + scale) + shift
         else:
             h = self.norm_out(h + shift)
-        return self.skip(x) + self.conv_out(F.silu(h))
+        return self.skip(x) + self.conv_out(activate(h))
 
 
 class Attention(nn.Module):
@@ -113,7 +119,8 @@ class Stage(nn.Module):
         super().__init__()
         self.block = block
         self.attention = attention or nn.Identity()
-        self.resize = resize or nn.Identity()
+        #: Identity where the size stays.
+        self.resize: nn.Module = resize or nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Return the features after block and attention; `resize` is the caller's, skips come first."""
@@ -139,9 +146,7 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         embedding = 4 * config.base
-        self.time = nn.Sequential(
-            nn.Linear(config.base, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
-        )
+        self.time = nn.Sequential(nn.Linear(config.base, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.stem = nn.Conv2d(cin, config.base, 3, padding=1)
         skips = self._build_down(embedding)
         width = skips[-1]
@@ -193,19 +198,17 @@ class UNet(nn.Module):
         """
         stride = self.config.stride
         if x.shape[-2] % stride or x.shape[-1] % stride:
-            raise InvalidModelInput(
-                f"Image of {x.shape[-2]} x {x.shape[-1]} px: sides must be divisible by {stride}."
-            )
-        time = self.time(timestep_embedding(t, self.config.base).to(self.time[0].weight.dtype))
+            raise InvalidModelInput(f"Image of {x.shape[-2]} x {x.shape[-1]} px: sides must be divisible by {stride}.")
+        time = self.time(timestep_embedding(t, self.config.base).to(self.stem.weight.dtype))
         h = self.stem(x)
         skips = [h]
-        for stage in self.down:
+        for stage in cast("list[Stage]", self.down):
             h = stage(h, time)
             skips.append(h)
             if not isinstance(stage.resize, nn.Identity):
                 h = stage.resize(h)
                 skips.append(h)
         h = self.middle_out(self.middle_in(h, time), time)
-        for stage in self.up:
+        for stage in cast("list[Stage]", self.up):
             h = stage.resize(stage(torch.cat([h, skips.pop()], dim=1), time))
-        return self.head(F.silu(self.norm(h)))
+        return self.head(activate(self.norm(h)))

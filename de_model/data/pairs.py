@@ -42,7 +42,7 @@ class ScenePair:
 
 @dataclass(frozen=True, slots=True)
 class Patches:
-    """A batch `(batch, band, y, x)` companded to [0, 1]; `valid` and `obscured` are `(batch, 1, y, x)`, 0 or 1."""
+    """A batch `(batch, band, y, x)` companded to [0, 1]; the masks are `(batch, 1, y, x)`, 0 or 1."""
 
     cloudy: Tensor
     clear: Tensor
@@ -85,9 +85,7 @@ class PatchSampler:
         """
         random = np.random.default_rng([self.seed, step])
         cuts = [self._cut(random) for _ in range(count)]
-        cloudy, clear, valid, obscured = (
-            torch.from_numpy(np.stack(parts)) for parts in zip(*cuts, strict=True)
-        )
+        cloudy, clear, valid, obscured = (torch.from_numpy(np.stack(parts)) for parts in zip(*cuts, strict=True))
         return self._shrink(cloudy, clear, valid[:, None].float(), obscured[:, None].float())
 
     def _cut(self, random: np.random.Generator) -> tuple[FloatArray, FloatArray, BoolArray, BoolArray]:
@@ -113,9 +111,7 @@ class PatchSampler:
     def _shrink(self, cloudy: Tensor, clear: Tensor, valid: Tensor, obscured: Tensor) -> Patches:
         cloudy, clear = (torch.nan_to_num(image) for image in (cloudy, clear))
         if self.downscale > 1:
-            cloudy, clear, obscured = (
-                F.avg_pool2d(part, self.downscale) for part in (cloudy, clear, obscured)
-            )
+            cloudy, clear, obscured = (F.avg_pool2d(part, self.downscale) for part in (cloudy, clear, obscured))
             # Only cells whose every pixel has truth count.
             valid = (F.avg_pool2d(valid, self.downscale) == 1).float()
         return Patches(to_unit(cloudy), to_unit(clear), valid, obscured)

@@ -79,9 +79,9 @@ class _Canvas:
 
     def mean(self) -> FloatArray:
         empty = self.weight == 0
-        blended = self.layers / np.where(empty, 1, self.weight)
+        blended = self.layers / np.where(empty, np.float32(1), self.weight)
         blended[:, empty] = np.nan
-        return blended
+        return blended.astype(np.float32, copy=False)
 
 
 def restore(
@@ -127,9 +127,7 @@ def restore(
 def _check_scene(enhancer: Enhancer, scene: FloatArray, needed: NDArray[np.bool_]) -> None:
     bands = enhancer.card.bands
     if scene.ndim != 3 or scene.shape[0] != len(bands):
-        raise InvalidModelInput(
-            f"Scene of shape {scene.shape}; the model wants (band, y, x) with bands {bands}."
-        )
+        raise InvalidModelInput(f"Scene of shape {scene.shape}; the model wants (band, y, x) with bands {bands}.")
     if needed.shape != scene.shape[1:]:
         raise InvalidModelInput(f"Mask of shape {needed.shape} for a scene of shape {scene.shape[1:]}.")
 

@@ -40,9 +40,7 @@ def score(image: FloatArray, truth: FloatArray, where: BoolArray, bands: tuple[s
         InvalidModelInput: shapes differ, no pixel counts, or a counted pixel is not finite.
     """
     if image.shape != truth.shape or where.shape != truth.shape[1:]:
-        raise InvalidModelInput(
-            f"Shapes differ: image {image.shape}, truth {truth.shape}, mask {where.shape}."
-        )
+        raise InvalidModelInput(f"Shapes differ: image {image.shape}, truth {truth.shape}, mask {where.shape}.")
     if not where.any():
         raise InvalidModelInput("No pixel to score: the mask is empty.")
     a, b = image[:, where].astype(np.float64), truth[:, where].astype(np.float64)

@@ -41,9 +41,7 @@ def charbonnier(estimate: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
     return masked_mean(((estimate - truth).square() + _CHARBONNIER**2).sqrt(), valid)
 
 
-def noise_loss(
-    enhancer: Enhancer, x0: Tensor, condition: Condition, valid: Tensor, eps: Tensor, t: Tensor
-) -> Tensor:
+def noise_loss(enhancer: Enhancer, x0: Tensor, condition: Condition, valid: Tensor, eps: Tensor, t: Tensor) -> Tensor:
     """Return L_eps, the mean squared error of the predicted noise (DE section 1.7, stage 1)."""
     x_t = enhancer.schedule.add_noise(x0, eps, t)
     return masked_mean((enhancer.predictor(x_t, condition.cloudy, t) - eps).square(), valid)
@@ -63,6 +61,4 @@ def enhancement_loss(
         x0_hat = enhancer.schedule.estimate_x0(x_t, predicted, t)
     weight = enhancer.allocation(x_t, condition.cloudy, condition.reference, t)
     fused = weight * condition.reference + (1 - weight) * x0_hat
-    return DiffusionLoss(
-        masked_mean((predicted - eps).square(), valid), masked_mean((x0 - fused).abs(), valid)
-    )
+    return DiffusionLoss(masked_mean((predicted - eps).square(), valid), masked_mean((x0 - fused).abs(), valid))

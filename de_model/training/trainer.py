@@ -98,9 +98,7 @@ def _train_stage(
         decay.step()
         average.update(trained)
         if on_step is not None:
-            on_step(
-                Progress(options.stage, step + 1, options.steps, {k: v.item() for k, v in losses.items()})
-            )
+            on_step(Progress(options.stage, step + 1, options.steps, {k: v.item() for k, v in losses.items()}))
     average.copy_to(trained)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -66,7 +68,7 @@ def test_tiles_cover_every_pixel_with_the_overlap(length: int, size: int, overla
     first = starts(length, size, overlap)
     assert first[0] == 0 and first == sorted(set(first))
     assert first[-1] + size >= length and (length < size or first[-1] + size == length)
-    assert all(b - a <= size - overlap for a, b in zip(first, first[1:], strict=False))
+    assert all(b - a <= size - overlap for a, b in pairwise(first))
 
 
 def test_blending_windows_sum_to_one_inside() -> None:

@@ -56,7 +56,7 @@ def test_noise_and_image_determine_each_other(t: int, seed: int) -> None:
 
 def test_ddim_with_the_truth_as_estimate_returns_the_truth() -> None:
     truth, noise = torch.rand(1, 2, 8, 8), torch.randn(1, 2, 8, 8)
-    walked = ddim(lambda x_t, t: Estimate(truth, truth, truth), noise, Schedule(), 7)
+    walked = ddim(lambda _x, _t: Estimate(truth, truth, truth), noise, Schedule(), 7)
     assert torch.equal(walked.image, truth)
 
 
@@ -90,7 +90,9 @@ def test_eta_one_returns_the_reference_exactly(enhancer: Enhancer) -> None:
 def test_larger_eta_draws_the_result_to_the_reference(enhancer: Enhancer) -> None:
     cloudy, noise = torch.rand(1, 4, 32, 32), torch.randn(1, 4, 32, 32)
     reference = enhancer.condition(cloudy).reference
-    distance = [(walk(enhancer, eta, cloudy, noise) - reference).abs().mean().item() for eta in (0.0, 0.3, 0.6, 0.9, 1.0)]
+    distance = [
+        (walk(enhancer, eta, cloudy, noise) - reference).abs().mean().item() for eta in (0.0, 0.3, 0.6, 0.9, 1.0)
+    ]
     assert distance == sorted(distance, reverse=True)
     assert distance[0] > 0
 
@@ -98,7 +100,7 @@ def test_larger_eta_draws_the_result_to_the_reference(enhancer: Enhancer) -> Non
 def test_weight_is_limited_and_fusion_stays_in_range(enhancer: Enhancer) -> None:
     cloudy, x_t = torch.rand(1, 4, 16, 16), 3 * torch.randn(1, 4, 16, 16)
     found = enhancer.estimate(x_t, enhancer.condition(cloudy), torch.tensor([500]), 0.3)
-    assert 0.3 <= found.weight.min() and found.weight.max() <= 1
+    assert found.weight.min() >= 0.3 and found.weight.max() <= 1
     assert found.fused.abs().max() <= 1
     with pytest.raises(InvalidModelInput, match="eta"):
         enhancer.estimate(x_t, enhancer.condition(cloudy), torch.tensor([500]), 1.2)

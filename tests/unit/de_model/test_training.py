@@ -27,7 +27,9 @@ def pair(seed: int = 0, size: int = 96) -> ScenePair:
     """Ground with structure, one soft cloud, and a corner without data."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:size, :size] / size
-    ground = np.stack([0.1 + 0.05 * np.sin(9 * x + seed), 0.3 + 0.1 * np.cos(7 * y)]) + random.normal(0, 0.005, (2, size, size))
+    ground = np.stack([0.1 + 0.05 * np.sin(9 * x + seed), 0.3 + 0.1 * np.cos(7 * y)]) + random.normal(
+        0, 0.005, (2, size, size)
+    )
     thickness = np.clip(1.5 - 4 * np.hypot(x - 0.5, y - 0.5), 0, 1)
     cloudy = (ground * (1 - thickness) + 0.8 * thickness).astype(np.float32)
     valid = np.ones((size, size), bool)
@@ -101,7 +103,10 @@ def test_gradients_are_separate() -> None:
         torch.nn.init.normal_(parameter, std=0.05)
     x0, valid = torch.rand(2, 2, 16, 16), torch.ones(2, 1, 16, 16)
     condition = model.condition(torch.rand(2, 2, 16, 16))
-    for term, own, foreign in (("noise", model.predictor, model.allocation), ("fusion", model.allocation, model.predictor)):
+    for term, own, foreign in (
+        ("noise", model.predictor, model.allocation),
+        ("fusion", model.allocation, model.predictor),
+    ):
         model.zero_grad()
         loss = enhancement_loss(model, x0, condition, valid, torch.randn_like(x0), torch.tensor([10, 700]))
         getattr(loss, term).backward()
@@ -135,7 +140,11 @@ def test_stages_train_what_they_say_and_nothing_else() -> None:
     for stage, names in expected.items():
         before = {n: [p.clone() for p in m.parameters()] for n, m in parts.items()}
         train(model, [pair()], [StageOptions(stage, 2, 2, 32, 1, 1e-3)])
-        changed = {n for n, m in parts.items() if any(not torch.equal(a, b) for a, b in zip(before[n], m.parameters(), strict=True))}
+        changed = {
+            n
+            for n, m in parts.items()
+            if any(not torch.equal(a, b) for a, b in zip(before[n], m.parameters(), strict=True))
+        }
         assert changed == names
 
 
