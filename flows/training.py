@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import pystac
 import torch
 
 from de_model import checkpoint
@@ -21,12 +20,10 @@ from de_model.presets import Preset
 from de_model.training.stages import Stage, schedule_for
 from de_model.training.trainer import OnStep, train
 from flows.errors import InvalidSettings
-from stac.composite import harmonisation_fits
-from stac.grid import cell_of
+from flows.stacks import SceneSet, stacks_of
+from stac.harmonisation import harmonisation_fits
 from stac.masks.classes import PixelClass, is_obscured, is_observed
-from stac.query import Query
-from stac.sources import open_source
-from stac.stack import Stack, read_stack
+from stac.stack import Stack
 
 #: A date is cloudy when this share of its valid pixels is hidden, and clear when this share is seen.
 _CLOUDY_SHARE, _CLEAR_SHARE = (0.15, 0.95), 0.85
@@ -36,12 +33,8 @@ _CLOUDY_SHARE, _CLEAR_SHARE = (0.15, 0.95), 0.85
 class TrainingRequest:
     """What to train on what."""
 
-    source: str
-    collection: str
-    interval: str
-    bands: tuple[str, ...]
-    #: Grid codes to train on (`MGRS-33TWM`); others are left for validation.
-    cells: tuple[str, ...]
+    #: The scenes to train on; keep cells back for validation.
+    scenes: SceneSet
     preset: Preset
     #: Factor on the preset's number of steps.
     effort: float
@@ -49,26 +42,6 @@ class TrainingRequest:
     out: Path
     #: Folder with the weights after each finished stage; training continues from it.
     work: Path
-
-
-def grid_code(item: pystac.Item) -> str:
-    """Return the grid cell an item declares, or its id when it declares none."""
-    return str(item.properties.get("grid:code", item.id))
-
-
-def stacks_of(request: TrainingRequest) -> Iterator[tuple[str, Stack]]:
-    """Yield (grid code, stack of all dates) for every wanted cell of the source.
-
-    Raises:
-        InvalidSettings: a wanted cell has no scenes in the interval.
-    """
-    items = open_source(request.source).search(Query.parse(request.collection, None, request.interval))
-    for code in request.cells:
-        chosen = [item for item in items if grid_code(item) == code]
-        if not chosen:
-            known = ", ".join(sorted({grid_code(item) for item in items})) or "none"
-            raise InvalidSettings(f"No scene of cell {code} in {request.interval}; cells found: {known}.")
-        yield code, read_stack(chosen, cell_of(chosen[0], request.bands[0]), request.bands)
 
 
 def pairs_of(stack: Stack) -> list[ScenePair]:
@@ -83,8 +56,7 @@ def pairs_of(stack: Stack) -> list[ScenePair]:
 def _pair(stack: Stack, cloudy: int, clear: int) -> ScenePair:
     fits = harmonisation_fits(stack, cloudy, clear)
     slope, intercept = (
-        np.array([getattr(f, name) for f in fits], np.float32)[:, None, None]
-        for name in ("slope", "intercept")
+        np.array([getattr(f, name) for f in fits], np.float32)[:, None, None] for name in ("slope", "intercept")
     )
     has_data = stack.classes[cloudy] != PixelClass.NODATA
     return ScenePair(
@@ -102,17 +74,15 @@ def train_model(request: TrainingRequest, on_step: OnStep, log: Callable[[str], 
     Raises:
         TrainingFailed: no pairs were found, or the loss is not finite.
     """
-    stacks = [stack for _, stack in stacks_of(request)]
+    stacks = list(stacks_of(request.scenes))
     pairs = [pair for stack in stacks for pair in pairs_of(stack)]
     if not pairs:
         raise TrainingFailed(
-            f"Cells {request.cells} hold no pair of a cloudy and a clear date; widen --datetime."
+            f"Cells {request.scenes.cells} hold no pair of a cloudy and a clear date; widen --datetime."
         )
     log(f"{len(pairs)} pairs: " + "; ".join(pair.name for pair in pairs))
     stages = schedule_for(request.preset, request.effort)
-    card = _card(
-        request, pairs, abs(float(stacks[0].cell.geobox.resolution.x)), [asdict(stage) for stage in stages]
-    )
+    card = _card(request, pairs, abs(float(stacks[0].cell.geobox.resolution.x)), [asdict(stage) for stage in stages])
     request.work.mkdir(parents=True, exist_ok=True)
     enhancer, finished = _start(request, card, log)
 
@@ -128,33 +98,30 @@ def train_model(request: TrainingRequest, on_step: OnStep, log: Callable[[str], 
 def _card(
     request: TrainingRequest, pairs: Sequence[ScenePair], gsd_m: float, stages: list[dict[str, object]]
 ) -> ModelCard:
+    scenes = request.scenes
     return ModelCard(
         preset=request.preset,
-        bands=request.bands,
+        bands=scenes.bands,
         gsd_m=gsd_m,
-        trained_on=f"{request.collection} {request.interval}, cells {', '.join(request.cells)}",
+        trained_on=f"{scenes.collection} {scenes.interval}, cells {', '.join(scenes.cells)}",
         data_fingerprint=fingerprint(pairs),
         revision=_revision(),
         training=json.dumps({"seed": request.seed, "effort": request.effort, "stages": stages}),
     )
 
 
-def _start(
-    request: TrainingRequest, card: ModelCard, log: Callable[[str], None]
-) -> tuple[Enhancer, set[Stage]]:
+def _start(request: TrainingRequest, card: ModelCard, log: Callable[[str], None]) -> tuple[Enhancer, set[Stage]]:
     """Return the model of the last finished stage of the same training, or a fresh one."""
     finished: set[Stage] = set()
     torch.manual_seed(request.seed)
-    enhancer = Enhancer(card).to(memory_format=torch.channels_last)
+    enhancer = Enhancer(card).channels_last()
     for stage in Stage:
         path = request.work / f"{stage}.safetensors"
         if not path.is_file():
             break
         kept = checkpoint.read_card(path)
         if (kept.data_fingerprint, kept.training) != (card.data_fingerprint, card.training):
-            raise InvalidSettings(
-                f"{path} belongs to another training; choose another --work folder or empty it."
-            )
+            raise InvalidSettings(f"{path} belongs to another training; choose another --work folder or empty it.")
         enhancer.load_state_dict(checkpoint.load(path).state_dict())
         finished.add(stage)
         log(f"stage {stage} was finished before")

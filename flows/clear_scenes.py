@@ -1,0 +1,256 @@
+"""The main flow: find cloudy scenes, restore them, publish the mosaics, report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.client.schemas.objects import State as PrefectState
+from prefect.tasks import exponential_backoff
+
+from flows.errors import KNOWN_ERRORS, WorkFailed
+from flows.ledger import Ledger, State, new_run_id
+from flows.progress import tell
+from flows.registry import Registry
+from flows.report import data_uri, run_markdown, unit_table
+from flows.scenes import find_scenes, read_items, source_of, write_items, write_json
+from flows.settings import RunSettings
+from flows.unit import UnitFigures, make_product, publish_product
+from flows.work import ModelRef, Plan, Refused, WorkUnit, make_plan
+from stac.errors import InvalidInput
+from stac.publish import StaticCatalog
+
+_log = logging.getLogger("unveil")
+
+
+@dataclass(frozen=True, slots=True)
+class UnitResult:
+    """How one work unit ended."""
+
+    work_id: str
+    item_id: str
+    target_id: str
+    state: State
+    #: Path of the published item, empty without one.
+    item_href: str
+    figures: UnitFigures | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """How a run ended."""
+
+    run_id: str
+    source: str
+    collection: str
+    datetime: str
+    #: Scenes found, targets and donors.
+    scenes: int
+    model: ModelRef
+    #: Root of the catalog.
+    catalog: str
+    units: tuple[UnitResult, ...]
+    #: Ids of items that an earlier run published.
+    already_done: tuple[str, ...]
+    seconds: float
+
+
+def is_retryable(_task: object, _run: object, state: PrefectState[Any]) -> bool:
+    """Tell Prefect whether a failed task may be tried again: only after errors that can pass."""
+    try:
+        state.result()
+    except KNOWN_ERRORS as error:
+        return error.retryable
+    except Exception:  # noqa: BLE001 - a task that died of anything else is not tried again
+        return False
+    return False
+
+
+_RETRIES: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay_seconds": exponential_backoff(backoff_factor=2),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": is_retryable,
+    "persist_result": False,
+    "log_prints": False,
+}
+
+
+@task(name="find", **_RETRIES)
+def find(settings: Mapping[str, Any], location: str, folder: str) -> str:
+    """Search the source; return the path of the scenes found. Their collection is written beside them."""
+    wanted = RunSettings(**settings)
+    items, source = find_scenes(wanted, location)
+    for reason in source.skipped:
+        _log.warning("scene skipped: %s", reason)
+    write_json(Path(folder) / "collection.json", source.collection(wanted.collection))
+    return str(write_items(Path(folder) / "scenes.json", items))
+
+
+@task(name="resolve model", **_RETRIES)
+def resolve_model(settings: Mapping[str, Any]) -> ModelRef:
+    """Resolve the model's alias once and fetch its weights."""
+    return resolve(RunSettings(**settings))
+
+
+@task(name="plan", **_RETRIES)
+def plan(settings: Mapping[str, Any], scenes: str, model: ModelRef) -> Plan:
+    """Turn scenes into work units."""
+    return make_plan(list(read_items(Path(scenes)).values()), RunSettings(**settings), model)
+
+
+@task(name="restore", task_run_name="restore {unit.target_id}", **_RETRIES)
+def restore(settings: Mapping[str, Any], unit: WorkUnit, scenes: str, model: ModelRef, staging: str) -> UnitFigures:
+    """Restore one unit into a staging folder."""
+    folder = Path(staging)
+    for left_over in folder.iterdir():
+        # A retried task starts anew.
+        left_over.unlink()
+    return make_product(unit, read_items(Path(scenes)), RunSettings(**settings), model, folder, _tiles_of(unit))
+
+
+def _tiles_of(unit: WorkUnit) -> Callable[[int, int], None]:
+    return lambda done, total: tell(f"{unit.target_id}: restoring tiles", done, total)
+
+
+@task(name="publish", task_run_name="publish {item_id}", **_RETRIES)
+def publish(settings: Mapping[str, Any], item_id: str, staging: str, collection: Mapping[str, Any]) -> str:
+    """Publish a staged product; return the path of its item."""
+    _log.info("publishing %s", item_id)
+    return str(publish_product(Path(staging), RunSettings(**settings), collection))
+
+
+@task(name="report", **_RETRIES)
+def report(summary: Mapping[str, Any]) -> None:
+    """Store the run's table, pictures and report as Prefect artifacts."""
+    create_table_artifact(unit_table(summary["units"]), key="work-units", description="Work units of this run")
+    create_markdown_artifact(run_markdown(summary), key="clear-scenes-report", description="Report of this run")
+    for unit in summary["units"]:
+        if unit["item_href"]:
+            picture = Path(unit["item_href"]).parent / "quicklook.png"
+            key = f"quicklook-{unit['work_id'][:8]}"
+            create_image_artifact(data_uri(picture), key=key, description=f"{unit['target_id']}: before and after")
+
+
+def resolve(settings: RunSettings) -> ModelRef:
+    """Return the model that the settings name, its weights fetched and checked.
+
+    Raises:
+        UnknownModel: the registry has no such model, version or alias.
+        ServiceUnavailable: the registry does not answer.
+    """
+    registry = Registry(settings.state, settings.mlflow_uri)
+    registry.ensure_shipped()
+    version = registry.resolve(settings.model)
+    return ModelRef(version.name, version.version, version.sha256, str(registry.weights(version)))
+
+
+@flow(name="clear-scenes", log_prints=False, persist_result=False, retries=0)
+def clear_scenes(settings: dict[str, Any] | None = None) -> RunSummary:
+    """Find cloudy scenes, restore them with Diffusion Enhancement, and publish cloud-free mosaics.
+
+    Args:
+        settings: names and values as in a `--config` file; the environment and defaults fill the rest.
+
+    Raises:
+        WorkFailed: there was work, and none of it succeeded.
+    """
+    began, run_id = time.monotonic(), new_run_id()
+    wanted = RunSettings(**(settings or {}))
+    values = wanted.model_dump(mode="json")
+    folder = wanted.state / "runs" / run_id.replace(":", "-")
+    catalog, ledger = StaticCatalog(wanted.out), Ledger(wanted.state / "ledger.db")
+    try:
+        with source_of(wanted) as location:
+            tell(f"searching {wanted.source}")
+            scenes = find(values, location, str(folder))
+            tell(f"resolving {wanted.model}")
+            model = resolve_model(values)
+            planned = plan(values, scenes, model)
+            done = catalog.published_work()
+            todo = [unit for unit in planned.units if unit.work_id not in done]
+            run = _Run(values, wanted, run_id, scenes, model, catalog, ledger)
+            results = [_refused(refused) for refused in planned.refused] + [_work(run, unit) for unit in todo]
+    finally:
+        ledger.abort(run_id)
+    summary = RunSummary(
+        run_id=run_id,
+        source=wanted.source,
+        collection=wanted.collection,
+        datetime=wanted.datetime,
+        scenes=planned.scenes,
+        model=model,
+        catalog=str(catalog.catalog_path),
+        units=tuple(results),
+        already_done=tuple(unit.item_id for unit in planned.units if unit.work_id in done),
+        seconds=time.monotonic() - began,
+    )
+    report(asdict(summary))
+    _require_success(summary)
+    return summary
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What every unit of a run shares."""
+
+    values: dict[str, Any]
+    settings: RunSettings
+    run_id: str
+    scenes: str
+    model: ModelRef
+    catalog: StaticCatalog
+    ledger: Ledger
+
+
+def _refused(refused: Refused) -> UnitResult:
+    _log.warning("%s", refused.reason)
+    return UnitResult("", "", refused.target_id, State.INVALID, "", None, refused.reason)
+
+
+def _work(run: _Run, unit: WorkUnit) -> UnitResult:
+    """Restore and publish one unit; whatever happens to it stays with it."""
+    if not run.ledger.start(unit.work_id, unit.item_id, unit.target_id, run.run_id):
+        note = "another run is working on it"
+        return UnitResult(unit.work_id, unit.item_id, unit.target_id, State.RUNNING, "", None, note)
+    began, staging, state, href, figures, message = time.monotonic(), None, State.ABORTED, "", None, ""
+    try:
+        tell(f"{unit.target_id}: reading")
+        staging = run.catalog.staging(unit.work_id)
+        collection = _collection(run.scenes)
+        figures = restore(run.values, unit, run.scenes, run.model, str(staging))
+        tell(f"{unit.target_id}: publishing")
+        href = publish(run.values, unit.item_id, str(staging), collection)
+        state = State.SUCCEEDED
+    except KNOWN_ERRORS as error:
+        state = State.INVALID if isinstance(error, InvalidInput) else State.FAILED
+        message = str(error)
+    except Exception as error:  # noqa: BLE001 - one bad scene must not stop the others, whatever is wrong with it
+        _log.exception("unit %s (%s) failed", unit.work_id, unit.target_id)
+        state, message = State.FAILED, f"{type(error).__name__}: {error}"
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+        seconds = time.monotonic() - began
+        run.ledger.finish(unit.work_id, state, error=message, item_href=href, seconds=seconds)
+    return UnitResult(unit.work_id, unit.item_id, unit.target_id, state, href, figures, message)
+
+
+def _collection(scenes: str) -> dict[str, Any]:
+    return dict(json.loads((Path(scenes).parent / "collection.json").read_text("utf-8")))
+
+
+def _require_success(summary: RunSummary) -> None:
+    failed = [unit for unit in summary.units if unit.state is not State.SUCCEEDED]
+    if failed and len(failed) == len(summary.units) and not summary.already_done:
+        first = failed[0]
+        raise WorkFailed(f"None of {len(failed)} scenes could be restored; the first, {first.target_id}: {first.error}")

@@ -1,0 +1,91 @@
+"""The `unveil` command."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows import __version__
+from flows.cli import models, runs, services
+from flows.console import print_error
+from flows.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID
+
+_HELP = """Cloud-free satellite mosaics from STAC, with every restored pixel marked.
+
+Start with `unveil demo`, then `unveil serve`. `unveil doctor` says what is missing.
+"""
+_EPILOG = "Exit status: 0 done, 1 failed, 2 invalid input, 130 interrupted."
+
+app = typer.Typer(help=_HELP, epilog=_EPILOG, no_args_is_help=True, pretty_exceptions_enable=False)
+_WORK: tuple[Callable[..., None], ...] = (runs.demo, runs.run, runs.plan, runs.status, services.serve, services.doctor)
+_MODEL: tuple[Callable[..., None], ...] = (models.train, models.evaluate, models.bench)
+for _command in _WORK:
+    app.command()(_command)
+for _command in _MODEL:
+    app.command(rich_help_panel="Model")(_command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"unveil {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
+) -> None:
+    """Options before the command."""
+
+
+def main() -> None:
+    """Run the command line; every known error becomes one sentence and an exit status."""
+    # Prefect's own lines would tear the progress bars; they are kept with the run at the server.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    sys.exit(_status())
+
+
+def _status() -> int:
+    as_json = "--json" in sys.argv
+    try:
+        return int(app(standalone_mode=False) or 0)
+    except KeyboardInterrupt:
+        print_error(
+            "Interrupted; nothing half-done was published. The same command continues.",
+            as_json=as_json,
+            kind="Interrupted",
+        )
+        return EXIT_INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the last resort: one sentence for everything
+        return _explain(error, as_json)
+
+
+def _explain(error: Exception, as_json: bool) -> int:
+    """Print an error for people and return the exit status."""
+    show = getattr(error, "show", None)
+    if show is not None:  # what the command-line parser raises
+        show()
+        return EXIT_INVALID
+    if type(error).__name__ == "Abort":
+        return EXIT_INTERRUPTED
+    from flows.errors import KNOWN_ERRORS, exit_status
+
+    if isinstance(error, KNOWN_ERRORS):
+        print_error(str(error), as_json=as_json, kind=type(error).__name__)
+        return exit_status(error)
+    log = Path("unveil-error.log").absolute()
+    logging.basicConfig(filename=log, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("unveil").exception("unexpected error in: %s", " ".join(sys.argv))
+    message = f"Unexpected {type(error).__name__}: {error}. The details are in {log}; please report them."
+    print_error(message, as_json=as_json, kind=type(error).__name__)
+    return EXIT_FAILED
+
+
+__all__ = ["app", "main"]

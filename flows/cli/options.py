@@ -1,0 +1,30 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Config = Annotated[Path | None, typer.Option("--config", help="YAML file with settings; the command line wins.")]
+Source = Annotated[
+    str | None, typer.Option("--source", help="`sample`, URL of a STAC API, or path of a static catalog.")
+]
+Collection = Annotated[str | None, typer.Option("--collection", help="Collection to search.")]
+Bbox = Annotated[str | None, typer.Option("--bbox", help="west,south,east,north in degrees.")]
+Interval = Annotated[str | None, typer.Option("--datetime", help="Dates to restore: 2023-08-10/2023-08-20.")]
+MinCloud = Annotated[float | None, typer.Option("--min-cloud", help="Scenes clearer than this (%) need nothing.")]
+MaxCloud = Annotated[float | None, typer.Option("--max-cloud", help="Scenes cloudier than this (%) are left alone.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of the catalog that is written.")]
+StateDir = Annotated[Path | None, typer.Option("--state-dir", help="Ledger, registry and logs; `<out>/.unveil`.")]
+Model = Annotated[str | None, typer.Option("--model", help="models:/NAME@ALIAS or models:/NAME/VERSION.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the noise; recorded in every product.")]
+Prior = Annotated[str | None, typer.Option("--prior", help="temporal: other dates first; none: the model alone.")]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+
+
+def overrides(**values: Any) -> dict[str, Any]:
+    """Return the options that were given, by the names of the settings."""
+    return {name: value for name, value in values.items() if value is not None}

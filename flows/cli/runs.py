@@ -1,0 +1,145 @@
+"""Commands that restore scenes: demo, run, plan, status."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli import options as o
+from flows.cli.options import overrides
+from flows.console import print_json, print_ledger, print_plan, print_summary, progress_bar
+
+if TYPE_CHECKING:
+    from flows.settings import RunSettings
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the catalog that is written.")] = Path("unveil-out"),
+    as_json: o.AsJson = False,
+) -> None:
+    """Restore the shipped sample: ten real Sentinel-2 scenes, no network needed.
+
+    Searches the sample through a STAC API on loopback, restores its cloudy dates, publishes the mosaics to a static
+    catalog, and says where to look. A second run finds its work done.
+    """
+    from flows.settings import load_settings
+
+    _run(load_settings(None, {"source": "sample", "out": out}), as_json)
+
+
+def run(
+    config: o.Config = None,
+    source: o.Source = None,
+    collection: o.Collection = None,
+    bbox: o.Bbox = None,
+    interval: o.Interval = None,
+    min_cloud: o.MinCloud = None,
+    max_cloud: o.MaxCloud = None,
+    out: o.Out = None,
+    state_dir: o.StateDir = None,
+    model: o.Model = None,
+    seed: o.Seed = None,
+    prior: o.Prior = None,
+    device: o.Device = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan, like `unveil plan`.")] = False,
+    as_json: o.AsJson = False,
+) -> None:
+    """Find cloudy scenes, restore them, and publish cloud-free mosaics.
+
+    Example:
+
+        unveil run --source https://earth-search.aws.element84.com/v1 --collection sentinel-2-l2a
+            --bbox 15.9,45.7,16.1,45.9 --datetime 2023-08-01/2023-08-31 --max-cloud 60 --out zagreb
+    """
+    from flows.settings import load_settings
+
+    given = overrides(
+        source=source,
+        collection=collection,
+        bbox=bbox,
+        datetime=interval,
+        min_cloud=min_cloud,
+        max_cloud=max_cloud,
+        out=out,
+        state_dir=state_dir,
+        model=model,
+        seed=seed,
+        prior=prior,
+        device=device,
+    )
+    settings = load_settings(config, given)
+    if dry_run:
+        _plan(settings, as_json)
+    else:
+        _run(settings, as_json)
+
+
+def plan(
+    config: o.Config = None,
+    source: o.Source = None,
+    collection: o.Collection = None,
+    bbox: o.Bbox = None,
+    interval: o.Interval = None,
+    min_cloud: o.MinCloud = None,
+    max_cloud: o.MaxCloud = None,
+    out: o.Out = None,
+    state_dir: o.StateDir = None,
+    model: o.Model = None,
+    seed: o.Seed = None,
+    prior: o.Prior = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Show what `unveil run` would do: every scene new, done, or invalid with the reason. Restores nothing."""
+    from flows.settings import load_settings
+
+    given = overrides(
+        source=source,
+        collection=collection,
+        bbox=bbox,
+        datetime=interval,
+        min_cloud=min_cloud,
+        max_cloud=max_cloud,
+        out=out,
+        state_dir=state_dir,
+        model=model,
+        seed=seed,
+        prior=prior,
+    )
+    _plan(load_settings(config, given), as_json)
+
+
+def status(config: o.Config = None, out: o.Out = None, state_dir: o.StateDir = None, as_json: o.AsJson = False) -> None:
+    """Show the work ledger: every unit with its state, attempts, and last error."""
+    from flows.runs import ledger_rows
+    from flows.settings import load_settings
+
+    rows = ledger_rows(load_settings(config, overrides(out=out, state_dir=state_dir)))
+    if as_json:
+        print_json(rows)
+    else:
+        print_ledger(rows)
+
+
+def _run(settings: RunSettings, as_json: bool) -> None:
+    with progress_bar():
+        from flows.runs import run_clear_scenes
+
+        summary = asdict(run_clear_scenes(settings))
+    if as_json:
+        print_json(summary)
+    else:
+        print_summary(summary, str(settings.out))
+
+
+def _plan(settings: RunSettings, as_json: bool) -> None:
+    with progress_bar():
+        from flows.runs import plan_rows
+
+        rows = plan_rows(settings)
+    if as_json:
+        print_json(rows)
+    else:
+        print_plan(rows)

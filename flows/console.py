@@ -1,0 +1,127 @@
+"""What a person sees in the terminal: progress on stderr, tables, one sentence for an error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from flows.progress import Event, listening
+
+#: Everything for people goes to stderr while a command prints JSON.
+errors = Console(stderr=True, highlight=False)
+output = Console(highlight=False)
+
+_STATE_STYLES = {"SUCCEEDED": "green", "FAILED": "red", "INVALID": "yellow", "ABORTED": "yellow", "RUNNING": "cyan"}
+
+
+def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Print one JSON document on stdout and nothing else."""
+    sys.stdout.write(json.dumps(document, indent=2, default=str, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[Event], None]]:
+    """Show what is going on, on stderr, while the context is open; yields the listener for other sources."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=errors, transient=True) as bar:
+        line = bar.add_task("starting", total=None)
+
+        def show(event: Event) -> None:
+            bar.update(line, description=event.text, completed=event.done, total=event.total or None)
+
+        with listening(show):
+            yield show
+
+
+def print_plan(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print work units: new, done, or invalid with the reason."""
+    table = Table("state", "target", "cloud %", "donors", "megapixels", "product or reason", title="Work units")
+    styles = {"new": "cyan", "done": "green", "invalid": "yellow"}
+    for row in rows:
+        values = (
+            row["target_id"],
+            row["cloud_cover"],
+            row["donors"],
+            row["megapixels"],
+            row["item_id"] or row["reason"],
+        )
+        table.add_row(f"[{styles[row['state']]}]{row['state']}[/]", *(str(v) for v in values))
+    output.print(table)
+
+
+def print_ledger(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the ledger, latest first."""
+    table = Table("state", "target", "attempts", "seconds", "updated", "item or error", title="Work ledger")
+    for row in rows:
+        style = _STATE_STYLES.get(row["state"], "white")
+        last = row["item_href"] or row["error"]
+        state = f"[{style}]{row['state']}[/]"
+        table.add_row(state, row["target_id"], str(row["attempts"]), f"{row['seconds']:.1f}", row["updated"][:19], last)
+    output.print(table)
+
+
+def print_summary(summary: Mapping[str, Any], out: str) -> None:
+    """Print what a run made and where to look."""
+    table = Table("target", "state", "cloudy km²", "other dates km²", "model km²", "seconds", title="Scenes")
+    for unit in summary["units"]:
+        style = _STATE_STYLES.get(unit["state"], "white")
+        f = unit["figures"]
+        numbers = [f"{f[k]:.1f}" for k in ("cloudy_km2", "other_dates_km2", "model_km2", "seconds")] if f else [""] * 4
+        table.add_row(unit["target_id"], f"[{style}]{unit['state']}[/]", *numbers)
+    if summary["units"]:
+        output.print(table)
+    for unit in summary["units"]:
+        if unit["error"]:
+            output.print(f"[yellow]{unit['target_id']}[/]: {unit['error']}")
+    output.print(_totals(summary, out))
+
+
+def _totals(summary: Mapping[str, Any], out: str) -> Table:
+    figures = [unit["figures"] for unit in summary["units"] if unit["figures"]]
+    total = {k: sum(f[k] for f in figures) for k in ("cloudy_km2", "other_dates_km2", "model_km2")} if figures else {}
+    made = [unit for unit in summary["units"] if unit["item_href"]]
+    table = Table(show_header=False, title="Summary")
+    table.add_row("scenes searched", str(summary["scenes"]))
+    table.add_row("mosaics published", f"{len(made)} new, {len(summary['already_done'])} already there")
+    if total:
+        table.add_row("cloudy area", f"{total['cloudy_km2']:.0f} km²")
+        table.add_row("  observed on other dates", f"{total['other_dates_km2']:.0f} km²")
+        table.add_row("  restored by the model", f"{total['model_km2']:.1f} km²")
+    table.add_row("model", f"{summary['model']['name']} version {summary['model']['version']}")
+    table.add_row("time", f"{summary['seconds']:.1f} s")
+    table.add_row("catalog", str(summary["catalog"]))
+    for unit in made[:4]:
+        table.add_row("before and after", str(unit["item_href"]).rsplit("/", 1)[0] + "/quicklook.png")
+    table.add_row("look at it", f"unveil serve --out {out}")
+    return table
+
+
+def print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
+    """Print what `unveil doctor` found."""
+    styles = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
+    table = Table("", "check", "found", "what to do")
+    for check in checks:
+        status = str(check["status"]).upper()
+        table.add_row(f"[{styles.get(status, 'white')}]{status}[/]", check["name"], check["detail"], check["remedy"])
+    output.print(table)
+
+
+def print_error(message: str, *, as_json: bool, kind: str) -> None:
+    """Tell what went wrong in one sentence on stderr, and as JSON on stdout where that was asked for."""
+    if as_json:
+        print_json({"error": {"kind": kind, "message": message}})
+    errors.print(f"unveil: {message}", markup=False, soft_wrap=True)

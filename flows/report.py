@@ -1,0 +1,89 @@
+"""Reports for people: HTML beside the product, markdown and a table for the run."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from stac.provenance import Provenance
+
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("flows", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+)
+
+
+def write_report(folder: Path, item_id: str, metadata: Mapping[str, Any]) -> Path:
+    """Write `report.html` into a product's folder; `quicklook.png` must be there.
+
+    Args:
+        folder: the staging folder.
+        item_id: title of the report.
+        metadata: the content of `metadata.json`.
+    """
+    classes = [
+        {"label": p.label, "description": p.description, "color": p.color, "km2": metadata["areas_km2"][p.name.lower()]}
+        for p in Provenance
+    ]
+    page = _ENVIRONMENT.get_template("report.html.j2").render(
+        item_id=item_id,
+        picture=data_uri(folder / "quicklook.png"),
+        classes=classes,
+        warnings=warnings_of(metadata),
+        **metadata,
+    )
+    path = folder / "report.html"
+    path.write_text(page, "utf-8")
+    return path
+
+
+def data_uri(picture: Path) -> str:
+    """Return a PNG as a `data:` URI, so that a page needs no other file."""
+    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode("ascii")
+
+
+def warnings_of(metadata: Mapping[str, Any]) -> list[str]:
+    """Return what a reader must know before trusting the product, one sentence each."""
+    figures, found = metadata["figures"], []
+    valid = figures["valid_km2"] or 1.0
+    if figures["model_km2"] / valid > 0.05:
+        found.append(
+            f"{figures['model_km2'] / valid:.0%} of the area was seen on no date and is estimated by the model."
+        )
+    if figures["cloudy_km2"] / valid > 0.9:
+        found.append("More than nine tenths of the scene are hidden: little of it can be matched to the target date.")
+    if figures["not_recoverable_km2"]:
+        found.append(f"{figures['not_recoverable_km2']:.1f} km² could not be restored and are nodata.")
+    return found + [f"A scene was left out: {reason}" for reason in metadata["dropped"]]
+
+
+def run_markdown(summary: Mapping[str, Any]) -> str:
+    """Return the report of a run as markdown."""
+    title = f"# clear-scenes {summary['run_id']}"
+    origin = (
+        f"Source `{summary['source']}`, collection `{summary['collection']}`, {summary['datetime']}; "
+        f"model {summary['model']['name']} version {summary['model']['version']}."
+    )
+    head = "| target | state | cloudy km² | from other dates km² | by the model km² | seconds | note |"
+    table = "\n".join([head, "|---|---|---|---|---|---|---|", *(_row(unit) for unit in summary["units"])])
+    return f"{title}\n\n{origin}\n\n{table}\n"
+
+
+def _row(unit: Mapping[str, Any]) -> str:
+    f = unit["figures"] or {}
+    numbers = [f"{f[name]:.1f}" if f else "" for name in ("cloudy_km2", "other_dates_km2", "model_km2", "seconds")]
+    # A pipe or a line break in a message would end the cell.
+    note = str(unit["error"]).replace("|", "/").replace("\n", " ")
+    return f"| {unit['target_id']} | {unit['state']} | {' | '.join(numbers)} | {note} |"
+
+
+def unit_table(units: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of the Prefect table artifact."""
+    return [
+        {"target": u["target_id"], "state": u["state"], "item": u["item_href"], "error": u["error"]}
+        | {name: round(value, 3) for name, value in (u["figures"] or {}).items()}
+        for u in units
+    ]

@@ -1,0 +1,73 @@
+"""Finding scenes, and handing them from task to task as files."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pystac
+
+from flows.settings import SAMPLE, RunSettings
+from stac.errors import EmptySearch
+from stac.sample_catalog import sample_catalog
+from stac.sources import Source, open_source
+
+
+@contextmanager
+def source_of(settings: RunSettings) -> Iterator[str]:
+    """Yield the location of the source; the shipped sample is served as a STAC API meanwhile."""
+    if settings.source != SAMPLE:
+        yield settings.source
+        return
+    from stac.embedded_api import serve_api
+
+    with serve_api(sample_catalog()) as url:
+        yield url
+
+
+def find_scenes(settings: RunSettings, location: str) -> tuple[list[pystac.Item], Source]:
+    """Return all scenes of the interval, widened by `prior_days`, and the source they are from.
+
+    Raises:
+        EmptySearch: the search matched nothing.
+        InvalidQuery: the collection does not exist, or area or interval make no sense.
+    """
+    source = open_source(location, settings.timeout_s)
+    items = source.search(settings.query.widened(settings.prior_days))
+    if not items:
+        area = f" within {settings.bbox}" if settings.bbox else ""
+        raise EmptySearch(
+            f"{source.describe()} has no scene of {settings.collection} in {settings.datetime}{area}; "
+            "widen --datetime or move --bbox."
+        )
+    return items, source
+
+
+def write_json(path: Path, document: Any) -> Path:
+    """Write a JSON file, whole or not at all, and return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(document, stream, indent=1, allow_nan=False)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return path
+
+
+def write_items(path: Path, items: list[pystac.Item]) -> Path:
+    """Write items as a feature collection with absolute hrefs."""
+    features = [item.to_dict(include_self_link=True, transform_hrefs=False) for item in items]
+    return write_json(path, {"type": "FeatureCollection", "features": features})
+
+
+def read_items(path: Path) -> dict[str, pystac.Item]:
+    """Return the items of a feature collection by id."""
+    features = json.loads(path.read_text("utf-8"))["features"]
+    return {feature["id"]: pystac.Item.from_dict(feature) for feature in features}

@@ -1,0 +1,155 @@
+"""Settings of a run: command line > environment (`UNVEIL_*`) > `--config` file > defaults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from enum import StrEnum, unique
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from de_model.inference.engine import Sampling
+from flows.errors import InvalidSettings
+from flows.restoration import Prior, RestorationOptions
+from stac.query import Query
+from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL
+from stac.stack import ReadOptions
+
+#: The word for the sample that ships with the package, served as a STAC API on loopback.
+SAMPLE = "sample"
+DEFAULT_MODEL = "models:/unveil-de@champion"
+#: Where other dates fill most of a scene the gaps are a few pixels wide, and small tiles save half the work;
+#: without other dates whole clouds are restored, which needs more surroundings.
+_TILE_FOR_GAPS, _TILE_FOR_SCENES = 64, 128
+
+
+@unique
+class Device(StrEnum):
+    """Where the model runs."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class RunSettings(BaseSettings):
+    """Everything a run depends on."""
+
+    model_config = SettingsConfigDict(env_prefix="UNVEIL_", extra="forbid", frozen=True)
+
+    source: str = Field(SAMPLE, description="`sample`, the URL of a STAC API, or the path of a static catalog")
+    collection: str = Field(SAMPLE_COLLECTION, description="collection to search")
+    bbox: str | None = Field(None, description="west,south,east,north in degrees; everywhere when left out")
+    datetime: str = Field(SAMPLE_INTERVAL, description="interval of the scenes to restore")
+    min_cloud: float = Field(5, ge=0, le=100, description="scenes clearer than this (percent) need no restoration")
+    max_cloud: float = Field(80, ge=0, le=100, description="scenes cloudier than this (percent) are left alone")
+    bands: tuple[str, ...] = Field(("blue", "green", "red", "nir"), description="bands by common name")
+    out: Path = Field(Path("unveil-out"), description="folder of the catalog that is written")
+    state_dir: Path | None = Field(None, description="folder of ledger, model registry and logs; `<out>/.unveil`")
+    model: str = Field(DEFAULT_MODEL, description="model URI: models:/NAME@ALIAS or models:/NAME/VERSION")
+    mlflow_uri: str | None = Field(None, description="MLflow server or database; a local one when left out")
+    seed: int = Field(0, ge=0, description="seed of the noise")
+    samples: int = Field(4, ge=1, le=64, description="samples of the model per tile")
+    steps: int = Field(10, ge=1, le=1000, description="DDIM steps")
+    eta: float = Field(0.3, ge=0, le=1, description="least share of the reference")
+    tile: int | None = Field(
+        None, ge=32, description="side of a tile, pixels; 64 for the small gaps that other dates leave, else 128"
+    )
+    overlap: int | None = Field(None, ge=0, description="pixels shared by neighbouring tiles; a quarter of a tile")
+    batch: int = Field(8, ge=1, description="tiles run at once")
+    device: Device = Device.AUTO
+    prior: Prior = Field(Prior.TEMPORAL, description="temporal: fill from other dates first; none: the model alone")
+    prior_days: int = Field(15, ge=0, description="other dates must lie within this many days")
+    cloud_dilation_m: float = Field(120, ge=0, description="growth of clouds, metres")
+    shadow_dilation_m: float = Field(120, ge=0, description="growth of shadows, metres")
+    max_spread: float = Field(0.25, gt=0, description="samples deviating more than this are not recoverable")
+    max_pixels: int = Field(25_000_000, ge=1, description="largest area of one work unit, pixels")
+    timeout_s: float = Field(60, gt=0, description="time-out of one request, seconds")
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _split_bands(cls, value: Any) -> Any:
+        return tuple(b.strip() for b in value.split(",")) if isinstance(value, str) else value
+
+    @property
+    def query(self) -> Query:
+        """What to search for; raises `InvalidQuery` when the area or the interval makes no sense."""
+        return Query.parse(self.collection, self.bbox, self.datetime)
+
+    @property
+    def state(self) -> Path:
+        """Folder of ledger, model registry and logs."""
+        return self.state_dir or self.out / ".unveil"
+
+    @property
+    def restoration(self) -> RestorationOptions:
+        """How a date is restored."""
+        tile, overlap = self._tiling
+        sampling = Sampling(self.seed, self.samples, self.steps, self.eta, tile, overlap, self.batch)
+        return RestorationOptions(sampling, self.prior, self.prior_days, self.max_spread)
+
+    @property
+    def _tiling(self) -> tuple[int, int]:
+        """Side of a tile and overlap, pixels."""
+        side = self.tile or (_TILE_FOR_GAPS if self.prior is Prior.TEMPORAL else _TILE_FOR_SCENES)
+        return side, side // 4 if self.overlap is None else self.overlap
+
+    @property
+    def reading(self) -> ReadOptions:
+        """How scenes are read."""
+        return ReadOptions(self.cloud_dilation_m, self.shadow_dilation_m, self.timeout_s)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Everything that changes pixels, as JSON values: part of a work unit's identity."""
+        names = {
+            "bands", "seed", "samples", "steps", "eta", "prior", "prior_days",
+            "cloud_dilation_m", "shadow_dilation_m", "max_spread",
+        }  # fmt: skip
+        tile, overlap = self._tiling
+        return self.model_dump(mode="json", include=names) | {"tile": tile, "overlap": overlap}
+
+
+def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunSettings:
+    """Return settings from the command line (`overrides`), the environment, and a YAML file, in this order.
+
+    Raises:
+        InvalidSettings: the file cannot be read, a name is unknown, or a value is out of range.
+    """
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    from_file = {} if config is None else _read_yaml(config)
+    environment = {name for name in from_file if f"UNVEIL_{name.upper()}" in os.environ}
+    try:
+        settings = RunSettings(**{k: v for k, v in from_file.items() if k not in environment} | given)
+    except ValidationError as error:
+        raise InvalidSettings(_explain(error, config)) from error
+    if settings.min_cloud > settings.max_cloud:
+        raise InvalidSettings(f"min_cloud {settings.min_cloud} is above max_cloud {settings.max_cloud}; swap them.")
+    return settings
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidSettings(
+            f"{path} cannot be read as YAML ({str(error).splitlines()[0]}); check --config."
+        ) from error
+    if not isinstance(values, dict):
+        raise InvalidSettings(f"{path} is not a list of settings; write lines such as `max_cloud: 60`.")
+    return {str(name): value for name, value in values.items()}
+
+
+def _explain(error: ValidationError, config: Path | None) -> str:
+    """Return one sentence for the first thing that is wrong."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"]) or "settings"
+    where = f" (in {config} or on the command line)" if config else ""
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(sorted(RunSettings.model_fields))
+        return f"Setting {name} is unknown{where}; known are {known}."
+    return f"Setting {name}{where} is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}."

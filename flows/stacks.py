@@ -1,0 +1,40 @@
+"""Whole stacks of a catalog's cells, for training and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from flows.errors import InvalidSettings
+from stac.grid import cell_of, grid_code
+from stac.query import Query
+from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
+from stac.sources import open_source
+from stac.stack import Stack, read_stack
+
+
+@dataclass(frozen=True, slots=True)
+class SceneSet:
+    """All scenes of some grid squares in an interval."""
+
+    #: Grid codes, e.g. `MGRS-33TWM`.
+    cells: tuple[str, ...]
+    source: str = str(sample_catalog())
+    collection: str = SAMPLE_COLLECTION
+    interval: str = SAMPLE_INTERVAL
+    bands: tuple[str, ...] = ("blue", "green", "red", "nir")
+
+
+def stacks_of(scenes: SceneSet) -> Iterator[Stack]:
+    """Yield the stack of all dates of every cell.
+
+    Raises:
+        InvalidSettings: a cell has no scenes in the interval.
+    """
+    items = open_source(scenes.source).search(Query.parse(scenes.collection, None, scenes.interval))
+    for code in scenes.cells:
+        chosen = [item for item in items if grid_code(item) == code]
+        if not chosen:
+            known = ", ".join(sorted({grid_code(item) for item in items})) or "none"
+            raise InvalidSettings(f"No scene of cell {code} in {scenes.interval}; cells found: {known}.")
+        yield read_stack(chosen, cell_of(chosen[0], scenes.bands[0]), scenes.bands)

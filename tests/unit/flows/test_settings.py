@@ -1,0 +1,61 @@
+"""Settings: precedence and plain errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.errors import InvalidSettings
+from flows.settings import load_settings
+from stac.errors import InvalidQuery
+
+
+def test_command_line_beats_environment_beats_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("seed: 1\nsteps: 5\neta: 0.5\nbands: [red, nir]\n")
+    monkeypatch.setenv("UNVEIL_SEED", "2")
+    monkeypatch.setenv("UNVEIL_STEPS", "6")
+    settings = load_settings(config, {"seed": 3, "samples": None})
+    assert (settings.seed, settings.steps, settings.eta, settings.bands) == (3, 6, 0.5, ("red", "nir"))
+
+
+def test_bands_may_be_written_as_one_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings(None, {"bands": "red, nir"}).bands == ("red", "nir")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("cloudd: 3", "cloudd is unknown"),
+        ("max_cloud: 200", "max_cloud"),
+        ("eta: lots", "eta"),
+        ("min_cloud: 50\nmax_cloud: 10", "swap"),
+        ("[1, 2", "YAML"),
+        ("- a\n- b", "lines such as"),
+        ("prior: magic", "prior"),
+    ],
+)
+def test_wrong_files_are_told_in_one_sentence(tmp_path: Path, text: str, says: str) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(text)
+    with pytest.raises(InvalidSettings, match=says) as caught:
+        load_settings(config)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettings, match=r"nothing\.yaml"):
+        load_settings(tmp_path / "nothing.yaml")
+
+
+def test_area_and_interval_are_checked_when_asked_for() -> None:
+    with pytest.raises(InvalidQuery, match="no area"):
+        _ = load_settings(None, {"bbox": "15,45,15,46"}).query
+
+
+def test_only_what_changes_pixels_is_part_of_the_identity() -> None:
+    base = load_settings().parameters
+    assert load_settings(None, {"out": "elsewhere", "batch": 1, "timeout_s": 5}).parameters == base
+    for name, value in {"seed": 1, "eta": 0.4, "prior": "none", "cloud_dilation_m": 0}.items():
+        assert load_settings(None, {name: value}).parameters != base
