@@ -57,7 +57,9 @@ class Sun:
 
     def __post_init__(self) -> None:
         if not 0 <= self.zenith_deg < 85:
-            raise InvalidModelInput(f"A sun zenith angle of {self.zenith_deg} degrees casts no usable shadow; give 0-85.")
+            raise InvalidModelInput(
+                f"A sun zenith angle of {self.zenith_deg} degrees casts no usable shadow; give 0-85."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +166,11 @@ def add_clouds(
     random = np.random.default_rng(seed)
     optics = [optics_of(band) for band in bands]
     image = clear.astype(np.float32)
-    tau = np.zeros(clear.shape[1:], np.float32)
+    height, width = clear.shape[1:]
+    tau = np.zeros((height, width), np.float32)
     cloud, shadow = np.zeros(tau.shape, bool), np.zeros(tau.shape, bool)
     for layer in sorted(parameters.layers, key=lambda each: each.height_m):
-        sky = _Sky(layer, FractalField(tau.shape, gsd_m, layer.texture, random), gsd_m, sun)
+        sky = _Sky(layer, FractalField((height, width), gsd_m, layer.texture, random), gsd_m, sun)
         layers = [_apply(image[i], sky, band) for i, band in enumerate(optics)]
         image = np.stack([part.reflectance for part in layers])
         cloud |= np.any([part.cloud for part in layers], axis=0)

@@ -46,7 +46,8 @@ def transplant(cloudy: FloatArray, cloud: BoolArray, clear: FloatArray, shadow: 
     shadow = np.zeros_like(cloud) if shadow is None else shadow & ~cloud
     if cloudy.shape != clear.shape or cloud.shape != clear.shape[1:] or shadow.shape != cloud.shape:
         raise InvalidModelInput(
-            f"Cloudy date {cloudy.shape}, clear date {clear.shape} and masks {cloud.shape}, {shadow.shape} differ in size."
+            f"Cloudy date {cloudy.shape}, clear date {clear.shape} and masks {cloud.shape}, {shadow.shape} "
+            "differ in size."
         )
     ground = _open_ground(cloudy, cloud | shadow)
     darkest = int(ground.argmin())
