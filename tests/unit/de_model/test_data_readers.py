@@ -196,7 +196,7 @@ def test_unpaired_files_are_named(tmp_path: Path) -> None:
     text = " ".join(f.message for f in report.findings)
     assert problems(report) == [Problem.UNPAIRED] * 2
     assert "cloud/1.png has no counterpart 1 in" in text and "cloud/2.png has no counterpart 2 in" in text
-    with pytest.raises(InvalidData, match="cloud/1.png has no counterpart"):
+    with pytest.raises(InvalidData, match=r"cloud/1\.png has no counterpart"):
         open_dataset(tmp_path)
 
 
