@@ -1,7 +1,8 @@
 """The distribution that synthetic skies are drawn from.
 
-Heights and thicknesses are the usual ones of the cloud genera (WMO cloud atlas; ISCCP classes); textures were set by
-eye against Sentinel-2 scenes. Every quantity is uniform in its range, scale and thickness log-uniform.
+Heights and thicknesses are the usual ones of the cloud genera (WMO cloud atlas; ISCCP classes). Textures were set by
+eye, thickness and brightness by the histogram of the blue band, against a Sentinel-2 L2A scene of cumulus and stratus.
+Every quantity is uniform in its range, scale and thickness log-uniform.
 """
 
 from __future__ import annotations
@@ -48,15 +49,15 @@ class _Ranges:
 _GENERA = {
     Genus.CUMULUS: _Ranges(
         scale_m=(2_500, 6_000),
-        decay=(2.0, 2.5),
+        decay=(1.9, 2.4),
         stretch=(1, 1.5),
         clumping=(0.2, 0.9),
-        thickness=(25, 80),
-        profile=(1.1, 1.6),
+        thickness=(10, 40),
+        profile=(1.2, 2.0),
         height_m=(800, 2_500),
         angstrom=(0, 0),
-        brightness=(1.0, 1.25),
-        blueness=(0.05, 0.25),
+        brightness=(1.15, 1.5),
+        blueness=(0.1, 0.3),
         relief=(0.3, 0.8),
         lobes=3,
     ),
@@ -65,12 +66,12 @@ _GENERA = {
         decay=(1.8, 2.2),
         stretch=(1, 2),
         clumping=(0, 0.5),
-        thickness=(8, 30),
-        profile=(1.0, 1.6),
+        thickness=(10, 40),
+        profile=(1.0, 1.8),
         height_m=(500, 4_000),
         angstrom=(0, 0),
-        brightness=(1.0, 1.15),
-        blueness=(0.05, 0.25),
+        brightness=(1.05, 1.4),
+        blueness=(0.1, 0.3),
         relief=(0.1, 0.4),
         lobes=2,
     ),

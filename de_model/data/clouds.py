@@ -5,7 +5,7 @@ over a Lambertian surface; Liou 2002, section 6.4):
 
     R(tau) = 0.13 tau / (1 + 0.13 tau), T = 1 - R        two-stream cloud albedo, g = 0.85 (Lacis & Hansen 1974)
     tau(lambda) = tau_550 (lambda / 550 nm)^-alpha       alpha 0: water droplets and ice; 1 to 1.5: haze
-    rho = c R + E T rho_s / (1 - rho_s R)                c: colour of the cloud's light, near 1
+    rho = c R + E T rho_s / (1 - rho_s R)                c: colour of the cloud's light, near 1; less in the SWIR
     E = 1 - (1 - d) R(tau')                              d: diffuse share; tau': where the sun's ray meets the layer
 
 For a layer on the ground E is T up to the diffuse share, and the classic `rho_s T^2 + rho_c (1 - T)` remains.
@@ -211,12 +211,15 @@ class _BandView:
 def _apply(ground: FloatArray, sky: _Sky, band: BandOptics) -> _BandView:
     """Return one band `(y, x)` under one layer."""
     layer = sky.layer
+    if layer.height_m < band.floor_m:
+        nowhere = np.zeros(ground.shape, bool)
+        return _BandView(ground, nowhere, nowhere)
     scale = band.wavelength_nm / REFERENCE_NM
     spectral = np.float32(scale**-layer.angstrom)
     seen = cloud_albedo(sky.tau(*parallax_offset(layer.height_m, band.delay_s, sky.gsd_m)) * spectral)
     cast = cloud_albedo(sky.tau(*shadow_offset(layer.height_m, sky.sun, sky.gsd_m)) * spectral)
     light = 1 - np.float32(1 - band.diffuse_share) * cast
-    colour = np.float32(layer.brightness * scale**-layer.blueness)
+    colour = np.float32(layer.brightness * band.cloud_colour * scale**-layer.blueness)
     below = _blurred_beneath(ground, seen, sky.gsd_m)
     path = colour * seen * _sunlit(seen, sky)
     through = light * (1 - seen) * below / (1 - np.clip(below, 0, 1) * seen)

@@ -30,6 +30,7 @@ class Problem(StrEnum):
     SAMPLE_TYPE = "wrong sample type"
     SIZE = "different sizes"
     NOT_A_NUMBER = "NaN"
+    NO_MASK = "no mask"
     PAIR_COUNT = "unexpected number of pairs"
     DUPLICATE = "duplicate"
     LEAK = "the same image in two splits"

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from de_model.data.datasets import Dataset, Split
-from de_model.data.findings import Finding, Problem, error
+from de_model.data.findings import Finding, Problem, error, warning
 from de_model.data.imagefile import is_picture
 from de_model.data.sen12ms import SEASON, find_triplets
 
@@ -137,7 +137,10 @@ def _nir_folder(root: Path, split: Split | None) -> Path | None:
 
 def _read_views(dataset: Dataset, split: Split | None, folder: Path, nir: Path | None, layout: Layout) -> None:
     clouds, labels = (_pictures(folder / view, layout, required=True) for view in ("cloud", "label"))
-    masks = _pictures(folder / "mask", layout, required=dataset is Dataset.RICE2 and split is None)
+    masks = _pictures(folder / "mask", layout, required=False)
+    if dataset is Dataset.RICE2 and not masks:
+        message = f"{folder} has no mask folder; where cloud is will be told from the difference of the views."
+        layout.findings.append(warning(Problem.NO_MASK, message))
     nir_clouds, nir_labels = (_pictures(nir / v, layout, required=True) if nir else {} for v in ("cloud", "label"))
     both = sorted(clouds.keys() & labels.keys(), key=_natural)
     layout.findings += _unpaired(clouds, labels, folder / "label")

@@ -108,8 +108,9 @@ class Mixture(Sequence[PairSource]):
             raise TrainingFailed("Every kind of a mixture needs pairs and a positive weight; leave out what has none.")
         total = sum(weight for _, weight in kinds)
         self._pairs = [pair for pairs, _ in kinds for pair in pairs]
-        #: Probability of each pair.
-        self.weights = tuple(weight / total / len(pairs) for pairs, weight in kinds for _ in pairs)
+        self.kinds = tuple(tuple(pairs) for pairs, _ in kinds)
+        #: Probability of each kind.
+        self.shares = tuple(weight / total for _, weight in kinds)
 
     @overload
     def __getitem__(self, index: int) -> PairSource: ...
@@ -133,14 +134,14 @@ class Patches:
 
 
 def fingerprint(pairs: Sequence[PairSource]) -> str:
-    """Return the SHA-256 over names and content of all pairs, and over the weights of a mixture."""
+    """Return the SHA-256 over names and content of all pairs, and over the shares of a mixture."""
     digest = hashlib.sha256()
     for pair in pairs:
         digest.update(pair.name.encode())
         for part in pair.content():
             digest.update(part)
     if isinstance(pairs, Mixture):
-        digest.update(repr(pairs.weights).encode())
+        digest.update(repr(([len(kind) for kind in pairs.kinds], pairs.shares)).encode())
     return digest.hexdigest()
 
 
@@ -156,7 +157,9 @@ class PatchSampler:
             TrainingFailed: there is no pair, the pairs are smaller than a patch, or their numbers of bands differ.
         """
         self.pairs, self.size, self.downscale, self.seed = list(pairs), size, downscale, seed
-        self.weights = pairs.weights if isinstance(pairs, Mixture) else None
+        mixture = pairs if isinstance(pairs, Mixture) else None
+        self._kinds = mixture.kinds if mixture else (tuple(self.pairs),)
+        self._shares = mixture.shares if mixture else (1.0,)
         self.extent = size * downscale
         if not self.pairs:
             raise TrainingFailed("No cloudy/clear pair was given; search a longer interval or another area.")
@@ -179,8 +182,9 @@ class PatchSampler:
         return self._shrink(cloudy, clear, valid[:, None].float(), obscured[:, None].float())
 
     def _cut(self, random: np.random.Generator) -> tuple[FloatArray, FloatArray, BoolArray, BoolArray]:
+        kind = self._kind(random)
         for _ in range(_MAX_DRAWS):
-            pair = self.pairs[self._choose(random)]
+            pair = kind[random.integers(len(kind))]
             row, column = (int(random.integers(n - self.extent + 1)) for n in pair.shape)
             part = pair.window(slice(row, row + self.extent), slice(column, column + self.extent), random)
             least, most = pair.cover_range
@@ -194,10 +198,11 @@ class PatchSampler:
             "little cloud over known ground."
         )
 
-    def _choose(self, random: np.random.Generator) -> int:
-        if self.weights is None:
-            return int(random.integers(len(self.pairs)))
-        return int(random.choice(len(self.pairs), p=self.weights))
+    def _kind(self, random: np.random.Generator) -> tuple[PairSource, ...]:
+        """Choose a kind before its patches are: kinds whose patches are often rejected keep their share."""
+        if len(self._kinds) == 1:
+            return self._kinds[0]
+        return self._kinds[int(random.choice(len(self._kinds), p=self._shares))]
 
     def _shrink(self, cloudy: Tensor, clear: Tensor, valid: Tensor, obscured: Tensor) -> Patches:
         cloudy, clear = (torch.nan_to_num(image) for image in (cloudy, clear))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from de_model.data.datasets import FACTS, Dataset, Split
-from de_model.data.duplicates import signature_of
+from de_model.data.duplicates import content_hash
 from de_model.data.findings import raise_errors
 from de_model.data.imagefile import Samples, picture_size, read_picture
 from de_model.data.inspection import read_samples
@@ -214,7 +214,9 @@ def open_dataset(
 def _of_split(pairs: list[PairFiles], split: Split, skip_repeated: bool) -> list[PairFiles]:
     dataset = pairs[0].dataset
     if all(pair.split is None for pair in pairs):
-        contents = {pair.name: signature_of(pair).clear for pair in pairs}
+        contents = {
+            pair.name: [content_hash(read_picture(path)) for path in (pair.cloudy, pair.clear)] for pair in pairs
+        }
         splits = hashed_split([pair.name for pair in pairs], contents)
         return [pair for pair in pairs if splits[pair.name] is split]
     repeated = REPEATED_TEST_PAIRS.get(dataset, frozenset()) if skip_repeated and split is Split.TEST else frozenset()

@@ -18,6 +18,10 @@ class BandOptics:
     wavelength_nm: float
     #: Delay of its detector line behind the blue one, s (nominal; varies by 2 %, Binet et al. 2022).
     delay_s: float
+    #: Brightness of thick cloud against the visible: droplets and ice absorb in the short-wave infrared.
+    cloud_colour: float = 1.0
+    #: Height below which water vapour hides everything from the band, metres.
+    floor_m: float = 0.0
 
     @property
     def diffuse_share(self) -> float:
@@ -41,9 +45,9 @@ _BANDS = {
     "nir": BandOptics(842, 0.264),
     "nir08": BandOptics(865, 2.055),
     "nir09": BandOptics(945, 2.586),
-    "cirrus": BandOptics(1375, 0.851),
-    "swir16": BandOptics(1610, 1.468),
-    "swir22": BandOptics(2190, 2.085),
+    "cirrus": BandOptics(1375, 0.851, floor_m=5_000),
+    "swir16": BandOptics(1610, 1.468, cloud_colour=0.8),
+    "swir22": BandOptics(2190, 2.085, cloud_colour=0.6),
 }
 
 

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from de_model.data.datasets import Dataset, Split
 from de_model.errors import InvalidModelInput
@@ -34,28 +34,41 @@ REPEATED_TEST_PAIRS = {
 }
 
 
-def hashed_split(names: Sequence[str], groups: Mapping[str, str] | None = None) -> dict[str, Split]:
+def hashed_split(names: Sequence[str], contents: Mapping[str, Collection[str]] | None = None) -> dict[str, Split]:
     """Return train or test for every name, a fifth of them test (rounded), whatever their order.
 
-    Names are ranked by the SHA-256 of a fixed salt and the name; the first fifth is tested on. Names of one group
-    (the same image under several names) stay together, at the rank of their first one; a group that would overfill
-    the test part trains.
+    Names are ranked by the SHA-256 of a fixed salt and the name; the first fifth is tested on. Names that share a
+    content (the same image under several names) stay together, at the rank of their first one; a group that would
+    overfill the test part trains.
 
     Args:
         names: of the pairs, unique; `1` and `cloud/1.png` are different names.
-        groups: group of each name; by itself where left out.
+        contents: hashes of the pictures of each name; names without any share nothing.
     """
-    groups = groups or {}
-    members: dict[str, list[str]] = {}
-    for name in sorted(names, key=_rank):
-        members.setdefault(groups.get(name, f"\0{name}"), []).append(name)
     places = round(_TEST_SHARE * len(names))
     split: dict[str, Split] = {}
-    for together in members.values():
+    for together in _groups(sorted(names, key=_rank), contents or {}):
         chosen = Split.TEST if len(together) <= places else Split.TRAIN
         places -= len(together) if chosen is Split.TEST else 0
         split |= dict.fromkeys(together, chosen)
     return split
+
+
+def _groups(names: Sequence[str], contents: Mapping[str, Collection[str]]) -> list[list[str]]:
+    """Return names that are linked by shared contents, in the order of their first ones."""
+    groups: dict[str, list[str]] = {}
+    owner: dict[str, str] = {}
+    of: dict[str, str] = {}
+    for name in names:
+        linked = sorted({of[owner[content]] for content in contents.get(name, ()) if content in owner})
+        group = min(linked, key=list(groups).index, default=name)
+        groups.setdefault(group, []).append(name)
+        for other in linked:
+            if other != group:
+                groups[group] += groups.pop(other)
+        of |= dict.fromkeys(groups[group], group)
+        owner |= dict.fromkeys(contents.get(name, ()), name)
+    return list(groups.values())
 
 
 def split_of(cell_id: str, val_share: float = 0.1, test_share: float = 0.1) -> Split:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from de_model.data.cloud_draw import draw_parameters, draw_sun
 from de_model.data.clouds import Sun, add_clouds
-from de_model.data.pairs import ScenePair
+from de_model.data.pairs import Mixture, PairSource, ScenePair
 
 #: The truth is exact under any amount of cloud; only patches without cloud teach nothing.
 _COVER = (0.05, 1.0)
@@ -71,3 +71,21 @@ class SyntheticPair:
         yield np.ascontiguousarray(self.clear).tobytes()
         yield b"" if self.seen is None else self.seen.tobytes()
         yield repr((self.bands, self.gsd_m, self.sun, self.coverage)).encode()
+
+
+def with_synthetic(
+    pairs: Sequence[ScenePair], bands: Sequence[str], gsd_m: float, share: float = 0.5, sun: Sun | None = None
+) -> Mixture:
+    """Return real pairs together with synthetic clouds over their clear dates, as one source of patches.
+
+    Real pairs teach real clouds over ground that changed between the dates; synthetic ones exact truth. `share` of
+    the patches, 0 to 1, is synthetic; 1 leaves the real pairs out.
+
+    Raises:
+        TrainingFailed: there is no pair.
+    """
+    made = [
+        SyntheticPair(f"clear date of {pair.name}", pair.clear, tuple(bands), gsd_m, pair.valid, sun) for pair in pairs
+    ]
+    kinds: list[tuple[Sequence[PairSource], float]] = [(pairs, 1 - share), (made, share)]
+    return Mixture(*(kind for kind in kinds if kind[1] > 0))

@@ -27,7 +27,7 @@ from de_model.data.clouds import (
 from de_model.data.fractal import FractalField, Texture
 from de_model.data.pairs import Mixture, PatchSampler, ScenePair, fingerprint
 from de_model.data.spectra import optics_of
-from de_model.data.synthetic import SyntheticPair
+from de_model.data.synthetic import SyntheticPair, with_synthetic
 from de_model.data.transplant import transplant
 from de_model.errors import InvalidModelInput, TrainingFailed
 
@@ -49,7 +49,9 @@ def one(genus: Genus, coverage: float, seed: int = 0, **changes: float) -> Cloud
     return CloudParameters((replace(layer, **changes),))
 
 
-def clouded(parameters: CloudParameters, seed: int = 0, gsd_m: float = 60.0, sun: Sun = SUN, size: int = 64) -> CloudyScene:
+def clouded(
+    parameters: CloudParameters, seed: int = 0, gsd_m: float = 60.0, sun: Sun = SUN, size: int = 64
+) -> CloudyScene:
     return add_clouds(ground(size), BANDS, gsd_m, sun, parameters, seed)
 
 
@@ -221,7 +223,9 @@ def test_transplanted_thin_cloud_is_near_the_same_cloud_made_there() -> None:
     made = add_clouds(clear, BANDS, 60.0, SUN, parameters, 0)
     moved = transplant(source.reflectance, source.cloud, clear)
     where = source.cloud
-    assert np.abs(moved - made.reflectance)[:3, where].mean() < 0.35 * np.abs(made.reflectance - clear)[:3, where].mean()
+    assert (
+        np.abs(moved - made.reflectance)[:3, where].mean() < 0.35 * np.abs(made.reflectance - clear)[:3, where].mean()
+    )
 
 
 def test_transplants_that_cannot_be_are_refused() -> None:
@@ -253,7 +257,7 @@ def test_a_mixture_draws_each_kind_with_its_weight_and_by_seed_and_step_alone() 
     flat = np.full((4, 64, 64), 0.9, np.float32)  # brighter ground than any real pair has
     made = [SyntheticPair("made", flat, BANDS, 60.0)]
     mixture = Mixture((real, 3.0), (made, 1.0))
-    assert len(mixture) == 4 and mixture.weights == pytest.approx((0.25, 0.25, 0.25, 0.25))
+    assert list(mixture) == [*real, *made] and mixture.shares == (0.75, 0.25)
     sampler = PatchSampler(Mixture((real, 1.0), (made, 3.0)), 24, seed=2)
     batch = sampler.batch(7, 200)
     from_made = (batch.clear.amax((1, 2, 3)) > 0.9).float().mean()
@@ -261,6 +265,30 @@ def test_a_mixture_draws_each_kind_with_its_weight_and_by_seed_and_step_alone() 
     again = PatchSampler(Mixture((real, 1.0), (made, 3.0)), 24, seed=2).batch(7, 8)
     assert torch.equal(again.cloudy, sampler.batch(7, 8).cloudy)
     assert not torch.equal(again.cloudy, sampler.batch(8, 8).cloudy)
+
+
+def test_real_pairs_are_mixed_with_synthetic_clouds_over_their_clear_dates() -> None:
+    real = [real_pair("a"), real_pair("b")]
+    mixture = with_synthetic(real, BANDS, 60.0, share=0.4)
+    assert [pair.name for pair in mixture] == ["a", "b", "clear date of a", "clear date of b"]
+    assert mixture.shares == pytest.approx((0.6, 0.4))
+    made = mixture[2].window(slice(0, 64), slice(0, 64), np.random.default_rng(0))
+    assert np.array_equal(made.clear, real[0].clear) and np.array_equal(made.valid, real[0].valid)
+    assert PatchSampler(mixture, 32).batch(0, 4).cloudy.shape == (4, 4, 32, 32)
+    assert len(with_synthetic(real, BANDS, 60.0, share=1.0)) == 2
+
+
+def test_the_cirrus_band_sees_high_cloud_alone_and_swir_darker_cloud() -> None:
+    bands, clear = ("red", "cirrus", "swir22"), np.full((3, 64, 64), 0.002, np.float32)
+
+    def added(genus: Genus) -> NDArray[np.float32]:
+        parameters = replace(one(genus, 1.0, blueness=0.0, angstrom=0.0), noise=(0.0, 0.0))
+        return add_clouds(clear, bands, 60.0, SUN, parameters, 0).reflectance.mean((1, 2))
+
+    low, high = added(Genus.CUMULUS), added(Genus.CIRRUS)
+    assert low[1] == pytest.approx(0.002) and low[0] > 0.2
+    assert high[1] > 0.05
+    assert low[2] < 0.75 * low[0]
 
 
 def test_mixtures_that_cannot_be_drawn_from_are_refused() -> None:

@@ -35,7 +35,9 @@ def test_the_rice_split_is_frozen() -> None:
 def test_identical_pictures_stay_on_one_side() -> None:
     names = [str(n) for n in range(200)]
     groups = {name: f"group {int(name) % 60}" for name in names}
-    split = hashed_split(names, groups)
+    # Linked in a chain: no content is common to all of a group.
+    contents = {name: [name, str(int(name) - 60)] for name in names}
+    split = hashed_split(names, contents)
     sides = {group: {split[n] for n in names if groups[n] == group} for group in groups.values()}
     assert all(len(side) == 1 for side in sides.values())
     assert sum(s is Split.TEST for s in split.values()) == 40
