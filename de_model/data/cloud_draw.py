@@ -49,7 +49,7 @@ class _Ranges:
 _GENERA = {
     Genus.CUMULUS: _Ranges(
         scale_m=(2_500, 6_000),
-        decay=(1.9, 2.4),
+        decay=(1.8, 2.3),
         stretch=(1, 1.5),
         clumping=(0.2, 0.9),
         thickness=(10, 40),

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, uniform_filter
 
 from de_model.data.fractal import FractalField, Texture
 from de_model.data.spectra import REFERENCE_NM, BandOptics, optics_of
@@ -171,7 +171,8 @@ def add_clouds(
     cloud, shadow = np.zeros(tau.shape, bool), np.zeros(tau.shape, bool)
     for layer in sorted(parameters.layers, key=lambda each: each.height_m):
         sky = _Sky(layer, FractalField((height, width), gsd_m, layer.texture, random), gsd_m, sun)
-        layers = [_apply(image[i], sky, band) for i, band in enumerate(optics)]
+        cast = sky.tau(*shadow_offset(layer.height_m, sun, gsd_m))
+        layers = [_apply(image[i], sky, cast, band) for i, band in enumerate(optics)]
         image = np.stack([part.reflectance for part in layers])
         cloud |= np.any([part.cloud for part in layers], axis=0)
         shadow |= np.any([part.shadow for part in layers], axis=0)
@@ -208,8 +209,8 @@ class _BandView:
     shadow: BoolArray
 
 
-def _apply(ground: FloatArray, sky: _Sky, band: BandOptics) -> _BandView:
-    """Return one band `(y, x)` under one layer."""
+def _apply(ground: FloatArray, sky: _Sky, towards_sun: FloatArray, band: BandOptics) -> _BandView:
+    """Return one band `(y, x)` under one layer, which is `towards_sun` thick (550 nm) where the sun's rays meet it."""
     layer = sky.layer
     if layer.height_m < band.floor_m:
         nowhere = np.zeros(ground.shape, bool)
@@ -217,7 +218,7 @@ def _apply(ground: FloatArray, sky: _Sky, band: BandOptics) -> _BandView:
     scale = band.wavelength_nm / REFERENCE_NM
     spectral = np.float32(scale**-layer.angstrom)
     seen = cloud_albedo(sky.tau(*parallax_offset(layer.height_m, band.delay_s, sky.gsd_m)) * spectral)
-    cast = cloud_albedo(sky.tau(*shadow_offset(layer.height_m, sky.sun, sky.gsd_m)) * spectral)
+    cast = cloud_albedo(towards_sun * spectral)
     light = 1 - np.float32(1 - band.diffuse_share) * cast
     colour = np.float32(layer.brightness * band.cloud_colour * scale**-layer.blueness)
     below = _blurred_beneath(ground, seen, sky.gsd_m)
@@ -241,10 +242,15 @@ def _sunlit(albedo: FloatArray, sky: _Sky) -> FloatArray | float:
 def _blurred_beneath(ground: FloatArray, albedo: FloatArray, gsd_m: float) -> FloatArray:
     """Return the ground, the more blurred the more of its light is scattered on its way up."""
     known = np.isfinite(ground)
-    sigma = _ADJACENCY_M / gsd_m
-    weight = gaussian_filter(known.astype(np.float32), sigma)
-    spread = gaussian_filter(np.where(known, ground, 0), sigma) / np.maximum(weight, 1e-6)
+    weight = _spread(known.astype(np.float32), gsd_m)
+    spread = _spread(np.where(known, ground, 0), gsd_m) / np.maximum(weight, 1e-6)
     return ground + albedo * (spread - ground)
+
+
+def _spread(image: FloatArray, gsd_m: float) -> FloatArray:
+    """Blur by `_ADJACENCY_M`: two running means are near a Gaussian, and as fast at 0.5 m as at 60 m."""
+    width = 1 + round(math.sqrt(6) * _ADJACENCY_M / gsd_m)
+    return uniform_filter(uniform_filter(image, width), width)
 
 
 def _with_noise(image: FloatArray, noise: tuple[float, float], random: np.random.Generator) -> FloatArray:

@@ -66,12 +66,13 @@ class FractalField:
 
     def values(self, down_px: float = 0.0, right_px: float = 0.0) -> FloatArray:
         """Return the field `(y, x)`, deviation of the order of 1, moved down and right by pixels."""
-        phase = np.exp(-2j * np.pi * (self._ky * down_px + self._kx * right_px))
+        down, right = (np.exp(-2j * np.pi * k * n) for k, n in ((self._ky, down_px), (self._kx, right_px)))
+        phase = (down * right).astype(np.complex64)
         moved = [fft.irfft2(lobe * phase, s=self._domain) for lobe in self._lobes]
         highest = np.max(moved, axis=0)[: self.shape[0], : self.shape[1]]
         return highest.astype(np.float32)
 
-    def _octaves(self, texture: Texture, scale_px: float, random: np.random.Generator) -> NDArray[np.complex128]:
+    def _octaves(self, texture: Texture, scale_px: float, random: np.random.Generator) -> NDArray[np.complex64]:
         """Return white noise, filtered and brought to unit variance over the domain."""
         white = fft.rfft2(random.standard_normal(self._domain))
         bearing = math.radians(texture.bearing_deg)
@@ -81,4 +82,4 @@ class FractalField:
         squared = ((along * texture.stretch) ** 2 + across**2) * scale_px**2
         spectrum = white * (1 + squared) ** (-texture.decay / 2)
         spectrum[0, 0] = 0
-        return spectrum / fft.irfft2(spectrum, s=self._domain).std()
+        return (spectrum / fft.irfft2(spectrum, s=self._domain).std()).astype(np.complex64)

@@ -34,6 +34,7 @@ BoolArray = NDArray[np.bool_]
 
 #: Where cloudy and clear display values differ by more than this after smoothing, cloud or shadow is taken to be.
 _DIFFERENCE, _SMOOTHING_PX = 0.06, 5
+_RIM_PX = _SMOOTHING_PX // 2
 _DEFAULT_CACHE = 2**30
 
 
@@ -126,10 +127,15 @@ class FilePair:
         Raises:
             InvalidData: a file is unreadable, or its size, bands or samples are not those of the data set.
         """
+        whole = slice(None)
+        return self._read(whole, whole)
+
+    def _read(self, rows: slice, columns: slice) -> ScenePair:
         samples = self.cache.get(self.files)
         if samples["cloudy"].shape[1:] != self.shape:
             found, expected = (f"{s[1]} x {s[0]} px" for s in (samples["cloudy"].shape[1:], self.shape))
             raise InvalidData(f"{self.files.cloudy} has {found}, not {expected} as when it was listed; list it again.")
+        samples = {part: array[:, rows, columns] for part, array in samples.items()}
         cloudy, clear = (self._values(samples, view) for view in ("cloudy", "clear"))
         valid = np.asarray(np.isfinite(cloudy + clear).all(axis=0))
         obscured = samples["mask"].max(axis=0) > 0 if "mask" in samples else _differs(cloudy, clear)
@@ -144,8 +150,15 @@ class FilePair:
         return None if self.files.radar is None else read_picture(self.files.radar).astype(np.float32)
 
     def window(self, rows: slice, columns: slice, random: np.random.Generator) -> ScenePair:
-        """Return a part of the pair."""
-        return self.load().window(rows, columns, random)
+        """Return a part of the pair, the same as of the whole."""
+        height, width = self.shape
+        # Smoothing of the difference reaches beyond the window.
+        with_rim = [
+            slice(max(part.start - _RIM_PX, 0), min(part.stop + _RIM_PX, size))
+            for part, size in ((rows, height), (columns, width))
+        ]
+        inner = [slice(p.start - r.start, p.stop - r.start) for p, r in zip((rows, columns), with_rim, strict=True)]
+        return self._read(*with_rim).window(inner[0], inner[1], random)
 
     def content(self) -> Iterator[bytes]:
         """Yield the stored samples and how they are read."""

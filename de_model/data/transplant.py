@@ -26,8 +26,9 @@ def transplant(cloudy: FloatArray, cloud: BoolArray, clear: FloatArray, shadow: 
     band, `rho = R + (1 - R)^2 s`, where the ground contributes least, and
 
         cloud:  rho = rho_clear (1 - R)^2 + max(rho_cloudy - (1 - R)^2 s, 0);  rho_cloudy where R > 0.6
-        shadow: rho = rho_clear E,  E = rho_cloudy / s, averaged over bands by brightness, at most 1
+        shadow: rho = rho_clear E^g,  E = sum(rho_cloudy) / sum(s) over bands, 0.1 to 1
 
+    where g is, band by band, how much more or less the shadows as a whole take from it than from the sum.
     Ground brighter or darker than the median thus leaves a trace in thin cloud and in shadow of the order of
     its deviation; pixels outside both masks are `clear`, bit for bit.
 
@@ -55,7 +56,7 @@ def transplant(cloudy: FloatArray, cloud: BoolArray, clear: FloatArray, shadow: 
     through = np.square(1 - albedo)
     path = np.maximum(cloudy - through * ground[:, None, None], 0)
     covered = np.where(albedo > _OPAQUE, cloudy, clear * through + path).clip(0, BRIGHTEST)
-    light = (cloudy.sum(axis=0) / ground.sum()).clip(_DARKEST, 1)
+    light = _shadow_light(cloudy, shadow, ground) if shadow.any() else np.ones_like(clear)
     result = np.where(cloud, covered, np.where(shadow, clear * light, clear))
     return np.where(np.isfinite(clear), result, np.nan).astype(np.float32)
 
@@ -76,3 +77,11 @@ def _albedo(observed: FloatArray, ground: float) -> FloatArray:
     # With T = 1 - R: ground T^2 - T + (1 - observed) = 0; the smaller root is the physical one.
     root = np.sqrt(np.maximum(1 - 4 * ground * (1 - observed), 0))
     return (1 - (1 - root) / (2 * ground)).clip(0, 1).astype(np.float32)
+
+
+def _shadow_light(cloudy: FloatArray, shadow: BoolArray, ground: FloatArray) -> FloatArray:
+    """Return the share of light `(band, y, x)` that reaches shaded ground: one darkness per pixel, one colour for all."""
+    light = (cloudy.sum(axis=0) / ground.sum()).clip(_DARKEST, 1)
+    typical = (np.nanmedian(cloudy[:, shadow], axis=1) / ground).clip(_DARKEST, 0.99)
+    overall = np.log(np.nanmedian(light[shadow]).clip(_DARKEST, 0.99))
+    return light ** (np.log(typical) / overall)[:, None, None]

@@ -132,6 +132,16 @@ def test_patches_come_from_files_and_depend_on_seed_and_step_alone(tmp_path: Pat
     assert a.cloudy.equal(b.cloudy) and not a.cloudy.equal(first.batch(6, 6).cloudy)
 
 
+def test_a_window_is_the_same_part_of_the_whole(tmp_path: Path) -> None:
+    write_pairs(tmp_path, range(1))
+    (pair,) = open_dataset(tmp_path)
+    whole = pair.load()
+    for rows, columns in ((slice(0, 20), slice(28, 48)), (slice(15, 40), slice(3, 28)), (slice(0, 48), slice(0, 48))):
+        part = pair.window(rows, columns, np.random.default_rng(0))
+        assert np.array_equal(part.cloudy, whole.cloudy[:, rows, columns])
+        assert np.array_equal(part.obscured, whole.obscured[rows, columns])
+
+
 def test_memory_is_bounded(tmp_path: Path) -> None:
     write_pairs(tmp_path, range(6))
     pairs = open_dataset(tmp_path)
