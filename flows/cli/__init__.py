@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from flows import __version__
-from flows.cli import models, runs, services
+from flows.cli import data, models, runs, services
 from flows.console import print_error
 from flows.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID
 
@@ -29,6 +29,7 @@ for _command in _WORK:
     app.command()(_command)
 for _command in _MODEL:
     app.command(rich_help_panel="Model")(_command)
+app.add_typer(data.app, name="data", rich_help_panel="Model")
 
 
 def _print_version(wanted: bool) -> None:
