@@ -146,6 +146,11 @@ def _defined_mean(values: NDArray[np.float64]) -> float:
     return float(defined.mean()) if len(defined) else math.nan
 
 
+def as_record(scores: Scores) -> dict[str, float | int | None]:
+    """Return scores as JSON values; null where a figure is not defined or infinite."""
+    return {name: value if math.isfinite(value) else None for name, value in asdict(scores).items()}
+
+
 def as_markdown(results: Sequence[CaseResult], command: str, model: str) -> str:
     """Return a results page: how it was made, the mean over cases, and every case."""
     means = mean_scores(results)
