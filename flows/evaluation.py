@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
@@ -26,7 +27,9 @@ FloatArray = NDArray[np.float32]
 _EXPLANATION = """\
 Pixels hidden on the target date (after dilation) are compared with a clear date a few days away, which was withheld
 from every input, prior and candidate. Part of every error is real change between the dates and the different view from
-another orbit; no candidate can reach zero. PSNR is for a peak reflectance of 1."""
+another orbit; no candidate can reach zero. PSNR and SSIM are for a peak reflectance of 1. The spectrum error compares
+the power of fine detail (0.25 to 0.5 cycles per pixel) inside the scored pixels: blur and invented texture both raise
+it."""
 
 
 @unique
@@ -114,7 +117,9 @@ def _score(stack: Stack, target: int, truth: int, candidates: Mapping[Candidate,
     for image in candidates.values():
         where &= np.isfinite(image).all(axis=0)
     expected = stack.reflectance(truth)
-    scores = {c: score(candidates[c], expected, where, stack.bands) for c in Candidate}
+    # Windows may look at any ground the truth date saw, never at its clouds.
+    seen = is_observed(stack.classes[truth])
+    scores = {c: score(candidates[c], expected, where, stack.bands, seen) for c in Candidate}
     return CaseResult(stack.cell.id, _day(stack, target), _day(stack, truth), float(where.mean()), scores)
 
 
@@ -128,10 +133,22 @@ def mean_scores(results: Sequence[CaseResult]) -> dict[Candidate, Scores]:
     for candidate in Candidate:
         scores = [asdict(result.scores[candidate]) for result in results]
         column = {name: np.array([s[name] for s in scores]) for name in scores[0]}
-        psnr = -10 * np.log10(np.mean(10 ** (-column["psnr"] / 10)))
-        plain = {name: float(column[name].mean()) for name in ("mae", "ndvi_mae", "sam")}
-        means[candidate] = Scores(**plain, psnr=float(psnr), pixels=int(column["pixels"].sum()))
+        psnr = -10 * np.log10(np.mean(10 ** (-column.pop("psnr") / 10)))
+        pixels, windows = (int(column.pop(name).sum()) for name in ("pixels", "windows"))
+        plain = {name: _defined_mean(values) for name, values in column.items()}
+        means[candidate] = Scores(**plain, psnr=float(psnr), pixels=pixels, windows=windows)
     return means
+
+
+def _defined_mean(values: NDArray[np.float64]) -> float:
+    """Return the mean of the cases in which a figure is defined; NaN when it is in none."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else math.nan
+
+
+def as_record(scores: Scores) -> dict[str, float | int | None]:
+    """Return scores as JSON values; null where a figure is not defined or infinite."""
+    return {name: value if math.isfinite(value) else None for name, value in asdict(scores).items()}
 
 
 def as_markdown(results: Sequence[CaseResult], command: str, model: str) -> str:
@@ -152,8 +169,15 @@ def as_markdown(results: Sequence[CaseResult], command: str, model: str) -> str:
 
 
 def _table(scores: Mapping[Candidate, Scores]) -> str:
-    head = "| candidate | MAE | PSNR, dB | NDVI error | spectral angle, degrees |\n|---|---|---|---|---|"
-    rows = [f"| {c} | {s.mae:.4f} | {s.psnr:.2f} | {s.ndvi_mae:.4f} | {s.sam:.2f} |" for c, s in scores.items()]
+    head = (
+        "| candidate | MAE | PSNR, dB | SSIM | NDVI error | spectral angle, ° | edge error | spectrum error, dB |\n"
+        "|---|---|---|---|---|---|---|---|"
+    )
+    rows = [
+        f"| {c} | {s.mae:.4f} | {s.psnr:.2f} | {s.ssim:.3f} | {s.ndvi_mae:.4f} | {s.sam:.2f} | {s.edge:.4f} "
+        f"| {s.spectrum:.2f} |"
+        for c, s in scores.items()
+    ]
     return "\n".join([head, *rows])
 
 

@@ -81,10 +81,8 @@ def evaluate(
 
         unveil evaluate --cell MGRS-33TWL --out docs/results
     """
-    from dataclasses import asdict
-
     from de_model import checkpoint
-    from flows.evaluation import as_markdown, evaluate_cell, mean_scores
+    from flows.evaluation import as_markdown, as_record, evaluate_cell, mean_scores
     from flows.restoration import RestorationOptions
     from flows.settings import load_settings
     from flows.stacks import stacks_of
@@ -101,7 +99,7 @@ def evaluate(
     if out is not None:
         _write(out / "product.md", page)
     if as_json:
-        print_json({str(c): asdict(s) for c, s in mean_scores(results).items()})
+        print_json({str(c): as_record(s) for c, s in mean_scores(results).items()})
     elif out is None:
         output.print(page, markup=False)
 
