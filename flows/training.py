@@ -4,128 +4,207 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
 from de_model import checkpoint
 from de_model.card import ModelCard
-from de_model.data.pairs import ScenePair, fingerprint
+from de_model.data.pairs import fingerprint
 from de_model.enhancer import Enhancer
-from de_model.errors import TrainingFailed
-from de_model.presets import Preset
-from de_model.training.stages import Stage, schedule_for
-from de_model.training.trainer import OnStep, train
+from de_model.errors import InvalidCheckpoint
+from de_model.training.parallel import World, joined
+from de_model.training.sources import PairData
+from de_model.training.stages import StageOptions
+from de_model.training.store import Store
+from de_model.training.trainer import Observer, StageResult, check, train
+from de_model.training.validation import Validation
+from de_model.weighting import WeightMode
 from flows.errors import InvalidSettings
-from flows.stacks import SceneSet, stacks_of
-from stac.harmonisation import harmonisation_fits
-from stac.masks.classes import PixelClass, is_obscured, is_observed
-from stac.stack import Stack
-
-#: A date is cloudy when this share of its valid pixels is hidden, and clear when this share is seen.
-_CLOUDY_SHARE, _CLEAR_SHARE = (0.15, 0.95), 0.85
+from flows.tracking import Lineage, Tracker, tracked
+from flows.training_pairs import mine_pairs
+from flows.training_request import TrainingReport, TrainingRequest, plan_stages
+from stac.errors import NotWritable
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingRequest:
-    """What to train on what."""
+def train_model(
+    request: TrainingRequest, observers: Sequence[Observer] = (), log: Callable[[str], None] | None = None
+) -> TrainingReport | None:
+    """Train a model and write it to `request.out`; a training that was stopped is continued from `request.work`.
 
-    #: The scenes to train on; keep cells back for validation.
-    scenes: SceneSet
-    preset: Preset
-    #: Factor on the preset's number of steps.
-    effort: float
-    seed: int
-    out: Path
-    #: Folder with the weights after each finished stage; training continues from it.
-    work: Path
-
-
-def pairs_of(stack: Stack) -> list[ScenePair]:
-    """Return every pair of a cloudy and a clear date of a stack, the clear one matched to the cloudy one."""
-    valid = [classes != PixelClass.NODATA for classes in stack.classes]
-    hidden = [is_obscured(c)[v].mean() if v.any() else 0.0 for c, v in zip(stack.classes, valid, strict=True)]
-    cloudy = [i for i, share in enumerate(hidden) if _CLOUDY_SHARE[0] <= share <= _CLOUDY_SHARE[1]]
-    clear = [i for i, share in enumerate(hidden) if valid[i].any() and share <= 1 - _CLEAR_SHARE]
-    return [_pair(stack, c, k) for c in cloudy for k in clear]
-
-
-def _pair(stack: Stack, cloudy: int, clear: int) -> ScenePair:
-    fits = harmonisation_fits(stack, cloudy, clear)
-    slope, intercept = (
-        np.array([getattr(f, name) for f in fits], np.float32)[:, None, None] for name in ("slope", "intercept")
-    )
-    has_data = stack.classes[cloudy] != PixelClass.NODATA
-    return ScenePair(
-        name=f"{stack.item_ids[cloudy]} <- {stack.item_ids[clear]}",
-        cloudy=stack.reflectance(cloudy),
-        clear=slope * stack.reflectance(clear) + intercept,
-        valid=has_data & is_observed(stack.classes[clear]),
-        obscured=is_obscured(stack.classes[cloudy]),
-    )
-
-
-def train_model(request: TrainingRequest, on_step: OnStep, log: Callable[[str], None]) -> ModelCard:
-    """Train a model and write it to `request.out`; continue after the last finished stage in `request.work`.
+    Under `torchrun` every process calls this with the same request; the first one writes, and the others return None.
 
     Raises:
-        TrainingFailed: no pairs were found, or the loss is not finite.
+        TrainingFailed: gradients stay non-finite, memory is too small, or no patch is usable.
+        InvalidSettings, InvalidModelInput: the request makes no sense.
+        InvalidCheckpoint: `start` has another architecture, or `work` belongs to another training.
+        NotWritable: `out` or `work` cannot be written.
+        ServiceUnavailable: MLflow cannot be used.
     """
-    stacks = list(stacks_of(request.scenes))
-    pairs = [pair for stack in stacks for pair in pairs_of(stack)]
-    if not pairs:
-        raise TrainingFailed(
-            f"Cells {request.scenes.cells} hold no pair of a cloudy and a clear date; widen --datetime."
-        )
+    with joined(request.device) as world:
+        tell = log if log is not None and world.leads else _unheard
+        return _train_here(request, observers, tell, world)
+
+
+def _unheard(_: str) -> None:
+    """Say nothing."""
+
+
+def _train_here(
+    request: TrainingRequest, observers: Sequence[Observer], log: Callable[[str], None], world: World
+) -> TrainingReport | None:
+    if world.leads:
+        for path in (request.out, request.work / "any"):
+            check_writable(path)
+    stages = plan_stages(request)
+    pairs, gsd_m = mine_pairs(request.scenes)
     log(f"{len(pairs)} pairs: " + "; ".join(pair.name for pair in pairs))
-    stages = schedule_for(request.preset, request.effort)
-    card = _card(request, pairs, abs(float(stacks[0].cell.geobox.resolution.x)), [asdict(stage) for stage in stages])
-    request.work.mkdir(parents=True, exist_ok=True)
-    enhancer, finished = _start(request, card, log)
+    data, validation = PairData(pairs), _validation(request)
+    card = _card(request, data, gsd_m, stages)
+    enhancer = begin(card, request.start, request.options.seed).to(world.device)
+    check(enhancer, data, stages, request.options, world)
+    store = _store(request, card, world)
+    lineage = Lineage(card.trained_on, data.fingerprint, tuple(pair.name for pair in pairs), request.scenes.source)
+    tracking = request.tracking if world.leads else None
+    with tracked(tracking, store.folder, _parameters(request, card), lineage, log) as tracker:
+        results = train(
+            enhancer,
+            data,
+            stages,
+            request.options,
+            store=store,
+            save_every=request.save_every,
+            validation=validation,
+            observers=[*observers, *_listeners(tracker)],
+            world=world,
+        )
+        if not world.leads:
+            return None
+        checkpoint.save(enhancer.cpu(), request.out)
+        report = _report(request, card, results, data, tracker)
+        if tracker is not None:
+            tracker.finished(report.as_record())
+    return report
 
-    def keep(stage: Stage) -> None:
-        checkpoint.save(enhancer, request.work / f"{stage}.safetensors")
 
-    remaining = [stage for stage in stages if stage.stage not in finished]
-    train(enhancer, pairs, remaining, seed=request.seed, on_step=on_step, on_stage_end=keep)
-    checkpoint.save(enhancer, request.out)
-    return card
+def _listeners(tracker: Tracker | None) -> list[Observer]:
+    return [] if tracker is None else [tracker]
 
 
-def _card(
-    request: TrainingRequest, pairs: Sequence[ScenePair], gsd_m: float, stages: list[dict[str, object]]
-) -> ModelCard:
-    scenes = request.scenes
-    return ModelCard(
-        preset=request.preset,
-        bands=scenes.bands,
-        gsd_m=gsd_m,
-        trained_on=f"{scenes.collection} {scenes.interval}, cells {', '.join(scenes.cells)}",
-        data_fingerprint=fingerprint(pairs),
-        revision=_revision(),
-        training=json.dumps({"seed": request.seed, "effort": request.effort, "stages": stages}),
-    )
+def begin(card: ModelCard, start: Path | None, seed: int) -> Enhancer:
+    """Return the model to train: random, or with the weights of `start`.
 
-
-def _start(request: TrainingRequest, card: ModelCard, log: Callable[[str], None]) -> tuple[Enhancer, set[Stage]]:
-    """Return the model of the last finished stage of the same training, or a fresh one."""
-    finished: set[Stage] = set()
-    torch.manual_seed(request.seed)
+    Raises:
+        InvalidCheckpoint: the weights have another architecture than the card says.
+    """
+    torch.manual_seed(seed)
     enhancer = Enhancer(card).channels_last()
-    for stage in Stage:
-        path = request.work / f"{stage}.safetensors"
-        if not path.is_file():
-            break
-        kept = checkpoint.read_card(path)
-        if (kept.data_fingerprint, kept.training) != (card.data_fingerprint, card.training):
-            raise InvalidSettings(f"{path} belongs to another training; choose another --work folder or empty it.")
-        enhancer.load_state_dict(checkpoint.load(path).state_dict())
-        finished.add(stage)
-        log(f"stage {stage} was finished before")
-    return enhancer, finished
+    if start is None:
+        return enhancer
+    origin = checkpoint.load(start)
+    for name in ("preset", "bands", "timesteps"):
+        there, here = getattr(origin.card, name), getattr(card, name)
+        if there != here:
+            raise InvalidCheckpoint(f"{start} has {name} {there}, this training has {here}; give weights that fit.")
+    try:
+        enhancer.load_state_dict(origin.state_dict())
+    except RuntimeError as error:
+        detail = str(error).splitlines()[-1].strip()
+        raise InvalidCheckpoint(f"{start} has another architecture than this training ({detail}).") from error
+    return enhancer
+
+
+def _validation(request: TrainingRequest) -> Validation | None:
+    shared = set(request.validation_cells) & set(request.scenes.cells)
+    if shared:
+        raise InvalidSettings(f"Cell {min(shared)} is trained on; validate on another one.")
+    if not request.validation_cells:
+        return None
+    pairs, _ = mine_pairs(replace(request.scenes, cells=request.validation_cells))
+    return Validation(PairData(pairs), request.validate_every)
+
+
+def _card(request: TrainingRequest, data: PairData, gsd_m: float, stages: Sequence[StageOptions]) -> ModelCard:
+    scenes = request.scenes
+    training: dict[str, Any] = request.options.identity() | {
+        "seed": request.options.seed,
+        "effort": request.effort,
+        "start": None if request.start is None else checkpoint.sha256_of(request.start),
+        "stages": [asdict(stage) for stage in stages],
+    }
+    values: dict[str, Any] = {
+        "preset": request.preset,
+        "bands": scenes.bands,
+        "gsd_m": gsd_m,
+        "trained_on": f"{scenes.collection} {scenes.interval}, cells {', '.join(scenes.cells)}",
+        "data_fingerprint": fingerprint(data.pairs),
+        "revision": _revision(),
+        "training": json.dumps(training),
+    }
+    if request.weight_mode is not WeightMode.CLAMP:
+        values["weight_mode"] = request.weight_mode
+    return ModelCard(**values)
+
+
+def _store(request: TrainingRequest, card: ModelCard, world: World) -> Store:
+    """Open the work folder, first by the process that may begin it."""
+    training = json.loads(card.training)
+    identity = {
+        "data": card.data_fingerprint,
+        "preset": str(card.preset),
+        "bands": ",".join(card.bands),
+        "weight_mode": str(request.weight_mode),
+        **{name: json.dumps(value) for name, value in training.items()},
+    }
+    store = None
+    if world.leads:
+        store = Store(request.work, identity, request.keep_states)
+    world.wait()
+    return store or Store(request.work, identity, writes=False)
+
+
+def _parameters(request: TrainingRequest, card: ModelCard) -> dict[str, str]:
+    """Return what a person would compare runs by."""
+    training = json.loads(card.training)
+    flat = {name: str(value) for name, value in training.items() if name != "stages"}
+    for stage in training["stages"]:
+        flat |= {f"{stage['stage']}.{name}": str(value) for name, value in stage.items() if name != "stage"}
+    return flat | {
+        "preset": str(card.preset),
+        "bands": ",".join(card.bands),
+        "weight_mode": str(request.weight_mode),
+        "accumulate": str(request.options.accumulate),
+        "device": request.device,
+        "revision": card.revision,
+    }
+
+
+def _report(
+    request: TrainingRequest,
+    card: ModelCard,
+    results: tuple[StageResult, ...],
+    data: PairData,
+    tracker: Tracker | None,
+) -> TrainingReport:
+    names = tuple(pair.name for pair in data.pairs)
+    run = None if tracker is None else tracker.run_id
+    return TrainingReport(request.out, checkpoint.sha256_of(request.out), card, results, names, run)
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of `path`; raise `NotWritable` now rather than after hours of training."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+    except OSError as error:
+        raise NotWritable(f"{path} cannot be written ({error.strerror or error}); choose another place.") from error
 
 
 def _revision() -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -30,3 +33,15 @@ class MovingAverage:
         """Put the smoothed weights into the module."""
         for name, parameter in module.named_parameters():
             parameter.copy_(self.shadow[name])
+
+    @contextmanager
+    def applied_to(self, module: nn.Module) -> Iterator[None]:
+        """Use the smoothed weights while the context is open, then put the raw ones back bit by bit."""
+        raw = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+        self.copy_to(module)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, parameter in module.named_parameters():
+                    parameter.copy_(raw[name])

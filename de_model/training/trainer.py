@@ -1,24 +1,29 @@
-"""Runs the stages of training."""
+"""Runs the stages of training, from where they were left."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from de_model.data.pairs import Patches, PatchSampler, ScenePair
-from de_model.enhancer import Condition, Enhancer
-from de_model.errors import TrainingFailed
-from de_model.radiometry import to_signed
-from de_model.training.ema import MovingAverage
-from de_model.training.losses import charbonnier, enhancement_loss, noise_loss
+from de_model import checkpoint
+from de_model.enhancer import Enhancer
+from de_model.errors import InvalidModelInput
+from de_model.training.history import Entry
+from de_model.training.objective import Batch, draw
+from de_model.training.options import TrainingOptions
+from de_model.training.parallel import World
+from de_model.training.sources import PatchSource, TrainingData
+from de_model.training.stage_run import StageRun
 from de_model.training.stages import Stage, StageOptions
+from de_model.training.store import Store
+from de_model.training.validation import Restored, Validation, fixed_batch, restored, validate
 
-#: Gradients longer than this are shortened: early diffusion steps spike.
-_CLIP_NORM = 1.0
+#: Training patches shown at the end of a stage where there is no validation batch.
+_SHOWN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,110 +36,243 @@ class Progress:
     steps: int
     #: Loss terms of this step by name.
     losses: dict[str, float]
+    learning_rate: float
+    #: Images trained on per second, all processes together, since the stage was begun or continued.
+    images_per_s: float
+    #: Steps of this stage skipped because their gradient was not finite.
+    skipped: int
 
 
-OnStep = Callable[[Progress], None]
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """What came of a stage."""
+
+    stage: Stage
+    steps: int
+    #: Finished in an earlier run; the rest is empty then.
+    before: bool = False
+    seconds: float = 0.0
+    images_per_s: float = 0.0
+    skipped: int = 0
+    #: Of the last step.
+    losses: dict[str, float] = field(default_factory=dict)
+    #: At the end, with the smoothed weights; empty without validation data.
+    validation: dict[str, float] = field(default_factory=dict)
+
+
+class Observer:
+    """Is told about a training; the methods do nothing here and are overridden as needed."""
+
+    def on_step(self, progress: Progress) -> None:
+        """A step was done."""
+
+    def on_validation(self, stage: Stage, step: int, scores: dict[str, float]) -> None:
+        """The smoothed weights were scored on the validation batch."""
+
+    def on_samples(self, stage: Stage, step: int, images: Restored) -> None:
+        """A stage is finished: its images of the validation batch, or of training patches where there is none."""
+
+    def on_saved(self) -> None:
+        """The state was saved: a training that is stopped goes on from here."""
+
+    def on_stage_end(self, result: StageResult) -> None:
+        """A stage is finished."""
 
 
 def train(
     enhancer: Enhancer,
-    pairs: Sequence[ScenePair],
+    data: TrainingData,
     stages: Sequence[StageOptions],
+    options: TrainingOptions | None = None,
     *,
-    seed: int = 0,
-    ema_rate: float = 0.9999,
-    on_step: OnStep | None = None,
-    on_stage_end: Callable[[Stage], None] | None = None,
-) -> None:
+    store: Store | None = None,
+    save_every: int = 100,
+    validation: Validation | None = None,
+    observers: Sequence[Observer] = (),
+    world: World | None = None,
+) -> tuple[StageResult, ...]:
     """Train `enhancer` in place through `stages`; it ends with the smoothed weights of each stage.
+
+    Data, noise and timesteps depend on (seed, stage, step) only. So a training that was stopped at any moment and is
+    continued from its store ends with the same weights, bit by bit on a CPU in float32; and one that is shared by
+    several processes differs from one process by the order of summation only.
 
     Args:
         enhancer: the model, on the device to train on.
-        pairs: cloudy/clear pairs, bands in the model's order.
+        data: cloudy/clear patches, bands in the model's order.
         stages: what to train for how long, in order.
-        seed: of patches, noise and timesteps; initial weights are the caller's.
-        ema_rate: of the moving average.
-        on_step: told after every step.
-        on_stage_end: told after every stage, the weights being final for it (a checkpoint's moment).
+        options: how.
+        store: keeps finished stages and the state of the one in progress; without it nothing is written.
+        save_every: steps between saved states.
+        validation: what to look at on the way.
+        observers: told what happens, in the leading process.
+        world: the processes that train together; None: this one alone.
 
     Raises:
-        TrainingFailed: the loss is not finite, or the pairs hold no usable patch.
+        TrainingFailed: gradients stay non-finite, memory is too small, or the data hold no usable patch.
+        InvalidModelInput: data or stages do not fit the model.
+        InvalidCheckpoint: the store's weights do not fit the model.
+        OSError: the store's folder is full or cannot be written.
     """
-    for options in stages:
-        _train_stage(enhancer, pairs, options, seed, ema_rate, on_step)
-        if on_stage_end is not None:
-            on_stage_end(options.stage)
+    options, world = options or TrainingOptions(), world or World(device=next(enhancer.parameters()).device)
+    check(enhancer, data, stages, options, world)
+    course = _Course(enhancer, data, options, store, save_every, validation, tuple(observers), world)
+    results = tuple(course.run(stage) for stage in stages)
     enhancer.eval().requires_grad_(False)
+    return results
 
 
-def _train_stage(
-    enhancer: Enhancer,
-    pairs: Sequence[ScenePair],
-    options: StageOptions,
-    seed: int,
-    ema_rate: float,
-    on_step: OnStep | None,
+def check(
+    enhancer: Enhancer, data: TrainingData, stages: Sequence[StageOptions], options: TrainingOptions, world: World
 ) -> None:
-    trained = nn.ModuleList(_trained(enhancer, options.stage))
-    enhancer.requires_grad_(False)
-    trained.requires_grad_(True).train()
-    average = MovingAverage(trained, ema_rate)
-    optimiser = torch.optim.AdamW(trained.parameters(), lr=options.learning_rate, weight_decay=0.0)
-    decay = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _learning_rate(step, options.steps))
-    sampler = PatchSampler(pairs, options.patch, options.downscale, seed)
-    for step in range(options.steps):
-        losses = _losses(
-            enhancer, options.stage, sampler.batch(step, options.batch), _generator(seed, options.stage, step)
+    """Find out before hours are spent whether every stage can run.
+
+    Raises:
+        InvalidModelInput: bands, patch sizes, batch sizes or stages do not fit.
+        TrainingFailed: the data cannot serve a stage, such as a patch larger than every pair.
+    """
+    bands = enhancer.card.bands
+    if data.bands != len(bands):
+        raise InvalidModelInput(f"The data have {data.bands} bands, the model has {len(bands)} ({', '.join(bands)}).")
+    for stage in stages:
+        _check_stage(enhancer, stage, options, world)
+        data.source(stage, options.seed)
+
+
+def _check_stage(enhancer: Enhancer, stage: StageOptions, options: TrainingOptions, world: World) -> None:
+    name, parts = stage.stage, world.size * options.accumulate
+    if stage.steps < 1 or stage.batch < parts:
+        raise InvalidModelInput(
+            f"Stage {name}: {stage.steps} steps of {stage.batch} patches, shared by {parts} (processes times "
+            "accumulation); there must be at least one step and one patch for each."
         )
-        total = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(total):
-            raise TrainingFailed(
-                f"Loss of stage {options.stage} is {total.item()} at step {step}; lower the learning rate."
-            )
-        optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(trained.parameters(), _CLIP_NORM)
-        optimiser.step()
-        decay.step()
-        average.update(trained)
-        if on_step is not None:
-            on_step(Progress(options.stage, step + 1, options.steps, {k: v.item() for k, v in losses.items()}))
-    average.copy_to(trained)
+    if stage.patch % enhancer.stride:
+        raise InvalidModelInput(f"Stage {name}: patches of {stage.patch} px; use a multiple of {enhancer.stride} px.")
+    if name is Stage.REFERENCE and not list(enhancer.reference.parameters()):
+        raise InvalidModelInput("This model's reference has nothing to train; leave out the stage reference.")
 
 
-def _trained(enhancer: Enhancer, stage: Stage) -> Iterator[nn.Module]:
-    if stage is Stage.REFERENCE:
-        yield enhancer.reference
-    if stage in (Stage.COARSE, Stage.FINE, Stage.JOINT):
-        yield enhancer.predictor
-    if stage in (Stage.ALLOCATION, Stage.JOINT):
-        yield enhancer.allocation
+class _Course:
+    """What stays the same from stage to stage."""
+
+    def __init__(
+        self,
+        enhancer: Enhancer,
+        data: TrainingData,
+        options: TrainingOptions,
+        store: Store | None,
+        save_every: int,
+        validation: Validation | None,
+        observers: tuple[Observer, ...],
+        world: World,
+    ) -> None:
+        self.enhancer, self.data, self.options, self.store = enhancer, data, options, store
+        self.save_every, self.validation, self.world = max(1, save_every), validation, world
+        self.observers = observers if world.leads else ()
+
+    def run(self, stage: StageOptions) -> StageResult:
+        """Train one stage, or take its weights from the store."""
+        finished = self.store.weights_of(stage.stage) if self.store else None
+        if finished is not None:
+            _copy_weights(checkpoint.load(finished), self.enhancer)
+            return StageResult(stage.stage, stage.steps, before=True)
+        run = self._continued(StageRun(self.enhancer, stage, self.options, self.world))
+        source = self.data.source(stage, self.options.seed)
+        held_out, looked_at = self._fixed_batches(stage)
+        began, first, spent, losses = time.monotonic(), run.step, 0.0, {}
+        while run.step < stage.steps:
+            before = time.monotonic()
+            losses = self._step(run, source)
+            spent += time.monotonic() - before
+            self._report(run, losses, (run.step - first) * stage.batch / max(spent, 1e-9))
+            if run.step < stage.steps:
+                self._pause(run, held_out)
+        run.finish()
+        scores = self._look(run, held_out)
+        self._show(run, looked_at)
+        rate = (run.step - first) * stage.batch / max(spent, 1e-9)
+        result = StageResult(
+            stage.stage, stage.steps, False, time.monotonic() - began, rate, run.skipped, losses, scores
+        )
+        self._finish(result)
+        return result
+
+    def _fixed_batches(self, stage: StageOptions) -> tuple[Batch | None, Batch | None]:
+        """Return what is scored and what is shown."""
+        timesteps, held_out = self.enhancer.schedule.timesteps, None
+        if self.validation is not None and self.world.leads:
+            held_out = fixed_batch(self.validation.data, stage, self.validation.patches, timesteps)
+        if held_out is not None or not self.observers:
+            return held_out, held_out
+        return None, fixed_batch(self.data, stage, _SHOWN, timesteps)
+
+    def _continued(self, run: StageRun) -> StageRun:
+        """Return the run at the step where the store left it."""
+        snapshot = self.store.latest(run.stage.stage) if self.store else None
+        if snapshot is not None:
+            run.restore(snapshot)
+        if self.store and self.store.history:
+            self.store.history.cut(run.stage.stage, run.step)
+        # Nobody may write before all have read.
+        self.world.wait()
+        return run
+
+    def _step(self, run: StageRun, source: PatchSource) -> dict[str, float]:
+        batch = draw(source, run.stage, run.step, self.options.seed, self.enhancer.schedule.timesteps)
+        return run.advance(batch)
+
+    def _report(self, run: StageRun, losses: dict[str, float], rate: float) -> None:
+        self._note(Entry(run.stage.stage, run.step, losses))
+        progress = Progress(
+            run.stage.stage, run.step, run.stage.steps, losses, run.used_learning_rate, rate, run.skipped
+        )
+        for observer in self.observers:
+            observer.on_step(progress)
+
+    def _note(self, entry: Entry) -> None:
+        if self.store and self.store.history:
+            self.store.history.add(entry)
+
+    def _pause(self, run: StageRun, held_out: Batch | None) -> None:
+        """Validate and save when it is time, in this order: what was measured must not be lost by a stop."""
+        if self.validation is not None and run.step % self.validation.every == 0:
+            with run.average.applied_to(run.trained):
+                self._look(run, held_out)
+        if self.store and run.step % self.save_every == 0:
+            self.store.save(run.snapshot())
+            for observer in self.observers:
+                observer.on_saved()
+
+    def _look(self, run: StageRun, held_out: Batch | None) -> dict[str, float]:
+        """Validate the model as it is now."""
+        if held_out is None or self.validation is None:
+            return {}
+        stage, steps = run.stage.stage, self.validation.sampling_steps
+        scores = validate(self.enhancer, stage, self.options, held_out, steps)
+        self._note(Entry(stage, run.step, scores, validation=True))
+        for observer in self.observers:
+            observer.on_validation(stage, run.step, scores)
+        return scores
+
+    def _show(self, run: StageRun, batch: Batch | None) -> None:
+        if batch is None or not self.observers:
+            return
+        stage = run.stage.stage
+        images = restored(self.enhancer, stage, batch.to(self.world.device))
+        for observer in self.observers:
+            observer.on_samples(stage, run.step, images)
+
+    def _finish(self, result: StageResult) -> None:
+        if self.store:
+            self.store.finish(result.stage, self.enhancer)
+        for observer in self.observers:
+            observer.on_stage_end(result)
+        self.world.wait()
 
 
-def _learning_rate(step: int, steps: int) -> float:
-    """Return the factor on the learning rate: a short rise, then half a cosine."""
-    warm = max(1, min(100, steps // 10))
-    return min(1.0, (step + 1) / warm) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, step / steps)))
-
-
-def _generator(seed: int, stage: Stage, step: int) -> torch.Generator:
-    """Return the source of noise and timesteps of one step; the same whether or not training was resumed."""
-    order = list(Stage).index(stage)
-    return torch.Generator().manual_seed((seed * len(Stage) + order) * 10_000_000 + step)
-
-
-def _losses(enhancer: Enhancer, stage: Stage, patches: Patches, random: torch.Generator) -> dict[str, Tensor]:
-    device = next(enhancer.parameters()).device
-    cloudy, clear, valid = (part.to(device) for part in (patches.cloudy, patches.clear, patches.valid))
-    if stage is Stage.REFERENCE:
-        return {"charbonnier": charbonnier(enhancer.reference(cloudy), clear, valid)}
-    x0 = to_signed(clear)
-    eps = torch.randn(x0.shape, generator=random).to(device)
-    t = torch.randint(enhancer.schedule.timesteps, (len(x0),), generator=random).to(device)
-    if stage in (Stage.COARSE, Stage.FINE):
-        # WA and reference take no part yet: the reference would be work for nothing.
-        condition = Condition(to_signed(cloudy), to_signed(cloudy))
-        return {"noise": noise_loss(enhancer, x0, condition, valid, eps, t)}
-    condition = enhancer.condition(cloudy)
-    loss = enhancement_loss(enhancer, x0, condition, valid, eps, t)
-    return {"noise": loss.noise, "fusion": loss.fusion} if stage is Stage.JOINT else {"fusion": loss.fusion}
+@torch.no_grad()
+def _copy_weights(origin: Enhancer, target: Enhancer) -> None:
+    """Copy all weights, keeping the target's device and memory layout."""
+    tensors: dict[str, Tensor] = origin.state_dict()
+    for name, value in target.state_dict().items():
+        value.copy_(tensors[name])

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from flows import __version__
-from flows.cli import data, models, predict, runs, services
+from flows.cli import data, models, predict, runs, services, train
 from flows.console import print_error
 from flows.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID
 
@@ -24,7 +24,7 @@ _EPILOG = "Exit status: 0 done, 1 failed, 2 invalid input, 130 interrupted."
 
 app = typer.Typer(help=_HELP, epilog=_EPILOG, no_args_is_help=True, pretty_exceptions_enable=False)
 _WORK: tuple[Callable[..., None], ...] = (runs.demo, runs.run, runs.plan, runs.status, services.serve, services.doctor)
-_MODEL: tuple[Callable[..., None], ...] = (predict.predict, models.train, models.evaluate, models.bench)
+_MODEL: tuple[Callable[..., None], ...] = (predict.predict, train.train, models.evaluate, models.bench)
 for _command in _WORK:
     app.command()(_command)
 for _command in _MODEL:

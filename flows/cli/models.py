@@ -1,71 +1,24 @@
-"""Commands around the model: train, evaluate, bench."""
+"""Commands around the model: evaluate, bench."""
 
 from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from flows.cli import options as o
-from flows.console import errors, output, print_json, progress_bar
-
-if TYPE_CHECKING:
-    from de_model.presets import Preset
-    from flows.stacks import SceneSet
+from flows.console import output, print_json, progress_bar
 
 #: The cloudy and the clear dates of the sample.
 _TARGETS, _TRUTHS = ("2023-08-18", "2023-08-10"), ("2023-08-15", "2023-08-13")
 
-Cells = Annotated[list[str], typer.Option("--cell", help="Grid square, e.g. MGRS-33TWM; may be given several times.")]
 Report = Annotated[Path | None, typer.Option("--out", help="Folder for the results page; printed when left out.")]
 
 
-def train(
-    out: Annotated[Path, typer.Option("--out", help="Weights file to write (safetensors).")],
-    cells: Cells,
-    preset: Annotated[str, typer.Option("--preset", help="small, paper or tiny.")] = "small",
-    effort: Annotated[float, typer.Option("--effort", min=1e-6, help="Factor on the number of steps.")] = 1.0,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
-    work: Annotated[Path | None, typer.Option("--work", help="Where finished stages are kept.")] = None,
-    source: o.Source = None,
-    collection: o.Collection = None,
-    interval: o.Interval = None,
-) -> None:
-    """Train Diffusion Enhancement on the cloudy/clear pairs of a catalog's scenes, coarse to fine.
-
-    The stages are reference, coarse, fine, allocation, joint. A stage that is finished is not repeated: the same
-    command continues after a stop.
-
-    Example (made the shipped weights):
-
-        unveil train --preset small --cell MGRS-33TWM --out unveil-de-small.safetensors
-    """
-    from de_model.training.trainer import Progress
-    from flows.progress import Event
-    from flows.training import TrainingRequest, train_model
-
-    request = TrainingRequest(
-        scenes=_scenes(cells, source, collection, interval),
-        preset=_preset(preset),
-        effort=effort,
-        seed=seed,
-        out=out,
-        work=work or out.with_suffix(".work"),
-    )
-    with progress_bar() as show:
-
-        def tell(step: Progress) -> None:
-            terms = ", ".join(f"{name} {value:.4f}" for name, value in step.losses.items())
-            show(Event(f"{step.stage}: {terms}", step.step, step.steps))
-
-        card = train_model(request, tell, lambda line: errors.print(line, markup=False))
-    output.print(f"{out} holds preset {card.preset}, trained on {card.trained_on}.", markup=False)
-
-
 def evaluate(
-    cells: Cells,
+    cells: o.Cells,
     targets: Annotated[list[str], typer.Option("--target", help="Cloudy date.", default_factory=lambda: [*_TARGETS])],
     truths: Annotated[list[str], typer.Option("--truth", help="Clear date.", default_factory=lambda: [*_TRUTHS])],
     weights: Annotated[Path | None, typer.Option("--weights", help="Weights file; the shipped one.")] = None,
@@ -90,7 +43,7 @@ def evaluate(
     path = weights or checkpoint.shipped_weights()
     enhancer = checkpoint.load(path)
     options: RestorationOptions = load_settings().restoration
-    scenes = _scenes(cells, source, collection, interval)
+    scenes = o.scenes(cells, source, collection, interval)
     with progress_bar():
         cloudy, clear = [_date(text) for text in targets], [_date(text) for text in truths]
         results = [r for stack in stacks_of(scenes) for r in evaluate_cell(stack, cloudy, clear, enhancer, options)]
@@ -123,22 +76,6 @@ def bench(out: Report = None, as_json: o.AsJson = False) -> None:
         print_json([asdict(m) for m in measurements])
     elif out is None:
         output.print(as_markdown(measurements), markup=False)
-
-
-def _scenes(cells: list[str], source: str | None, collection: str | None, interval: str | None) -> SceneSet:
-    from flows.stacks import SceneSet
-
-    return SceneSet(tuple(cells), **o.overrides(source=source, collection=collection, interval=interval))
-
-
-def _preset(name: str) -> Preset:
-    from de_model.presets import Preset
-    from flows.errors import InvalidSettings
-
-    try:
-        return Preset(name)
-    except ValueError as error:
-        raise InvalidSettings(f"Preset {name} is unknown; choose one of {', '.join(Preset)}.") from error
 
 
 def _date(text: str) -> date:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from flows.stacks import SceneSet
 
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file with settings; the command line wins.")]
 Source = Annotated[
@@ -22,7 +25,15 @@ Model = Annotated[str | None, typer.Option("--model", help="models:/NAME@ALIAS o
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the noise; recorded in every product.")]
 Prior = Annotated[str | None, typer.Option("--prior", help="temporal: other dates first; none: the model alone.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
+Cells = Annotated[list[str], typer.Option("--cell", help="Grid square, e.g. MGRS-33TWM; may be given several times.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+
+
+def scenes(cells: list[str], source: str | None, collection: str | None, interval: str | None) -> SceneSet:
+    """Return the scenes that training and evaluation are about."""
+    from flows.stacks import SceneSet
+
+    return SceneSet(tuple(cells), **overrides(source=source, collection=collection, interval=interval))
 
 
 def overrides(**values: Any) -> dict[str, Any]:

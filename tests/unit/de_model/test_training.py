@@ -16,9 +16,10 @@ from de_model.errors import InvalidCheckpoint, InvalidModelInput, TrainingFailed
 from de_model.presets import Preset
 from de_model.radiometry import from_unit, to_signed, to_unit
 from de_model.training.ema import MovingAverage
-from de_model.training.losses import enhancement_loss, masked_mean
+from de_model.training.losses import Target, enhancement_loss, masked_mean
+from de_model.training.sources import PairData
 from de_model.training.stages import Stage, StageOptions, schedule_for
-from de_model.training.trainer import Progress, train
+from de_model.training.trainer import Observer, Progress, train
 
 BANDS = ("red", "nir")
 
@@ -108,7 +109,7 @@ def test_gradients_are_separate() -> None:
         ("fusion", model.allocation, model.predictor),
     ):
         model.zero_grad()
-        loss = enhancement_loss(model, x0, condition, valid, torch.randn_like(x0), torch.tensor([10, 700]))
+        loss = enhancement_loss(model, condition, Target(x0, valid, torch.randn_like(x0), torch.tensor([10, 700])))
         getattr(loss, term).backward()
         assert any(p.grad is not None and p.grad.abs().max() > 0 for p in own.parameters())
         assert all(p.grad is None or p.grad.abs().max() == 0 for p in foreign.parameters())
@@ -139,7 +140,7 @@ def test_stages_train_what_they_say_and_nothing_else() -> None:
     }
     for stage, names in expected.items():
         before = {n: [p.clone() for p in m.parameters()] for n, m in parts.items()}
-        train(model, [pair()], [StageOptions(stage, 2, 2, 32, 1, 1e-3)])
+        train(model, PairData([pair()]), [StageOptions(stage, 2, 2, 32, 1, 1e-3)])
         changed = {
             n
             for n, m in parts.items()
@@ -151,12 +152,13 @@ def test_stages_train_what_they_say_and_nothing_else() -> None:
 def test_training_is_reproducible_and_learns() -> None:
     losses: list[float] = []
 
-    def note(progress: Progress) -> None:
-        losses.append(progress.losses["charbonnier"])
+    class Note(Observer):
+        def on_step(self, progress: Progress) -> None:
+            losses.append(progress.losses["charbonnier"])
 
-    models = [tiny(), tiny()]
+    models, data = [tiny(), tiny()], PairData([pair(0), pair(1)])
     for model in models:
-        train(model, [pair(0), pair(1)], [StageOptions(Stage.REFERENCE, 60, 4, 32, 1, 3e-3)], on_step=note)
+        train(model, data, [StageOptions(Stage.REFERENCE, 60, 4, 32, 1, 3e-3)], observers=[Note()])
     assert losses[:60] == losses[60:]
     assert np.mean(losses[50:60]) < 0.5 * np.mean(losses[:5])
     states = [m.state_dict() for m in models]
@@ -167,7 +169,7 @@ def test_exploding_loss_is_told() -> None:
     model = tiny()
     model.reference.stem.weight.data.fill_(float("nan"))
     with pytest.raises(TrainingFailed, match="learning rate"):
-        train(model, [pair()], [StageOptions(Stage.REFERENCE, 1, 2, 32, 1, 1e-3)])
+        train(model, PairData([pair()]), [StageOptions(Stage.REFERENCE, 1, 2, 32, 1, 1e-3)])
 
 
 @pytest.mark.parametrize("preset", list(Preset))

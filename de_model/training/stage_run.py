@@ -1,0 +1,189 @@
+"""One stage in progress: its networks, optimiser, moving average and step."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from de_model.enhancer import Enhancer
+from de_model.errors import TrainingFailed
+from de_model.training.ema import MovingAverage
+from de_model.training.objective import Batch, Objective
+from de_model.training.options import Decay, TrainingOptions
+from de_model.training.parallel import World
+from de_model.training.stages import Stage, StageOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything a stage needs to go on from a step."""
+
+    stage: Stage
+    #: Steps done.
+    step: int
+    #: Steps skipped so far, and those of them at the very end.
+    skipped: int
+    skipped_in_row: int
+    #: Updates of the moving average.
+    updates: int
+    #: `model.*`, `average.*` and `optimiser.*`.
+    tensors: dict[str, Tensor]
+
+
+class StageRun:
+    """Trains the networks of one stage, step by step."""
+
+    def __init__(self, enhancer: Enhancer, stage: StageOptions, options: TrainingOptions, world: World) -> None:
+        self.enhancer, self.stage, self.options, self.world = enhancer, stage, options, world
+        self.trained = nn.ModuleList(_trained(enhancer, stage.stage))
+        enhancer.requires_grad_(False)
+        self.trained.requires_grad_(True).train()
+        self.average = MovingAverage(self.trained, options.ema_rate)
+        self.optimiser = torch.optim.AdamW(self.trained.parameters(), lr=stage.learning_rate, weight_decay=0.0)
+        self.objective: nn.Module = Objective(enhancer, stage.stage, options)
+        if world.size > 1:
+            # References may hold parameters that never take part, such as MSDA's (DE section 7.2).
+            unused = stage.stage is Stage.REFERENCE
+            self.objective = DistributedDataParallel(
+                self.objective, broadcast_buffers=False, find_unused_parameters=unused
+            )
+        self.step = self.skipped = self.skipped_in_row = 0
+        #: Learning rate of the last step.
+        self.used_learning_rate = 0.0
+
+    def advance(self, batch: Batch) -> dict[str, float]:
+        """Do one step on the whole batch, of which this process works through its share; return the loss terms.
+
+        Raises:
+            TrainingFailed: too many gradients in a row were not finite, or memory is too small.
+        """
+        self.used_learning_rate = self.learning_rate
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.used_learning_rate
+        self.optimiser.zero_grad(set_to_none=True)
+        with memory_explained(self.stage, self.options):
+            terms = self._backward(batch)
+        norm = nn.utils.clip_grad_norm_(self.trained.parameters(), self.options.clip_norm)
+        self.step += 1
+        if bool(torch.isfinite(norm)) and all(math.isfinite(value) for value in terms.values()):
+            self.optimiser.step()
+            self.average.update(self.trained)
+            self.skipped_in_row = 0
+        else:
+            self._skip()
+        return terms
+
+    def _backward(self, batch: Batch) -> dict[str, float]:
+        """Leave the gradient of the whole batch in the parameters and return the loss terms."""
+        pieces = self.options.accumulate
+        shares = batch.shares(self.world.size * pieces)[self.world.rank * pieces :][:pieces]
+        names: list[str] = []
+        values: list[Tensor] = []
+        for number, share in enumerate(shares, start=1):
+            with self._silent(number < pieces):
+                terms = self.objective(share.to(self.world.device))
+                names, found = list(terms), torch.stack(list(terms.values()))
+                # The processes' gradients are averaged, and shares' losses are parts of a sum.
+                (found.sum() * self.world.size).backward()
+            values.append(found.detach())
+        total = self.world.total(torch.stack(values).sum(dim=0))
+        return dict(zip(names, total.tolist(), strict=True))
+
+    def _silent(self, wanted: bool) -> contextlib.AbstractContextManager[object]:
+        """Return a context in which gradients are not exchanged yet."""
+        if wanted and isinstance(self.objective, DistributedDataParallel):
+            return self.objective.no_sync()
+        return contextlib.nullcontext()
+
+    def _skip(self) -> None:
+        self.skipped, self.skipped_in_row = self.skipped + 1, self.skipped_in_row + 1
+        if self.skipped_in_row >= min(self.options.max_skipped, self.stage.steps):
+            raise TrainingFailed(
+                f"Stage {self.stage.stage}: {self.skipped_in_row} gradients in a row up to step {self.step} were not "
+                "finite; lower the learning rate or train with --precision fp32."
+            )
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        return self.stage.learning_rate * _factor(self.step, self.stage.steps, self.options.decay)
+
+    def finish(self) -> None:
+        """Put the smoothed weights into the model."""
+        self.average.copy_to(self.trained)
+        self.enhancer.requires_grad_(False).eval()
+
+    def snapshot(self) -> Snapshot:
+        """Return the present state; its tensors are the live ones."""
+        tensors = {f"model.{name}": value for name, value in self.enhancer.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.shadow.items()}
+        for name, parameter in self.trained.named_parameters():
+            moments = self.optimiser.state.get(parameter, {})
+            tensors |= {f"optimiser.{name}.{key}": value for key, value in moments.items()}
+        return Snapshot(self.stage.stage, self.step, self.skipped, self.skipped_in_row, self.average.updates, tensors)
+
+    @torch.no_grad()
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from a snapshot of the same stage."""
+        tensors = snapshot.tensors
+        # Copying into the present tensors keeps their memory layout, and with it every later bit.
+        for name, value in self.enhancer.state_dict().items():
+            value.copy_(tensors[f"model.{name}"])
+        for name, value in self.average.shadow.items():
+            value.copy_(tensors[f"average.{name}"])
+        for name, parameter in self.trained.named_parameters():
+            self._restore_moments(name, parameter, tensors)
+        self.average.updates, self.step = snapshot.updates, snapshot.step
+        self.skipped, self.skipped_in_row = snapshot.skipped, snapshot.skipped_in_row
+
+    def _restore_moments(self, name: str, parameter: nn.Parameter, tensors: dict[str, Tensor]) -> None:
+        key = f"optimiser.{name}"
+        if f"{key}.step" not in tensors:
+            return
+        self.optimiser.state[parameter] = {
+            "step": tensors[f"{key}.step"].clone(),
+            **{m: torch.zeros_like(parameter).copy_(tensors[f"{key}.{m}"]) for m in ("exp_avg", "exp_avg_sq")},
+        }
+
+
+def _trained(enhancer: Enhancer, stage: Stage) -> Iterator[nn.Module]:
+    if stage is Stage.REFERENCE:
+        yield enhancer.reference
+    if stage in (Stage.COARSE, Stage.FINE, Stage.JOINT):
+        yield enhancer.predictor
+    if stage in (Stage.ALLOCATION, Stage.JOINT):
+        yield enhancer.allocation
+
+
+def _factor(step: int, steps: int, decay: Decay) -> float:
+    """Return the factor on the learning rate."""
+    if decay is Decay.CONSTANT:
+        return 1.0
+    warm = max(1, min(100, steps // 10))
+    return min(1.0, (step + 1) / warm) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, step / steps)))
+
+
+@contextlib.contextmanager
+def memory_explained(stage: StageOptions, options: TrainingOptions) -> Iterator[None]:
+    """Turn an allocation that failed into `TrainingFailed` with what to do."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            raise
+        half, twice = max(1, stage.batch // 2), 2 * options.accumulate
+        raise TrainingFailed(
+            f"Out of memory in stage {stage.stage} with {stage.batch} patches of {stage.patch} px; halve --batch (to "
+            f"{half}), or use --accumulate {twice}, which gives the same weights in less memory."
+        ) from error
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # The CPU allocator has no error class of its own.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,168 @@
+"""The command that trains."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from flows.cli import options as o
+from flows.console import errors, output, print_json
+
+if TYPE_CHECKING:
+    from flows.training_request import Tracking, TrainingReport
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+_PANEL = "How to train"
+
+
+def train(
+    out: Annotated[Path, typer.Option("--out", help="Weights file to write (safetensors).")],
+    cells: o.Cells,
+    preset: Annotated[str | None, typer.Option("--preset", help="small (default), paper or tiny.")] = None,
+    stages: Annotated[
+        list[str] | None, typer.Option("--stage", help="reference, coarse, fine, allocation or joint; all of them.")
+    ] = None,
+    start: Annotated[Path | None, typer.Option("--from", help="Weights file to start from.")] = None,
+    validation: Annotated[
+        list[str] | None, typer.Option("--validate-cell", help="Grid square to validate on, never trained on.")
+    ] = None,
+    validate_every: Annotated[int, typer.Option("--validate-every", min=1, help="Steps between validations.")] = 250,
+    effort: Annotated[float, typer.Option("--effort", min=1e-6, help="Factor on the number of steps.")] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, help="Patches per step.", rich_help_panel=_PANEL)
+    ] = None,
+    accumulate: Annotated[
+        int, typer.Option("--accumulate", min=1, help="Work a batch in N pieces: less memory.", rich_help_panel=_PANEL)
+    ] = 1,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", min=1e-9, help="Of every stage.", rich_help_panel=_PANEL)
+    ] = None,
+    decay: Annotated[
+        str, typer.Option("--decay", help="cosine, or constant as published.", rich_help_panel=_PANEL)
+    ] = "cosine",
+    precision: Annotated[str, typer.Option("--precision", help="fp32 or bf16.", rich_help_panel=_PANEL)] = "fp32",
+    gradient_flow: Annotated[
+        str,
+        typer.Option("--gradient-flow", help="separated as published, or coupled.", rich_help_panel=_PANEL),
+    ] = "separated",
+    weight_mode: Annotated[
+        str, typer.Option("--weight-mode", help="clamp as published, or bounded.", rich_help_panel=_PANEL)
+    ] = "clamp",
+    degrade: Annotated[
+        bool, typer.Option("--degrade", help="Train on references made worse at random.", rich_help_panel=_PANEL)
+    ] = False,
+    device: o.Device = None,
+    work: Annotated[Path | None, typer.Option("--work", help="Folder that a stop is continued from.")] = None,
+    save_every: Annotated[int, typer.Option("--save-every", min=1, help="Steps between saved states.")] = 100,
+    mlflow_uri: Annotated[str | None, typer.Option("--mlflow-uri", help="MLflow server or sqlite:///PATH.")] = None,
+    mlflow: Annotated[bool, typer.Option("--mlflow/--no-mlflow", help="Track the run in MLflow.")] = True,
+    state_dir: o.StateDir = None,
+    source: o.Source = None,
+    collection: o.Collection = None,
+    interval: o.Interval = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Train Diffusion Enhancement on the cloudy/clear pairs of a catalog's scenes, coarse to fine.
+
+    The stages are reference, coarse, fine, allocation, joint. The same command continues after a stop, and ends with
+    the same weights as if there had been none. `torchrun --nproc-per-node N -m flows.cli train ...` shares the work.
+
+    Examples (the first made the shipped weights):
+
+        unveil train --cell MGRS-33TWM --out unveil-de-small.safetensors
+
+        unveil train --cell MGRS-33TWM --stage allocation --from unveil-de-small.safetensors --out other.safetensors
+    """
+    from de_model.training.degradation import RandomDegradation
+    from de_model.training.options import Decay, GradientFlow, Precision, TrainingOptions
+    from de_model.training.stages import Stage
+    from de_model.weighting import WeightMode
+    from flows.training import train_model
+    from flows.training_bars import stage_bars
+    from flows.training_request import TrainingRequest, preset_for
+
+    options = TrainingOptions(
+        seed=seed,
+        gradient_flow=_choice(GradientFlow, gradient_flow, "--gradient-flow"),
+        decay=_choice(Decay, decay, "--decay"),
+        precision=_choice(Precision, precision, "--precision"),
+        degrade=RandomDegradation() if degrade else None,
+        accumulate=accumulate,
+    )
+    request = TrainingRequest(
+        scenes=o.scenes(cells, source, collection, interval),
+        out=out,
+        work=work or out.with_suffix(".work"),
+        validation_cells=tuple(validation or ()),
+        validate_every=validate_every,
+        preset=preset_for(preset, start),
+        stages=tuple(_choice(Stage, name, "--stage") for name in stages or ()),
+        start=start,
+        effort=effort,
+        batch=batch,
+        learning_rate=learning_rate,
+        weight_mode=_choice(WeightMode, weight_mode, "--weight-mode"),
+        options=options,
+        save_every=save_every,
+        device=_device(device),
+        tracking=_tracking(mlflow, mlflow_uri, state_dir),
+    )
+    with stage_bars() as bars:
+        report = train_model(request, [bars], lambda line: errors.print(line, markup=False))
+    if report is not None:
+        _tell(report, as_json)
+
+
+def _tell(report: TrainingReport, as_json: bool) -> None:
+    if as_json:
+        print_json(report.as_record())
+        return
+    from flows.training_bars import terms
+
+    for stage in report.stages:
+        scores = terms(stage.losses) + (f"; validation {terms(stage.validation)}" if stage.validation else "")
+        line = "finished before" if stage.before else f"{stage.images_per_s:.1f} images/s, {scores}"
+        output.print(f"{stage.stage}: {stage.steps} steps, {line}", markup=False)
+    output.print(
+        f"{report.weights} holds preset {report.card.preset}, trained on {report.card.trained_on}.", markup=False
+    )
+
+
+def _choice(kind: type[_Choice], name: str, option: str) -> _Choice:
+    from flows.errors import InvalidSettings
+
+    try:
+        return kind(name)
+    except ValueError as error:
+        raise InvalidSettings(f"{option} {name} is unknown; choose one of {', '.join(kind)}.") from error
+
+
+def _device(name: str | None) -> str:
+    """Return `cpu` or `cuda`."""
+    import torch
+
+    from flows.settings import Device
+
+    chosen = _choice(Device, name or "auto", "--device")
+    if chosen is Device.AUTO:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return str(chosen)
+
+
+def _tracking(wanted: bool, uri: str | None, state_dir: Path | None) -> Tracking | None:
+    """Return where the registry of the other commands is, so that all trainings can be compared in one place."""
+    from flows.mlflow_access import database_of, registry_uri
+    from flows.settings import load_settings
+    from flows.training_request import Tracking
+
+    if not wanted:
+        return None
+    settings = load_settings(overrides=o.overrides(mlflow_uri=uri, state_dir=state_dir))
+    found = registry_uri(settings.state, settings.mlflow_uri)
+    database = database_of(found)
+    return Tracking(found, None if database is None else database.parent / "mlartifacts")
