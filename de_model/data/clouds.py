@@ -243,14 +243,15 @@ def _blurred_beneath(ground: FloatArray, albedo: FloatArray, gsd_m: float) -> Fl
     """Return the ground, the more blurred the more of its light is scattered on its way up."""
     known = np.isfinite(ground)
     weight = _spread(known.astype(np.float32), gsd_m)
-    spread = _spread(np.where(known, ground, 0), gsd_m) / np.maximum(weight, 1e-6)
-    return ground + albedo * (spread - ground)
+    spread = _spread(np.where(known, ground, np.float32(0)), gsd_m) / np.maximum(weight, np.float32(1e-6))
+    return (ground + albedo * (spread - ground)).astype(np.float32)
 
 
 def _spread(image: FloatArray, gsd_m: float) -> FloatArray:
     """Blur by `_ADJACENCY_M`: two running means are near a Gaussian, and as fast at 0.5 m as at 60 m."""
     width = 1 + round(math.sqrt(6) * _ADJACENCY_M / gsd_m)
-    return uniform_filter(uniform_filter(image, width), width)
+    blurred: FloatArray = uniform_filter(uniform_filter(image, width), width)
+    return blurred
 
 
 def _with_noise(image: FloatArray, noise: tuple[float, float], random: np.random.Generator) -> FloatArray:

@@ -67,11 +67,11 @@ def _told_as_invalid(path: Path) -> Iterator[None]:
         *(struct.error, zlib.error, tifffile.TiffFileError, Image.DecompressionBombError),
         Image.DecompressionBombWarning,
     ) as broken:
-        raise InvalidData(f"{path} cannot be read ({_brief(broken)}); fetch it again.") from broken
+        raise InvalidData(f"{path} cannot be read ({_brief(broken, path)}); fetch it again.") from broken
 
 
-def _brief(broken: BaseException) -> str:
-    text = " ".join(str(broken).split()).replace(str(getattr(broken, "filename", None)), "file")
+def _brief(broken: BaseException, path: Path) -> str:
+    text = " ".join(str(broken).split()).replace(f" {str(path)!r}", "")
     return text[:120] or type(broken).__name__
 
 

@@ -118,8 +118,16 @@ def _roots(folder: Path, depth: int) -> Iterator[Path]:
 def _read_root(root: Path, layout: Layout) -> None:
     dataset = _dataset_of(root)
     splits: list[tuple[Split | None, Path]] = [(s, root / s) for s in Split if _holds_views(root / s)]
-    for split, folder in splits or [(None, root)]:
-        _read_views(dataset, split, folder, _nir_folder(root, split), layout)
+    parts = splits or [(None, root)]
+    infrared = {split: _nir_folder(root, split) for split, _ in parts}
+    missing = [split for split, folder in infrared.items() if folder is None]
+    if 0 < len(missing) < len(parts):
+        message = (
+            f"{root} has near infrared for some splits and none for {', '.join(map(str, missing))}; add or remove it."
+        )
+        layout.findings.append(error(Problem.EMPTY_FOLDER, message))
+    for split, folder in parts:
+        _read_views(dataset, split, folder, infrared[split], layout)
 
 
 def _dataset_of(root: Path) -> Dataset:

@@ -80,7 +80,7 @@ def _albedo(observed: FloatArray, ground: float) -> FloatArray:
 
 
 def _shadow_light(cloudy: FloatArray, shadow: BoolArray, ground: FloatArray) -> FloatArray:
-    """Return the share of light `(band, y, x)` that reaches shaded ground: one darkness per pixel, one colour for all."""
+    """Return the share of light `(band, y, x)` that reaches shaded ground: a darkness per pixel, one colour."""
     light = (cloudy.sum(axis=0) / ground.sum()).clip(_DARKEST, 1)
     typical = (np.nanmedian(cloudy[:, shadow], axis=1) / ground).clip(_DARKEST, 0.99)
     overall = np.log(np.nanmedian(light[shadow]).clip(_DARKEST, 0.99))

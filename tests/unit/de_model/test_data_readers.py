@@ -214,6 +214,8 @@ def test_missing_nir_and_sen12ms_views_are_named(tmp_path: Path) -> None:
     write_pairs(tmp_path / "CUHK-CR1/train", range(3))
     write_nir(tmp_path / "nir/CUHK-CR1/train", range(2))
     assert "2.png has no counterpart 2 in" in check_folder(tmp_path).findings[0].message
+    write_pairs(tmp_path / "CUHK-CR1/test", range(3))
+    assert "near infrared for some splits and none for test" in check_folder(tmp_path).findings[0].message
     write_sen12ms(tmp_path / "sen", SCENES[:1])
     next((tmp_path / "sen").glob("*_s2/s2_31/*_p31.tif")).unlink()
     next((tmp_path / "sen").glob("*_s1/s1_31/*_p30.tif")).unlink()
