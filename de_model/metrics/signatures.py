@@ -11,7 +11,7 @@ difference between the two dates, which is no fault of the restoration, and `s` 
 
 | signature | formula | perfect | failing |
 |---|---|---|---|
-| `excess` | median of `d - m` over restored pixels, in the haze band | 0 | above 0: haze is left |
+| `excess` | mean of `max(d - m, 0)` over restored pixels minus over the surroundings, haze band | 0 | above 0: haze |
 | `bright_share` | share of restored pixels with `d - m > 3 s`, in the haze band | `expected_bright_share` | towards 1 |
 | `gradient_ratio` | mean gradient magnitude, restored over compared | 1 | towards 0: blur; above 1: noise, seams |
 | `detail_ratio` | mean squared Laplacian, restored over compared | 1 | the same, finer detail |
@@ -55,7 +55,8 @@ _HAZE_BANDS = ("blue", "green", "red")
 class Comparison:
     """Restored pixels against something; NaN where a figure is not defined."""
 
-    #: Median excess brightness of restored pixels in the haze band, reflectance, -1..1. NaN without a visible band.
+    #: Mean excess brightness of restored pixels in the haze band, reflectance, -1..1; a shadow does not make up for a
+    #: cloud. NaN without a visible band.
     excess: float
     #: Share of restored pixels that are brighter than the ground explains, 0..1.
     bright_share: float
@@ -159,20 +160,25 @@ def _compare(
     # Without surroundings (all restored) the general difference between the dates is not known and taken as 0.
     general = outside.mean(axis=1) if outside.size else np.zeros(len(deviation))
     shift = inside.mean(axis=1) - general
-    excess = bright = expected = math.nan
+    haze_figures = (math.nan, math.nan, math.nan)
     if haze is not None:
-        above, threshold = inside[haze] - middle[haze], _BRIGHT_SIGMAS * sigma[haze]
-        excess, bright = float(np.median(above)), float((above > threshold).mean())
-        expected = float((outside[haze] - middle[haze] > threshold).mean()) if outside.size else math.nan
+        on, around_it = (values[haze] - middle[haze] for values in (inside, outside))
+        haze_figures = _excess(on, around_it, _BRIGHT_SIGMAS * sigma[haze])
     return Comparison(
-        excess=excess,
-        bright_share=bright,
-        expected_bright_share=expected,
+        *haze_figures,
         gradient_ratio=ratios[0],
         detail_ratio=ratios[1],
         shift=tuple(float(value) for value in shift),
         colour_shift=float(np.sqrt(np.mean(np.square(shift / sigma)))),
     )
+
+
+def _excess(inside: DoubleArray, outside: DoubleArray, threshold: float) -> tuple[float, float, float]:
+    """Return excess, bright share and expected bright share from `d - m` `(pixel,)` on and around restored pixels."""
+    excess, bright = inside.clip(0).mean(), (inside > threshold).mean()
+    if not outside.size:
+        return float(excess), float(bright), math.nan
+    return float(excess - outside.clip(0).mean()), float(bright), float((outside > threshold).mean())
 
 
 def _robust(values: DoubleArray) -> tuple[DoubleArray, DoubleArray]:

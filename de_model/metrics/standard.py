@@ -127,6 +127,9 @@ def score_by_class(
 ) -> dict[Region, Scores]:
     """Return the errors over all pixels, the clear and the cloudy ones; a region without a pixel is left out.
 
+    Every figure is averaged over the pixels of its region; the windows of SSIM and gradients look across the border,
+    so a bad restoration shows in the SSIM of the clear pixels beside it.
+
     Args:
         image: `(band, y, x)` reflectance.
         truth: the same shape.

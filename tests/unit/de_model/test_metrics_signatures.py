@@ -57,6 +57,16 @@ def test_haze_left_behind_raises_the_excess_and_the_share(mask: np.ndarray) -> N
         assert thick.expected_bright_share < 0.01
 
 
+def test_a_shadow_does_not_make_up_for_a_cloud(mask: np.ndarray) -> None:
+    truth = ground()
+    image = truth.copy()
+    half = mask & (np.arange(128) < 60)
+    image[:, half] += 0.1
+    image[:, mask & ~half] *= 0.3
+    for found in both(image, mask, truth):
+        assert found.excess > 0.03 and 0.3 < found.bright_share < 0.6
+
+
 def test_blur_lowers_the_ratios_and_leaves_the_colour(mask: np.ndarray) -> None:
     truth = ground()
     found = []
