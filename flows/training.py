@@ -14,7 +14,8 @@ import torch
 
 from de_model import checkpoint
 from de_model.card import ModelCard
-from de_model.data.pairs import fingerprint
+from de_model.data.pairs import ScenePair
+from de_model.data.synthetic import with_synthetic
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidCheckpoint
 from de_model.training.parallel import World, joined
@@ -63,7 +64,7 @@ def _train_here(
     stages = plan_stages(request)
     pairs, gsd_m = mine_pairs(request.scenes)
     log(f"{len(pairs)} pairs: " + "; ".join(pair.name for pair in pairs))
-    data, validation = PairData(pairs), _validation(request)
+    data, validation = _data(request, pairs, gsd_m), _validation(request)
     card = _card(request, data, gsd_m, stages)
     enhancer = begin(card, request.start, request.options.seed).to(world.device)
     check(enhancer, data, stages, request.options, world)
@@ -118,6 +119,12 @@ def begin(card: ModelCard, start: Path | None, seed: int) -> Enhancer:
     return enhancer
 
 
+def _data(request: TrainingRequest, pairs: Sequence[ScenePair], gsd_m: float) -> PairData:
+    if not request.synthetic:
+        return PairData(pairs)
+    return PairData(pairs, with_synthetic(pairs, request.scenes.bands, gsd_m, request.synthetic))
+
+
 def _validation(request: TrainingRequest) -> Validation | None:
     shared = set(request.validation_cells) & set(request.scenes.cells)
     if shared:
@@ -133,6 +140,7 @@ def _card(request: TrainingRequest, data: PairData, gsd_m: float, stages: Sequen
     training: dict[str, Any] = request.options.identity() | {
         "seed": request.options.seed,
         "effort": request.effort,
+        "synthetic": request.synthetic,
         "start": None if request.start is None else checkpoint.sha256_of(request.start),
         "stages": [asdict(stage) for stage in stages],
     }
@@ -141,7 +149,7 @@ def _card(request: TrainingRequest, data: PairData, gsd_m: float, stages: Sequen
         "bands": scenes.bands,
         "gsd_m": gsd_m,
         "trained_on": f"{scenes.collection} {scenes.interval}, cells {', '.join(scenes.cells)}",
-        "data_fingerprint": fingerprint(data.pairs),
+        "data_fingerprint": data.fingerprint,
         "revision": _revision(),
         "training": json.dumps(training),
     }

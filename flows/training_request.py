@@ -57,6 +57,8 @@ class TrainingRequest:
     batch: int | None = None
     learning_rate: float | None = None
     weight_mode: WeightMode = WeightMode.CLAMP
+    #: Share of patches that show synthetic clouds over the pairs' clear dates, 0..1.
+    synthetic: float = 0.0
     options: TrainingOptions = field(default_factory=TrainingOptions)
     save_every: int = 100
     keep_states: int = 2

@@ -127,3 +127,25 @@ def enhancement_loss(
         masked_mean((predicted - target.eps).square(), target.valid, target.counted),
         masked_mean((target.x0 - fused).abs(), target.valid, target.counted),
     )
+
+
+def allocation_loss(
+    enhancer: Enhancer, condition: Condition, target: Target, x_t: Tensor, t: Tensor, mode: WeightMode
+) -> Tensor:
+    """Return L_W at given states: the mean absolute error of the fused estimate; only WA learns from it.
+
+    Args:
+        enhancer: the model.
+        condition: cloudy image and reference.
+        target: the truth; its noise and timesteps are not looked at.
+        x_t: states `(batch, band, y, x)`.
+        t: their timesteps `(batch,)`.
+        mode: how W is limited.
+    """
+    with torch.no_grad():
+        predicted = enhancer.predictor(x_t, condition.cloudy, t).float()
+        x0_hat = enhancer.schedule.estimate_x0(x_t, predicted, t)
+    raw = enhancer.allocation(x_t, condition.cloudy, condition.reference, t).float()
+    weight = limit_in_training(raw, enhancer.card.eta, mode)
+    fused = weight * condition.reference + (1 - weight) * x0_hat
+    return masked_mean((target.x0 - fused).abs(), target.valid, target.counted)

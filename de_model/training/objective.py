@@ -17,13 +17,15 @@ from de_model.errors import InvalidModelInput
 from de_model.radiometry import to_signed, to_unsigned
 from de_model.training.losses import (
     Target,
+    allocation_loss,
     charbonnier,
     edge_charbonnier,
     enhancement_loss,
     noise_loss,
     valid_count,
 )
-from de_model.training.options import Precision, TrainingOptions
+from de_model.training.options import Precision, States, TrainingOptions
+from de_model.training.rollout import visited_states
 from de_model.training.sources import PatchSource, select
 from de_model.training.stages import Stage, StageOptions
 from de_model.weighting import WeightMode, weight_mode
@@ -135,8 +137,17 @@ class Objective(nn.Module):
     def _enhancement(self, batch: Batch, target: Target) -> dict[str, Tensor]:
         condition = self.enhancer.condition(batch.patches.cloudy)
         condition = replace(condition, reference=self._prior(batch, condition.reference.float()))
+        if self.options.states is States.ROLLOUT:
+            return self._on_visited_states(condition, target)
         loss = enhancement_loss(self.enhancer, condition, target, self.options.gradient_flow, self.mode)
         return loss._asdict() if self.stage is Stage.JOINT else {"fusion": loss.fusion}
+
+    def _on_visited_states(self, condition: Condition, target: Target) -> dict[str, Tensor]:
+        x_t, t = visited_states(self.enhancer, condition, target.eps, target.t)
+        terms = {"fusion": allocation_loss(self.enhancer, condition, target, x_t, t, self.mode)}
+        if self.stage is Stage.JOINT:
+            terms["noise"] = noise_loss(self.enhancer, condition, target)
+        return terms
 
     def _prior(self, batch: Batch, reference: Tensor) -> Tensor:
         """Return the frozen reference in [-1, 1], made worse where that was asked for."""

@@ -53,6 +53,18 @@ def train(
     weight_mode: Annotated[
         str, typer.Option("--weight-mode", help="clamp as published, or bounded.", rich_help_panel=_PANEL)
     ] = "clamp",
+    states: Annotated[
+        str,
+        typer.Option(
+            "--states", help="Of weight allocation: forward as published, or rollout.", rich_help_panel=_PANEL
+        ),
+    ] = "forward",
+    synthetic: Annotated[
+        float,
+        typer.Option(
+            "--synthetic", min=0, max=1, help="Share of patches under synthetic clouds.", rich_help_panel=_PANEL
+        ),
+    ] = 0.0,
     degrade: Annotated[
         bool, typer.Option("--degrade", help="Train on references made worse at random.", rich_help_panel=_PANEL)
     ] = False,
@@ -79,7 +91,7 @@ def train(
         unveil train --cell MGRS-33TWM --stage allocation --from unveil-de-small.safetensors --out other.safetensors
     """
     from de_model.training.degradation import RandomDegradation
-    from de_model.training.options import Decay, GradientFlow, Precision, TrainingOptions
+    from de_model.training.options import Decay, GradientFlow, Precision, States, TrainingOptions
     from de_model.training.stages import Stage
     from de_model.weighting import WeightMode
     from flows.training import train_model
@@ -89,6 +101,7 @@ def train(
     options = TrainingOptions(
         seed=seed,
         gradient_flow=_choice(GradientFlow, gradient_flow, "--gradient-flow"),
+        states=_choice(States, states, "--states"),
         decay=_choice(Decay, decay, "--decay"),
         precision=_choice(Precision, precision, "--precision"),
         degrade=RandomDegradation() if degrade else None,
@@ -107,6 +120,7 @@ def train(
         batch=batch,
         learning_rate=learning_rate,
         weight_mode=_choice(WeightMode, weight_mode, "--weight-mode"),
+        synthetic=synthetic,
         options=options,
         save_every=save_every,
         device=_device(device),
