@@ -7,7 +7,7 @@ import numpy as np
 from de_model.data.pairs import ScenePair
 from flows.errors import InvalidSettings
 from flows.stacks import SceneSet, stacks_of
-from stac.harmonisation import harmonisation_fits
+from stac.harmonisation import clean_sky_match
 from stac.masks.classes import PixelClass, is_obscured, is_observed
 from stac.stack import Stack
 
@@ -45,15 +45,15 @@ def pairs_of(stack: Stack) -> list[ScenePair]:
 
 
 def _pair(stack: Stack, cloudy: int, clear: int) -> ScenePair:
-    fits = harmonisation_fits(stack, cloudy, clear)
-    slope, intercept = (
-        np.array([getattr(f, name) for f in fits], np.float32)[:, None, None] for name in ("slope", "intercept")
-    )
+    seen = is_observed(stack.classes[clear])
+    ground = np.where(seen, stack.reflectance(clear), np.float32(np.nan))
+    # Matched where the cloudy date is cleanest: a fit over all its clear pixels would teach the haze around clouds.
+    shift = np.array([fit.intercept for fit in clean_sky_match(ground, stack, cloudy)], np.float32)
     has_data = stack.classes[cloudy] != PixelClass.NODATA
     return ScenePair(
         name=f"{stack.item_ids[cloudy]} <- {stack.item_ids[clear]}",
         cloudy=stack.reflectance(cloudy),
-        clear=slope * stack.reflectance(clear) + intercept,
-        valid=has_data & is_observed(stack.classes[clear]),
+        clear=np.where(np.isnan(ground), ground, np.maximum(ground + shift[:, None, None], 1e-4)),
+        valid=has_data & seen,
         obscured=is_obscured(stack.classes[cloudy]),
     )
