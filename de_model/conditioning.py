@@ -64,9 +64,14 @@ class ContextEmbedding(nn.Module):
         return torch.stack(parts).sum(dim=0) if parts else None
 
 
-def _check_given(name: str, value: Tensor | None, known: bool) -> None:
+def refuse_unknown(name: str, value: Tensor | None, known: bool) -> None:
+    """Raise `InvalidModelInput` when a condition is given to a model that was trained without it."""
     if value is not None and not known:
         raise InvalidModelInput(f"This model was trained without {name}; leave it out.")
+
+
+def _check_given(name: str, value: Tensor | None, known: bool) -> None:
+    refuse_unknown(name, value, known)
     if value is None and known:
         raise InvalidModelInput(f"This model was trained with {name}; give it.")
 

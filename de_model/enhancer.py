@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from de_model.card import ModelCard
-from de_model.conditioning import check_band_mask, check_gsd
+from de_model.conditioning import check_band_mask, check_gsd, refuse_unknown
 from de_model.errors import InvalidModelInput
 from de_model.networks import NoisePredictor, WeightAllocation
 from de_model.presets import SIZES
@@ -112,17 +112,15 @@ class Enhancer(nn.Module):
             )
 
     def _gsd(self, cloudy: Tensor, gsd: Tensor | None) -> Tensor | None:
+        refuse_unknown("gsd", gsd, self.card.gsd_conditioning)
         if not self.card.gsd_conditioning:
-            if gsd is not None:
-                raise InvalidModelInput("This model was trained without gsd; leave it out.")
             return None
         given = torch.tensor([self.card.gsd_m]) if gsd is None else gsd
         return check_gsd(given, len(cloudy)).to(cloudy.device)
 
     def _band_mask(self, cloudy: Tensor, band_mask: Tensor | None) -> Tensor | None:
+        refuse_unknown("band_mask", band_mask, self.card.band_conditioning)
         if not self.card.band_conditioning:
-            if band_mask is not None:
-                raise InvalidModelInput("This model was trained without band_mask; leave it out.")
             return None
         given = cloudy.new_ones(cloudy.shape[:2]) if band_mask is None else band_mask
         return check_band_mask(given, *cloudy.shape[:2]).to(cloudy.device)
