@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from training_case import pair, tiny
 
 from de_model import checkpoint
 from de_model.card import ModelCard
 from de_model.data.pairs import PatchSampler, ScenePair, fingerprint
-from de_model.enhancer import Enhancer
 from de_model.errors import InvalidCheckpoint, InvalidModelInput, TrainingFailed
 from de_model.presets import Preset
 from de_model.radiometry import from_unit, to_signed, to_unit
@@ -20,28 +20,6 @@ from de_model.training.losses import Target, enhancement_loss, masked_mean
 from de_model.training.sources import PairData
 from de_model.training.stages import Stage, StageOptions, schedule_for
 from de_model.training.trainer import Observer, Progress, train
-
-BANDS = ("red", "nir")
-
-
-def pair(seed: int = 0, size: int = 96) -> ScenePair:
-    """Ground with structure, one soft cloud, and a corner without data."""
-    random = np.random.default_rng(seed)
-    y, x = np.mgrid[:size, :size] / size
-    ground = np.stack([0.1 + 0.05 * np.sin(9 * x + seed), 0.3 + 0.1 * np.cos(7 * y)]) + random.normal(
-        0, 0.005, (2, size, size)
-    )
-    thickness = np.clip(1.5 - 4 * np.hypot(x - 0.5, y - 0.5), 0, 1)
-    cloudy = (ground * (1 - thickness) + 0.8 * thickness).astype(np.float32)
-    valid = np.ones((size, size), bool)
-    valid[:4, :4] = False
-    cloudy[:, ~valid] = np.nan
-    return ScenePair(f"pair {seed}", cloudy, ground.astype(np.float32), valid, (thickness > 0.1) & valid)
-
-
-def tiny(seed: int = 0) -> Enhancer:
-    torch.manual_seed(seed)
-    return Enhancer(ModelCard(Preset.TINY, BANDS, 10.0, trained_on="test"))
 
 
 def test_companding_is_invertible_and_monotone() -> None:
