@@ -27,6 +27,8 @@ class ModelCard:
     #: Floor of the reference's share at inference (DE section 1.5).
     eta: float = 0.3
     timesteps: int = 1000
+    #: How W is limited: a `weighting.WeightMode`.
+    weight_mode: str = "clamp"
     companding: str = COMPANDING
     #: What the weights were trained on, for people.
     trained_on: str = ""

@@ -15,6 +15,7 @@ from de_model.presets import SIZES
 from de_model.radiometry import to_signed, to_unsigned
 from de_model.references.light import LightReference
 from de_model.schedule import Schedule
+from de_model.weighting import limit, weight_mode
 
 
 class Estimate(NamedTuple):
@@ -85,7 +86,8 @@ class Enhancer(nn.Module):
             raise InvalidModelInput(f"eta is {eta}; it is the reference's least share and must lie in 0..1.")
         eps = self.predictor(x_t, condition.cloudy, t)
         x0_hat = self.schedule.estimate_x0(x_t, eps, t)
-        weight = self.allocation(x_t, condition.cloudy, condition.reference, t).clamp(eta, 1)
+        raw = self.allocation(x_t, condition.cloudy, condition.reference, t)
+        weight = limit(raw, eta, weight_mode(self.card.weight_mode))
         fused = weight * condition.reference + (1 - weight) * x0_hat
         return Estimate(fused, weight, x0_hat)
 

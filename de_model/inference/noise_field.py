@@ -36,20 +36,24 @@ def philox(counter: tuple[NDArray[np.uint64], ...], key: tuple[int, int]) -> tup
 
 @dataclass(frozen=True, slots=True)
 class NoiseField:
-    """Unit Gaussian noise keyed by (seed, sample, band, absolute y, absolute x)."""
+    """Unit Gaussian noise keyed by (seed, sample, stream, band, absolute y, absolute x)."""
 
     seed: int
     sample: int = 0
 
-    def window(self, row: int, column: int, shape: tuple[int, int], bands: int) -> NDArray[np.float32]:
+    def window(
+        self, row: int, column: int, shape: tuple[int, int], bands: int, stream: int = 0
+    ) -> NDArray[np.float32]:
         """Return noise `(band, y, x)` for the window whose first pixel is (`row`, `column`).
 
-        Rows and columns may be negative (padding); they wrap at 2^32.
+        Rows and columns may be negative (padding); they wrap at 2^32. Streams, 0..2^16-1, are independent fields, for
+        samplers that need noise more than once.
         """
         height, width = shape
         y = ((row + np.arange(height, dtype=np.int64)) & 0xFFFFFFFF).astype(np.uint64)[None, :, None]
         x = ((column + np.arange(width, dtype=np.int64)) & 0xFFFFFFFF).astype(np.uint64)[None, None, :]
-        band = np.arange(bands, dtype=np.uint64)[:, None, None]
+        # Band and stream share one word of the counter; stream 0 leaves the band alone.
+        band = (np.arange(bands, dtype=np.uint64) + np.uint64(stream << 16))[:, None, None]
         counter = np.broadcast_arrays(x, y, band, np.uint64(self.sample))
         first, second, _, _ = philox(counter, (self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF))
         # Box-Muller; half a unit keeps the logarithm finite.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from de_model.enhancer import Condition, Enhancer
 from de_model.errors import InvalidModelInput
+from de_model.weighting import limit_in_training, weight_mode
 
 #: Charbonnier's epsilon (MPRNet's value; DE section 7.1), on [0, 1] images.
 _CHARBONNIER = 1e-3
@@ -52,13 +53,14 @@ def enhancement_loss(
 ) -> DiffusionLoss:
     """Return L_eps and L_W (DE section 1.7, stages 2 and 3).
 
-    L_W = |x0 - (1 - W) x0_hat - W r| with x0_hat clamped and detached and W unlimited, so WA learns from
-    L_W alone and the noise predictor from L_eps alone.
+    L_W = |x0 - (1 - W) x0_hat - W r| with x0_hat clamped and detached, so WA learns from L_W alone and the noise
+    predictor from L_eps alone. W is unlimited unless the card says `bounded`.
     """
     x_t = enhancer.schedule.add_noise(x0, eps, t)
     predicted = enhancer.predictor(x_t, condition.cloudy, t)
     with torch.no_grad():
         x0_hat = enhancer.schedule.estimate_x0(x_t, predicted, t)
-    weight = enhancer.allocation(x_t, condition.cloudy, condition.reference, t)
+    raw = enhancer.allocation(x_t, condition.cloudy, condition.reference, t)
+    weight = limit_in_training(raw, enhancer.card.eta, weight_mode(enhancer.card.weight_mode))
     fused = weight * condition.reference + (1 - weight) * x0_hat
     return DiffusionLoss(masked_mean((predicted - eps).square(), valid), masked_mean((x0 - fused).abs(), valid))
