@@ -47,5 +47,5 @@ def limit(raw: Tensor, eta: float, mode: WeightMode) -> Tensor:
 
 
 def limit_in_training(raw: Tensor, eta: float, mode: WeightMode) -> Tensor:
-    """Return W as the loss sees it: `clamp` does not limit there, because a clamped W has no gradient (DE section 1.5)."""
+    """Return W as the loss sees it; `clamp` does not limit there: beyond its ends it has no gradient."""
     return raw if mode is WeightMode.CLAMP else limit(raw, eta, mode)

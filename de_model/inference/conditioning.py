@@ -27,6 +27,12 @@ def condition_of(enhancer: Enhancer, cloudy: Tensor, reference: Tensor | None) -
     return replace(condition, reference=torch.where(given, to_signed(to_unit(reference)), condition.reference))
 
 
+def repeated(condition: Condition, samples: int) -> Condition:
+    """Return the condition of `(tile * sample)` images, the samples of a tile together."""
+    cloudy, reference = (part.repeat_interleave(samples, dim=0) for part in (condition.cloudy, condition.reference))
+    return replace(condition, cloudy=cloudy, reference=reference)
+
+
 class BoundEstimator:
     """The model with its conditions and eta fixed, at the size of the image that it is asked about."""
 

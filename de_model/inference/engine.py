@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,16 +14,20 @@ from torch import Tensor
 
 from de_model.enhancer import Condition, Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.inference.conditioning import BoundEstimator, condition_of
+from de_model.inference.conditioning import BoundEstimator, condition_of, repeated
 from de_model.inference.frame import Frame
-from de_model.inference.noise_field import NoiseField
+from de_model.inference.noise_field import NoiseField, TileNoise
 from de_model.inference.tiles import Tile, blending_window, plan_tiles
 from de_model.radiometry import from_unit, to_unsigned
 from de_model.samplers.family import SamplerKind, coarsest_scale, sampler_kind, sampler_of
-from de_model.samplers.walk import NoiseSource, Start, Walk
+from de_model.samplers.walk import Sample, Start, Walk
 
 FloatArray = NDArray[np.float32]
+T = TypeVar("T")
 Progress = Callable[[int, int], None]
+
+#: Samples of a tile that a CPU evaluates together: small tiles gain a fifth, larger groups gain nothing.
+_SAMPLES_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,7 @@ class Sampling:
     #: Side of a tile, pixels.
     tile: int = 128
     overlap: int = 32
-    #: Tiles run at once.
+    #: Tiles run at once on a GPU. A CPU takes them one by one, so that no bit depends on which tiles run together.
     batch: int = 4
     sampler: SamplerKind = SamplerKind.DDIM
     #: Timestep, 0..T-1, at which the walk begins with the noised reference; None begins with pure noise.
@@ -150,7 +155,8 @@ def restore(
     tiles = plan_tiles(wanted, sampling.tile, sampling.overlap)
     canvas = _Canvas(bands, wanted.shape, blending_window(sampling.tile, sampling.overlap))
     done = 0
-    for batch in _batches(tiles, sampling.batch):
+    device = next(enhancer.parameters()).device
+    for batch in _batches(tiles, 1 if device.type == "cpu" else sampling.batch):
         for tile, layers in zip(batch, _run(enhancer, inputs, batch, sampling), strict=True):
             canvas.add(tile, layers)
         done += len(batch)
@@ -183,8 +189,8 @@ def _fill_nodata(scene: FloatArray) -> FloatArray:
     return np.where(missing, level[:, None, None], scene).astype(np.float32)
 
 
-def _batches(tiles: list[Tile], size: int) -> Iterator[list[Tile]]:
-    remaining = iter(tiles)
+def _batches(things: list[T], size: int) -> Iterator[list[T]]:
+    remaining = iter(things)
     while batch := list(islice(remaining, size)):
         yield batch
 
@@ -195,15 +201,14 @@ def _run(enhancer: Enhancer, inputs: _Inputs, batch: list[Tile], sampling: Sampl
     device = next(enhancer.parameters()).device
     reference = None if inputs.reference is None else _cut(inputs.reference, batch).to(device)
     condition = condition_of(enhancer, _cut(inputs.scene, batch).to(device), reference)
-    estimate = BoundEstimator(enhancer, condition, sampling.eta)
-    start = None if sampling.start is None else Start(sampling.start, condition.reference)
+    fields = [NoiseField(sampling.seed, sample) for sample in range(sampling.samples)]
     images, weights = [], []
-    for sample in range(sampling.samples):
-        noise = _noise_of(batch, NoiseField(sampling.seed, sample), inputs.origin, condition.cloudy)
-        found = sampler_of(sampling.sampler)(estimate, Walk(enhancer.schedule, sampling.steps, noise, start))
-        images.append(from_unit(enhancer.finish(found.image)))
-        weights.append(found.weight.mean(dim=1, keepdim=True))
-    layers = _summary(torch.stack(images), torch.stack(weights), condition)
+    for group in _batches(fields, _SAMPLES_AT_ONCE if device.type == "cpu" else 1):
+        noise = TileNoise(tuple(group), tuple(batch), inputs.origin, len(inputs.scene), device)
+        found = _walk(enhancer, repeated(condition, len(group)), noise, sampling)
+        images.append(from_unit(enhancer.finish(found.image)).unflatten(0, (-1, len(group))))
+        weights.append(found.weight.mean(dim=1, keepdim=True).unflatten(0, (-1, len(group))))
+    layers = _summary(torch.cat(images, dim=1), torch.cat(weights, dim=1), condition)
     if not np.isfinite(layers).all():
         first = batch[0]
         raise InvalidModelInput(
@@ -213,37 +218,20 @@ def _run(enhancer: Enhancer, inputs: _Inputs, batch: list[Tile], sampling: Sampl
     return layers
 
 
+def _walk(enhancer: Enhancer, condition: Condition, noise: TileNoise, sampling: Sampling) -> Sample:
+    start = None if sampling.start is None else Start(sampling.start, condition.reference)
+    walk = Walk(enhancer.schedule, sampling.steps, noise, start)
+    return sampler_of(sampling.sampler)(BoundEstimator(enhancer, condition, sampling.eta), walk)
+
+
 def _cut(canvas: FloatArray, batch: list[Tile]) -> Tensor:
     """Return the tiles of a canvas, `(tile, band, y, x)`."""
     return torch.from_numpy(np.stack([canvas[:, *tile.window] for tile in batch]))
 
 
-def _noise_of(batch: list[Tile], field: NoiseField, origin: tuple[int, int], like: Tensor) -> NoiseSource:
-    """Return the part of the noise field that belongs to a batch of tiles, on the device of `like`.
-
-    Smaller images have their own address: the absolute number of the block that a pixel stands for.
-    """
-    bands = like.shape[1]
-
-    def noise(stream: int, scale: int) -> Tensor:
-        parts = [
-            field.window(
-                (origin[0] + tile.row) // scale,
-                (origin[1] + tile.column) // scale,
-                (tile.size // scale, tile.size // scale),
-                bands,
-                stream,
-            )
-            for tile in batch
-        ]
-        return torch.from_numpy(np.stack(parts)).to(like.device)
-
-    return noise
-
-
 def _summary(images: Tensor, weights: Tensor, condition: Condition) -> FloatArray:
-    """Reduce `(sample, tile, band, y, x)` to mean and deviation, and add reference and mean W."""
-    spread = images.std(dim=0, unbiased=True) if len(images) > 1 else torch.zeros_like(images[0])
+    """Reduce `(tile, sample, band, y, x)` to mean and deviation, and add reference and mean W."""
+    spread = images.std(dim=1, unbiased=True) if images.shape[1] > 1 else torch.zeros_like(images[:, 0])
     reference = from_unit(to_unsigned(condition.reference))
-    layers = torch.cat([images.mean(dim=0), spread, reference, weights.mean(dim=0)], dim=1)
+    layers = torch.cat([images.mean(dim=1), spread, reference, weights.mean(dim=1)], dim=1)
     return layers.float().cpu().numpy()

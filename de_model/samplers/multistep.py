@@ -1,7 +1,7 @@
 """Second-order samplers that remember earlier estimates: DPM-Solver++(2M) and UniPC.
 
-Both solve the diffusion ODE in the variable lambda = log(alpha / sigma) (alpha = sqrt(abar), sigma = sqrt(1 - abar)) for
-the data prediction, here the fused estimate, so the reference steers them as it steers DDIM, at one evaluation per step.
+Both solve the diffusion ODE for the data prediction, here the fused estimate, so the reference steers them as it steers
+DDIM, at one evaluation per step. Time is lambda = log(alpha / sigma), alpha = sqrt(abar) and sigma = sqrt(1 - abar).
 With a data prediction D held over a step of length h = lambda_t - lambda_s the ODE has the exact solution
 
     x_t = (sigma_t / sigma_s) x_s + alpha_t (1 - exp(-h)) D,
@@ -53,7 +53,8 @@ def unipc(estimate: Estimator, walk: Walk) -> Sample:
     """
     timesteps, x = walk.timesteps, walk.beginning()
     levels = [walk.schedule.level(t) for t in timesteps]
-    step_began, estimates = x, []
+    step_began = x
+    estimates: list[Tensor] = []
     for i, (here, there) in enumerate(pairwise(levels)):
         # Three estimates are all that order 2 looks at.
         estimates = [*estimates[-2:], estimate(x, times(timesteps[i], x)).fused]

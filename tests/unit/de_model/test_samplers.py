@@ -102,9 +102,7 @@ def test_eta_one_returns_the_reference_exactly(
     enhancer: Enhancer, condition: Condition, kind: SamplerKind, start: int | None
 ) -> None:
     begin = None if start is None else Start(start, condition.reference)
-    found = sampler_of(kind)(
-        BoundEstimator(enhancer, condition, 1.0), Walk(enhancer.schedule, 5, noise_of(), begin)
-    )
+    found = sampler_of(kind)(BoundEstimator(enhancer, condition, 1.0), Walk(enhancer.schedule, 5, noise_of(), begin))
     assert torch.equal(found.image, condition.reference)
     assert torch.equal(found.weight, torch.ones(SHAPE))
 

@@ -67,9 +67,11 @@ def test_the_card_decides_for_inference_and_for_the_loss() -> None:
     x0_hat = clamped.estimate(clamped.schedule.add_noise(x0, eps, t), condition, t, 0.0).x0_hat
     for model, weight in ((clamped, 0.0), (bounded, 0.65)):
         expected = (x0 - (1 - weight) * x0_hat - weight * condition.reference).abs().mean()
-        assert enhancement_loss(model, x0, condition, valid, eps, t).fusion.item() == pytest.approx(expected.item(), 1e-5)
+        assert enhancement_loss(model, x0, condition, valid, eps, t).fusion.item() == pytest.approx(
+            expected.item(), 1e-5
+        )
 
 
 def test_an_unknown_mode_is_refused_by_name() -> None:
-    with pytest.raises(InvalidCheckpoint, match="magic.*clamp, bounded"):
+    with pytest.raises(InvalidCheckpoint, match=r"magic.*clamp, bounded"):
         weight_mode("magic")
