@@ -176,7 +176,7 @@ def test_a_start_begins_at_the_given_reference(enhancer: Enhancer) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (sampling("euler"), "euler is unknown; choose one of ddim, dpmpp2m"),  # type: ignore[arg-type]
+        (sampling("euler"), "euler is unknown; choose one of ddim, dpmpp2m"),
         (sampling(steps=0), "1 to 1000"),
         (sampling(start=1000), "0 to 999"),
         (sampling(start=1, steps=3), "1 to 2"),
