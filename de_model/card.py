@@ -6,26 +6,16 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum, unique
 from typing import Any
 
 from de_model.conditioning import Conditioning
 from de_model.errors import InvalidCheckpoint, InvalidModelInput
 from de_model.presets import SIZES, Preset, ReferenceKind
 from de_model.radiometry import COMPANDING
+from de_model.weighting import WeightMode
 
 #: Raised when the meaning of a stored field changes.
 FORMAT = "unveil-de/1"
-
-
-@unique
-class WeightMode(StrEnum):
-    """How the output of weight allocation becomes the share of the reference."""
-
-    #: Limited to [eta, 1] at inference only, as published (DE section 1.5).
-    CLAMP = "clamp"
-    #: `eta + (1 - eta) * sigmoid`, in training as at inference.
-    BOUNDED = "bounded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +45,8 @@ class ModelCard:
     gsd_conditioning: bool = False
     #: Whether the networks are told which bands are there.
     band_conditioning: bool = False
-    #: A `WeightMode`.
-    weight_mode: str = WeightMode.CLAMP
+    #: How W is limited, in training and at inference.
+    weight_mode: WeightMode = WeightMode.CLAMP
 
     def __post_init__(self) -> None:
         try:

@@ -17,6 +17,7 @@ from de_model.radiometry import to_signed, to_unsigned
 from de_model.references.base import Reference
 from de_model.references.factory import build_reference
 from de_model.schedule import Schedule
+from de_model.weighting import limit
 
 #: Fills bands that are not there: the middle of the range, which is zero to the networks.
 _ABSENT = 0.5
@@ -139,11 +140,18 @@ class Enhancer(nn.Module):
         """
         if not 0 <= eta <= 1:
             raise InvalidModelInput(f"eta is {eta}; it is the reference's least share and must lie in 0..1.")
-        eps = self.predictor(x_t, condition.cloudy, t)
-        x0_hat = self.schedule.estimate_x0(x_t, eps, t)
-        weight = self.allocation(x_t, condition.cloudy, condition.reference, t).clamp(eta, 1)
+        x0_hat = self.schedule.estimate_x0(x_t, self.noise_in(x_t, condition, t), t)
+        weight = limit(self.raw_weight(x_t, condition, t), eta, self.card.weight_mode)
         fused = weight * condition.reference + (1 - weight) * x0_hat
         return Estimate(fused, weight, x0_hat)
+
+    def noise_in(self, x_t: Tensor, condition: Condition, t: Tensor) -> Tensor:
+        """Return what the predictor takes for the noise in `x_t`, `(batch, band, y, x)`."""
+        return self.predictor(x_t, condition.cloudy, t, condition.gsd, condition.band_mask)
+
+    def raw_weight(self, x_t: Tensor, condition: Condition, t: Tensor) -> Tensor:
+        """Return W before it is limited, `(batch, band, y, x)`."""
+        return self.allocation(x_t, condition.cloudy, condition.reference, t, condition.gsd, condition.band_mask)
 
     def finish(self, x0: Tensor) -> Tensor:
         """Return the companded [0, 1] image of a final estimate in [-1, 1]."""

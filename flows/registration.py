@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 EXPERIMENT = "unveil"
 #: Path of the weights inside the artefacts of a version.
 WEIGHTS_FILE = "artifacts/weights.safetensors"
+#: How MLflow calls the types of sampling parameters; what may be left out is a whole number.
+_PARAMETER_TYPES = {float: "double", int: "long", str: "string", type(None): "long"}
 
 
 def register_weights(
@@ -109,7 +111,7 @@ def _package(folder: Path, weights: Path, card: ModelCard, model: LoggedModel, r
         artifacts={packaging.WEIGHTS: str(staged)},
         code_paths=[str(packaging.copy_code(folder / "code"))],
         signature=_signature(card),
-        input_example=(packaging.example(card), dict(packaging.default_parameters(card))),
+        input_example=(packaging.example(card), _example_parameters(card)),
         pip_requirements=packaging.requirements(),
         metadata=card.to_metadata(),
         mlflow_model=Model(
@@ -119,6 +121,11 @@ def _package(folder: Path, weights: Path, card: ModelCard, model: LoggedModel, r
     for compiled in list(target.rglob("__pycache__")):
         shutil.rmtree(compiled)
     return target
+
+
+def _example_parameters(card: ModelCard) -> dict[str, Any]:
+    """Return the defaults that MLflow can store in an example: it knows no None."""
+    return {name: value for name, value in packaging.default_parameters(card).items() if value is not None}
 
 
 def _signature(card: ModelCard) -> ModelSignature:
@@ -135,7 +142,7 @@ def _signature(card: ModelCard) -> ModelSignature:
         TensorSpec(float32, planes, "reference_weight"),
     ]
     parameters = [
-        ParamSpec(name, "double" if isinstance(value, float) else "long", value)
+        ParamSpec(name, _PARAMETER_TYPES[type(value)], value)
         for name, value in packaging.default_parameters(card).items()
     ]
     return ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(parameters))

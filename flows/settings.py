@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from de_model.inference.engine import Sampling
+from de_model.samplers.family import SamplerKind
 from flows.errors import InvalidSettings
 from flows.restoration import Prior, RestorationOptions
 from stac.query import Query
@@ -54,7 +55,11 @@ class RunSettings(BaseSettings):
     mlflow_uri: str | None = Field(None, description="MLflow server or database; a local one when left out")
     seed: int = Field(0, ge=0, description="seed of the noise")
     samples: int = Field(4, ge=1, le=64, description="samples of the model per tile")
-    steps: int = Field(10, ge=1, le=1000, description="DDIM steps")
+    steps: int = Field(10, ge=1, le=1000, description="evaluations of the model per sample")
+    sampler: SamplerKind = Field(SamplerKind.DDIM, description="ddim, dpmpp2m, unipc or pyramid")
+    start: int | None = Field(
+        None, ge=0, le=999, description="timestep at which to begin with the noised reference; pure noise when left out"
+    )
     eta: float = Field(0.3, ge=0, le=1, description="least share of the reference")
     tile: int | None = Field(
         None, ge=32, description="side of a tile, pixels; 64 for the small gaps that other dates leave, else 128"
@@ -91,7 +96,9 @@ class RunSettings(BaseSettings):
     def restoration(self) -> RestorationOptions:
         """How a date is restored."""
         tile, overlap = self._tiling
-        sampling = Sampling(self.seed, self.samples, self.steps, self.eta, tile, overlap, self.batch)
+        sampling = Sampling(
+            self.seed, self.samples, self.steps, self.eta, tile, overlap, self.batch, self.sampler, self.start
+        )
         return RestorationOptions(sampling, self.prior, self.prior_days, self.max_spread)
 
     @property
@@ -110,7 +117,7 @@ class RunSettings(BaseSettings):
     def parameters(self) -> dict[str, Any]:
         """Everything that changes pixels, as JSON values: part of a work unit's identity."""
         names = {
-            "bands", "seed", "samples", "steps", "eta", "prior", "prior_days",
+            "bands", "seed", "samples", "sampler", "steps", "start", "eta", "prior", "prior_days",
             "cloud_dilation_m", "shadow_dilation_m", "max_spread",
         }  # fmt: skip
         tile, overlap = self._tiling
@@ -132,6 +139,8 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
         raise InvalidSettings(_explain(error, config)) from error
     if settings.min_cloud > settings.max_cloud:
         raise InvalidSettings(f"min_cloud {settings.min_cloud} is above max_cloud {settings.max_cloud}; swap them.")
+    if settings.start is not None and settings.steps > settings.start + 1:
+        raise InvalidSettings(f"{settings.steps} steps do not fit between start {settings.start} and 0; ask for fewer.")
     return settings
 
 

@@ -24,7 +24,6 @@ from de_model.training.stages import StageOptions
 from de_model.training.store import Store
 from de_model.training.trainer import Observer, StageResult, check, train
 from de_model.training.validation import Validation
-from de_model.weighting import WeightMode
 from flows.errors import InvalidSettings
 from flows.tracking import Lineage, Tracker, tracked
 from flows.training_pairs import mine_pairs
@@ -107,7 +106,7 @@ def begin(card: ModelCard, start: Path | None, seed: int) -> Enhancer:
     if start is None:
         return enhancer
     origin = checkpoint.load(start)
-    for name in ("preset", "bands", "timesteps"):
+    for name in ("preset", "bands", "timesteps", "reference"):
         there, here = getattr(origin.card, name), getattr(card, name)
         if there != here:
             raise InvalidCheckpoint(f"{start} has {name} {there}, this training has {here}; give weights that fit.")
@@ -153,9 +152,9 @@ def _card(request: TrainingRequest, data: PairData, gsd_m: float, stages: Sequen
         "revision": _revision(),
         "training": json.dumps(training),
     }
-    if request.weight_mode is not WeightMode.CLAMP:
-        values["weight_mode"] = request.weight_mode
-    return ModelCard(**values)
+    if request.reference is not None:
+        values["reference"] = request.reference
+    return ModelCard(weight_mode=request.weight_mode, **values)
 
 
 def _store(request: TrainingRequest, card: ModelCard, world: World) -> Store:
@@ -165,6 +164,7 @@ def _store(request: TrainingRequest, card: ModelCard, world: World) -> Store:
         "data": card.data_fingerprint,
         "preset": str(card.preset),
         "bands": ",".join(card.bands),
+        "reference": str(card.reference),
         "weight_mode": str(request.weight_mode),
         **{name: json.dumps(value) for name, value in training.items()},
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from de_model import checkpoint
 from de_model.card import ModelCard
-from de_model.presets import Preset
+from de_model.presets import Preset, ReferenceKind
 from de_model.training.options import TrainingOptions
 from de_model.training.stages import Stage, StageOptions, schedule_for
 from de_model.training.trainer import StageResult
@@ -56,6 +56,8 @@ class TrainingRequest:
     #: Patches per step and learning rate in place of the preset's.
     batch: int | None = None
     learning_rate: float | None = None
+    #: None takes the preset's own.
+    reference: ReferenceKind | None = None
     weight_mode: WeightMode = WeightMode.CLAMP
     #: Share of patches that show synthetic clouds over the pairs' clear dates, 0..1.
     synthetic: float = 0.0

@@ -100,7 +100,7 @@ def _smooth_abs(difference: Tensor) -> Tensor:
 def noise_loss(enhancer: Enhancer, condition: Condition, target: Target) -> Tensor:
     """Return L_eps, the mean squared error of the predicted noise (DE section 1.7, stage 1)."""
     x_t = enhancer.schedule.add_noise(target.x0, target.eps, target.t)
-    predicted = enhancer.predictor(x_t, condition.cloudy, target.t).float()
+    predicted = enhancer.noise_in(x_t, condition, target.t).float()
     return masked_mean((predicted - target.eps).square(), target.valid, target.counted)
 
 
@@ -117,10 +117,10 @@ def enhancement_loss(
     from L_W alone and the noise predictor from L_eps alone. W is unlimited unless `mode` is `bounded`.
     """
     x_t = enhancer.schedule.add_noise(target.x0, target.eps, target.t)
-    predicted = enhancer.predictor(x_t, condition.cloudy, target.t).float()
+    predicted = enhancer.noise_in(x_t, condition, target.t).float()
     visible = predicted if flow is GradientFlow.COUPLED else predicted.detach()
     x0_hat = enhancer.schedule.estimate_x0(x_t, visible, target.t)
-    raw = enhancer.allocation(x_t, condition.cloudy, condition.reference, target.t).float()
+    raw = enhancer.raw_weight(x_t, condition, target.t).float()
     weight = limit_in_training(raw, enhancer.card.eta, mode)
     fused = weight * condition.reference + (1 - weight) * x0_hat
     return DiffusionLoss(
@@ -143,9 +143,9 @@ def allocation_loss(
         mode: how W is limited.
     """
     with torch.no_grad():
-        predicted = enhancer.predictor(x_t, condition.cloudy, t).float()
+        predicted = enhancer.noise_in(x_t, condition, t).float()
         x0_hat = enhancer.schedule.estimate_x0(x_t, predicted, t)
-    raw = enhancer.allocation(x_t, condition.cloudy, condition.reference, t).float()
+    raw = enhancer.raw_weight(x_t, condition, t).float()
     weight = limit_in_training(raw, enhancer.card.eta, mode)
     fused = weight * condition.reference + (1 - weight) * x0_hat
     return masked_mean((target.x0 - fused).abs(), target.valid, target.counted)

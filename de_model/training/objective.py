@@ -28,7 +28,6 @@ from de_model.training.options import Precision, States, TrainingOptions
 from de_model.training.rollout import visited_states
 from de_model.training.sources import PatchSource, select
 from de_model.training.stages import Stage, StageOptions
-from de_model.weighting import WeightMode, weight_mode
 
 #: Share of the edge term in the loss of a reference with several outputs (DE section 7.1).
 _EDGE_SHARE = 0.05
@@ -108,18 +107,19 @@ class Objective(nn.Module):
     def __init__(self, enhancer: Enhancer, stage: Stage, options: TrainingOptions) -> None:
         super().__init__()
         self.enhancer, self.stage, self.options = enhancer, stage, options
-        self.mode = weight_mode(getattr(enhancer.card, "weight_mode", WeightMode.CLAMP))
+        self.mode = enhancer.card.weight_mode
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the loss by name; their sum is minimised."""
         with autocast(batch.eps.device, self.options.precision):
             if self.stage is Stage.REFERENCE:
                 return self._reference(batch)
-            x0, cloudy = to_signed(batch.patches.clear), to_signed(batch.patches.cloudy)
+            x0 = to_signed(batch.patches.clear)
             target = Target(x0, batch.patches.valid, batch.eps, batch.t, batch.counted)
             if self.stage in (Stage.COARSE, Stage.FINE):
                 # WA and reference take no part yet: the reference would be work for nothing.
-                return {"noise": noise_loss(self.enhancer, Condition(cloudy, cloudy), target)}
+                alone = self.enhancer.condition(batch.patches.cloudy, batch.patches.cloudy)
+                return {"noise": noise_loss(self.enhancer, alone, target)}
             return self._enhancement(batch, target)
 
     def _reference(self, batch: Batch) -> dict[str, Tensor]:

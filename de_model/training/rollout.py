@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from de_model.enhancer import Condition, Enhancer
+from de_model.samplers.ddim import ddim_step
 
 #: Steps of the walk; that of the default sampler.
 STEPS = 10
@@ -41,8 +42,7 @@ def visited_states(enhancer: Enhancer, condition: Condition, eps: Tensor, t: Ten
         now = step.expand(int(moving.sum()))
         here = state[moving]
         fused = enhancer.estimate(here, _part(condition, moving), now, enhancer.card.eta).fused.float()
-        noise = schedule.noise_given_x0(here, fused, now)
-        state[moving] = schedule.add_noise(fused, noise, torch.full_like(now, int(following)))
+        state[moving] = ddim_step(schedule, here, fused, int(step), int(following))
     return state, wanted
 
 

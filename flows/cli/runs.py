@@ -42,6 +42,7 @@ def run(
     state_dir: o.StateDir = None,
     model: o.Model = None,
     seed: o.Seed = None,
+    sampler: o.Sampler = None,
     prior: o.Prior = None,
     device: o.Device = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan, like `unveil plan`.")] = False,
@@ -67,6 +68,7 @@ def run(
         state_dir=state_dir,
         model=model,
         seed=seed,
+        sampler=sampler,
         prior=prior,
         device=device,
     )
@@ -89,6 +91,7 @@ def plan(
     state_dir: o.StateDir = None,
     model: o.Model = None,
     seed: o.Seed = None,
+    sampler: o.Sampler = None,
     prior: o.Prior = None,
     as_json: o.AsJson = False,
 ) -> None:
@@ -106,6 +109,7 @@ def plan(
         state_dir=state_dir,
         model=model,
         seed=seed,
+        sampler=sampler,
         prior=prior,
     )
     _plan(load_settings(config, given), as_json)

@@ -50,6 +50,9 @@ def train(
         str,
         typer.Option("--gradient-flow", help="separated as published, or coupled.", rich_help_panel=_PANEL),
     ] = "separated",
+    reference: Annotated[
+        str | None, typer.Option("--reference", help="light, mprnet or msda; the preset's own.", rich_help_panel=_PANEL)
+    ] = None,
     weight_mode: Annotated[
         str, typer.Option("--weight-mode", help="clamp as published, or bounded.", rich_help_panel=_PANEL)
     ] = "clamp",
@@ -90,6 +93,7 @@ def train(
 
         unveil train --cell MGRS-33TWM --stage allocation --from unveil-de-small.safetensors --out other.safetensors
     """
+    from de_model.presets import ReferenceKind
     from de_model.training.degradation import RandomDegradation
     from de_model.training.options import Decay, GradientFlow, Precision, States, TrainingOptions
     from de_model.training.stages import Stage
@@ -119,6 +123,7 @@ def train(
         effort=effort,
         batch=batch,
         learning_rate=learning_rate,
+        reference=None if reference is None else _choice(ReferenceKind, reference, "--reference"),
         weight_mode=_choice(WeightMode, weight_mode, "--weight-mode"),
         synthetic=synthetic,
         options=options,
