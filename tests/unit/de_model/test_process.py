@@ -48,6 +48,7 @@ def test_respacing_from_a_start_begins_there_and_ends_at_zero() -> None:
     assert Schedule().respaced(4, 400).tolist() == [400, 267, 133, 0]
     assert Schedule().respaced(5, 400).tolist() == [400, 300, 200, 100, 0]
     assert Schedule().respaced(2, 999).tolist() == [999, 0]
+    assert Schedule().respaced(3, 5).tolist() == [5, 3, 0]  # halves go up
     assert Schedule().respaced(1, 400).tolist() == [400]
     assert Schedule().respaced(1, 0).tolist() == [0]
 
