@@ -104,9 +104,9 @@ def _package(folder: Path, weights: Path, card: ModelCard, model: LoggedModel, r
     staged = folder / Path(WEIGHTS_FILE).name  # MLflow keeps the file's name
     shutil.copyfile(weights, staged)
     target = folder / "model"
-    with warnings.catch_warnings():
-        # MLflow misses type hints on `predict`; the signature below says more than they could.
-        warnings.simplefilter("ignore", UserWarning)
+    # MLflow misses type hints on `predict`; the signature below says more than they could. It sets a filter of its own
+    # around that warning, so ours would not be asked: recording keeps it off the terminal.
+    with warnings.catch_warnings(record=True):
         pyfunc.save_model(
             path=str(target),
             python_model=str(packaging.model_script()),
