@@ -69,9 +69,12 @@ def _status() -> int:
 
 def _explain(error: Exception, as_json: bool) -> int:
     """Print an error for people and return the exit status."""
-    show = getattr(error, "show", None)
-    if show is not None:  # what the command-line parser raises
-        show()
+    show, text = getattr(error, "show", None), getattr(error, "format_message", None)
+    if show is not None and text is not None:  # what the command-line parser raises
+        if as_json:
+            print_error(text(), as_json=True, kind="UsageError")
+        else:
+            show()
         return EXIT_INVALID
     if type(error).__name__ == "Abort":
         return EXIT_INTERRUPTED
