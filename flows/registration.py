@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,22 +103,19 @@ def _package(folder: Path, weights: Path, card: ModelCard, model: LoggedModel, r
     staged = folder / Path(WEIGHTS_FILE).name  # MLflow keeps the file's name
     shutil.copyfile(weights, staged)
     target = folder / "model"
-    # MLflow misses type hints on `predict`; the signature below says more than they could. It sets a filter of its own
-    # around that warning, so ours would not be asked: recording keeps it off the terminal.
-    with warnings.catch_warnings(record=True):
-        pyfunc.save_model(
-            path=str(target),
-            python_model=str(packaging.model_script()),
-            artifacts={packaging.WEIGHTS: str(staged)},
-            code_paths=[str(packaging.copy_code(folder / "code"))],
-            signature=_signature(card),
-            input_example=(packaging.example(card), dict(packaging.default_parameters(card))),
-            pip_requirements=packaging.requirements(),
-            metadata=card.to_metadata(),
-            mlflow_model=Model(
-                artifact_path=model.artifact_location, model_uuid=model.model_id, model_id=model.model_id, run_id=run_id
-            ),
-        )
+    pyfunc.save_model(
+        path=str(target),
+        python_model=str(packaging.model_script()),
+        artifacts={packaging.WEIGHTS: str(staged)},
+        code_paths=[str(packaging.copy_code(folder / "code"))],
+        signature=_signature(card),
+        input_example=(packaging.example(card), dict(packaging.default_parameters(card))),
+        pip_requirements=packaging.requirements(),
+        metadata=card.to_metadata(),
+        mlflow_model=Model(
+            artifact_path=model.artifact_location, model_uuid=model.model_id, model_id=model.model_id, run_id=run_id
+        ),
+    )
     for compiled in list(target.rglob("__pycache__")):
         shutil.rmtree(compiled)
     return target

@@ -22,8 +22,8 @@ from stac.stack import ReadOptions
 #: The word for the sample that ships with the package, served as a STAC API on loopback.
 SAMPLE = "sample"
 DEFAULT_MODEL = "models:/unveil-de@champion"
-#: Where other dates fill most of a scene the gaps are a few pixels wide, and small tiles save half the work;
-#: without other dates whole clouds are restored, which needs more surroundings.
+#: Where other dates fill most of a scene the gaps are a few pixels wide, and small tiles that hardly overlap save half
+#: the work; without other dates whole clouds are restored, which needs more surroundings.
 _TILE_FOR_GAPS, _TILE_FOR_SCENES = 64, 128
 
 
@@ -62,7 +62,9 @@ class RunSettings(BaseSettings):
     tile: int | None = Field(
         None, ge=32, description="side of a tile, pixels; 64 for the small gaps that other dates leave, else 128"
     )
-    overlap: int | None = Field(None, ge=0, description="pixels shared by neighbouring tiles; a quarter of a tile")
+    overlap: int | None = Field(
+        None, ge=0, description="pixels shared by neighbours; an eighth of a tile for gaps, else a quarter"
+    )
     batch: int = Field(8, ge=1, description="tiles run at once")
     device: Device = Device.AUTO
     prior: Prior = Field(Prior.TEMPORAL, description="temporal: fill from other dates first; none: the model alone")
@@ -98,8 +100,9 @@ class RunSettings(BaseSettings):
     @property
     def _tiling(self) -> tuple[int, int]:
         """Side of a tile and overlap, pixels."""
-        side = self.tile or (_TILE_FOR_GAPS if self.prior is Prior.TEMPORAL else _TILE_FOR_SCENES)
-        return side, side // 4 if self.overlap is None else self.overlap
+        gaps = self.prior is Prior.TEMPORAL
+        side = self.tile or (_TILE_FOR_GAPS if gaps else _TILE_FOR_SCENES)
+        return side, side // (8 if gaps else 4) if self.overlap is None else self.overlap
 
     @property
     def reading(self) -> ReadOptions:
