@@ -24,7 +24,7 @@ _REQUIRED_ASSETS = (
     "thumbnail", "quicklook", "report", "metadata",
 )  # fmt: skip
 _REQUIRED_PROPERTIES = (
-    "datetime", "created", "proj:code", "proj:shape", "proj:transform", "processing:level", "processing:software",
+    "datetime", "created", "proj:code", "processing:level", "processing:software",
     "unveil:work_id", "unveil:target", "unveil:model", "unveil:seed", "unveil:areas", "unveil:quality",
 )  # fmt: skip
 
@@ -83,6 +83,7 @@ def _asset_problems(key: str, asset: Mapping[str, Any]) -> Iterator[str]:
     if not href.startswith("./") or ".." in href:
         yield f"asset {key} lies outside the item's folder ({href})"
     if asset.get("type") == COG_TYPE:
+        yield from (f"asset {key} has no {name}" for name in ("proj:shape", "proj:transform") if not asset.get(name))
         for band in asset.get("bands") or [{}]:
             if not {"name", "data_type", "nodata", "statistics"} <= band.keys():
                 yield f"asset {key} has a band without name, data_type, nodata or statistics"
