@@ -6,11 +6,11 @@ import os
 from collections.abc import Mapping
 from enum import StrEnum, unique
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from de_model.inference.engine import Sampling
 from de_model.samplers.family import SamplerKind
@@ -48,7 +48,10 @@ class RunSettings(BaseSettings):
     datetime: str = Field(SAMPLE_INTERVAL, description="interval of the scenes to restore")
     min_cloud: float = Field(5, ge=0, le=100, description="scenes clearer than this (percent) need no restoration")
     max_cloud: float = Field(80, ge=0, le=100, description="scenes cloudier than this (percent) are left alone")
-    bands: tuple[str, ...] = Field(("blue", "green", "red", "nir"), description="bands by common name")
+    # NoDecode: in the environment, too, bands are one word with commas, not JSON.
+    bands: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("blue", "green", "red", "nir"), description="bands by common name"
+    )
     out: Path = Field(Path("unveil-out"), description="folder of the catalog that is written")
     state_dir: Path | None = Field(None, description="folder of ledger, model registry and logs; `<out>/.unveil`")
     model: str = Field(DEFAULT_MODEL, description="model URI: models:/NAME@ALIAS or models:/NAME/VERSION")

@@ -56,26 +56,32 @@ def main() -> None:
 def _status() -> int:
     as_json = "--json" in sys.argv
     try:
-        return int(app(standalone_mode=False) or 0)
+        status = int(app(standalone_mode=False) or 0)
+        # The parser makes a status of Ctrl-C, or an Abort.
+        return _interrupted(as_json) if status == EXIT_INTERRUPTED else status
     except KeyboardInterrupt:
-        print_error(
-            "Interrupted; nothing half-done was published. The same command continues.",
-            as_json=as_json,
-            kind="Interrupted",
-        )
-        return EXIT_INTERRUPTED
+        return _interrupted(as_json)
     except Exception as error:  # noqa: BLE001 - the last resort: one sentence for everything
         return _explain(error, as_json)
 
 
+def _interrupted(as_json: bool) -> int:
+    message = "Interrupted; nothing half-done was published. The same command continues."
+    print_error(message, as_json=as_json, kind="Interrupted")
+    return EXIT_INTERRUPTED
+
+
 def _explain(error: Exception, as_json: bool) -> int:
     """Print an error for people and return the exit status."""
-    show = getattr(error, "show", None)
-    if show is not None:  # what the command-line parser raises
-        show()
+    show, text = getattr(error, "show", None), getattr(error, "format_message", None)
+    if show is not None and text is not None:  # what the command-line parser raises
+        if as_json:
+            print_error(text(), as_json=True, kind="UsageError")
+        else:
+            show()
         return EXIT_INVALID
     if type(error).__name__ == "Abort":
-        return EXIT_INTERRUPTED
+        return _interrupted(as_json)
     from flows.errors import KNOWN_ERRORS, exit_status
 
     if isinstance(error, KNOWN_ERRORS):
