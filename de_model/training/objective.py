@@ -107,7 +107,6 @@ class Objective(nn.Module):
     def __init__(self, enhancer: Enhancer, stage: Stage, options: TrainingOptions) -> None:
         super().__init__()
         self.enhancer, self.stage, self.options = enhancer, stage, options
-        self.mode = enhancer.card.weight_mode
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the loss by name; their sum is minimised."""
@@ -139,12 +138,12 @@ class Objective(nn.Module):
         condition = replace(condition, reference=self._prior(batch, condition.reference.float()))
         if self.options.states is States.ROLLOUT:
             return self._on_visited_states(condition, target)
-        loss = enhancement_loss(self.enhancer, condition, target, self.options.gradient_flow, self.mode)
+        loss = enhancement_loss(self.enhancer, condition, target, self.options.gradient_flow)
         return loss._asdict() if self.stage is Stage.JOINT else {"fusion": loss.fusion}
 
     def _on_visited_states(self, condition: Condition, target: Target) -> dict[str, Tensor]:
         x_t, t = visited_states(self.enhancer, condition, target.eps, target.t)
-        terms = {"fusion": allocation_loss(self.enhancer, condition, target, x_t, t, self.mode)}
+        terms = {"fusion": allocation_loss(self.enhancer, condition, target, x_t, t)}
         if self.stage is Stage.JOINT:
             terms["noise"] = noise_loss(self.enhancer, condition, target)
         return terms

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
-from de_model.errors import InvalidCheckpoint
+from de_model.errors import InvalidModelInput
 from de_model.presets import Preset
-from de_model.training.losses import enhancement_loss
-from de_model.weighting import WeightMode, limit, limit_in_training, weight_mode
+from de_model.training.losses import Target, enhancement_loss
+from de_model.weighting import WeightMode, limit, limit_in_training
 
 RAW = torch.linspace(-60, 60, 241)
 
@@ -56,7 +56,7 @@ def test_bounded_weights_learn_where_clamped_ones_would_not() -> None:
 def test_the_card_decides_for_inference_and_for_the_loss() -> None:
     torch.manual_seed(0)
     card = ModelCard(Preset.TINY, ("red", "nir"), 10.0)
-    clamped, bounded = Enhancer(card).eval(), Enhancer(dataclasses.replace(card, weight_mode="bounded")).eval()
+    clamped, bounded = Enhancer(card).eval(), Enhancer(dataclasses.replace(card, weight_mode=WeightMode.BOUNDED)).eval()
     bounded.load_state_dict(clamped.state_dict())
     x0, eps, t = torch.rand(1, 2, 16, 16) * 2 - 1, torch.randn(1, 2, 16, 16), torch.tensor([300])
     condition = clamped.condition(torch.rand(1, 2, 16, 16))
@@ -67,11 +67,10 @@ def test_the_card_decides_for_inference_and_for_the_loss() -> None:
     x0_hat = clamped.estimate(clamped.schedule.add_noise(x0, eps, t), condition, t, 0.0).x0_hat
     for model, weight in ((clamped, 0.0), (bounded, 0.65)):
         expected = (x0 - (1 - weight) * x0_hat - weight * condition.reference).abs().mean()
-        assert enhancement_loss(model, x0, condition, valid, eps, t).fusion.item() == pytest.approx(
-            expected.item(), 1e-5
-        )
+        loss = enhancement_loss(model, condition, Target(x0, valid, eps, t))
+        assert loss.fusion.item() == pytest.approx(expected.item(), 1e-5)
 
 
 def test_an_unknown_mode_is_refused_by_name() -> None:
-    with pytest.raises(InvalidCheckpoint, match=r"magic.*clamp, bounded"):
-        weight_mode("magic")
+    with pytest.raises(InvalidModelInput, match=r"magic.*clamp, bounded"):
+        ModelCard(Preset.TINY, ("red", "nir"), 10.0, weight_mode="magic")  # type: ignore[arg-type] # what a file may hold
