@@ -19,8 +19,8 @@ from prefect.tasks import exponential_backoff
 from de_model import checkpoint
 from flows.errors import KNOWN_ERRORS, NothingUsable, WorkFailed
 from flows.ledger import Ledger, State, new_run_id
+from flows.models.registry import Registry
 from flows.progress import tell
-from flows.registry import Registry
 from flows.report import data_uri, run_markdown, unit_table
 from flows.scenes import find_scenes, read_items, source_of, write_items, write_json
 from flows.settings import RunSettings

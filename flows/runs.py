@@ -9,9 +9,9 @@ from typing import Any
 
 from flows.clear_scenes import RunSummary, clear_scenes, resolve
 from flows.ledger import Ledger
-from flows.prefect_server import prefect_api
 from flows.progress import tell
 from flows.scenes import find_scenes, source_of
+from flows.services.prefect_server import prefect_api
 from flows.settings import RunSettings
 from flows.work import Plan, make_plan
 from stac.publish import StaticCatalog, require_writable

@@ -13,7 +13,7 @@ import typer
 
 from flows import __version__
 from flows.cli import data, models, predict, runs, services, train
-from flows.console import print_error
+from flows.cli.console import print_error
 from flows.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID
 
 _HELP = """Cloud-free satellite mosaics from STAC, with every restored pixel marked.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli import options as o
-from flows.console import output, print_json, progress_bar
+from flows.cli.console import output, print_json, progress_bar
 from flows.errors import EXIT_INVALID
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import options as o
-from flows.console import output, print_json, progress_bar
+from flows.cli.console import output, print_json, progress_bar
 
 #: The cloudy and the clear dates of the sample.
 _TARGETS, _TRUTHS = ("2023-08-18", "2023-08-10"), ("2023-08-15", "2023-08-13")
@@ -35,7 +35,7 @@ def evaluate(
         unveil evaluate --cell MGRS-33TWL --out docs/results
     """
     from de_model import checkpoint
-    from flows.evaluation import as_markdown, as_record, evaluate_cell, mean_scores
+    from flows.models.evaluation import as_markdown, as_record, evaluate_cell, mean_scores
     from flows.restoration import RestorationOptions
     from flows.settings import load_settings
     from flows.stacks import stacks_of

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli import options as o
-from flows.console import output, print_json, progress_bar
+from flows.cli.console import output, print_json, progress_bar
 
 
 def predict(
@@ -47,8 +47,8 @@ def predict(
     """
     from de_model import checkpoint
     from de_model.inference.engine import Sampling
-    from flows.predict import Request
-    from flows.predict import predict as run
+    from flows.models.predict import Request
+    from flows.models.predict import predict as run
     from flows.progress import Event
 
     path = weights or checkpoint.shipped_weights()

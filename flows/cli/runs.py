@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli import options as o
+from flows.cli.console import print_json, print_ledger, print_plan, print_summary, progress_bar
 from flows.cli.options import overrides
-from flows.console import print_json, print_ledger, print_plan, print_summary, progress_bar
 
 if TYPE_CHECKING:
     from flows.settings import RunSettings

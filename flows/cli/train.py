@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from flows.cli import options as o
-from flows.console import errors, output, print_json
+from flows.cli.console import errors, output, print_json
 
 if TYPE_CHECKING:
-    from flows.training_request import Tracking, TrainingReport
+    from flows.models.training_request import Tracking, TrainingReport
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -98,9 +98,9 @@ def train(
     from de_model.training.options import Decay, GradientFlow, Precision, States, TrainingOptions
     from de_model.training.stages import Stage
     from de_model.weighting import WeightMode
-    from flows.training import train_model
-    from flows.training_bars import stage_bars
-    from flows.training_request import TrainingRequest, preset_for
+    from flows.cli.training_bars import stage_bars
+    from flows.models.training import train_model
+    from flows.models.training_request import TrainingRequest, preset_for
 
     options = TrainingOptions(
         seed=seed,
@@ -141,7 +141,7 @@ def _tell(report: TrainingReport, as_json: bool) -> None:
     if as_json:
         print_json(report.as_record())
         return
-    from flows.training_bars import terms
+    from flows.cli.training_bars import terms
 
     for stage in report.stages:
         scores = terms(stage.losses) + (f"; validation {terms(stage.validation)}" if stage.validation else "")
@@ -175,9 +175,9 @@ def _device(name: str | None) -> str:
 
 def _tracking(wanted: bool, uri: str | None, state_dir: Path | None) -> Tracking | None:
     """Return where the registry of the other commands is, so that all trainings can be compared in one place."""
-    from flows.mlflow_access import database_of, registry_uri
+    from flows.models.mlflow_access import database_of, registry_uri
+    from flows.models.training_request import Tracking
     from flows.settings import load_settings
-    from flows.training_request import Tracking
 
     if not wanted:
         return None

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flows.prefect_server import _free_port
+from flows.services.prefect_server import _free_port
 from stac.publish import StaticCatalog
 from stac.validate import validate_catalog
 

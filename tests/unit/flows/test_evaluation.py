@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from de_model.metrics.standard import Scores
-from flows.evaluation import Candidate, CaseResult, as_markdown, as_record, mean_scores
+from flows.models.evaluation import Candidate, CaseResult, as_markdown, as_record, mean_scores
 
 ONE = Scores(mae=0.02, rmse=0.1, psnr=20, ssim=0.8, ndvi_mae=0.1, sam=4, edge=0.01, spectrum=2, pixels=100, windows=50)
 OTHER = replace(ONE, mae=0.04, psnr=30, ssim=math.nan, spectrum=math.nan, windows=0)

@@ -22,10 +22,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from flows.browser_config import CATALOG_PATH, CONFIG_PATH, Basemap, config_script
 from flows.errors import InvalidSettings, ServiceUnavailable
-from flows.stac_browser import public_browser_link
-from flows.static_files import REVALIDATE, BrowserFiles, CatalogFiles
+from flows.viewer.browser_config import CATALOG_PATH, CONFIG_PATH, Basemap, config_script
+from flows.viewer.stac_browser import public_browser_link
+from flows.viewer.static_files import REVALIDATE, BrowserFiles, CatalogFiles
 
 CATALOG_FILE = "catalog.json"
 

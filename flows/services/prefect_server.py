@@ -267,7 +267,7 @@ def _spawned(home: Path, log_dir: Path) -> Iterator[_Server]:
     arguments = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with log_file.open("ab") as record:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.prefect_child", *arguments],
+            [sys.executable, "-m", "flows.services.prefect_child", *arguments],
             cwd=home,  # Prefect reads settings from project files in the working directory
             env=_environment(home),
             stdin=subprocess.PIPE,  # closes when this process ends, however it ends

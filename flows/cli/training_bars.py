@@ -10,7 +10,7 @@ from rich.progress import Progress as Bars
 
 from de_model.training.stages import Stage
 from de_model.training.trainer import Observer, Progress
-from flows.console import errors
+from flows.cli.console import errors
 
 
 def terms(values: Mapping[str, float]) -> str:

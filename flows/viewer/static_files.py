@@ -14,7 +14,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import NotModifiedResponse, PathLike, StaticFiles
 from starlette.types import Scope
 
-from flows.browser_config import index_page
+from flows.viewer.browser_config import index_page
 
 #: Media types by file name ending; STAC Browser draws a GeoTIFF only under exactly this type.
 MEDIA_TYPES = {

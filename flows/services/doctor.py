@@ -1,7 +1,7 @@
 """`unveil doctor`: look at everything a run needs, change nothing, and say how to mend what is missing.
 
-Checks of the machine and the installation live here, those of services and credentials in `flows.service_checks`.
-A check that itself breaks becomes a failed check; network checks give up after three seconds.
+Checks of the machine and the installation live here, those of services and credentials in `service_checks`. A check
+that itself breaks becomes a failed check; network checks give up after three seconds.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from flows.checks import Check, Status, failed, passed, warned
 from flows.progress import tell
-from flows.service_checks import service_checks
+from flows.services.checks import Check, Status, failed, passed, warned
+from flows.services.service_checks import service_checks
 from flows.settings import RunSettings
 
 __all__ = ["Check", "Status", "examine"]

@@ -25,9 +25,9 @@ from de_model.training.store import Store
 from de_model.training.trainer import Observer, StageResult, check, train
 from de_model.training.validation import Validation
 from flows.errors import InvalidSettings
-from flows.tracking import Lineage, Tracker, tracked
-from flows.training_pairs import mine_pairs
-from flows.training_request import TrainingReport, TrainingRequest, plan_stages
+from flows.models.tracking import Lineage, Tracker, tracked
+from flows.models.training_pairs import mine_pairs
+from flows.models.training_request import TrainingReport, TrainingRequest, plan_stages
 from stac.errors import NotWritable
 
 

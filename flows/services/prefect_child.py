@@ -1,7 +1,8 @@
 """Entry point of the local Prefect server: the command `prefect`, which ends when its parent does.
 
-Run as `python -m flows.prefect_child server start ...` with a pipe as standard input, whose other end the parent holds.
-When the parent ends in any way, SIGKILL included, the pipe closes and the server stops by itself: no orphan is left.
+Run as `python -m flows.services.prefect_child server start ...` with a pipe as standard input, whose other end the
+parent holds. When the parent ends in any way, SIGKILL included, the pipe closes and the server stops by itself: no
+orphan is left.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ from filelock import FileLock, Timeout
 from de_model import checkpoint
 from de_model.errors import InvalidCheckpoint
 from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
-from flows.mlflow_access import database_of, open_client, plain_errors, prepare_folder, registry_uri
-from flows.prefect_server import without_credentials
-from flows.registration import WEIGHTS_FILE, register_weights
+from flows.models.mlflow_access import database_of, open_client, plain_errors, prepare_folder, registry_uri
+from flows.models.registration import WEIGHTS_FILE, register_weights
+from flows.services.prefect_server import without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from flows.errors import InvalidSettings, ServiceUnavailable
-from flows.prefect_server import without_credentials
+from flows.services.prefect_server import without_credentials
 from stac.errors import NotWritable
 
 if TYPE_CHECKING:

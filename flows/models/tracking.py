@@ -21,7 +21,7 @@ from de_model.training.stages import Stage
 from de_model.training.trainer import Observer, Progress, StageResult
 from de_model.training.validation import Restored, sample_grid
 from flows.errors import ServiceUnavailable
-from flows.mlflow_access import open_client, plain_errors
+from flows.models.mlflow_access import open_client, plain_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -7,11 +7,13 @@ import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from flows import mlflow_access, prefect_server, stac_browser
-from flows.checks import Check, failed, passed, warned
 from flows.errors import InvalidSettings
-from flows.prefect_server import without_credentials
+from flows.models import mlflow_access
+from flows.services import prefect_server
+from flows.services.checks import Check, failed, passed, warned
+from flows.services.prefect_server import without_credentials
 from flows.settings import SAMPLE, RunSettings
+from flows.viewer import stac_browser
 
 #: Seconds for each answer from the network.
 TIMEOUT_S = 3.0

@@ -1,6 +1,6 @@
 """Build STAC Browser once from npm and keep it in the cache of the user.
 
-The recipe is the folder `flows/browser`: `package.json` and `package-lock.json` pin STAC Browser,
+The recipe is the folder `flows/viewer/browser`: `package.json` and `package-lock.json` pin STAC Browser,
 `ol-stac` and every build tool; `basemaps.config.js` replaces the file of the same name of the
 sources. A build is a pure function of these files, so the cache folder is named by their digest
 and is never changed once it exists.
