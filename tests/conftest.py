@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 from command import TINY_BBOX, TINY_SETTINGS, Outcome, unveil
+from hypothesis import settings
+
+# How long one example takes says something about the machine, not about the code.
+settings.register_profile("unveil", deadline=None)
+settings.load_profile("unveil")
 
 
 @dataclass(frozen=True, slots=True)
