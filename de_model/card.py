@@ -6,10 +6,13 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from de_model.errors import InvalidCheckpoint
-from de_model.presets import Preset
+from de_model.conditioning import Conditioning
+from de_model.errors import InvalidCheckpoint, InvalidModelInput
+from de_model.presets import SIZES, Preset, ReferenceKind
 from de_model.radiometry import COMPANDING
+from de_model.weighting import WeightMode
 
 #: Raised when the meaning of a stored field changes.
 FORMAT = "unveil-de/1"
@@ -36,6 +39,30 @@ class ModelCard:
     revision: str = ""
     #: The options of training, as JSON.
     training: str = "{}"
+    #: What gives the prior; left out, the preset's own.
+    reference: ReferenceKind = None  # type: ignore[assignment] # __post_init__ replaces it, no user ever sees None
+    #: Whether the networks are told the ground sampling distance.
+    gsd_conditioning: bool = False
+    #: Whether the networks are told which bands are there.
+    band_conditioning: bool = False
+    #: How W is limited, in training and at inference.
+    weight_mode: WeightMode = WeightMode.CLAMP
+
+    def __post_init__(self) -> None:
+        try:
+            kind = SIZES[self.preset].reference if self.reference is None else ReferenceKind(self.reference)
+            mode = WeightMode(self.weight_mode)
+        except ValueError as error:
+            raise InvalidModelInput(
+                f"{error}; references are {', '.join(ReferenceKind)}, weight modes {', '.join(WeightMode)}."
+            ) from error
+        object.__setattr__(self, "reference", kind)
+        object.__setattr__(self, "weight_mode", mode)
+
+    @property
+    def conditioning(self) -> Conditioning:
+        """Which conditions the networks take beside the images."""
+        return Conditioning(gsd=self.gsd_conditioning, bands=self.band_conditioning)
 
     def to_metadata(self) -> dict[str, str]:
         """Return the card as the string map that safetensors stores."""
@@ -53,12 +80,17 @@ class ModelCard:
             found = (metadata or {}).get("format", "none")
             raise InvalidCheckpoint(f"{origin} is not an Unveil model (format {found}, expected {FORMAT}).")
         try:
-            values = json.loads(metadata["card"])
-            card = cls(**{**values, "preset": Preset(values["preset"]), "bands": tuple(values["bands"])})
-        except (KeyError, TypeError, ValueError) as error:
+            card = cls(**_fields(json.loads(metadata["card"])))
+        except (KeyError, TypeError, ValueError, InvalidModelInput) as error:
             raise InvalidCheckpoint(
                 f"{origin} has an incomplete model card ({error}); train or fetch it again."
             ) from error
         if card.companding != COMPANDING:
             raise InvalidCheckpoint(f"{origin} uses companding {card.companding}, this version knows {COMPANDING}.")
         return card
+
+
+def _fields(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a stored card; the first cards named no reference, because there was only one."""
+    kinds = {"preset": Preset(values["preset"]), "bands": tuple(values["bands"])}
+    return {"reference": ReferenceKind.LIGHT, **values, **kinds}

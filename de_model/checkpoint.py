@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
@@ -57,26 +61,77 @@ def read_card(path: Path) -> ModelCard:
     Raises:
         InvalidCheckpoint: the file is missing, truncated, or not an Unveil model.
     """
-    try:
-        with safe_open(path, framework="pt") as stream:
-            return ModelCard.from_metadata(stream.metadata(), str(path))
-    except (SafetensorError, OSError) as error:
-        raise InvalidCheckpoint(f"{path} cannot be read as safetensors ({error}); fetch or train it again.") from error
+    with _opened(path) as stream:
+        return ModelCard.from_metadata(stream.metadata(), str(path))
 
 
 def load(path: Path, device: str = "cpu") -> Enhancer:
     """Return the model of a weights file, in evaluation mode, on `device`.
 
     Raises:
-        InvalidCheckpoint: the file is missing, truncated, or its tensors do not fit its card.
+        InvalidCheckpoint: the file is missing or truncated, its tensors do not fit its card, or a weight is
+            not finite.
     """
     enhancer = Enhancer(read_card(path))
-    with safe_open(path, framework="pt") as stream:
+    with _opened(path) as stream:
         tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
-    try:
-        enhancer.load_state_dict(tensors)
-    except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
-        raise InvalidCheckpoint(f"{path} does not fit preset {enhancer.card.preset} ({first}).") from error
+    _check_fit(path, enhancer, tensors)
+    enhancer.load_state_dict(tensors)
     enhancer.to(torch.device(device)).eval().requires_grad_(False)
     return enhancer.channels_last()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file, or tell which file cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as stream:
+            yield stream
+    except (SafetensorError, OSError) as error:
+        raise InvalidCheckpoint(f"{path} cannot be read as safetensors ({error}); fetch or train it again.") from error
+
+
+def _check_fit(path: Path, enhancer: Enhancer, tensors: Mapping[str, Tensor]) -> None:
+    """Raise `InvalidCheckpoint` unless `tensors` are the weights of the model that the card promises."""
+    expected, card = enhancer.state_dict(), enhancer.card
+    missing, foreign = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    if missing and all(name.startswith("reference.") for name in missing):
+        raise InvalidCheckpoint(
+            f"{path} lacks weights of its reference {card.reference} ({missing[0]}); train that stage, or name the "
+            "reference it was trained with in its card."
+        )
+    misfits = [name for name in expected.keys() & tensors.keys() if expected[name].shape != tensors[name].shape]
+    reason = _reason(missing, foreign, misfits, expected, tensors)
+    if reason:
+        raise InvalidCheckpoint(
+            f"{path} does not fit preset {card.preset} with reference {card.reference} and {len(card.bands)} bands "
+            f"({reason}); fetch the weights again or with the version that wrote them."
+        )
+    broken = next((name for name, value in sorted(tensors.items()) if not bool(value.isfinite().all())), None)
+    if broken is not None:
+        raise InvalidCheckpoint(
+            f"{path} holds weights that are not finite ({broken}); its training failed: train again with a lower "
+            "learning rate, or fetch other weights."
+        )
+
+
+def _reason(
+    missing: list[str],
+    foreign: list[str],
+    misfits: list[str],
+    expected: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+) -> str:
+    """Return the first thing that does not fit, or an empty string."""
+    if missing:
+        return (
+            f"{missing[0]} and {len(missing) - 1} more tensors are missing"
+            if missing[1:]
+            else f"{missing[0]} is missing"
+        )
+    if foreign:
+        return f"{foreign[0]} is unknown"
+    if misfits:
+        name = min(misfits)
+        return f"{name} has shape {tuple(tensors[name].shape)}, not {tuple(expected[name].shape)}"
+    return ""

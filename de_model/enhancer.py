@@ -9,12 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from de_model.card import ModelCard
+from de_model.conditioning import check_band_mask, check_gsd, refuse_unknown
 from de_model.errors import InvalidModelInput
 from de_model.networks import NoisePredictor, WeightAllocation
 from de_model.presets import SIZES
 from de_model.radiometry import to_signed, to_unsigned
-from de_model.references.light import LightReference
+from de_model.references.base import Reference
+from de_model.references.factory import build_reference
 from de_model.schedule import Schedule
+from de_model.weighting import limit
+
+#: Fills bands that are not there: the middle of the range, which is zero to the networks.
+_ABSENT = 0.5
 
 
 class Estimate(NamedTuple):
@@ -30,10 +36,16 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What the networks are told about a tile: cloudy image and reference, both in [-1, 1]."""
+    """What the networks are told about a tile."""
 
+    #: `(batch, band, y, x)` in [-1, 1].
     cloudy: Tensor
+    #: `(batch, band, y, x)` in [-1, 1].
     reference: Tensor
+    #: `(batch,)` metres; only for models conditioned on it.
+    gsd: Tensor | None = None
+    #: `(batch, band)`, true where the cloudy image has the band; only for models conditioned on it.
+    band_mask: Tensor | None = None
 
 
 class Enhancer(nn.Module):
@@ -44,9 +56,9 @@ class Enhancer(nn.Module):
         sizes, bands = SIZES[card.preset], len(card.bands)
         self.card = card
         self.schedule = Schedule(card.timesteps)
-        self.predictor = NoisePredictor(bands, sizes.predictor)
-        self.allocation = WeightAllocation(bands, sizes.allocation)
-        self.reference = LightReference(bands, sizes.reference_base)
+        self.predictor = NoisePredictor(bands, sizes.predictor, card.conditioning)
+        self.allocation = WeightAllocation(bands, sizes.allocation, card.conditioning)
+        self.reference: Reference = build_reference(card.reference, bands, sizes)
 
     @property
     def stride(self) -> int:
@@ -60,14 +72,59 @@ class Enhancer(nn.Module):
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         return self
 
-    def condition(self, cloudy_unit: Tensor) -> Condition:
-        """Run the reference once per image (DE section 1.3).
+    def condition(
+        self,
+        cloudy_unit: Tensor,
+        reference_unit: Tensor | None = None,
+        *,
+        gsd: Tensor | None = None,
+        band_mask: Tensor | None = None,
+    ) -> Condition:
+        """Gather what the networks are told; the reference runs once per image (DE section 1.3).
 
         Args:
             cloudy_unit: `(batch, band, y, x)` companded to [0, 1].
+            reference_unit: an image of the same shape and range that takes the reference network's place;
+                then no network runs. A `composite` model cannot do without.
+            gsd: `(batch,)` or one value, metres, for a model conditioned on it; left out, the card's.
+            band_mask: `(batch, band)`, for a model conditioned on it; left out, all bands are there. Bands
+                that are not are hidden from networks and reference, whatever `cloudy_unit` holds.
+
+        Raises:
+            InvalidModelInput: a shape or a range does not fit, or the model was trained without a condition
+                that is given.
         """
-        reference = self.reference.estimate(cloudy_unit)
-        return Condition(cloudy=to_signed(cloudy_unit), reference=to_signed(reference))
+        self._check_image(cloudy_unit, "cloudy image")
+        gsd, present = self._gsd(cloudy_unit, gsd), self._band_mask(cloudy_unit, band_mask)
+        if present is not None:
+            cloudy_unit = torch.where(present[:, :, None, None], cloudy_unit, _ABSENT)
+        if reference_unit is None:
+            reference_unit = self.reference.estimate(cloudy_unit)
+        else:
+            self._check_image(reference_unit, "reference")
+            _check_given_reference(reference_unit, cloudy_unit)
+        return Condition(to_signed(cloudy_unit), to_signed(reference_unit), gsd, present)
+
+    def _check_image(self, image: Tensor, name: str) -> None:
+        bands = self.card.bands
+        if image.dim() != 4 or image.shape[1] != len(bands):
+            raise InvalidModelInput(
+                f"The {name} has shape {tuple(image.shape)}; give (batch, {len(bands)}, y, x) {bands}."
+            )
+
+    def _gsd(self, cloudy: Tensor, gsd: Tensor | None) -> Tensor | None:
+        refuse_unknown("gsd", gsd, self.card.gsd_conditioning)
+        if not self.card.gsd_conditioning:
+            return None
+        given = torch.tensor([self.card.gsd_m]) if gsd is None else gsd
+        return check_gsd(given, len(cloudy)).to(cloudy.device)
+
+    def _band_mask(self, cloudy: Tensor, band_mask: Tensor | None) -> Tensor | None:
+        refuse_unknown("band_mask", band_mask, self.card.band_conditioning)
+        if not self.card.band_conditioning:
+            return None
+        given = cloudy.new_ones(cloudy.shape[:2]) if band_mask is None else band_mask
+        return check_band_mask(given, *cloudy.shape[:2]).to(cloudy.device)
 
     def estimate(self, x_t: Tensor, condition: Condition, t: Tensor, eta: float) -> Estimate:
         """Return the fused estimate at step `t` (DE section 1.5).
@@ -83,12 +140,30 @@ class Enhancer(nn.Module):
         """
         if not 0 <= eta <= 1:
             raise InvalidModelInput(f"eta is {eta}; it is the reference's least share and must lie in 0..1.")
-        eps = self.predictor(x_t, condition.cloudy, t)
-        x0_hat = self.schedule.estimate_x0(x_t, eps, t)
-        weight = self.allocation(x_t, condition.cloudy, condition.reference, t).clamp(eta, 1)
+        x0_hat = self.schedule.estimate_x0(x_t, self.noise_in(x_t, condition, t), t)
+        weight = limit(self.raw_weight(x_t, condition, t), eta, self.card.weight_mode)
         fused = weight * condition.reference + (1 - weight) * x0_hat
         return Estimate(fused, weight, x0_hat)
+
+    def noise_in(self, x_t: Tensor, condition: Condition, t: Tensor) -> Tensor:
+        """Return what the predictor takes for the noise in `x_t`, `(batch, band, y, x)`."""
+        return self.predictor(x_t, condition.cloudy, t, condition.gsd, condition.band_mask)
+
+    def raw_weight(self, x_t: Tensor, condition: Condition, t: Tensor) -> Tensor:
+        """Return W before it is limited, `(batch, band, y, x)`."""
+        return self.allocation(x_t, condition.cloudy, condition.reference, t, condition.gsd, condition.band_mask)
 
     def finish(self, x0: Tensor) -> Tensor:
         """Return the companded [0, 1] image of a final estimate in [-1, 1]."""
         return to_unsigned(x0)
+
+
+def _check_given_reference(reference: Tensor, cloudy: Tensor) -> None:
+    """Raise `InvalidModelInput` unless the image can stand in for the reference network's."""
+    if reference.shape != cloudy.shape:
+        raise InvalidModelInput(
+            f"The reference has shape {tuple(reference.shape)}, the cloudy image {tuple(cloudy.shape)}; "
+            "give both on one grid."
+        )
+    if not bool(((reference >= 0) & (reference <= 1)).all()):
+        raise InvalidModelInput("The reference has values outside 0..1 or NaN; fill its gaps and compand it.")

@@ -13,6 +13,10 @@ class InvalidModelInput(DeModelError):
     """An array or an option the model cannot work with."""
 
 
+class InvalidData(InvalidModelInput):
+    """A data set on disk cannot be used: its layout is unknown, or files are missing, unreadable or do not fit."""
+
+
 class InvalidCheckpoint(DeModelError):
     """A weights file is missing, truncated, of another architecture, or fails its checksum."""
 

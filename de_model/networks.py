@@ -5,22 +5,40 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from de_model.conditioning import Conditioning, ContextEmbedding
 from de_model.unet import UNet, UNetConfig
+
+_UNCONDITIONED = Conditioning()
 
 
 class NoisePredictor(nn.Module):
     """Conditional noise predictor (CNP): predicts the noise in `x_t`, given the cloudy image.
 
-    The condition enters by channel concatenation only (DE section 1.2).
+    The cloudy image enters by channel concatenation only (DE section 1.2), the optional conditions through
+    the time embedding.
     """
 
-    def __init__(self, bands: int, config: UNetConfig) -> None:
+    def __init__(self, bands: int, config: UNetConfig, conditioning: Conditioning = _UNCONDITIONED) -> None:
         super().__init__()
         self.net = UNet(2 * bands, bands, config)
+        self.context = ContextEmbedding(bands, config.base, conditioning)
 
-    def forward(self, x_t: Tensor, cloudy: Tensor, t: Tensor) -> Tensor:
-        """Return predicted noise `(batch, band, y, x)`; images in [-1, 1], `t` `(batch,)` in 0..T-1."""
-        return self.net(torch.cat([x_t, cloudy], dim=1), t)
+    def forward(
+        self, x_t: Tensor, cloudy: Tensor, t: Tensor, gsd: Tensor | None = None, band_mask: Tensor | None = None
+    ) -> Tensor:
+        """Return predicted noise `(batch, band, y, x)`.
+
+        Args:
+            x_t: noised image in [-1, 1] and beyond.
+            cloudy: cloudy image in [-1, 1].
+            t: `(batch,)` timesteps, 0..T-1.
+            gsd: `(batch,)` metres, for a model conditioned on it.
+            band_mask: `(batch, band)`, for a model conditioned on it.
+
+        Raises:
+            InvalidModelInput: sides do not fit the stride, or the conditions are not the model's.
+        """
+        return self.net(torch.cat([x_t, cloudy], dim=1), t, self.context(gsd, band_mask))
 
 
 class WeightAllocation(nn.Module):
@@ -29,10 +47,19 @@ class WeightAllocation(nn.Module):
     The output is linear and starts at zero, so untrained WA is pure diffusion (DE section 1.4).
     """
 
-    def __init__(self, bands: int, config: UNetConfig) -> None:
+    def __init__(self, bands: int, config: UNetConfig, conditioning: Conditioning = _UNCONDITIONED) -> None:
         super().__init__()
         self.net = UNet(3 * bands, bands, config)
+        self.context = ContextEmbedding(bands, config.base, conditioning)
 
-    def forward(self, x_t: Tensor, cloudy: Tensor, reference: Tensor, t: Tensor) -> Tensor:
-        """Return W `(batch, band, y, x)`, unbounded; images in [-1, 1], `t` `(batch,)` in 0..T-1."""
-        return self.net(torch.cat([x_t, cloudy, reference], dim=1), t)
+    def forward(
+        self,
+        x_t: Tensor,
+        cloudy: Tensor,
+        reference: Tensor,
+        t: Tensor,
+        gsd: Tensor | None = None,
+        band_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Return W `(batch, band, y, x)`, unbounded; arguments and errors as in `NoisePredictor.forward`."""
+        return self.net(torch.cat([x_t, cloudy, reference], dim=1), t, self.context(gsd, band_mask))

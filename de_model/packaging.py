@@ -16,6 +16,7 @@ from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
 from de_model.inference.engine import Restoration, Sampling, restore
+from de_model.samplers.family import sampler_kind
 
 #: Name of the artefact with the weights.
 WEIGHTS = "weights"
@@ -76,10 +77,14 @@ def tags_of(card: ModelCard, sha256: str) -> dict[str, str]:
     }
 
 
-def default_parameters(card: ModelCard) -> dict[str, int | float]:
-    """Return the sampling parameters a caller may set, with their defaults for this model."""
+def default_parameters(card: ModelCard) -> dict[str, int | float | str | None]:
+    """Return the sampling parameters a caller may set, with their defaults for this model.
+
+    Numbers are whole where the default is an `int` or None, real where it is a `float`.
+    """
     sampling = replace(Sampling(), eta=card.eta)
-    return {f.name: getattr(sampling, f.name) for f in fields(sampling)}
+    plain = {f.name: getattr(sampling, f.name) for f in fields(sampling)}
+    return plain | {"sampler": str(sampling.sampler)}
 
 
 def example(card: ModelCard) -> dict[str, NDArray[Any]]:
@@ -128,14 +133,30 @@ def _sampling(card: ModelCard, parameters: Mapping[str, Any]) -> Sampling:
     unknown = set(parameters) - set(defaults)
     if unknown:
         raise InvalidModelInput(f"Parameter {min(unknown)} is unknown; known are {', '.join(defaults)}.")
-    try:
-        # Servers deliver numbers as they like: 4.0 for 4.
-        given: dict[str, Any] = {name: type(defaults[name])(value) for name, value in parameters.items()}
-    except (TypeError, ValueError) as error:
-        raise InvalidModelInput(
-            f"A parameter is no number ({error}); give numbers for {', '.join(parameters)}."
-        ) from error
+    given = {name: _parsed(name, value, defaults[name]) for name, value in parameters.items()}
     return replace(Sampling(eta=card.eta), **given)
+
+
+def _parsed(name: str, value: Any, default: Any) -> Any:
+    """Return a parameter in the type of its default; servers deliver numbers as they like: 4.0 for 4."""
+    if isinstance(default, str):
+        return sampler_kind(str(value))
+    if value is None and default is None:
+        return None
+    number = _number(name, value)
+    if isinstance(default, float):
+        return number
+    if not number.is_integer():
+        raise InvalidModelInput(f"Parameter {name} is {value!r}; give a whole number.")
+    # Seeds may be larger than a float can hold exactly.
+    return value if isinstance(value, int) else int(number)
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidModelInput(f"Parameter {name} is {value!r}; give a number.") from error
 
 
 def _collect(scenes: NDArray[np.float32], needed: NDArray[np.bool_], found: list[Restoration]) -> Answer:

@@ -20,6 +20,20 @@ class Preset(StrEnum):
     TINY = "tiny"
 
 
+@unique
+class ReferenceKind(StrEnum):
+    """What gives DE its prior."""
+
+    #: A residual U-Net small enough for a laptop.
+    LIGHT = "light"
+    #: MPRNet, the published "MemoryNet" (DE section 7.1).
+    MPRNET = "mprnet"
+    #: MSDA-CR (DE section 7.2).
+    MSDA = "msda"
+    #: No network: an image of other dates, given with every cloudy one.
+    COMPOSITE = "composite"
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """Sizes of the three networks."""
@@ -28,6 +42,8 @@ class Sizes:
     allocation: UNetConfig
     #: Width of the `light` reference.
     reference_base: int
+    #: Which reference a model of this preset has unless its card says otherwise.
+    reference: ReferenceKind
 
 
 SIZES: dict[Preset, Sizes] = {
@@ -35,15 +51,18 @@ SIZES: dict[Preset, Sizes] = {
         predictor=UNetConfig(96, (1, 1, 2, 2, 3), 2, (4, 8), heads=4, film=True),
         allocation=UNetConfig(64, (1, 1, 2), 2, (4,), heads=1, film=False),
         reference_base=64,
+        reference=ReferenceKind.MPRNET,
     ),
     Preset.SMALL: Sizes(
-        predictor=UNetConfig(24, (1, 2, 2, 3), 1, (8,), heads=4, film=True, groups=8),
-        allocation=UNetConfig(16, (1, 2, 2), 1, (4,), heads=1, film=False, groups=8),
+        predictor=UNetConfig(24, (1, 2, 2, 3), 1, (8,), heads=4, film=True, groups=8, attention_window=128),
+        allocation=UNetConfig(16, (1, 2, 2), 1, (4,), heads=1, film=False, groups=8, attention_window=128),
         reference_base=32,
+        reference=ReferenceKind.LIGHT,
     ),
     Preset.TINY: Sizes(
-        predictor=UNetConfig(16, (1, 2), 1, (2,), heads=2, film=True, groups=4),
-        allocation=UNetConfig(8, (1, 2), 1, (2,), heads=1, film=False, groups=4),
+        predictor=UNetConfig(16, (1, 2), 1, (2,), heads=2, film=True, groups=4, attention_window=32),
+        allocation=UNetConfig(8, (1, 2), 1, (2,), heads=1, film=False, groups=4, attention_window=32),
         reference_base=8,
+        reference=ReferenceKind.LIGHT,
     ),
 }

@@ -7,6 +7,9 @@ cumulative product of `1 - beta`. Images are `(batch, band, y, x)` in [-1, 1]; `
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,6 +19,17 @@ from de_model.errors import InvalidModelInput
 
 #: Ends of the linear schedule for T = 1000 (Ho et al. 2020, section 4); scaled by 1000 / T otherwise.
 BETA_FIRST, BETA_LAST = 1e-4, 0.02
+
+
+class Level(NamedTuple):
+    """Signal and noise at one timestep."""
+
+    #: `sqrt(abar)`, the share of the image.
+    alpha: float
+    #: `sqrt(1 - abar)`, the standard deviation of the noise.
+    sigma: float
+    #: `log(alpha / sigma)`, half the logarithm of the signal-to-noise ratio.
+    log_ratio: float
 
 
 class Schedule(nn.Module):
@@ -29,8 +43,16 @@ class Schedule(nn.Module):
         self.timesteps = timesteps
         scale = 1000 / timesteps
         beta = np.linspace(scale * BETA_FIRST, scale * BETA_LAST, timesteps, dtype=np.float64)
-        self.register_buffer("abar", torch.from_numpy(np.cumprod(1.0 - beta)), persistent=False)
+        table = np.cumprod(1.0 - beta)
+        self._levels = table.tolist()
+        self.register_buffer("abar", torch.from_numpy(table), persistent=False)
         self.abar: Tensor
+
+    def level(self, t: int) -> Level:
+        """Return the noise level at timestep `t`, in double precision and without asking the device."""
+        abar = self._levels[t]
+        alpha, sigma = math.sqrt(abar), math.sqrt(1 - abar)
+        return Level(alpha, sigma, math.log(alpha / sigma))
 
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return `sqrt(abar_t)` and `sqrt(1 - abar_t)` as `(batch, 1, 1, 1)` in the type of `like`."""
@@ -52,13 +74,23 @@ class Schedule(nn.Module):
         signal, noise = self.coefficients(t, x_t)
         return (x_t - signal * x0) / noise
 
-    def respaced(self, steps: int) -> NDArray[np.int64]:
-        """Return `steps` original timesteps, noisiest first: 900, 800, ..., 0 for 10 of 1000.
+    def respaced(self, steps: int, start: int | None = None) -> NDArray[np.int64]:
+        """Return the original timesteps of `steps` evaluations, noisiest first and ending at 0.
+
+        Without `start` they are the multiples of T // `steps`, as published (DE section 4: 900, 800, ..., 0 for 10 of
+        1000); with it they are spread evenly from `start` itself to 0 (400, 267, 133, 0 for 4), rounded half up. A
+        single evaluation is made at `start`.
 
         Raises:
-            InvalidModelInput: `steps` is not within 1..T.
+            InvalidModelInput: `start` is not within 0..T-1, or there are not so many timesteps.
         """
-        if not 1 <= steps <= self.timesteps:
-            raise InvalidModelInput(f"{steps} sampling steps asked of {self.timesteps}; choose 1 to {self.timesteps}.")
-        stride = self.timesteps // steps
-        return (np.arange(steps, dtype=np.int64) * stride)[::-1].copy()
+        if start is not None and not 0 <= start < self.timesteps:
+            raise InvalidModelInput(f"Start at timestep {start}; choose 0 to {self.timesteps - 1}.")
+        available = self.timesteps if start is None else start + 1
+        if not 1 <= steps <= available:
+            raise InvalidModelInput(f"{steps} sampling steps asked of {available}; choose 1 to {available}.")
+        ascending = np.arange(steps, dtype=np.int64)
+        if start is None:
+            return (ascending * (self.timesteps // steps))[::-1].copy()
+        gaps = max(1, steps - 1)
+        return start - (2 * start * ascending + gaps - 1) // (2 * gaps)

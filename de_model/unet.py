@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from de_model.attention import attend
 from de_model.errors import InvalidModelInput
+
+_Layer = TypeVar("_Layer", nn.Conv2d, nn.Linear)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,8 @@ class UNetConfig:
     #: True: time scales and shifts the features (FiLM); False: time is added to them.
     film: bool
     groups: int = 32
+    #: Side of the square within which attention is global, image pixels: what training saw.
+    attention_window: int = 256
 
     @property
     def stride(self) -> int:
@@ -38,7 +43,7 @@ class UNetConfig:
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
-    """Return the sinusoidal embedding `(batch, dim)` of integer timesteps `(batch,)`, float32."""
+    """Return the sinusoidal embedding `(batch, dim)` of timesteps `(batch,)`, float32."""
     half = dim // 2
     frequency = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device, dtype=torch.float32) / half)
     angle = t.float()[:, None] * frequency
@@ -50,7 +55,7 @@ def activate(x: Tensor) -> Tensor:
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
-def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+def zeroed(layer: _Layer) -> _Layer:
     """Return `layer` with weights and bias at zero, so that its branch starts as nothing."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
@@ -92,22 +97,23 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all positions of a feature map, with a residual connection."""
+    """Self-attention over the positions of a feature map, with a residual connection.
 
-    def __init__(self, channels: int, config: UNetConfig) -> None:
+    Maps up to `window` positions a side attend globally, larger ones in overlapping windows of that size
+    (see `attention`).
+    """
+
+    def __init__(self, channels: int, config: UNetConfig, factor: int) -> None:
         super().__init__()
         self.heads = config.heads
+        self.window = max(1, config.attention_window // factor)
         self.norm = Norm(config.groups, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` plus what each position gathers from all others."""
-        b, c, height, width = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(b, self.heads, 3, c // self.heads, height * width)
-        q, k, v = (part.transpose(-1, -2) for part in qkv.unbind(2))
-        gathered = F.scaled_dot_product_attention(q, k, v)
-        return x + self.out(gathered.transpose(-1, -2).reshape(b, c, height, width))
+        """Return `x` plus what each position gathers from the others."""
+        return x + self.out(attend(self.qkv(self.norm(x)), self.heads, self.window))
 
 
 class Stage(nn.Module):
@@ -150,7 +156,7 @@ class UNet(nn.Module):
         self.stem = nn.Conv2d(cin, config.base, 3, padding=1)
         skips = self._build_down(embedding)
         width = skips[-1]
-        self.middle_in = Stage(ResidualBlock(width, width, embedding, config), Attention(width, config))
+        self.middle_in = Stage(ResidualBlock(width, width, embedding, config), Attention(width, config, config.stride))
         self.middle_out = Stage(ResidualBlock(width, width, embedding, config))
         width = self._build_up(embedding, skips)
         self.norm = Norm(config.groups, width)
@@ -158,7 +164,7 @@ class UNet(nn.Module):
 
     def _attention(self, channels: int, level: int) -> Attention | None:
         wanted = 2**level in self.config.attention_factors
-        return Attention(channels, self.config) if wanted else None
+        return Attention(channels, self.config, 2**level) if wanted else None
 
     def _build_down(self, embedding: int) -> list[int]:
         """Create the contracting path; return the channel count of every skip connection, stem first."""
@@ -190,8 +196,10 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(stages)
         return width
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
         """Return `(batch, cout, y, x)` for features `(batch, cin, y, x)` and timesteps `(batch,)`.
+
+        `context` `(batch, 4 * config.base)` is added to the time embedding.
 
         Raises:
             InvalidModelInput: height or width is not divisible by `config.stride`.
@@ -200,6 +208,8 @@ class UNet(nn.Module):
         if x.shape[-2] % stride or x.shape[-1] % stride:
             raise InvalidModelInput(f"Image of {x.shape[-2]} x {x.shape[-1]} px: sides must be divisible by {stride}.")
         time = self.time(timestep_embedding(t, self.config.base).to(self.stem.weight.dtype))
+        if context is not None:
+            time = time + context
         h = self.stem(x)
         skips = [h]
         for stage in cast("list[Stage]", self.down):

@@ -6,8 +6,6 @@ from enum import StrEnum, unique
 
 from torch import Tensor
 
-from de_model.errors import InvalidCheckpoint
-
 
 @unique
 class WeightMode(StrEnum):
@@ -17,20 +15,6 @@ class WeightMode(StrEnum):
     CLAMP = "clamp"
     #: `eta + (1 - eta) * sigmoid(raw)`, the same in training and at inference.
     BOUNDED = "bounded"
-
-
-def weight_mode(name: str) -> WeightMode:
-    """Return the mode that a model card names.
-
-    Raises:
-        InvalidCheckpoint: this version does not know it.
-    """
-    try:
-        return WeightMode(name)
-    except ValueError as error:
-        raise InvalidCheckpoint(
-            f"The weights use weight mode {name}, this version knows {', '.join(WeightMode)}; install a newer one."
-        ) from error
 
 
 def limit(raw: Tensor, eta: float, mode: WeightMode) -> Tensor:

@@ -16,15 +16,16 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 from prefect.client.schemas.objects import State as PrefectState
 from prefect.tasks import exponential_backoff
 
-from flows.errors import KNOWN_ERRORS, WorkFailed
+from de_model import checkpoint
+from flows.errors import KNOWN_ERRORS, NothingUsable, WorkFailed
 from flows.ledger import Ledger, State, new_run_id
+from flows.models.registry import Registry
 from flows.progress import tell
-from flows.registry import Registry
 from flows.report import data_uri, run_markdown, unit_table
 from flows.scenes import find_scenes, read_items, source_of, write_items, write_json
 from flows.settings import RunSettings
 from flows.unit import UnitFigures, make_product, publish_product
-from flows.work import ModelRef, Plan, Refused, WorkUnit, make_plan
+from flows.work import ModelRef, Plan, Refused, WorkUnit, check_bands, make_plan
 from stac.errors import InvalidInput
 from stac.publish import StaticCatalog
 
@@ -146,12 +147,15 @@ def resolve(settings: RunSettings) -> ModelRef:
 
     Raises:
         UnknownModel: the registry has no such model, version or alias.
+        InvalidSettings: the model restores other bands than the settings ask for.
         ServiceUnavailable: the registry does not answer.
     """
     registry = Registry(settings.state, settings.mlflow_uri)
     registry.ensure_shipped()
     version = registry.resolve(settings.model)
-    return ModelRef(version.name, version.version, version.sha256, str(registry.weights(version)))
+    weights = registry.weights(version)
+    check_bands(settings, checkpoint.read_card(weights).bands)
+    return ModelRef(version.name, version.version, version.sha256, str(weights))
 
 
 @flow(name="clear-scenes", log_prints=False, persist_result=False, retries=0)
@@ -162,6 +166,7 @@ def clear_scenes(settings: dict[str, Any] | None = None) -> RunSummary:
         settings: names and values as in a `--config` file; the environment and defaults fill the rest.
 
     Raises:
+        NothingUsable: there was work, and the input of all of it is unusable.
         WorkFailed: there was work, and none of it succeeded.
     """
     began, run_id = time.monotonic(), new_run_id()
@@ -252,5 +257,6 @@ def _collection(scenes: str) -> dict[str, Any]:
 def _require_success(summary: RunSummary) -> None:
     failed = [unit for unit in summary.units if unit.state is not State.SUCCEEDED]
     if failed and len(failed) == len(summary.units) and not summary.already_done:
+        kind = NothingUsable if all(unit.state is State.INVALID for unit in failed) else WorkFailed
         first = failed[0]
-        raise WorkFailed(f"None of {len(failed)} scenes could be restored; the first, {first.target_id}: {first.error}")
+        raise kind(f"None of {len(failed)} scenes could be restored; the first, {first.target_id}: {first.error}")

@@ -35,11 +35,15 @@ class WorkFailed(FlowError):
     """Every work unit of a run failed, or none produced anything."""
 
 
+class NothingUsable(WorkFailed):
+    """No work unit of a run can be restored, however often it is tried: the input is at fault."""
+
+
 #: All errors that are told to the user as one sentence, without a traceback.
 KNOWN_ERRORS = (StacError, DeModelError, FlowError)
 
 
 def exit_status(error: BaseException) -> int:
     """Return the exit status of `error`: 2 for invalid input, 1 for a failure."""
-    invalid = (InvalidInput, InvalidSettings, UnknownModel, InvalidModelInput, InvalidCheckpoint)
+    invalid = (InvalidInput, InvalidSettings, UnknownModel, NothingUsable, InvalidModelInput, InvalidCheckpoint)
     return EXIT_INVALID if isinstance(error, invalid) else EXIT_FAILED

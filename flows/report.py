@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from stac.provenance import Provenance
+from stac.storage import writing
 
 _ENVIRONMENT = Environment(
     loader=PackageLoader("flows", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -23,6 +24,9 @@ def write_report(folder: Path, item_id: str, metadata: Mapping[str, Any]) -> Pat
         folder: the staging folder.
         item_id: title of the report.
         metadata: the content of `metadata.json`.
+
+    Raises:
+        DiskFull, NotWritable: the folder cannot be written.
     """
     classes = [
         {"label": p.label, "description": p.description, "color": p.color, "km2": metadata["areas_km2"][p.name.lower()]}
@@ -36,7 +40,8 @@ def write_report(folder: Path, item_id: str, metadata: Mapping[str, Any]) -> Pat
         **metadata,
     )
     path = folder / "report.html"
-    path.write_text(page, "utf-8")
+    with writing(path):
+        path.write_text(page, "utf-8")
     return path
 
 

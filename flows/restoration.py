@@ -72,7 +72,9 @@ def restore_date(
         InvalidSettings: the stack's bands are not the model's.
     """
     if stack.bands != enhancer.card.bands:
-        raise InvalidSettings(f"Bands {stack.bands} were read, the model restores {enhancer.card.bands}; set --bands.")
+        raise InvalidSettings(
+            f"Bands {stack.bands} were read, the model restores {enhancer.card.bands}; set bands to these."
+        )
     began = time.monotonic()
     prior = None
     if options.prior is Prior.TEMPORAL:

@@ -9,12 +9,12 @@ from typing import Any
 
 from flows.clear_scenes import RunSummary, clear_scenes, resolve
 from flows.ledger import Ledger
-from flows.prefect_server import prefect_api
 from flows.progress import tell
 from flows.scenes import find_scenes, source_of
+from flows.services.prefect_server import prefect_api
 from flows.settings import RunSettings
 from flows.work import Plan, make_plan
-from stac.publish import StaticCatalog
+from stac.publish import StaticCatalog, require_writable
 
 
 def preview(settings: RunSettings) -> tuple[Plan, dict[str, str], RunSummary]:
@@ -55,6 +55,7 @@ def run_clear_scenes(settings: RunSettings) -> RunSummary:
     plan, done, summary = preview(settings)
     if plan.units and not plan.refused and all(unit.work_id in done for unit in plan.units):
         return summary
+    require_writable(settings.out)
     with prefect_api(settings.state, log=tell):
         result: RunSummary = clear_scenes(settings.model_dump(mode="json"))
     return result

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,11 @@ from typing import Any
 import pystac
 
 from flows.settings import SAMPLE, RunSettings
+from stac import storage
 from stac.errors import EmptySearch
 from stac.sample_catalog import sample_catalog
 from stac.sources import Source, open_source
+from stac.storage import writing
 
 
 @contextmanager
@@ -48,16 +48,15 @@ def find_scenes(settings: RunSettings, location: str) -> tuple[list[pystac.Item]
     return items, source
 
 
-def write_json(path: Path, document: Any) -> Path:
-    """Write a JSON file, whole or not at all, and return its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(document, stream, indent=1, allow_nan=False)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+def write_json(path: Path, document: Mapping[str, Any]) -> Path:
+    """Write a JSON file, whole or not at all, and return its path; its folder is made.
+
+    Raises:
+        DiskFull, NotWritable: it cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    storage.write_json(path, document)
     return path
 
 

@@ -6,13 +6,14 @@ import os
 from collections.abc import Mapping
 from enum import StrEnum, unique
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from de_model.inference.engine import Sampling
+from de_model.samplers.family import SamplerKind
 from flows.errors import InvalidSettings
 from flows.restoration import Prior, RestorationOptions
 from stac.query import Query
@@ -22,8 +23,8 @@ from stac.stack import ReadOptions
 #: The word for the sample that ships with the package, served as a STAC API on loopback.
 SAMPLE = "sample"
 DEFAULT_MODEL = "models:/unveil-de@champion"
-#: Where other dates fill most of a scene the gaps are a few pixels wide, and small tiles save half the work;
-#: without other dates whole clouds are restored, which needs more surroundings.
+#: Where other dates fill most of a scene the gaps are a few pixels wide, and small tiles that hardly overlap save half
+#: the work; without other dates whole clouds are restored, which needs more surroundings.
 _TILE_FOR_GAPS, _TILE_FOR_SCENES = 64, 128
 
 
@@ -47,19 +48,28 @@ class RunSettings(BaseSettings):
     datetime: str = Field(SAMPLE_INTERVAL, description="interval of the scenes to restore")
     min_cloud: float = Field(5, ge=0, le=100, description="scenes clearer than this (percent) need no restoration")
     max_cloud: float = Field(80, ge=0, le=100, description="scenes cloudier than this (percent) are left alone")
-    bands: tuple[str, ...] = Field(("blue", "green", "red", "nir"), description="bands by common name")
+    # NoDecode: in the environment, too, bands are one word with commas, not JSON.
+    bands: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("blue", "green", "red", "nir"), description="bands by common name"
+    )
     out: Path = Field(Path("unveil-out"), description="folder of the catalog that is written")
     state_dir: Path | None = Field(None, description="folder of ledger, model registry and logs; `<out>/.unveil`")
     model: str = Field(DEFAULT_MODEL, description="model URI: models:/NAME@ALIAS or models:/NAME/VERSION")
     mlflow_uri: str | None = Field(None, description="MLflow server or database; a local one when left out")
     seed: int = Field(0, ge=0, description="seed of the noise")
     samples: int = Field(4, ge=1, le=64, description="samples of the model per tile")
-    steps: int = Field(10, ge=1, le=1000, description="DDIM steps")
+    steps: int = Field(10, ge=1, le=1000, description="evaluations of the model per sample")
+    sampler: SamplerKind = Field(SamplerKind.DDIM, description="ddim, dpmpp2m, unipc or pyramid")
+    start: int | None = Field(
+        None, ge=0, le=999, description="timestep at which to begin with the noised reference; pure noise when left out"
+    )
     eta: float = Field(0.3, ge=0, le=1, description="least share of the reference")
     tile: int | None = Field(
         None, ge=32, description="side of a tile, pixels; 64 for the small gaps that other dates leave, else 128"
     )
-    overlap: int | None = Field(None, ge=0, description="pixels shared by neighbouring tiles; a quarter of a tile")
+    overlap: int | None = Field(
+        None, ge=0, description="pixels shared by neighbours; an eighth of a tile for gaps, else a quarter"
+    )
     batch: int = Field(8, ge=1, description="tiles run at once")
     device: Device = Device.AUTO
     prior: Prior = Field(Prior.TEMPORAL, description="temporal: fill from other dates first; none: the model alone")
@@ -89,14 +99,17 @@ class RunSettings(BaseSettings):
     def restoration(self) -> RestorationOptions:
         """How a date is restored."""
         tile, overlap = self._tiling
-        sampling = Sampling(self.seed, self.samples, self.steps, self.eta, tile, overlap, self.batch)
+        sampling = Sampling(
+            self.seed, self.samples, self.steps, self.eta, tile, overlap, self.batch, self.sampler, self.start
+        )
         return RestorationOptions(sampling, self.prior, self.prior_days, self.max_spread)
 
     @property
     def _tiling(self) -> tuple[int, int]:
         """Side of a tile and overlap, pixels."""
-        side = self.tile or (_TILE_FOR_GAPS if self.prior is Prior.TEMPORAL else _TILE_FOR_SCENES)
-        return side, side // 4 if self.overlap is None else self.overlap
+        gaps = self.prior is Prior.TEMPORAL
+        side = self.tile or (_TILE_FOR_GAPS if gaps else _TILE_FOR_SCENES)
+        return side, side // (8 if gaps else 4) if self.overlap is None else self.overlap
 
     @property
     def reading(self) -> ReadOptions:
@@ -107,7 +120,7 @@ class RunSettings(BaseSettings):
     def parameters(self) -> dict[str, Any]:
         """Everything that changes pixels, as JSON values: part of a work unit's identity."""
         names = {
-            "bands", "seed", "samples", "steps", "eta", "prior", "prior_days",
+            "bands", "seed", "samples", "sampler", "steps", "start", "eta", "prior", "prior_days",
             "cloud_dilation_m", "shadow_dilation_m", "max_spread",
         }  # fmt: skip
         tile, overlap = self._tiling
@@ -129,6 +142,8 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
         raise InvalidSettings(_explain(error, config)) from error
     if settings.min_cloud > settings.max_cloud:
         raise InvalidSettings(f"min_cloud {settings.min_cloud} is above max_cloud {settings.max_cloud}; swap them.")
+    if settings.start is not None and settings.steps > settings.start + 1:
+        raise InvalidSettings(f"{settings.steps} steps do not fit between start {settings.start} and 0; ask for fewer.")
     return settings
 
 

@@ -22,7 +22,7 @@ from flows.report import write_report
 from flows.restoration import Restored, restore_date
 from flows.scenes import write_json
 from flows.settings import Device, RunSettings
-from flows.work import ModelRef, WorkUnit, check_bands, target_cell
+from flows.work import ModelRef, WorkUnit, target_cell
 from stac.items import ProductRecord, areas_km2, build_item
 from stac.layers import ProductLayers
 from stac.masks.classes import is_obscured
@@ -82,7 +82,6 @@ def make_product(
     """
     began = time.monotonic()
     enhancer = load_model(model.weights, model.sha256, settings.device)
-    check_bands(settings, enhancer.card.bands)
     target, donors = items[unit.target_id], [items[i] for i in unit.donor_ids]
     cell = target_cell(target, settings)
     stack = read_stack([target, *donors], cell, settings.bands, settings.reading, required={target.id})

@@ -147,8 +147,6 @@ def _properties(record: ProductRecord, layers: ProductLayers) -> dict[str, Any]:
         "gsd": abs(float(layers.geobox.resolution.x)),
         "eo:cloud_cover": round(lost, 4),
         "proj:code": f"EPSG:{layers.geobox.crs.to_epsg()}",
-        "proj:shape": [int(n) for n in layers.geobox.shape],
-        "proj:transform": [float(v) for v in tuple(layers.geobox.affine)[:6]],
         "proj:bbox": [box.left, box.bottom, box.right, box.top],
         "processing:level": "L3",
         "processing:software": {"unveil-eo": record.software_version},
@@ -167,10 +165,17 @@ def _properties(record: ProductRecord, layers: ProductLayers) -> dict[str, Any]:
 
 def _raster_asset(key: str, layers: ProductLayers, path: Path) -> pystac.Asset:
     title, description = _TITLES[key]
-    fields = file_info(path) | {"bands": _bands(key, layers), "nodata": _json_number(SPECS[key].nodata)}
+    fields = file_info(path) | _grid(layers.geobox)
+    fields |= {"bands": _bands(key, layers), "nodata": _json_number(SPECS[key].nodata)}
     if key == "provenance":
         fields["classification:classes"] = _classes()
     return pystac.Asset(f"./{path.name}", title, description, COG_TYPE, _ROLES.get(key, ["metadata"]), fields)
+
+
+def _grid(geobox: GeoBox) -> dict[str, Any]:
+    """Return the pixel grid of a raster; on assets, so that readers such as odc-stac tell rasters from pictures."""
+    transform = [float(v) for v in tuple(geobox.affine)[:6]]
+    return {"proj:shape": [int(n) for n in geobox.shape], "proj:transform": transform}
 
 
 def _bands(key: str, layers: ProductLayers) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ that a product is done.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -19,10 +18,10 @@ from filelock import FileLock, Timeout
 from pystac.errors import STACError
 
 from stac.catalog import collection_document, root_document
-from stac.errors import InvalidProduct, PublishError
+from stac.errors import InvalidProduct, NotWritable, PublishError
 from stac.raster import check_cog
 from stac.storage import write_json, writing
-from stac.validate import check_id, validate_item
+from stac.validate import check_id, read_document, validate_item
 
 DEFAULT_COLLECTION = "unveil-cloud-free"
 _LOCK_TIMEOUT_S = 120.0
@@ -60,10 +59,14 @@ class StaticCatalog:
         return folder
 
     def published_work(self) -> dict[str, Path]:
-        """Return the path of every published item by its work id."""
+        """Return the path of every published item by its work id.
+
+        Raises:
+            InvalidProduct: an item cannot be read.
+        """
         found = {}
         for path in self._item_paths():
-            work_id = json.loads(path.read_text("utf-8"))["properties"].get("unveil:work_id")
+            work_id = _properties(path, read_document(path)).get("unveil:work_id")
             if work_id:
                 found[str(work_id)] = path
         return found
@@ -139,13 +142,12 @@ class StaticCatalog:
 
     def _relink(self, version: str) -> None:
         """Write collection and root from the items that are there: links lost in a crash come back."""
-        documents = [json.loads(path.read_text("utf-8")) for path in self._item_paths()]
+        documents = [read_document(path) for path in self._item_paths()]
         source_path = self.root / self.collection_id / _SOURCE
-        source = json.loads(source_path.read_text("utf-8")) if source_path.is_file() else None
+        source = read_document(source_path) if source_path.is_file() else None
         write_json(self.collection_path, collection_document(self.collection_id, documents, source, version))
-        titles = [
-            (p.parent.name, json.loads(p.read_text("utf-8"))["title"]) for p in self.root.glob("*/collection.json")
-        ]
+        collections = sorted(self.root.glob("[!.]*/collection.json"))
+        titles = [(p.parent.name, str(read_document(p).get("title", p.parent.name))) for p in collections]
         write_json(self.catalog_path, root_document(titles))
 
     def _read_back(self, path: Path, document: Mapping[str, Any]) -> None:
@@ -182,9 +184,20 @@ class StaticCatalog:
             lock.release()
 
 
-def is_writable(folder: Path) -> bool:
-    """Tell whether a folder, or the nearest one above it that exists, can be written."""
-    for candidate in (folder, *folder.absolute().parents):
-        if candidate.exists():
-            return candidate.is_dir() and os.access(candidate, os.W_OK)
-    return False
+def _properties(path: Path, document: Mapping[str, Any]) -> Mapping[str, Any]:
+    properties = document.get("properties")
+    if not isinstance(properties, dict):
+        raise InvalidProduct(f"{path} is no STAC item; restore the file, or remove its folder and run again.")
+    return properties
+
+
+def require_writable(folder: Path) -> None:
+    """Raise unless a folder, or the nearest one above it that exists, can be written.
+
+    Raises:
+        NotWritable: it cannot.
+    """
+    place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        reason = "no permission to write" if place.is_dir() else "no folder"
+        raise NotWritable(f"{folder} cannot be written ({place}: {reason}); check it or choose another --out.")

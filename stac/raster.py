@@ -59,27 +59,39 @@ def write_cog(path: Path, pixels: NDArray[Any], geobox: GeoBox, spec: RasterSpec
     }
     if spec.rgb:
         profile["photometric"] = "RGB"
-    predictor = 3 if pixels.dtype.kind == "f" else 2
-    options = {
-        "COMPRESS": "DEFLATE",
-        "PREDICTOR": str(predictor),
-        "BLOCKSIZE": str(_BLOCK),
-        "OVERVIEW_RESAMPLING": spec.overviews.upper(),
-        "OVERVIEW_COUNT": str(_overview_count(pixels.shape[1:])),
-        "NUM_THREADS": "1",
-    }
     # In memory first: GDAL reports a full disk late and in words of its own, writing bytes does not.
     try:
-        with MemoryFile() as plain, MemoryFile() as cog:
+        with MemoryFile() as plain:
             with plain.open(**profile) as target:
                 _fill(target, pixels, spec)
-            with plain.open() as source:
-                rasterio.shutil.copy(source, cog.name, driver="COG", **options)
-            content = cog.read()
+            content = cog_bytes(plain, spec.overviews)
     except RasterioError as error:
         raise NotWritable(f"{path} cannot be made ({error}); report this with the product's metadata.") from error
     with writing(path):
         path.write_bytes(content)
+
+
+def cog_bytes(plain: MemoryFile, overviews: str) -> bytes:
+    """Return a GeoTIFF in memory as a COG with overviews, losslessly compressed, its metadata kept.
+
+    Args:
+        plain: the GeoTIFF, closed.
+        overviews: how they are resampled, `average` or `nearest`.
+
+    Raises:
+        RasterioError: GDAL cannot convert it.
+    """
+    with plain.open() as source, MemoryFile() as cog:
+        options = {
+            "COMPRESS": "DEFLATE",
+            "PREDICTOR": "3" if np.dtype(source.dtypes[0]).kind == "f" else "2",
+            "BLOCKSIZE": str(_BLOCK),
+            "OVERVIEW_RESAMPLING": overviews.upper(),
+            "OVERVIEW_COUNT": str(_overview_count(source.shape)),
+            "NUM_THREADS": "1",
+        }
+        rasterio.shutil.copy(source, cog.name, driver="COG", **options)
+        return bytes(cog.read())
 
 
 def _overview_count(shape: tuple[int, ...]) -> int:

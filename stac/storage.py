@@ -37,11 +37,20 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
         DiskFull: there is no room.
         NotWritable: the folder cannot be written.
     """
-    content = json.dumps(document, indent=1, allow_nan=False) + "\n"
+    write_bytes(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file atomically: readers see the old or the new one, never a part.
+
+    Raises:
+        DiskFull: there is no room.
+        NotWritable: the folder cannot be written.
+    """
     with writing(path):
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            with os.fdopen(handle, "wb") as stream:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())

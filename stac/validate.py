@@ -24,7 +24,7 @@ _REQUIRED_ASSETS = (
     "thumbnail", "quicklook", "report", "metadata",
 )  # fmt: skip
 _REQUIRED_PROPERTIES = (
-    "datetime", "created", "proj:code", "proj:shape", "proj:transform", "processing:level", "processing:software",
+    "datetime", "created", "proj:code", "processing:level", "processing:software",
     "unveil:work_id", "unveil:target", "unveil:model", "unveil:seed", "unveil:areas", "unveil:quality",
 )  # fmt: skip
 
@@ -83,6 +83,7 @@ def _asset_problems(key: str, asset: Mapping[str, Any]) -> Iterator[str]:
     if not href.startswith("./") or ".." in href:
         yield f"asset {key} lies outside the item's folder ({href})"
     if asset.get("type") == COG_TYPE:
+        yield from (f"asset {key} has no {name}" for name in ("proj:shape", "proj:transform") if not asset.get(name))
         for band in asset.get("bands") or [{}]:
             if not {"name", "data_type", "nodata", "statistics"} <= band.keys():
                 yield f"asset {key} has a band without name, data_type, nodata or statistics"
@@ -92,10 +93,10 @@ def validate_catalog(root: Path) -> list[str]:
     """Walk a catalog from its root; return everything that is wrong, nothing when all is well."""
     problems: list[str] = []
     try:
-        catalog = _read(root / "catalog.json")
+        catalog = read_document(root / "catalog.json")
         _validate_core(catalog, pystac.STACObjectType.CATALOG, "root")
         for path in _linked(root / "catalog.json", catalog, "child"):
-            collection = _read(path)
+            collection = read_document(path)
             _validate_core(collection, pystac.STACObjectType.COLLECTION, str(collection.get("id")))
             for item_path in _linked(path, collection, "item"):
                 problems += _item_file_problems(item_path)
@@ -106,7 +107,7 @@ def validate_catalog(root: Path) -> list[str]:
 
 def _item_file_problems(path: Path) -> list[str]:
     try:
-        document = _read(path)
+        document = read_document(path)
         validate_item(document)
     except StacError as error:
         return [str(error)]
@@ -133,11 +134,18 @@ def _linked(path: Path, document: Mapping[str, Any], rel: str) -> Iterator[Path]
             yield path.parent / str(link["href"])
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_document(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a published file.
+
+    Raises:
+        InvalidProduct: there is none, naming the file.
+    """
     try:
         document = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise InvalidProduct(f"{path} cannot be read as JSON ({error}); restore it or publish again.") from error
+        raise InvalidProduct(
+            f"{path} cannot be read as JSON ({error}); restore the file, or remove its folder and run again."
+        ) from error
     if not isinstance(document, dict):
-        raise InvalidProduct(f"{path} is no JSON object; restore it or publish again.")
+        raise InvalidProduct(f"{path} is no JSON object; restore the file, or remove its folder and run again.")
     return document

@@ -1,10 +1,11 @@
-"""Cloudy/clear pairs cut from stacks of real acquisitions, and the patches a training step sees."""
+"""Cloudy/clear pairs, wherever they come from, and the patches a training step sees."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, overload
 
 import numpy as np
 import torch
@@ -18,10 +19,38 @@ from de_model.radiometry import to_unit
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
-#: A patch is used when this share of it has truth, and when clouds cover neither nothing nor all of it.
-_MIN_VALID, _MIN_CLOUD, _MAX_CLOUD = 0.85, 0.05, 0.98
+#: A patch is used when this share of it has truth.
+_MIN_VALID = 0.85
+#: A patch of a real pair is used when clouds cover neither nothing nor all of it.
+_REAL_COVER = (0.05, 0.98)
 #: Draws per patch before the pairs are declared unusable.
 _MAX_DRAWS = 200
+
+
+class PairSource(Protocol):
+    """What patches can be drawn from: a pair in memory, on disk, or made up on the way."""
+
+    @property
+    def name(self) -> str:
+        """What the pair is, for people."""
+
+    @property
+    def channels(self) -> int:
+        """Number of bands."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+
+    @property
+    def cover_range(self) -> tuple[float, float]:
+        """Least and greatest share of cloud at which a patch is worth training on."""
+
+    def window(self, rows: slice, columns: slice, random: np.random.Generator) -> ScenePair:
+        """Return a part of the pair; whatever is random about it comes from `random` alone."""
+
+    def content(self) -> Iterator[bytes]:
+        """Yield everything that decides what `window` returns, for fingerprints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +68,60 @@ class ScenePair:
     #: `(y, x)`, True where cloud or shadow hides the ground on the cloudy date.
     obscured: BoolArray
 
+    @property
+    def channels(self) -> int:
+        """Number of bands."""
+        return len(self.cloudy)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        rows, columns = self.valid.shape
+        return rows, columns
+
+    @property
+    def cover_range(self) -> tuple[float, float]:
+        """Least and greatest share of cloud of a patch: without any there is nothing to learn, under all no context."""
+        return _REAL_COVER
+
+    def window(self, rows: slice, columns: slice, random: np.random.Generator) -> ScenePair:  # noqa: ARG002 - not random
+        """Return a part of the pair, as views."""
+        where = (..., rows, columns)
+        return ScenePair(self.name, self.cloudy[where], self.clear[where], self.valid[where], self.obscured[where])
+
+    def content(self) -> Iterator[bytes]:
+        """Yield the pixels."""
+        for array in (self.cloudy, self.clear, self.valid, self.obscured):
+            yield np.ascontiguousarray(array).tobytes()
+
+
+class Mixture(Sequence[PairSource]):
+    """Pairs of several kinds, each kind drawn with its own probability, whatever its number of pairs."""
+
+    def __init__(self, *kinds: tuple[Sequence[PairSource], float]) -> None:
+        """Join kinds of pairs, each with its weight.
+
+        Raises:
+            TrainingFailed: a weight is not positive, or a kind is empty.
+        """
+        if not kinds or any(not pairs or not weight > 0 for pairs, weight in kinds):
+            raise TrainingFailed("Every kind of a mixture needs pairs and a positive weight; leave out what has none.")
+        total = sum(weight for _, weight in kinds)
+        self._pairs = [pair for pairs, _ in kinds for pair in pairs]
+        self.kinds = tuple(tuple(pairs) for pairs, _ in kinds)
+        #: Probability of each kind.
+        self.shares = tuple(weight / total for _, weight in kinds)
+
+    @overload
+    def __getitem__(self, index: int) -> PairSource: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[PairSource]: ...
+    def __getitem__(self, index: int | slice) -> PairSource | list[PairSource]:
+        return self._pairs[index]
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
 
 @dataclass(frozen=True, slots=True)
 class Patches:
@@ -50,32 +133,42 @@ class Patches:
     obscured: Tensor
 
 
-def fingerprint(pairs: Sequence[ScenePair]) -> str:
-    """Return the SHA-256 over names and pixels of all pairs."""
+def fingerprint(pairs: Sequence[PairSource]) -> str:
+    """Return the SHA-256 over names and content of all pairs, and over the shares of a mixture."""
     digest = hashlib.sha256()
     for pair in pairs:
         digest.update(pair.name.encode())
-        for array in (pair.cloudy, pair.clear, pair.valid, pair.obscured):
-            digest.update(np.ascontiguousarray(array).tobytes())
+        for part in pair.content():
+            digest.update(part)
+    if isinstance(pairs, Mixture):
+        digest.update(repr(([len(kind) for kind in pairs.kinds], pairs.shares)).encode())
     return digest.hexdigest()
 
 
 class PatchSampler:
     """Draws patches; the draw depends on (seed, step) alone, so a resumed training sees the same data."""
 
-    def __init__(self, pairs: Sequence[ScenePair], size: int, downscale: int = 1, seed: int = 0) -> None:
+    def __init__(self, pairs: Sequence[PairSource], size: int, downscale: int = 1, seed: int = 0) -> None:
         """Prepare to draw patches of `size` px, area-averaged from `size * downscale` px of the pairs.
 
+        Pairs are equally likely, those of a `Mixture` as it says.
+
         Raises:
-            TrainingFailed: there is no pair, or the pairs are smaller than a patch.
+            TrainingFailed: there is no pair, the pairs are smaller than a patch, or their numbers of bands differ.
         """
         self.pairs, self.size, self.downscale, self.seed = list(pairs), size, downscale, seed
+        mixture = pairs if isinstance(pairs, Mixture) else None
+        self._kinds = mixture.kinds if mixture else (tuple(self.pairs),)
+        self._shares = mixture.shares if mixture else (1.0,)
         self.extent = size * downscale
         if not self.pairs:
             raise TrainingFailed("No cloudy/clear pair was given; search a longer interval or another area.")
-        smallest = min(min(pair.valid.shape) for pair in self.pairs)
+        smallest = min(min(pair.shape) for pair in self.pairs)
         if smallest < self.extent:
             raise TrainingFailed(f"Patches need {self.extent} px, the smallest pair has {smallest} px.")
+        channels = sorted({pair.channels for pair in self.pairs})
+        if len(channels) > 1:
+            raise TrainingFailed(f"Pairs with {channels} bands cannot be trained on together; choose the same bands.")
 
     def batch(self, step: int, count: int) -> Patches:
         """Return `count` patches for training step `step`.
@@ -89,24 +182,27 @@ class PatchSampler:
         return self._shrink(cloudy, clear, valid[:, None].float(), obscured[:, None].float())
 
     def _cut(self, random: np.random.Generator) -> tuple[FloatArray, FloatArray, BoolArray, BoolArray]:
+        kind = self._kind(random)
         for _ in range(_MAX_DRAWS):
-            pair = self.pairs[random.integers(len(self.pairs))]
-            row, column = (int(random.integers(n - self.extent + 1)) for n in pair.valid.shape)
-            window = (slice(row, row + self.extent), slice(column, column + self.extent))
-            covered = (pair.obscured & pair.valid)[window].mean()
-            if pair.valid[window].mean() >= _MIN_VALID and _MIN_CLOUD <= covered <= _MAX_CLOUD:
+            pair = kind[random.integers(len(kind))]
+            row, column = (int(random.integers(n - self.extent + 1)) for n in pair.shape)
+            part = pair.window(slice(row, row + self.extent), slice(column, column + self.extent), random)
+            least, most = pair.cover_range
+            covered = (part.obscured & part.valid).mean()
+            if part.valid.mean() >= _MIN_VALID and least <= covered <= most:
                 turn, mirror = int(random.integers(4)), bool(random.integers(2))
-                parts = (
-                    pair.cloudy[:, *window],
-                    pair.clear[:, *window],
-                    pair.valid[window],
-                    pair.obscured[window],
-                )
-                return tuple(_dihedral(part, turn, mirror) for part in parts)  # type: ignore[return-value] # four in, four out
+                views = (part.cloudy, part.clear, part.valid, part.obscured)
+                return tuple(_dihedral(view, turn, mirror) for view in views)  # type: ignore[return-value] # four in, four out
         raise TrainingFailed(
             f"No usable patch of {self.extent} px in {_MAX_DRAWS} draws; the pairs hold too "
             "little cloud over known ground."
         )
+
+    def _kind(self, random: np.random.Generator) -> tuple[PairSource, ...]:
+        """Choose a kind before its patches are: kinds whose patches are often rejected keep their share."""
+        if len(self._kinds) == 1:
+            return self._kinds[0]
+        return self._kinds[int(random.choice(len(self._kinds), p=self._shares))]
 
     def _shrink(self, cloudy: Tensor, clear: Tensor, valid: Tensor, obscured: Tensor) -> Patches:
         cloudy, clear = (torch.nan_to_num(image) for image in (cloudy, clear))

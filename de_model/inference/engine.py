@@ -5,21 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from de_model.enhancer import Condition, Enhancer, Estimate
+from de_model.enhancer import Condition, Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.inference.noise_field import NoiseField
+from de_model.inference.conditioning import BoundEstimator, condition_of, repeated
+from de_model.inference.frame import Frame
+from de_model.inference.noise_field import NoiseField, TileNoise
 from de_model.inference.tiles import Tile, blending_window, plan_tiles
-from de_model.radiometry import from_unit, to_unit, to_unsigned
-from de_model.samplers import ddim
+from de_model.radiometry import from_unit, to_unsigned
+from de_model.samplers.family import SamplerKind, coarsest_scale, sampler_kind, sampler_of
+from de_model.samplers.walk import Sample, Start, Walk
 
 FloatArray = NDArray[np.float32]
+T = TypeVar("T")
 Progress = Callable[[int, int], None]
+
+#: Samples of a tile that a CPU evaluates together: small tiles gain a fifth, larger groups gain nothing.
+_SAMPLES_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +37,40 @@ class Sampling:
     seed: int = 0
     #: Independent samples per tile; their mean is the image, their deviation the spread.
     samples: int = 2
-    #: DDIM evaluations per sample.
+    #: Evaluations of the model per sample.
     steps: int = 10
     #: Floor of the reference's share, 0..1.
     eta: float = 0.3
     #: Side of a tile, pixels.
     tile: int = 128
     overlap: int = 32
-    #: Tiles run at once.
+    #: Tiles run at once on a GPU. A CPU takes them one by one, so that no bit depends on which tiles run together.
     batch: int = 4
+    sampler: SamplerKind = SamplerKind.DDIM
+    #: Timestep, 0..T-1, at which the walk begins with the noised reference; None begins with pure noise.
+    start: int | None = None
+
+    @property
+    def grid(self) -> int:
+        """Tiles begin on multiples of this, pixels: the blocks of the sampler's smallest image."""
+        return coarsest_scale(self.sampler, self.steps)
 
     def check(self, enhancer: Enhancer) -> None:
         """Raise `InvalidModelInput` when a value cannot work with `enhancer`."""
         if self.samples < 1 or self.batch < 1:
             raise InvalidModelInput(f"samples={self.samples} and batch={self.batch} must both be at least 1.")
-        if self.tile < enhancer.stride or self.tile % enhancer.stride:
-            raise InvalidModelInput(f"Tile of {self.tile} px; choose a multiple of {enhancer.stride} px.")
         if not 0 <= self.eta <= 1:
             raise InvalidModelInput(f"eta is {self.eta}; it must lie in 0..1.")
+        sampler_kind(self.sampler)
+        enhancer.schedule.respaced(self.steps, self.start)
+        self._check_tiling(enhancer.stride * self.grid)
+
+    def _check_tiling(self, unit: int) -> None:
+        where = f" for sampler {self.sampler}" if self.grid > 1 else ""
+        if self.tile < unit or self.tile % unit:
+            raise InvalidModelInput(f"Tile of {self.tile} px; choose a multiple of {unit} px{where}.")
+        if self.overlap % self.grid:
+            raise InvalidModelInput(f"Overlap of {self.overlap} px; choose a multiple of {self.grid} px{where}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +83,22 @@ class Restoration:
     reference_weight: FloatArray
     #: Standard deviation over samples `(band, y, x)`, reflectance; 0 with one sample.
     spread: FloatArray
-    #: The reference network alone `(band, y, x)`, reflectance.
+    #: The reference alone `(band, y, x)`, reflectance: the network's, or the given one where it was given.
     reference: FloatArray
     #: Number of tiles run.
     tiles: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What tiles are cut from: canvases `(band, y, x)` in reflectance."""
+
+    #: Finite everywhere.
+    scene: FloatArray
+    #: Not finite where the network's reference is wanted.
+    reference: FloatArray | None
+    #: Absolute row and column of the first pixel.
+    origin: tuple[int, int]
 
 
 class _Canvas:
@@ -91,6 +127,7 @@ def restore(
     sampling: Sampling,
     on_tile: Progress | None = None,
     origin: tuple[int, int] = (0, 0),
+    reference: FloatArray | None = None,
 ) -> Restoration:
     """Restore the needed pixels of a scene.
 
@@ -98,38 +135,48 @@ def restore(
         enhancer: the model; its device is used.
         scene: surface reflectance `(band, y, x)` as observed, clouds included, NaN at nodata.
         needed: `(y, x)`, True where a result is wanted.
-        sampling: seed, samples, steps, eta and tiling.
+        sampling: seed, samples, sampler, steps, eta and tiling.
         on_tile: called with (tiles done, tiles in all) after each batch.
         origin: absolute row and column of the scene's first pixel, the address in the noise field.
+        reference: surface reflectance `(band, y, x)` to use instead of the reference network's, for example a composite
+            of other dates; the network stays where a pixel is not finite in every band.
 
     Raises:
         InvalidModelInput: bands or shapes do not fit, a value of `sampling` is out of range, or the
             model gives values that are not finite.
     """
     sampling.check(enhancer)
-    _check_scene(enhancer, scene, needed)
-    bands, height, width = scene.shape
-    padded, wanted = _pad(_fill_nodata(scene), needed, sampling.tile)
+    _check_scene(enhancer, scene, needed, reference)
+    bands = len(scene)
+    frame = Frame.around(needed.shape, origin, sampling.tile, sampling.grid)
+    given = None if reference is None else frame.mirror(reference)
+    inputs = _Inputs(frame.mirror(_fill_nodata(scene)), given, frame.origin)
+    wanted = frame.surround(needed)
     tiles = plan_tiles(wanted, sampling.tile, sampling.overlap)
     canvas = _Canvas(bands, wanted.shape, blending_window(sampling.tile, sampling.overlap))
     done = 0
-    for batch in _batches(tiles, sampling.batch):
-        for tile, layers in zip(batch, _run(enhancer, padded, batch, sampling, origin), strict=True):
+    device = next(enhancer.parameters()).device
+    for batch in _batches(tiles, 1 if device.type == "cpu" else sampling.batch):
+        for tile, layers in zip(batch, _run(enhancer, inputs, batch, sampling), strict=True):
             canvas.add(tile, layers)
         done += len(batch)
         if on_tile is not None:
             on_tile(done, len(tiles))
-    blended = canvas.mean()[:, :height, :width]
-    image, spread, reference, weight = np.split(blended, [bands, 2 * bands, 3 * bands])
-    return Restoration(image, weight[0], spread, reference, len(tiles))
+    blended = frame.crop(canvas.mean())
+    image, spread, used, weight = np.split(blended, [bands, 2 * bands, 3 * bands])
+    return Restoration(image, weight[0], spread, used, len(tiles))
 
 
-def _check_scene(enhancer: Enhancer, scene: FloatArray, needed: NDArray[np.bool_]) -> None:
+def _check_scene(
+    enhancer: Enhancer, scene: FloatArray, needed: NDArray[np.bool_], reference: FloatArray | None
+) -> None:
     bands = enhancer.card.bands
     if scene.ndim != 3 or scene.shape[0] != len(bands):
         raise InvalidModelInput(f"Scene of shape {scene.shape}; the model wants (band, y, x) with bands {bands}.")
     if needed.shape != scene.shape[1:]:
         raise InvalidModelInput(f"Mask of shape {needed.shape} for a scene of shape {scene.shape[1:]}.")
+    if reference is not None and reference.shape != scene.shape:
+        raise InvalidModelInput(f"Reference of shape {reference.shape} for a scene of shape {scene.shape}.")
 
 
 def _fill_nodata(scene: FloatArray) -> FloatArray:
@@ -142,37 +189,26 @@ def _fill_nodata(scene: FloatArray) -> FloatArray:
     return np.where(missing, level[:, None, None], scene).astype(np.float32)
 
 
-def _pad(scene: FloatArray, needed: NDArray[np.bool_], size: int) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Mirror a scene that is smaller than a tile out to the tile's size, on its far sides."""
-    grow = [(0, max(0, size - n)) for n in needed.shape]
-    return np.pad(scene, [(0, 0), *grow], mode="symmetric"), np.pad(needed, grow)
-
-
-def _batches(tiles: list[Tile], size: int) -> Iterator[list[Tile]]:
-    remaining = iter(tiles)
+def _batches(things: list[T], size: int) -> Iterator[list[T]]:
+    remaining = iter(things)
     while batch := list(islice(remaining, size)):
         yield batch
 
 
 @torch.inference_mode()
-def _run(
-    enhancer: Enhancer, scene: FloatArray, batch: list[Tile], sampling: Sampling, origin: tuple[int, int]
-) -> FloatArray:
+def _run(enhancer: Enhancer, inputs: _Inputs, batch: list[Tile], sampling: Sampling) -> FloatArray:
     """Return layers `(tile, 3 band + 1, y, x)`: image, spread, reference in reflectance, and W."""
     device = next(enhancer.parameters()).device
-    stack = np.stack([scene[:, *tile.window] for tile in batch])
-    condition = enhancer.condition(to_unit(torch.from_numpy(stack).to(device)))
-
-    def estimate(x_t: Tensor, t: Tensor) -> Estimate:
-        return enhancer.estimate(x_t, condition, t, sampling.eta)
-
+    reference = None if inputs.reference is None else _cut(inputs.reference, batch).to(device)
+    condition = condition_of(enhancer, _cut(inputs.scene, batch).to(device), reference)
+    fields = [NoiseField(sampling.seed, sample) for sample in range(sampling.samples)]
     images, weights = [], []
-    for sample in range(sampling.samples):
-        noise = _noise(batch, sampling, sample, origin, stack.shape[1]).to(device)
-        found = ddim(estimate, noise, enhancer.schedule, sampling.steps)
-        images.append(from_unit(enhancer.finish(found.image)))
-        weights.append(found.weight.mean(dim=1, keepdim=True))
-    layers = _summary(torch.stack(images), torch.stack(weights), condition)
+    for group in _batches(fields, _SAMPLES_AT_ONCE if device.type == "cpu" else 1):
+        noise = TileNoise(tuple(group), tuple(batch), inputs.origin, len(inputs.scene), device)
+        found = _walk(enhancer, repeated(condition, len(group)), noise, sampling)
+        images.append(from_unit(enhancer.finish(found.image)).unflatten(0, (-1, len(group))))
+        weights.append(found.weight.mean(dim=1, keepdim=True).unflatten(0, (-1, len(group))))
+    layers = _summary(torch.cat(images, dim=1), torch.cat(weights, dim=1), condition)
     if not np.isfinite(layers).all():
         first = batch[0]
         raise InvalidModelInput(
@@ -182,15 +218,20 @@ def _run(
     return layers
 
 
-def _noise(batch: list[Tile], sampling: Sampling, sample: int, origin: tuple[int, int], bands: int) -> Tensor:
-    field = NoiseField(sampling.seed, sample)
-    parts = [field.window(origin[0] + t.row, origin[1] + t.column, (t.size, t.size), bands) for t in batch]
-    return torch.from_numpy(np.stack(parts))
+def _walk(enhancer: Enhancer, condition: Condition, noise: TileNoise, sampling: Sampling) -> Sample:
+    start = None if sampling.start is None else Start(sampling.start, condition.reference)
+    walk = Walk(enhancer.schedule, sampling.steps, noise, start)
+    return sampler_of(sampling.sampler)(BoundEstimator(enhancer, condition, sampling.eta), walk)
+
+
+def _cut(canvas: FloatArray, batch: list[Tile]) -> Tensor:
+    """Return the tiles of a canvas, `(tile, band, y, x)`."""
+    return torch.from_numpy(np.stack([canvas[:, *tile.window] for tile in batch]))
 
 
 def _summary(images: Tensor, weights: Tensor, condition: Condition) -> FloatArray:
-    """Reduce `(sample, tile, band, y, x)` to mean and deviation, and add reference and mean W."""
-    spread = images.std(dim=0, unbiased=True) if len(images) > 1 else torch.zeros_like(images[0])
+    """Reduce `(tile, sample, band, y, x)` to mean and deviation, and add reference and mean W."""
+    spread = images.std(dim=1, unbiased=True) if images.shape[1] > 1 else torch.zeros_like(images[:, 0])
     reference = from_unit(to_unsigned(condition.reference))
-    layers = torch.cat([images.mean(dim=0), spread, reference, weights.mean(dim=0)], dim=1)
+    layers = torch.cat([images.mean(dim=1), spread, reference, weights.mean(dim=1)], dim=1)
     return layers.float().cpu().numpy()

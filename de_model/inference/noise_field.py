@@ -9,7 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from de_model.inference.tiles import Tile
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -36,22 +40,51 @@ def philox(counter: tuple[NDArray[np.uint64], ...], key: tuple[int, int]) -> tup
 
 @dataclass(frozen=True, slots=True)
 class NoiseField:
-    """Unit Gaussian noise keyed by (seed, sample, band, absolute y, absolute x)."""
+    """Unit Gaussian noise keyed by (seed, sample, stream, band, absolute y, absolute x)."""
 
     seed: int
     sample: int = 0
 
-    def window(self, row: int, column: int, shape: tuple[int, int], bands: int) -> NDArray[np.float32]:
+    def window(self, row: int, column: int, shape: tuple[int, int], bands: int, stream: int = 0) -> NDArray[np.float32]:
         """Return noise `(band, y, x)` for the window whose first pixel is (`row`, `column`).
 
-        Rows and columns may be negative (padding); they wrap at 2^32.
+        Rows and columns may be negative (padding); they wrap at 2^32. Streams, 0..2^16-1, are independent fields, for
+        samplers that need noise more than once.
         """
         height, width = shape
         y = ((row + np.arange(height, dtype=np.int64)) & 0xFFFFFFFF).astype(np.uint64)[None, :, None]
         x = ((column + np.arange(width, dtype=np.int64)) & 0xFFFFFFFF).astype(np.uint64)[None, None, :]
-        band = np.arange(bands, dtype=np.uint64)[:, None, None]
+        # Band and stream share one word of the counter; stream 0 leaves the band alone.
+        band = (np.arange(bands, dtype=np.uint64) + np.uint64(stream << 16))[:, None, None]
         counter = np.broadcast_arrays(x, y, band, np.uint64(self.sample))
         first, second, _, _ = philox(counter, (self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF))
         # Box-Muller; half a unit keeps the logarithm finite.
         radius = np.sqrt(-2 * np.log((first + 0.5) / 2**32))
         return (radius * np.cos(2 * np.pi * second / 2**32)).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class TileNoise:
+    """The noise of every sample of a batch of tiles: the samplers' `NoiseSource`."""
+
+    #: One per sample.
+    fields: tuple[NoiseField, ...]
+    tiles: tuple[Tile, ...]
+    #: Absolute row and column of the canvas that the tiles are windows of.
+    origin: tuple[int, int]
+    bands: int
+    device: torch.device
+
+    def __call__(self, stream: int, scale: int) -> Tensor:
+        """Return noise `(tile * sample, band, y / scale, x / scale)`, the samples of a tile together.
+
+        A pixel of a smaller image has its own address, the absolute number of the block that it stands for; tiles agree
+        where they overlap if they begin on absolute multiples of `scale`.
+        """
+        parts = [self._window(field, tile, stream, scale) for tile in self.tiles for field in self.fields]
+        return torch.from_numpy(np.stack(parts)).to(self.device)
+
+    def _window(self, field: NoiseField, tile: Tile, stream: int, scale: int) -> NDArray[np.float32]:
+        row, column = (self.origin[0] + tile.row) // scale, (self.origin[1] + tile.column) // scale
+        side = tile.size // scale
+        return field.window(row, column, (side, side), self.bands, stream)

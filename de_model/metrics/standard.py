@@ -1,20 +1,37 @@
 """The `standard` protocol: errors in surface reflectance over chosen pixels.
 
 Images are `(band, y, x)` reflectance; `where` is `(y, x)`, True on the pixels that count.
+
+| figure | formula | source |
+|---|---|---|
+| MAE, RMSE | mean absolute error, root of the mean squared error, all bands jointly | |
+| PSNR | -10 log10(MSE), peak reflectance 1, all bands jointly | |
+| SSIM | 11 x 11 Gaussian window, sigma 1.5, L = 1, per band, then the mean of the bands | Wang et al. 2004 |
+| SAM | mean angle between the spectra of a pixel | Kruse et al. 1993 |
+| NDVI error | mean absolute error of (nir - red) / (nir + red) | Rouse et al. 1974 |
+| edge error | mean absolute difference of gradient magnitudes (`texture.edge_error`) | |
+| spectrum error | mean difference of fine-detail power, dB (`texture.spectrum_error`) | Welch 1967 |
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum, unique
 
 import numpy as np
 from numpy.typing import NDArray
 
 from de_model.errors import InvalidModelInput
+from de_model.metrics.similarity import gaussian_window, ssim_per_band
+from de_model.metrics.texture import edge_error, spectrum_error
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
+
+_WINDOW = gaussian_window()
+#: Peak reflectance of PSNR and SSIM.
+_PEAK = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,38 +40,133 @@ class Scores:
 
     #: Mean absolute error, reflectance.
     mae: float
-    #: Peak signal-to-noise ratio in dB for a peak reflectance of 1, over all bands jointly.
+    #: Root mean squared error, reflectance.
+    rmse: float
+    #: Peak signal-to-noise ratio in dB for a peak reflectance of 1, over all bands jointly; infinite without error.
     psnr: float
+    #: Structural similarity, -1..1, mean of the bands; NaN when no counted pixel has a whole window.
+    ssim: float
     #: Mean absolute error of NDVI; NaN without red and near infrared.
     ndvi_mae: float
     #: Mean spectral angle, degrees.
     sam: float
+    #: Mean absolute difference of gradient magnitudes, reflectance per pixel; NaN when no neighbourhood is whole.
+    edge: float
+    #: Mean absolute difference of fine-detail power, dB; NaN when no 16 px window lies inside the counted pixels.
+    spectrum: float
     #: Number of pixels that counted.
     pixels: int
+    #: How many of them had a whole SSIM window.
+    windows: int
 
 
-def score(image: FloatArray, truth: FloatArray, where: BoolArray, bands: tuple[str, ...]) -> Scores:
+@unique
+class Region(StrEnum):
+    """Which pixels a score is about."""
+
+    ALL = "all"
+    #: Seen in the cloudy image: how well observed pixels were kept.
+    CLEAR = "clear"
+    #: Hidden in the cloudy image: how well they were restored.
+    CLOUDY = "cloudy"
+
+
+def score(
+    image: FloatArray,
+    truth: FloatArray,
+    where: BoolArray,
+    bands: tuple[str, ...],
+    valid: BoolArray | None = None,
+) -> Scores:
     """Return the errors of `image` against `truth` on the pixels `where`.
+
+    Args:
+        image: `(band, y, x)` reflectance.
+        truth: the same shape.
+        where: `(y, x)`, the pixels that count.
+        bands: common names in channel order.
+        valid: `(y, x)`, pixels that windows of SSIM and gradients may look at besides the counted ones: leave out
+            clouds of the truth here. Every finite pixel when left out.
 
     Raises:
         InvalidModelInput: shapes differ, no pixel counts, or a counted pixel is not finite.
     """
-    if image.shape != truth.shape or where.shape != truth.shape[1:]:
-        raise InvalidModelInput(f"Shapes differ: image {image.shape}, truth {truth.shape}, mask {where.shape}.")
+    _check(image, truth, where, bands)
     if not where.any():
         raise InvalidModelInput("No pixel to score: the mask is empty.")
-    a, b = image[:, where].astype(np.float64), truth[:, where].astype(np.float64)
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+    usable = both_finite(image, truth)
+    if not usable[where].all():
         raise InvalidModelInput("Image or truth is not finite on a counted pixel; narrow the mask.")
+    if valid is not None:
+        usable &= valid | where
+    a, b = image[:, where].astype(np.float64), truth[:, where].astype(np.float64)
     difference = a - b
     mse = float(np.square(difference).mean())
+    similarity, windows = ssim_per_band(image, truth, where, _WINDOW, _PEAK, usable)
     return Scores(
         mae=float(np.abs(difference).mean()),
+        rmse=math.sqrt(mse),
         psnr=math.inf if mse == 0 else -10 * math.log10(mse),
+        ssim=float(similarity.mean()),
         ndvi_mae=_ndvi_mae(a, b, bands),
         sam=_spectral_angle(a, b),
+        edge=edge_error(image, truth, where, usable),
+        spectrum=spectrum_error(image, truth, where),
         pixels=int(where.sum()),
+        windows=windows,
     )
+
+
+def score_by_class(
+    image: FloatArray,
+    truth: FloatArray,
+    cloudy: BoolArray,
+    bands: tuple[str, ...],
+    where: BoolArray | None = None,
+    valid: BoolArray | None = None,
+) -> dict[Region, Scores]:
+    """Return the errors over all pixels, the clear and the cloudy ones; a region without a pixel is left out.
+
+    Every figure is averaged over the pixels of its region; the windows of SSIM and gradients look across the border,
+    so a bad restoration shows in the SSIM of the clear pixels beside it.
+
+    Args:
+        image: `(band, y, x)` reflectance.
+        truth: the same shape.
+        cloudy: `(y, x)`, True where the input of the restoration was hidden.
+        bands: common names in channel order.
+        where: pixels that count at all; where both images are finite when left out.
+        valid: as for `score`.
+
+    Raises:
+        InvalidModelInput: as `score`; no pixel counts at all.
+    """
+    _check(image, truth, cloudy, bands)
+    counted = both_finite(image, truth) if where is None else where
+    regions = {Region.ALL: counted, Region.CLEAR: counted & ~cloudy, Region.CLOUDY: counted & cloudy}
+    return {
+        region: score(image, truth, chosen, bands, valid)
+        for region, chosen in regions.items()
+        if region is Region.ALL or chosen.any()
+    }
+
+
+def both_finite(image: FloatArray, truth: FloatArray) -> BoolArray:
+    """Return `(y, x)`, True where no band of either image is missing.
+
+    Raises:
+        InvalidModelInput: the shapes differ.
+    """
+    if image.ndim != 3 or image.shape != truth.shape:
+        raise InvalidModelInput(f"Shapes differ: image {image.shape}, truth {truth.shape}.")
+    return np.asarray(np.isfinite(image).all(axis=0) & np.isfinite(truth).all(axis=0))
+
+
+def _check(image: FloatArray, truth: FloatArray, mask: BoolArray, bands: tuple[str, ...]) -> None:
+    if image.ndim != 3 or image.shape != truth.shape or mask.shape != truth.shape[1:]:
+        raise InvalidModelInput(f"Shapes differ: image {image.shape}, truth {truth.shape}, mask {mask.shape}.")
+    if len(bands) != len(image):
+        raise InvalidModelInput(f"The image has {len(image)} bands, {len(bands)} are named: {', '.join(bands)}.")
 
 
 def _ndvi_mae(a: NDArray[np.float64], b: NDArray[np.float64], bands: tuple[str, ...]) -> float:

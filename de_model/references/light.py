@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from de_model.references.base import Reference
 
 
 class _Block(nn.Module):
@@ -22,18 +23,17 @@ class _Block(nn.Module):
         return x + self.second(F.silu(self.first(x)))
 
 
-class LightReference(nn.Module):
+class LightReference(Reference):
     """Cloudy image in, clear image out, both `(batch, band, y, x)` in [0, 1].
 
     Four levels give a receptive field of about 180 px, so that the inside of a cloud sees its clear
     surroundings. No layer depends on the tile's statistics, so tiles agree away from their borders.
     """
 
-    #: Height and width must be divisible by this.
     stride = 8
 
     def __init__(self, bands: int, base: int = 32) -> None:
-        super().__init__()
+        super().__init__(bands)
         widths = (base, 2 * base, 3 * base, 4 * base)
         self.stem = nn.Conv2d(bands, base, 3, padding=1)
         self.encode = nn.ModuleList(_Block(w) for w in widths)
@@ -44,8 +44,7 @@ class LightReference(nn.Module):
         self.head = nn.Conv2d(base, bands, 3, padding=1)
         nn.init.zeros_(self.head.weight)
 
-    def forward(self, cloudy: Tensor) -> Tensor:
-        """Return the estimate of the clear image; not clamped, so that training keeps its gradient."""
+    def _stages(self, cloudy: Tensor) -> tuple[Tensor, ...]:
         h = self.stem(cloudy)
         skips: list[Tensor] = []
         for level, block in enumerate(self.encode):
@@ -57,12 +56,7 @@ class LightReference(nn.Module):
         for level in reversed(range(len(self.up))):
             h = F.interpolate(self.up[level](h), scale_factor=2.0, mode="bilinear", align_corners=False)
             h = self.decode[level](h + skips[level])
-        return cloudy + self.head(F.silu(h))
-
-    @torch.no_grad()
-    def estimate(self, cloudy: Tensor) -> Tensor:
-        """Return the estimate clamped to [0, 1], without gradient: the form in which DE uses it."""
-        return self(cloudy).clamp(0, 1)
+        return (cloudy + self.head(F.silu(h)),)
 
 
 class _Dilated(nn.Module):

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from de_model.enhancer import Condition, Enhancer
 from de_model.errors import InvalidModelInput
 from de_model.training.options import GradientFlow
-from de_model.weighting import WeightMode, limit_in_training
+from de_model.weighting import limit_in_training
 
 #: Charbonnier's epsilon (MPRNet's value; DE section 7.1), on [0, 1] images.
 _CHARBONNIER = 1e-3
@@ -100,7 +100,7 @@ def _smooth_abs(difference: Tensor) -> Tensor:
 def noise_loss(enhancer: Enhancer, condition: Condition, target: Target) -> Tensor:
     """Return L_eps, the mean squared error of the predicted noise (DE section 1.7, stage 1)."""
     x_t = enhancer.schedule.add_noise(target.x0, target.eps, target.t)
-    predicted = enhancer.predictor(x_t, condition.cloudy, target.t).float()
+    predicted = enhancer.noise_in(x_t, condition, target.t).float()
     return masked_mean((predicted - target.eps).square(), target.valid, target.counted)
 
 
@@ -109,21 +109,39 @@ def enhancement_loss(
     condition: Condition,
     target: Target,
     flow: GradientFlow = GradientFlow.SEPARATED,
-    mode: WeightMode = WeightMode.CLAMP,
 ) -> DiffusionLoss:
     """Return L_eps and L_W (DE section 1.7, stages 2 and 3).
 
     L_W = |x0 - (1 - W) x0_hat - W r| with x0_hat clamped. With separated gradients x0_hat is detached, so WA learns
-    from L_W alone and the noise predictor from L_eps alone. W is unlimited unless `mode` is `bounded`.
+    from L_W alone and the noise predictor from L_eps alone. W is unlimited unless the card says `bounded`.
     """
     x_t = enhancer.schedule.add_noise(target.x0, target.eps, target.t)
-    predicted = enhancer.predictor(x_t, condition.cloudy, target.t).float()
+    predicted = enhancer.noise_in(x_t, condition, target.t).float()
     visible = predicted if flow is GradientFlow.COUPLED else predicted.detach()
     x0_hat = enhancer.schedule.estimate_x0(x_t, visible, target.t)
-    raw = enhancer.allocation(x_t, condition.cloudy, condition.reference, target.t).float()
-    weight = limit_in_training(raw, enhancer.card.eta, mode)
+    raw = enhancer.raw_weight(x_t, condition, target.t).float()
+    weight = limit_in_training(raw, enhancer.card.eta, enhancer.card.weight_mode)
     fused = weight * condition.reference + (1 - weight) * x0_hat
     return DiffusionLoss(
         masked_mean((predicted - target.eps).square(), target.valid, target.counted),
         masked_mean((target.x0 - fused).abs(), target.valid, target.counted),
     )
+
+
+def allocation_loss(enhancer: Enhancer, condition: Condition, target: Target, x_t: Tensor, t: Tensor) -> Tensor:
+    """Return L_W at given states: the mean absolute error of the fused estimate; only WA learns from it.
+
+    Args:
+        enhancer: the model.
+        condition: cloudy image and reference.
+        target: the truth; its noise and timesteps are not looked at.
+        x_t: states `(batch, band, y, x)`.
+        t: their timesteps `(batch,)`.
+    """
+    with torch.no_grad():
+        predicted = enhancer.noise_in(x_t, condition, t).float()
+        x0_hat = enhancer.schedule.estimate_x0(x_t, predicted, t)
+    raw = enhancer.raw_weight(x_t, condition, t).float()
+    weight = limit_in_training(raw, enhancer.card.eta, enhancer.card.weight_mode)
+    fused = weight * condition.reference + (1 - weight) * x0_hat
+    return masked_mean((target.x0 - fused).abs(), target.valid, target.counted)

@@ -17,16 +17,17 @@ from de_model.errors import InvalidModelInput
 from de_model.radiometry import to_signed, to_unsigned
 from de_model.training.losses import (
     Target,
+    allocation_loss,
     charbonnier,
     edge_charbonnier,
     enhancement_loss,
     noise_loss,
     valid_count,
 )
-from de_model.training.options import Precision, TrainingOptions
+from de_model.training.options import Precision, States, TrainingOptions
+from de_model.training.rollout import visited_states
 from de_model.training.sources import PatchSource, select
 from de_model.training.stages import Stage, StageOptions
-from de_model.weighting import WeightMode, weight_mode
 
 #: Share of the edge term in the loss of a reference with several outputs (DE section 7.1).
 _EDGE_SHARE = 0.05
@@ -106,18 +107,18 @@ class Objective(nn.Module):
     def __init__(self, enhancer: Enhancer, stage: Stage, options: TrainingOptions) -> None:
         super().__init__()
         self.enhancer, self.stage, self.options = enhancer, stage, options
-        self.mode = weight_mode(getattr(enhancer.card, "weight_mode", WeightMode.CLAMP))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the loss by name; their sum is minimised."""
         with autocast(batch.eps.device, self.options.precision):
             if self.stage is Stage.REFERENCE:
                 return self._reference(batch)
-            x0, cloudy = to_signed(batch.patches.clear), to_signed(batch.patches.cloudy)
+            x0 = to_signed(batch.patches.clear)
             target = Target(x0, batch.patches.valid, batch.eps, batch.t, batch.counted)
             if self.stage in (Stage.COARSE, Stage.FINE):
                 # WA and reference take no part yet: the reference would be work for nothing.
-                return {"noise": noise_loss(self.enhancer, Condition(cloudy, cloudy), target)}
+                alone = self.enhancer.condition(batch.patches.cloudy, batch.patches.cloudy)
+                return {"noise": noise_loss(self.enhancer, alone, target)}
             return self._enhancement(batch, target)
 
     def _reference(self, batch: Batch) -> dict[str, Tensor]:
@@ -135,8 +136,17 @@ class Objective(nn.Module):
     def _enhancement(self, batch: Batch, target: Target) -> dict[str, Tensor]:
         condition = self.enhancer.condition(batch.patches.cloudy)
         condition = replace(condition, reference=self._prior(batch, condition.reference.float()))
-        loss = enhancement_loss(self.enhancer, condition, target, self.options.gradient_flow, self.mode)
+        if self.options.states is States.ROLLOUT:
+            return self._on_visited_states(condition, target)
+        loss = enhancement_loss(self.enhancer, condition, target, self.options.gradient_flow)
         return loss._asdict() if self.stage is Stage.JOINT else {"fusion": loss.fusion}
+
+    def _on_visited_states(self, condition: Condition, target: Target) -> dict[str, Tensor]:
+        x_t, t = visited_states(self.enhancer, condition, target.eps, target.t)
+        terms = {"fusion": allocation_loss(self.enhancer, condition, target, x_t, t)}
+        if self.stage is Stage.JOINT:
+            terms["noise"] = noise_loss(self.enhancer, condition, target)
+        return terms
 
     def _prior(self, batch: Batch, reference: Tensor) -> Tensor:
         """Return the frozen reference in [-1, 1], made worse where that was asked for."""

@@ -28,6 +28,16 @@ class GradientFlow(StrEnum):
 
 
 @unique
+class States(StrEnum):
+    """On which states weight allocation is trained."""
+
+    #: As published: noised truth (DE section 1.7).
+    FORWARD = "forward"
+    #: What the sampler visits from pure noise (`de_model/training/rollout.py`).
+    ROLLOUT = "rollout"
+
+
+@unique
 class Precision(StrEnum):
     """Number format of the networks' activations; weights, losses and the optimiser stay in float32."""
 
@@ -54,6 +64,7 @@ class TrainingOptions:
     #: Rate of the moving average of the weights (DE section 2.3).
     ema_rate: float = 0.9999
     gradient_flow: GradientFlow = GradientFlow.SEPARATED
+    states: States = States.FORWARD
     decay: Decay = Decay.COSINE
     #: Gradients longer than this are shortened: early diffusion steps spike.
     clip_norm: float = 1.0
@@ -69,6 +80,8 @@ class TrainingOptions:
             raise InvalidModelInput(f"accumulate={self.accumulate}, max_skipped={self.max_skipped}: both start at 1.")
         if not 0 <= self.ema_rate < 1:
             raise InvalidModelInput(f"ema_rate is {self.ema_rate}; it must lie in 0..1, 1 excluded.")
+        if self.states is States.ROLLOUT and self.gradient_flow is GradientFlow.COUPLED:
+            raise InvalidModelInput("A walk carries no gradient to the noise predictor: rollout needs separated flow.")
         if self.clip_norm <= 0:
             raise InvalidModelInput(f"clip_norm is {self.clip_norm}; it must be above 0.")
 

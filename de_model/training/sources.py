@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from de_model.data.pairs import Patches, PatchSampler, ScenePair, fingerprint
+from de_model.data.pairs import Mixture, Patches, PatchSampler, ScenePair, fingerprint
 from de_model.errors import InvalidModelInput, TrainingFailed
 from de_model.training.stages import StageOptions
 
@@ -45,8 +45,12 @@ class TrainingData(Protocol):
 class PairData:
     """Patches cut at random from cloudy/clear pairs of scenes."""
 
-    def __init__(self, pairs: Sequence[ScenePair]) -> None:
+    def __init__(self, pairs: Sequence[ScenePair], mixture: Mixture | None = None) -> None:
         """Check and keep the pairs.
+
+        Args:
+            pairs: real pairs.
+            mixture: what patches are drawn from; left out, the pairs alone.
 
         Raises:
             TrainingFailed: there is no pair.
@@ -57,12 +61,13 @@ class PairData:
         for pair in pairs:
             _check(pair, len(pairs[0].clear))
         self.pairs = tuple(pairs)
-        self.fingerprint = fingerprint(self.pairs)
+        self.drawn_from: Mixture | tuple[ScenePair, ...] = mixture or self.pairs
+        self.fingerprint = fingerprint(self.drawn_from)
         self.bands = len(self.pairs[0].clear)
 
     def source(self, stage: StageOptions, seed: int) -> PatchSource:
         """Return a sampler of patches of the stage's size."""
-        return PatchSampler(self.pairs, stage.patch, stage.downscale, seed)
+        return PatchSampler(self.drawn_from, stage.patch, stage.downscale, seed)
 
 
 def _check(pair: ScenePair, bands: int) -> None:

@@ -48,11 +48,11 @@ _SCHEDULES: dict[Preset, tuple[StageOptions, ...]] = {
         StageOptions(Stage.JOINT, 50_000, 16, 256, 1, 1e-5),
     ),
     Preset.SMALL: (
-        StageOptions(Stage.REFERENCE, 1_500, 8, 96, 1, 1e-3),
-        StageOptions(Stage.COARSE, 500, 16, 64, 4, 1e-3),
-        StageOptions(Stage.FINE, 1_200, 16, 64, 1, 1e-3),
-        StageOptions(Stage.ALLOCATION, 400, 16, 64, 1, 1e-3),
-        StageOptions(Stage.JOINT, 200, 4, 128, 1, 2e-4),
+        StageOptions(Stage.REFERENCE, 1_000, 8, 96, 1, 1e-3),
+        StageOptions(Stage.COARSE, 300, 16, 64, 4, 1e-3),
+        StageOptions(Stage.FINE, 1_000, 16, 64, 1, 1e-3),
+        StageOptions(Stage.ALLOCATION, 300, 8, 64, 1, 1e-3),
+        StageOptions(Stage.JOINT, 100, 4, 128, 1, 2e-4),
     ),
     Preset.TINY: (
         StageOptions(Stage.REFERENCE, 60, 8, 32, 1, 2e-3),

@@ -13,8 +13,9 @@ from de_model.data.pairs import Patches
 from de_model.enhancer import Condition, Enhancer, Estimate
 from de_model.errors import InvalidModelInput
 from de_model.metrics.standard import score
-from de_model.radiometry import from_unit, to_signed, to_unsigned
-from de_model.samplers import ddim
+from de_model.radiometry import from_unit, to_unsigned
+from de_model.samplers.ddim import ddim
+from de_model.samplers.walk import Walk
 from de_model.training.objective import Batch, Objective, draw
 from de_model.training.options import TrainingOptions
 from de_model.training.sources import TrainingData
@@ -91,23 +92,22 @@ def validate(
 @torch.no_grad()
 def restored(enhancer: Enhancer, stage: Stage, batch: Batch, steps: int = 10) -> Restored:
     """Return what a stage makes of a batch on the model's device, with `steps` DDIM evaluations."""
-    patches, noise = batch.patches, batch.eps
+    patches, walk = batch.patches, Walk(enhancer.schedule, steps, lambda _stream, _scale: batch.eps)
     if stage is Stage.REFERENCE:
         return Restored(patches, (enhancer.reference.estimate(patches.cloudy),))
     if stage in (Stage.COARSE, Stage.FINE):
-        cloudy = to_signed(patches.cloudy)
-        condition = Condition(cloudy, cloudy)
-        found = ddim(lambda x_t, t: _diffusion_alone(enhancer, x_t, condition, t), noise, enhancer.schedule, steps)
+        alone = enhancer.condition(patches.cloudy, patches.cloudy)
+        found = ddim(lambda x_t, t: _diffusion_alone(enhancer, x_t, alone, t), walk)
         return Restored(patches, (enhancer.finish(found.image),))
     condition = enhancer.condition(patches.cloudy)
     eta = enhancer.card.eta
-    found = ddim(lambda x_t, t: enhancer.estimate(x_t, condition, t, eta), noise, enhancer.schedule, steps)
+    found = ddim(lambda x_t, t: enhancer.estimate(x_t, condition, t, eta), walk)
     return Restored(patches, (to_unsigned(condition.reference), enhancer.finish(found.image)))
 
 
 def _diffusion_alone(enhancer: Enhancer, x_t: Tensor, condition: Condition, t: Tensor) -> Estimate:
     """Return the estimate with W = 0, the model before weight allocation exists."""
-    x0_hat = enhancer.schedule.estimate_x0(x_t, enhancer.predictor(x_t, condition.cloudy, t), t)
+    x0_hat = enhancer.schedule.estimate_x0(x_t, enhancer.noise_in(x_t, condition, t), t)
     return Estimate(x0_hat, torch.zeros_like(x0_hat), x0_hat)
 
 

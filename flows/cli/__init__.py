@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from flows import __version__
-from flows.cli import models, runs, services, train
-from flows.console import print_error
+from flows.cli import data, models, predict, runs, services, train
+from flows.cli.console import print_error
 from flows.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID
 
 _HELP = """Cloud-free satellite mosaics from STAC, with every restored pixel marked.
@@ -24,11 +24,12 @@ _EPILOG = "Exit status: 0 done, 1 failed, 2 invalid input, 130 interrupted."
 
 app = typer.Typer(help=_HELP, epilog=_EPILOG, no_args_is_help=True, pretty_exceptions_enable=False)
 _WORK: tuple[Callable[..., None], ...] = (runs.demo, runs.run, runs.plan, runs.status, services.serve, services.doctor)
-_MODEL: tuple[Callable[..., None], ...] = (train.train, models.evaluate, models.bench)
+_MODEL: tuple[Callable[..., None], ...] = (predict.predict, train.train, models.evaluate, models.bench)
 for _command in _WORK:
     app.command()(_command)
 for _command in _MODEL:
     app.command(rich_help_panel="Model")(_command)
+app.add_typer(data.app, name="data", rich_help_panel="Model")
 
 
 def _print_version(wanted: bool) -> None:
@@ -55,26 +56,32 @@ def main() -> None:
 def _status() -> int:
     as_json = "--json" in sys.argv
     try:
-        return int(app(standalone_mode=False) or 0)
+        status = int(app(standalone_mode=False) or 0)
+        # The parser makes a status of Ctrl-C, or an Abort.
+        return _interrupted(as_json) if status == EXIT_INTERRUPTED else status
     except KeyboardInterrupt:
-        print_error(
-            "Interrupted; nothing half-done was published. The same command continues.",
-            as_json=as_json,
-            kind="Interrupted",
-        )
-        return EXIT_INTERRUPTED
+        return _interrupted(as_json)
     except Exception as error:  # noqa: BLE001 - the last resort: one sentence for everything
         return _explain(error, as_json)
 
 
+def _interrupted(as_json: bool) -> int:
+    message = "Interrupted; nothing half-done was published. The same command continues."
+    print_error(message, as_json=as_json, kind="Interrupted")
+    return EXIT_INTERRUPTED
+
+
 def _explain(error: Exception, as_json: bool) -> int:
     """Print an error for people and return the exit status."""
-    show = getattr(error, "show", None)
-    if show is not None:  # what the command-line parser raises
-        show()
+    show, text = getattr(error, "show", None), getattr(error, "format_message", None)
+    if show is not None and text is not None:  # what the command-line parser raises
+        if as_json:
+            print_error(text(), as_json=True, kind="UsageError")
+        else:
+            show()
         return EXIT_INVALID
     if type(error).__name__ == "Abort":
-        return EXIT_INTERRUPTED
+        return _interrupted(as_json)
     from flows.errors import KNOWN_ERRORS, exit_status
 
     if isinstance(error, KNOWN_ERRORS):

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import options as o
-from flows.console import output, print_json, progress_bar
+from flows.cli.console import output, print_json, progress_bar
 
 #: The cloudy and the clear dates of the sample.
 _TARGETS, _TRUTHS = ("2023-08-18", "2023-08-10"), ("2023-08-15", "2023-08-13")
@@ -34,10 +34,8 @@ def evaluate(
 
         unveil evaluate --cell MGRS-33TWL --out docs/results
     """
-    from dataclasses import asdict
-
     from de_model import checkpoint
-    from flows.evaluation import as_markdown, evaluate_cell, mean_scores
+    from flows.models.evaluation import as_markdown, as_record, evaluate_cell, mean_scores
     from flows.restoration import RestorationOptions
     from flows.settings import load_settings
     from flows.stacks import stacks_of
@@ -54,7 +52,7 @@ def evaluate(
     if out is not None:
         _write(out / "product.md", page)
     if as_json:
-        print_json({str(c): asdict(s) for c, s in mean_scores(results).items()})
+        print_json({str(c): as_record(s) for c, s in mean_scores(results).items()})
     elif out is None:
         output.print(page, markup=False)
 

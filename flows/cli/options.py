@@ -23,6 +23,7 @@ Out = Annotated[Path | None, typer.Option("--out", help="Folder of the catalog t
 StateDir = Annotated[Path | None, typer.Option("--state-dir", help="Ledger, registry and logs; `<out>/.unveil`.")]
 Model = Annotated[str | None, typer.Option("--model", help="models:/NAME@ALIAS or models:/NAME/VERSION.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the noise; recorded in every product.")]
+Sampler = Annotated[str | None, typer.Option("--sampler", help="ddim, dpmpp2m, unipc or pyramid.")]
 Prior = Annotated[str | None, typer.Option("--prior", help="temporal: other dates first; none: the model alone.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
 Cells = Annotated[list[str], typer.Option("--cell", help="Grid square, e.g. MGRS-33TWM; may be given several times.")]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli import options as o
+from flows.cli.console import print_json, print_ledger, print_plan, print_summary, progress_bar
 from flows.cli.options import overrides
-from flows.console import print_json, print_ledger, print_plan, print_summary, progress_bar
 
 if TYPE_CHECKING:
     from flows.settings import RunSettings
@@ -42,6 +42,7 @@ def run(
     state_dir: o.StateDir = None,
     model: o.Model = None,
     seed: o.Seed = None,
+    sampler: o.Sampler = None,
     prior: o.Prior = None,
     device: o.Device = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan, like `unveil plan`.")] = False,
@@ -67,6 +68,7 @@ def run(
         state_dir=state_dir,
         model=model,
         seed=seed,
+        sampler=sampler,
         prior=prior,
         device=device,
     )
@@ -89,6 +91,7 @@ def plan(
     state_dir: o.StateDir = None,
     model: o.Model = None,
     seed: o.Seed = None,
+    sampler: o.Sampler = None,
     prior: o.Prior = None,
     as_json: o.AsJson = False,
 ) -> None:
@@ -106,6 +109,7 @@ def plan(
         state_dir=state_dir,
         model=model,
         seed=seed,
+        sampler=sampler,
         prior=prior,
     )
     _plan(load_settings(config, given), as_json)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import options as o
-from flows.console import errors, output, print_checks, print_json, progress_bar
+from flows.cli.console import errors, output, print_checks, print_json, progress_bar
 
 
 def serve(
@@ -24,9 +24,9 @@ def serve(
     link that opens it in the public STAC Browser is printed.
     """
     from flows.progress import tell
-    from flows.serving import check_catalog
-    from flows.serving import serve as run_server
-    from flows.stac_browser import ensure_browser, public_browser_link
+    from flows.viewer.serving import check_catalog
+    from flows.viewer.serving import serve as run_server
+    from flows.viewer.stac_browser import ensure_browser, public_browser_link
 
     check_catalog(out)
     folder = None
@@ -45,7 +45,7 @@ def serve(
 
 def doctor(config: o.Config = None, out: o.Out = None, state_dir: o.StateDir = None, as_json: o.AsJson = False) -> None:
     """Check versions, GPU, services, disk and credentials, and say how to mend what is missing."""
-    from flows.doctor import Status, examine
+    from flows.services.doctor import Status, examine
     from flows.settings import load_settings
 
     settings = load_settings(config, o.overrides(out=out, state_dir=state_dir))

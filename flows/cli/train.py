@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from flows.cli import options as o
-from flows.console import errors, output, print_json
+from flows.cli.console import errors, output, print_json
 
 if TYPE_CHECKING:
-    from flows.training_request import Tracking, TrainingReport
+    from flows.models.training_request import Tracking, TrainingReport
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -50,9 +50,24 @@ def train(
         str,
         typer.Option("--gradient-flow", help="separated as published, or coupled.", rich_help_panel=_PANEL),
     ] = "separated",
+    reference: Annotated[
+        str | None, typer.Option("--reference", help="light, mprnet or msda; the preset's own.", rich_help_panel=_PANEL)
+    ] = None,
     weight_mode: Annotated[
         str, typer.Option("--weight-mode", help="clamp as published, or bounded.", rich_help_panel=_PANEL)
     ] = "clamp",
+    states: Annotated[
+        str,
+        typer.Option(
+            "--states", help="Of weight allocation: forward as published, or rollout.", rich_help_panel=_PANEL
+        ),
+    ] = "forward",
+    synthetic: Annotated[
+        float,
+        typer.Option(
+            "--synthetic", min=0, max=1, help="Share of patches under synthetic clouds.", rich_help_panel=_PANEL
+        ),
+    ] = 0.0,
     degrade: Annotated[
         bool, typer.Option("--degrade", help="Train on references made worse at random.", rich_help_panel=_PANEL)
     ] = False,
@@ -78,17 +93,19 @@ def train(
 
         unveil train --cell MGRS-33TWM --stage allocation --from unveil-de-small.safetensors --out other.safetensors
     """
+    from de_model.presets import ReferenceKind
     from de_model.training.degradation import RandomDegradation
-    from de_model.training.options import Decay, GradientFlow, Precision, TrainingOptions
+    from de_model.training.options import Decay, GradientFlow, Precision, States, TrainingOptions
     from de_model.training.stages import Stage
     from de_model.weighting import WeightMode
-    from flows.training import train_model
-    from flows.training_bars import stage_bars
-    from flows.training_request import TrainingRequest, preset_for
+    from flows.cli.training_bars import stage_bars
+    from flows.models.training import train_model
+    from flows.models.training_request import TrainingRequest, preset_for
 
     options = TrainingOptions(
         seed=seed,
         gradient_flow=_choice(GradientFlow, gradient_flow, "--gradient-flow"),
+        states=_choice(States, states, "--states"),
         decay=_choice(Decay, decay, "--decay"),
         precision=_choice(Precision, precision, "--precision"),
         degrade=RandomDegradation() if degrade else None,
@@ -106,7 +123,9 @@ def train(
         effort=effort,
         batch=batch,
         learning_rate=learning_rate,
+        reference=None if reference is None else _choice(ReferenceKind, reference, "--reference"),
         weight_mode=_choice(WeightMode, weight_mode, "--weight-mode"),
+        synthetic=synthetic,
         options=options,
         save_every=save_every,
         device=_device(device),
@@ -122,7 +141,7 @@ def _tell(report: TrainingReport, as_json: bool) -> None:
     if as_json:
         print_json(report.as_record())
         return
-    from flows.training_bars import terms
+    from flows.cli.training_bars import terms
 
     for stage in report.stages:
         scores = terms(stage.losses) + (f"; validation {terms(stage.validation)}" if stage.validation else "")
@@ -156,9 +175,9 @@ def _device(name: str | None) -> str:
 
 def _tracking(wanted: bool, uri: str | None, state_dir: Path | None) -> Tracking | None:
     """Return where the registry of the other commands is, so that all trainings can be compared in one place."""
-    from flows.mlflow_access import database_of, registry_uri
+    from flows.models.mlflow_access import database_of, registry_uri
+    from flows.models.training_request import Tracking
     from flows.settings import load_settings
-    from flows.training_request import Tracking
 
     if not wanted:
         return None

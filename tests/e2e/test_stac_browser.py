@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from rasterio.io import MemoryFile
 
-from flows.serving import running
-from flows.stac_browser import ensure_browser
+from flows.viewer.serving import running
+from flows.viewer.stac_browser import ensure_browser
 
 # The first run builds STAC Browser and makes the demo.
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(1500)]

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import CRS, Transformer
 
-from flows.browser_config import Basemap, config_script, utm_codes, utm_definitions
 from flows.errors import InvalidSettings, ServiceUnavailable
-from flows.serving import running, serve
+from flows.viewer.browser_config import Basemap, config_script, utm_codes, utm_definitions
+from flows.viewer.serving import running, serve
 
 pytestmark = pytest.mark.integration
 
@@ -318,7 +318,7 @@ def test_a_folder_without_a_browser_is_refused(catalog_root: Path, tmp_path: Pat
 
 def test_ctrl_c_ends_without_a_traceback(catalog_root: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from flows.serving import serve\n"
+        "import sys; from pathlib import Path; from flows.viewer.serving import serve\n"
         "serve(Path(sys.argv[1]), '127.0.0.1', 0, None, lambda url: print(url, flush=True))\n"
         "print('ended')\n"
     )

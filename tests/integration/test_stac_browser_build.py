@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from flows import stac_browser
 from flows.errors import ServiceUnavailable
-from flows.stac_browser import (
+from flows.viewer import stac_browser
+from flows.viewer.stac_browser import (
     browser_version,
     build_key,
     cached_browser,

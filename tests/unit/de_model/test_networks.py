@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from de_model.card import ModelCard
+from de_model.conditioning import Conditioning
+from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
 from de_model.networks import NoisePredictor, WeightAllocation
 from de_model.presets import SIZES, Preset
@@ -23,13 +26,28 @@ def test_paper_preset_has_the_published_parameter_counts(bands: int, predictor: 
     assert count(WeightAllocation(bands, sizes.allocation)) == allocation
 
 
-@pytest.mark.parametrize("bands", [1, 4])
+@pytest.mark.parametrize("bands", [1, 3, 4, 10])
 def test_networks_keep_the_shape(bands: int) -> None:
     sizes = SIZES[Preset.TINY]
     image, t = torch.rand(2, bands, 16, 24), torch.tensor([0, 999])
     assert NoisePredictor(bands, sizes.predictor)(image, image, t).shape == image.shape
     assert WeightAllocation(bands, sizes.allocation)(image, image, image, t).shape == image.shape
     assert LightReference(bands, sizes.reference_base)(image).shape == image.shape
+
+
+def test_conditions_cost_parameters_only_where_they_are_on() -> None:
+    config = SIZES[Preset.PAPER].allocation
+    plain = count(WeightAllocation(4, config))
+    embedding = 4 * config.base
+    gsd = count(WeightAllocation(4, config, Conditioning(gsd=True))) - plain
+    bands = count(WeightAllocation(4, config, Conditioning(bands=True))) - plain
+    assert gsd == (config.base + 1) * embedding + (embedding + 1) * embedding
+    assert bands == 4 * embedding
+
+
+def test_the_whole_paper_preset_has_the_published_parameter_count() -> None:
+    enhancer = Enhancer(ModelCard(Preset.PAPER, ("blue", "green", "red", "nir"), 10.0))
+    assert count(enhancer) == 32_144_740 + 4_660_484 + 3_638_993
 
 
 def test_untrained_allocation_gives_zero_and_reference_gives_its_input() -> None:

@@ -1,19 +1,19 @@
-"""The diffusion process: schedule, fusion and the DDIM walk."""
+"""The diffusion process: schedule and fusion."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from de_model.card import ModelCard
-from de_model.enhancer import Enhancer, Estimate
+from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
 from de_model.presets import Preset
-from de_model.samplers import ddim
 from de_model.schedule import Schedule
 
 BANDS = ("blue", "green", "red", "nir")
@@ -39,8 +39,37 @@ def test_schedule_has_the_published_values() -> None:
 
 def test_respacing_feeds_the_original_indices() -> None:
     assert Schedule().respaced(10).tolist() == [900, 800, 700, 600, 500, 400, 300, 200, 100, 0]
-    with pytest.raises(InvalidModelInput, match="1 to 1000"):
-        Schedule().respaced(0)
+    assert Schedule().respaced(4).tolist() == [750, 500, 250, 0]
+    assert Schedule().respaced(3).tolist() == [666, 333, 0]
+    assert Schedule().respaced(1).tolist() == [0]
+
+
+def test_respacing_from_a_start_begins_there_and_ends_at_zero() -> None:
+    assert Schedule().respaced(4, 400).tolist() == [400, 267, 133, 0]
+    assert Schedule().respaced(5, 400).tolist() == [400, 300, 200, 100, 0]
+    assert Schedule().respaced(2, 999).tolist() == [999, 0]
+    assert Schedule().respaced(3, 5).tolist() == [5, 3, 0]  # halves go up
+    assert Schedule().respaced(1, 400).tolist() == [400]
+    assert Schedule().respaced(1, 0).tolist() == [0]
+
+
+@given(start=st.integers(0, 999), data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_respaced_timesteps_are_distinct_and_even(start: int, data: st.DataObject) -> None:
+    steps = data.draw(st.integers(1, start + 1))
+    found = Schedule().respaced(steps, start)
+    assert found[0] == start and len(found) == steps and (steps == 1 or found[-1] == 0)
+    gaps = -np.diff(found)
+    assert (gaps >= 1).all() and (not len(gaps) or np.ptp(gaps) <= 1)
+
+
+@pytest.mark.parametrize(
+    ("steps", "start", "says"),
+    [(0, None, "1 to 1000"), (1001, None, "1 to 1000"), (4, 1000, "0 to 999"), (4, -1, "0 to 999"), (6, 4, "1 to 5")],
+)
+def test_steps_and_starts_that_do_not_fit_are_refused(steps: int, start: int | None, says: str) -> None:
+    with pytest.raises(InvalidModelInput, match=says):
+        Schedule().respaced(steps, start)
 
 
 @given(t=st.integers(0, 999), seed=st.integers(0, 2**31))
@@ -54,47 +83,13 @@ def test_noise_and_image_determine_each_other(t: int, seed: int) -> None:
     assert torch.allclose(schedule.noise_given_x0(x_t, x0, step), eps, atol=1e-6)
 
 
-def test_ddim_with_the_truth_as_estimate_returns_the_truth() -> None:
-    truth, noise = torch.rand(1, 2, 8, 8), torch.randn(1, 2, 8, 8)
-    walked = ddim(lambda _x, _t: Estimate(truth, truth, truth), noise, Schedule(), 7)
-    assert torch.equal(walked.image, truth)
-
-
-def test_ddim_rederives_the_noise_from_the_fused_estimate() -> None:
-    """Against the update written out in float64 (DE section 1.6)."""
-    schedule, states = Schedule(), []
-    noise = torch.randn(1, 1, 4, 4, dtype=torch.float64)
-
-    def estimate(x_t: torch.Tensor, t: torch.Tensor) -> Estimate:
-        states.append(x_t)
-        fused = 0.4 * x_t.clamp(-1, 1) + 0.1
-        return Estimate(fused, fused, fused)
-
-    ddim(estimate, noise, schedule, 10)
-    a, b = schedule.abar[900], schedule.abar[800]
-    fused = 0.4 * noise.clamp(-1, 1) + 0.1
-    eps = (noise / a.sqrt() - fused) / (1 / a - 1).sqrt()
-    assert torch.allclose(states[1], b.sqrt() * fused + (1 - b).sqrt() * eps, atol=1e-10)
-
-
-def walk(enhancer: Enhancer, eta: float, cloudy: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    condition = enhancer.condition(cloudy)
-    return ddim(lambda x, t: enhancer.estimate(x, condition, t, eta), noise, enhancer.schedule, 5).image
-
-
-def test_eta_one_returns_the_reference_exactly(enhancer: Enhancer) -> None:
-    cloudy, noise = torch.rand(2, 4, 16, 16), torch.randn(2, 4, 16, 16)
-    assert torch.equal(walk(enhancer, 1.0, cloudy, noise), enhancer.condition(cloudy).reference)
-
-
-def test_larger_eta_draws_the_result_to_the_reference(enhancer: Enhancer) -> None:
-    cloudy, noise = torch.rand(1, 4, 32, 32), torch.randn(1, 4, 32, 32)
-    reference = enhancer.condition(cloudy).reference
-    distance = [
-        (walk(enhancer, eta, cloudy, noise) - reference).abs().mean().item() for eta in (0.0, 0.3, 0.6, 0.9, 1.0)
-    ]
-    assert distance == sorted(distance, reverse=True)
-    assert distance[0] > 0
+def test_levels_are_the_table_in_double_precision() -> None:
+    schedule = Schedule()
+    for t in (0, 1, 500, 999):
+        level, abar = schedule.level(t), schedule.abar[t].item()
+        assert level.alpha**2 == pytest.approx(abar, rel=1e-14)
+        assert level.sigma**2 + level.alpha**2 == pytest.approx(1, rel=1e-14)
+        assert level.log_ratio == pytest.approx(0.5 * math.log(abar / (1 - abar)), rel=1e-12)
 
 
 def test_weight_is_limited_and_fusion_stays_in_range(enhancer: Enhancer) -> None:

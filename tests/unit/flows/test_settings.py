@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from de_model.samplers.family import SamplerKind
 from flows.errors import InvalidSettings
 from flows.settings import load_settings
 from stac.errors import InvalidQuery
@@ -34,6 +35,9 @@ def test_bands_may_be_written_as_one_word(monkeypatch: pytest.MonkeyPatch) -> No
         ("[1, 2", "YAML"),
         ("- a\n- b", "lines such as"),
         ("prior: magic", "prior"),
+        ("sampler: euler", "sampler"),
+        ("start: 1000", "start"),
+        ("start: 2\nsteps: 4", "4 steps do not fit"),
     ],
 )
 def test_wrong_files_are_told_in_one_sentence(tmp_path: Path, text: str, says: str) -> None:
@@ -57,5 +61,12 @@ def test_area_and_interval_are_checked_when_asked_for() -> None:
 def test_only_what_changes_pixels_is_part_of_the_identity() -> None:
     base = load_settings().parameters
     assert load_settings(None, {"out": "elsewhere", "batch": 1, "timeout_s": 5}).parameters == base
-    for name, value in {"seed": 1, "eta": 0.4, "prior": "none", "cloud_dilation_m": 0}.items():
+    for name, value in {"seed": 1, "eta": 0.4, "prior": "none", "sampler": "unipc", "start": 400}.items():
         assert load_settings(None, {name: value}).parameters != base
+
+
+def test_sampler_and_start_reach_the_engine_and_are_always_recorded() -> None:
+    settings = load_settings(None, {"sampler": "dpmpp2m", "steps": 4, "start": 400})
+    sampling = settings.restoration.sampling
+    assert (sampling.sampler, sampling.steps, sampling.start) == (SamplerKind.DPMPP2M, 4, 400)
+    assert load_settings().parameters["sampler"] == "ddim" and load_settings().parameters["start"] is None

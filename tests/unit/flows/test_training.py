@@ -21,11 +21,11 @@ from de_model.training.options import TrainingOptions
 from de_model.training.stages import Stage
 from flows.cli import app
 from flows.errors import InvalidSettings, ServiceUnavailable
-from flows.mlflow_access import open_client, registry_uri
+from flows.models.mlflow_access import open_client, registry_uri
+from flows.models.tracking import EXPERIMENT
+from flows.models.training import train_model
+from flows.models.training_request import Tracking, TrainingRequest, plan_stages, preset_for
 from flows.stacks import SceneSet
-from flows.tracking import EXPERIMENT
-from flows.training import train_model
-from flows.training_request import Tracking, TrainingRequest, plan_stages, preset_for
 from stac.errors import NotWritable
 
 BANDS = ("blue", "green", "red", "nir")

@@ -1,0 +1,71 @@
+"""The public cloud-removal data sets: what their files hold.
+
+None of them may be shipped: RICE and CUHK-CR state no licence; SEN12MS-CR is CC BY 4.0 but 280 GB.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum, unique
+
+RGB = ("red", "green", "blue")
+#: B01 to B12 with B8A after B08, as SEN12MS-CR stores them.
+SENTINEL2 = (
+    *("coastal", "blue", "green", "red", "rededge1", "rededge2", "rededge3"),
+    *("nir", "nir08", "nir09", "cirrus", "swir16", "swir22"),
+)
+
+
+@unique
+class Dataset(StrEnum):
+    """Data sets whose layout is known. The values are the names of their folders."""
+
+    RICE1 = "RICE1"
+    RICE2 = "RICE2"
+    CUHK_CR1 = "CUHK-CR1"
+    CUHK_CR2 = "CUHK-CR2"
+    SEN12MS_CR = "SEN12MS-CR"
+    #: Any folder with `cloud` and `label`.
+    PAIRED = "paired folders"
+
+
+@unique
+class Split(StrEnum):
+    """Parts of a data set."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the files of a data set hold."""
+
+    #: Common names in channel order.
+    bands: tuple[str, ...]
+    #: Bits of a sample. 8-bit sets hold display values, 16-bit sets reflectance times 10000.
+    bits: int
+    #: Ground sampling distance, metres; None where it varies or nobody says.
+    gsd_m: float | None
+    #: Where a near-infrared picture may lie beside, that band's name.
+    extra_band: str | None = None
+    #: Pairs in the distributed archive; None where copies of different size go round.
+    pairs: int | None = None
+
+
+FACTS = {
+    # Google Earth at zoom levels nobody recorded.
+    Dataset.RICE1: Facts(RGB, 8, None, pairs=500),
+    # Landsat 8. The paper says 450 pairs, the archive holds 736.
+    Dataset.RICE2: Facts(RGB, 8, 30.0, pairs=736),
+    Dataset.CUHK_CR1: Facts(RGB, 8, 0.5, "nir", pairs=668),
+    Dataset.CUHK_CR2: Facts(RGB, 8, 0.5, "nir", pairs=559),
+    Dataset.SEN12MS_CR: Facts(
+        SENTINEL2,
+        16,
+        10.0,
+        pairs=122_218,
+    ),
+    Dataset.PAIRED: Facts(RGB, 8, None, "nir"),
+}

@@ -1,0 +1,264 @@
+"""Pairs of the public data sets, read when a patch is drawn from them.
+
+Pictures are cropped, never resized as a whole: the detail of 0.5 m imagery survives (DE section 8.2).
+
+16-bit sets hold reflectance times 10000. 8-bit sets hold display values u, which are no reflectance; they are taken as
+`(u / 255)^2`, whose square-root companding (`de_model.radiometry`) is exactly the paper's input u / 255.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
+
+from de_model.data.datasets import FACTS, Dataset, Split
+from de_model.data.duplicates import content_hash
+from de_model.data.findings import raise_errors
+from de_model.data.imagefile import Samples, picture_size, read_picture
+from de_model.data.inspection import read_samples
+from de_model.data.layouts import PairFiles, find_pairs
+from de_model.data.pairs import ScenePair
+from de_model.data.splits import REPEATED_TEST_PAIRS, hashed_split
+from de_model.errors import InvalidData
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+#: Where cloudy and clear display values differ by more than this after smoothing, cloud or shadow is taken to be.
+_DIFFERENCE, _SMOOTHING_PX = 0.06, 5
+_RIM_PX = _SMOOTHING_PX // 2
+_DEFAULT_CACHE = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class PairInfo:
+    """What the numbers of a pair mean."""
+
+    dataset: Dataset
+    split: Split | None
+    #: Common names in channel order.
+    bands: tuple[str, ...]
+    #: Pixel size, metres; None where nobody recorded it.
+    gsd_m: float | None
+    #: Greatest stored value and the reflectance or display value 1: 255 of 8 bits, 10000 of 16 bits.
+    full_scale: int
+
+    @property
+    def is_display(self) -> bool:
+        """True for 8-bit display values, False for reflectance."""
+        return self.full_scale == 255
+
+
+class SampleCache:
+    """Samples as stored of the pairs used last, up to a number of bytes."""
+
+    def __init__(self, limit_bytes: int = _DEFAULT_CACHE) -> None:
+        self.limit_bytes, self.used_bytes = limit_bytes, 0
+        self._kept: OrderedDict[PairFiles, dict[str, Samples]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, files: PairFiles) -> dict[str, Samples]:
+        """Return the samples of a pair, from memory or from its files.
+
+        Raises:
+            InvalidData: something is wrong with a file.
+        """
+        with self._lock:
+            if files in self._kept:
+                self._kept.move_to_end(files)
+                return self._kept[files]
+        samples, findings = read_samples(files)
+        raise_errors(findings)
+        with self._lock:
+            self._kept[files] = samples
+            self.used_bytes = sum(map(_size, self._kept.values()))
+            while self.used_bytes > self.limit_bytes and self._kept:
+                self.used_bytes -= _size(self._kept.popitem(last=False)[1])
+        return samples
+
+
+def _size(samples: dict[str, Samples]) -> int:
+    return sum(array.nbytes for array in samples.values())
+
+
+@dataclass(frozen=True, slots=True)
+class FilePair:
+    """One pair of a data set on disk; a `PairSource`."""
+
+    files: PairFiles
+    info: PairInfo
+    #: Rows and columns.
+    shape: tuple[int, int]
+    #: Names of all channels as stored, of which `info.bands` is a selection.
+    stored: tuple[str, ...]
+    cache: SampleCache
+
+    @property
+    def name(self) -> str:
+        """Data set, split and name of the files."""
+        return self.files.title
+
+    @property
+    def channels(self) -> int:
+        """Number of bands."""
+        return len(self.info.bands)
+
+    @property
+    def cover_range(self) -> tuple[float, float]:
+        """Least and greatest share of cloud of a patch: the data sets chose their pictures, all of them count."""
+        return 0.0, 1.0
+
+    def load(self) -> ScenePair:
+        """Read the whole pair.
+
+        `valid` is True where both views have data: everywhere in 8-bit sets, where no band of either is 0 in all
+        bands in 16-bit ones. `obscured` is the mask of RICE2 where there is one (any value above 0); else where
+        the views differ: the difference of display values, averaged over bands and 5 x 5 px, exceeds 0.06. That
+        marks changes of the ground between the dates as well.
+
+        Raises:
+            InvalidData: a file is unreadable, or its size, bands or samples are not those of the data set.
+        """
+        whole = slice(None)
+        return self._read(whole, whole)
+
+    def _read(self, rows: slice, columns: slice) -> ScenePair:
+        samples = self.cache.get(self.files)
+        if samples["cloudy"].shape[1:] != self.shape:
+            found, expected = (f"{s[1]} x {s[0]} px" for s in (samples["cloudy"].shape[1:], self.shape))
+            raise InvalidData(f"{self.files.cloudy} has {found}, not {expected} as when it was listed; list it again.")
+        samples = {part: array[:, rows, columns] for part, array in samples.items()}
+        cloudy, clear = (self._values(samples, view) for view in ("cloudy", "clear"))
+        valid = np.asarray(np.isfinite(cloudy + clear).all(axis=0))
+        obscured = samples["mask"].max(axis=0) > 0 if "mask" in samples else _differs(cloudy, clear)
+        return ScenePair(self.name, cloudy, clear, valid, obscured & valid)
+
+    def radar(self) -> FloatArray | None:
+        """Return Sentinel-1 backscatter VV, VH `(2, y, x)` in dB, or None where the data set has none.
+
+        Raises:
+            InvalidData: the file is unreadable.
+        """
+        return None if self.files.radar is None else read_picture(self.files.radar).astype(np.float32)
+
+    def window(self, rows: slice, columns: slice, random: np.random.Generator) -> ScenePair:
+        """Return a part of the pair, the same as of the whole."""
+        height, width = self.shape
+        # Smoothing of the difference reaches beyond the window.
+        with_rim = [
+            slice(max(part.start - _RIM_PX, 0), min(part.stop + _RIM_PX, size))
+            for part, size in ((rows, height), (columns, width))
+        ]
+        inner = [slice(p.start - r.start, p.stop - r.start) for p, r in zip((rows, columns), with_rim, strict=True)]
+        return self._read(*with_rim).window(inner[0], inner[1], random)
+
+    def content(self) -> Iterator[bytes]:
+        """Yield the stored samples and how they are read."""
+        yield repr((self.info.bands, self.info.full_scale)).encode()
+        for part, samples in sorted(self.cache.get(self.files).items()):
+            yield part.encode() + samples.tobytes()
+
+    def _values(self, samples: dict[str, Samples], view: str) -> FloatArray:
+        stored = samples[view]
+        if f"nir_{view}" in samples:
+            stored = np.concatenate([stored, samples[f"nir_{view}"][:1]])
+        chosen = stored[[self.stored.index(band) for band in self.info.bands]]
+        scaled = chosen.astype(np.float32) / np.float32(self.info.full_scale)
+        if self.info.is_display:
+            return np.square(scaled)
+        return np.where((stored == 0).all(axis=0), np.float32(np.nan), scaled)
+
+
+def _differs(cloudy: FloatArray, clear: FloatArray) -> BoolArray:
+    display = (np.sqrt(np.nan_to_num(view).clip(0, 1)) for view in (cloudy, clear))
+    difference = np.abs(next(display) - next(display)).mean(axis=0)
+    return uniform_filter(difference, _SMOOTHING_PX, mode="nearest") > _DIFFERENCE
+
+
+def open_dataset(
+    folder: Path,
+    dataset: Dataset | None = None,
+    split: Split | None = None,
+    bands: Sequence[str] | None = None,
+    *,
+    channels: Sequence[str] | None = None,
+    skip_repeated: bool = True,
+    cache_bytes: int = _DEFAULT_CACHE,
+) -> list[FilePair]:
+    """Return the pairs of a data set in a fixed order; pictures are read when patches are drawn.
+
+    Args:
+        folder: the data set's folder or one above it; `layouts` names the known ones.
+        dataset: which one, when the folder holds several.
+        split: which part; all when left out. See `splits`; for RICE without split folders, telling the parts
+            needs every picture once, so that identical ones are not torn apart.
+        bands: common names to read, in this order; all when left out.
+        channels: what the channels of a plain folder of pairs are; red, green, blue when left out.
+        skip_repeated: leave out the test pairs of CUHK-CR1 that repeat others (98 of 134 remain).
+        cache_bytes: memory for pictures as stored.
+
+    Raises:
+        InvalidData: the layout is unknown, files are unpaired or missing, the folder holds several data sets, or
+            not the split or bands asked for.
+    """
+    layout = find_pairs(folder)
+    found = sorted({pair.dataset for pair in layout.pairs})
+    raise_errors(layout.findings)
+    if dataset is None and len(found) > 1:
+        raise InvalidData(f"{folder} holds {', '.join(found)}; say which one is meant.")
+    chosen = [pair for pair in layout.pairs if dataset in (None, pair.dataset)]
+    if not chosen:
+        raise InvalidData(f"{folder} does not hold {dataset}; it holds {', '.join(found)}.")
+    if split is not None:
+        chosen = _of_split(chosen, split, skip_repeated)
+    if not chosen:
+        raise InvalidData(f"{folder} holds no {split} pair of {dataset or found[0]}.")
+    return _file_pairs(chosen, bands, channels, SampleCache(cache_bytes))
+
+
+def _of_split(pairs: list[PairFiles], split: Split, skip_repeated: bool) -> list[PairFiles]:
+    dataset = pairs[0].dataset
+    if all(pair.split is None for pair in pairs):
+        contents = {
+            pair.name: [content_hash(read_picture(path)) for path in (pair.cloudy, pair.clear)] for pair in pairs
+        }
+        splits = hashed_split([pair.name for pair in pairs], contents)
+        return [pair for pair in pairs if splits[pair.name] is split]
+    repeated = REPEATED_TEST_PAIRS.get(dataset, frozenset()) if skip_repeated and split is Split.TEST else frozenset()
+    return [pair for pair in pairs if pair.split is split and pair.name not in repeated]
+
+
+def _file_pairs(
+    pairs: list[PairFiles], bands: Sequence[str] | None, channels: Sequence[str] | None, cache: SampleCache
+) -> list[FilePair]:
+    first = pairs[0]
+    facts = FACTS[first.dataset]
+    stored = tuple(channels or facts.bands) if first.dataset is Dataset.PAIRED else facts.bands
+    if facts.extra_band and all(pair.nir_cloudy and pair.nir_clear for pair in pairs):
+        stored = (*stored, facts.extra_band)
+    chosen = tuple(bands or stored)
+    unknown = [band for band in chosen if band not in stored]
+    if unknown:
+        raise InvalidData(
+            f"{first.dataset} in this folder has no band {', '.join(unknown)}; it has {', '.join(stored)}."
+        )
+    _, _, bits = picture_size(first.cloudy)
+    info = {
+        split: PairInfo(first.dataset, split, chosen, facts.gsd_m, 255 if bits == 8 else 10_000)
+        for split in (*Split, None)
+    }
+    # The patches of SEN12MS-CR are all of one size, and too many to open.
+    alike = first.dataset is Dataset.SEN12MS_CR
+    sizes = repeat(picture_size(first.cloudy)) if alike else (picture_size(pair.cloudy) for pair in pairs)
+    return [
+        FilePair(pair, info[pair.split], (height, width), stored, cache)
+        for pair, (width, height, _) in zip(pairs, sizes, strict=False)
+    ]

@@ -1,0 +1,1 @@
+"""Walking from noise to the clear image: one protocol, four samplers, all deterministic given the noise."""

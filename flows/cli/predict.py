@@ -1,0 +1,83 @@
+"""The command that restores single image files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli import options as o
+from flows.cli.console import output, print_json, progress_bar
+
+
+def predict(
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Images, or folders of images.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")],
+    weights: Annotated[Path | None, typer.Option("--weights", help="Weights file; the shipped one.")] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option("--mask", help="Image, or folder of images by name: not 0 = restore. Left out: everything."),
+    ] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            "--scale",
+            help="Reflectance = stored value x scale. Left out: what the file declares, else 1/255 (8 bits), 0.0001 "
+            "(16-bit GeoTIFF), 1/65535 (16-bit PNG), 1 (floating point).",
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Samples per tile; their mean is the result.")] = 2,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Denoising steps per sample.")] = 10,
+    eta: Annotated[
+        float | None, typer.Option("--eta", min=0, max=1, help="Least share of the reference; the model's own.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise.")] = 0,
+    device: o.Device = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Restore image files: GeoTIFF, PNG (8 or 16 bits) and JPEG of any size. No catalog and no labels are needed.
+
+    Writes NAME.restored.tif or NAME.restored.png, and NAME.restored.json with all parameters and checksums. Pixels
+    outside the mask stay as they are, bit for bit; that is why the result of a JPEG is a PNG.
+
+    Example:
+
+        unveil predict scene.tif --mask clouds.tif --weights unveil-de-small.safetensors --out restored
+    """
+    from de_model import checkpoint
+    from de_model.inference.engine import Sampling
+    from flows.models.predict import Request
+    from flows.models.predict import predict as run
+    from flows.progress import Event
+
+    path = weights or checkpoint.shipped_weights()
+    if eta is None:
+        eta = checkpoint.read_card(path).eta
+    sampling = Sampling(seed=seed, samples=samples, steps=steps, eta=eta)
+    request = Request(tuple(inputs), path, out, sampling, mask, scale, _device(device))
+    records: list[dict[str, Any]] = []
+    with progress_bar() as show:
+        for record in run(request, lambda name, done, total: show(Event(name, done, total))):
+            records.append(record)
+            if not as_json:
+                output.print(_line(record, out), markup=False)
+    if as_json:
+        print_json(records)
+
+
+def _device(name: str | None) -> Any:
+    from flows.errors import InvalidSettings
+    from flows.settings import Device
+
+    try:
+        return Device(name or Device.AUTO)
+    except ValueError as error:
+        raise InvalidSettings(f"Device {name} is unknown; choose one of {', '.join(Device)}.") from error
+
+
+def _line(record: dict[str, Any], out: Path) -> str:
+    figures = record["figures"]
+    return (
+        f"{out / record['output']['file']}: {figures['restored_pixels']} pixels restored in {figures['tiles']} tiles."
+    )

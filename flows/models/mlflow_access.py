@@ -1,0 +1,158 @@
+"""Opening MLflow quietly and safely: which URIs are allowed, no pickle, bounded time-outs, plain errors.
+
+MLflow takes two seconds to import, so it is imported only where it is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from flows.errors import InvalidSettings, ServiceUnavailable
+from flows.services.prefect_server import without_credentials
+from stac.errors import NotWritable
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+#: Seconds for an MLflow server to answer its health check.
+HEALTH_TIMEOUT_S = 3.0
+
+_SQLITE = "sqlite:///"
+
+#: Set before the first import unless the user says otherwise.
+_DEFAULTS = {
+    "GIT_PYTHON_REFRESH": "quiet",  # no warning where git is not installed
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+
+
+def registry_uri(state_dir: Path, configured: str | None) -> str:
+    """Return the MLflow URI to use: the configured one, else a SQLite database in `state_dir`.
+
+    Raises:
+        InvalidSettings: the URI is neither an MLflow server nor a SQLite database.
+    """
+    if configured is None:
+        return f"{_SQLITE}{state_dir.resolve() / 'mlflow.db'}"
+    if configured.startswith(("http://", "https://")) or (
+        len(configured) > len(_SQLITE) and configured.startswith(_SQLITE)
+    ):
+        return configured
+    raise InvalidSettings(
+        f"MLflow URI {without_credentials(configured)} is not supported; give http(s)://HOST or sqlite:///PATH."
+    )
+
+
+def database_of(uri: str) -> Path | None:
+    """Return the absolute path of the SQLite database at `uri`, or None for a server."""
+    return Path(uri.removeprefix(_SQLITE)).resolve() if uri.startswith(_SQLITE) else None
+
+
+def problem_of(uri: str) -> str | None:
+    """Return what keeps MLflow at `uri` from being used, or None; takes at most `HEALTH_TIMEOUT_S`."""
+    database = database_of(uri)
+    if database is not None:
+        return _database_problem(database)
+    try:
+        answer = httpx.get(f"{uri.rstrip('/')}/health", timeout=HEALTH_TIMEOUT_S)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return str(error) or type(error).__name__
+    return None if answer.is_success else f"HTTP status {answer.status_code}"
+
+
+def _database_problem(path: Path) -> str | None:
+    if not path.exists():
+        return None
+    try:
+        # MLflow itself would try for minutes to open a file that is no database.
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=1)) as connection:
+            connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.Error as error:
+        return str(error)
+    return None if os.access(path, os.W_OK) else "no write permission"
+
+
+def open_client(uri: str) -> MlflowClient:
+    """Return a client for the tracking store and registry at `uri`; a new database is created (some seconds).
+
+    Raises:
+        ServiceUnavailable: the server does not answer, or the database cannot be used.
+        NotWritable: the folder of the database cannot be written.
+    """
+    problem = problem_of(uri)
+    if problem is not None:
+        raise ServiceUnavailable(
+            f"MLflow at {without_credentials(uri)} cannot be used ({problem}): start that server or move that "
+            "file away, or set mlflow_uri to another place."
+        )
+    database = database_of(uri)
+    if database is not None:
+        prepare_folder(database.parent)
+    _prepare_import()
+    from mlflow import MlflowClient
+
+    with plain_errors(uri):
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def prepare_folder(folder: Path) -> None:
+    """Create `folder`; raise NotWritable when it cannot be created or written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotWritable(f"{folder} cannot be made ({error.strerror}): choose another state folder.") from error
+    if not os.access(folder, os.W_OK):
+        raise NotWritable(f"{folder} cannot be written: choose another state folder.")
+
+
+def _prepare_import() -> None:
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    # Not a matter of taste: a registry must not be able to run code here through a pickle.
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+
+
+@contextlib.contextmanager
+def plain_errors(uri: str) -> Iterator[None]:
+    """Turn what MLflow raises in this context into ServiceUnavailable, and keep its progress notes off the terminal."""
+    from mlflow.exceptions import MlflowException
+
+    with _only_errors("mlflow", "alembic"):
+        try:
+            yield
+        except MlflowException as error:
+            first = str(error).strip().splitlines()[0]
+            raise ServiceUnavailable(
+                f"MLflow at {without_credentials(uri)} failed: {first} Check that it runs and fits MLflow "
+                f"{_mlflow_version()}."
+            ) from error
+
+
+def _mlflow_version() -> str:
+    from importlib.metadata import version
+
+    return version("mlflow")
+
+
+@contextlib.contextmanager
+def _only_errors(*names: str) -> Iterator[None]:
+    loggers: list[tuple[logging.Logger, Any]] = [(logging.getLogger(n), logging.getLogger(n).level) for n in names]
+    for logger, _ in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in loggers:
+            logger.setLevel(level)

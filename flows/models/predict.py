@@ -1,0 +1,262 @@
+"""Restoring single image files, without catalog, labels or registry: what `unveil predict` does."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from de_model import checkpoint
+from de_model.card import ModelCard
+from de_model.enhancer import Enhancer
+from de_model.inference.engine import Restoration, Sampling, restore
+from de_model.metrics.signatures import signatures
+from flows import __version__
+from flows.errors import InvalidSettings
+from flows.settings import Device
+from flows.unit import load_model
+from stac.image_values import ValueScale, decode, encode, missing, scale_of
+from stac.images import SUFFIXES, ImageFile, encode_like, open_image, read_mask, read_pixels
+from stac.storage import write_bytes, write_json, writing
+
+#: Told (file name, tiles done, tiles in all).
+OnTile = Callable[[str, int, int], None]
+Document = dict[str, Any]
+
+_RGB = frozenset({"red", "green", "blue"})
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be restored, and how."""
+
+    #: Image files, and folders whose image files are taken.
+    inputs: tuple[Path, ...]
+    weights: Path
+    #: Folder that is written to; made when missing.
+    out: Path
+    sampling: Sampling
+    #: A file for every image, or a folder with a file of the same name (any ending) for each; None restores all.
+    mask: Path | None = None
+    #: Reflectance = stored value * scale; None takes what the file declares or the default of its type.
+    scale: float | None = None
+    device: Device = Device.AUTO
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One image, checked, and where its result goes."""
+
+    image: ImageFile
+    mask: Path | None
+    scale: ValueScale
+    #: For each band of the model, the band of the file.
+    order: tuple[int, ...]
+    output: Path
+    sidecar: Path
+
+
+def predict(request: Request, on_tile: OnTile | None = None) -> Iterator[Document]:
+    """Restore every image and yield its record once image and record are written.
+
+    All files are checked before the first is restored. `<name>.restored.<ending>` and `<name>.restored.json` are there
+    whole or not at all; the record is written last.
+
+    Raises:
+        InvalidSettings: nothing is to be restored, two results would share a name, or the device is missing.
+        InvalidCheckpoint: the weights are missing, damaged or no model.
+        InvalidModelInput: a value of `sampling` does not fit the model.
+        stac.errors.InvalidInput: an image or mask does not fit; the message names it.
+        stac.errors.UnreadableAsset: an image or mask is damaged.
+        stac.errors.NotWritable: the folder cannot be written.
+    """
+    card = checkpoint.read_card(request.weights)
+    jobs = _plan(request, card)
+    digest = checkpoint.sha256_of(request.weights)
+    enhancer = load_model(str(request.weights), digest, request.device)
+    request.sampling.check(enhancer)
+    enhancer.schedule.respaced(request.sampling.steps)
+    _prepare(request.out)
+    for job in jobs:
+        yield _restore(job, enhancer, request, digest, on_tile)
+
+
+def find_images(inputs: Sequence[Path]) -> tuple[Path, ...]:
+    """Return the image files among `inputs` and directly inside the folders among them, each once.
+
+    Raises:
+        InvalidSettings: there is none.
+    """
+    found: dict[Path, Path] = {}
+    for path in inputs:
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        found |= {p.resolve(): p for p in inside}
+    if not found:
+        where = ", ".join(str(path) for path in inputs) or "the command line"
+        raise InvalidSettings(f"No image in {where}; name files ending in {', '.join(SUFFIXES)}.")
+    return tuple(found.values())
+
+
+def _plan(request: Request, card: ModelCard) -> list[_Job]:
+    jobs = [_job(path, request, card) for path in find_images(request.inputs)]
+    # No result may replace what is read, or another result.
+    owners = {path.resolve(): path for job in jobs for path in (job.image.path, job.mask, request.weights) if path}
+    for job in jobs:
+        for target in (job.output, job.sidecar):
+            owner = owners.setdefault(target.resolve(), job.image.path)
+            if owner is not job.image.path or target.resolve() == owner.resolve():
+                raise InvalidSettings(
+                    f"The result of {job.image.path} would be {target}, which is taken by {owner}; rename one, or "
+                    "choose another --out."
+                )
+    return jobs
+
+
+def _job(path: Path, request: Request, card: ModelCard) -> _Job:
+    image = open_image(path)
+    if image.bands != len(card.bands):
+        raise InvalidSettings(
+            f"{path} has {image.bands} bands, the model {request.weights.name} restores {len(card.bands)} "
+            f"({', '.join(card.bands)}); choose these bands or other weights."
+        )
+    mask = _mask_of(image, request.mask)
+    if mask is not None:
+        read_mask(mask, image)  # a mask that does not fit stops the command before hours of work
+    stem = request.out / f"{path.stem}.restored"
+    output, sidecar = (stem.with_name(stem.name + suffix) for suffix in (image.suffix, ".json"))
+    return _Job(image, mask, scale_of(image, request.scale), band_order(image, card.bands), output, sidecar)
+
+
+def band_order(image: ImageFile, bands: tuple[str, ...]) -> tuple[int, ...]:
+    """Return, for each band of the model, the index of the file's band.
+
+    By name where the file names the model's bands; in stored order where it names none of them, and for RGB pictures
+    that carry other bands (false colours).
+
+    Raises:
+        InvalidSettings: the file names some of the model's bands, but not all.
+    """
+    names = tuple(name.lower() for name in image.names)
+    if set(names) == set(bands) and len(names) == len(bands):
+        return tuple(names.index(band) for band in bands)
+    if set(names) & set(bands) and set(names) != _RGB:
+        raise InvalidSettings(
+            f"{image.path} holds the bands {', '.join(names)}, the model restores {', '.join(bands)}; "
+            "choose these bands or other weights."
+        )
+    return tuple(range(len(bands)))
+
+
+def _mask_of(image: ImageFile, mask: Path | None) -> Path | None:
+    if mask is None or not mask.is_dir():
+        return mask
+    found = [mask / f"{image.path.stem}{suffix}" for suffix in SUFFIXES]
+    present = [path for path in found if path.is_file()]
+    if len(present) != 1:
+        raise InvalidSettings(
+            f"{mask} holds {len(present)} masks for {image.path.name}; it needs one named {image.path.stem} with an "
+            f"ending of {', '.join(SUFFIXES)}."
+        )
+    return present[0]
+
+
+def _prepare(out: Path) -> None:
+    """Make the folder and try to write in it, before hours of work."""
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+
+
+def _restore(job: _Job, enhancer: Enhancer, request: Request, digest: str, on_tile: OnTile | None) -> Document:
+    pixels = read_pixels(job.image)
+    scene = decode(pixels, job.image, job.scale)[list(job.order)]
+    needed = np.asarray(~missing(pixels, job.image).all(axis=0))
+    if job.mask is not None:
+        needed &= read_mask(job.mask, job.image)
+
+    def tell(done: int, total: int) -> None:
+        if on_tile is not None:
+            on_tile(job.image.path.name, done, total)
+
+    tell(0, 0)
+    found = restore(enhancer, scene, needed, request.sampling, tell)
+    stored_order = np.argsort(job.order)
+    content = encode_like(job.image, encode(found.image[stored_order], needed, pixels, job.image, job.scale))
+    scene[:, needed] = found.image[:, needed]
+    about = {
+        "figures": _figures(found, needed),
+        "signatures": _signatures(scene, needed, enhancer.card.bands),
+    }
+    return _write(job, content, _record(job, enhancer.card, request, digest) | about)
+
+
+def _write(job: _Job, content: bytes, record: Document) -> Document:
+    """Write image and record; a failure leaves neither."""
+    with writing(job.sidecar):
+        job.sidecar.unlink(missing_ok=True)
+    try:
+        write_bytes(job.output, content)
+        record["output"] = {"file": job.output.name, "sha256": checkpoint.sha256_of(job.output)}
+        write_json(job.sidecar, record)
+    except BaseException:
+        job.output.unlink(missing_ok=True)
+        raise
+    return record
+
+
+def _record(job: _Job, card: ModelCard, request: Request, digest: str) -> Document:
+    image = job.image
+    return {
+        "unveil": __version__,
+        "input": {
+            **_file(image.path),
+            "kind": str(image.kind),
+            "dtype": image.dtype,
+            "shape": [image.bands, *image.shape],
+            "nodata": None if image.nodata is None or math.isnan(image.nodata) else image.nodata,
+        },
+        "mask": None if job.mask is None else _file(job.mask),
+        "model": {
+            "file": request.weights.name,
+            "sha256": digest,
+            "preset": str(card.preset),
+            "bands": list(card.bands),
+            "gsd_m": card.gsd_m,
+        },
+        "sampling": asdict(request.sampling),
+        "scale": asdict(job.scale),
+        # For each band of the model, the band of the file, counted from 1 as GDAL does.
+        "band_order": [index + 1 for index in job.order],
+    }
+
+
+def _file(path: Path) -> dict[str, str]:
+    return {"file": path.name, "sha256": checkpoint.sha256_of(path)}
+
+
+def _figures(found: Restoration, needed: NDArray[np.bool_]) -> Document:
+    """Return counts and means over the restored pixels; null where nothing was restored."""
+    any_pixel = bool(needed.any())
+    return {
+        "restored_pixels": int(needed.sum()),
+        "tiles": found.tiles,
+        "mean_reference_weight": float(found.reference_weight[needed].mean()) if any_pixel else None,
+        "mean_spread": float(found.spread[:, needed].mean()) if any_pixel else None,
+    }
+
+
+def _signatures(scene: NDArray[np.float32], needed: NDArray[np.bool_], bands: tuple[str, ...]) -> Document | None:
+    """Return the failure signatures against the observed surroundings; null where there are none."""
+    around = signatures(scene, needed, bands).surroundings if needed.any() else None
+    return None if around is None else _without_nan(asdict(around))
+
+
+def _without_nan(values: Mapping[str, Any]) -> Document:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

@@ -1,0 +1,157 @@
+"""One weights file becomes one version in MLflow: run, logged model (code, weights, signature), registered version."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from de_model import checkpoint, packaging
+from de_model.card import ModelCard
+from flows import __version__
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models import ModelSignature
+
+EXPERIMENT = "unveil"
+#: Path of the weights inside the artefacts of a version.
+WEIGHTS_FILE = "artifacts/weights.safetensors"
+#: How MLflow calls the types of sampling parameters; what may be left out is a whole number.
+_PARAMETER_TYPES = {float: "double", int: "long", str: "string", type(None): "long"}
+
+
+def register_weights(
+    client: MlflowClient, weights: Path, sha256: str, name: str, artifact_root: Path | None
+) -> ModelVersion:
+    """Register the safetensors file `weights` as the next version of model `name`.
+
+    The client is used throughout, never MLflow's global state, so that threads do not disturb each other. The version
+    is created last and with all its tags: whoever sees it sees it whole.
+
+    Args:
+        client: the registry.
+        weights: the file; its model card becomes tags.
+        sha256: checksum of the file.
+        name: name of the registered model; created when missing.
+        artifact_root: folder for artefacts where the registry is a local database, None for a server.
+
+    Raises:
+        InvalidCheckpoint: the file is no Unveil model.
+        MlflowException: the registry refuses.
+    """
+    card = checkpoint.read_card(weights)
+    tags = packaging.tags_of(card, sha256) | {"unveil_version": __version__}
+    experiment = _experiment(client, artifact_root)
+    run_id = client.create_run(experiment, run_name=f"register {sha256[:8]}", tags=tags).info.run_id
+    status = "FAILED"
+    try:
+        model = _log_model(client, experiment, run_id, name, weights, card, tags)
+        version = _create_version(client, name, model, run_id, tags)
+        status = "FINISHED"
+    finally:
+        client.set_terminated(run_id, status)
+    return version
+
+
+def _experiment(client: MlflowClient, artifact_root: Path | None) -> str:
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return str(found.experiment_id)
+    location = None if artifact_root is None else artifact_root.as_uri()
+    return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+
+
+def _log_model(
+    client: MlflowClient,
+    experiment: str,
+    run_id: str,
+    name: str,
+    weights: Path,
+    card: ModelCard,
+    tags: dict[str, str],
+) -> LoggedModel:
+    """Store code, weights, signature and example as a logged model of the run."""
+    from mlflow.entities import LoggedModelOutput
+
+    parameters = {key: str(value) for key, value in _flat(json.loads(card.training))}
+    model = client.create_logged_model(
+        experiment, name=name, source_run_id=run_id, tags=tags, params=parameters, model_type="unveil-de"
+    )
+    with tempfile.TemporaryDirectory(prefix="unveil-model-") as folder:
+        packaged = _package(Path(folder), weights, card, model, run_id)
+        client.log_model_artifacts(model.model_id, str(packaged))
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run_id, models=[LoggedModelOutput(model.model_id, step=0)])
+    return model
+
+
+def _flat(training: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Return the plain values of the training options; nested ones stay in the card."""
+    return [(key, value) for key, value in training.items() if not isinstance(value, dict | list)]
+
+
+def _package(folder: Path, weights: Path, card: ModelCard, model: LoggedModel, run_id: str) -> Path:
+    """Write the pyfunc model to a new folder: models-from-code and safetensors, nothing pickled."""
+    from mlflow import pyfunc
+    from mlflow.models import Model
+
+    staged = folder / Path(WEIGHTS_FILE).name  # MLflow keeps the file's name
+    shutil.copyfile(weights, staged)
+    target = folder / "model"
+    pyfunc.save_model(
+        path=str(target),
+        python_model=str(packaging.model_script()),
+        artifacts={packaging.WEIGHTS: str(staged)},
+        code_paths=[str(packaging.copy_code(folder / "code"))],
+        signature=_signature(card),
+        input_example=(packaging.example(card), _example_parameters(card)),
+        pip_requirements=packaging.requirements(),
+        metadata=card.to_metadata(),
+        mlflow_model=Model(
+            artifact_path=model.artifact_location, model_uuid=model.model_id, model_id=model.model_id, run_id=run_id
+        ),
+    )
+    for compiled in list(target.rglob("__pycache__")):
+        shutil.rmtree(compiled)
+    return target
+
+
+def _example_parameters(card: ModelCard) -> dict[str, Any]:
+    """Return the defaults that MLflow can store in an example: it knows no None."""
+    return {name: value for name, value in packaging.default_parameters(card).items() if value is not None}
+
+
+def _signature(card: ModelCard) -> ModelSignature:
+    """Return the tensors `(batch, band, y, x)` and `(batch, y, x)` that go in and come out, and the parameters."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+
+    float32, boolean = np.dtype("float32"), np.dtype("bool")
+    images, planes = (-1, len(card.bands), -1, -1), (-1, -1, -1)
+    inputs = [TensorSpec(float32, images, packaging.SCENE), TensorSpec(boolean, planes, packaging.NEEDED)]
+    outputs = [
+        TensorSpec(float32, images, "image"),
+        TensorSpec(float32, images, "spread"),
+        TensorSpec(float32, planes, "reference_weight"),
+    ]
+    parameters = [
+        ParamSpec(name, _PARAMETER_TYPES[type(value)], value)
+        for name, value in packaging.default_parameters(card).items()
+    ]
+    return ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(parameters))
+
+
+def _create_version(
+    client: MlflowClient, name: str, model: LoggedModel, run_id: str, tags: dict[str, str]
+) -> ModelVersion:
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name, description="Diffusion Enhancement: restores cloudy satellite scenes.")
+    # `models:/MODEL_ID` as the source would be looked up in MLflow's global store, not in that of the client.
+    return client.create_model_version(name, model.artifact_location, run_id=run_id, tags=tags, model_id=model.model_id)

@@ -1,0 +1,268 @@
+"""Models by name: register weights in MLflow, resolve an alias to a version, fetch the weights of a version."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from filelock import FileLock, Timeout
+
+from de_model import checkpoint
+from de_model.errors import InvalidCheckpoint
+from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
+from flows.models.mlflow_access import database_of, open_client, plain_errors, prepare_folder, registry_uri
+from flows.models.registration import WEIGHTS_FILE, register_weights
+from flows.services.prefect_server import without_credentials
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+
+#: Name and alias of the model that makes today's mosaics.
+MODEL_NAME = "unveil-de"
+CHAMPION = "champion"
+
+#: Seconds that a second command waits for the first start of another.
+_LOCK_TIMEOUT_S = 120.0
+_URI = re.compile(r"models:/(?P<name>[\w. -]+)(?:@(?P<alias>[\w.-]+)|/(?P<version>[1-9]\d*))")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One version of a registered model."""
+
+    name: str
+    version: str
+    #: The alias it was asked for by, or None.
+    alias: str | None
+    #: SHA-256 of the weights file, 64 hexadecimal digits.
+    sha256: str
+    #: `models:/NAME/VERSION`: never an alias, so that it means the same tomorrow.
+    uri: str
+    #: MLflow run that registered it.
+    run_id: str
+
+
+class Registry:
+    """The MLflow registry of a state folder, or a configured one. Nothing is opened before the first call."""
+
+    def __init__(self, state_dir: Path, uri: str | None = None) -> None:
+        """Choose the registry: `uri` (http, https or sqlite), else a SQLite database in `state_dir`.
+
+        Raises:
+            InvalidSettings: the URI is of another kind.
+        """
+        self.state_dir = state_dir.resolve()
+        self.uri = registry_uri(self.state_dir, uri)
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        return open_client(self.uri)
+
+    def ensure_shipped(self) -> ModelVersion:
+        """Register the weights that come with the package unless they are; return their version.
+
+        The alias `champion` is given only while this is the model's one version and no alias exists: a champion that
+        somebody chose is never moved.
+
+        Raises:
+            InvalidCheckpoint: the package came without weights.
+            ServiceUnavailable: the registry does not answer.
+            NotWritable: the state folder cannot be written.
+        """
+        weights = checkpoint.shipped_weights()
+        sha256 = checkpoint.sha256_of(weights)
+        with self._only_registrar(), self._session():
+            versions = self._versions(MODEL_NAME)
+            found = _same_weights(versions, sha256)
+            if found is None:
+                found = register_weights(self._client, weights, sha256, MODEL_NAME, self._artifact_root)
+                versions.append(found)
+            aliases = self._aliases(MODEL_NAME)
+            if len(versions) == 1 and not aliases:
+                self._client.set_registered_model_alias(MODEL_NAME, CHAMPION, str(found.version))
+                aliases = {CHAMPION: str(found.version)}
+        is_champion = (aliases or {}).get(CHAMPION) == str(found.version)
+        return _describe(found, CHAMPION if is_champion else None)
+
+    def register(self, weights: Path, name: str = MODEL_NAME) -> ModelVersion:
+        """Register a weights file as the next version of `name`; the same file again returns its first version.
+
+        Raises:
+            InvalidCheckpoint: the file is no Unveil model.
+            ServiceUnavailable: the registry does not answer.
+        """
+        sha256 = checkpoint.sha256_of(weights)
+        with self._only_registrar(), self._session():
+            found = _same_weights(self._versions(name), sha256)
+            if found is None:
+                found = register_weights(self._client, weights, sha256, name, self._artifact_root)
+        return _describe(found, None)
+
+    def resolve(self, uri: str) -> ModelVersion:
+        """Return the version that `models:/NAME@ALIAS` or `models:/NAME/VERSION` means now.
+
+        Raises:
+            InvalidSettings: `uri` has another form.
+            UnknownModel: there is no such model, alias or version.
+            InvalidCheckpoint: the version was registered without the checksum of its weights.
+            ServiceUnavailable: the registry does not answer.
+        """
+        match = _URI.fullmatch(uri)
+        if match is None:
+            raise InvalidSettings(f"Model {uri} is no model URI; give models:/NAME@ALIAS or models:/NAME/VERSION.")
+        name, alias = match["name"], match["alias"]
+        with self._session():
+            aliases = self._aliases(name)
+            if aliases is None:
+                raise UnknownModel(self._unknown_name(name))
+            versions = self._versions(name)
+        number = aliases.get(alias) if alias else match["version"]
+        found = next((v for v in versions if str(v.version) == number), None)
+        if found is None:
+            wanted = f"alias {alias}" if alias else f"version {number}"
+            raise UnknownModel(_unknown(name, wanted, aliases, [str(v.version) for v in versions]))
+        return _describe(found, alias)
+
+    def weights(self, version: ModelVersion) -> Path:
+        """Return the path of the safetensors file of `version`, its checksum verified.
+
+        Raises:
+            InvalidCheckpoint: the file is missing, or is not the one that was registered.
+            ServiceUnavailable: the registry does not answer.
+        """
+        with self._session():
+            origin = self._client.get_model_version_download_uri(version.name, version.version)
+        folder = _local_folder(origin)
+        if folder is None:
+            return self._fetched(version, origin)
+        path = folder / WEIGHTS_FILE
+        _verify(path, version)
+        return path
+
+    def _fetched(self, version: ModelVersion, origin: str) -> Path:
+        """Return the weights of a remote version, downloaded once; files are named by checksum."""
+        cache = self.state_dir / "models"
+        path = cache / f"{version.sha256}.safetensors"
+        if path.is_file() and checkpoint.sha256_of(path) == version.sha256:
+            return path
+        prepare_folder(cache)
+        with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as folder, self._session():
+            from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+            repository = get_artifact_repository(origin, tracking_uri=self.uri, registry_uri=self.uri)
+            fetched = Path(repository.download_artifacts(WEIGHTS_FILE, folder))
+            _verify(fetched, version)
+            fetched.replace(path)
+        return path
+
+    @property
+    def _artifact_root(self) -> Path | None:
+        """Folder for artefacts beside a SQLite database; a server has its own."""
+        database = database_of(self.uri)
+        return None if database is None else database.parent / "mlartifacts"
+
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[None]:
+        _ = self._client  # opened first: it prepares the import of MLflow
+        with plain_errors(self.uri):
+            yield
+
+    @contextlib.contextmanager
+    def _only_registrar(self) -> Iterator[None]:
+        """Let one process at a time create the database and register; a remote server needs no lock of ours."""
+        database = database_of(self.uri)
+        if database is None:
+            yield
+            return
+        prepare_folder(database.parent)
+        lock = FileLock(database.with_suffix(".lock"), timeout=_LOCK_TIMEOUT_S)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise ServiceUnavailable(
+                f"Another process has held {lock.lock_file} for {_LOCK_TIMEOUT_S:.0f} s: stop it, then try again."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _versions(self, name: str) -> list[MlflowVersion]:
+        """Return all versions of a model, oldest first; none when there is no such model."""
+        found: list[MlflowVersion] = []
+        token = None
+        while token is None or token:
+            page = self._client.search_model_versions(f"name = '{name}'", max_results=200, page_token=token)
+            found += page
+            token = page.token or ""
+        return sorted(found, key=lambda v: int(v.version))
+
+    def _aliases(self, name: str) -> dict[str, str] | None:
+        """Return version by alias, or None when there is no such model."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            model = self._client.get_registered_model(name)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        return {alias: str(number) for alias, number in model.aliases.items()}
+
+    def _unknown_name(self, name: str) -> str:
+        names = [model.name for model in self._client.search_registered_models(max_results=20)]
+        return (
+            f"The registry {without_credentials(self.uri)} has no model {name}; it has {', '.join(names) or 'none'}. "
+            "Correct --model, or register a model of that name."
+        )
+
+
+def _same_weights(versions: Sequence[MlflowVersion], sha256: str) -> MlflowVersion | None:
+    return next((v for v in versions if v.tags.get("sha256") == sha256), None)
+
+
+def _unknown(name: str, wanted: str, aliases: Mapping[str, str], versions: Sequence[str]) -> str:
+    named = ", ".join(f"{alias} (version {number})" for alias, number in sorted(aliases.items())) or "none"
+    return (
+        f"Model {name} has no {wanted}; its aliases are {named}, its versions {', '.join(versions) or 'none'}. "
+        "Correct --model, or give the alias to a version in MLflow."
+    )
+
+
+def _describe(found: MlflowVersion, alias: str | None) -> ModelVersion:
+    uri, sha256 = f"models:/{found.name}/{found.version}", found.tags.get("sha256", "")
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise InvalidCheckpoint(
+            f"{uri} has no tag sha256 with the checksum of its weights; register the weights again."
+        )
+    return ModelVersion(found.name, str(found.version), alias, sha256, uri, found.run_id or "")
+
+
+def _local_folder(uri: str) -> Path | None:
+    """Return the folder that a `file:` URI or a path means, or None when the artefact is elsewhere."""
+    parts = urlsplit(uri)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return Path(url2pathname(parts.path))
+    return Path(uri) if not parts.scheme else None
+
+
+def _verify(path: Path, version: ModelVersion) -> None:
+    """Raise `InvalidCheckpoint` unless `path` holds exactly the registered weights."""
+    remedy = "register the weights again, or choose another version with --model."
+    if not path.is_file():
+        raise InvalidCheckpoint(f"The weights of {version.uri} are missing at {path}; {remedy}")
+    found = checkpoint.sha256_of(path)
+    if found != version.sha256:
+        raise InvalidCheckpoint(
+            f"The weights of {version.uri} at {path} have SHA-256 {found}, registered was {version.sha256}: the file "
+            f"was changed; {remedy}"
+        )

@@ -1,0 +1,245 @@
+"""A training as an MLflow run: parameters, loss curves, sample pictures, data lineage and the final card.
+
+The client is used throughout, never MLflow's global state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from PIL import Image
+
+from de_model.training.stages import Stage
+from de_model.training.trainer import Observer, Progress, StageResult
+from de_model.training.validation import Restored, sample_grid
+from flows.errors import ServiceUnavailable
+from flows.models.mlflow_access import open_client, plain_errors
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
+
+EXPERIMENT = "unveil-training"
+#: File in the work folder with the id of the run, so that a continued training continues its run.
+RUN_FILE = "mlflow-run.json"
+
+#: Points of a loss curve per stage, and the most values MLflow takes at once.
+_POINTS, _BATCH = 200, 1000
+_DIGEST_LENGTH = 36
+
+
+class Place(Protocol):
+    """Where runs are kept."""
+
+    @property
+    def uri(self) -> str:
+        """MLflow server or database."""
+        ...
+
+    @property
+    def artifact_root(self) -> Path | None:
+        """Folder for artefacts of a local database, None for a server."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """The data of a training."""
+
+    name: str
+    #: SHA-256 over all pairs.
+    fingerprint: str
+    pairs: tuple[str, ...]
+    #: URL or path of the catalog.
+    source: str
+
+
+class Tracker(Observer):
+    """Writes what it is told to one run; a store that fails on the way is reported once and does not stop training."""
+
+    def __init__(
+        self, client: MlflowClient, uri: str, run_id: str, bands: tuple[str, ...], log: Callable[[str], None]
+    ) -> None:
+        self.client, self.uri, self.run_id, self.bands, self.log = client, uri, run_id, bands, log
+        self._waiting: list[tuple[str, float, int]] = []
+        self._silenced = False
+
+    def on_step(self, progress: Progress) -> None:
+        """Note a point of the loss curve now and then, and at the end."""
+        every = max(1, progress.steps // _POINTS)
+        if progress.step % every and progress.step != progress.steps:
+            return
+        values = {f"loss_{name}": value for name, value in progress.losses.items()}
+        values |= {
+            "learning_rate": progress.learning_rate,
+            "images_per_s": progress.images_per_s,
+            "skipped": progress.skipped,
+        }
+        self._note(progress.stage, progress.step, values)
+
+    def on_validation(self, stage: Stage, step: int, scores: dict[str, float]) -> None:
+        """Note the scores."""
+        self._note(stage, step, {f"validation_{name}": value for name, value in scores.items()})
+
+    def on_samples(self, stage: Stage, step: int, images: Restored) -> None:
+        """Keep a sample grid as PNG."""
+        picture = Image.fromarray(sample_grid(images, self.bands))
+        with self._forgiving(), tempfile.TemporaryDirectory(prefix="unveil-samples-") as folder:
+            path = Path(folder) / f"{stage}-{step:08d}.png"
+            picture.save(path)
+            self.client.log_artifact(self.run_id, str(path), "samples")
+
+    def on_saved(self) -> None:
+        """Send what is waiting: after a stop the curve goes on here."""
+        self.flush()
+
+    def on_stage_end(self, result: StageResult) -> None:
+        """Note how long the stage took and send what is waiting."""
+        self._note(result.stage, result.steps, {"seconds": result.seconds})
+        self.flush()
+
+    def _note(self, stage: Stage, step: int, values: Mapping[str, float]) -> None:
+        self._waiting += [(f"{stage}/{name}", value, step) for name, value in values.items() if math.isfinite(value)]
+
+    def flush(self) -> None:
+        """Send the values noted since the last time; they are kept when that fails."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        while self._waiting:
+            first = self._waiting[:_BATCH]
+            with self._forgiving() as state:
+                self.client.log_batch(
+                    self.run_id, metrics=[Metric(key, value, now, step) for key, value, step in first]
+                )
+            if state.failed:
+                return
+            del self._waiting[: len(first)]
+
+    def finished(self, report: Mapping[str, Any]) -> None:
+        """Keep the report with the final card."""
+        self.flush()
+        with self._forgiving():
+            self.client.log_dict(self.run_id, dict(report["card"]), "card.json")
+            self.client.log_dict(self.run_id, dict(report), "report.json")
+            self.client.set_tag(self.run_id, "sha256", report["sha256"])
+
+    def end(self, status: str) -> None:
+        """Close the run."""
+        self.flush()
+        with self._forgiving():
+            self.client.set_terminated(self.run_id, status)
+
+    @contextlib.contextmanager
+    def _forgiving(self) -> Iterator[_State]:
+        state = _State()
+        try:
+            with plain_errors(self.uri):
+                yield state
+        except (ServiceUnavailable, OSError) as error:
+            state.failed = True
+            if not self._silenced:
+                self.log(f"Training goes on without tracking for now: {error}")
+            self._silenced = True
+
+
+@dataclass(slots=True)
+class _State:
+    failed: bool = False
+
+
+@contextlib.contextmanager
+def tracked(
+    place: Place | None,
+    folder: Path,
+    parameters: Mapping[str, str],
+    lineage: Lineage,
+    log: Callable[[str], None],
+) -> Iterator[Tracker | None]:
+    """Keep a run open while the context is; it ends as FINISHED, FAILED, or KILLED when interrupted.
+
+    Args:
+        place: where; None tracks nothing.
+        folder: work folder of the training, which remembers its run.
+        parameters: options by name.
+        lineage: the data.
+        log: told in one sentence when tracking fails on the way.
+
+    Raises:
+        ServiceUnavailable: MLflow cannot be used at all.
+    """
+    if place is None:
+        yield None
+        return
+    client = open_client(place.uri)
+    with plain_errors(place.uri):
+        run_id = _run(client, place, folder, parameters, lineage)
+    tracker = Tracker(client, place.uri, run_id, tuple(parameters["bands"].split(",")), log)
+    status = "FAILED"
+    try:
+        yield tracker
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        tracker.end(status)
+
+
+def _run(client: MlflowClient, place: Place, folder: Path, parameters: Mapping[str, str], lineage: Lineage) -> str:
+    """Return the run of this training, taken up again where there is one."""
+    from mlflow.entities import Param
+
+    path = folder / RUN_FILE
+    known = _remembered(client, path, place.uri)
+    if known is not None:
+        client.update_run(known, status="RUNNING")
+        return known
+    name = f"{parameters['preset']} {lineage.fingerprint[:8]}"
+    run_id = str(client.create_run(_experiment(client, place.artifact_root), run_name=name).info.run_id)
+    client.log_batch(run_id, params=[Param(key, value[:6000]) for key, value in parameters.items()])
+    client.log_inputs(run_id, datasets=[_dataset(lineage)])
+    path.write_text(json.dumps({"uri": place.uri, "run": run_id}), "utf-8")
+    return run_id
+
+
+def _remembered(client: MlflowClient, path: Path, uri: str) -> str | None:
+    """Return the run an earlier part of this training was tracked in, if it is still there."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        if record["uri"] != uri:
+            return None
+        return str(client.get_run(record["run"]).info.run_id)
+    except (OSError, ValueError, KeyError, MlflowException):
+        return None
+
+
+def _experiment(client: MlflowClient, artifact_root: Path | None) -> str:
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return str(found.experiment_id)
+    location = None if artifact_root is None else artifact_root.resolve().as_uri()
+    return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+
+
+def _dataset(lineage: Lineage) -> DatasetInput:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    dataset = Dataset(
+        name=lineage.name[:500],
+        digest=lineage.fingerprint[:_DIGEST_LENGTH],
+        source_type="stac",
+        source=json.dumps({"catalog": lineage.source}),
+        profile=json.dumps({"pairs": list(lineage.pairs), "sha256": lineage.fingerprint}),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])

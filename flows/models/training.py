@@ -1,0 +1,227 @@
+"""Training on a catalog: mine cloudy/clear pairs from its scenes, run the stages, keep what is finished."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from de_model import checkpoint
+from de_model.card import ModelCard
+from de_model.data.pairs import ScenePair
+from de_model.data.synthetic import with_synthetic
+from de_model.enhancer import Enhancer
+from de_model.errors import InvalidCheckpoint
+from de_model.training.parallel import World, joined
+from de_model.training.sources import PairData
+from de_model.training.stages import StageOptions
+from de_model.training.store import Store
+from de_model.training.trainer import Observer, StageResult, check, train
+from de_model.training.validation import Validation
+from flows.errors import InvalidSettings
+from flows.models.tracking import Lineage, Tracker, tracked
+from flows.models.training_pairs import mine_pairs
+from flows.models.training_request import TrainingReport, TrainingRequest, plan_stages
+from stac.errors import NotWritable
+
+
+def train_model(
+    request: TrainingRequest, observers: Sequence[Observer] = (), log: Callable[[str], None] | None = None
+) -> TrainingReport | None:
+    """Train a model and write it to `request.out`; a training that was stopped is continued from `request.work`.
+
+    Under `torchrun` every process calls this with the same request; the first one writes, and the others return None.
+
+    Raises:
+        TrainingFailed: gradients stay non-finite, memory is too small, or no patch is usable.
+        InvalidSettings, InvalidModelInput: the request makes no sense.
+        InvalidCheckpoint: `start` has another architecture, or `work` belongs to another training.
+        NotWritable: `out` or `work` cannot be written.
+        ServiceUnavailable: MLflow cannot be used.
+    """
+    with joined(request.device) as world:
+        tell = log if log is not None and world.leads else _unheard
+        return _train_here(request, observers, tell, world)
+
+
+def _unheard(_: str) -> None:
+    """Say nothing."""
+
+
+def _train_here(
+    request: TrainingRequest, observers: Sequence[Observer], log: Callable[[str], None], world: World
+) -> TrainingReport | None:
+    if world.leads:
+        for path in (request.out, request.work / "any"):
+            check_writable(path)
+    stages = plan_stages(request)
+    pairs, gsd_m = mine_pairs(request.scenes)
+    log(f"{len(pairs)} pairs: " + "; ".join(pair.name for pair in pairs))
+    data, validation = _data(request, pairs, gsd_m), _validation(request)
+    card = _card(request, data, gsd_m, stages)
+    enhancer = begin(card, request.start, request.options.seed).to(world.device)
+    check(enhancer, data, stages, request.options, world)
+    store = _store(request, card, world)
+    lineage = Lineage(card.trained_on, data.fingerprint, tuple(pair.name for pair in pairs), request.scenes.source)
+    tracking = request.tracking if world.leads else None
+    with tracked(tracking, store.folder, _parameters(request, card), lineage, log) as tracker:
+        results = train(
+            enhancer,
+            data,
+            stages,
+            request.options,
+            store=store,
+            save_every=request.save_every,
+            validation=validation,
+            observers=[*observers, *_listeners(tracker)],
+            world=world,
+        )
+        if not world.leads:
+            return None
+        checkpoint.save(enhancer.cpu(), request.out)
+        report = _report(request, card, results, data, tracker)
+        if tracker is not None:
+            tracker.finished(report.as_record())
+    return report
+
+
+def _listeners(tracker: Tracker | None) -> list[Observer]:
+    return [] if tracker is None else [tracker]
+
+
+def begin(card: ModelCard, start: Path | None, seed: int) -> Enhancer:
+    """Return the model to train: random, or with the weights of `start`.
+
+    Raises:
+        InvalidCheckpoint: the weights have another architecture than the card says.
+    """
+    torch.manual_seed(seed)
+    enhancer = Enhancer(card).channels_last()
+    if start is None:
+        return enhancer
+    origin = checkpoint.load(start)
+    for name in ("preset", "bands", "timesteps", "reference"):
+        there, here = getattr(origin.card, name), getattr(card, name)
+        if there != here:
+            raise InvalidCheckpoint(f"{start} has {name} {there}, this training has {here}; give weights that fit.")
+    try:
+        enhancer.load_state_dict(origin.state_dict())
+    except RuntimeError as error:
+        detail = str(error).splitlines()[-1].strip()
+        raise InvalidCheckpoint(f"{start} has another architecture than this training ({detail}).") from error
+    return enhancer
+
+
+def _data(request: TrainingRequest, pairs: Sequence[ScenePair], gsd_m: float) -> PairData:
+    if not request.synthetic:
+        return PairData(pairs)
+    return PairData(pairs, with_synthetic(pairs, request.scenes.bands, gsd_m, request.synthetic))
+
+
+def _validation(request: TrainingRequest) -> Validation | None:
+    shared = set(request.validation_cells) & set(request.scenes.cells)
+    if shared:
+        raise InvalidSettings(f"Cell {min(shared)} is trained on; validate on another one.")
+    if not request.validation_cells:
+        return None
+    pairs, _ = mine_pairs(replace(request.scenes, cells=request.validation_cells))
+    return Validation(PairData(pairs), request.validate_every)
+
+
+def _card(request: TrainingRequest, data: PairData, gsd_m: float, stages: Sequence[StageOptions]) -> ModelCard:
+    scenes = request.scenes
+    training: dict[str, Any] = request.options.identity() | {
+        "seed": request.options.seed,
+        "effort": request.effort,
+        "synthetic": request.synthetic,
+        "start": None if request.start is None else checkpoint.sha256_of(request.start),
+        "stages": [asdict(stage) for stage in stages],
+    }
+    values: dict[str, Any] = {
+        "preset": request.preset,
+        "bands": scenes.bands,
+        "gsd_m": gsd_m,
+        "trained_on": f"{scenes.collection} {scenes.interval}, cells {', '.join(scenes.cells)}",
+        "data_fingerprint": data.fingerprint,
+        "revision": _revision(),
+        "training": json.dumps(training),
+    }
+    if request.reference is not None:
+        values["reference"] = request.reference
+    return ModelCard(weight_mode=request.weight_mode, **values)
+
+
+def _store(request: TrainingRequest, card: ModelCard, world: World) -> Store:
+    """Open the work folder, first by the process that may begin it."""
+    training = json.loads(card.training)
+    identity = {
+        "data": card.data_fingerprint,
+        "preset": str(card.preset),
+        "bands": ",".join(card.bands),
+        "reference": str(card.reference),
+        "weight_mode": str(request.weight_mode),
+        **{name: json.dumps(value) for name, value in training.items()},
+    }
+    store = None
+    if world.leads:
+        store = Store(request.work, identity, request.keep_states)
+    world.wait()
+    return store or Store(request.work, identity, writes=False)
+
+
+def _parameters(request: TrainingRequest, card: ModelCard) -> dict[str, str]:
+    """Return what a person would compare runs by."""
+    training = json.loads(card.training)
+    flat = {name: str(value) for name, value in training.items() if name != "stages"}
+    for stage in training["stages"]:
+        flat |= {f"{stage['stage']}.{name}": str(value) for name, value in stage.items() if name != "stage"}
+    return flat | {
+        "preset": str(card.preset),
+        "bands": ",".join(card.bands),
+        "weight_mode": str(request.weight_mode),
+        "accumulate": str(request.options.accumulate),
+        "device": request.device,
+        "revision": card.revision,
+    }
+
+
+def _report(
+    request: TrainingRequest,
+    card: ModelCard,
+    results: tuple[StageResult, ...],
+    data: PairData,
+    tracker: Tracker | None,
+) -> TrainingReport:
+    names = tuple(pair.name for pair in data.pairs)
+    run = None if tracker is None else tracker.run_id
+    return TrainingReport(request.out, checkpoint.sha256_of(request.out), card, results, names, run)
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of `path`; raise `NotWritable` now rather than after hours of training."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+    except OSError as error:
+        raise NotWritable(f"{path} cannot be written ({error.strerror or error}); choose another place.") from error
+
+
+def _revision() -> str:
+    """Return the version-control revision of this code, or `unknown` outside a checkout."""
+    try:
+        command = ["git", "rev-parse", "HEAD"]
+        found = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return found.stdout.strip()

@@ -1,0 +1,129 @@
+"""What a training is asked to do, and what it reports."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from de_model import checkpoint
+from de_model.card import ModelCard
+from de_model.presets import Preset, ReferenceKind
+from de_model.training.options import TrainingOptions
+from de_model.training.stages import Stage, StageOptions, schedule_for
+from de_model.training.trainer import StageResult
+from de_model.weighting import WeightMode
+from flows.errors import InvalidSettings
+from flows.stacks import SceneSet
+
+#: What must have been trained before a stage makes sense: one of each of these.
+_NEEDS: dict[Stage, tuple[frozenset[Stage], ...]] = {
+    stage: (frozenset({Stage.REFERENCE}), frozenset({Stage.COARSE, Stage.FINE}))
+    for stage in (Stage.ALLOCATION, Stage.JOINT)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """Where MLflow runs are kept."""
+
+    uri: str
+    #: Folder for artefacts where the URI is a local database, None for a server.
+    artifact_root: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRequest:
+    """What to train on what."""
+
+    #: The scenes to train on.
+    scenes: SceneSet
+    out: Path
+    #: Folder of the training in progress: the weights of finished stages and the state of the present one.
+    work: Path
+    #: Cells of the same source and interval that are looked at and never trained on.
+    validation_cells: tuple[str, ...] = ()
+    #: Steps between two looks.
+    validate_every: int = 250
+    preset: Preset = Preset.SMALL
+    #: Stages to train, in any order; empty for all of the preset.
+    stages: tuple[Stage, ...] = ()
+    #: Weights to start from, instead of random ones.
+    start: Path | None = None
+    #: Factor on the preset's number of steps.
+    effort: float = 1.0
+    #: Patches per step and learning rate in place of the preset's.
+    batch: int | None = None
+    learning_rate: float | None = None
+    #: None takes the preset's own.
+    reference: ReferenceKind | None = None
+    weight_mode: WeightMode = WeightMode.CLAMP
+    #: Share of patches that show synthetic clouds over the pairs' clear dates, 0..1.
+    synthetic: float = 0.0
+    options: TrainingOptions = field(default_factory=TrainingOptions)
+    save_every: int = 100
+    keep_states: int = 2
+    device: str = "cpu"
+    tracking: Tracking | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """What a training made."""
+
+    weights: Path
+    sha256: str
+    card: ModelCard
+    stages: tuple[StageResult, ...]
+    pairs: tuple[str, ...]
+    #: MLflow run, None without tracking.
+    run_id: str | None
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the report as JSON values; a score that is not finite is None."""
+        stages = [asdict(result) for result in self.stages]
+        for stage in stages:
+            for name in ("losses", "validation"):
+                stage[name] = {k: v if abs(v) < float("inf") else None for k, v in stage[name].items()}
+        return {
+            "weights": str(self.weights),
+            "sha256": self.sha256,
+            "card": asdict(self.card) | {"training": json.loads(self.card.training)},
+            "stages": stages,
+            "pairs": list(self.pairs),
+            "mlflow_run": self.run_id,
+        }
+
+
+def plan_stages(request: TrainingRequest) -> tuple[StageOptions, ...]:
+    """Return the stages to run, coarse to fine.
+
+    Raises:
+        InvalidSettings: a stage would start from networks that were never trained.
+    """
+    chosen = set(request.stages) or set(Stage)
+    for stage in sorted(chosen, key=list(Stage).index):
+        missing = [need for need in _NEEDS.get(stage, ()) if not need & chosen]
+        if missing and request.start is None:
+            names = " and ".join("/".join(s for s in Stage if s in need) for need in missing)
+            raise InvalidSettings(f"Stage {stage} needs {names} first: add --stage, or give --from WEIGHTS.")
+    schedule = [stage for stage in schedule_for(request.preset, request.effort) if stage.stage in chosen]
+    given = {"batch": request.batch, "learning_rate": request.learning_rate}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return tuple(replace(stage, **changes) for stage in schedule)
+
+
+def preset_for(name: str | None, start: Path | None) -> Preset:
+    """Return the preset that was asked for, else that of the weights to start from, else `small`.
+
+    Raises:
+        InvalidSettings: there is no such preset.
+        InvalidCheckpoint: `start` is no Unveil model.
+    """
+    if name is None:
+        return Preset.SMALL if start is None else checkpoint.read_card(start).preset
+    try:
+        return Preset(name)
+    except ValueError as error:
+        raise InvalidSettings(f"Preset {name} is unknown; choose one of {', '.join(Preset)}.") from error

@@ -1,0 +1,1 @@
+"""Showing a catalog: a server for its files and for STAC Browser."""

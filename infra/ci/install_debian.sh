@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Install the Debian packages that the integration tests need: Chromium, and Node.js where it is missing.
+# Run as root on Debian 12 or newer; does nothing where all is there.
+set -euo pipefail
+
+packages=()
+command -v chromium >/dev/null || packages+=(chromium)
+command -v make >/dev/null || packages+=(make)
+command -v git >/dev/null || packages+=(git)
+command -v npm >/dev/null || packages+=(nodejs npm)
+
+if [ ${#packages[@]} -eq 0 ]; then
+  echo "All Debian packages are there."
+  exit 0
+fi
+if [ "$(id -u)" -ne 0 ]; then
+  echo "Missing: ${packages[*]}. Run this script as root, or install them yourself." >&2
+  exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update --quiet=2
+apt-get install --yes --quiet=2 --no-install-recommends "${packages[@]}"

@@ -1,0 +1,364 @@
+"""What goes wrong outside is told in one sentence, with the right exit status, and the catalog stays as it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from command import TINY_BBOX, TINY_SETTINGS, Outcome, start, unveil
+
+from stac.sample_catalog import sample_catalog
+from stac.validate import validate_catalog
+
+pytestmark = [pytest.mark.slow, pytest.mark.integration]
+
+WORKING_FILES = (".unveil", ".publish.lock")
+TARGETS = ("S2B_33TWM_20230810_0_L2A", "S2A_33TWM_20230818_0_L2A")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Something wrong with what is asked for."""
+
+    status: int
+    kind: str
+    #: What the sentence names.
+    names: str
+    arguments: tuple[str, ...] = ()
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def content(root: Path) -> dict[str, bytes]:
+    """Every file of a catalog, without what a run keeps for itself."""
+    paths = (p for p in sorted(root.rglob("*")) if p.is_file())
+    names = {p.relative_to(root): p for p in paths}
+    return {str(name): p.read_bytes() for name, p in names.items() if name.parts[0] not in WORKING_FILES}
+
+
+def assert_one_sentence(outcome: Outcome, status: int, kind: str, names: str) -> None:
+    lines = [line for line in outcome.err.splitlines() if line.strip()]
+    assert outcome.status == status, outcome.err
+    assert len(lines) == 1 and lines[0].startswith("unveil: "), outcome.err
+    assert names in lines[0]
+    if outcome.out:
+        assert outcome.document == {"error": {"kind": kind, "message": lines[0].removeprefix("unveil: ")}}
+
+
+@pytest.fixture(scope="module")
+def state(tiny_run: Any) -> Path:
+    """A state folder in which the model is registered already."""
+    folder: Path = tiny_run.root / ".unveil"
+    return folder
+
+
+@pytest.fixture
+def published(tiny_run: Any, tmp_path: Path) -> Path:
+    """A catalog with two products."""
+    return Path(shutil.copytree(tiny_run.root, tmp_path / "published", ignore=shutil.ignore_patterns(*WORKING_FILES)))
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Path:
+    """A copy of the sample that a test may break."""
+    return Path(shutil.copytree(sample_catalog().parent, tmp_path / "sample"))
+
+
+OUTSIDE = {
+    "empty search": Case(2, "EmptySearch", "2020-01-01/2020-01-05", ("--datetime", "2020-01-01/2020-01-05")),
+    "box outside": Case(2, "EmptySearch", "within 2,10,3,11", ("--bbox", "2,10,3,11")),
+    "zero area": Case(2, "InvalidQuery", "no area", ("--bbox", "15.45,46.52,15.45,46.56")),
+    "no box": Case(2, "InvalidQuery", "four numbers", ("--bbox", "somewhere")),
+    "reversed dates": Case(2, "InvalidQuery", "swap", ("--datetime", "2023-08-20/2023-08-10")),
+    "unknown collection": Case(2, "InvalidQuery", "landsat-9", ("--collection", "landsat-9")),
+    "no cloudy date": Case(2, "EmptySearch", "--max-cloud", ("--max-cloud", "6")),
+    "unknown band": Case(2, "InvalidSettings", "swir16", extra={"UNVEIL_BANDS": "blue,green,red,swir16"}),
+    "unknown alias": Case(2, "UnknownModel", "alias nobody", ("--model", "models:/unveil-de@nobody")),
+    "unknown version": Case(2, "UnknownModel", "version 77", ("--model", "models:/unveil-de/77")),
+    "unknown model": Case(2, "UnknownModel", "no model other", ("--model", "models:/other@champion")),
+    "no model URI": Case(2, "InvalidSettings", "models:/NAME@ALIAS", ("--model", "unveil-de")),
+    "no catalog": Case(2, "UnreadableCatalog", "nowhere/catalog.json", ("--source", "nowhere/catalog.json")),
+    "no API": Case(1, "SourceUnavailable", "does not answer", ("--source", "http://127.0.0.1:{port}/v1")),
+    "Prefect away": Case(
+        1, "ServiceUnavailable", "PREFECT_API_URL", ("--seed", "3"), {"PREFECT_API_URL": "http://127.0.0.1:{port}/api"}
+    ),
+    "MLflow away": Case(
+        1, "ServiceUnavailable", "http://127.0.0.1:", extra={"UNVEIL_MLFLOW_URI": "http://127.0.0.1:{port}"}
+    ),
+    "wrong option": Case(2, "UsageError", "--sead", ("--sead", "3")),
+    "wrong value": Case(2, "UsageError", "--seed", ("--seed", "three")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A case that was run, and the catalog it met."""
+
+    outcome: Outcome
+    as_json: bool
+    root: Path
+    before: dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def ended(tiny_run: Any, state: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+    """All cases of OUTSIDE, two at a time; in turn onto a catalog in use (as JSON) and onto nothing (for people)."""
+    folder = tmp_path_factory.mktemp("outside")
+
+    def run(index: int, name: str) -> Ended:
+        case, port, used = OUTSIDE[name], str(unused_port()), index % 2 == 0
+        home = folder / str(index)
+        root = home / "catalog"
+        if used:
+            shutil.copytree(tiny_run.root, root, ignore=shutil.ignore_patterns(*WORKING_FILES))
+        arguments = [argument.replace("{port}", port) for argument in case.arguments]
+        if "--bbox" not in arguments:
+            arguments += ["--bbox", TINY_BBOX]
+        arguments += ["--out", str(root), "--state-dir", str(state), *(["--json"] if used else [])]
+        extra = {key: value.replace("{port}", port) for key, value in case.extra.items()}
+        before = content(root)
+        outcome = unveil("run", *arguments, home=home, extra=TINY_SETTINGS | extra)
+        return Ended(outcome, used, root, before)
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(OUTSIDE, pool.map(run, range(len(OUTSIDE)), OUTSIDE), strict=True))
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_what_cannot_work_is_told_before_anything_starts(name: str, ended: dict[str, Ended]) -> None:
+    case, found = OUTSIDE[name], ended[name]
+    if case.kind == "UsageError" and not found.as_json:  # with the parser's own hint
+        assert found.outcome.status == case.status and case.names in found.outcome.err
+    else:
+        assert_one_sentence(found.outcome, case.status, case.kind, case.names)
+    assert bool(found.outcome.out) is found.as_json
+    assert content(found.root) == found.before
+    assert validate_catalog(found.root) == [] if found.before else not found.root.exists()
+    assert not list(found.root.parent.rglob("unveil-error.log"))
+
+
+def scenes(outcome: Outcome) -> dict[str, dict[str, Any]]:
+    return {unit["target_id"]: unit for unit in outcome.document["units"]}
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    document = json.loads(path.read_text("utf-8"))
+    change(document)
+    path.write_text(json.dumps(document), "utf-8")
+
+
+def test_scenes_that_cannot_be_used_do_not_stop_the_others(sample: Path, state: Path, tmp_path: Path) -> None:
+    # One target lacks an asset, a donor is cut short, another donor's item is no JSON; one target is intact.
+    lacking, whole = TARGETS
+    edit(sample / lacking / f"{lacking}.json", lambda item: item["assets"].pop("red"))
+    os.truncate(sample / "S2B_33TWM_20230813_0_L2A" / "B04.tif", 200_000)
+    (sample / "S2B_33TWM_20230820_0_L2A" / "S2B_33TWM_20230820_0_L2A.json").write_text('{"id": ')
+    out = tmp_path / "catalog"
+    arguments = ("run", "--source", sample, "--bbox", TINY_BBOX, "--out", out, "--state-dir", state)
+    found = unveil(*arguments, "--json", home=tmp_path, extra=TINY_SETTINGS)
+    assert found.status == 0 and "Traceback" not in found.err
+    units = scenes(found)
+    assert units[lacking]["state"] == "INVALID" and "no asset for band red" in units[lacking]["error"]
+    assert units[whole]["state"] == "SUCCEEDED"
+    assert validate_catalog(out) == [] and len(list(out.glob("*/*/data.tif"))) == 1
+    metadata = json.loads((Path(units[whole]["item_href"]).parent / "metadata.json").read_text())
+    assert [reason for reason in metadata["dropped"] if "20230813" in reason and "cannot be read" in reason]
+    assert not [source for source in metadata["sources"] if "20230813" in source["id"] or "20230820" in source["id"]]
+    item = json.loads(Path(units[whole]["item_href"]).read_text())
+    assert not [link for link in item["links"] if "20230813" in link["href"]]
+    # For people, the failure is on the summary of the run that finds the rest done.
+    again = unveil(*arguments, home=tmp_path, extra=TINY_SETTINGS)
+    assert again.status == 0 and "INVALID" in again.out and "no asset for band red" in again.out.replace("\n", " ")
+
+
+def test_a_broken_target_fails_alone_and_a_run_of_nothing_but_broken_ones_fails(
+    sample: Path, published: Path, state: Path, tmp_path: Path
+) -> None:
+    broken, whole = TARGETS
+    os.truncate(sample / broken / "B04.tif", 200_000)
+    before = content(published)
+    arguments = ("run", "--source", sample, "--bbox", TINY_BBOX, "--out", published, "--state-dir", state, "--json")
+    extra = TINY_SETTINGS | {"UNVEIL_SEED": "5"}
+    found = unveil(*arguments, home=tmp_path, extra=extra)
+    assert found.status == 0 and "Traceback" not in found.err
+    units = scenes(found)
+    assert units[broken]["state"] == "FAILED" and units[whole]["state"] == "SUCCEEDED"
+    assert "B04.tif cannot be read" in units[broken]["error"]
+    after = content(published)
+    assert {name: after[name] for name in before if not name.endswith(("collection.json", "catalog.json"))}.items() <= (
+        before.items()
+    )
+    assert validate_catalog(published) == [] and len(list(published.glob("*/*/data.tif"))) == 3
+    only = unveil(*arguments, "--datetime", "2023-08-10", home=tmp_path, extra=extra | {"UNVEIL_SEED": "6"})
+    assert_one_sentence(only, 1, "WorkFailed", "B04.tif cannot be read")
+    assert content(published) == after
+
+
+def test_unusable_input_is_told_apart_from_failure(sample: Path, state: Path, tmp_path: Path) -> None:
+    for target in TARGETS:
+        edit(sample / target / f"{target}.json", lambda item: item["assets"].pop("scl"))
+    given = ("--source", sample, "--bbox", TINY_BBOX, "--out", tmp_path / "out", "--state-dir", state, "--json")
+    found = unveil("run", *given, home=tmp_path, extra=TINY_SETTINGS)
+    assert_one_sentence(found, 2, "NothingUsable", "no asset for band scl")
+    assert not list((tmp_path / "out").rglob("*.tif"))
+
+
+def test_a_catalog_that_is_no_json_is_named(sample: Path, published: Path, state: Path, tmp_path: Path) -> None:
+    given = ("--bbox", TINY_BBOX, "--out", published, "--state-dir", state, "--json")
+    (sample / "collection.json").write_text("<html>")
+    found = unveil("run", *given, "--source", sample, home=tmp_path, extra=TINY_SETTINGS)
+    assert_one_sentence(found, 2, "UnreadableCatalog", "collection.json is not valid JSON")
+    item = next(published.glob("unveil-cloud-free/*/*-unveil-*.json"))
+    item.write_text(item.read_text()[:100])
+    before = content(published)
+    found = unveil("run", *given, home=tmp_path, extra=TINY_SETTINGS)
+    assert_one_sentence(found, 1, "InvalidProduct", f"{item.name} cannot be read as JSON")
+    assert content(published) == before
+
+
+@pytest.mark.parametrize("place", ["below a file", "where nothing can be made", "read-only"])
+def test_a_folder_that_cannot_be_written_is_named(
+    place: str, published: Path, state: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    before = content(published)
+    if place == "below a file":
+        out = tmp_path / "file" / "catalog"
+        out.parent.write_text("")
+    elif place == "where nothing can be made":
+        out = Path("/proc/unveil/catalog")
+    else:
+        out = request.getfixturevalue("read_only")(published)
+    given = ("--bbox", TINY_BBOX, "--out", out, "--state-dir", state, "--json", "--seed", "9")
+    found = unveil("run", *given, home=tmp_path / "home", extra=TINY_SETTINGS)
+    assert found.status == 1
+    assert_one_sentence(found, 1, found.document["error"]["kind"], "cannot be written")
+    assert content(published) == before and validate_catalog(published) == []
+
+
+@pytest.fixture
+def mounted() -> Iterator[Callable[..., Path]]:
+    """Mount something on a folder until the test ends; only where the system lets us."""
+    done: list[Path] = []
+
+    def mount(folder: Path, *options: str) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        found = subprocess.run(["mount", *options, str(folder)], capture_output=True, text=True, check=False)
+        if found.returncode:
+            pytest.skip(f"file systems cannot be mounted here: {found.stderr.strip()}")
+        done.append(folder)
+        return folder
+
+    yield mount
+    for folder in reversed(done):
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def read_only(mounted: Callable[..., Path]) -> Callable[[Path], Path]:
+    """Return the folder, without permission to write to it."""
+
+    def close(folder: Path) -> Path:
+        if os.geteuid():
+            folder.chmod(0o500)
+            return folder
+        mounted(folder, "--bind", str(folder))
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
+        return folder
+
+    return close
+
+
+def test_a_full_disk_is_told_and_leaves_the_catalog_whole(
+    tiny_run: Any, state: Path, tmp_path: Path, mounted: Callable[..., Path]
+) -> None:
+    small = mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=640k", "tmpfs")
+    out = small / "catalog"
+    shutil.copytree(tiny_run.root, out, ignore=shutil.ignore_patterns(*WORKING_FILES))
+    (small / "filler").write_bytes(bytes(max(0, shutil.disk_usage(small).free - 48 * 1024)))
+    before = content(out)
+    given = ("--bbox", TINY_BBOX, "--out", out, "--state-dir", state, "--json", "--seed", "4")
+    found = unveil("run", *given, home=tmp_path / "home", extra=TINY_SETTINGS)
+    assert_one_sentence(found, 1, "WorkFailed", "No room to write")
+    assert content(out) == before and validate_catalog(out) == []
+
+
+def ledger(state: Path) -> dict[str, str]:
+    """State of every unit by target."""
+    path = state / "ledger.db"
+    if not path.is_file():
+        return {}
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        try:
+            return dict(connection.execute("SELECT target_id, state FROM work").fetchall())
+        except sqlite3.OperationalError:  # not created yet
+            return {}
+
+
+def servers(state: Path) -> list[int]:
+    """Ids of the processes of a state folder's Prefect server."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if "flows.services.prefect_child" in process.cmdline() and process.cwd() == str(state / "prefect"):
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+def until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to this"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_stopped_leaves_no_half_and_the_next_one_continues(
+    end: signal.Signals, state: Path, tmp_path: Path
+) -> None:
+    out, own = tmp_path / "catalog", (tmp_path / "state").resolve()
+    # The registered model is shared, ledger and server are this run's own.
+    own.mkdir()
+    shutil.copytree(state / "prefect", own / "prefect")
+    extra = TINY_SETTINGS | {"UNVEIL_MLFLOW_URI": f"sqlite:///{state / 'mlflow.db'}"}
+    given = ("run", "--bbox", TINY_BBOX, "--out", out, "--state-dir", own, "--json")
+    process = start(*given, home=tmp_path / "home", extra=extra)
+    until(lambda: "RUNNING" in ledger(own).values() and "SUCCEEDED" in ledger(own).values(), 120)
+    assert servers(own)
+    os.killpg(process.pid, end)
+    stdout, stderr = process.communicate(timeout=60)
+    stopped = Outcome(process.returncode, stdout, stderr)
+    if end is signal.SIGINT:
+        assert_one_sentence(stopped, 130, "Interrupted", "Interrupted")
+        assert sorted(ledger(own).values()) == ["ABORTED", "SUCCEEDED"]
+        assert not list((out / ".staging").iterdir())
+    else:
+        assert stopped.status != 0 and "Traceback" not in stopped.err
+    until(lambda: not servers(own), 20)
+    assert validate_catalog(out) == [] and len(list(out.glob("*/*/data.tif"))) == 1
+
+    again = unveil(*given, home=tmp_path / "home", extra=extra)
+    assert again.status == 0, again.err
+    assert len(again.document["already_done"]) == 1 and len(again.document["units"]) == 1
+    assert sorted(ledger(own).values()) == ["SUCCEEDED", "SUCCEEDED"]
+    assert validate_catalog(out) == [] and not list((out / ".staging").iterdir()) and not servers(own)

@@ -1,0 +1,173 @@
+"""Weights files: what they say about themselves, and which are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from de_model import checkpoint
+from de_model.card import ModelCard, WeightMode
+from de_model.enhancer import Enhancer
+from de_model.errors import InvalidCheckpoint, InvalidModelInput
+from de_model.presets import Preset, ReferenceKind
+
+BANDS = ("green", "red", "nir")
+
+
+def model(**fields: object) -> Enhancer:
+    torch.manual_seed(0)
+    return Enhancer(ModelCard(Preset.TINY, BANDS, 10.0, **fields))
+
+
+def write(path: Path, enhancer: Enhancer, card: ModelCard | None = None, **changes: torch.Tensor | None) -> Path:
+    """Save a model with some tensors changed (None removes) under a card that may be another's."""
+    tensors = {**enhancer.state_dict(), **{name.replace("__", "."): value for name, value in changes.items()}}
+    kept = {name: value.contiguous() for name, value in tensors.items() if value is not None}
+    save_file(kept, path, metadata=(card or enhancer.card).to_metadata())
+    return path
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(InvalidCheckpoint) as caught:
+        checkpoint.load(path)
+    message = str(caught.value)
+    assert str(path) in message
+    return message
+
+
+@pytest.mark.parametrize("kind", list(ReferenceKind))
+def test_every_reference_survives_the_disk(tmp_path: Path, kind: ReferenceKind) -> None:
+    enhancer, path = model(reference=kind), tmp_path / "model.safetensors"
+    checkpoint.save(enhancer, path)
+    back = checkpoint.load(path)
+    assert back.card == enhancer.card and back.card.reference is kind
+    assert all(torch.equal(value, back.state_dict()[name]) for name, value in enhancer.state_dict().items())
+
+
+def test_conditions_and_weight_mode_survive_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    checkpoint.save(model(gsd_conditioning=True, band_conditioning=True, weight_mode=WeightMode.BOUNDED), path)
+    card = checkpoint.load(path).card
+    assert card.gsd_conditioning and card.band_conditioning and card.weight_mode == "bounded"
+
+
+def test_the_paper_preset_has_the_published_reference() -> None:
+    kinds = {preset: ModelCard(preset, BANDS, 10.0).reference for preset in Preset}
+    assert kinds == {
+        Preset.PAPER: ReferenceKind.MPRNET,
+        Preset.SMALL: ReferenceKind.LIGHT,
+        Preset.TINY: ReferenceKind.LIGHT,
+    }
+    assert ModelCard(Preset.PAPER, BANDS, 10.0, reference=ReferenceKind.MSDA).reference is ReferenceKind.MSDA
+
+
+@pytest.mark.parametrize("preset", list(Preset))
+def test_cards_without_a_reference_are_those_of_light(preset: Preset) -> None:
+    metadata = ModelCard(preset, BANDS, 10.0, reference=ReferenceKind.COMPOSITE).to_metadata()
+    values = json.loads(metadata["card"])
+    for name in ("reference", "gsd_conditioning", "band_conditioning", "weight_mode"):
+        del values[name]
+    card = ModelCard.from_metadata({**metadata, "card": json.dumps(values)}, "old")
+    assert card.reference is ReferenceKind.LIGHT
+    assert card == ModelCard(preset, BANDS, 10.0, reference=ReferenceKind.LIGHT)
+
+
+@pytest.mark.parametrize("field", ["reference", "weight_mode"])
+def test_unknown_names_are_refused(field: str) -> None:
+    with pytest.raises(InvalidModelInput, match="nothing"):
+        ModelCard(Preset.TINY, BANDS, 10.0, **{field: "nothing"})
+    metadata = ModelCard(Preset.TINY, BANDS, 10.0).to_metadata()
+    values = {**json.loads(metadata["card"]), field: "nothing"}
+    with pytest.raises(InvalidCheckpoint, match=r"old\.safetensors"):
+        ModelCard.from_metadata({**metadata, "card": json.dumps(values)}, "old.safetensors")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert "cannot be read" in refused(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_truncated_files_are_refused(tmp_path: Path, share: float) -> None:
+    path = write(tmp_path / "model.safetensors", model())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    assert "fetch or train it again" in refused(path)
+
+
+def test_a_missing_reference_is_told(tmp_path: Path) -> None:
+    enhancer = model()
+    bare = {name.replace(".", "__"): None for name in enhancer.state_dict() if name.startswith("reference.")}
+    assert "lacks weights of its reference light" in refused(write(tmp_path / "a.safetensors", enhancer, **bare))
+    claimed = ModelCard(Preset.TINY, BANDS, 10.0, reference=ReferenceKind.MPRNET)
+    assert "reference mprnet" in refused(write(tmp_path / "b.safetensors", enhancer, claimed))
+
+
+def test_a_missing_network_is_told(tmp_path: Path) -> None:
+    enhancer = model()
+    bare = {name.replace(".", "__"): None for name in enhancer.state_dict() if name.startswith("allocation.")}
+    message = refused(write(tmp_path / "model.safetensors", enhancer, **bare))
+    assert "allocation." in message and "missing" in message
+
+
+def test_another_architecture_is_told(tmp_path: Path) -> None:
+    card = ModelCard(Preset.SMALL, BANDS, 10.0)
+    assert "does not fit preset small" in refused(write(tmp_path / "a.safetensors", model(), card))
+    extra = write(tmp_path / "b.safetensors", model(), foreign=torch.zeros(1))
+    assert "foreign is unknown" in refused(extra)
+    composite = ModelCard(Preset.TINY, BANDS, 10.0, reference=ReferenceKind.COMPOSITE)
+    assert "reference composite" in refused(write(tmp_path / "c.safetensors", model(), composite))
+
+
+def test_other_bands_are_told(tmp_path: Path) -> None:
+    card = ModelCard(Preset.TINY, (*BANDS, "blue"), 10.0)
+    message = refused(write(tmp_path / "model.safetensors", model(), card))
+    assert "4 bands" in message and "shape" in message
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, bad: float) -> None:
+    enhancer = model()
+    enhancer.predictor.net.head.bias.data[1] = bad
+    assert "not finite (predictor.net.head.bias)" in refused(write(tmp_path / "model.safetensors", enhancer))
+
+
+def test_shipped_weights_are_those_of_a_light_reference_to_the_bit() -> None:
+    """Their card was written before references had names."""
+    path = checkpoint.shipped_weights()
+    with safe_open(path, framework="pt") as stream:
+        assert "reference" not in json.loads(stream.metadata()["card"])
+        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
+    shipped = checkpoint.load(path)
+    assert shipped.card.reference is ReferenceKind.LIGHT and shipped.card.weight_mode == WeightMode.CLAMP
+    same = Enhancer(ModelCard(Preset.SMALL, shipped.card.bands, 120.0, reference=ReferenceKind.LIGHT))
+    same.load_state_dict(tensors)
+    same.eval().requires_grad_(False).channels_last()
+    found, expected = (restored(enhancer) for enhancer in (shipped, same))
+    assert torch.equal(found, expected)
+
+
+def test_shipped_weights_answer_as_when_they_were_shipped() -> None:
+    """Figures of the code that trained them; another processor may round the last digits differently."""
+    found = restored(checkpoint.load(checkpoint.shipped_weights()))
+    assert found.mean(dim=(0, 2, 3)).tolist() == pytest.approx(MEANS, abs=1e-5)
+    assert found.std(dim=(0, 2, 3)).tolist() == pytest.approx(DEVIATIONS, abs=1e-5)
+
+
+@torch.inference_mode()
+def restored(enhancer: Enhancer) -> torch.Tensor:
+    y, x = np.mgrid[:64, :96].astype(np.float32)
+    waves = np.stack([0.4 + 0.05 * b + 0.2 * np.sin(x / (9 + b)) * np.cos(y / (7 + b)) for b in range(4)])
+    cloudy = torch.from_numpy(waves.astype(np.float32))[None]
+    x_t = torch.from_numpy(np.sin(37.0 * waves).astype(np.float32))[None]
+    condition = enhancer.condition(cloudy)
+    return enhancer.estimate(x_t, condition, torch.tensor([200]), 0.3).fused
+
+
+MEANS = [-0.14771, -0.261681, -0.143032, 0.046211]
+DEVIATIONS = [0.128039, 0.127819, 0.182912, 0.190117]

@@ -1,0 +1,345 @@
+"""Data sets on disk: layouts, values, and what is wrong with them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from data_folders import SIZE, picture, save, write_cuhk, write_nir, write_pairs, write_sen12ms
+from PIL import Image
+
+from de_model.data.check import Report, check_folder
+from de_model.data.datasets import FACTS, SENTINEL2, Dataset, Split
+from de_model.data.findings import Problem, Severity
+from de_model.data.pairs import Mixture, PatchSampler, fingerprint
+from de_model.data.readers import SampleCache, open_dataset
+from de_model.errors import DeModelError, InvalidData
+from de_model.radiometry import to_unit
+
+SCENES = [("ROIs1158", "spring", 31), ("ROIs1158", "spring", 1), ("ROIs1868", "summer", 17), ("ROIs1970", "fall", 3)]
+
+
+def problems(report: Report, severity: Severity = Severity.ERROR) -> list[Problem]:
+    return [f.problem for f in report.findings if f.severity is severity]
+
+
+def test_rice1_is_read_as_the_paper_feeds_it(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "RICE1", range(12))
+    pairs = open_dataset(tmp_path / "RICE1")
+    assert [pair.name for pair in pairs][:3] == ["RICE1/0", "RICE1/1", "RICE1/2"]
+    assert pairs[-1].name == "RICE1/11"
+    assert pairs[0].info.dataset is Dataset.RICE1 and pairs[0].info.bands == ("red", "green", "blue")
+    read = pairs[3].load()
+    stored = np.asarray(Image.open(tmp_path / "RICE1/label/3.png")).transpose(2, 0, 1)
+    import torch
+
+    assert torch.allclose(to_unit(torch.from_numpy(read.clear)), torch.from_numpy(stored / np.float32(255)), atol=1e-7)
+    assert read.valid.all()
+    assert read.obscured[: SIZE // 2 - 2].all() and not read.obscured[SIZE // 2 + 3 :].any()
+
+
+def test_rice2_takes_cloud_and_shadow_from_its_mask(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "RICE2", range(3), mask=True)
+    (pair, *_) = open_dataset(tmp_path)
+    assert pair.info.gsd_m == 30
+    assert pair.load().obscured.sum() == (SIZE // 2 + 4) * SIZE
+
+
+@pytest.mark.parametrize("archive", [True, False])
+@pytest.mark.parametrize("top", ["C-CUHK - 副本", "cloud/label", "label/nir/cloud"])
+def test_cuhk_is_read_in_both_layouts_below_any_folder(tmp_path: Path, archive: bool, top: str) -> None:
+    write_cuhk(tmp_path / top, "CUHK-CR1", archive=archive)
+    write_cuhk(tmp_path / top, "CUHK-CR2", archive=archive, first_seed=1000)
+    folder = tmp_path / top if "nir" in top else tmp_path
+    pairs = open_dataset(folder, Dataset.CUHK_CR1, Split.TEST)
+    assert [pair.name for pair in pairs] == ["CUHK-CR1/test/200", "CUHK-CR1/test/201"]
+    assert pairs[0].info.bands == ("red", "green", "blue", "nir") and pairs[0].info.gsd_m == 0.5
+    nir = np.asarray(Image.open(pairs[0].files.nir_clear))[..., 0]
+    assert np.allclose(np.sqrt(pairs[0].load().clear[3]) * 255, nir, atol=1e-3)
+    assert len(open_dataset(folder, Dataset.CUHK_CR2, Split.TRAIN)) == 4
+    with pytest.raises(InvalidData, match="holds CUHK-CR1, CUHK-CR2; say which"):
+        open_dataset(folder)
+
+
+def test_split_layout_serves_every_name(tmp_path: Path) -> None:
+    for split, numbers in (("train", range(5)), ("test", range(5, 7))):
+        write_pairs(tmp_path / "RICE1" / split, numbers)
+    assert len(open_dataset(tmp_path, split=Split.TRAIN)) == 5
+    assert len(open_dataset(tmp_path, split=Split.TEST)) == 2
+    assert len(open_dataset(tmp_path)) == 7
+    with pytest.raises(InvalidData, match="no val pair of RICE1"):
+        open_dataset(tmp_path, split=Split.VAL)
+
+
+@pytest.mark.parametrize("interleaving", ["contig", "separate"])
+def test_sen12ms_is_reflectance_with_thirteen_bands(tmp_path: Path, interleaving: str) -> None:
+    write_sen12ms(tmp_path / "sen12", SCENES)
+    pair = open_dataset(tmp_path, split=Split.TEST)[0]
+    assert pair.name == "SEN12MS-CR/test/ROIs1158_spring/31/p30" and pair.info.bands == SENTINEL2
+    if interleaving == "separate":
+        pixels = tifffile.imread(pair.files.clear)
+        tifffile.imwrite(pair.files.clear, pixels.transpose(2, 0, 1), photometric="minisblack", planarconfig="separate")
+    stored, read = tifffile.imread(pair.files.cloudy), pair.load()
+    assert read.cloudy.shape == (13, SIZE, SIZE)
+    assert np.allclose(read.cloudy[:, 10, 10], stored[10, 10] / 1e4)
+    assert not read.valid[:2, :2].any() and read.valid[2:].all() and np.isnan(read.clear[:, 0, 0]).all()
+    assert read.obscured[4:20, 4:].all()
+    radar = pair.radar()
+    assert radar is not None and radar.shape == (2, SIZE, SIZE) and radar.max() <= 0
+
+
+def test_sen12ms_scenes_go_where_their_authors_put_them(tmp_path: Path) -> None:
+    """Scene 1 must not be held out because 31, 17 or 106 contain a 1."""
+    write_sen12ms(tmp_path, SCENES, radar=False)
+    by_split = {s: {p.files.group for p in open_dataset(tmp_path, split=s)} for s in Split}
+    assert by_split == {
+        Split.TEST: {"ROIs1158_spring/31"},
+        Split.VAL: {"ROIs1868_summer/17"},
+        Split.TRAIN: {"ROIs1158_spring/1", "ROIs1970_fall/3"},
+    }
+    assert open_dataset(tmp_path)[0].radar() is None
+
+
+def test_bands_are_chosen_by_name(tmp_path: Path) -> None:
+    write_sen12ms(tmp_path, SCENES[:1])
+    every, some = open_dataset(tmp_path), open_dataset(tmp_path, bands=("nir", "red"))
+    assert some[0].channels == 2
+    assert np.array_equal(some[0].load().clear, every[0].load().clear[[7, 3]], equal_nan=True)
+    with pytest.raises(InvalidData, match="no band thermal; it has coastal"):
+        open_dataset(tmp_path, bands=("thermal",))
+
+
+def test_a_plain_folder_may_hold_16_bit_tiff_with_its_own_bands(tmp_path: Path) -> None:
+    for view, value in (("cloud", 6000), ("label", 1500)):
+        (tmp_path / "mine" / view).mkdir(parents=True)
+        pixels = np.full((SIZE, SIZE, 3), value, np.uint16)
+        tifffile.imwrite(tmp_path / "mine" / view / "a.tif", pixels, photometric="rgb")
+    (pair,) = open_dataset(tmp_path, channels=("green", "red", "nir"))
+    assert pair.info.bands == ("green", "red", "nir") and not pair.info.is_display
+    assert np.allclose(pair.load().clear, 0.15)
+
+
+def test_patches_come_from_files_and_depend_on_seed_and_step_alone(tmp_path: Path) -> None:
+    write_cuhk(tmp_path, "CUHK-CR2", archive=True)
+    first, second = (
+        PatchSampler(open_dataset(tmp_path, split=Split.TRAIN, cache_bytes=b), 32, 1, 3) for b in (0, 10**8)
+    )
+    a, b = first.batch(5, 6), second.batch(5, 6)
+    assert a.cloudy.shape == (6, 4, 32, 32)
+    assert a.cloudy.equal(b.cloudy) and not a.cloudy.equal(first.batch(6, 6).cloudy)
+
+
+def test_a_window_is_the_same_part_of_the_whole(tmp_path: Path) -> None:
+    write_pairs(tmp_path, range(1))
+    (pair,) = open_dataset(tmp_path)
+    whole = pair.load()
+    for rows, columns in ((slice(0, 20), slice(28, 48)), (slice(15, 40), slice(3, 28)), (slice(0, 48), slice(0, 48))):
+        part = pair.window(rows, columns, np.random.default_rng(0))
+        assert np.array_equal(part.cloudy, whole.cloudy[:, rows, columns])
+        assert np.array_equal(part.obscured, whole.obscured[rows, columns])
+
+
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    write_pairs(tmp_path, range(6))
+    pairs = open_dataset(tmp_path)
+    cache = SampleCache(limit_bytes=2 * 2 * 3 * SIZE * SIZE)
+    for pair in pairs:
+        cache.get(pair.files)
+    assert cache.used_bytes == cache.limit_bytes
+
+
+def test_fingerprint_sees_pixels_bands_and_weights(tmp_path: Path) -> None:
+    write_pairs(tmp_path, range(3))
+    pairs = open_dataset(tmp_path)
+    prints = {
+        fingerprint(pairs),
+        fingerprint(open_dataset(tmp_path, bands=("green",))),
+        fingerprint(Mixture((pairs[:1], 1.0), (pairs[1:], 1.0))),
+        fingerprint(Mixture((pairs[:1], 1.0), (pairs[1:], 2.0))),
+    }
+    assert len(prints) == 4 and fingerprint(open_dataset(tmp_path)) in prints
+    save(tmp_path / "label" / "0.png", picture(99))
+    assert fingerprint(open_dataset(tmp_path)) not in prints
+
+
+def test_a_good_folder_has_no_finding_but_its_size(tmp_path: Path) -> None:
+    write_cuhk(tmp_path, "CUHK-CR1", archive=True)
+    write_sen12ms(tmp_path / "sen", SCENES)
+    seen: list[tuple[int, int]] = []
+    report = check_folder(tmp_path, on_pair=lambda done, total: seen.append((done, total)))
+    assert report.usable and set(problems(report, Severity.WARNING)) == {Problem.PAIR_COUNT}
+    assert sum(count.pairs for count in report.counts) == 6 + 8
+    assert seen[-1] == (14, 14)
+
+
+def test_unknown_layout_names_what_is_known_and_what_was_found(tmp_path: Path) -> None:
+    for name in ("images/a.png", "targets/a.png"):
+        save(tmp_path / name, picture(0))
+    report = check_folder(tmp_path)
+    assert problems(report) == [Problem.UNKNOWN_LAYOUT]
+    message = report.findings[0].message
+    assert "{cloud,label}" in message and "ROIs*" in message and "images/, targets/" in message
+    with pytest.raises(InvalidData, match="no known layout"):
+        open_dataset(tmp_path)
+    with pytest.raises(InvalidData, match="is no folder"):
+        open_dataset(tmp_path / "absent")
+
+
+def test_empty_folders_are_named(tmp_path: Path) -> None:
+    (tmp_path / "RICE1/cloud").mkdir(parents=True)
+    (tmp_path / "RICE1/label").mkdir()
+    report = check_folder(tmp_path)
+    assert problems(report) == [Problem.EMPTY_FOLDER] * 2
+    assert "RICE1/label holds no picture" in report.findings[1].message
+    with pytest.raises(InvalidData, match=r"cloud holds no picture .* \(and 1 more"):
+        open_dataset(tmp_path)
+
+
+def test_unpaired_files_are_named(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "RICE2", range(4), mask=True)
+    (tmp_path / "RICE2/label/1.png").unlink()
+    (tmp_path / "RICE2/mask/2.png").unlink()
+    report = check_folder(tmp_path)
+    text = " ".join(f.message for f in report.findings)
+    assert problems(report) == [Problem.UNPAIRED] * 2
+    assert "cloud/1.png has no counterpart 1 in" in text and "cloud/2.png has no counterpart 2 in" in text
+    with pytest.raises(InvalidData, match=r"cloud/1\.png has no counterpart"):
+        open_dataset(tmp_path)
+
+
+def test_missing_nir_and_sen12ms_views_are_named(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "CUHK-CR1/train", range(3))
+    write_nir(tmp_path / "nir/CUHK-CR1/train", range(2))
+    assert "2.png has no counterpart 2 in" in check_folder(tmp_path).findings[0].message
+    write_pairs(tmp_path / "CUHK-CR1/test", range(3))
+    assert "near infrared for some splits and none for test" in check_folder(tmp_path).findings[0].message
+    write_sen12ms(tmp_path / "sen", SCENES[:1])
+    next((tmp_path / "sen").glob("*_s2/s2_31/*_p31.tif")).unlink()
+    next((tmp_path / "sen").glob("*_s1/s1_31/*_p30.tif")).unlink()
+    messages = [f.message for f in check_folder(tmp_path / "sen", pixels=False).findings]
+    assert any("has no counterpart in s2 (scene ROIs1158_spring 31, patch 31)" in m for m in messages)
+    assert any("has no counterpart in s1 (scene ROIs1158_spring 31, patch 30)" in m for m in messages)
+
+
+def test_names_that_differ_in_the_suffix_alone_are_refused(tmp_path: Path) -> None:
+    write_pairs(tmp_path, range(2))
+    save(tmp_path / "cloud" / "1.jpg", picture(1))
+    assert problems(check_folder(tmp_path)) == [Problem.AMBIGUOUS]
+
+
+def damage(folder: Path, kind: str) -> None:
+    """Spoil the second pair of a RICE1 folder."""
+    path = folder / "cloud" / "1.png"
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:-200])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("not found")
+    elif kind == "grey":
+        save(path, picture(1, 1))
+    elif kind == "alpha":
+        Image.open(path).convert("RGBA").save(path)
+    elif kind == "palette":
+        Image.open(path).convert("P").save(path)
+    elif kind == "16 bit":
+        Image.fromarray(picture(1, 1).astype(np.uint16) * 200).save(path)
+    elif kind == "16 bit tiff":
+        path.unlink()
+        tifffile.imwrite(path.with_suffix(".tif"), picture(1).astype(np.uint16) * 200, photometric="rgb")
+    elif kind == "smaller":
+        save(path, picture(1, size=SIZE - 8))
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem", "words"),
+    [
+        ("truncated", Problem.UNREADABLE, "cannot be read"),
+        ("empty", Problem.UNREADABLE, "cannot be read"),
+        ("text", Problem.UNREADABLE, "cannot be read"),
+        ("grey", Problem.BAND_COUNT, "has 1 bands, RICE1 has 3"),
+        ("alpha", Problem.BAND_COUNT, "has 4 bands, RICE1 has 3"),
+        ("palette", Problem.UNREADABLE, "mode P"),
+        ("16 bit", Problem.SAMPLE_TYPE, "16-bit samples, 8-bit ones are expected"),
+        ("16 bit tiff", Problem.SAMPLE_TYPE, "has uint16 samples, RICE1 has uint8"),
+        ("smaller", Problem.SIZE, r"differ in size: .*40 x 40.*48 x 48"),
+    ],
+)
+def test_bad_pictures_are_named_by_checker_and_reader_alike(
+    tmp_path: Path, kind: str, problem: Problem, words: str
+) -> None:
+    write_pairs(tmp_path / "RICE1", range(3))
+    damage(tmp_path / "RICE1", kind)
+    report = check_folder(tmp_path)
+    assert problem in problems(report) and not report.usable
+    sentences = [f.message for f in report.findings if f.problem is problem]
+    with pytest.raises(InvalidData, match=words) as raised:
+        open_dataset(tmp_path)[1].load()
+    assert str(raised.value).split(" (and ")[0] == sentences[0]
+    assert "1.png" in sentences[0] or "1.tif" in sentences[0]
+
+
+def test_bad_sen12ms_patches_are_named(tmp_path: Path) -> None:
+    write_sen12ms(tmp_path, SCENES[:1], patches=5)
+    clear = sorted((tmp_path / "ROIs1158_spring_s2/s2_31").iterdir())
+    clear[0].write_bytes(clear[0].read_bytes()[:-5000])
+    tifffile.imwrite(clear[1], np.zeros((SIZE, SIZE, 12), np.uint16), photometric="minisblack", planarconfig="contig")
+    tifffile.imwrite(clear[2], np.zeros((SIZE, SIZE, 13), np.uint8), photometric="minisblack", planarconfig="contig")
+    clear[3].write_bytes(clear[3].read_bytes()[:20])
+    radar = next((tmp_path / "ROIs1158_spring_s1/s1_31").glob("*_p34.tif"))
+    spoiled = tifffile.imread(radar)
+    spoiled[3, 3] = np.nan
+    tifffile.imwrite(radar, spoiled, photometric="minisblack", planarconfig="contig")
+    report = check_folder(tmp_path)
+    assert set(problems(report)) == {
+        Problem.UNREADABLE,
+        Problem.BAND_COUNT,
+        Problem.SAMPLE_TYPE,
+        Problem.NOT_A_NUMBER,
+    }
+    assert problems(report).count(Problem.UNREADABLE) == 2
+
+
+def test_lzw_is_told_not_guessed(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "mine", range(1))
+    (tmp_path / "mine/cloud/0.png").unlink()
+    Image.fromarray(picture(0)).save(tmp_path / "mine/cloud/0.tif", compression="tiff_lzw")
+    with pytest.raises(InvalidData, match="compressed with LZW"):
+        open_dataset(tmp_path)[0].load()
+
+
+def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "RICE1", range(2))
+    (tmp_path / "RICE1/cloud/._0.png").write_bytes(b"resource fork")
+    (tmp_path / "RICE1/cloud/Thumbs.db").write_bytes(b"x")
+    assert check_folder(tmp_path).usable
+
+
+def test_names_alone_are_checked_without_opening_a_picture(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "RICE1", range(2))
+    damage(tmp_path / "RICE1", "text")
+    assert check_folder(tmp_path, pixels=False).usable
+
+
+def test_invalid_data_is_invalid_input() -> None:
+    from flows.errors import exit_status
+
+    assert issubclass(InvalidData, DeModelError) and exit_status(InvalidData("x")) == 2
+    assert set(FACTS) == set(Dataset)
+
+
+def test_the_command_prints_one_json_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import json
+
+    from flows.cli import app
+
+    write_pairs(tmp_path / "RICE1", range(2))
+    assert not app(["data", "check", str(tmp_path), "--json"], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["usable"] is True
+    shutil.rmtree(tmp_path / "RICE1/label")
+    assert app(["data", "check", str(tmp_path), "--json"], standalone_mode=False) == 2
+    document = json.loads(capsys.readouterr().out)
+    assert document["findings"][0]["problem"] == "empty folder"

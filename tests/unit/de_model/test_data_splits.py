@@ -1,0 +1,126 @@
+"""Splits that never move, and the same picture found in two of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from data_folders import clouded, picture, save, write_cuhk, write_pairs
+from PIL import Image
+
+from de_model.data.check import check_folder
+from de_model.data.datasets import Dataset, Split
+from de_model.data.duplicates import content_hash, difference_hash
+from de_model.data.findings import Problem, Severity
+from de_model.data.readers import open_dataset
+from de_model.data.sen12ms import published_split
+from de_model.data.splits import REPEATED_TEST_PAIRS, hashed_split, split_of
+
+
+def test_rice_splits_have_the_documented_sizes_and_do_not_depend_on_order() -> None:
+    for count, test in ((500, 100), (736, 147)):
+        names = [str(n) for n in range(count)]
+        split = hashed_split(names)
+        assert sum(s is Split.TEST for s in split.values()) == test
+        assert hashed_split(names[::-1]) == split
+
+
+def test_the_rice_split_is_frozen() -> None:
+    """These very names are tested on; a change would make results incomparable."""
+    split = hashed_split([str(n) for n in range(500)])
+    chosen = sorted((n for n, s in split.items() if s is Split.TEST), key=int)
+    assert chosen[:8] == ["7", "8", "16", "23", "25", "30", "34", "39"]
+
+
+def test_identical_pictures_stay_on_one_side() -> None:
+    names = [str(n) for n in range(200)]
+    groups = {name: f"group {int(name) % 60}" for name in names}
+    # Linked in a chain: no content is common to all of a group.
+    contents = {name: [name, str(int(name) - 60)] for name in names}
+    split = hashed_split(names, contents)
+    sides = {group: {split[n] for n in names if groups[n] == group} for group in groups.values()}
+    assert all(len(side) == 1 for side in sides.values())
+    assert sum(s is Split.TEST for s in split.values()) == 40
+
+
+def test_rice_readers_keep_identical_pictures_together(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "RICE1", range(30))
+    for number in range(0, 20, 2):  # the same clear picture, stored once more with other bytes
+        save(tmp_path / "RICE1/label" / f"{number + 1}.png", picture(number), compress_level=1)
+        save(tmp_path / "RICE1/cloud" / f"{number + 1}.png", clouded(picture(number)) // 2)
+    train, test = ({p.files.name for p in open_dataset(tmp_path, split=s)} for s in (Split.TRAIN, Split.TEST))
+    assert len(train) + len(test) == 30 and train.isdisjoint(test) and 5 <= len(test) <= 6
+    assert all((str(n) in test) == (str(n + 1) in test) for n in range(0, 20, 2))
+
+
+def test_cells_keep_their_split_and_shares_are_met() -> None:
+    cells = [f"MGRS-{zone:02}{a}{b}{c}" for zone in range(1, 31) for a in "TUV" for b in "KLMNP" for c in "ABCDE"]
+    splits = [split_of(cell) for cell in cells]
+    assert splits == [split_of(cell) for cell in cells]
+    for split, share in ((Split.TRAIN, 0.8), (Split.VAL, 0.1), (Split.TEST, 0.1)):
+        assert abs(splits.count(split) / len(cells) - share) < 0.02
+    wider = [split_of(cell, test_share=0.2) for cell in cells]
+    assert all(w is Split.TEST for s, w in zip(splits, wider, strict=True) if s is Split.TEST)
+
+
+def test_sen12ms_holds_out_ten_scenes_for_each_use() -> None:
+    seasons = ("ROIs1158_spring", "ROIs1868_summer", "ROIs1970_fall", "ROIs2017_winter")
+    found = [published_split(f"{season}/{scene}") for season in seasons for scene in range(1, 151)]
+    assert found.count(Split.TEST) == 10 and found.count(Split.VAL) == 10
+
+
+def test_known_repeats_of_cuhk_are_left_out_of_its_test(tmp_path: Path) -> None:
+    assert len(REPEATED_TEST_PAIRS[Dataset.CUHK_CR1]) == 36
+    write_pairs(tmp_path / "CUHK-CR1/train", range(1, 3))
+    write_pairs(tmp_path / "CUHK-CR1/test", [1, 3, 74, 90], first_seed=300)
+    names = [p.files.name for p in open_dataset(tmp_path, split=Split.TEST)]
+    assert names == ["3", "90"]
+    assert len(open_dataset(tmp_path, split=Split.TEST, skip_repeated=False)) == 4
+
+
+def test_a_re_encoded_copy_in_another_split_is_found(tmp_path: Path) -> None:
+    write_cuhk(tmp_path, "CUHK-CR1", archive=False)
+    write_cuhk(tmp_path, "CUHK-CR2", archive=False, first_seed=1000)
+    source = tmp_path / "CUHK-CR2/train"
+    for view in ("cloud", "label"):
+        pixels = np.asarray(Image.open(source / view / "202.png"))
+        copy = save(tmp_path / "CUHK-CR1/test" / view / "201.png", pixels, compress_level=0)
+        assert copy.read_bytes() != (source / view / "202.png").read_bytes()
+    report = check_folder(tmp_path)
+    leaks = [f for f in report.findings if f.problem is Problem.LEAK]
+    assert len(leaks) == 1 and leaks[0].severity is Severity.ERROR and not report.usable
+    assert "CUHK-CR1/test/201, CUHK-CR2/train/202 hold the same cloudy and clear picture" in leaks[0].message
+
+
+def test_a_repeat_that_the_readers_leave_out_is_a_warning(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "CUHK-CR1/train", [529])
+    write_pairs(tmp_path / "CUHK-CR1/test", [1], first_seed=528)
+    report = check_folder(tmp_path)
+    assert report.usable
+    assert any(f.problem is Problem.DUPLICATE and "1 of the test is known" in f.message for f in report.findings)
+
+
+def test_copies_within_a_split_are_warnings(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "RICE1", range(4))
+    save(tmp_path / "RICE1/label/3.png", picture(1))
+    report = check_folder(tmp_path)
+    found = [f.message for f in report.findings if f.problem is Problem.DUPLICATE]
+    assert report.usable and found == ["RICE1/1, RICE1/3 hold the same clear picture."]
+
+
+def test_near_copies_are_named_once(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "RICE1", range(8))
+    brighter = (picture(2).astype(int) + 3).clip(0, 255).astype(np.uint8)
+    save(tmp_path / "RICE1/label/6.png", brighter)
+    found = [f.message for f in check_folder(tmp_path).findings if f.problem is Problem.NEAR_DUPLICATE]
+    assert len(found) == 1 and found[0].startswith("RICE1/2 and RICE1/6 look alike")
+
+
+def test_hashes_see_content_not_encoding() -> None:
+    ground = picture(5).transpose(2, 0, 1)
+    assert content_hash(ground) == content_hash(np.asfortranarray(ground)) != content_hash(ground[:, ::-1])
+    assert content_hash(ground) != content_hash(ground.astype(np.uint16))
+    assert difference_hash(np.full((3, 32, 32), 90, np.uint8)) is None
+    noisy = (ground + np.random.default_rng(0).normal(0, 2, ground.shape)).clip(0, 255)
+    look, other = difference_hash(ground), difference_hash(noisy)
+    assert look is not None and other is not None and (look ^ other).bit_count() <= 3

@@ -1,0 +1,375 @@
+"""`unveil predict` on files of every kind, through the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from PIL import Image
+from rasterio.io import MemoryFile
+
+from de_model import checkpoint
+from de_model.card import ModelCard
+from de_model.enhancer import Enhancer
+from de_model.presets import Preset
+from flows.cli import main
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+RGB, MULTI = ("red", "green", "blue"), ("blue", "green", "red", "nir")
+TRANSFORM = Affine(10, 0, 500000, 0, -10, 5100000)
+QUICK = ["--steps", "1", "--samples", "1"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    status: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Weights of tiny models by number of bands."""
+    folder, files = tmp_path_factory.mktemp("weights"), {}
+    for bands in (("pan",), RGB, MULTI):
+        torch.manual_seed(2)
+        model = Enhancer(ModelCard(Preset.TINY, bands, 10.0)).eval().requires_grad_(False)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.05)
+        files[len(bands)] = folder / f"tiny{len(bands)}.safetensors"
+        checkpoint.save(model, files[len(bands)])
+    return files
+
+
+@pytest.fixture
+def unveil(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run the command in this process, by the same entry point."""
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["unveil", "predict", *(str(a) for a in arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        printed = capsys.readouterr()
+        return Outcome(int(stopped.value.code or 0), printed.out, printed.err)
+
+    return run
+
+
+def picture(path: Path, shape: tuple[int, ...] = (40, 50, 3), **options: Any) -> np.ndarray:
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+    return pixels
+
+
+def raster(path: Path, pixels: np.ndarray, driver: str = "GTiff", **profile: Any) -> None:
+    """Write pixels `(band, y, x)`."""
+    names = profile.pop("descriptions", None)
+    shape = {"count": pixels.shape[0], "height": pixels.shape[1], "width": pixels.shape[2]}
+    with MemoryFile() as memory:
+        with memory.open(driver=driver, dtype=pixels.dtype, **shape, **profile) as target:
+            target.write(pixels)
+            if names:
+                target.descriptions = names
+            if driver == "GTiff":
+                target.update_tags(ACQUIRED="2023-08-10")
+        path.write_bytes(memory.read())
+
+
+def scene(dtype: str = "uint16", height: int = 40, width: int = 50) -> np.ndarray:
+    values = np.random.default_rng(1).uniform(0.02, 0.9, (4, height, width))
+    return values.astype(dtype) if dtype.startswith("float") else (values * 10_000).astype(dtype)
+
+
+def mask(path: Path, height: int = 40, width: int = 50) -> np.ndarray:
+    hidden = np.zeros((height, width), np.uint8)
+    hidden[5:20, 8:30] = 255
+    Image.fromarray(hidden).save(path)
+    return hidden > 0
+
+
+def read(path: Path) -> np.ndarray:
+    with rasterio.open(path) as source:
+        return np.asarray(source.read())
+
+
+def one_sentence(outcome: Outcome, status: int, *words: str) -> None:
+    """The command failed with `status`, one line that holds all words, and no traceback."""
+    assert outcome.status == status, outcome.stderr
+    lines = [line for line in outcome.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("unveil: "), outcome.stderr
+    assert all(word in lines[0] for word in words), lines[0]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+
+
+def test_a_geotiff_keeps_everything_but_the_masked_pixels(
+    tmp_path: Path, weights: dict[int, Path], unveil: Any
+) -> None:
+    before = scene()
+    before[:, :3, :3] = 0
+    before[2, 8, 10] = 0
+    raster(tmp_path / "s.tif", before, crs="EPSG:32633", transform=TRANSFORM, nodata=0, descriptions=MULTI)
+    hidden = mask(tmp_path / "m.png")
+    found = unveil(tmp_path / "s.tif", "--mask", tmp_path / "m.png", "--weights", weights[4], "--out", tmp_path, *QUICK)
+    assert found.status == 0, found.stderr
+    with rasterio.open(tmp_path / "s.restored.tif") as source:
+        assert (source.crs.to_epsg(), source.transform, source.nodata) == (32633, TRANSFORM, 0)
+        assert source.dtypes == ("uint16",) * 4 and source.descriptions == MULTI
+        assert source.tags()["ACQUIRED"] == "2023-08-10"
+        after = source.read()
+    assert np.array_equal(after[:, ~hidden], before[:, ~hidden])
+    assert (after[:, hidden] != before[:, hidden]).mean() > 0.9
+    assert np.array_equal(after == 0, before == 0), "nodata is kept, and no restored sample takes its value"
+    record = json.loads((tmp_path / "s.restored.json").read_text())
+    assert record["input"]["sha256"] == hashlib.sha256((tmp_path / "s.tif").read_bytes()).hexdigest()
+    assert record["output"]["sha256"] == hashlib.sha256((tmp_path / "s.restored.tif").read_bytes()).hexdigest()
+    assert record["model"]["sha256"] == checkpoint.sha256_of(weights[4]) and record["sampling"]["steps"] == 1
+    assert record["figures"]["restored_pixels"] == hidden.sum() and record["signatures"]["colour_shift"] >= 0
+
+
+@pytest.mark.parametrize(("name", "driver"), [("p.png", "PNG"), ("p.JPG", "JPEG")])
+def test_a_picture_comes_back_as_png_with_the_observed_pixels(
+    tmp_path: Path, weights: dict[int, Path], unveil: Any, name: str, driver: str
+) -> None:
+    picture(tmp_path / name, format=driver)
+    hidden = mask(tmp_path / "m.png")
+    found = unveil(tmp_path / name, "--mask", tmp_path / "m.png", "--weights", weights[3], "--out", tmp_path, *QUICK)
+    assert found.status == 0, found.stderr
+    before, after = read(tmp_path / name), read(tmp_path / "p.restored.png")
+    assert after.dtype == np.uint8
+    assert np.array_equal(after[:, ~hidden], before[:, ~hidden])
+    assert (after[:, hidden] != before[:, hidden]).any()
+
+
+def test_sixteen_bit_rgb_png_keeps_its_sixteen_bits(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
+    before = np.random.default_rng(0).integers(0, 65536, (3, 40, 50)).astype(np.uint16)
+    raster(tmp_path / "p.png", before, driver="PNG")
+    hidden = mask(tmp_path / "m.png")
+    found = unveil(tmp_path / "p.png", "--mask", tmp_path / "m.png", "--weights", weights[3], "--out", tmp_path, *QUICK)
+    assert found.status == 0, found.stderr
+    after = read(tmp_path / "p.restored.png")
+    assert after.dtype == np.uint16 and np.array_equal(after[:, ~hidden], before[:, ~hidden])
+    assert len(np.unique(after[:, hidden] % 256)) > 100
+
+
+def test_any_size_and_one_band(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
+    """Wider than a tile, lower than one, no mask: everything is restored."""
+    picture(tmp_path / "wide.png", (33, 201))
+    found = unveil(tmp_path / "wide.png", "--weights", weights[1], "--out", tmp_path / "new" / "out", "--json", *QUICK)
+    assert found.status == 0, found.stderr
+    (record,) = json.loads(found.stdout)
+    assert record["figures"]["restored_pixels"] == 33 * 201 and record["figures"]["tiles"] == 2
+    assert record["signatures"] is None and record["mask"] is None
+    assert read(tmp_path / "new" / "out" / "wide.restored.png").shape == (1, 33, 201)
+
+
+def test_floats_without_projection_and_with_nan_as_nodata(
+    tmp_path: Path, weights: dict[int, Path], unveil: Any
+) -> None:
+    before = scene("float32")
+    before[:, 10, 10] = np.nan
+    raster(tmp_path / "f.tif", before, nodata=np.nan)
+    found = unveil(tmp_path / "f.tif", "--weights", weights[4], "--out", tmp_path, *QUICK)
+    assert found.status == 0, found.stderr
+    after = read(tmp_path / "f.restored.tif")
+    assert after.dtype == np.float32 and np.array_equal(np.isnan(after), np.isnan(before))
+    assert np.nanmin(after) >= 0 and np.nanmax(after) <= 1
+
+
+def test_the_seed_decides_and_equal_commands_give_equal_bytes(
+    tmp_path: Path, weights: dict[int, Path], unveil: Any
+) -> None:
+    picture(tmp_path / "p.png")
+    digests = []
+    for seed in (1, 1, 2):
+        found = unveil(tmp_path / "p.png", "--weights", weights[3], "--out", tmp_path, "--seed", seed, "--json", *QUICK)
+        digests.append(json.loads(found.stdout)[0]["output"]["sha256"])
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_bands_are_put_in_the_models_order(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
+    """The same scene with its bands stored the other way round gives the same pixels."""
+    before = scene()
+    raster(tmp_path / "a.tif", before, descriptions=MULTI)
+    raster(tmp_path / "b.tif", before[::-1].copy(), descriptions=MULTI[::-1])
+    found = unveil(tmp_path / "a.tif", tmp_path / "b.tif", "--weights", weights[4], "--out", tmp_path, "--json", *QUICK)
+    assert [r["band_order"] for r in json.loads(found.stdout)] == [[1, 2, 3, 4], [4, 3, 2, 1]]
+    assert np.array_equal(read(tmp_path / "a.restored.tif"), read(tmp_path / "b.restored.tif")[::-1])
+
+
+def test_folders_of_images_and_masks_are_paired_by_name(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
+    for name in ("in", "masks"):
+        (tmp_path / name).mkdir()
+    for stem in ("a", "b"):
+        picture(tmp_path / "in" / f"{stem}.png")
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    mask(tmp_path / "masks" / "a.png")
+    command = [
+        tmp_path / "in",
+        "--mask",
+        tmp_path / "masks",
+        "--weights",
+        weights[3],
+        "--out",
+        tmp_path / "out",
+        *QUICK,
+    ]
+    one_sentence(unveil(*command), 2, "b.png", "0 masks")
+    assert files(tmp_path / "out") == []
+    mask(tmp_path / "masks" / "b.png")
+    assert unveil(*command).status == 0
+    assert files(tmp_path / "out") == ["a.restored.json", "a.restored.png", "b.restored.json", "b.restored.png"]
+
+
+def test_declared_and_given_scales_are_used(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
+    before = scene("int16")
+    raster(tmp_path / "s.tif", before)
+    with rasterio.open(tmp_path / "s.tif", "r+") as target:
+        target.scales, target.offsets = (2e-4,) * 4, (-0.1,) * 4
+    scales = []
+    for option in ([], ["--scale", "0.0001"]):
+        found = unveil(tmp_path / "s.tif", "--weights", weights[4], "--out", tmp_path, "--json", *QUICK, *option)
+        scales.append(json.loads(found.stdout)[0]["scale"])
+    assert (scales[0]["scales"][0], scales[0]["offsets"][0], scales[0]["origin"]) == (
+        2e-4,
+        -0.1,
+        "declared by the file",
+    )
+    assert (scales[1]["scales"][0], scales[1]["offsets"][0], scales[1]["origin"]) == (1e-4, 0.0, "given")
+    with rasterio.open(tmp_path / "s.restored.tif") as source:
+        assert source.scales == (2e-4,) * 4 and source.offsets == (-0.1,) * 4
+
+
+def test_wrong_bands_are_named(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
+    picture(tmp_path / "p.png")
+    command = ["--weights", weights[4], "--out", tmp_path / "out", *QUICK]
+    one_sentence(unveil(tmp_path / "p.png", *command), 2, "p.png has 3 bands", "restores 4 (blue, green, red, nir)")
+    raster(tmp_path / "s.tif", scene(), descriptions=("blue", "green", "red", "swir16"))
+    one_sentence(unveil(tmp_path / "s.tif", *command), 2, "s.tif", "swir16", "nir")
+    picture(tmp_path / "alpha.png", (40, 50, 4))
+    one_sentence(unveil(tmp_path / "alpha.png", *command), 2, "alpha.png", "alpha")
+    assert files(tmp_path / "out") == []
+
+
+def test_masks_that_do_not_fit_are_refused(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
+    raster(tmp_path / "s.tif", scene(), crs="EPSG:32633", transform=TRANSFORM)
+    mask(tmp_path / "small.png", 39, 50)
+    elsewhere = Affine(10, 0, 500010, 0, -10, 5100000)
+    raster(tmp_path / "moved.tif", np.ones((1, 40, 50), np.uint8), crs="EPSG:32633", transform=elsewhere)
+    command = [tmp_path / "s.tif", "--weights", weights[4], "--out", tmp_path / "out", *QUICK, "--mask"]
+    one_sentence(unveil(*command, tmp_path / "small.png"), 2, "39 x 50", "40 x 50", "small.png")
+    one_sentence(unveil(*command, tmp_path / "moved.tif"), 2, "moved.tif", "elsewhere")
+    one_sentence(unveil(*command, tmp_path / "none.png"), 2, "none.png", "No such file")
+    assert files(tmp_path / "out") == []
+
+
+def test_values_that_do_not_fit_are_refused(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
+    command = ["--weights", weights[4], "--out", tmp_path / "out", *QUICK]
+    raster(tmp_path / "nan.tif", np.where(scene("float32") > 0.89, np.nan, scene("float32")))
+    one_sentence(unveil(tmp_path / "nan.tif", *command), 2, "nan.tif", "NaN", "nodata")
+    raster(tmp_path / "full.tif", (scene("float32") * 65535).astype(np.uint16))
+    one_sentence(unveil(tmp_path / "full.tif", *command), 2, "full.tif", "exceed reflectance 1", "--scale")
+    raster(tmp_path / "bytes.tif", (scene("float32") * 255).astype(np.uint16))
+    one_sentence(unveil(tmp_path / "bytes.tif", *command), 2, "bytes.tif", "8-bit", "--scale")
+    one_sentence(unveil(tmp_path / "full.tif", *command, "--scale", "nan"), 2, "--scale", "positive")
+    raster(tmp_path / "long.tif", scene().astype(np.int32))
+    one_sentence(unveil(tmp_path / "long.tif", *command), 2, "long.tif", "int32")
+    assert files(tmp_path / "out") == []
+
+
+def test_damaged_images_are_refused(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
+    """GDAL alone reads a PNG that is cut off and makes up the rest."""
+    picture(tmp_path / "good.png")
+    picture(tmp_path / "good.jpg", format="JPEG")
+    raster(tmp_path / "good.tif", scene()[:3])
+    command = ["--weights", weights[3], "--out", tmp_path / "out", *QUICK]
+    for name in ("png", "jpg", "tif"):
+        content = (tmp_path / f"good.{name}").read_bytes()
+        (tmp_path / f"cut.{name}").write_bytes(content[: len(content) // 2])
+        one_sentence(unveil(tmp_path / f"cut.{name}", *command), 1, f"cut.{name} cannot be read")
+    (tmp_path / "text.png").write_text("not an image")
+    one_sentence(unveil(tmp_path / "text.png", *command), 2, "text.png is no GeoTIFF, PNG or JPEG")
+    one_sentence(unveil(tmp_path / "none.tif", *command), 2, "none.tif", "No such file")
+    assert not [name for name in files(tmp_path / "out") if not name.startswith("good")]
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
+    picture(tmp_path / "p.png")
+    (tmp_path / "cut.safetensors").write_bytes(weights[3].read_bytes()[:-100])
+    (tmp_path / "text.safetensors").write_text("not weights at all, but long enough to look at")
+    for name in ("none", "cut", "text"):
+        path = tmp_path / f"{name}.safetensors"
+        one_sentence(unveil(tmp_path / "p.png", "--weights", path, "--out", tmp_path / "out"), 2, path.name)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_do_and_clashing_names_are_refused(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
+    command = ["--weights", weights[3], "--out", tmp_path / "out", *QUICK]
+    (tmp_path / "empty").mkdir()
+    one_sentence(unveil(tmp_path / "empty", *command), 2, "No image", "empty")
+    assert unveil(*command).status == 2
+    picture(tmp_path / "p.png")
+    picture(tmp_path / "p.jpg", format="JPEG")
+    one_sentence(unveil(tmp_path / "p.png", tmp_path / "p.jpg", *command), 2, "p.restored.png", "taken by")
+    picture(tmp_path / "p.restored.png")
+    both = [tmp_path / "p.png", tmp_path / "p.restored.png"]
+    one_sentence(unveil(*both, "--weights", weights[3], "--out", tmp_path), 2, "p.restored.png", "taken by")
+    one_sentence(unveil(tmp_path / "p.png", *command, "--steps", "5000"), 2, "5000")
+    assert files(tmp_path / "out") == []
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(
+    tmp_path: Path, weights: dict[int, Path], unveil: Any
+) -> None:
+    picture(tmp_path / "p.png")
+    (tmp_path / "file").write_text("in the way")
+    out = tmp_path / "file" / "out"
+    one_sentence(unveil(tmp_path / "p.png", "--weights", weights[3], "--out", out, *QUICK), 1, "cannot be written")
+
+
+def test_a_failed_write_leaves_neither_image_nor_record(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
+    picture(tmp_path / "p.png")
+    out = tmp_path / "out"
+    (out / "p.restored.json").mkdir(parents=True)
+    found = unveil(tmp_path / "p.png", "--weights", weights[3], "--out", out, *QUICK)
+    one_sentence(found, 1, "p.restored.json", "cannot be written")
+    assert files(out) == ["p.restored.json"]
+
+
+def test_the_installed_command_restores_and_explains(tmp_path: Path, weights: dict[int, Path]) -> None:
+    """In a process of its own: JSON alone on stdout, one sentence on stderr, the exit status."""
+    picture(tmp_path / "p.png")
+    command = [sys.executable, "-m", "flows.cli", "predict", "p.png", "--out", "out", "--json", *QUICK, "--weights"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
+    good, bad = (
+        subprocess.run([*command, str(w)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        for w in (weights[3], weights[4])
+    )
+    assert good.returncode == 0, good.stderr
+    assert json.loads(good.stdout)[0]["output"]["file"] == "p.restored.png"
+    assert bad.returncode == 2 and "p.png has 3 bands" in json.loads(bad.stdout)["error"]["message"]
+    assert bad.stderr.strip().count("\n") == 0 and "Traceback" not in bad.stderr
