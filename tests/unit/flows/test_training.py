@@ -1,0 +1,164 @@
+"""The training command's work: requests, continuing, MLflow runs, and refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from de_model import checkpoint
+from de_model.card import ModelCard
+from de_model.enhancer import Enhancer
+from de_model.errors import InvalidCheckpoint
+from de_model.presets import Preset
+from de_model.training.options import TrainingOptions
+from de_model.training.stages import Stage
+from flows.cli import app
+from flows.errors import InvalidSettings, ServiceUnavailable
+from flows.models.mlflow_access import open_client, registry_uri
+from flows.models.tracking import EXPERIMENT
+from flows.models.training import train_model
+from flows.models.training_request import Tracking, TrainingRequest, plan_stages, preset_for
+from flows.stacks import SceneSet
+from stac.errors import NotWritable
+
+BANDS = ("blue", "green", "red", "nir")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def request_in(folder: Path) -> TrainingRequest:
+    """Four short stages on one cell of the sample."""
+    return TrainingRequest(
+        scenes=SceneSet(("MGRS-33TWM",)),
+        out=folder / "new" / "model.safetensors",
+        work=folder / "work",
+        preset=Preset.TINY,
+        effort=0.05,
+        batch=2,
+        options=TrainingOptions(),
+    )
+
+
+def weights(path: Path, preset: Preset = Preset.TINY, bands: tuple[str, ...] = BANDS) -> Path:
+    checkpoint.save(Enhancer(ModelCard(preset, bands, 120.0)), path)
+    return path
+
+
+def test_a_training_is_tracked_with_its_data_and_continued_in_the_same_run(tmp_path: Path) -> None:
+    uri = registry_uri(tmp_path, None)
+    request = replace(
+        request_in(tmp_path),
+        validation_cells=("MGRS-33TWL",),
+        validate_every=2,
+        tracking=Tracking(uri, tmp_path / "mlartifacts"),
+    )
+    report = train_model(request)
+    assert report is not None and report.run_id is not None
+    client = open_client(uri)
+    run = client.get_run(report.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["gradient_flow"] == "separated" and run.data.params["fine.steps"] == "3"
+    assert [m.step for m in client.get_metric_history(report.run_id, "fine/loss_noise")] == [1, 2, 3]
+    validations = client.get_metric_history(report.run_id, "joint/validation_psnr")
+    assert validations[-1].value == pytest.approx(report.stages[-1].validation["psnr"])
+    dataset = run.inputs.dataset_inputs[0].dataset
+    assert report.card.data_fingerprint.startswith(dataset.digest)
+    assert json.loads(dataset.profile)["pairs"] == list(report.pairs)
+    artefacts = {path.name for path in (tmp_path / "mlartifacts").rglob("*") if path.is_file()}
+    assert {"card.json", "report.json"} <= artefacts
+    pictures = sorted((tmp_path / "mlartifacts").rglob("*.png"))
+    assert {path.name.split("-")[0] for path in pictures} == set(Stage)
+    for path in pictures:
+        with Image.open(path) as picture:
+            assert picture.size[1] == 4 * 34
+    again = train_model(request)
+    assert again is not None and again.run_id == report.run_id and all(stage.before for stage in again.stages)
+    assert len(client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])) == 1
+
+
+def test_one_stage_starts_from_given_weights_and_changes_its_networks_only(tmp_path: Path) -> None:
+    start = weights(tmp_path / "start.safetensors")
+    request = replace(request_in(tmp_path), stages=(Stage.ALLOCATION,), start=start)
+    report = train_model(request)
+    assert report is not None and [stage.stage for stage in report.stages] == [Stage.ALLOCATION]
+    before, after = (checkpoint.load(path).state_dict() for path in (start, request.out))
+    changed = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed == {"allocation"}
+    assert json.loads(checkpoint.read_card(request.out).training)["start"] == checkpoint.sha256_of(start)
+    with pytest.raises(InvalidCheckpoint, match=r"another training.*seed was 0, now 1"):
+        train_model(replace(request, options=TrainingOptions(seed=1)))
+
+
+@pytest.mark.parametrize("stage", [Stage.ALLOCATION, Stage.JOINT])
+def test_a_stage_without_what_it_needs_is_refused(tmp_path: Path, stage: Stage) -> None:
+    request = replace(request_in(tmp_path), stages=(stage,))
+    with pytest.raises(InvalidSettings, match=f"Stage {stage} needs reference and coarse/fine first"):
+        plan_stages(request)
+    complete = replace(request, stages=(stage, Stage.FINE, Stage.REFERENCE))
+    assert [s.stage for s in plan_stages(complete)] == [Stage.REFERENCE, Stage.FINE, stage]
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    other = weights(tmp_path / "other.safetensors", bands=("red", "nir"))
+    with pytest.raises(InvalidCheckpoint, match=r"bands \('red', 'nir'\), this training has"):
+        train_model(replace(request_in(tmp_path), start=other))
+    small = weights(tmp_path / "small.safetensors", Preset.SMALL)
+    with pytest.raises(InvalidCheckpoint, match="preset small, this training has tiny"):
+        train_model(replace(request_in(tmp_path), start=small))
+    assert preset_for(None, small) is Preset.SMALL
+    with pytest.raises(InvalidSettings, match="Preset huge is unknown"):
+        preset_for("huge", None)
+
+
+def test_a_place_that_cannot_be_written_is_found_out_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    request = replace(request_in(tmp_path), out=tmp_path / "file" / "model.safetensors")
+    with pytest.raises(NotWritable, match="cannot be written"):
+        train_model(request)
+    with pytest.raises(NotWritable, match="it is a folder"):
+        train_model(replace(request_in(tmp_path), out=tmp_path))
+
+
+def test_cells_are_not_trained_and_validated_on(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettings, match="MGRS-33TWM is trained on"):
+        train_model(replace(request_in(tmp_path), validation_cells=("MGRS-33TWM",)))
+
+
+def test_a_tracking_database_that_is_none_is_told_before_training(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("no database " * 100)
+    tracking = Tracking(registry_uri(tmp_path, None), tmp_path / "mlartifacts")
+    with pytest.raises(ServiceUnavailable, match="cannot be used"):
+        train_model(replace(request_in(tmp_path), tracking=tracking))
+
+
+def test_the_command_prints_one_document(tmp_path: Path) -> None:
+    out = tmp_path / "model.safetensors"
+    options = ["--preset", "tiny", "--effort", "0.02", "--batch", "2", "--cell", "MGRS-33TWM", "--no-mlflow", "--json"]
+    choices = ["--gradient-flow", "coupled", "--precision", "bf16", "--decay", "constant", "--degrade"]
+    done = CliRunner().invoke(app, ["train", "--out", str(out), *options, *choices], catch_exceptions=False)
+    assert done.exit_code == 0
+    document = json.loads(done.stdout)
+    assert document["sha256"] == checkpoint.sha256_of(out) and document["mlflow_run"] is None
+    assert [stage["stage"] for stage in document["stages"]] == list(Stage)
+    training = json.loads(checkpoint.read_card(out).training)
+    assert (training["gradient_flow"], training["precision"], training["decay"]) == ("coupled", "bf16", "constant")
+    assert training["degrade"].startswith("RandomDegradation(")
+
+
+def test_an_unknown_choice_names_the_known_ones(tmp_path: Path) -> None:
+    options = ["train", "--out", str(tmp_path / "m.safetensors"), "--cell", "MGRS-33TWM", "--precision", "int4"]
+    with pytest.raises(InvalidSettings, match="--precision int4 is unknown; choose one of fp32, bf16"):
+        CliRunner().invoke(app, options, catch_exceptions=False, standalone_mode=False)
