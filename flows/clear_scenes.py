@@ -175,6 +175,7 @@ def clear_scenes(settings: dict[str, Any] | None = None) -> RunSummary:
     folder = wanted.state / "runs" / run_id.replace(":", "-")
     catalog, ledger = StaticCatalog(wanted.out), Ledger(wanted.state / "ledger.db")
     try:
+        catalog.repair()
         with source_of(wanted) as location:
             tell(f"searching {wanted.source}")
             scenes = find(values, location, str(folder))

@@ -52,6 +52,7 @@ def run_clear_scenes(settings: RunSettings) -> RunSummary:
     Raises:
         StacError, DeModelError, FlowError: the run could not start, or nothing of it succeeded.
     """
+    StaticCatalog(settings.out).repair()
     plan, done, summary = preview(settings)
     if plan.units and not plan.refused and all(unit.work_id in done for unit in plan.units):
         return summary

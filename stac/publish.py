@@ -1,7 +1,7 @@
 """Publishing products into a static catalog: whole or not at all, readable at every instant.
 
-Files first, then the item, then the links: a link never points to a file that is not there, and the item is the mark
-that a product is done.
+A product arrives with its item in one rename, and links follow: a link never points to a file that is not there, and
+the item is the mark that a product is done.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stac.catalog import collection_document, root_document
 from stac.errors import InvalidProduct, NotWritable, PublishError
 from stac.raster import check_cog
 from stac.storage import write_json, writing
-from stac.validate import check_id, read_document, validate_item
+from stac.validate import check_id, item_problems, read_document, validate_item
 
 DEFAULT_COLLECTION = "unveil-cloud-free"
 _LOCK_TIMEOUT_S = 120.0
@@ -78,6 +78,8 @@ class StaticCatalog:
     def publish(self, staging: Path, item: pystac.Item, source_collection: Mapping[str, Any] | None = None) -> Path:
         """Publish a staged product and return the path of its item. `staging` is used up.
 
+        Where the same work was published meanwhile, by another run, its files stay as they are.
+
         Args:
             staging: folder with all files that the item's assets name; from `staging()`.
             item: the product's item, hrefs relative to itself.
@@ -93,13 +95,40 @@ class StaticCatalog:
         folder = self.root / self.collection_id / item.id
         path = folder / f"{item.id}.json"
         with self._locked():
-            self._move_in(staging, folder)
-            write_json(path, document)
+            if _holds(path, document):
+                shutil.rmtree(staging, ignore_errors=True)
+            else:
+                write_json(staging / path.name, document)
+                self._move_in(staging, folder)
             if source_collection is not None:
                 write_json(self.root / self.collection_id / _SOURCE, source_collection)
             self._relink(str(document["properties"]["processing:software"].get("unveil-eo", "")))
             self._read_back(path, document)
         return path
+
+    def repair(self) -> None:
+        """Link products that a crash left without a link, and drop links of products that were removed.
+
+        Writes only when something is amiss.
+
+        Raises:
+            InvalidProduct: an item cannot be read.
+            DiskFull, NotWritable: the catalog cannot be written.
+        """
+        present = sorted(path.parent.name for path in self._item_paths())
+        if not present or present == self._linked():
+            return
+        with self._locked():
+            software = read_document(next(self._item_paths())).get("properties", {}).get("processing:software", {})
+            self._relink(str(software.get("unveil-eo", "")))
+
+    def _linked(self) -> list[str]:
+        """Return the sorted ids of the items that the collection links to; none when it cannot be read."""
+        try:
+            links = read_document(self.collection_path).get("links", [])
+        except InvalidProduct:
+            return []
+        return sorted(str(link["href"]).split("/")[-2] for link in links if link.get("rel") == "item")
 
     def _finished(self, item: pystac.Item) -> dict[str, Any]:
         """Return the item's document with its place in the catalog."""
@@ -182,6 +211,14 @@ class StaticCatalog:
             yield
         finally:
             lock.release()
+
+
+def _holds(path: Path, document: Mapping[str, Any]) -> bool:
+    """Tell whether the product of an item is published already, whole and from the same work."""
+    if not path.is_file() or item_problems(path):
+        return False
+    work_ids = (d["properties"]["unveil:work_id"] for d in (read_document(path), document))
+    return len(set(work_ids)) == 1
 
 
 def _properties(path: Path, document: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -99,13 +99,14 @@ def validate_catalog(root: Path) -> list[str]:
             collection = read_document(path)
             _validate_core(collection, pystac.STACObjectType.COLLECTION, str(collection.get("id")))
             for item_path in _linked(path, collection, "item"):
-                problems += _item_file_problems(item_path)
+                problems += item_problems(item_path)
     except StacError as error:
         problems.append(str(error))
     return problems
 
 
-def _item_file_problems(path: Path) -> list[str]:
+def item_problems(path: Path) -> list[str]:
+    """Return everything that is wrong with a published item and its files, nothing when all is well."""
     try:
         document = read_document(path)
         validate_item(document)
