@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -95,15 +96,17 @@ def test_the_fusion_loss_reaches_the_predictor_only_when_coupled(flow: GradientF
 
 
 def test_bounded_weights_are_the_same_in_training_as_at_inference() -> None:
-    model, valid = tiny(), torch.ones(1, 1, 16, 16)
+    valid = torch.ones(1, 1, 16, 16)
     x0, t = torch.rand(1, 2, 16, 16), torch.tensor([0])
+    model = tiny()
     condition = model.condition(torch.rand(1, 2, 16, 16))
     eps = torch.zeros_like(x0)
     target = Target(x0, valid, eps, t)
     x0_hat = model.schedule.estimate_x0(model.schedule.add_noise(x0, eps, t), eps, t)
     for mode, weight in ((WeightMode.CLAMP, 0.0), (WeightMode.BOUNDED, 0.3 + 0.7 * 0.5)):
+        model.card = replace(model.card, weight_mode=mode)
         expected = (x0 - weight * condition.reference - (1 - weight) * x0_hat).abs().mean()
-        found = enhancement_loss(model, condition, target, mode=mode).fusion
+        found = enhancement_loss(model, condition, target).fusion
         assert found.item() == pytest.approx(expected.item(), abs=1e-6)
 
 

@@ -57,6 +57,7 @@ def weights(path: Path, preset: Preset = Preset.TINY, bands: tuple[str, ...] = B
     return path
 
 
+@pytest.mark.slow
 def test_a_training_is_tracked_with_its_data_and_continued_in_the_same_run(tmp_path: Path) -> None:
     uri = registry_uri(tmp_path, None)
     request = replace(
