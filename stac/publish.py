@@ -116,19 +116,13 @@ class StaticCatalog:
             DiskFull, NotWritable: the catalog cannot be written.
         """
         present = sorted(path.parent.name for path in self._item_paths())
-        if not present or present == self._linked():
+        linked = sorted(href.split("/")[-2] for href in _hrefs(self.collection_path, "item"))
+        listed = f"./{self.collection_id}/collection.json" in _hrefs(self.catalog_path, "child")
+        if not present or (present == linked and listed):
             return
         with self._locked():
             software = read_document(next(self._item_paths())).get("properties", {}).get("processing:software", {})
             self._relink(str(software.get("unveil-eo", "")))
-
-    def _linked(self) -> list[str]:
-        """Return the sorted ids of the items that the collection links to; none when it cannot be read."""
-        try:
-            links = read_document(self.collection_path).get("links", [])
-        except InvalidProduct:
-            return []
-        return sorted(str(link["href"]).split("/")[-2] for link in links if link.get("rel") == "item")
 
     def _finished(self, item: pystac.Item) -> dict[str, Any]:
         """Return the item's document with its place in the catalog."""
@@ -211,6 +205,15 @@ class StaticCatalog:
             yield
         finally:
             lock.release()
+
+
+def _hrefs(path: Path, rel: str) -> list[str]:
+    """Return where the links of a document lead; nowhere when it cannot be read."""
+    try:
+        links = read_document(path).get("links", [])
+    except InvalidProduct:
+        return []
+    return [str(link["href"]) for link in links if link.get("rel") == rel]
 
 
 def _holds(path: Path, document: Mapping[str, Any]) -> bool:

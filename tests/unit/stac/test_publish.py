@@ -1,0 +1,249 @@
+"""Publishing: whole or not at all, at whatever instant a process dies or a write fails."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pystac
+import pytest
+
+from stac.errors import DiskFull, InvalidProduct, NotWritable, StacError
+from stac.publish import StaticCatalog, require_writable
+from stac.validate import validate_catalog
+
+#: What changes a file system; `open` counts when it writes.
+CHANGES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "shutil.rmtree"}
+FULL, SURVIVED, OTHER = 17, 18, 19
+
+
+def publish_in_a_child(
+    catalog: StaticCatalog, staged: tuple[Path, pystac.Item], at: int, act: Callable[[], None]
+) -> int:
+    """Publish in a forked process that does `act` before its `at`-th change under the catalog; return its status."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    left = at
+
+    def count(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal left
+        if event not in CHANGES or not str(arguments[0]).startswith(str(catalog.root)):
+            return
+        if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)):
+            return
+        left -= 1
+        if left == 0:
+            act()
+
+    status = 0
+    try:
+        sys.addaudithook(count)
+        catalog.publish(staged[0], staged[1])
+        # Clearing away what is left over may fail without harm.
+        status = SURVIVED if left <= 0 else 0
+    except DiskFull:
+        status = FULL
+    except Exception:  # noqa: BLE001 - the parent sees the status
+        status = OTHER
+    finally:
+        os._exit(status)
+
+
+def die() -> None:
+    """End like SIGKILL: nothing is cleaned up."""
+    os._exit(9)
+
+
+def fill() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def published(root: Path) -> set[str]:
+    """Ids of the items a reader of the catalog finds."""
+    if not (root / "catalog.json").exists():
+        return set()
+    assert validate_catalog(root) == []
+    return {item.id for item in pystac.Catalog.from_file(str(root / "catalog.json")).get_items(recursive=True)}
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["into a catalog", "as the first"])
+@pytest.mark.parametrize("act", [die, fill])
+def test_at_every_change_the_catalog_stays_valid_and_the_next_try_completes(
+    tmp_path: Path, staged: Any, act: Callable[[], None], first: bool
+) -> None:
+    interrupted = 0
+    for at in range(1, 60):
+        catalog = StaticCatalog(tmp_path / str(at))
+        before = set() if first else {catalog.publish(*staged(catalog, "aaaa")).stem}
+        status = publish_in_a_child(catalog, staged(catalog, "bbbb"), at, act)
+        if status == 0:
+            break
+        assert status in ((9,) if act is die else (FULL, SURVIVED)), f"change {at}"
+        interrupted += status != SURVIVED
+        wanted = before | {"S2B_33TWM_20230810_0_L2A-unveil-bbbb"}
+        assert before <= published(catalog.root) <= wanted
+        # What the next run does: link what was lost, then make what is not there.
+        catalog.repair()
+        if "bbbb" not in catalog.published_work():
+            catalog.publish(*staged(catalog, "bbbb"))
+        assert published(catalog.root) == wanted
+    else:
+        pytest.fail("publishing never came to its end")
+    assert interrupted >= 5
+
+
+def test_publishing_the_same_work_again_keeps_its_files(tmp_path: Path, staged: Any) -> None:
+    catalog = StaticCatalog(tmp_path)
+    path = catalog.publish(*staged(catalog, "aaaa"))
+    before = {p: (p.read_bytes(), p.stat().st_ino) for p in path.parent.iterdir()}
+    again = staged(catalog, "aaaa")
+    assert catalog.publish(*again) == path
+    assert {p: (p.read_bytes(), p.stat().st_ino) for p in path.parent.iterdir()} == before
+    assert not again[0].exists() and published(tmp_path) == {path.stem}
+
+
+def test_a_damaged_product_is_replaced(tmp_path: Path, staged: Any) -> None:
+    catalog = StaticCatalog(tmp_path)
+    path = catalog.publish(*staged(catalog, "aaaa"))
+    (path.parent / "data.tif").write_bytes(b"gone")
+    assert validate_catalog(tmp_path) != []
+    catalog.publish(*staged(catalog, "aaaa"))
+    assert published(tmp_path) == {path.stem}
+    assert not list((tmp_path / "unveil-cloud-free").glob(".*.old"))
+
+
+def test_eight_publishers_at_once_lose_no_link(tmp_path: Path, staged: Any) -> None:
+    catalog = StaticCatalog(tmp_path)
+    waiting = [staged(catalog, f"{number:04d}") for number in range(8)]
+    children = []
+    for folder, item in waiting:
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                StaticCatalog(tmp_path).publish(folder, item)
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 8
+    assert published(tmp_path) == {item.id for _, item in waiting}
+    assert set(catalog.published_work()) == {f"{number:04d}" for number in range(8)}
+
+
+def test_readers_never_see_a_broken_catalog(tmp_path: Path, staged: Any) -> None:
+    catalog = StaticCatalog(tmp_path)
+    catalog.publish(*staged(catalog, "0000"))
+    waiting, seen, stop = [staged(catalog, f"{n:04d}") for n in range(1, 6)], [], threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            seen.append(validate_catalog(tmp_path))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for folder, item in waiting:
+        catalog.publish(folder, item)
+    stop.set()
+    reader.join()
+    assert len(seen) > 2 and not any(seen)
+
+
+def test_repair_links_what_is_there_and_drops_what_was_removed(tmp_path: Path, staged: Any) -> None:
+    catalog = StaticCatalog(tmp_path)
+    catalog.repair()
+    assert list(tmp_path.iterdir()) == []
+    one, other = (catalog.publish(*staged(catalog, name)) for name in ("aaaa", "bbbb"))
+    untouched = catalog.collection_path.stat().st_ino
+    catalog.repair()
+    assert catalog.collection_path.stat().st_ino == untouched
+    for path in other.parent.iterdir():
+        path.unlink()
+    other.parent.rmdir()
+    assert validate_catalog(tmp_path) != []
+    catalog.repair()
+    assert published(tmp_path) == {one.stem}
+    catalog.collection_path.write_text("{")
+    catalog.repair()
+    assert published(tmp_path) == {one.stem}
+
+
+@pytest.mark.parametrize("asset", ["data.tif", "thumbnail.png"])
+def test_a_product_without_one_of_its_files_is_refused(tmp_path: Path, staged: Any, asset: str) -> None:
+    catalog = StaticCatalog(tmp_path)
+    folder, item = staged(catalog, "aaaa")
+    (folder / asset).unlink()
+    with pytest.raises(InvalidProduct, match=asset):
+        catalog.publish(folder, item)
+    assert published(tmp_path) == set() and catalog.published_work() == {}
+
+
+def test_a_product_that_is_no_cog_or_breaks_the_rules_is_refused(tmp_path: Path, staged: Any) -> None:
+    catalog = StaticCatalog(tmp_path)
+    folder, item = staged(catalog, "aaaa")
+    (folder / "uncertainty.tif").write_bytes((folder / "uncertainty.tif").read_bytes()[:300])
+    with pytest.raises(InvalidProduct, match=r"uncertainty\.tif"):
+        catalog.publish(folder, item)
+    folder, item = staged(catalog, "aaaa")
+    item.properties["unveil:areas"] = None
+    with pytest.raises(InvalidProduct, match="unveil:areas"):
+        catalog.publish(folder, item)
+    assert published(tmp_path) == set()
+
+
+def test_a_damaged_item_is_named(tmp_path: Path, staged: Any) -> None:
+    catalog = StaticCatalog(tmp_path)
+    path = catalog.publish(*staged(catalog, "aaaa"))
+    for text in ("{", "[]", '{"id": "a"}'):
+        path.write_text(text)
+        with pytest.raises(InvalidProduct, match=path.name):
+            catalog.published_work()
+
+
+def test_another_collection_in_the_folder_stays_linked(tmp_path: Path, staged: Any) -> None:
+    StaticCatalog(tmp_path, "other").publish(*staged(StaticCatalog(tmp_path, "other"), "aaaa"))
+    catalog = StaticCatalog(tmp_path)
+    catalog.publish(*staged(catalog, "bbbb"))
+    assert len(published(tmp_path)) == 2
+    links = json.loads(catalog.catalog_path.read_text())["links"]
+    assert [link["href"] for link in links if link["rel"] == "child"] == [
+        "./other/collection.json",
+        "./unveil-cloud-free/collection.json",
+    ]
+
+
+def test_licence_and_providers_come_from_the_source(tmp_path: Path, staged: Any) -> None:
+    catalog = StaticCatalog(tmp_path)
+    source = {"license": "CC-BY-4.0", "providers": [{"name": "ESA", "roles": ["licensor"]}], "keywords": ["msi"]}
+    folder, item = staged(catalog, "aaaa")
+    catalog.publish(folder, item, source)
+    catalog.publish(*staged(catalog, "bbbb"))
+    collection = pystac.Collection.from_file(str(catalog.collection_path))
+    assert collection.license == "CC-BY-4.0" and "msi" in (collection.keywords or [])
+    assert [provider.name for provider in collection.providers or []] == ["ESA", "Unveil"]
+
+
+@pytest.mark.parametrize("name", ["..", "../up", "", "a/b", ".hidden"])
+def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidProduct):
+        StaticCatalog(tmp_path).staging(name)
+    with pytest.raises(InvalidProduct):
+        StaticCatalog(tmp_path, name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_below_a_file_cannot_be_written(tmp_path: Path) -> None:
+    require_writable(tmp_path / "new" / "folder")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotWritable, match="no folder"):
+        require_writable(tmp_path / "file" / "catalog")
+    with pytest.raises(NotWritable, match="file"):
+        StaticCatalog(tmp_path / "file" / "catalog").staging("aaaa")
+    assert issubclass(NotWritable, StacError)
