@@ -43,10 +43,15 @@ def evaluate(
     path = weights or checkpoint.shipped_weights()
     enhancer = checkpoint.load(path)
     options: RestorationOptions = load_settings().restoration
+    alone = load_settings(None, {"prior": "none"}).restoration.sampling
     scenes = o.scenes(cells, source, collection, interval)
     with progress_bar():
         cloudy, clear = [_date(text) for text in targets], [_date(text) for text in truths]
-        results = [r for stack in stacks_of(scenes) for r in evaluate_cell(stack, cloudy, clear, enhancer, options)]
+        results = [
+            result
+            for stack in stacks_of(scenes)
+            for result in evaluate_cell(stack, cloudy, clear, enhancer, options, alone)
+        ]
     command = "unveil evaluate " + " ".join(f"--cell {cell}" for cell in cells)
     page = as_markdown(results, command, f"{path.name} (sha256 {checkpoint.sha256_of(path)[:12]})")
     if out is not None:

@@ -16,6 +16,7 @@ from de_model.inference.engine import Sampling, restore
 from de_model.metrics.standard import Scores, score
 from flows.bench import machine
 from flows.errors import InvalidSettings
+from flows.models.block_gains import BlockGain, block_gains, summary
 from flows.restoration import RestorationOptions, restore_date
 from stac.composite import median_clear, nearest_clear
 from stac.masks.classes import is_obscured, is_observed
@@ -55,6 +56,8 @@ class CaseResult:
     #: Share of the cell that was scored: hidden on the target, seen on the truth date and by every candidate.
     share: float
     scores: Mapping[Candidate, Scores]
+    #: DE against its own reference, block by block.
+    gains: tuple[BlockGain, ...]
 
 
 def index_on(stack: Stack, day: date) -> int:
@@ -76,14 +79,23 @@ def evaluate_cell(
     truths: Sequence[date],
     enhancer: Enhancer,
     options: RestorationOptions,
+    single_date: Sampling,
 ) -> Iterator[CaseResult]:
     """Yield the result of every pair of target and truth dates.
 
     The truth date is taken out of the stack before anything looks at it.
+
+    Args:
+        stack: all dates of the cell.
+        targets: cloudy dates.
+        truths: clear dates.
+        enhancer: the model.
+        options: how the product is made.
+        single_date: how the model restores whole clouds without other dates.
     """
     for target_day in targets:
         target = index_on(stack, target_day)
-        single = _single_date(stack, target, enhancer, options.sampling)
+        single = _single_date(stack, target, enhancer, single_date)
         for truth_day in truths:
             truth = index_on(stack, truth_day)
             candidates = dict(single) | _temporal(stack, target, truth, enhancer, options)
@@ -120,7 +132,9 @@ def _score(stack: Stack, target: int, truth: int, candidates: Mapping[Candidate,
     # Windows may look at any ground the truth date saw, never at its clouds.
     seen = is_observed(stack.classes[truth])
     scores = {c: score(candidates[c], expected, where, stack.bands, seen) for c in Candidate}
-    return CaseResult(stack.cell.id, _day(stack, target), _day(stack, truth), float(where.mean()), scores)
+    own, reference = candidates[Candidate.DE], candidates[Candidate.REFERENCE]
+    gains = tuple(block_gains(own, reference, expected, where, seen, stack.bands))
+    return CaseResult(stack.cell.id, _day(stack, target), _day(stack, truth), float(where.mean()), scores, gains)
 
 
 def _day(stack: Stack, index: int) -> str:
@@ -161,6 +175,7 @@ def as_markdown(results: Sequence[CaseResult], command: str, model: str) -> str:
         "## Mean over all cases",
         _table(means),
         _verdict(means),
+        summary([gain for result in results for gain in result.gains]),
     ]
     for result in results:
         pages += [f"## {result.cell}: {result.target} against {result.truth} ({result.share:.0%} of the cell)"]

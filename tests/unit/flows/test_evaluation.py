@@ -15,7 +15,7 @@ OTHER = replace(ONE, mae=0.04, psnr=30, ssim=math.nan, spectrum=math.nan, window
 
 
 def case(scores: Scores) -> CaseResult:
-    return CaseResult("MGRS-33TWL", "2023-08-18", "2023-08-15", 0.4, dict.fromkeys(Candidate, scores))
+    return CaseResult("MGRS-33TWL", "2023-08-18", "2023-08-15", 0.4, dict.fromkeys(Candidate, scores), ())
 
 
 def test_undefined_figures_are_left_out_of_the_mean() -> None:
