@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pystac
-from pystac.errors import STACError
+from pystac.errors import STACError, STACValidationError
 from pystac.validation import JsonSchemaSTACValidator
 
+from stac.catalog import STAC_VERSION
 from stac.errors import InvalidProduct, StacError
 from stac.items import COG_TYPE, EXTENSIONS, file_info
 from stac.raster import check_cog
@@ -55,9 +56,14 @@ def validate_item(document: Mapping[str, Any]) -> None:
 
 
 def _validate_core(document: Mapping[str, Any], kind: pystac.STACObjectType, name: str) -> None:
+    # A version that pystac does not know has no schema, and everything would pass.
+    if document.get("stac_version") != STAC_VERSION:
+        raise InvalidProduct(
+            f"{kind.value.title()} {name} is of STAC {document.get('stac_version')}, not {STAC_VERSION}."
+        )
     try:
-        JsonSchemaSTACValidator().validate_core(dict(document), kind, str(document.get("stac_version")))
-    except STACError as error:
+        JsonSchemaSTACValidator().validate_core(dict(document), kind, STAC_VERSION)
+    except (STACError, STACValidationError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise InvalidProduct(f"{kind.value.title()} {name} breaks the STAC schema: {reason}.") from error
 

@@ -1,0 +1,142 @@
+"""Items of products: the rules of STAC 1.1 and ours, checked without a network."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from shapely.geometry import shape
+
+from stac.errors import InvalidProduct
+from stac.items import areas_km2, file_info, footprint
+from stac.layers import ProductLayers
+from stac.publish import StaticCatalog
+from stac.validate import check_id, item_problems, validate_catalog, validate_item
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def document(tmp_path: Path, staged: Any) -> dict[str, Any]:
+    """A published item."""
+    catalog = StaticCatalog(tmp_path / "catalog")
+    found: dict[str, Any] = json.loads(catalog.publish(*staged(catalog, "aaaa")).read_text())
+    return found
+
+
+def test_a_published_item_passes(document: dict[str, Any]) -> None:
+    validate_item(document)
+    assert document["stac_version"] == "1.1.0"
+
+
+WRONG: dict[str, tuple[Edit, str]] = {
+    "STAC 1.0 bands": (lambda d: d["assets"]["data"].update({"eo:bands": []}), "eo:bands, a field of STAC 1.0"),
+    "STAC 1.0 raster": (lambda d: d["assets"]["data"].update({"raster:bands": []}), "raster:bands"),
+    "STAC 1.0 projection": (lambda d: d["properties"].update({"proj:epsg": 32633}), "proj:epsg"),
+    "unknown extension": (lambda d: d["stac_extensions"].append("https://example.com/x.json"), "example.com"),
+    "no projection": (lambda d: d["properties"].pop("proj:code"), "proj:code is missing"),
+    "no grid": (lambda d: d["assets"]["data"].pop("proj:shape"), "data has no proj:shape"),
+    "no work id": (lambda d: d["properties"].pop("unveil:work_id"), "unveil:work_id is missing"),
+    "no provenance": (lambda d: d["assets"].pop("provenance"), "asset provenance is missing"),
+    "no checksum": (lambda d: d["assets"]["visual"].pop("file:checksum"), "visual has no size or SHA2-256"),
+    "wrong checksum": (lambda d: d["assets"]["visual"].update({"file:checksum": "12"}), "visual has no size"),
+    "no title": (lambda d: d["links"][-1].pop("title"), "link has no title"),
+    "outside": (lambda d: d["assets"]["data"].update({"href": "./../data.tif"}), "outside the item's folder"),
+    "elsewhere": (lambda d: d["assets"]["data"].update({"href": "/tmp/data.tif"}), "outside the item's folder"),  # noqa: S108 - an example
+    "no statistics": (lambda d: d["assets"]["data"]["bands"][0].pop("statistics"), "band without"),
+    "no geometry": (lambda d: d.pop("geometry"), "breaks the STAC schema"),
+    "no instant": (lambda d: d["properties"].update({"datetime": "yesterday"}), "breaks the STAC schema"),
+    "no version": (lambda d: d.pop("stac_version"), "is of STAC None"),
+    "another version": (lambda d: d.update({"stac_version": "1.0.0"}), "is of STAC 1.0.0"),
+    "no id": (lambda d: d.pop("id"), "breaks the STAC schema"),
+    "an id that is a path": (lambda d: d.update({"id": "../up"}), "folder name"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_an_item_that_breaks_a_rule_is_refused(document: dict[str, Any], name: str) -> None:
+    change, says = WRONG[name]
+    broken = copy.deepcopy(document)
+    change(broken)
+    with pytest.raises(InvalidProduct, match=says) as caught:
+        validate_item(broken)
+    assert "\n" not in str(caught.value)
+
+
+def test_everything_a_person_reads_has_a_title(document: dict[str, Any]) -> None:
+    assert all(asset.get("title") for asset in document["assets"].values())
+    assert all(link.get("title") for link in document["links"])
+    assert document["properties"]["title"] == "MGRS-33TWM 2023-08-10, clouds removed"
+    assert "provenance" in document["properties"]["description"]
+
+
+def test_the_item_names_what_it_was_made_of(document: dict[str, Any]) -> None:
+    properties, links = document["properties"], document["links"]
+    assert properties["unveil:target"] == "S2B_33TWM_20230810_0_L2A"
+    assert properties["unveil:model"] == {"name": "unveil-de", "version": "1", "sha256": "a" * 64}
+    sources = [link for link in links if link["rel"] == "derived_from"]
+    assert [link["title"] for link in sources] == ["S2B_33TWM_20230810_0_L2A", "S2A_33TWM_20230815_0_L2A"]
+    assert all(link["href"].startswith("https://earth-search.aws.element84.com/") for link in sources)
+    assert [link["rel"] for link in links if link["rel"] == "license"] == ["license"]
+    assert properties["datetime"].startswith("2023-08-10T")
+
+
+def test_statistics_and_areas_leave_nodata_out(document: dict[str, Any], layers: ProductLayers) -> None:
+    band = document["assets"]["data"]["bands"][0]
+    known = layers.data[0][layers.data[0] > 0]
+    assert band["statistics"]["minimum"] == known.min() and band["statistics"]["maximum"] == known.max()
+    assert band["statistics"]["mean"] == pytest.approx(known.mean(), abs=1e-3)
+    assert band["statistics"]["valid_percent"] == pytest.approx(100 * 5 / 7, abs=1e-3)
+    areas = areas_km2(layers)
+    assert areas["generated"] == pytest.approx(6 * 30 * 0.0144)
+    assert sum(areas.values()) == pytest.approx(layers.provenance.size * 0.0144)
+    assert document["properties"]["eo:cloud_cover"] == pytest.approx(100 / 6, abs=1e-3), "what could not be restored"
+
+
+def test_the_footprint_is_the_grid_in_degrees(layers: ProductLayers, document: dict[str, Any]) -> None:
+    outline = shape(footprint(layers.geobox))
+    assert outline.is_valid and outline.exterior.is_ccw
+    expected = shape(layers.geobox.geographic_extent.json)
+    assert outline.symmetric_difference(expected).area < 1e-4 * expected.area
+    assert document["bbox"] == pytest.approx(list(outline.bounds))
+
+
+def test_checksums_are_sha256_multihashes(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
+    assert file_info(tmp_path / "file") == {"file:size": 3, "file:checksum": f"1220{digest}"}
+
+
+@pytest.mark.parametrize("name", ["a/b", "a\\b", "..", "a..b", "", " ", "ä", "a b", "-a", "a\n"])
+def test_ids_that_are_no_file_names_are_refused(name: str) -> None:
+    with pytest.raises(InvalidProduct):
+        check_id(name)
+    assert check_id("S2A_33TWL_20230818_0_L2A-unveil-aa44923a.v1")
+
+
+def test_the_walk_over_a_catalog_finds_what_is_wrong(tmp_path: Path, document: dict[str, Any]) -> None:
+    root = tmp_path / "catalog"
+    folder = root / "unveil-cloud-free" / document["id"]
+    assert validate_catalog(root) == [] and item_problems(folder / f"{document['id']}.json") == []
+    pixels = (folder / "data.tif").read_bytes()
+    (folder / "data.tif").write_bytes(pixels[:-1] + bytes([pixels[-1] ^ 1]))
+    assert [p for p in validate_catalog(root) if "data differs from its checksum" in p]
+    (folder / "data.tif").unlink()
+    assert [p for p in validate_catalog(root) if "data is missing" in p]
+    (folder / f"{document['id']}.json").write_text("{")
+    assert [p for p in validate_catalog(root) if "cannot be read as JSON" in p]
+    for text, says in (('{"type": "Catalog"}', "STAC None"), ('{"stac_version": "1.1.0"}', "schema")):
+        (root / "catalog.json").write_text(text)
+        assert [p for p in validate_catalog(root) if says in p]
+    assert validate_catalog(tmp_path / "nowhere") != []
+
+
+def test_numbers_in_the_item_are_plain_json(document: dict[str, Any]) -> None:
+    json.dumps(document, allow_nan=False)
+    assert document["assets"]["uncertainty"]["nodata"] == "nan" and document["assets"]["data"]["nodata"] == 0
+    assert document["assets"]["source_date"]["nodata"] == np.iinfo(np.int32).min

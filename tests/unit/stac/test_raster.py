@@ -1,0 +1,117 @@
+"""COGs: bytes that follow from pixels alone, and a check that refuses everything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rio_cogeo.cogeo import cog_validate
+
+from stac.errors import InvalidProduct, NotWritable
+from stac.raster import RasterSpec, check_cog, finite_statistics, rgb_of, write_cog
+
+
+def grid(shape: tuple[int, int]) -> GeoBox:
+    return GeoBox(shape, Affine(10, 0, 500000, 0, -10, 5100000), "EPSG:32633")
+
+
+def noise(count: int, shape: tuple[int, int], dtype: str) -> NDArray[Any]:
+    random = np.random.default_rng(1)
+    pixels = random.integers(1, 200, (count, *shape))
+    return (pixels / 256).astype(dtype) if dtype == "float32" else pixels.astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "spec"),
+    [
+        ("uint16", RasterSpec(0, scale=1e-4, descriptions=("red", "nir"))),
+        ("uint8", RasterSpec(0, "nearest", ("provenance", "other"))),
+        ("int32", RasterSpec(-(2**31), "nearest")),
+        ("float32", RasterSpec(np.nan)),
+    ],
+)
+def test_pixels_and_their_meaning_come_back(tmp_path: Path, dtype: str, spec: RasterSpec) -> None:
+    pixels = noise(2, (300, 280), dtype)
+    pixels[:, :20] = spec.nodata
+    write_cog(tmp_path / "a.tif", pixels, grid((300, 280)), spec)
+    with rasterio.open(tmp_path / "a.tif") as file:
+        np.testing.assert_array_equal(file.read(), pixels)
+        assert file.crs.to_epsg() == 32633 and file.transform == Affine(10, 0, 500000, 0, -10, 5100000)
+        assert file.nodata == spec.nodata or np.isnan([file.nodata, spec.nodata]).all()
+        assert file.scales == (spec.scale,) * 2 and file.overviews(1)
+        assert file.descriptions == (tuple(spec.descriptions) or (None, None))
+    check_cog(tmp_path / "a.tif")
+
+
+def test_the_same_pixels_give_the_same_bytes_and_other_pixels_others(tmp_path: Path) -> None:
+    pixels, spec = noise(3, (200, 310), "uint16"), RasterSpec(0)
+    for name in ("a", "b"):
+        write_cog(tmp_path / name, pixels, grid((200, 310)), spec)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    pixels[0, 0, 0] += 1
+    write_cog(tmp_path / "c", pixels, grid((200, 310)), spec)
+    assert (tmp_path / "c").read_bytes() != (tmp_path / "a").read_bytes()
+
+
+@pytest.mark.parametrize(("side", "levels"), [(1, 0), (128, 0), (129, 1), (512, 2), (513, 3)])
+def test_overviews_reach_down_to_a_small_picture(tmp_path: Path, side: int, levels: int) -> None:
+    write_cog(tmp_path / "a.tif", noise(1, (side, 40), "uint8"), grid((side, 40)), RasterSpec(0))
+    with rasterio.open(tmp_path / "a.tif") as file:
+        assert len(file.overviews(1)) == levels
+    assert cog_validate(str(tmp_path / "a.tif"), strict=True, quiet=True)[0]
+
+
+def test_overviews_of_classes_hold_no_other_class(tmp_path: Path) -> None:
+    pixels = np.where(noise(1, (300, 300), "uint8") > 100, 1, 5).astype(np.uint8)
+    write_cog(tmp_path / "a.tif", pixels, grid((300, 300)), RasterSpec(0, "nearest", colors={1: (9, 8, 7)}))
+    with rasterio.open(tmp_path / "a.tif", overview_level=0) as file:
+        assert set(np.unique(file.read())) == {1, 5}
+        assert file.colormap(1)[1] == (9, 8, 7, 255)
+
+
+def test_overviews_of_quantities_leave_nodata_out(tmp_path: Path) -> None:
+    pixels = np.full((1, 300, 300), 1000, np.uint16)
+    pixels[:, ::2] = 0
+    write_cog(tmp_path / "a.tif", pixels, grid((300, 300)), RasterSpec(0))
+    with rasterio.open(tmp_path / "a.tif", overview_level=0) as file:
+        assert set(np.unique(file.read())) == {1000}
+
+
+def test_a_plain_or_broken_file_is_refused(tmp_path: Path) -> None:
+    pixels = noise(1, (600, 600), "uint16")
+    with rasterio.open(
+        tmp_path / "plain.tif", "w", driver="GTiff", dtype="uint16", count=1, width=600, height=600, crs="EPSG:32633",
+        transform=grid((600, 600)).affine,
+    ) as file:  # fmt: skip
+        file.write(pixels)
+    write_cog(tmp_path / "whole.tif", pixels, grid((600, 600)), RasterSpec(0))
+    (tmp_path / "cut.tif").write_bytes((tmp_path / "whole.tif").read_bytes()[:100])
+    (tmp_path / "text.tif").write_text("no raster")
+    for name in ("plain", "cut", "text", "missing"):
+        with pytest.raises(InvalidProduct, match=rf"{name}\.tif") as caught:
+            check_cog(tmp_path / f"{name}.tif")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_raster_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotWritable, match=r"a\.tif"):
+        write_cog(tmp_path / "file" / "a.tif", noise(1, (8, 8), "uint8"), grid((8, 8)), RasterSpec(0))
+
+
+def test_statistics_are_those_of_valid_pixels() -> None:
+    assert finite_statistics(np.array([[0, 2], [4, 6]], np.uint16), 0) == {
+        "minimum": 2.0,
+        "maximum": 6.0,
+        "mean": 4.0,
+        "stddev": pytest.approx(np.std([2, 4, 6]), abs=1e-6),
+        "valid_percent": 75.0,
+    }
+    assert finite_statistics(np.full((2, 2), np.nan, np.float32), np.nan) == {"valid_percent": 0.0}
+    assert rgb_of("1a9850") == (26, 152, 80)
