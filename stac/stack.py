@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -141,11 +142,15 @@ def _read_item(
         AssetRequest.of(item, band, asset, scaling.nodata, Resampling.bilinear)
         for band, asset, scaling in zip(bands, assets, scalings, strict=True)
     ]
-    requests.append(AssetRequest.of(item, SCL_BAND, find_asset(item, SCL_BAND), 0, Resampling.nearest))
+    scl = AssetRequest.of(item, SCL_BAND, find_asset(item, SCL_BAND), 0, Resampling.nearest)
+    # A cloud outside the cell reaches into it, so its surroundings are read as far as clouds grow.
+    reach = math.floor(max(options.cloud_dilation_m, options.shadow_dilation_m, 0) / cell.gsd_m + 1e-9)
+    cells = [*[cell] * len(requests), Cell(cell.id, cell.geobox.pad(reach))]
     # Assets wait for the network, not for the processor.
-    with ThreadPoolExecutor(min(options.threads, len(requests)), thread_name_prefix="read") as pool:
-        *layers, scl = pool.map(lambda request: read_asset(request, cell, options.timeout_s), requests)
+    with ThreadPoolExecutor(min(options.threads, len(cells)), thread_name_prefix="read") as pool:
+        *layers, around = pool.map(read_asset, [*requests, scl], cells, [options.timeout_s] * len(cells))
     dn = np.stack([rescale_dn(layer, scaling) for layer, scaling in zip(layers, scalings, strict=True)])
-    classes = classify_scl(scl)
-    classes[(dn == PRODUCT_NODATA).any(axis=0)] = PixelClass.NODATA
-    return dn, dilate(classes, cell.gsd_m, options.cloud_dilation_m, options.shadow_dilation_m)
+    classes = classify_scl(around)
+    inside = np.s_[reach : reach + dn.shape[1], reach : reach + dn.shape[2]]
+    classes[inside][(dn == PRODUCT_NODATA).any(axis=0)] = PixelClass.NODATA
+    return dn, dilate(classes, cell.gsd_m, options.cloud_dilation_m, options.shadow_dilation_m)[inside]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -87,12 +90,21 @@ def _explain(error: Exception, as_json: bool) -> int:
     if isinstance(error, KNOWN_ERRORS):
         print_error(str(error), as_json=as_json, kind=type(error).__name__)
         return exit_status(error)
-    log = Path("unveil-error.log").absolute()
-    logging.basicConfig(filename=log, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("unveil").exception("unexpected error in: %s", " ".join(sys.argv))
-    message = f"Unexpected {type(error).__name__}: {error}. The details are in {log}; please report them."
+    first = (str(error).splitlines() or [""])[0]
+    message = f"Unexpected {type(error).__name__}: {first}. The details are in {_keep(error)}; please report them."
     print_error(message, as_json=as_json, kind=type(error).__name__)
     return EXIT_FAILED
+
+
+def _keep(error: Exception) -> Path:
+    """Write the traceback to a log in the working folder, or where it cannot be written in the temporary one."""
+    text = "".join(traceback.format_exception(error))
+    for folder in (Path.cwd(), Path(tempfile.gettempdir())):
+        log = folder / "unveil-error.log"
+        with contextlib.suppress(OSError), log.open("a", encoding="utf-8") as stream:
+            stream.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {' '.join(sys.argv)}\n{text}\n")
+            break
+    return log
 
 
 __all__ = ["app", "main"]

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -32,7 +33,7 @@ def progress_bar() -> Iterator[Callable[[Event], None]]:
     """Show what is going on, on stderr, while the context is open; yields the listener for other sources."""
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -59,7 +60,7 @@ def print_plan(rows: Sequence[Mapping[str, Any]]) -> None:
             row["megapixels"],
             row["item_id"] or row["reason"],
         )
-        table.add_row(f"[{styles[row['state']]}]{row['state']}[/]", *(str(v) for v in values))
+        table.add_row(f"[{styles[row['state']]}]{row['state']}[/]", *(escape(str(v)) for v in values))
     output.print(table)
 
 
@@ -70,7 +71,8 @@ def print_ledger(rows: Sequence[Mapping[str, Any]]) -> None:
         style = _STATE_STYLES.get(row["state"], "white")
         last = row["item_href"] or row["error"]
         state = f"[{style}]{row['state']}[/]"
-        table.add_row(state, row["target_id"], str(row["attempts"]), f"{row['seconds']:.1f}", row["updated"][:19], last)
+        values = (row["target_id"], str(row["attempts"]), f"{row['seconds']:.1f}", row["updated"][:19], last)
+        table.add_row(state, *(escape(value) for value in values))
     output.print(table)
 
 
@@ -81,12 +83,12 @@ def print_summary(summary: Mapping[str, Any], out: str) -> None:
         style = _STATE_STYLES.get(unit["state"], "white")
         f = unit["figures"]
         numbers = [f"{f[k]:.1f}" for k in ("cloudy_km2", "other_dates_km2", "model_km2", "seconds")] if f else [""] * 4
-        table.add_row(unit["target_id"], f"[{style}]{unit['state']}[/]", *numbers)
+        table.add_row(escape(unit["target_id"]), f"[{style}]{unit['state']}[/]", *numbers)
     if summary["units"]:
         output.print(table)
     for unit in summary["units"]:
         if unit["error"]:
-            output.print(f"[yellow]{unit['target_id']}[/]: {unit['error']}")
+            output.print(f"[yellow]{escape(unit['target_id'])}[/]: {escape(unit['error'])}")
     output.print(_totals(summary, out))
 
 
@@ -101,12 +103,12 @@ def _totals(summary: Mapping[str, Any], out: str) -> Table:
         table.add_row("cloudy area", f"{total['cloudy_km2']:.0f} km²")
         table.add_row("  observed on other dates", f"{total['other_dates_km2']:.0f} km²")
         table.add_row("  restored by the model", f"{total['model_km2']:.1f} km²")
-    table.add_row("model", f"{summary['model']['name']} version {summary['model']['version']}")
+    table.add_row("model", escape(f"{summary['model']['name']} version {summary['model']['version']}"))
     table.add_row("time", f"{summary['seconds']:.1f} s")
-    table.add_row("catalog", str(summary["catalog"]))
+    table.add_row("catalog", escape(str(summary["catalog"])))
     for unit in made[:4]:
-        table.add_row("before and after", str(unit["item_href"]).rsplit("/", 1)[0] + "/quicklook.png")
-    table.add_row("look at it", f"unveil serve --out {out}")
+        table.add_row("before and after", escape(str(unit["item_href"]).rsplit("/", 1)[0] + "/quicklook.png"))
+    table.add_row("look at it", escape(f"unveil serve --out {out}"))
     return table
 
 
@@ -116,7 +118,8 @@ def print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
     table = Table("", "check", "found", "what to do")
     for check in checks:
         status = str(check["status"]).upper()
-        table.add_row(f"[{styles.get(status, 'white')}]{status}[/]", check["name"], check["detail"], check["remedy"])
+        values = (str(check[name]) for name in ("name", "detail", "remedy"))
+        table.add_row(f"[{styles.get(status, 'white')}]{status}[/]", *(escape(value) for value in values))
     output.print(table)
 
 

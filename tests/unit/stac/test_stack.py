@@ -160,3 +160,15 @@ def test_a_raster_of_floats_is_refused(twl: list[pystac.Item], cell: Cell, tmp_p
     twl[0].assets["blue"].href = str(tmp_path / "f.tif")
     with pytest.raises(InvalidItem, match="holds float32"):
         read_stack(twl[:1], cell, BANDS)
+
+
+@pytest.mark.parametrize("reach", [120.0, 500.0])
+def test_the_mask_of_a_window_is_the_window_of_the_mask(twl: list[pystac.Item], cell: Cell, reach: float) -> None:
+    options = ReadOptions(cloud_dilation_m=reach, shadow_dilation_m=reach / 2)
+    part, whole = (read_stack(twl, c, ("blue",), options).classes for c in (cell, cell_of(twl[0], "blue")))
+    window = window_of(cell)
+    rows, columns = slice(window.row_off, None), slice(window.col_off, None)
+    expected = whole[:, rows, columns][:, : part.shape[1], : part.shape[2]]
+    np.testing.assert_array_equal(part, expected)
+    # At the edge of the file, too, the whole cell keeps its shape.
+    assert whole.shape[1:] == cell_of(twl[0], "blue").geobox.shape

@@ -1,0 +1,186 @@
+"""Models in a real MLflow registry: registered once, resolved by alias, refused when changed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command import ROOT, environment
+
+from de_model import checkpoint, packaging
+from de_model.errors import InvalidCheckpoint
+from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
+from flows.registry import CHAMPION, MODEL_NAME, Registry
+from stac.errors import NotWritable
+
+pytestmark = pytest.mark.integration
+
+STARTER = """
+import json, sys
+from pathlib import Path
+from flows.registry import Registry
+version = Registry(Path(sys.argv[1])).ensure_shipped()
+print(json.dumps([version.version, version.alias, version.sha256]))
+"""
+
+
+def start(state: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", STARTER, str(state)],
+        cwd=ROOT,
+        env=environment(state.parent / "home"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder on which two processes made their first start at once."""
+    folder = tmp_path_factory.mktemp("registry") / "state"
+    both = [start(folder) for _ in range(2)]
+    ends = [(*process.communicate(timeout=200), process.returncode) for process in both]
+    for out, err, status in ends:
+        assert status == 0, err
+        assert err == "", "a first start is quiet"
+        assert json.loads(out) == ["1", CHAMPION, checkpoint.sha256_of(checkpoint.shipped_weights())]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def registry(state: Path) -> Registry:
+    return Registry(state)
+
+
+@pytest.fixture(scope="module")
+def other_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights that are not the shipped ones."""
+    enhancer = checkpoint.load(checkpoint.shipped_weights())
+    for parameter in list(enhancer.parameters())[:1]:
+        parameter.data += 1e-3
+    path = tmp_path_factory.mktemp("weights") / "other.safetensors"
+    checkpoint.save(enhancer, path)
+    return path
+
+
+def test_two_first_starts_at_once_register_one_version(registry: Registry) -> None:
+    client = registry._client
+    assert [v.version for v in client.search_model_versions(f"name = '{MODEL_NAME}'")] in ([1], ["1"])
+    assert {run.info.status for run in client.search_runs([client.get_experiment_by_name("unveil").experiment_id])} == {
+        "FINISHED"
+    }
+
+
+def test_the_champion_is_the_shipped_model(registry: Registry) -> None:
+    version = registry.resolve(f"models:/{MODEL_NAME}@{CHAMPION}")
+    assert (version.version, version.alias, version.uri) == ("1", CHAMPION, f"models:/{MODEL_NAME}/1")
+    assert version == registry.ensure_shipped()
+    path = registry.weights(version)
+    assert path.read_bytes() == checkpoint.shipped_weights().read_bytes()
+    assert registry.resolve(f"models:/{MODEL_NAME}/1").sha256 == version.sha256
+
+
+def test_mlflow_serves_the_registered_model(registry: Registry) -> None:
+    import mlflow
+
+    path = registry.weights(registry.resolve(f"models:/{MODEL_NAME}/1")).parents[1]
+    model = mlflow.pyfunc.load_model(str(path))
+    card = checkpoint.read_card(checkpoint.shipped_weights())
+    example = packaging.example(card)
+    answer: dict[str, Any] = model.predict(example, params={"samples": 1, "steps": 1})
+    scene, needed = example[packaging.SCENE], example[packaging.NEEDED]
+    assert answer["image"].shape == scene.shape and np.isfinite(answer["image"]).all()
+    kept = ~np.broadcast_to(needed[:, None], scene.shape)
+    np.testing.assert_array_equal(answer["image"][kept], scene[kept])
+    assert not list(path.rglob("*.pkl"))
+
+
+def test_an_alias_moved_by_hand_is_respected(registry: Registry, state: Path, other_weights: Path) -> None:
+    second = registry.register(other_weights)
+    assert (second.version, second.alias) == ("2", None)
+    assert registry.register(other_weights) == second, "the same file again is the same version"
+    assert registry.resolve(f"models:/{MODEL_NAME}@{CHAMPION}").version == "1", "registering promotes nothing"
+    client = registry._client
+    client.set_registered_model_alias(MODEL_NAME, CHAMPION, "2")
+    try:
+        assert Registry(state).ensure_shipped().alias is None
+        chosen = Registry(state).resolve(f"models:/{MODEL_NAME}@{CHAMPION}")
+        assert (chosen.version, chosen.sha256) == ("2", checkpoint.sha256_of(other_weights))
+        client.delete_registered_model_alias(MODEL_NAME, CHAMPION)
+        registry.ensure_shipped()
+        with pytest.raises(UnknownModel, match="aliases are none"):
+            registry.resolve(f"models:/{MODEL_NAME}@{CHAMPION}")
+    finally:
+        client.set_registered_model_alias(MODEL_NAME, CHAMPION, "1")
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("models:/unveil-de@nobody", r"no alias nobody; its aliases are champion \(version 1\)"),
+        ("models:/unveil-de/99", "no version 99"),
+        ("models:/other@champion", "has no model other; it has unveil-de"),
+    ],
+)
+def test_what_is_unknown_is_told_with_what_there_is(registry: Registry, uri: str, says: str) -> None:
+    with pytest.raises(UnknownModel, match=says) as caught:
+        registry.resolve(uri)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["unveil-de", "models:/", "models:/a@", "models:/a/0", "models:/a/1/2", "models:/a'@b"])
+def test_other_addresses_are_refused(registry: Registry, uri: str) -> None:
+    with pytest.raises(InvalidSettings, match="models:/NAME@ALIAS"):
+        registry.resolve(uri)
+
+
+def test_changed_or_missing_weights_are_refused(registry: Registry) -> None:
+    version = registry.resolve(f"models:/{MODEL_NAME}/1")
+    path = registry.weights(version)
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(InvalidCheckpoint, match="the file was changed"):
+            registry.weights(version)
+        path.unlink()
+        with pytest.raises(InvalidCheckpoint, match="missing"):
+            registry.weights(version)
+    finally:
+        path.write_bytes(whole)
+    assert registry.weights(version) == path
+
+
+def test_a_version_without_checksum_is_refused(registry: Registry) -> None:
+    client = registry._client
+    client.create_registered_model("foreign")
+    client.create_model_version("foreign", "file:///nowhere")
+    with pytest.raises(InvalidCheckpoint, match="sha256"):
+        registry.resolve("models:/foreign/1")
+
+
+def test_a_file_that_is_no_model_is_refused(registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(b"no weights")
+    with pytest.raises(InvalidCheckpoint, match=r"a\.safetensors"):
+        registry.register(tmp_path / "a.safetensors", "another")
+    with pytest.raises(UnknownModel):
+        registry.resolve("models:/another/1")
+
+
+def test_a_registry_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotWritable, match="file"):
+        Registry(tmp_path / "file" / "state").ensure_shipped()
+    (tmp_path / "mlflow.db").write_text("no database" * 100)
+    with pytest.raises(ServiceUnavailable, match=r"mlflow\.db"):
+        Registry(tmp_path).ensure_shipped()
+    with pytest.raises(ServiceUnavailable, match=r"http://127\.0\.0\.1:9 ") as caught:
+        Registry(tmp_path, "http://name:secret@127.0.0.1:9").ensure_shipped()
+    assert "secret" not in str(caught.value)
+    with pytest.raises(InvalidSettings, match="ftp://host"):
+        Registry(tmp_path, "ftp://host")

@@ -1,0 +1,93 @@
+"""What a person and a program see: tables on stdout, one sentence on stderr, one document for `--json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from flows import console
+from flows.progress import Event, listening, tell
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Consoles that look up stdout and stderr anew and do not wrap."""
+    monkeypatch.setattr(console, "errors", Console(stderr=True, highlight=False, width=250))
+    monkeypatch.setattr(console, "output", Console(highlight=False, width=250))
+
+
+def test_an_error_is_one_sentence_and_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_error("Box [1,2] is wrong; " + "x" * 300, as_json=True, kind="InvalidQuery")
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"error": {"kind": "InvalidQuery", "message": "Box [1,2] is wrong; " + "x" * 300}}
+    assert err == "unveil: Box [1,2] is wrong; " + "x" * 300 + "\n"
+    console.print_error("plain", as_json=False, kind="InvalidQuery")
+    assert capsys.readouterr() == ("", "unveil: plain\n")
+
+
+def test_json_holds_paths_and_never_nan(capsys: pytest.CaptureFixture[str]) -> None:
+
+    console.print_json({"path": Path("a/b"), "text": "é"})
+    assert json.loads(capsys.readouterr().out) == {"path": "a/b", "text": "é"}
+    with pytest.raises(ValueError, match="JSON"):
+        console.print_json({"n": float("nan")})
+    assert capsys.readouterr().out == ""
+
+
+def test_progress_goes_to_stderr_and_only_while_it_is_open(capsys: pytest.CaptureFixture[str]) -> None:
+    heard: list[Event] = []
+    with console.progress_bar(), listening(heard.append):
+        tell("restoring", 1, 4)
+    tell("nobody listens")
+    assert heard == [Event("restoring", 1, 4)]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.fixture
+def unit() -> dict[str, Any]:
+    figures = {"cloudy_km2": 10.0, "other_dates_km2": 9.0, "model_km2": 1.0, "seconds": 2.0}
+    return {"target_id": "A", "state": "SUCCEEDED", "item_href": "out/c/A/A.json", "error": "", "figures": figures}
+
+
+def test_the_summary_tells_failures_totals_and_where_to_look(
+    capsys: pytest.CaptureFixture[str], unit: dict[str, Any]
+) -> None:
+    message = "asset [red] cannot be read"
+    failed = {"target_id": "B", "state": "FAILED", "item_href": "", "error": message, "figures": None}
+    model = {"name": "unveil-de", "version": "3"}
+    summary = {"units": [unit, failed], "already_done": ["x"], "scenes": 10, "model": model, "seconds": 5.0}
+    console.print_summary(summary | {"catalog": "out/catalog.json"}, "out")
+    out = capsys.readouterr().out
+    for text in (
+        "FAILED",
+        message,
+        "1 new, 1 already there",
+        "9 km²",
+        "version 3",
+        "out/c/A/quicklook.png",
+        "unveil serve",
+    ):
+        assert text in out, text
+
+
+def test_a_run_with_nothing_to_do_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    model = {"name": "unveil-de", "version": "1"}
+    summary = {"units": [], "already_done": ["x", "y"], "scenes": 10, "model": model, "seconds": 1.0, "catalog": "c"}
+    console.print_summary(summary, "out")
+    assert "0 new, 2 already there" in capsys.readouterr().out
+
+
+def test_plan_ledger_and_checks_are_printed_whatever_they_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    new = {"state": "new", "target_id": "A", "cloud_cover": 40.0, "donors": 4, "megapixels": 0.4, "item_id": "A-1"}
+    invalid = dict.fromkeys(new, "") | {"state": "invalid", "target_id": "B"}
+    console.print_plan([new | {"reason": ""}, invalid | {"reason": "no [red] asset"}])
+    row = {"state": "ABORTED", "target_id": "A", "attempts": 2, "seconds": 1.0, "updated": "2026-01-01T00:00:00.000"}
+    console.print_ledger([row | {"item_href": "", "error": "the run [was] stopped"}])
+    console.print_checks([{"status": "FAIL", "name": "GDAL", "detail": "none [of it]", "remedy": "make setup"}])
+    out = capsys.readouterr().out
+    for text in ("A-1", "no [red] asset", "ABORTED", "the run [was] stopped", "none [of it]", "make setup"):
+        assert text in out, text
