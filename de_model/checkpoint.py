@@ -50,6 +50,7 @@ def save(enhancer: Enhancer, path: Path) -> None:
     os.close(handle)
     try:
         save_file(tensors, temporary, metadata=enhancer.card.to_metadata())
+        Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)
