@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from command import ROOT, environment
 
-from flows.doctor import Status, examine
+from flows.services.doctor import Status, examine
 from flows.settings import load_settings
 
 pytestmark = pytest.mark.integration

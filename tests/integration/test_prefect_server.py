@@ -18,7 +18,7 @@ import pytest
 from command import ROOT, environment
 
 from flows.errors import ServiceUnavailable
-from flows.prefect_server import configured_api_url, prefect_api, without_credentials
+from flows.services.prefect_server import configured_api_url, prefect_api, without_credentials
 from stac.errors import NotWritable
 
 pytestmark = pytest.mark.integration
@@ -29,7 +29,9 @@ def servers(state: Path) -> list[int]:
     found = []
     for process in psutil.process_iter():
         try:
-            if "flows.prefect_child" in process.cmdline() and process.cwd() == str(state.resolve() / "prefect"):
+            if "flows.services.prefect_child" in process.cmdline() and process.cwd() == str(
+                state.resolve() / "prefect"
+            ):
                 found.append(process.pid)
         except psutil.Error:
             continue
@@ -82,7 +84,7 @@ def test_it_is_gone_after_an_exception(state: Path) -> None:
 
 def test_it_is_gone_when_its_parent_is_killed(state: Path, tmp_path: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from flows.prefect_server import prefect_api\n"
+        "import sys, time; from pathlib import Path; from flows.services.prefect_server import prefect_api\n"
         "with prefect_api(Path(sys.argv[1])) as url:\n    print(url, flush=True); time.sleep(100)"
     )
     command = [sys.executable, "-c", program, str(state)]

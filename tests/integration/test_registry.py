@@ -15,7 +15,7 @@ from command import ROOT, environment
 from de_model import checkpoint, packaging
 from de_model.errors import InvalidCheckpoint
 from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
-from flows.registry import CHAMPION, MODEL_NAME, Registry
+from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from stac.errors import NotWritable
 
 pytestmark = pytest.mark.integration
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 STARTER = """
 import json, sys
 from pathlib import Path
-from flows.registry import Registry
+from flows.models.registry import Registry
 version = Registry(Path(sys.argv[1])).ensure_shipped()
 print(json.dumps([version.version, version.alias, version.sha256]))
 """

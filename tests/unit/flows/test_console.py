@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from flows import console
+from flows.cli import console
 from flows.progress import Event, listening, tell
 
 

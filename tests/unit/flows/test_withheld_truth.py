@@ -12,9 +12,9 @@ from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.inference.engine import Sampling
 from de_model.presets import Preset
-from flows import evaluation
 from flows.errors import InvalidSettings
-from flows.evaluation import evaluate_cell, index_on, mean_scores
+from flows.models import evaluation
+from flows.models.evaluation import evaluate_cell, index_on, mean_scores
 from flows.restoration import RestorationOptions
 from stac.grid import cell_of
 from stac.query import Query
@@ -57,7 +57,7 @@ def candidates(stack: Stack, enhancer: Enhancer, monkeypatch: pytest.MonkeyPatch
         return score(*arguments)
 
     monkeypatch.setattr(evaluation, "_score", keep)
-    assert len(list(evaluate_cell(stack, [TARGET], [TRUTH], enhancer, OPTIONS))) == 1
+    assert len(list(evaluate_cell(stack, [TARGET], [TRUTH], enhancer, OPTIONS, OPTIONS.sampling))) == 1
     monkeypatch.undo()
     return seen
 
@@ -103,7 +103,7 @@ def test_a_day_without_an_acquisition_is_named(stack: Stack) -> None:
 
 
 def test_the_mean_of_psnr_is_that_of_the_squared_errors(stack: Stack, enhancer: Enhancer) -> None:
-    (case,) = evaluate_cell(stack, [TARGET], [TRUTH], enhancer, OPTIONS)
+    (case,) = evaluate_cell(stack, [TARGET], [TRUTH], enhancer, OPTIONS, OPTIONS.sampling)
     worse = {name: dataclasses.replace(s, psnr=s.psnr - 20) for name, s in case.scores.items()}
     means = mean_scores([case, dataclasses.replace(case, scores=worse)])
     for name, scores in case.scores.items():
