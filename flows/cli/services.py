@@ -17,6 +17,7 @@ def serve(
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8080,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Serve STAC Browser too.")] = True,
+    as_json: o.AsJson = False,
 ) -> None:
     """Serve the catalog together with STAC Browser, and print the address.
 
@@ -35,6 +36,11 @@ def serve(
             folder = ensure_browser(log=tell)
 
     def announce(url: str) -> None:
+        if as_json:
+            catalog = f"{url}/catalog/catalog.json"
+            shown = url + "/" if folder is not None else public_browser_link(catalog)
+            print_json({"url": url, "catalog": catalog, "browser": shown})
+            return
         output.print(f"[bold]{url}/[/]  (Ctrl-C stops)")
         if folder is None:
             errors.print("Node.js with npm is missing, so STAC Browser is not served; open the catalog with:")
