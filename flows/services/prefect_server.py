@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -81,10 +82,12 @@ def prefect_api(state_dir: Path, log: Log | None = None, meanwhile: Callable[[],
         yield url
         return
     with _running_server(state_dir, log, meanwhile) as server, _client_of(server):
+        began = datetime.now(UTC)
         try:
             yield server.url
         finally:
             _flush_client()
+            _await_records(server.url, began)
 
 
 def configured_api_url() -> str | None:
@@ -328,6 +331,17 @@ def _flush_client() -> None:
 
     for worker in (APILogWorker, EventsWorker):
         worker.drain_all(timeout=FLUSH_TIMEOUT_S)
+
+
+def _await_records(url: str, began: datetime) -> None:
+    """Wait, bounded, until the server has written how the task runs since `began` ended: it does so from a queue."""
+    open_states = {"state": {"type": {"any_": ["PENDING", "RUNNING"]}}, "start_time": {"after_": began.isoformat()}}
+    deadline = time.monotonic() + FLUSH_TIMEOUT_S
+    with contextlib.suppress(httpx.HTTPError), httpx.Client(timeout=2.0, trust_env=False) as client:
+        while time.monotonic() < deadline:
+            if client.post(f"{url}/task_runs/count", json={"task_runs": open_states}).json() == 0:
+                return
+            time.sleep(_POLL_S)
 
 
 def _say(log: Log | None, line: str) -> None:
