@@ -9,6 +9,7 @@ import resource
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -40,22 +41,23 @@ def test_other_errors_pass() -> None:
         raise ValueError("mine")
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """Let no file of this process grow beyond 1000 bytes, like a disk that is full."""
+    """Let no file of this process grow beyond 1000 bytes, like a disk that is full; pytest's own log is such a file."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_document_that_does_not_fit_leaves_the_old_one(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_a_document_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"old": 1})
-    request.getfixturevalue("small_files")
-    with pytest.raises(DiskFull, match=r"a\.json"):
+    with small_files(), pytest.raises(DiskFull, match=r"a\.json"):
         write_json(path, {"new": "x" * 5000})
     assert json.loads(path.read_text()) == {"old": 1} and list(tmp_path.iterdir()) == [path]
 
