@@ -87,7 +87,7 @@ def train(
     The stages are reference, coarse, fine, allocation, joint. The same command continues after a stop, and ends with
     the same weights as if there had been none. `torchrun --nproc-per-node N -m flows.cli train ...` shares the work.
 
-    Examples (the first made the shipped weights):
+    Examples (`make train` names all options of the shipped weights):
 
         unveil train --cell MGRS-33TWM --out unveil-de-small.safetensors
 
