@@ -91,23 +91,55 @@ def median_clear(
     return TemporalPrior(prior, source, spread, ())
 
 
-def matched_median(
-    stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
-) -> TemporalPrior:
-    """Return the median of the other dates, matched to the target date's clean-sky pixels.
+@dataclass(frozen=True, slots=True)
+class FittedPrior:
+    """What a prior learns once about a whole cell; it is then applied to any window, pixel by pixel."""
+
+    #: One per band.
+    fits: tuple[HarmonisationFit, ...]
+    max_days: int | None
+
+    def apply(self, stack: Stack, target: int, *, exclude: Collection[int] = ()) -> TemporalPrior:
+        """Return the prior of a window; a pixel's value depends on its own observations alone.
+
+        Args:
+            stack: the same dates, in the same order, that the prior was fitted on.
+            target: index of the date to estimate.
+            exclude: indices that are not used.
+        """
+        median = median_clear(stack, target, max_days=self.max_days, exclude=exclude)
+        shift = np.array([fit.intercept for fit in self.fits], np.float32)[:, None, None]
+        # A dark pixel stays within the physical range whatever the shift.
+        reflectance = np.where(np.isnan(median.reflectance), np.nan, np.maximum(median.reflectance + shift, 1e-4))
+        spread = np.hypot(median.spread, repeatability(median.reflectance))
+        return TemporalPrior(reflectance.astype(np.float32), median.source, spread.astype(np.float32), self.fits)
+
+
+def fit_matched_median(
+    overview: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
+) -> FittedPrior:
+    """Learn how the median of the other dates is matched to the target date's clean-sky pixels.
 
     The prior of the product. A line fitted on all clear pixels of a cloudy date carries the haze around its
     clouds into the result; the match used here looks at the cleanest sky only and is believed as far as it
     explains the target better than dates usually agree (docs/results/product.md compares them). `spread`
     adds the deviation between dates to their usual repeatability.
+
+    Args:
+        overview: all dates of the whole cell, at full resolution or thinned.
+        target: index of the date to estimate; its own pixels only steer the match.
+        max_days: dates further away are not used.
+        exclude: indices that are not used.
     """
-    median = median_clear(stack, target, max_days=max_days, exclude=exclude)
-    fits = clean_sky_match(median.reflectance, stack, target)
-    shift = np.array([fit.intercept for fit in fits], np.float32)[:, None, None]
-    # A dark pixel stays within the physical range whatever the shift.
-    reflectance = np.where(np.isnan(median.reflectance), np.nan, np.maximum(median.reflectance + shift, 1e-4))
-    spread = np.hypot(median.spread, repeatability(median.reflectance))
-    return TemporalPrior(reflectance.astype(np.float32), median.source, spread.astype(np.float32), fits)
+    median = median_clear(overview, target, max_days=max_days, exclude=exclude)
+    return FittedPrior(clean_sky_match(median.reflectance, overview, target), max_days)
+
+
+def matched_median(
+    stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
+) -> TemporalPrior:
+    """Return the matched median of a cell that is in memory as a whole; see `fit_matched_median`."""
+    return fit_matched_median(stack, target, max_days=max_days, exclude=exclude).apply(stack, target, exclude=exclude)
 
 
 def _empty(stack: Stack) -> tuple[FloatArray, FloatArray, NDArray[np.int16], list[HarmonisationFit]]:
