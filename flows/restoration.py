@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum, unique
 
-import numpy as np
-
 from de_model.enhancer import Enhancer
 from de_model.inference.engine import Restoration, Sampling, restore
 from flows.errors import InvalidSettings
@@ -83,7 +81,9 @@ def restore_date(
     needed = unseen(stack, target, prior)
     found = None
     if needed.any():
-        found = restore(enhancer, best_known(stack, target, prior), needed, options.sampling, on_tile, _origin(stack))
+        found = restore(
+            enhancer, best_known(stack, target, prior), needed, options.sampling, on_tile, stack.cell.origin
+        )
     layers = assemble(stack, target, prior, _model_result(found), max_spread=options.max_spread)
     tiles = found.tiles if found else 0
     return Restored(layers, prior, tiles, between - began, time.monotonic() - between)
@@ -91,9 +91,3 @@ def restore_date(
 
 def _model_result(found: Restoration | None) -> ModelResult | None:
     return None if found is None else ModelResult(found.image, found.reference_weight, found.spread)
-
-
-def _origin(stack: Stack) -> tuple[int, int]:
-    """Return row and column of the cell's first pixel on the endless grid of its zone: the noise's address."""
-    affine = stack.cell.geobox.affine
-    return int(np.floor(affine.f / affine.e)), int(np.floor(affine.c / affine.a))

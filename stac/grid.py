@@ -26,7 +26,7 @@ _SLACK = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A rectangle of whole pixels in the native grid of a scene."""
+    """A rectangle of whole pixels: the native grid of a scene, a cell of a fixed grid, or a window of either."""
 
     #: `MGRS-33TWL`, followed by the window when the cell is a part of the grid.
     id: str
@@ -41,6 +41,38 @@ class Cell:
     def pixels(self) -> int:
         """Number of pixels."""
         return int(self.geobox.shape[0] * self.geobox.shape[1])
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """Row and column of the first pixel on the endless grid of its projection and pixel size.
+
+        A window's origin is the cell's plus the window's offset, so noise and blocks have one address.
+        """
+        affine = self.geobox.affine
+        return math.floor(affine.f / affine.e + _SLACK), math.floor(affine.c / affine.a + _SLACK)
+
+    def window(self, rows: slice, columns: slice) -> Cell:
+        """Return a part of the cell; slices of whole pixels without a step, cut at the cell's edges.
+
+        Raises:
+            InvalidQuery: nothing is left.
+        """
+        height, width = self.geobox.shape
+        (top, bottom, _), (left, right, _) = rows.indices(height), columns.indices(width)
+        if top >= bottom or left >= right:
+            raise InvalidQuery(f"Rows {top}:{bottom} and columns {left}:{right} of cell {self.id} hold no pixel.")
+        if (bottom - top, right - left) == (height, width):
+            return self
+        name = f"{self.id}-r{top}c{left}h{bottom - top}w{right - left}"
+        return Cell(name, self.geobox[top:bottom, left:right])
+
+    def thinned(self, factor: int) -> Cell:
+        """Return the cell with pixels `factor` times as wide; the last ones may reach over its edge."""
+        if factor == 1:
+            return self
+        height, width = (-(-int(n) // factor) for n in self.geobox.shape)
+        affine = self.geobox.affine @ Affine.scale(factor)
+        return Cell(f"{self.id}-x{factor}", GeoBox((height, width), affine, self.geobox.crs))
 
 
 def grid_code(item: pystac.Item) -> str:

@@ -69,34 +69,62 @@ def read_asset(request: AssetRequest, cell: Cell, timeout_s: float) -> NDArray[A
 
 
 def _on_grid(source: Any, geobox: GeoBox, request: AssetRequest) -> NDArray[Any]:
-    """Read by window where the file shares the cell's pixel grid, else warp."""
+    """Read by window where the file shares the cell's pixel grid or is thinned to it, else warp."""
+    placed = _placement(source, geobox)
+    if placed is None or (placed.factor > 1 and request.resampling is not Resampling.nearest):
+        return _warped(source, geobox, request)
     height, width = geobox.shape
-    offset = _pixel_offset(source, geobox)
-    if offset is None:
-        grid = {"crs": geobox.crs.to_wkt(), "transform": geobox.affine, "height": height, "width": width}
-        inside = request.nodata if source.nodata is None else source.nodata
-        nodata = {"src_nodata": inside, "nodata": request.nodata}
-        with WarpedVRT(source, resampling=request.resampling, **nodata, **grid) as warped:
-            return np.asarray(warped.read(1))
-    left, top = offset
     pixels = np.full((height, width), request.nodata, source.dtypes[0])
-    first_row, last_row = max(top, 0), min(top + height, source.height)
-    first_column, last_column = max(left, 0), min(left + width, source.width)
-    if first_row < last_row and first_column < last_column:
-        window = Window.from_slices((first_row, last_row), (first_column, last_column))
-        target = pixels[first_row - top : last_row - top, first_column - left : last_column - left]
-        target[:] = source.read(1, window=window)
+    rows, columns = placed.rows(height, source.height), placed.columns(width, source.width)
+    if rows and columns:
+        k = placed.factor
+        window = Window(placed.left + columns.start * k, placed.top + rows.start * k, len(columns) * k, len(rows) * k)
+        found = source.read(1, window=window, out_shape=(len(rows), len(columns)))
+        pixels[rows.start : rows.stop, columns.start : columns.stop] = found
     return pixels
 
 
-def _pixel_offset(source: Any, geobox: GeoBox) -> tuple[int, int] | None:
-    """Return (column, row) of the cell's corner in the file, None where their pixels do not coincide."""
+def _warped(source: Any, geobox: GeoBox, request: AssetRequest) -> NDArray[Any]:
+    height, width = geobox.shape
+    grid = {"crs": geobox.crs.to_wkt(), "transform": geobox.affine, "height": height, "width": width}
+    inside = request.nodata if source.nodata is None else source.nodata
+    nodata = {"src_nodata": inside, "nodata": request.nodata}
+    with WarpedVRT(source, resampling=request.resampling, **nodata, **grid) as warped:
+        return np.asarray(warped.read(1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Placement:
+    """Where a cell lies in a file whose pixels it shares, or of which it has every `factor`-th."""
+
+    #: The cell's corner, pixels of the file.
+    left: int
+    top: int
+    factor: int
+
+    def rows(self, height: int, file_height: int) -> range:
+        """Return the rows of the cell that the file covers whole."""
+        return _covered(self.top, self.factor, height, file_height)
+
+    def columns(self, width: int, file_width: int) -> range:
+        """Return the columns of the cell that the file covers whole."""
+        return _covered(self.left, self.factor, width, file_width)
+
+
+def _covered(offset: int, factor: int, length: int, file_length: int) -> range:
+    return range(max(0, -(offset // factor)), min(length, (file_length - offset) // factor))
+
+
+def _placement(source: Any, geobox: GeoBox) -> _Placement | None:
+    """Return where the cell lies in the file, None where their pixels do not coincide."""
     if source.crs != CRS.from_wkt(geobox.crs.to_wkt()):
         return None
     file, cell = source.transform, geobox.affine
-    if not np.allclose((file.a, file.b, file.d, file.e), (cell.a, cell.b, cell.d, cell.e), rtol=1e-9, atol=1e-9):
+    factor = max(1, round(cell.a / file.a))
+    sides = np.array((file.a, file.b, file.d, file.e)) * factor
+    if not np.allclose(sides, (cell.a, cell.b, cell.d, cell.e), rtol=1e-9, atol=1e-9):
         return None
     offset = np.array(GeoBox(source.shape, file, geobox.crs).wld2pix(cell.c, cell.f))
     if not np.allclose(offset, np.rint(offset), rtol=0, atol=1e-4):
         return None
-    return round(offset[0]), round(offset[1])
+    return _Placement(round(offset[0]), round(offset[1]), factor)

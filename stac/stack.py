@@ -37,6 +37,8 @@ class ReadOptions:
     timeout_s: float = 60.0
     #: Assets of a scene read at the same time.
     threads: int = 5
+    #: Every how many pixels one is read, along both axes; the stack's cell is as much coarser.
+    overview: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ def read_stack(
         InvalidInput: no item is left.
     """
     options = options or ReadOptions()
+    cell = cell.thinned(options.overview)
     read: list[tuple[pystac.Item, NDArray[np.uint16], NDArray[np.uint8]]] = []
     dropped: list[str] = []
     for item in items:
@@ -126,6 +129,46 @@ def read_stack(
     )
 
 
+def read_overview(
+    items: Sequence[pystac.Item],
+    cell: Cell,
+    bands: Sequence[str],
+    options: ReadOptions | None = None,
+    *,
+    most_pixels: int = 4_000_000,
+    required: Collection[str] | None = None,
+    on_read: Callable[[str], None] | None = None,
+) -> Stack:
+    """Read all dates of a whole cell, thinned by the smallest whole factor that keeps each date small.
+
+    Every k-th pixel is drawn, from the overviews of a file where it has them; pixels at the file's edge whose k
+    by k block is not complete are nodata. Clouds are grown on the thinned mask. With factor 1 the result is that
+    of `read_stack`, bit for bit.
+
+    Args:
+        items: as for `read_stack`, like everything else.
+        cell: the whole cell at full resolution; the stack's cell is `cell.thinned(k)`.
+        bands: common names, in the order of the result.
+        options: dilation and time-outs.
+        most_pixels: largest area of one date of the result, pixels.
+        required: ids of items that must be readable.
+        on_read: told the id of each item when it has been read.
+
+    Raises:
+        InvalidItem, UnreadableAsset, InvalidInput: as `read_stack`.
+    """
+    options = replace(options or ReadOptions(), overview=overview_factor(cell, most_pixels))
+    return read_stack(items, cell, bands, options, required=required, on_read=on_read)
+
+
+def overview_factor(cell: Cell, most_pixels: int) -> int:
+    """Return the smallest factor by which a cell must be thinned to hold at most so many pixels."""
+    factor = max(1, math.isqrt(cell.pixels // max(most_pixels, 1)))
+    while factor < max(cell.geobox.shape) and cell.thinned(factor).pixels > most_pixels:
+        factor += 1
+    return factor
+
+
 def _day(item: pystac.Item) -> int:
     if item.datetime is None:
         raise InvalidItem(f"Item {item.id} has no datetime; Unveil restores single acquisitions.")
@@ -138,8 +181,9 @@ def _read_item(
     """Return product DN `(band, y, x)` and dilated classes `(y, x)` of one scene."""
     assets = [find_asset(item, band) for band in bands]
     scalings = [scaling_of(item, asset) for asset in assets]
+    drawn = Resampling.bilinear if options.overview == 1 else Resampling.nearest
     requests = [
-        AssetRequest.of(item, band, asset, scaling.nodata, Resampling.bilinear)
+        AssetRequest.of(item, band, asset, scaling.nodata, drawn)
         for band, asset, scaling in zip(bands, assets, scalings, strict=True)
     ]
     scl = AssetRequest.of(item, SCL_BAND, find_asset(item, SCL_BAND), 0, Resampling.nearest)

@@ -122,3 +122,15 @@ def test_contradicting_fields_are_refused(twl: list[pystac.Item], field: str, va
 def test_names_of_grids(twl: list[pystac.Item], properties: dict[str, object], code: str) -> None:
     twl[0].properties = properties
     assert grid_code(twl[0]) == code
+
+
+def test_a_window_lies_where_its_origin_says(twl: list[pystac.Item]) -> None:
+    cell = cell_of(twl[0], "blue")
+    assert cell.origin == (-42500, 4313)
+    window = cell.window(slice(100, 228), slice(64, 9999))
+    assert window.origin == (-42400, 4377) and window.geobox.shape == (128, 704)
+    assert window.id == "MGRS-33TWL-r100c64h128w704"
+    assert window.window(slice(1, 2), slice(2, 5)).origin == (-42399, 4379)
+    assert cell.window(slice(None), slice(None)) is cell
+    with pytest.raises(InvalidQuery, match="hold no pixel"):
+        cell.window(slice(480, 490), slice(0, 1))
