@@ -17,6 +17,7 @@ from de_model.errors import InvalidModelInput
 from de_model.inference.conditioning import BoundEstimator, condition_of, repeated
 from de_model.inference.frame import Frame
 from de_model.inference.noise_field import NoiseField, TileNoise
+from de_model.inference.part import Part
 from de_model.inference.tiles import Tile, blending_window, plan_tiles
 from de_model.radiometry import from_unit, to_unsigned
 from de_model.samplers.family import SamplerKind, coarsest_scale, sampler_kind, sampler_of
@@ -128,8 +129,9 @@ def restore(
     on_tile: Progress | None = None,
     origin: tuple[int, int] = (0, 0),
     reference: FloatArray | None = None,
+    part: Part | None = None,
 ) -> Restoration:
-    """Restore the needed pixels of a scene.
+    """Restore the needed pixels of a scene, or of a part of it.
 
     Args:
         enhancer: the model; its device is used.
@@ -140,6 +142,8 @@ def restore(
         origin: absolute row and column of the scene's first pixel, the address in the noise field.
         reference: surface reflectance `(band, y, x)` to use instead of the reference network's, for example a composite
             of other dates; the network stays where a pixel is not finite in every band.
+        part: where the arrays lie when they are a window of a larger scene; `origin` is then that of the whole scene,
+            and the result is what the whole scene would give, bit for bit on a CPU.
 
     Raises:
         InvalidModelInput: bands or shapes do not fit, a value of `sampling` is out of range, or the
@@ -147,13 +151,17 @@ def restore(
     """
     sampling.check(enhancer)
     _check_scene(enhancer, scene, needed, reference)
-    bands = len(scene)
-    frame = Frame.around(needed.shape, origin, sampling.tile, sampling.grid)
+    part = part or Part(needed.shape, (0, 0), _fill_level(scene))
+    part.check(needed.shape)
+    bands, size, overlap = len(scene), sampling.tile, sampling.overlap
+    whole = Frame.around(part.scene, origin, size, sampling.grid)
+    frame = whole.part(part.offset, needed.shape)
     given = None if reference is None else frame.mirror(reference)
-    inputs = _Inputs(frame.mirror(_fill_nodata(scene)), given, frame.origin)
+    inputs = _Inputs(frame.mirror(_fill_nodata(scene, part.fill)), given, frame.origin)
     wanted = frame.surround(needed)
-    tiles = plan_tiles(wanted, sampling.tile, sampling.overlap)
-    canvas = _Canvas(bands, wanted.shape, blending_window(sampling.tile, sampling.overlap))
+    corner = (frame.origin[0] - whole.origin[0], frame.origin[1] - whole.origin[1])
+    tiles = plan_tiles(wanted, size, overlap, whole.canvas_shape, corner)
+    canvas = _Canvas(bands, wanted.shape, blending_window(size, overlap))
     done = 0
     device = next(enhancer.parameters()).device
     for batch in _batches(tiles, 1 if device.type == "cpu" else sampling.batch):
@@ -179,14 +187,19 @@ def _check_scene(
         raise InvalidModelInput(f"Reference of shape {reference.shape} for a scene of shape {scene.shape}.")
 
 
-def _fill_nodata(scene: FloatArray) -> FloatArray:
-    """Return the scene with NaN replaced by the band's median, so that edges look like ordinary ground."""
+def _fill_level(scene: FloatArray) -> tuple[float, ...]:
+    """Return the median of every band over the pixels that hold data in all; 0 where none does."""
+    valid = np.isfinite(scene).all(axis=0)
+    level = np.median(scene[:, valid], axis=1) if valid.any() else np.zeros(len(scene))
+    return tuple(float(value) for value in level)
+
+
+def _fill_nodata(scene: FloatArray, level: tuple[float, ...]) -> FloatArray:
+    """Return the scene with NaN replaced by the bands' levels, so that edges look like ordinary ground."""
     missing = np.isnan(scene)
     if not missing.any():
         return scene
-    valid = ~missing.any(axis=0)
-    level = np.median(scene[:, valid], axis=1) if valid.any() else np.zeros(len(scene))
-    return np.where(missing, level[:, None, None], scene).astype(np.float32)
+    return np.where(missing, np.array(level, np.float32)[:, None, None], scene).astype(np.float32)
 
 
 def _batches(things: list[T], size: int) -> Iterator[list[T]]:

@@ -35,6 +35,27 @@ class Frame:
         padding = ((before[0], after[0]), (before[1], after[1]))
         return cls(padding, (origin[0] - before[0], origin[1] - before[1]), shape)
 
+    def part(self, offset: tuple[int, int], shape: tuple[int, int]) -> Frame:
+        """Return the canvas of a window of the scene: mirrored at the scene's own edges only.
+
+        Args:
+            offset: row and column of the window's first pixel in the scene.
+            shape: rows and columns of the window.
+        """
+        sides = zip(offset, shape, self.shape, self.padding, strict=True)
+        padding = tuple((b if o == 0 else 0, a if o + n == whole else 0) for o, n, whole, (b, a) in sides)
+        origin = tuple(
+            first + (before + o if o else 0)
+            for first, o, (before, _) in zip(self.origin, offset, self.padding, strict=True)
+        )
+        return Frame((padding[0], padding[1]), (origin[0], origin[1]), shape)
+
+    @property
+    def canvas_shape(self) -> tuple[int, int]:
+        """Rows and columns of the canvas."""
+        (top, bottom), (left, right) = self.padding
+        return top + self.shape[0] + bottom, left + self.shape[1] + right
+
     def mirror(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return `image` `(band, y, x)` mirrored out to the canvas."""
         return np.pad(image, [(0, 0), *self.padding], mode="symmetric")

@@ -32,25 +32,40 @@ def starts(length: int, size: int, overlap: int) -> list[int]:
     return [*range(0, length - size, stride), length - size]
 
 
-def plan_tiles(needed: NDArray[np.bool_], size: int, overlap: int) -> list[Tile]:
-    """Return the tiles of a scene that hold at least one needed pixel, row by row.
+def plan_tiles(
+    needed: NDArray[np.bool_],
+    size: int,
+    overlap: int,
+    whole: tuple[int, int] | None = None,
+    corner: tuple[int, int] = (0, 0),
+) -> list[Tile]:
+    """Return the tiles of a canvas that hold at least one needed pixel, row by row.
 
     The grid is the same whatever is needed, and every tile that covers a needed pixel is returned, so a
-    pixel's result does not depend on which other pixels are needed.
+    pixel's result does not depend on which other pixels are needed, nor on which part of a scene is asked about.
 
     Args:
         needed: `(y, x)`, at least `size` pixels on each side (pad before).
         size: side length of a tile, pixels.
         overlap: pixels shared by neighbours, less than half of `size`.
+        whole: rows and columns of the canvas whose grid is used, when `needed` is a part of it.
+        corner: row and column of the part's first pixel in that canvas.
 
     Raises:
-        InvalidModelInput: the overlap is not within 0..size/2.
+        InvalidModelInput: the overlap is not within 0..size/2, or a tile reaches beyond the part.
     """
     if not 0 <= overlap <= size // 2:
         raise InvalidModelInput(f"Overlap of {overlap} px with tiles of {size} px; choose 0 to {size // 2}.")
+    rows, columns = (
+        [first - begin for first in starts(length, size, overlap) if begin - size < first < begin + extent]
+        for length, begin, extent in zip(whole or needed.shape, corner, needed.shape, strict=True)
+    )
+    grid = (Tile(row, column, size) for row in rows for column in columns)
+    tiles = [t for t in grid if needed[max(t.row, 0) : t.row + size, max(t.column, 0) : t.column + size].any()]
     height, width = needed.shape
-    grid = (Tile(r, c, size) for r in starts(height, size, overlap) for c in starts(width, size, overlap))
-    return [tile for tile in grid if needed[tile.window].any()]
+    if any(min(t.row, t.column) < 0 or t.row + size > height or t.column + size > width for t in tiles):
+        raise InvalidModelInput("A needed tile reaches beyond the part of the scene; read its surroundings too.")
+    return tiles
 
 
 def blending_window(size: int, overlap: int) -> NDArray[np.float32]:
