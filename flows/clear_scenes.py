@@ -24,7 +24,7 @@ from flows.progress import tell
 from flows.report import data_uri, run_markdown, unit_table
 from flows.scenes import find_scenes, read_items, source_of, write_items, write_json
 from flows.settings import RunSettings
-from flows.unit import UnitFigures, make_product, publish_product
+from flows.unit import UnitFigures, discard_blocks, make_product, publish_product
 from flows.work import ModelRef, Plan, Refused, WorkUnit, check_bands, make_plan
 from stac.errors import InvalidInput
 from stac.publish import StaticCatalog
@@ -116,11 +116,11 @@ def restore(settings: Mapping[str, Any], unit: WorkUnit, scenes: str, model: Mod
     for left_over in folder.iterdir():
         # A retried task starts anew.
         left_over.unlink()
-    return make_product(unit, read_items(Path(scenes)), RunSettings(**settings), model, folder, _tiles_of(unit))
+    return make_product(unit, read_items(Path(scenes)), RunSettings(**settings), model, folder, _progress_of(unit))
 
 
-def _tiles_of(unit: WorkUnit) -> Callable[[int, int], None]:
-    return lambda done, total: tell(f"{unit.target_id}: restoring tiles", done, total)
+def _progress_of(unit: WorkUnit) -> Callable[[str, int, int], None]:
+    return lambda what, done, total: tell(f"{unit.target_id}: restoring {what}", done, total)
 
 
 @task(name="publish", task_run_name="publish {item_id}", **_RETRIES)
@@ -237,6 +237,7 @@ def _work(run: _Run, unit: WorkUnit) -> UnitResult:
         tell(f"{unit.target_id}: publishing")
         href = publish(run.values, unit.item_id, str(staging), collection)
         state = State.SUCCEEDED
+        discard_blocks(unit.work_id, run.settings)
     except KNOWN_ERRORS as error:
         state = State.INVALID if isinstance(error, InvalidInput) else State.FAILED
         message = str(error)

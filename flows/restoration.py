@@ -1,19 +1,31 @@
-"""Restoring one date of a stack: prior first, then the model where no date saw the ground. No Prefect."""
+"""Restoring one date of a cell: prior first, then the model where no date saw the ground. No Prefect.
+
+What a restoration learns about the whole cell is learnt once, from a thinned view of it (`prepare`). After that every
+window is restored on its own (`restore_window`) with the bytes that the whole cell would give.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum, unique
+
+import numpy as np
 
 from de_model.enhancer import Enhancer
 from de_model.inference.engine import Restoration, Sampling, restore
+from de_model.inference.frame import Frame
+from de_model.inference.part import Part, surroundings
 from flows.errors import InvalidSettings
 from stac.assembly import ModelResult, assemble, best_known, unseen
-from stac.composite import TemporalPrior, matched_median
+from stac.blocks import Block
+from stac.composite import FittedPrior, TemporalPrior, fit_matched_median
+from stac.grid import Cell
 from stac.layers import ProductLayers
+from stac.masks.classes import is_observed
 from stac.stack import Stack
+
+Progress = Callable[[int, int], None]
 
 
 @unique
@@ -39,25 +51,102 @@ class RestorationOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is known about a whole cell before its windows are restored."""
+
+    cell: Cell
+    #: Index of the date that is restored.
+    target: int
+    prior: FittedPrior | None
+    #: Reflectance per band that the model sees where there is no data.
+    fill: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Restored:
-    """The product of one date, in memory, and how it came about."""
+    """A restored window, and how it came about."""
 
     layers: ProductLayers
-    prior: TemporalPrior | None
     #: Model tiles run.
     tiles: int
-    prior_seconds: float
-    model_seconds: float
+
+
+def prepare(overview: Stack, target: int, cell: Cell, options: RestorationOptions) -> Prepared:
+    """Learn what all windows of a cell share.
+
+    Args:
+        overview: all dates of the whole cell, at full resolution or thinned.
+        target: index of the date.
+        cell: the whole cell at full resolution.
+        options: prior and sampling.
+    """
+    prior = None
+    if options.prior is Prior.TEMPORAL:
+        prior = fit_matched_median(overview, target, max_days=options.prior_days)
+    return Prepared(cell, target, prior, _ground_level(overview, target))
+
+
+def _ground_level(overview: Stack, target: int) -> tuple[float, ...]:
+    """Return the median reflectance per band of what the target date saw; 0 where it saw nothing."""
+    image, observed = overview.reflectance(target), is_observed(overview.classes[target])
+    if not observed.any():
+        return (0.0,) * len(image)
+    return tuple(float(value) for value in np.median(image[:, observed], axis=1))
+
+
+def needed_window(block: Block, cell: Cell, sampling: Sampling) -> tuple[slice, slice]:
+    """Return the rows and columns of a cell that must be read to restore a block of it: the model's whole tiles."""
+    frame = Frame.around(_shape(cell), cell.origin, sampling.tile, sampling.grid)
+    rows, columns = ((extent.start, extent.stop) for extent in (block.rows, block.columns))
+    vertical, horizontal = surroundings(rows, columns, frame, sampling.tile, sampling.overlap)
+    return slice(*vertical), slice(*horizontal)
+
+
+def restore_block(
+    stack: Stack,
+    offset: tuple[int, int],
+    block: Block,
+    prepared: Prepared,
+    enhancer: Enhancer,
+    options: RestorationOptions,
+    on_tile: Progress | None = None,
+) -> Restored:
+    """Restore the hidden pixels of one block.
+
+    Args:
+        stack: the dates that `prepared` knows, on a window of the cell that holds `needed_window` of the block.
+        offset: row and column of the stack's first pixel in the cell.
+        block: what is wanted.
+        prepared: what is known about the whole cell.
+        enhancer: the model.
+        options: prior and sampling.
+        on_tile: told (tiles done, tiles in all).
+
+    Raises:
+        InvalidSettings: the stack's bands are not the model's.
+    """
+    _check_bands(stack, enhancer)
+    rows, columns = needed_window(block, prepared.cell, options.sampling)
+    around = stack.window(_moved(rows, -offset[0]), _moved(columns, -offset[1]))
+    prior = None if prepared.prior is None else prepared.prior.apply(around, prepared.target)
+    inside = block.within(rows, columns)
+    needed = np.zeros(around.classes.shape[1:], bool)
+    needed[inside] = unseen(around, prepared.target, prior)[inside]
+    found = None
+    if needed.any():
+        scene = best_known(around, prepared.target, prior)
+        part = Part(_shape(prepared.cell), (rows.start, columns.start), prepared.fill)
+        found = restore(enhancer, scene, needed, options.sampling, on_tile, prepared.cell.origin, part=part)
+    seen = None if prior is None else _cropped_prior(prior, inside)
+    model = None if found is None else _cropped_model(found, inside)
+    layers = assemble(around.window(*inside), prepared.target, seen, model, max_spread=options.max_spread)
+    return Restored(layers, found.tiles if found else 0)
 
 
 def restore_date(
-    stack: Stack,
-    target: int,
-    enhancer: Enhancer,
-    options: RestorationOptions,
-    on_tile: Callable[[int, int], None] | None = None,
+    stack: Stack, target: int, enhancer: Enhancer, options: RestorationOptions, on_tile: Progress | None = None
 ) -> Restored:
-    """Restore the hidden pixels of one date.
+    """Restore one date of a cell that is in memory as a whole.
 
     Args:
         stack: all dates of the cell; bands in the model's order.
@@ -69,25 +158,33 @@ def restore_date(
     Raises:
         InvalidSettings: the stack's bands are not the model's.
     """
+    prepared = prepare(stack, target, stack.cell, options)
+    height, width = _shape(stack.cell)
+    whole = Block(slice(0, height), slice(0, width))
+    return restore_block(stack, (0, 0), whole, prepared, enhancer, options, on_tile)
+
+
+def _check_bands(stack: Stack, enhancer: Enhancer) -> None:
     if stack.bands != enhancer.card.bands:
         raise InvalidSettings(
             f"Bands {stack.bands} were read, the model restores {enhancer.card.bands}; set bands to these."
         )
-    began = time.monotonic()
-    prior = None
-    if options.prior is Prior.TEMPORAL:
-        prior = matched_median(stack, target, max_days=options.prior_days)
-    between = time.monotonic()
-    needed = unseen(stack, target, prior)
-    found = None
-    if needed.any():
-        found = restore(
-            enhancer, best_known(stack, target, prior), needed, options.sampling, on_tile, stack.cell.origin
-        )
-    layers = assemble(stack, target, prior, _model_result(found), max_spread=options.max_spread)
-    tiles = found.tiles if found else 0
-    return Restored(layers, prior, tiles, between - began, time.monotonic() - between)
 
 
-def _model_result(found: Restoration | None) -> ModelResult | None:
-    return None if found is None else ModelResult(found.image, found.reference_weight, found.spread)
+def _shape(cell: Cell) -> tuple[int, int]:
+    height, width = cell.geobox.shape
+    return int(height), int(width)
+
+
+def _moved(extent: slice, by: int) -> slice:
+    return slice(extent.start + by, extent.stop + by)
+
+
+def _cropped_prior(prior: TemporalPrior, inside: tuple[slice, slice]) -> TemporalPrior:
+    at = np.s_[..., *inside]
+    return replace(prior, reflectance=prior.reflectance[at], source=prior.source[at], spread=prior.spread[at])
+
+
+def _cropped_model(found: Restoration, inside: tuple[slice, slice]) -> ModelResult:
+    at = np.s_[..., *inside]
+    return ModelResult(found.image[at], found.reference_weight[at], found.spread[at])

@@ -70,6 +70,9 @@ class RunSettings(BaseSettings):
     overlap: int | None = Field(
         None, ge=0, description="pixels shared by neighbours; an eighth of a tile for gaps, else a quarter"
     )
+    block: int = Field(
+        512, ge=64, description="side of a block, pixels: what a stopped run repeats at most; no pixel depends on it"
+    )
     batch: int = Field(8, ge=1, description="tiles run at once")
     device: Device = Device.AUTO
     prior: Prior = Field(Prior.TEMPORAL, description="temporal: fill from other dates first; none: the model alone")

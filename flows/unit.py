@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -17,19 +18,20 @@ import torch
 from de_model import checkpoint
 from de_model.enhancer import Enhancer
 from flows import __version__
+from flows.blockwise import Effort, Progress, restore_cell, stored_blocks, untold
 from flows.errors import InvalidSettings
 from flows.report import write_report
-from flows.restoration import Restored, restore_date
+from flows.restoration import Prepared, prepare
 from flows.scenes import write_json
 from flows.settings import Device, RunSettings
 from flows.work import ModelRef, WorkUnit, target_cell
-from stac.items import ProductRecord, areas_km2, build_item
-from stac.layers import ProductLayers
-from stac.masks.classes import is_obscured
-from stac.product import write_product
+from stac.blocks import BlockStore
+from stac.grid import Cell
+from stac.items import ProductRecord, build_item
+from stac.product import ProductSummary, write_product
 from stac.provenance import Provenance
 from stac.publish import StaticCatalog
-from stac.stack import Stack, read_stack
+from stac.stack import Stack, read_overview, read_stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class UnitFigures:
     mean_uncertainty: float
     #: Mean W over the pixels the model restored; 0 without any.
     mean_reference_weight: float
+    #: Blocks made and model tiles run by this run; those of an interrupted one before are not counted.
+    blocks: int
     tiles: int
     seconds: float
 
@@ -71,9 +75,11 @@ def make_product(
     settings: RunSettings,
     model: ModelRef,
     staging: Path,
-    on_tile: Callable[[int, int], None] | None = None,
+    tell: Progress = untold,
 ) -> UnitFigures:
     """Restore one date and write all files of its product, its item included, into `staging`.
+
+    Finished blocks are kept in the state folder until `discard_blocks`, so a run that was stopped goes on with them.
 
     Raises:
         InvalidInput: the target cannot be used.
@@ -82,22 +88,57 @@ def make_product(
     """
     began = time.monotonic()
     enhancer = load_model(model.weights, model.sha256, settings.device)
-    target, donors = items[unit.target_id], [items[i] for i in unit.donor_ids]
-    cell = target_cell(target, settings)
-    stack = read_stack([target, *donors], cell, settings.bands, settings.reading, required={target.id})
+    cell = target_cell(items[unit.target_id], settings)
+    store = _store(unit.work_id, cell, settings)
+    overview = _overview(unit, items, cell, settings, store)
+    used = [items[item_id] for item_id in overview.item_ids]
+    prepared = prepare(overview, 0, cell, settings.restoration)
     read_seconds = time.monotonic() - began
-    restored = restore_date(stack, 0, enhancer, settings.restoration, on_tile)
-    write_product(restored.layers, staging)
-    figures = figures_of(restored, stack, time.monotonic() - began)
-    timings = {"read": read_seconds, "prior": restored.prior_seconds, "model": restored.model_seconds}
-    used = tuple(items[i] for i in stack.item_ids[1:])
-    record = _record(unit, settings, model, target, used, figures)
-    metadata = _metadata(unit, settings, model, stack, restored, figures, timings)
+
+    def read(window: Cell) -> Stack:
+        return read_stack(used, window, settings.bands, settings.reading)
+
+    effort = restore_cell(read, prepared, enhancer, settings.restoration, store, settings.block, tell)
+    blocks = stored_blocks(store, cell, settings.block)
+    summary = write_product(blocks, cell.geobox, settings.bands, overview.dn[0], staging)
+    figures = figures_of(summary, effort, time.monotonic() - began)
+    timings = {"read": read_seconds + effort.read_seconds, "restore": effort.restore_seconds}
+    record = _record(unit, settings, model, used, figures)
+    metadata = _metadata(unit, settings, model, overview, prepared, summary, figures, timings)
     write_json(staging / "metadata.json", metadata)
     write_report(staging, record.item_id, metadata)
-    item = build_item(record, restored.layers, staging)
+    item = build_item(record, summary, staging)
     write_json(staging / ITEM_FILE, item.to_dict(include_self_link=False, transform_hrefs=False))
     return figures
+
+
+def discard_blocks(work_id: str, settings: RunSettings) -> None:
+    """Remove the blocks of a unit that is published, or that never will be."""
+    shutil.rmtree(_blocks_folder(work_id, settings), ignore_errors=True)
+
+
+def _blocks_folder(work_id: str, settings: RunSettings) -> Path:
+    return settings.state / "blocks" / work_id
+
+
+def _store(work_id: str, cell: Cell, settings: RunSettings) -> BlockStore:
+    identity = f"{work_id} by {settings.block} px"
+    return BlockStore(_blocks_folder(work_id, settings), cell, settings.bands, identity)
+
+
+def _overview(
+    unit: WorkUnit, items: Mapping[str, pystac.Item], cell: Cell, settings: RunSettings, store: BlockStore
+) -> Stack:
+    """Return a thinned view of all dates, the target first; dates that cannot be read are left out for good."""
+    before = store.remembered()
+    if before is not None:
+        known = [items[item_id] for item_id in before["dates"]]
+        found = read_overview(known, cell, settings.bands, settings.reading)
+        return replace(found, dropped=tuple(before["dropped"]))
+    every = [items[unit.target_id], *(items[donor] for donor in unit.donor_ids)]
+    found = read_overview(every, cell, settings.bands, settings.reading, required={unit.target_id})
+    store.remember({"dates": list(found.item_ids), "dropped": list(found.dropped)})
+    return found
 
 
 #: The item waits here until it is published under its own name.
@@ -117,47 +158,36 @@ def publish_product(staging: Path, settings: RunSettings, source_collection: Map
     return path
 
 
-def figures_of(restored: Restored, stack: Stack, seconds: float) -> UnitFigures:
-    """Return the figures of a restored date; the target is the stack's first."""
-    layers = restored.layers
-    area = {p: float((layers.provenance == p).sum()) * _pixel_km2(layers) for p in Provenance}
-    synthetic = ~np.isin(layers.provenance, (Provenance.NODATA, Provenance.OBSERVED, Provenance.NOT_RECOVERABLE))
-    by_model = np.isfinite(layers.reference_weight)
+def figures_of(summary: ProductSummary, effort: Effort, seconds: float) -> UnitFigures:
+    """Return the figures of a restored date."""
+    area = {p: summary.areas_km2[p.name.lower()] for p in Provenance}
     model_classes = (Provenance.THIN_CLOUD_CORRECTED, Provenance.REFERENCE_FILLED, Provenance.GENERATED)
+    valid = sum(area.values()) - area[Provenance.NODATA]
     return UnitFigures(
-        valid_km2=sum(area.values()) - area[Provenance.NODATA],
-        cloudy_km2=float(is_obscured(stack.classes[0]).sum()) * _pixel_km2(layers),
+        valid_km2=valid,
+        cloudy_km2=valid - area[Provenance.OBSERVED],
         other_dates_km2=area[Provenance.OBSERVED_OTHER_DATE],
         model_km2=sum(area[p] for p in model_classes),
         not_recoverable_km2=area[Provenance.NOT_RECOVERABLE],
-        mean_uncertainty=_mean(layers.uncertainty[:, synthetic]),
-        mean_reference_weight=_mean(layers.reference_weight[by_model]),
-        tiles=restored.tiles,
+        mean_uncertainty=summary.mean_uncertainty,
+        mean_reference_weight=summary.mean_reference_weight,
+        blocks=effort.blocks,
+        tiles=effort.tiles,
         seconds=seconds,
     )
-
-
-def _pixel_km2(layers: ProductLayers) -> float:
-    resolution = layers.geobox.resolution
-    return abs(float(resolution.x) * float(resolution.y)) / 1e6
-
-
-def _mean(values: np.ndarray[Any, np.dtype[np.float32]]) -> float:
-    return float(np.mean(values)) if values.size else 0.0
 
 
 def _record(
     unit: WorkUnit,
     settings: RunSettings,
     model: ModelRef,
-    target: pystac.Item,
-    donors: tuple[pystac.Item, ...],
+    used: Sequence[pystac.Item],
     figures: UnitFigures,
 ) -> ProductRecord:
+    target, *donors = used
     quality = {
         "mean_uncertainty": figures.mean_uncertainty,
         "mean_reference_weight": figures.mean_reference_weight,
-        "model_tiles": float(figures.tiles),
     }
     return ProductRecord(
         item_id=unit.item_id,
@@ -188,13 +218,14 @@ def _metadata(
     unit: WorkUnit,
     settings: RunSettings,
     model: ModelRef,
-    stack: Stack,
-    restored: Restored,
+    overview: Stack,
+    prepared: Prepared,
+    summary: ProductSummary,
     figures: UnitFigures,
     timings: Mapping[str, float],
 ) -> dict[str, Any]:
     """Return everything that made the product, as JSON values."""
-    fits = restored.prior.fits if restored.prior else ()
+    fits = prepared.prior.fits if prepared.prior else ()
     return {
         "unit": asdict(unit),
         "model": {"name": model.name, "version": model.version, "sha256": model.sha256},
@@ -202,10 +233,10 @@ def _metadata(
         "software": {"unveil-eo": __version__, "torch": torch.__version__, "numpy": np.__version__},
         "sources": [
             {"id": item_id, "date": str(np.datetime64(int(day), "D"))}
-            for item_id, day in zip(stack.item_ids, stack.days, strict=True)
+            for item_id, day in zip(overview.item_ids, overview.days, strict=True)
         ],
-        "dropped": list(stack.dropped),
-        "areas_km2": areas_km2(restored.layers),
+        "dropped": list(overview.dropped),
+        "areas_km2": summary.areas_km2,
         "figures": asdict(figures),
         "harmonisation": [asdict(fit) for fit in fits],
         "seconds": dict(timings),

@@ -16,7 +16,7 @@ from stac.errors import EmptySearch, InvalidInput
 from stac.grid import Cell, cell_of, grid_code
 
 #: Raised when the same inputs give other pixels than before.
-ALGORITHM = "unveil/1"
+ALGORITHM = "unveil/2"
 _NAMESPACE = uuid.UUID("6f1d3f0a-52f4-5b0e-9a51-6f2f9f1f7a35")
 
 

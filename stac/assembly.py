@@ -98,7 +98,6 @@ def _observed(stack: Stack, target: int) -> ProductLayers:
         source_date=np.where(observed, stack.days[target], SOURCE_DATE_NODATA).astype(np.int32),
         reference_weight=np.full(observed.shape, np.nan, np.float32),
         uncertainty=np.broadcast_to(known, stack.dn[target].shape).astype(np.float32),
-        before=stack.dn[target],
         geobox=stack.cell.geobox,
         bands=stack.bands,
     )

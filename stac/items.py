@@ -15,14 +15,10 @@ from typing import Any
 
 import numpy as np
 import pystac
-from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from stac.layers import ProductLayers
-from stac.preview import RGB, visual
-from stac.product import SPECS
+from stac.product import DTYPES, SPECS, Layer, ProductSummary, bands_of
 from stac.provenance import Provenance
-from stac.raster import finite_statistics
 from stac.reflectance import PRODUCT_SCALE
 
 COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
@@ -45,17 +41,17 @@ _CARRIED = (
 )
 
 _TITLES = {
-    "visual": ("Natural colour", "Red, green and blue for the eye, 8 bit."),
-    "data": (
+    Layer.VISUAL: ("Natural colour", "Red, green and blue for the eye, 8 bit."),
+    Layer.DATA: (
         "Surface reflectance",
         "Surface reflectance times 10 000; observed pixels are bit-identical to the source.",
     ),
-    "provenance": ("Provenance", "Where each pixel comes from."),
-    "source_date": ("Source date", "Days since 1970-01-01 of the acquisition that saw each pixel."),
-    "reference_weight": ("Reference weight", "Share of the reference network in each pixel the model restored."),
-    "uncertainty": ("Uncertainty", "Half-width of the 90 % interval, reflectance."),
+    Layer.PROVENANCE: ("Provenance", "Where each pixel comes from."),
+    Layer.SOURCE_DATE: ("Source date", "Days since 1970-01-01 of the acquisition that saw each pixel."),
+    Layer.REFERENCE_WEIGHT: ("Reference weight", "Share of the reference network in each pixel the model restored."),
+    Layer.UNCERTAINTY: ("Uncertainty", "Half-width of the 90 % interval, reflectance."),
 }
-_ROLES = {"visual": ["visual", "overview"], "data": ["data", "reflectance"]}
+_ROLES = {Layer.VISUAL: ["visual", "overview"], Layer.DATA: ["data", "reflectance"]}
 _PICTURES: dict[str, tuple[str, str, str, list[str]]] = {
     "thumbnail": ("thumbnail.png", "image/png", "Thumbnail", ["thumbnail"]),
     "quicklook": ("quicklook.png", "image/png", "Before, after, and where it comes from", ["graphic"]),
@@ -85,32 +81,24 @@ class ProductRecord:
     created: datetime
 
 
-def areas_km2(layers: ProductLayers) -> dict[str, float]:
-    """Return the area of every provenance class in square kilometres, by lower-case class name."""
-    resolution = layers.geobox.resolution
-    pixel = abs(float(resolution.x) * float(resolution.y)) / 1e6
-    counts = np.bincount(layers.provenance.ravel(), minlength=len(Provenance))
-    return {p.name.lower(): round(float(counts[p]) * pixel, 4) for p in Provenance}
-
-
-def build_item(record: ProductRecord, layers: ProductLayers, folder: Path) -> pystac.Item:
+def build_item(record: ProductRecord, summary: ProductSummary, folder: Path) -> pystac.Item:
     """Return the item of a product whose files lie in `folder`; hrefs are relative to the item.
 
     Raises:
         OSError: a file of the product is missing.
     """
-    outline = footprint(layers.geobox)
+    outline = footprint(summary.geobox)
     longitudes, latitudes = zip(*outline["coordinates"][0], strict=True)
     item = pystac.Item(
         id=record.item_id,
         geometry=outline,
         bbox=[min(longitudes), min(latitudes), max(longitudes), max(latitudes)],
         datetime=record.target.datetime,
-        properties=_properties(record, layers),
+        properties=_properties(record, summary),
         stac_extensions=list(EXTENSIONS),
     )
-    for key in SPECS:
-        item.add_asset(key, _raster_asset(key, layers, folder / f"{key}.tif"))
+    for layer in Layer:
+        item.add_asset(str(layer), _raster_asset(layer, summary, folder / layer.file_name))
     for key, (name, media_type, title, roles) in _PICTURES.items():
         item.add_asset(key, pystac.Asset(f"./{name}", title, None, media_type, roles, file_info(folder / name)))
     item.add_links(_links(record))
@@ -132,21 +120,21 @@ def file_info(path: Path) -> dict[str, Any]:
     return {"file:size": path.stat().st_size, "file:checksum": f"1220{digest}"}
 
 
-def _properties(record: ProductRecord, layers: ProductLayers) -> dict[str, Any]:
-    areas = areas_km2(layers)
+def _properties(record: ProductRecord, summary: ProductSummary) -> dict[str, Any]:
+    areas = summary.areas_km2
     valid = sum(areas.values()) - areas["nodata"]
     lost = 100 * areas["not_recoverable"] / valid if valid else 0.0
     target, now = record.target, record.created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     day = target.datetime.strftime("%Y-%m-%d") if target.datetime else ""
-    box = layers.geobox.extent.boundingbox
+    box = summary.geobox.extent.boundingbox
     return {name: target.properties[name] for name in _CARRIED if name in target.properties} | {
         "title": f"{record.cell_id} {day}, clouds removed",
         "description": f"{target.id} with its clouds and shadows restored. Read `provenance` before measuring.",
         "created": now,
         "updated": now,
-        "gsd": abs(float(layers.geobox.resolution.x)),
+        "gsd": abs(float(summary.geobox.resolution.x)),
         "eo:cloud_cover": round(lost, 4),
-        "proj:code": f"EPSG:{layers.geobox.crs.to_epsg()}",
+        "proj:code": f"EPSG:{summary.geobox.crs.to_epsg()}",
         "proj:bbox": [box.left, box.bottom, box.right, box.top],
         "processing:level": "L3",
         "processing:software": {"unveil-eo": record.software_version},
@@ -163,13 +151,13 @@ def _properties(record: ProductRecord, layers: ProductLayers) -> dict[str, Any]:
     }
 
 
-def _raster_asset(key: str, layers: ProductLayers, path: Path) -> pystac.Asset:
-    title, description = _TITLES[key]
-    fields = file_info(path) | _grid(layers.geobox)
-    fields |= {"bands": _bands(key, layers), "nodata": _json_number(SPECS[key].nodata)}
-    if key == "provenance":
+def _raster_asset(layer: Layer, summary: ProductSummary, path: Path) -> pystac.Asset:
+    title, description = _TITLES[layer]
+    fields = file_info(path) | _grid(summary.geobox)
+    fields |= {"bands": _bands(layer, summary), "nodata": _json_number(SPECS[layer].nodata)}
+    if layer is Layer.PROVENANCE:
         fields["classification:classes"] = _classes()
-    return pystac.Asset(f"./{path.name}", title, description, COG_TYPE, _ROLES.get(key, ["metadata"]), fields)
+    return pystac.Asset(f"./{path.name}", title, description, COG_TYPE, _ROLES.get(layer, ["metadata"]), fields)
 
 
 def _grid(geobox: GeoBox) -> dict[str, Any]:
@@ -178,29 +166,26 @@ def _grid(geobox: GeoBox) -> dict[str, Any]:
     return {"proj:shape": [int(n) for n in geobox.shape], "proj:transform": transform}
 
 
-def _bands(key: str, layers: ProductLayers) -> list[dict[str, Any]]:
+def _bands(layer: Layer, summary: ProductSummary) -> list[dict[str, Any]]:
     """Return STAC 1.1 `bands[]` in file order."""
-    names: tuple[str, ...] = (key,)
-    if key == "visual":
-        pixels: NDArray[Any] = visual(layers.data, layers.bands)
-        names = RGB
-    elif key in ("data", "uncertainty"):
-        pixels, names = getattr(layers, key), layers.bands
-    else:
-        pixels = getattr(layers, key)[None]
-    return [_band(key, name, band) for name, band in zip(names, pixels, strict=True)]
+    names = bands_of(layer, summary.bands)
+    return [_band(layer, name, found) for name, found in zip(names, summary.statistics[layer], strict=True)]
 
 
-def _band(key: str, name: str, pixels: NDArray[Any]) -> dict[str, Any]:
-    nodata = SPECS[key].nodata
-    band: dict[str, Any] = {"name": name, "data_type": str(pixels.dtype), "nodata": _json_number(nodata)}
-    if key in ("visual", "data"):
+def _band(layer: Layer, name: str, statistics: Mapping[str, float]) -> dict[str, Any]:
+    band: dict[str, Any] = {
+        "name": name,
+        "data_type": DTYPES[layer],
+        "nodata": _json_number(SPECS[layer].nodata),
+        "statistics": dict(statistics),
+    }
+    if layer in (Layer.VISUAL, Layer.DATA):
         band["eo:common_name"] = name
-    if key == "data":
+    if layer is Layer.DATA:
         band |= {"unit": "1", "raster:scale": PRODUCT_SCALE, "raster:offset": 0}
-    if key == "provenance":
+    if layer is Layer.PROVENANCE:
         band["classification:classes"] = _classes()
-    return band | {"statistics": finite_statistics(pixels, nodata)}
+    return band
 
 
 def _classes() -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The layers of a product, in memory."""
+"""The layers of a product, or of a window of one, in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SOURCE_DATE_NODATA = int(np.iinfo(np.int32).min)
 
 @dataclass(frozen=True, slots=True)
 class ProductLayers:
-    """All layers of one product; arrays share their last two axes `(y, x)`, the pixels of `geobox`."""
+    """All layers of a product or of a window of it; arrays share their last axes `(y, x)`, the pixels of `geobox`."""
 
     #: Reflectance / 1e-4 `(band, y, x)`, 0 where nodata.
     data: NDArray[np.uint16]
@@ -26,8 +26,19 @@ class ProductLayers:
     reference_weight: NDArray[np.float32]
     #: Half-width of the 90 % interval `(band, y, x)`, reflectance; NaN where nodata.
     uncertainty: NDArray[np.float32]
-    #: The target as it was, reflectance / 1e-4 `(band, y, x)`, for pictures.
-    before: NDArray[np.uint16]
     geobox: GeoBox
     #: Common names in the order of `data`.
     bands: tuple[str, ...]
+
+    def window(self, rows: slice, columns: slice) -> ProductLayers:
+        """Return a window as a view: rows and columns are slices within these layers."""
+        at = np.s_[..., rows, columns]
+        return ProductLayers(
+            self.data[at],
+            self.provenance[at],
+            self.source_date[at],
+            self.reference_weight[at],
+            self.uncertainty[at],
+            self.geobox[rows, columns],
+            self.bands,
+        )

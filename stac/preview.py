@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from stac.layers import ProductLayers
 from stac.provenance import Provenance
 from stac.raster import rgb_of
 from stac.reflectance import PRODUCT_SCALE
@@ -20,6 +19,8 @@ RGB = ("red", "green", "blue")
 #: One stretch for all products, so that neighbours and dates look alike: reflectance 0 to 0.28, gamma 1.6.
 _BRIGHTEST, _GAMMA = 0.28, 1.6
 
+#: Pictures are drawn from rasters of at least this many pixels a side, where there are as many.
+PICTURE_PX = 1024
 _THUMBNAIL_PX = 512
 _PANEL_PX = 560
 _GUTTER, _TITLE, _ROW = 12, 34, 24
@@ -47,16 +48,28 @@ def write_thumbnail(path: Path, picture: NDArray[np.uint8]) -> None:
     _save(path, image)
 
 
-def write_quicklook(path: Path, layers: ProductLayers, title: str = "") -> None:
-    """Write a PNG with three panels: before, after, and where each pixel comes from, with a legend."""
-    panels = [
-        ("Before", _rgb(visual(layers.before, layers.bands))),
-        ("After", _rgb(visual(layers.data, layers.bands))),
-        ("Where it comes from", _provenance(layers.provenance)),
-    ]
-    scaled = [(name, _fit(picture)) for name, picture in panels]
-    width, height = scaled[0][1].size
-    legend = _legend(layers.provenance)
+def write_quicklook(
+    path: Path,
+    before: NDArray[np.uint8],
+    after: NDArray[np.uint8],
+    provenance: NDArray[np.uint8],
+    counts: Mapping[Provenance, int],
+    title: str = "",
+) -> None:
+    """Write a PNG with three panels: before, after, and where each pixel comes from, with a legend.
+
+    Args:
+        path: where to.
+        before: the target as it was, red, green, blue `(3, y, x)`.
+        after: the product, likewise.
+        provenance: `Provenance` values `(y, x)`.
+        counts: pixels of every class in the whole product, for the legend.
+        title: a line above the panels.
+    """
+    panels = [("Before", _rgb(before)), ("After", _rgb(after)), ("Where it comes from", _provenance(provenance))]
+    height = max(1, round(_PANEL_PX * panels[1][1].height / panels[1][1].width))
+    scaled = [(name, _fit(picture, height)) for name, picture in panels]
+    width, legend = _PANEL_PX, _legend(counts)
     rows = -(-len(legend) // 3)
     size = (3 * width + 4 * _GUTTER, height + _TITLE + 2 * _GUTTER + rows * _ROW + (_TITLE if title else 0))
     sheet = Image.new("RGB", size, _PAPER)
@@ -83,17 +96,16 @@ def _provenance(provenance: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(table[provenance])
 
 
-def _fit(picture: Image.Image) -> Image.Image:
-    """Scale to the width of a panel: down by averaging, up by repeating, so that pixels stay pixels."""
-    scale = _PANEL_PX / picture.width
-    size = (_PANEL_PX, max(1, round(picture.height * scale)))
-    return picture.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST)
+def _fit(picture: Image.Image, height: int) -> Image.Image:
+    """Scale to the size of a panel: down by averaging, up by repeating, so that pixels stay pixels."""
+    shrinks = picture.width > _PANEL_PX
+    return picture.resize((_PANEL_PX, height), Image.Resampling.BOX if shrinks else Image.Resampling.NEAREST)
 
 
-def _legend(provenance: NDArray[np.uint8]) -> list[tuple[tuple[int, int, int], str]]:
-    """Return colour and text of every class that is present, with its share of the picture."""
-    shares = {p: float((provenance == p).mean()) for p in Provenance}
-    return [(rgb_of(p.color), f"{p.label}: {_percent(share)}") for p, share in shares.items() if share > 0]
+def _legend(counts: Mapping[Provenance, int]) -> list[tuple[tuple[int, int, int], str]]:
+    """Return colour and text of every class that is present, with its share of the product."""
+    total = sum(counts.values())
+    return [(rgb_of(p.color), f"{p.label}: {_percent(n / total)}") for p, n in counts.items() if n]
 
 
 def _percent(share: float) -> str:

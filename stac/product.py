@@ -1,74 +1,194 @@
-"""The files of one product."""
+"""The files of one product, written window by window."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from enum import StrEnum, unique
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 
+from stac.errors import InvalidInput
 from stac.layers import SOURCE_DATE_NODATA, ProductLayers
-from stac.preview import visual, write_quicklook, write_thumbnail
-from stac.provenance import Provenance
-from stac.raster import RasterSpec, rgb_of, write_cog
+from stac.preview import PICTURE_PX, RGB, visual, write_quicklook, write_thumbnail
+from stac.provenance import RESTORED, Provenance
+from stac.raster import CogWriter, RasterSpec, rgb_of
 from stac.reflectance import PRODUCT_NODATA, PRODUCT_SCALE
+from stac.tally import BandTally
 
-#: How each raster layer is stored, by asset key. `visual` and `data` get their band names when written.
-SPECS: dict[str, RasterSpec] = {
-    "visual": RasterSpec(0, rgb=True),
-    "data": RasterSpec(PRODUCT_NODATA, scale=PRODUCT_SCALE),
-    "provenance": RasterSpec(
+
+@unique
+class Layer(StrEnum):
+    """The rasters of a product: keys of its assets and names of its files."""
+
+    VISUAL = "visual"
+    DATA = "data"
+    PROVENANCE = "provenance"
+    SOURCE_DATE = "source_date"
+    REFERENCE_WEIGHT = "reference_weight"
+    UNCERTAINTY = "uncertainty"
+
+    @property
+    def file_name(self) -> str:
+        """Name of the layer's file."""
+        return f"{self}.tif"
+
+
+#: How each layer is stored.
+SPECS: dict[Layer, RasterSpec] = {
+    Layer.VISUAL: RasterSpec(0, rgb=True),
+    Layer.DATA: RasterSpec(PRODUCT_NODATA, scale=PRODUCT_SCALE),
+    Layer.PROVENANCE: RasterSpec(
         Provenance.NODATA, "nearest", ("provenance",), colors={p.value: rgb_of(p.color) for p in Provenance}
     ),
-    "source_date": RasterSpec(SOURCE_DATE_NODATA, "nearest", ("source_date",)),
-    "reference_weight": RasterSpec(np.nan, descriptions=("reference_weight",)),
-    "uncertainty": RasterSpec(np.nan),
+    Layer.SOURCE_DATE: RasterSpec(SOURCE_DATE_NODATA, "nearest", ("source_date",)),
+    Layer.REFERENCE_WEIGHT: RasterSpec(np.nan, descriptions=("reference_weight",)),
+    Layer.UNCERTAINTY: RasterSpec(np.nan),
+}
+DTYPES: dict[Layer, str] = {
+    Layer.VISUAL: "uint8",
+    Layer.DATA: "uint16",
+    Layer.PROVENANCE: "uint8",
+    Layer.SOURCE_DATE: "int32",
+    Layer.REFERENCE_WEIGHT: "float32",
+    Layer.UNCERTAINTY: "float32",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class ProductFiles:
-    """Paths of what `write_product` wrote."""
+class ProductSummary:
+    """What an item and a report say about a product's pixels."""
 
-    visual: Path
-    data: Path
-    provenance: Path
-    source_date: Path
-    reference_weight: Path
-    uncertainty: Path
-    thumbnail: Path
-    quicklook: Path
+    geobox: GeoBox
+    #: Common names in the order of `data`.
+    bands: tuple[str, ...]
+    #: Pixels of every provenance class.
+    counts: Mapping[Provenance, int]
+    #: Statistics of every band of every layer.
+    statistics: Mapping[Layer, tuple[Mapping[str, float], ...]]
+    #: Mean half-width of the 90 % interval over restored pixels, reflectance; 0 without any.
+    mean_uncertainty: float
+    #: Mean W over the pixels the model restored; 0 without any.
+    mean_reference_weight: float
+
+    @property
+    def areas_km2(self) -> dict[str, float]:
+        """Area of every provenance class in square kilometres, by lower-case class name."""
+        resolution = self.geobox.resolution
+        pixel = abs(float(resolution.x) * float(resolution.y)) / 1e6
+        return {p.name.lower(): round(self.counts[p] * pixel, 4) for p in Provenance}
 
 
-def write_product(layers: ProductLayers, folder: Path, title: str = "") -> ProductFiles:
+def write_product(
+    windows: Iterable[ProductLayers],
+    geobox: GeoBox,
+    bands: tuple[str, ...],
+    before: NDArray[np.uint16],
+    folder: Path,
+    title: str = "",
+) -> ProductSummary:
     """Write all layers as COGs, and the pictures, into an existing folder.
+
+    Args:
+        windows: windows that cover the product once, in any order.
+        geobox: the product's pixels.
+        bands: common names in the order of `data`.
+        before: the target as it was, reflectance / 1e-4 `(band, y, x)`, whole or thinned, for pictures.
+        folder: where to.
+        title: of the quicklook.
 
     Raises:
         DiskFull: there is no room.
         NotWritable: the folder cannot be written.
+        InvalidInput: the windows do not cover the product.
     """
-    names = [*SPECS, "thumbnail", "quicklook"]
-    files = ProductFiles(**{n: folder / f"{n}{'.tif' if n in SPECS else '.png'}" for n in names})
-    picture = visual(layers.data, layers.bands)
-    pixels: dict[str, NDArray[Any]] = {
-        "visual": picture,
-        "data": layers.data,
-        "provenance": layers.provenance[None],
-        "source_date": layers.source_date[None],
-        "reference_weight": layers.reference_weight[None],
-        "uncertainty": layers.uncertainty,
+    tally = _Tally(bands)
+    with ExitStack() as opened:
+        writers = {layer: opened.enter_context(_writer(layer, geobox, bands, folder)) for layer in Layer}
+        for window in windows:
+            pixels, (row, column) = _rasters(window), _place(window.geobox, geobox)
+            for layer, writer in writers.items():
+                writer.write(pixels[layer], row, column)
+            tally.add(pixels)
+        if sum(tally.counts.values()) != geobox.shape[0] * geobox.shape[1]:
+            raise InvalidInput(f"The windows hold {sum(tally.counts.values())} pixels, the product {geobox.shape}.")
+        for writer in writers.values():
+            writer.finish()
+    _write_pictures(folder, visual(before, bands), tally.counts, title)
+    return tally.summary(geobox)
+
+
+def bands_of(layer: Layer, bands: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of a layer's bands in file order."""
+    if layer is Layer.VISUAL:
+        return RGB
+    return bands if layer in (Layer.DATA, Layer.UNCERTAINTY) else (str(layer),)
+
+
+def _writer(layer: Layer, geobox: GeoBox, bands: tuple[str, ...], folder: Path) -> CogWriter:
+    names, spec = bands_of(layer, bands), SPECS[layer]
+    if names is bands:
+        spec = replace(spec, descriptions=bands)
+    return CogWriter(folder / layer.file_name, geobox, len(names), DTYPES[layer], spec)
+
+
+def _rasters(layers: ProductLayers) -> dict[Layer, NDArray[Any]]:
+    """Return every layer as `(band, y, x)`."""
+    return {
+        Layer.VISUAL: visual(layers.data, layers.bands),
+        Layer.DATA: layers.data,
+        Layer.PROVENANCE: layers.provenance[None],
+        Layer.SOURCE_DATE: layers.source_date[None],
+        Layer.REFERENCE_WEIGHT: layers.reference_weight[None],
+        Layer.UNCERTAINTY: layers.uncertainty,
     }
-    for name, array in pixels.items():
-        write_cog(getattr(files, name), array, layers.geobox, _spec(name, layers))
-    write_thumbnail(files.thumbnail, picture)
-    write_quicklook(files.quicklook, layers, title)
-    return files
 
 
-def _spec(name: str, layers: ProductLayers) -> RasterSpec:
-    spec = SPECS[name]
-    if name in ("data", "uncertainty"):
-        return RasterSpec(spec.nodata, spec.overviews, layers.bands, spec.scale)
-    return spec
+def _place(window: GeoBox, whole: GeoBox) -> tuple[int, int]:
+    """Return row and column of a window's first pixel in the product."""
+    column, row = whole.wld2pix(window.affine.c, window.affine.f)
+    return round(row), round(column)
+
+
+def _write_pictures(folder: Path, before: NDArray[np.uint8], counts: Mapping[Provenance, int], title: str) -> None:
+    after, classes = (_thinned(folder / layer.file_name) for layer in (Layer.VISUAL, Layer.PROVENANCE))
+    write_thumbnail(folder / "thumbnail.png", after)
+    write_quicklook(folder / "quicklook.png", before, after, classes[0], counts, title)
+
+
+def _thinned(path: Path) -> NDArray[Any]:
+    """Return a raster `(band, y, x)`, from its overviews where it is much larger than a picture."""
+    with rasterio.open(path) as source:
+        factor = max(1, min(source.shape) // PICTURE_PX)
+        return np.asarray(
+            source.read(out_shape=(source.count, -(-source.height // factor), -(-source.width // factor)))
+        )
+
+
+class _Tally:
+    """Counts and statistics of a product, window by window."""
+
+    def __init__(self, bands: tuple[str, ...]) -> None:
+        self.bands, self.counts = bands, dict.fromkeys(Provenance, 0)
+        self._bands = {layer: [BandTally(SPECS[layer].nodata) for _ in bands_of(layer, bands)] for layer in Layer}
+        self._restored, self._weight = BandTally(np.nan), BandTally(np.nan)
+
+    def add(self, pixels: Mapping[Layer, NDArray[Any]]) -> None:
+        for layer, tallies in self._bands.items():
+            for tally, band in zip(tallies, pixels[layer], strict=True):
+                tally.add(band)
+        provenance = pixels[Layer.PROVENANCE][0]
+        found = np.bincount(provenance.ravel(), minlength=len(Provenance))
+        self.counts = {p: self.counts[p] + int(found[p]) for p in Provenance}
+        self._restored.add(pixels[Layer.UNCERTAINTY][:, np.isin(provenance, RESTORED)])
+        self._weight.add(pixels[Layer.REFERENCE_WEIGHT])
+
+    def summary(self, geobox: GeoBox) -> ProductSummary:
+        statistics = {layer: tuple(tally.statistics for tally in tallies) for layer, tallies in self._bands.items()}
+        return ProductSummary(geobox, self.bands, self.counts, statistics, self._restored.mean, self._weight.mean)

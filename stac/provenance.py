@@ -62,3 +62,11 @@ _LABELS: dict[Provenance, tuple[str, str, str]] = {
         "762a83",
     ),
 }
+
+#: Classes of pixels that hold data which the target date did not see.
+RESTORED = (
+    Provenance.OBSERVED_OTHER_DATE,
+    Provenance.THIN_CLOUD_CORRECTED,
+    Provenance.REFERENCE_FILLED,
+    Provenance.GENERATED,
+)

@@ -71,6 +71,11 @@ class Stack:
             raise InvalidInput(f"Item {item_id} is not in the stack of cell {self.cell.id}; it holds {self.item_ids}.")
         return self.item_ids.index(item_id)
 
+    def window(self, rows: slice, columns: slice) -> Stack:
+        """Return a window as a view; rows and columns count from the stack's first pixel."""
+        dn, classes = self.dn[:, :, rows, columns], self.classes[:, rows, columns]
+        return replace(self, dn=dn, classes=classes, cell=self.cell.window(rows, columns))
+
     def without(self, item_ids: Collection[str]) -> Stack:
         """Return the stack without some items."""
         keep = [i for i, item_id in enumerate(self.item_ids) if item_id not in item_ids]

@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 
 from stac.items import ProductRecord, build_item
 from stac.layers import SOURCE_DATE_NODATA, ProductLayers
-from stac.product import write_product
+from stac.product import ProductSummary, write_product
 from stac.provenance import Provenance
 from stac.publish import StaticCatalog
 from stac.query import Query
@@ -77,10 +77,20 @@ def layers() -> ProductLayers:
         source_date=np.where(dated, 19586, SOURCE_DATE_NODATA).astype(np.int32),
         reference_weight=np.where(by_model, 0.4, np.nan).astype(np.float32),
         uncertainty=uncertainty,
-        before=random.integers(1, 9000, (4, *shape)).astype(np.uint16),
         geobox=GeoBox(shape, Affine(120, 0, 517620, 0, -120, 5161500), "EPSG:32633"),
         bands=("blue", "green", "red", "nir"),
     )
+
+
+def write_whole(layers: ProductLayers, folder: Path) -> ProductSummary:
+    """Write a product that is one window; what was seen before is noise."""
+    before = np.random.default_rng(1).integers(1, 9000, layers.data.shape).astype(np.uint16)
+    return write_product([layers], layers.geobox, layers.bands, before, folder)
+
+
+@pytest.fixture(scope="session")
+def summary(layers: ProductLayers, tmp_path_factory: pytest.TempPathFactory) -> ProductSummary:
+    return write_whole(layers, tmp_path_factory.mktemp("summary"))
 
 
 Staged = Callable[..., tuple[Path, pystac.Item]]
@@ -89,14 +99,14 @@ Staged = Callable[..., tuple[Path, pystac.Item]]
 @pytest.fixture(scope="session")
 def product_files(layers: ProductLayers, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("product")
-    write_product(layers, folder)
+    write_whole(layers, folder)
     (folder / "report.html").write_text("<p>report</p>")
     (folder / "metadata.json").write_text("{}")
     return folder
 
 
 @pytest.fixture
-def staged(layers: ProductLayers, product_files: Path, sample_items: list[pystac.Item]) -> Staged:
+def staged(summary: ProductSummary, product_files: Path, sample_items: list[pystac.Item]) -> Staged:
     """Make a product named by its work id in a catalog's staging; return folder and item."""
     targets = {item.id: item.clone() for item in sample_items}
 
@@ -120,6 +130,6 @@ def staged(layers: ProductLayers, product_files: Path, sample_items: list[pystac
             software_version="0.1.0",
             created=datetime(2026, 1, 1, tzinfo=UTC),
         )
-        return folder, build_item(record, layers, folder)
+        return folder, build_item(record, summary, folder)
 
     return make

@@ -13,8 +13,9 @@ import pytest
 from shapely.geometry import shape
 
 from stac.errors import InvalidProduct
-from stac.items import areas_km2, file_info, footprint
+from stac.items import file_info, footprint
 from stac.layers import ProductLayers
+from stac.product import ProductSummary
 from stac.publish import StaticCatalog
 from stac.validate import check_id, item_problems, validate_catalog, validate_item
 
@@ -86,13 +87,15 @@ def test_the_item_names_what_it_was_made_of(document: dict[str, Any]) -> None:
     assert properties["datetime"].startswith("2023-08-10T")
 
 
-def test_statistics_and_areas_leave_nodata_out(document: dict[str, Any], layers: ProductLayers) -> None:
+def test_statistics_and_areas_leave_nodata_out(
+    document: dict[str, Any], layers: ProductLayers, summary: ProductSummary
+) -> None:
     band = document["assets"]["data"]["bands"][0]
     known = layers.data[0][layers.data[0] > 0]
     assert band["statistics"]["minimum"] == known.min() and band["statistics"]["maximum"] == known.max()
     assert band["statistics"]["mean"] == pytest.approx(known.mean(), abs=1e-3)
     assert band["statistics"]["valid_percent"] == pytest.approx(100 * 5 / 7, abs=1e-3)
-    areas = areas_km2(layers)
+    areas = summary.areas_km2
     assert areas["generated"] == pytest.approx(6 * 30 * 0.0144)
     assert sum(areas.values()) == pytest.approx(layers.provenance.size * 0.0144)
     assert document["properties"]["eo:cloud_cover"] == pytest.approx(100 / 6, abs=1e-3), "what could not be restored"

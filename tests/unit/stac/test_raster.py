@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rio_cogeo.cogeo import cog_validate
 
+from stac import raster
 from stac.errors import InvalidProduct, NotWritable
-from stac.raster import RasterSpec, check_cog, finite_statistics, rgb_of, write_cog
+from stac.raster import CogWriter, RasterSpec, check_cog, rgb_of, write_cog
 
 
 def grid(shape: tuple[int, int]) -> GeoBox:
@@ -105,13 +106,30 @@ def test_a_raster_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         write_cog(tmp_path / "file" / "a.tif", noise(1, (8, 8), "uint8"), grid((8, 8)), RasterSpec(0))
 
 
-def test_statistics_are_those_of_valid_pixels() -> None:
-    assert finite_statistics(np.array([[0, 2], [4, 6]], np.uint16), 0) == {
-        "minimum": 2.0,
-        "maximum": 6.0,
-        "mean": 4.0,
-        "stddev": pytest.approx(np.std([2, 4, 6]), abs=1e-6),
-        "valid_percent": 75.0,
-    }
-    assert finite_statistics(np.full((2, 2), np.nan, np.float32), np.nan) == {"valid_percent": 0.0}
+def test_colours_are_read_from_hexadecimal_digits() -> None:
     assert rgb_of("1a9850") == (26, 152, 80)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_windows_give_the_bytes_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: bool) -> None:
+    monkeypatch.setattr(raster, "_IN_MEMORY_BYTES", 2**30 if in_memory else 0)
+    pixels, box = noise(2, (600, 700), "float32"), grid((600, 700))
+    write_cog(tmp_path / "whole.tif", pixels, box, RasterSpec(np.nan))
+    with CogWriter(tmp_path / "parts.tif", box, 2, "float32", RasterSpec(np.nan)) as cog:
+        for row, column in ((300, 0), (0, 350), (300, 350), (0, 0)):
+            cog.write(pixels[:, row : row + 300, column : column + 350], row, column)
+        cog.finish()
+    assert (tmp_path / "parts.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+    check_cog(tmp_path / "parts.tif")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["parts.tif", "whole.tif"]
+
+
+def test_an_unfinished_raster_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raster, "_IN_MEMORY_BYTES", 0)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        CogWriter(tmp_path / "a.tif", grid((300, 300)), 1, "uint8", RasterSpec(0)) as cog,
+    ):
+        cog.write(noise(1, (300, 300), "uint8"))
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,119 @@
+"""Restoring a cell of any size block by block: memory stays bounded, and a killed run goes on where it stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from de_model.enhancer import Enhancer
+from flows.restoration import Prepared, RestorationOptions, needed_window, restore_block
+from stac.blocks import Block, BlockStore, blocks_of
+from stac.grid import Cell
+from stac.layers import ProductLayers
+from stac.stack import Stack
+
+#: Reads all dates of a window of the cell.
+Reader = Callable[[Cell], Stack]
+#: Told what is being done, how much of it is done, and how much there is.
+Progress = Callable[[str, int, int], None]
+
+
+def untold(_what: str, _done: int, _total: int) -> None:
+    """Tell nobody."""
+
+
+#: Scenes are read in windows of this many pixels a side: fewer requests than one for every block.
+_REGION_PX = 2048
+
+
+@dataclass(slots=True)
+class Effort:
+    """What restoring took; blocks that were found done take nothing."""
+
+    blocks: int = 0
+    tiles: int = 0
+    read_seconds: float = 0.0
+    restore_seconds: float = 0.0
+
+
+def restore_cell(
+    read: Reader,
+    prepared: Prepared,
+    enhancer: Enhancer,
+    options: RestorationOptions,
+    store: BlockStore,
+    side: int,
+    tell: Progress,
+) -> Effort:
+    """Put every block of a cell into the store that is not there yet.
+
+    Args:
+        read: reads the dates that `prepared` knows, on a window of the cell.
+        prepared: what is known about the whole cell.
+        enhancer: the model.
+        options: prior and sampling.
+        store: where blocks are kept.
+        side: of a block, pixels.
+        tell: told of progress.
+
+    Raises:
+        UnreadableAsset: pixels cannot be read after retries.
+        DiskFull, NotWritable: the store cannot be written.
+    """
+    effort, cell = Effort(), prepared.cell
+    every = [blocks_of(region.rows, region.columns, side) for region in blocks_of(*_extent(cell), _region_side(side))]
+    total, done = sum(map(len, every)), 0
+    for blocks in every:
+        pending = [block for block in blocks if not store.holds(block)]
+        done += len(blocks) - len(pending)
+        if not pending:
+            continue
+        rows, columns = _window_of(pending, cell, options)
+        began = time.monotonic()
+        stack = read(cell.window(rows, columns))
+        effort.read_seconds += time.monotonic() - began
+        for block in pending:
+            began = time.monotonic()
+            offset, on_tile = (rows.start, columns.start), _tiles(tell, done, total)
+            restored = restore_block(stack, offset, block, prepared, enhancer, options, on_tile)
+            store.put(block, restored.layers)
+            effort.restore_seconds += time.monotonic() - began
+            effort.blocks, effort.tiles, done = effort.blocks + 1, effort.tiles + restored.tiles, done + 1
+    return effort
+
+
+def stored_blocks(store: BlockStore, cell: Cell, side: int) -> Iterator[ProductLayers]:
+    """Yield the layers of every block of a cell, row by row.
+
+    Raises:
+        UnreadableAsset: a block is missing or damaged.
+    """
+    for block in blocks_of(*_extent(cell), side):
+        yield store.get(block)
+
+
+def _extent(cell: Cell) -> tuple[slice, slice]:
+    height, width = cell.geobox.shape
+    return slice(0, int(height)), slice(0, int(width))
+
+
+def _region_side(side: int) -> int:
+    """Return the side of the windows that are read: whole blocks, about `_REGION_PX`."""
+    return max(1, _REGION_PX // side) * side
+
+
+def _window_of(blocks: list[Block], cell: Cell, options: RestorationOptions) -> tuple[slice, slice]:
+    """Return the rows and columns that must be read to restore some blocks."""
+    rows, columns = zip(*(needed_window(block, cell, options.sampling) for block in blocks), strict=True)
+    return _hull(rows), _hull(columns)
+
+
+def _hull(spans: tuple[slice, ...]) -> slice:
+    return slice(min(span.start for span in spans), max(span.stop for span in spans))
+
+
+def _tiles(tell: Progress, done: int, total: int) -> Callable[[int, int], None]:
+    """Return what the engine tells its tiles."""
+    what = "tiles" if total == 1 else f"block {done + 1} of {total}, tiles"
+    return lambda tile, tiles: tell(what, tile, tiles)

@@ -1,0 +1,109 @@
+"""A cell restored block by block: the bytes of the whole, and a stopped run repeats one block at most."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pystac
+import pytest
+import torch
+
+from de_model.card import ModelCard
+from de_model.enhancer import Enhancer
+from de_model.inference.engine import Sampling
+from de_model.presets import Preset
+from flows import blockwise
+from flows.blockwise import Effort, Progress, Reader, restore_cell, stored_blocks, untold
+from flows.restoration import Prepared, Prior, RestorationOptions, prepare, restore_date
+from stac.blocks import BlockStore
+from stac.grid import Cell, cell_of
+from stac.query import Query
+from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
+from stac.sources import open_source
+from stac.stack import Stack, read_stack
+
+BANDS = ("blue", "green", "red", "nir")
+SAMPLING = Sampling(samples=1, steps=1, tile=32, overlap=8)
+SIDE = 40
+
+
+@pytest.fixture(scope="module")
+def items() -> list[pystac.Item]:
+    found = open_source(str(sample_catalog())).search(Query.parse(SAMPLE_COLLECTION, None, SAMPLE_INTERVAL))
+    return sorted((item for item in found if "33TWM" in item.id), key=lambda item: "20230818" not in item.id)
+
+
+@pytest.fixture(scope="module")
+def cell(items: list[pystac.Item]) -> Cell:
+    return cell_of(items[0], "blue", (15.40, 46.48, 15.55, 46.60))
+
+
+@pytest.fixture(scope="module")
+def read(items: list[pystac.Item]) -> Reader:
+    return lambda window: read_stack(items, window, BANDS)
+
+
+@pytest.fixture(scope="module")
+def whole(read: Reader, cell: Cell) -> Stack:
+    return read(cell)
+
+
+@pytest.fixture(scope="module")
+def enhancer() -> Enhancer:
+    torch.manual_seed(0)
+    return Enhancer(ModelCard(Preset.TINY, BANDS, 120.0)).eval().requires_grad_(False)
+
+
+def blocks(
+    read: Reader, prepared: Prepared, enhancer: Enhancer, store: BlockStore, side: int, tell: Progress = untold
+) -> Effort:
+    return restore_cell(read, prepared, enhancer, RestorationOptions(SAMPLING), store, side, tell)
+
+
+@pytest.mark.parametrize("prior", Prior)
+def test_blocks_are_the_whole_cell_bit_for_bit(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    whole: Stack,
+    read: Reader,
+    cell: Cell,
+    enhancer: Enhancer,
+    prior: Prior,
+) -> None:
+    monkeypatch.setattr(blockwise, "_REGION_PX", 2 * SIDE)
+    options = RestorationOptions(SAMPLING, prior)
+    expected, store = restore_date(whole, 0, enhancer, options).layers, BlockStore(tmp_path / "b", cell, BANDS, "x")
+    effort = restore_cell(read, prepare(whole, 0, cell, options), enhancer, options, store, SIDE, untold)
+    found = list(stored_blocks(store, cell, SIDE))
+    assert effort.blocks == len(found) > 4 and effort.tiles > 0
+    for layers in found:
+        column, row = (round(v) for v in cell.geobox.wld2pix(layers.geobox.affine.c, layers.geobox.affine.f))
+        height, width = layers.provenance.shape
+        part = expected.window(slice(row, row + height), slice(column, column + width))
+        for name in ("data", "provenance", "source_date", "reference_weight", "uncertainty"):
+            np.testing.assert_array_equal(getattr(layers, name), getattr(part, name), err_msg=name)
+    assert len(np.unique(expected.provenance)) > 2
+
+
+def test_a_stopped_run_goes_on_with_what_is_missing(
+    tmp_path: Path, whole: Stack, read: Reader, cell: Cell, enhancer: Enhancer
+) -> None:
+    prepared = prepare(whole, 0, cell, RestorationOptions(SAMPLING))
+    undisturbed = BlockStore(tmp_path / "u", cell, BANDS, "x")
+    total = blocks(read, prepared, enhancer, undisturbed, SIDE).blocks
+
+    def stop(what: str, _done: int, _total: int) -> None:
+        if what.startswith("block 3 "):
+            raise KeyboardInterrupt
+
+    store = BlockStore(tmp_path / "s", cell, BANDS, "x")
+    with pytest.raises(KeyboardInterrupt):
+        blocks(read, prepared, enhancer, store, SIDE, stop)
+    kept = {p.name: p.read_bytes() for p in (tmp_path / "s").glob("*.block")}
+    again = BlockStore(tmp_path / "s", cell, BANDS, "x")
+    assert 0 < len(kept) < total and blocks(read, prepared, enhancer, again, SIDE).blocks == total - len(kept)
+    files = {p.name: p.read_bytes() for p in (tmp_path / "s").glob("*.block")}
+    assert files == {p.name: p.read_bytes() for p in (tmp_path / "u").glob("*.block")}
+    assert kept.items() <= files.items()
+    assert blocks(read, prepared, enhancer, again, SIDE) == Effort()
