@@ -23,3 +23,9 @@ class InvalidCheckpoint(DeModelError):
 
 class TrainingFailed(DeModelError):
     """Training cannot go on: the loss is not finite, or the data hold no usable pair."""
+
+
+class OutOfMemory(DeModelError):
+    """The model does not fit into the memory that is free, not even with one tile at a time."""
+
+    retryable = True

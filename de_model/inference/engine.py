@@ -14,6 +14,7 @@ from torch import Tensor
 
 from de_model.enhancer import Condition, Enhancer
 from de_model.errors import InvalidModelInput
+from de_model.inference.batching import in_batches
 from de_model.inference.conditioning import BoundEstimator, condition_of, repeated
 from de_model.inference.frame import Frame
 from de_model.inference.noise_field import NoiseField, TileNoise
@@ -148,6 +149,7 @@ def restore(
     Raises:
         InvalidModelInput: bands or shapes do not fit, a value of `sampling` is out of range, or the
             model gives values that are not finite.
+        OutOfMemory: not even one tile fits into memory.
     """
     sampling.check(enhancer)
     _check_scene(enhancer, scene, needed, reference)
@@ -163,9 +165,9 @@ def restore(
     tiles = plan_tiles(wanted, size, overlap, whole.canvas_shape, corner)
     canvas = _Canvas(bands, wanted.shape, blending_window(size, overlap))
     done = 0
-    device = next(enhancer.parameters()).device
-    for batch in _batches(tiles, 1 if device.type == "cpu" else sampling.batch):
-        for tile, layers in zip(batch, _run(enhancer, inputs, batch, sampling), strict=True):
+    at_once = 1 if next(enhancer.parameters()).device.type == "cpu" else sampling.batch
+    for batch, found in in_batches(tiles, at_once, lambda batch: _run(enhancer, inputs, batch, sampling)):
+        for tile, layers in zip(batch, found, strict=True):
             canvas.add(tile, layers)
         done += len(batch)
         if on_tile is not None:
