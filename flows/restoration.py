@@ -48,6 +48,8 @@ class RestorationOptions:
     prior_days: int = 15
     #: Pixels whose samples deviate more than this (reflectance, mean over bands) are not recoverable.
     max_spread: float = 0.25
+    #: False leaves what no date saw unrestored: not recoverable.
+    use_model: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +135,16 @@ def restore_block(
     needed = np.zeros(around.classes.shape[1:], bool)
     needed[inside] = unseen(around, prepared.target, prior)[inside]
     found = None
-    if needed.any():
+    if needed.any() and options.use_model:
         scene = best_known(around, prepared.target, prior)
         part = Part(_shape(prepared.cell), (rows.start, columns.start), prepared.fill)
         found = restore(enhancer, scene, needed, options.sampling, on_tile, prepared.cell.origin, part=part)
     seen = None if prior is None else _cropped_prior(prior, inside)
     model = None if found is None else _cropped_model(found, inside)
-    layers = assemble(around.window(*inside), prepared.target, seen, model, max_spread=options.max_spread)
+    window = around.window(*inside)
+    if not options.use_model:
+        model = _nothing(window)
+    layers = assemble(window, prepared.target, seen, model, max_spread=options.max_spread)
     return Restored(layers, found.tiles if found else 0)
 
 
@@ -183,6 +188,12 @@ def _moved(extent: slice, by: int) -> slice:
 def _cropped_prior(prior: TemporalPrior, inside: tuple[slice, slice]) -> TemporalPrior:
     at = np.s_[..., *inside]
     return replace(prior, reflectance=prior.reflectance[at], source=prior.source[at], spread=prior.spread[at])
+
+
+def _nothing(stack: Stack) -> ModelResult:
+    """Return the result of a model that knows nothing: every pixel that needs it is not recoverable."""
+    image = np.full(stack.dn.shape[1:], np.nan, np.float32)
+    return ModelResult(image, image[0], image)
 
 
 def _cropped_model(found: Restoration, inside: tuple[slice, slice]) -> ModelResult:

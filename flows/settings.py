@@ -75,12 +75,15 @@ class RunSettings(BaseSettings):
     )
     batch: int = Field(8, ge=1, description="tiles run at once")
     device: Device = Device.AUTO
+    use_model: bool = Field(
+        True, description="restore with the model what no date saw; otherwise these pixels are marked not recoverable"
+    )
     prior: Prior = Field(Prior.TEMPORAL, description="temporal: fill from other dates first; none: the model alone")
     prior_days: int = Field(15, ge=0, description="other dates must lie within this many days")
     cloud_dilation_m: float = Field(120, ge=0, description="growth of clouds, metres")
     shadow_dilation_m: float = Field(120, ge=0, description="growth of shadows, metres")
     max_spread: float = Field(0.25, gt=0, description="samples deviating more than this are not recoverable")
-    max_pixels: int = Field(25_000_000, ge=1, description="largest area of one work unit, pixels")
+    max_pixels: int = Field(250_000_000, ge=1, description="largest area of one work unit, pixels")
     timeout_s: float = Field(60, gt=0, description="time-out of one request, seconds")
 
     @field_validator("bands", mode="before")
@@ -105,7 +108,7 @@ class RunSettings(BaseSettings):
         sampling = Sampling(
             self.seed, self.samples, self.steps, self.eta, tile, overlap, self.batch, self.sampler, self.start
         )
-        return RestorationOptions(sampling, self.prior, self.prior_days, self.max_spread)
+        return RestorationOptions(sampling, self.prior, self.prior_days, self.max_spread, self.use_model)
 
     @property
     def _tiling(self) -> tuple[int, int]:
@@ -123,7 +126,7 @@ class RunSettings(BaseSettings):
     def parameters(self) -> dict[str, Any]:
         """Everything that changes pixels, as JSON values: part of a work unit's identity."""
         names = {
-            "bands", "seed", "samples", "sampler", "steps", "start", "eta", "prior", "prior_days",
+            "bands", "seed", "samples", "sampler", "steps", "start", "eta", "use_model", "prior", "prior_days",
             "cloud_dilation_m", "shadow_dilation_m", "max_spread",
         }  # fmt: skip
         tile, overlap = self._tiling

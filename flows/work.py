@@ -118,7 +118,7 @@ def _unit(target: pystac.Item, donors: Sequence[pystac.Item], settings: RunSetti
     if cell.pixels > settings.max_pixels:
         raise InvalidInput(
             f"Scene {target.id} covers {cell.pixels / 1e6:.0f} million pixels, more than "
-            f"{settings.max_pixels / 1e6:.0f} million; choose a smaller --bbox or raise max_pixels if memory allows."
+            f"{settings.max_pixels / 1e6:.0f} million; choose a smaller --bbox or raise max_pixels."
         )
     identity = {
         "algorithm": ALGORITHM,

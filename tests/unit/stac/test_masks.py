@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.ndimage import binary_dilation
 
 from stac.errors import InvalidInput, InvalidItem
 from stac.masks.classes import PixelClass, is_obscured
-from stac.masks.dilation import dilate, disk
+from stac.masks.dilation import dilate, disk, grow
 from stac.masks.scl import classify_scl
 
 MASKS = hnp.arrays(np.uint8, (12, 15), elements=st.sampled_from([int(c) for c in PixelClass]))
@@ -38,6 +39,11 @@ def test_a_disk_is_round_and_in_metres() -> None:
     assert disk(120, 120).astype(int).tolist() == [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
     assert disk(119, 120).shape == (1, 1)
     assert disk(50, 10).shape == (11, 11)
+
+
+@given(hnp.arrays(bool, st.tuples(st.integers(1, 25), st.integers(1, 25))), st.floats(0, 150))
+def test_growing_is_a_dilation_by_the_disk(mask: np.ndarray, radius: float) -> None:
+    assert np.array_equal(grow(mask, radius, 10), binary_dilation(mask, disk(radius, 10)))
 
 
 def test_cloud_grows_and_wins_over_shadow() -> None:
