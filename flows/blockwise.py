@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from de_model.enhancer import Enhancer
@@ -62,14 +62,14 @@ def restore_cell(
         DiskFull, NotWritable: the store cannot be written.
     """
     effort, cell = Effort(), prepared.cell
-    every = [blocks_of(region.rows, region.columns, side) for region in blocks_of(*_extent(cell), _region_side(side))]
+    every = regions_of(cell, side)
     total, done = sum(map(len, every)), 0
     for blocks in every:
         pending = [block for block in blocks if not store.holds(block)]
         done += len(blocks) - len(pending)
         if not pending:
             continue
-        rows, columns = _window_of(pending, cell, options)
+        rows, columns = window_of(pending, cell, options)
         began = time.monotonic()
         stack = read(cell.window(rows, columns))
         effort.read_seconds += time.monotonic() - began
@@ -93,6 +93,23 @@ def stored_blocks(store: BlockStore, cell: Cell, side: int) -> Iterator[ProductL
         yield store.get(block)
 
 
+def regions_of(cell: Cell, side: int) -> list[list[Block]]:
+    """Return the blocks of a cell in groups that are read at once.
+
+    Args:
+        cell: the whole cell.
+        side: of a block, pixels.
+    """
+    regions = blocks_of(*_extent(cell), _region_side(side))
+    return [blocks_of(region.rows, region.columns, side) for region in regions]
+
+
+def window_of(blocks: Sequence[Block], cell: Cell, options: RestorationOptions) -> tuple[slice, slice]:
+    """Return the rows and columns of a cell that must be read to restore some blocks."""
+    rows, columns = zip(*(needed_window(block, cell, options.sampling) for block in blocks), strict=True)
+    return _hull(rows), _hull(columns)
+
+
 def _extent(cell: Cell) -> tuple[slice, slice]:
     height, width = cell.geobox.shape
     return slice(0, int(height)), slice(0, int(width))
@@ -101,12 +118,6 @@ def _extent(cell: Cell) -> tuple[slice, slice]:
 def _region_side(side: int) -> int:
     """Return the side of the windows that are read: whole blocks, about `_REGION_PX`."""
     return max(1, _REGION_PX // side) * side
-
-
-def _window_of(blocks: list[Block], cell: Cell, options: RestorationOptions) -> tuple[slice, slice]:
-    """Return the rows and columns that must be read to restore some blocks."""
-    rows, columns = zip(*(needed_window(block, cell, options.sampling) for block in blocks), strict=True)
-    return _hull(rows), _hull(columns)
 
 
 def _hull(spans: tuple[slice, ...]) -> slice:

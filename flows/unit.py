@@ -93,16 +93,21 @@ def make_product(
     overview = _overview(unit, items, cell, settings, store)
     used = [items[item_id] for item_id in overview.item_ids]
     prepared = prepare(overview, 0, cell, settings.restoration)
-    read_seconds = time.monotonic() - began
+    prepared_after = time.monotonic() - began
 
     def read(window: Cell) -> Stack:
         return read_stack(used, window, settings.bands, settings.reading)
 
     effort = restore_cell(read, prepared, enhancer, settings.restoration, store, settings.block, tell)
-    blocks = stored_blocks(store, cell, settings.block)
+    blocks, restored = stored_blocks(store, cell, settings.block), time.monotonic()
     summary = write_product(blocks, cell.geobox, settings.bands, overview.dn[0], staging)
     figures = figures_of(summary, effort, time.monotonic() - began)
-    timings = {"read": read_seconds + effort.read_seconds, "restore": effort.restore_seconds}
+    timings = {
+        "prepare": prepared_after,
+        "read": effort.read_seconds,
+        "restore": effort.restore_seconds,
+        "write": time.monotonic() - restored,
+    }
     record = _record(unit, settings, model, used, figures)
     metadata = _metadata(unit, settings, model, overview, prepared, summary, figures, timings)
     write_json(staging / "metadata.json", metadata)
