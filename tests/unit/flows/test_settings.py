@@ -66,7 +66,7 @@ def test_only_what_changes_pixels_is_part_of_the_identity() -> None:
 
 
 def test_sampler_and_start_reach_the_engine_and_are_always_recorded() -> None:
-    settings = load_settings(None, {"sampler": "dpmpp2m", "steps": 4, "start": 400})
+    settings = load_settings(None, {"sampler": "unipc", "steps": 5, "start": 400})
     sampling = settings.restoration.sampling
-    assert (sampling.sampler, sampling.steps, sampling.start) == (SamplerKind.DPMPP2M, 4, 400)
-    assert load_settings().parameters["sampler"] == "ddim" and load_settings().parameters["start"] is None
+    assert (sampling.sampler, sampling.steps, sampling.start) == (SamplerKind.UNIPC, 5, 400)
+    assert load_settings().parameters["sampler"] == "dpmpp2m" and load_settings().parameters["start"] is None
