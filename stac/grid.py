@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pystac
 from affine import Affine
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import box
 from pyproj.exceptions import CRSError
@@ -28,9 +30,12 @@ _SLACK = 1e-6
 class Cell:
     """A rectangle of whole pixels: the native grid of a scene, a cell of a fixed grid, or a window of either."""
 
-    #: `MGRS-33TWL`, followed by the window when the cell is a part of the grid.
+    #: `MGRS-33TWL` or `utm33n-10m-2048px-r251c24`, followed by the window when the cell is a part of one.
     id: str
     geobox: GeoBox
+    #: West, south, east, north in degrees: pixels whose centre lies outside belong to a cell of another zone and
+    #: hold no data. None where all pixels are the cell's own.
+    owned: BBox | None = None
 
     @property
     def gsd_m(self) -> float:
@@ -64,7 +69,7 @@ class Cell:
         if (bottom - top, right - left) == (height, width):
             return self
         name = f"{self.id}-r{top}c{left}h{bottom - top}w{right - left}"
-        return Cell(name, self.geobox[top:bottom, left:right])
+        return Cell(name, self.geobox[top:bottom, left:right], self.owned)
 
     def thinned(self, factor: int) -> Cell:
         """Return the cell with pixels `factor` times as wide; the last ones may reach over its edge."""
@@ -72,7 +77,29 @@ class Cell:
             return self
         height, width = (-(-int(n) // factor) for n in self.geobox.shape)
         affine = self.geobox.affine @ Affine.scale(factor)
-        return Cell(f"{self.id}-x{factor}", GeoBox((height, width), affine, self.geobox.crs))
+        return Cell(f"{self.id}-x{factor}", GeoBox((height, width), affine, self.geobox.crs), self.owned)
+
+    def refined(self, factor: int) -> Cell:
+        """Return the cell with every pixel divided into `factor` by `factor`."""
+        if factor == 1:
+            return self
+        height, width = (int(n) * factor for n in self.geobox.shape)
+        affine = self.geobox.affine @ Affine.scale(1 / factor)
+        return Cell(f"{self.id}-d{factor}", GeoBox((height, width), affine, self.geobox.crs), self.owned)
+
+    def foreign(self) -> NDArray[np.bool_] | None:
+        """Return where `(y, x)` pixels belong to a cell of another zone; None where no pixel does."""
+        if self.owned is None:
+            return None
+        west, south, east, north = self.owned
+        height, width = self.geobox.shape
+        columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+        x, y = self.geobox.affine @ (columns, rows)
+        longitudes, latitudes = self.geobox.crs.transformer_to_crs("EPSG:4326")(x, y)
+        centre, half = (west + east) / 2, (east - west) / 2
+        away = (longitudes - centre + 180) % 360 - 180
+        outside: NDArray[np.bool_] = (away < -half) | (away >= half) | (latitudes < south) | (latitudes >= north)
+        return outside
 
 
 def grid_code(item: pystac.Item) -> str:

@@ -1,4 +1,4 @@
-"""Reading one asset onto the pixels of a cell: by window where the grids agree, else warped."""
+"""Reading one asset onto the pixels of a cell: by window where the grids agree, else resampled."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from stac.errors import InvalidItem, UnreadableAsset
+from stac.georeference import UNDECLARED, Declared, require_as_declared
 from stac.grid import Cell
 from stac.rasters import open_raster
+from stac.resampling import warped
 
 _ATTEMPTS = 3
 
@@ -34,6 +35,8 @@ class AssetRequest:
     nodata: int
     #: How pixels are drawn when the file is on another grid.
     resampling: Resampling
+    #: What the item says about the file's grid.
+    declared: Declared = UNDECLARED
 
     @property
     def name(self) -> str:
@@ -43,7 +46,8 @@ class AssetRequest:
     @classmethod
     def of(cls, item: pystac.Item, band: str, asset: pystac.Asset, nodata: int, resampling: Resampling) -> AssetRequest:
         """Return the request for an asset of an item."""
-        return cls(item.id, band, asset.get_absolute_href() or asset.href, nodata, resampling)
+        href = asset.get_absolute_href() or asset.href
+        return cls(item.id, band, href, nodata, resampling, Declared.of(item, asset))
 
 
 @retry(
@@ -58,10 +62,12 @@ def read_asset(request: AssetRequest, cell: Cell, timeout_s: float) -> NDArray[A
     Pixels outside the file are `nodata`.
 
     Raises:
-        InvalidItem: the file holds other than integers, or does not say where it lies.
+        InvalidItem: the file holds other than integers, does not say where it lies, or lies elsewhere than its
+            item says.
         UnreadableAsset: the file is missing, truncated or no raster, also after retries.
     """
     with open_raster(request.href, request.name, timeout_s) as source:
+        require_as_declared(source, request.declared, request.name)
         pixels = _on_grid(source, cell.geobox, request)
     if pixels.dtype.kind not in "iu":
         raise InvalidItem(f"{request.name} holds {pixels.dtype}; expected integer digital numbers.")
@@ -69,10 +75,10 @@ def read_asset(request: AssetRequest, cell: Cell, timeout_s: float) -> NDArray[A
 
 
 def _on_grid(source: Any, geobox: GeoBox, request: AssetRequest) -> NDArray[Any]:
-    """Read by window where the file shares the cell's pixel grid or is thinned to it, else warp."""
+    """Read by window where the cell has the file's pixels or every k-th of them, else resample."""
     placed = _placement(source, geobox)
     if placed is None or (placed.factor > 1 and request.resampling is not Resampling.nearest):
-        return _warped(source, geobox, request)
+        return warped(source, geobox, request.resampling, request.nodata)
     height, width = geobox.shape
     pixels = np.full((height, width), request.nodata, source.dtypes[0])
     rows, columns = placed.rows(height, source.height), placed.columns(width, source.width)
@@ -82,15 +88,6 @@ def _on_grid(source: Any, geobox: GeoBox, request: AssetRequest) -> NDArray[Any]
         found = source.read(1, window=window, out_shape=(len(rows), len(columns)))
         pixels[rows.start : rows.stop, columns.start : columns.stop] = found
     return pixels
-
-
-def _warped(source: Any, geobox: GeoBox, request: AssetRequest) -> NDArray[Any]:
-    height, width = geobox.shape
-    grid = {"crs": geobox.crs.to_wkt(), "transform": geobox.affine, "height": height, "width": width}
-    inside = request.nodata if source.nodata is None else source.nodata
-    nodata = {"src_nodata": inside, "nodata": request.nodata}
-    with WarpedVRT(source, resampling=request.resampling, **nodata, **grid) as warped:
-        return np.asarray(warped.read(1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,21 +6,22 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 import numpy as np
 import pystac
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
+from stac.acquisitions import Acquisition
 from stac.assets import find_asset
-from stac.errors import InvalidInput, InvalidItem, StacError
-from stac.grid import Cell
+from stac.errors import InvalidInput, StacError
+from stac.grid import Cell, native_geobox
 from stac.masks.classes import PixelClass
 from stac.masks.dilation import dilate
 from stac.masks.scl import classify_scl
 from stac.reading import AssetRequest, read_asset
 from stac.reflectance import PRODUCT_NODATA, rescale_dn, scaling_of, to_reflectance
+from stac.resampling import Interpolation, worst_class
 
 SCL_BAND = "scl"
 
@@ -39,6 +40,8 @@ class ReadOptions:
     threads: int = 5
     #: Every how many pixels one is read, along both axes; the stack's cell is as much coarser.
     overview: int = 1
+    #: How reflectance is drawn when a file is on another grid that is not finer.
+    interpolation: Interpolation = Interpolation.BILINEAR
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Stack:
     dn: NDArray[np.uint16]
     #: `PixelClass` values `(time, y, x)` after dilation.
     classes: NDArray[np.uint8]
+    #: One id for each date: the scene's where it is one, else that of the acquisition.
     item_ids: tuple[str, ...]
     #: Days since 1970-01-01 `(time,)`.
     days: NDArray[np.int32]
@@ -56,6 +60,13 @@ class Stack:
     cell: Cell
     #: Why items were left out, one sentence each.
     dropped: tuple[str, ...] = ()
+    #: Ids of the scenes of each date; left out they are the dates' own ids.
+    sources: tuple[tuple[str, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Fill in what was left out."""
+        if not self.sources:
+            object.__setattr__(self, "sources", tuple((item_id,) for item_id in self.item_ids))
 
     def reflectance(self, index: int) -> NDArray[np.float32]:
         """Return surface reflectance `(band, y, x)` of one date, NaN where nodata."""
@@ -79,12 +90,13 @@ class Stack:
     def without(self, item_ids: Collection[str]) -> Stack:
         """Return the stack without some items."""
         keep = [i for i, item_id in enumerate(self.item_ids) if item_id not in item_ids]
-        ids = tuple(self.item_ids[i] for i in keep)
-        return replace(self, dn=self.dn[keep], classes=self.classes[keep], days=self.days[keep], item_ids=ids)
+        ids, sources = tuple(self.item_ids[i] for i in keep), tuple(self.sources[i] for i in keep)
+        kept = {"dn": self.dn[keep], "classes": self.classes[keep], "days": self.days[keep]}
+        return replace(self, **kept, item_ids=ids, sources=sources)
 
 
 def read_stack(
-    items: Sequence[pystac.Item],
+    dates: Sequence[pystac.Item | Acquisition],
     cell: Cell,
     bands: Sequence[str],
     options: ReadOptions | None = None,
@@ -94,48 +106,56 @@ def read_stack(
 ) -> Stack:
     """Read all dates of a cell.
 
+    A date of several scenes is put together pixel by pixel, digital numbers and classes alike: from the first scene
+    that has data there. A cloud grows within its scene.
+
     Args:
-        items: the scenes, one date each.
-        cell: where; scenes on another grid are warped to it (bilinear; masks nearest).
+        dates: the scenes, or acquisitions of several, one date each.
+        cell: where; scenes on another grid are resampled to it (`stac.resampling` says how).
         bands: common names, in the order of the result.
-        options: dilation and time-outs.
-        required: ids of items that must be readable; others are dropped with their reason when they are
+        options: dilation, resampling and time-outs.
+        required: ids of dates that must be readable; others are dropped with their reason when they are
             not. None requires all.
-        on_read: told the id of each item when it has been read.
+        on_read: told the id of each date when it has been read.
 
     Raises:
-        InvalidItem: a required item lacks an asset.
-        UnreadableAsset: pixels of a required item cannot be read after retries.
-        InvalidInput: no item is left.
+        InvalidItem: a required scene lacks an asset, or lies elsewhere than it says.
+        UnreadableAsset: pixels of a required scene cannot be read after retries.
+        InvalidInput: no date is left.
     """
     options = options or ReadOptions()
     cell = cell.thinned(options.overview)
-    read: list[tuple[pystac.Item, NDArray[np.uint16], NDArray[np.uint8]]] = []
+    read: list[tuple[Acquisition, NDArray[np.uint16], NDArray[np.uint8]]] = []
     dropped: list[str] = []
-    for item in items:
+    for date in dates:
         try:
-            read.append((item, *_read_item(item, cell, bands, options)))
+            acquisition = date if isinstance(date, Acquisition) else Acquisition.of([date])
+            read.append((acquisition, *_read_acquisition(acquisition, cell, bands, options)))
         except StacError as error:
-            if required is None or item.id in required:
+            if required is None or date.id in required:
                 raise
             dropped.append(str(error))
         if on_read is not None:
-            on_read(item.id)
+            on_read(date.id)
     if not read:
         raise InvalidInput(f"No scene of cell {cell.id} could be read: {' '.join(dropped)}")
+    dn, classes = np.stack([dn for _, dn, _ in read]), np.stack([classes for _, _, classes in read])
+    if (foreign := cell.foreign()) is not None:
+        dn[:, :, foreign], classes[:, foreign] = PRODUCT_NODATA, PixelClass.NODATA
     return Stack(
-        dn=np.stack([dn for _, dn, _ in read]),
-        classes=np.stack([classes for _, _, classes in read]),
-        item_ids=tuple(item.id for item, _, _ in read),
-        days=np.array([_day(item) for item, _, _ in read], dtype=np.int32),
+        dn=dn,
+        classes=classes,
+        item_ids=tuple(acquisition.id for acquisition, _, _ in read),
+        days=np.array([acquisition.day for acquisition, _, _ in read], dtype=np.int32),
         bands=tuple(bands),
         cell=cell,
         dropped=tuple(dropped),
+        sources=tuple(acquisition.item_ids for acquisition, _, _ in read),
     )
 
 
 def read_overview(
-    items: Sequence[pystac.Item],
+    dates: Sequence[pystac.Item | Acquisition],
     cell: Cell,
     bands: Sequence[str],
     options: ReadOptions | None = None,
@@ -151,19 +171,19 @@ def read_overview(
     of `read_stack`, bit for bit.
 
     Args:
-        items: as for `read_stack`, like everything else.
+        dates: as for `read_stack`, like everything else.
         cell: the whole cell at full resolution; the stack's cell is `cell.thinned(k)`.
         bands: common names, in the order of the result.
         options: dilation and time-outs.
         most_pixels: largest area of one date of the result, pixels.
-        required: ids of items that must be readable.
-        on_read: told the id of each item when it has been read.
+        required: ids of dates that must be readable.
+        on_read: told the id of each date when it has been read.
 
     Raises:
         InvalidItem, UnreadableAsset, InvalidInput: as `read_stack`.
     """
     options = replace(options or ReadOptions(), overview=overview_factor(cell, most_pixels))
-    return read_stack(items, cell, bands, options, required=required, on_read=on_read)
+    return read_stack(dates, cell, bands, options, required=required, on_read=on_read)
 
 
 def overview_factor(cell: Cell, most_pixels: int) -> int:
@@ -174,10 +194,21 @@ def overview_factor(cell: Cell, most_pixels: int) -> int:
     return factor
 
 
-def _day(item: pystac.Item) -> int:
-    if item.datetime is None:
-        raise InvalidItem(f"Item {item.id} has no datetime; Unveil restores single acquisitions.")
-    return (item.datetime.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)).days
+def _read_acquisition(
+    acquisition: Acquisition, cell: Cell, bands: Sequence[str], options: ReadOptions
+) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
+    """Return product DN `(band, y, x)` and dilated classes `(y, x)` of one date, from the first scene with data."""
+    first, *others = acquisition.items
+    dn, classes = _read_item(first, cell, bands, options)
+    for item in others:
+        missing = classes == PixelClass.NODATA
+        if not missing.any():
+            break
+        more_dn, more_classes = _read_item(item, cell, bands, options)
+        gained = missing & (more_classes != PixelClass.NODATA)
+        # A read may hand out the memory of a file's pixels; what is written to must be our own.
+        dn, classes = np.where(gained, more_dn, dn), np.where(gained, more_classes, classes)
+    return dn, classes
 
 
 def _read_item(
@@ -186,7 +217,7 @@ def _read_item(
     """Return product DN `(band, y, x)` and dilated classes `(y, x)` of one scene."""
     assets = [find_asset(item, band) for band in bands]
     scalings = [scaling_of(item, asset) for asset in assets]
-    drawn = Resampling.bilinear if options.overview == 1 else Resampling.nearest
+    drawn = options.interpolation.method if options.overview == 1 else Resampling.nearest
     requests = [
         AssetRequest.of(item, band, asset, scaling.nodata, drawn)
         for band, asset, scaling in zip(bands, assets, scalings, strict=True)
@@ -194,12 +225,21 @@ def _read_item(
     scl = AssetRequest.of(item, SCL_BAND, find_asset(item, SCL_BAND), 0, Resampling.nearest)
     # A cloud outside the cell reaches into it, so its surroundings are read as far as clouds grow.
     reach = math.floor(max(options.cloud_dilation_m, options.shadow_dilation_m, 0) / cell.gsd_m + 1e-9)
-    cells = [*[cell] * len(requests), Cell(cell.id, cell.geobox.pad(reach))]
+    finer = _finer(item, cell, options)
+    cells = [*[cell] * len(requests), Cell(cell.id, cell.geobox.pad(reach)).refined(finer)]
     # Assets wait for the network, not for the processor.
     with ThreadPoolExecutor(min(options.threads, len(cells)), thread_name_prefix="read") as pool:
         *layers, around = pool.map(read_asset, [*requests, scl], cells, [options.timeout_s] * len(cells))
     dn = np.stack([rescale_dn(layer, scaling) for layer, scaling in zip(layers, scalings, strict=True)])
-    classes = classify_scl(around)
+    classes = worst_class(classify_scl(around), finer)
     inside = np.s_[reach : reach + dn.shape[1], reach : reach + dn.shape[2]]
     classes[inside][(dn == PRODUCT_NODATA).any(axis=0)] = PixelClass.NODATA
     return dn, dilate(classes, cell.gsd_m, options.cloud_dilation_m, options.shadow_dilation_m)[inside]
+
+
+def _finer(item: pystac.Item, cell: Cell, options: ReadOptions) -> int:
+    """Return how many pixels of the item's mask lie along one of the cell; 1 in an overview: it draws single ones."""
+    if options.overview > 1:
+        return 1
+    mask = native_geobox(item, SCL_BAND, options.timeout_s)
+    return max(1, round(cell.gsd_m / abs(float(mask.resolution.x))))

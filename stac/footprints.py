@@ -1,0 +1,90 @@
+"""Where scenes lie and how much of a cell they cover, also across the antimeridian.
+
+Outlines are compared around one longitude: every vertex is moved by whole turns until it lies within half a turn of it.
+That brings together what catalogs write as two parts, with longitudes beyond 180, or as one ring that jumps from 179 to
+-179, without cutting anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pystac
+import shapely
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from shapely.errors import ShapelyError
+from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
+
+from stac.errors import InvalidItem
+
+_MALFORMED = (ShapelyError, TypeError, ValueError, KeyError, AttributeError, IndexError)
+#: Outlines of cells follow the curve of their grid with this many points a side.
+_POINTS = 21
+#: A scene that covers less than this is a line, square degrees.
+_LINE = 1e-9
+
+
+def around(geometry: BaseGeometry, longitude: float) -> BaseGeometry:
+    """Return a geometry in degrees with every vertex within 180 degrees of a longitude."""
+
+    def move(points: NDArray[Any]) -> NDArray[Any]:
+        turned = (points[:, 0] - longitude + 180) % 360 - 180 + longitude
+        return np.column_stack([turned, points[:, 1]])
+
+    moved = shapely.transform(geometry, move)
+    return moved if moved.is_valid else moved.buffer(0)
+
+
+def outline_of_grid(geobox: GeoBox) -> BaseGeometry:
+    """Return the outline of a pixel grid in degrees around its own centre."""
+    left, bottom, right, top = geobox.extent.boundingbox
+    x, y = np.linspace(left, right, _POINTS), np.linspace(top, bottom, _POINTS)
+    ring = np.concatenate([
+        np.column_stack([x, np.full(_POINTS, top)]),
+        np.column_stack([np.full(_POINTS, right), y])[1:],
+        np.column_stack([x[::-1], np.full(_POINTS, bottom)])[1:],
+        np.column_stack([np.full(_POINTS, left), y[::-1]])[1:-1],
+    ])  # fmt: skip
+    to_degrees = geobox.crs.transformer_to_crs("EPSG:4326")
+    longitudes, latitudes = to_degrees(ring[:, 0], ring[:, 1])
+    centre, _ = to_degrees((left + right) / 2, (bottom + top) / 2)
+    return around(shapely.Polygon(np.column_stack([longitudes, latitudes])), float(centre))
+
+
+def outline_of_item(item: pystac.Item, grid: GeoBox | None = None) -> BaseGeometry:
+    """Return the footprint of a scene in degrees around one of its own vertices.
+
+    Args:
+        item: the scene.
+        grid: its pixel grid, used where the footprint is written as a band round the whole world.
+
+    Raises:
+        InvalidItem: the footprint is missing, empty, or no GeoJSON geometry.
+    """
+    try:
+        written = shape(item.geometry)  # type: ignore[arg-type] # a missing one is caught below
+        first = shapely.get_coordinates(written)[0]
+        outline = around(written, float(first[0]))
+    except _MALFORMED as error:
+        raise InvalidItem(f"Item {item.id} has a footprint that is no GeoJSON geometry ({error}).") from error
+    if not np.isfinite(shapely.get_coordinates(outline)).all():
+        raise InvalidItem(f"Item {item.id} has a footprint that is not made of numbers.")
+    if outline.area > _LINE:
+        return outline
+    if grid is None:
+        raise InvalidItem(f"Item {item.id} has a footprint without area, from {written.bounds}.")
+    return outline_of_grid(grid)
+
+
+def share_covered(cell: BaseGeometry, outlines: Sequence[BaseGeometry]) -> float:
+    """Return the share 0..1 of a cell's outline that lies in any of the footprints; both in degrees.
+
+    Degrees stand for areas here, which is close enough within one cell.
+    """
+    longitude = float(cell.centroid.x)
+    there = shapely.union_all([around(outline, longitude) for outline in outlines])
+    return float(cell.intersection(there).area / cell.area) if cell.area else 0.0
