@@ -18,6 +18,7 @@ from flows.errors import InvalidSettings
 from flows.restoration import Prior, RestorationOptions
 from stac.query import Query
 from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL
+from stac.sources import Patience
 from stac.stack import ReadOptions
 
 #: The word for the sample that ships with the package, served as a STAC API on loopback.
@@ -42,7 +43,11 @@ class RunSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="UNVEIL_", extra="forbid", frozen=True)
 
-    source: str = Field(SAMPLE, description="`sample`, the URL of a STAC API, or the path of a static catalog")
+    source: str = Field(
+        SAMPLE,
+        description="`sample`, earth-search, planetary-computer, copernicus, sentinel-hub, copernicus-sentinel-hub, "
+        "the URL of a STAC API, or the path or URL of a static catalog (docs/sources.md)",
+    )
     collection: str = Field(SAMPLE_COLLECTION, description="collection to search")
     bbox: str | None = Field(None, description="west,south,east,north in degrees; everywhere when left out")
     datetime: str = Field(SAMPLE_INTERVAL, description="interval of the scenes to restore")
@@ -88,6 +93,10 @@ class RunSettings(BaseSettings):
     max_spread: float = Field(0.25, gt=0, description="samples deviating more than this are not recoverable")
     max_pixels: int = Field(250_000_000, ge=1, description="largest area of one work unit, pixels")
     timeout_s: float = Field(60, gt=0, description="time-out of one request, seconds")
+    search_s: float = Field(600, gt=0, description="longest time of a search with all its pages and retries, seconds")
+    search_retries: int = Field(
+        4, ge=0, le=20, description="attempts after a first one that failed for a passing reason"
+    )
 
     @field_validator("bands", mode="before")
     @classmethod
@@ -124,6 +133,11 @@ class RunSettings(BaseSettings):
     def reading(self) -> ReadOptions:
         """How scenes are read."""
         return ReadOptions(self.cloud_dilation_m, self.shadow_dilation_m, self.timeout_s)
+
+    @property
+    def patience(self) -> Patience:
+        """How sources are waited for."""
+        return Patience(self.timeout_s, self.search_s, self.search_retries)
 
     @property
     def parameters(self) -> dict[str, Any]:

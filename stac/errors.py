@@ -33,6 +33,10 @@ class UnreadableCatalog(InvalidInput):
     """A catalog, collection or item is not the JSON it should be."""
 
 
+class AccessRefused(InvalidInput):
+    """A source wants credentials that are missing, wrong, or may not do what was asked."""
+
+
 class SourceUnavailable(StacError):
     """A source did not answer in time or refused for a passing reason."""
 

@@ -9,6 +9,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from stac.errors import InvalidQuery
 
 BBox = tuple[float, float, float, float]
+#: A wider box across the antimeridian is far more likely a west and east that were swapped, degrees.
+_WIDEST_ACROSS = 180
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +18,8 @@ class Query:
     """A collection, an area and an interval."""
 
     collection: str
-    #: West, south, east, north in degrees; None searches everywhere.
+    #: West, south, east, north in degrees, west above east across the antimeridian (RFC 7946, section 5.2);
+    #: None searches everywhere.
     bbox: BBox | None
     #: Both ends are part of the interval; timezone-aware.
     start: datetime
@@ -48,6 +51,16 @@ class Query:
         """The interval as RFC 3339 instants in UTC, joined by a slash."""
         return "/".join(t.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for t in (self.start, self.end))
 
+    @property
+    def boxes(self) -> tuple[BBox | None, ...]:
+        """The box in parts whose west lies below their east: two across the antimeridian, else one."""
+        if self.bbox is None:
+            return (None,)
+        west, south, east, north = self.bbox
+        if west < east:
+            return (self.bbox,)
+        return (west, south, 180.0, north), (-180.0, south, east, north)
+
     def contains(self, instant: datetime) -> bool:
         """Tell whether a timezone-aware instant lies within the interval."""
         return self.start <= instant <= self.end
@@ -60,8 +73,13 @@ def _bbox(bbox: Sequence[float] | str) -> BBox:
         raise InvalidQuery(f"Box {bbox!r} is not four numbers: give west,south,east,north in degrees.") from error
     if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= 90 and -90 <= north <= 90):
         raise InvalidQuery(f"Box {bbox!r} leaves the world; longitudes lie in -180..180, latitudes in -90..90.")
-    if west >= east or south >= north:
+    if west == east or south >= north or west == 180 or east == -180:
         raise InvalidQuery(f"Box {bbox!r} has no area: west must be less than east and south less than north.")
+    if west - east > 0 and 360 + east - west > _WIDEST_ACROSS:
+        raise InvalidQuery(
+            f"Box {bbox!r} has its west above its east, so it crosses the antimeridian and spans "
+            f"{360 + east - west:g} degrees; swap west and east if you meant the small box."
+        )
     return west, south, east, north
 
 

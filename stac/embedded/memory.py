@@ -14,12 +14,11 @@ from shapely.geometry import shape
 from stac.embedded.criteria import Record
 from stac.errors import InvalidItem, UnsafeHref
 from stac.sources.hrefs import is_remote
-from stac.sources.static import StaticSource, touches
+from stac.sources.static import StaticSource
 
 #: Where the files of the catalog's folder are served.
 ASSETS = "assets"
 _MADE_BY_API = frozenset({"self", "root", "parent", "collection", "item", "items", "child"})
-_WORLD = (-180.0, -90.0, 180.0, 90.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,6 @@ def load(catalog: Path) -> MemoryCatalog:
 
 
 def _record(item: pystac.Item, collection: str, root: Path) -> Record:
-    touches(item, _WORLD)  # rejects a malformed footprint here, not in a search
     document = item.to_dict(include_self_link=False, transform_hrefs=False)
     document["collection"] = collection
     document["links"] = _outside(document["links"])

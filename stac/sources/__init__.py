@@ -9,27 +9,43 @@ from stac.sources.api import ApiSource
 from stac.sources.base import Source
 from stac.sources.documents import Documents
 from stac.sources.hrefs import is_remote
+from stac.sources.providers import Protocol, Provider, provider_of
 from stac.sources.static import StaticSource
+from stac.sources.web.patience import Patience
 
-__all__ = ["Source", "open_source"]
+__all__ = ["Patience", "Provider", "Source", "open_source", "provider_of"]
 
 
-def open_source(location: str, timeout_s: float = 30) -> Source:
+def open_source(location: str, patience: Patience | None = None) -> Source:
     """Return the source at a path or URL: a STAC API where the document says so, else a static catalog.
 
     Args:
-        location: URL of an API's landing page, or URL or path of a static catalog (root document or folder).
-        timeout_s: time-out of one request, seconds.
+        location: the name of a provider (`stac.sources.providers`), the URL of an API's landing page, or the
+            URL or path of a static catalog (root document or folder).
+        patience: how servers are waited for.
 
     Raises:
         UnreadableCatalog: there is no STAC catalog.
         SourceUnavailable: the source did not answer in time.
+        AccessRefused: the provider wants credentials that are missing or wrong.
     """
     if not location.strip():
         raise UnreadableCatalog("The source is empty; give the URL of a STAC API or the path of a catalog.json.")
-    if is_remote(location) and _is_api(Documents(timeout_s).read(location)):
-        return ApiSource(location, timeout_s)
-    return StaticSource(location, timeout_s)
+    patience = patience or Patience()
+    if provider := provider_of(location):
+        return _known(provider, patience)
+    if is_remote(location) and _is_api(Documents(patience).read(location)):
+        return ApiSource(location, patience)
+    return StaticSource(location, patience)
+
+
+def _known(provider: Provider, patience: Patience) -> Source:
+    if provider.protocol is Protocol.STAC_API:
+        return ApiSource(provider.url, provider.patience(patience), provider=provider)
+    # The library behind it takes a second to load.
+    from stac.sources.sentinel_hub.catalog import SentinelHubSource
+
+    return SentinelHubSource(provider, patience)
 
 
 def _is_api(root: dict[str, Any]) -> bool:

@@ -11,9 +11,13 @@ from pystac_client import Client
 from pystac_client.exceptions import APIError
 
 from stac.errors import InvalidItem, InvalidQuery, SourceUnavailable, StacError, UnreadableCatalog, UnsafeHref
-from stac.query import Query
-from stac.sources.documents import refused, web_io
-from stac.sources.records import by_time, item_from
+from stac.query import BBox, Query
+from stac.sources.documents import CatalogIO, refused
+from stac.sources.providers import Provider
+from stac.sources.records import by_time, item_from, with_band_names
+from stac.sources.versions import newest_versions
+from stac.sources.web.pace import DEFAULT_RATE
+from stac.sources.web.patience import Patience
 
 _PAGE = 100
 #: More than one run can use; a search this large is a mistake in its area or interval.
@@ -24,26 +28,30 @@ _LISTED = 20
 class ApiSource:
     """Searches a STAC API to its last page and checks the count."""
 
-    def __init__(self, url: str, timeout_s: float = 30, page: int = _PAGE) -> None:
+    def __init__(
+        self, url: str, patience: Patience | None = None, page: int = _PAGE, provider: Provider | None = None
+    ) -> None:
         """Open the API.
 
         Args:
             url: the landing page.
-            timeout_s: time-out of one request, seconds.
+            patience: how the API is waited for.
             page: items asked for at a time.
+            provider: who offers it, if that is known: its band names are translated, its rate is kept.
 
         Raises:
             SourceUnavailable: the API does not answer.
             UnreadableCatalog: there is no STAC API at the address.
         """
         self.skipped: list[str] = []
-        self._url, self._page = url.rstrip("/"), page
-        with _translated(url):
-            self._client = Client.open(url, stac_io=web_io(timeout_s))
+        self._url, self._page, self._provider = url.rstrip("/"), page, provider
+        self._web = CatalogIO(patience or Patience(), provider.requests_per_s if provider else DEFAULT_RATE)
+        with self._asking("Opening"):
+            self._client = Client.open(url, stac_io=self._web)
 
     def describe(self) -> str:
         """Return the source in a few words."""
-        return f"STAC API {self._url}"
+        return f"{self._provider.title}, {self._url}" if self._provider else f"STAC API {self._url}"
 
     def collections(self) -> list[str]:
         """Return the ids of all collections, sorted.
@@ -51,21 +59,30 @@ class ApiSource:
         Raises:
             SourceUnavailable: the API does not answer.
         """
-        with _translated(self._url):
+        with self._asking("Listing the collections of"):
             return sorted(collection.id for collection in self._client.get_collections())
 
     def search(self, query: Query) -> list[pystac.Item]:
         """Return all matching items, sorted by time and id, with absolute hrefs.
 
+        A box across the antimeridian is searched in two parts. Of several versions of a scene the newest is
+        returned; `skipped` names the others.
+
         Raises:
             InvalidQuery: the collection does not exist, or the search matches far too much.
-            SourceUnavailable: the API does not answer, or its pages do not add up to the count it gave.
+            SourceUnavailable: the API does not answer, takes too long, or its pages do not add up to the count
+                it gave.
         """
         self.skipped = []
-        self.collection(query.collection)
-        found = self._documents(query)
-        items = (self._item(document) for document in found)
-        return sorted((item for item in items if item is not None), key=by_time)
+        with self._asking("Searching"):
+            self.collection(query.collection)
+            found: dict[str, dict[str, Any]] = {}
+            for box in query.boxes:
+                found |= self._documents(query, box)
+        items = (self._item(document, query.collection) for document in found.values())
+        kept, passed = newest_versions(item for item in items if item is not None)
+        self.skipped += passed
+        return sorted(kept, key=by_time)
 
     def collection(self, collection_id: str) -> dict[str, Any]:
         """Return the JSON of a collection.
@@ -74,7 +91,7 @@ class ApiSource:
             InvalidQuery: the collection does not exist.
             SourceUnavailable: the API does not answer.
         """
-        with _translated(self._url):
+        with self._asking("Opening a collection of"):
             found = self._client.get_collection(collection_id)
         if found is None:
             names = self.collections()
@@ -82,11 +99,11 @@ class ApiSource:
             raise InvalidQuery(f"Collection {collection_id!r} does not exist in {self._url}; it has {known or 'none'}.")
         return dict(found.to_dict(include_self_link=False, transform_hrefs=False))
 
-    def _documents(self, query: Query) -> list[dict[str, Any]]:
-        """Return the JSON of all matching items, every page, each item once."""
+    def _documents(self, query: Query, box: BBox | None) -> dict[str, dict[str, Any]]:
+        """Return the JSON of all items that match in a box, every page, each item once, by id."""
         found: dict[str, dict[str, Any]] = {}
         received, matched = 0, None
-        for page in self._pages(query):
+        for page in self._pages(query, box):
             before, features = len(found), page.get("features", [])
             received += len(features)
             found.update((str(feature.get("id")), feature) for feature in features)
@@ -95,31 +112,38 @@ class ApiSource:
                 raise InvalidQuery(f"The search matches more than {_MOST_ITEMS} items; narrow the box or the interval.")
             if features and len(found) == before:
                 raise SourceUnavailable(f"{self._url} sends the same items page after page; try again later.")
-        if received != len(found) or (matched is not None and matched != len(found)):
+        # Without a count, an item sent twice is the only sign that pages moved while they were read.
+        if len(found) != (received if matched is None else matched):
             raise SourceUnavailable(
                 f"{self._url} counts {matched} matching items but sent {received} ({len(found)} different); "
                 "the catalog may be changing, try again."
             )
-        return list(found.values())
+        return found
 
-    def _pages(self, query: Query) -> Iterator[dict[str, Any]]:
+    def _pages(self, query: Query, box: BBox | None) -> Iterator[dict[str, Any]]:
         search = self._client.search(
             collections=[query.collection],
-            bbox=query.bbox,
+            bbox=box,
             datetime=query.interval,
             limit=self._page,
             max_items=None,
         )
-        with _translated(self._url):
-            yield from search.pages_as_dicts()
+        yield from search.pages_as_dicts()
 
-    def _item(self, document: dict[str, Any]) -> pystac.Item | None:
+    def _item(self, document: dict[str, Any], collection: str) -> pystac.Item | None:
         """Return a checked item, or None with the reason in `skipped`."""
         try:
-            return item_from(document, self._href(document))
+            item = item_from(document, self._href(document))
         except (InvalidItem, UnsafeHref) as error:
             self.skipped.append(str(error))
             return None
+        return with_band_names(item, self._provider.archive(collection)) if self._provider else item
+
+    @contextmanager
+    def _asking(self, doing: str) -> Iterator[None]:
+        """Bound the time of what is asked, and turn pystac-client's errors into ours."""
+        with self._web.bounded(f"{doing} {self._url}"), _translated(self._url):
+            yield
 
     def _href(self, document: dict[str, Any]) -> str:
         """Return an item's address: its `self` link where it is one on a server."""

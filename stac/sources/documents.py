@@ -1,54 +1,54 @@
-"""Reading STAC documents from disk or a web server, with time-outs and bounded, jittered retries."""
+"""Reading STAC documents from disk or a web server."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
-from urllib3.util import Retry
 
 from stac.errors import SourceUnavailable, StacError, UnreadableCatalog
 from stac.sources.hrefs import is_remote
-
-#: Answers that may be better a moment later.
-_PASSING = (408, 425, 429, 500, 502, 503, 504)
-_RETRIES = 4
-#: Longest wait a server may ask for, seconds.
-_LONGEST_WAIT_S = 60
+from stac.sources.web.pace import DEFAULT_RATE
+from stac.sources.web.patience import PASSING, Patience
+from stac.sources.web.transport import PatientAdapter, patient_session
 
 
-def web_io(timeout_s: float) -> StacApiIO:
-    """Return pystac-client's reader with a time-out per request and retries.
+class CatalogIO(StacApiIO):
+    """pystac-client's reader with time-outs, a pace, a total time and bounded retries.
 
-    `Retry-After` is honoured up to a minute. Searches are POST requests that change nothing, so they are
-    tried again like GET.
+    Searches are POST requests that change nothing, so they are tried again like GET.
     """
-    retry = Retry(
-        total=_RETRIES,
-        backoff_factor=0.3,
-        backoff_jitter=0.5,
-        status_forcelist=_PASSING,
-        allowed_methods=None,
-        retry_after_max=_LONGEST_WAIT_S,
-        raise_on_status=False,
-    )
-    return StacApiIO(timeout=timeout_s, max_retries=retry)
+
+    def __init__(self, patience: Patience, per_second: float = DEFAULT_RATE) -> None:
+        super().__init__(timeout=patience.timeout_s, max_retries=None)
+        self._adapter = PatientAdapter(patience, per_second)
+        self.session = patient_session(self._adapter)
+
+    @contextmanager
+    def bounded(self, what: str) -> Iterator[None]:
+        """Bound the time of everything read while the context is open."""
+        with self._adapter.bounded(what):
+            yield
 
 
 def refused(location: str, error: APIError) -> StacError:
     """Return what an API error means: `SourceUnavailable` when it may pass, else `UnreadableCatalog`."""
+    if isinstance(error.__context__, StacError):
+        return error.__context__
     status = getattr(error, "status_code", None)
     if status is None:
         return SourceUnavailable(
             f"{location} does not answer ({_short(error)}); check the address and try again later."
         )
     phrase = f"{status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else str(status)
-    if status in _PASSING:
-        return SourceUnavailable(f"{location} answers {phrase}, also after {_RETRIES} retries; try again later.")
+    if status in PASSING:
+        return SourceUnavailable(f"{location} answers {phrase}, also after retries; try again later.")
     return UnreadableCatalog(f"{location} answers {phrase}; check the address and the access rights.")
 
 
@@ -61,8 +61,8 @@ def _short(error: Exception) -> str:
 class Documents:
     """Reads JSON documents by absolute path or URL."""
 
-    def __init__(self, timeout_s: float) -> None:
-        self.web = web_io(timeout_s)
+    def __init__(self, patience: Patience, per_second: float = DEFAULT_RATE) -> None:
+        self.web = CatalogIO(patience, per_second)
 
     def read(self, href: str) -> dict[str, Any]:
         """Return the JSON object at an absolute path or URL.

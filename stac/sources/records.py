@@ -9,7 +9,9 @@ import pystac
 from pystac.errors import RequiredPropertyMissing, STACError, STACTypeError
 
 from stac.errors import InvalidItem
+from stac.sources.footprints import normalise
 from stac.sources.hrefs import checked_id, resolve
+from stac.sources.providers import Archive
 
 _MALFORMED = (
     STACError,
@@ -23,14 +25,14 @@ _MALFORMED = (
 
 
 def item_from(document: dict[str, Any], href: str) -> pystac.Item:
-    """Return an item with absolute asset hrefs, all of them checked.
+    """Return an item with absolute asset hrefs, all of them checked, and longitudes in -180..180.
 
     Args:
         document: the item's JSON.
         href: absolute path or URL the document came from.
 
     Raises:
-        InvalidItem: the document is no STAC item, or has no single acquisition time.
+        InvalidItem: the document is no STAC item, or lacks assets, a footprint or a single acquisition time.
         UnsafeHref: its id or one of its assets names what it may not.
     """
     name = checked_id(document.get("id"))
@@ -44,9 +46,19 @@ def item_from(document: dict[str, Any], href: str) -> pystac.Item:
         ) from error
     if item.datetime is None:
         raise InvalidItem(f"Item {name} has no datetime; only single acquisitions can be restored.")
+    if not item.assets:
+        raise InvalidItem(f"Item {name} has no assets, so there is nothing to read.")
+    normalise(item)
     # Links are not resolved: nothing may be fetched behind the caller's back.
     item.set_self_href(None)
     item.set_self_href(href)
+    return item
+
+
+def with_band_names(item: pystac.Item, archive: Archive) -> pystac.Item:
+    """Return the item with its assets under our band names where the archive calls them otherwise."""
+    keys = {key: name for name, key in archive.bands.items() if name not in item.assets}
+    item.assets = {keys.get(key, key): asset for key, asset in item.assets.items()}
     return item
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pystac
-import shapely
-from shapely.errors import ShapelyError
-from shapely.geometry import shape
 
 from stac.errors import InvalidItem, InvalidQuery, StacError, UnreadableCatalog, UnsafeHref
-from stac.query import BBox, Query
+from stac.query import Query
 from stac.sources.documents import Documents
+from stac.sources.footprints import touches
 from stac.sources.hrefs import checked_id, is_remote, resolve
 from stac.sources.records import by_time, item_from
+from stac.sources.versions import newest_versions
+from stac.sources.web.patience import Patience
 
 #: A walk ends with an error after so many documents or levels: no catalog for one run is larger.
 _MOST_DOCUMENTS = 10_000
@@ -25,19 +25,19 @@ _DEEPEST = 12
 class StaticSource:
     """Walks the collections and items of a static catalog."""
 
-    def __init__(self, location: str, timeout_s: float = 30) -> None:
+    def __init__(self, location: str, patience: Patience | None = None) -> None:
         """Open the catalog.
 
         Args:
             location: path or URL of the root document, or of the folder that holds `catalog.json`.
-            timeout_s: time-out of one request, seconds.
+            patience: how a server is waited for.
 
         Raises:
             UnreadableCatalog: the root is no STAC catalog or collection.
             SourceUnavailable: the server does not answer.
         """
         self.skipped: list[str] = []
-        self._documents = Documents(timeout_s)
+        self._documents = Documents(patience or Patience())
         self._root = root_href(location)
         self._read_node(self._root)
 
@@ -98,16 +98,14 @@ class StaticSource:
             UnreadableCatalog: the collection or a catalog cannot be read; an unreadable item is only skipped.
         """
         self.skipped = []
-        return sorted((item for item in self.items(query.collection) if self._matches(item, query)), key=by_time)
+        with self._documents.web.bounded(f"Searching {self._root}"):
+            found = [item for item in self.items(query.collection) if self._matches(item, query)]
+        kept, passed = newest_versions(found)
+        self.skipped += passed
+        return sorted(kept, key=by_time)
 
     def _matches(self, item: pystac.Item, query: Query) -> bool:
-        if item.datetime is None or not query.contains(item.datetime):
-            return False
-        try:
-            return query.bbox is None or touches(item, query.bbox)
-        except InvalidItem as error:
-            self.skipped.append(str(error))
-            return False
+        return item.datetime is not None and query.contains(item.datetime) and touches(item, query.boxes)
 
     def _item(self, href: str) -> pystac.Item | None:
         """Return the item at `href`, or None with the reason in `skipped`."""
@@ -150,19 +148,6 @@ def root_href(location: str) -> str:
         return location
     path = Path(location.removeprefix("file://")).expanduser().absolute()
     return str(path / "catalog.json" if path.is_dir() else path)
-
-
-def touches(item: pystac.Item, bbox: BBox) -> bool:
-    """Tell whether an item's footprint (its box where it has none) touches a box in degrees.
-
-    Raises:
-        InvalidItem: the footprint is no GeoJSON geometry.
-    """
-    try:
-        outline = shape(item.geometry) if item.geometry else shapely.box(*(item.bbox or ()))
-        return bool(outline.intersects(shapely.box(*bbox)))
-    except (ShapelyError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
-        raise InvalidItem(f"Item {item.id} has a footprint that is no GeoJSON geometry ({error}).") from error
 
 
 def _links(base: str, document: dict[str, Any], rel: str, skipped: list[str] | None) -> Iterator[str]:

@@ -26,7 +26,7 @@ from stac.errors import InvalidInput, InvalidQuery, SourceUnavailable, Unreadabl
 from stac.grid import cell_of
 from stac.query import Query
 from stac.sample_catalog import SAMPLE_BBOX, SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
-from stac.sources import open_source
+from stac.sources import Patience, open_source
 from stac.sources.api import ApiSource
 from stac.sources.static import StaticSource
 from stac.stack import read_stack
@@ -163,14 +163,13 @@ def test_start_and_stop_are_quick_and_silent() -> None:
     assert time.monotonic() - started < 20
 
 
-def test_an_error_inside_still_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_inside_still_stops_it() -> None:
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt), serve_api(sample_catalog()) as url:
         raise KeyboardInterrupt
     assert threading.active_count() == before
-    monkeypatch.setattr("stac.sources.documents._RETRIES", 0)
     with pytest.raises(SourceUnavailable):
-        open_source(url, timeout_s=2)
+        open_source(url, Patience(timeout_s=2, retries=0))
 
 
 def test_a_taken_port_is_a_clear_error(api: str) -> None:
@@ -336,8 +335,7 @@ def test_a_busy_server_is_asked_again() -> None:
     assert len(asked) == 3
 
 
-def test_a_server_that_stays_busy_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stac.sources.documents._RETRIES", 2)
+def test_a_server_that_stays_busy_is_given_up() -> None:
     asked: list[str] = []
 
     def busy(path: str, url: str) -> tuple[int, dict[str, str], Any]:
@@ -345,20 +343,18 @@ def test_a_server_that_stays_busy_is_given_up(monkeypatch: pytest.MonkeyPatch) -
         return 503, {"Retry-After": "0"}, {}
 
     with web_server(busy) as url, pytest.raises(SourceUnavailable, match="503 Service Unavailable"):
-        open_source(url)
+        open_source(url, Patience(retries=2))
     assert len(asked) == 3
 
 
-def test_a_silent_server_runs_into_the_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stac.sources.documents._RETRIES", 1)
-
+def test_a_silent_server_runs_into_the_time_out() -> None:
     def sleepy(path: str, url: str) -> tuple[int, dict[str, str], Any]:
         time.sleep(1)
         return 200, {}, {}
 
     started = time.monotonic()
     with web_server(sleepy) as url, pytest.raises(SourceUnavailable, match="does not answer"):
-        open_source(url, timeout_s=0.2)
+        open_source(url, Patience(timeout_s=0.2, retries=1))
     assert time.monotonic() - started < 5
 
 

@@ -43,7 +43,9 @@ def test_widening_moves_both_ends(days: int) -> None:
     [
         ((15, 45, 15, 46), "no area"),
         ((15, 46, 16, 46), "no area"),
-        ((16, 45, 15, 46), "no area"),
+        ((180, 45, -179, 46), "no area"),
+        ((179, 45, -180, 46), "no area"),
+        ((16, 45, 15, 46), "swap west and east"),
         ((15, 46, 16, 45), "no area"),
         ((-181, 45, 15, 46), "leaves the world"),
         ((15, 45, 16, 91), "leaves the world"),
@@ -57,6 +59,13 @@ def test_widening_moves_both_ends(days: int) -> None:
 def test_a_wrong_box_is_refused(bbox: object, reason: str) -> None:
     with pytest.raises(InvalidQuery, match=reason):
         Query.parse("c", bbox, DATES)  # type: ignore[arg-type]
+
+
+def test_a_box_across_the_antimeridian_has_two_parts() -> None:
+    across = Query.parse("c", "178,66,-179,68", DATES)
+    assert across.boxes == ((178.0, 66.0, 180.0, 68.0), (-180.0, 66.0, -179.0, 68.0))
+    assert Query.parse("c", "15,45,16,46", DATES).boxes == ((15.0, 45.0, 16.0, 46.0),)
+    assert Query.parse("c", None, DATES).boxes == (None,)
 
 
 @pytest.mark.parametrize(

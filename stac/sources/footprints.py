@@ -1,0 +1,105 @@
+"""Footprints in degrees, also across the antimeridian."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pystac
+import shapely
+from numpy.typing import NDArray
+from shapely.errors import ShapelyError
+from shapely.geometry import mapping, shape
+from shapely.geometry.base import BaseGeometry
+
+from stac.errors import InvalidItem
+from stac.query import BBox
+
+_MALFORMED = (ShapelyError, TypeError, ValueError, KeyError, AttributeError, IndexError)
+#: No scene is wider; a longer edge goes the other way round the world, degrees.
+_HALF_WORLD = 180.0
+
+
+def footprint(item: pystac.Item) -> BaseGeometry:
+    """Return where an item lies, with longitudes in -180..180; cut in parts at the antimeridian.
+
+    Catalogs write a scene across the antimeridian in three ways: cut in parts (RFC 7946, section 3.1.9), with
+    longitudes beyond 180, or as one ring that jumps from 179 to -179 and so goes round the world.
+
+    Raises:
+        InvalidItem: the footprint is missing or no GeoJSON geometry.
+    """
+    if not item.geometry:
+        raise InvalidItem(f"Item {item.id} has no geometry, so nobody knows where it lies.")
+    try:
+        outline = shape(item.geometry)
+        if outline.is_empty or not np.isfinite(outline.bounds).all():
+            raise InvalidItem(f"Item {item.id} has an empty footprint.")
+        return _cut(_unwrapped(outline))
+    except _MALFORMED as error:
+        raise InvalidItem(f"Item {item.id} has a footprint that is no GeoJSON geometry ({error}).") from error
+
+
+def normalise(item: pystac.Item) -> None:
+    """Write an item's geometry and box with longitudes in -180..180 where they are not yet.
+
+    Raises:
+        InvalidItem: the footprint is missing or no GeoJSON geometry.
+    """
+    outline = footprint(item)
+    if shape(item.geometry).equals(outline):
+        return
+    item.geometry = mapping(outline)
+    item.bbox = list(box_of(outline))
+
+
+def box_of(outline: BaseGeometry) -> BBox:
+    """Return the box of a cut footprint: west above east where it lies on both sides of the antimeridian."""
+    west, south, east, north = outline.bounds
+    parts = shapely.get_parts(outline)
+    left, right = ([p for p in parts if (p.centroid.x < 0) is negative] for negative in (True, False))
+    if left and right and west == -_HALF_WORLD and east == _HALF_WORLD:
+        west, east = min(p.bounds[0] for p in right), max(p.bounds[2] for p in left)
+    return float(west), float(south), float(east), float(north)
+
+
+def touches(item: pystac.Item, boxes: Iterable[BBox | None]) -> bool:
+    """Tell whether an item's footprint touches one of some boxes in degrees; None is everywhere.
+
+    Raises:
+        InvalidItem: the footprint is missing or no GeoJSON geometry.
+    """
+    outline = footprint(item)
+    return any(box is None or bool(outline.intersects(shapely.box(*box))) for box in boxes)
+
+
+def _unwrapped(outline: BaseGeometry) -> BaseGeometry:
+    """Return the geometry with rings that do not jump round the world; longitudes may leave -180..180."""
+
+    def unwrap(points: NDArray[Any]) -> NDArray[Any]:
+        longitudes = np.unwrap(points[:, 0], period=2 * _HALF_WORLD)
+        return np.column_stack([longitudes, points[:, 1]])
+
+    def ring(line: BaseGeometry) -> NDArray[Any]:
+        return unwrap(shapely.get_coordinates(line))
+
+    def part(one: BaseGeometry) -> BaseGeometry:
+        if not isinstance(one, shapely.Polygon) or one.bounds[2] - one.bounds[0] <= _HALF_WORLD:
+            return one
+        return shapely.Polygon(ring(one.exterior), [ring(hole) for hole in one.interiors])
+
+    parts = [part(one) for one in shapely.get_parts(outline)]
+    return parts[0] if len(parts) == 1 else shapely.union_all(parts) if any(p.area for p in parts) else outline
+
+
+def _cut(outline: BaseGeometry) -> BaseGeometry:
+    """Return the geometry moved into -180..180, cut at its borders."""
+    west, _, east, _ = outline.bounds
+    if -_HALF_WORLD <= west and east <= _HALF_WORLD:
+        return outline
+    world = shapely.box(-_HALF_WORLD, -90, _HALF_WORLD, 90)
+    moved = (shapely.transform(outline, lambda p, by=by: p + [by, 0]) for by in (-360.0, 0.0, 360.0))
+    inside = [part.intersection(world) for part in moved]
+    # A footprint that only touches the border from outside leaves a line there.
+    return shapely.union_all([part for part in inside if part.area > 0 or outline.area == 0])

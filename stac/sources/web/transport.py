@@ -1,0 +1,107 @@
+"""Sending requests: paced, bounded in time, tried again after passing failures, bodies read whole."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from stac.errors import SourceUnavailable
+from stac.sources.web.pace import DEFAULT_RATE, pace_of
+from stac.sources.web.patience import Deadline, Patience, retry_after_s
+
+_PIECE = 1 << 16
+#: A longer body is no answer of a catalog, bytes.
+_LARGEST = 256 << 20
+
+
+class PatientAdapter(HTTPAdapter):
+    """The transport of a `requests` session."""
+
+    def __init__(self, patience: Patience, per_second: float = DEFAULT_RATE) -> None:
+        """Set how a server is waited for and how many requests a second a host gets."""
+        super().__init__(max_retries=0)
+        self._patience, self._rate = patience, per_second
+        self._deadline: Deadline | None = None
+
+    @contextmanager
+    def bounded(self, what: str) -> Iterator[None]:
+        """Bound everything sent while the context is open by `Patience.total_s`; the outermost context counts."""
+        if self._deadline is not None:
+            yield
+            return
+        self._deadline = Deadline.after(self._patience.total_s, what)
+        try:
+            yield
+        finally:
+            self._deadline = None
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: bool | str = True,
+        cert: Any = None,
+        proxies: Mapping[str, str] | None = None,
+    ) -> requests.Response:
+        """Return the last answer, its body read whole.
+
+        Raises:
+            SourceUnavailable: the time is over, or the body is far too long.
+            requests.RequestException: the last attempt got no answer.
+        """
+        url = request.url or ""
+        deadline = self._deadline or Deadline.after(self._patience.total_s, _without_query(url))
+        pace = pace_of(urlsplit(url).netloc, self._rate)
+
+        def once() -> requests.Response:
+            deadline.sleep(pace.reserve())
+            wait = max(0.001, min(self._patience.timeout_s, deadline.left()))
+            answer = super(PatientAdapter, self).send(request, True, wait, verify, cert, dict(proxies or {}))
+            _read_whole(answer, deadline)
+            if answer.status_code == requests.codes.too_many_requests:
+                asked = retry_after_s(answer.headers.get("Retry-After"), self._patience.retry_after_unit_s) or 0.0
+                pace.pause(min(asked, self._patience.longest_delay_s))
+            return answer
+
+        answer: requests.Response = self._patience.attempts(deadline)(once)
+        return answer
+
+
+def patient_session(adapter: PatientAdapter) -> requests.Session:
+    """Return a session that sends everything through an adapter."""
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, adapter)
+    return session
+
+
+def _read_whole(answer: requests.Response, deadline: Deadline) -> None:
+    """Read the body, so that one cut short is noticed while it can still be asked for again."""
+    body = io.BytesIO()
+    try:
+        for piece in answer.raw.stream(_PIECE, decode_content=True):
+            body.write(piece)
+            deadline.check()
+            if body.tell() > _LARGEST:
+                raise SourceUnavailable(
+                    f"{_without_query(answer.url)} sends more than {_LARGEST >> 20} MiB; narrow the search."
+                )
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.ConnectionError(f"the answer broke off ({type(error).__name__})") from error
+    finally:
+        answer.raw.close()
+    body.seek(0)
+    answer.raw = body
+
+
+def _without_query(url: str) -> str:
+    """Return a URL without what may be a secret in it."""
+    return urlsplit(url)._replace(query="", fragment="").geturl()
