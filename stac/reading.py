@@ -19,6 +19,7 @@ from stac.georeference import UNDECLARED, Declared, require_as_declared
 from stac.grid import Cell
 from stac.rasters import open_raster
 from stac.resampling import warped
+from stac.sources.sentinel_hub.hrefs import is_process_href
 
 _ATTEMPTS = 3
 
@@ -66,6 +67,12 @@ def read_asset(request: AssetRequest, cell: Cell, timeout_s: float) -> NDArray[A
             item says.
         UnreadableAsset: the file is missing, truncated or no raster, also after retries.
     """
+    if is_process_href(request.href):
+        # The library behind it takes a second to load.
+        from stac.sources.sentinel_hub.process_api import read_band
+
+        nearest = request.resampling is Resampling.nearest
+        return read_band(request.href, cell.geobox, request.nodata, timeout_s, nearest=nearest)
     with open_raster(request.href, request.name, timeout_s) as source:
         require_as_declared(source, request.declared, request.name)
         pixels = _on_grid(source, cell.geobox, request)

@@ -96,10 +96,10 @@ def _unwrapped(outline: BaseGeometry) -> BaseGeometry:
 def _cut(outline: BaseGeometry) -> BaseGeometry:
     """Return the geometry moved into -180..180, cut at its borders."""
     west, _, east, _ = outline.bounds
-    if -_HALF_WORLD <= west and east <= _HALF_WORLD:
+    if west >= -_HALF_WORLD and east <= _HALF_WORLD:
         return outline
     world = shapely.box(-_HALF_WORLD, -90, _HALF_WORLD, 90)
-    moved = (shapely.transform(outline, lambda p, by=by: p + [by, 0]) for by in (-360.0, 0.0, 360.0))
+    moved = (shapely.transform(outline, lambda p, by=by: np.add(p, (by, 0))) for by in (-360.0, 0.0, 360.0))
     inside = [part.intersection(world) for part in moved]
     # A footprint that only touches the border from outside leaves a line there.
     return shapely.union_all([part for part in inside if part.area > 0 or outline.area == 0])

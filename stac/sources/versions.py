@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
@@ -16,6 +17,9 @@ _SAME_TIME = timedelta(seconds=30)
 _SAME_GROUND = 0.5
 _BASELINES = ("s2:processing_baseline", "processing:version")
 _GENERATED = ("s2:generation_time", "processing:datetime", "created", "updated")
+
+#: ESA's product name (Sentinel-2 Products Specification Document, section 3.4.1.1): baseline and generation time.
+_PRODUCT = re.compile(r"_MSIL[12][AC]_\d{8}T\d{6}_N(\d\d)(\d\d)_R\d{3}_T\w{5}_(\d{8}T\d{6})")
 
 Rank = tuple[str, str, str]
 
@@ -46,7 +50,9 @@ def newest_versions(items: Iterable[pystac.Item]) -> tuple[list[pystac.Item], li
 
 def rank(item: pystac.Item) -> Rank:
     """Return the sort key of a version: baseline, generation time, id; the largest is the newest."""
-    return _first(item, _BASELINES), _instant(_first(item, _GENERATED)), item.id
+    named = _PRODUCT.search(item.id)
+    baseline, generated = (f"{named[1]}.{named[2]}", f"{named[3]}Z") if named else ("", "")
+    return _first(item, _BASELINES) or baseline, _instant(_first(item, _GENERATED) or generated), item.id
 
 
 def _version(item: pystac.Item) -> str:

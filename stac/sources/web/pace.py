@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from functools import lru_cache
 
 #: What a host bears that says nothing else.
 DEFAULT_RATE = 10.0
@@ -43,7 +42,11 @@ class Pace:
             self._next = max(self._next, self._clock() + seconds)
 
 
-@lru_cache(maxsize=256)
+_PACES: dict[tuple[str, float], Pace] = {}
+_PACES_LOCK = threading.Lock()
+
+
 def pace_of(host: str, per_second: float = DEFAULT_RATE) -> Pace:
     """Return the bucket of a host, the same one for every thread."""
-    return Pace(per_second)
+    with _PACES_LOCK:
+        return _PACES.setdefault((host, per_second), Pace(per_second))

@@ -45,8 +45,8 @@ class PatientAdapter(HTTPAdapter):
     def send(
         self,
         request: requests.PreparedRequest,
-        stream: bool = False,
-        timeout: Any = None,
+        stream: bool = False,  # noqa: ARG002 (bodies are always read here)
+        timeout: Any = None,  # noqa: ARG002 (the patience says)
         verify: bool | str = True,
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
@@ -64,8 +64,12 @@ class PatientAdapter(HTTPAdapter):
         def once() -> requests.Response:
             deadline.sleep(pace.reserve())
             wait = max(0.001, min(self._patience.timeout_s, deadline.left()))
-            answer = super(PatientAdapter, self).send(request, True, wait, verify, cert, dict(proxies or {}))
-            _read_whole(answer, deadline)
+            try:
+                answer = super(PatientAdapter, self).send(request, True, wait, verify, cert, dict(proxies or {}))
+                _read_whole(answer, deadline)
+            except requests.RequestException:
+                deadline.check()  # the time may be over because it was all that was left
+                raise
             if answer.status_code == requests.codes.too_many_requests:
                 asked = retry_after_s(answer.headers.get("Retry-After"), self._patience.retry_after_unit_s) or 0.0
                 pace.pause(min(asked, self._patience.longest_delay_s))
@@ -87,7 +91,8 @@ def _read_whole(answer: requests.Response, deadline: Deadline) -> None:
     """Read the body, so that one cut short is noticed while it can still be asked for again."""
     body = io.BytesIO()
     try:
-        for piece in answer.raw.stream(_PIECE, decode_content=True):
+        # What is there, not a full piece: a server that drips bytes must not outlast the deadline.
+        while piece := answer.raw.read1(_PIECE, decode_content=True):
             body.write(piece)
             deadline.check()
             if body.tell() > _LARGEST:
@@ -95,9 +100,12 @@ def _read_whole(answer: requests.Response, deadline: Deadline) -> None:
                     f"{_without_query(answer.url)} sends more than {_LARGEST >> 20} MiB; narrow the search."
                 )
     except urllib3.exceptions.HTTPError as error:
-        raise requests.ConnectionError(f"the answer broke off ({type(error).__name__})") from error
-    finally:
         answer.raw.close()
+        raise requests.ConnectionError(f"the answer broke off ({type(error).__name__})") from error
+    except SourceUnavailable:
+        answer.raw.close()
+        raise
+    answer.raw.release_conn()
     body.seek(0)
     answer.raw = body
 

@@ -1,0 +1,1 @@
+"""Sentinel Hub: scenes from its Catalog, pixels from its Process API, through the `sentinelhub` library."""
