@@ -25,7 +25,7 @@ class Archive:
 
     id: str
     #: Our band name -> the provider's asset key or band, where they differ.
-    bands: Mapping[str, str] = field(default_factory=dict)
+    bands: Mapping[str, str] = field(default_factory=dict, hash=False)
     #: Whether reading its `s3://` hrefs is billed to the reader.
     requester_pays: bool = False
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -76,7 +75,10 @@ class TokenSession(SentinelHubSession):
             ) from error
 
 
-@lru_cache(maxsize=8)
+_SESSIONS: dict[Deployment, TokenSession] = {}
+_SESSIONS_LOCK = threading.Lock()
+
+
 def session_of(deployment: Deployment, patience: Patience) -> TokenSession:
     """Return the session of a deployment, the same one for every thread.
 
@@ -84,7 +86,10 @@ def session_of(deployment: Deployment, patience: Patience) -> TokenSession:
         AccessRefused: the credentials are wrong.
         SourceUnavailable: no token came in time.
     """
-    return TokenSession(deployment, patience)
+    with _SESSIONS_LOCK:
+        if deployment not in _SESSIONS:
+            _SESSIONS[deployment] = TokenSession(deployment, patience)
+        return _SESSIONS[deployment]
 
 
 class HubClient(SentinelHubDownloadClient):

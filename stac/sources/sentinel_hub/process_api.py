@@ -173,8 +173,7 @@ def _images(content: bytes, names: Sequence[str], shape: tuple[int, int]) -> dic
     """
     try:
         with tarfile.open(fileobj=io.BytesIO(content)) as answer:
-            files = {member.name: answer.extractfile(member) for member in answer.getmembers() if member.isfile()}
-            images = {name: np.asarray(tifffile.imread(files[f"{name}.tif"])) for name in names}
+            images = {name: _image(answer, f"{name}.tif") for name in names}
     except (tarfile.TarError, tifffile.TiffFileError, KeyError, ValueError, OSError, EOFError) as error:
         raise UnreadableAsset(
             f"The Process API sends no readable image ({type(error).__name__}: {error}); try again."
@@ -183,3 +182,11 @@ def _images(content: bytes, names: Sequence[str], shape: tuple[int, int]) -> dic
         if image.shape != tuple(shape) or image.dtype.kind != "u":
             raise UnreadableAsset(f"The Process API sends {name} as {image.dtype}{image.shape}, expected {shape}.")
     return images
+
+
+def _image(answer: tarfile.TarFile, name: str) -> NDArray[Any]:
+    """Return one image of an answer; it is read in memory, nothing is unpacked."""
+    file = answer.extractfile(name)
+    if file is None:
+        raise KeyError(name)
+    return np.asarray(tifffile.imread(io.BytesIO(file.read())))
