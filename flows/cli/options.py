@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file with settings; the command line wins.")]
 Source = Annotated[
-    str | None, typer.Option("--source", help="`sample`, URL of a STAC API, or path of a static catalog.")
+    str | None,
+    typer.Option(
+        "--source",
+        help="`sample`; a provider: earth-search, planetary-computer, copernicus, sentinel-hub or "
+        "copernicus-sentinel-hub; URL of a STAC API; URL or path of a static catalog.",
+    ),
 ]
 Collection = Annotated[str | None, typer.Option("--collection", help="Collection to search.")]
 Bbox = Annotated[str | None, typer.Option("--bbox", help="west,south,east,north in degrees.")]

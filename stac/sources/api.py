@@ -13,6 +13,7 @@ from pystac_client.exceptions import APIError
 from stac.errors import InvalidItem, InvalidQuery, SourceUnavailable, StacError, UnreadableCatalog, UnsafeHref
 from stac.query import BBox, Query
 from stac.sources.documents import CatalogIO, refused
+from stac.sources.hrefs import is_remote, resolve
 from stac.sources.providers import Provider
 from stac.sources.records import by_time, item_from, with_band_names
 from stac.sources.versions import newest_versions
@@ -104,6 +105,7 @@ class ApiSource:
         found: dict[str, dict[str, Any]] = {}
         received, matched = 0, None
         for page in self._pages(query, box):
+            _check_links(self._url, page)
             before, features = len(found), page.get("features", [])
             received += len(features)
             found.update((str(feature.get("id")), feature) for feature in features)
@@ -146,12 +148,27 @@ class ApiSource:
             yield
 
     def _href(self, document: dict[str, Any]) -> str:
-        """Return an item's address: its `self` link where it is one on a server."""
+        """Return an item's address: its `self` link where it is one on a server.
+
+        Raises:
+            UnsafeHref: the link leads into this network.
+        """
         links = [link for link in document.get("links") or [] if isinstance(link, dict) and link.get("rel") == "self"]
         named = str(links[0].get("href")) if links else ""
-        if named.startswith(("http://", "https://")):
-            return named
+        if is_remote(named):
+            return resolve(self._url, named)
         return f"{self._url}/collections/{document.get('collection')}/items/{document.get('id')}"
+
+
+def _check_links(url: str, page: dict[str, Any]) -> None:
+    """Do nothing where the next page is at an address that may be asked.
+
+    Raises:
+        UnsafeHref: it is not.
+    """
+    for link in page.get("links") or []:
+        if isinstance(link, dict) and link.get("rel") == "next":
+            resolve(url, link.get("href"))
 
 
 def _matched(page: dict[str, Any]) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from pathlib import Path
@@ -40,13 +41,16 @@ def resolve(base: str, href: object) -> str:
         href: what the document says.
 
     Raises:
-        UnsafeHref: the href is no text, its scheme is unknown, or a remote document names a local file.
+        UnsafeHref: the href is no text, its scheme is unknown, or a remote document names a local file or, from
+            outside, an address of this machine's own network.
     """
     if not isinstance(href, str) or not href.strip() or "\x00" in href:
         raise UnsafeHref(f"{base} names {href!r}, which is not a link.")
     found = urljoin(base, href) if is_remote(base) else href
     scheme = urlsplit(found).scheme.lower() if _SCHEME.match(found) else ""
     if scheme in _REMOTE_SCHEMES:
+        if is_remote(base) and _is_internal(found) and not _is_internal(base):
+            raise UnsafeHref(f"{base} names {href!r}, an address inside this network; such links are not followed.")
         return found
     if is_remote(base):
         raise UnsafeHref(f"{base} names {href!r}, which is not on a server; a remote catalog may not name local files.")
@@ -56,3 +60,14 @@ def resolve(base: str, href: object) -> str:
         raise UnsafeHref(f"{base} names {href!r}, a virtual path; name the file itself.")
     path = unquote(urlsplit(found).path) if scheme == "file" else found
     return os.path.normpath(Path(base).parent / path)
+
+
+def _is_internal(url: str) -> bool:
+    """Tell whether a URL names this machine, its network or a cloud's metadata service by address."""
+    host = (urlsplit(url).hostname or "").rstrip(".").lower()
+    if host == "localhost" or host.endswith((".localhost", ".internal")):
+        return True
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return False

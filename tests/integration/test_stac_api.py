@@ -11,14 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
+import misbehaving_server
 import numpy as np
 import pystac
 import pytest
+from misbehaving_server import Asked, Reply
 from pystac_client import Client
 
 from stac.embedded_api import serve_api
@@ -210,38 +211,12 @@ Answer = Callable[[str, str], tuple[int, dict[str, str], Any]]
 def web_server(answer: Answer) -> Iterator[str]:
     """A real HTTP server whose answers a test decides."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.rfile.read(int(self.headers.get("content-length", 0)))
-            status, headers, document = answer(self.path, url)
-            body = document if isinstance(document, bytes) else json.dumps(document).encode()
-            first, _, last = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
-            if status == 200 and first:
-                stop = min(int(last) + 1, len(body))
-                headers = {"Content-Range": f"bytes {first}-{stop - 1}/{len(body)}"}
-                status, body = 206, body[int(first) : stop]
-            self.send_response(status)
-            for key, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(key, value)
-            self.end_headers()
-            self.wfile.write(body)
+    def reply(asked: Asked) -> Reply:
+        status, headers, content = answer(asked.path, asked.server)
+        return Reply(status, content, headers)
 
-        def do_POST(self) -> None:
-            self.do_GET()
-
-        def log_message(self, *args: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    url = f"http://127.0.0.1:{server.server_address[1]}/"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with misbehaving_server.web_server(reply) as url:
         yield url
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
 
 
 def always(document: Any) -> Answer:

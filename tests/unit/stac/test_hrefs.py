@@ -39,6 +39,28 @@ def test_odd_links_of_a_local_catalog_are_refused(href: object) -> None:
         resolve(LOCAL, href)
 
 
+INSIDE = [
+    "http://169.254.169.254/latest/meta-data/",
+    "http://localhost:8080/a.tif",
+    "https://127.0.0.1/a.tif",
+    "http://10.0.0.5/a.tif",
+    "http://[::1]/a.tif",
+    "http://metadata.google.internal/a",
+]
+
+
+@pytest.mark.parametrize("href", INSIDE)
+def test_a_remote_catalog_may_not_name_addresses_inside_this_network(href: str) -> None:
+    with pytest.raises(UnsafeHref, match="inside this network"):
+        resolve(REMOTE, href)
+
+
+@pytest.mark.parametrize("href", INSIDE)
+def test_a_catalog_inside_this_network_may(href: str) -> None:
+    assert resolve("http://192.168.1.7/catalog.json", href) == href
+    assert resolve(LOCAL, href) == href
+
+
 def test_a_virtual_path_of_a_remote_catalog_stays_on_its_server() -> None:
     assert resolve(REMOTE, "/vsizip//etc/passwd").startswith("https://example.org/")
 
