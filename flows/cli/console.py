@@ -112,6 +112,23 @@ def _totals(summary: Mapping[str, Any], out: str) -> Table:
     return table
 
 
+def print_models(rows: Sequence[Mapping[str, Any]], name: str) -> None:
+    """Print the versions of a model, oldest first."""
+    table = Table("version", "aliases", "registered", "preset", "trained on", "promoted", title=escape(name))
+    for row in rows:
+        tags = row["tags"]
+        style = "green" if "champion" in row["aliases"] else "white"
+        values = (
+            ", ".join(row["aliases"]),
+            row["created"][:16],
+            tags.get("preset", ""),
+            tags.get("trained_on", ""),
+            tags.get("unveil_promoted_why", ""),
+        )
+        table.add_row(f"[{style}]{escape(row['version'])}[/]", *(escape(value) for value in values))
+    output.print(table)
+
+
 def print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
     """Print what `unveil doctor` found."""
     styles = {"OK": "green", "WARN": "yellow", "FAIL": "red"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,3 +46,17 @@ def scenes(cells: list[str], source: str | None, collection: str | None, interva
 def overrides(**values: Any) -> dict[str, Any]:
     """Return the options that were given, by the names of the settings."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def day(text: str) -> date:
+    """Return a date that was given as an option.
+
+    Raises:
+        InvalidSettings: it is none.
+    """
+    from flows.errors import InvalidSettings
+
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidSettings(f"Date {text} is not understood; write 2023-08-18.") from error

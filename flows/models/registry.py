@@ -6,20 +6,17 @@ import contextlib
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from filelock import FileLock, Timeout
 
 from de_model import checkpoint
-from de_model.errors import InvalidCheckpoint
 from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
 from flows.models.mlflow_access import database_of, open_client, plain_errors, prepare_folder, registry_uri
 from flows.models.registration import WEIGHTS_FILE, register_weights
+from flows.models.version import ListedVersion, ModelVersion, describe, listed, local_folder, verify
 from flows.services.prefect_server import without_credentials
 
 if TYPE_CHECKING:
@@ -33,22 +30,6 @@ CHAMPION = "champion"
 #: Seconds that a second command waits for the first start of another.
 _LOCK_TIMEOUT_S = 120.0
 _URI = re.compile(r"models:/(?P<name>[\w. -]+)(?:@(?P<alias>[\w.-]+)|/(?P<version>[1-9]\d*))")
-
-
-@dataclass(frozen=True, slots=True)
-class ModelVersion:
-    """One version of a registered model."""
-
-    name: str
-    version: str
-    #: The alias it was asked for by, or None.
-    alias: str | None
-    #: SHA-256 of the weights file, 64 hexadecimal digits.
-    sha256: str
-    #: `models:/NAME/VERSION`: never an alias, so that it means the same tomorrow.
-    uri: str
-    #: MLflow run that registered it.
-    run_id: str
 
 
 class Registry:
@@ -91,7 +72,7 @@ class Registry:
                 self._client.set_registered_model_alias(MODEL_NAME, CHAMPION, str(found.version))
                 aliases = {CHAMPION: str(found.version)}
         is_champion = (aliases or {}).get(CHAMPION) == str(found.version)
-        return _describe(found, CHAMPION if is_champion else None)
+        return describe(found, CHAMPION if is_champion else None)
 
     def register(self, weights: Path, name: str = MODEL_NAME) -> ModelVersion:
         """Register a weights file as the next version of `name`; the same file again returns its first version.
@@ -105,7 +86,7 @@ class Registry:
             found = _same_weights(self._versions(name), sha256)
             if found is None:
                 found = register_weights(self._client, weights, sha256, name, self._artifact_root)
-        return _describe(found, None)
+        return describe(found, None)
 
     def resolve(self, uri: str) -> ModelVersion:
         """Return the version that `models:/NAME@ALIAS` or `models:/NAME/VERSION` means now.
@@ -121,16 +102,14 @@ class Registry:
             raise InvalidSettings(f"Model {uri} is no model URI; give models:/NAME@ALIAS or models:/NAME/VERSION.")
         name, alias = match["name"], match["alias"]
         with self._session():
-            aliases = self._aliases(name)
-            if aliases is None:
-                raise UnknownModel(self._unknown_name(name))
+            aliases = self._known_aliases(name)
             versions = self._versions(name)
         number = aliases.get(alias) if alias else match["version"]
         found = next((v for v in versions if str(v.version) == number), None)
         if found is None:
             wanted = f"alias {alias}" if alias else f"version {number}"
             raise UnknownModel(_unknown(name, wanted, aliases, [str(v.version) for v in versions]))
-        return _describe(found, alias)
+        return describe(found, alias)
 
     def weights(self, version: ModelVersion) -> Path:
         """Return the path of the safetensors file of `version`, its checksum verified.
@@ -141,12 +120,67 @@ class Registry:
         """
         with self._session():
             origin = self._client.get_model_version_download_uri(version.name, version.version)
-        folder = _local_folder(origin)
+        folder = local_folder(origin)
         if folder is None:
             return self._fetched(version, origin)
         path = folder / WEIGHTS_FILE
-        _verify(path, version)
+        verify(path, version)
         return path
+
+    def versions(self, name: str = MODEL_NAME) -> list[ListedVersion]:
+        """Return all versions of a model, oldest first.
+
+        Raises:
+            UnknownModel: there is no such model.
+            ServiceUnavailable: the registry does not answer.
+        """
+        with self._session():
+            aliases = self._known_aliases(name)
+            found = self._versions(name)
+        named = {number: tuple(sorted(a for a, n in aliases.items() if n == number)) for number in aliases.values()}
+        return [listed(v, named.get(str(v.version), ())) for v in found]
+
+    def aliases(self, name: str) -> dict[str, str]:
+        """Return version by alias.
+
+        Raises:
+            UnknownModel: there is no such model.
+            ServiceUnavailable: the registry does not answer.
+        """
+        with self._session():
+            return self._known_aliases(name)
+
+    def point(self, name: str, alias: str, version: str) -> None:
+        """Give an alias to a version; whoever resolves it gets the old version or the new one.
+
+        Raises:
+            ServiceUnavailable: the registry refuses or does not answer.
+        """
+        with self._session():
+            self._client.set_registered_model_alias(name, alias, version)
+
+    def unpoint(self, name: str, alias: str) -> None:
+        """Take an alias away."""
+        with self._session():
+            self._client.delete_registered_model_alias(name, alias)
+
+    def note(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
+        """Keep tags with a version."""
+        with self._session():
+            for name, value in tags.items():
+                self._client.set_model_version_tag(version.name, version.version, name, value)
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Let one process at a time change aliases: of all that share the database, or, at a server, the state folder.
+
+        Raises:
+            ServiceUnavailable: another process holds on for too long.
+        """
+        prepare_folder(self.state_dir)
+        database = database_of(self.uri)
+        with _locked((database or self.state_dir / "promotion").with_suffix(".promotion.lock")):
+            yield
 
     def _fetched(self, version: ModelVersion, origin: str) -> Path:
         """Return the weights of a remote version, downloaded once; files are named by checksum."""
@@ -160,7 +194,7 @@ class Registry:
 
             repository = get_artifact_repository(origin, tracking_uri=self.uri, registry_uri=self.uri)
             fetched = Path(repository.download_artifacts(WEIGHTS_FILE, folder))
-            _verify(fetched, version)
+            verify(fetched, version)
             fetched.replace(path)
         return path
 
@@ -184,17 +218,8 @@ class Registry:
             yield
             return
         prepare_folder(database.parent)
-        lock = FileLock(database.with_suffix(".lock"), timeout=_LOCK_TIMEOUT_S)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise ServiceUnavailable(
-                f"Another process has held {lock.lock_file} for {_LOCK_TIMEOUT_S:.0f} s: stop it, then try again."
-            ) from error
-        try:
+        with _locked(database.with_suffix(".lock")):
             yield
-        finally:
-            lock.release()
 
     def _versions(self, name: str) -> list[MlflowVersion]:
         """Return all versions of a model, oldest first; none when there is no such model."""
@@ -218,12 +243,38 @@ class Registry:
             raise
         return {alias: str(number) for alias, number in model.aliases.items()}
 
+    def _known_aliases(self, name: str) -> dict[str, str]:
+        aliases = self._aliases(name)
+        if aliases is None:
+            raise UnknownModel(self._unknown_name(name))
+        return aliases
+
     def _unknown_name(self, name: str) -> str:
         names = [model.name for model in self._client.search_registered_models(max_results=20)]
         return (
             f"The registry {without_credentials(self.uri)} has no model {name}; it has {', '.join(names) or 'none'}. "
             "Correct --model, or register a model of that name."
         )
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let one process at a time go on.
+
+    Raises:
+        ServiceUnavailable: another process holds on for too long.
+    """
+    lock = FileLock(path, timeout=_LOCK_TIMEOUT_S)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ServiceUnavailable(
+            f"Another process has held {lock.lock_file} for {_LOCK_TIMEOUT_S:.0f} s: stop it, then try again."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _same_weights(versions: Sequence[MlflowVersion], sha256: str) -> MlflowVersion | None:
@@ -236,33 +287,3 @@ def _unknown(name: str, wanted: str, aliases: Mapping[str, str], versions: Seque
         f"Model {name} has no {wanted}; its aliases are {named}, its versions {', '.join(versions) or 'none'}. "
         "Correct --model, or give the alias to a version in MLflow."
     )
-
-
-def _describe(found: MlflowVersion, alias: str | None) -> ModelVersion:
-    uri, sha256 = f"models:/{found.name}/{found.version}", found.tags.get("sha256", "")
-    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-        raise InvalidCheckpoint(
-            f"{uri} has no tag sha256 with the checksum of its weights; register the weights again."
-        )
-    return ModelVersion(found.name, str(found.version), alias, sha256, uri, found.run_id or "")
-
-
-def _local_folder(uri: str) -> Path | None:
-    """Return the folder that a `file:` URI or a path means, or None when the artefact is elsewhere."""
-    parts = urlsplit(uri)
-    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return Path(url2pathname(parts.path))
-    return Path(uri) if not parts.scheme else None
-
-
-def _verify(path: Path, version: ModelVersion) -> None:
-    """Raise `InvalidCheckpoint` unless `path` holds exactly the registered weights."""
-    remedy = "register the weights again, or choose another version with --model."
-    if not path.is_file():
-        raise InvalidCheckpoint(f"The weights of {version.uri} are missing at {path}; {remedy}")
-    found = checkpoint.sha256_of(path)
-    if found != version.sha256:
-        raise InvalidCheckpoint(
-            f"The weights of {version.uri} at {path} have SHA-256 {found}, registered was {version.sha256}: the file "
-            f"was changed; {remedy}"
-        )
