@@ -86,4 +86,4 @@ def _same_scene(one: pystac.Item, other: pystac.Item) -> bool:
         return False
     first, second = footprint(one), footprint(other)
     smaller = min(first.area, second.area)
-    return smaller <= 0 or first.intersection(second).area >= _SAME_GROUND * smaller
+    return bool(smaller <= 0 or first.intersection(second).area >= _SAME_GROUND * smaller)

@@ -40,6 +40,7 @@ class TokenSession(SentinelHubSession):
         self._deployment = deployment
         self._renewing = threading.RLock()
         self._sender = patient_session(PatientAdapter(patience, deployment.provider.requests_per_s))
+        self._token: dict[str, Any]  # the library's
         super().__init__(_config(deployment), refresh_before_expiry=_RENEW_BEFORE_S)
 
     @property
