@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import pystac
 import shapely
-from numpy.typing import NDArray
 from shapely.errors import ShapelyError
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
 from stac.errors import InvalidItem
+from stac.footprints import around
 from stac.query import BBox
 
 _MALFORMED = (ShapelyError, TypeError, ValueError, KeyError, AttributeError, IndexError)
 #: No scene is wider; a longer edge goes the other way round the world, degrees.
 _HALF_WORLD = 180.0
+#: A footprint that covers less than this is a line, square degrees.
+_LINE = 1e-9
 
 
 def footprint(item: pystac.Item) -> BaseGeometry:
@@ -36,7 +37,7 @@ def footprint(item: pystac.Item) -> BaseGeometry:
         outline = shape(item.geometry)
         if outline.is_empty or not np.isfinite(outline.bounds).all():
             raise InvalidItem(f"Item {item.id} has an empty footprint.")
-        return _cut(_unwrapped(outline))
+        return _cut(_together(outline if outline.is_valid else shapely.make_valid(outline)))
     except _MALFORMED as error:
         raise InvalidItem(f"Item {item.id} has a footprint that is no GeoJSON geometry ({error}).") from error
 
@@ -48,7 +49,8 @@ def normalise(item: pystac.Item) -> None:
         InvalidItem: the footprint is missing or no GeoJSON geometry.
     """
     outline = footprint(item)
-    if shape(item.geometry).equals(outline):
+    written = shape(item.geometry)
+    if not written.is_valid or written.equals(outline):
         return
     item.geometry = mapping(outline)
     item.bbox = list(box_of(outline))
@@ -74,23 +76,14 @@ def touches(item: pystac.Item, boxes: Iterable[BBox | None]) -> bool:
     return any(box is None or bool(outline.intersects(shapely.box(*box))) for box in boxes)
 
 
-def _unwrapped(outline: BaseGeometry) -> BaseGeometry:
-    """Return the geometry with rings that do not jump round the world; longitudes may leave -180..180."""
-
-    def unwrap(points: NDArray[Any]) -> NDArray[Any]:
-        longitudes = np.unwrap(points[:, 0], period=2 * _HALF_WORLD)
-        return np.column_stack([longitudes, points[:, 1]])
-
-    def ring(line: BaseGeometry) -> NDArray[Any]:
-        return unwrap(shapely.get_coordinates(line))
-
-    def part(one: BaseGeometry) -> BaseGeometry:
-        if not isinstance(one, shapely.Polygon) or one.bounds[2] - one.bounds[0] <= _HALF_WORLD:
-            return one
-        return shapely.Polygon(ring(one.exterior), [ring(hole) for hole in one.interiors])
-
-    parts = [part(one) for one in shapely.get_parts(outline)]
-    return parts[0] if len(parts) == 1 else shapely.union_all(parts) if any(p.area for p in parts) else outline
+def _together(outline: BaseGeometry) -> BaseGeometry:
+    """Return the geometry without a jump round the world; its longitudes may leave -180..180."""
+    west, _, east, _ = outline.bounds
+    if east - west <= _HALF_WORLD:
+        return outline
+    together = around(outline, float(shapely.get_coordinates(outline)[0, 0]))
+    # A band from -180 to 180 says nothing about the longitude; it stays what it is.
+    return together if together.area > _LINE else outline
 
 
 def _cut(outline: BaseGeometry) -> BaseGeometry:

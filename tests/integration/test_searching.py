@@ -253,6 +253,18 @@ def _points(ring: Any) -> list[Any]:
     return list(ring) if isinstance(ring[0], list | tuple) else [ring]
 
 
+def test_a_band_round_the_world_stays_one() -> None:
+    ring = [[-180, 66], [180, 66], [180, 68], [-180, 68], [-180, 66]]
+    [found] = search(StacApi([across("band", {"type": "Polygon", "coordinates": [ring]})]))
+    assert found.geometry == {"type": "Polygon", "coordinates": [ring]}, "its own grid says where it is"
+
+
+def test_a_footprint_that_crosses_itself_is_no_obstacle() -> None:
+    bow = {"type": "Polygon", "coordinates": [[[10, 46], [11, 47], [11, 46], [10, 47], [10, 46]]]}
+    items = [across("bow", bow), across("tie", bow)]
+    assert [item.id for item in search(StacApi(items))] == ["tie"], "the same scene twice"
+
+
 def test_an_api_is_asked_on_both_sides_and_gives_the_scene_once() -> None:
     api = StacApi([across("chukotka", WRITTEN["in parts"])])
     found = search(api, Query.parse("sentinel-2-l2a", "179,66,-179.5,68", "2016-01-01/2025-12-31"))
