@@ -1,0 +1,100 @@
+"""Measuring a product from its written files, window by window."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from stac.layers import SOURCE_DATE_NODATA
+from stac.provenance import Provenance
+from stac.quality.clouds import CloudTally, ResidualCloud
+from stac.quality.colour import ColourTally
+from stac.quality.figures import HALF_WIDTH_EDGES, GroupFigures, QualityFigures, SourceDate, area_name
+from stac.quality.groups import GROUPS, RESTORED, groups_of, reach_of
+from stac.quality.intervals import IntervalTally
+from stac.quality.parts import WINDOW, Part, Product
+from stac.quality.seams import SeamTally
+from stac.quality.sharpness import SharpnessTally
+from stac.reflectance import PRODUCT_SCALE
+
+_EDGES = np.rint(np.array(HALF_WIDTH_EDGES) / PRODUCT_SCALE).astype(np.int64)
+
+
+def assess(folder: Path, bands: Sequence[str], *, window: int = WINDOW) -> QualityFigures:
+    """Measure the product whose files lie in a folder.
+
+    Everything is counted in integers, so that the figures are the same whatever the windows.
+
+    Args:
+        folder: with data.tif, provenance.tif, uncertainty.tif, reference_weight.tif and source_date.tif.
+        bands: common names in the order of data.tif.
+        window: side of the windows that are read, pixels; memory grows with its square.
+
+    Raises:
+        InvalidProduct: a file is missing, cannot be read, or does not fit the others.
+    """
+    product = Product.open(folder, tuple(bands))
+    reach = reach_of(product.gsd_m)
+    tally = _Tally(product.bands, reach)
+    for part in product.parts(margin=reach + 1, window=window):
+        tally.add(part)
+    return tally.figures(product.pixel_km2)
+
+
+class _Tally:
+    """All measurements of one product."""
+
+    def __init__(self, bands: tuple[str, ...], reach: int) -> None:
+        self.bands, self.reach = bands, reach
+        self.pixels, self.days = np.zeros(len(Provenance), np.int64), Counter[int]()
+        self.sharpness, self.colour, self.clouds = SharpnessTally(), ColourTally(bands), CloudTally(bands)
+        self.seams, self.intervals = SeamTally(), IntervalTally()
+
+    def add(self, part: Part) -> None:
+        self.pixels += np.bincount(part.provenance[part.core].ravel(), minlength=len(Provenance))
+        days, counts = np.unique(part.source_date[part.core], return_counts=True)
+        self.days.update(dict(zip(days.tolist(), counts.tolist(), strict=True)))
+        self.seams.add(part)
+        groups = groups_of(part, self.reach)
+        for tally in (self.sharpness, self.colour, self.clouds, self.intervals):
+            tally.add(part, groups)
+
+    def figures(self, pixel_km2: float) -> QualityFigures:
+        clouds = self.clouds.result()
+        present = {name: self._count(name) for name in GROUPS if self._count(name)}
+        valid = int(self.pixels.sum() - self.pixels[Provenance.NODATA])
+        return QualityFigures(
+            areas_km2={area_name(p): round(int(self.pixels[p]) * pixel_km2, 4) for p in Provenance},
+            groups={name: self._group(name, pixels, clouds) for name, pixels in present.items()},
+            seams=self.seams.seams(len(self.bands)),
+            seam_ratio=self.seams.ratio(),
+            observed_cloud=clouds.observed_share if clouds else None,
+            cloud_threshold=clouds.threshold if clouds else None,
+            not_recoverable=int(self.pixels[Provenance.NOT_RECOVERABLE]) / valid if valid else None,
+            restored_share=self._count(RESTORED) / valid if valid else None,
+            dates=tuple(
+                SourceDate(str(np.datetime64(day, "D")), round(count * pixel_km2, 4))
+                for day, count in sorted(self.days.items())
+                if day != SOURCE_DATE_NODATA
+            ),
+            reach=self.reach,
+        )
+
+    def _count(self, name: str) -> int:
+        return int(sum(self.pixels[p] for p in GROUPS[name]))
+
+    def _group(self, name: str, pixels: int, clouds: ResidualCloud | None) -> GroupFigures:
+        return GroupFigures(
+            pixels=pixels,
+            half_width_mean=self.intervals.mean(name),
+            half_width_p90=self.intervals.quantile(name, 0.9),
+            half_widths=self.intervals.histogram(name, _EDGES),
+            reference_weight=self.intervals.reference_weight(name),
+            sharpness=self.sharpness.ratio(name),
+            colour_shift=self.colour.shift(name),
+            ndvi_shift=self.colour.ndvi_shift(name),
+            residual_cloud=clouds.shares.get(name) if clouds else None,
+        )

@@ -1,0 +1,93 @@
+"""Can one see where kinds of pixels meet?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stac.provenance import Provenance
+from stac.quality.groups import FEWEST, SYNTHETIC
+from stac.quality.parts import Part
+from stac.reflectance import PRODUCT_SCALE
+
+_KINDS = len(Provenance)
+
+
+@dataclass(frozen=True, slots=True)
+class Seam:
+    """The border between two classes, `first` < `second`."""
+
+    first: Provenance
+    second: Provenance
+    #: Pairs of neighbouring pixels across the border.
+    pairs: int
+    #: Mean absolute step across it, and between the next pixels on either side, reflectance, mean over bands.
+    step: float
+    inner_step: float | None
+    #: `step` / `inner_step`; 1 for a border that cannot be seen. None for short borders.
+    ratio: float | None
+
+
+class SeamTally:
+    """Steps across borders between classes, and those one pixel further in on either side.
+
+    Both steps of a comparison lie on one line of pixels within two pixels of each other, so the ground is the same.
+    """
+
+    def __init__(self) -> None:
+        self._sums = np.zeros((4, _KINDS * _KINDS), np.int64)
+
+    def add(self, part: Part) -> None:
+        """Count the core of a part; its margin must be 2 pixels or more."""
+        self._add_rows(part.data, part.provenance, part.core)
+        self._add_rows(part.data.transpose(0, 2, 1), part.provenance.T, part.core[::-1])
+
+    def seams(self, bands: int) -> tuple[Seam, ...]:
+        """Return every border that was found, by its classes."""
+        return tuple(self._seam(int(kind), bands) for kind in np.flatnonzero(self._sums[1]))
+
+    def ratio(self) -> float | None:
+        """Return steps across all borders / steps beside them, both per pair; None without borders of some length."""
+        return _ratio(self._sums.sum(axis=1))
+
+    def _seam(self, kind: int, bands: int) -> Seam:
+        across, pairs, inner, inner_pairs = self._sums[:, kind]
+        scale = PRODUCT_SCALE / bands
+        return Seam(
+            Provenance(kind // _KINDS),
+            Provenance(kind % _KINDS),
+            int(pairs),
+            float(across / pairs * scale),
+            float(inner / inner_pairs * scale) if inner_pairs else None,
+            _ratio(self._sums[:, kind]),
+        )
+
+    def _add_rows(self, data: NDArray[np.int32], provenance: NDArray[np.uint8], core: tuple[slice, slice]) -> None:
+        """Count the borders along rows: a pair belongs to the part whose core holds its left pixel."""
+        rows, columns = core
+        left, right = columns.start, columns.stop
+        kinds = provenance[rows].astype(np.int64)
+        steps = np.abs(np.diff(data[:, rows], axis=2)).sum(axis=0)
+        first, second = kinds[:, left:right], kinds[:, left + 1 : right + 1]
+        border = (first != second) & _known(first) & _known(second)
+        kind = np.minimum(first, second) * _KINDS + np.maximum(first, second)
+        before = border & (kinds[:, left - 1 : right - 1] == first)
+        after = border & (kinds[:, left + 2 : right + 2] == second)
+        for index, where, shift in ((0, border, 0), (2, before, -1), (2, after, 1)):
+            values = steps[:, left + shift : right + shift][where]
+            # Sums of integers far below 2^53 are exact in float64.
+            self._sums[index] += np.bincount(kind[where], values, self._sums.shape[1]).astype(np.int64)
+            self._sums[index + 1] += np.bincount(kind[where], minlength=self._sums.shape[1])
+
+
+def _known(kinds: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return np.isin(kinds, (Provenance.OBSERVED, *SYNTHETIC))
+
+
+def _ratio(sums: NDArray[np.int64]) -> float | None:
+    across, pairs, inner, inner_pairs = (int(v) for v in sums)
+    if min(pairs, inner_pairs) < FEWEST or not inner:
+        return None
+    return (across / pairs) / (inner / inner_pairs)

@@ -1,0 +1,181 @@
+"""Figures of quality on products whose flaws are known."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from quality_case import BANDS, LEFT, PATCH, RIGHT, Case, blur, brighten, cloud, ground, perfect
+
+from stac.errors import InvalidProduct
+from stac.layers import SOURCE_DATE_NODATA
+from stac.provenance import Provenance
+from stac.quality.assess import assess
+from stac.quality.figures import HALF_WIDTH_EDGES
+from stac.quality.gate import Gate, judge
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    return perfect(tmp_path / "product")
+
+
+def test_a_perfect_restoration_cannot_be_told_from_its_surroundings(case: Case) -> None:
+    figures = case.figures()
+    restored = figures.groups["restored"]
+    assert restored.sharpness == pytest.approx(1, abs=0.1)
+    assert restored.largest_shift is not None and restored.largest_shift < 0.003
+    assert restored.ndvi_shift == pytest.approx(0, abs=0.01)
+    assert restored.residual_cloud == 0 and figures.observed_cloud == 0
+    assert figures.seam_ratio == pytest.approx(1, abs=0.15)
+    assert {(s.first, s.second) for s in figures.seams} == {(1, 2), (1, 5), (2, 5)}
+    assert figures.warnings == () and judge(figures, Gate()).passed
+
+
+def test_areas_dates_and_intervals_are_those_of_the_layers(case: Case) -> None:
+    figures = case.figures()
+    pixel = 0.12**2
+    assert figures.areas_km2["generated"] == pytest.approx(800 * pixel, abs=1e-3)
+    assert sum(figures.areas_km2.values()) == pytest.approx(120 * 120 * pixel, abs=1e-3)
+    assert [(d.date, round(d.km2 / pixel)) for d in figures.dates] == [("2023-08-17", 12_800), ("2023-08-20", 800)]
+    generated, other = figures.groups["generated"], figures.groups["observed_other_date"]
+    assert (generated.half_width_mean, generated.half_width_p90) == pytest.approx((0.05, 0.05))
+    assert generated.reference_weight == pytest.approx(0.4) and other.reference_weight is None
+    assert figures.groups["restored"].half_width_mean == pytest.approx(0.035)
+    assert other.half_widths[HALF_WIDTH_EDGES.index(0.02)] == 4 * 800 == sum(other.half_widths)
+    assert figures.restored_share == pytest.approx(1600 / 14_400) and figures.not_recoverable == 0
+
+
+def test_blur_lowers_sharpness_and_noise_raises_it(case: Case) -> None:
+    random = np.random.default_rng(1)
+
+    def roughen(data: np.ndarray) -> None:
+        data[:, *PATCH] += random.integers(0, 400, data[:, *PATCH].shape, np.uint16)
+
+    assert _sharpness(case.with_data(blur)) < 0.5 < 1.5 < _sharpness(case.with_data(roughen))
+
+
+def _sharpness(case: Case) -> float:
+    found = case.figures().groups["restored"].sharpness
+    assert found is not None
+    return found
+
+
+def test_brighter_ground_is_a_shift_of_its_size(case: Case) -> None:
+    before, after = case.figures().groups["restored"], case.with_data(brighten).figures().groups["restored"]
+    assert before.colour_shift and after.colour_shift
+    for band in BANDS:
+        assert after.colour_shift[band] - before.colour_shift[band] == pytest.approx(0.03)
+    assert (
+        before.ndvi_shift is not None and after.ndvi_shift is not None and after.ndvi_shift < before.ndvi_shift - 0.05
+    )
+
+
+def test_a_class_that_differs_raises_only_its_own_seams(case: Case) -> None:
+    def lift(data: np.ndarray) -> None:
+        data[:, *RIGHT] += 800
+
+    before = {(s.first, s.second): s.ratio for s in case.figures().seams}
+    after = {(s.first, s.second): s.ratio for s in case.with_data(lift).figures().seams}
+    assert after[1, 2] == before[1, 2]
+    assert after[1, 5] > 3 * before[1, 5] and after[2, 5] > 3 * before[2, 5]
+
+
+def test_cloud_left_in_the_result_is_found_where_it_is(case: Case) -> None:
+    figures = case.with_data(cloud).figures()
+    assert figures.groups["restored"].residual_cloud == pytest.approx(200 / 1600)
+    assert figures.groups["generated"].residual_cloud == pytest.approx(50 / 800)
+    assert not judge(figures, Gate()).passed
+
+
+def test_ground_as_bright_as_its_surroundings_is_no_cloud(case: Case) -> None:
+    def whiten(data: np.ndarray) -> None:
+        data[:] = 3000 + (ground() - ground().min()) // 4
+
+    assert case.with_data(whiten).figures().groups["restored"].residual_cloud == 0
+
+
+@pytest.mark.parametrize("window", [16, 37, 64])
+def test_windows_give_the_figures_of_the_whole(case: Case, window: int) -> None:
+    flawed = case.with_data(blur).with_data(cloud)
+    assert flawed.figures(window) == flawed.figures()
+
+
+def test_nothing_restored_has_no_figures_rather_than_zeros(case: Case) -> None:
+    seen = np.full_like(case.layers.provenance, Provenance.OBSERVED)
+    figures = replace(case, layers=replace(case.layers, provenance=seen)).figures()
+    assert not figures.groups and not figures.seams
+    assert figures.seam_ratio is None and figures.observed_cloud is None
+    verdict = judge(figures, Gate())
+    assert verdict.passed and [c.name for c in verdict.checks if c.passed is not None] == ["not_recoverable"]
+    assert "Nothing was restored" in figures.warnings[0]
+
+
+def test_without_surroundings_there_is_no_comparison(case: Case) -> None:
+    seen = np.full_like(case.layers.provenance, Provenance.GENERATED)
+    restored = replace(case, layers=replace(case.layers, provenance=seen)).figures().groups["restored"]
+    assert (restored.sharpness, restored.colour_shift, restored.ndvi_shift) == (None, None, None)
+    assert restored.residual_cloud == 0, "tested against ground as it usually is"
+
+
+def test_an_empty_product_has_no_shares(case: Case) -> None:
+    seen = np.full_like(case.layers.provenance, Provenance.NODATA)
+    dates = np.full_like(case.layers.source_date, SOURCE_DATE_NODATA)
+    figures = replace(case, layers=replace(case.layers, provenance=seen, source_date=dates)).figures()
+    assert figures.not_recoverable is None and figures.restored_share is None and figures.dates == ()
+
+
+def test_other_bands_have_no_cloud_test_and_no_ndvi(case: Case) -> None:
+    layers = replace(case.layers, bands=("swir16", "swir22", "rededge1", "lwir"))
+    figures = replace(case, layers=layers).figures()
+    restored = figures.groups["restored"]
+    assert restored.residual_cloud is None and restored.ndvi_shift is None and restored.sharpness is not None
+    assert any("blue, green and red" in warning for warning in figures.warnings)
+
+
+def test_figures_are_plain_json(case: Case) -> None:
+    document = case.figures().document()
+    again = json.loads(json.dumps(document, allow_nan=False))
+    assert again["groups"]["generated"]["pixels"] == 800
+    assert {(s["first"], s["second"]) for s in again["seams"]} >= {("observed", "generated")}
+
+
+def test_layers_that_do_not_fit_are_refused(case: Case) -> None:
+    case.figures()
+    with pytest.raises(InvalidProduct, match="bands"):
+        assess(case.folder, ("red",))
+    (case.folder / "uncertainty.tif").write_bytes(b"II*\0 no raster")
+    with pytest.raises(InvalidProduct, match="cannot be read"):
+        assess(case.folder, BANDS)
+
+
+@pytest.mark.parametrize(
+    ("flaw", "name"),
+    [(blur, "sharpness"), (brighten, "colour_shift"), (brighten, "ndvi_shift"), (cloud, "residual_cloud")],
+)
+def test_the_gate_says_which_limit_was_broken(case: Case, flaw: object, name: str) -> None:
+    gate = Gate(min_sharpness=0.5, max_colour_shift=0.02, max_ndvi_shift=0.03)
+    assert judge(case.figures(), gate).passed
+    verdict = judge(case.with_data(flaw).figures(), gate)  # type: ignore[arg-type]
+    failed = [check for check in verdict.checks if check.passed is False]
+    assert not verdict.passed and name in {check.name for check in failed}
+    assert len(verdict.reasons) == len(failed) and all("limit of" in reason for reason in verdict.reasons)
+
+
+def test_too_wide_intervals_and_lost_ground_fail(case: Case) -> None:
+    wide = replace(case, layers=replace(case.layers, uncertainty=case.layers.uncertainty * 10)).figures()
+    assert [c.name for c in judge(wide, Gate()).checks if c.passed is False] == ["half_width"]
+    lost = case.layers.provenance.copy()
+    lost[80:] = Provenance.NOT_RECOVERABLE
+    figures = replace(case, layers=replace(case.layers, provenance=lost)).figures()
+    assert figures.not_recoverable == pytest.approx(1 / 3)
+    assert [c.name for c in judge(figures, Gate()).checks if c.passed is False] == ["not_recoverable"]
+
+
+def test_left_and_right_are_the_patch() -> None:
+    mask = np.zeros((120, 120), bool)
+    mask[LEFT] = mask[RIGHT] = True
+    assert mask[PATCH].all() and mask.sum() == 1600
