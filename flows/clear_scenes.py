@@ -21,6 +21,7 @@ from flows.errors import KNOWN_ERRORS, NothingUsable, WorkFailed
 from flows.ledger import Ledger, State, new_run_id
 from flows.models.registry import Registry
 from flows.progress import tell
+from flows.quality import review_note
 from flows.report import data_uri, run_markdown, unit_table
 from flows.scenes import find_scenes, read_items, source_of, write_items, write_json
 from flows.settings import RunSettings
@@ -28,6 +29,7 @@ from flows.unit import UnitFigures, discard_blocks, make_product, publish_produc
 from flows.work import ModelRef, Plan, Refused, WorkUnit, check_bands, make_plan
 from stac.errors import InvalidInput
 from stac.publish import StaticCatalog
+from stac.shelves import Shelf, finished_work
 
 _log = logging.getLogger("unveil")
 
@@ -44,6 +46,8 @@ class UnitResult:
     item_href: str
     figures: UnitFigures | None
     error: str
+    #: What to know about a unit that succeeded, e.g. that its product waits for review.
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +180,14 @@ def clear_scenes(settings: dict[str, Any] | None = None) -> RunSummary:
     catalog, ledger = StaticCatalog(wanted.out), Ledger(wanted.state / "ledger.db")
     try:
         catalog.repair()
+        StaticCatalog(wanted.out, Shelf.REVIEW).repair()
         with source_of(wanted) as location:
             tell(f"searching {wanted.source}")
             scenes = find(values, location, str(folder))
             tell(f"resolving {wanted.model}")
             model = resolve_model(values)
             planned = plan(values, scenes, model)
-            done = catalog.published_work()
+            done = finished_work(wanted.out, wanted.gate_limits)
             todo = [unit for unit in planned.units if unit.work_id not in done]
             run = _Run(values, wanted, run_id, scenes, model, catalog, ledger)
             results = [_refused(refused) for refused in planned.refused] + [_work(run, unit) for unit in todo]
@@ -228,7 +233,7 @@ def _work(run: _Run, unit: WorkUnit) -> UnitResult:
     if not run.ledger.start(unit.work_id, unit.item_id, unit.target_id, run.run_id):
         note = "another run is working on it"
         return UnitResult(unit.work_id, unit.item_id, unit.target_id, State.RUNNING, "", None, note)
-    began, staging, state, href, figures, message = time.monotonic(), None, State.ABORTED, "", None, ""
+    began, staging, state, href, figures, message, note = time.monotonic(), None, State.ABORTED, "", None, "", ""
     try:
         tell(f"{unit.target_id}: reading")
         staging = run.catalog.staging(unit.work_id)
@@ -236,7 +241,7 @@ def _work(run: _Run, unit: WorkUnit) -> UnitResult:
         figures = restore(run.values, unit, run.scenes, run.model, str(staging))
         tell(f"{unit.target_id}: publishing")
         href = publish(run.values, unit.item_id, str(staging), collection)
-        state = State.SUCCEEDED
+        state, note = State.SUCCEEDED, review_note(href)
         discard_blocks(unit.work_id, run.settings)
     except KNOWN_ERRORS as error:
         state = State.INVALID if isinstance(error, InvalidInput) else State.FAILED
@@ -248,8 +253,8 @@ def _work(run: _Run, unit: WorkUnit) -> UnitResult:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
         seconds = time.monotonic() - began
-        run.ledger.finish(unit.work_id, state, error=message, item_href=href, seconds=seconds)
-    return UnitResult(unit.work_id, unit.item_id, unit.target_id, state, href, figures, message)
+        run.ledger.finish(unit.work_id, state, error=message or note, item_href=href, seconds=seconds)
+    return UnitResult(unit.work_id, unit.item_id, unit.target_id, state, href, figures, message, note)
 
 
 def _collection(scenes: str) -> dict[str, Any]:

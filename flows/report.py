@@ -9,6 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from flows.maps import maps_of
+from flows.quality_page import percent, quality_parts
 from stac.provenance import Provenance
 from stac.storage import writing
 
@@ -18,7 +20,7 @@ _ENVIRONMENT = Environment(
 
 
 def write_report(folder: Path, item_id: str, metadata: Mapping[str, Any]) -> Path:
-    """Write `report.html` into a product's folder; `quicklook.png` must be there.
+    """Write `report.html` into a product's folder; its layers and `quicklook.png` must be there.
 
     Args:
         folder: the staging folder.
@@ -28,16 +30,14 @@ def write_report(folder: Path, item_id: str, metadata: Mapping[str, Any]) -> Pat
     Raises:
         DiskFull, NotWritable: the folder cannot be written.
     """
-    classes = [
-        {"label": p.label, "description": p.description, "color": p.color, "km2": metadata["areas_km2"][p.name.lower()]}
-        for p in Provenance
-    ]
     page = _ENVIRONMENT.get_template("report.html.j2").render(
         item_id=item_id,
         picture=data_uri(folder / "quicklook.png"),
-        classes=classes,
+        classes=_classes(metadata["areas_km2"]),
         warnings=warnings_of(metadata),
-        **metadata,
+        maps=_maps(folder),
+        target_date=metadata["sources"][0]["date"] if metadata["sources"] else "",
+        **metadata | quality_parts(metadata),
     )
     path = folder / "report.html"
     with writing(path):
@@ -45,9 +45,28 @@ def write_report(folder: Path, item_id: str, metadata: Mapping[str, Any]) -> Pat
     return path
 
 
-def data_uri(picture: Path) -> str:
+def data_uri(picture: Path | bytes) -> str:
     """Return a PNG as a `data:` URI, so that a page needs no other file."""
-    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode("ascii")
+    content = picture if isinstance(picture, bytes) else picture.read_bytes()
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+
+
+def _classes(areas: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return the rows of the table of areas; shares are of the area with data."""
+    valid = sum(km2 for name, km2 in areas.items() if name != Provenance.NODATA.name.lower())
+    rows = []
+    for p in Provenance:
+        km2 = areas[p.name.lower()]
+        share = percent(km2 / valid) if valid and p is not Provenance.NODATA else ""
+        rows.append({"label": p.label, "description": p.description, "color": p.color, "km2": km2, "share": share})
+    return rows
+
+
+def _maps(folder: Path) -> list[dict[str, Any]]:
+    return [
+        {"title": m.title, "description": m.description, "picture": data_uri(m.png), "keys": m.keys}
+        for m in maps_of(folder)
+    ]
 
 
 def warnings_of(metadata: Mapping[str, Any]) -> list[str]:
@@ -62,6 +81,7 @@ def warnings_of(metadata: Mapping[str, Any]) -> list[str]:
         found.append("More than nine tenths of the scene are hidden: little of it can be matched to the target date.")
     if figures["not_recoverable_km2"]:
         found.append(f"{figures['not_recoverable_km2']:.1f} km² could not be restored and are nodata.")
+    found += metadata.get("quality", {}).get("figures", {}).get("warnings", [])
     return found + [f"A scene was left out: {reason}" for reason in metadata["dropped"]]
 
 
@@ -81,14 +101,19 @@ def _row(unit: Mapping[str, Any]) -> str:
     f = unit["figures"] or {}
     numbers = [f"{f[name]:.1f}" if f else "" for name in ("cloudy_km2", "other_dates_km2", "model_km2", "seconds")]
     # A pipe or a line break in a message would end the cell.
-    note = str(unit["error"]).replace("|", "/").replace("\n", " ")
+    note = str(unit["error"] or unit.get("note", "")).replace("|", "/").replace("\n", " ")
     return f"| {unit['target_id']} | {unit['state']} | {' | '.join(numbers)} | {note} |"
 
 
 def unit_table(units: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows of the Prefect table artifact."""
     return [
-        {"target": u["target_id"], "state": u["state"], "item": u["item_href"], "error": u["error"]}
+        {
+            "target": u["target_id"],
+            "state": u["state"],
+            "item": u["item_href"],
+            "error": u["error"] or u.get("note", ""),
+        }
         | {name: round(value, 3) for name, value in (u["figures"] or {}).items()}
         for u in units
     ]

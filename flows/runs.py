@@ -15,6 +15,7 @@ from flows.services.prefect_server import prefect_api
 from flows.settings import RunSettings
 from flows.work import Plan, make_plan
 from stac.publish import StaticCatalog, require_writable
+from stac.shelves import finished_work
 
 
 def preview(settings: RunSettings) -> tuple[Plan, dict[str, str], RunSummary]:
@@ -28,7 +29,8 @@ def preview(settings: RunSettings) -> tuple[Plan, dict[str, str], RunSummary]:
         items, _ = find_scenes(settings, location)
     plan = make_plan(items, settings, model)
     catalog = StaticCatalog(settings.out)
-    done = {work_id: str(path) for work_id, path in catalog.published_work().items()}
+    finished = finished_work(settings.out, settings.gate_limits)
+    done = {work_id: str(path) for work_id, path in finished.items()}
     summary = RunSummary(
         run_id="",
         source=settings.source,

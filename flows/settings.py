@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from enum import StrEnum, unique
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from de_model.inference.engine import Sampling
 from de_model.samplers.family import SamplerKind
 from flows.errors import InvalidSettings
 from flows.restoration import Prior, RestorationOptions
+from stac.quality.gate import Gate, gate_document
 from stac.query import Query
 from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL
 from stac.sources import Patience
@@ -36,6 +38,17 @@ class Device(StrEnum):
     AUTO = "auto"
     CPU = "cpu"
     CUDA = "cuda"
+
+
+@unique
+class GateMode(StrEnum):
+    """Whether products are judged before they are published."""
+
+    ON = "on"
+    OFF = "off"
+
+
+_GATE = Gate()
 
 
 class RunSettings(BaseSettings):
@@ -92,6 +105,15 @@ class RunSettings(BaseSettings):
     shadow_dilation_m: float = Field(120, ge=0, description="growth of shadows, metres")
     max_spread: float = Field(0.25, gt=0, description="samples deviating more than this are not recoverable")
     max_pixels: int = Field(250_000_000, ge=1, description="largest area of one work unit, pixels")
+    gate: GateMode = Field(GateMode.ON, description="on: products that fail a threshold wait for review; off: none do")
+    gate_max_residual_cloud: float = Field(_GATE.max_residual_cloud, ge=0, le=1, description="restored cloud, share")
+    gate_min_sharpness: float = Field(_GATE.min_sharpness, ge=0, description="least detail against surroundings")
+    gate_max_sharpness: float = Field(_GATE.max_sharpness, ge=0, description="most detail against surroundings")
+    gate_max_colour_shift: float = Field(_GATE.max_colour_shift, ge=0, description="shift of a band, reflectance")
+    gate_max_ndvi_shift: float = Field(_GATE.max_ndvi_shift, ge=0, description="shift of mean NDVI")
+    gate_max_seam_ratio: float = Field(_GATE.max_seam_ratio, ge=0, description="steps across borders / beside them")
+    gate_max_half_width: float = Field(_GATE.max_half_width, ge=0, description="mean half-width, reflectance")
+    gate_max_not_recoverable: float = Field(_GATE.max_not_recoverable, ge=0, le=1, description="lost area, share")
     timeout_s: float = Field(60, gt=0, description="time-out of one request, seconds")
     search_s: float = Field(600, gt=0, description="longest time of a search with all its pages and retries, seconds")
     search_retries: int = Field(
@@ -121,6 +143,19 @@ class RunSettings(BaseSettings):
             self.seed, self.samples, self.steps, self.eta, tile, overlap, self.batch, self.sampler, self.start
         )
         return RestorationOptions(sampling, self.prior, self.prior_days, self.max_spread, self.use_model)
+
+    @property
+    def quality_gate(self) -> Gate | None:
+        """Thresholds of a product's quality; None where the gate is off. They change no pixel."""
+        if self.gate is GateMode.OFF:
+            return None
+        return Gate(**{field.name: getattr(self, f"gate_{field.name}") for field in fields(Gate)})
+
+    @property
+    def gate_limits(self) -> dict[str, float] | None:
+        """The thresholds as JSON values; None where the gate is off."""
+        gate = self.quality_gate
+        return None if gate is None else gate_document(gate)
 
     @property
     def _tiling(self) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from de_model.enhancer import Enhancer
 from flows import __version__
 from flows.blockwise import Effort, Progress, restore_cell, stored_blocks, untold
 from flows.errors import InvalidSettings
+from flows.quality import quality_of
 from flows.report import write_report
 from flows.restoration import Prepared, prepare
 from flows.scenes import write_json
@@ -30,7 +31,7 @@ from stac.grid import Cell
 from stac.items import ProductRecord, build_item
 from stac.product import ProductSummary, write_product
 from stac.provenance import Provenance
-from stac.publish import StaticCatalog
+from stac.shelves import publish_on_shelf
 from stac.stack import Stack, read_overview, read_stack
 
 
@@ -108,11 +109,16 @@ def make_product(
         "restore": effort.restore_seconds,
         "write": time.monotonic() - restored,
     }
+    measured = time.monotonic()
+    quality = quality_of(staging, settings.bands, settings.quality_gate)
+    timings["quality"] = time.monotonic() - measured
     record = _record(unit, settings, model, used, figures)
     metadata = _metadata(unit, settings, model, overview, prepared, summary, figures, timings)
+    metadata["quality"] = quality.document
     write_json(staging / "metadata.json", metadata)
     write_report(staging, record.item_id, metadata)
     item = build_item(record, summary, staging)
+    quality.mark(item)
     write_json(staging / ITEM_FILE, item.to_dict(include_self_link=False, transform_hrefs=False))
     return figures
 
@@ -151,7 +157,7 @@ ITEM_FILE = "staged-item.json"
 
 
 def publish_product(staging: Path, settings: RunSettings, source_collection: Mapping[str, Any]) -> Path:
-    """Publish a staged product; return the path of its item.
+    """Publish a staged product, or lay it aside for review where it failed the gate; return the path of its item.
 
     Raises:
         PublishError: it could not be published; the catalog is as it was.
@@ -159,7 +165,7 @@ def publish_product(staging: Path, settings: RunSettings, source_collection: Map
     item = pystac.Item.from_file(str(staging / ITEM_FILE))
     item.set_self_href(None)
     (staging / ITEM_FILE).unlink()
-    path: Path = StaticCatalog(settings.out).publish(staging, item, source_collection)
+    path: Path = publish_on_shelf(settings.out, staging, item, source_collection)
     return path
 
 

@@ -15,6 +15,22 @@ _PROCESSOR = {
     "processing:software": {"unveil-eo": ""},
 }
 _CATALOG_TITLE = "Cloud-free mosaics"
+#: Products that failed the quality gate are kept apart.
+REVIEW_COLLECTION = "unveil-review"
+_TITLE, _REVIEW_TITLE = "Cloud-free acquisitions", "Needs review"
+_DESCRIPTION = (
+    "One item per restored acquisition and grid cell. Observed pixels are bit-identical to the source; every other "
+    "pixel has its class in `provenance`."
+)
+_REVIEW_DESCRIPTION = (
+    "Restored acquisitions that failed the quality gate; `unveil:gate_reasons` of an item and its report say why. "
+    "Look at them before use."
+)
+
+
+def collection_title(collection_id: str) -> str:
+    """Return what people call a collection of products."""
+    return _REVIEW_TITLE if collection_id == REVIEW_COLLECTION else _TITLE
 
 
 def root_document(collections: Iterable[tuple[str, str]]) -> dict[str, Any]:
@@ -48,7 +64,7 @@ def collection_document(
     """
     documents = sorted(items, key=lambda i: (str(i["properties"]["datetime"]), str(i["id"])))
     source = source or {}
-    title = "Cloud-free acquisitions"
+    title = collection_title(collection_id)
     up = {"href": "../catalog.json", "type": "application/json", "title": _CATALOG_TITLE}
     links = [{"rel": "root", **up}, {"rel": "parent", **up}, *_licence_links(source, documents[0])]
     links += [
@@ -67,8 +83,7 @@ def collection_document(
         "stac_extensions": [e for e in EXTENSIONS if "/classification/" not in e],
         "id": collection_id,
         "title": title,
-        "description": "One item per restored acquisition and grid cell. Observed pixels are bit-identical to the "
-        "source; every other pixel has its class in `provenance`.",
+        "description": _REVIEW_DESCRIPTION if collection_id == REVIEW_COLLECTION else _DESCRIPTION,
         "keywords": sorted({"cloud-free", "mosaic", "cloud removal", *source.get("keywords", [])}),
         "license": source.get("license") if source.get("license") not in (None, "proprietary") else "other",
         "providers": [*source.get("providers", []), _PROCESSOR | {"processing:software": {"unveil-eo": version}}],

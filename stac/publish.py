@@ -17,7 +17,7 @@ import pystac
 from filelock import FileLock, Timeout
 from pystac.errors import STACError
 
-from stac.catalog import collection_document, root_document
+from stac.catalog import collection_document, collection_title, root_document
 from stac.errors import InvalidProduct, NotWritable, PublishError
 from stac.raster import check_cog
 from stac.storage import write_json, writing
@@ -106,6 +106,23 @@ class StaticCatalog:
             self._read_back(path, document)
         return path
 
+    def withdraw(self, item_id: str) -> None:
+        """Take an item out of the collection; nothing happens where there is none.
+
+        Raises:
+            DiskFull, NotWritable: the catalog cannot be written.
+            PublishError: another process holds the catalog for too long.
+        """
+        folder = self.root / self.collection_id / check_id(item_id)
+        if not folder.is_dir():
+            return
+        with self._locked(), writing(folder):
+            # Its link goes first: a link never points to what is not there.
+            self._relink(self._version(), without=item_id)
+            shutil.rmtree(folder)
+            if not any(self._item_paths()):
+                shutil.rmtree(self.collection_path.parent)
+
     def repair(self) -> None:
         """Link products that a crash left without a link, and drop links of products that were removed.
 
@@ -121,8 +138,7 @@ class StaticCatalog:
         if not present or (present == linked and listed):
             return
         with self._locked():
-            software = read_document(next(self._item_paths())).get("properties", {}).get("processing:software", {})
-            self._relink(str(software.get("unveil-eo", "")))
+            self._relink(self._version())
 
     def _finished(self, item: pystac.Item) -> dict[str, Any]:
         """Return the item's document with its place in the catalog."""
@@ -131,7 +147,7 @@ class StaticCatalog:
             "rel": "collection",
             "href": "../collection.json",
             "type": "application/json",
-            "title": "Cloud-free acquisitions",
+            "title": collection_title(self.collection_id),
         }
         root = {"rel": "root", "href": "../../catalog.json", "type": "application/json", "title": "Cloud-free mosaics"}
         document = item.to_dict(include_self_link=False, transform_hrefs=False)
@@ -163,13 +179,24 @@ class StaticCatalog:
                 raise
             shutil.rmtree(aside, ignore_errors=True)
 
-    def _relink(self, version: str) -> None:
-        """Write collection and root from the items that are there: links lost in a crash come back."""
-        documents = [read_document(path) for path in self._item_paths()]
+    def _version(self) -> str:
+        """Return the version of this software that made the first item."""
+        for path in self._item_paths():
+            return str(read_document(path).get("properties", {}).get("processing:software", {}).get("unveil-eo", ""))
+        return ""
+
+    def _relink(self, version: str, without: str | None = None) -> None:
+        """Write collection and root from the items that are there: links lost in a crash come back.
+
+        A collection without items is not listed.
+        """
+        documents = [read_document(path) for path in self._item_paths() if path.stem != without]
         source_path = self.root / self.collection_id / _SOURCE
         source = read_document(source_path) if source_path.is_file() else None
-        write_json(self.collection_path, collection_document(self.collection_id, documents, source, version))
-        collections = sorted(self.root.glob("[!.]*/collection.json"))
+        if documents:
+            write_json(self.collection_path, collection_document(self.collection_id, documents, source, version))
+        listed = sorted(self.root.glob("[!.]*/collection.json"))
+        collections = [path for path in listed if documents or path != self.collection_path]
         titles = [(p.parent.name, str(read_document(p).get("title", p.parent.name))) for p in collections]
         write_json(self.catalog_path, root_document(titles))
 

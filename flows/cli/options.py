@@ -31,6 +31,7 @@ Model = Annotated[str | None, typer.Option("--model", help="models:/NAME@ALIAS o
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the noise; recorded in every product.")]
 Sampler = Annotated[str | None, typer.Option("--sampler", help="ddim, dpmpp2m, unipc or pyramid.")]
 Prior = Annotated[str | None, typer.Option("--prior", help="temporal: other dates first; none: the model alone.")]
+Gate = Annotated[str | None, typer.Option("--gate", help="on: products that fail a threshold wait for review; off.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
 Cells = Annotated[list[str], typer.Option("--cell", help="Grid square, e.g. MGRS-33TWM; may be given several times.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]

@@ -44,6 +44,7 @@ def run(
     seed: o.Seed = None,
     sampler: o.Sampler = None,
     prior: o.Prior = None,
+    gate: o.Gate = None,
     device: o.Device = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan, like `unveil plan`.")] = False,
     as_json: o.AsJson = False,
@@ -70,6 +71,7 @@ def run(
         seed=seed,
         sampler=sampler,
         prior=prior,
+        gate=gate,
         device=device,
     )
     settings = load_settings(config, given)
@@ -93,6 +95,7 @@ def plan(
     seed: o.Seed = None,
     sampler: o.Sampler = None,
     prior: o.Prior = None,
+    gate: o.Gate = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Show what `unveil run` would do: every scene new, done, or invalid with the reason. Restores nothing."""
@@ -111,6 +114,7 @@ def plan(
         seed=seed,
         sampler=sampler,
         prior=prior,
+        gate=gate,
     )
     _plan(load_settings(config, given), as_json)
 

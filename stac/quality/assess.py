@@ -13,7 +13,7 @@ from stac.provenance import Provenance
 from stac.quality.clouds import CloudTally, ResidualCloud
 from stac.quality.colour import ColourTally
 from stac.quality.figures import HALF_WIDTH_EDGES, GroupFigures, QualityFigures, SourceDate, area_name
-from stac.quality.groups import GROUPS, RESTORED, groups_of, reach_of
+from stac.quality.groups import EVERYTHING, GROUPS, groups_of, reach_of
 from stac.quality.intervals import IntervalTally
 from stac.quality.parts import WINDOW, Part, Product
 from stac.quality.seams import SeamTally
@@ -74,7 +74,7 @@ class _Tally:
             observed_cloud=clouds.observed_share if clouds else None,
             cloud_threshold=clouds.threshold if clouds else None,
             not_recoverable=int(self.pixels[Provenance.NOT_RECOVERABLE]) / valid if valid else None,
-            restored_share=self._count(RESTORED) / valid if valid else None,
+            restored_share=self._count(EVERYTHING) / valid if valid else None,
             dates=tuple(
                 SourceDate(str(np.datetime64(day, "D")), round(count * pixel_km2, 4))
                 for day, count in sorted(self.days.items())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stac.quality.groups import FEWEST, RESTORED, BoolArray, Group
+from stac.quality.groups import EVERYTHING, FEWEST, BoolArray, Group
 from stac.quality.parts import Part
 from stac.reflectance import PRODUCT_SCALE
 
@@ -66,8 +66,8 @@ class CloudTally:
             inside = group.inside[part.core]
             self._bright[name] += _histogram(hot[inside & white])
             self._counts[name] += int(inside.sum())
-        if RESTORED in groups:
-            ring = groups[RESTORED].ring[part.core]
+        if EVERYTHING in groups:
+            ring = groups[EVERYTHING].ring[part.core]
             self._ring += _histogram(hot[ring])
             self._bright_ring += _histogram(hot[ring & white])
 

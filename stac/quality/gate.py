@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from stac.quality.figures import GroupFigures, QualityFigures
-from stac.quality.groups import RESTORED
+from stac.quality.groups import EVERYTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,7 @@ class Gate:
     min_sharpness: float = 0.4
     max_sharpness: float = 2.0
     #: Largest colour shift of any band, reflectance.
-    max_colour_shift: float = 0.12
+    max_colour_shift: float = 0.15
     #: Absolute shift of mean NDVI.
     max_ndvi_shift: float = 0.15
     #: Step across the borders between classes / steps beside them.
@@ -84,7 +84,7 @@ class Verdict:
 
 def judge(figures: QualityFigures, gate: Gate) -> Verdict:
     """Hold figures against thresholds. A figure that is not defined is not judged."""
-    restored = figures.groups.get(RESTORED)
+    restored = figures.groups.get(EVERYTHING)
 
     def of(read: Callable[[GroupFigures], float | None]) -> float | None:
         return None if restored is None else read(restored)
@@ -112,6 +112,6 @@ def _ndvi(group: GroupFigures) -> float | None:
     return None if group.ndvi_shift is None else abs(group.ndvi_shift)
 
 
-def gate_document(gate: Gate) -> Mapping[str, float]:
+def gate_document(gate: Gate) -> dict[str, float]:
     """Return the thresholds as JSON values."""
     return asdict(gate)

@@ -8,21 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
-from stac.provenance import Provenance
+from stac.provenance import RESTORED, Provenance
 from stac.quality.parts import Part
 
 BoolArray = NDArray[np.bool_]
 
-#: Classes whose values were not measured on the target date.
-SYNTHETIC = (
-    Provenance.OBSERVED_OTHER_DATE,
-    Provenance.THIN_CLOUD_CORRECTED,
-    Provenance.REFERENCE_FILLED,
-    Provenance.GENERATED,
-)
-#: Name of all of them together.
-RESTORED = "restored"
-GROUPS: dict[str, tuple[Provenance, ...]] = {RESTORED: SYNTHETIC} | {p.name.lower(): (p,) for p in SYNTHETIC}
+#: Name of all restored pixels together, and what each group holds.
+EVERYTHING = "restored"
+GROUPS: dict[str, tuple[Provenance, ...]] = {EVERYTHING: RESTORED} | {p.name.lower(): (p,) for p in RESTORED}
 
 #: How far from a patch its surroundings reach: where the ground is alike, but beyond the haze at a cloud's edge.
 _REACH_M, _LEAST_REACH, _MOST_REACH = 1000.0, 8, 100

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,11 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from stac.errors import InvalidProduct
-from stac.provenance import Provenance
+from stac.product import SPECS, Layer
 from stac.reflectance import PRODUCT_SCALE
 
-#: Layers that are measured, by the name of their file, and what stands outside of the product.
-_OUTSIDE: dict[str, float] = {
-    "data": 0,
-    "provenance": Provenance.NODATA,
-    "uncertainty": np.nan,
-    "reference_weight": np.nan,
-}
+#: Layers that are measured.
+_LAYERS = (Layer.DATA, Layer.PROVENANCE, Layer.UNCERTAINTY, Layer.REFERENCE_WEIGHT, Layer.SOURCE_DATE)
 #: Side of a window, pixels: a multiple of the blocks of the files.
 WINDOW = 1024
 
@@ -71,11 +66,10 @@ class Product:
         Raises:
             InvalidProduct: a layer is missing, cannot be read, or differs from the others in shape or bands.
         """
-        with _readable(folder), ExitStack() as files:
-            layers = {name: files.enter_context(rasterio.open(folder / f"{name}.tif")) for name in _LAYERS}
+        with _opened(folder) as layers:
             shapes = {layer.shape for layer in layers.values()}
-            counts = {layers["data"].count, layers["uncertainty"].count}
-            gsd = abs(float(layers["data"].transform.a))
+            counts = {layers[Layer.DATA].count, layers[Layer.UNCERTAINTY].count}
+            gsd = abs(float(layers[Layer.DATA].transform.a))
         if len(shapes) != 1 or counts != {len(bands)}:
             raise InvalidProduct(
                 f"{folder}: layers of shapes {sorted(shapes)} with {sorted(counts)} bands; run it again."
@@ -97,33 +91,27 @@ class Product:
         Raises:
             InvalidProduct: a layer cannot be read.
         """
-        with _readable(self.folder), ExitStack() as files:
-            layers = {name: files.enter_context(rasterio.open(self.folder / f"{name}.tif")) for name in _LAYERS}
+        with _opened(self.folder) as layers:
             for row in range(0, self.shape[0], window):
                 for column in range(0, self.shape[1], window):
-                    yield _part({n: _read(layer, row, column, window, margin) for n, layer in layers.items()}, margin)
+                    pixels = {
+                        layer: _read(file, SPECS[layer].nodata, row, column, window, margin)
+                        for layer, file in layers.items()
+                    }
+                    yield _part(pixels, margin)
 
 
-_LAYERS = (*_OUTSIDE, "source_date")
+@contextmanager
+def _opened(folder: Path) -> Iterator[dict[Layer, Any]]:
+    """Open all layers of a product; what GDAL says about a broken one becomes our error, naming the product."""
+    try:
+        with ExitStack() as files:
+            yield {layer: files.enter_context(rasterio.open(folder / layer.file_name)) for layer in _LAYERS}
+    except (RasterioError, OSError) as error:
+        raise InvalidProduct(f"A layer of {folder} cannot be read ({error}); make the product again.") from error
 
 
-class _readable:  # noqa: N801 - reads as a word
-    """Turn what GDAL says about a broken file into our error, naming the product."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, RasterioError | OSError):
-            raise InvalidProduct(
-                f"A layer of {self.folder} cannot be read ({error}); make the product again."
-            ) from error
-
-
-def _read(layer: Any, row: int, column: int, window: int, margin: int) -> NDArray[Any]:
+def _read(layer: Any, outside: float, row: int, column: int, window: int, margin: int) -> NDArray[Any]:
     """Return `(band, y, x)` of a window with its margin; what lies outside of the file is filled."""
     top, left = max(row - margin, 0), max(column - margin, 0)
     end_row, end_column = min(row + window, layer.height), min(column + window, layer.width)
@@ -134,16 +122,16 @@ def _read(layer: Any, row: int, column: int, window: int, margin: int) -> NDArra
         (margin - (row - top), margin - (bottom - end_row)),
         (margin - (column - left), margin - (right - end_column)),
     )
-    return np.pad(pixels, beyond, constant_values=_OUTSIDE.get(Path(layer.name).stem, layer.nodata))
+    return np.pad(pixels, beyond, constant_values=outside)
 
 
-def _part(layers: dict[str, NDArray[Any]], margin: int) -> Part:
+def _part(layers: Mapping[Layer, NDArray[Any]], margin: int) -> Part:
     return Part(
-        data=layers["data"].astype(np.int32),
-        provenance=layers["provenance"][0],
-        half_width=_whole(layers["uncertainty"]),
-        reference_weight=_whole(layers["reference_weight"][0]),
-        source_date=layers["source_date"][0],
+        data=layers[Layer.DATA].astype(np.int32),
+        provenance=layers[Layer.PROVENANCE][0],
+        half_width=_whole(layers[Layer.UNCERTAINTY]),
+        reference_weight=_whole(layers[Layer.REFERENCE_WEIGHT][0]),
+        source_date=layers[Layer.SOURCE_DATE][0],
         margin=margin,
     )
 

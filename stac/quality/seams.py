@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stac.provenance import Provenance
-from stac.quality.groups import FEWEST, SYNTHETIC
+from stac.provenance import RESTORED, Provenance
+from stac.quality.groups import FEWEST
 from stac.quality.parts import Part
 from stac.reflectance import PRODUCT_SCALE
 
@@ -83,7 +83,7 @@ class SeamTally:
 
 
 def _known(kinds: NDArray[np.int64]) -> NDArray[np.bool_]:
-    return np.isin(kinds, (Provenance.OBSERVED, *SYNTHETIC))
+    return np.isin(kinds, (Provenance.OBSERVED, *RESTORED))
 
 
 def _ratio(sums: NDArray[np.int64]) -> float | None:

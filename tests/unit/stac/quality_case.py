@@ -33,7 +33,7 @@ class Case:
 
     def figures(self, window: int = 1024) -> QualityFigures:
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_product(self.layers, self.folder)
+        write_product([self.layers], self.layers.geobox, self.layers.bands, self.layers.data, self.folder)
         return assess(self.folder, self.layers.bands, window=window)
 
     def with_data(self, change: Callable[[np.ndarray], None]) -> Case:
@@ -63,7 +63,7 @@ def perfect(folder: Path) -> Case:
     weight[RIGHT] = 0.4
     box = GeoBox((SIDE, SIDE), Affine(120, 0, 500_000, 0, -120, 5_200_000), "EPSG:32633")
     data = ground()
-    return Case(ProductLayers(data, provenance, days, weight, uncertainty, data, box, BANDS), folder)
+    return Case(ProductLayers(data, provenance, days, weight, uncertainty, box, BANDS), folder)
 
 
 def blur(data: np.ndarray) -> None:
