@@ -153,7 +153,7 @@ def restore(
     """
     sampling.check(enhancer)
     _check_scene(enhancer, scene, needed, reference)
-    part = part or Part(needed.shape, (0, 0), _fill_level(scene))
+    part = part or Part(needed.shape, (0, 0), fill_level(scene))
     part.check(needed.shape)
     bands, size, overlap = len(scene), sampling.tile, sampling.overlap
     whole = Frame.around(part.scene, origin, size, sampling.grid)
@@ -189,7 +189,7 @@ def _check_scene(
         raise InvalidModelInput(f"Reference of shape {reference.shape} for a scene of shape {scene.shape}.")
 
 
-def _fill_level(scene: FloatArray) -> tuple[float, ...]:
+def fill_level(scene: FloatArray) -> tuple[float, ...]:
     """Return the median of every band over the pixels that hold data in all; 0 where none does."""
     valid = np.isfinite(scene).all(axis=0)
     level = np.median(scene[:, valid], axis=1) if valid.any() else np.zeros(len(scene))

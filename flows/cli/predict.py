@@ -29,6 +29,9 @@ def predict(
     ] = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Samples per tile; their mean is the result.")] = 2,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Denoising steps per sample.")] = 10,
+    sampler: o.Sampler = None,
+    tile: Annotated[int, typer.Option("--tile", min=32, help="Side of a tile, pixels.")] = 128,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Tiles at once on a GPU; fewer if they do not fit.")] = 8,
     eta: Annotated[
         float | None, typer.Option("--eta", min=0, max=1, help="Least share of the reference; the model's own.")
     ] = None,
@@ -47,6 +50,7 @@ def predict(
     """
     from de_model import checkpoint
     from de_model.inference.engine import Sampling
+    from de_model.samplers.family import SamplerKind, sampler_kind
     from flows.models.predict import Request
     from flows.models.predict import predict as run
     from flows.progress import Event
@@ -54,7 +58,8 @@ def predict(
     path = weights or checkpoint.shipped_weights()
     if eta is None:
         eta = checkpoint.read_card(path).eta
-    sampling = Sampling(seed=seed, samples=samples, steps=steps, eta=eta)
+    kind = sampler_kind(sampler or SamplerKind.DDIM)
+    sampling = Sampling(seed, samples, steps, eta, tile, tile // 4, batch, kind)
     request = Request(tuple(inputs), path, out, sampling, mask, scale, _device(device))
     records: list[dict[str, Any]] = []
     with progress_bar() as show:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from de_model import checkpoint
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
-from de_model.inference.engine import Restoration, Sampling, restore
+from de_model.inference.engine import Sampling
+from de_model.inference.whole import RestoredImage, restore_image
 from de_model.metrics.signatures import signatures
 from flows import __version__
 from flows.errors import InvalidSettings
@@ -186,7 +187,7 @@ def _restore(job: _Job, enhancer: Enhancer, request: Request, digest: str, on_ti
             on_tile(job.image.path.name, done, total)
 
     tell(0, 0)
-    found = restore(enhancer, scene, needed, request.sampling, tell)
+    found = restore_image(enhancer, scene, needed, request.sampling, tell)
     stored_order = np.argsort(job.order)
     content = encode_like(job.image, encode(found.image[stored_order], needed, pixels, job.image, job.scale))
     scene[:, needed] = found.image[:, needed]
@@ -241,15 +242,10 @@ def _file(path: Path) -> dict[str, str]:
     return {"file": path.name, "sha256": checkpoint.sha256_of(path)}
 
 
-def _figures(found: Restoration, needed: NDArray[np.bool_]) -> Document:
+def _figures(found: RestoredImage, needed: NDArray[np.bool_]) -> Document:
     """Return counts and means over the restored pixels; null where nothing was restored."""
-    any_pixel = bool(needed.any())
-    return {
-        "restored_pixels": int(needed.sum()),
-        "tiles": found.tiles,
-        "mean_reference_weight": float(found.reference_weight[needed].mean()) if any_pixel else None,
-        "mean_spread": float(found.spread[:, needed].mean()) if any_pixel else None,
-    }
+    means = {"mean_reference_weight": found.mean_reference_weight, "mean_spread": found.mean_spread}
+    return {"restored_pixels": int(needed.sum()), "tiles": found.tiles} | _without_nan(means)
 
 
 def _signatures(scene: NDArray[np.float32], needed: NDArray[np.bool_], bands: tuple[str, ...]) -> Document | None:

@@ -15,6 +15,7 @@ from de_model.inference.engine import Sampling, restore
 from de_model.inference.frame import Frame
 from de_model.inference.part import Part, surroundings
 from de_model.inference.tiles import starts
+from de_model.inference.whole import restore_image
 from de_model.presets import Preset
 from de_model.samplers.family import SamplerKind
 
@@ -87,3 +88,16 @@ def test_a_part_without_its_surroundings_is_refused(enhancer: Enhancer) -> None:
         restore(enhancer, image, np.ones((40, 40), bool), options, part=Part((100, 100), (10, 10), FILL))
     with pytest.raises(InvalidModelInput, match="does not lie"):
         restore(enhancer, image, np.ones((40, 40), bool), options, part=Part((45, 45), (10, 10), FILL))
+
+
+def test_an_image_restored_by_blocks_is_the_image_restored_at_once(enhancer: Enhancer) -> None:
+    image, options = scene(90, 101), Sampling(seed=3, samples=2, steps=2, tile=32, overlap=8)
+    needed = np.zeros((90, 101), bool)
+    needed[5:17, 30:70] = needed[80:, 50:] = True
+    whole, blocks = restore(enhancer, image, needed, options), restore_image(enhancer, image, needed, options, side=40)
+    assert blocks.image[:, needed].tobytes() == whole.image[:, needed].tobytes()
+    assert np.isnan(blocks.image[:, ~needed]).all()
+    assert blocks.mean_reference_weight == pytest.approx(whole.reference_weight[needed].mean(), rel=1e-5)
+    assert blocks.mean_spread == pytest.approx(whole.spread[:, needed].mean(), rel=1e-5)
+    nothing = restore_image(enhancer, image, np.zeros_like(needed), options)
+    assert nothing.tiles == 0 and np.isnan(nothing.mean_spread)
