@@ -80,7 +80,8 @@ def is_retryable(_task: object, _run: object, state: PrefectState[Any]) -> bool:
     return False
 
 
-_RETRIES: dict[str, Any] = {
+#: Options of every task.
+RETRIES: dict[str, Any] = {
     "retries": 2,
     "retry_delay_seconds": exponential_backoff(backoff_factor=2),
     "retry_jitter_factor": 0.5,
@@ -90,7 +91,7 @@ _RETRIES: dict[str, Any] = {
 }
 
 
-@task(name="find", **_RETRIES)
+@task(name="find", **RETRIES)
 def find(settings: Mapping[str, Any], location: str, folder: str) -> str:
     """Search the source; return the path of the scenes found. Their collection is written beside them."""
     wanted = RunSettings(**settings)
@@ -101,19 +102,19 @@ def find(settings: Mapping[str, Any], location: str, folder: str) -> str:
     return str(write_items(Path(folder) / "scenes.json", items))
 
 
-@task(name="resolve model", **_RETRIES)
+@task(name="resolve model", **RETRIES)
 def resolve_model(settings: Mapping[str, Any]) -> ModelRef:
     """Resolve the model's alias once and fetch its weights."""
     return resolve(RunSettings(**settings))
 
 
-@task(name="plan", **_RETRIES)
+@task(name="plan", **RETRIES)
 def plan(settings: Mapping[str, Any], scenes: str, model: ModelRef) -> Plan:
     """Turn scenes into work units."""
     return make_plan(list(read_items(Path(scenes)).values()), RunSettings(**settings), model)
 
 
-@task(name="restore", task_run_name="restore {unit.target_id}", **_RETRIES)
+@task(name="restore", task_run_name="restore {unit.target_id}", **RETRIES)
 def restore(settings: Mapping[str, Any], unit: WorkUnit, scenes: str, model: ModelRef, staging: str) -> UnitFigures:
     """Restore one unit into a staging folder."""
     folder = Path(staging)
@@ -127,14 +128,14 @@ def _progress_of(unit: WorkUnit) -> Callable[[str, int, int], None]:
     return lambda what, done, total: tell(f"{unit.target_id}: restoring {what}", done, total)
 
 
-@task(name="publish", task_run_name="publish {item_id}", **_RETRIES)
+@task(name="publish", task_run_name="publish {item_id}", **RETRIES)
 def publish(settings: Mapping[str, Any], item_id: str, staging: str, collection: Mapping[str, Any]) -> str:
     """Publish a staged product; return the path of its item."""
     _log.info("publishing %s", item_id)
     return str(publish_product(Path(staging), RunSettings(**settings), collection))
 
 
-@task(name="report", **_RETRIES)
+@task(name="report", **RETRIES)
 def report(summary: Mapping[str, Any]) -> None:
     """Store the run's table, pictures and report as Prefect artifacts."""
     create_table_artifact(unit_table(summary["units"]), key="work-units", description="Work units of this run")

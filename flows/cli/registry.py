@@ -165,7 +165,7 @@ def _registry(out: Path | None, state_dir: Path | None, mlflow_uri: str | None) 
 def _contest(
     registry: Registry, wanted: ModelVersion, cells: list[str], targets: list[str], truths: list[str], limits: Gates
 ) -> tuple[Contest, Verdict]:
-    from flows.models.contest import compare
+    from flows.models.contest import cases_on, compare
     from flows.models.gates import judge
     from flows.models.registry import CHAMPION
     from flows.settings import load_settings
@@ -173,22 +173,14 @@ def _contest(
 
     champion = registry.resolve(f"models:/{wanted.name}@{CHAMPION}")
     sampling = load_settings(None, {"prior": "none"}).restoration.sampling
-    contest = compare(
-        registry.weights(champion),
-        registry.weights(wanted),
-        stacks_of(o.scenes(cells, None, None, None)),
-        [o.day(text) for text in targets],
-        [o.day(text) for text in truths],
-        sampling,
-    )
+    cloudy, clear = ([o.day(text) for text in texts] for texts in (targets, truths))
+    cases = cases_on(stacks_of(o.scenes(cells, None, None, None)), cloudy, clear)
+    contest = compare(registry.weights(champion), registry.weights(wanted), cases, sampling)
     return contest, judge(contest, limits)
 
 
 def _why(contest: Contest | None) -> str:
-    if contest is None:
-        return "by hand, without a contest"
-    gain = contest.gain
-    return f"PSNR {gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}) dB over {gain.images} blocks"
+    return "by hand, without a contest" if contest is None else contest.sentence
 
 
 def _tell(record: dict[str, Any], contest: Contest | None, as_json: bool) -> None:

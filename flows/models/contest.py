@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -18,6 +18,7 @@ from de_model.metrics.bootstrap import Bootstrap, Interval, difference_interval
 from flows.errors import InvalidSettings
 from flows.models.block_gains import BlockGain, block_gains
 from flows.models.evaluation import index_on
+from flows.models.training_pairs import cloudy_and_clear
 from flows.progress import tell
 from stac.masks.classes import is_obscured, is_observed
 from stac.stack import Stack
@@ -45,55 +46,80 @@ class Contest:
     gain: Interval
 
     @property
+    def sentence(self) -> str:
+        """The outcome in words."""
+        gain = self.gain
+        return f"PSNR {gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}) dB over {gain.images} blocks"
+
+    @property
     def time_ratio(self) -> float:
         """Time of the challenger over that of the champion."""
         return self.challenger.seconds / self.champion.seconds
 
 
-def compare(
-    champion: Path,
-    challenger: Path,
-    stacks: Iterable[Stack],
-    targets: Sequence[date],
-    truths: Sequence[date],
-    sampling: Sampling,
-) -> Contest:
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A cloudy date, and the clear dates near it that say what is hidden."""
+
+    stack: Stack
+    #: Index of the cloudy date, and of the clear ones; the models never see these.
+    target: int
+    truths: tuple[int, ...]
+
+
+def cases_on(stacks: Iterable[Stack], targets: Sequence[date], truths: Sequence[date]) -> Iterator[Case]:
+    """Yield the cases of given days.
+
+    Raises:
+        InvalidSettings: a stack has no such day.
+    """
+    for stack in stacks:
+        for day in targets:
+            yield Case(stack, index_on(stack, day), tuple(index_on(stack, truth) for truth in truths))
+
+
+def cases_found(stacks: Iterable[Stack]) -> Iterator[Case]:
+    """Yield a case for every cloudy date of the stacks that has clear ones beside it."""
+    for stack in stacks:
+        cloudy, clear = cloudy_and_clear(stack)
+        if clear:
+            yield from (Case(stack, target, tuple(clear)) for target in cloudy)
+
+
+def compare(champion: Path, challenger: Path, cases: Iterable[Case], sampling: Sampling) -> Contest:
     """Return how two weights files do without other dates: only what the model itself restores is compared.
 
     Args:
         champion: weights file.
         challenger: weights file of the same bands.
-        stacks: all dates of some cells that neither model was trained on.
-        targets: cloudy dates.
-        truths: clear dates near them; the models never see them.
+        cases: ground that neither model was trained on.
         sampling: how both restore.
 
     Raises:
-        InvalidSettings: the models restore different bands, or the stacks have other dates.
+        InvalidSettings: the models restore different bands.
         InvalidCheckpoint: a file is no model.
     """
-    models = [checkpoint.load(path) for path in (champion, challenger)]
+    files = (champion, challenger)
+    models = [checkpoint.load(path) for path in files]
     if models[0].card.bands != models[1].card.bands:
         ours, theirs = (", ".join(model.card.bands) for model in models)
         raise InvalidSettings(f"The champion restores {ours}, the challenger {theirs}: they cannot be compared.")
     gains: list[BlockGain] = []
     seconds = np.zeros(2)
-    for stack in stacks:
-        for day in targets:
-            target = index_on(stack, day)
-            tell(f"{stack.cell.id} {day}: champion and challenger")
-            images, took = _both(models, stack, target, sampling)
-            seconds += took
-            for truth_day in truths:
-                gains += _gains(images, stack, target, index_on(stack, truth_day))
-    contestants = [
-        Contestant(checkpoint.sha256_of(path), path.stat().st_size, float(np.mean(psnr)) if psnr else 0.0, float(took))
-        for path, psnr, took in zip(
-            (champion, challenger), ([g.reference_psnr for g in gains], [g.psnr for g in gains]), seconds, strict=True
-        )
-    ]
-    gain = difference_interval([g.psnr for g in gains], [g.reference_psnr for g in gains], Bootstrap())
-    return Contest(contestants[0], contestants[1], gain)
+    for case in cases:
+        tell(f"{case.stack.item_ids[case.target]}: champion and challenger")
+        images, took = _both(models, case.stack, case.target, sampling)
+        seconds += took
+        for truth in case.truths:
+            gains += _gains(images, case.stack, case.target, truth)
+    before, after = [g.reference_psnr for g in gains], [g.psnr for g in gains]
+    old, new = _contestant(champion, before, seconds[0]), _contestant(challenger, after, seconds[1])
+    return Contest(old, new, difference_interval(after, before, Bootstrap()))
+
+
+def _contestant(path: Path, psnr: Sequence[float], seconds: float) -> Contestant:
+    mean = float(np.mean(psnr)) if len(psnr) else 0.0
+    return Contestant(checkpoint.sha256_of(path), path.stat().st_size, mean, float(seconds))
 
 
 def _both(

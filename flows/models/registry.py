@@ -65,7 +65,7 @@ class Registry:
             versions = self._versions(MODEL_NAME)
             found = _same_weights(versions, sha256)
             if found is None:
-                found = register_weights(self._client, weights, sha256, MODEL_NAME, self._artifact_root)
+                found = register_weights(self._client, weights, sha256, MODEL_NAME, self.artifact_root)
                 versions.append(found)
             aliases = self._aliases(MODEL_NAME)
             if len(versions) == 1 and not aliases:
@@ -85,7 +85,7 @@ class Registry:
         with self._only_registrar(), self._session():
             found = _same_weights(self._versions(name), sha256)
             if found is None:
-                found = register_weights(self._client, weights, sha256, name, self._artifact_root)
+                found = register_weights(self._client, weights, sha256, name, self.artifact_root)
         return describe(found, None)
 
     def resolve(self, uri: str) -> ModelVersion:
@@ -199,7 +199,7 @@ class Registry:
         return path
 
     @property
-    def _artifact_root(self) -> Path | None:
+    def artifact_root(self) -> Path | None:
         """Folder for artefacts beside a SQLite database; a server has its own."""
         database = database_of(self.uri)
         return None if database is None else database.parent / "mlartifacts"

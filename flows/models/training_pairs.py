@@ -37,11 +37,17 @@ def mine_pairs(scenes: SceneSet) -> tuple[list[ScenePair], float]:
 
 def pairs_of(stack: Stack) -> list[ScenePair]:
     """Return every pair of a cloudy and a clear date of a stack, the clear one matched to the cloudy one."""
+    cloudy, clear = cloudy_and_clear(stack)
+    return [_pair(stack, c, k) for c in cloudy for k in clear]
+
+
+def cloudy_and_clear(stack: Stack) -> tuple[list[int], list[int]]:
+    """Return the indices of the dates that are cloudy in part, and of those that are clear."""
     valid = [classes != PixelClass.NODATA for classes in stack.classes]
     hidden = [is_obscured(c)[v].mean() if v.any() else 0.0 for c, v in zip(stack.classes, valid, strict=True)]
     cloudy = [i for i, share in enumerate(hidden) if _CLOUDY_SHARE[0] <= share <= _CLOUDY_SHARE[1]]
     clear = [i for i, share in enumerate(hidden) if valid[i].any() and share <= 1 - _CLEAR_SHARE]
-    return [_pair(stack, c, k) for c in cloudy for k in clear]
+    return cloudy, clear
 
 
 def _pair(stack: Stack, cloudy: int, clear: int) -> ScenePair:

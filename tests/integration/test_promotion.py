@@ -17,7 +17,7 @@ from de_model import checkpoint
 from de_model.inference.engine import Sampling
 from de_model.metrics.bootstrap import Interval
 from flows.errors import InvalidSettings, UnknownModel
-from flows.models.contest import Contest, Contestant, compare
+from flows.models.contest import Contest, Contestant, cases_on, compare
 from flows.models.gates import Gates, judge, load_gates
 from flows.models.promotion import CHALLENGER, PREVIOUS, nominate, promote, rollback
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
@@ -65,11 +65,12 @@ def test_a_worse_challenger_is_refused_by_what_it_restored(worse: Path) -> None:
     (stack,) = stacks_of(SceneSet(("MGRS-33TWL",)))
     part = stack.window(slice(100, 420), slice(300, 620))
     days = [date(2023, 8, 18)], [date(2023, 8, 15)]
-    contest = compare(checkpoint.shipped_weights(), worse, [part], *days, ONE_STEP)
+    cases = list(cases_on([part], *days))
+    contest = compare(checkpoint.shipped_weights(), worse, cases, ONE_STEP)
     assert contest.gain.images >= 10 and contest.gain.high < 0
     verdict = judge(contest, Gates(least_blocks=5, most_time_ratio=10))
     assert not verdict.passed and "PSNR above the champion's is -" in verdict.reasons[0]
-    back = compare(worse, checkpoint.shipped_weights(), [part], *days, ONE_STEP)
+    back = compare(worse, checkpoint.shipped_weights(), cases, ONE_STEP)
     assert back.gain.mean == pytest.approx(-contest.gain.mean)
     assert judge(back, Gates(least_blocks=5, most_time_ratio=10)).passed
 
