@@ -30,6 +30,7 @@ from flows.work import ModelRef, Plan, Refused, WorkUnit, check_bands, make_plan
 from stac.errors import InvalidInput
 from stac.publish import StaticCatalog
 from stac.shelves import Shelf, finished_work
+from stac.sources.sentinel_hub.units import METER
 
 _log = logging.getLogger("unveil")
 
@@ -67,6 +68,8 @@ class RunSummary:
     #: Ids of items that an earlier run published.
     already_done: tuple[str, ...]
     seconds: float
+    #: What Sentinel Hub billed for the pixels of this run.
+    processing_units: float = 0.0
 
 
 def is_retryable(_task: object, _run: object, state: PrefectState[Any]) -> bool:
@@ -174,7 +177,7 @@ def clear_scenes(settings: dict[str, Any] | None = None) -> RunSummary:
         NothingUsable: there was work, and the input of all of it is unusable.
         WorkFailed: there was work, and none of it succeeded.
     """
-    began, run_id = time.monotonic(), new_run_id()
+    began, run_id, units_before = time.monotonic(), new_run_id(), METER.spent
     wanted = RunSettings(**(settings or {}))
     values = wanted.model_dump(mode="json")
     folder = wanted.state / "runs" / run_id.replace(":", "-")
@@ -205,6 +208,7 @@ def clear_scenes(settings: dict[str, Any] | None = None) -> RunSummary:
         units=tuple(results),
         already_done=tuple(unit.item_id for unit in planned.units if unit.work_id in done),
         seconds=time.monotonic() - began,
+        processing_units=METER.spent - units_before,
     )
     report(asdict(summary))
     _require_success(summary)

@@ -26,6 +26,7 @@ from stac.sources.providers import PROVIDERS
 from stac.sources.sentinel_hub.hrefs import BandAddress
 from stac.sources.sentinel_hub.process_api import ProcessReader
 from stac.sources.sentinel_hub.units import METER, estimated_units
+from stac.stack import read_stack
 
 pytestmark = pytest.mark.integration
 QUICK = Patience(timeout_s=5, total_s=20, retries=3, first_delay_s=0.01, longest_delay_s=2)
@@ -110,6 +111,16 @@ def test_pixels_are_those_of_the_archive_and_nodata_stays_nodata(hub: SentinelHu
         classes = file.read(1)[top : top + 60, left : left + 50]
     read = read_asset(request(item, "scl"), where, 5)
     assert read.dtype == np.uint8 and np.array_equal(read, np.where(expected > 0, classes, 0))
+
+
+def test_a_stack_through_the_service_equals_that_of_the_files(hub: SentinelHub) -> None:
+    where, _, _ = cell()
+    files = open_source(str(sample_catalog())).search(Query.parse("sentinel-2-l2a", None, "2023-08-15/2023-08-18"))
+    own = [item for item in files if "33TWL" in item.id]
+    billed = [scene(item.id) for item in own]
+    expected, found = (read_stack(items, where, ("blue", "red", "nir")) for items in (own, billed))
+    assert len(own) == 2 and np.array_equal(found.dn, expected.dn)
+    assert np.array_equal(found.classes, expected.classes)
 
 
 def test_processing_units_are_counted(hub: SentinelHub) -> None:
