@@ -157,11 +157,14 @@ def _time(document: dict[str, Any]) -> datetime:
 
 
 def _tar(request: dict[str, Any], bands: list[str]) -> bytes:
+    images = {band: _pixels(request, band) for band in bands if band != "mask"}
+    # dataMask: 0 where a band has no data (https://docs.sentinel-hub.com/api/latest/user-guides/datamask/)
+    images["mask"] = np.all([image > 0 for image in images.values()], axis=0).astype(np.uint8)
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         for band in bands:
             image = io.BytesIO()
-            tifffile.imwrite(image, _pixels(request, band))
+            tifffile.imwrite(image, images[band])
             member = tarfile.TarInfo(f"{band}.tif")
             member.size = image.tell()
             image.seek(0)
@@ -178,11 +181,11 @@ def _pixels(request: dict[str, Any], band: str) -> np.ndarray:
     width, height = request["output"]["width"], request["output"]["height"]
     bounds = request["input"]["bounds"]
     resampling = Resampling[scene["processing"]["upsampling"].lower()]
-    pixels = np.zeros((height, width), np.uint8 if band in ("mask", "SCL") else np.uint16)
+    pixels = np.zeros((height, width), np.uint8 if band == "SCL" else np.uint16)
     for name, item in sample_items().items():
         if not start <= _time(item) <= end:
             continue
-        path = Path(sample_catalog().parent, name, f"{'B02' if band == 'mask' else band}.tif")
+        path = Path(sample_catalog().parent, name, f"{band}.tif")
         grid = {
             "crs": f"EPSG:{bounds['properties']['crs'].rsplit('/', 1)[1]}",
             "transform": from_bounds(*bounds["bbox"], width, height),
@@ -191,7 +194,7 @@ def _pixels(request: dict[str, Any], band: str) -> np.ndarray:
         }
         with rasterio.open(path) as file, WarpedVRT(file, resampling=resampling, **grid) as warped:
             found = warped.read(1)
-        pixels = np.where(found > 0, 1 if band == "mask" else found, pixels).astype(pixels.dtype)
+        pixels = np.where(found > 0, found, pixels).astype(pixels.dtype)
     return pixels
 
 

@@ -45,6 +45,14 @@ def search(api: StacApi, query: Query = DECADE, patience: Patience = QUICK, page
         return ApiSource(url, patience, page).search(query)
 
 
+def test_every_recorded_item_is_one_scene() -> None:
+    documents = [json.loads(path.read_text()) for path in sorted(RECORDED.glob("*.json"))]
+    with web_server(StacApi(documents)) as url:
+        source = ApiSource(url, QUICK, page=7)
+        assert {item.id for item in source.search(DECADE)} == {document["id"] for document in documents}
+    assert source.skipped == []
+
+
 def busy(status: int, after: str | None = None) -> Reply:
     return Reply(status, {"description": "busy"}, {} if after is None else {"Retry-After": after})
 
