@@ -49,7 +49,7 @@ def resolve(base: str, href: object) -> str:
     found = urljoin(base, href) if is_remote(base) else href
     scheme = urlsplit(found).scheme.lower() if _SCHEME.match(found) else ""
     if scheme in _REMOTE_SCHEMES:
-        if is_remote(base) and _is_internal(found) and not _is_internal(base):
+        if is_remote(base) and is_internal(found) and not is_internal(base):
             raise UnsafeHref(f"{base} names {href!r}, an address inside this network; such links are not followed.")
         return found
     if is_remote(base):
@@ -62,7 +62,7 @@ def resolve(base: str, href: object) -> str:
     return os.path.normpath(Path(base).parent / path)
 
 
-def _is_internal(url: str) -> bool:
+def is_internal(url: str) -> bool:
     """Tell whether a URL names this machine, its network or a cloud's metadata service by address."""
     host = (urlsplit(url).hostname or "").rstrip(".").lower()
     if host == "localhost" or host.endswith((".localhost", ".internal")):

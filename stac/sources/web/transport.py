@@ -6,13 +6,14 @@ import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from stac.errors import SourceUnavailable
+from stac.errors import SourceUnavailable, UnsafeHref
+from stac.sources.hrefs import is_internal
 from stac.sources.web.pace import DEFAULT_RATE, pace_of
 from stac.sources.web.patience import Deadline, Patience, retry_after_s
 
@@ -79,9 +80,24 @@ class PatientAdapter(HTTPAdapter):
         return answer
 
 
+class _OutsideSession(requests.Session):
+    """Follows a server's redirections, but not from outside into this network."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Return where an answer sends us, if anywhere.
+
+        Raises:
+            UnsafeHref: from outside into this network.
+        """
+        target = super().get_redirect_target(resp)
+        if target is not None and is_internal(urljoin(resp.url, target)) and not is_internal(resp.url):
+            raise UnsafeHref(f"{_without_query(resp.url)} sends us to an address inside this network; not followed.")
+        return target
+
+
 def patient_session(adapter: PatientAdapter) -> requests.Session:
     """Return a session that sends everything through an adapter."""
-    session = requests.Session()
+    session = _OutsideSession()
     for scheme in ("http://", "https://"):
         session.mount(scheme, adapter)
     return session

@@ -5,12 +5,14 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stac.errors import SourceUnavailable
+from stac.errors import SourceUnavailable, UnsafeHref
 from stac.sources.web.pace import Pace, pace_of
-from stac.sources.web.patience import Deadline, retry_after_s
+from stac.sources.web.patience import Deadline, Patience, retry_after_s
+from stac.sources.web.transport import PatientAdapter, patient_session
 
 
 class Clock:
@@ -79,6 +81,18 @@ def test_threads_share_a_host() -> None:
         thread.join()
     assert sum(wait == 0 for wait in waits) == 2 and max(waits) == pytest.approx(3, abs=0.2)
     assert pace_of("other.test", 2).reserve() == 0
+
+
+@pytest.mark.parametrize("target", ["http://169.254.169.254/latest/meta-data/", "//localhost/x"])
+def test_a_server_outside_does_not_send_us_inside(target: str) -> None:
+    answer = requests.Response()
+    answer.status_code, answer.url, answer.headers["Location"] = 302, "https://example.org/a?token=secret", target
+    session = patient_session(PatientAdapter(Patience()))
+    with pytest.raises(UnsafeHref, match="inside this network") as error:
+        session.get_redirect_target(answer)
+    assert "secret" not in str(error.value)
+    answer.headers["Location"] = "/b"
+    assert session.get_redirect_target(answer) == "/b"
 
 
 def test_a_deadline_names_what_took_so_long() -> None:
