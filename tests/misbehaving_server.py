@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import shapely
 from shapely.geometry import shape
@@ -111,13 +111,15 @@ Trouble = Reply | Callable[[Reply], Reply] | None
 
 @dataclass(slots=True)
 class StacApi:
-    """A STAC API (item search with POST, pages by token) over some items of one collection."""
+    """A STAC API (item search with POST and GET, pages by token) over some items of one collection."""
 
     items: Sequence[dict[str, Any]]
     collection: str = "sentinel-2-l2a"
     #: One for each search request, in this order; afterwards nothing goes wrong.
     troubles: list[Trouble] = field(default_factory=list)
-    #: Bodies of the search requests that came in.
+    #: Refuse to be searched with POST, which an API need not offer.
+    get_only: bool = False
+    #: What the search requests asked for.
     searched: list[dict[str, Any]] = field(default_factory=list)
 
     def __call__(self, asked: Asked) -> Reply:
@@ -125,7 +127,8 @@ class StacApi:
             return self._search(asked)
         if asked.path.startswith("/collections"):
             return Reply(content=self._described("Collection"))
-        return Reply(content={**self._described("Catalog"), "conformsTo": _CONFORMS, "links": _links(asked.server)})
+        links = [link for link in _links(asked.server) if not (self.get_only and link.get("method") == "POST")]
+        return Reply(content={**self._described("Catalog"), "conformsTo": _CONFORMS, "links": links})
 
     def _described(self, kind: str) -> dict[str, Any]:
         extent = {"spatial": {"bbox": [[-180, -90, 180, 90]]}, "temporal": {"interval": [[None, None]]}}
@@ -133,7 +136,9 @@ class StacApi:
         return common if kind == "Catalog" else {**common, "license": "other", "extent": extent}
 
     def _search(self, asked: Asked) -> Reply:
-        query = asked.json()
+        if self.get_only and asked.method == "POST":
+            return Reply(405, {"description": "Method Not Allowed"})
+        query = asked.json() if asked.method == "POST" else _query_of(asked)
         self.searched.append(query)
         trouble = self.troubles.pop(0) if self.troubles else None
         if isinstance(trouble, Reply):
@@ -147,8 +152,7 @@ class StacApi:
             "links": [],
         }
         if first + size < len(matching):
-            body = {**query, "token": first + size}
-            page["links"] = [{"rel": "next", "method": "POST", "href": f"{asked.server}search", "body": body}]
+            page["links"] = [_next_link(asked, {**query, "token": first + size})]
         reply = Reply(content=page)
         return trouble(reply) if trouble else reply
 
@@ -158,9 +162,24 @@ _CONFORMS = [f"https://api.stacspec.org/v1.0.0/{part}" for part in ("core", "ite
 
 def _links(server: str) -> list[dict[str, str]]:
     return [
+        {"rel": "search", "href": f"{server}search", "type": "application/geo+json"},
         {"rel": "search", "href": f"{server}search", "type": "application/geo+json", "method": "POST"},
         {"rel": "data", "href": f"{server}collections"},
     ]
+
+
+def _query_of(asked: Asked) -> dict[str, Any]:
+    query: dict[str, Any] = {name: values[0] for name, values in asked.query.items()}
+    if "bbox" in query:
+        query["bbox"] = [float(n) for n in query["bbox"].split(",")]
+    return query
+
+
+def _next_link(asked: Asked, query: dict[str, Any]) -> dict[str, Any]:
+    if asked.method == "POST":
+        return {"rel": "next", "method": "POST", "href": f"{asked.server}search", "body": query}
+    flat = {name: ",".join(map(str, value)) if isinstance(value, list) else value for name, value in query.items()}
+    return {"rel": "next", "href": f"{asked.server}search?{urlencode(flat)}"}
 
 
 def _matches(item: dict[str, Any], query: dict[str, Any]) -> bool:

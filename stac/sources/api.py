@@ -124,6 +124,7 @@ class ApiSource:
 
     def _pages(self, query: Query, box: BBox | None) -> Iterator[dict[str, Any]]:
         search = self._client.search(
+            method=self._method(),
             collections=[query.collection],
             bbox=box,
             datetime=query.interval,
@@ -131,6 +132,11 @@ class ApiSource:
             max_items=None,
         )
         yield from search.pages_as_dicts()
+
+    def _method(self) -> str:
+        """Return POST where the API offers it: its landing page names it with the search link; GET is the default."""
+        offered = {str(link.extra_fields.get("method", "")).upper() for link in self._client.get_links("search")}
+        return "POST" if "POST" in offered else "GET"
 
     def _item(self, document: dict[str, Any], collection: str) -> pystac.Item | None:
         """Return a checked item, or None with the reason in `skipped`."""

@@ -91,6 +91,13 @@ def test_a_failure_in_the_middle_of_the_pages_loses_none() -> None:
     assert [query.get("token", 0) for query in api.searched] == [0, 2, 2, 2, 4, 4]
 
 
+def test_an_api_that_is_searched_with_get_only_is_searched() -> None:
+    api = StacApi(recorded(), troubles=[None, busy(503)], get_only=True)
+    north = Query.parse("sentinel-2-l2a", "14,46,16,48", "2016-01-01/2025-12-31")
+    assert {item.id for item in search(api, north, page=3)} == {name for name in NAMES if "33TWN" in name}
+    assert [query.get("token", "0") for query in api.searched] == ["0", "3", "3"]
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_failure_that_stays_ends_after_the_attempts(status: int) -> None:
     api = StacApi(recorded(), troubles=[busy(status)] * 99)
