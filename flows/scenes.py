@@ -31,14 +31,14 @@ def source_of(settings: RunSettings) -> Iterator[str]:
 
 
 def find_scenes(settings: RunSettings, location: str) -> tuple[list[pystac.Item], Source]:
-    """Return all scenes of the interval, widened by `prior_days`, and the source they are from.
+    """Return all scenes of `settings.search`, and the source they are from.
 
     Raises:
         EmptySearch: the search matched nothing.
         InvalidQuery: the collection does not exist, or area or interval make no sense.
     """
     source = open_source(location, settings.patience)
-    items = source.search(settings.query.widened(settings.prior_days))
+    items = source.search(settings.search)
     if not items:
         area = f" within {settings.bbox}" if settings.bbox else ""
         raise EmptySearch(

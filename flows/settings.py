@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from enum import StrEnum, unique
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,8 +17,11 @@ from de_model.inference.engine import Sampling
 from de_model.samplers.family import SamplerKind
 from flows.errors import InvalidSettings
 from flows.restoration import Prior, RestorationOptions
+from stac.fixed_grid import GridSpec
+from stac.footprints import grown
 from stac.quality.gate import Gate, gate_document
 from stac.query import Query
+from stac.resampling import Interpolation
 from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL
 from stac.sources import Patience
 from stac.stack import ReadOptions
@@ -46,6 +49,16 @@ class GateMode(StrEnum):
 
     ON = "on"
     OFF = "off"
+
+
+@unique
+class GridKind(StrEnum):
+    """Which cells the work is divided into."""
+
+    #: The grid of each scene, such as an MGRS tile.
+    NATIVE = "native"
+    #: The same cells for all scenes, across tiles and zones.
+    FIXED = "fixed"
 
 
 _GATE = Gate()
@@ -119,6 +132,40 @@ class RunSettings(BaseSettings):
     search_retries: int = Field(
         4, ge=0, le=20, description="attempts after a first one that failed for a passing reason"
     )
+    grid: GridKind = Field(GridKind.NATIVE, description="native: the tiles of the scenes; fixed: cells over any area")
+    grid_crs: int | None = Field(None, description="EPSG code of the fixed grid, in metres; UTM zones when left out")
+    resolution: float = Field(10, gt=0, description="pixel size of the fixed grid, metres")
+    cell_size: int = Field(2048, ge=64, description="side of a cell of the fixed grid, pixels")
+    grid_origin: Annotated[tuple[float, float], NoDecode] = Field(
+        (0.0, 0.0), description="x,y of a corner of a cell, metres; to share the pixels of an archive"
+    )
+    interpolation: Interpolation = Field(
+        Interpolation.BILINEAR, description="bilinear or cubic, for scenes on another grid; coarser grids get means"
+    )
+    min_coverage: float = Field(
+        1, ge=0, le=100, description="dates whose footprints cover less of a cell (percent) are left out"
+    )
+
+    @field_validator("grid_origin", mode="before")
+    @classmethod
+    def _split_origin(cls, value: Any) -> Any:
+        return tuple(n.strip() for n in value.split(",")) if isinstance(value, str) else value
+
+    @property
+    def fixed_grid(self) -> GridSpec:
+        """The fixed grid; raises `InvalidQuery` when there is no such grid."""
+        return GridSpec(self.resolution, self.cell_size, self.grid_crs, self.grid_origin)
+
+    @property
+    def search(self) -> Query:
+        """What to search for: the query with `prior_days` more, and on a fixed grid with all of the cells it touches.
+
+        So a cell finds the same scenes whatever box it was touched by.
+        """
+        query = self.query.widened(self.prior_days)
+        if self.grid is GridKind.NATIVE or query.bbox is None:
+            return query
+        return replace(query, bbox=grown(query.bbox, self.resolution * self.cell_size))
 
     @field_validator("bands", mode="before")
     @classmethod
@@ -167,7 +214,9 @@ class RunSettings(BaseSettings):
     @property
     def reading(self) -> ReadOptions:
         """How scenes are read."""
-        return ReadOptions(self.cloud_dilation_m, self.shadow_dilation_m, self.timeout_s)
+        return ReadOptions(
+            self.cloud_dilation_m, self.shadow_dilation_m, self.timeout_s, interpolation=self.interpolation
+        )
 
     @property
     def patience(self) -> Patience:
@@ -179,7 +228,7 @@ class RunSettings(BaseSettings):
         """Everything that changes pixels, as JSON values: part of a work unit's identity."""
         names = {
             "bands", "seed", "samples", "sampler", "steps", "start", "eta", "use_model", "prior", "prior_days",
-            "cloud_dilation_m", "shadow_dilation_m", "max_spread",
+            "cloud_dilation_m", "shadow_dilation_m", "max_spread", "interpolation",
         }  # fmt: skip
         tile, overlap = self._tiling
         return self.model_dump(mode="json", include=names) | {"tile": tile, "overlap": overlap}

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flows.errors import InvalidSettings
+from stac.acquisitions import group_passes
 from stac.grid import cell_of, grid_code
 from stac.query import Query
 from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
@@ -37,4 +38,4 @@ def stacks_of(scenes: SceneSet) -> Iterator[Stack]:
         if not chosen:
             known = ", ".join(sorted({grid_code(item) for item in items})) or "none"
             raise InvalidSettings(f"No scene of cell {code} in {scenes.interval}; cells found: {known}.")
-        yield read_stack(chosen, cell_of(chosen[0], scenes.bands[0]), scenes.bands)
+        yield read_stack(group_passes(chosen), cell_of(chosen[0], scenes.bands[0]), scenes.bands)

@@ -25,7 +25,7 @@ from flows.report import write_report
 from flows.restoration import Prepared, prepare
 from flows.scenes import write_json
 from flows.settings import Device, RunSettings
-from flows.work import ModelRef, WorkUnit, target_cell
+from flows.work import ModelRef, WorkUnit, unit_cell, unit_dates
 from stac.blocks import BlockStore
 from stac.grid import Cell
 from stac.items import ProductRecord, build_item
@@ -89,10 +89,11 @@ def make_product(
     """
     began = time.monotonic()
     enhancer = load_model(model.weights, model.sha256, settings.device)
-    cell = target_cell(items[unit.target_id], settings)
+    cell = unit_cell(unit, items, settings)
     store = _store(unit.work_id, cell, settings)
     overview = _overview(unit, items, cell, settings, store)
-    used = [items[item_id] for item_id in overview.item_ids]
+    by_id = {date.id: date for date in unit_dates(unit, items)}
+    used = [by_id[date_id] for date_id in overview.item_ids]
     prepared = prepare(overview, 0, cell, settings.restoration)
     prepared_after = time.monotonic() - began
 
@@ -112,7 +113,7 @@ def make_product(
     measured = time.monotonic()
     quality = quality_of(staging, settings.bands, settings.quality_gate)
     timings["quality"] = time.monotonic() - measured
-    record = _record(unit, settings, model, used, figures)
+    record = _record(unit, settings, model, [item for date in used for item in date.items], figures)
     metadata = _metadata(unit, settings, model, overview, prepared, summary, figures, timings)
     metadata["quality"] = quality.document
     write_json(staging / "metadata.json", metadata)
@@ -141,12 +142,12 @@ def _overview(
     unit: WorkUnit, items: Mapping[str, pystac.Item], cell: Cell, settings: RunSettings, store: BlockStore
 ) -> Stack:
     """Return a thinned view of all dates, the target first; dates that cannot be read are left out for good."""
+    every = unit_dates(unit, items)
     before = store.remembered()
     if before is not None:
-        known = [items[item_id] for item_id in before["dates"]]
+        known = [date for date in every if date.id in before["dates"]]
         found = read_overview(known, cell, settings.bands, settings.reading)
         return replace(found, dropped=tuple(before["dropped"]))
-    every = [items[unit.target_id], *(items[donor] for donor in unit.donor_ids)]
     found = read_overview(every, cell, settings.bands, settings.reading, required={unit.target_id})
     store.remember({"dates": list(found.item_ids), "dropped": list(found.dropped)})
     return found
@@ -244,9 +245,10 @@ def _metadata(
         "software": {"unveil-eo": __version__, "torch": torch.__version__, "numpy": np.__version__},
         "sources": [
             {"id": item_id, "date": str(np.datetime64(int(day), "D"))}
-            for item_id, day in zip(overview.item_ids, overview.days, strict=True)
+            for scenes, day in zip(overview.sources, overview.days, strict=True)
+            for item_id in scenes
         ],
-        "dropped": list(overview.dropped),
+        "dropped": [*unit.left_out, *overview.dropped],
         "areas_km2": summary.areas_km2,
         "figures": asdict(figures),
         "harmonisation": [asdict(fit) for fit in fits],

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pystac
 
+from flows.candidates import Candidate, Refused, candidates, cloud_cover
 from flows.errors import InvalidSettings
-from flows.settings import RunSettings
+from flows.settings import GridKind, RunSettings
+from stac.acquisitions import Acquisition
 from stac.errors import EmptySearch, InvalidInput
-from stac.grid import Cell, cell_of, grid_code
+from stac.grid import Cell, cell_of
 
 #: Raised when the same inputs give other pixels than before.
 ALGORITHM = "unveil/2"
@@ -37,23 +39,19 @@ class WorkUnit:
     work_id: str
     #: Id of the product's item.
     item_id: str
-    #: Id of the source item whose date is restored.
+    #: Id of the source item whose date is restored; of the acquisition where the date has several.
     target_id: str
     #: Ids of the other dates of the cell.
     donor_ids: tuple[str, ...]
+    #: Ids of the source items of every date, the target's first, in the order in which they are drawn.
+    dates: tuple[tuple[str, ...], ...]
     cell_id: str
     #: Area, pixels.
     pixels: int
     #: Cloud cover that the source declares, percent.
     cloud_cover: float
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A scene that cannot become a work unit."""
-
-    target_id: str
-    reason: str
+    #: Why other dates of the cell are not used, one sentence each.
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,55 +64,45 @@ class Plan:
     scenes: int
 
 
-def cloud_cover(item: pystac.Item) -> float:
-    """Return the declared cloud cover in percent; 100 when the item does not say."""
-    return float(item.properties.get("eo:cloud_cover", 100.0))
-
-
 def make_plan(items: Sequence[pystac.Item], settings: RunSettings, model: ModelRef) -> Plan:
-    """Return the work units for scenes found by a search that was widened by `prior_days`.
+    """Return the work units for scenes found by `settings.search`.
 
     Raises:
         EmptySearch: no scene lies in the interval and cloud range.
+        InvalidQuery: area, interval or grid make no sense.
     """
-    targets = list(_targets(items, settings))
-    units, refused = [], []
-    for target in targets:
+    covers = _covers_inside(items, settings)
+    units: list[WorkUnit] = []
+    refused: list[Refused] = []
+    for found in candidates(items, settings):
         try:
-            units.append(_unit(target, _donors(target, items, settings), settings, model))
+            if isinstance(found, Refused):
+                refused.append(found)
+            else:
+                units.append(_unit(found, settings, model))
         except InvalidInput as error:
-            refused.append(Refused(target.id, str(error)))
+            refused.append(Refused(found.target.id, str(error)))  # type: ignore[union-attr] # only units raise
+    if not units and not refused:
+        raise EmptySearch(
+            f"{len(covers)} scenes were found, with {covers[0]:.0f} to {covers[-1]:.0f} % cloud, none within "
+            f"{settings.min_cloud:g} to {settings.max_cloud:g} %; change --min-cloud or --max-cloud."
+        )
     return Plan(tuple(units), tuple(refused), len(items))
 
 
-def _targets(items: Sequence[pystac.Item], settings: RunSettings) -> Iterator[pystac.Item]:
-    query = settings.query
-    inside = [item for item in items if item.datetime is not None and query.contains(item.datetime)]
+def _covers_inside(items: Sequence[pystac.Item], settings: RunSettings) -> list[float]:
+    """Return the sorted cloud covers of the scenes in the interval, percent."""
+    inside = [item for item in items if item.datetime is not None and settings.query.contains(item.datetime)]
     if not inside:
         raise EmptySearch(
             f"No scene of {settings.collection} in {settings.datetime}"
             f"{f' within {settings.bbox}' if settings.bbox else ''}; widen --datetime or --bbox."
         )
-    wanted = [item for item in inside if settings.min_cloud <= cloud_cover(item) <= settings.max_cloud]
-    if not wanted:
-        covers = sorted(cloud_cover(item) for item in inside)
-        raise EmptySearch(
-            f"{len(inside)} scenes were found, with {covers[0]:.0f} to {covers[-1]:.0f} % cloud, none within "
-            f"{settings.min_cloud:g} to {settings.max_cloud:g} %; change --min-cloud or --max-cloud."
-        )
-    yield from wanted
+    return sorted(cloud_cover(item) for item in inside)
 
 
-def _donors(target: pystac.Item, items: Sequence[pystac.Item], settings: RunSettings) -> list[pystac.Item]:
-    """Return the other scenes of the target's grid square within `prior_days`, by time."""
-    code, when = grid_code(target), target.datetime
-    others = [i for i in items if i.id != target.id and grid_code(i) == code and i.datetime and when]
-    near = [i for i in others if abs((i.datetime - when).days) <= settings.prior_days]  # type: ignore[operator] # both are set
-    return sorted(near, key=lambda i: (str(i.datetime), i.id))
-
-
-def _unit(target: pystac.Item, donors: Sequence[pystac.Item], settings: RunSettings, model: ModelRef) -> WorkUnit:
-    cell = target_cell(target, settings)
+def _unit(found: Candidate, settings: RunSettings, model: ModelRef) -> WorkUnit:
+    cell, target, donors = found.cell, found.target, found.donors
     if cell.pixels > settings.max_pixels:
         raise InvalidInput(
             f"Scene {target.id} covers {cell.pixels / 1e6:.0f} million pixels, more than "
@@ -122,32 +110,62 @@ def _unit(target: pystac.Item, donors: Sequence[pystac.Item], settings: RunSetti
         )
     identity = {
         "algorithm": ALGORITHM,
-        "target": _version(target),
-        "donors": [_version(item) for item in donors],
-        "cell": cell.id,
+        "target": [_version(item) for item in target.items],
+        "donors": [[_version(item) for item in donor.items] for donor in donors],
+        "cell": _definition(cell),
         "model": {"name": model.name, "sha256": model.sha256},
         "parameters": settings.parameters,
     }
     work_id = work_id_of(identity)
+    place = f"-{cell.id}" if settings.grid is GridKind.FIXED else ""
     return WorkUnit(
         work_id=work_id,
-        item_id=f"{target.id}-unveil-{work_id[:8]}",
+        item_id=f"{target.id}{place}-unveil-{work_id[:8]}",
         target_id=target.id,
-        donor_ids=tuple(item.id for item in donors),
+        donor_ids=tuple(donor.id for donor in donors),
+        dates=(target.item_ids, *(donor.item_ids for donor in donors)),
         cell_id=cell.id,
         pixels=cell.pixels,
-        cloud_cover=cloud_cover(target),
+        cloud_cover=found.cloud_cover,
+        left_out=found.left_out,
     )
 
 
-def target_cell(target: pystac.Item, settings: RunSettings) -> Cell:
-    """Return the cell a target is restored in.
+def _definition(cell: Cell) -> dict[str, Any]:
+    """Return what makes a cell this one and no other."""
+    geobox = cell.geobox
+    return {
+        "id": cell.id,
+        "projection": str(geobox.crs),
+        "transform": [float(v) for v in tuple(geobox.affine)[:6]],
+        "shape": [int(n) for n in geobox.shape],
+        "owned": cell.owned,
+    }
+
+
+def unit_cell(unit: WorkUnit, items: Mapping[str, pystac.Item], settings: RunSettings) -> Cell:
+    """Return the cell a unit is restored in.
+
+    Args:
+        unit: the unit.
+        items: its source items by id.
+        settings: those it was planned with.
 
     Raises:
-        InvalidInput: the item has no usable grid, or the box does not touch it.
+        InvalidInput: the item has no usable grid, the box does not touch it, or the cell is not of the grid.
     """
-    bbox = settings.query.bbox
-    return cell_of(target, settings.bands[0], bbox)
+    if settings.grid is GridKind.FIXED:
+        return settings.fixed_grid.cell(unit.cell_id)
+    return cell_of(items[unit.dates[0][0]], settings.bands[0], settings.query.bbox)
+
+
+def unit_dates(unit: WorkUnit, items: Mapping[str, pystac.Item]) -> list[Acquisition]:
+    """Return the dates of a unit, the target first."""
+    ids = (unit.target_id, *unit.donor_ids)
+    return [
+        Acquisition(name, tuple(items[item_id] for item_id in scenes))
+        for name, scenes in zip(ids, unit.dates, strict=True)
+    ]
 
 
 def work_id_of(identity: Mapping[str, Any]) -> str:

@@ -21,8 +21,8 @@ from odc.geo.gridspec import GridSpec as OdcGridSpec
 from shapely.geometry.base import BaseGeometry
 
 from stac.errors import InvalidQuery
-from stac.footprints import around, outline_of_grid
-from stac.grid import BBox, Cell
+from stac.footprints import BBox, around, box_across, box_around, outline_of_grid
+from stac.grid import Cell
 
 _ZONE_DEG = 6
 #: UTM ends here; further north and south a polar projection must be named, degrees.
@@ -135,10 +135,10 @@ class GridSpec:
         return Cell(self._name(code, row, column), geobox, domain)
 
 
-def box_across(bbox: BBox) -> BaseGeometry:
-    """Return a box in degrees; its east lies beyond 180 where its west is above its east."""
-    west, south, east, north = bbox
-    return shapely.box(west, south, east if west < east else east + 360, north)
+def outline_of_cell(cell: Cell) -> BaseGeometry:
+    """Return the outline of the ground that is a cell's own, in degrees around its centre."""
+    outline = outline_of_grid(cell.geobox)
+    return outline if cell.owned is None else outline.intersection(box_around(cell.owned, float(outline.centroid.x)))
 
 
 def _code_of(frame: str) -> int:

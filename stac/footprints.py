@@ -7,6 +7,7 @@ That brings together what catalogs write as two parts, with longitudes beyond 18
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,10 @@ from shapely.geometry.base import BaseGeometry
 
 from stac.errors import InvalidItem
 
+BBox = tuple[float, float, float, float]
 _MALFORMED = (ShapelyError, TypeError, ValueError, KeyError, AttributeError, IndexError)
+#: Along a meridian, rounded down.
+_METRES_A_DEGREE = 110_000
 #: Outlines of cells follow the curve of their grid with this many points a side.
 _POINTS = 21
 #: A scene that covers less than this is a line, square degrees.
@@ -88,3 +92,33 @@ def share_covered(cell: BaseGeometry, outlines: Sequence[BaseGeometry]) -> float
     longitude = float(cell.centroid.x)
     there = shapely.union_all([around(outline, longitude) for outline in outlines])
     return float(cell.intersection(there).area / cell.area) if cell.area else 0.0
+
+
+def box_across(bbox: BBox) -> BaseGeometry:
+    """Return a box in degrees; its east lies beyond 180 where its west is above its east."""
+    west, south, east, north = bbox
+    return shapely.box(west, south, east if west < east else east + 360, north)
+
+
+def box_around(bbox: BBox, longitude: float) -> BaseGeometry:
+    """Return all of a box in degrees that lies within 180 degrees of a longitude."""
+    turn = shapely.box(longitude - 180, -90, longitude + 180, 90)
+    west, south, east, north = box_across(bbox).bounds
+    turns = [shapely.box(west + by, south, east + by, north) for by in (-720, -360, 0, 360, 720)]
+    return shapely.union_all(turns).intersection(turn)
+
+
+def grown(bbox: BBox, metres: float) -> BBox:
+    """Return a box in degrees with at least so many metres more on every side, west above east where it must be.
+
+    The margin is wide enough for squares that are turned against the meridians.
+    """
+    west, south, east, north = box_across(bbox).bounds
+    margin = 2 * metres / _METRES_A_DEGREE
+    south, north = max(south - margin, -90.0), min(north + margin, 90.0)
+    widest = math.cos(math.radians(max(abs(south), abs(north))))
+    aside = margin / widest if widest > 0 else 360.0
+    west, east = west - aside, east + aside
+    if east - west >= 360:
+        return -180.0, south, 180.0, north
+    return (west + 180) % 360 - 180, south, (east + 180) % 360 - 180, north

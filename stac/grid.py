@@ -12,14 +12,13 @@ import pystac
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from odc.geo.geom import box
+from odc.geo.geom import Geometry
 from pyproj.exceptions import CRSError
 
 from stac.assets import find_asset
 from stac.errors import InvalidItem, InvalidQuery
+from stac.footprints import BBox, box_around, outline_of_grid
 from stac.rasters import open_raster
-
-BBox = tuple[float, float, float, float]
 
 _SURROUNDINGS_DEG, _DENSITY_DEG = 0.2, 0.05
 #: A box that ends this close to a pixel's edge does not touch the pixel behind it, pixels.
@@ -115,6 +114,13 @@ def grid_code(item: pystac.Item) -> str:
     return item.id
 
 
+def declared_projection(item: pystac.Item) -> str:
+    """Return the projection an item declares, as `EPSG:32633`; empty where it declares none."""
+    fields = item.properties
+    code = fields.get("proj:code") or (f"EPSG:{fields['proj:epsg']}" if fields.get("proj:epsg") else "")
+    return str(code).upper()
+
+
 def native_geobox(item: pystac.Item, band: str, timeout_s: float = 30) -> GeoBox:
     """Return the pixel grid of a band of an item: from its projection fields, else from the file.
 
@@ -176,11 +182,12 @@ def cell_of(item: pystac.Item, band: str, bbox: Sequence[float] | None = None) -
 def _window(geobox: GeoBox, bbox: Sequence[float]) -> tuple[int, int, int, int] | None:
     """Return (left, top, right, bottom), the pixels a box in degrees touches; None where it touches none."""
     # Far from a UTM zone its projection is not defined, so only the surroundings of the grid are projected.
-    near = box(*bbox, "EPSG:4326").intersection(geobox.geographic_extent.buffer(_SURROUNDINGS_DEG))
+    outline = outline_of_grid(geobox).buffer(_SURROUNDINGS_DEG)
+    near = box_around((bbox[0], bbox[1], bbox[2], bbox[3]), float(outline.centroid.x)).intersection(outline)
     if near.is_empty:
         return None
-    outline = near.to_crs(geobox.crs, resolution=_DENSITY_DEG).boundingbox
-    corners = [(x, y) for x in (outline.left, outline.right) for y in (outline.bottom, outline.top)]
+    projected = Geometry(near, "EPSG:4326").to_crs(geobox.crs, resolution=_DENSITY_DEG).boundingbox
+    corners = [(x, y) for x in (projected.left, projected.right) for y in (projected.bottom, projected.top)]
     columns, rows = zip(*(geobox.wld2pix(x, y) for x, y in corners), strict=True)
     height, width = geobox.shape
     left, right = max(0, math.floor(min(columns) + _SLACK)), min(width, math.ceil(max(columns) - _SLACK))
