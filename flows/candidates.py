@@ -13,7 +13,7 @@ from flows.settings import GridKind, RunSettings
 from stac.acquisitions import Acquisition, group_passes
 from stac.errors import InvalidInput
 from stac.fixed_grid import outline_of_cell
-from stac.footprints import box_around, outline_of_item, share_covered
+from stac.footprints import box_around, boxes_touch, outline_of_item, share_covered
 from stac.grid import Cell, cell_of, declared_projection, grid_code, native_geobox
 
 
@@ -137,7 +137,8 @@ def _cells(scenes: _Scenes, settings: RunSettings) -> list[Cell]:
 def _over(cell: Cell, scenes: _Scenes) -> list[Acquisition]:
     """Return the dates that touch a cell; scenes in the cell's own projection are drawn first, then by id."""
     outline = outline_of_cell(cell)
-    touching = [scene.item for scene in scenes.values() if share_covered(outline, [scene.outline]) > 0]
+    near = [scene for scene in scenes.values() if boxes_touch(outline, scene.outline)]
+    touching = [scene.item for scene in near if share_covered(outline, [scene.outline]) > 0]
     own = str(cell.geobox.crs).upper()
     return [date.drawn_by(lambda i: (declared_projection(i) != own, i.id)) for date in group_passes(touching)]
 

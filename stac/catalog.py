@@ -113,6 +113,8 @@ def _extent(documents: list[Mapping[str, Any]]) -> dict[str, Any]:
     boxes = [item["bbox"] for item in documents]
     west, south = (min(box[i] for box in boxes) for i in (0, 1))
     east, north = (max(box[i] for box in boxes) for i in (2, 3))
+    if any(box[0] > box[2] for box in boxes):
+        west, east = -180.0, 180.0
     times = sorted(str(item["properties"]["datetime"]) for item in documents)
     return {"spatial": {"bbox": [[west, south, east, north]]}, "temporal": {"interval": [[times[0], times[-1]]]}}
 

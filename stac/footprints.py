@@ -122,3 +122,30 @@ def grown(bbox: BBox, metres: float) -> BBox:
     if east - west >= 360:
         return -180.0, south, 180.0, north
     return (west + 180) % 360 - 180, south, (east + 180) % 360 - 180, north
+
+
+def boxes_touch(one: BaseGeometry, other: BaseGeometry) -> bool:
+    """Tell whether the boxes of two outlines in degrees touch, whatever turn their longitudes are written in."""
+    west, south, east, north = one.bounds
+    left, bottom, right, top = other.bounds
+    apart = abs(((west + east) / 2 - (left + right) / 2 + 180) % 360 - 180)
+    return apart <= (east - west + right - left) / 2 and south <= top and bottom <= north
+
+
+def cut(outline: BaseGeometry) -> BaseGeometry:
+    """Return an outline with longitudes in -180..180, in parts where it crosses (RFC 7946, section 3.1.9)."""
+    west, _, east, _ = outline.bounds
+    if west >= -180 and east <= 180:
+        return outline
+    world = shapely.box(-180, -90, 180, 90)
+    turned = (shapely.transform(outline, lambda p, by=by: np.add(p, (by, 0))) for by in (-360.0, 0.0, 360.0))
+    parts = [part.intersection(world) for part in turned]
+    return shapely.union_all([part for part in parts if part.area > 0])
+
+
+def box_of(outline: BaseGeometry) -> BBox:
+    """Return the box of an outline in degrees, west above east where it crosses (RFC 7946, section 5.2)."""
+    west, south, east, north = outline.bounds
+    if west >= -180 and east <= 180:
+        return west, south, east, north
+    return (west + 180) % 360 - 180, south, (east + 180) % 360 - 180, north

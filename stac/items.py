@@ -6,17 +6,19 @@ pystac's raster and eo classes still write the band fields of STAC 1.0, which ST
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pystac
+import shapely
 from odc.geo.geobox import GeoBox
 
+from stac.footprints import BBox, box_of, cut, outline_of_grid
 from stac.product import DTYPES, SPECS, Layer, ProductSummary, bands_of
 from stac.provenance import Provenance
 from stac.reflectance import PRODUCT_SCALE
@@ -87,12 +89,11 @@ def build_item(record: ProductRecord, summary: ProductSummary, folder: Path) -> 
     Raises:
         OSError: a file of the product is missing.
     """
-    outline = footprint(summary.geobox)
-    longitudes, latitudes = zip(*outline["coordinates"][0], strict=True)
+    outline, box = footprint(summary.geobox)
     item = pystac.Item(
         id=record.item_id,
         geometry=outline,
-        bbox=[min(longitudes), min(latitudes), max(longitudes), max(latitudes)],
+        bbox=list(box),
         datetime=record.target.datetime,
         properties=_properties(record, summary),
         stac_extensions=list(EXTENSIONS),
@@ -105,12 +106,17 @@ def build_item(record: ProductRecord, summary: ProductSummary, folder: Path) -> 
     return item
 
 
-def footprint(geobox: GeoBox) -> dict[str, Any]:
-    """Return a cell's outline as GeoJSON in degrees, its sides densified so that they follow the grid's curve."""
-    outline = geobox.extent.to_crs("EPSG:4326", resolution=max(geobox.extent.boundingbox.span_x / 20, 1.0))
-    ring = [[round(float(x), 7), round(float(y), 7)] for x, y in outline.exterior.coords]
-    area = sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in pairwise(ring))
-    return {"type": "Polygon", "coordinates": [ring if area > 0 else ring[::-1]]}
+def footprint(geobox: GeoBox) -> tuple[dict[str, Any], BBox]:
+    """Return a cell's outline as GeoJSON in degrees, and its box.
+
+    The sides are densified so that they follow the grid's curve. Across the antimeridian the outline is cut in two and
+    the box has its west above its east (RFC 7946).
+    """
+    outline = outline_of_grid(geobox)
+    rounded = shapely.transform(cut(outline), lambda points: np.round(points, 7))
+    geometry: dict[str, Any] = json.loads(shapely.to_geojson(shapely.orient_polygons(rounded)))
+    west, south, east, north = (round(float(n), 7) for n in box_of(outline))
+    return geometry, (west, south, east, north)
 
 
 def file_info(path: Path) -> dict[str, Any]:

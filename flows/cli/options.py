@@ -33,6 +33,10 @@ Sampler = Annotated[str | None, typer.Option("--sampler", help="ddim, dpmpp2m, u
 Prior = Annotated[str | None, typer.Option("--prior", help="temporal: other dates first; none: the model alone.")]
 Gate = Annotated[str | None, typer.Option("--gate", help="on: products that fail a threshold wait for review; off.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
+Grid = Annotated[str | None, typer.Option("--grid", help="native: the scenes' tiles; fixed: cells over any area.")]
+GridCrs = Annotated[int | None, typer.Option("--grid-crs", help="EPSG code of the fixed grid; UTM zones by default.")]
+Resolution = Annotated[float | None, typer.Option("--resolution", help="Pixel size of the fixed grid, metres.")]
+CellSize = Annotated[int | None, typer.Option("--cell-size", help="Side of a cell of the fixed grid, pixels.")]
 Cells = Annotated[list[str], typer.Option("--cell", help="Grid square, e.g. MGRS-33TWM; may be given several times.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 

@@ -45,6 +45,10 @@ def run(
     sampler: o.Sampler = None,
     prior: o.Prior = None,
     gate: o.Gate = None,
+    grid: o.Grid = None,
+    grid_crs: o.GridCrs = None,
+    resolution: o.Resolution = None,
+    cell_size: o.CellSize = None,
     device: o.Device = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan, like `unveil plan`.")] = False,
     as_json: o.AsJson = False,
@@ -72,6 +76,10 @@ def run(
         sampler=sampler,
         prior=prior,
         gate=gate,
+        grid=grid,
+        grid_crs=grid_crs,
+        resolution=resolution,
+        cell_size=cell_size,
         device=device,
     )
     settings = load_settings(config, given)
@@ -96,6 +104,10 @@ def plan(
     sampler: o.Sampler = None,
     prior: o.Prior = None,
     gate: o.Gate = None,
+    grid: o.Grid = None,
+    grid_crs: o.GridCrs = None,
+    resolution: o.Resolution = None,
+    cell_size: o.CellSize = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Show what `unveil run` would do: every scene new, done, or invalid with the reason. Restores nothing."""
@@ -115,6 +127,10 @@ def plan(
         sampler=sampler,
         prior=prior,
         gate=gate,
+        grid=grid,
+        grid_crs=grid_crs,
+        resolution=resolution,
+        cell_size=cell_size,
     )
     _plan(load_settings(config, given), as_json)
 
