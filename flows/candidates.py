@@ -38,13 +38,21 @@ class Refused:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A date that hardly touches a cell: nothing is wrong with it, its ground belongs to the next cell."""
+
+    target_id: str
+    reason: str
+
+
 def cloud_cover(item: pystac.Item) -> float:
     """Return the declared cloud cover in percent; 100 when the item does not say."""
     return float(item.properties.get("eo:cloud_cover", 100.0))
 
 
-def candidates(items: Sequence[pystac.Item], settings: RunSettings) -> Iterator[Candidate | Refused]:
-    """Yield every date in the interval and cloud range of every cell, or why it cannot be used.
+def candidates(items: Sequence[pystac.Item], settings: RunSettings) -> Iterator[Choice]:
+    """Yield every date in the interval and cloud range of every cell, or why it is not used.
 
     Args:
         items: scenes of the interval widened by `prior_days`.
@@ -53,6 +61,9 @@ def candidates(items: Sequence[pystac.Item], settings: RunSettings) -> Iterator[
     scenes, refused = _located(items, settings)
     yield from refused
     yield from (_native if settings.grid is GridKind.NATIVE else _fixed)(scenes, settings)
+
+
+Choice = Candidate | Refused | LeftOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +96,7 @@ def _outline(item: pystac.Item, settings: RunSettings) -> BaseGeometry:
         return outline_of_item(item, native_geobox(item, settings.bands[0]))
 
 
-def _native(scenes: _Scenes, settings: RunSettings) -> Iterator[Candidate | Refused]:
+def _native(scenes: _Scenes, settings: RunSettings) -> Iterator[Choice]:
     """Yield the dates of every tile on the tile's own grid."""
     for code, passes in _by_square(scenes).items():
         for target in filter(lambda date: _in_interval(date, settings), passes):
@@ -108,7 +119,7 @@ def _by_square(scenes: _Scenes) -> dict[str, list[Acquisition]]:
     return {code: group_passes(items) for code, items in sorted(squares.items())}
 
 
-def _fixed(scenes: _Scenes, settings: RunSettings) -> Iterator[Candidate | Refused]:
+def _fixed(scenes: _Scenes, settings: RunSettings) -> Iterator[Choice]:
     """Yield the dates of every cell of the fixed grid that a scene of the interval and the area touch."""
     for cell in _cells(scenes, settings):
         passes = _over(cell, scenes)
@@ -119,7 +130,7 @@ def _fixed(scenes: _Scenes, settings: RunSettings) -> Iterator[Candidate | Refus
             try:
                 yield _candidate(cell, target, passes, cover, scenes, settings)
             except InvalidInput as error:
-                yield Refused(target.id, str(error))
+                yield LeftOut(target.id, str(error))
 
 
 def _cells(scenes: _Scenes, settings: RunSettings) -> list[Cell]:

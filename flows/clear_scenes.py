@@ -17,6 +17,7 @@ from prefect.client.schemas.objects import State as PrefectState
 from prefect.tasks import exponential_backoff
 
 from de_model import checkpoint
+from flows.candidates import Refused
 from flows.errors import KNOWN_ERRORS, NothingUsable, WorkFailed
 from flows.ledger import Ledger, State, new_run_id
 from flows.models.registry import Registry
@@ -26,7 +27,7 @@ from flows.report import data_uri, run_markdown, unit_table
 from flows.scenes import find_scenes, read_items, source_of, write_items, write_json
 from flows.settings import RunSettings
 from flows.unit import UnitFigures, discard_blocks, make_product, publish_product
-from flows.work import ModelRef, Plan, Refused, WorkUnit, check_bands, make_plan
+from flows.work import ModelRef, Plan, WorkUnit, check_bands, make_plan
 from stac.errors import InvalidInput
 from stac.publish import StaticCatalog
 from stac.shelves import Shelf, finished_work
@@ -191,6 +192,8 @@ def clear_scenes(settings: dict[str, Any] | None = None) -> RunSummary:
             tell(f"resolving {wanted.model}")
             model = resolve_model(values)
             planned = plan(values, scenes, model)
+            for reason in planned.left_out:
+                _log.info("left out: %s", reason)
             done = finished_work(wanted.out, wanted.gate_limits)
             todo = [unit for unit in planned.units if unit.work_id not in done]
             run = _Run(values, wanted, run_id, scenes, model, catalog, ledger)

@@ -10,11 +10,11 @@ from typing import Any
 
 import pystac
 
-from flows.candidates import Candidate, Refused, candidates, cloud_cover
+from flows.candidates import Candidate, LeftOut, Refused, candidates, cloud_cover
 from flows.errors import InvalidSettings
 from flows.settings import GridKind, RunSettings
 from stac.acquisitions import Acquisition
-from stac.errors import EmptySearch, InvalidInput
+from stac.errors import EmptySearch
 from stac.grid import Cell, cell_of
 
 #: Raised when the same inputs give other pixels than before.
@@ -62,6 +62,8 @@ class Plan:
     refused: tuple[Refused, ...]
     #: Scenes found, targets and donors.
     scenes: int
+    #: Why dates are not restored in cells they hardly touch, one sentence each.
+    left_out: tuple[str, ...] = ()
 
 
 def make_plan(items: Sequence[pystac.Item], settings: RunSettings, model: ModelRef) -> Plan:
@@ -74,20 +76,33 @@ def make_plan(items: Sequence[pystac.Item], settings: RunSettings, model: ModelR
     covers = _covers_inside(items, settings)
     units: list[WorkUnit] = []
     refused: list[Refused] = []
+    left_out: list[str] = []
     for found in candidates(items, settings):
-        try:
-            if isinstance(found, Refused):
+        match found:
+            case Refused():
                 refused.append(found)
-            else:
+            case LeftOut():
+                left_out.append(found.reason)
+            case Candidate() if found.cell.pixels > settings.max_pixels:
+                refused.append(_too_large(found, settings))
+            case Candidate():
                 units.append(_unit(found, settings, model))
-        except InvalidInput as error:
-            refused.append(Refused(found.target.id, str(error)))  # type: ignore[union-attr] # only units raise
-    if not units and not refused:
+    if left_out and not (units or refused):
+        raise EmptySearch(f"Nothing is to be restored: {left_out[0]}")
+    if not (units or refused):
         raise EmptySearch(
             f"{len(covers)} scenes were found, with {covers[0]:.0f} to {covers[-1]:.0f} % cloud, none within "
             f"{settings.min_cloud:g} to {settings.max_cloud:g} %; change --min-cloud or --max-cloud."
         )
-    return Plan(tuple(units), tuple(refused), len(items))
+    return Plan(tuple(units), tuple(refused), len(items), tuple(left_out))
+
+
+def _too_large(found: Candidate, settings: RunSettings) -> Refused:
+    return Refused(
+        found.target.id,
+        f"Scene {found.target.id} covers {found.cell.pixels / 1e6:.0f} million pixels, more than "
+        f"{settings.max_pixels / 1e6:.0f} million; choose a smaller --bbox or raise max_pixels.",
+    )
 
 
 def _covers_inside(items: Sequence[pystac.Item], settings: RunSettings) -> list[float]:
@@ -103,11 +118,6 @@ def _covers_inside(items: Sequence[pystac.Item], settings: RunSettings) -> list[
 
 def _unit(found: Candidate, settings: RunSettings, model: ModelRef) -> WorkUnit:
     cell, target, donors = found.cell, found.target, found.donors
-    if cell.pixels > settings.max_pixels:
-        raise InvalidInput(
-            f"Scene {target.id} covers {cell.pixels / 1e6:.0f} million pixels, more than "
-            f"{settings.max_pixels / 1e6:.0f} million; choose a smaller --bbox or raise max_pixels."
-        )
     identity = {
         "algorithm": ALGORITHM,
         "target": [_version(item) for item in target.items],

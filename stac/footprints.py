@@ -70,7 +70,7 @@ def outline_of_item(item: pystac.Item, grid: GeoBox | None = None) -> BaseGeomet
         InvalidItem: the footprint is missing, empty, or no GeoJSON geometry.
     """
     try:
-        written = shape(item.geometry)  # type: ignore[arg-type] # a missing one is caught below
+        written = shape(item.geometry)
         first = shapely.get_coordinates(written)[0]
         outline = around(written, float(first[0]))
     except _MALFORMED as error:
@@ -129,7 +129,7 @@ def boxes_touch(one: BaseGeometry, other: BaseGeometry) -> bool:
     west, south, east, north = one.bounds
     left, bottom, right, top = other.bounds
     apart = abs(((west + east) / 2 - (left + right) / 2 + 180) % 360 - 180)
-    return apart <= (east - west + right - left) / 2 and south <= top and bottom <= north
+    return bool(apart <= (east - west + right - left) / 2 and south <= top and bottom <= north)
 
 
 def cut(outline: BaseGeometry) -> BaseGeometry:

@@ -91,8 +91,8 @@ class Stack:
         """Return the stack without some items."""
         keep = [i for i, item_id in enumerate(self.item_ids) if item_id not in item_ids]
         ids, sources = tuple(self.item_ids[i] for i in keep), tuple(self.sources[i] for i in keep)
-        kept = {"dn": self.dn[keep], "classes": self.classes[keep], "days": self.days[keep]}
-        return replace(self, **kept, item_ids=ids, sources=sources)
+        dn, classes, days = self.dn[keep], self.classes[keep], self.days[keep]
+        return replace(self, dn=dn, classes=classes, days=days, item_ids=ids, sources=sources)
 
 
 def read_stack(

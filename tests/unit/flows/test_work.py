@@ -6,9 +6,10 @@ import copy
 
 import pystac
 import pytest
+from shapely.geometry import box, mapping
 
 from flows.settings import load_settings
-from flows.work import ModelRef, make_plan
+from flows.work import ModelRef, make_plan, unit_cell, unit_dates
 from stac.errors import EmptySearch
 from stac.sample_catalog import sample_catalog
 from stac.sources import open_source
@@ -72,3 +73,91 @@ def test_a_box_clips_the_cell_and_changes_the_id(items: list[pystac.Item]) -> No
     clipped = [u for u in part.units if "WL" in u.cell_id]
     assert clipped and all(0 < u.pixels < 40_000 for u in clipped)
     assert {u.work_id for u in clipped}.isdisjoint(u.work_id for u in whole.units)
+
+
+FIXED = {"grid": "fixed", "resolution": 120, "cell_size": 256, "grid_origin": "60,0"}
+
+
+def test_a_fixed_grid_gives_one_unit_per_cell_and_pass(items: list[pystac.Item]) -> None:
+    plan = make_plan(items, load_settings(None, FIXED), MODEL)
+    keys = [(unit.cell_id, unit.target_id) for unit in plan.units]
+    assert len(keys) == len(set(keys)) and len({unit.work_id for unit in plan.units}) == len(keys)
+    assert len({unit.item_id for unit in plan.units}) == len(keys)
+    assert {unit.cell_id.rsplit("-", 1)[0] for unit in plan.units} == {"utm33n-120m-256px-x60y0"}
+    several = [unit for unit in plan.units if len(unit.dates[0]) == 2]
+    assert several, "some cells lie on both tiles"
+    for unit in several:
+        assert unit.target_id.startswith("sentinel-2") and {i[4:9] for i in unit.dates[0]} == {"33TWL", "33TWM"}
+        assert len({i[10:18] for i in unit.dates[0]}) == 1, "one day"
+    assert plan.refused == () and all("min_coverage" in reason for reason in plan.left_out)
+    for unit in plan.units:
+        used = [item_id for date in unit.dates for item_id in date]
+        assert len(used) == len(set(used)) and len(unit.dates) == 1 + len(unit.donor_ids)
+        assert unit.pixels == 256 * 256
+
+
+def test_a_cell_s_unit_does_not_depend_on_the_box(items: list[pystac.Item]) -> None:
+    everywhere = {u.work_id: u for u in make_plan(items, load_settings(None, FIXED), MODEL).units}
+    settings = load_settings(None, FIXED | {"bbox": "15.6,45.9,15.9,46.05"})
+    found = open_source(str(sample_catalog())).search(settings.search)
+    part = make_plan(found, settings, MODEL).units
+    assert part and all(everywhere[unit.work_id] == unit for unit in part)
+    assert len(part) < len(everywhere)
+
+
+def test_a_cell_is_found_again_by_its_name(items: list[pystac.Item]) -> None:
+    settings, by_id = load_settings(None, FIXED), {item.id: item for item in items}
+    for unit in make_plan(items, settings, MODEL).units[:3]:
+        cell, dates = unit_cell(unit, by_id, settings), unit_dates(unit, by_id)
+        assert cell.id == unit.cell_id and cell.pixels == unit.pixels
+        assert [date.id for date in dates] == [unit.target_id, *unit.donor_ids]
+        assert [date.item_ids for date in dates] == list(unit.dates)
+    native = load_settings()
+    unit = make_plan(items, native, MODEL).units[0]
+    assert unit_cell(unit, by_id, native).id == unit.cell_id
+
+
+def test_dates_that_hardly_touch_a_cell_are_left_out_with_the_reason(items: list[pystac.Item]) -> None:
+    scenes = [item.clone() for item in items if "33TWL" in item.id]
+    narrow = mapping(box(15.3, 45.6, 15.301, 45.601))
+    donor = next(scene for scene in scenes if "20230813" in scene.id)
+    donor.geometry = narrow
+    plan = make_plan(scenes, load_settings(), MODEL)
+    assert plan.units
+    for unit in plan.units:
+        assert donor.id not in unit.donor_ids
+        assert any(donor.id in reason and "min_coverage" in reason for reason in unit.left_out)
+    target = next(scene for scene in scenes if "20230810" in scene.id)
+    target.geometry = narrow
+    refused = make_plan(scenes, load_settings(), MODEL).refused
+    assert [r.target_id for r in refused] == [target.id] and "0.00% of cell MGRS-33TWL" in refused[0].reason
+
+
+def test_two_halves_of_a_swath_are_one_date(items: list[pystac.Item]) -> None:
+    scenes = [item.clone() for item in items if "33TWL" in item.id]
+    before = make_plan(scenes, load_settings(), MODEL).units
+    half = next(scene for scene in scenes if "20230813" in scene.id).clone()
+    half.id = half.id.replace("_0_L2A", "_1_L2A")
+    after = make_plan([*scenes, half], load_settings(), MODEL).units
+    assert len(after) == len(before) and {u.work_id for u in after}.isdisjoint(u.work_id for u in before)
+    for unit in after:
+        assert any(half.id in date and len(date) == 2 for date in unit.dates)
+
+
+def test_scenes_without_the_name_of_a_square_find_their_donors_by_overlap(items: list[pystac.Item]) -> None:
+    scenes = [item.clone() for item in items if "33TWL" in item.id]
+    for scene in scenes:
+        for name in ("grid:code", "mgrs:utm_zone", "mgrs:latitude_band", "mgrs:grid_square", "s2:mgrs_tile"):
+            scene.properties.pop(name, None)
+    named = {u.target_id: set(u.donor_ids) for u in make_plan(items, load_settings(), MODEL).units}
+    for unit in make_plan(scenes, load_settings(), MODEL).units:
+        assert set(unit.donor_ids) == named[unit.target_id]
+
+
+def test_a_scene_without_a_place_is_refused_alone(items: list[pystac.Item]) -> None:
+    scenes = [item.clone() for item in items]
+    lost = next(scene for scene in scenes if "33TWL_20230810" in scene.id)
+    lost.geometry = {"type": "Polygon", "coordinates": [[["x", 1]]]}
+    for grid in ({}, FIXED):
+        plan = make_plan(scenes, load_settings(None, grid), MODEL)
+        assert plan.units and [r.target_id for r in plan.refused] == [lost.id]
