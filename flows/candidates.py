@@ -10,7 +10,7 @@ import pystac
 from shapely.geometry.base import BaseGeometry
 
 from flows.settings import GridKind, RunSettings
-from stac.acquisitions import Acquisition, group_passes
+from stac.acquisitions import Acquisition, group_passes, instant_of
 from stac.errors import InvalidInput
 from stac.fixed_grid import outline_of_cell
 from stac.footprints import box_around, boxes_touch, outline_of_item, share_covered
@@ -79,11 +79,11 @@ _Scenes = dict[str, _Scene]
 def _located(items: Sequence[pystac.Item], settings: RunSettings) -> tuple[_Scenes, list[Refused]]:
     scenes: _Scenes = {}
     refused: list[Refused] = []
-    for item in items:
+    for item in (item for item in items if item.datetime is not None):
         try:
             scenes[item.id] = _Scene(item, _outline(item, settings))
         except InvalidInput as error:
-            if item.datetime is not None and settings.query.contains(item.datetime):
+            if settings.query.contains(instant_of(item)):
                 refused.append(Refused(item.id, str(error)))
     return scenes, refused
 
@@ -140,7 +140,7 @@ def _cells(scenes: _Scenes, settings: RunSettings) -> list[Cell]:
         area = scene.outline
         if bbox is not None:
             area = area.intersection(box_around(bbox, float(area.centroid.x)))
-        if area.area > 0 and scene.item.datetime and settings.query.contains(scene.item.datetime):
+        if area.area > 0 and settings.query.contains(instant_of(scene.item)):
             found |= {cell.id: cell for cell in settings.fixed_grid.cells(area)}
     return [found[name] for name in sorted(found)]
 

@@ -73,6 +73,7 @@ def plan_rows(settings: RunSettings) -> list[dict[str, Any]]:
             "target_id": unit.target_id,
             "work_id": unit.work_id,
             "item_id": unit.item_id,
+            "cell_id": unit.cell_id,
             "cloud_cover": unit.cloud_cover,
             "donors": len(unit.donor_ids),
             "megapixels": round(unit.pixels / 1e6, 2),
@@ -80,7 +81,7 @@ def plan_rows(settings: RunSettings) -> list[dict[str, Any]]:
         }
         for unit in plan.units
     ]
-    empty = {"work_id": "", "item_id": "", "cloud_cover": "", "donors": "", "megapixels": ""}
+    empty = {"work_id": "", "item_id": "", "cell_id": "", "cloud_cover": "", "donors": "", "megapixels": ""}
     return rows + [{"state": "invalid", "target_id": r.target_id, "reason": r.reason} | empty for r in plan.refused]
 
 

@@ -10,7 +10,7 @@ from shapely.geometry import box, mapping
 
 from flows.settings import load_settings
 from flows.work import ModelRef, make_plan, unit_cell, unit_dates
-from stac.errors import EmptySearch
+from stac.errors import EmptySearch, InvalidQuery
 from stac.sample_catalog import sample_catalog
 from stac.sources import open_source
 
@@ -161,3 +161,20 @@ def test_a_scene_without_a_place_is_refused_alone(items: list[pystac.Item]) -> N
     for grid in ({}, FIXED):
         plan = make_plan(scenes, load_settings(None, grid), MODEL)
         assert plan.units and [r.target_id for r in plan.refused] == [lost.id]
+
+
+def test_scenes_in_the_cell_s_own_projection_are_drawn_first(items: list[pystac.Item]) -> None:
+    """Neighbours of two zones overlap; the pixels that need no resampling win, whatever their ids."""
+    scenes = [item.clone() for item in items]
+    for scene in scenes:
+        if "33TWL" in scene.id:
+            scene.properties["proj:code"] = "EPSG:32634"
+    several = [u for u in make_plan(scenes, load_settings(None, FIXED), MODEL).units if len(u.dates[0]) == 2]
+    assert several and all("33TWM" in unit.dates[0][0] for unit in several)
+    plain = [u for u in make_plan(items, load_settings(None, FIXED), MODEL).units if len(u.dates[0]) == 2]
+    assert plain and all("33TWL" in unit.dates[0][0] for unit in plain)
+
+
+def test_a_wrong_grid_is_told_before_anything_is_planned(items: list[pystac.Item]) -> None:
+    with pytest.raises(InvalidQuery, match="not in metres"):
+        make_plan(items, load_settings(None, FIXED | {"grid_crs": 4326}), MODEL)
