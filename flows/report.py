@@ -101,7 +101,7 @@ def _row(unit: Mapping[str, Any]) -> str:
     f = unit["figures"] or {}
     numbers = [f"{f[name]:.1f}" if f else "" for name in ("cloudy_km2", "other_dates_km2", "model_km2", "seconds")]
     # A pipe or a line break in a message would end the cell.
-    note = str(unit["error"] or unit.get("note", "")).replace("|", "/").replace("\n", " ")
+    note = _note(unit).replace("|", "/").replace("\n", " ")
     return f"| {unit['target_id']} | {unit['state']} | {' | '.join(numbers)} | {note} |"
 
 
@@ -117,3 +117,8 @@ def unit_table(units: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         | {name: round(value, 3) for name, value in (u["figures"] or {}).items()}
         for u in units
     ]
+
+
+def _note(unit: Mapping[str, Any]) -> str:
+    """Return why a unit failed, or what to know about its product."""
+    return str(unit["error"] or unit.get("note", ""))

@@ -83,12 +83,14 @@ def print_summary(summary: Mapping[str, Any], out: str) -> None:
         style = _STATE_STYLES.get(unit["state"], "white")
         f = unit["figures"]
         numbers = [f"{f[k]:.1f}" for k in ("cloudy_km2", "other_dates_km2", "model_km2", "seconds")] if f else [""] * 4
-        table.add_row(escape(unit["target_id"]), f"[{style}]{unit['state']}[/]", *numbers)
+        # What waits for review succeeded, but is not good yet.
+        state = "[yellow]needs review[/]" if unit.get("note") else f"[{style}]{unit['state']}[/]"
+        table.add_row(escape(unit["target_id"]), state, *numbers)
     if summary["units"]:
         output.print(table)
     for unit in summary["units"]:
-        if unit["error"]:
-            output.print(f"[yellow]{escape(unit['target_id'])}[/]: {escape(unit['error'])}")
+        if unit["error"] or unit.get("note"):
+            output.print(f"[yellow]{escape(unit['target_id'])}[/]: {escape(unit['error'] or unit['note'])}")
     output.print(_totals(summary, out))
 
 
@@ -96,9 +98,12 @@ def _totals(summary: Mapping[str, Any], out: str) -> Table:
     figures = [unit["figures"] for unit in summary["units"] if unit["figures"]]
     total = {k: sum(f[k] for f in figures) for k in ("cloudy_km2", "other_dates_km2", "model_km2")} if figures else {}
     made = [unit for unit in summary["units"] if unit["item_href"]]
+    review = [unit for unit in made if unit.get("note")]
     table = Table(show_header=False, title="Summary")
     table.add_row("scenes searched", str(summary["scenes"]))
-    table.add_row("mosaics published", f"{len(made)} new, {len(summary['already_done'])} already there")
+    table.add_row("mosaics published", f"{len(made) - len(review)} new, {len(summary['already_done'])} already there")
+    if review:
+        table.add_row("waiting for review", f"{len(review)} in collection unveil-review")
     if total:
         table.add_row("cloudy area", f"{total['cloudy_km2']:.0f} km²")
         table.add_row("  observed on other dates", f"{total['other_dates_km2']:.0f} km²")

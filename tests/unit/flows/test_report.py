@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from PIL import Image
+from affine import Affine
+from odc.geo.geobox import GeoBox
 
+from flows.quality import quality_of
 from flows.report import data_uri, run_markdown, unit_table, warnings_of, write_report
 from stac.errors import NotWritable
+from stac.layers import SOURCE_DATE_NODATA, ProductLayers
+from stac.product import write_product
 from stac.provenance import Provenance
+from stac.quality.gate import Gate
 
+BANDS = ("blue", "green", "red", "nir")
 EVIL = '<script>alert("x")</script>'
 
 
@@ -25,14 +34,40 @@ def metadata() -> dict[str, Any]:
         "dropped": [EVIL],
         "areas_km2": {p.name.lower(): 1.0 for p in Provenance},
         "figures": {"valid_km2": 6.0, "cloudy_km2": 5.5, "model_km2": 3.0, "not_recoverable_km2": 1.0},
+        "seconds": {EVIL: 1.0},
+        "software": {"torch": EVIL},
         "harmonisation": [{"band": EVIL, "intercept": 0.001, "residual_std": 0.01, "n_pixels": 5}],
     }
 
 
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A written product of 60 x 60 pixels: observed, from another date, generated, and nodata."""
+    folder, shape = tmp_path_factory.mktemp("product"), (60, 60)
+    provenance = np.full(shape, Provenance.OBSERVED, np.uint8)
+    provenance[20:40, 20:30], provenance[20:40, 30:40] = Provenance.OBSERVED_OTHER_DATE, Provenance.GENERATED
+    provenance[-3:] = Provenance.NODATA
+    days = np.where(provenance == Provenance.OBSERVED, 19586, SOURCE_DATE_NODATA).astype(np.int32)
+    data = np.random.default_rng(0).integers(300, 900, (4, *shape)).astype(np.uint16)
+    data[:, provenance == Provenance.NODATA] = 0
+    uncertainty = np.full(data.shape, 0.02, np.float32)
+    weight = np.where(provenance == Provenance.GENERATED, 0.4, np.nan).astype(np.float32)
+    box = GeoBox(shape, Affine(120, 0, 500_000, 0, -120, 5_200_000), "EPSG:32633")
+    layers = ProductLayers(data, provenance, days, weight, uncertainty, box, BANDS)
+    write_product([layers], box, BANDS, data, folder)
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    Image.new("RGB", (3, 2), (10, 20, 30)).save(tmp_path / "quicklook.png")
-    return tmp_path
+def folder(product: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(product, tmp_path / "product"))
+
+
+@pytest.fixture
+def judged(product: Path, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Metadata with the quality of the product, which fails two limits."""
+    gate = Gate(min_sharpness=1.7, max_half_width=0.01)
+    return metadata | {"quality": quality_of(product, BANDS, gate).document}
 
 
 def test_nothing_from_a_catalog_becomes_markup(folder: Path, metadata: dict[str, Any]) -> None:
@@ -47,6 +82,58 @@ def test_the_page_needs_no_other_file(folder: Path, metadata: dict[str, Any]) ->
     assert 'src="http' not in page and "<link" not in page
     for provenance in Provenance:
         assert provenance.label in page and f"#{provenance.color}" in page
+
+
+class Page(HTMLParser):
+    """The elements of a page; fails where one is closed that was not opened last."""
+
+    VOID = ("meta", "img", "br", "link")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.opened: list[str] = []
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.opened.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.opened.pop() == tag
+
+    def values(self, attribute: str) -> list[str]:
+        return [str(attributes[attribute]) for _, attributes in self.found if attribute in attributes]
+
+
+def test_the_page_is_well_formed_and_every_picture_has_a_text(folder: Path, judged: dict[str, Any]) -> None:
+    page = Page(write_report(folder, "item", judged).read_text("utf-8"))
+    assert page.opened == [] and "script" not in {tag for tag, _ in page.found}
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    assert {"quality", "plots", "maps", "areas", "sources", "match", "run"} <= set(ids)
+    pictures = [attributes for tag, attributes in page.found if tag in ("img", "svg")]
+    assert len(pictures) == 9 and all(p.get("alt") or p.get("aria-label") for p in pictures)
+    references = [h for h in page.values("href") + page.values("xlink:href") if h.startswith("#")]
+    assert references and {h[1:] for h in references} <= set(ids)
+    assert all(src.startswith("data:image/png;base64,") for src in page.values("src"))
+
+
+def test_the_page_says_what_the_gate_said(folder: Path, judged: dict[str, Any]) -> None:
+    page = write_report(folder, "item", judged).read_text("utf-8")
+    assert "Needs review" in page and "✗ fail" in page and "✓ pass" in page
+    for reason in judged["quality"]["gate"]["reasons"]:
+        assert reason in page
+    assert len(judged["quality"]["gate"]["reasons"]) == 2
+    assert "Passed the quality gate" not in page
+
+
+def test_a_report_is_the_same_whenever_it_is_written(folder: Path, judged: dict[str, Any]) -> None:
+    assert write_report(folder, "item", judged).read_bytes() == write_report(folder, "item", judged).read_bytes()
 
 
 def test_a_report_without_other_dates_says_so(folder: Path, metadata: dict[str, Any]) -> None:
@@ -97,3 +184,9 @@ def test_rows_of_the_table_artifact_are_plain(summary: dict[str, Any]) -> None:
         "cloudy_km2": 1.25, "other_dates_km2": 1.0, "model_km2": 0.25, "seconds": 2.0,
     }  # fmt: skip
     assert bad == {"target": "B", "state": "FAILED", "item": "", "error": "no | pipe\nno break"}
+
+
+def test_a_product_that_waits_for_review_says_so_in_the_tables_of_the_run(summary: dict[str, Any]) -> None:
+    summary["units"][0]["note"] = "needs review: Seam ratio is 4, above the limit of 3."
+    assert "| needs review: Seam ratio is 4, above the limit of 3. |" in run_markdown(summary)
+    assert unit_table(summary["units"])[0]["error"].startswith("needs review")

@@ -10,6 +10,7 @@ from de_model.samplers.family import SamplerKind
 from flows.errors import InvalidSettings
 from flows.settings import load_settings
 from stac.errors import InvalidQuery
+from stac.quality.gate import Gate
 
 
 def test_command_line_beats_environment_beats_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,3 +71,13 @@ def test_sampler_and_start_reach_the_engine_and_are_always_recorded() -> None:
     sampling = settings.restoration.sampling
     assert (sampling.sampler, sampling.steps, sampling.start) == (SamplerKind.UNIPC, 5, 400)
     assert load_settings().parameters["sampler"] == "dpmpp2m" and load_settings().parameters["start"] is None
+
+
+def test_the_gate_is_set_by_configuration_and_changes_no_work(tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("gate_max_seam_ratio: 1.5\n")
+    default, strict = load_settings(), load_settings(config)
+    assert default.quality_gate == Gate() and strict.quality_gate == Gate(max_seam_ratio=1.5)
+    assert strict.gate_limits != default.gate_limits and strict.parameters == default.parameters
+    off = load_settings(None, {"gate": "off"})
+    assert off.quality_gate is None and off.gate_limits is None

@@ -1,0 +1,73 @@
+"""What failed the gate waits in a collection of its own, and moves when it is judged anew."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pystac
+import pytest
+
+from stac.catalog import REVIEW_COLLECTION
+from stac.publish import DEFAULT_COLLECTION, StaticCatalog
+from stac.quality.gate import Gate, gate_document
+from stac.shelves import GATE, GATE_LIMITS, GATE_REASONS, GateState, Shelf, finished_work, publish_on_shelf
+from stac.validate import validate_catalog
+
+Publish = Callable[..., Path]
+LIMITS = gate_document(Gate())
+
+
+@pytest.fixture
+def publish(tmp_path: Path, staged: Callable[..., tuple[Path, pystac.Item]]) -> Publish:
+    """Publish a product with a verdict; return the path of its item."""
+
+    def make(work_id: str, state: GateState, limits: dict[str, float] = LIMITS) -> Path:
+        folder, item = staged(StaticCatalog(tmp_path), work_id)
+        item.properties |= {GATE: state.value, GATE_LIMITS: limits}
+        if state is GateState.FAILED:
+            item.properties[GATE_REASONS] = ["Seam ratio is 4, above the limit of 3."]
+        return publish_on_shelf(tmp_path, folder, item)
+
+    return make
+
+
+def _items(root: Path) -> dict[str, list[str]]:
+    """Return the ids of all items that links lead to, by collection."""
+    catalog = pystac.Catalog.from_file(str(root / "catalog.json"))
+    return {c.id: sorted(item.id for item in c.get_items()) for c in catalog.get_children()}
+
+
+def test_what_failed_is_not_published_as_good(tmp_path: Path, publish: Publish) -> None:
+    good, bad = publish("aaaa", GateState.PASSED), publish("bbbb", GateState.FAILED)
+    assert _items(tmp_path) == {DEFAULT_COLLECTION: [good.stem], REVIEW_COLLECTION: [bad.stem]}
+    assert validate_catalog(tmp_path) == []
+    document = json.loads(bad.read_text())
+    assert document["collection"] == REVIEW_COLLECTION and document["properties"][GATE] == "failed"
+    assert document["properties"][GATE_REASONS] == ["Seam ratio is 4, above the limit of 3."]
+    titles = {json.loads(p.read_text())["title"] for p in tmp_path.glob("unveil-*/collection.json")}
+    assert titles == {"Cloud-free acquisitions", "Needs review"}
+
+
+def test_an_item_that_passes_later_leaves_the_review(tmp_path: Path, publish: Publish) -> None:
+    publish("aaaa", GateState.FAILED)
+    assert list(_items(tmp_path)) == [REVIEW_COLLECTION]
+    path = publish("aaaa", GateState.PASSED, {})
+    assert _items(tmp_path) == {DEFAULT_COLLECTION: [path.stem]}
+    assert not (tmp_path / REVIEW_COLLECTION).exists() and validate_catalog(tmp_path) == []
+
+
+def test_one_of_two_leaves_and_the_other_stays_linked(tmp_path: Path, publish: Publish) -> None:
+    publish("aaaa", GateState.FAILED)
+    stays = publish("bbbb", GateState.FAILED)
+    StaticCatalog(tmp_path, Shelf.REVIEW).withdraw(stays.stem.replace("bbbb", "aaaa"))
+    StaticCatalog(tmp_path, Shelf.REVIEW).withdraw("never-there")
+    assert _items(tmp_path) == {REVIEW_COLLECTION: [stays.stem]} and validate_catalog(tmp_path) == []
+
+
+def test_waiting_work_is_finished_until_the_gate_changes(tmp_path: Path, publish: Publish) -> None:
+    good, bad = publish("aaaa", GateState.PASSED), publish("bbbb", GateState.FAILED)
+    assert finished_work(tmp_path, LIMITS) == {"aaaa": good, "bbbb": bad}
+    for other in (gate_document(Gate(max_seam_ratio=5)), None):
+        assert finished_work(tmp_path, other) == {"aaaa": good}
