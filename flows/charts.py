@@ -21,7 +21,7 @@ from stac.quality.figures import HALF_WIDTH_EDGES
 _INK = "#010203"
 _PASS, _MUTED = "#2e8b57", "#8a95a3"
 _BANDS = {"blue": "#3b6fd4", "green": "#3a9a4b", "red": "#d0453b", "nir": "#8e4a9e"}
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10,
@@ -162,8 +162,8 @@ def _dates(axes: Axes, dates: Sequence[Mapping[str, Any]], target_date: str) -> 
     colors = [_PASS if entry["date"] == target_date else color_of("observed_other_date") for entry in dates]
     bars = axes.bar(days, [entry["km2"] for entry in dates], color=colors, width=0.7)  # type: ignore[arg-type]
     axes.bar_label(bars, fmt="%.0f", padding=2, fontsize=9)
-    locator = AutoDateLocator(minticks=3, maxticks=8)
+    locator = AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     axes.margins(y=0.12)
     axes.set_ylabel("km² seen on this date")

@@ -37,7 +37,7 @@ def write_report(folder: Path, item_id: str, metadata: Mapping[str, Any]) -> Pat
         warnings=warnings_of(metadata),
         maps=_maps(folder),
         target_date=metadata["sources"][0]["date"] if metadata["sources"] else "",
-        **metadata | quality_parts(metadata),
+        **{**metadata, **quality_parts(metadata)},
     )
     path = folder / "report.html"
     with writing(path):

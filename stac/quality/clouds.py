@@ -90,7 +90,8 @@ class CloudTally:
 
 def twice_hot(visible: NDArray[np.int32]) -> NDArray[np.int32]:
     """Return 2 blue - red `(y, x)` of blue, green and red `(3, y, x)`, in the same unit."""
-    return 2 * visible[0] - visible[2]
+    hot: NDArray[np.int32] = 2 * visible[0] - visible[2]
+    return hot
 
 
 def is_bright_and_white(visible: NDArray[np.int32]) -> BoolArray:
