@@ -30,7 +30,7 @@ from flows.unit import UnitFigures, discard_blocks, make_product, publish_produc
 from flows.work import ModelRef, Plan, WorkUnit, check_bands, make_plan
 from stac.errors import InvalidInput
 from stac.publish import StaticCatalog
-from stac.shelves import Shelf, finished_work
+from stac.shelves import finished_work, tidy_review
 from stac.sources.sentinel_hub.units import METER
 
 _log = logging.getLogger("unveil")
@@ -185,7 +185,7 @@ def clear_scenes(settings: dict[str, Any] | None = None) -> RunSummary:
     catalog, ledger = StaticCatalog(wanted.out), Ledger(wanted.state / "ledger.db")
     try:
         catalog.repair()
-        StaticCatalog(wanted.out, Shelf.REVIEW).repair()
+        tidy_review(wanted.out)
         with source_of(wanted) as location:
             tell(f"searching {wanted.source}")
             scenes = find(values, location, str(folder))

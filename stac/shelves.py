@@ -81,5 +81,19 @@ def finished_work(root: Path, limits: Mapping[str, float] | None) -> dict[str, P
     return judged | StaticCatalog(root, Shelf.GOOD).published_work()
 
 
+def tidy_review(root: Path) -> None:
+    """Mend the review after a crash: link what has no link, and drop what was published as good meanwhile.
+
+    Raises:
+        InvalidProduct: an item cannot be read.
+        DiskFull, NotWritable: the catalog cannot be written.
+    """
+    review, good = StaticCatalog(root, Shelf.REVIEW), StaticCatalog(root, Shelf.GOOD).published_work()
+    for work_id, path in review.published_work().items():
+        if work_id in good:
+            review.withdraw(path.stem)
+    review.repair()
+
+
 def _limits(path: Path) -> Any:
     return read_document(path)["properties"].get(GATE_LIMITS)

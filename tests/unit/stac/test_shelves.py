@@ -12,7 +12,7 @@ import pytest
 from stac.catalog import REVIEW_COLLECTION
 from stac.publish import DEFAULT_COLLECTION, StaticCatalog
 from stac.quality.gate import Gate, gate_document
-from stac.shelves import GATE, GATE_LIMITS, GATE_REASONS, GateState, Shelf, finished_work, publish_on_shelf
+from stac.shelves import GATE, GATE_LIMITS, GATE_REASONS, GateState, Shelf, finished_work, publish_on_shelf, tidy_review
 from stac.validate import validate_catalog
 
 Publish = Callable[..., Path]
@@ -71,3 +71,16 @@ def test_waiting_work_is_finished_until_the_gate_changes(tmp_path: Path, publish
     assert finished_work(tmp_path, LIMITS) == {"aaaa": good, "bbbb": bad}
     for other in (gate_document(Gate(max_seam_ratio=5)), None):
         assert finished_work(tmp_path, other) == {"aaaa": good}
+
+
+def test_a_crash_between_publishing_and_withdrawing_is_mended(
+    tmp_path: Path, publish: Publish, staged: Callable[..., tuple[Path, pystac.Item]]
+) -> None:
+    waits, bad = publish("bbbb", GateState.FAILED), publish("aaaa", GateState.FAILED)
+    folder, item = staged(StaticCatalog(tmp_path), "aaaa")
+    good = StaticCatalog(tmp_path).publish(folder, item)
+    assert bad.is_file() and good.is_file(), "as a crash leaves them"
+    (tmp_path / REVIEW_COLLECTION / "collection.json").unlink()
+    tidy_review(tmp_path)
+    assert _items(tmp_path) == {DEFAULT_COLLECTION: [good.stem], REVIEW_COLLECTION: [waits.stem]}
+    assert validate_catalog(tmp_path) == []
