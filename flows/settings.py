@@ -19,8 +19,11 @@ from flows.errors import InvalidSettings
 from flows.restoration import Prior, RestorationOptions
 from stac.fixed_grid import GridSpec
 from stac.footprints import grown
+from stac.masks.combination import MaskRule
+from stac.masks.kinds import MaskKind
 from stac.quality.gate import Gate, gate_document
 from stac.query import Query
+from stac.radiometry.scene_check import RadiometryCheck
 from stac.resampling import Interpolation
 from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL
 from stac.sources import Patience
@@ -116,6 +119,16 @@ class RunSettings(BaseSettings):
     prior_days: int = Field(15, ge=0, description="other dates must lie within this many days")
     cloud_dilation_m: float = Field(120, ge=0, description="growth of clouds, metres")
     shadow_dilation_m: float = Field(120, ge=0, description="growth of shadows, metres")
+    masks: Annotated[tuple[MaskKind, ...], NoDecode] = Field(
+        (), description="masks to combine: scl, qa_pixel, s2cloudless, omnicloudmask; left out, the one of the scenes"
+    )
+    mask_rule: MaskRule = Field(MaskRule.ANY, description="how many masks must agree: any, all, majority or first")
+    persistent_bright: bool = Field(
+        False, description="ground that is called cloud on nearly all dates, but never changes, counts as clear"
+    )
+    radiometry_check: RadiometryCheck = Field(
+        RadiometryCheck.REFUSE, description="scenes whose pixels contradict their scale or offset: refuse, warn or off"
+    )
     max_spread: float = Field(0.25, gt=0, description="samples deviating more than this are not recoverable")
     max_pixels: int = Field(250_000_000, ge=1, description="largest area of one work unit, pixels")
     gate: GateMode = Field(GateMode.ON, description="on: products that fail a threshold wait for review; off: none do")
@@ -167,10 +180,10 @@ class RunSettings(BaseSettings):
             return query
         return replace(query, bbox=grown(query.bbox, self.resolution * self.cell_size))
 
-    @field_validator("bands", mode="before")
+    @field_validator("bands", "masks", mode="before")
     @classmethod
-    def _split_bands(cls, value: Any) -> Any:
-        return tuple(b.strip() for b in value.split(",")) if isinstance(value, str) else value
+    def _split_words(cls, value: Any) -> Any:
+        return tuple(b.strip() for b in value.split(",") if b.strip()) if isinstance(value, str) else value
 
     @property
     def query(self) -> Query:
@@ -215,7 +228,14 @@ class RunSettings(BaseSettings):
     def reading(self) -> ReadOptions:
         """How scenes are read."""
         return ReadOptions(
-            self.cloud_dilation_m, self.shadow_dilation_m, self.timeout_s, interpolation=self.interpolation
+            self.cloud_dilation_m,
+            self.shadow_dilation_m,
+            self.timeout_s,
+            interpolation=self.interpolation,
+            radiometry_check=self.radiometry_check,
+            masks=self.masks,
+            mask_rule=self.mask_rule,
+            persistent_bright=self.persistent_bright,
         )
 
     @property
@@ -228,7 +248,8 @@ class RunSettings(BaseSettings):
         """Everything that changes pixels, as JSON values: part of a work unit's identity."""
         names = {
             "bands", "seed", "samples", "sampler", "steps", "start", "eta", "use_model", "prior", "prior_days",
-            "cloud_dilation_m", "shadow_dilation_m", "max_spread", "interpolation",
+            "cloud_dilation_m", "shadow_dilation_m", "masks", "mask_rule", "persistent_bright",
+            "radiometry_check", "max_spread", "interpolation",
         }  # fmt: skip
         tile, overlap = self._tiling
         return self.model_dump(mode="json", include=names) | {"tile": tile, "overlap": overlap}

@@ -25,6 +25,10 @@ class InvalidItem(InvalidInput):
     """An item lacks an asset, a band, a projection, or contradicts itself."""
 
 
+class MissingExtra(InvalidInput):
+    """An optional package is needed that is not installed."""
+
+
 class UnsafeHref(InvalidInput):
     """An href or id points outside what its source may name."""
 

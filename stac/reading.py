@@ -51,12 +51,15 @@ class AssetRequest:
         return cls(item.id, band, href, nodata, resampling, Declared.of(item, asset))
 
 
-@retry(
+_retried = retry(
     retry=retry_if_exception_type(UnreadableAsset),
     stop=stop_after_attempt(_ATTEMPTS),
     wait=wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.5),
     reraise=True,
 )
+
+
+@_retried
 def read_asset(request: AssetRequest, cell: Cell, timeout_s: float) -> NDArray[Any]:
     """Return the first band of an asset on the cell's pixels `(y, x)`, in the file's data type.
 
@@ -75,10 +78,42 @@ def read_asset(request: AssetRequest, cell: Cell, timeout_s: float) -> NDArray[A
         return read_band(request.href, cell.geobox, request.nodata, timeout_s, nearest=nearest)
     with open_raster(request.href, request.name, timeout_s) as source:
         require_as_declared(source, request.declared, request.name)
-        pixels = _on_grid(source, cell.geobox, request)
-    if pixels.dtype.kind not in "iu":
-        raise InvalidItem(f"{request.name} holds {pixels.dtype}; expected integer digital numbers.")
-    return pixels
+        _check_type(source.dtypes[0], request)
+        return _on_grid(source, cell.geobox, request)
+
+
+@_retried
+def read_thinned(request: AssetRequest, side: int, timeout_s: float) -> NDArray[Any]:
+    """Return a view `(y, x)` of the whole first band, its longest side at most `side` pixels, in the file's data type.
+
+    Overviews are used where the file has them.
+
+    Raises:
+        InvalidItem: the file holds other than integers, or does not say where it lies.
+        UnreadableAsset: the file is missing, truncated or no raster, also after retries.
+    """
+    with open_raster(request.href, request.name, timeout_s) as source:
+        _check_type(source.dtypes[0], request)
+        factor = max(1.0, max(source.shape) / side)
+        shape = tuple(max(1, int(n / factor)) for n in source.shape)
+        pixels: NDArray[Any] = source.read(1, out_shape=shape, resampling=Resampling.nearest)
+        _unify_nodata(pixels, source, request)
+        return pixels
+
+
+def _check_type(dtype: str, request: AssetRequest) -> None:
+    """Raise `InvalidItem` unless the file holds integers that can be the item's nodata."""
+    if np.dtype(dtype).kind not in "iu":
+        raise InvalidItem(f"{request.name} holds {dtype}; expected integer digital numbers.")
+    limits = np.iinfo(dtype)
+    if not limits.min <= request.nodata <= limits.max:
+        raise InvalidItem(f"{request.name} holds {dtype}, which cannot be the declared nodata {request.nodata}.")
+
+
+def _unify_nodata(pixels: NDArray[Any], source: Any, request: AssetRequest) -> None:
+    """Write the item's nodata where the file has its own, in place: what either calls missing is missing."""
+    if source.nodata is not None and source.nodata != request.nodata:
+        pixels[pixels == source.nodata] = request.nodata
 
 
 def _on_grid(source: Any, geobox: GeoBox, request: AssetRequest) -> NDArray[Any]:
@@ -94,6 +129,7 @@ def _on_grid(source: Any, geobox: GeoBox, request: AssetRequest) -> NDArray[Any]
         window = Window(placed.left + columns.start * k, placed.top + rows.start * k, len(columns) * k, len(rows) * k)
         found = source.read(1, window=window, out_shape=(len(rows), len(columns)))
         pixels[rows.start : rows.stop, columns.start : columns.stop] = found
+    _unify_nodata(pixels, source, request)
     return pixels
 
 

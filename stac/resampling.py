@@ -29,8 +29,8 @@ from stac.masks.classes import PixelClass
 _PIECE = 256
 #: From this ratio of pixel sizes on a grid counts as coarser.
 _COARSER = 1.5
-#: From best to worst; the first two are told apart by majority.
-_SEVERITY = (PixelClass.SHADOW, PixelClass.THIN_CLOUD, PixelClass.CLOUD)
+#: What wins over ground, from mild to severe.
+_SEVERITY = (PixelClass.DEFECTIVE, PixelClass.SHADOW, PixelClass.THIN_CLOUD, PixelClass.CLOUD)
 
 
 @unique
@@ -89,7 +89,7 @@ def _paste(piece: NDArray[Any], pixels: NDArray[Any], top: int, left: int) -> No
 
 
 def worst_class(classes: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Return classes of a grid `factor` times as coarse: any cloud, thin cloud or shadow wins, in this order.
+    """Return classes of a grid `factor` times as coarse: any cloud, thin cloud, shadow or defect wins, in this order.
 
     Without any of them a pixel is nodata where most of it is, snow where most of the rest is, else clear.
 

@@ -15,15 +15,18 @@ from rasterio.enums import Resampling
 from stac.acquisitions import Acquisition
 from stac.assets import find_asset
 from stac.errors import InvalidInput, StacError
-from stac.grid import Cell, native_geobox
+from stac.grid import Cell
 from stac.masks.classes import PixelClass
+from stac.masks.combination import MaskRule
 from stac.masks.dilation import dilate
-from stac.masks.scl import classify_scl
+from stac.masks.kinds import MaskKind
+from stac.masks.persistent_bright import without_persistent_bright
+from stac.masks.reading import plan_mask
+from stac.radiometry.decision import decide
+from stac.radiometry.scene_check import RadiometryCheck, check_scene
 from stac.reading import AssetRequest, read_asset
-from stac.reflectance import PRODUCT_NODATA, rescale_dn, scaling_of, to_reflectance
+from stac.reflectance import PRODUCT_NODATA, rescale_dn, to_reflectance
 from stac.resampling import Interpolation, worst_class
-
-SCL_BAND = "scl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,18 @@ class ReadOptions:
     overview: int = 1
     #: How reflectance is drawn when a file is on another grid that is not finer.
     interpolation: Interpolation = Interpolation.BILINEAR
+    #: What happens to a scene whose pixels contradict its scale or offset.
+    radiometry_check: RadiometryCheck = RadiometryCheck.REFUSE
+    #: Masks that are combined; none takes the one that comes with a scene.
+    masks: tuple[MaskKind, ...] = ()
+    #: How they are combined.
+    mask_rule: MaskRule = MaskRule.ANY
+    #: Whether ground that is called cloud on nearly all dates, but never changes, counts as clear.
+    persistent_bright: bool = False
+
+    def reach(self, cell: Cell) -> int:
+        """Return how far clouds and shadows outside a cell reach into it, pixels."""
+        return math.floor(max(self.cloud_dilation_m, self.shadow_dilation_m, 0) / cell.gsd_m + 1e-9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +139,8 @@ def read_stack(
         InvalidInput: no date is left.
     """
     options = options or ReadOptions()
+    if options.persistent_bright:
+        return _read_steady(dates, cell, bands, options, required, on_read)
     cell = cell.thinned(options.overview)
     read: list[tuple[Acquisition, NDArray[np.uint16], NDArray[np.uint8]]] = []
     dropped: list[str] = []
@@ -211,35 +228,56 @@ def _read_acquisition(
     return dn, classes
 
 
+def _read_steady(
+    dates: Sequence[pystac.Item | Acquisition],
+    cell: Cell,
+    bands: Sequence[str],
+    options: ReadOptions,
+    required: Collection[str] | None,
+    on_read: Callable[[str], None] | None,
+) -> Stack:
+    """Read a cell whose masks are corrected by looking at all dates together, before clouds are grown.
+
+    Where a date has several scenes, a cloud of one grows into the others, too.
+    """
+    thin = cell.thinned(options.overview)
+    reach = options.reach(thin)
+    around = Cell(cell.id, cell.geobox.pad(reach * options.overview), cell.owned)
+    plain = replace(options, persistent_bright=False, cloud_dilation_m=0.0, shadow_dilation_m=0.0)
+    stack = read_stack(dates, around, bands, plain, required=required, on_read=on_read)
+    height, width = thin.geobox.shape
+    inside = np.s_[..., reach : reach + height, reach : reach + width]
+    grown = [
+        dilate(classes, thin.gsd_m, options.cloud_dilation_m, options.shadow_dilation_m)[inside]
+        for classes in without_persistent_bright(stack.dn, stack.classes, stack.days)
+    ]
+    return replace(stack, dn=np.ascontiguousarray(stack.dn[inside]), classes=np.stack(grown), cell=thin)
+
+
 def _read_item(
     item: pystac.Item, cell: Cell, bands: Sequence[str], options: ReadOptions
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
     """Return product DN `(band, y, x)` and dilated classes `(y, x)` of one scene."""
     assets = [find_asset(item, band) for band in bands]
-    scalings = [scaling_of(item, asset) for asset in assets]
+    scalings = [decide(item, asset) for asset in assets]
     drawn = options.interpolation.method if options.overview == 1 else Resampling.nearest
     requests = [
         AssetRequest.of(item, band, asset, scaling.nodata, drawn)
         for band, asset, scaling in zip(bands, assets, scalings, strict=True)
     ]
-    scl = AssetRequest.of(item, SCL_BAND, find_asset(item, SCL_BAND), 0, Resampling.nearest)
+    mask = plan_mask(item, options.masks, options.mask_rule, drawn)
+    check_scene(item, requests, options.radiometry_check, options.timeout_s, options.threads)
     # A cloud outside the cell reaches into it, so its surroundings are read as far as clouds grow.
-    reach = math.floor(max(options.cloud_dilation_m, options.shadow_dilation_m, 0) / cell.gsd_m + 1e-9)
-    finer = _finer(item, cell, options)
-    cells = [*[cell] * len(requests), Cell(cell.id, cell.geobox.pad(reach)).refined(finer)]
+    reach = options.reach(cell)
+    # An overview draws single pixels.
+    finer = mask.finer_than(cell, options.timeout_s) if options.overview == 1 else 1
+    around = Cell(cell.id, cell.geobox.pad(reach)).refined(finer)
+    cells = [*[cell] * len(requests), *[around] * len(mask.requests)]
     # Assets wait for the network, not for the processor.
     with ThreadPoolExecutor(min(options.threads, len(cells)), thread_name_prefix="read") as pool:
-        *layers, around = pool.map(read_asset, [*requests, scl], cells, [options.timeout_s] * len(cells))
-    dn = np.stack([rescale_dn(layer, scaling) for layer, scaling in zip(layers, scalings, strict=True)])
-    classes = worst_class(classify_scl(around), finer)
+        layers = list(pool.map(read_asset, [*requests, *mask.requests], cells, [options.timeout_s] * len(cells)))
+    dn = np.stack([rescale_dn(layer, scaling) for layer, scaling in zip(layers, scalings, strict=False)])
+    classes = worst_class(mask.classes(layers[len(requests) :]), finer)
     inside = np.s_[reach : reach + dn.shape[1], reach : reach + dn.shape[2]]
     classes[inside][(dn == PRODUCT_NODATA).any(axis=0)] = PixelClass.NODATA
     return dn, dilate(classes, cell.gsd_m, options.cloud_dilation_m, options.shadow_dilation_m)[inside]
-
-
-def _finer(item: pystac.Item, cell: Cell, options: ReadOptions) -> int:
-    """Return how many pixels of the item's mask lie along one of the cell; 1 in an overview: it draws single ones."""
-    if options.overview > 1:
-        return 1
-    mask = native_geobox(item, SCL_BAND, options.timeout_s)
-    return max(1, round(cell.gsd_m / abs(float(mask.resolution.x))))

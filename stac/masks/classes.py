@@ -18,13 +18,16 @@ class PixelClass(IntEnum):
     CLOUD = 3
     SHADOW = 4
     SNOW = 5
+    #: Measured, but not the ground: saturated, defective, or of a class that nobody defined. Hidden rather than
+    #: missing, so that other dates fill it.
+    DEFECTIVE = 6
 
 
 #: Classes whose pixels show the ground as it was: kept bit-identical, and allowed as donors.
 OBSERVED = (PixelClass.CLEAR, PixelClass.SNOW)
 
 #: Classes whose pixels are restored.
-OBSCURED = (PixelClass.THIN_CLOUD, PixelClass.CLOUD, PixelClass.SHADOW)
+OBSCURED = (PixelClass.THIN_CLOUD, PixelClass.CLOUD, PixelClass.SHADOW, PixelClass.DEFECTIVE)
 
 
 def is_observed(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -33,5 +36,5 @@ def is_observed(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def is_obscured(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """True where cloud or shadow hides the ground. Any shape in, same shape out."""
+    """True where cloud, shadow or a defect hides the ground. Any shape in, same shape out."""
     return np.isin(classes, OBSCURED)

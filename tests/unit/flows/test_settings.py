@@ -81,3 +81,15 @@ def test_the_gate_is_set_by_configuration_and_changes_no_work(tmp_path: Path) ->
     assert strict.gate_limits != default.gate_limits and strict.parameters == default.parameters
     off = load_settings(None, {"gate": "off"})
     assert off.quality_gate is None and off.gate_limits is None
+
+
+def test_masks_are_named_in_a_file_or_in_one_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("masks: [scl, s2cloudless]\nmask_rule: majority\nradiometry_check: warn\n")
+    reading = load_settings(file).reading
+    assert [kind.value for kind in reading.masks] == ["scl", "s2cloudless"]
+    assert (reading.mask_rule.value, reading.radiometry_check.value) == ("majority", "warn")
+    monkeypatch.setenv("UNVEIL_MASKS", "qa_pixel, omnicloudmask")
+    assert [kind.value for kind in load_settings().masks] == ["qa_pixel", "omnicloudmask"]
+    with pytest.raises(InvalidSettings, match="masks"):
+        load_settings(overrides={"masks": "fmask"})

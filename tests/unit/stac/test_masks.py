@@ -18,16 +18,23 @@ REACH = st.floats(0, 700)
 
 def test_scene_classes() -> None:
     expected = {
-        PixelClass.NODATA: [0, 1, 12, 255],
+        PixelClass.NODATA: [0],
+        PixelClass.DEFECTIVE: [1, 12, 255],
         PixelClass.CLEAR: [2, 4, 5, 6, 7],
         PixelClass.SHADOW: [3],
         PixelClass.CLOUD: [8, 9],
         PixelClass.THIN_CLOUD: [10],
         PixelClass.SNOW: [11],
     }
-    found = classify_scl(np.arange(256, dtype=np.uint8))
-    for pixel_class, values in expected.items():
-        assert set(found[values]) == {pixel_class}
+    values = np.array([*range(12), 12, 255], np.uint8)
+    found = dict(zip(values.tolist(), classify_scl(values).tolist(), strict=True))
+    for pixel_class, known in expected.items():
+        assert {found[value] for value in known} == {pixel_class}
+
+
+def test_another_raster_is_no_scene_classification() -> None:
+    with pytest.raises(InvalidItem, match="values up to 100"):
+        classify_scl(np.arange(0, 101, dtype=np.uint8))
 
 
 def test_a_scene_classification_of_floats_is_refused() -> None:
