@@ -65,9 +65,12 @@ class ModelCard:
         return Conditioning(gsd=self.gsd_conditioning, bands=self.band_conditioning)
 
     def to_metadata(self) -> dict[str, str]:
-        """Return the card as the string map that safetensors stores."""
+        """Return the card as the string map that safetensors stores.
+
+        It has one key, because safetensors writes several in random order, and equal models are to be equal files.
+        """
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {"format": FORMAT, "card": json.dumps(values, sort_keys=True)}
+        return {"card": json.dumps({"format": FORMAT, **values}, sort_keys=True)}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str] | None, origin: str) -> ModelCard:
@@ -76,11 +79,12 @@ class ModelCard:
         Raises:
             InvalidCheckpoint: the metadata are missing, of another format, or incomplete.
         """
-        if not metadata or metadata.get("format") != FORMAT:
-            found = (metadata or {}).get("format", "none")
+        values = _stored(metadata or {}, origin)
+        if values.get("format") != FORMAT:
+            found = values.get("format", "none")
             raise InvalidCheckpoint(f"{origin} is not an Unveil model (format {found}, expected {FORMAT}).")
         try:
-            card = cls(**_fields(json.loads(metadata["card"])))
+            card = cls(**_fields({name: value for name, value in values.items() if name != "format"}))
         except (KeyError, TypeError, ValueError, InvalidModelInput) as error:
             raise InvalidCheckpoint(
                 f"{origin} has an incomplete model card ({error}); train or fetch it again."
@@ -88,6 +92,18 @@ class ModelCard:
         if card.companding != COMPANDING:
             raise InvalidCheckpoint(f"{origin} uses companding {card.companding}, this version knows {COMPANDING}.")
         return card
+
+
+def _stored(metadata: Mapping[str, str], origin: str) -> dict[str, Any]:
+    """Return the stored values and their format, which the first files kept beside the card."""
+    try:
+        values = json.loads(metadata.get("card", "{}"))
+    except ValueError as error:
+        raise InvalidCheckpoint(f"{origin} has a model card that is no JSON ({error}); fetch it again.") from error
+    if not isinstance(values, dict):
+        raise InvalidCheckpoint(f"{origin} has a model card that is no JSON object; fetch it again.")
+    outside = {"format": metadata["format"]} if "format" in metadata else {}
+    return outside | values
 
 
 def _fields(values: dict[str, Any]) -> dict[str, Any]:

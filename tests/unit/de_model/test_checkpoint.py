@@ -169,3 +169,23 @@ def restored(enhancer: Enhancer) -> torch.Tensor:
 
 MEANS = [-0.321066, -0.229134, -0.13894, 0.172407]
 DEVIATIONS = [0.146654, 0.236596, 0.31627, 0.161472]
+
+
+def test_equal_models_are_equal_files(tmp_path: Path) -> None:
+    enhancer, hashes = model(), set()
+    for number in range(6):
+        checkpoint.save(enhancer, tmp_path / f"{number}.safetensors")
+        hashes.add(checkpoint.sha256_of(tmp_path / f"{number}.safetensors"))
+    assert len(hashes) == 1
+
+
+def test_files_that_kept_the_format_beside_the_card_are_read(tmp_path: Path) -> None:
+    enhancer = model()
+    values = json.loads(enhancer.card.to_metadata()["card"])
+    beside = {"format": values.pop("format"), "card": json.dumps(values)}
+    save_file(enhancer.state_dict(), tmp_path / "old.safetensors", metadata=beside)
+    assert checkpoint.load(tmp_path / "old.safetensors").card == enhancer.card
+    save_file(enhancer.state_dict(), tmp_path / "other.safetensors", metadata=beside | {"format": "unveil-de/9"})
+    assert "format unveil-de/9" in refused(tmp_path / "other.safetensors")
+    save_file(enhancer.state_dict(), tmp_path / "broken.safetensors", metadata={"card": "{"})
+    assert "no JSON" in refused(tmp_path / "broken.safetensors")
