@@ -48,7 +48,8 @@ train: setup
 # Every table in docs/results.
 results: setup
 	$(BIN)/unveil evaluate --cell MGRS-33TWL --out docs/results
-	$(BIN)/unveil bench --out docs/results
+	$(BIN)/unveil bench demo --out docs/results
+	$(BIN)/unveil bench model --out docs/results
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

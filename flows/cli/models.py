@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date
+from enum import StrEnum, unique
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +15,15 @@ from flows.cli.console import output, print_json, progress_bar
 
 #: The cloudy and the clear dates of the sample.
 _TARGETS, _TRUTHS = ("2023-08-18", "2023-08-10"), ("2023-08-15", "2023-08-13")
+
+
+@unique
+class BenchKind(StrEnum):
+    """What can be measured."""
+
+    DEMO = "demo"
+    MODEL = "model"
+
 
 Report = Annotated[Path | None, typer.Option("--out", help="Folder for the results page; printed when left out.")]
 
@@ -62,25 +73,48 @@ def evaluate(
         output.print(page, markup=False)
 
 
-def bench(out: Report = None, as_json: o.AsJson = False) -> None:
-    """Measure `unveil demo`: time and peak memory of a first and a second run in a fresh folder.
+def bench(
+    what: Annotated[BenchKind, typer.Argument(help="demo or model.")] = BenchKind.DEMO,
+    out: Report = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Measure `unveil demo` (time and memory of a first and a second run), or the model (time, memory, arithmetic).
 
-    Example (made docs/results/demo.md):
+    `model` measures the presets small and paper on the CPU, and on the GPU where there is one, against the fastest
+    matrix product of the same run; it takes some minutes on two cores.
 
-        unveil bench --out docs/results
+    Examples (made docs/results/demo.md and docs/results/model.md):
+
+        unveil bench demo --out docs/results
+
+        unveil bench model --out docs/results
     """
+    with progress_bar():
+        page, record = _bench_model() if what is BenchKind.MODEL else _bench_demo()
+    if out is not None:
+        _write(out / f"{what}.md", page)
+        if what is BenchKind.MODEL:
+            _write(out / "model.json", json.dumps(record, indent=2) + "\n")
+    if as_json:
+        print_json(record)
+    elif out is None:
+        output.print(page, markup=False)
+
+
+def _bench_demo() -> tuple[str, Any]:
     from dataclasses import asdict
 
-    from flows.bench import as_markdown, bench_demo
+    from flows.bench.demo import as_markdown, bench_demo
 
-    with progress_bar():
-        measurements = bench_demo()
-    if out is not None:
-        _write(out / "demo.md", as_markdown(measurements))
-    if as_json:
-        print_json([asdict(m) for m in measurements])
-    elif out is None:
-        output.print(as_markdown(measurements), markup=False)
+    measurements = bench_demo()
+    return as_markdown(measurements), [asdict(m) for m in measurements]
+
+
+def _bench_model() -> tuple[str, Any]:
+    from flows.bench.model import as_markdown, as_record, bench_model
+
+    measured = bench_model()
+    return as_markdown(measured), as_record(measured)
 
 
 def _date(text: str) -> date:

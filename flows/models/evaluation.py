@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from de_model.enhancer import Enhancer
 from de_model.inference.engine import Sampling, restore
 from de_model.metrics.standard import Scores, score
-from flows.bench import machine
+from flows.bench.machine import machine
 from flows.errors import InvalidSettings
 from flows.models.block_gains import BlockGain, block_gains, summary
 from flows.restoration import RestorationOptions, restore_date

@@ -1,0 +1,1 @@
+"""Measuring what Unveil costs: the demo from outside, the model from inside."""
