@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from de_model.data.pairs import Mixture, Patches, PatchSampler, ScenePair, fingerprint
+from de_model.data.pairs import Mixture, PairSource, Patches, PatchSampler, ScenePair, fingerprint
 from de_model.errors import InvalidModelInput, TrainingFailed
 from de_model.training.stages import StageOptions
 
@@ -83,6 +83,30 @@ def _check(pair: ScenePair, bands: int) -> None:
             raise InvalidModelInput(
                 f"Pair {pair.name}: the {name} image is not finite on {bad} pixels that are marked valid; mask them."
             )
+
+
+class DrawnData:
+    """Patches cut at random from pairs that are read or made up when they are drawn from: files, synthetic clouds."""
+
+    def __init__(self, pairs: Sequence[PairSource]) -> None:
+        """Keep the pairs; their content is read once for the fingerprint.
+
+        Raises:
+            TrainingFailed: there is no pair, or their numbers of bands differ.
+            InvalidData: a file is not what the data set promises.
+        """
+        if not pairs:
+            raise TrainingFailed("No pair was given; check the folder with `unveil data check`.")
+        bands = {pair.channels for pair in pairs}
+        if len(bands) > 1:
+            raise TrainingFailed(f"Pairs with {sorted(bands)} bands cannot be trained on together; choose the bands.")
+        self.pairs = pairs
+        self.bands = bands.pop()
+        self.fingerprint = fingerprint(pairs)
+
+    def source(self, stage: StageOptions, seed: int) -> PatchSource:
+        """Return a sampler of patches of the stage's size; raises `TrainingFailed` when a pair is smaller than one."""
+        return PatchSampler(self.pairs, stage.patch, stage.downscale, seed)
 
 
 @dataclass(frozen=True, slots=True)

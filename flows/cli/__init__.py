@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from flows import __version__
-from flows.cli import data, models, predict, registry, runs, services, train
+from flows.cli import data, experiment, models, predict, registry, runs, services, train
 from flows.cli.console import print_error
 from flows.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID
 
@@ -27,7 +27,13 @@ _EPILOG = "Exit status: 0 done, 1 failed, 2 invalid input, 130 interrupted."
 
 app = typer.Typer(help=_HELP, epilog=_EPILOG, no_args_is_help=True, pretty_exceptions_enable=False)
 _WORK: tuple[Callable[..., None], ...] = (runs.demo, runs.run, runs.plan, runs.status, services.serve, services.doctor)
-_MODEL: tuple[Callable[..., None], ...] = (predict.predict, train.train, models.evaluate, models.bench)
+_MODEL: tuple[Callable[..., None], ...] = (
+    predict.predict,
+    train.train,
+    models.evaluate,
+    experiment.experiment,
+    models.bench,
+)
 _REGISTRY: tuple[Callable[..., None], ...] = (registry.models, registry.register, registry.promote, registry.rollback)
 for _command in _WORK:
     app.command()(_command)

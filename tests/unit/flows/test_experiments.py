@@ -1,0 +1,206 @@
+"""Experiments: the frame, and one of each family on one small window with an untrained or hardly trained model."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from de_model import checkpoint
+from de_model.card import ModelCard
+from de_model.enhancer import Enhancer
+from de_model.metrics.bootstrap import Interval
+from de_model.presets import Preset
+from de_model.weighting import WeightMode
+from flows.cli import app
+from flows.errors import InvalidSettings, WorkFailed
+from flows.experiments import eta_sweep, fixed_weights, samplers
+from flows.experiments.chart import Panel, Series, draw
+from flows.experiments.page import write
+from flows.experiments.registry import EXPERIMENTS, experiment_named
+from flows.experiments.setting import ExperimentName, Findings, Setting
+from flows.experiments.table import Column, Table
+from flows.experiments.windows import hold_out_windows
+from flows.models.evaluation import index_on
+from flows.stacks import SceneSet, stacks_of
+from stac.errors import NotWritable
+
+BANDS = ("blue", "green", "red", "nir")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    """One window of 48 px, and weights nobody trained."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    checkpoint.save(Enhancer(ModelCard(Preset.TINY, BANDS, 120.0, weight_mode=WeightMode.BOUNDED)), path)
+    return Setting(path, windows=1, side=48, steps=2)
+
+
+def found(name: ExperimentName, setting: Setting) -> Findings:
+    return EXPERIMENTS[name].run(setting)
+
+
+def test_a_table_is_read_by_people_and_by_machines() -> None:
+    columns = (Column("way"), Column("gain, dB", 2, interval=True, signed=True), Column("share"))
+    table = Table(
+        columns, (("a", Interval(0.5, 0.25, 0.75, 9), 1.0), ("b", Interval(-1.0, math.nan, math.nan, 1), math.nan))
+    )
+    assert "| a | +0.50 (+0.25 to +0.75) | 1.00 |" in table.markdown()
+    assert "| b | -1.00 | - |" in table.markdown()
+    rows = list(csv.DictReader(io.StringIO(table.csv())))
+    assert rows[0] == {"way": "a", "gain_db": "0.5", "gain_db_low": "0.25", "gain_db_high": "0.75", "share": "1"}
+    assert rows[1]["gain_db_low"] == rows[1]["share"] == ""
+    assert table.records()[1]["share"] is None
+    with pytest.raises(WorkFailed, match="2 cells for 3 columns"):
+        Table(columns, (("a", 1),))
+
+
+def test_a_picture_is_small_and_the_same_every_time() -> None:
+    panels = (
+        Panel("x", "y", (Series("one", (1.0, 2.0, 4.0), (1.0, 2.0, 3.0)),), log_x=True),
+        Panel("", "y", (Series("two", ("a", "b"), (Interval(1, 0, 2, 5), 3.0)),), level=0),
+    )
+    picture = draw(panels)
+    assert picture == draw(panels) and len(picture) < 60_000
+    image = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+    # Blue dots, as the first series has them, in both halves.
+    blue = (image[..., 2] > 150) & (image[..., 0] < 60)
+    assert blue[:, : blue.shape[1] // 2].any() and blue[:, blue.shape[1] // 2 :].any()
+
+
+def test_hold_out_windows_never_hold_the_truth_date_in_an_input(setting: Setting) -> None:
+    (window,) = hold_out_windows(setting)
+    stack = next(stacks_of(setting.hold_out))
+    target = stack.index_of(window.name.split(" at ")[0])
+    part = tuple(slice(place, place + 48) for place in window.origin)
+    np.testing.assert_array_equal(window.cloudy, stack.reflectance(target)[:, *part])
+    truths = [
+        i
+        for i in range(len(stack.days))
+        if np.array_equal(stack.reflectance(i)[:, *part], window.truth, equal_nan=True)
+    ]
+    assert len(truths) == 1 and truths[0] != target
+    # Were the truth among the dates of the composite, it would often be the median of so few.
+    same = np.isfinite(window.composite).all(axis=0)
+    others = [stack.reflectance(i)[:, *part] for i in range(len(stack.days)) if i not in (target, truths[0])]
+    low, high = np.nanmin(others, axis=0), np.nanmax(others, axis=0)
+    shift = np.nanmedian(window.composite - low, axis=(1, 2))
+    assert same.any() and np.isfinite(shift).all() and (high >= low)[:, same].all()
+    assert index_on(stack, np.datetime64(int(stack.days[truths[0]]), "D").item()) == truths[0]
+
+
+def test_windows_that_cannot_be_had_are_refused(setting: Setting) -> None:
+    with pytest.raises(InvalidSettings, match="trained on"):
+        hold_out_windows(replace(setting, hold_out=SceneSet(("MGRS-33TWM",))))
+    with pytest.raises(InvalidSettings, match="ask for fewer"):
+        hold_out_windows(replace(setting, windows=500))
+
+
+def test_samplers_are_compared_on_the_same_blocks(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samplers, "STEPS", (4, 10))
+    # The pyramid's tiles are larger.
+    findings = found(ExperimentName.SAMPLERS, replace(setting, side=64))
+    rows = findings.table.records()
+    assert len(rows) == 8 and {row["sampler"] for row in rows} == {"ddim", "dpmpp2m", "unipc", "pyramid"}
+    standard = next(row for row in rows if row["sampler"] == "ddim" and row["steps"] == 10)
+    assert standard["above_ddim-10_db"] == 0
+    for row in rows:
+        assert row["above_ddim-10_db"] == pytest.approx(row["psnr_db"] - standard["psnr_db"], abs=1e-9)
+
+
+def test_eta_1_is_the_reference_under_every_kind_of_cloud(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eta_sweep, "ETAS", (0.5, 1.0))
+    for row in found(ExperimentName.ETA_SWEEP, replace(setting, windows=2)).table.records():
+        if row["eta"] == 1 and row["blocks"]:
+            # W = 1 leaves only the rounding between reflectance and the diffusion's range.
+            assert row["above_the_reference_db"] == pytest.approx(0, abs=1e-3)
+            assert row["mean_w"] == 1
+
+
+def test_a_fixed_w_is_used_everywhere_and_the_answer_can_be_made_again(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fixed_weights, "FIXED", (0.0, 0.4, 1.0))
+    first, again = (found(ExperimentName.FIXED_WEIGHTS, setting) for _ in range(2))
+    assert first.table.csv() == again.table.csv() and first.seen == again.seen
+    for row in first.table.records():
+        if row["w"] != "learnt":
+            assert row["mean_w"] == pytest.approx(float(row["w"]), abs=1e-6)
+    assert first.table.records()[-1]["above_the_reference_db"] == pytest.approx(0, abs=1e-3)
+
+
+def test_references_of_known_quality_are_ranked(setting: Setting) -> None:
+    rows = {row["reference"]: row for row in found(ExperimentName.REFERENCE_QUALITY, setting).table.records()}
+    quality = {name: row["reference_psnr_db"] for name, row in rows.items()}
+    assert quality["oracle"] > 60 and quality["noise, 0.1"] < quality["noise, 0.02"] < quality["oracle"]
+    assert (
+        rows["oracle"]["reference_spectrum_error_db"] in (None, 0.0)
+        or rows["oracle"]["reference_spectrum_error_db"] < 0.1
+    )
+
+
+def test_resolutions_are_scored_on_the_same_pixels(setting: Setting) -> None:
+    rows = found(ExperimentName.RESOLUTION_TRANSFER, replace(setting, side=32)).table.records()
+    assert [row["pixel_m"] for row in rows] == [120, 120, 240, 240, 480, 480]
+    for one, other in zip(rows[::2], rows[1::2], strict=True):
+        assert one["blocks"] == other["blocks"]
+
+
+def test_trained_experiments_answer_after_a_few_steps(setting: Setting) -> None:
+    curves = found(ExperimentName.COARSE_TO_FINE, setting)
+    assert len(curves.table.rows) == 3 and curves.panels[0].series[0].x[-1] == 4
+    assert {row["steps"] for row in curves.table.records()} == {4}
+    faults = found(ExperimentName.NO_REFERENCE, setting).table.records()
+    assert [row["patch_px"] for row in faults[:3]] == [16, 32, 64]
+    crossed = found(ExperimentName.CROSS_DATA, setting).table.records()
+    assert len(crossed) == 4
+    for row in crossed:
+        if row["trained_on"] == row["judged_on"]:
+            assert row["above_the_model_of_that_data_db"] == 0
+
+
+def test_the_files_say_how_they_came_about(setting: Setting, tmp_path: Path) -> None:
+    table = Table((Column("a"),), ((1.0,),))
+    findings = Findings(table, (Panel("x", "y", (Series("s", (1.0, 2.0), (1.0, 2.0)),)),), "How.", "That.")
+    experiment = experiment_named("samplers")
+    written = write(experiment, setting, findings, "unveil experiment samplers", tmp_path / "new")
+    page = written.page.read_text("utf-8")
+    for expected in (
+        "`unveil experiment samplers`",
+        checkpoint.sha256_of(setting.weights)[:12],
+        "seed 0",
+        "How.",
+        "That.",
+    ):
+        assert expected in page
+    assert written.picture.name in page and written.table.read_text("utf-8") == "a\n1\n"
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["samplers.csv", "samplers.md", "samplers.png"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotWritable, match="--out"):
+        write(experiment, setting, findings, "unveil", tmp_path / "file")
+
+
+def test_the_command_lists_all_experiments_and_refuses_others() -> None:
+    listed = CliRunner().invoke(app, ["experiment", "--list", "--json"])
+    assert [entry["name"] for entry in json.loads(listed.stdout)] == list(ExperimentName)
+    refused = CliRunner().invoke(app, ["experiment", "nothing"])
+    assert isinstance(refused.exception, InvalidSettings) and "eta-sweep" in str(refused.exception)
