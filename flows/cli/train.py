@@ -21,7 +21,16 @@ _PANEL = "How to train"
 
 def train(
     out: Annotated[Path, typer.Option("--out", help="Weights file to write (safetensors).")],
-    cells: o.Cells,
+    cells: Annotated[
+        list[str] | None, typer.Option("--cell", help="Grid square, e.g. MGRS-33TWM; may be given several times.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Folder of RICE, CUHK-CR, SEN12MS-CR or pairs in cloud/ and label/, not scenes."),
+    ] = None,
+    gsd: Annotated[
+        float | None, typer.Option("--gsd", min=0.01, help="Pixel size, metres, of data that does not say.")
+    ] = None,
     preset: Annotated[str | None, typer.Option("--preset", help="small (default), paper or tiny.")] = None,
     stages: Annotated[
         list[str] | None, typer.Option("--stage", help="reference, coarse, fine, allocation or joint; all of them.")
@@ -82,7 +91,7 @@ def train(
     interval: o.Interval = None,
     as_json: o.AsJson = False,
 ) -> None:
-    """Train Diffusion Enhancement on the cloudy/clear pairs of a catalog's scenes, coarse to fine.
+    """Train Diffusion Enhancement on the cloudy/clear pairs of a catalog's scenes or a data set, coarse to fine.
 
     The stages are reference, coarse, fine, allocation, joint. The same command continues after a stop, and ends with
     the same weights as if there had been none. `torchrun --nproc-per-node N -m flows.cli train ...` shares the work.
@@ -90,6 +99,8 @@ def train(
     Examples (`make train` names all options of the shipped weights):
 
         unveil train --cell MGRS-33TWM --out unveil-de-small.safetensors
+
+        unveil train --data ~/data/CUHK-CR1 --out cuhk.safetensors
 
         unveil train --cell MGRS-33TWM --stage allocation --from unveil-de-small.safetensors --out other.safetensors
     """
@@ -100,6 +111,7 @@ def train(
     from de_model.weighting import WeightMode
     from flows.cli.training_bars import stage_bars
     from flows.models.training import train_model
+    from flows.models.training_data import Folder
     from flows.models.training_request import TrainingRequest, preset_for
 
     options = TrainingOptions(
@@ -112,7 +124,8 @@ def train(
         accumulate=accumulate,
     )
     request = TrainingRequest(
-        scenes=o.scenes(cells, source, collection, interval),
+        scenes=o.scenes(cells or [], source, collection, interval),
+        folder=None if data is None else Folder(data, gsd),
         out=out,
         work=work or out.with_suffix(".work"),
         validation_cells=tuple(validation or ()),

@@ -14,8 +14,6 @@ import torch
 
 from de_model import checkpoint
 from de_model.card import ModelCard
-from de_model.data.pairs import ScenePair
-from de_model.data.synthetic import with_synthetic
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidCheckpoint
 from de_model.training.parallel import World, joined
@@ -26,9 +24,13 @@ from de_model.training.trainer import Observer, StageResult, check, train
 from de_model.training.validation import Validation
 from flows.errors import InvalidSettings
 from flows.models.tracking import Lineage, Tracker, tracked
+from flows.models.training_data import Material, material_of
 from flows.models.training_pairs import mine_pairs
 from flows.models.training_request import TrainingReport, TrainingRequest, plan_stages
 from stac.errors import NotWritable
+
+#: Names of pairs that are told before training; data sets have thousands.
+_NAMED = 12
 
 
 def train_model(
@@ -61,14 +63,14 @@ def _train_here(
         for path in (request.out, request.work / "any"):
             check_writable(path)
     stages = plan_stages(request)
-    pairs, gsd_m = mine_pairs(request.scenes)
-    log(f"{len(pairs)} pairs: " + "; ".join(pair.name for pair in pairs))
-    data, validation = _data(request, pairs, gsd_m), _validation(request)
-    card = _card(request, data, gsd_m, stages)
+    material = material_of(request.scenes, request.folder, request.synthetic)
+    log(f"{len(material.names)} pairs: " + "; ".join(material.names[:_NAMED]))
+    data, validation = material.data, _validation(request, material.bands)
+    card = _card(request, material, stages)
     enhancer = begin(card, request.start, request.options.seed).to(world.device)
     check(enhancer, data, stages, request.options, world)
     store = _store(request, card, world)
-    lineage = Lineage(card.trained_on, data.fingerprint, tuple(pair.name for pair in pairs), request.scenes.source)
+    lineage = Lineage(card.trained_on, data.fingerprint, material.names, material.source)
     tracking = request.tracking if world.leads else None
     with tracked(tracking, store.folder, _parameters(request, card), lineage, log) as tracker:
         results = train(
@@ -85,7 +87,7 @@ def _train_here(
         if not world.leads:
             return None
         checkpoint.save(enhancer.cpu(), request.out)
-        report = _report(request, card, results, data, tracker)
+        report = _report(request, card, results, material, tracker)
         if tracker is not None:
             tracker.finished(report.as_record())
     return report
@@ -118,24 +120,17 @@ def begin(card: ModelCard, start: Path | None, seed: int) -> Enhancer:
     return enhancer
 
 
-def _data(request: TrainingRequest, pairs: Sequence[ScenePair], gsd_m: float) -> PairData:
-    if not request.synthetic:
-        return PairData(pairs)
-    return PairData(pairs, with_synthetic(pairs, request.scenes.bands, gsd_m, request.synthetic))
-
-
-def _validation(request: TrainingRequest) -> Validation | None:
+def _validation(request: TrainingRequest, bands: tuple[str, ...]) -> Validation | None:
     shared = set(request.validation_cells) & set(request.scenes.cells)
     if shared:
         raise InvalidSettings(f"Cell {min(shared)} is trained on; validate on another one.")
     if not request.validation_cells:
         return None
-    pairs, _ = mine_pairs(replace(request.scenes, cells=request.validation_cells))
+    pairs, _ = mine_pairs(replace(request.scenes, cells=request.validation_cells, bands=bands))
     return Validation(PairData(pairs), request.validate_every)
 
 
-def _card(request: TrainingRequest, data: PairData, gsd_m: float, stages: Sequence[StageOptions]) -> ModelCard:
-    scenes = request.scenes
+def _card(request: TrainingRequest, material: Material, stages: Sequence[StageOptions]) -> ModelCard:
     training: dict[str, Any] = request.options.identity() | {
         "seed": request.options.seed,
         "effort": request.effort,
@@ -145,10 +140,10 @@ def _card(request: TrainingRequest, data: PairData, gsd_m: float, stages: Sequen
     }
     values: dict[str, Any] = {
         "preset": request.preset,
-        "bands": scenes.bands,
-        "gsd_m": gsd_m,
-        "trained_on": f"{scenes.collection} {scenes.interval}, cells {', '.join(scenes.cells)}",
-        "data_fingerprint": data.fingerprint,
+        "bands": material.bands,
+        "gsd_m": material.gsd_m,
+        "trained_on": material.title,
+        "data_fingerprint": material.data.fingerprint,
         "revision": _revision(),
         "training": json.dumps(training),
     }
@@ -195,12 +190,11 @@ def _report(
     request: TrainingRequest,
     card: ModelCard,
     results: tuple[StageResult, ...],
-    data: PairData,
+    material: Material,
     tracker: Tracker | None,
 ) -> TrainingReport:
-    names = tuple(pair.name for pair in data.pairs)
     run = None if tracker is None else tracker.run_id
-    return TrainingReport(request.out, checkpoint.sha256_of(request.out), card, results, names, run)
+    return TrainingReport(request.out, checkpoint.sha256_of(request.out), card, results, material.names, run)
 
 
 def check_writable(path: Path) -> None:

@@ -15,6 +15,7 @@ from de_model.training.stages import Stage, StageOptions, schedule_for
 from de_model.training.trainer import StageResult
 from de_model.weighting import WeightMode
 from flows.errors import InvalidSettings
+from flows.models.training_data import Folder
 from flows.stacks import SceneSet
 
 #: What must have been trained before a stage makes sense: one of each of these.
@@ -42,6 +43,8 @@ class TrainingRequest:
     out: Path
     #: Folder of the training in progress: the weights of finished stages and the state of the present one.
     work: Path
+    #: A data set on disk to train on instead of the scenes.
+    folder: Folder | None = None
     #: Cells of the same source and interval that are looked at and never trained on.
     validation_cells: tuple[str, ...] = ()
     #: Steps between two looks.
