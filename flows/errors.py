@@ -27,6 +27,22 @@ class ServiceUnavailable(FlowError):
     retryable = True
 
 
+class LedgerUnavailable(ServiceUnavailable):
+    """The ledger's database does not answer, or its file is locked or broken."""
+
+
+class LedgerTooNew(FlowError):
+    """A newer version of this software made the ledger."""
+
+
+class LeaseLost(FlowError):
+    """Another run took a unit over while this one was working on it; what was made must not be published."""
+
+
+class InvalidPlan(InvalidSettings):
+    """A frozen plan cannot be read, was changed, or does not fit what it is used with."""
+
+
 class UnknownModel(FlowError):
     """The registry has no such model, alias or version."""
 

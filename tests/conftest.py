@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from command import TINY_BBOX, TINY_SETTINGS, Outcome, unveil
 from hypothesis import settings
+from postgres import Postgres, cluster, require_binaries
 
 # How long one example takes says something about the machine, not about the code.
 settings.register_profile("unveil", deadline=None)
@@ -55,3 +57,10 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     outcome = unveil("run", "--bbox", TINY_BBOX, "--out", root, "--json", home=home, extra=TINY_SETTINGS)
     assert outcome.status == 0, outcome.err
     return Run(root, outcome, home)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A private PostgreSQL cluster; it ends with the tests."""
+    with cluster(require_binaries()) as server:
+        yield server

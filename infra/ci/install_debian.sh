@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install the Debian packages that the integration tests need: Chromium, and Node.js where it is missing.
+# Install the Debian packages that the tests need and that are missing: Chromium, Node.js, PostgreSQL.
 # Run as root on Debian 12 or newer; does nothing where all is there.
 set -euo pipefail
 
@@ -8,6 +8,8 @@ command -v chromium >/dev/null || packages+=(chromium)
 command -v make >/dev/null || packages+=(make)
 command -v git >/dev/null || packages+=(git)
 command -v npm >/dev/null || packages+=(nodejs npm)
+# The server's programs lie outside PATH; only they are needed, no running service.
+{ command -v initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb'; } >/dev/null || packages+=(postgresql)
 
 if [ ${#packages[@]} -eq 0 ]; then
   echo "All Debian packages are there."

@@ -1,68 +1,314 @@
-"""The ledger: claims, ends, and what a dead run leaves."""
+"""The ledger: claims, leases, ends, and what a dead run leaves; the same on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ledgers import CATALOG, claimed, execute, expire, job
+from sqlalchemy import URL, make_url
 
-from flows.errors import FlowError
-from flows.ledger import Ledger, State, new_run_id
+from flows.errors import FlowError, InvalidSettings, LeaseLost, LedgerTooNew, LedgerUnavailable
+from flows.ledger.book import Ledger, ledger_place
+from flows.ledger.database import parse_url, shown
+from flows.ledger.heartbeat import Heartbeat
+from flows.ledger.records import Entry, Lease, new_run_id
+from flows.ledger.states import ENDED, HELD, State, allowed, leading_to
+
+ELSEWHERE = "another-host:1:0"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> URL:
+    if request.param == "sqlite":
+        return URL.create("sqlite", database=str(tmp_path / "state" / "ledger.db"))
+    server = request.getfixturevalue("postgres")
+    return make_url(server.url(server.new_database()))
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "state" / "ledger.db")
+def ledger(url: URL) -> Iterator[Ledger]:
+    found = Ledger(url, CATALOG)
+    yield found
+    found.close()
 
 
 def test_a_unit_goes_from_claim_to_end(ledger: Ledger) -> None:
-    run = new_run_id()
-    assert ledger.start("w", "item", "target", run)
-    ledger.finish("w", State.SUCCEEDED, item_href="item.json", seconds=1.5)
-    (entry,) = ledger.entries()
+    lease = claimed(ledger, "w", new_run_id())
+    entry = ledger.listing.entry("w")
+    assert entry and (entry.state, entry.attempts, entry.held) == (State.CLAIMED, 1, True)
+    assert ledger.start(lease)
+    assert ledger.finish(lease, State.SUCCEEDED, item_href="item.json", seconds=1.5)
+    (entry,) = ledger.listing.page(10).entries
     assert (entry.state, entry.attempts, entry.item_href, entry.seconds) == (State.SUCCEEDED, 1, "item.json", 1.5)
+    assert (entry.item_id, entry.target_id, entry.cell_id) == ("w-item", "w-target", "cell")
+    assert not entry.lease_until and not entry.held and entry.created <= entry.updated
 
 
-def test_only_one_of_many_runs_gets_a_unit(ledger: Ledger) -> None:
-    runs = [new_run_id() for _ in range(8)]
+def test_the_same_step_twice_is_one_step_and_an_ended_unit_stays_ended(ledger: Ledger) -> None:
+    lease = claimed(ledger, "w", new_run_id())
+    assert ledger.start(lease) and ledger.start(lease)
+    assert ledger.finish(lease, State.FAILED, error="no") and ledger.finish(lease, State.FAILED, error="no")
+    assert not ledger.start(lease) and not ledger.renew(lease) and not ledger.finish(lease, State.SUCCEEDED)
+    entry = ledger.listing.entry("w")
+    assert entry and (entry.state, entry.error) == (State.FAILED, "no")
+
+
+def test_only_one_of_many_runs_gets_a_unit(url: URL) -> None:
+    ledgers = [Ledger(url, CATALOG) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        claims = list(pool.map(lambda run: ledger.start("w", "i", "t", run), runs))
-    assert claims.count(True) == 1
+        claims = list(pool.map(lambda one: one.claim(job(), ELSEWHERE), ledgers))
+    assert sum(isinstance(claim, Lease) for claim in claims) == 1
+    assert {claim.state for claim in claims if isinstance(claim, Entry)} == {State.CLAIMED}
+    assert ledgers[0].listing.entry("w").attempts == 1
+    for one in ledgers:
+        one.close()
 
 
-def test_a_run_renews_its_own_claim_and_counts_the_attempt(ledger: Ledger) -> None:
-    run = new_run_id()
-    assert ledger.start("w", "i", "t", run) and ledger.start("w", "i", "t", run)
-    assert ledger.entries()[0].attempts == 2
+def test_a_claim_holds_until_its_lease_runs_out_and_then_the_old_holder_is_locked_out(ledger: Ledger) -> None:
+    old = claimed(ledger, "w", ELSEWHERE)
+    ledger.start(old)
+    assert isinstance(ledger.claim(job(), new_run_id()), Entry)
+    expire(ledger, "w")
+    assert ledger.listing.expired() == 1 and ledger.listing.entry("w").expired
+    assert ledger.renew(old), "nobody has taken it, so it is still his"
+    expire(ledger, "w")
+    new = claimed(ledger, "w", new_run_id())
+    assert new.attempt == 2 and new.token != old.token
+    assert not ledger.renew(old) and not ledger.start(old) and not ledger.finish(old, State.SUCCEEDED)
+    with Heartbeat(ledger, old) as pulse, pytest.raises(LeaseLost, match="taken over"):
+        pulse.require()
+    assert ledger.start(new) and ledger.finish(new, State.SUCCEEDED)
 
 
-def test_the_claim_of_a_dead_process_is_taken_over(ledger: Ledger) -> None:
-    code = (
-        "import sys; from pathlib import Path; from flows.ledger import Ledger, new_run_id;"
-        "assert Ledger(Path(sys.argv[1])).start('w', 'i', 't', new_run_id())"
-    )
-    subprocess.run([sys.executable, "-c", code, str(ledger.path)], check=True, timeout=60)
-    assert ledger.entries()[0].state is State.RUNNING
-    assert ledger.start("w", "i", "t", new_run_id())
+def test_the_heartbeat_keeps_a_lease_that_is_shorter_than_the_work(url: URL) -> None:
+    ledger = Ledger(url, CATALOG, lease_s=1.0)
+    lease = claimed(ledger, "w", ELSEWHERE)
+    with Heartbeat(ledger, lease) as pulse:
+        first, beaten = ledger.listing.entry("w").lease_until, threading.Event()
+        for _ in range(200):
+            if ledger.listing.entry("w").lease_until > first:
+                break
+            beaten.wait(0.05)
+        assert ledger.listing.entry("w").lease_until > first
+        pulse.require()
+        assert not pulse.lost
+    ledger.close()
+
+
+def test_the_heartbeat_notices_that_the_lease_is_lost(url: URL) -> None:
+    ledger = Ledger(url, CATALOG, lease_s=0.4)
+    lease = claimed(ledger, "w", ELSEWHERE)
+    execute(url, "UPDATE work SET token = 'another'")
+    with Heartbeat(ledger, lease) as pulse:
+        for _ in range(200):
+            if pulse.lost:
+                break
+            threading.Event().wait(0.05)
+        assert pulse.lost
+        with pytest.raises(LeaseLost):
+            pulse.require()
+    ledger.close()
+
+
+CLAIM_AND_DIE = """
+import sys
+from sqlalchemy import make_url
+from flows.ledger.book import Ledger
+from flows.ledger.records import Job, Lease, new_run_id
+ledger = Ledger(make_url(sys.argv[1]), sys.argv[2])
+assert isinstance(ledger.claim(Job("w", "i", "t"), new_run_id()), Lease)
+"""
+
+
+def test_the_claim_of_a_dead_process_of_this_host_is_taken_over_at_once(ledger: Ledger) -> None:
+    address = ledger.url.render_as_string(hide_password=False)
+    subprocess.run([sys.executable, "-c", CLAIM_AND_DIE, address, CATALOG], check=True, timeout=60)
+    assert ledger.listing.entry("w").held
+    assert claimed(ledger, "w", new_run_id()).attempt == 2
+
+
+def test_failed_and_aborted_units_are_tried_again_and_invalid_ones_only_when_asked(ledger: Ledger) -> None:
+    for state in (State.FAILED, State.ABORTED, State.INVALID):
+        ledger.finish(claimed(ledger, state, ELSEWHERE), state, error="why")
+    assert claimed(ledger, State.FAILED, ELSEWHERE).attempt == claimed(ledger, State.ABORTED, ELSEWHERE).attempt == 2
+    left = ledger.claim(job(State.INVALID), ELSEWHERE)
+    assert isinstance(left, Entry) and (left.state, left.error) == (State.INVALID, "why")
+    assert isinstance(ledger.claim(job(State.INVALID), ELSEWHERE, invalid_too=True), Lease)
 
 
 def test_abort_marks_only_what_the_run_left(ledger: Ledger) -> None:
     run = new_run_id()
-    for name in ("done", "left"):
-        ledger.start(name, "i", "t", run)
-    ledger.start("other", "i", "t", new_run_id())
-    ledger.finish("done", State.SUCCEEDED)
-    assert ledger.abort(run) == 1
-    states = {entry.work_id: entry.state for entry in ledger.entries()}
-    assert states == {"done": State.SUCCEEDED, "left": State.ABORTED, "other": State.RUNNING}
+    leases = {name: claimed(ledger, name, run) for name in ("done", "left", "begun")}
+    claimed(ledger, "other", new_run_id())
+    ledger.start(leases["begun"])
+    ledger.finish(leases["done"], State.SUCCEEDED)
+    assert ledger.abort(run) == 2
+    states = {entry.work_id: entry.state for entry in ledger.listing.page(10).entries}
+    aborted = State.ABORTED
+    assert states == {"done": State.SUCCEEDED, "left": aborted, "begun": aborted, "other": State.CLAIMED}
+
+
+def test_what_is_found_published_is_settled_unless_a_run_holds_it(ledger: Ledger) -> None:
+    assert ledger.settle(job("new"), "new.json") and not ledger.settle(job("new"), "new.json")
+    assert ledger.listing.entry("new").attempts == 0
+    ledger.finish(claimed(ledger, "failed", ELSEWHERE), State.FAILED, error="died after publishing")
+    assert ledger.settle(job("failed"), "failed.json")
+    entry = ledger.listing.entry("failed")
+    assert (entry.state, entry.error, entry.item_href, entry.attempts) == (State.SUCCEEDED, "", "failed.json", 1)
+    claimed(ledger, "held", ELSEWHERE)
+    assert not ledger.settle(job("held"), "held.json") and ledger.listing.entry("held").held
+
+
+def test_catalogs_that_share_a_ledger_do_not_mix(url: URL) -> None:
+    with closing(Ledger(url, "one")) as one, closing(Ledger(url, "other")) as other:
+        claimed(one, "w", ELSEWHERE)
+        assert other.listing.entry("w") is None and sum(other.listing.counts().values()) == 0
+        claimed(other, "w", ELSEWHERE)
+        assert one.listing.entry("w").attempts == 1
+
+
+def test_pages_hold_every_line_once_latest_first(ledger: Ledger) -> None:
+    names = [f"unit-{number:02d}" for number in range(25)]
+    for name in names:
+        lease = claimed(ledger, name, ELSEWHERE)
+        if name < "unit-10":
+            ledger.finish(lease, State.FAILED, error="x")
+    # Many lines of one instant: the work id decides.
+    execute(ledger.url, "UPDATE work SET updated = 7 WHERE work_id < 'unit-08'")
+    seen, after = [], ""
+    while True:
+        page = ledger.listing.page(7, after=after)
+        seen += page.entries
+        after = page.next
+        if not after:
+            break
+    assert sorted(entry.work_id for entry in seen) == names
+    assert [(e.updated, e.work_id) for e in seen] == sorted(((e.updated, e.work_id) for e in seen), reverse=True)
+    assert len(ledger.listing.page(100, state=State.FAILED).entries) == 10
+    assert ledger.listing.counts() == dict.fromkeys(State, 0) | {State.FAILED: 10, State.CLAIMED: 15}
+    assert ledger.listing.of([*names[:3], "unknown"]).keys() == set(names[:3])
+    with pytest.raises(InvalidSettings, match="--after"):
+        ledger.listing.page(7, after="yesterday,w")
+
+
+def test_a_sweep_over_more_units_than_a_page_sees_all_of_them(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.ledger.listing._PAGE", 4)
+    request = ledger.remember('{"seed": 0}')
+    assert ledger.remember('{"seed": 0}') == request and ledger.request(request) == '{"seed": 0}'
+    for number in range(11):
+        ledger.finish(claimed(ledger, f"u{number:02d}", ELSEWHERE), State.FAILED)
+    found = []
+    for planned in ledger.listing.planned([State.FAILED]):
+        found.append(planned.entry.work_id)
+        ledger.claim(job(planned.entry.work_id), ELSEWHERE)  # it leaves the set while we walk over it
+    assert found == [f"u{number:02d}" for number in range(11)]
+    assert ledger.request("unknown") is None
+
+
+def test_every_listing_uses_an_index(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    ledger = Ledger(URL.create("sqlite", database=str(path)), CATALOG)
+    plans: list[str] = []
+    with closing(sqlite3.connect(path)) as connection:
+        for where in ("updated < 5 ORDER BY updated DESC", "state = 'FAILED' AND updated < 5 ORDER BY updated DESC"):
+            query = f"EXPLAIN QUERY PLAN SELECT * FROM work WHERE catalog = 'c' AND {where}, work_id DESC LIMIT 9"  # noqa: S608
+            plans += [row[3] for row in connection.execute(query)]
+        counts = "EXPLAIN QUERY PLAN SELECT state, count(*) FROM work WHERE catalog = 'c' GROUP BY state"
+        plans += [row[3] for row in connection.execute(counts)]
+    assert len(plans) == 3 and all("INDEX" in plan and plan.startswith("SEARCH") for plan in plans), plans
+    ledger.close()
+
+
+VERSION_1 = (
+    "CREATE TABLE work (work_id TEXT PRIMARY KEY, item_id TEXT NOT NULL, target_id TEXT NOT NULL, "
+    "state TEXT NOT NULL, attempts INTEGER NOT NULL, run_id TEXT NOT NULL, error TEXT NOT NULL, "
+    "item_href TEXT NOT NULL, seconds REAL NOT NULL, updated TEXT NOT NULL)"
+)
+
+
+def test_a_ledger_of_version_1_is_brought_up_to_date_and_nothing_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    rows: list[tuple[Any, ...]] = [
+        ("a", "a-i", "a-t", "SUCCEEDED", 2, "h:1:x", "", "a.json", 3.5, "2026-11-20T10:00:00.250+00:00"),
+        ("b", "b-i", "b-t", "RUNNING", 1, "h:2:y", "", "", 0.0, "2026-11-21T10:00:00.000+00:00"),
+    ]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(VERSION_1)
+        connection.executemany("INSERT INTO work VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    url = URL.create("sqlite", database=str(path))
+    with ThreadPoolExecutor(4) as pool:  # several runs find the old one at once
+        ledgers = list(pool.map(lambda _: Ledger(url, CATALOG), range(4)))
+    ledger = ledgers[0]
+    b, a = ledger.listing.page(10).entries
+    assert (a.state, a.attempts, a.item_href, a.seconds) == (State.SUCCEEDED, 2, "a.json", 3.5)
+    assert a.updated == "2026-11-20T10:00:00.250+00:00"
+    assert b.state is State.RUNNING and b.expired
+    assert claimed(ledger, "b", new_run_id()).attempt == 2
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT version FROM ledger_version").fetchall() == [(2,)]
+
+
+def test_a_newer_ledger_is_left_alone_and_named(url: URL) -> None:
+    Ledger(url, CATALOG).close()
+    execute(url, "UPDATE ledger_version SET version = 99")
+    with pytest.raises(LedgerTooNew, match="version 99"):
+        Ledger(url, CATALOG)
 
 
 def test_a_file_that_is_no_ledger_is_named(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").write_text("this is not a database at all" * 50)
     with pytest.raises(FlowError, match=r"ledger\.db"):
-        Ledger(tmp_path / "ledger.db")
+        Ledger(URL.create("sqlite", database=str(tmp_path / "ledger.db")), CATALOG)
     with pytest.raises(FlowError, match="state-dir"):
-        Ledger(tmp_path / "ledger.db" / "below" / "ledger.db")
+        Ledger(URL.create("sqlite", database=str(tmp_path / "ledger.db" / "below" / "ledger.db")), CATALOG)
+
+
+def test_a_server_that_does_not_answer_is_named_without_its_password(unused_tcp_port: int) -> None:
+    url = parse_url(f"postgresql://me:s3cret@127.0.0.1:{unused_tcp_port}/unveil?sslpassword=s3cret")
+    with pytest.raises(LedgerUnavailable) as caught:
+        Ledger(url, CATALOG)
+    assert "s3cret" not in str(caught.value) and f"me:***@127.0.0.1:{unused_tcp_port}/unveil" in str(caught.value)
+    assert "s3cret" not in shown(url) and caught.value.retryable
+
+
+@pytest.fixture
+def unused_tcp_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("text", ["mysql://a:s3cret@h/d", "s3cret", "sqlite://", "postgresql://h:s3cret/d"])
+def test_what_is_no_url_of_a_ledger_is_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(InvalidSettings, match="ledger_url") as caught:
+        parse_url(text)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_file_and_its_catalog_can_be_moved_together(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    url, name = ledger_place(out / ".unveil", str(out), None)
+    assert name == ".." and url.database == str(out / ".unveil" / "ledger.db")
+    assert ledger_place(out / ".unveil", "s3://bucket/x", None)[1] == "s3://bucket/x"
+    url, name = ledger_place(out / ".unveil", str(out), "postgresql://h/d")
+    assert name == str(out) and url.drivername == "postgresql+psycopg"
+
+
+def test_states_lead_from_claim_to_end_and_back() -> None:
+    assert HELD | ENDED == set(State) and not HELD & ENDED
+    assert allowed(State.CLAIMED, State.RUNNING) and not allowed(State.RUNNING, State.CLAIMED)
+    assert all(allowed(state, State.CLAIMED) for state in ENDED) and not allowed(State.SUCCEEDED, State.FAILED)
+    assert leading_to(State.RUNNING) == (State.CLAIMED,)

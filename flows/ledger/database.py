@@ -1,0 +1,140 @@
+"""Opening the database of the ledger: a file by default, PostgreSQL by URL. Passwords are never shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Double, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.pool import NullPool
+from sqlalchemy.sql.functions import GenericFunction
+
+from flows.errors import FlowError, InvalidSettings, LedgerUnavailable
+
+#: Seconds that a process waits for others to finish writing, and for a server to accept a connection.
+_BUSY_TIMEOUT_S = 30
+_CONNECT_TIMEOUT_S = 10
+_POSTGRES = "postgresql+psycopg"
+
+
+class now_s(GenericFunction[float]):  # noqa: N801 - a function of SQL
+    """Seconds since 1970 by the clock of the database: all hosts that share a ledger agree on it."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(now_s, "sqlite")
+def _now_sqlite(*_: Any, **__: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now_s, "postgresql")
+def _now_postgres(*_: Any, **__: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+
+
+def parse_url(text: str) -> URL:
+    """Return the URL of a ledger, with our driver.
+
+    Raises:
+        InvalidSettings: it is none, or of a database that is not supported. Nothing of the text is shown.
+    """
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        # Without the cause: it repeats the text, password and all.
+        raise InvalidSettings(_WANTED) from None
+    if url.drivername in ("postgresql", _POSTGRES):
+        return url.set(drivername=_POSTGRES)
+    if url.drivername == "sqlite" and url.database:
+        return url
+    raise InvalidSettings(_WANTED)
+
+
+_WANTED = (
+    "ledger_url is not the URL of a ledger; write postgresql+psycopg://USER@HOST/DATABASE or sqlite:////PATH/ledger.db."
+)
+
+
+def open_engine(url: URL) -> Engine:
+    """Return the engine of a ledger; nothing is connected yet.
+
+    Raises:
+        FlowError: the folder of the file cannot be made.
+    """
+    return _open_file(url) if url.drivername == "sqlite" else _open_server(url)
+
+
+def _open_file(url: URL) -> Engine:
+    path = Path(str(url.database))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FlowError(_cannot_open(url, error.strerror or str(error))) from error
+    # A connection for each operation: nothing is open between two, so nothing outlives a fork or a kill.
+    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": _BUSY_TIMEOUT_S})
+    event.listen(engine, "connect", _on_connect)
+    event.listen(engine, "begin", _on_begin)
+    return engine
+
+
+def _on_connect(connection: Any, _record: object) -> None:
+    # Transactions are ours to begin: the driver begins them late and not at all for tables.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _on_begin(connection: Connection) -> None:
+    reading = connection.get_execution_options().get("unveil_reading", False)
+    # A write lock from the start: one that is asked for half-way is refused without waiting.
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _open_server(url: URL) -> Engine:
+    arguments: dict[str, Any] = {"connect_timeout": _CONNECT_TIMEOUT_S, "application_name": "unveil"}
+    if "options" not in url.query:
+        arguments["options"] = f"-c lock_timeout={_BUSY_TIMEOUT_S * 1000}"
+    return create_engine(url, pool_size=2, max_overflow=3, pool_pre_ping=True, connect_args=arguments)
+
+
+def reading(engine: Engine) -> Engine:
+    """Return the engine for reading alone: it never waits for writers."""
+    return engine.execution_options(unveil_reading=True)
+
+
+@contextmanager
+def explained(url: URL) -> Iterator[None]:
+    """Turn what the database says into one sentence of ours.
+
+    Raises:
+        LedgerUnavailable: the server does not answer, or the file is locked or broken.
+    """
+    try:
+        yield
+    except (DBAPIError, NoSuchModuleError) as error:
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise LedgerUnavailable(_cannot_open(url, _without_password(reason, url))) from error
+    except SQLAlchemyError as error:
+        raise LedgerUnavailable(_cannot_open(url, type(error).__name__)) from error
+
+
+def _cannot_open(url: URL, reason: str) -> str:
+    remedy = "check the folder or name another --state-dir" if url.drivername == "sqlite" else "check UNVEIL_LEDGER_URL"
+    return f"The ledger {shown(url)} cannot be used ({reason}); {remedy}."
+
+
+def shown(url: URL) -> str:
+    """Return the ledger's place for people: the path of the file, or the URL without password and options."""
+    if url.drivername == "sqlite":
+        return str(url.database)
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
+def _without_password(text: str, url: URL) -> str:
+    return text.replace(str(url.password), "***") if url.password else text

@@ -1,0 +1,83 @@
+"""What the ledger takes and gives: jobs, leases, and its lines."""
+
+from __future__ import annotations
+
+import os
+import platform
+import uuid
+from dataclasses import dataclass
+
+import psutil
+
+from flows.ledger.states import HELD, State
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A unit of work as the ledger knows it."""
+
+    #: The same for the same inputs, on every machine.
+    work_id: str
+    #: Id of the product's item.
+    item_id: str
+    #: Id of the scene that is restored.
+    target_id: str
+    cell_id: str = ""
+    #: The unit as JSON, enough to plan it again; empty in lines of an older ledger.
+    unit: str = ""
+    #: Id of the settings and the model it was planned with.
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to work on a unit, until it runs out or is renewed."""
+
+    work_id: str
+    #: Another one for every claim: a run that lost its lease holds an old token, which opens nothing.
+    token: str
+    #: Counts the claims of the unit from 1.
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the ledger."""
+
+    work_id: str
+    item_id: str
+    target_id: str
+    cell_id: str
+    state: State
+    attempts: int
+    #: The last run that claimed the unit.
+    run_id: str
+    #: Why the last attempt ended without a product; empty otherwise.
+    error: str
+    #: Where the published item is; empty without one.
+    item_href: str
+    #: Seconds that the last attempt took.
+    seconds: float
+    #: Instants, RFC 3339 in UTC.
+    created: str
+    updated: str
+    #: Until when the unit is held; empty when nobody holds it.
+    lease_until: str
+    #: Held by a run whose lease has run out.
+    expired: bool
+
+    @property
+    def held(self) -> bool:
+        """A run works on it and its lease is good."""
+        return self.state in HELD and not self.expired
+
+
+def new_run_id() -> str:
+    """Return the name of a run: host, process and a random part."""
+    return f"{platform.node() or 'host'}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+
+def is_dead(run_id: str) -> bool:
+    """Tell whether the process of a run is known to have ended; nothing is known of other hosts."""
+    host, process, _ = run_id.rsplit(":", 2)
+    return host == (platform.node() or "host") and not psutil.pid_exists(int(process))
