@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
@@ -18,8 +19,12 @@ from prefect.tasks import exponential_backoff
 
 from de_model import checkpoint
 from flows.candidates import Refused
-from flows.errors import KNOWN_ERRORS, NothingUsable, WorkFailed
-from flows.ledger import Ledger, State, new_run_id
+from flows.errors import KNOWN_ERRORS, LedgerUnavailable, NothingUsable, WorkFailed
+from flows.frozen_plan import freeze, read_plan, revive
+from flows.ledger.book import Ledger
+from flows.ledger.opening import open_ledger
+from flows.ledger.records import new_run_id
+from flows.ledger.states import State
 from flows.models.registry import Registry
 from flows.progress import tell
 from flows.quality import review_note
@@ -28,28 +33,13 @@ from flows.scenes import find_scenes, read_items, source_of, write_items, write_
 from flows.settings import RunSettings
 from flows.unit import UnitFigures, discard_blocks, make_product, publish_product
 from flows.work import ModelRef, Plan, WorkUnit, check_bands, make_plan
-from stac.errors import InvalidInput
+from flows.working import Made, UnitResult, Worker, settle, work_through
+from stac.errors import StacError
 from stac.publish import StaticCatalog
 from stac.shelves import finished_work, tidy_review
 from stac.sources.sentinel_hub.units import METER
 
 _log = logging.getLogger("unveil")
-
-
-@dataclass(frozen=True, slots=True)
-class UnitResult:
-    """How one work unit ended."""
-
-    work_id: str
-    item_id: str
-    target_id: str
-    state: State
-    #: Path of the published item, empty without one.
-    item_href: str
-    figures: UnitFigures | None
-    error: str
-    #: What to know about a unit that succeeded, e.g. that its product waits for review.
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +103,12 @@ def resolve_model(settings: Mapping[str, Any]) -> ModelRef:
 
 
 @task(name="plan", **RETRIES)
-def plan(settings: Mapping[str, Any], scenes: str, model: ModelRef) -> Plan:
-    """Turn scenes into work units."""
-    return make_plan(list(read_items(Path(scenes)).values()), RunSettings(**settings), model)
+def plan(settings: Mapping[str, Any], scenes: str, model: ModelRef, frozen: str | None = None) -> Plan:
+    """Turn scenes into work units: those of a frozen plan where one is named, else all that the settings want."""
+    items, wanted = list(read_items(Path(scenes)).values()), RunSettings(**settings)
+    if frozen is not None:
+        return revive(read_plan(Path(frozen)), items, wanted, model)
+    return make_plan(items, wanted, model)
 
 
 @task(name="restore", task_run_name="restore {unit.target_id}", **RETRIES)
@@ -168,38 +161,50 @@ def resolve(settings: RunSettings) -> ModelRef:
 
 
 @flow(name="clear-scenes", log_prints=False, persist_result=False, retries=0)
-def clear_scenes(settings: dict[str, Any] | None = None) -> RunSummary:
+def clear_scenes(
+    settings: dict[str, Any] | None = None, plan_file: str | None = None, invalid_too: bool = False
+) -> RunSummary:
     """Find cloudy scenes, restore them with Diffusion Enhancement, and publish cloud-free mosaics.
 
     Args:
         settings: names and values as in a `--config` file; the environment and defaults fill the rest.
+        plan_file: a frozen plan; its units are made, and no other.
+        invalid_too: try units again that were found INVALID before.
 
     Raises:
         NothingUsable: there was work, and the input of all of it is unusable.
         WorkFailed: there was work, and none of it succeeded.
+        LedgerUnavailable: the work ledger does not answer.
     """
     began, run_id, units_before = time.monotonic(), new_run_id(), METER.spent
     wanted = RunSettings(**(settings or {}))
-    values = wanted.model_dump(mode="json")
     folder = wanted.state / "runs" / run_id.replace(":", "-")
-    catalog, ledger = StaticCatalog(wanted.out), Ledger(wanted.state / "ledger.db")
+    catalog, ledger = StaticCatalog(wanted.out), open_ledger(wanted)
     try:
         catalog.repair()
         tidy_review(wanted.out)
         with source_of(wanted) as location:
-            tell(f"searching {wanted.source}")
-            scenes = find(values, location, str(folder))
-            tell(f"resolving {wanted.model}")
-            model = resolve_model(values)
-            planned = plan(values, scenes, model)
+            scenes, model, planned = _prepare(wanted, location, folder, plan_file)
+            run = _Run(wanted.shareable, wanted, scenes, model, catalog)
             for reason in planned.left_out:
                 _log.info("left out: %s", reason)
             done = finished_work(wanted.out, wanted.gate_limits)
+            request_id = ledger.remember(freeze((), wanted, model).request)
+            settle(ledger, planned.units, done, request_id)
+            worker = Worker(
+                ledger=ledger,
+                run_id=run_id,
+                request_id=request_id,
+                make=lambda unit, fence: _make(run, unit, fence),
+                clean=lambda unit: _clean(catalog, unit),
+                published=lambda: finished_work(wanted.out, wanted.gate_limits),
+                held_wait_s=wanted.held_wait_s,
+                invalid_too=invalid_too,
+            )
             todo = [unit for unit in planned.units if unit.work_id not in done]
-            run = _Run(values, wanted, run_id, scenes, model, catalog, ledger)
-            results = [_refused(refused) for refused in planned.refused] + [_work(run, unit) for unit in todo]
+            results = [_refused(refused) for refused in planned.refused] + work_through(worker, todo)
     finally:
-        ledger.abort(run_id)
+        _leave(ledger, run_id)
     summary = RunSummary(
         run_id=run_id,
         source=wanted.source,
@@ -224,11 +229,26 @@ class _Run:
 
     values: dict[str, Any]
     settings: RunSettings
-    run_id: str
     scenes: str
     model: ModelRef
     catalog: StaticCatalog
-    ledger: Ledger
+
+
+def _prepare(wanted: RunSettings, location: str, folder: Path, plan_file: str | None) -> tuple[str, ModelRef, Plan]:
+    """Return the file of the scenes, the model and the plan."""
+    values = wanted.shareable
+    tell(f"searching {wanted.source}")
+    scenes = find(values, location, str(folder))
+    tell(f"resolving {wanted.model}")
+    model = resolve_model(values)
+    return scenes, model, plan(values, scenes, model, plan_file)
+
+
+def _leave(ledger: Ledger, run_id: str) -> None:
+    """Give back what the run still holds; an unreachable ledger finds out when the leases run out."""
+    with contextlib.suppress(LedgerUnavailable):
+        ledger.abort(run_id)
+    ledger.close()
 
 
 def _refused(refused: Refused) -> UnitResult:
@@ -236,33 +256,21 @@ def _refused(refused: Refused) -> UnitResult:
     return UnitResult("", "", refused.target_id, State.INVALID, "", None, refused.reason)
 
 
-def _work(run: _Run, unit: WorkUnit) -> UnitResult:
-    """Restore and publish one unit; whatever happens to it stays with it."""
-    if not run.ledger.start(unit.work_id, unit.item_id, unit.target_id, run.run_id):
-        note = "another run is working on it"
-        return UnitResult(unit.work_id, unit.item_id, unit.target_id, State.RUNNING, "", None, note)
-    began, staging, state, href, figures, message, note = time.monotonic(), None, State.ABORTED, "", None, "", ""
-    try:
-        tell(f"{unit.target_id}: reading")
-        staging = run.catalog.staging(unit.work_id)
-        collection = _collection(run.scenes)
-        figures = restore(run.values, unit, run.scenes, run.model, str(staging))
-        tell(f"{unit.target_id}: publishing")
-        href = publish(run.values, unit.item_id, str(staging), collection)
-        state, note = State.SUCCEEDED, review_note(href)
-        discard_blocks(unit.work_id, run.settings)
-    except KNOWN_ERRORS as error:
-        state = State.INVALID if isinstance(error, InvalidInput) else State.FAILED
-        message = str(error)
-    except Exception as error:  # noqa: BLE001 - one bad scene must not stop the others, whatever is wrong with it
-        _log.exception("unit %s (%s) failed", unit.work_id, unit.target_id)
-        state, message = State.FAILED, f"{type(error).__name__}: {error}"
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
-        seconds = time.monotonic() - began
-        run.ledger.finish(unit.work_id, state, error=message or note, item_href=href, seconds=seconds)
-    return UnitResult(unit.work_id, unit.item_id, unit.target_id, state, href, figures, message, note)
+def _make(run: _Run, unit: WorkUnit, fence: Callable[[], None]) -> Made:
+    """Restore and publish one unit."""
+    tell(f"{unit.target_id}: reading")
+    staging = str(run.catalog.staging(unit.work_id))
+    figures = restore(run.values, unit, run.scenes, run.model, staging)
+    tell(f"{unit.target_id}: publishing")
+    fence()
+    href = publish(run.values, unit.item_id, staging, _collection(run.scenes))
+    discard_blocks(unit.work_id, run.settings)
+    return Made(href, figures, review_note(href))
+
+
+def _clean(catalog: StaticCatalog, unit: WorkUnit) -> None:
+    with contextlib.suppress(StacError):
+        shutil.rmtree(catalog.staging(unit.work_id), ignore_errors=True)
 
 
 def _collection(scenes: str) -> dict[str, Any]:
@@ -270,7 +278,8 @@ def _collection(scenes: str) -> dict[str, Any]:
 
 
 def _require_success(summary: RunSummary) -> None:
-    failed = [unit for unit in summary.units if unit.state is not State.SUCCEEDED]
+    # What another run works on has not failed.
+    failed = [unit for unit in summary.units if unit.state not in (State.SUCCEEDED, State.RUNNING)]
     if failed and len(failed) == len(summary.units) and not summary.already_done:
         kind = NothingUsable if all(unit.state is State.INVALID for unit in failed) else WorkFailed
         first = failed[0]

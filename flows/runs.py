@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from flows.clear_scenes import RunSummary, clear_scenes, resolve
-from flows.ledger import Ledger
+from flows.frozen_plan import FrozenPlan, freeze, read_plan, revive, write_plan
+from flows.ledger.opening import open_ledger
 from flows.progress import tell
 from flows.scenes import find_scenes, source_of
 from flows.services.prefect_server import prefect_api
 from flows.settings import RunSettings
-from flows.work import Plan, make_plan
+from flows.work import ModelRef, Plan, make_plan
+from flows.working import settle
 from stac.publish import StaticCatalog, require_writable
 from stac.shelves import finished_work
 
 
-def preview(settings: RunSettings) -> tuple[Plan, dict[str, str], RunSummary]:
+def preview(settings: RunSettings, frozen: FrozenPlan | None = None) -> tuple[Plan, dict[str, str], RunSummary]:
     """Return the plan, the published work by id, and the summary of a run that has nothing to do."""
     began = time.monotonic()
     settings.query  # noqa: B018 - a wrong area or interval is told before anything is started
@@ -27,7 +30,7 @@ def preview(settings: RunSettings) -> tuple[Plan, dict[str, str], RunSummary]:
     with source_of(settings) as location:
         tell(f"searching {settings.source}")
         items, _ = find_scenes(settings, location)
-    plan = make_plan(items, settings, model)
+    plan = make_plan(items, settings, model) if frozen is None else revive(frozen, items, settings, model)
     catalog = StaticCatalog(settings.out)
     finished = finished_work(settings.out, settings.gate_limits)
     done = {work_id: str(path) for work_id, path in finished.items()}
@@ -46,27 +49,43 @@ def preview(settings: RunSettings) -> tuple[Plan, dict[str, str], RunSummary]:
     return plan, done, summary
 
 
-def run_clear_scenes(settings: RunSettings) -> RunSummary:
+def run_clear_scenes(settings: RunSettings, plan_file: Path | None = None, *, invalid_too: bool = False) -> RunSummary:
     """Run the main flow against the configured Prefect server, or a local one for as long as it takes.
 
     When every unit is published already, no server is started.
 
+    Args:
+        settings: of the run; those of the plan where one is given (`settings_of`).
+        plan_file: a frozen plan whose units are made, and no other.
+        invalid_too: try units again that were found INVALID before.
+
     Raises:
+        InvalidPlan: the plan cannot be executed.
         StacError, DeModelError, FlowError: the run could not start, or nothing of it succeeded.
     """
     StaticCatalog(settings.out).repair()
-    plan, done, summary = preview(settings)
+    plan, done, summary = preview(settings, None if plan_file is None else read_plan(plan_file))
     if plan.units and not plan.refused and all(unit.work_id in done for unit in plan.units):
+        _settle(settings, plan, done, summary.model)
         return summary
     require_writable(settings.out)
     with prefect_api(settings.state, log=tell):
-        result: RunSummary = clear_scenes(settings.model_dump(mode="json"))
+        place = None if plan_file is None else str(plan_file.resolve())
+        result: RunSummary = clear_scenes(settings.shareable, place, invalid_too)
     return result
 
 
-def plan_rows(settings: RunSettings) -> list[dict[str, Any]]:
-    """Return what a run would do: one row per scene, new, done or invalid."""
-    plan, done, _ = preview(settings)
+def _settle(settings: RunSettings, plan: Plan, done: Mapping[str, str], model: ModelRef) -> None:
+    with closing(open_ledger(settings)) as ledger:
+        request_id = ledger.remember(freeze((), settings, model).request)
+        settle(ledger, plan.units, {work_id: Path(path) for work_id, path in done.items()}, request_id)
+
+
+def plan_rows(settings: RunSettings, freeze_to: Path | None = None) -> list[dict[str, Any]]:
+    """Return what a run would do: one row per scene, new, done or invalid; freeze the plan into a file if asked to."""
+    plan, done, summary = preview(settings)
+    if freeze_to is not None:
+        write_plan(freeze_to, freeze(plan.units, settings, summary.model))
     rows: list[dict[str, Any]] = [
         {
             "state": "done" if unit.work_id in done else "new",
@@ -83,9 +102,3 @@ def plan_rows(settings: RunSettings) -> list[dict[str, Any]]:
     ]
     empty = {"work_id": "", "item_id": "", "cell_id": "", "cloud_cover": "", "donors": "", "megapixels": ""}
     return rows + [{"state": "invalid", "target_id": r.target_id, "reason": r.reason} | empty for r in plan.refused]
-
-
-def ledger_rows(settings: RunSettings) -> list[Mapping[str, Any]]:
-    """Return the ledger's lines; none when nothing has run yet."""
-    path = settings.state / "ledger.db"
-    return [asdict(entry) for entry in Ledger(path).entries()] if path.is_file() else []

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from de_model.inference.engine import Sampling
@@ -140,6 +140,12 @@ class RunSettings(BaseSettings):
     gate_max_seam_ratio: float = Field(_GATE.max_seam_ratio, ge=0, description="steps across borders / beside them")
     gate_max_half_width: float = Field(_GATE.max_half_width, ge=0, description="mean half-width, reflectance")
     gate_max_not_recoverable: float = Field(_GATE.max_not_recoverable, ge=0, le=1, description="lost area, share")
+    # The ledger of work.
+    ledger_url: SecretStr | None = Field(
+        None, description="postgresql+psycopg://USER@HOST/DATABASE; a file in the state folder when left out"
+    )
+    lease_s: float = Field(120, ge=1, description="a unit whose run stands still for so long is free again, seconds")
+    held_wait_s: float = Field(150, ge=0, description="wait at the end for units that other runs hold, seconds")
     timeout_s: float = Field(60, gt=0, description="time-out of one request, seconds")
     search_s: float = Field(600, gt=0, description="longest time of a search with all its pages and retries, seconds")
     search_retries: int = Field(
@@ -194,6 +200,14 @@ class RunSettings(BaseSettings):
     def state(self) -> Path:
         """Folder of ledger, model registry and logs."""
         return self.state_dir or self.out / ".unveil"
+
+    @property
+    def shareable(self) -> dict[str, Any]:
+        """All settings as JSON values that may be stored, e.g. as parameters of a flow: a ledger's password is not."""
+        values = self.model_dump(mode="json", exclude={"ledger_url"})
+        if self.ledger_url is not None and not _has_password(self.ledger_url.get_secret_value()):
+            values["ledger_url"] = self.ledger_url.get_secret_value()
+        return values
 
     @property
     def restoration(self) -> RestorationOptions:
@@ -263,6 +277,7 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
     """
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     from_file = {} if config is None else _read_yaml(config)
+    _refuse_password(from_file | given)
     environment = {name for name in from_file if f"UNVEIL_{name.upper()}" in os.environ}
     try:
         settings = RunSettings(**{k: v for k, v in from_file.items() if k not in environment} | given)
@@ -273,6 +288,23 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
     if settings.start is not None and settings.steps > settings.start + 1:
         raise InvalidSettings(f"{settings.steps} steps do not fit between start {settings.start} and 0; ask for fewer.")
     return settings
+
+
+def _refuse_password(values: Mapping[str, Any]) -> None:
+    """Raise when a password would end in a file, in a list of processes, or with the parameters of a flow."""
+    if _has_password(str(values.get("ledger_url") or "")):
+        raise InvalidSettings(
+            "ledger_url holds a password; set it as UNVEIL_LEDGER_URL in the environment, or leave the password to "
+            "PGPASSWORD or ~/.pgpass."
+        )
+
+
+def _has_password(ledger_url: str) -> bool:
+    if not ledger_url:
+        return False
+    from flows.ledger.database import parse_url
+
+    return bool(parse_url(ledger_url).password)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -86,7 +86,9 @@ def cluster(programs: Path) -> Iterator[Postgres]:
                 shutil.chown(path, _SYSTEM_USER)
         _run([programs / "initdb", "-D", data, "-U", "unveil", "-A", "scram-sha-256", "--pwfile", secret, "-N"], folder)
         port = _free_port()
-        options = [f"-c{name}={value}" for name, value in (_SETTINGS | {"unix_socket_directories": str(folder)}).items()]
+        options = [
+            f"-c{name}={value}" for name, value in (_SETTINGS | {"unix_socket_directories": str(folder)}).items()
+        ]
         server = _start([programs / "postgres", "-D", data, "-p", str(port), *options], folder)
         try:
             found = Postgres("127.0.0.1", port, "unveil", password)

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from flows import __version__
-from flows.cli import data, experiment, models, predict, registry, runs, services, train
+from flows.cli import data, experiment, models, operations, predict, registry, runs, services, train
 from flows.cli.console import print_error
 from flows.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID
 
@@ -26,7 +26,7 @@ Start with `unveil demo`, then `unveil serve`. `unveil doctor` says what is miss
 _EPILOG = "Exit status: 0 done, 1 failed, 2 invalid input, 130 interrupted."
 
 app = typer.Typer(help=_HELP, epilog=_EPILOG, no_args_is_help=True, pretty_exceptions_enable=False)
-_WORK: tuple[Callable[..., None], ...] = (runs.demo, runs.run, runs.plan, runs.status, services.serve, services.doctor)
+_WORK: tuple[Callable[..., None], ...] = (runs.demo, runs.run, runs.plan, services.serve, services.doctor)
 _MODEL: tuple[Callable[..., None], ...] = (
     predict.predict,
     train.train,
@@ -35,8 +35,16 @@ _MODEL: tuple[Callable[..., None], ...] = (
     models.bench,
 )
 _REGISTRY: tuple[Callable[..., None], ...] = (registry.models, registry.register, registry.promote, registry.rollback)
+_OPERATION: tuple[Callable[..., None], ...] = (
+    operations.backfill,
+    operations.redrive,
+    operations.census,
+    operations.status,
+)
 for _command in _WORK:
     app.command()(_command)
+for _command in _OPERATION:
+    app.command(rich_help_panel="Operations")(_command)
 for _command in _MODEL:
     app.command(rich_help_panel="Model")(_command)
 for _command in _REGISTRY:

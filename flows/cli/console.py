@@ -19,7 +19,10 @@ from flows.progress import Event, listening
 errors = Console(stderr=True, highlight=False)
 output = Console(highlight=False)
 
-_STATE_STYLES = {"SUCCEEDED": "green", "FAILED": "red", "INVALID": "yellow", "ABORTED": "yellow", "RUNNING": "cyan"}
+STATE_STYLES = {
+    "SUCCEEDED": "green", "FAILED": "red", "INVALID": "yellow", "ABORTED": "yellow", "RUNNING": "cyan",
+    "CLAIMED": "cyan",
+}  # fmt: skip
 
 
 def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
@@ -64,23 +67,11 @@ def print_plan(rows: Sequence[Mapping[str, Any]]) -> None:
     output.print(table)
 
 
-def print_ledger(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print the ledger, latest first."""
-    table = Table("state", "target", "attempts", "seconds", "updated", "item or error", title="Work ledger")
-    for row in rows:
-        style = _STATE_STYLES.get(row["state"], "white")
-        last = row["item_href"] or row["error"]
-        state = f"[{style}]{row['state']}[/]"
-        values = (row["target_id"], str(row["attempts"]), f"{row['seconds']:.1f}", row["updated"][:19], last)
-        table.add_row(state, *(escape(value) for value in values))
-    output.print(table)
-
-
 def print_summary(summary: Mapping[str, Any], out: str) -> None:
     """Print what a run made and where to look."""
     table = Table("target", "state", "cloudy km²", "other dates km²", "model km²", "seconds", title="Scenes")
     for unit in summary["units"]:
-        style = _STATE_STYLES.get(unit["state"], "white")
+        style = STATE_STYLES.get(unit["state"], "white")
         f = unit["figures"]
         numbers = [f"{f[k]:.1f}" for k in ("cloudy_km2", "other_dates_km2", "model_km2", "seconds")] if f else [""] * 4
         # What waits for review succeeded, but is not good yet.

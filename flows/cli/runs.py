@@ -1,15 +1,15 @@
-"""Commands that restore scenes: demo, run, plan, status."""
+"""Commands that restore scenes: demo, run, plan."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli import options as o
-from flows.cli.console import print_json, print_ledger, print_plan, print_summary, progress_bar
+from flows.cli.console import print_json, print_plan, print_summary, progress_bar
 from flows.cli.options import overrides
 
 if TYPE_CHECKING:
@@ -50,6 +50,9 @@ def run(
     resolution: o.Resolution = None,
     cell_size: o.CellSize = None,
     device: o.Device = None,
+    plan_file: Annotated[
+        Path | None, typer.Option("--plan", help="Execute a frozen plan (`unveil plan --freeze`), and nothing else.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan, like `unveil plan`.")] = False,
     as_json: o.AsJson = False,
 ) -> None:
@@ -83,10 +86,12 @@ def run(
         device=device,
     )
     settings = load_settings(config, given)
+    if plan_file is not None:
+        settings = _of_plan(plan_file, settings, given, dry_run)
     if dry_run:
         _plan(settings, as_json)
     else:
-        _run(settings, as_json)
+        _run(settings, as_json, plan_file)
 
 
 def plan(
@@ -108,9 +113,21 @@ def plan(
     grid_crs: o.GridCrs = None,
     resolution: o.Resolution = None,
     cell_size: o.CellSize = None,
+    freeze: Annotated[
+        Path | None, typer.Option("--freeze", help="Write the plan to a file for `unveil run --plan`.")
+    ] = None,
     as_json: o.AsJson = False,
 ) -> None:
-    """Show what `unveil run` would do: every scene new, done, or invalid with the reason. Restores nothing."""
+    """Show what `unveil run` would do: every scene new, done, or invalid with the reason. Restores nothing.
+
+    A frozen plan names units, settings and model version, under a checksum; a run executes exactly these.
+
+    Example:
+
+        unveil plan --config zagreb.yaml --freeze august.json
+
+        unveil run --plan august.json --out zagreb
+    """
     from flows.settings import load_settings
 
     given = overrides(
@@ -132,37 +149,39 @@ def plan(
         resolution=resolution,
         cell_size=cell_size,
     )
-    _plan(load_settings(config, given), as_json)
+    _plan(load_settings(config, given), as_json, freeze)
 
 
-def status(config: o.Config = None, out: o.Out = None, state_dir: o.StateDir = None, as_json: o.AsJson = False) -> None:
-    """Show the work ledger: every unit with its state, attempts, and last error."""
-    from flows.runs import ledger_rows
-    from flows.settings import load_settings
+def _of_plan(plan_file: Path, settings: RunSettings, given: dict[str, Any], dry_run: bool) -> RunSettings:
+    """Return the settings of a frozen plan, at the places that were named for this run."""
+    from flows.errors import InvalidSettings
+    from flows.frozen_plan import read_plan, settings_of
 
-    rows = ledger_rows(load_settings(config, overrides(out=out, state_dir=state_dir)))
-    if as_json:
-        print_json(rows)
-    else:
-        print_ledger(rows)
+    other = sorted(set(given) - {"out", "state_dir", "device"})
+    if other or dry_run:
+        name = "dry-run" if dry_run else other[0].replace("_", "-")
+        raise InvalidSettings(
+            f"--{name} cannot change a frozen plan; give --plan with --out, --state-dir, --device only."
+        )
+    return settings_of(read_plan(plan_file), settings)
 
 
-def _run(settings: RunSettings, as_json: bool) -> None:
+def _run(settings: RunSettings, as_json: bool, plan_file: Path | None = None) -> None:
     with progress_bar():
         from flows.runs import run_clear_scenes
 
-        summary = asdict(run_clear_scenes(settings))
+        summary = asdict(run_clear_scenes(settings, plan_file))
     if as_json:
         print_json(summary)
     else:
         print_summary(summary, str(settings.out))
 
 
-def _plan(settings: RunSettings, as_json: bool) -> None:
+def _plan(settings: RunSettings, as_json: bool, freeze_to: Path | None = None) -> None:
     with progress_bar():
         from flows.runs import plan_rows
 
-        rows = plan_rows(settings)
+        rows = plan_rows(settings, freeze_to)
     if as_json:
         print_json(rows)
     else:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import uuid
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Insert, Update, and_, case, or_, select, true, update
+from sqlalchemy import URL, Connection, Update, and_, case, false, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from flows.errors import FlowError, LedgerUnavailable
-from flows.ledger.database import explained, now_s, open_engine, parse_url, shown
+from flows.ledger.database import explained, now_s, open_engine, shown
 from flows.ledger.listing import Listing
 from flows.ledger.records import Entry, Job, Lease, is_dead
 from flows.ledger.schema import prepare, request, work
-from flows.ledger.states import HELD, State, leading_to
+from flows.ledger.states import ENDED, HELD, State, leading_to
 
 #: Seconds that a claim holds without being renewed.
 LEASE_S = 120.0
-FILE_NAME = "ledger.db"
+#: Ended states after which another try may help.
+AGAIN = frozenset({State.FAILED, State.ABORTED})
 _ATTEMPTS = 3
 _Result = TypeVar("_Result")
 
@@ -34,7 +33,7 @@ class Ledger:
         """Open or create the ledger.
 
         Args:
-            url: the database, from `parse_url` or `ledger_place`.
+            url: the database, from `parse_url` or `place_of`.
             catalog: the catalog whose units these are; all runs that publish to it name it alike.
             lease_s: seconds that a claim holds without being renewed.
 
@@ -55,25 +54,30 @@ class Ledger:
         """Close the connections; the ledger opens new ones when it is used again."""
         self._engine.dispose()
 
-    def claim(self, job: Job, run_id: str, *, invalid_too: bool = False) -> Lease | Entry:
+    def claim(self, job: Job, run_id: str, *, again: Collection[State] = AGAIN) -> Lease | Entry:
         """Claim a unit for a run; return the line that stands in the way when it cannot be had.
 
         A unit that another run holds is free again when its lease has run out, or at once when that run's process is
-        known to be dead. INVALID units are left alone unless `invalid_too`.
+        known to be dead.
+
+        Args:
+            job: the unit.
+            run_id: the run, from `new_run_id`.
+            again: ended states in which a unit may be worked on once more.
 
         Raises:
             LedgerUnavailable: the database does not answer.
         """
         token, dead = uuid.uuid4().hex, ""
         for _ in range(_ATTEMPTS):
-            claim = self._claim(job, run_id, token, invalid_too, dead)
+            claim = self._claim(job, run_id, token, again, dead)
             attempt = self._write(lambda c, claim=claim: c.execute(claim).scalar())  # type: ignore[misc]
             if attempt is not None:
                 return Lease(job.work_id, token, int(attempt))
             entry, holder = self.listing.holder(job.work_id)
             if entry is not None and entry.state in HELD and is_dead(entry.run_id):
                 dead = holder
-            elif entry is not None and (entry.held or entry.state is State.INVALID):
+            elif entry is not None and (entry.held or entry.state in ENDED - set(again)):
                 return entry
         # Others claim and end it faster than we can look.
         raise LedgerUnavailable(f"Unit {job.work_id} is contended in the ledger {shown(self.url)}; run it again later.")
@@ -90,9 +94,7 @@ class Ledger:
         change = self._held_by(lease).values(lease_until=now_s() + self.lease_s)
         return self._write(lambda c: c.execute(change).rowcount) == 1
 
-    def finish(
-        self, lease: Lease, state: State, *, error: str = "", item_href: str = "", seconds: float = 0.0
-    ) -> bool:
+    def finish(self, lease: Lease, state: State, *, error: str = "", item_href: str = "", seconds: float = 0.0) -> bool:
         """Record how a unit ended; False when the lease was lost, and then nothing is recorded."""
         values = {"error": error, "item_href": item_href, "seconds": seconds, "lease_until": 0.0}
         return self._step(lease, state, values)
@@ -133,23 +135,22 @@ class Ledger:
             found = connection.execute(select(request.c.document).where(request.c.id == name)).scalar()
         return None if found is None else str(found)
 
-    def _claim(self, job: Job, run_id: str, token: str, invalid_too: bool, dead_token: str) -> Insert:
+    def _claim(self, job: Job, run_id: str, token: str, again: Collection[State], dead_token: str) -> Any:
         """Return the statement that inserts a unit or takes one that is free, and returns the attempt."""
         values = self._new(job, run_id, token, State.CLAIMED)
-        ended = true() if invalid_too else work.c.state != State.INVALID
         free = or_(
-            and_(work.c.state.not_in(HELD), ended),
+            work.c.state.in_(ENDED & set(again)),
             and_(work.c.state.in_(HELD), work.c.lease_until < now_s()),
             # Our own claim, whose answer was lost on the way.
             work.c.token == token,
-            work.c.token == dead_token if dead_token else ~true(),
+            work.c.token == dead_token if dead_token else false(),
         )
         kept = {"catalog", "work_id", "created", "attempts"}
-        again = {name: value for name, value in values.items() if name not in kept}
+        changed = {name: value for name, value in values.items() if name not in kept}
         attempts = case((work.c.token == token, work.c.attempts), else_=work.c.attempts + 1)
         statement = self._insert().values(values)
         return statement.on_conflict_do_update(
-            index_elements=[work.c.catalog, work.c.work_id], set_=again | {"attempts": attempts}, where=free
+            index_elements=[work.c.catalog, work.c.work_id], set_=changed | {"attempts": attempts}, where=free
         ).returning(work.c.attempts)
 
     def _new(self, job: Job, run_id: str, token: str, state: State) -> dict[str, Any]:
@@ -204,25 +205,3 @@ class Ledger:
             with attempt, explained(self.url), self._engine.begin() as connection:
                 return operation(connection)
         raise AssertionError("unreachable")  # pragma: no cover
-
-
-def ledger_place(state: Path, out: str, ledger_url: str | None) -> tuple[URL, str]:
-    """Return where the ledger is and the name of a catalog in it.
-
-    A file lies in the state folder and names the catalog by the way from there, so both can be moved together. A server
-    is shared by machines, and names the catalog by its full address.
-
-    Args:
-        state: the state folder.
-        out: folder or URL of the catalog.
-        ledger_url: the setting; a file in the state folder when None.
-
-    Raises:
-        InvalidSettings: the URL is none of a ledger.
-    """
-    remote = "://" in out
-    if ledger_url is None:
-        folder = state.resolve()
-        place = URL.create("sqlite", database=str(folder / FILE_NAME))
-        return place, out if remote else os.path.relpath(Path(out).resolve(), folder)
-    return parse_url(ledger_url), out if remote else str(Path(out).resolve())

@@ -66,8 +66,9 @@ class Listing:
 
     def counts(self) -> dict[State, int]:
         """Return how many units are in each state."""
-        query = select(work.c.state, func.count()).where(work.c.catalog == self._catalog).group_by(work.c.state)
-        found = {State(state): int(count) for state, count in self._fetch(query)}
+        number = func.count().label("number")
+        query = select(work.c.state, number).where(work.c.catalog == self._catalog).group_by(work.c.state)
+        found = {State(row.state): int(row.number) for row in self._fetch(query)}
         return {state: found.get(state, 0) for state in State}
 
     def expired(self) -> int:

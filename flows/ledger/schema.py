@@ -85,7 +85,7 @@ def prepare(engine: Engine, catalog: str) -> None:
 def _bring_up(connection: Connection, found: int, catalog: str) -> None:
     if found > VERSION:
         raise LedgerTooNew(
-            f"The ledger is of version {found}, this software knows {VERSION}; update unveil-eo, or name another ledger."
+            f"The ledger is of version {found}, this software knows {VERSION}; update unveil-eo or name another one."
         )
     if found == VERSION:
         return

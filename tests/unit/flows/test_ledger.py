@@ -17,9 +17,10 @@ from ledgers import CATALOG, claimed, execute, expire, job
 from sqlalchemy import URL, make_url
 
 from flows.errors import FlowError, InvalidSettings, LeaseLost, LedgerTooNew, LedgerUnavailable
-from flows.ledger.book import Ledger, ledger_place
+from flows.ledger.book import Ledger
 from flows.ledger.database import parse_url, shown
 from flows.ledger.heartbeat import Heartbeat
+from flows.ledger.opening import ledger_place
 from flows.ledger.records import Entry, Lease, new_run_id
 from flows.ledger.states import ENDED, HELD, State, allowed, leading_to
 
@@ -142,7 +143,7 @@ def test_failed_and_aborted_units_are_tried_again_and_invalid_ones_only_when_ask
     assert claimed(ledger, State.FAILED, ELSEWHERE).attempt == claimed(ledger, State.ABORTED, ELSEWHERE).attempt == 2
     left = ledger.claim(job(State.INVALID), ELSEWHERE)
     assert isinstance(left, Entry) and (left.state, left.error) == (State.INVALID, "why")
-    assert isinstance(ledger.claim(job(State.INVALID), ELSEWHERE, invalid_too=True), Lease)
+    assert isinstance(ledger.claim(job(State.INVALID), ELSEWHERE, again={State.INVALID}), Lease)
 
 
 def test_abort_marks_only_what_the_run_left(ledger: Ledger) -> None:
@@ -200,9 +201,7 @@ def test_pages_hold_every_line_once_latest_first(ledger: Ledger) -> None:
         ledger.listing.page(7, after="yesterday,w")
 
 
-def test_a_sweep_over_more_units_than_a_page_sees_all_of_them(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sweep_over_more_units_than_a_page_sees_all_of_them(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.ledger.listing._PAGE", 4)
     request = ledger.remember('{"seed": 0}')
     assert ledger.remember('{"seed": 0}') == request and ledger.request(request) == '{"seed": 0}'
@@ -308,7 +307,7 @@ def test_a_file_and_its_catalog_can_be_moved_together(tmp_path: Path) -> None:
 
 
 def test_states_lead_from_claim_to_end_and_back() -> None:
-    assert HELD | ENDED == set(State) and not HELD & ENDED
+    assert set(State) == HELD | ENDED and not HELD & ENDED
     assert allowed(State.CLAIMED, State.RUNNING) and not allowed(State.RUNNING, State.CLAIMED)
     assert all(allowed(state, State.CLAIMED) for state in ENDED) and not allowed(State.SUCCEEDED, State.FAILED)
     assert leading_to(State.RUNNING) == (State.CLAIMED,)

@@ -1,0 +1,188 @@
+"""Commands for many runs: backfill, redrive, census, status."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli import options as o
+from flows.cli.console import print_json, progress_bar
+from flows.cli.ledger_tables import print_backfill, print_census, print_redrive, print_status
+from flows.errors import EXIT_FAILED
+
+
+def backfill(
+    interval: Annotated[str, typer.Option("--datetime", help="The whole interval: 2019-01-01/2023-12-31.")],
+    config: o.Config = None,
+    source: o.Source = None,
+    collection: o.Collection = None,
+    bbox: o.Bbox = None,
+    min_cloud: o.MinCloud = None,
+    max_cloud: o.MaxCloud = None,
+    out: o.Out = None,
+    state_dir: o.StateDir = None,
+    model: o.Model = None,
+    seed: o.Seed = None,
+    device: o.Device = None,
+    days: Annotated[int, typer.Option("--window-days", min=1, help="Length of a window, days.")] = 30,
+    as_json: o.AsJson = False,
+) -> None:
+    """Run a long interval window by window; the same command continues after a stop.
+
+    A window that fails does not stop the others. Exit status 1 when something is left to do.
+
+    Example:
+
+        unveil backfill --source https://earth-search.aws.element84.com/v1 --collection sentinel-2-l2a
+            --bbox 15.9,45.7,16.1,45.9 --datetime 2019-01-01/2023-12-31 --window-days 30 --out zagreb
+    """
+    settings = _settings(
+        config,
+        source=source,
+        collection=collection,
+        bbox=bbox,
+        datetime=interval,
+        min_cloud=min_cloud,
+        max_cloud=max_cloud,
+        out=out,
+        state_dir=state_dir,
+        model=model,
+        seed=seed,
+        device=device,
+    )
+    with progress_bar():
+        from flows.operations.backfill import backfill as run
+
+        summary = run(settings, days)
+    if as_json:
+        print_json(asdict(summary) | {"ok": summary.ok})
+    else:
+        print_backfill(summary)
+    _exit(summary.ok)
+
+
+def redrive(
+    config: o.Config = None,
+    out: o.Out = None,
+    state_dir: o.StateDir = None,
+    device: o.Device = None,
+    include_invalid: Annotated[
+        bool, typer.Option("--include-invalid", help="Units whose input was found unusable, too.")
+    ] = False,
+    max_attempts: Annotated[
+        int, typer.Option("--max-attempts", min=1, help="Leave units that were tried so often.")
+    ] = 5,
+    as_json: o.AsJson = False,
+) -> None:
+    """Try FAILED, ABORTED and abandoned units again, with the settings and the model they were planned with.
+
+    Exit status 1 when one of them is still not published.
+
+    Example:
+
+        unveil redrive --out zagreb --max-attempts 3
+    """
+    settings = _settings(config, out=out, state_dir=state_dir, device=device)
+    with progress_bar():
+        from flows.operations.redrive import RedriveOptions
+        from flows.operations.redrive import redrive as run
+
+        summary = run(settings, RedriveOptions(include_invalid, max_attempts))
+    if as_json:
+        print_json(asdict(summary) | {"ok": summary.ok})
+    else:
+        print_redrive(summary)
+    _exit(summary.ok)
+
+
+def census(
+    config: o.Config = None,
+    source: o.Source = None,
+    collection: o.Collection = None,
+    bbox: o.Bbox = None,
+    interval: o.Interval = None,
+    min_cloud: o.MinCloud = None,
+    max_cloud: o.MaxCloud = None,
+    out: o.Out = None,
+    state_dir: o.StateDir = None,
+    model: o.Model = None,
+    seed: o.Seed = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check all published files against their checksums.")
+    ] = False,
+    as_json: o.AsJson = False,
+) -> None:
+    """Compare the scenes a search finds with the published items: nothing may be missing unseen.
+
+    Every scene of the interval is published, outdated, running, missing, failed, invalid, broken, or left out for its
+    cloud cover. Exit status 1 when one is missing, failed or broken.
+
+    Example:
+
+        unveil census --config zagreb.yaml --datetime 2023-08-01/2023-08-31 --verify --json
+    """
+    settings = _settings(
+        config,
+        source=source,
+        collection=collection,
+        bbox=bbox,
+        datetime=interval,
+        min_cloud=min_cloud,
+        max_cloud=max_cloud,
+        out=out,
+        state_dir=state_dir,
+        model=model,
+        seed=seed,
+    )
+    with progress_bar():
+        from flows.operations.census import census as count
+
+        found = count(settings, verify=verify)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        print_census(found)
+    _exit(found.complete)
+
+
+def status(
+    config: o.Config = None,
+    out: o.Out = None,
+    state_dir: o.StateDir = None,
+    state: Annotated[str | None, typer.Option("--state", help="Only units in this state, e.g. FAILED.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Lines of a page.")] = 50,
+    after: Annotated[str, typer.Option("--after", help="Continue where a page ended; it says how.")] = "",
+    as_json: o.AsJson = False,
+) -> None:
+    """Show the work ledger: counts per state, and units with attempts, leases and last error, latest first.
+
+    Example:
+
+        unveil status --out zagreb --state FAILED --limit 20
+    """
+    settings = _settings(config, out=out, state_dir=state_dir)
+    from flows.errors import InvalidSettings
+    from flows.ledger.states import State
+    from flows.operations.status import status as look
+
+    if state is not None and state.upper() not in set(State):
+        raise InvalidSettings(f"--state {state} is unknown; choose one of {', '.join(State)}.")
+    found = look(settings, state=None if state is None else State(state.upper()), limit=limit, after=after)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        print_status(found)
+
+
+def _settings(config: Path | None, **given: Any) -> Any:
+    from flows.settings import load_settings
+
+    return load_settings(config, o.overrides(**given))
+
+
+def _exit(ok: bool) -> None:
+    if not ok:
+        raise typer.Exit(EXIT_FAILED)

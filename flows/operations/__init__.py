@@ -1,0 +1,1 @@
+"""What an operator does with many runs: backfill, redrive, census, status."""

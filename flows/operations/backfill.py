@@ -1,0 +1,128 @@
+"""A long interval, window by window: each is planned and run, and finished work is recognised."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+from flows.clear_scenes import RunSummary
+from flows.errors import KNOWN_ERRORS, NothingUsable
+from flows.ledger.states import State
+from flows.progress import tell
+from flows.runs import run_clear_scenes
+from flows.services.prefect_server import prefect_api
+from flows.settings import RunSettings
+from stac.errors import EmptySearch
+
+#: Give up when so many windows in a row fail for a reason that has nothing to do with their scenes.
+_FAILURES_IN_A_ROW = 3
+
+
+@dataclass(frozen=True, slots=True)
+class WindowResult:
+    """How one window ended."""
+
+    interval: str
+    scenes: int
+    #: Units that this run published, that were published before, and how the others ended.
+    published: int
+    already_done: int
+    failed: int
+    invalid: int
+    #: Held by other runs to the end.
+    running: int
+    #: Why the window could not be run; empty when it was.
+    error: str
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Nothing of the window is left to do or to try again."""
+        return not (self.error or self.failed or self.running)
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillSummary:
+    """How a backfill ended."""
+
+    windows: tuple[WindowResult, ...]
+    #: Windows that were not begun because the ones before failed.
+    left: int
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """All windows are done."""
+        return not self.left and all(window.ok for window in self.windows)
+
+
+def windows_of(start: datetime, end: datetime, days: int) -> list[str]:
+    """Cut an interval into windows of some days; neighbours share an instant, so nothing falls between them."""
+    cuts = [start]
+    while cuts[-1] + timedelta(days=days) < end:
+        cuts.append(cuts[-1] + timedelta(days=days))
+    cuts.append(end)
+    return [f"{_instant(a)}/{_instant(b)}" for a, b in pairwise(cuts)]
+
+
+def backfill(settings: RunSettings, days: int) -> BackfillSummary:
+    """Run a long interval in windows of `days` days, one after the other.
+
+    The same call continues after a stop: finished windows cost a search. A window without scenes is done; one that
+    fails does not stop the others, unless several in a row fail.
+
+    Raises:
+        InvalidQuery: area or interval make no sense.
+        ServiceUnavailable: no Prefect API answers.
+    """
+    began, query = time.monotonic(), settings.query
+    windows = windows_of(query.start, query.end, days)
+    with prefect_api(settings.state, log=tell):
+        results = tuple(_until_it_keeps_failing(settings, windows))
+    return BackfillSummary(results, len(windows) - len(results), time.monotonic() - began)
+
+
+def _until_it_keeps_failing(settings: RunSettings, windows: list[str]) -> Iterator[WindowResult]:
+    failures = 0
+    for number, interval in enumerate(windows):
+        tell(f"window {interval}", number, len(windows))
+        result = _run_window(settings.model_copy(update={"datetime": interval}))
+        yield result
+        failures = failures + 1 if result.error and not result.invalid else 0
+        if failures == _FAILURES_IN_A_ROW:
+            return
+
+
+def _run_window(settings: RunSettings) -> WindowResult:
+    began = time.monotonic()
+    try:
+        return _counted(settings.datetime, run_clear_scenes(settings), time.monotonic() - began)
+    except EmptySearch:
+        return WindowResult(settings.datetime, 0, 0, 0, 0, 0, 0, "", time.monotonic() - began)
+    except NothingUsable as error:
+        return WindowResult(settings.datetime, 0, 0, 0, 0, 1, 0, str(error), time.monotonic() - began)
+    except KNOWN_ERRORS as error:
+        return WindowResult(settings.datetime, 0, 0, 0, 0, 0, 0, str(error), time.monotonic() - began)
+
+
+def _counted(interval: str, summary: RunSummary, seconds: float) -> WindowResult:
+    states = Counter(unit.state for unit in summary.units)
+    return WindowResult(
+        interval=interval,
+        scenes=summary.scenes,
+        published=states[State.SUCCEEDED],
+        already_done=len(summary.already_done),
+        failed=states[State.FAILED],
+        invalid=states[State.INVALID],
+        running=states[State.RUNNING],
+        error="",
+        seconds=seconds,
+    )
+
+
+def _instant(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")

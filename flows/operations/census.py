@@ -1,0 +1,157 @@
+"""What a search finds against what is published: nothing may be missing unseen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum, unique
+from pathlib import Path
+
+import pystac
+
+from flows.clear_scenes import resolve
+from flows.ledger.opening import open_ledger
+from flows.ledger.records import Entry, is_dead
+from flows.ledger.states import State
+from flows.progress import tell
+from flows.scenes import find_scenes, source_of
+from flows.settings import RunSettings
+from flows.work import Plan, cloud_cover, make_plan
+from stac.errors import EmptySearch
+from stac.shelves import Shelf, finished_work
+from stac.validate import item_problems
+
+
+@unique
+class Standing(StrEnum):
+    """Where a scene stands."""
+
+    #: Its product is published, made of the scenes and with the settings and the model of today.
+    PUBLISHED = "published"
+    #: Its product failed the quality gate and waits for a person to look at it.
+    REVIEW = "review"
+    #: A product is published, but other donors, settings or models would be used today.
+    OUTDATED = "outdated"
+    #: A run is working on it.
+    RUNNING = "running"
+    #: Nothing is published and nobody works on it.
+    MISSING = "missing"
+    #: The last attempt failed.
+    FAILED = "failed"
+    #: It cannot be used; the reason says why.
+    INVALID = "invalid"
+    #: Its product is published, but a file of it is missing or broken.
+    BROKEN = "broken"
+    #: Clearer or cloudier than what is wanted.
+    LEFT_OUT = "left out"
+
+
+#: With one of these, the interval is not complete.
+INCOMPLETE = frozenset({Standing.MISSING, Standing.FAILED, Standing.BROKEN})
+
+
+@dataclass(frozen=True, slots=True)
+class CensusRow:
+    """Where one scene stands."""
+
+    scene_id: str
+    datetime: str
+    standing: Standing
+    work_id: str
+    #: Path of the published item, empty without one.
+    item_href: str
+    attempts: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """All scenes of an interval."""
+
+    source: str
+    collection: str
+    datetime: str
+    counts: dict[Standing, int]
+    #: Nothing is missing, failed or broken.
+    complete: bool
+    scenes: tuple[CensusRow, ...]
+
+
+def census(settings: RunSettings, *, verify: bool = False) -> Census:
+    """Compare what the source has with what the catalog has.
+
+    Args:
+        settings: as for a run.
+        verify: check every file of the published products against its checksum.
+
+    Raises:
+        EmptySearch: the source has no scene in the area and interval.
+        StacError, FlowError: source, catalog, registry or ledger cannot be read.
+    """
+    tell("resolving the model")
+    model = resolve(settings)
+    with source_of(settings) as location:
+        tell(f"searching {settings.source}")
+        items, _ = find_scenes(settings, location)
+    try:
+        plan = make_plan(items, settings, model)
+    except EmptySearch:
+        plan = Plan((), (), len(items))
+    query = settings.query
+    inside = [item for item in items if item.datetime is not None and query.contains(item.datetime)]
+    rows = tuple(_rows(inside, plan, settings, verify))
+    counts = Counter(row.standing for row in rows)
+    complete = not any(counts[standing] for standing in INCOMPLETE)
+    tally = {standing: counts[standing] for standing in Standing}
+    return Census(settings.source, settings.collection, settings.datetime, tally, complete, rows)
+
+
+def _rows(items: list[pystac.Item], plan: Plan, settings: RunSettings, verify: bool) -> Iterator[CensusRow]:
+    units = {unit.target_id: unit for unit in plan.units}
+    refused = {refused.target_id: refused.reason for refused in plan.refused}
+    published = finished_work(settings.out, settings.gate_limits)
+    by_target = {_target_of(path): str(path) for path in published.values()}
+    known = _known(settings, [unit.work_id for unit in plan.units])
+    for number, item in enumerate(sorted(items, key=lambda i: (str(i.datetime), i.id))):
+        tell("comparing", number, len(items))
+        unit, when = units.get(item.id), item.datetime.isoformat() if item.datetime else ""
+        if unit is None:
+            standing = Standing.INVALID if item.id in refused else Standing.LEFT_OUT
+            reason = refused.get(item.id, f"{cloud_cover(item):.0f} % cloud")
+            yield CensusRow(item.id, when, standing, "", "", 0, reason)
+            continue
+        href, older = str(published.get(unit.work_id, "")), by_target.get(item.id, "")
+        entry = known.get(unit.work_id)
+        standing, reason = _standing(href, older, entry)
+        if verify and href and (problems := item_problems(Path(href))):
+            standing, reason = Standing.BROKEN, problems[0]
+        yield CensusRow(item.id, when, standing, unit.work_id, href or older, entry.attempts if entry else 0, reason)
+
+
+def _standing(href: str, older: str, entry: Entry | None) -> tuple[Standing, str]:
+    if href:
+        waits = Path(href).parents[1].name == Shelf.REVIEW
+        return (Standing.REVIEW, "failed the quality gate") if waits else (Standing.PUBLISHED, "")
+    if entry is not None and entry.held and not is_dead(entry.run_id):
+        return Standing.RUNNING, f"run {entry.run_id}"
+    if entry is not None and entry.state in (State.FAILED, State.INVALID):
+        return Standing(entry.state.lower()), entry.error
+    if older:
+        return Standing.OUTDATED, "made from other scenes, settings or model"
+    if entry is None:
+        return Standing.MISSING, "never tried"
+    return Standing.MISSING, entry.error or f"{entry.state} by run {entry.run_id}, which has ended"
+
+
+def _known(settings: RunSettings, work_ids: list[str]) -> Mapping[str, Entry]:
+    ledger = open_ledger(settings)
+    try:
+        return ledger.listing.of(work_ids)
+    finally:
+        ledger.close()
+
+
+def _target_of(path: Path) -> str:
+    """Return the scene that a published item is the product of."""
+    return path.stem.rpartition("-unveil-")[0]

@@ -1,0 +1,106 @@
+"""Running again what failed, was stopped, or was left behind: exactly as it was planned."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from flows.clear_scenes import RunSummary
+from flows.errors import WorkFailed
+from flows.frozen_plan import settings_of, thaw, write_plan
+from flows.ledger.book import Ledger
+from flows.ledger.listing import Planned
+from flows.ledger.opening import open_ledger
+from flows.ledger.records import is_dead, new_run_id
+from flows.ledger.states import HELD, State
+from flows.progress import tell
+from flows.runs import run_clear_scenes
+from flows.settings import RunSettings
+
+#: Units of one run: bounds memory and the size of a plan.
+_UNITS_PER_RUN = 500
+
+
+@dataclass(frozen=True, slots=True)
+class RedriveOptions:
+    """Which units are tried again."""
+
+    #: Units whose input was found unusable, too.
+    include_invalid: bool = False
+    #: Units that were tried so often are left alone.
+    max_attempts: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class RedriveSummary:
+    """How a redrive ended."""
+
+    runs: tuple[RunSummary, ...]
+    #: Runs of which nothing succeeded, one sentence each.
+    errors: tuple[str, ...]
+    #: Targets that were tried as often as allowed.
+    exhausted: tuple[str, ...]
+    #: Targets whose plan is not in the ledger: the command that made them has to be given again.
+    without_plan: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Everything that was tried again is published."""
+        ended = (unit.state for run in self.runs for unit in run.units)
+        return not self.errors and all(state is State.SUCCEEDED for state in ended)
+
+
+def redrive(settings: RunSettings, options: RedriveOptions) -> RedriveSummary:
+    """Run FAILED, ABORTED and abandoned units again, with the settings and the model they were planned with.
+
+    Args:
+        settings: say where catalog, state folder and ledger are, and the device; the rest is in the ledger.
+        options: which units.
+
+    Raises:
+        InvalidPlan: the ledger's plans are not understood.
+        FlowError, StacError: a run could not be started.
+    """
+    ledger = open_ledger(settings)
+    runs: list[RunSummary] = []
+    errors: list[str] = []
+    exhausted: list[str] = []
+    without_plan: list[str] = []
+    batches: dict[str, list[str]] = defaultdict(list)
+    try:
+        for planned in _candidates(ledger, options):
+            if planned.entry.attempts >= options.max_attempts:
+                exhausted.append(planned.entry.target_id)
+            elif not (planned.unit and planned.request_id):
+                without_plan.append(planned.entry.target_id)
+            else:
+                batches[planned.request_id].append(planned.unit)
+        for request_id, units in batches.items():
+            for first in range(0, len(units), _UNITS_PER_RUN):
+                try:
+                    some = units[first : first + _UNITS_PER_RUN]
+                    runs.append(_run(settings, ledger.request(request_id) or "", some, options))
+                except WorkFailed as error:
+                    errors.append(str(error))
+    finally:
+        ledger.close()
+    return RedriveSummary(tuple(runs), tuple(errors), tuple(exhausted), tuple(without_plan))
+
+
+def _candidates(ledger: Ledger, options: RedriveOptions) -> Iterator[Planned]:
+    states = [State.FAILED, State.ABORTED, *HELD, *([State.INVALID] if options.include_invalid else [])]
+    for planned in ledger.listing.planned(states):
+        if not planned.entry.held or is_dead(planned.entry.run_id):
+            yield planned
+
+
+def _run(settings: RunSettings, request: str, units: list[str], options: RedriveOptions) -> RunSummary:
+    tell(f"{len(units)} units are tried again")
+    plan = thaw(request, units)
+    path = settings.state / "runs" / f"redrive-{new_run_id().rpartition(':')[2]}.json"
+    write_plan(path, plan)
+    try:
+        return run_clear_scenes(settings_of(plan, settings), path, invalid_too=options.include_invalid)
+    finally:
+        path.unlink(missing_ok=True)

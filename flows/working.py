@@ -1,0 +1,175 @@
+"""Working through units under the ledger: claim, heartbeat, fence, and one return to what others held."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from flows.errors import KNOWN_ERRORS, LeaseLost
+from flows.ledger.book import Ledger
+from flows.ledger.heartbeat import Heartbeat
+from flows.ledger.records import Entry, Job, Lease
+from flows.ledger.states import State
+from flows.progress import tell
+from flows.unit import UnitFigures
+from flows.work import WorkUnit
+from stac.errors import InvalidInput
+
+_log = logging.getLogger("unveil")
+#: Between two looks at a unit that another run holds, seconds.
+_POLL_S = 1.0
+_HELD = "another run is working on it"
+_ELSEWHERE = "published by another run"
+_INVALID_HINT = "(found before; `unveil redrive --include-invalid` tries it again)"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitResult:
+    """How one work unit ended."""
+
+    work_id: str
+    item_id: str
+    target_id: str
+    state: State
+    #: Path of the published item, empty without one.
+    item_href: str
+    figures: UnitFigures | None
+    error: str
+    #: What to know about a unit that succeeded, e.g. that its product waits for review.
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A published product."""
+
+    item_href: str
+    figures: UnitFigures
+    #: What to know about it, e.g. that it waits for review.
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What a run does with a unit, and what it asks."""
+
+    ledger: Ledger
+    run_id: str
+    #: Settings and model of the run in the ledger.
+    request_id: str
+    #: Restores and publishes a unit; calls the fence just before publishing.
+    make: Callable[[WorkUnit, Callable[[], None]], Made]
+    #: Removes what a unit left in its staging folder.
+    clean: Callable[[WorkUnit], None]
+    #: Returns the published items by work id.
+    published: Callable[[], dict[str, Path]]
+    #: How long to wait in all, at the end, for units that other runs hold, seconds.
+    held_wait_s: float = 0.0
+    #: Try units again that were found INVALID.
+    invalid_too: bool = False
+
+
+def job_of(unit: WorkUnit, request_id: str) -> Job:
+    """Return a unit as the ledger keeps it."""
+    document = json.dumps(asdict(unit), sort_keys=True, separators=(",", ":"))
+    return Job(unit.work_id, unit.item_id, unit.target_id, unit.cell_id, document, request_id)
+
+
+def settle(ledger: Ledger, units: Sequence[WorkUnit], published: Mapping[str, Path], request_id: str) -> None:
+    """Tell the ledger what is published: a run that died just after publishing could not."""
+    done = [unit for unit in units if unit.work_id in published]
+    known = ledger.listing.of([unit.work_id for unit in done])
+    for unit in done:
+        entry = known.get(unit.work_id)
+        if entry is None or entry.state is not State.SUCCEEDED:
+            ledger.settle(job_of(unit, request_id), str(published[unit.work_id]))
+
+
+def work_through(worker: Worker, units: Sequence[WorkUnit]) -> list[UnitResult]:
+    """Work on units in turn; come back once, at the end, to those that another run held.
+
+    Raises:
+        LedgerUnavailable: the ledger does not answer, so nobody can tell whose turn it is.
+    """
+    results: dict[str, UnitResult] = {}
+    held: list[WorkUnit] = []
+    for unit in units:
+        found = _claim(worker, unit)
+        if isinstance(found, Entry) and found.held:
+            held.append(unit)
+        else:
+            results[unit.work_id] = _answer(worker, unit, found)
+    deadline = time.monotonic() + worker.held_wait_s
+    for unit in held:
+        results[unit.work_id] = _answer(worker, unit, _claim_when_free(worker, unit, deadline))
+    return [results[unit.work_id] for unit in units]
+
+
+def _claim(worker: Worker, unit: WorkUnit) -> Lease | Entry:
+    """Claim a unit, also one that was published once and is in the catalog no more."""
+    job = job_of(unit, worker.request_id)
+    again = {State.FAILED, State.ABORTED} | ({State.INVALID} if worker.invalid_too else set())
+    found = worker.ledger.claim(job, worker.run_id, again=again)
+    if isinstance(found, Entry) and found.state is State.SUCCEEDED and unit.work_id not in worker.published():
+        return worker.ledger.claim(job, worker.run_id, again=again | {State.SUCCEEDED})
+    return found
+
+
+def _claim_when_free(worker: Worker, unit: WorkUnit, deadline: float) -> Lease | Entry:
+    while True:
+        found = _claim(worker, unit)
+        if not (isinstance(found, Entry) and found.held and time.monotonic() < deadline):
+            return found
+        tell(f"{unit.target_id}: waiting for another run")
+        time.sleep(_POLL_S * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+
+
+def _answer(worker: Worker, unit: WorkUnit, found: Lease | Entry) -> UnitResult:
+    if isinstance(found, Lease):
+        return _work(worker, unit, found)
+    if found.state is State.SUCCEEDED:
+        return replace(_result(unit, State.SUCCEEDED, str(worker.published()[unit.work_id])), note=_ELSEWHERE)
+    if found.state is State.INVALID:
+        return _result(unit, State.INVALID, error=f"{found.error} {_INVALID_HINT}")
+    return _result(unit, State.RUNNING, error=_HELD)
+
+
+def _work(worker: Worker, unit: WorkUnit, lease: Lease) -> UnitResult:
+    """Make one unit; whatever happens to it stays with it, and a lost lease leaves everything to the new holder."""
+    began, result = time.monotonic(), _result(unit, State.ABORTED)
+    with Heartbeat(worker.ledger, lease) as pulse:
+        try:
+            worker.ledger.start(lease)
+            made = worker.make(unit, pulse.require)
+            result = replace(_result(unit, State.SUCCEEDED, made.item_href, made.figures), note=made.note)
+        except LeaseLost as error:
+            _log.warning("%s", error)
+            result = _result(unit, State.RUNNING, error=str(error))
+        except KNOWN_ERRORS as error:
+            result = _result(unit, State.INVALID if isinstance(error, InvalidInput) else State.FAILED, error=str(error))
+        except Exception as error:  # noqa: BLE001 - one bad scene must not stop the others, whatever is wrong with it
+            _log.exception("unit %s (%s) failed", unit.work_id, unit.target_id)
+            result = _result(unit, State.FAILED, error=f"{type(error).__name__}: {error}")
+        finally:
+            _end(worker, lease, unit, result, time.monotonic() - began)
+    return result
+
+
+def _end(worker: Worker, lease: Lease, unit: WorkUnit, result: UnitResult, seconds: float) -> None:
+    """Record the end, and clean up, as long as the unit is ours."""
+    if result.state is State.RUNNING or not worker.ledger.renew(lease):
+        return
+    worker.clean(unit)
+    told = result.error or result.note
+    worker.ledger.finish(lease, result.state, error=told, item_href=result.item_href, seconds=seconds)
+
+
+def _result(
+    unit: WorkUnit, state: State, item_href: str = "", figures: UnitFigures | None = None, error: str = ""
+) -> UnitResult:
+    return UnitResult(unit.work_id, unit.item_id, unit.target_id, state, item_href, figures, error)
