@@ -267,7 +267,7 @@ def page_of(tally: Tally, command: str, seconds: float) -> str:
             "",
             f"`{command}`, {datetime.now(UTC):%Y-%m-%d}, {machine()}, {seconds / 60:.0f} minutes.",
             "",
-            "A corner of the sample, two work units, is run and killed at a random moment, up to four times per catalog,",
+            "A corner of the sample, two work units, is run and killed at a random moment, up to four times,",
             "then run to its end. Published items are validated after every kill; at the end work ids, rasters and",
             "pictures are compared with an undisturbed run, byte by byte.",
             "",

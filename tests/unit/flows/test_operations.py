@@ -1,0 +1,53 @@
+"""Windows of a backfill, and passwords of a ledger."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from flows.errors import InvalidSettings
+from flows.ledger.states import State
+from flows.operations.backfill import windows_of
+from flows.operations.status import status
+from flows.settings import RunSettings, load_settings
+from stac.query import Query
+
+SECRET = "postgresql://me:s3cret@127.0.0.1/unveil"
+
+
+@pytest.mark.parametrize(
+    ("interval", "days"), [("2023-08-10/2023-08-20", 4), ("2023-08-10", 30), ("2023-01-01/2023-12-31", 7)]
+)
+def test_windows_cover_the_interval_without_a_gap(interval: str, days: int) -> None:
+    whole = Query.parse("c", None, interval)
+    parts = [Query.parse("c", None, text) for text in windows_of(whole.start, whole.end, days)]
+    assert parts[0].start == whole.start and parts[-1].end == whole.end
+    assert all(a.end == b.start for a, b in pairwise(parts))
+    assert all(timedelta() < part.end - part.start <= timedelta(days=days) for part in parts)
+
+
+def test_a_password_of_the_ledger_comes_from_the_environment_and_goes_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(f"ledger_url: {SECRET}\n")
+    with pytest.raises(InvalidSettings, match="PGPASSWORD") as caught:
+        load_settings(config)
+    assert "s3cret" not in str(caught.value)
+    monkeypatch.setenv("UNVEIL_LEDGER_URL", SECRET)
+    settings = load_settings(None, {"out": tmp_path})
+    assert "s3cret" not in repr(settings) and "ledger_url" not in settings.shareable
+    # A flow gets the values without it, and finds the rest in its environment.
+    again = RunSettings(**settings.shareable)
+    assert again.ledger_url is not None and again.ledger_url.get_secret_value() == SECRET
+    monkeypatch.setenv("UNVEIL_LEDGER_URL", "postgresql://127.0.0.1/unveil")
+    assert load_settings().shareable["ledger_url"] == "postgresql://127.0.0.1/unveil"
+
+
+def test_looking_at_a_ledger_that_is_not_there_makes_none(tmp_path: Path) -> None:
+    found = status(load_settings(None, {"out": tmp_path / "out"}))
+    assert found.entries == () and found.counts == dict.fromkeys(State, 0)
+    assert not (tmp_path / "out").exists()
