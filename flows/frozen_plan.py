@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from flows import __version__
 from flows.errors import InvalidPlan
 from flows.scenes import write_json
-from flows.settings import RunSettings
+from flows.settings import SAMPLE, RunSettings
 from flows.work import ModelRef, Plan, Refused, WorkUnit, make_plan
 from stac.errors import InvalidInput
 
@@ -55,6 +55,9 @@ class FrozenPlan:
 def freeze(units: Iterable[WorkUnit], settings: RunSettings, model: ModelRef) -> FrozenPlan:
     """Return a plan that names everything its execution depends on."""
     values = {name: value for name, value in settings.shareable.items() if name not in _LOCAL}
+    if settings.source != SAMPLE and "://" not in settings.source:
+        # A catalog on disk is the same one wherever the plan is executed from.
+        values["source"] = str(Path(settings.source).resolve())
     values["model"] = f"models:/{model.name}/{model.version}"
     return FrozenPlan(values, model.name, model.version, model.sha256, tuple(units))
 
