@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from flows.operations.status import Status
 
 _STANDING_STYLES = {
-    "published": "green", "review": "yellow", "outdated": "cyan", "running": "cyan", "missing": "red", "failed": "red", "broken": "red",
+    "published": "green", "review": "yellow", "outdated": "cyan",
+    "running": "cyan", "missing": "red", "failed": "red", "broken": "red",
     "invalid": "yellow", "left out": "white",
 }  # fmt: skip
 

@@ -88,7 +88,7 @@ def test_two_runs_at_once_publish_each_unit_once_and_say_so(services: dict[str, 
     for run in runs:
         assert len(run.document["units"]) + len(run.document["already_done"]) == 2
         for unit in run.document["units"]:
-            assert unit["state"] == "SUCCEEDED" and (unit["figures"] or unit["error"] == "published by another run")
+            assert unit["state"] == "SUCCEEDED" and (unit["figures"] or unit["note"] == "published by another run")
     assert validate_catalog(out) == [] and len(list(out.glob("*/*/data.tif"))) == 2
 
 

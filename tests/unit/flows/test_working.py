@@ -118,7 +118,7 @@ def test_a_unit_that_another_run_publishes_meanwhile_is_recognised(ledger: Ledge
 
     held, free = work_through(catalog.worker(ledger, make, wait=30), [unit("held"), unit("free")])
     assert (held.state, held.item_href, held.figures) == (State.SUCCEEDED, "held.json", None)
-    assert "another run" in held.error and free.figures is FIGURES
+    assert "another run" in held.note and free.figures is FIGURES
     assert ledger.listing.entry("held").attempts == 1
 
 
