@@ -10,7 +10,6 @@ from typing import Any
 from sqlalchemy import URL, Connection, Double, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.functions import GenericFunction
 
 from flows.errors import FlowError, InvalidSettings, LedgerUnavailable
@@ -76,8 +75,8 @@ def _open_file(url: URL) -> Engine:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FlowError(_cannot_open(url, error.strerror or str(error))) from error
-    # A connection for each operation: nothing is open between two, so nothing outlives a fork or a kill.
-    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": _BUSY_TIMEOUT_S})
+    # Kept connections: closing the last one folds the write-ahead log back, which is slower than the work.
+    engine = create_engine(url, pool_size=2, max_overflow=3, connect_args={"timeout": _BUSY_TIMEOUT_S})
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "begin", _on_begin)
     return engine
