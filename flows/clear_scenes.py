@@ -186,8 +186,6 @@ def clear_scenes(
         with source_of(wanted) as location:
             scenes, model, planned = _prepare(wanted, location, folder, plan_file)
             run = _Run(wanted.shareable, wanted, scenes, model, catalog)
-            for reason in planned.left_out:
-                _log.info("left out: %s", reason)
             done = finished_work(wanted.out, wanted.gate_limits)
             request_id = ledger.remember(freeze((), wanted, model).request)
             settle(ledger, planned.units, done, request_id)
@@ -241,7 +239,10 @@ def _prepare(wanted: RunSettings, location: str, folder: Path, plan_file: str | 
     scenes = find(values, location, str(folder))
     tell(f"resolving {wanted.model}")
     model = resolve_model(values)
-    return scenes, model, plan(values, scenes, model, plan_file)
+    planned = plan(values, scenes, model, plan_file)
+    for reason in planned.left_out:
+        _log.info("left out: %s", reason)
+    return scenes, model, planned
 
 
 def _leave(ledger: Ledger, run_id: str) -> None:
