@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import StrEnum, unique
 
 import numpy as np
 
@@ -19,23 +18,14 @@ from de_model.inference.part import Part, surroundings
 from flows.errors import InvalidSettings
 from stac.assembly import ModelResult, assemble, best_known, unseen
 from stac.blocks import Block
-from stac.composite import FittedPrior, TemporalPrior, fit_matched_median
+from stac.composite import TemporalPrior
 from stac.grid import Cell
 from stac.layers import ProductLayers
 from stac.masks.classes import is_observed
+from stac.priors import FittedPrior, Prior, fit_prior
 from stac.stack import Stack
 
 Progress = Callable[[int, int], None]
-
-
-@unique
-class Prior(StrEnum):
-    """What is used before the model."""
-
-    #: The median of other dates, matched to the target date.
-    TEMPORAL = "temporal"
-    #: Nothing: the model restores every hidden pixel from the target date alone.
-    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +33,7 @@ class RestorationOptions:
     """How a date is restored."""
 
     sampling: Sampling
-    prior: Prior = Prior.TEMPORAL
+    prior: Prior = Prior.FUSED
     #: Dates further away than this are not used.
     prior_days: int = 15
     #: Pixels whose samples deviate more than this (reflectance, mean over bands) are not recoverable.
@@ -82,9 +72,7 @@ def prepare(overview: Stack, target: int, cell: Cell, options: RestorationOption
         cell: the whole cell at full resolution.
         options: prior and sampling.
     """
-    prior = None
-    if options.prior is Prior.TEMPORAL:
-        prior = fit_matched_median(overview, target, max_days=options.prior_days)
+    prior = fit_prior(options.prior, overview, target, max_days=options.prior_days)
     return Prepared(cell, target, prior, _ground_level(overview, target))
 
 

@@ -16,11 +16,12 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from de_model.inference.engine import Sampling
 from de_model.samplers.family import SamplerKind
 from flows.errors import InvalidSettings
-from flows.restoration import Prior, RestorationOptions
+from flows.restoration import RestorationOptions
 from stac.fixed_grid import GridSpec
 from stac.footprints import grown
 from stac.masks.combination import MaskRule
 from stac.masks.kinds import MaskKind
+from stac.priors import Prior
 from stac.quality.gate import Gate, gate_document
 from stac.query import Query
 from stac.radiometry.scene_check import RadiometryCheck
@@ -115,7 +116,10 @@ class RunSettings(BaseSettings):
     use_model: bool = Field(
         True, description="restore with the model what no date saw; otherwise these pixels are marked not recoverable"
     )
-    prior: Prior = Field(Prior.TEMPORAL, description="temporal: fill from other dates first; none: the model alone")
+    prior: Prior = Field(
+        Prior.FUSED,
+        description="fill from other dates: fused, matched-median, nearest, median or geomedian; none: the model alone",
+    )
     prior_days: int = Field(15, ge=0, description="other dates must lie within this many days")
     cloud_dilation_m: float = Field(120, ge=0, description="growth of clouds, metres")
     shadow_dilation_m: float = Field(120, ge=0, description="growth of shadows, metres")
@@ -234,7 +238,7 @@ class RunSettings(BaseSettings):
     @property
     def _tiling(self) -> tuple[int, int]:
         """Side of a tile and overlap, pixels."""
-        gaps = self.prior is Prior.TEMPORAL
+        gaps = self.prior is not Prior.NONE
         side = self.tile or (_TILE_FOR_GAPS if gaps else _TILE_FOR_SCENES)
         return side, side // (8 if gaps else 4) if self.overlap is None else self.overlap
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,18 +52,19 @@ def nearest_clear(
     Args:
         stack: all dates of the cell.
         target: index of the date to estimate; its own pixels only steer the match.
-        harmonised: False copies unchanged.
+        harmonised: False copies unchanged, with a spread of 0.
         max_days: dates further away are not used.
         exclude: indices that are not used.
     """
-    prior, spread, source, fits = _empty(stack)
+    empty, fits = empty_prior(stack), list[HarmonisationFit]()
+    prior, spread, source = empty.reflectance, empty.spread, empty.source
     for donor in donors_of(stack, target, max_days=max_days, exclude=exclude):
         fresh = (source < 0) & is_observed(stack.classes[donor])
         if not fresh.any():
             continue
-        found = harmonisation_fits(stack, target, donor)
-        prior[:, fresh] = _matched(stack, donor, found, harmonised)[:, fresh]
-        spread[:, fresh] = np.array([fit.residual_std for fit in found], np.float32)[:, None]
+        found = harmonisation_fits(stack, target, donor) if harmonised else ()
+        prior[:, fresh] = (_matched(stack, donor, found) if found else stack.reflectance(donor))[:, fresh]
+        spread[:, fresh] = np.array([fit.residual_std for fit in found], np.float32)[:, None] if found else 0
         source[fresh] = donor
         fits.extend(found)
     return TemporalPrior(prior, source, spread, tuple(fits))
@@ -76,7 +78,8 @@ def median_clear(
     `source` is the date whose observation is closest to the median; `spread` the standard deviation over
     the dates.
     """
-    prior, spread, source, _ = _empty(stack)
+    empty = empty_prior(stack)
+    prior, spread, source = empty.reflectance, empty.spread, empty.source
     donors = donors_of(stack, target, max_days=max_days, exclude=exclude)
     some = np.isin(np.arange(len(stack.item_ids)), donors)
     seen = np.stack([is_observed(c) for c in stack.classes[some]]) if donors else np.zeros((0, *source.shape), bool)
@@ -91,9 +94,41 @@ def median_clear(
     return TemporalPrior(prior, source, spread, ())
 
 
+class Composite(Protocol):
+    """A composite that needs no fit."""
+
+    def __call__(
+        self, stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
+    ) -> TemporalPrior:
+        """Return the composite of a window."""
+
+
 @dataclass(frozen=True, slots=True)
-class FittedPrior:
-    """What a prior learns once about a whole cell; it is then applied to any window, pixel by pixel."""
+class CompositePrior:
+    """A composite with the interface of a fitted prior."""
+
+    name: str
+    composite: Composite
+    max_days: int | None
+
+    @property
+    def fits(self) -> tuple[HarmonisationFit, ...]:
+        """Nothing was matched."""
+        return ()
+
+    def apply(self, stack: Stack, target: int, *, exclude: Collection[int] = ()) -> TemporalPrior:
+        """Return the composite of a window; its spread includes what clear dates usually differ by."""
+        found = self.composite(stack, target, max_days=self.max_days, exclude=exclude)
+        return replace(found, spread=np.hypot(found.spread, repeatability(found.reflectance)).astype(np.float32))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {"max_days": self.max_days}
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedMedian:
+    """What the matched median learns once about a whole cell; it is then applied to any window, pixel by pixel."""
 
     #: One per band.
     fits: tuple[HarmonisationFit, ...]
@@ -114,13 +149,22 @@ class FittedPrior:
         spread = np.hypot(median.spread, repeatability(median.reflectance))
         return TemporalPrior(reflectance.astype(np.float32), median.source, spread.astype(np.float32), self.fits)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {"fits": [asdict(fit) for fit in self.fits], "max_days": self.max_days}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MatchedMedian:
+        """Read `to_dict` back."""
+        return cls(tuple(HarmonisationFit(**fit) for fit in values["fits"]), values["max_days"])
+
 
 def fit_matched_median(
     overview: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
-) -> FittedPrior:
+) -> MatchedMedian:
     """Learn how the median of the other dates is matched to the target date's clean-sky pixels.
 
-    The prior of the product. A line fitted on all clear pixels of a cloudy date carries the haze around its
+    A line fitted on all clear pixels of a cloudy date carries the haze around its
     clouds into the result; the match used here looks at the cleanest sky only and is believed as far as it
     explains the target better than dates usually agree (docs/results/product.md compares them). `spread`
     adds the deviation between dates to their usual repeatability.
@@ -132,7 +176,7 @@ def fit_matched_median(
         exclude: indices that are not used.
     """
     median = median_clear(overview, target, max_days=max_days, exclude=exclude)
-    return FittedPrior(clean_sky_match(median.reflectance, overview, target), max_days)
+    return MatchedMedian(clean_sky_match(median.reflectance, overview, target), max_days)
 
 
 def matched_median(
@@ -142,16 +186,14 @@ def matched_median(
     return fit_matched_median(stack, target, max_days=max_days, exclude=exclude).apply(stack, target, exclude=exclude)
 
 
-def _empty(stack: Stack) -> tuple[FloatArray, FloatArray, NDArray[np.int16], list[HarmonisationFit]]:
-    shape = stack.dn.shape[1:]
-    nothing = np.full(shape, np.nan, np.float32)
-    return nothing, nothing.copy(), np.full(shape[1:], -1, np.int16), []
+def empty_prior(stack: Stack) -> TemporalPrior:
+    """Return a prior that knows nothing of the stack's pixels."""
+    nothing = np.full(stack.dn.shape[1:], np.nan, np.float32)
+    return TemporalPrior(nothing, np.full(nothing.shape[1:], -1, np.int16), nothing.copy(), ())
 
 
-def _matched(stack: Stack, donor: int, fits: tuple[HarmonisationFit, ...], harmonised: bool) -> FloatArray:
+def _matched(stack: Stack, donor: int, fits: tuple[HarmonisationFit, ...]) -> FloatArray:
     image = stack.reflectance(donor)
-    if not harmonised:
-        return image
     slope, intercept = (np.array(list(column), np.float32)[:, None, None] for column in _columns(fits))
     matched: FloatArray = slope * image + intercept
     return matched

@@ -30,7 +30,10 @@ StateDir = Annotated[Path | None, typer.Option("--state-dir", help="Ledger, regi
 Model = Annotated[str | None, typer.Option("--model", help="models:/NAME@ALIAS or models:/NAME/VERSION.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the noise; recorded in every product.")]
 Sampler = Annotated[str | None, typer.Option("--sampler", help="ddim, dpmpp2m, unipc or pyramid.")]
-Prior = Annotated[str | None, typer.Option("--prior", help="temporal: other dates first; none: the model alone.")]
+Prior = Annotated[
+    str | None,
+    typer.Option("--prior", help="fused, matched-median, nearest, median, geomedian; none: the model alone."),
+]
 Gate = Annotated[str | None, typer.Option("--gate", help="on: products that fail a threshold wait for review; off.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
 Grid = Annotated[str | None, typer.Option("--grid", help="native: the scenes' tiles; fixed: cells over any area.")]

@@ -1,0 +1,80 @@
+"""The temporal priors by name, and what is learnt of one as JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from enum import StrEnum, unique
+from typing import Any, Protocol
+
+from stac.composite import CompositePrior, MatchedMedian, TemporalPrior, fit_matched_median, median_clear, nearest_clear
+from stac.errors import InvalidInput
+from stac.fusion import FusedPrior, fit_fused
+from stac.geomedian import geomedian_clear
+from stac.harmonisation import HarmonisationFit
+from stac.stack import Stack
+
+
+@unique
+class Prior(StrEnum):
+    """What is used before the model."""
+
+    #: Every date mapped to the target date, averaged by how well it agrees.
+    FUSED = "fused"
+    #: The median of other dates, shifted to the target date's clean sky.
+    MATCHED_MEDIAN = "matched-median"
+    #: What the nearest date saw, as it saw it.
+    NEAREST = "nearest"
+    MEDIAN = "median"
+    GEOMEDIAN = "geomedian"
+    #: Nothing: the model restores every hidden pixel from the target date alone.
+    NONE = "none"
+
+
+class FittedPrior(Protocol):
+    """A prior that has seen the whole cell."""
+
+    @property
+    def fits(self) -> tuple[HarmonisationFit, ...]:
+        """How dates were matched."""
+
+    def apply(self, stack: Stack, target: int, *, exclude: Collection[int] = ()) -> TemporalPrior:
+        """Return the prior of a window."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+
+
+def fit_prior(kind: Prior, overview: Stack, target: int, *, max_days: int | None = None) -> FittedPrior | None:
+    """Learn a prior from a view of the whole cell, full or thinned; None for `Prior.NONE`."""
+    match kind:
+        case Prior.NONE:
+            return None
+        case Prior.FUSED:
+            return fit_fused(overview, target, max_days=max_days)
+        case Prior.MATCHED_MEDIAN:
+            return fit_matched_median(overview, target, max_days=max_days)
+        case _:
+            return CompositePrior(kind.value, _COMPOSITES[kind], max_days)
+
+
+_COMPOSITES = {
+    Prior.NEAREST: lambda *arguments, **options: nearest_clear(*arguments, harmonised=False, **options),
+    Prior.MEDIAN: median_clear,
+    Prior.GEOMEDIAN: geomedian_clear,
+}
+
+
+def prior_from_dict(kind: Prior, values: Mapping[str, Any]) -> FittedPrior:
+    """Read back what `FittedPrior.to_dict` returned.
+
+    Raises:
+        InvalidInput: the values are not those of a prior of this kind.
+    """
+    try:
+        if kind is Prior.FUSED:
+            return FusedPrior.from_dict(values)
+        if kind is Prior.MATCHED_MEDIAN:
+            return MatchedMedian.from_dict(values)
+        return CompositePrior(kind.value, _COMPOSITES[kind], values["max_days"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInput(f"These values are no fitted prior {kind} ({error}); fit it again.") from error

@@ -1,0 +1,167 @@
+"""The temporal priors by name: what they learn survives JSON, and windows give what the whole cell gives."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from stac.composite import median_clear, nearest_clear
+from stac.errors import InvalidInput
+from stac.fusion import FusedPrior, best_weights, fit_fused
+from stac.geomedian import geomedian_clear
+from stac.grid import Cell
+from stac.masks.classes import PixelClass, is_observed
+from stac.priors import Prior, fit_prior, prior_from_dict
+from stac.stack import Stack
+
+BANDS = ("blue", "green", "red", "nir")
+HEIGHT, WIDTH = 120, 150
+KINDS = [kind for kind in Prior if kind is not Prior.NONE]
+
+
+def ground(seed: int = 0) -> np.ndarray:
+    """Fields of 10 px: soils and crops."""
+    random = np.random.default_rng(seed)
+    green = random.uniform(0, 1, (HEIGHT // 10, WIDTH // 10)).repeat(10, 0).repeat(10, 1)
+    green = (green + random.normal(0, 0.05, green.shape)).clip(0, 1)
+    bare, crop = np.array([0.08, 0.11, 0.14, 0.2]), np.array([0.03, 0.06, 0.04, 0.4])
+    return bare[:, None, None] * (1 - green) + crop[:, None, None] * green
+
+
+def make_stack(images: list[np.ndarray], hidden: list[np.ndarray | None], days: list[int]) -> Stack:
+    from affine import Affine
+    from odc.geo.geobox import GeoBox
+
+    dn = np.stack([np.rint(image * 1e4).clip(1, 65535).astype(np.uint16) for image in images])
+    classes = np.full((len(images), HEIGHT, WIDTH), PixelClass.CLEAR, np.uint8)
+    for layer, mask in zip(classes, hidden, strict=True):
+        if mask is not None:
+            layer[mask] = PixelClass.CLOUD
+    cell = Cell("TEST", GeoBox((HEIGHT, WIDTH), Affine(120, 0, 499920, 0, -120, 5000040), "EPSG:32633"))
+    return Stack(dn, classes, tuple(f"day{d}" for d in days), np.array(days, np.int32), BANDS, cell)
+
+
+def gap() -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[20:100, 30:90] = True
+    return mask
+
+
+def noise(seed: int, size: float = 0.004) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, size, (4, HEIGHT, WIDTH))
+
+
+@pytest.fixture
+def stack() -> Stack:
+    base, other = ground(), gap()[::-1, ::-1]
+    images = [base, base * 1.1 + 0.01 + noise(1), base * 0.9 + noise(2), base + 0.02 + noise(3)]
+    return make_stack(images, [gap(), None, other, gap() & other], [10, 12, 15, 20])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_learnt_survives_json(kind: Prior, stack: Stack) -> None:
+    fitted = fit_prior(kind, stack, 0, max_days=9)
+    assert fitted is not None
+    again = prior_from_dict(kind, json.loads(json.dumps(fitted.to_dict())))
+    for name in ("reflectance", "source", "spread"):
+        assert np.array_equal(
+            getattr(fitted.apply(stack, 0), name), getattr(again.apply(stack, 0), name), equal_nan=True
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_windows_have_the_bytes_of_the_whole(kind: Prior, stack: Stack) -> None:
+    fitted = fit_prior(kind, stack, 0)
+    assert fitted is not None
+    whole = fitted.apply(stack, 0)
+    for rows, columns in ((slice(0, 41), slice(7, 90)), (slice(33, 120), slice(80, 150)), (slice(60, 61), slice(3, 4))):
+        part = fitted.apply(stack.window(rows, columns), 0)
+        assert np.array_equal(part.reflectance, whole.reflectance[:, rows, columns], equal_nan=True)
+        assert np.array_equal(part.spread, whole.spread[:, rows, columns], equal_nan=True)
+        assert np.array_equal(part.source, whole.source[rows, columns])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_source_is_a_date_that_saw_the_pixel(kind: Prior, stack: Stack) -> None:
+    fitted = fit_prior(kind, stack, 0, max_days=9)
+    assert fitted is not None
+    prior = fitted.apply(stack, 0)
+    assert set(np.unique(prior.source)) <= {-1, 1, 2}, "the target, or a date too far away"
+    for index in (1, 2):
+        assert is_observed(stack.classes[index])[prior.source == index].all()
+    assert (np.isfinite(prior.reflectance).all(axis=0) == (prior.source >= 0)).all()
+
+
+def test_no_prior_is_none_and_foreign_values_are_refused(stack: Stack) -> None:
+    assert fit_prior(Prior.NONE, stack, 0) is None
+    with pytest.raises(InvalidInput, match="fused"):
+        prior_from_dict(Prior.FUSED, {"max_days": 3})
+
+
+def test_fusing_beats_every_single_date() -> None:
+    base = ground()
+    stack = make_stack(
+        [base, *(base * 1.1 + noise(i, 0.01) for i in (1, 2, 3))], [gap(), None, None, None], [10, 11, 12, 13]
+    )
+    error = lambda prior: np.abs(prior.reflectance - base)[:, gap()].mean()  # noqa: E731
+    fused = error(fit_fused(stack, 0).apply(stack, 0))
+    assert fused < 0.7 * error(nearest_clear(stack, 0))
+    assert fused < error(median_clear(stack, 0))
+
+
+def test_vegetation_and_soil_may_change_differently() -> None:
+    """Between two angles of view crops brighten and soils darken: no line per band follows that."""
+    base = ground()
+    ndvi = (base[3] - base[2]) / (base[3] + base[2])
+    stack = make_stack([base, base * (1.2 - 0.4 * ndvi)], [gap(), None], [10, 12])
+    fused, line = fit_fused(stack, 0).apply(stack, 0), nearest_clear(stack, 0)
+    error = [np.abs(prior.reflectance - base)[:, gap()].mean() for prior in (fused, line)]
+    assert error[0] < 0.5 * error[1]
+
+
+def test_a_smooth_difference_is_followed_into_the_gap() -> None:
+    base = ground()
+    slope = np.array([0, 0, 0, 0.03])[:, None, None] * np.linspace(-1, 1, WIDTH) * np.ones((4, HEIGHT, 1))
+    stack = make_stack([base + slope, base], [gap(), None], [10, 12])
+    fitted = fit_fused(stack, 0)
+    assert fitted.field is not None
+    flat = FusedPrior(fitted.bands, fitted.maps, fitted.covariance, None)
+    error = [np.abs(f.apply(stack, 0).reflectance - base - slope)[:, gap()].mean() for f in (fitted, flat)]
+    assert error[0] < 0.8 * error[1]
+
+
+def test_haze_on_the_target_is_not_learnt() -> None:
+    """Half of the target's clear pixels are hazy, blue most."""
+    base, haze = ground(), np.zeros((4, HEIGHT, WIDTH))
+    haze[:, :, 75:] = np.array([0.10, 0.08, 0.06, 0.03])[:, None, None]
+    images = [base + haze * np.linspace(0.2, 1, WIDTH), base + noise(1), base + noise(2)]
+    stack = make_stack(images, [gap(), None, None], [10, 12, 14])
+    fitted = fit_fused(stack, 0)
+    assert fitted.field is None
+    error = [np.abs(p.reflectance - base)[:, gap()].mean() for p in (fitted.apply(stack, 0), nearest_clear(stack, 0))]
+    assert error[0] < 0.005 < error[1]
+
+
+def test_a_hazy_date_counts_less() -> None:
+    base = ground()
+    stack = make_stack([base, base + noise(1, 0.03), base + noise(2, 0.003)], [gap(), None, None], [10, 11, 14])
+    assert (fit_fused(stack, 0).apply(stack, 0).source == 2).all()
+
+
+def test_weights_are_those_of_independent_dates_and_never_negative() -> None:
+    weight, variance = best_weights(np.diag([1.0, 4.0])[None])
+    assert weight[0] == pytest.approx([0.8, 0.2]) and variance[0] == pytest.approx(0.8)
+    weight, _ = best_weights(np.array([[[1.0, 1.5], [1.5, 4.0]]]))
+    assert weight[0].tolist() == [1, 0]
+
+
+def test_the_geomedian_ignores_one_spoilt_date_in_all_bands() -> None:
+    base = ground()
+    spoilt = base.copy()
+    spoilt[0] += 0.5
+    stack = make_stack([base, base, spoilt, base + 0.001], [gap(), None, None, None], [10, 11, 12, 13])
+    prior = geomedian_clear(stack, 0)
+    assert np.abs(prior.reflectance - base).max() < 0.002
+    assert not (prior.source == 2).any()
