@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from stac.assembly import ModelResult, assemble, best_known, unseen
+from stac.assembly import Intervals, ModelResult, assemble, best_known, unseen
 from stac.composite import matched_median
 from stac.errors import InvalidInput
 from stac.grid import Cell
@@ -111,3 +111,19 @@ def test_a_model_that_is_needed_must_have_run() -> None:
     stack, _ = invent(1, 1)
     with pytest.raises(InvalidInput, match="did not run"):
         assemble(stack, 0, None, None)
+
+
+def test_half_widths_are_factor_times_scale_by_origin_and_band() -> None:
+    stack, _ = invent(7, 4)
+    prior = matched_median(stack, 0)
+    need, count = unseen(stack, 0, prior), len(stack.bands)
+    shape = stack.dn.shape[1:]
+    model = ModelResult(
+        np.full(shape, 0.2, np.float32), np.full(shape[1:], 0.4, np.float32), np.full(shape, 0.02, np.float32)
+    )
+    factors = Intervals(tuple(1.0 + n for n in range(count)), tuple(5.0 + n for n in range(count)))
+    layers = assemble(stack, 0, prior, model, intervals=factors)
+    filled = is_obscured(stack.classes[0]) & ~need
+    for band in range(count):
+        assert layers.uncertainty[band, filled] == pytest.approx((1 + band) * prior.spread[band, filled])
+        assert layers.uncertainty[band, need] == pytest.approx((5 + band) * np.hypot(0.02, 0.005 + 0.05 * 0.2))
