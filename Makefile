@@ -47,7 +47,7 @@ train: setup
 
 # Every table in docs/results.
 results: setup
-	$(BIN)/unveil evaluate --cell MGRS-33TWL --out docs/results
+	$(BIN)/unveil evaluate product --out docs/results
 	$(BIN)/unveil bench demo --out docs/results
 	$(BIN)/unveil bench model --out docs/results
 	for name in no-reference fixed-weights coarse-to-fine resolution-transfer reference-quality cross-data samplers; do \

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from de_model.calibration import CalibrationTable, Origin
 from de_model.enhancer import Enhancer
 from de_model.inference.engine import Restoration, Sampling, restore
 from de_model.inference.frame import Frame
 from de_model.inference.part import Part, surroundings
 from flows.errors import InvalidSettings
-from stac.assembly import ModelResult, assemble, best_known, unseen
+from stac.assembly import Intervals, ModelResult, assemble, best_known, unseen
 from stac.blocks import Block
 from stac.composite import TemporalPrior
 from stac.grid import Cell
@@ -40,6 +41,13 @@ class RestorationOptions:
     max_spread: float = 0.25
     #: False leaves what no date saw unrestored: not recoverable.
     use_model: bool = True
+    #: Calibrated factors of the 90 % intervals; those of a Gaussian without.
+    intervals: Intervals | None = None
+
+
+def intervals_of(table: CalibrationTable | None) -> Intervals | None:
+    """Return calibrated factors as the plain numbers that the product's assembly takes."""
+    return None if table is None else Intervals(table.factors[Origin.OTHER_DATES], table.factors[Origin.MODEL])
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +140,7 @@ def restore_block(
     window = around.window(*inside)
     if not options.use_model:
         model = _nothing(window)
-    layers = assemble(window, prepared.target, seen, model, max_spread=options.max_spread)
+    layers = assemble(window, prepared.target, seen, model, max_spread=options.max_spread, intervals=options.intervals)
     return Restored(layers, found.tiles if found else 0)
 
 

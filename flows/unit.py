@@ -16,13 +16,14 @@ import pystac
 import torch
 
 from de_model import checkpoint
+from de_model.calibration import calibration_of
 from de_model.enhancer import Enhancer
 from flows import __version__
 from flows.blockwise import Effort, Progress, restore_cell, stored_blocks, untold
 from flows.errors import InvalidSettings
 from flows.quality import quality_of
 from flows.report import write_report
-from flows.restoration import Prepared, prepare
+from flows.restoration import Prepared, intervals_of, prepare
 from flows.scenes import write_json
 from flows.settings import Device, RunSettings
 from flows.work import ModelRef, WorkUnit, unit_cell, unit_dates
@@ -94,13 +95,15 @@ def make_product(
     overview = _overview(unit, items, cell, settings, store)
     by_id = {date.id: date for date in unit_dates(unit, items)}
     used = [by_id[date_id] for date_id in overview.item_ids]
-    prepared = prepare(overview, 0, cell, settings.restoration)
+    table = calibration_of(Path(model.weights))
+    options = replace(settings.restoration, intervals=intervals_of(table))
+    prepared = prepare(overview, 0, cell, options)
     prepared_after = time.monotonic() - began
 
     def read(window: Cell) -> Stack:
         return read_stack(used, window, settings.bands, settings.reading)
 
-    effort = restore_cell(read, prepared, enhancer, settings.restoration, store, settings.block, tell)
+    effort = restore_cell(read, prepared, enhancer, options, store, settings.block, tell)
     blocks, restored = stored_blocks(store, cell, settings.block), time.monotonic()
     summary = write_product(blocks, cell.geobox, settings.bands, overview.dn[0], staging)
     figures = figures_of(summary, effort, time.monotonic() - began)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from stac.composite import TemporalPrior
 from stac.errors import InvalidInput
+from stac.harmonisation import repeatability
 from stac.layers import SOURCE_DATE_NODATA, ProductLayers
 from stac.masks.classes import PixelClass, is_obscured, is_observed
 from stac.provenance import Provenance
@@ -18,10 +19,18 @@ from stac.stack import Stack
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
-#: Half-width of the 90 % interval of a Gaussian, in standard deviations.
+#: Half-width of the 90 % interval of a Gaussian, in standard deviations: what uncalibrated intervals are.
 _Z90 = 1.645
 #: From this share on a restored pixel counts as the reference's.
 _REFERENCE_MAJORITY = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """By how much a standard deviation is multiplied to give the half-width of a 90 % interval, `[band]`."""
+
+    other_dates: tuple[float, ...]
+    model: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,7 @@ def assemble(
     model: ModelResult | None,
     *,
     max_spread: float = np.inf,
+    intervals: Intervals | None = None,
 ) -> ProductLayers:
     """Return the layers of a product.
 
@@ -73,6 +83,7 @@ def assemble(
         prior: what other dates say, or None to leave all hidden pixels to the model.
         model: the model's result, or None where no pixel needs it.
         max_spread: pixels whose mean spread over bands is larger are declared not recoverable.
+        intervals: calibrated factors; those of a Gaussian when left out.
 
     Raises:
         InvalidInput: a pixel needs the model and there is no result.
@@ -81,10 +92,12 @@ def assemble(
     if need.any() and model is None:
         raise InvalidInput(f"{stack.item_ids[target]}: {need.sum()} pixels need the model, but it did not run.")
     layers = _observed(stack, target)
+    gaussian = (_Z90,) * len(stack.bands)
+    intervals = intervals or Intervals(gaussian, gaussian)
     if prior is not None:
-        _fill_from_dates(layers, stack, prior, is_obscured(classes) & ~need)
+        _fill_from_dates(layers, stack, prior, is_obscured(classes) & ~need, intervals.other_dates)
     if model is not None:
-        _fill_from_model(layers, classes, model, need, max_spread)
+        _fill_from_model(layers, classes, model, need, max_spread, intervals.model)
     return layers
 
 
@@ -103,24 +116,37 @@ def _observed(stack: Stack, target: int) -> ProductLayers:
     )
 
 
-def _fill_from_dates(layers: ProductLayers, stack: Stack, prior: TemporalPrior, where: BoolArray) -> None:
+def _fill_from_dates(
+    layers: ProductLayers, stack: Stack, prior: TemporalPrior, where: BoolArray, factors: tuple[float, ...]
+) -> None:
     """Write the prior into `layers`, in place."""
     layers.data[:, where] = to_product_dn(prior.reflectance[:, where])
     layers.provenance[where] = Provenance.OBSERVED_OTHER_DATE
     layers.source_date[where] = stack.days[prior.source[where]]
-    layers.uncertainty[:, where] = _Z90 * prior.spread[:, where]
+    layers.uncertainty[:, where] = _per_band(factors) * prior.spread[:, where]
 
 
 def _fill_from_model(
-    layers: ProductLayers, classes: NDArray[np.uint8], model: ModelResult, where: BoolArray, max_spread: float
+    layers: ProductLayers,
+    classes: NDArray[np.uint8],
+    model: ModelResult,
+    where: BoolArray,
+    max_spread: float,
+    factors: tuple[float, ...],
 ) -> None:
     """Write the model's result into `layers`, in place; leave out what is not finite or too uncertain."""
     layers.provenance[where] = Provenance.NOT_RECOVERABLE
     sure = where & np.isfinite(model.image).all(axis=0) & (model.spread.mean(axis=0) <= max_spread)
     layers.data[:, sure] = to_product_dn(model.image[:, sure])
     layers.provenance[sure] = _model_class(classes[sure], model.reference_weight[sure])
-    layers.uncertainty[:, sure] = _Z90 * model.spread[:, sure]
+    # Samples agree more than they are right: they share one model. No interval is narrower than clear dates differ.
+    scale = np.hypot(model.spread[:, sure], repeatability(model.image[:, sure]))
+    layers.uncertainty[:, sure] = _per_band(factors) * scale
     layers.reference_weight[sure] = model.reference_weight[sure]
+
+
+def _per_band(factors: tuple[float, ...]) -> FloatArray:
+    return np.array(factors, np.float32)[:, None]
 
 
 def _model_class(classes: NDArray[np.uint8], weight: FloatArray) -> NDArray[np.uint8]:

@@ -221,7 +221,7 @@ def _average(
 
 def _weighted(values: FloatArray, weight: Matrix) -> FloatArray:
     """Return the weighted sum over the first axis, in a fixed order."""
-    total = np.zeros_like(values[0])
+    total: FloatArray = np.zeros_like(values[0])
     for value, share in zip(values, weight, strict=True):
         total += np.float32(share) * value
     return total

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from flows import __version__
-from flows.cli import data, experiment, models, operations, predict, registry, runs, services, train
+from flows.cli import data, evaluate, experiment, models, operations, predict, registry, runs, services, train
 from flows.cli.console import print_error
 from flows.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID
 
@@ -30,7 +30,7 @@ _WORK: tuple[Callable[..., None], ...] = (runs.demo, runs.run, runs.plan, servic
 _MODEL: tuple[Callable[..., None], ...] = (
     predict.predict,
     train.train,
-    models.evaluate,
+    evaluate.calibrate,
     experiment.experiment,
     models.bench,
 )
@@ -50,6 +50,8 @@ for _command in _MODEL:
 for _command in _REGISTRY:
     app.command(rich_help_panel="Model registry")(_command)
 app.add_typer(data.app, name="data", rich_help_panel="Model")
+evaluate.app.command("model")(models.evaluate_model)
+app.add_typer(evaluate.app, name="evaluate", rich_help_panel="Model")
 
 
 def _print_version(wanted: bool) -> None:

@@ -28,7 +28,7 @@ class BenchKind(StrEnum):
 Report = Annotated[Path | None, typer.Option("--out", help="Folder for the results page; printed when left out.")]
 
 
-def evaluate(
+def evaluate_model(
     cells: o.Cells,
     targets: Annotated[list[str], typer.Option("--target", help="Cloudy date.", default_factory=lambda: [*_TARGETS])],
     truths: Annotated[list[str], typer.Option("--truth", help="Clear date.", default_factory=lambda: [*_TRUTHS])],
@@ -39,11 +39,11 @@ def evaluate(
     interval: o.Interval = None,
     as_json: o.AsJson = False,
 ) -> None:
-    """Compare the product with simpler ways to fill clouds, against a clear date withheld from everything.
+    """Compare DE with its own reference and with simpler ways, in whole cells of real pairs (a quarter of an hour).
 
-    Example (made docs/results/product.md):
+    Example:
 
-        unveil evaluate --cell MGRS-33TWL --out docs/results
+        unveil evaluate model --cell MGRS-33TWL --out results
     """
     from de_model import checkpoint
     from flows.models.evaluation import as_markdown, as_record, evaluate_cell, mean_scores
@@ -63,10 +63,10 @@ def evaluate(
             for stack in stacks_of(scenes)
             for result in evaluate_cell(stack, cloudy, clear, enhancer, options, alone)
         ]
-    command = "unveil evaluate " + " ".join(f"--cell {cell}" for cell in cells)
+    command = "unveil evaluate model " + " ".join(f"--cell {cell}" for cell in cells)
     page = as_markdown(results, command, f"{path.name} (sha256 {checkpoint.sha256_of(path)[:12]})")
     if out is not None:
-        _write(out / "product.md", page)
+        _write(out / "model.md", page)
     if as_json:
         print_json({str(c): as_record(s) for c, s in mean_scores(results).items()})
     elif out is None:

@@ -1,0 +1,118 @@
+"""How wide an interval must be, learnt from errors on ground whose truth is known: split-conformal calibration."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum, unique
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from de_model.checkpoint import sha256_of, shipped_weights
+from de_model.errors import InvalidCheckpoint, InvalidModelInput
+
+FORMAT = "unveil-calibration/1"
+#: Probability with which an interval is to hold the truth.
+LEVEL = 0.9
+
+
+@unique
+class Origin(StrEnum):
+    """Where a restored pixel comes from; every origin errs in its own way."""
+
+    OTHER_DATES = "other dates"
+    MODEL = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationTable:
+    """Half-width of the interval = factor x scale, the scale being a pixel's own standard deviation."""
+
+    #: Of the weights that the factors belong to.
+    weights_sha256: str
+    bands: tuple[str, ...]
+    #: `[band]` by origin.
+    factors: Mapping[Origin, tuple[float, ...]]
+    #: What it was fitted on, for people.
+    fitted_on: str = ""
+    level: float = LEVEL
+
+    def save(self, path: Path) -> None:
+        """Write the table as JSON.
+
+        Raises:
+            OSError: the folder is not writable or full.
+        """
+        text = json.dumps({"format": FORMAT} | asdict(self), indent=2, sort_keys=True) + "\n"
+        temporary = path.with_name(f".{path.name}.partial")
+        temporary.write_text(text, "utf-8")
+        temporary.replace(path)
+
+
+def conformal_factor(scores: NDArray[Any], level: float = LEVEL) -> float:
+    """Return the smallest factor that covers a new score with probability `level`.
+
+    The ceil((n + 1) level)-th smallest of n scores (Vovk, Gammerman and Shafer 2005; Angelopoulos and Bates 2021,
+    arXiv:2107.07511, section 1).
+
+    Args:
+        scores: |truth - estimate| / scale `(pixel,)`, finite.
+        level: 0..1.
+
+    Raises:
+        InvalidModelInput: there are too few scores for the level.
+    """
+    rank = math.ceil((len(scores) + 1) * level)
+    if rank > len(scores):
+        raise InvalidModelInput(f"{len(scores)} scores are too few to calibrate intervals of {level:.0%}.")
+    return float(np.partition(scores, rank - 1)[rank - 1])
+
+
+def calibration_path(weights: Path) -> Path:
+    """Return where the table of a weights file is kept: beside it."""
+    return weights.with_suffix(".calibration.json")
+
+
+def calibration_of(weights: Path) -> CalibrationTable | None:
+    """Return the table of a weights file, or of the shipped weights when it is a copy of them; None without one.
+
+    Raises:
+        InvalidCheckpoint: a table beside the weights cannot be read, or belongs to other weights.
+    """
+    own, shipped = calibration_path(weights), calibration_path(shipped_weights())
+    digest = sha256_of(weights)
+    if own.is_file():
+        table = load_table(own)
+        if table.weights_sha256 != digest:
+            raise InvalidCheckpoint(f"{own.name} belongs to other weights than {weights.name}; run unveil calibrate.")
+        return table
+    if not shipped.is_file():
+        return None
+    table = load_table(shipped)
+    return table if table.weights_sha256 == digest else None
+
+
+def load_table(path: Path) -> CalibrationTable:
+    """Read a table.
+
+    Raises:
+        InvalidCheckpoint: the file is missing or not a calibration table.
+    """
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        if values["format"] != FORMAT:
+            raise ValueError(f"format {values['format']}, expected {FORMAT}")
+        factors = {Origin(origin): tuple(map(float, row)) for origin, row in values["factors"].items()}
+        if set(factors) != set(Origin) or any(
+            not (f > 0 and math.isfinite(f)) for row in factors.values() for f in row
+        ):
+            raise ValueError("factors must be positive and given for every origin")
+        sha256, bands = str(values["weights_sha256"]), tuple(map(str, values["bands"]))
+        return CalibrationTable(sha256, bands, factors, str(values["fitted_on"]), float(values["level"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidCheckpoint(f"{path} is no calibration table ({error}); run unveil calibrate.") from error

@@ -1,0 +1,109 @@
+"""Cases with a known truth: real clouds laid on a clear date, and cloudy dates beside a clear one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum, unique
+
+import numpy as np
+from numpy.typing import NDArray
+
+from de_model.data.transplant import transplant
+from stac.masks.classes import PixelClass, is_obscured, is_observed
+from stac.reflectance import to_product_dn
+from stac.stack import Stack
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+
+@unique
+class Protocol(StrEnum):
+    """How the truth is known."""
+
+    TRANSPLANTED = "transplanted clouds"
+    REAL_PAIRS = "real pairs"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One date to restore; its truth is in none of the dates of the stack."""
+
+    protocol: Protocol
+    #: Day (`2023-08-18`) of the clouds and of the truth.
+    clouds: str
+    truth_day: str
+    #: The only other date, or "all".
+    donors: str
+    stack: Stack
+    target: int
+    #: Reflectance `(band, y, x)`.
+    truth: FloatArray
+    #: `(y, x)`, pixels that are scored: hidden on the target, seen on the truth date.
+    where: BoolArray
+
+    @property
+    def gap(self) -> int:
+        """Days from the target to the nearest other date."""
+        days = np.delete(self.stack.days, self.target)
+        return int(np.abs(days - self.stack.days[self.target]).min())
+
+    @property
+    def name(self) -> str:
+        """The case in one line."""
+        sources = "" if self.donors == "all" else f", only {self.donors} as source"
+        if self.protocol is Protocol.TRANSPLANTED:
+            return f"clouds of {self.clouds} on {self.truth_day}{sources}"
+        return f"{self.clouds} against {self.truth_day}"
+
+
+def day_of(stack: Stack, index: int) -> str:
+    """Return the day of a date, `2023-08-18`."""
+    return str(np.datetime64(int(stack.days[index]), "D"))
+
+
+def transplanted_cases(stack: Stack, cloudy: Sequence[int], clear: Sequence[int]) -> Iterator[Case]:
+    """Yield every cloudy date's clouds on every clear date, restored from all other dates and from each one alone.
+
+    Outside the clouds the target is what the clear date saw, bit for bit; under them its own pixels are replaced
+    by what the transplanted clouds show. The date that gave the clouds is no source of its own when alone.
+    """
+    for truth in clear:
+        for clouds in cloudy:
+            covered = _covered(stack, clouds, truth)
+            reflectance = stack.reflectance(truth)
+            where = is_obscured(stack.classes[clouds]) & is_observed(stack.classes[truth])
+            others = [i for i in range(len(stack.days)) if i != truth]
+            for kept in [others, *([i] for i in others if i != clouds)]:
+                gone = [stack.item_ids[i] for i in others if i not in kept]
+                rest = covered.without(gone)
+                donors = day_of(stack, kept[0]) if len(kept) == 1 else "all"
+                yield Case(
+                    Protocol.TRANSPLANTED, day_of(stack, clouds), day_of(stack, truth), donors,
+                    rest, rest.index_of(stack.item_ids[truth]), reflectance, where,
+                )  # fmt: skip
+
+
+def real_cases(stack: Stack, cloudy: Sequence[int], clear: Sequence[int]) -> Iterator[Case]:
+    """Yield every cloudy date against every clear date, which is taken out of the stack first."""
+    for target in cloudy:
+        for truth in clear:
+            rest = stack.without([stack.item_ids[truth]])
+            where = is_obscured(stack.classes[target]) & is_observed(stack.classes[truth])
+            yield Case(
+                Protocol.REAL_PAIRS, day_of(stack, target), day_of(stack, truth), "all",
+                rest, rest.index_of(stack.item_ids[target]), stack.reflectance(truth), where,
+            )  # fmt: skip
+
+
+def _covered(stack: Stack, clouds: int, truth: int) -> Stack:
+    """Return the stack with the clouds of one date over another."""
+    mask = stack.classes[clouds]
+    cloud, shadow = np.isin(mask, (PixelClass.CLOUD, PixelClass.THIN_CLOUD)), mask == PixelClass.SHADOW
+    light = transplant(stack.reflectance(clouds), cloud, stack.reflectance(truth), shadow)
+    moved = is_obscured(mask) & (stack.classes[truth] != PixelClass.NODATA)
+    dn, classes = stack.dn.copy(), stack.classes.copy()
+    dn[truth][:, moved] = np.maximum(to_product_dn(light[:, moved]), 1)
+    classes[truth][moved] = mask[moved]
+    return replace(stack, dn=dn, classes=classes)
