@@ -14,10 +14,11 @@ import pystac
 from pydantic import ValidationError
 
 from flows import __version__
+from flows.candidates import Refused
 from flows.errors import InvalidPlan
 from flows.scenes import write_json
 from flows.settings import SAMPLE, RunSettings
-from flows.work import ModelRef, Plan, Refused, WorkUnit, make_plan
+from flows.work import ModelRef, Plan, WorkUnit, make_plan
 from stac.errors import InvalidInput
 
 _TYPE, _VERSION = "unveil-plan", 1
@@ -141,7 +142,7 @@ def revive(plan: FrozenPlan, items: Sequence[pystac.Item], settings: RunSettings
 
 
 def _again(unit: WorkUnit, found: Mapping[str, pystac.Item], settings: RunSettings, model: ModelRef) -> WorkUnit:
-    names = (unit.target_id, *unit.donor_ids)
+    names = [name for date in unit.dates for name in date]
     gone = [name for name in names if name not in found]
     if gone:
         raise InvalidInput(f"Scene {gone[0]} of the plan is not in the source any more; freeze a new plan.")
@@ -171,5 +172,9 @@ def _plan(body: Mapping[str, Any], where: str) -> FrozenPlan:
 
 def _units(documents: Iterable[Mapping[str, Any]]) -> Iterator[WorkUnit]:
     for document in documents:
-        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in document.items()}
+        values: dict[str, Any] = {name: _tuples(value) for name, value in document.items()}
         yield WorkUnit(**values)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

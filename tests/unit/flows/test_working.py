@@ -27,7 +27,7 @@ Make = Callable[[WorkUnit, Callable[[], None]], Made]
 
 
 def unit(name: str) -> WorkUnit:
-    return WorkUnit(name, f"{name}-item", f"{name}-target", ("d",), "cell", 4, 50.0)
+    return WorkUnit(name, f"{name}-item", f"{name}-target", ("d",), ((name,), ("d",)), "cell", 4, 50.0)
 
 
 @pytest.fixture
