@@ -50,9 +50,9 @@ results: setup
 	$(BIN)/unveil evaluate product --out docs/results
 	$(BIN)/unveil bench demo --out docs/results
 	$(BIN)/unveil bench model --out docs/results
-	for name in no-reference fixed-weights coarse-to-fine resolution-transfer reference-quality cross-data samplers; do \
+	for name in no-reference fixed-weights coarse-to-fine eta-sweep resolution-transfer reference-quality \
+	  cross-data samplers; do \
 	  $(BIN)/unveil experiment $$name --out docs/results/experiments || exit 1; done
-	$(BIN)/unveil experiment eta-sweep --windows 16 --out docs/results/experiments
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
