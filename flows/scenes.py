@@ -37,7 +37,7 @@ def find_scenes(settings: RunSettings, location: str) -> tuple[list[pystac.Item]
         EmptySearch: the search matched nothing.
         InvalidQuery: the collection does not exist, or area or interval make no sense.
     """
-    source = open_source(location, settings.patience)
+    source = open_source(location, settings.patience, settings.access)
     items = source.search(settings.search)
     if not items:
         area = f" within {settings.bbox}" if settings.bbox else ""

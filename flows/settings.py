@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -10,13 +11,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, PlainSerializer, PlainValidator, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from de_model.inference.engine import Sampling
 from de_model.samplers.family import SamplerKind
 from flows.errors import InvalidSettings
 from flows.restoration import RestorationOptions
+from stac.access import Access, S3Options, SigningOptions
+from stac.access.locations import Location, parse_location
+from stac.access.signing import PLANETARY_COMPUTER_TOKENS, Signing
 from stac.fixed_grid import GridSpec
 from stac.footprints import grown
 from stac.masks.combination import MaskRule
@@ -27,7 +31,7 @@ from stac.query import Query
 from stac.radiometry.scene_check import RadiometryCheck
 from stac.resampling import Interpolation
 from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL
-from stac.sources import Patience
+from stac.sources import Patience, provider_of
 from stac.stack import ReadOptions
 
 #: The word for the sample that ships with the package, served as a STAC API on loopback.
@@ -87,8 +91,24 @@ class RunSettings(BaseSettings):
     bands: Annotated[tuple[str, ...], NoDecode] = Field(
         ("blue", "green", "red", "nir"), description="bands by common name"
     )
-    out: Path = Field(Path("unveil-out"), description="folder of the catalog that is written")
-    state_dir: Path | None = Field(None, description="folder of ledger, model registry and logs; `<out>/.unveil`")
+    out: Annotated[Location, PlainValidator(parse_location), PlainSerializer(str)] = Field(
+        Path("unveil-out"), description="catalog that is written: a folder, or s3://BUCKET/PREFIX"
+    )
+    state_dir: Path | None = Field(
+        None,
+        description="local folder of ledger, model registry, staging and logs; `<out>/.unveil`, or for a catalog on "
+        "S3 `~/.local/state/unveil/<hash of out>`",
+    )
+    signing: Signing | None = Field(
+        None,
+        description="how hrefs are signed when read: none or planetary-computer; as the source asks when left out",
+    )
+    signing_url: str = Field(PLANETARY_COMPUTER_TOKENS, description="token service of signed archives")
+    s3_endpoint: str | None = Field(None, description="address of an S3 service other than AWS")
+    s3_region: str | None = Field(None, description="region of the buckets")
+    s3_anonymous: bool = Field(False, description="do not sign requests to S3: public buckets")
+    s3_requester_pays: bool = Field(False, description="agree to pay for what is read from S3")
+    s3_profile: str | None = Field(None, description="section of the AWS configuration files with the credentials")
     model: str = Field(DEFAULT_MODEL, description="model URI: models:/NAME@ALIAS or models:/NAME/VERSION")
     mlflow_uri: str | None = Field(None, description="MLflow server or database; a local one when left out")
     seed: int = Field(0, ge=0, description="seed of the noise")
@@ -203,7 +223,19 @@ class RunSettings(BaseSettings):
     @property
     def state(self) -> Path:
         """Folder of ledger, model registry and logs."""
-        return self.state_dir or self.out / ".unveil"
+        return self.state_dir or _state_beside(self.out)
+
+    @property
+    def access(self) -> Access:
+        """How bytes are reached: signing and S3."""
+        s3 = S3Options(self.s3_endpoint, self.s3_region, self.s3_requester_pays, self.s3_anonymous, self.s3_profile)
+        return Access(s3, SigningOptions(self.signing or self._asked_signing, self.signing_url))
+
+    @property
+    def _asked_signing(self) -> Signing:
+        """How the source wants its hrefs signed."""
+        provider = provider_of(self.source)
+        return Signing(provider.signing) if provider is not None and provider.signing else Signing.NONE
 
     @property
     def shareable(self) -> dict[str, Any]:
@@ -254,6 +286,7 @@ class RunSettings(BaseSettings):
             masks=self.masks,
             mask_rule=self.mask_rule,
             persistent_bright=self.persistent_bright,
+            access=self.access,
         )
 
     @property
@@ -309,6 +342,14 @@ def _has_password(ledger_url: str) -> bool:
     from flows.ledger.database import parse_url
 
     return bool(parse_url(ledger_url).password)
+
+
+def _state_beside(out: Location) -> Path:
+    """Return the folder of a catalog's local state: inside it, or where this user keeps state when it is remote."""
+    if isinstance(out, Path):
+        return out / ".unveil"
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return home / "unveil" / hashlib.sha256(str(out).encode()).hexdigest()[:16]
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

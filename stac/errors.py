@@ -38,7 +38,7 @@ class UnreadableCatalog(InvalidInput):
 
 
 class AccessRefused(InvalidInput):
-    """A source wants credentials that are missing, wrong, or may not do what was asked."""
+    """A source, bucket or token wants credentials that are missing, wrong, or may not do what was asked."""
 
 
 class SourceUnavailable(StacError):
@@ -59,6 +59,12 @@ class PublishError(StacError):
 
 class NotWritable(PublishError):
     """The target folder cannot be written."""
+
+
+class TargetUnavailable(PublishError):
+    """The target did not answer in time or refused for a passing reason."""
+
+    retryable = True
 
 
 class DiskFull(PublishError):

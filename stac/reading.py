@@ -14,6 +14,7 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
+from stac.access import Access
 from stac.errors import InvalidItem, UnreadableAsset
 from stac.georeference import UNDECLARED, Declared, require_as_declared
 from stac.grid import Cell
@@ -38,6 +39,8 @@ class AssetRequest:
     resampling: Resampling
     #: What the item says about the file's grid.
     declared: Declared = UNDECLARED
+    #: Id of the item's collection, which tokens are for.
+    collection: str = ""
 
     @property
     def name(self) -> str:
@@ -48,7 +51,7 @@ class AssetRequest:
     def of(cls, item: pystac.Item, band: str, asset: pystac.Asset, nodata: int, resampling: Resampling) -> AssetRequest:
         """Return the request for an asset of an item."""
         href = asset.get_absolute_href() or asset.href
-        return cls(item.id, band, href, nodata, resampling, Declared.of(item, asset))
+        return cls(item.id, band, href, nodata, resampling, Declared.of(item, asset), item.collection_id or "")
 
 
 _retried = retry(
@@ -60,7 +63,7 @@ _retried = retry(
 
 
 @_retried
-def read_asset(request: AssetRequest, cell: Cell, timeout_s: float) -> NDArray[Any]:
+def read_asset(request: AssetRequest, cell: Cell, timeout_s: float, access: Access | None = None) -> NDArray[Any]:
     """Return the first band of an asset on the cell's pixels `(y, x)`, in the file's data type.
 
     Pixels outside the file are `nodata`.
@@ -68,6 +71,7 @@ def read_asset(request: AssetRequest, cell: Cell, timeout_s: float) -> NDArray[A
     Raises:
         InvalidItem: the file holds other than integers, does not say where it lies, or lies elsewhere than its
             item says.
+        AccessRefused: a bucket or a token service denies it.
         UnreadableAsset: the file is missing, truncated or no raster, also after retries.
     """
     if is_process_href(request.href):
@@ -76,14 +80,14 @@ def read_asset(request: AssetRequest, cell: Cell, timeout_s: float) -> NDArray[A
 
         nearest = request.resampling is Resampling.nearest
         return read_band(request.href, cell.geobox, request.nodata, timeout_s, nearest=nearest)
-    with open_raster(request.href, request.name, timeout_s) as source:
+    with open_raster(request.href, request.name, timeout_s, access or Access(), request.collection) as source:
         require_as_declared(source, request.declared, request.name)
         _check_type(source.dtypes[0], request)
         return _on_grid(source, cell.geobox, request)
 
 
 @_retried
-def read_thinned(request: AssetRequest, side: int, timeout_s: float) -> NDArray[Any]:
+def read_thinned(request: AssetRequest, side: int, timeout_s: float, access: Access | None = None) -> NDArray[Any]:
     """Return a view `(y, x)` of the whole first band, its longest side at most `side` pixels, in the file's data type.
 
     Overviews are used where the file has them.
@@ -92,7 +96,7 @@ def read_thinned(request: AssetRequest, side: int, timeout_s: float) -> NDArray[
         InvalidItem: the file holds other than integers, or does not say where it lies.
         UnreadableAsset: the file is missing, truncated or no raster, also after retries.
     """
-    with open_raster(request.href, request.name, timeout_s) as source:
+    with open_raster(request.href, request.name, timeout_s, access or Access(), request.collection) as source:
         _check_type(source.dtypes[0], request)
         factor = max(1.0, max(source.shape) / side)
         shape = tuple(max(1, int(n / factor)) for n in source.shape)

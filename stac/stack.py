@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import pystac
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
+from stac.access import Access
 from stac.acquisitions import Acquisition
 from stac.assets import find_asset
 from stac.errors import InvalidInput, StacError
@@ -53,6 +55,8 @@ class ReadOptions:
     mask_rule: MaskRule = MaskRule.ANY
     #: Whether ground that is called cloud on nearly all dates, but never changes, counts as clear.
     persistent_bright: bool = False
+    #: How remote bytes are reached: signing and S3.
+    access: Access = field(default_factory=Access)
 
     def reach(self, cell: Cell) -> int:
         """Return how far clouds and shadows outside a cell reach into it, pixels."""
@@ -266,7 +270,7 @@ def _read_item(
         for band, asset, scaling in zip(bands, assets, scalings, strict=True)
     ]
     mask = plan_mask(item, options.masks, options.mask_rule, drawn)
-    check_scene(item, requests, options.radiometry_check, options.timeout_s, options.threads)
+    check_scene(item, requests, options.radiometry_check, options.timeout_s, options.threads, options.access)
     # A cloud outside the cell reaches into it, so its surroundings are read as far as clouds grow.
     reach = options.reach(cell)
     # An overview draws single pixels.
@@ -275,7 +279,8 @@ def _read_item(
     cells = [*[cell] * len(requests), *[around] * len(mask.requests)]
     # Assets wait for the network, not for the processor.
     with ThreadPoolExecutor(min(options.threads, len(cells)), thread_name_prefix="read") as pool:
-        layers = list(pool.map(read_asset, [*requests, *mask.requests], cells, [options.timeout_s] * len(cells)))
+        read = partial(read_asset, timeout_s=options.timeout_s, access=options.access)
+        layers = list(pool.map(read, [*requests, *mask.requests], cells))
     dn = np.stack([rescale_dn(layer, scaling) for layer, scaling in zip(layers, scalings, strict=False)])
     classes = worst_class(mask.classes(layers[len(requests) :]), finer)
     inside = np.s_[reach : reach + dn.shape[1], reach : reach + dn.shape[2]]

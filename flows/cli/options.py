@@ -25,8 +25,10 @@ Bbox = Annotated[str | None, typer.Option("--bbox", help="west,south,east,north 
 Interval = Annotated[str | None, typer.Option("--datetime", help="Dates to restore: 2023-08-10/2023-08-20.")]
 MinCloud = Annotated[float | None, typer.Option("--min-cloud", help="Scenes clearer than this (%) need nothing.")]
 MaxCloud = Annotated[float | None, typer.Option("--max-cloud", help="Scenes cloudier than this (%) are left alone.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder of the catalog that is written.")]
-StateDir = Annotated[Path | None, typer.Option("--state-dir", help="Ledger, registry and logs; `<out>/.unveil`.")]
+Out = Annotated[str | None, typer.Option("--out", help="Catalog that is written: a folder or s3://BUCKET/PREFIX.")]
+StateDir = Annotated[
+    Path | None, typer.Option("--state-dir", help="Ledger, registry and logs; `<out>/.unveil`, with S3 in your home.")
+]
 Model = Annotated[str | None, typer.Option("--model", help="models:/NAME@ALIAS or models:/NAME/VERSION.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the noise; recorded in every product.")]
 Sampler = Annotated[str | None, typer.Option("--sampler", help="ddim, dpmpp2m, unipc or pyramid.")]

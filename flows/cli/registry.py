@@ -154,7 +154,7 @@ def rollback(
         output.print(f"{name} version {moved.champion} is the champion again.", markup=False)
 
 
-def _registry(out: Path | None, state_dir: Path | None, mlflow_uri: str | None) -> Registry:
+def _registry(out: str | None, state_dir: Path | None, mlflow_uri: str | None) -> Registry:
     from flows.models.registry import Registry
     from flows.settings import load_settings
 

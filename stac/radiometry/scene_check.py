@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import pystac
 
+from stac.access import Access
 from stac.assets import find_asset
 from stac.errors import InvalidItem
 from stac.radiometry.decision import decide, offset_at_stake
@@ -37,7 +38,12 @@ class RadiometryCheck(StrEnum):
 
 
 def check_scene(
-    item: pystac.Item, requests: Sequence[AssetRequest], check: RadiometryCheck, timeout_s: float, threads: int = 1
+    item: pystac.Item,
+    requests: Sequence[AssetRequest],
+    check: RadiometryCheck,
+    timeout_s: float,
+    threads: int = 1,
+    access: Access | None = None,
 ) -> None:
     """Raise or warn when a scene's pixels contradict the scale and offset they are read with.
 
@@ -47,6 +53,7 @@ def check_scene(
         check: what to do.
         timeout_s: time-out of one request, seconds.
         threads: bands read at the same time.
+        access: how remote bytes are reached.
 
     Raises:
         InvalidItem: they do, and `check` says refuse.
@@ -59,7 +66,7 @@ def check_scene(
     at_stake = any(offset_at_stake(item, find_asset(item, request.band)) for request in requests)
     scalings = tuple(Scaling(d.scale, d.offset, d.nodata) for d in decisions)
     version = str(item.properties.get("updated", ""))
-    found = _contradiction(tuple(requests), scalings, at_stake, version, timeout_s, threads)
+    found = _contradiction(tuple(requests), scalings, at_stake, version, timeout_s, threads, access)
     if found is None:
         return
     sentence = f"Item {item.id}: {found} (decided because: {decisions[0].reason})"
@@ -78,10 +85,11 @@ def _contradiction(
     version: str,
     timeout_s: float,
     threads: int,
+    access: Access | None,
 ) -> str | None:
     """Judge a scene once per process; its blocks ask again and again."""
     del version  # part of the cache's key: an item that was corrected is judged anew
     with ThreadPoolExecutor(min(threads, len(requests)), thread_name_prefix="check") as pool:
-        views = pool.map(lambda request: read_thinned(request, _SIDE, timeout_s), requests)
+        views = pool.map(lambda request: read_thinned(request, _SIDE, timeout_s, access), requests)
         samples = [BandSample(r.band, dn, s) for r, dn, s in zip(requests, views, scalings, strict=True)]
     return find_contradiction(samples, offset_at_stake=at_stake)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from stac.access import Access
+from stac.access.locations import is_s3
 from stac.errors import UnreadableCatalog
 from stac.sources.api import ApiSource
 from stac.sources.base import Source
@@ -16,13 +18,14 @@ from stac.sources.web.patience import Patience
 __all__ = ["Patience", "Provider", "Source", "open_source", "provider_of"]
 
 
-def open_source(location: str, patience: Patience | None = None) -> Source:
+def open_source(location: str, patience: Patience | None = None, access: Access | None = None) -> Source:
     """Return the source at a path or URL: a STAC API where the document says so, else a static catalog.
 
     Args:
         location: the name of a provider (`stac.sources.providers`), the URL of an API's landing page, or the
             URL or path of a static catalog (root document or folder).
         patience: how servers are waited for.
+        access: where S3 is and as whom it is asked, for a static catalog at `s3://bucket/prefix`.
 
     Raises:
         UnreadableCatalog: there is no STAC catalog.
@@ -34,9 +37,9 @@ def open_source(location: str, patience: Patience | None = None) -> Source:
     patience = patience or Patience()
     if provider := provider_of(location):
         return _known(provider, patience)
-    if is_remote(location) and _is_api(Documents(patience).read(location)):
+    if is_remote(location) and not is_s3(location) and _is_api(Documents(patience).read(location)):
         return ApiSource(location, patience)
-    return StaticSource(location, patience)
+    return StaticSource(location, patience, (access or Access()).s3)
 
 
 def _known(provider: Provider, patience: Patience) -> Source:

@@ -12,6 +12,9 @@ from typing import Any
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
+from stac.access.locations import is_s3, s3_location
+from stac.access.objects import Objects
+from stac.access.s3 import S3Options
 from stac.errors import SourceUnavailable, StacError, UnreadableCatalog
 from stac.sources.hrefs import is_remote
 from stac.sources.web.pace import DEFAULT_RATE
@@ -61,19 +64,20 @@ def _short(error: Exception) -> str:
 class Documents:
     """Reads JSON documents by absolute path or URL."""
 
-    def __init__(self, patience: Patience, per_second: float = DEFAULT_RATE) -> None:
+    def __init__(self, patience: Patience, per_second: float = DEFAULT_RATE, s3: S3Options | None = None) -> None:
         self.web = CatalogIO(patience, per_second)
+        self._objects = Objects(s3 or S3Options(), patience.timeout_s)
 
     def read(self, href: str) -> dict[str, Any]:
         """Return the JSON object at an absolute path or URL.
 
         Raises:
             UnreadableCatalog: the file is missing, is no JSON, or holds no object.
+            AccessRefused: its bucket does not exist or is denied.
             SourceUnavailable: the server does not answer or refuses for a passing reason.
         """
         try:
-            text = self.web.request(href) if is_remote(href) else Path(href).read_text("utf-8")
-            document = json.loads(text)
+            document = json.loads(self._text(href))
         except APIError as error:
             raise refused(href, error) from error
         except OSError as error:
@@ -86,3 +90,11 @@ class Documents:
         if not isinstance(document, dict):
             raise UnreadableCatalog(f"{href} holds no JSON object, so it is no STAC document.")
         return document
+
+    def _text(self, href: str) -> str | bytes:
+        if is_s3(href):
+            found = self._objects.read(s3_location(href))
+            if found is None:
+                raise UnreadableCatalog(f"{href} does not exist; give the address of a catalog.json.")
+            return found
+        return str(self.web.request(href)) if is_remote(href) else Path(href).read_text("utf-8")

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
+from stac.access.locations import is_s3
 from stac.errors import UnsafeHref
 
 #: What a remote catalog may name. `file`, `zip+file` and GDAL's `/vsi...` paths would read this machine.
@@ -17,8 +18,8 @@ _ID = re.compile(r"[^/\\\x00-\x1f\x7f]{1,255}")
 
 
 def is_remote(href: str) -> bool:
-    """Tell whether an href is a URL of a catalog on a web server."""
-    return href.lower().startswith(("http://", "https://"))
+    """Tell whether an href is a URL of a document on a web server or in S3."""
+    return href.lower().startswith(("http://", "https://")) or is_s3(href)
 
 
 def checked_id(name: object) -> str:
@@ -46,7 +47,7 @@ def resolve(base: str, href: object) -> str:
     """
     if not isinstance(href, str) or not href.strip() or "\x00" in href:
         raise UnsafeHref(f"{base} names {href!r}, which is not a link.")
-    found = urljoin(base, href) if is_remote(base) else href
+    found = _joined(base, href) if is_remote(base) else href
     scheme = urlsplit(found).scheme.lower() if _SCHEME.match(found) else ""
     if scheme in _REMOTE_SCHEMES:
         if is_remote(base) and is_internal(found) and not is_internal(base):
@@ -71,3 +72,10 @@ def is_internal(url: str) -> bool:
         return not ipaddress.ip_address(host).is_global
     except ValueError:
         return False
+
+
+def _joined(base: str, href: str) -> str:
+    """Join an href to the URL of its document. `urljoin` knows no `s3:` and would drop the base."""
+    if not is_s3(base) or _SCHEME.match(href):
+        return urljoin(base, href)
+    return "s3:" + urljoin("https:" + base[len("s3:") :], href).removeprefix("https:")

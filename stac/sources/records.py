@@ -49,7 +49,9 @@ def item_from(document: dict[str, Any], href: str) -> pystac.Item:
     if not item.assets:
         raise InvalidItem(f"Item {name} has no assets, so there is nothing to read.")
     normalise(item)
-    # Links are not resolved: nothing may be fetched behind the caller's back.
+    # Links are not resolved: nothing may be fetched behind the caller's back, as pystac does with the root of an item
+    # when it is asked for the href of any link.
+    item.remove_links("root")
     item.set_self_href(None)
     item.set_self_href(href)
     return item

@@ -8,6 +8,8 @@ from typing import Any
 
 import pystac
 
+from stac.access.locations import is_s3, s3_location
+from stac.access.s3 import S3Options
 from stac.errors import InvalidItem, InvalidQuery, StacError, UnreadableCatalog, UnsafeHref
 from stac.query import Query
 from stac.sources.documents import Documents
@@ -25,19 +27,20 @@ _DEEPEST = 12
 class StaticSource:
     """Walks the collections and items of a static catalog."""
 
-    def __init__(self, location: str, patience: Patience | None = None) -> None:
+    def __init__(self, location: str, patience: Patience | None = None, s3: S3Options | None = None) -> None:
         """Open the catalog.
 
         Args:
             location: path or URL of the root document, or of the folder that holds `catalog.json`.
             patience: how a server is waited for.
+            s3: where S3 is and as whom it is asked.
 
         Raises:
             UnreadableCatalog: the root is no STAC catalog or collection.
             SourceUnavailable: the server does not answer.
         """
         self.skipped: list[str] = []
-        self._documents = Documents(patience or Patience())
+        self._documents = Documents(patience or Patience(), s3=s3)
         self._root = root_href(location)
         self._read_node(self._root)
 
@@ -144,6 +147,9 @@ class StaticSource:
 
 def root_href(location: str) -> str:
     """Return the absolute path or URL of a catalog's root document; a folder means its `catalog.json`."""
+    if is_s3(location):
+        place = s3_location(location)
+        return str(place if place.name.endswith(".json") else place / "catalog.json")
     if is_remote(location):
         return location
     path = Path(location.removeprefix("file://")).expanduser().absolute()

@@ -1,0 +1,188 @@
+"""Signing at read time, against an archive that refuses missing and expired tokens."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import numpy as np
+import pystac
+import pytest
+from archive import Archive, serve_archive
+
+from stac.access import Access
+from stac.access.redaction import redact
+from stac.access.signing import Signing, SigningOptions, sign, tokens_of
+from stac.access.tokens import _asked_wait
+from stac.errors import AccessRefused, SourceUnavailable, UnreadableAsset
+from stac.grid import cell_of
+from stac.rasters import open_raster
+from stac.sample_catalog import sample_catalog
+from stac.stack import ReadOptions, Stack, read_stack
+
+SCENE = "S2A_33TWL_20230815_0_L2A"
+SMALL = (15.4, 45.6, 15.6, 45.8)
+
+
+@pytest.fixture
+def archive() -> Iterator[Archive]:
+    tokens_of.cache_clear()
+    with serve_archive(sample_catalog().parent / SCENE) as served:
+        yield served
+
+
+@pytest.fixture
+def scene(archive: Archive, twl: list[pystac.Item]) -> pystac.Item:
+    """The scene with its assets in the archive."""
+    found = next(item for item in twl if item.id == SCENE)
+    found.collection_id = "s2"
+    for asset in found.assets.values():
+        asset.href = archive.href(Path(asset.href).name)
+    return found
+
+
+def stack_of(archive: Archive, scene: pystac.Item) -> Stack:
+    options = ReadOptions(timeout_s=5, access=Access(signing=archive.options))
+    return read_stack([scene], cell_of(scene, "blue", SMALL), ("blue", "green", "red", "nir"), options)
+
+
+def test_all_threads_share_one_token(archive: Archive, scene: pystac.Item, twl: list[pystac.Item]) -> None:
+    signed = stack_of(archive, scene)
+    assert archive.asked == ["s2"] and set(archive.answers) == {200, 206}
+    for asset in scene.assets.values():
+        asset.href = str(archive.folder / Path(asset.href).name)
+    assert np.array_equal(signed.dn, stack_of(archive, scene).dn)
+    assert archive.asked == ["s2"], "a local file wants no token"
+
+
+def test_a_token_that_was_refused_is_replaced(archive: Archive, scene: pystac.Item) -> None:
+    stack_of(archive, scene)
+    archive.revoke()
+    stack_of(archive, scene)
+    assert archive.answers.count(403) >= 1 and archive.answers[-1] == 206
+    assert len(archive.asked) == 2, "five threads are refused, one new token serves them all"
+
+
+def test_a_token_that_expires_while_a_file_is_read_is_replaced(archive: Archive, scene: pystac.Item) -> None:
+    access = Access(signing=archive.options)
+    with (
+        pytest.raises(UnreadableAsset) as failed,
+        open_raster(scene.assets["blue"].href, "Item X, asset blue", 5, access, "s2") as source,
+    ):
+        archive.revoke()
+        source.read(1)
+    assert failed.value.retryable
+    stack_of(archive, scene)
+    assert archive.asked == ["s2", "s2"]
+
+
+def test_a_token_is_renewed_shortly_before_it_expires(archive: Archive, scene: pystac.Item) -> None:
+    archive.life_s = 0.4
+    href = scene.assets["blue"].href
+    one = sign(href, "s2", archive.options, 5)
+    assert sign(href, "s2", archive.options, 5).address == one.address
+    service = tokens_of(archive.options.token_url)
+    service._now = lambda: datetime.now(UTC) + timedelta(seconds=0.38)
+    assert sign(href, "s2", archive.options, 5).address != one.address
+
+
+def test_the_token_is_nowhere_to_be_seen(
+    archive: Archive, scene: pystac.Item, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    before = scene.to_dict(include_self_link=False)
+    archive.data = lambda *_: (403, {}, b"AuthenticationFailed")  # type: ignore[method-assign]
+    with pytest.raises(
+        UnreadableAsset, match=r"asset \w+: http://127.0.0.1:\d+/data/B\d\d.tif cannot be read"
+    ) as failed:
+        stack_of(archive, scene)
+    shown = "".join(traceback.format_exception(failed.value)) + caplog.text
+    signed = sign(scene.assets["blue"].href, "s2", archive.options, 5)
+    shown += repr(signed) + repr(archive.options) + repr(tokens_of(archive.options.token_url)._tokens)
+    (token,) = re.findall(r"sig=(\w+)", signed.address)
+    assert token.startswith("hidden") and "hidden" not in shown
+    assert scene.to_dict(include_self_link=False) == before
+    assert len(archive.asked) <= 20, "attempts are bounded"
+
+
+def test_a_busy_token_service_is_asked_again(archive: Archive) -> None:
+    archive.trouble = [(429, {"Retry-After": "0"}), (503, {})]
+    assert sign(archive.href("B02.tif"), "s2", archive.options, 5).signed
+    assert len(archive.asked) == 3
+    archive.trouble = [(503, {})] * 9
+    tokens_of.cache_clear()
+    with pytest.raises(SourceUnavailable, match=r"token service .*collection s2.* answers 503"):
+        sign(archive.href("B02.tif"), "s2", archive.options, 5)
+    assert len(archive.trouble) == 4
+
+
+def test_a_service_that_refuses_or_talks_nonsense_is_named(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AccessRefused, match=r"collection other.* answers 404"):
+        sign(archive.href("B02.tif"), "other", archive.options, 5)
+    archive.trouble = [(200, {})] * 5
+    with pytest.raises(SourceUnavailable, match="no token and expiry") as failed:
+        sign(archive.href("B02.tif"), "s2", archive.options, 5)
+    assert "never-shown" not in "".join(traceback.format_exception(failed.value))
+
+
+def test_tokens_go_to_the_archive_alone(archive: Archive) -> None:
+    options = SigningOptions(Signing.PLANETARY_COMPUTER, archive.options.token_url)
+    for href in (
+        "https://example.org/a.tif",
+        "https://blob.core.windows.net.example.org/a.tif",
+        "https://x.blob.core.windows.net@example.org/a.tif",
+        "https://x.blob.core.windows.net/a.tif?sig=given",
+        "s3://x.blob.core.windows.net/a.tif",
+        "/data/a.tif",
+    ):
+        assert sign(href, "s2", options, 5).address == href
+    assert archive.asked == []
+    assert sign("https://x.blob.core.windows.net/a.tif", "s2", options, 5).signed
+    assert not sign(archive.href("B02.tif"), "s2", SigningOptions(), 5).signed
+
+
+def test_many_threads_ask_once(archive: Archive) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        signed = list(pool.map(lambda _: sign(archive.href("B02.tif"), "s2", archive.options, 5).address, range(64)))
+    assert len(set(signed)) == 1 and archive.asked == ["s2"]
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, 0),
+        ("", 0),
+        ("3", 3),
+        ("-1", 0),
+        ("1e9", 60),
+        ("soon", 0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("nan", 0),
+    ],
+)
+def test_what_retry_after_asks_for_is_bounded(header: str | None, seconds: float) -> None:
+    assert _asked_wait(header) == seconds
+
+
+def test_a_date_to_retry_after_is_understood() -> None:
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    assert 20 < _asked_wait(later) <= 30
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("GET https://a/b?sig=x&se=1 failed", "GET https://a/b?... failed"),
+        ("'/vsicurl/https://a/b.tif?st=1&sig=y' does not exist", "'/vsicurl/https://a/b.tif?...' does not exist"),
+        ("https://me:pass@host/x", "https://host/x"),
+        ("bad sig=abc, token=def", "bad sig=... token=..."),
+        ("plain words, even? yes", "plain words, even? yes"),
+    ],
+)
+def test_redaction(text: str, shown: str) -> None:
+    assert redact(text) == shown
