@@ -19,6 +19,7 @@ from prefect.tasks import exponential_backoff
 
 from de_model import checkpoint
 from flows.candidates import Refused
+from flows.catalogs import catalog_of
 from flows.errors import KNOWN_ERRORS, LedgerUnavailable, NothingUsable, WorkFailed
 from flows.frozen_plan import freeze, read_plan, revive
 from flows.ledger.book import Ledger
@@ -34,6 +35,7 @@ from flows.settings import RunSettings
 from flows.unit import UnitFigures, discard_blocks, make_product, publish_product
 from flows.work import ModelRef, Plan, WorkUnit, check_bands, make_plan
 from flows.working import Made, UnitResult, Worker, settle, work_through
+from stac.access.locations import is_s3
 from stac.errors import StacError
 from stac.publish import StaticCatalog
 from stac.shelves import finished_work, tidy_review
@@ -138,7 +140,7 @@ def report(summary: Mapping[str, Any]) -> None:
     create_table_artifact(unit_table(summary["units"]), key="work-units", description="Work units of this run")
     create_markdown_artifact(run_markdown(summary), key="clear-scenes-report", description="Report of this run")
     for unit in summary["units"]:
-        if unit["item_href"]:
+        if unit["item_href"] and not is_s3(unit["item_href"]):
             picture = Path(unit["item_href"]).parent / "quicklook.png"
             key = f"quicklook-{unit['work_id'][:8]}"
             create_image_artifact(data_uri(picture), key=key, description=f"{unit['target_id']}: before and after")
@@ -179,14 +181,14 @@ def clear_scenes(
     began, run_id, units_before = time.monotonic(), new_run_id(), METER.spent
     wanted = RunSettings(**(settings or {}))
     folder = wanted.state / "runs" / run_id.replace(":", "-")
-    catalog, ledger = StaticCatalog(wanted.out), open_ledger(wanted)
+    catalog, ledger = catalog_of(wanted), open_ledger(wanted)
     try:
         catalog.repair()
-        tidy_review(wanted.out)
+        tidy_review(catalog)
         with source_of(wanted) as location:
             scenes, model, planned = _prepare(wanted, location, folder, plan_file)
             run = _Run(wanted.shareable, wanted, scenes, model, catalog)
-            done = finished_work(wanted.out, wanted.gate_limits)
+            done = finished_work(catalog, wanted.gate_limits)
             request_id = ledger.remember(freeze((), wanted, model).request)
             settle(ledger, planned.units, done, request_id)
             worker = Worker(
@@ -195,7 +197,7 @@ def clear_scenes(
                 request_id=request_id,
                 make=lambda unit, fence: _make(run, unit, fence),
                 clean=lambda unit: _clean(catalog, unit),
-                published=lambda: finished_work(wanted.out, wanted.gate_limits),
+                published=lambda: finished_work(catalog, wanted.gate_limits),
                 held_wait_s=wanted.held_wait_s,
                 invalid_too=invalid_too,
             )
@@ -266,7 +268,7 @@ def _make(run: _Run, unit: WorkUnit, fence: Callable[[], None]) -> Made:
     fence()
     href = publish(run.values, unit.item_id, staging, _collection(run.scenes))
     discard_blocks(unit.work_id, run.settings)
-    return Made(href, figures, review_note(href))
+    return Made(href, figures, review_note(run.catalog, unit.item_id))
 
 
 def _clean(catalog: StaticCatalog, unit: WorkUnit) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pystac
 
+from stac.publish import StaticCatalog
 from stac.quality.assess import assess
 from stac.quality.figures import QualityFigures
 from stac.quality.gate import Gate, Verdict, gate_document, judge
-from stac.shelves import GATE, GATE_LIMITS, GATE_REASONS, GateState
-from stac.validate import read_document
+from stac.shelves import GATE, GATE_LIMITS, GATE_REASONS, GateState, Shelf
 
 #: How the note of a unit begins whose product failed the gate.
 NEEDS_REVIEW = "needs review"
@@ -68,13 +68,13 @@ def quality_of(staging: Path, bands: Sequence[str], gate: Gate | None) -> Qualit
     return Quality(figures, judge(figures, gate or Gate()), gate)
 
 
-def review_note(item_href: str) -> str:
+def review_note(catalog: StaticCatalog, item_id: str) -> str:
     """Return why a published item waits for review, empty where it does not.
 
     Raises:
         InvalidProduct: the item cannot be read.
     """
-    properties: Mapping[str, Any] = read_document(Path(item_href)).get("properties", {})
+    properties = (catalog.beside(Shelf.REVIEW).document(item_id) or {}).get("properties", {})
     if properties.get(GATE) != GateState.FAILED:
         return ""
     return f"{NEEDS_REVIEW}: {' '.join(properties.get(GATE_REASONS, []))}"

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from flows.catalogs import catalog_of
 from flows.clear_scenes import RunSummary, clear_scenes, resolve
 from flows.frozen_plan import FrozenPlan, freeze, read_plan, revive, write_plan
 from flows.ledger.opening import open_ledger
@@ -17,7 +18,6 @@ from flows.services.prefect_server import prefect_api
 from flows.settings import RunSettings
 from flows.work import ModelRef, Plan, make_plan
 from flows.working import settle
-from stac.publish import StaticCatalog, require_writable
 from stac.shelves import finished_work
 
 
@@ -31,8 +31,8 @@ def preview(settings: RunSettings, frozen: FrozenPlan | None = None) -> tuple[Pl
         tell(f"searching {settings.source}")
         items, _ = find_scenes(settings, location)
     plan = make_plan(items, settings, model) if frozen is None else revive(frozen, items, settings, model)
-    catalog = StaticCatalog(settings.out)
-    finished = finished_work(settings.out, settings.gate_limits)
+    catalog = catalog_of(settings)
+    finished = finished_work(catalog, settings.gate_limits)
     done = {work_id: str(path) for work_id, path in finished.items()}
     summary = RunSummary(
         run_id="",
@@ -63,12 +63,13 @@ def run_clear_scenes(settings: RunSettings, plan_file: Path | None = None, *, in
         InvalidPlan: the plan cannot be executed.
         StacError, DeModelError, FlowError: the run could not start, or nothing of it succeeded.
     """
-    StaticCatalog(settings.out).repair()
+    catalog = catalog_of(settings)
+    catalog.repair()
     plan, done, summary = preview(settings, None if plan_file is None else read_plan(plan_file))
     if plan.units and not plan.refused and all(unit.work_id in done for unit in plan.units):
         _settle(settings, plan, done, summary.model)
         return summary
-    require_writable(settings.out)
+    catalog.require_writable()
     with prefect_api(settings.state, log=tell):
         place = None if plan_file is None else str(plan_file.resolve())
         result: RunSummary = clear_scenes(settings.shareable, place, invalid_too)

@@ -20,6 +20,7 @@ from de_model.calibration import calibration_of
 from de_model.enhancer import Enhancer
 from flows import __version__
 from flows.blockwise import Effort, Progress, restore_cell, stored_blocks, untold
+from flows.catalogs import catalog_of
 from flows.errors import InvalidSettings
 from flows.quality import quality_of
 from flows.report import write_report
@@ -27,6 +28,7 @@ from flows.restoration import Prepared, intervals_of, prepare
 from flows.scenes import write_json
 from flows.settings import Device, RunSettings
 from flows.work import ModelRef, WorkUnit, unit_cell, unit_dates
+from stac.access.locations import Location
 from stac.blocks import BlockStore
 from stac.grid import Cell
 from stac.items import ProductRecord, build_item
@@ -160,8 +162,8 @@ def _overview(
 ITEM_FILE = "staged-item.json"
 
 
-def publish_product(staging: Path, settings: RunSettings, source_collection: Mapping[str, Any]) -> Path:
-    """Publish a staged product, or lay it aside for review where it failed the gate; return the path of its item.
+def publish_product(staging: Path, settings: RunSettings, source_collection: Mapping[str, Any]) -> Location:
+    """Publish a staged product, or lay it aside for review where it failed the gate; return the place of its item.
 
     Raises:
         PublishError: it could not be published; the catalog is as it was.
@@ -169,8 +171,7 @@ def publish_product(staging: Path, settings: RunSettings, source_collection: Map
     item = pystac.Item.from_file(str(staging / ITEM_FILE))
     item.set_self_href(None)
     (staging / ITEM_FILE).unlink()
-    path: Path = publish_on_shelf(settings.out, staging, item, source_collection)
-    return path
+    return publish_on_shelf(catalog_of(settings), staging, item, source_collection)
 
 
 def figures_of(summary: ProductSummary, effort: Effort, seconds: float) -> UnitFigures:

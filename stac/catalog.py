@@ -76,7 +76,7 @@ def collection_document(
         }
         for item in documents
     ]
-    latest = documents[-1]["id"]
+    latest = documents[-1]
     return {
         "type": "Collection",
         "stac_version": STAC_VERSION,
@@ -92,7 +92,7 @@ def collection_document(
         "item_assets": _item_assets(documents[-1]),
         "assets": {
             "thumbnail": {
-                "href": f"./{latest}/thumbnail.png",
+                "href": f"./{latest['id']}/{latest['assets']['thumbnail']['href'].removeprefix('./')}",
                 "type": "image/png",
                 "title": "Latest product",
                 "roles": ["thumbnail"],

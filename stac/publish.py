@@ -6,77 +6,112 @@ the item is the mark that a product is done.
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import pystac
-from filelock import FileLock, Timeout
 from pystac.errors import STACError
 
+from stac.access.locations import Location
+from stac.access.s3 import S3Options
 from stac.catalog import collection_document, collection_title, root_document
-from stac.errors import InvalidProduct, NotWritable, PublishError
+from stac.errors import InvalidProduct
 from stac.raster import check_cog
-from stac.storage import write_json, writing
-from stac.validate import check_id, item_problems, read_document, validate_item
+from stac.targets import target_at
+from stac.targets.base import ABANDONED_S, Document
+from stac.validate import check_id, validate_item
 
 DEFAULT_COLLECTION = "unveil-cloud-free"
-_LOCK_TIMEOUT_S = 120.0
-_STAGING = ".staging"
-_SOURCE = ".source-collection.json"
+_ROOT = "catalog.json"
 
 
 class StaticCatalog:
-    """A folder with a catalog, one collection, and a folder per item."""
+    """A root document, one collection, and a folder per item, in a folder or a bucket."""
 
-    def __init__(self, root: Path, collection_id: str = DEFAULT_COLLECTION) -> None:
-        self.root, self.collection_id = root, check_id(collection_id)
+    def __init__(
+        self,
+        root: Location,
+        collection_id: str = DEFAULT_COLLECTION,
+        s3: S3Options | None = None,
+        workspace: Path | None = None,
+    ) -> None:
+        """Open a catalog; nothing is written yet.
 
-    @property
-    def catalog_path(self) -> Path:
-        """The root document."""
-        return self.root / "catalog.json"
-
-    @property
-    def collection_path(self) -> Path:
-        """The collection's document."""
-        return self.root / self.collection_id / "collection.json"
-
-    def staging(self, name: str) -> Path:
-        """Return an empty folder to make a product in, on the catalog's own file system.
+        Args:
+            root: folder or S3 prefix.
+            collection_id: the collection that products are added to; others in the same place stay as they are.
+            s3: where S3 is and as whom it is asked.
+            workspace: local folder in which products for S3 are made.
 
         Raises:
-            NotWritable: the catalog's folder cannot be written.
+            InvalidProduct: the collection's id cannot be the name of a folder.
+        """
+        self.root, self.collection_id = root, check_id(collection_id)
+        self._target = target_at(root, s3, workspace)
+
+    @property
+    def catalog_path(self) -> Location:
+        """The root document."""
+        return self.root / _ROOT
+
+    @property
+    def collection_path(self) -> Location:
+        """The collection's document."""
+        return self.root / self._collection_name
+
+    def staging(self, name: str) -> Path:
+        """Return an empty local folder to make a product in, on the catalog's own file system where it has one.
+
+        Raises:
+            InvalidProduct: the name cannot be the name of a folder.
+            NotWritable: the folder cannot be written.
             DiskFull: there is no room.
         """
-        folder = self.root / _STAGING / check_id(name)
-        with writing(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-        return folder
+        return self._target.staging(check_id(name))
 
-    def published_work(self) -> dict[str, Path]:
-        """Return the path of every published item by its work id.
+    def beside(self, collection_id: str) -> StaticCatalog:
+        """Return another collection of the same catalog.
+
+        Raises:
+            InvalidProduct: the collection's id cannot be the name of a folder.
+        """
+        other = copy(self)
+        other.collection_id = check_id(collection_id)
+        return other
+
+    def published_work(self, chosen: Callable[[Mapping[str, Any]], bool] | None = None) -> dict[str, Location]:
+        """Return the place of every published item by its work id.
+
+        Args:
+            chosen: tells from an item's properties whether it counts; all do when left out.
 
         Raises:
             InvalidProduct: an item cannot be read.
+            PublishError: the catalog cannot be read.
         """
         found = {}
-        for path in self._item_paths():
-            work_id = _properties(path, read_document(path)).get("unveil:work_id")
-            if work_id:
-                found[str(work_id)] = path
+        for item_id, document in self._target.items(self.collection_id).items():
+            place = self._item_place(item_id)
+            properties = _properties(place, document)
+            work_id = properties.get("unveil:work_id")
+            if work_id and (chosen is None or chosen(properties)):
+                found[str(work_id)] = place
         return found
+
+    def document(self, item_id: str) -> Document | None:
+        """Return the JSON of a published item, None where there is none."""
+        return self._target.read(f"{self.collection_id}/{check_id(item_id)}/{item_id}.json")
 
     def items(self) -> list[pystac.Item]:
         """Return all published items, sorted by id."""
-        return [pystac.Item.from_file(str(path)) for path in self._item_paths()]
+        documents = self._target.items(self.collection_id)
+        return [pystac.Item.from_dict(d, href=str(self._item_place(i))) for i, d in documents.items()]
 
-    def publish(self, staging: Path, item: pystac.Item, source_collection: Mapping[str, Any] | None = None) -> Path:
-        """Publish a staged product and return the path of its item. `staging` is used up.
+    def publish(self, staging: Path, item: pystac.Item, source_collection: Mapping[str, Any] | None = None) -> Location:
+        """Publish a staged product and return the place of its item. `staging` is used up.
 
         Where the same work was published meanwhile, by another run, its files stay as they are.
 
@@ -88,23 +123,21 @@ class StaticCatalog:
         Raises:
             InvalidProduct: a file, the item, or what was read back is wrong.
             DiskFull, NotWritable: the catalog cannot be written; it is as it was.
+            TargetUnavailable: the catalog does not answer.
             PublishError: another process holds the catalog for too long.
         """
         document = self._finished(item)
         self._check(staging, document)
-        folder = self.root / self.collection_id / item.id
-        path = folder / f"{item.id}.json"
-        with self._locked():
-            if _holds(path, document):
+        with self._target.exclusive():
+            if self._target.holds(self.collection_id, document):
                 shutil.rmtree(staging, ignore_errors=True)
             else:
-                write_json(staging / path.name, document)
-                self._move_in(staging, folder)
+                self._target.add(self.collection_id, staging, document)
             if source_collection is not None:
-                write_json(self.root / self.collection_id / _SOURCE, source_collection)
-            self._relink(str(document["properties"]["processing:software"].get("unveil-eo", "")))
-            self._read_back(path, document)
-        return path
+                self._target.write(self._source_name, source_collection)
+            self._relink(_version(document))
+            self._read_back(item.id)
+        return self._item_place(item.id)
 
     def withdraw(self, item_id: str) -> None:
         """Take an item out of the collection; nothing happens where there is none.
@@ -113,32 +146,50 @@ class StaticCatalog:
             DiskFull, NotWritable: the catalog cannot be written.
             PublishError: another process holds the catalog for too long.
         """
-        folder = self.root / self.collection_id / check_id(item_id)
-        if not folder.is_dir():
+        if check_id(item_id) not in self._target.item_ids(self.collection_id):
             return
-        with self._locked(), writing(folder):
+        with self._target.exclusive():
+            version = _version(self._read(f"{self.collection_id}/{item_id}/{item_id}.json"))
             # Its link goes first: a link never points to what is not there.
-            self._relink(self._version(), without=item_id)
-            shutil.rmtree(folder)
-            if not any(self._item_paths()):
-                shutil.rmtree(self.collection_path.parent)
+            self._relink(version, without=item_id)
+            self._target.remove(self.collection_id, item_id)
+            if self._target.item_ids(self.collection_id):
+                # Another publisher may have linked it once more in between.
+                self._relink(version)
+            else:
+                self._target.remove_collection(self.collection_id)
 
-    def repair(self) -> None:
+    def repair(self, older_than_s: float = ABANDONED_S) -> None:
         """Link products that a crash left without a link, and drop links of products that were removed.
 
-        Writes only when something is amiss.
+        Writes only when something is amiss. What crashes left behind is cleared away.
+
+        Args:
+            older_than_s: files that belong to no product are left alone until they are older, seconds: another
+                process may be about to publish them.
 
         Raises:
             InvalidProduct: an item cannot be read.
             DiskFull, NotWritable: the catalog cannot be written.
         """
-        present = sorted(path.parent.name for path in self._item_paths())
-        linked = sorted(href.split("/")[-2] for href in _hrefs(self.collection_path, "item"))
-        listed = f"./{self.collection_id}/collection.json" in _hrefs(self.catalog_path, "child")
+        self._target.sweep(self.collection_id, older_than_s)
+        present = self._target.item_ids(self.collection_id)
+        linked = sorted(href.split("/")[-2] for href in self._hrefs(self._collection_name, "item"))
+        listed = f"./{self._collection_name}" in self._hrefs(_ROOT, "child")
         if not present or (present == linked and listed):
             return
-        with self._locked():
-            self._relink(self._version())
+        with self._target.exclusive():
+            first = next(iter(self._target.items(self.collection_id).values()))
+            self._relink(_version(first))
+
+    def require_writable(self) -> None:
+        """Raise unless the catalog can be written.
+
+        Raises:
+            NotWritable: it cannot.
+            TargetUnavailable: it does not answer.
+        """
+        self._target.require_writable()
 
     def _finished(self, item: pystac.Item) -> dict[str, Any]:
         """Return the item's document with its place in the catalog."""
@@ -163,98 +214,70 @@ class StaticCatalog:
             if path.suffix == ".tif":
                 check_cog(path)
 
-    def _move_in(self, staging: Path, folder: Path) -> None:
-        """Put the product's files in place; an older product of the same id steps aside until they are."""
-        aside = folder.with_name(f".{folder.name}.old")
-        with writing(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(aside, ignore_errors=True)
-            if folder.exists():
-                folder.rename(aside)
-            try:
-                staging.rename(folder)
-            except OSError:
-                if aside.exists():
-                    aside.rename(folder)
-                raise
-            shutil.rmtree(aside, ignore_errors=True)
-
-    def _version(self) -> str:
-        """Return the version of this software that made the first item."""
-        for path in self._item_paths():
-            return str(read_document(path).get("properties", {}).get("processing:software", {}).get("unveil-eo", ""))
-        return ""
-
     def _relink(self, version: str, without: str | None = None) -> None:
         """Write collection and root from the items that are there: links lost in a crash come back.
 
         A collection without items is not listed.
         """
-        documents = [read_document(path) for path in self._item_paths() if path.stem != without]
-        source_path = self.root / self.collection_id / _SOURCE
-        source = read_document(source_path) if source_path.is_file() else None
-        if documents:
-            write_json(self.collection_path, collection_document(self.collection_id, documents, source, version))
-        listed = sorted(self.root.glob("[!.]*/collection.json"))
-        collections = [path for path in listed if documents or path != self.collection_path]
-        titles = [(p.parent.name, str(read_document(p).get("title", p.parent.name))) for p in collections]
-        write_json(self.catalog_path, root_document(titles))
+        left = set(self._target.item_ids(self.collection_id)) - {without}
+        if left:
+            self._target.update(self._collection_name, lambda: self._collection(version, without))
+        self._target.update(_ROOT, lambda: self._root(without_ours=not left))
 
-    def _read_back(self, path: Path, document: Mapping[str, Any]) -> None:
+    def _collection(self, version: str, without: str | None) -> Document:
+        documents = [d for item_id, d in self._target.items(self.collection_id).items() if item_id != without]
+        source = self._target.read(self._source_name)
+        return collection_document(self.collection_id, documents, source, version)
+
+    def _root(self, *, without_ours: bool) -> Document:
+        ids = [i for i in self._target.collection_ids() if not (without_ours and i == self.collection_id)]
+        found = [(name, self._target.read(f"{name}/collection.json")) for name in ids]
+        return root_document([(name, str(d.get("title", name))) for name, d in found if d is not None])
+
+    def _read_back(self, item_id: str) -> None:
         try:
-            found = pystac.Item.from_file(str(path))
-            collection = pystac.Collection.from_file(str(self.collection_path))
-        except (STACError, OSError, ValueError, KeyError) as error:
-            raise InvalidProduct(f"Item {document['id']} cannot be read back ({error}); publish it again.") from error
+            found = pystac.Item.from_dict(self._read(f"{self.collection_id}/{item_id}/{item_id}.json"))
+            collection = pystac.Collection.from_dict(self._read(self._collection_name))
+        except (STACError, ValueError, KeyError) as error:
+            raise InvalidProduct(f"Item {item_id} cannot be read back ({error}); publish it again.") from error
         if found.id not in {link.href.split("/")[-2] for link in collection.get_item_links() if link.href}:
-            raise InvalidProduct(f"Item {document['id']} was written but is not linked; publish it again.")
+            raise InvalidProduct(f"Item {item_id} was written but is not linked; publish it again.")
 
-    def _item_paths(self) -> Iterator[Path]:
-        """Yield the documents of all items that are done."""
-        for folder in sorted((self.root / self.collection_id).glob("[!.]*/")):
-            path = folder / f"{folder.name}.json"
-            if path.is_file():
-                yield path
+    def _read(self, name: str) -> Document:
+        found = self._target.read(name)
+        if found is None:
+            raise InvalidProduct(f"{self.root / name} was written but is not there; publish it again.")
+        return found
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Let one publisher at a time change the catalog."""
-        with writing(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.root / ".publish.lock", timeout=_LOCK_TIMEOUT_S)
-            try:
-                lock.acquire()
-            except Timeout as error:
-                raise PublishError(
-                    f"Another process has held {self.root} for {_LOCK_TIMEOUT_S:.0f} s; stop it or try later."
-                ) from error
+    def _hrefs(self, name: str, rel: str) -> list[str]:
+        """Return where the links of a document lead; nowhere when it cannot be read."""
         try:
-            yield
-        finally:
-            lock.release()
+            links = (self._target.read(name) or {}).get("links", [])
+        except InvalidProduct:
+            return []
+        return [str(link["href"]) for link in links if link.get("rel") == rel]
+
+    @property
+    def _collection_name(self) -> str:
+        return f"{self.collection_id}/collection.json"
+
+    @property
+    def _source_name(self) -> str:
+        return f"{self.collection_id}/.source-collection.json"
+
+    def _item_place(self, item_id: str) -> Location:
+        return self.root / self.collection_id / item_id / f"{item_id}.json"
 
 
-def _hrefs(path: Path, rel: str) -> list[str]:
-    """Return where the links of a document lead; nowhere when it cannot be read."""
-    try:
-        links = read_document(path).get("links", [])
-    except InvalidProduct:
-        return []
-    return [str(link["href"]) for link in links if link.get("rel") == rel]
+def _version(document: Mapping[str, Any]) -> str:
+    """Return the version of this software that made an item."""
+    return str(document.get("properties", {}).get("processing:software", {}).get("unveil-eo", ""))
 
 
-def _holds(path: Path, document: Mapping[str, Any]) -> bool:
-    """Tell whether the product of an item is published already, whole and from the same work."""
-    if not path.is_file() or item_problems(path):
-        return False
-    work_ids = (d["properties"]["unveil:work_id"] for d in (read_document(path), document))
-    return len(set(work_ids)) == 1
-
-
-def _properties(path: Path, document: Mapping[str, Any]) -> Mapping[str, Any]:
+def _properties(place: Location, document: Mapping[str, Any]) -> Mapping[str, Any]:
     properties = document.get("properties")
     if not isinstance(properties, dict):
-        raise InvalidProduct(f"{path} is no STAC item; restore the file, or remove its folder and run again.")
+        raise InvalidProduct(f"{place} is no STAC item; restore the file, or remove its folder and run again.")
     return properties
 
 
@@ -264,7 +287,4 @@ def require_writable(folder: Path) -> None:
     Raises:
         NotWritable: it cannot.
     """
-    place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-    if not (place.is_dir() and os.access(place, os.W_OK)):
-        reason = "no permission to write" if place.is_dir() else "no folder"
-        raise NotWritable(f"{folder} cannot be written ({place}: {reason}); check it or choose another --out.")
+    target_at(folder).require_writable()

@@ -37,7 +37,12 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
         DiskFull: there is no room.
         NotWritable: the folder cannot be written.
     """
-    write_bytes(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
+    write_bytes(path, json_bytes(document))
+
+
+def json_bytes(document: Mapping[str, Any]) -> bytes:
+    """Return a document as it is written everywhere: the same values give the same bytes."""
+    return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

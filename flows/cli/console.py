@@ -104,7 +104,8 @@ def _totals(summary: Mapping[str, Any], out: str) -> Table:
     table.add_row("catalog", escape(str(summary["catalog"])))
     for unit in made[:4]:
         table.add_row("before and after", escape(str(unit["item_href"]).rsplit("/", 1)[0] + "/quicklook.png"))
-    table.add_row("look at it", escape(f"unveil serve --out {out}"))
+    if not out.startswith("s3://"):
+        table.add_row("look at it", escape(f"unveil serve --out {out}"))
     return table
 
 

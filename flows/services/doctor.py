@@ -18,10 +18,12 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from flows.catalogs import catalog_of
 from flows.progress import tell
 from flows.services.checks import Check, Status, failed, passed, warned
 from flows.services.service_checks import service_checks
 from flows.settings import RunSettings
+from stac.errors import StacError
 
 __all__ = ["Check", "Status", "examine"]
 
@@ -46,7 +48,7 @@ def examine(settings: RunSettings) -> list[Check]:
         "GDAL": _gdal,
         "compute": _compute,
         "memory": _memory,
-        "output folder": lambda: _folder("output folder", settings.out),
+        "output folder": lambda: _output(settings),
         "state folder": lambda: _folder("state folder", settings.state),
         "sample": _sample,
         "weights": _weights,
@@ -149,6 +151,17 @@ def _memory_limit() -> int:
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text("ascii").strip() if limit.is_file() else "max"
     return min(machine, int(text)) if text.isdigit() else machine
+
+
+def _output(settings: RunSettings) -> Check:
+    """Check that the catalog can be written, wherever it is."""
+    if isinstance(settings.out, Path):
+        return _folder("output folder", settings.out)
+    try:
+        catalog_of(settings).require_writable()
+    except StacError as error:
+        return failed("output folder", str(error), "Choose another --out, or give yourself the right to write there.")
+    return passed("output folder", f"{settings.out} is writable")
 
 
 def _folder(name: str, folder: Path) -> Check:

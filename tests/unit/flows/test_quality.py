@@ -83,7 +83,7 @@ def test_the_gate_decides_where_a_product_lands(tmp_path: Path, gate: Gate | Non
     assert properties["unveil:gate"] == state
     assert properties["unveil:quality"]["sharpness"] == 0 and properties["unveil:quality"]["mean_uncertainty"] == 0.02
     assert ("unveil:gate_limits" in properties) == (gate is not None)
-    note = review_note(str(path))
+    note = review_note(StaticCatalog(tmp_path), path.stem)
     assert note == (f"needs review: {quality.verdict.reasons[0]}" if state == "failed" else "")
     assert json.loads((path.parent / "metadata.json").read_text())["quality"]["gate"]["state"] == state
 

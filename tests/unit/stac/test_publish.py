@@ -175,6 +175,25 @@ def test_repair_links_what_is_there_and_drops_what_was_removed(tmp_path: Path, s
     assert published(tmp_path) == {one.stem}
 
 
+def test_repair_clears_old_staging_and_leaves_what_may_be_in_use(tmp_path: Path, staged: Any) -> None:
+    catalog = StaticCatalog(tmp_path)
+    catalog.publish(*staged(catalog, "aaaa"))
+    old, fresh = staged(catalog, "bbbb")[0], staged(catalog, "cccc")[0]
+    for path in (*old.iterdir(), old):
+        os.utime(path, (0, 0))
+    catalog.repair()
+    assert not old.exists() and fresh.is_dir()
+    assert published(tmp_path) == {"S2B_33TWM_20230810_0_L2A-unveil-aaaa"}
+
+
+def test_repair_puts_back_a_product_whose_replacement_was_cut_off(tmp_path: Path, staged: Any) -> None:
+    catalog = StaticCatalog(tmp_path)
+    folder = catalog.publish(*staged(catalog, "aaaa")).parent
+    folder.rename(folder.with_name(f".{folder.name}.old"))
+    catalog.repair()
+    assert published(tmp_path) == {folder.name} and not list(folder.parent.glob(".*.old"))
+
+
 @pytest.mark.parametrize("asset", ["data.tif", "thumbnail.png"])
 def test_a_product_without_one_of_its_files_is_refused(tmp_path: Path, staged: Any, asset: str) -> None:
     catalog = StaticCatalog(tmp_path)

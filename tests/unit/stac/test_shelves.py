@@ -28,7 +28,7 @@ def publish(tmp_path: Path, staged: Callable[..., tuple[Path, pystac.Item]]) -> 
         item.properties |= {GATE: state.value, GATE_LIMITS: limits}
         if state is GateState.FAILED:
             item.properties[GATE_REASONS] = ["Seam ratio is 4, above the limit of 3."]
-        return publish_on_shelf(tmp_path, folder, item)
+        return publish_on_shelf(StaticCatalog(tmp_path), folder, item)
 
     return make
 
@@ -68,9 +68,9 @@ def test_one_of_two_leaves_and_the_other_stays_linked(tmp_path: Path, publish: P
 
 def test_waiting_work_is_finished_until_the_gate_changes(tmp_path: Path, publish: Publish) -> None:
     good, bad = publish("aaaa", GateState.PASSED), publish("bbbb", GateState.FAILED)
-    assert finished_work(tmp_path, LIMITS) == {"aaaa": good, "bbbb": bad}
+    assert finished_work(StaticCatalog(tmp_path), LIMITS) == {"aaaa": good, "bbbb": bad}
     for other in (gate_document(Gate(max_seam_ratio=5)), None):
-        assert finished_work(tmp_path, other) == {"aaaa": good}
+        assert finished_work(StaticCatalog(tmp_path), other) == {"aaaa": good}
 
 
 def test_a_crash_between_publishing_and_withdrawing_is_mended(
@@ -81,6 +81,6 @@ def test_a_crash_between_publishing_and_withdrawing_is_mended(
     good = StaticCatalog(tmp_path).publish(folder, item)
     assert bad.is_file() and good.is_file(), "as a crash leaves them"
     (tmp_path / REVIEW_COLLECTION / "collection.json").unlink()
-    tidy_review(tmp_path)
+    tidy_review(StaticCatalog(tmp_path))
     assert _items(tmp_path) == {DEFAULT_COLLECTION: [good.stem], REVIEW_COLLECTION: [waits.stem]}
     assert validate_catalog(tmp_path) == []

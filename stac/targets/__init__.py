@@ -1,0 +1,37 @@
+"""Where a catalog is written: a folder, or a prefix in an S3 bucket, behind one small interface."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from stac.access.locations import Location, S3Location
+from stac.access.objects import Objects
+from stac.access.s3 import S3Options
+from stac.targets.base import Target
+from stac.targets.folder import FolderTarget
+from stac.targets.s3 import S3Target
+
+__all__ = ["Target", "target_at"]
+
+#: Longest wait for one answer of an S3 service, seconds.
+_TIMEOUT_S = 60.0
+
+
+def target_at(root: Location, s3: S3Options | None = None, workspace: Path | None = None) -> Target:
+    """Return the target at a location.
+
+    Args:
+        root: folder or S3 prefix of the catalog.
+        s3: where S3 is and as whom it is asked.
+        workspace: local folder in which products for S3 are made; a folder target needs none.
+    """
+    if isinstance(root, S3Location):
+        return _s3_target(root, s3 or S3Options(), workspace)
+    return FolderTarget(root)
+
+
+@lru_cache(maxsize=8)
+def _s3_target(root: S3Location, s3: S3Options, workspace: Path | None) -> S3Target:
+    """Return one target per process, so that item documents are not fetched again for every product."""
+    return S3Target(root, Objects(s3, _TIMEOUT_S), workspace)

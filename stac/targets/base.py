@@ -1,0 +1,124 @@
+"""What publishing needs of the place a catalog lies at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from stac.access.locations import Location
+
+Document = dict[str, Any]
+#: What a crash leaves behind is cleared away when nobody has touched it for so long, seconds.
+ABANDONED_S = 7 * 24 * 3600.0
+
+
+class Target(Protocol):
+    """A tree of documents and products. Names are paths relative to its root, with forward slashes.
+
+    A product is there when its item is: files without an item are invisible.
+    """
+
+    @property
+    def root(self) -> Location:
+        """Folder or prefix of the tree."""
+        ...
+
+    def staging(self, name: str) -> Path:
+        """Return an empty local folder to make a product in.
+
+        Raises:
+            NotWritable, DiskFull: it cannot be made.
+        """
+        ...
+
+    def read(self, name: str) -> Document | None:
+        """Return a document, None where there is none.
+
+        Raises:
+            InvalidProduct: it is no JSON object.
+        """
+        ...
+
+    def write(self, name: str, document: Mapping[str, Any]) -> None:
+        """Replace a document: readers see the old or the new one.
+
+        Raises:
+            PublishError: it cannot be written.
+        """
+        ...
+
+    def update(self, name: str, build: Callable[[], Mapping[str, Any]]) -> None:
+        """Replace a document by what `build` makes of the state of the target.
+
+        Where another publisher changes it meanwhile, `build` is called again, so that nothing it wrote is lost.
+
+        Raises:
+            PublishError: it cannot be written.
+        """
+        ...
+
+    def item_ids(self, collection: str) -> list[str]:
+        """Return the ids of all products that are done, sorted."""
+        ...
+
+    def items(self, collection: str) -> dict[str, Document]:
+        """Return the documents of all products that are done, by id, sorted.
+
+        Raises:
+            InvalidProduct: one cannot be read.
+        """
+        ...
+
+    def collection_ids(self) -> list[str]:
+        """Return the ids of all collections that have a document, sorted."""
+        ...
+
+    def holds(self, collection: str, document: Mapping[str, Any]) -> bool:
+        """Tell whether the product of an item is there already, whole and from the same work."""
+        ...
+
+    def add(self, collection: str, staging: Path, document: Document) -> None:
+        """Put a product in place, its item last. `staging` is used up.
+
+        Raises:
+            PublishError: it cannot be written; a product of the same id is as it was.
+        """
+        ...
+
+    def remove(self, collection: str, item_id: str) -> None:
+        """Remove a product whose link is gone.
+
+        Raises:
+            PublishError: it cannot be removed.
+        """
+        ...
+
+    def remove_collection(self, collection: str) -> None:
+        """Remove the documents of a collection that is empty and no longer listed.
+
+        Raises:
+            PublishError: they cannot be removed.
+        """
+        ...
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Keep other publishers out where `add` and `update` cannot bear them.
+
+        Raises:
+            PublishError: another publisher holds the target for too long.
+        """
+        ...
+
+    def sweep(self, collection: str, older_than_s: float) -> None:
+        """Clear away what crashes left behind and nobody has touched for so long.
+
+        Raises:
+            PublishError: it cannot be removed.
+        """
+        ...
+
+    def require_writable(self) -> None:
+        """Raise `NotWritable` unless the target can be written."""
+        ...

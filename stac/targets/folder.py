@@ -1,0 +1,158 @@
+"""A catalog in a folder: a product arrives with its item in one rename."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from stac.errors import NotWritable, PublishError
+from stac.storage import write_json, writing
+from stac.targets.base import Document
+from stac.validate import check_id, item_problems, read_document
+
+_LOCK_TIMEOUT_S = 120.0
+_STAGING = ".staging"
+
+
+class FolderTarget:
+    """A folder of this machine, or one that is mounted."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def staging(self, name: str) -> Path:
+        """Return an empty folder on the catalog's own file system."""
+        return empty_folder(self.root / _STAGING / check_id(name))
+
+    def read(self, name: str) -> Document | None:
+        """Return a document, None where there is none."""
+        path = self.root / name
+        return read_document(path) if path.is_file() else None
+
+    def write(self, name: str, document: Mapping[str, Any]) -> None:
+        """Replace a document atomically."""
+        write_json(self.root / name, document)
+
+    def update(self, name: str, build: Callable[[], Mapping[str, Any]]) -> None:
+        """Replace a document; `exclusive` keeps others out."""
+        self.write(name, build())
+
+    def item_ids(self, collection: str) -> list[str]:
+        """Return the ids of all products that are done, sorted."""
+        folders = sorted((self.root / collection).glob("[!.]*/"))
+        return [folder.name for folder in folders if (folder / f"{folder.name}.json").is_file()]
+
+    def items(self, collection: str) -> dict[str, Document]:
+        """Return the documents of all products that are done, by id, sorted."""
+        folder = self.root / collection
+        return {name: read_document(folder / name / f"{name}.json") for name in self.item_ids(collection)}
+
+    def collection_ids(self) -> list[str]:
+        """Return the ids of all collections that have a document, sorted."""
+        return sorted(path.parent.name for path in self.root.glob("[!.]*/collection.json"))
+
+    def holds(self, collection: str, document: Mapping[str, Any]) -> bool:
+        """Tell whether the product of an item is there already, whole and from the same work."""
+        path = self._item_path(collection, str(document["id"]))
+        return path.is_file() and not item_problems(path) and same_work(read_document(path), document)
+
+    def add(self, collection: str, staging: Path, document: Document) -> None:
+        """Put the product's files in place; an older product of the same id steps aside until they are."""
+        folder = self._item_path(collection, document["id"]).parent
+        write_json(staging / f"{folder.name}.json", document)
+        aside = folder.with_name(f".{folder.name}.old")
+        with writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(aside, ignore_errors=True)
+            if folder.exists():
+                folder.rename(aside)
+            try:
+                staging.rename(folder)
+            except OSError:
+                if aside.exists():
+                    aside.rename(folder)
+                raise
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def remove(self, collection: str, item_id: str) -> None:
+        """Remove a product whose link is gone."""
+        folder = self._item_path(collection, item_id).parent
+        with writing(folder):
+            shutil.rmtree(folder)
+
+    def remove_collection(self, collection: str) -> None:
+        """Remove the folder of a collection that is empty."""
+        with writing(self.root / collection):
+            shutil.rmtree(self.root / collection)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Let one publisher at a time change the catalog."""
+        with writing(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / ".publish.lock", timeout=_LOCK_TIMEOUT_S)
+            try:
+                lock.acquire()
+            except Timeout as error:
+                raise PublishError(
+                    f"Another process has held {self.root} for {_LOCK_TIMEOUT_S:.0f} s; stop it or try later."
+                ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def sweep(self, collection: str, older_than_s: float) -> None:
+        """Remove old staging folders; put back a product that a crash left aside while it was replaced."""
+        sweep_folders(self.root / _STAGING, older_than_s)
+        for aside in sorted((self.root / collection).glob(".*.old")):
+            folder = aside.with_name(aside.name.removeprefix(".").removesuffix(".old"))
+            with self.exclusive(), writing(folder):
+                if aside.exists() and not folder.exists():
+                    aside.rename(folder)
+                shutil.rmtree(aside, ignore_errors=True)
+
+    def require_writable(self) -> None:
+        """Raise unless the folder, or the nearest one above it that exists, can be written."""
+        place = next(p for p in (self.root.absolute(), *self.root.absolute().parents) if p.exists())
+        if not (place.is_dir() and os.access(place, os.W_OK)):
+            reason = "no permission to write" if place.is_dir() else "no folder"
+            raise NotWritable(f"{self.root} cannot be written ({place}: {reason}); check it or choose another --out.")
+
+    def _item_path(self, collection: str, item_id: str) -> Path:
+        return self.root / collection / item_id / f"{item_id}.json"
+
+
+def same_work(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether two items are of the same work."""
+    return bool(one["properties"]["unveil:work_id"] == other["properties"]["unveil:work_id"])
+
+
+def empty_folder(folder: Path) -> Path:
+    """Return a folder that is there and empty.
+
+    Raises:
+        NotWritable, DiskFull: it cannot be made.
+    """
+    with writing(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    return folder
+
+
+def sweep_folders(above: Path, older_than_s: float) -> None:
+    """Remove the folders in which nothing has changed for so long."""
+    for folder in sorted(above.glob("*/")):
+        try:
+            newest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+        except FileNotFoundError:  # its owner is at work
+            continue
+        if time.time() - newest > older_than_s:
+            shutil.rmtree(folder, ignore_errors=True)

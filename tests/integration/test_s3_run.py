@@ -1,0 +1,56 @@
+"""`unveil run` from a catalog in S3 to a catalog in S3."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command import TINY_BBOX, TINY_SETTINGS, unveil
+from s3_server import S3Server, s3_server
+
+from stac.access.s3 import forget_clients
+from stac.sample_catalog import sample_catalog
+
+pytestmark = pytest.mark.integration
+
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "TESTKEY", "AWS_SECRET_ACCESS_KEY": "very-secret", "AWS_EC2_METADATA_DISABLED": "1"}
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    forget_clients()
+    with s3_server() as server:
+        yield server
+    forget_clients()
+
+
+@pytest.mark.slow
+def test_a_run_reads_from_s3_and_publishes_to_s3(s3: S3Server, tmp_path: Path) -> None:
+    scenes, out = s3.bucket("scenes"), s3.bucket("mosaics")
+    s3.upload(sample_catalog().parent, scenes, "sample")
+    state = tmp_path / "state"
+    command = ("run", "--source", f"s3://{scenes}/sample", "--bbox", TINY_BBOX, "--out", f"s3://{out}/eo", "--json")
+    extra = TINY_SETTINGS | {"UNVEIL_S3_ENDPOINT": s3.url, "UNVEIL_S3_REGION": "us-east-1"}
+    first = unveil(*command, "--state-dir", state, home=tmp_path / "home", extra=extra)
+    assert first.status == 0, first.err
+    units = first.document["units"]
+    assert units and all(unit["state"] == "SUCCEEDED" for unit in units)
+    objects = s3.keys(out)
+    for unit in units:
+        item = json.loads(objects[unit["item_href"].removeprefix(f"s3://{out}/")])
+        assert item["properties"]["unveil:work_id"] == unit["work_id"]
+    links = json.loads(objects["eo/unveil-cloud-free/collection.json"])["links"]
+    assert sum(link["rel"] == "item" for link in links) == len(units)
+    assert not list((state / "staging").iterdir())
+    everything = first.out + first.err + "".join(p.read_text("utf-8", "ignore") for p in state.rglob("*.json"))
+    assert "very-secret" not in everything and b"very-secret" not in b"".join(objects.values())
+    s3.requests.clear()
+    again = unveil(*command, "--state-dir", state, home=tmp_path / "home", extra=extra)
+    assert again.status == 0 and len(again.document["already_done"]) == len(units)
+    assert s3.keys(out) == objects
+    nowhere = unveil(*command[:-2], "s3://no-such-place/eo", "--json", home=tmp_path / "home", extra=extra)
+    assert nowhere.status == 1 and "bucket no-such-place does not exist" in nowhere.err + nowhere.out
