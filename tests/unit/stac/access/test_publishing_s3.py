@@ -259,6 +259,21 @@ def test_a_second_collection_lies_beside_the_first(s3: S3Server, bucket: str, op
     assert set(first.published_work()) == {"aaaa"} and len(published(s3, bucket)) == 2
 
 
+def test_a_product_can_be_withdrawn(s3: S3Server, bucket: str, opened: Any, staged: Any) -> None:
+    good, review = opened(), opened().beside("unveil-review")
+    good.publish(*staged(good, "aaaa"))
+    place = review.publish(*staged(review, "bbbb"))
+    good.publish(*staged(good, "cccc"))
+    good.withdraw(f"{TARGET}-unveil-cccc")
+    assert published(s3, bucket) == {f"{TARGET}-unveil-aaaa", place.stem}
+    review.withdraw(place.stem)
+    assert published(s3, bucket) == {f"{TARGET}-unveil-aaaa"}
+    assert not any("unveil-review" in key or "-cccc" in key for key in s3.keys(bucket))
+    s3.requests.clear()
+    review.withdraw(place.stem)
+    assert not any(request.writes for request in s3.requests)
+
+
 def test_adding_one_product_does_not_fetch_the_others(s3: S3Server, opened: Any, staged: Any) -> None:
     catalog = opened()
     for name in ("aaaa", "bbbb", "cccc"):
