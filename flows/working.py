@@ -8,7 +8,6 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 from flows.errors import KNOWN_ERRORS, LeaseLost
 from flows.ledger.book import Ledger
@@ -18,6 +17,7 @@ from flows.ledger.states import State
 from flows.progress import tell
 from flows.unit import UnitFigures
 from flows.work import WorkUnit
+from stac.access.locations import Location
 from stac.errors import InvalidInput
 
 _log = logging.getLogger("unveil")
@@ -67,7 +67,7 @@ class Worker:
     #: Removes what a unit left in its staging folder.
     clean: Callable[[WorkUnit], None]
     #: Returns the published items by work id.
-    published: Callable[[], dict[str, Path]]
+    published: Callable[[], dict[str, Location]]
     #: How long to wait in all, at the end, for units that other runs hold, seconds.
     held_wait_s: float = 0.0
     #: Try units again that were found INVALID.
@@ -80,7 +80,7 @@ def job_of(unit: WorkUnit, request_id: str) -> Job:
     return Job(unit.work_id, unit.item_id, unit.target_id, unit.cell_id, document, request_id)
 
 
-def settle(ledger: Ledger, units: Sequence[WorkUnit], published: Mapping[str, Path], request_id: str) -> None:
+def settle(ledger: Ledger, units: Sequence[WorkUnit], published: Mapping[str, Location], request_id: str) -> None:
     """Tell the ledger what is published: a run that died just after publishing could not."""
     done = [unit for unit in units if unit.work_id in published]
     known = ledger.listing.of([unit.work_id for unit in done])

@@ -6,12 +6,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum, unique
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pystac
 
 from flows.candidates import cloud_cover
+from flows.catalogs import catalog_of
 from flows.clear_scenes import resolve
+from flows.errors import InvalidSettings
 from flows.ledger.opening import open_ledger
 from flows.ledger.records import Entry, is_dead
 from flows.ledger.states import State
@@ -19,6 +21,7 @@ from flows.progress import tell
 from flows.scenes import find_scenes, source_of
 from flows.settings import RunSettings
 from flows.work import Plan, WorkUnit, make_plan
+from stac.access.locations import is_s3
 from stac.errors import EmptySearch
 from stac.shelves import Shelf, finished_work
 from stac.validate import item_problems
@@ -87,9 +90,12 @@ def census(settings: RunSettings, *, verify: bool = False) -> Census:
         verify: check every file of the published products against its checksum.
 
     Raises:
+        InvalidSettings: files of a remote catalog are to be verified.
         EmptySearch: the source has no scene in the area and interval.
         StacError, FlowError: source, catalog, registry or ledger cannot be read.
     """
+    if verify and is_s3(settings.out):
+        raise InvalidSettings(f"--verify reads files of a catalog on disk; {settings.out} is not one. Leave it out.")
     tell("resolving the model")
     model = resolve(settings)
     with source_of(settings) as location:
@@ -114,8 +120,8 @@ def _rows(items: list[pystac.Item], plan: Plan, settings: RunSettings, verify: b
         for name in unit.dates[0]:
             units[name].append(unit)
     refused = {refused.target_id: refused.reason for refused in plan.refused}
-    published = finished_work(settings.out, settings.gate_limits)
-    by_target = {_target_of(path): str(path) for path in published.values()}
+    published = finished_work(catalog_of(settings), settings.gate_limits)
+    by_target = {_target_of(str(place)): str(place) for place in published.values()}
     known = _known(settings, [unit.work_id for unit in plan.units])
     for number, item in enumerate(sorted(items, key=lambda i: (str(i.datetime), i.id))):
         tell("comparing", number, len(items))
@@ -137,7 +143,7 @@ def _rows(items: list[pystac.Item], plan: Plan, settings: RunSettings, verify: b
 
 def _standing(href: str, older: str, entry: Entry | None) -> tuple[Standing, str]:
     if href:
-        waits = Path(href).parents[1].name == Shelf.REVIEW
+        waits = PurePosixPath(href).parents[1].name == Shelf.REVIEW
         return (Standing.REVIEW, "failed the quality gate") if waits else (Standing.PUBLISHED, "")
     if entry is not None and entry.held and not is_dead(entry.run_id):
         return Standing.RUNNING, f"run {entry.run_id}"
@@ -158,6 +164,6 @@ def _known(settings: RunSettings, work_ids: list[str]) -> Mapping[str, Entry]:
         ledger.close()
 
 
-def _target_of(path: Path) -> str:
-    """Return the scene that a published item is the product of."""
-    return path.stem.rpartition("-unveil-")[0]
+def _target_of(place: str) -> str:
+    """Return the scene that a published item, by its path or URL, is the product of."""
+    return PurePosixPath(place).stem.rpartition("-unveil-")[0]
