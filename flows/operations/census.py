@@ -94,7 +94,7 @@ def census(settings: RunSettings, *, verify: bool = False) -> Census:
         EmptySearch: the source has no scene in the area and interval.
         StacError, FlowError: source, catalog, registry or ledger cannot be read.
     """
-    if verify and is_s3(settings.out):
+    if verify and is_s3(str(settings.out)):
         raise InvalidSettings(f"--verify reads files of a catalog on disk; {settings.out} is not one. Leave it out.")
     tell("resolving the model")
     model = resolve(settings)

@@ -79,12 +79,13 @@ class Source:
     def __init__(self, product: Product, folder: Path) -> None:
         self.dn = np.stack([product.window(folder / f"{name}.tif") for name in BANDS.values()])
         self.scl = product.window(folder / "SCL.tif")
-        # Defective pixels (1) and values without a meaning count as not acquired.
-        self.valid = (self.dn > 0).all(axis=0) & np.isin(self.scl, np.arange(2, 12))
+        self.valid = (self.dn > 0).all(axis=0) & (self.scl != 0)
+        # Saturated and defective pixels (1) and values without a meaning were acquired, but do not show the ground.
+        defective = self.valid & ~np.isin(self.scl, np.arange(2, 12))
         cloud, shadow = np.isin(self.scl, [8, 9, 10]) & self.valid, (self.scl == 3) & self.valid
         # 120 m at 120 m: a pixel and its four neighbours.
         cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
-        self.hidden = self.valid & (binary_dilation(cloud, cross) | binary_dilation(shadow, cross))
+        self.hidden = self.valid & (binary_dilation(cloud, cross) | binary_dilation(shadow, cross) | defective)
         self.observed = self.valid & ~self.hidden
         year, month, day = (int(folder.name.split("_")[2][part]) for part in (slice(4), slice(4, 6), slice(6, 8)))
         self.day = (date(year, month, day) - date(1970, 1, 1)).days
