@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -41,6 +42,11 @@ class CalibrationTable:
     #: What it was fitted on, for people.
     fitted_on: str = ""
     level: float = LEVEL
+
+    @property
+    def sha256(self) -> str:
+        """Checksum of what the table says."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def save(self, path: Path) -> None:
         """Write the table as JSON.

@@ -18,6 +18,7 @@ from prefect.client.schemas.objects import State as PrefectState
 from prefect.tasks import exponential_backoff
 
 from de_model import checkpoint
+from de_model.calibration import calibration_of
 from flows.candidates import Refused
 from flows.catalogs import catalog_of
 from flows.errors import KNOWN_ERRORS, LedgerUnavailable, NothingUsable, WorkFailed
@@ -159,7 +160,8 @@ def resolve(settings: RunSettings) -> ModelRef:
     version = registry.resolve(settings.model)
     weights = registry.weights(version)
     check_bands(settings, checkpoint.read_card(weights).bands)
-    return ModelRef(version.name, version.version, version.sha256, str(weights))
+    table = calibration_of(weights)
+    return ModelRef(version.name, version.version, version.sha256, str(weights), "" if table is None else table.sha256)
 
 
 @flow(name="clear-scenes", log_prints=False, persist_result=False, retries=0)

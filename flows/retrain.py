@@ -13,6 +13,7 @@ from prefect.artifacts import create_markdown_artifact
 from de_model import checkpoint
 from de_model.training.options import States, TrainingOptions
 from flows.clear_scenes import RETRIES
+from flows.loading import load_settings
 from flows.models import promotion
 from flows.models.contest import Contest, cases_found, compare
 from flows.models.gates import judge
@@ -23,7 +24,6 @@ from flows.models.training_request import Tracking, TrainingRequest
 from flows.progress import tell
 from flows.retraining import training_set
 from flows.retraining.settings import Promotion, RetrainSettings, load_retrain_settings
-from flows.settings import load_settings
 from flows.stacks import stacks_of
 
 

@@ -29,11 +29,14 @@ from flows.scenes import write_json
 from flows.settings import Device, RunSettings
 from flows.work import ModelRef, WorkUnit, unit_cell, unit_dates
 from stac.access.locations import Location
+from stac.acquisitions import Acquisition
+from stac.assets import find_asset
 from stac.blocks import BlockStore
 from stac.grid import Cell
 from stac.items import ProductRecord, build_item
 from stac.product import ProductSummary, write_product
 from stac.provenance import Provenance
+from stac.radiometry.decision import decide
 from stac.shelves import publish_on_shelf
 from stac.stack import Stack, read_overview, read_stack
 
@@ -119,7 +122,7 @@ def make_product(
     quality = quality_of(staging, settings.bands, settings.quality_gate)
     timings["quality"] = time.monotonic() - measured
     record = _record(unit, settings, model, [item for date in used for item in date.items], figures)
-    metadata = _metadata(unit, settings, model, overview, prepared, summary, figures, timings)
+    metadata = _metadata(unit, settings, model, overview, used, prepared, summary, figures, timings)
     metadata["quality"] = quality.document
     write_json(staging / "metadata.json", metadata)
     write_report(staging, record.item_id, metadata)
@@ -230,11 +233,18 @@ def _archived(item: pystac.Item) -> pystac.Item:
     return item
 
 
+def radiometry_of(scene: pystac.Item, settings: RunSettings) -> str:
+    """Return scale and offset of a scene's first band in words, with the reason."""
+    decision = decide(scene, find_asset(scene, settings.bands[0]))
+    return f"scale {decision.scale:g}, offset {decision.offset:g}: {decision.reason}"
+
+
 def _metadata(
     unit: WorkUnit,
     settings: RunSettings,
     model: ModelRef,
     overview: Stack,
+    used: Sequence[Acquisition],
     prepared: Prepared,
     summary: ProductSummary,
     figures: UnitFigures,
@@ -244,13 +254,13 @@ def _metadata(
     fits = prepared.prior.fits if prepared.prior else ()
     return {
         "unit": asdict(unit),
-        "model": {"name": model.name, "version": model.version, "sha256": model.sha256},
+        "model": {name: getattr(model, name) for name in ("name", "version", "sha256", "calibration")},
         "parameters": settings.parameters,
         "software": {"unveil-eo": __version__, "torch": torch.__version__, "numpy": np.__version__},
         "sources": [
-            {"id": item_id, "date": str(np.datetime64(int(day), "D"))}
-            for scenes, day in zip(overview.sources, overview.days, strict=True)
-            for item_id in scenes
+            {"id": scene.id, "date": str(np.datetime64(int(day), "D"))} | {"radiometry": radiometry_of(scene, settings)}
+            for date, day in zip(used, overview.days, strict=True)
+            for scene in date.items
         ],
         "dropped": [*unit.left_out, *overview.dropped],
         "areas_km2": summary.areas_km2,

@@ -30,6 +30,8 @@ class ModelRef:
     version: str
     sha256: str
     weights: str
+    #: Checksum of the table that makes its intervals; empty without one.
+    calibration: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def _unit(found: Candidate, settings: RunSettings, model: ModelRef) -> WorkUnit:
         "target": [_version(item) for item in target.items],
         "donors": [[_version(item) for item in donor.items] for donor in donors],
         "cell": _definition(cell),
-        "model": {"name": model.name, "sha256": model.sha256},
+        "model": {"name": model.name, "sha256": model.sha256, "calibration": model.calibration},
         "parameters": settings.parameters,
     }
     work_id = work_id_of(identity)

@@ -59,10 +59,10 @@ def product(
 
     from de_model import checkpoint
     from de_model.calibration import calibration_of
+    from flows.loading import load_settings
     from flows.models.product_evaluation import evaluate_cases
     from flows.models.product_page import as_markdown, as_records, write_plot
     from flows.restoration import intervals_of
-    from flows.settings import load_settings
 
     path = weights or checkpoint.shipped_weights()
     enhancer = checkpoint.load(path)
@@ -103,8 +103,8 @@ def calibrate(
 
     from de_model import checkpoint
     from de_model.calibration import calibration_path
+    from flows.loading import load_settings
     from flows.models.calibration import fit_calibration
-    from flows.settings import load_settings
 
     path = weights or checkpoint.shipped_weights()
     enhancer = checkpoint.load(path)

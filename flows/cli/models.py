@@ -46,9 +46,9 @@ def evaluate_model(
         unveil evaluate model --cell MGRS-33TWL --out results
     """
     from de_model import checkpoint
+    from flows.loading import load_settings
     from flows.models.evaluation import as_markdown, as_record, evaluate_cell, mean_scores
     from flows.restoration import RestorationOptions
-    from flows.settings import load_settings
     from flows.stacks import stacks_of
 
     path = weights or checkpoint.shipped_weights()

@@ -178,7 +178,7 @@ def status(
 
 
 def _settings(config: Path | None, **given: Any) -> Any:
-    from flows.settings import load_settings
+    from flows.loading import load_settings
 
     return load_settings(config, o.overrides(**given))
 

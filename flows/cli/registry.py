@@ -155,8 +155,8 @@ def rollback(
 
 
 def _registry(out: str | None, state_dir: Path | None, mlflow_uri: str | None) -> Registry:
+    from flows.loading import load_settings
     from flows.models.registry import Registry
-    from flows.settings import load_settings
 
     settings = load_settings(overrides=o.overrides(out=out, state_dir=state_dir, mlflow_uri=mlflow_uri))
     return Registry(settings.state, settings.mlflow_uri)
@@ -165,10 +165,10 @@ def _registry(out: str | None, state_dir: Path | None, mlflow_uri: str | None) -
 def _contest(
     registry: Registry, wanted: ModelVersion, cells: list[str], targets: list[str], truths: list[str], limits: Gates
 ) -> tuple[Contest, Verdict]:
+    from flows.loading import load_settings
     from flows.models.contest import cases_on, compare
     from flows.models.gates import judge
     from flows.models.registry import CHAMPION
-    from flows.settings import load_settings
     from flows.stacks import stacks_of
 
     champion = registry.resolve(f"models:/{wanted.name}@{CHAMPION}")

@@ -25,7 +25,7 @@ def demo(
     Searches the sample through a STAC API on loopback, restores its cloudy dates, publishes the mosaics to a static
     catalog, and says where to look. A second run finds its work done.
     """
-    from flows.settings import load_settings
+    from flows.loading import load_settings
 
     _run(load_settings(None, {"source": "sample", "out": out}), as_json)
 
@@ -63,7 +63,7 @@ def run(
         unveil run --source https://earth-search.aws.element84.com/v1 --collection sentinel-2-l2a
             --bbox 15.9,45.7,16.1,45.9 --datetime 2023-08-01/2023-08-31 --max-cloud 60 --out zagreb
     """
-    from flows.settings import load_settings
+    from flows.loading import load_settings
 
     given = overrides(
         source=source,
@@ -128,7 +128,7 @@ def plan(
 
         unveil run --plan august.json --out zagreb
     """
-    from flows.settings import load_settings
+    from flows.loading import load_settings
 
     given = overrides(
         source=source,

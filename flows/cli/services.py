@@ -51,8 +51,8 @@ def serve(
 
 def doctor(config: o.Config = None, out: o.Out = None, state_dir: o.StateDir = None, as_json: o.AsJson = False) -> None:
     """Check versions, GPU, services, disk and credentials, and say how to mend what is missing."""
+    from flows.loading import load_settings
     from flows.services.doctor import Status, examine
-    from flows.settings import load_settings
 
     settings = load_settings(config, o.overrides(out=out, state_dir=state_dir))
     with progress_bar():

@@ -188,9 +188,9 @@ def _device(name: str | None) -> str:
 
 def _tracking(wanted: bool, uri: str | None, state_dir: Path | None) -> Tracking | None:
     """Return where the registry of the other commands is, so that all trainings can be compared in one place."""
+    from flows.loading import load_settings
     from flows.models.mlflow_access import database_of, registry_uri
     from flows.models.training_request import Tracking
-    from flows.settings import load_settings
 
     if not wanted:
         return None

@@ -21,8 +21,8 @@ from flows.cli import app
 from flows.ledger.opening import open_ledger
 from flows.ledger.records import Entry
 from flows.ledger.states import State
+from flows.loading import load_settings
 from flows.services.prefect_server import prefect_api
-from flows.settings import load_settings
 from stac.sample_catalog import sample_catalog
 from stac.validate import validate_catalog
 

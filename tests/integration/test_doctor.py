@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from command import ROOT, environment
 
+from flows.loading import load_settings
 from flows.services.doctor import Status, examine
-from flows.settings import load_settings
 
 pytestmark = pytest.mark.integration
 

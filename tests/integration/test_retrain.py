@@ -26,7 +26,9 @@ BRIEF: dict[str, Any] = {"effort": 0.001, "synthetic": 0, "gates": {"least_gain_
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("retrain")
-    with prefect_api(folder):
+    with pytest.MonkeyPatch.context() as patch, prefect_api(folder):
+        for name in ("SAMPLES", "STEPS"):
+            patch.setenv(f"UNVEIL_{name}", "1")
         yield folder
 
 

@@ -11,7 +11,8 @@ import pytest
 import rasterio
 
 from de_model.checkpoint import sha256_of, shipped_weights
-from flows.settings import RunSettings, load_settings
+from flows.loading import load_settings
+from flows.settings import RunSettings
 from flows.unit import ITEM_FILE, make_product
 from flows.work import ModelRef, WorkUnit, make_plan, unit_cell, unit_dates
 from stac.masks.classes import is_observed

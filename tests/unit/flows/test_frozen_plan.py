@@ -10,7 +10,8 @@ import pytest
 
 from flows.errors import InvalidPlan
 from flows.frozen_plan import FrozenPlan, freeze, read_plan, revive, settings_of, thaw, write_plan
-from flows.settings import RunSettings, load_settings
+from flows.loading import load_settings
+from flows.settings import RunSettings
 from flows.work import ModelRef, make_plan
 from flows.working import job_of
 from stac.sample_catalog import sample_catalog

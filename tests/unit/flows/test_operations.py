@@ -10,9 +10,10 @@ import pytest
 
 from flows.errors import InvalidSettings
 from flows.ledger.states import State
+from flows.loading import load_settings
 from flows.operations.backfill import windows_of
 from flows.operations.status import status
-from flows.settings import RunSettings, load_settings
+from flows.settings import RunSettings
 from stac.query import Query
 
 SECRET = "postgresql://me:s3cret@127.0.0.1/unveil"

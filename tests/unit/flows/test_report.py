@@ -36,7 +36,7 @@ def metadata() -> dict[str, Any]:
         "figures": {"valid_km2": 6.0, "cloudy_km2": 5.5, "model_km2": 3.0, "not_recoverable_km2": 1.0},
         "seconds": {EVIL: 1.0},
         "software": {"torch": EVIL},
-        "harmonisation": [{"band": EVIL, "intercept": 0.001, "residual_std": 0.01, "n_pixels": 5}],
+        "harmonisation": [{"item_id": EVIL, "band": EVIL, "intercept": 0.001, "residual_std": 0.01, "n_pixels": 5}],
     }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from de_model.samplers.family import SamplerKind
 from flows.errors import InvalidSettings
-from flows.settings import load_settings
+from flows.loading import load_settings
 from stac.errors import InvalidQuery
 from stac.quality.gate import Gate
 

@@ -8,7 +8,7 @@ import pystac
 import pytest
 from shapely.geometry import box, mapping
 
-from flows.settings import load_settings
+from flows.loading import load_settings
 from flows.work import ModelRef, make_plan, unit_cell, unit_dates
 from stac.errors import EmptySearch, InvalidQuery
 from stac.sample_catalog import sample_catalog

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.errors import InvalidSettings
-from flows.settings import load_settings
+from flows.loading import load_settings
 from stac.access import S3Options
 from stac.access.locations import S3Location, parse_location
 from stac.errors import InvalidQuery

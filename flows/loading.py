@@ -1,0 +1,67 @@
+"""Reading settings: command line > environment (`UNVEIL_*`) > `--config` file > defaults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from flows.errors import InvalidSettings
+from flows.settings import RunSettings, has_password
+
+
+def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunSettings:
+    """Return settings from the command line (`overrides`), the environment, and a YAML file, in this order.
+
+    Raises:
+        InvalidSettings: the file cannot be read, a name is unknown, or a value is out of range.
+    """
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    from_file = {} if config is None else _read_yaml(config)
+    _refuse_password(from_file | given)
+    environment = {name for name in from_file if f"UNVEIL_{name.upper()}" in os.environ}
+    try:
+        settings = RunSettings(**{k: v for k, v in from_file.items() if k not in environment} | given)
+    except ValidationError as error:
+        raise InvalidSettings(_explain(error, config)) from error
+    if settings.min_cloud > settings.max_cloud:
+        raise InvalidSettings(f"min_cloud {settings.min_cloud} is above max_cloud {settings.max_cloud}; swap them.")
+    if settings.start is not None and settings.steps > settings.start + 1:
+        raise InvalidSettings(f"{settings.steps} steps do not fit between start {settings.start} and 0; ask for fewer.")
+    return settings
+
+
+def _refuse_password(values: Mapping[str, Any]) -> None:
+    """Raise when a password would end in a file, in a list of processes, or with the parameters of a flow."""
+    if has_password(str(values.get("ledger_url") or "")):
+        raise InvalidSettings(
+            "ledger_url holds a password; set it as UNVEIL_LEDGER_URL in the environment, or leave the password to "
+            "PGPASSWORD or ~/.pgpass."
+        )
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidSettings(
+            f"{path} cannot be read as YAML ({str(error).splitlines()[0]}); check --config."
+        ) from error
+    if not isinstance(values, dict):
+        raise InvalidSettings(f"{path} is not a list of settings; write lines such as `max_cloud: 60`.")
+    return {str(name): value for name, value in values.items()}
+
+
+def _explain(error: ValidationError, config: Path | None) -> str:
+    """Return one sentence for the first thing that is wrong."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"]) or "settings"
+    where = f" (in {config} or on the command line)" if config else ""
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(sorted(RunSettings.model_fields))
+        return f"Setting {name} is unknown{where}; known are {known}."
+    return f"Setting {name}{where} is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}."
