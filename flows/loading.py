@@ -21,7 +21,7 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
         InvalidSettings: the file cannot be read, a name is unknown, or a value is out of range.
     """
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
-    from_file = {} if config is None else _read_yaml(config)
+    from_file = {} if config is None else read_yaml(config)
     _refuse_password(from_file | given)
     environment = {name for name in from_file if f"UNVEIL_{name.upper()}" in os.environ}
     try:
@@ -44,7 +44,12 @@ def _refuse_password(values: Mapping[str, Any]) -> None:
         )
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the settings of a YAML file.
+
+    Raises:
+        InvalidSettings: the file cannot be read, or is no mapping.
+    """
     try:
         values = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from flows import __version__
-from flows.cli import data, evaluate, experiment, models, operations, predict, registry, runs, services, train
+from flows.cli import bench, data, evaluate, experiment, models, operations, predict, registry, runs, services, train
 from flows.cli.console import print_error
 from flows.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID
 
@@ -32,9 +32,15 @@ _MODEL: tuple[Callable[..., None], ...] = (
     train.train,
     evaluate.calibrate,
     experiment.experiment,
-    models.bench,
+    bench.bench,
 )
-_REGISTRY: tuple[Callable[..., None], ...] = (registry.models, registry.register, registry.promote, registry.rollback)
+_REGISTRY: tuple[Callable[..., None], ...] = (
+    registry.models,
+    registry.register,
+    registry.promote,
+    registry.rollback,
+    registry.retrain,
+)
 _OPERATION: tuple[Callable[..., None], ...] = (
     operations.backfill,
     operations.redrive,

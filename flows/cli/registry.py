@@ -1,4 +1,4 @@
-"""Commands of the model registry: models, register, promote, rollback."""
+"""Commands of the model registry: models, register, promote, rollback, retrain."""
 
 from __future__ import annotations
 
@@ -152,6 +152,41 @@ def rollback(
         print_json(asdict(moved))
     else:
         output.print(f"{name} version {moved.champion} is the champion again.", markup=False)
+
+
+def retrain(
+    config: o.Config = None,
+    out: o.Out = None,
+    state_dir: o.StateDir = None,
+    mlflow_uri: MlflowUri = None,
+    promotion: Annotated[
+        str | None, typer.Option("--promotion", help="automatic: what passes the gates is promoted; manual.")
+    ] = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Fine-tune the champion on new cloudy/clear pairs, and compare; the flow of the weekly deployment.
+
+    Pairs are mined from the squares that are not held out; without new ones nothing is trained. A training that was
+    stopped is continued by the same command.
+
+    Example:
+
+        unveil retrain --config retrain.yaml --promotion automatic
+    """
+    from flows.loading import read_yaml
+    from flows.retrain import as_markdown, as_record
+    from flows.retrain import retrain as flow
+    from flows.retraining.settings import load_retrain_settings
+    from flows.services.prefect_server import prefect_api
+
+    given = o.overrides(out=out, state_dir=state_dir, mlflow_uri=mlflow_uri, promotion=promotion)
+    settings = load_retrain_settings(({} if config is None else read_yaml(config)) | given)
+    with progress_bar(), prefect_api(settings.state):
+        summary = flow(settings.model_dump(mode="json"))
+    if as_json:
+        print_json(as_record(summary))
+    else:
+        output.print(as_markdown(summary), markup=False)
 
 
 def _registry(out: str | None, state_dir: Path | None, mlflow_uri: str | None) -> Registry:

@@ -1,0 +1,91 @@
+"""The command that measures what Unveil costs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from enum import StrEnum, unique
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli import options as o
+from flows.cli.console import output, print_json, progress_bar
+
+
+@unique
+class BenchKind(StrEnum):
+    """What can be measured."""
+
+    DEMO = "demo"
+    MODEL = "model"
+    UNIT = "unit"
+
+
+def bench(
+    what: Annotated[BenchKind, typer.Argument(help="demo, model or unit.")] = BenchKind.DEMO,
+    size: Annotated[int, typer.Option("--size", min=1024, help="Rows and columns of the unit, pixels.")] = 10980,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the results page; printed when left out.")
+    ] = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Measure what Unveil costs: the demo, the model, or one large work unit.
+
+    `demo`: time and memory of a first and a second `unveil demo`. `model`: the presets small and paper on the CPU, and
+    on the GPU where there is one, against the fastest matrix product of the same run. `unit`: a whole Sentinel-2 tile
+    of five dates, made of the sample, from search to catalog, against a plain read of the same pixels; it needs about
+    15 GB of disk in the temporary folder and some ten minutes on two cores.
+
+    Examples (made the pages of these names in docs/results):
+
+        unveil bench demo --out docs/results
+
+        unveil bench model --out docs/results
+
+        unveil bench unit --out docs/results
+    """
+    measure: Mapping[BenchKind, Callable[[], tuple[str, Any]]] = {
+        BenchKind.DEMO: _demo,
+        BenchKind.MODEL: _model,
+        BenchKind.UNIT: lambda: _unit(size),
+    }
+    with progress_bar():
+        page, record = measure[what]()
+    if out is not None:
+        _write(out / f"{what}.md", page)
+        if what is BenchKind.MODEL:
+            _write(out / "model.json", json.dumps(record, indent=2) + "\n")
+    if as_json:
+        print_json(record)
+    elif out is None:
+        output.print(page, markup=False)
+
+
+def _demo() -> tuple[str, Any]:
+    from flows.bench.demo import as_markdown, bench_demo
+
+    measurements = bench_demo()
+    return as_markdown(measurements), [asdict(m) for m in measurements]
+
+
+def _model() -> tuple[str, Any]:
+    from flows.bench.model import as_markdown, as_record, bench_model
+
+    measured = bench_model()
+    return as_markdown(measured), as_record(measured)
+
+
+def _unit(size: int) -> tuple[str, Any]:
+    from flows.bench.unit import as_markdown, bench_unit
+
+    measured = bench_unit(size)
+    return as_markdown(measured), asdict(measured) | {"read_ratio": measured.read_ratio}
+
+
+def _write(path: Path, page: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, "utf-8")
+    output.print(f"{path} written.", markup=False)
