@@ -172,14 +172,15 @@ def write_plot(figures: Sequence[CaseFigures], path: Path) -> None:
     from matplotlib.figure import Figure
 
     chosen = [f for f in figures if f.protocol is Protocol.TRANSPLANTED]
-    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    figure = Figure(figsize=(11, 3.5), layout="constrained")
     axes = figure.subplots(1, len(_CLASSES), sharey=True)
     gaps = sorted({f.gap for f in chosen})
     for axis, name in zip(axes, _CLASSES, strict=True):
         for candidate in (Candidate.COPY, Candidate.LINEAR, Candidate.GEOMEDIAN, Candidate.PRODUCT):
             totals = [_total((f.whole for f in chosen if f.gap == gap), name).get(candidate) for gap in gaps]
-            axis.plot(gaps, [math.nan if t is None else t.mae for t in totals], marker="o", label=candidate)
-        axis.set(title=name, xlabel="days to the nearest source", xticks=gaps, ylim=(0, None))
-    axes[0].set_ylabel("MAE, reflectance")
-    axes[-1].legend(fontsize=7)
+            style = {"marker": "o", "linestyle": "--" if candidate is Candidate.COPY else "-"}
+            axis.plot(gaps, [math.nan if t is None else t.mae for t in totals], label=candidate, **style)
+        axis.set(title=name, xlabel="days to the nearest source", xticks=gaps)
+    axes[0].set(ylabel="MAE, reflectance", ylim=(0, None))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     figure.savefig(path, dpi=110, metadata={"Software": None})

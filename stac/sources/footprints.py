@@ -12,7 +12,7 @@ from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
 from stac.errors import InvalidItem
-from stac.footprints import around
+from stac.footprints import around, cut
 from stac.query import BBox
 
 _MALFORMED = (ShapelyError, TypeError, ValueError, KeyError, AttributeError, IndexError)
@@ -37,7 +37,7 @@ def footprint(item: pystac.Item) -> BaseGeometry:
         outline = shape(item.geometry)
         if outline.is_empty or not np.isfinite(outline.bounds).all():
             raise InvalidItem(f"Item {item.id} has an empty footprint.")
-        return _cut(_together(outline if outline.is_valid else shapely.make_valid(outline)))
+        return cut(_together(outline if outline.is_valid else shapely.make_valid(outline)))
     except _MALFORMED as error:
         raise InvalidItem(f"Item {item.id} has a footprint that is no GeoJSON geometry ({error}).") from error
 
@@ -84,15 +84,3 @@ def _together(outline: BaseGeometry) -> BaseGeometry:
     together = around(outline, float(shapely.get_coordinates(outline)[0, 0]))
     # A band from -180 to 180 says nothing about the longitude; it stays what it is.
     return together if together.area > _LINE else outline
-
-
-def _cut(outline: BaseGeometry) -> BaseGeometry:
-    """Return the geometry moved into -180..180, cut at its borders."""
-    west, _, east, _ = outline.bounds
-    if west >= -_HALF_WORLD and east <= _HALF_WORLD:
-        return outline
-    world = shapely.box(-_HALF_WORLD, -90, _HALF_WORLD, 90)
-    moved = (shapely.transform(outline, lambda p, by=by: np.add(p, (by, 0))) for by in (-360.0, 0.0, 360.0))
-    inside = [part.intersection(world) for part in moved]
-    # A footprint that only touches the border from outside leaves a line there.
-    return shapely.union_all([part for part in inside if part.area > 0 or outline.area == 0])
