@@ -15,7 +15,20 @@ from typing import Annotated
 import typer
 
 from flows import __version__
-from flows.cli import bench, data, evaluate, experiment, models, operations, predict, registry, runs, services, train
+from flows.cli import (
+    bench,
+    catalog,
+    data,
+    evaluate,
+    experiment,
+    models,
+    operations,
+    predict,
+    registry,
+    runs,
+    services,
+    train,
+)
 from flows.cli.console import print_error
 from flows.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID
 
@@ -46,6 +59,7 @@ _OPERATION: tuple[Callable[..., None], ...] = (
     operations.redrive,
     operations.census,
     operations.status,
+    catalog.retract,
 )
 for _command in _WORK:
     app.command()(_command)
@@ -56,6 +70,7 @@ for _command in _MODEL:
 for _command in _REGISTRY:
     app.command(rich_help_panel="Model registry")(_command)
 app.add_typer(data.app, name="data", rich_help_panel="Model")
+app.add_typer(catalog.app, name="catalog", rich_help_panel="Operations")
 evaluate.app.command("model")(models.evaluate_model)
 app.add_typer(evaluate.app, name="evaluate", rich_help_panel="Model")
 

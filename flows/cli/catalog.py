@@ -1,0 +1,80 @@
+"""Commands around the catalog that runs write: `unveil catalog check`, `unveil retract`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.cli import options as o
+from flows.cli.console import output, print_json, progress_bar
+from flows.errors import EXIT_FAILED
+
+app = typer.Typer(help="The catalog that runs write.", no_args_is_help=True)
+
+
+@app.command()
+def check(out: o.Out = None, as_json: o.AsJson = False) -> None:
+    """Walk a catalog on disk: documents against their schemas, links, files, checksums, COGs, and counts.
+
+    Exit status 1 when anything is wrong.
+
+    Example:
+
+        unveil catalog check --out unveil-out
+    """
+    from pathlib import Path
+
+    from flows.errors import InvalidSettings
+    from flows.loading import load_settings
+    from stac.validate import validate_catalog
+
+    root = load_settings(overrides=o.overrides(out=out)).out
+    if not isinstance(root, Path):
+        raise InvalidSettings(f"{root} is not a folder; `unveil catalog check` reads files of a catalog on disk.")
+    with progress_bar():
+        problems = validate_catalog(root)
+    if as_json:
+        print_json({"catalog": str(root), "valid": not problems, "problems": problems})
+    else:
+        for problem in problems:
+            output.print(problem, markup=False)
+        output.print(f"{root}: {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}.", markup=False)
+    if problems:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def retract(
+    item_ids: Annotated[list[str], typer.Argument(metavar="ITEM...", help="Ids of published items.")],
+    out: o.Out = None,
+    state_dir: o.StateDir = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Take items out of the catalog: link, document and files. Readers see each item whole or not at all.
+
+    A later run makes the item again if the scene is still wanted.
+
+    Example:
+
+        unveil retract S2A_33TWL_20230818_0_L2A-unveil-1b2c3d4e --out unveil-out
+    """
+    from flows.catalogs import catalog_of
+    from flows.errors import InvalidSettings
+    from flows.loading import load_settings
+    from stac.shelves import Shelf
+
+    catalog = catalog_of(load_settings(overrides=o.overrides(out=out, state_dir=state_dir)))
+    shelves = [catalog.beside(shelf) for shelf in Shelf]
+    missing = [item_id for item_id in item_ids if all(shelf.document(item_id) is None for shelf in shelves)]
+    if missing:
+        raise InvalidSettings(
+            f"The catalog has no item {missing[0]}; `unveil status` names the items. Nothing was done."
+        )
+    with progress_bar():
+        for item_id in item_ids:
+            for shelf in shelves:
+                shelf.withdraw(item_id)
+    if as_json:
+        print_json({"retracted": item_ids})
+    else:
+        output.print(f"{len(item_ids)} taken out.", markup=False)

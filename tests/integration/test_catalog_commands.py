@@ -1,0 +1,51 @@
+"""`unveil catalog check` and `unveil retract` on a catalog that a run wrote."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import unveil
+
+from stac.validate import validate_catalog
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def catalog(tiny_run: Any, tmp_path: Path) -> Path:
+    root = tmp_path / "catalog"
+    shutil.copytree(tiny_run.root, root, ignore=shutil.ignore_patterns(".unveil", ".staging"))
+    return root
+
+
+def items(root: Path) -> list[str]:
+    return sorted(path.parent.name for path in root.glob("unveil-*/*/*-unveil-*.json"))
+
+
+def test_a_check_finds_one_changed_byte(catalog: Path, tmp_path: Path) -> None:
+    good = unveil("catalog", "check", "--out", catalog, "--json", home=tmp_path / "home")
+    assert good.status == 0 and good.document == {"catalog": str(catalog), "valid": True, "problems": []}
+    path = next(catalog.glob("unveil-*/*/data.tif"))
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    bad = unveil("catalog", "check", "--out", catalog, "--json", home=tmp_path / "home")
+    assert bad.status == 1 and not bad.document["valid"]
+    assert any("data differs from its checksum" in problem for problem in bad.document["problems"])
+
+
+def test_a_retracted_item_is_gone_and_the_others_stay(catalog: Path, tmp_path: Path) -> None:
+    first, *others = items(catalog)
+    done = unveil("retract", first, "--out", catalog, "--json", home=tmp_path / "home")
+    assert done.status == 0 and done.document == {"retracted": [first]}
+    assert items(catalog) == others and validate_catalog(catalog) == []
+    assert not list(catalog.glob(f"unveil-*/{first}"))
+
+
+def test_nothing_is_retracted_when_one_id_is_wrong(catalog: Path, tmp_path: Path) -> None:
+    before = items(catalog)
+    refused = unveil("retract", before[0], "no-such-item", "--out", catalog, home=tmp_path / "home")
+    assert refused.status == 2 and "no item no-such-item" in refused.sentence
+    assert items(catalog) == before
