@@ -193,6 +193,8 @@ def clear_scenes(
             done = finished_work(catalog, wanted.gate_limits)
             request_id = ledger.remember(freeze((), wanted, model).request)
             settle(ledger, planned.units, done, request_id)
+            # A run that was killed just after publishing could not.
+            discard_blocks([unit.work_id for unit in planned.units if unit.work_id in done], wanted)
             worker = Worker(
                 ledger=ledger,
                 run_id=run_id,
@@ -269,7 +271,7 @@ def _make(run: _Run, unit: WorkUnit, fence: Callable[[], None]) -> Made:
     tell(f"{unit.target_id}: publishing")
     fence()
     href = publish(run.values, unit.item_id, staging, _collection(run.scenes))
-    discard_blocks(unit.work_id, run.settings)
+    discard_blocks([unit.work_id], run.settings)
     return Made(href, figures, review_note(run.catalog, unit.item_id))
 
 

@@ -16,6 +16,7 @@ from flows.progress import tell
 from flows.scenes import find_scenes, source_of
 from flows.services.prefect_server import prefect_api
 from flows.settings import RunSettings
+from flows.unit import discard_blocks
 from flows.work import ModelRef, Plan, make_plan
 from flows.working import settle
 from stac.shelves import finished_work
@@ -80,6 +81,7 @@ def _settle(settings: RunSettings, plan: Plan, done: Mapping[str, str], model: M
     with closing(open_ledger(settings)) as ledger:
         request_id = ledger.remember(freeze((), settings, model).request)
         settle(ledger, plan.units, {work_id: Path(path) for work_id, path in done.items()}, request_id)
+    discard_blocks([unit.work_id for unit in plan.units], settings)
 
 
 def plan_rows(settings: RunSettings, freeze_to: Path | None = None) -> list[dict[str, Any]]:

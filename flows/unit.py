@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -132,9 +132,10 @@ def make_product(
     return figures
 
 
-def discard_blocks(work_id: str, settings: RunSettings) -> None:
-    """Remove the blocks of a unit that is published, or that never will be."""
-    shutil.rmtree(_blocks_folder(work_id, settings), ignore_errors=True)
+def discard_blocks(work_ids: Iterable[str], settings: RunSettings) -> None:
+    """Remove the blocks of units that are published, or that never will be."""
+    for work_id in work_ids:
+        shutil.rmtree(_blocks_folder(work_id, settings), ignore_errors=True)
 
 
 def _blocks_folder(work_id: str, settings: RunSettings) -> Path:

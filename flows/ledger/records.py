@@ -80,4 +80,17 @@ def new_run_id() -> str:
 def is_dead(run_id: str) -> bool:
     """Tell whether the process of a run is known to have ended; nothing is known of other hosts."""
     host, process, _ = run_id.rsplit(":", 2)
-    return host == (platform.node() or "host") and not psutil.pid_exists(int(process))
+    return host == (platform.node() or "host") and not _is_running(int(process))
+
+
+def _is_running(process: int) -> bool:
+    """Tell whether a process exists and has not ended.
+
+    In containers the dead often stay as zombies: nobody asks how they ended.
+    """
+    try:
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True

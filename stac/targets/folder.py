@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +110,10 @@ class FolderTarget:
             lock.release()
 
     def sweep(self, collection: str, older_than_s: float) -> None:
-        """Remove old staging folders; put back a product that a crash left aside while it was replaced."""
+        """Remove old staging folders and half-written documents; put back a product that a crash left aside."""
         sweep_folders(self.root / _STAGING, older_than_s)
+        for above in (self.root, self.root / collection):
+            _sweep_unfinished(above, older_than_s)
         for aside in sorted((self.root / collection).glob(".*.old")):
             folder = aside.with_name(aside.name.removeprefix(".").removesuffix(".old"))
             with self.exclusive(), writing(folder):
@@ -156,3 +158,11 @@ def sweep_folders(above: Path, older_than_s: float) -> None:
             continue
         if time.time() - newest > older_than_s:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep_unfinished(above: Path, older_than_s: float) -> None:
+    """Remove the temporary files of documents whose writer was killed (`write_json`)."""
+    for path in sorted(above.glob(".*.json.*")):
+        with suppress(FileNotFoundError):  # its writer is at work
+            if time.time() - path.stat().st_mtime > older_than_s:
+                path.unlink()
