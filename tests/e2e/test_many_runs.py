@@ -140,3 +140,8 @@ def test_what_failed_is_tried_again_as_it_was_planned(here: None, tmp_path: Path
     assert (entry.state, entry.attempts) == (State.SUCCEEDED, 2) and validate_catalog(out) == []
     item = json.loads(Path(entry.item_href).read_text("utf-8"))
     assert item["properties"]["unveil:seed"] == 11, "with the settings it was planned with"
+
+    # As a run leaves it that was killed just after publishing.
+    blocks = out / ".unveil" / "blocks" / entry.work_id
+    blocks.mkdir(parents=True)
+    assert command("run", *source).exit_code == 0 and not blocks.exists()

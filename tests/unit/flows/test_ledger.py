@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -136,6 +137,15 @@ def test_the_claim_of_a_dead_process_of_this_host_is_taken_over_at_once(ledger: 
     subprocess.run([sys.executable, "-c", CLAIM_AND_DIE, address, CATALOG], check=True, timeout=60)
     assert ledger.listing.entry("w").held
     assert claimed(ledger, "w", new_run_id()).attempt == 2
+
+
+def test_a_process_whose_parent_never_asked_how_it_ended_is_dead(ledger: Ledger) -> None:
+    address = ledger.url.render_as_string(hide_password=False)
+    with subprocess.Popen([sys.executable, "-c", CLAIM_AND_DIE, address, CATALOG], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stdout.read() == b""
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
+        assert ledger.listing.entry("w").held
+        assert claimed(ledger, "w", new_run_id()).attempt == 2
 
 
 def test_failed_and_aborted_units_are_tried_again_and_invalid_ones_only_when_asked(ledger: Ledger) -> None:

@@ -179,10 +179,18 @@ def test_repair_clears_old_staging_and_leaves_what_may_be_in_use(tmp_path: Path,
     catalog = StaticCatalog(tmp_path)
     catalog.publish(*staged(catalog, "aaaa"))
     old, fresh = staged(catalog, "bbbb")[0], staged(catalog, "cccc")[0]
-    for path in (*old.iterdir(), old):
+    # As a kill in the middle of `write_json` leaves them.
+    documents = [
+        tmp_path / ".catalog.json.a1b2",
+        *(catalog.collection_path.parent / f".collection.json.{n}" for n in "ab"),
+    ]
+    for path in documents:
+        path.write_text("{")
+    for path in (*old.iterdir(), old, *documents[:2]):
         os.utime(path, (0, 0))
     catalog.repair()
     assert not old.exists() and fresh.is_dir()
+    assert [path.exists() for path in documents] == [False, False, True]
     assert published(tmp_path) == {"S2B_33TWM_20230810_0_L2A-unveil-aaaa"}
 
 
