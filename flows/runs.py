@@ -19,6 +19,7 @@ from flows.settings import RunSettings
 from flows.unit import discard_blocks
 from flows.work import ModelRef, Plan, make_plan
 from flows.working import settle
+from stac.access.locations import parse_location
 from stac.shelves import finished_work
 
 
@@ -80,7 +81,7 @@ def run_clear_scenes(settings: RunSettings, plan_file: Path | None = None, *, in
 def _settle(settings: RunSettings, plan: Plan, done: Mapping[str, str], model: ModelRef) -> None:
     with closing(open_ledger(settings)) as ledger:
         request_id = ledger.remember(freeze((), settings, model).request)
-        settle(ledger, plan.units, {work_id: Path(path) for work_id, path in done.items()}, request_id)
+        settle(ledger, plan.units, {work_id: parse_location(path) for work_id, path in done.items()}, request_id)
     discard_blocks([unit.work_id for unit in plan.units], settings)
 
 
