@@ -108,19 +108,15 @@ class Ledger:
     def settle(self, job: Job, item_href: str) -> bool:
         """Record that a unit was found published, e.g. by a run that died before it could; False when it is known.
 
-        A unit that a living run holds is left to that run.
+        A unit that a living run holds is left to that run; nobody waits for a process that is known to be dead.
         """
-        values = self._new(job, "", "", State.SUCCEEDED) | {"attempts": 0, "lease_until": 0.0, "item_href": item_href}
-        # Never claimed here: the product came with the catalog.
-        statement = self._insert().values(values)
-        free = or_(work.c.state.not_in(HELD), work.c.lease_until < now_s())
-        changed = {"state": State.SUCCEEDED, "item_href": item_href, "error": "", "lease_until": 0.0}
-        statement = statement.on_conflict_do_update(
-            index_elements=[work.c.catalog, work.c.work_id],
-            set_=changed | {"updated": now_s()},
-            where=and_(work.c.state != State.SUCCEEDED, free),
-        ).returning(work.c.work_id)
-        return self._write(lambda c: c.execute(statement).first()) is not None
+        settled = self._write(lambda c: c.execute(self._settlement(job, item_href)).first())
+        if settled is None:
+            entry, holder = self.listing.holder(job.work_id)
+            if entry is None or entry.state not in HELD or not is_dead(entry.run_id):
+                return False
+            settled = self._write(lambda c: c.execute(self._settlement(job, item_href, holder)).first())
+        return settled is not None
 
     def remember(self, document: str) -> str:
         """Keep settings and model of a run; return their id, the same for the same document."""
@@ -152,6 +148,27 @@ class Ledger:
         return statement.on_conflict_do_update(
             index_elements=[work.c.catalog, work.c.work_id], set_=changed | {"attempts": attempts}, where=free
         ).returning(work.c.attempts)
+
+    def _settlement(self, job: Job, item_href: str, dead_token: str = "") -> Any:
+        """Return the statement that records a unit as published, unless it is held, and returns its id."""
+        # Never claimed here: the product came with the catalog.
+        values = self._new(job, "", "", State.SUCCEEDED) | {"attempts": 0, "lease_until": 0.0, "item_href": item_href}
+        free = or_(
+            work.c.state.not_in(HELD),
+            work.c.lease_until < now_s(),
+            work.c.token == dead_token if dead_token else false(),
+        )
+        changed = {"state": State.SUCCEEDED, "item_href": item_href, "error": "", "lease_until": 0.0}
+        return (
+            self._insert()
+            .values(values)
+            .on_conflict_do_update(
+                index_elements=[work.c.catalog, work.c.work_id],
+                set_=changed | {"updated": now_s()},
+                where=and_(work.c.state != State.SUCCEEDED, free),
+            )
+            .returning(work.c.work_id)
+        )
 
     def _new(self, job: Job, run_id: str, token: str, state: State) -> dict[str, Any]:
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import closing
 from pathlib import Path
 
 #: Files of a catalog that begin with a dot and are no leftovers.
@@ -44,6 +45,17 @@ def unlinked_of(out: Path) -> list[str]:
         links = json.loads(path.read_text("utf-8"))["links"]
         linked |= {(path.parent / link["href"]).resolve() for link in links if link["rel"] == "item"}
     return [str(path) for path in items_of(out) if path.resolve() not in linked]
+
+
+def unsettled_of(out: Path, state: Path) -> list[str]:
+    """Return the units of a finished catalog that the ledger does not know as published."""
+    from flows.ledger.book import Ledger
+    from flows.ledger.opening import ledger_place
+    from flows.ledger.states import State
+
+    with closing(Ledger(*ledger_place(state, str(out), None))) as ledger:
+        entries = ledger.listing.page(100).entries
+    return [f"{entry.item_id} is {entry.state}" for entry in entries if entry.state is not State.SUCCEEDED]
 
 
 def blocks_of(state: Path) -> dict[str, int]:

@@ -37,6 +37,7 @@ from tests.chaos.evidence import (
     moment_of,
     problems_of,
     unlinked_of,
+    unsettled_of,
     work_ids_of,
 )
 from tests.chaos.tally import Tally, page_of
@@ -161,6 +162,7 @@ def compare(out: Path, state: Path, problem: str, reference: Reference, tally: T
     files = files_of(out)
     names = reference.files.keys() | files.keys()
     tally.different += [f"{out.name}: {n}" for n in sorted(names) if reference.files.get(n) != files.get(n)]
+    tally.unsettled += [f"{out.name}: {name}" for name in unsettled_of(out, state)]
     tally.leftovers += leftovers_of(out, state)
     tally.kept({})
     # Blocks belong to work, not to a catalog: the next one must not find any.

@@ -22,6 +22,8 @@ class Tally:
     different: list[str] = field(default_factory=list)
     #: Runs after a kill that did not end well.
     broken: list[str] = field(default_factory=list)
+    #: Published units that the ledger does not know as such.
+    unsettled: list[str] = field(default_factory=list)
     #: Finished blocks that a later run made once more.
     repeated: list[str] = field(default_factory=list)
     #: Finished blocks found after a kill.
@@ -44,8 +46,8 @@ class Tally:
     @property
     def ok(self) -> bool:
         """Nothing was lost, doubled or damaged."""
-        wrong = (self.lost, self.duplicated, self.invalid, self.different, self.broken, self.repeated, self.leftovers)
-        return not any(wrong)
+        damage = self.lost, self.duplicated, self.invalid, self.different, self.broken
+        return not any((*damage, self.unsettled, self.repeated, self.leftovers))
 
 
 def page_of(tally: Tally, command: str, wanted: int, seconds: float) -> str:
@@ -60,6 +62,7 @@ def page_of(tally: Tally, command: str, wanted: int, seconds: float) -> str:
         ("invalid items or catalogs, after any kill", len(tally.invalid)),
         ("files that differ from the undisturbed run", len(tally.different)),
         ("runs after a kill that failed", len(tally.broken)),
+        ("published units that the ledger does not know as such", len(tally.unsettled)),
         ("finished blocks found after kills", tally.blocks_kept),
         ("of these, made once more", len(tally.repeated)),
         ("files left behind for good", len(tally.leftovers)),

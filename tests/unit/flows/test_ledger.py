@@ -139,6 +139,14 @@ def test_the_claim_of_a_dead_process_of_this_host_is_taken_over_at_once(ledger: 
     assert claimed(ledger, "w", new_run_id()).attempt == 2
 
 
+def test_what_a_dead_process_of_this_host_published_is_settled_at_once(ledger: Ledger) -> None:
+    address = ledger.url.render_as_string(hide_password=False)
+    subprocess.run([sys.executable, "-c", CLAIM_AND_DIE, address, CATALOG], check=True, timeout=60)
+    assert ledger.settle(job("w"), "item.json")
+    entry = ledger.listing.entry("w")
+    assert (entry.state, entry.attempts, entry.item_href, entry.held) == (State.SUCCEEDED, 1, "item.json", False)
+
+
 def test_a_process_whose_parent_never_asked_how_it_ended_is_dead(ledger: Ledger) -> None:
     address = ledger.url.render_as_string(hide_password=False)
     with subprocess.Popen([sys.executable, "-c", CLAIM_AND_DIE, address, CATALOG], stdout=subprocess.PIPE) as child:
