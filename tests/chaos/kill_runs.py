@@ -20,10 +20,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -40,7 +40,7 @@ from tests.chaos.evidence import (
     unsettled_of,
     work_ids_of,
 )
-from tests.chaos.tally import Tally, page_of
+from tests.chaos.tally import Tally, add_series, page_of, series_of
 from tests.command import TINY_BBOX, TINY_SETTINGS, start
 
 #: A catalog is killed so often at most before it is run to its end.
@@ -228,7 +228,7 @@ def main(
     seed: Annotated[int, typer.Option("--seed", help="Of the moments.")] = 0,
     command_share: Annotated[float, typer.Option(min=0, max=1, help="Share of catalogs run by `unveil run`.")] = 0.05,
     minutes: Annotated[float, typer.Option(min=0, help="Begin no catalog later than that.")] = 60,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for kills.md; printed when left out.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of kills.json and kills.md; series add up.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Kill runs of the sample at random moments and compare what they published with an undisturbed run."""
@@ -246,14 +246,13 @@ def main(
 
         tally = run_kills(Path(folder), bounds, on_catalog)
     command = f"python -m tests.chaos.kill_runs --kills {kills} --seed {seed} --command-share {command_share:g}"
-    page = page_of(tally, command, kills, time.monotonic() - began)
+    series = series_of(tally, command, kills, time.monotonic() - began)
     if out is not None:
-        (out / "kills.md").write_text(page, "utf-8")
+        add_series(out, series)
     if as_json:
-        document: dict[str, Any] = {n: v for n, v in asdict(tally).items() if n[0] != "_"} | {"ok": tally.ok}
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        sys.stdout.write(json.dumps(tally.document, indent=2) + "\n")
     elif out is None:
-        sys.stdout.write(page)
+        sys.stdout.write(page_of([series]))
     raise SystemExit(0 if tally.ok else 1)
 
 

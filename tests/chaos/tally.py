@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+_ROWS = {
+    "kills": "kills (SIGKILL)",
+    "catalogs": "catalogs, each run to its end afterwards",
+    "lost": "units lost",
+    "duplicated": "units published twice",
+    "invalid": "invalid items or catalogs, after any kill",
+    "different": "files that differ from the undisturbed run",
+    "broken": "runs after a kill that failed",
+    "unsettled": "published units that the ledger does not know as such",
+    "blocks_kept": "finished blocks found after kills",
+    "repeated": "of these, made once more",
+    "leftovers": "files left behind for good",
+}
 
 
 @dataclass(slots=True)
@@ -44,48 +63,84 @@ class Tally:
         self._blocks = blocks
 
     @property
+    def document(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return {name: value for name, value in asdict(self).items() if not name.startswith("_")} | {"ok": self.ok}
+
+    @property
     def ok(self) -> bool:
         """Nothing was lost, doubled or damaged."""
         damage = self.lost, self.duplicated, self.invalid, self.different, self.broken
         return not any((*damage, self.unsettled, self.repeated, self.leftovers))
 
 
-def page_of(tally: Tally, command: str, wanted: int, seconds: float) -> str:
-    """Return the page of results."""
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One run of the command."""
+
+    command: str
+    date: str
+    machine: str
+    minutes: float
+    #: Kills that were asked for; time may have run out before.
+    wanted: int
+    tally: dict[str, Any]
+
+
+def series_of(tally: Tally, command: str, wanted: int, seconds: float) -> Series:
+    """Return a series that ended now, on this machine."""
     from flows.bench.machine import machine
 
-    rows = [
-        ("kills (SIGKILL)", tally.kills),
-        ("catalogs, each run to its end afterwards", tally.catalogs),
-        ("units lost", len(tally.lost)),
-        ("units published twice", len(tally.duplicated)),
-        ("invalid items or catalogs, after any kill", len(tally.invalid)),
-        ("files that differ from the undisturbed run", len(tally.different)),
-        ("runs after a kill that failed", len(tally.broken)),
-        ("published units that the ledger does not know as such", len(tally.unsettled)),
-        ("finished blocks found after kills", tally.blocks_kept),
-        ("of these, made once more", len(tally.repeated)),
-        ("files left behind for good", len(tally.leftovers)),
-    ]
-    moments = [f"| {name} | {count} |" for name, count in sorted(tally.moments.items(), key=lambda m: -m[1])]
+    return Series(command, f"{datetime.now(UTC):%Y-%m-%d}", machine(), round(seconds / 60, 1), wanted, tally.document)
+
+
+def add_series(folder: Path, series: Series) -> None:
+    """Add a series to `kills.json`, in place of an older one of the same command, and make `kills.md` of all."""
+    path = folder / "kills.json"
+    kept = [Series(**each) for each in json.loads(path.read_text("utf-8"))] if path.is_file() else []
+    every = [each for each in kept if each.command != series.command] + [series]
+    path.write_text(json.dumps([asdict(each) for each in every], indent=1) + "\n", "utf-8")
+    (folder / "kills.md").write_text(page_of(every), "utf-8")
+
+
+def page_of(every: Sequence[Series]) -> str:
+    """Return the page of results."""
+    moments: Counter[str] = Counter()
+    for series in every:
+        moments.update(series.tally["moments"])
     lines = [
         "# Runs killed at random moments",
-        "",
-        f"`{command}`, {datetime.now(UTC):%Y-%m-%d}, {machine()}, {seconds / 60:.0f} minutes.",
         "",
         "A corner of the sample, two work units in small blocks, is run and killed again and again until a run gets to",
         "its end. Two kills of three come at a moment drawn evenly over the length of an undisturbed run, the others",
         "when a product has just been staged, so that publishing is hit, too. Catalog and items are validated after",
         "every kill; at the end work ids, rasters and pictures are compared with an undisturbed run, byte by byte.",
-        *([] if tally.kills >= wanted else ["", f"Time ran out before {wanted} kills were reached."]),
+        "",
+        *(line for series in every for line in _told(series)),
         "",
         "| | |",
         "|---|---|",
-        *(f"| {name} | {count} |" for name, count in rows),
+        *(_row(key, name, every) for key, name in _ROWS.items()),
         "",
         "| killed while | kills |",
         "|---|---|",
-        *moments,
+        *(f"| {name} | {count} |" for name, count in moments.most_common()),
         "",
     ]
     return "\n".join(lines)
+
+
+def _told(series: Series) -> Iterator[str]:
+    short = (
+        "" if series.tally["kills"] >= series.wanted else f" Time ran out before {series.wanted} kills were reached."
+    )
+    yield f"- `{series.command}`: {series.tally['kills']} kills in {series.minutes:.0f} minutes, {series.date},"
+    yield f"  {series.machine}.{short}"
+
+
+def _row(key: str, name: str, every: Sequence[Series]) -> str:
+    """Return a row of sums; it tells where not all series looked, as older ones did not look at everything."""
+    counts = [series.tally[key] for series in every if key in series.tally]
+    total = sum(count if isinstance(count, int) else len(count) for count in counts)
+    looked = sum(series.tally["kills"] for series in every if key in series.tally)
+    return f"| {name}{'' if len(counts) == len(every) else f' (looked at in {looked} kills)'} | {total} |"
