@@ -245,7 +245,8 @@ def main(
                 bar.console.print(f"{tally.kills} kills, {tally.catalogs} catalogs, {state}")
 
         tally = run_kills(Path(folder), bounds, on_catalog)
-    command = f"python -m tests.chaos.kill_runs --kills {kills} --seed {seed} --command-share {command_share:g}"
+    options = f"--kills {kills} --seed {seed} --command-share {command_share:g} --minutes {minutes:g}"
+    command = f"python -m tests.chaos.kill_runs {options}"
     series = series_of(tally, command, kills, time.monotonic() - began)
     if out is not None:
         add_series(out, series)
