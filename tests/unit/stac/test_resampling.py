@@ -58,11 +58,13 @@ def test_a_coarser_grid_gets_means_and_the_worst_class(twl: list[pystac.Item]) -
 
 
 def test_the_worst_class_wins_without_ties() -> None:
-    n, c, t, k, s, w = (int(p) for p in PixelClass)
+    n, c, t, k, s, w, d = (int(p) for p in PixelClass)
     blocks = np.array([[c, c, n, n, n, n, w, w], [c, k, n, c, c, c, w, c]], np.uint8)
     assert worst_class(blocks, 2).tolist() == [[k, n, c, w]]
     assert worst_class(np.array([[s, t], [c, c]], np.uint8), 2).tolist() == [[t]]
     assert worst_class(np.array([[s, n], [n, n]], np.uint8), 2).tolist() == [[s]]
+    assert worst_class(np.array([[d, c], [c, n]], np.uint8), 2).tolist() == [[d]]
+    assert worst_class(np.array([[d, s], [c, n]], np.uint8), 2).tolist() == [[s]]
     assert worst_class(blocks, 1) is blocks
 
 
