@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import IntEnum, unique
 
 import numpy as np
@@ -30,11 +31,22 @@ OBSERVED = (PixelClass.CLEAR, PixelClass.SNOW)
 OBSCURED = (PixelClass.THIN_CLOUD, PixelClass.CLOUD, PixelClass.SHADOW, PixelClass.DEFECTIVE)
 
 
+def among(classes: NDArray[np.uint8], kinds: Collection[PixelClass]) -> NDArray[np.bool_]:
+    """True where a mask holds one of some classes; any shape in, same shape out.
+
+    A comparison for each class: for a handful of them several times faster than a look-up.
+    """
+    found = np.zeros(classes.shape, bool)
+    for kind in kinds:
+        found |= classes == kind
+    return found
+
+
 def is_observed(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """True where the ground was seen. Any shape in, same shape out."""
-    return np.isin(classes, OBSERVED)
+    return among(classes, OBSERVED)
 
 
 def is_obscured(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """True where cloud, shadow or a defect hides the ground. Any shape in, same shape out."""
-    return np.isin(classes, OBSCURED)
+    return among(classes, OBSCURED)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stac.errors import InvalidInput
-from stac.masks.classes import OBSERVED, PixelClass
+from stac.masks.classes import PixelClass, among, is_observed
 
 
 def disk(radius_m: float, gsd_m: float) -> NDArray[np.bool_]:
@@ -63,11 +63,11 @@ def dilate(classes: NDArray[np.uint8], gsd_m: float, cloud_m: float, shadow_m: f
     """
     if gsd_m <= 0 or cloud_m < 0 or shadow_m < 0:
         raise InvalidInput(f"Dilation of {cloud_m} m / {shadow_m} m at {gsd_m} m: distances must not be negative.")
-    grown, free = classes.copy(), np.isin(classes, OBSERVED)
+    grown, free = classes.copy(), is_observed(classes)
     for kinds, reach, becomes in (
         ((PixelClass.SHADOW,), shadow_m, PixelClass.SHADOW),
         ((PixelClass.CLOUD, PixelClass.THIN_CLOUD), cloud_m, PixelClass.CLOUD),
     ):
-        near = grow(np.isin(classes, kinds), reach, gsd_m)
+        near = grow(among(classes, kinds), reach, gsd_m)
         grown[near & free] = becomes
     return grown
