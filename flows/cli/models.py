@@ -52,7 +52,8 @@ def evaluate_model(
             for stack in stacks_of(scenes)
             for result in evaluate_cell(stack, cloudy, clear, enhancer, options, alone)
         ]
-    command = "unveil evaluate model " + " ".join(f"--cell {cell}" for cell in cells)
+    given = [("cell", cells), ("target", targets), ("truth", truths)]
+    command = " ".join(["unveil evaluate model", *(f"--{name} {value}" for name, values in given for value in values)])
     page = as_markdown(results, command, f"{path.name} (sha256 {checkpoint.sha256_of(path)[:12]})")
     if out is not None:
         _write(out / "pairs.md", page)
