@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install the Debian packages that the tests need and that are missing: Chromium, Node.js, PostgreSQL.
+# Install the Debian packages that the tests need and that are missing: Chromium, Node.js, PostgreSQL with PostGIS.
 # Run as root on Debian 12 or newer; does nothing where all is there.
 set -euo pipefail
 
@@ -10,6 +10,8 @@ command -v git >/dev/null || packages+=(git)
 command -v npm >/dev/null || packages+=(nodejs npm)
 # The server's programs lie outside PATH; only they are needed, no running service.
 { command -v initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb'; } >/dev/null || packages+=(postgresql)
+# The extension that pgstac stands on; Debian names the package by the server's version.
+compgen -G '/usr/share/postgresql/*/extension/postgis.control' >/dev/null || packages+=(postgresql-15-postgis-3)
 
 if [ ${#packages[@]} -eq 0 ]; then
   echo "All Debian packages are there."
