@@ -63,10 +63,24 @@ _retried = retry(
 
 
 @_retried
-def read_asset(request: AssetRequest, cell: Cell, timeout_s: float, access: Access | None = None) -> NDArray[Any]:
+def read_asset(
+    request: AssetRequest,
+    cell: Cell,
+    timeout_s: float,
+    access: Access | None = None,
+    into: NDArray[Any] | None = None,
+) -> NDArray[Any]:
     """Return the first band of an asset on the cell's pixels `(y, x)`, in the file's data type.
 
     Pixels outside the file are `nodata`.
+
+    Args:
+        request: the asset.
+        cell: where.
+        timeout_s: longest wait for one request, seconds.
+        access: how remote bytes are reached.
+        into: memory `(y, x)` to use for the result where its data type is the file's. Fresh memory costs as much as
+            decoding a block: the pages must be cleared first.
 
     Raises:
         InvalidItem: the file holds other than integers, does not say where it lies, or lies elsewhere than its
@@ -83,7 +97,7 @@ def read_asset(request: AssetRequest, cell: Cell, timeout_s: float, access: Acce
     with open_raster(request.href, request.name, timeout_s, access or Access(), request.collection) as source:
         require_as_declared(source, request.declared, request.name)
         _check_type(source.dtypes[0], request)
-        return _on_grid(source, cell.geobox, request)
+        return _on_grid(source, cell.geobox, request, into)
 
 
 @_retried
@@ -120,19 +134,21 @@ def _unify_nodata(pixels: NDArray[Any], source: Any, request: AssetRequest) -> N
         pixels[pixels == source.nodata] = request.nodata
 
 
-def _on_grid(source: Any, geobox: GeoBox, request: AssetRequest) -> NDArray[Any]:
+def _on_grid(source: Any, geobox: GeoBox, request: AssetRequest, into: NDArray[Any] | None) -> NDArray[Any]:
     """Read by window where the cell has the file's pixels or every k-th of them, else resample."""
     placed = _placement(source, geobox)
     if placed is None or (placed.factor > 1 and request.resampling is not Resampling.nearest):
         return warped(source, geobox, request.resampling, request.nodata)
     height, width = geobox.shape
-    pixels = np.full((height, width), request.nodata, source.dtypes[0])
+    fits = into is not None and into.dtype == source.dtypes[0] and into.shape == (height, width)
+    pixels = into if into is not None and fits else np.empty((height, width), source.dtypes[0])
     rows, columns = placed.rows(height, source.height), placed.columns(width, source.width)
+    if len(rows) < height or len(columns) < width:
+        pixels[...] = request.nodata
     if rows and columns:
         k = placed.factor
         window = Window(placed.left + columns.start * k, placed.top + rows.start * k, len(columns) * k, len(rows) * k)
-        found = source.read(1, window=window, out_shape=(len(rows), len(columns)))
-        pixels[rows.start : rows.stop, columns.start : columns.stop] = found
+        source.read(1, window=window, out=pixels[rows.start : rows.stop, columns.start : columns.stop])
     _unify_nodata(pixels, source, request)
     return pixels
 

@@ -30,6 +30,9 @@ from stac.reading import AssetRequest, read_asset
 from stac.reflectance import PRODUCT_NODATA, rescale_dn, to_reflectance
 from stac.resampling import Interpolation, worst_class
 
+#: Dates in flight; each holds connections to its source.
+_DATES_AT_ONCE = 2
+
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
@@ -114,6 +117,20 @@ class Stack:
         return replace(self, dn=dn, classes=classes, days=days, item_ids=ids, sources=sources)
 
 
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where one date of a stack is written."""
+
+    #: Product digital numbers `(band, y, x)`.
+    dn: NDArray[np.uint16]
+    #: `PixelClass` values `(y, x)`.
+    classes: NDArray[np.uint8]
+
+    def like(self) -> Slot:
+        """Return memory for another scene of the same date."""
+        return Slot(np.empty_like(self.dn), np.empty_like(self.classes))
+
+
 def read_stack(
     dates: Sequence[pystac.Item | Acquisition],
     cell: Cell,
@@ -146,32 +163,29 @@ def read_stack(
     if options.persistent_bright:
         return _read_steady(dates, cell, bands, options, required, on_read)
     cell = cell.thinned(options.overview)
-    read: list[tuple[Acquisition, NDArray[np.uint16], NDArray[np.uint8]]] = []
-    dropped: list[str] = []
-    for date in dates:
-        try:
-            acquisition = date if isinstance(date, Acquisition) else Acquisition.of([date])
-            read.append((acquisition, *_read_acquisition(acquisition, cell, bands, options)))
-        except StacError as error:
-            if required is None or date.id in required:
-                raise
-            dropped.append(str(error))
-        if on_read is not None:
-            on_read(date.id)
+    # Pixels are read to where they stay: every copy of a stack costs about as much as decoding it.
+    dn = np.empty((len(dates), len(bands), *cell.geobox.shape), np.uint16)
+    classes = np.empty((len(dates), *cell.geobox.shape), np.uint8)
+    slots = [Slot(*arrays) for arrays in zip(dn, classes, strict=True)]
+    found = _read_dates(dates, slots, partial(_read_date, cell=cell, bands=bands, options=options), required, on_read)
+    read = [acquisition for acquisition in found if isinstance(acquisition, Acquisition)]
+    dropped = tuple(str(error) for error in found if isinstance(error, StacError))
     if not read:
         raise InvalidInput(f"No scene of cell {cell.id} could be read: {' '.join(dropped)}")
-    dn, classes = np.stack([dn for _, dn, _ in read]), np.stack([classes for _, _, classes in read])
+    if dropped:
+        kept = [index for index, one in enumerate(found) if isinstance(one, Acquisition)]
+        dn, classes = dn[kept], classes[kept]
     if (foreign := cell.foreign()) is not None:
         dn[:, :, foreign], classes[:, foreign] = PRODUCT_NODATA, PixelClass.NODATA
     return Stack(
         dn=dn,
         classes=classes,
-        item_ids=tuple(acquisition.id for acquisition, _, _ in read),
-        days=np.array([acquisition.day for acquisition, _, _ in read], dtype=np.int32),
+        item_ids=tuple(acquisition.id for acquisition in read),
+        days=np.array([acquisition.day for acquisition in read], dtype=np.int32),
         bands=tuple(bands),
         cell=cell,
-        dropped=tuple(dropped),
-        sources=tuple(acquisition.item_ids for acquisition, _, _ in read),
+        dropped=dropped,
+        sources=tuple(acquisition.item_ids for acquisition in read),
     )
 
 
@@ -215,21 +229,48 @@ def overview_factor(cell: Cell, most_pixels: int) -> int:
     return factor
 
 
-def _read_acquisition(
-    acquisition: Acquisition, cell: Cell, bands: Sequence[str], options: ReadOptions
-) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
-    """Return product DN `(band, y, x)` and dilated classes `(y, x)` of one date, from the first scene with data."""
+def _read_dates(
+    dates: Sequence[pystac.Item | Acquisition],
+    slots: Sequence[Slot],
+    read: Callable[[pystac.Item | Acquisition, Slot], Acquisition],
+    required: Collection[str] | None,
+    on_read: Callable[[str], None] | None,
+) -> list[Acquisition | StacError]:
+    """Fill in all dates; return each acquisition, or why a date that is not required could not be read."""
+    found: list[Acquisition | StacError] = []
+    # The masks of one date are made while the pixels of the next arrive.
+    with ThreadPoolExecutor(_DATES_AT_ONCE, thread_name_prefix="date") as pool:
+        waiting = [pool.submit(read, date, slot) for date, slot in zip(dates, slots, strict=True)]
+        for date, future in zip(dates, waiting, strict=True):
+            try:
+                found.append(future.result())
+            except StacError as error:
+                if required is None or date.id in required:
+                    pool.shutdown(cancel_futures=True)
+                    raise
+                found.append(error)
+            if on_read is not None:
+                on_read(date.id)
+    return found
+
+
+def _read_date(
+    date: pystac.Item | Acquisition, slot: Slot, cell: Cell, bands: Sequence[str], options: ReadOptions
+) -> Acquisition:
+    """Fill in product DN and dilated classes of one date, each pixel from the first scene with data."""
+    acquisition = date if isinstance(date, Acquisition) else Acquisition.of([date])
     first, *others = acquisition.items
-    dn, classes = _read_item(first, cell, bands, options)
+    _read_item(first, cell, bands, options, slot)
     for item in others:
-        missing = classes == PixelClass.NODATA
+        missing = slot.classes == PixelClass.NODATA
         if not missing.any():
             break
-        more_dn, more_classes = _read_item(item, cell, bands, options)
-        gained = missing & (more_classes != PixelClass.NODATA)
-        # A read may hand out the memory of a file's pixels; what is written to must be our own.
-        dn, classes = np.where(gained, more_dn, dn), np.where(gained, more_classes, classes)
-    return dn, classes
+        more = slot.like()
+        _read_item(item, cell, bands, options, more)
+        gained = missing & (more.classes != PixelClass.NODATA)
+        np.copyto(slot.dn, more.dn, where=gained)
+        np.copyto(slot.classes, more.classes, where=gained)
+    return acquisition
 
 
 def _read_steady(
@@ -258,10 +299,8 @@ def _read_steady(
     return replace(stack, dn=np.ascontiguousarray(stack.dn[inside]), classes=np.stack(grown), cell=thin)
 
 
-def _read_item(
-    item: pystac.Item, cell: Cell, bands: Sequence[str], options: ReadOptions
-) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
-    """Return product DN `(band, y, x)` and dilated classes `(y, x)` of one scene."""
+def _read_item(item: pystac.Item, cell: Cell, bands: Sequence[str], options: ReadOptions, slot: Slot) -> None:
+    """Fill in product DN and dilated classes of one scene."""
     assets = [find_asset(item, band) for band in bands]
     scalings = [decide(item, asset) for asset in assets]
     drawn = options.interpolation.method if options.overview == 1 else Resampling.nearest
@@ -277,12 +316,18 @@ def _read_item(
     finer = mask.finer_than(cell, options.timeout_s) if options.overview == 1 else 1
     around = Cell(cell.id, cell.geobox.pad(reach)).refined(finer)
     cells = [*[cell] * len(requests), *[around] * len(mask.requests)]
+    places = [*slot.dn, *[None] * len(mask.requests)]
     # Assets wait for the network, not for the processor.
     with ThreadPoolExecutor(min(options.threads, len(cells)), thread_name_prefix="read") as pool:
         read = partial(read_asset, timeout_s=options.timeout_s, access=options.access)
-        layers = list(pool.map(read, [*requests, *mask.requests], cells))
-    dn = np.stack([rescale_dn(layer, scaling) for layer, scaling in zip(layers, scalings, strict=False)])
+        layers = list(pool.map(lambda *one: read(*one[:2], into=one[2]), [*requests, *mask.requests], cells, places))
+    for place, layer, scaling in zip(slot.dn, layers, scalings, strict=False):
+        product = rescale_dn(layer, scaling)
+        if product is not place:
+            place[...] = product
     classes = worst_class(mask.classes(layers[len(requests) :]), finer)
-    inside = np.s_[reach : reach + dn.shape[1], reach : reach + dn.shape[2]]
-    classes[inside][(dn == PRODUCT_NODATA).any(axis=0)] = PixelClass.NODATA
-    return dn, dilate(classes, cell.gsd_m, options.cloud_dilation_m, options.shadow_dilation_m)[inside]
+    height, width = slot.classes.shape
+    inside = np.s_[reach : reach + height, reach : reach + width]
+    for band in slot.dn:
+        classes[inside][band == PRODUCT_NODATA] = PixelClass.NODATA
+    slot.classes[...] = dilate(classes, cell.gsd_m, options.cloud_dilation_m, options.shadow_dilation_m)[inside]
