@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -135,16 +136,19 @@ def make_product(
 def discard_blocks(work_ids: Iterable[str], settings: RunSettings) -> None:
     """Remove the blocks of units that are published, or that never will be."""
     for work_id in work_ids:
-        shutil.rmtree(_blocks_folder(work_id, settings), ignore_errors=True)
+        shutil.rmtree(blocks_folder(work_id, settings), ignore_errors=True)
 
 
-def _blocks_folder(work_id: str, settings: RunSettings) -> Path:
-    return settings.state / "blocks" / work_id
+def blocks_folder(work_id: str, settings: RunSettings) -> Path:
+    """Return where the blocks of a unit are kept: catalogs that share a state folder do not share blocks."""
+    place = settings.out.absolute() if isinstance(settings.out, Path) else settings.out
+    catalog = uuid.uuid5(uuid.NAMESPACE_URL, str(place)).hex[:12]
+    return settings.state / "blocks" / catalog / work_id
 
 
 def _store(work_id: str, cell: Cell, settings: RunSettings) -> BlockStore:
     identity = f"{work_id} by {settings.block} px"
-    return BlockStore(_blocks_folder(work_id, settings), cell, settings.bands, identity)
+    return BlockStore(blocks_folder(work_id, settings), cell, settings.bands, identity)
 
 
 def _overview(

@@ -23,6 +23,7 @@ from flows.ledger.records import Entry
 from flows.ledger.states import State
 from flows.loading import load_settings
 from flows.services.prefect_server import prefect_api
+from flows.unit import blocks_folder
 from stac.sample_catalog import sample_catalog
 from stac.validate import validate_catalog
 
@@ -142,6 +143,6 @@ def test_what_failed_is_tried_again_as_it_was_planned(here: None, tmp_path: Path
     assert item["properties"]["unveil:seed"] == 11, "with the settings it was planned with"
 
     # As a run leaves it that was killed just after publishing.
-    blocks = out / ".unveil" / "blocks" / entry.work_id
+    blocks = blocks_folder(entry.work_id, load_settings(overrides={"out": str(out)}))
     blocks.mkdir(parents=True)
     assert command("run", *source).exit_code == 0 and not blocks.exists()
