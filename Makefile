@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 OUT    ?= unveil-out
+# Processes that share the tests; one for each core, and 1.5 GB of memory each.
+WORKERS ?= logical
 
 .PHONY: setup demo serve test test-fast lint format train results clean
 
@@ -27,7 +29,7 @@ serve: setup
 	$(BIN)/unveil serve --out $(OUT)
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup --no-loadscope-reorder --durations 25
 
 test-fast: setup
 	$(BIN)/pytest tests/unit -m "not slow"

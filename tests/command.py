@@ -76,7 +76,7 @@ def unveil(
     home: Path,
     extra: Mapping[str, str] | None = None,
     before: Callable[[], None] | None = None,
-    timeout: float = 280,
+    timeout: float = 580,
 ) -> Outcome:
     """Run `unveil` to its end."""
     process = start(*arguments, home=home, extra=extra, before=before)

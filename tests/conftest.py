@@ -1,16 +1,25 @@
-"""Finished runs of the real command, made once and shared."""
+"""Finished runs of the real command and services, made once and shared; see README.md beside this file."""
 
 from __future__ import annotations
 
+import contextvars
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The workers fill the cores. More threads would only wait for each other; commands that tests start inherit this.
+    # It has to be said before the libraries are loaded.
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 import pytest
 from command import TINY_BBOX, TINY_SETTINGS, Outcome, unveil
 from hypothesis import settings
 from postgres import Postgres, cluster, require_binaries
+from scheduling import GroupOrFile, arrange
+from sharing import made_once
 
 # How long one example takes says something about the machine, not about the code.
 settings.register_profile("unveil", deadline=None)
@@ -27,16 +36,33 @@ class Run:
     home: Path
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    arrange(items)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupOrFile:
+    return GroupOrFile(config, log)
+
+
+def _run_once(factory: pytest.TempPathFactory, name: str, *arguments: str, **options: Any) -> Run:
+    """Run a command that publishes to `catalog` in the shared folder `name`."""
+
+    def make(folder: Path) -> dict[str, Any]:
+        given = (*arguments, "--out", folder / "catalog", "--json")
+        outcome = unveil(*given, home=folder / "home", **options)
+        assert outcome.status == 0, outcome.err
+        return asdict(outcome)
+
+    folder, outcome = made_once(factory, name, make)
+    return Run(folder / "catalog", Outcome(**outcome), folder / "home")
+
+
 @pytest.fixture(scope="session")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """`unveil demo --json`, once (some minutes)."""
     if os.environ.get("UNVEIL_TEST_CATALOG") and not os.environ.get("CI"):
         pytest.skip("UNVEIL_TEST_CATALOG names a finished catalog, so none is made")
-    folder = tmp_path_factory.mktemp("demo")
-    root, home = folder / "catalog", folder / "home"
-    outcome = unveil("demo", "--out", root, "--json", home=home, timeout=1200)
-    assert outcome.status == 0, outcome.err
-    return Run(root, outcome, home)
+    return _run_once(tmp_path_factory, "demo", "demo", timeout=1200)
 
 
 @pytest.fixture(scope="session")
@@ -52,11 +78,7 @@ def demo_catalog(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The same flow on a corner of the sample, in seconds: two cloudy dates, a few model tiles."""
-    folder = tmp_path_factory.mktemp("tiny")
-    root, home = folder / "catalog", folder / "home"
-    outcome = unveil("run", "--bbox", TINY_BBOX, "--out", root, "--json", home=home, extra=TINY_SETTINGS)
-    assert outcome.status == 0, outcome.err
-    return Run(root, outcome, home)
+    return _run_once(tmp_path_factory, "tiny", "run", "--bbox", TINY_BBOX, extra=TINY_SETTINGS)
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +86,33 @@ def postgres() -> Iterator[Postgres]:
     """A private PostgreSQL cluster; it ends with the tests."""
     with cluster(require_binaries()) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The API of a local Prefect server for all tests that need one and do not test how it starts."""
+    from flows.services.prefect_server import prefect_api
+
+    # In a context of its own: the settings of its client must not reach tests that ask for no server.
+    context = contextvars.copy_context()
+    server = prefect_api(tmp_path_factory.mktemp("prefect"))
+    yield context.run(server.__enter__)
+    context.run(server.__exit__, None, None, None)
+
+
+@pytest.fixture(scope="session")
+def services(tiny_run: Run, prefect_url: str) -> dict[str, str]:
+    """Settings of a small run that finds a Prefect server and a registry with the shipped model (seconds saved)."""
+    registry = f"sqlite:///{(tiny_run.root / '.unveil' / 'mlflow.db').resolve()}"
+    return TINY_SETTINGS | {"PREFECT_API_URL": prefect_url, "UNVEIL_MLFLOW_URI": registry}
+
+
+@pytest.fixture
+def services_here(services: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The same for flows and commands in this process."""
+    from prefect.settings import temporary_settings
+
+    for name, value in services.items():
+        monkeypatch.setenv(name, value)
+    with temporary_settings({"api.url": services["PREFECT_API_URL"]}):
+        yield
