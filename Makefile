@@ -7,7 +7,7 @@ OUT    ?= unveil-out
 # Processes that share the tests; one for each core, and 1.5 GB of memory each.
 WORKERS ?= logical
 
-.PHONY: setup demo serve test test-fast lint format train results clean
+.PHONY: setup demo serve test test-fast lint lint-style lint-types format train results clean
 
 setup: $(STAMP)
 
@@ -18,7 +18,9 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "Python 3.11 or newer is needed; install it or name it: make PYTHON=/path/to/python3.11"; exit 1; fi; \
 	$$python -m venv $(VENV)
 	# constraints.txt is the whole closure, so nothing is left to resolve; `pip check` says when it is not.
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet --no-deps -r constraints.txt -e .
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet --no-deps --no-compile -r constraints.txt -e .
+	# Bytecode on all cores, which pip makes on one; some packages carry files that are not meant to compile.
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 	$(BIN)/python -m pip check --disable-pip-version-check
 	@touch $@
 
@@ -34,11 +36,17 @@ test: lint
 test-fast: setup
 	$(BIN)/pytest tests/unit -m "not slow"
 
+# Types take as long as all the rest; each of the two prints its output in one piece.
 lint: setup
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint-style lint-types
+
+lint-style:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+lint-types:
+	$(BIN)/mypy
 
 format: setup
 	$(BIN)/ruff format .

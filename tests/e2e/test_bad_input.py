@@ -162,7 +162,9 @@ def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     path.write_text(json.dumps(document), "utf-8")
 
 
-def test_scenes_that_cannot_be_used_do_not_stop_the_others(sample: Path, state: Path, tmp_path: Path) -> None:
+def test_scenes_that_cannot_be_used_do_not_stop_the_others(
+    sample: Path, state: Path, services: dict[str, str], tmp_path: Path
+) -> None:
     # One target lacks an asset, a donor is cut short, another donor's item is no JSON; one target is intact.
     lacking, whole = TARGETS
     edit(sample / lacking / f"{lacking}.json", lambda item: item["assets"].pop("red"))
@@ -170,7 +172,7 @@ def test_scenes_that_cannot_be_used_do_not_stop_the_others(sample: Path, state: 
     (sample / "S2B_33TWM_20230820_0_L2A" / "S2B_33TWM_20230820_0_L2A.json").write_text('{"id": ')
     out = tmp_path / "catalog"
     arguments = ("run", "--source", sample, "--bbox", TINY_BBOX, "--out", out, "--state-dir", state)
-    found = unveil(*arguments, "--json", home=tmp_path, extra=TINY_SETTINGS)
+    found = unveil(*arguments, "--json", home=tmp_path, extra=services)
     assert found.status == 0 and "Traceback" not in found.err
     units = scenes(found)
     assert units[lacking]["state"] == "INVALID" and "no asset for band red" in units[lacking]["error"]
@@ -182,18 +184,18 @@ def test_scenes_that_cannot_be_used_do_not_stop_the_others(sample: Path, state: 
     item = json.loads(Path(units[whole]["item_href"]).read_text())
     assert not [link for link in item["links"] if "20230813" in link["href"]]
     # For people, the failure is on the summary of the run that finds the rest done.
-    again = unveil(*arguments, home=tmp_path, extra=TINY_SETTINGS)
+    again = unveil(*arguments, home=tmp_path, extra=services)
     assert again.status == 0 and "INVALID" in again.out and "no asset for band red" in again.out.replace("\n", " ")
 
 
 def test_a_broken_target_fails_alone_and_a_run_of_nothing_but_broken_ones_fails(
-    sample: Path, published: Path, state: Path, tmp_path: Path
+    sample: Path, published: Path, state: Path, services: dict[str, str], tmp_path: Path
 ) -> None:
     broken, whole = TARGETS
     os.truncate(sample / broken / "B04.tif", 200_000)
     before = content(published)
     arguments = ("run", "--source", sample, "--bbox", TINY_BBOX, "--out", published, "--state-dir", state, "--json")
-    extra = TINY_SETTINGS | {"UNVEIL_SEED": "5"}
+    extra = services | {"UNVEIL_SEED": "5"}
     found = unveil(*arguments, home=tmp_path, extra=extra)
     assert found.status == 0 and "Traceback" not in found.err
     units = scenes(found)
@@ -209,31 +211,35 @@ def test_a_broken_target_fails_alone_and_a_run_of_nothing_but_broken_ones_fails(
     assert content(published) == after
 
 
-def test_unusable_input_is_told_apart_from_failure(sample: Path, state: Path, tmp_path: Path) -> None:
+def test_unusable_input_is_told_apart_from_failure(
+    sample: Path, state: Path, services: dict[str, str], tmp_path: Path
+) -> None:
     for target in TARGETS:
         edit(sample / target / f"{target}.json", lambda item: item["assets"].pop("scl"))
     given = ("--source", sample, "--bbox", TINY_BBOX, "--out", tmp_path / "out", "--state-dir", state, "--json")
-    found = unveil("run", *given, home=tmp_path, extra=TINY_SETTINGS)
+    found = unveil("run", *given, home=tmp_path, extra=services)
     assert_one_sentence(found, 2, "NothingUsable", "no asset for band scl")
     assert not list((tmp_path / "out").rglob("*.tif"))
 
 
-def test_a_catalog_that_is_no_json_is_named(sample: Path, published: Path, state: Path, tmp_path: Path) -> None:
+def test_a_catalog_that_is_no_json_is_named(
+    sample: Path, published: Path, state: Path, services: dict[str, str], tmp_path: Path
+) -> None:
     given = ("--bbox", TINY_BBOX, "--out", published, "--state-dir", state, "--json")
     (sample / "collection.json").write_text("<html>")
-    found = unveil("run", *given, "--source", sample, home=tmp_path, extra=TINY_SETTINGS)
+    found = unveil("run", *given, "--source", sample, home=tmp_path, extra=services)
     assert_one_sentence(found, 2, "UnreadableCatalog", "collection.json is not valid JSON")
     item = next(published.glob("unveil-cloud-free/*/*-unveil-*.json"))
     item.write_text(item.read_text()[:100])
     before = content(published)
-    found = unveil("run", *given, home=tmp_path, extra=TINY_SETTINGS)
+    found = unveil("run", *given, home=tmp_path, extra=services)
     assert_one_sentence(found, 1, "InvalidProduct", f"{item.name} cannot be read as JSON")
     assert content(published) == before
 
 
 @pytest.mark.parametrize("place", ["below a file", "where nothing can be made", "read-only"])
 def test_a_folder_that_cannot_be_written_is_named(
-    place: str, published: Path, state: Path, tmp_path: Path, request: pytest.FixtureRequest
+    place: str, published: Path, state: Path, services: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     before = content(published)
     if place == "below a file":
@@ -244,7 +250,7 @@ def test_a_folder_that_cannot_be_written_is_named(
     else:
         out = request.getfixturevalue("read_only")(published)
     given = ("--bbox", TINY_BBOX, "--out", out, "--state-dir", state, "--json", "--seed", "9")
-    found = unveil("run", *given, home=tmp_path / "home", extra=TINY_SETTINGS)
+    found = unveil("run", *given, home=tmp_path / "home", extra=services)
     assert found.status == 1
     assert_one_sentence(found, 1, found.document["error"]["kind"], "cannot be written")
     assert content(published) == before and validate_catalog(published) == []
@@ -284,7 +290,7 @@ def read_only(mounted: Callable[..., Path]) -> Callable[[Path], Path]:
 
 
 def test_a_full_disk_is_told_and_leaves_the_catalog_whole(
-    tiny_run: Any, state: Path, tmp_path: Path, mounted: Callable[..., Path]
+    tiny_run: Any, state: Path, services: dict[str, str], tmp_path: Path, mounted: Callable[..., Path]
 ) -> None:
     small = mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=640k", "tmpfs")
     out = small / "catalog"
@@ -292,7 +298,7 @@ def test_a_full_disk_is_told_and_leaves_the_catalog_whole(
     (small / "filler").write_bytes(bytes(max(0, shutil.disk_usage(small).free - 48 * 1024)))
     before = content(out)
     given = ("--bbox", TINY_BBOX, "--out", out, "--state-dir", state, "--json", "--seed", "4")
-    found = unveil("run", *given, home=tmp_path / "home", extra=TINY_SETTINGS)
+    found = unveil("run", *given, home=tmp_path / "home", extra=services)
     assert_one_sentence(found, 1, "WorkFailed", "No room to write")
     assert content(out) == before and validate_catalog(out) == []
 

@@ -18,7 +18,7 @@ import pystac
 import pytest
 import rasterio
 import rioxarray
-from command import TINY_BBOX, TINY_SETTINGS, unveil
+from command import TINY_BBOX, unveil
 from numpy.typing import NDArray
 from PIL import Image
 from rio_cogeo.cogeo import cog_validate
@@ -319,10 +319,12 @@ def test_odc_stac_and_rioxarray_open_the_products(demo: list[Product]) -> None:
     assert np.isnan(scaled.values[~known]).all()
 
 
-def test_two_runs_in_different_folders_give_the_same_ids_and_bytes(tiny_run: Any, tmp_path: Path) -> None:
+def test_two_runs_in_different_folders_give_the_same_ids_and_bytes(
+    tiny_run: Any, services: dict[str, str], tmp_path: Path
+) -> None:
     out = tmp_path / "elsewhere"
     given = ("run", "--bbox", TINY_BBOX, "--out", out, "--state-dir", tmp_path / "state", "--json")
-    second = unveil(*given, home=tmp_path / "home", extra=TINY_SETTINGS)
+    second = unveil(*given, home=tmp_path / "home", extra=services)
     assert second.status == 0 and second.err.strip() == "" and tiny_run.outcome.err.strip() == ""
     assert _rasters(out) == _rasters(tiny_run.root) and len(_rasters(out)) == 2 * (len(RASTERS) + 2)
     one, other = ({p.item["id"]: p.item for p in products(root)} for root in (tiny_run.root, out))

@@ -7,14 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import ROOT, TINY_BBOX, TINY_SETTINGS, environment, unveil
+from command import ROOT, TINY_BBOX, environment, unveil
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
@@ -22,28 +21,12 @@ from flows.ledger.opening import open_ledger
 from flows.ledger.records import Entry
 from flows.ledger.states import State
 from flows.loading import load_settings
-from flows.services.prefect_server import prefect_api
 from flows.unit import blocks_folder
 from stac.sample_catalog import sample_catalog
 from stac.validate import validate_catalog
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(900)]
 AUGUST_10, AUGUST_18 = "S2B_33TWM_20230810_0_L2A", "S2A_33TWM_20230818_0_L2A"
-
-
-@pytest.fixture(scope="module")
-def services(tiny_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """One Prefect server and one model registry for all runs of this module."""
-    registry = f"sqlite:///{(tiny_run.root / '.unveil' / 'mlflow.db').resolve()}"
-    with prefect_api(tmp_path_factory.mktemp("server")) as url:
-        yield TINY_SETTINGS | {"PREFECT_API_URL": url, "UNVEIL_MLFLOW_URI": registry}
-
-
-@pytest.fixture
-def here(services: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same for commands in this process."""
-    for name, value in services.items():
-        monkeypatch.setenv(name, value)
 
 
 def command(*arguments: str | Path) -> Result:
@@ -94,7 +77,7 @@ def test_two_runs_at_once_publish_each_unit_once_and_say_so(services: dict[str, 
 
 
 def test_a_frozen_plan_is_executed_exactly_and_a_backfill_makes_what_the_census_misses(
-    here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    services_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, out = tmp_path / "plan.json", tmp_path / "catalog"
     given = ("--bbox", TINY_BBOX, "--out", out)
@@ -122,7 +105,7 @@ def test_a_frozen_plan_is_executed_exactly_and_a_backfill_makes_what_the_census_
     assert refused.exit_code != 0 and "--seed cannot change a frozen plan" in str(refused.exception)
 
 
-def test_what_failed_is_tried_again_as_it_was_planned(here: None, tmp_path: Path) -> None:
+def test_what_failed_is_tried_again_as_it_was_planned(services_here: None, tmp_path: Path) -> None:
     sample, out = Path(shutil.copytree(sample_catalog().parent, tmp_path / "sample")), tmp_path / "catalog"
     band = sample / AUGUST_18 / "B04.tif"
     whole = band.read_bytes()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.settings import temporary_settings
 
 from de_model import checkpoint
 from flows.errors import InvalidSettings
@@ -15,7 +16,6 @@ from flows.models.promotion import CHALLENGER, PREVIOUS
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.retrain import RetrainSummary, retrain
 from flows.retraining.settings import load_retrain_settings
-from flows.services.prefect_server import prefect_api
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -24,9 +24,9 @@ BRIEF: dict[str, Any] = {"effort": 0.001, "synthetic": 0, "gates": {"least_gain_
 
 
 @pytest.fixture(scope="module")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def state(prefect_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("retrain")
-    with pytest.MonkeyPatch.context() as patch, prefect_api(folder):
+    with pytest.MonkeyPatch.context() as patch, temporary_settings({"api.url": prefect_url}):
         for name in ("SAMPLES", "STEPS"):
             patch.setenv(f"UNVEIL_{name}", "1")
         yield folder

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import TINY_BBOX, TINY_SETTINGS, unveil
+from command import TINY_BBOX, unveil
 from s3_server import S3Server, s3_server
 
 from stac.access.s3 import forget_clients
@@ -29,12 +29,12 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
 
 
 @pytest.mark.slow
-def test_a_run_reads_from_s3_and_publishes_to_s3(s3: S3Server, tmp_path: Path) -> None:
+def test_a_run_reads_from_s3_and_publishes_to_s3(s3: S3Server, services: dict[str, str], tmp_path: Path) -> None:
     scenes, out = s3.bucket("scenes"), s3.bucket("mosaics")
     s3.upload(sample_catalog().parent, scenes, "sample")
     state = tmp_path / "state"
     command = ("run", "--source", f"s3://{scenes}/sample", "--bbox", TINY_BBOX, "--out", f"s3://{out}/eo", "--json")
-    extra = TINY_SETTINGS | {"UNVEIL_S3_ENDPOINT": s3.url, "UNVEIL_S3_REGION": "us-east-1"}
+    extra = services | {"UNVEIL_S3_ENDPOINT": s3.url, "UNVEIL_S3_REGION": "us-east-1"}
     first = unveil(*command, "--state-dir", state, home=tmp_path / "home", extra=extra)
     assert first.status == 0, first.err
     units = first.document["units"]
