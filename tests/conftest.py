@@ -113,11 +113,11 @@ def services(tiny_run: Run, prefect_url: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def services_here(services: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def services_here(services: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The same for flows and commands in this process."""
-    from prefect.settings import temporary_settings
+    from prefect_client import client_of  # loads Prefect, which most tests do without
 
     for name, value in services.items():
         monkeypatch.setenv(name, value)
-    with temporary_settings({"api.url": services["PREFECT_API_URL"]}):
+    with client_of(services["PREFECT_API_URL"], tmp_path / "prefect"):
         yield

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect.settings import temporary_settings
+from prefect_client import client_of
 
 from de_model import checkpoint
 from flows.errors import InvalidSettings
@@ -26,7 +26,7 @@ BRIEF: dict[str, Any] = {"effort": 0.001, "synthetic": 0, "gates": {"least_gain_
 @pytest.fixture(scope="module")
 def state(prefect_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("retrain")
-    with pytest.MonkeyPatch.context() as patch, temporary_settings({"api.url": prefect_url}):
+    with pytest.MonkeyPatch.context() as patch, client_of(prefect_url, folder):
         for name in ("SAMPLES", "STEPS"):
             patch.setenv(f"UNVEIL_{name}", "1")
         yield folder

