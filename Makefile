@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 OUT    ?= unveil-out
-# Processes that share the tests; one for each core, and 1.5 GB of memory each.
+# Processes that share the tests: one for each core, four at most; each takes about 1.5 GB of memory.
 WORKERS ?= logical
 
 .PHONY: setup demo serve test test-fast lint lint-style lint-types format train results clean
@@ -31,7 +31,7 @@ serve: setup
 	$(BIN)/unveil serve --out $(OUT)
 
 test: lint
-	$(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup --no-loadscope-reorder --durations 25
+	$(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations 25
 
 test-fast: setup
 	$(BIN)/pytest tests/unit -m "not slow"
