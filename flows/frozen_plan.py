@@ -23,7 +23,18 @@ from stac.errors import InvalidInput
 
 _TYPE, _VERSION = "unveil-plan", 1
 #: Where the product goes, where a run keeps its things and how it waits is for who executes the plan to say.
-_LOCAL = ("out", "state_dir", "ledger_url", "mlflow_uri", "device", "lease_s", "held_wait_s", "timeout_s")
+_LOCAL = (
+    "out",
+    "indexes",
+    "public_root",
+    "state_dir",
+    "ledger_url",
+    "mlflow_uri",
+    "device",
+    "lease_s",
+    "held_wait_s",
+    "timeout_s",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from flows.errors import InvalidSettings
 from flows.settings import RunSettings, has_password
+from stac.indexes import index_secret
 
 
 def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunSettings:
@@ -37,6 +38,13 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
 
 def _refuse_password(values: Mapping[str, Any]) -> None:
     """Raise when a password would end in a file, in a list of processes, or with the parameters of a flow."""
+    indexes = values.get("indexes") or ()
+    named = indexes.split(",") if isinstance(indexes, str) else indexes
+    if isinstance(named, list) and any(index_secret(str(address)) for address in named):
+        raise InvalidSettings(
+            "indexes holds a password; set it as UNVEIL_INDEXES in the environment, or leave the password to "
+            "PGPASSWORD or ~/.pgpass."
+        )
     if has_password(str(values.get("ledger_url") or "")):
         raise InvalidSettings(
             "ledger_url holds a password; set it as UNVEIL_LEDGER_URL in the environment, or leave the password to "

@@ -20,6 +20,7 @@ from stac.access.locations import Location, parse_location
 from stac.access.signing import PLANETARY_COMPUTER_TOKENS, Signing
 from stac.fixed_grid import GridSpec
 from stac.footprints import grown
+from stac.indexes import index_secret
 from stac.masks.combination import MaskRule
 from stac.masks.kinds import MaskKind
 from stac.priors import Prior
@@ -90,6 +91,15 @@ class RunSettings(BaseSettings):
     )
     out: Annotated[Location, PlainValidator(parse_location), PlainSerializer(str)] = Field(
         Path("unveil-out"), description="catalog that is written: a folder, or s3://BUCKET/PREFIX"
+    )
+    # Secret, as the address of a database may hold its password.
+    indexes: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="searchable copies that follow the catalog: https://HOST/PATH of a STAC API with transactions, "
+        "postgresql://USER@HOST/DATABASE with pgstac (docs/indexes.md)",
+    )
+    public_root: str = Field(
+        "", description="address of the catalog in the copies' hrefs, e.g. https://HOST/catalog; `out` when left out"
     )
     state_dir: Path | None = Field(
         None,
@@ -207,7 +217,7 @@ class RunSettings(BaseSettings):
             return query
         return replace(query, bbox=grown(query.bbox, self.resolution * self.cell_size))
 
-    @field_validator("bands", "masks", mode="before")
+    @field_validator("bands", "masks", "indexes", mode="before")
     @classmethod
     def _split_words(cls, value: Any) -> Any:
         return tuple(b.strip() for b in value.split(",") if b.strip()) if isinstance(value, str) else value
@@ -236,11 +246,18 @@ class RunSettings(BaseSettings):
 
     @property
     def shareable(self) -> dict[str, Any]:
-        """All settings as JSON values that may be stored, e.g. as parameters of a flow: a ledger's password is not."""
-        values = self.model_dump(mode="json", exclude={"ledger_url"})
+        """All settings as JSON values that may be stored, e.g. as parameters of a flow: passwords are not."""
+        values = self.model_dump(mode="json", exclude={"ledger_url", "indexes"})
         if self.ledger_url is not None and not has_password(self.ledger_url.get_secret_value()):
             values["ledger_url"] = self.ledger_url.get_secret_value()
+        if not any(index_secret(address) for address in self.index_addresses):
+            values["indexes"] = list(self.index_addresses)
         return values
+
+    @property
+    def index_addresses(self) -> tuple[str, ...]:
+        """Addresses of the indexes; a database's may hold its password."""
+        return tuple(address.get_secret_value() for address in self.indexes)
 
     @property
     def restoration(self) -> RestorationOptions:

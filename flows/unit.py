@@ -21,7 +21,7 @@ from de_model.calibration import calibration_of
 from de_model.enhancer import Enhancer
 from flows import __version__
 from flows.blockwise import Effort, Progress, restore_cell, stored_blocks, untold
-from flows.catalogs import catalog_of
+from flows.catalogs import catalog_of, mirror_of
 from flows.errors import InvalidSettings
 from flows.quality import quality_of
 from flows.report import write_report
@@ -173,13 +173,19 @@ ITEM_FILE = "staged-item.json"
 def publish_product(staging: Path, settings: RunSettings, source_collection: Mapping[str, Any]) -> Location:
     """Publish a staged product, or lay it aside for review where it failed the gate; return the place of its item.
 
+    Indexes follow when it is published: the next run mends one that could not.
+
     Raises:
+        IndexNotUpdated: it is published, but an index does not have it.
         PublishError: it could not be published; the catalog is as it was.
     """
     item = pystac.Item.from_file(str(staging / ITEM_FILE))
     item.set_self_href(None)
     (staging / ITEM_FILE).unlink()
-    return publish_on_shelf(catalog_of(settings), staging, item, source_collection)
+    place = publish_on_shelf(catalog_of(settings), staging, item, source_collection)
+    with mirror_of(settings) as mirror:
+        mirror.put(place)
+    return place
 
 
 def figures_of(summary: ProductSummary, effort: Effort, seconds: float) -> UnitFigures:

@@ -73,3 +73,18 @@ class DiskFull(PublishError):
 
 class InvalidProduct(PublishError):
     """A product failed its own checks: COG layout, checksum or STAC schema."""
+
+
+class IndexNotUpdated(PublishError):
+    """A searchable copy of the catalog, in an API or a database, does not hold what the catalog does.
+
+    The catalog itself is right; the next run, or `unveil publish --index`, brings the copy up to date.
+    """
+
+
+class IndexUnavailable(IndexNotUpdated):
+    """An index did not answer in time or refused for a passing reason."""
+
+
+class IndexRefused(IndexNotUpdated):
+    """An index wants credentials that are missing, wrong, or may not do what was asked."""

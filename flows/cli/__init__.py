@@ -24,6 +24,7 @@ from flows.cli import (
     models,
     operations,
     predict,
+    publish,
     registry,
     runs,
     services,
@@ -59,6 +60,7 @@ _OPERATION: tuple[Callable[..., None], ...] = (
     operations.redrive,
     operations.census,
     operations.status,
+    publish.publish,
     catalog.retract,
 )
 for _command in _WORK:

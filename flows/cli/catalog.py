@@ -47,6 +47,7 @@ def check(out: o.Out = None, as_json: o.AsJson = False) -> None:
 def retract(
     item_ids: Annotated[list[str], typer.Argument(metavar="ITEM...", help="Ids of published items.")],
     out: o.Out = None,
+    index: o.Index = None,
     state_dir: o.StateDir = None,
     as_json: o.AsJson = False,
 ) -> None:
@@ -58,22 +59,24 @@ def retract(
 
         unveil retract S2A_33TWL_20230818_0_L2A-unveil-1b2c3d4e --out unveil-out
     """
-    from flows.catalogs import catalog_of
+    from flows.catalogs import catalog_of, mirror_of
     from flows.errors import InvalidSettings
     from flows.loading import load_settings
     from stac.shelves import Shelf
 
-    catalog = catalog_of(load_settings(overrides=o.overrides(out=out, state_dir=state_dir)))
+    settings = load_settings(overrides=o.overrides(out=out, indexes=index or None, state_dir=state_dir))
+    catalog = catalog_of(settings)
     shelves = [catalog.beside(shelf) for shelf in Shelf]
     missing = [item_id for item_id in item_ids if all(shelf.document(item_id) is None for shelf in shelves)]
     if missing:
         raise InvalidSettings(
             f"The catalog has no item {missing[0]}; `unveil status` names the items. Nothing was done."
         )
-    with progress_bar():
+    with progress_bar(), mirror_of(settings) as mirror:
         for item_id in item_ids:
             for shelf in shelves:
                 shelf.withdraw(item_id)
+        mirror.remove(item_ids)
     if as_json:
         print_json({"retracted": item_ids})
     else:

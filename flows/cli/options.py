@@ -26,6 +26,13 @@ Interval = Annotated[str | None, typer.Option("--datetime", help="Dates to resto
 MinCloud = Annotated[float | None, typer.Option("--min-cloud", help="Scenes clearer than this (%) need nothing.")]
 MaxCloud = Annotated[float | None, typer.Option("--max-cloud", help="Scenes cloudier than this (%) are left alone.")]
 Out = Annotated[str | None, typer.Option("--out", help="Catalog that is written: a folder or s3://BUCKET/PREFIX.")]
+Index = Annotated[
+    list[str] | None,
+    typer.Option("--index", help="STAC API or pgstac database that follows the catalog; may be given several times."),
+]
+PublicRoot = Annotated[
+    str | None, typer.Option("--public-root", help="Address of the catalog in an index, e.g. https://HOST/catalog.")
+]
 StateDir = Annotated[
     Path | None, typer.Option("--state-dir", help="Ledger, registry and logs; `<out>/.unveil`, with S3 in your home.")
 ]

@@ -39,6 +39,8 @@ def run(
     min_cloud: o.MinCloud = None,
     max_cloud: o.MaxCloud = None,
     out: o.Out = None,
+    index: o.Index = None,
+    public_root: o.PublicRoot = None,
     state_dir: o.StateDir = None,
     model: o.Model = None,
     seed: o.Seed = None,
@@ -73,6 +75,8 @@ def run(
         min_cloud=min_cloud,
         max_cloud=max_cloud,
         out=out,
+        indexes=index or None,
+        public_root=public_root,
         state_dir=state_dir,
         model=model,
         seed=seed,
@@ -157,7 +161,7 @@ def _of_plan(plan_file: Path, settings: RunSettings, given: dict[str, Any], dry_
     from flows.errors import InvalidSettings
     from flows.frozen_plan import read_plan, settings_of
 
-    other = sorted(set(given) - {"out", "state_dir", "device"})
+    other = sorted(set(given) - {"out", "indexes", "public_root", "state_dir", "device"})
     if other or dry_run:
         name = "dry-run" if dry_run else other[0].replace("_", "-")
         raise InvalidSettings(
