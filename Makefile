@@ -7,7 +7,7 @@ OUT    ?= unveil-out
 # Processes that share the tests: one for each core, four at most; each takes about 1.5 GB of memory.
 WORKERS ?= logical
 
-.PHONY: setup demo serve test test-fast lint lint-style lint-types format train results clean
+.PHONY: setup demo serve test test-fast lint lint-style lint-types format train results pgstac-start pgstac-stop clean
 
 setup: $(STAMP)
 
@@ -66,6 +66,13 @@ results: setup
 	for name in no-reference fixed-weights coarse-to-fine eta-sweep resolution-transfer reference-quality \
 	  cross-data samplers; do \
 	  $(BIN)/unveil experiment $$name --out docs/results/experiments || exit 1; done
+
+# A STAC API with pgstac on loopback, to try `unveil publish --index`; what it holds stays in .unveil-pgstac.
+pgstac-start: setup
+	$(BIN)/python -m flows.services.pgstac start
+
+pgstac-stop: setup
+	$(BIN)/python -m flows.services.pgstac stop
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

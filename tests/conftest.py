@@ -87,7 +87,8 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A private PostgreSQL cluster; it ends with the tests."""
-    with cluster(require_binaries()) as server:
+    require_binaries()
+    with cluster() as server:
         yield server
 
 
