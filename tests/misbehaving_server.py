@@ -87,7 +87,7 @@ def web_server(answer: Answer) -> Iterator[str]:
             self.wfile.write(body if reply.cut_at is None else body[: reply.cut_at])
             self.close_connection = reply.cut_at is not None
 
-        do_GET = do_POST = _answer  # noqa: N815 (names of the standard library)
+        do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815 (names of the standard library)
 
         def log_message(self, *args: Any) -> None:
             """Say nothing."""
