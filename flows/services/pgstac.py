@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -42,12 +42,15 @@ PUBLISHER, READER = "unveil_publisher", "unveil_reader"
 class Service:
     """Where the service is."""
 
+    #: Cluster, logs and passwords.
+    folder: Path
     #: Landing page of the API.
     api: str
     host: str
     port: int
-    #: Password of the role that publishes.
-    password: str
+    #: Passwords of the role that publishes, and of the one that searches.
+    password: str = field(repr=False)
+    reader_password: str = field(repr=False)
 
     @property
     def database(self) -> str:
@@ -73,10 +76,10 @@ def start(folder: Path, settings: dict[str, str] | None = None) -> Service:
     """
     folder = folder.resolve()
     server = postgres.start(folder / "postgres", settings)
-    password = _password(folder / "publisher.password")
-    prepare(server, password, _password(folder / "reader.password"))
+    password, reader = (_password(folder / f"{name}.password") for name in ("publisher", "reader"))
+    prepare(server, password, reader)
     api = _running_api(folder) or _start_api(folder, server, password)
-    return Service(api, server.host, server.port, password)
+    return Service(folder, api, server.host, server.port, password, reader)
 
 
 def stop(folder: Path) -> None:

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import LiteralString, cast
 
@@ -33,7 +33,7 @@ class Postgres:
     host: str
     port: int
     user: str
-    password: str
+    password: str = field(repr=False)
 
     def url(self, database: str, driver: str = "postgresql+psycopg") -> str:
         """Return the address of a database, password included."""

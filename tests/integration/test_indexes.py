@@ -1,0 +1,232 @@
+"""A catalog followed by a real STAC API and a real pgstac: PostgreSQL, PostGIS, stac-fastapi-pgstac."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pystac
+import pytest
+import rasterio
+from command import unveil
+from misbehaving_server import web_server
+from postgres import FAST, require_binaries
+from pystac_client import Client
+from transaction_api import TransactionApi
+
+from flows.catalogs import catalog_of, mirror_of
+from flows.services import pgstac
+from flows.settings import RunSettings
+from flows.unit import ITEM_FILE, publish_product
+from stac.errors import IndexNotUpdated, IndexRefused, IndexUnavailable
+from stac.indexes import open_index
+from stac.shelves import Shelf
+
+pytestmark = pytest.mark.integration
+KINDS = ("api", "pgstac")
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[pgstac.Service]:
+    require_binaries()
+    folder = Path(tempfile.mkdtemp(prefix="unveil-pgstac-"))
+    folder.chmod(0o755)  # the database runs as another user
+    try:
+        yield pgstac.start(folder, FAST)
+    finally:
+        pgstac.stop(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def catalog(tiny_run: Any, tmp_path: Path) -> Path:
+    root = tmp_path / "catalog"
+    shutil.copytree(tiny_run.root, root, ignore=shutil.ignore_patterns(".unveil", ".staging"))
+    return root
+
+
+def address(service: pgstac.Service, kind: str) -> str:
+    return service.api if kind == "api" else service.dsn
+
+
+def settings(root: Path, *indexes: str, public_root: str = "") -> RunSettings:
+    return RunSettings(out=root, indexes=indexes, public_root=public_root, timeout_s=10, search_retries=1)
+
+
+def published(root: Path) -> list[str]:
+    catalog = catalog_of(settings(root))
+    return sorted(place.stem for shelf in Shelf for place in catalog.beside(shelf).published_work().values())
+
+
+def unpublish(root: Path, item_id: str) -> Path:
+    """Take a product out of the catalog again, as it was just before it was published; return its staging folder."""
+    catalog = catalog_of(settings(root))
+    shelf = next(catalog.beside(s) for s in Shelf if catalog.beside(s).document(item_id))
+    place = next(place for place in shelf.published_work().values() if place.stem == item_id)
+    staging = catalog.staging("again")
+    document = json.loads(Path(place).read_text("utf-8"))
+    shutil.copytree(Path(place).parent, staging, dirs_exist_ok=True)
+    (staging / f"{item_id}.json").unlink()
+    document["links"] = [link for link in document["links"] if link["rel"] == "derived_from"]
+    (staging / ITEM_FILE).write_text(json.dumps(document), "utf-8")
+    shelf.withdraw(item_id)
+    return staging
+
+
+def reconcile(wanted: RunSettings) -> dict[str, int]:
+    with mirror_of(wanted) as mirror:
+        updates = mirror.reconcile()
+    return {name: sum(getattr(update, name) for update in updates) for name in ("put", "removed", "unchanged")}
+
+
+def searched(api: str, **query: Any) -> list[str]:
+    return [item.id for item in Client.open(api).search(**query).items()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_published_product_is_found_and_opens(service: pgstac.Service, catalog: Path, kind: str) -> None:
+    wanted = settings(catalog, address(service, kind))
+    first, second = published(catalog)
+    reconcile(wanted)
+    staging = unpublish(catalog, second)
+    assert reconcile(wanted) == {"put": 0, "removed": 1, "unchanged": 1}
+    assert searched(service.api, collections=list(Shelf)) == [first]
+    place = publish_product(staging, wanted, {})
+    item = pystac.Item.from_file(str(place))
+    day = str(item.properties["datetime"])[:10]
+    equal = {"op": "=", "args": [{"property": "unveil:work_id"}, item.properties["unveil:work_id"]]}
+    assert searched(service.api, collections=list(Shelf), datetime=day) == [second]
+    assert searched(service.api, filter=equal, filter_lang="cql2-json") == [second]
+    assert sorted(searched(service.api, bbox=item.bbox)) == [first, second]
+    assert searched(service.api, bbox=[-10, 0, -9, 1]) == []
+    rising = searched(service.api, collections=list(Shelf), sortby="+properties.datetime", limit=1)
+    falling = searched(service.api, collections=list(Shelf), sortby="-properties.datetime", limit=1)
+    assert sorted(rising) == [first, second] and falling == rising[::-1]
+    found = next(Client.open(service.api).search(ids=[second]).items())
+    assert found.assets["data"].href == str(Path(place).parent / "data.tif")
+    assert found.links and {link.href for link in found.get_links("canonical")} == {str(place)}
+    with rasterio.open(found.assets["data"].href) as raster:
+        assert list(raster.shape) == found.assets["data"].extra_fields["proj:shape"]
+    assert reconcile(wanted) == {"put": 0, "removed": 0, "unchanged": 2}
+
+
+def test_retracted_items_leave_the_indexes(service: pgstac.Service, catalog: Path, tmp_path: Path) -> None:
+    first, second = published(catalog)
+    password = {"PGPASSWORD": service.password}
+    both = ("--index", service.api, "--index", service.database)
+    done = unveil("publish", "--out", catalog, *both, "--json", home=tmp_path / "home", extra=password)
+    assert done.status == 0, done.err
+    assert {row["index"] for row in done.document["indexes"]} == {service.api, service.database}
+    assert sorted(searched(service.api, collections=list(Shelf))) == [first, second]
+    gone = unveil("retract", first, "--out", catalog, *both, "--json", home=tmp_path / "home", extra=password)
+    assert gone.status == 0 and gone.document == {"retracted": [first]}
+    assert searched(service.api, collections=list(Shelf)) == [second] and published(catalog) == [second]
+    assert service.password not in done.out + done.err + gone.out + gone.err
+
+
+def test_a_verdict_that_changes_moves_the_item(service: pgstac.Service, catalog: Path) -> None:
+    wanted = settings(catalog, service.dsn)
+    first, _ = published(catalog)
+    reconcile(wanted)
+    staging = unpublish(catalog, first)
+    document = json.loads((staging / ITEM_FILE).read_text("utf-8"))
+    document["properties"] |= {"unveil:gate": "failed", "unveil:gate_reasons": ["a test"]}
+    (staging / ITEM_FILE).write_text(json.dumps(document), "utf-8")
+    publish_product(staging, wanted, {})
+    assert searched(service.api, collections=[Shelf.REVIEW]) == [first]
+    assert first not in searched(service.api, collections=[Shelf.GOOD])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_eight_publishers_at_once_lose_nothing(service: pgstac.Service, catalog: Path, kind: str) -> None:
+    reconcile(settings(catalog, service.dsn))
+    source = json.loads(next(catalog.glob("unveil-cloud-free/**/*-unveil-*.json")).read_text("utf-8"))
+    collection = httpx.get(f"{service.api}/collections/{Shelf.GOOD}").json() | {"links": []}
+
+    def publish(number: int) -> None:
+        index = open_index(address(service, kind))
+        for n in range(6):
+            name = f"p{number}-{n}"
+            properties = source["properties"] | {"datetime": f"20{10 + number}-0{n + 1}-01T00:00:00Z"}
+            mine = collection | {"description": f"as {number} saw it at {n}"}
+            index.put(mine, [source | {"id": name, "collection": Shelf.GOOD, "properties": properties, "links": []}])
+        index.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(publish, range(8)))
+    index = open_index(service.dsn)
+    held = set(index.works(Shelf.GOOD))
+    index.close()
+    assert {f"p{number}-{n}" for number in range(8) for n in range(6)} <= held
+    assert reconcile(settings(catalog, service.dsn))["removed"] == 48
+
+
+def test_killed_between_catalog_and_index_the_next_run_completes_it(catalog: Path) -> None:
+    first, _ = published(catalog)
+    staging = unpublish(catalog, first)
+    api = TransactionApi()
+    with web_server(api) as url:
+        killer = multiprocessing.get_context("fork").Process(
+            target=lambda: publish_product(staging, settings(catalog, url), {}), daemon=True
+        )
+        # The server answers in this process, so the publisher dies while it waits for the answer.
+        api.before_item = lambda: os.kill(killer.pid or 0, signal.SIGKILL)
+        killer.start()
+        killer.join(60)
+        assert killer.exitcode == -signal.SIGKILL
+        assert first in published(catalog)
+        api.before_item, api.stored = lambda: None, {}
+        assert reconcile(settings(catalog, url)) == {"put": 2, "removed": 0, "unchanged": 0}
+        assert api.items() == published(catalog)
+
+
+def test_an_index_that_fails_leaves_the_catalog_right(catalog: Path, service: pgstac.Service) -> None:
+    first, second = published(catalog)
+    reconcile(settings(catalog, service.api))
+    staging = unpublish(catalog, first)
+    with web_server(TransactionApi(keep=lambda _: None)) as url, pytest.raises(IndexNotUpdated) as told:
+        publish_product(staging, settings(catalog, url, service.api), {})
+    assert f"Item {first} is published, but not in every index" in str(told.value)
+    assert "does not have it" in str(told.value) and "\n" not in str(told.value)
+    assert published(catalog) == [first, second]
+    assert sorted(searched(service.api, collections=list(Shelf))) == [first, second]  # the other index has it
+
+
+def test_what_a_database_refuses_is_one_sentence_without_the_password(service: pgstac.Service) -> None:
+    parts = urlsplit(service.dsn)
+    cases = [
+        (service.dsn.replace(service.password, "wrong-secret"), IndexRefused, "password authentication failed"),
+        (parts._replace(path="/no_such").geturl(), IndexRefused, "does not exist"),
+        (parts._replace(path="/postgres").geturl(), IndexNotUpdated, "has no pgstac"),
+        ("postgresql://me:wrong-secret@127.0.0.1:1/stac", IndexUnavailable, "does not answer"),
+    ]
+    for dsn, kind, words in cases:
+        with pytest.raises(kind, match=words) as told:
+            open_index(dsn)
+        assert "secret" not in str(told.value) and service.password not in str(told.value)
+        assert "\n" not in str(told.value)
+
+
+def test_the_role_that_searches_may_not_write(service: pgstac.Service, catalog: Path) -> None:
+    reader = service.dsn.replace(pgstac.PUBLISHER, pgstac.READER).replace(service.password, service.reader_password)
+    reconcile(settings(catalog, service.dsn))
+    unpublish(catalog, published(catalog)[0])
+    with pytest.raises(IndexRefused, match="pgstac_ingest"):
+        reconcile(settings(catalog, reader))
+    assert len(searched(service.api, collections=list(Shelf))) == 2
+
+
+def test_started_twice_it_is_the_same_service(service: pgstac.Service) -> None:
+    assert pgstac.start(service.folder) == service
+    secrets = [*service.folder.glob("*.password"), service.folder / "postgres" / "password"]
+    assert len(secrets) == 3 and {path.stat().st_mode & 0o777 for path in secrets} == {0o600}
