@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing, contextmanager
 
 from flows.settings import RunSettings
 from stac.indexes import open_index
-from stac.indexes.mirror import Mirror
+from stac.indexes.following import Indexes
 from stac.publish import DEFAULT_COLLECTION, StaticCatalog
 from stac.targets import target_at
 
@@ -18,7 +18,7 @@ def catalog_of(settings: RunSettings, collection_id: str = DEFAULT_COLLECTION) -
 
 
 @contextmanager
-def mirror_of(settings: RunSettings) -> Iterator[Mirror]:
+def indexes_of(settings: RunSettings) -> Iterator[Indexes]:
     """Open the indexes of the catalog, where the settings name any; they are closed at the end.
 
     Raises:
@@ -28,8 +28,8 @@ def mirror_of(settings: RunSettings) -> Iterator[Mirror]:
     """
     target = target_at(settings.out, settings.access.s3, settings.state)
     with ExitStack() as opened:
-        indexes = [
+        each = [
             opened.enter_context(closing(open_index(address, settings.patience)))
             for address in settings.index_addresses
         ]
-        yield Mirror(catalog_of(settings), target, indexes, settings.public_root)
+        yield Indexes(catalog_of(settings), target, each, settings.public_root)

@@ -20,7 +20,7 @@ from prefect.tasks import exponential_backoff
 from de_model import checkpoint
 from de_model.calibration import calibration_of
 from flows.candidates import Refused
-from flows.catalogs import catalog_of, mirror_of
+from flows.catalogs import catalog_of, indexes_of
 from flows.errors import KNOWN_ERRORS, LedgerUnavailable, NothingUsable, WorkFailed
 from flows.frozen_plan import freeze, read_plan, revive
 from flows.ledger.book import Ledger
@@ -187,8 +187,8 @@ def clear_scenes(
     try:
         catalog.repair()
         tidy_review(catalog)
-        with mirror_of(wanted) as mirror:
-            mirror.reconcile()
+        with indexes_of(wanted) as indexes:
+            indexes.reconcile()
         with source_of(wanted) as location:
             scenes, model, planned = _prepare(wanted, location, folder, plan_file)
             run = _Run(wanted.shareable, wanted, scenes, model, catalog)

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from flows.catalogs import catalog_of, mirror_of
+from flows.catalogs import catalog_of, indexes_of
 from flows.clear_scenes import RunSummary, clear_scenes, resolve
 from flows.frozen_plan import FrozenPlan, freeze, read_plan, revive, write_plan
 from flows.ledger.opening import open_ledger
@@ -70,8 +70,8 @@ def run_clear_scenes(settings: RunSettings, plan_file: Path | None = None, *, in
     plan, done, summary = preview(settings, None if plan_file is None else read_plan(plan_file))
     if plan.units and not plan.refused and all(unit.work_id in done for unit in plan.units):
         _settle(settings, plan, done, summary.model)
-        with mirror_of(settings) as mirror:
-            mirror.reconcile()
+        with indexes_of(settings) as indexes:
+            indexes.reconcile()
         return summary
     catalog.require_writable()
     with prefect_api(settings.state, log=tell):

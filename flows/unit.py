@@ -21,7 +21,7 @@ from de_model.calibration import calibration_of
 from de_model.enhancer import Enhancer
 from flows import __version__
 from flows.blockwise import Effort, Progress, restore_cell, stored_blocks, untold
-from flows.catalogs import catalog_of, mirror_of
+from flows.catalogs import catalog_of, indexes_of
 from flows.errors import InvalidSettings
 from flows.quality import quality_of
 from flows.report import write_report
@@ -183,8 +183,8 @@ def publish_product(staging: Path, settings: RunSettings, source_collection: Map
     item.set_self_href(None)
     (staging / ITEM_FILE).unlink()
     place = publish_on_shelf(catalog_of(settings), staging, item, source_collection)
-    with mirror_of(settings) as mirror:
-        mirror.put(place)
+    with indexes_of(settings) as indexes:
+        indexes.put(place)
     return place
 
 

@@ -59,7 +59,7 @@ def retract(
 
         unveil retract S2A_33TWL_20230818_0_L2A-unveil-1b2c3d4e --out unveil-out
     """
-    from flows.catalogs import catalog_of, mirror_of
+    from flows.catalogs import catalog_of, indexes_of
     from flows.errors import InvalidSettings
     from flows.loading import load_settings
     from stac.shelves import Shelf
@@ -72,11 +72,11 @@ def retract(
         raise InvalidSettings(
             f"The catalog has no item {missing[0]}; `unveil status` names the items. Nothing was done."
         )
-    with progress_bar(), mirror_of(settings) as mirror:
+    with progress_bar(), indexes_of(settings) as indexes:
         for item_id in item_ids:
             for shelf in shelves:
                 shelf.withdraw(item_id)
-        mirror.remove(item_ids)
+        indexes.remove(item_ids)
     if as_json:
         print_json({"retracted": item_ids})
     else:

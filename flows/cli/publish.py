@@ -13,7 +13,7 @@ from flows.cli.console import output, print_json, progress_bar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stac.indexes.mirror import Update
+    from stac.indexes.following import Update
 
 
 def publish(
@@ -36,7 +36,7 @@ def publish(
         unveil publish --out zagreb --index postgresql://unveil@db.example.org/stac
             --public-root https://data.example.org/zagreb
     """
-    from flows.catalogs import mirror_of
+    from flows.catalogs import indexes_of
     from flows.errors import InvalidSettings
     from flows.loading import load_settings
     from flows.progress import tell
@@ -45,8 +45,8 @@ def publish(
     settings = load_settings(config, given)
     if not settings.indexes:
         raise InvalidSettings("Nothing follows the catalog; name a STAC API or a pgstac database with --index.")
-    with progress_bar(), mirror_of(settings) as mirror:
-        updates = mirror.reconcile(again=again, tell=tell)
+    with progress_bar(), indexes_of(settings) as indexes:
+        updates = indexes.reconcile(again=again, tell=tell)
     if as_json:
         print_json({"catalog": str(settings.out), "indexes": [asdict(update) for update in updates]})
     else:

@@ -5,7 +5,7 @@ https://github.com/stac-api-extensions/transaction; items go in bulk where the s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
@@ -58,11 +58,7 @@ class ApiIndex:
         place = self._collection(collection["id"])
         self._put_collection(place, collection)
         for first in range(0, len(items), _BULK):
-            part = items[first : first + _BULK]
-            if len(part) == 1 or not self._put_bulk(place, part):
-                for item in part:
-                    self._put_document(self._item(place, item["id"]), f"{place}/items", item)
-        require_same(self.label, items, lambda item_id: self._read(self._item(place, item_id)))
+            self._put_items(place, str(collection["id"]), items[first : first + _BULK])
 
     def remove(self, collection_id: str, item_ids: Iterable[str]) -> None:
         """Delete items one by one, and see that they are gone."""
@@ -101,6 +97,13 @@ class ApiIndex:
         if held is None or str(held.get("id")) != collection["id"]:
             raise IndexNotUpdated(f"{self.label} accepted collection {collection['id']} but does not have it.")
 
+    def _put_items(self, place: str, collection_id: str, items: Sequence[Document]) -> None:
+        if len(items) == 1 or not self._put_bulk(place, items):
+            for item in items:
+                self._put_document(self._item(place, item["id"]), f"{place}/items", item)
+        found = self._found(collection_id, items)
+        require_same(self.label, items, lambda name: found.get(name) or self._read(self._item(place, name)))
+
     def _put_bulk(self, place: str, items: Sequence[Document]) -> bool:
         """Write items in one request; tell whether the API offers that."""
         if not self._bulk:
@@ -118,6 +121,15 @@ class ApiIndex:
         answer = self._ask("POST", above, document, expected=(HTTPStatus.CONFLICT,))
         if not answer.ok:
             self._ask("PUT", place, document)
+
+    def _found(self, collection_id: str, items: Sequence[Document]) -> Mapping[str, Document]:
+        """Return what a search for many items finds, by id; those it does not find have to be asked for one by one."""
+        if len(items) == 1:
+            return {}
+        body = {"collections": [collection_id], "ids": [item["id"] for item in items], "limit": len(items)}
+        answer = self._ask("POST", f"{self._url}/search", body, expected=_NOT_OFFERED)
+        features = self._json(answer).get("features", []) if answer.ok else []
+        return {str(item["id"]): item for item in features}
 
     def _read(self, place: str) -> Document | None:
         answer = self._ask("GET", place, expected=_ABSENT)

@@ -150,7 +150,7 @@ def one_by_one(index: Index, many: Many, size: int) -> float:
 
 def publish_together(address: str, many: Many) -> tuple[float, int, int]:
     """Let 8 processes put single items; return the seconds, items that are not there, and processes that failed."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     workers = [context.Process(target=publish_some, args=(address, n)) for n in range(PUBLISHERS)]
     began = time.monotonic()
     for worker in workers:

@@ -24,7 +24,7 @@ from postgres import FAST, require_binaries
 from pystac_client import Client
 from transaction_api import TransactionApi
 
-from flows.catalogs import catalog_of, mirror_of
+from flows.catalogs import catalog_of, indexes_of
 from flows.services import pgstac
 from flows.settings import RunSettings
 from flows.unit import ITEM_FILE, publish_product
@@ -84,8 +84,8 @@ def unpublish(root: Path, item_id: str) -> Path:
 
 
 def reconcile(wanted: RunSettings) -> dict[str, int]:
-    with mirror_of(wanted) as mirror:
-        updates = mirror.reconcile()
+    with indexes_of(wanted) as indexes:
+        updates = indexes.reconcile()
     return {name: sum(getattr(update, name) for update in updates) for name in ("put", "removed", "unchanged")}
 
 

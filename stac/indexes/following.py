@@ -38,7 +38,7 @@ def untold(_what: str, _done: int, _total: int) -> None:
     """Tell nobody."""
 
 
-class Mirror:
+class Indexes:
     """The indexes of a catalog. The catalog alone says what is published; an index that failed is mended later."""
 
     def __init__(self, catalog: StaticCatalog, target: Target, indexes: Sequence[Index], public_root: str = "") -> None:
