@@ -1,20 +1,23 @@
-"""The documents above the items: the collection of products and the root catalog."""
+"""The documents above the nodes: the collection of products and the root catalog. What others wrote into them stays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from stac.items import COG_TYPE, EXTENSIONS
+from stac.tree.contents import CONTENTS, Contents, contents_of, total
+from stac.tree.nodes import STAC_VERSION as STAC_VERSION
+from stac.tree.nodes import Heading, Link, all_links, foreign_links, items_in, links_of
 
-STAC_VERSION = "1.1.0"
+_NAME = "Unveil"
 _PROCESSOR = {
-    "name": "Unveil",
+    "name": _NAME,
     "description": "Clouds removed with Diffusion Enhancement; every restored pixel marked.",
     "roles": ["processor"],
-    "processing:software": {"unveil-eo": ""},
 }
-_CATALOG_TITLE = "Cloud-free mosaics"
+CATALOG_TITLE = "Cloud-free mosaics"
 #: Products that failed the quality gate are kept apart.
 REVIEW_COLLECTION = "unveil-review"
 _TITLE, _REVIEW_TITLE = "Cloud-free acquisitions", "Needs review"
@@ -26,6 +29,9 @@ _REVIEW_DESCRIPTION = (
     "Restored acquisitions that failed the quality gate; `unveil:gate_reasons` of an item and its report say why. "
     "Look at them before use."
 )
+_KEYWORDS = ("cloud-free", "mosaic", "cloud removal")
+#: Extent of a collection whose items tell none.
+_EVERYWHERE = (-180.0, -90.0, 180.0, 90.0)
 
 
 def collection_title(collection_id: str) -> str:
@@ -33,98 +39,162 @@ def collection_title(collection_id: str) -> str:
     return _REVIEW_TITLE if collection_id == REVIEW_COLLECTION else _TITLE
 
 
-def root_document(collections: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Return the root catalog that links to collections, given as (id, title)."""
-    children = [
-        {"rel": "child", "href": f"./{name}/collection.json", "type": "application/json", "title": title}
-        for name, title in sorted(collections)
-    ]
-    root = {"rel": "root", "href": "./catalog.json", "type": "application/json", "title": _CATALOG_TITLE}
+def heading_of(collection_id: str) -> Heading:
+    """Return what the documents below a collection say of it."""
+    return Heading(collection_id, collection_title(collection_id), CATALOG_TITLE)
+
+
+def root_document(
+    current: Mapping[str, Any] | None, collection_id: str, *, listed: bool, others: Iterable[tuple[str, str]] = ()
+) -> dict[str, Any]:
+    """Return the root catalog with, or without, a link to a collection; everything else in it stays as it is.
+
+    Args:
+        current: the catalog as it is, None where there is none.
+        collection_id: the collection.
+        listed: whether it is linked.
+        others: (id, title) of further collections that a new catalog links to.
+    """
+    if current is None:
+        fresh = _empty_root()
+        for name, title in sorted(others):
+            fresh["links"] = _with_child(fresh["links"], name, title)
+        current = fresh
+    links = _links_without(current, collection_id)
+    if listed:
+        links = _with_child(links, collection_id, collection_title(collection_id))
+    return {**current, "links": links}
+
+
+def is_listed(root: Mapping[str, Any] | None, collection_id: str) -> bool:
+    """Tell whether a root catalog links to a collection."""
+    return any(_leads_to(link, collection_id) for link in links_of(root, "child"))
+
+
+def _links_without(document: Mapping[str, Any], collection_id: str) -> list[Link]:
+    """Return all links of a catalog but those to a collection."""
+    return [link for link in all_links(document) if link.get("rel") != "child" or not _leads_to(link, collection_id)]
+
+
+def _leads_to(link: Mapping[str, Any], collection_id: str) -> bool:
+    return posixpath.normpath(str(link.get("href"))) == f"{collection_id}/collection.json"
+
+
+def _with_child(links: Sequence[Link], name: str, title: str) -> list[Link]:
+    """Return links with one more child, in the order of hrefs where the others are."""
+    href = f"./{name}/collection.json"
+    child = {"rel": "child", "href": href, "type": "application/json", "title": title}
+    behind = (i for i, link in enumerate(links) if link.get("rel") == "child" and str(link.get("href")) > href)
+    at = next(behind, len(links))
+    return [*links[:at], child, *links[at:]]
+
+
+def _empty_root() -> dict[str, Any]:
     return {
         "type": "Catalog",
         "stac_version": STAC_VERSION,
         "id": "unveil",
-        "title": _CATALOG_TITLE,
+        "title": CATALOG_TITLE,
         "description": "Satellite acquisitions with their clouds removed. Every product says for every pixel where it "
         "comes from.",
-        "links": [root, *children],
+        "links": [{"rel": "root", "href": "./catalog.json", "type": "application/json", "title": CATALOG_TITLE}],
     }
 
 
 def collection_document(
-    collection_id: str, items: Iterable[Mapping[str, Any]], source: Mapping[str, Any] | None, version: str
+    collection_id: str,
+    current: Mapping[str, Any] | None,
+    children: Sequence[Link],
+    source: Mapping[str, Any] | None,
+    latest: Mapping[str, Any] | None,
+    version: str,
+    *,
+    flat: bool = True,
 ) -> dict[str, Any]:
-    """Return the collection of products.
+    """Return the collection of products; what others wrote into it stays.
 
     Args:
         collection_id: its id and the name of its folder.
-        items: documents of all items that are published, at least one.
-        source: the source collection, for licence, providers and keywords.
-        version: of this software.
+        current: the collection as it is, None where there is none.
+        children: links to its nodes, each with the sum of what lies below it.
+        source: the source collection, for licence, providers, attribution and keywords.
+        latest: document of the newest item, None where it cannot be read.
+        version: of this software, empty to keep what is written there.
+        flat: whether items that it links to itself, as older versions did, stay linked.
     """
-    documents = sorted(items, key=lambda i: (str(i["properties"]["datetime"]), str(i["id"])))
-    source = source or {}
-    title = collection_title(collection_id)
-    up = {"href": "../catalog.json", "type": "application/json", "title": _CATALOG_TITLE}
-    links = [{"rel": "root", **up}, {"rel": "parent", **up}, *_licence_links(source, documents[0])]
-    links += [
-        {
-            "rel": "item",
-            "href": f"./{item['id']}/{item['id']}.json",
-            "type": "application/geo+json",
-            "title": str(item["properties"].get("title", item["id"])),
-        }
-        for item in documents
-    ]
-    latest = documents[-1]
+    current, source = current or {}, source or {}
+    contents = total(contents_of(link) for link in children)
+    up = {"href": "../catalog.json", "type": "application/json", "title": CATALOG_TITLE}
+    licences = [link for document in (source, latest or {}) for link in links_of(document, "license")]
+    kept = [link for link in foreign_links(current, None) if not licences or link.get("rel") != "license"]
+    older = list(items_in(current).values()) if flat else []
+    attribution = source.get("attribution") or (latest or {}).get("properties", {}).get("attribution")
     return {
+        **current,
         "type": "Collection",
         "stac_version": STAC_VERSION,
-        "stac_extensions": [e for e in EXTENSIONS if "/classification/" not in e],
+        "stac_extensions": _union(_extensions(), current.get("stac_extensions", [])),
         "id": collection_id,
-        "title": title,
+        "title": collection_title(collection_id),
         "description": _REVIEW_DESCRIPTION if collection_id == REVIEW_COLLECTION else _DESCRIPTION,
-        "keywords": sorted({"cloud-free", "mosaic", "cloud removal", *source.get("keywords", [])}),
-        "license": source.get("license") if source.get("license") not in (None, "proprietary") else "other",
-        "providers": [*source.get("providers", []), _PROCESSOR | {"processing:software": {"unveil-eo": version}}],
-        "extent": _extent(documents),
-        "summaries": _summaries(documents),
-        "item_assets": _item_assets(documents[-1]),
-        "assets": {
-            "thumbnail": {
-                "href": f"./{latest['id']}/{latest['assets']['thumbnail']['href'].removeprefix('./')}",
-                "type": "image/png",
-                "title": "Latest product",
-                "roles": ["thumbnail"],
-            }
-        },
-        "links": links,
+        "keywords": sorted({*_KEYWORDS, *source.get("keywords", []), *current.get("keywords", [])}),
+        "license": _licence(source) or _licence(current) or "other",
+        "providers": _providers(source, current, version),
+        **({"attribution": attribution} if attribution else {}),
+        "extent": _extent(contents) if contents.items else current.get("extent") or _extent(contents),
+        "summaries": _summaries(contents, current),
+        "item_assets": _item_assets(latest) if latest else current.get("item_assets", {}),
+        "assets": current.get("assets", {}) | _thumbnail(contents),
+        CONTENTS: contents.document,
+        "links": [{"rel": "root", **up}, {"rel": "parent", **up}, *licences, *kept, *children, *older],
     }
 
 
-def _licence_links(source: Mapping[str, Any], item: Mapping[str, Any]) -> list[dict[str, Any]]:
-    for document in (source, item):
-        if found := [dict(link) for link in document.get("links", []) if link.get("rel") == "license"]:
-            return found
-    return []
+def _extensions() -> list[str]:
+    return [uri for uri in EXTENSIONS if "/classification/" not in uri]
 
 
-def _extent(documents: list[Mapping[str, Any]]) -> dict[str, Any]:
-    boxes = [item["bbox"] for item in documents]
-    west, south = (min(box[i] for box in boxes) for i in (0, 1))
-    east, north = (max(box[i] for box in boxes) for i in (2, 3))
-    if any(box[0] > box[2] for box in boxes):
-        west, east = -180.0, 180.0
-    times = sorted(str(item["properties"]["datetime"]) for item in documents)
-    return {"spatial": {"bbox": [[west, south, east, north]]}, "temporal": {"interval": [[times[0], times[-1]]]}}
+def _union(ours: Sequence[Any], others: Sequence[Any]) -> list[Any]:
+    return [*ours, *(each for each in others if each not in ours)]
 
 
-def _summaries(documents: list[Mapping[str, Any]]) -> dict[str, Any]:
-    def values(name: str) -> list[Any]:
-        return sorted({item["properties"][name] for item in documents if item["properties"].get(name) is not None})
+def _licence(document: Mapping[str, Any]) -> str:
+    """Return a licence by its SPDX name; `proprietary` is of STAC 1.0."""
+    told = str(document.get("license") or "")
+    return "other" if told == "proprietary" else told
 
-    found = {name: values(name) for name in ("platform", "constellation", "grid:code", "proj:code", "gsd")}
-    return {name: choice for name, choice in found.items() if choice}
+
+def _providers(source: Mapping[str, Any], current: Mapping[str, Any], version: str) -> list[dict[str, Any]]:
+    """Return who stands behind the products: the source's, those somebody else wrote there, and this software."""
+    before = {str(each.get("name")): dict(each) for each in current.get("providers", [])}
+    software = (
+        {"unveil-eo": version} if version else before.get(_NAME, {}).get("processing:software", {"unveil-eo": ""})
+    )
+    found = {str(each.get("name")): dict(each) for each in source.get("providers", [])}
+    others = {name: each for name, each in before.items() if name != _NAME}
+    return [*(others | found).values(), _PROCESSOR | {"processing:software": software}]
+
+
+def _extent(contents: Contents) -> dict[str, Any]:
+    first, last = contents.interval or (None, None)
+    return {
+        "spatial": {"bbox": [list(contents.bbox or _EVERYWHERE)]},
+        "temporal": {"interval": [[first, last]]},
+    }
+
+
+def _summaries(contents: Contents, current: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the items beside what somebody else summarised."""
+    before = contents_of(current).summaries
+    others = {name: value for name, value in current.get("summaries", {}).items() if name not in before}
+    return others | {name: list(values) for name, values in contents.summaries.items() if values}
+
+
+def _thumbnail(contents: Contents) -> dict[str, Any]:
+    if contents.latest is None or not contents.latest.thumbnail:
+        return {}
+    asset = {"type": "image/png", "title": "Latest product", "roles": ["thumbnail"]}
+    return {"thumbnail": {"href": f"./{contents.latest.thumbnail}", **asset}}
 
 
 def _item_assets(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,6 +202,6 @@ def _item_assets(item: Mapping[str, Any]) -> dict[str, Any]:
     kept = ("title", "description", "type", "roles")
     return {
         key: {name: asset[name] for name in kept if asset.get(name)}
-        | ({"nodata": asset["nodata"]} if asset["type"] == COG_TYPE else {})
+        | ({"nodata": asset["nodata"]} if asset.get("type") == COG_TYPE and "nodata" in asset else {})
         for key, asset in item["assets"].items()
     }

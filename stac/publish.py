@@ -7,7 +7,7 @@ the item is the mark that a product is done.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,23 @@ from pystac.errors import STACError
 
 from stac.access.locations import Location
 from stac.access.s3 import S3Options
-from stac.catalog import collection_document, collection_title, root_document
+from stac.catalog import (
+    CATALOG_TITLE,
+    collection_document,
+    collection_title,
+    heading_of,
+    is_listed,
+    root_document,
+)
 from stac.errors import InvalidProduct
+from stac.items import file_info
 from stac.raster import check_cog
 from stac.targets import target_at
 from stac.targets.base import ABANDONED_S, Document
+from stac.tree.contents import contents_of, total
+from stac.tree.flaws import flaws_of
+from stac.tree.nodes import Node, items_in, month_of, node_of, placed
+from stac.tree.upkeep import DateTree, Survey
 from stac.validate import check_id, validate_item
 
 DEFAULT_COLLECTION = "unveil-cloud-free"
@@ -83,37 +95,45 @@ class StaticCatalog:
         return other
 
     def published_work(self, chosen: Callable[[Mapping[str, Any]], bool] | None = None) -> dict[str, Location]:
-        """Return the place of every published item by its work id.
+        """Return the place of every published item by its work id, from the links to the items.
 
         Args:
-            chosen: tells from an item's properties whether it counts; all do when left out.
+            chosen: tells from what a link records of an item's properties (`stac.tree.nodes.item_link`: work, verdict
+                of the gate and its limits among it) whether the item counts; all do when left out.
 
         Raises:
-            InvalidProduct: an item cannot be read.
+            InvalidProduct: a document above the items cannot be read.
             PublishError: the catalog cannot be read.
         """
-        found = {}
-        for item_id, document in self._target.items(self.collection_id).items():
-            place = self._item_place(item_id)
-            properties = _properties(place, document)
-            work_id = properties.get("unveil:work_id")
-            if work_id and (chosen is None or chosen(properties)):
-                found[str(work_id)] = place
-        return found
+        survey = self._tree.survey(self._target.read(self._collection_name))
+        # Links that an older version wrote into the collection record nothing.
+        older = self._target.read_many(self._item_name(item_id) for item_id in survey.flat)
+        told = survey.links | {str(d["id"]): _properties(self.root, d) for d in older.values()}
+        return {
+            str(properties["unveil:work_id"]): self._item_place(item_id)
+            for item_id, properties in sorted(told.items())
+            if properties.get("unveil:work_id") and (chosen is None or chosen(properties))
+        }
 
     def document(self, item_id: str) -> Document | None:
         """Return the JSON of a published item, None where there is none."""
-        return self._target.read(f"{self.collection_id}/{check_id(item_id)}/{item_id}.json")
+        return self._target.read(self._item_name(check_id(item_id)))
 
     def items(self) -> list[pystac.Item]:
-        """Return all published items, sorted by id."""
-        documents = self._target.items(self.collection_id)
-        return [pystac.Item.from_dict(d, href=str(self._item_place(i))) for i, d in documents.items()]
+        """Return all items that links lead to, sorted by id.
+
+        Raises:
+            InvalidProduct: a document cannot be read.
+        """
+        ids = sorted(self._tree.survey(self._target.read(self._collection_name)).links)
+        documents = self._target.read_many(self._item_name(item_id) for item_id in ids)
+        return [pystac.Item.from_dict(d, href=str(self.root / name)) for name, d in documents.items()]
 
     def publish(self, staging: Path, item: pystac.Item, source_collection: Mapping[str, Any] | None = None) -> Location:
         """Publish a staged product and return the place of its item. `staging` is used up.
 
-        Where the same work was published meanwhile, by another run, its files stay as they are.
+        Where the same work was published meanwhile, by another run, its files stay as they are. An item of the same id
+        and other work is replaced. What is read and written does not depend on how many items there are.
 
         Args:
             staging: folder with all files that the item's assets name; from `staging()`.
@@ -129,14 +149,16 @@ class StaticCatalog:
         document = self._finished(item)
         self._check(staging, document)
         with self._target.exclusive():
-            if self._target.holds(self.collection_id, document):
-                shutil.rmtree(staging, ignore_errors=True)
-            else:
-                self._target.add(self.collection_id, staging, document)
+            self._take_over()
+            held = self._held(item.id)
+            node, before = self._tree.seat(document, held), node_of(held or {})
+            self._put(staging, placed(document, node), ready=before in (None, node))
             if source_collection is not None:
-                self._target.write(self._source_name, source_collection)
-            self._relink(_version(document))
-            self._read_back(item.id)
+                self._target.update(self._source_name, lambda _: dict(source_collection))
+            self._link({node: {item.id}}, _version(document))
+            if before not in (None, node):
+                self._link({before: {item.id}})
+            self._read_back(item.id, node)
         return self._item_place(item.id)
 
     def withdraw(self, item_id: str) -> None:
@@ -146,23 +168,23 @@ class StaticCatalog:
             DiskFull, NotWritable: the catalog cannot be written.
             PublishError: another process holds the catalog for too long.
         """
-        if check_id(item_id) not in self._target.item_ids(self.collection_id):
+        if not self._is_there(check_id(item_id)):
             return
         with self._target.exclusive():
-            version = _version(self._read(f"{self.collection_id}/{item_id}/{item_id}.json"))
+            self._take_over()
+            nodes = self._nodes_of(item_id)
             # Its link goes first: a link never points to what is not there.
-            self._relink(version, without=item_id)
+            self._link({node: {item_id} for node in nodes}, without=item_id)
             self._target.remove(self.collection_id, item_id)
-            if self._target.item_ids(self.collection_id):
-                # Another publisher may have linked it once more in between.
-                self._relink(version)
-            else:
-                self._target.remove_collection(self.collection_id)
+            # Another publisher may have linked it once more in between.
+            self._link({node: {item_id} for node in nodes})
+            self._clear(nodes)
 
     def repair(self, older_than_s: float = ABANDONED_S) -> None:
         """Link products that a crash left without a link, and drop links of products that were removed.
 
-        Writes only when something is amiss. What crashes left behind is cleared away.
+        Items that the collection links to itself, as older versions did, move into nodes. Writes only when something
+        is amiss. What crashes left behind is cleared away.
 
         Args:
             older_than_s: files that belong to no product are left alone until they are older, seconds: another
@@ -173,14 +195,9 @@ class StaticCatalog:
             DiskFull, NotWritable: the catalog cannot be written.
         """
         self._target.sweep(self.collection_id, older_than_s)
-        present = self._target.item_ids(self.collection_id)
-        linked = sorted(href.split("/")[-2] for href in self._hrefs(self._collection_name, "item"))
-        listed = f"./{self._collection_name}" in self._hrefs(_ROOT, "child")
-        if not present or (present == linked and listed):
-            return
-        with self._target.exclusive():
-            first = next(iter(self._target.items(self.collection_id).values()))
-            self._relink(_version(first))
+        if self._is_amiss():
+            with self._target.exclusive():
+                self._mend()
 
     def require_writable(self) -> None:
         """Raise unless the catalog can be written.
@@ -200,10 +217,11 @@ class StaticCatalog:
             "type": "application/json",
             "title": collection_title(self.collection_id),
         }
-        root = {"rel": "root", "href": "../../catalog.json", "type": "application/json", "title": "Cloud-free mosaics"}
+        root = {"rel": "root", "href": "../../catalog.json", "type": "application/json", "title": CATALOG_TITLE}
         document = item.to_dict(include_self_link=False, transform_hrefs=False)
         kept = [link for link in document["links"] if link["rel"] not in ("root", "parent", "collection", "self")]
-        return document | {"collection": self.collection_id, "links": [root, up | {"rel": "parent"}, up, *kept]}
+        document |= {"collection": self.collection_id, "links": [root, up, *kept]}
+        return placed(document, month_of(document))
 
     def _check(self, staging: Path, document: Mapping[str, Any]) -> None:
         validate_item(document)
@@ -211,36 +229,122 @@ class StaticCatalog:
             path = staging / str(asset["href"])
             if not path.is_file():
                 raise InvalidProduct(f"Item {document['id']}: asset {key} was not made ({path}); run it again.")
+            if file_info(path) != {name: asset.get(name) for name in ("file:size", "file:checksum")}:
+                raise InvalidProduct(f"Item {document['id']}: asset {key} differs from its checksum; run it again.")
             if path.suffix == ".tif":
                 check_cog(path)
 
-    def _relink(self, version: str, without: str | None = None) -> None:
-        """Write collection and root from the items that are there: links lost in a crash come back.
+    def _put(self, staging: Path, document: Document, *, ready: bool) -> None:
+        """Put a product in place unless it is there; `ready` when the node it names is, or nothing links to it yet."""
+        if self._target.holds(self.collection_id, document):
+            shutil.rmtree(staging, ignore_errors=True)
+            return
+        if not ready and (node := node_of(document)) is not None:
+            self._tree.ensure(node)
+        self._target.add(self.collection_id, staging, document)
 
-        A collection without items is not listed.
-        """
-        left = set(self._target.item_ids(self.collection_id)) - {without}
-        if left:
-            self._target.update(self._collection_name, lambda: self._collection(version, without))
-        self._target.update(_ROOT, lambda: self._root(without_ours=not left))
+    def _link(
+        self,
+        leaves: Mapping[Node, Iterable[str]],
+        version: str = "",
+        *,
+        without: str | None = None,
+        mend: bool = False,
+        flat: bool = True,
+    ) -> None:
+        """Write all documents from the nodes concerned up to the root; see `DateTree.link`."""
+        years = self._tree.link(leaves, without, mend=mend)
+        self._link_collection(years, version, mend=mend, flat=flat)
 
-    def _collection(self, version: str, without: str | None) -> Document:
-        documents = [d for item_id, d in self._target.items(self.collection_id).items() if item_id != without]
-        source = self._target.read(self._source_name)
-        return collection_document(self.collection_id, documents, source, version)
+    def _link_collection(self, years: Iterable[Node], version: str, *, mend: bool = False, flat: bool = True) -> None:
+        def collection(current: Document | None) -> Document | None:
+            children = self._tree.children(current, None, years)
+            if current is None and not children:
+                return None
+            latest = total(contents_of(link) for link in children).latest
+            item = self._held(latest.item_id) if latest else None
+            source = self._target.read(self._source_name)
+            return collection_document(self.collection_id, current, children, source, item, version, flat=flat)
 
-    def _root(self, *, without_ours: bool) -> Document:
-        ids = [i for i in self._target.collection_ids() if not (without_ours and i == self.collection_id)]
-        found = [(name, self._target.read(f"{name}/collection.json")) for name in ids]
-        return root_document([(name, str(d.get("title", name))) for name, d in found if d is not None])
+        self._target.update(self._collection_name, collection, mend=mend)
+        self._target.update(_ROOT, self._root, mend=mend)
 
-    def _read_back(self, item_id: str) -> None:
+    def _root(self, current: Document | None) -> Document | None:
+        """Return the root catalog; a collection without items is not listed."""
+        collection = self._target.read(self._collection_name)
+        listed = bool(contents_of(collection or {}).items or items_in(collection))
+        if current is not None:
+            return root_document(current, self.collection_id, listed=listed)
+        ids = [name for name in self._target.collection_ids() if name != self.collection_id]
+        if not (listed or ids):
+            return None
+        documents = self._target.read_many(f"{name}/collection.json" for name in ids)
+        others = [(name.partition("/")[0], str(d.get("title", d.get("id")))) for name, d in documents.items()]
+        return root_document(None, self.collection_id, listed=listed, others=others)
+
+    def _take_over(self) -> None:
+        """Move items that the collection links to itself, as older versions did, into nodes."""
+        if items_in(self._target.read(self._collection_name)):
+            self._mend()
+
+    def _is_amiss(self) -> bool:
+        survey, collection = self._surveyed()
+        if flaws_of(survey, self._target.item_ids(self.collection_id)).any:
+            return True
         try:
-            found = pystac.Item.from_dict(self._read(f"{self.collection_id}/{item_id}/{item_id}.json"))
-            collection = pystac.Collection.from_dict(self._read(self._collection_name))
+            listed = is_listed(self._target.read(_ROOT), self.collection_id)
+        except InvalidProduct:
+            return True
+        return listed != bool(contents_of(collection or {}).items)
+
+    def _surveyed(self) -> tuple[Survey, Document | None]:
+        """Return what the links say, and the collection; what cannot be read counts as not there."""
+        try:
+            collection = self._target.read(self._collection_name)
+        except InvalidProduct:
+            collection = None
+        return self._tree.survey(collection, strict=False), collection
+
+    def _mend(self) -> None:
+        """Make every link agree with the items that are there; the collection comes after all nodes."""
+        survey, collection = self._surveyed()
+        flaws = flaws_of(survey, self._target.item_ids(self.collection_id))
+        leaves, counts = flaws.nodes, {n: len(links) for n, links in survey.items.items() if n is not None}
+        homeless: dict[str, Node] = {}
+        version = ""
+        for batch in _batches(flaws.unlinked):
+            for document in self._target.read_many(self._item_name(item_id) for item_id in batch).values():
+                node = self._tree.seat(document, document, counts)
+                leaves.setdefault(node, set()).add(str(document["id"]))
+                if node_of(document) is None:
+                    homeless[str(document["id"])] = node
+                version = _version(document)
+        years = self._tree.link(leaves, mend=True)
+        for item_id, node in homeless.items():
+            self._move(item_id, node)
+        self._link_collection(years, "" if collection else version, mend=True, flat=False)
+        self._clear(leaves)
+
+    def _move(self, item_id: str, node: Node) -> None:
+        """Let an item name a node as its parent."""
+        self._target.update(self._item_name(item_id), lambda item: None if item is None else placed(item, node))
+
+    def _clear(self, nodes: Iterable[Node]) -> None:
+        """Remove nodes that hold nothing any more, and the collection with its last item."""
+        collection = self._target.read(self._collection_name)
+        if collection is None or contents_of(collection).items:
+            self._target.prune(self._tree.empty(nodes))
+        elif not self._target.item_ids(self.collection_id):
+            self._target.remove_collection(self.collection_id)
+
+    def _read_back(self, item_id: str, node: Node) -> None:
+        try:
+            found = pystac.Item.from_dict(self._read(self._item_name(item_id)))
+            document = self._read(f"{self.collection_id}/{node.name}")
+            pystac.Catalog.from_dict(document)
         except (STACError, ValueError, KeyError) as error:
             raise InvalidProduct(f"Item {item_id} cannot be read back ({error}); publish it again.") from error
-        if found.id not in {link.href.split("/")[-2] for link in collection.get_item_links() if link.href}:
+        if found.id not in items_in(document):
             raise InvalidProduct(f"Item {item_id} was written but is not linked; publish it again.")
 
     def _read(self, name: str) -> Document:
@@ -249,13 +353,27 @@ class StaticCatalog:
             raise InvalidProduct(f"{self.root / name} was written but is not there; publish it again.")
         return found
 
-    def _hrefs(self, name: str, rel: str) -> list[str]:
-        """Return where the links of a document lead; nowhere when it cannot be read."""
+    def _held(self, item_id: str) -> Document | None:
+        """Return the document of an item, None where there is none or it cannot be read."""
         try:
-            links = (self._target.read(name) or {}).get("links", [])
+            return self._target.read(self._item_name(item_id))
         except InvalidProduct:
-            return []
-        return [str(link["href"]) for link in links if link.get("rel") == rel]
+            return None
+
+    def _is_there(self, item_id: str) -> bool:
+        try:
+            return self._target.read(self._item_name(item_id)) is not None
+        except InvalidProduct:
+            return True
+
+    def _nodes_of(self, item_id: str) -> list[Node]:
+        """Return the nodes that may link to an item: the one it names, else all that do."""
+        named = node_of(self._held(item_id) or {})
+        return [named] if named is not None else self._surveyed()[0].holders(item_id)
+
+    @property
+    def _tree(self) -> DateTree:
+        return DateTree(self._target, heading_of(self.collection_id))
 
     @property
     def _collection_name(self) -> str:
@@ -265,8 +383,11 @@ class StaticCatalog:
     def _source_name(self) -> str:
         return f"{self.collection_id}/.source-collection.json"
 
+    def _item_name(self, item_id: str) -> str:
+        return f"{self.collection_id}/{item_id}/{item_id}.json"
+
     def _item_place(self, item_id: str) -> Location:
-        return self.root / self.collection_id / item_id / f"{item_id}.json"
+        return self.root / self._item_name(item_id)
 
 
 def _version(document: Mapping[str, Any]) -> str:
@@ -274,10 +395,18 @@ def _version(document: Mapping[str, Any]) -> str:
     return str(document.get("properties", {}).get("processing:software", {}).get("unveil-eo", ""))
 
 
-def _properties(place: Location, document: Mapping[str, Any]) -> Mapping[str, Any]:
+def _batches(item_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield some hundred ids at a time: documents of many items are not held at once."""
+    for start in range(0, len(item_ids), 500):
+        yield item_ids[start : start + 500]
+
+
+def _properties(root: Location, document: Mapping[str, Any]) -> Mapping[str, Any]:
     properties = document.get("properties")
     if not isinstance(properties, dict):
-        raise InvalidProduct(f"{place} is no STAC item; restore the file, or remove its folder and run again.")
+        raise InvalidProduct(
+            f"{document.get('id')} in {root} is no STAC item; restore the file, or remove its folder and run again."
+        )
     return properties
 
 

@@ -92,7 +92,8 @@ def tidy_review(catalog: StaticCatalog) -> None:
         DiskFull, NotWritable: the catalog cannot be written.
     """
     review, good = catalog.beside(Shelf.REVIEW), catalog.beside(Shelf.GOOD).published_work()
+    # First what has no link: published work is found by links.
+    review.repair()
     for work_id, place in review.published_work().items():
         if work_id in good:
             review.withdraw(place.stem)
-    review.repair()

@@ -101,14 +101,22 @@ def validate_catalog(root: Path) -> list[str]:
     try:
         catalog = read_document(root / "catalog.json")
         _validate_core(catalog, pystac.STACObjectType.CATALOG, "root")
-        for path in _linked(root / "catalog.json", catalog, "child"):
-            collection = read_document(path)
-            _validate_core(collection, pystac.STACObjectType.COLLECTION, str(collection.get("id")))
-            for item_path in _linked(path, collection, "item"):
-                problems += item_problems(item_path)
+        for item_path in _items_below(root / "catalog.json", catalog):
+            problems += item_problems(item_path)
     except StacError as error:
         problems.append(str(error))
     return problems
+
+
+def _items_below(path: Path, document: Mapping[str, Any]) -> Iterator[Path]:
+    """Walk collections and catalogs at any depth, check each, and yield the items they link to."""
+    for below in _linked(path, document, "child"):
+        node = read_document(below)
+        is_collection = node.get("type") == "Collection"
+        kind = pystac.STACObjectType.COLLECTION if is_collection else pystac.STACObjectType.CATALOG
+        _validate_core(node, kind, str(node.get("id")))
+        yield from _items_below(below, node)
+    yield from _linked(path, document, "item")
 
 
 def item_problems(path: Path) -> list[str]:

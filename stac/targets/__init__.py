@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 
 from stac.access.locations import Location, S3Location
@@ -27,11 +26,5 @@ def target_at(root: Location, s3: S3Options | None = None, workspace: Path | Non
         workspace: local folder in which products for S3 are made; a folder target needs none.
     """
     if isinstance(root, S3Location):
-        return _s3_target(root, s3 or S3Options(), workspace)
+        return S3Target(root, Objects(s3 or S3Options(), _TIMEOUT_S), workspace)
     return FolderTarget(root)
-
-
-@lru_cache(maxsize=8)
-def _s3_target(root: S3Location, s3: S3Options, workspace: Path | None) -> S3Target:
-    """Return one target per process, so that item documents are not fetched again for every product."""
-    return S3Target(root, Objects(s3, _TIMEOUT_S), workspace)

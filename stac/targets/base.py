@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,34 +41,33 @@ class Target(Protocol):
         """
         ...
 
-    def write(self, name: str, document: Mapping[str, Any]) -> None:
-        """Replace a document: readers see the old or the new one.
+    def read_many(self, names: Iterable[str]) -> dict[str, Document]:
+        """Return several documents by name; those that are not there are left out.
 
         Raises:
-            PublishError: it cannot be written.
+            InvalidProduct: one is no JSON object.
         """
         ...
 
-    def update(self, name: str, build: Callable[[], Mapping[str, Any]]) -> None:
-        """Replace a document by what `build` makes of the state of the target.
+    def update(self, name: str, build: Callable[[Document | None], Document | None], *, mend: bool = False) -> None:
+        """Replace a document by what `build` makes of it and of the state of the target.
 
-        Where another publisher changes it meanwhile, `build` is called again, so that nothing it wrote is lost.
+        Readers see the old or the new one. Where another publisher changes it meanwhile, `build` is called again, so
+        that nothing it wrote is lost. Nothing is written where `build` returns what is there already, or None.
+
+        Args:
+            name: of the document.
+            build: gets the document, None where there is none.
+            mend: a document that cannot be read counts as none, and not as an error.
 
         Raises:
+            InvalidProduct: the document is no JSON object.
             PublishError: it cannot be written.
         """
         ...
 
     def item_ids(self, collection: str) -> list[str]:
-        """Return the ids of all products that are done, sorted."""
-        ...
-
-    def items(self, collection: str) -> dict[str, Document]:
-        """Return the documents of all products that are done, by id, sorted.
-
-        Raises:
-            InvalidProduct: one cannot be read.
-        """
+        """Return the ids of all products that are done, sorted: a listing of the whole collection."""
         ...
 
     def collection_ids(self) -> list[str]:
@@ -100,6 +99,14 @@ class Target(Protocol):
 
         Raises:
             PublishError: they cannot be removed.
+        """
+        ...
+
+    def prune(self, names: Iterable[str]) -> None:
+        """Remove documents that hold nothing and that nothing links to, where no other publisher can be filling them.
+
+        Raises:
+            PublishError: one cannot be removed.
         """
         ...
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from stac.errors import NotWritable, PublishError
+from stac.errors import InvalidProduct, NotWritable, PublishError
 from stac.storage import write_json, writing
 from stac.targets.base import Document
+from stac.targets.exchange import exchange
+from stac.tree.nodes import DATES
 from stac.validate import check_id, item_problems, read_document
 
 _LOCK_TIMEOUT_S = 120.0
+#: A waiting publisher looks so often whether it is its turn, seconds.
+_POLL_S = 0.01
 _STAGING = ".staging"
 
 
@@ -34,25 +38,35 @@ class FolderTarget:
     def read(self, name: str) -> Document | None:
         """Return a document, None where there is none."""
         path = self.root / name
-        return read_document(path) if path.is_file() else None
+        with writing(path):  # what a person without permission is told
+            return read_document(path) if path.is_file() else None
 
-    def write(self, name: str, document: Mapping[str, Any]) -> None:
-        """Replace a document atomically."""
-        write_json(self.root / name, document)
+    def read_many(self, names: Iterable[str]) -> dict[str, Document]:
+        """Return several documents by name; those that are not there are left out."""
+        found = ((name, self.read(name)) for name in names)
+        return {name: document for name, document in found if document is not None}
 
-    def update(self, name: str, build: Callable[[], Mapping[str, Any]]) -> None:
-        """Replace a document; `exclusive` keeps others out."""
-        self.write(name, build())
+    def update(self, name: str, build: Callable[[Document | None], Document | None], *, mend: bool = False) -> None:
+        """Replace a document atomically; `exclusive` keeps others out."""
+        try:
+            current = self.read(name)
+        except InvalidProduct:
+            if not mend:
+                raise
+            current = None
+        document = build(current)
+        if document is None or document == current:
+            return
+        path = self.root / name
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, document)
 
     def item_ids(self, collection: str) -> list[str]:
         """Return the ids of all products that are done, sorted."""
-        folders = sorted((self.root / collection).glob("[!.]*/"))
-        return [folder.name for folder in folders if (folder / f"{folder.name}.json").is_file()]
-
-    def items(self, collection: str) -> dict[str, Document]:
-        """Return the documents of all products that are done, by id, sorted."""
-        folder = self.root / collection
-        return {name: read_document(folder / name / f"{name}.json") for name in self.item_ids(collection)}
+        above = self.root / collection
+        names = sorted(os.listdir(above)) if above.is_dir() else []  # noqa: PTH208 - ten thousands of them
+        return [name for name in names if name[0] not in "._" and (above / name / f"{name}.json").is_file()]
 
     def collection_ids(self) -> list[str]:
         """Return the ids of all collections that have a document, sorted."""
@@ -64,22 +78,17 @@ class FolderTarget:
         return path.is_file() and not item_problems(path) and same_work(read_document(path), document)
 
     def add(self, collection: str, staging: Path, document: Document) -> None:
-        """Put the product's files in place; an older product of the same id steps aside until they are."""
+        """Put the product's files in place; an older product of the same id makes room in the same instant."""
         folder = self._item_path(collection, document["id"]).parent
         write_json(staging / f"{folder.name}.json", document)
-        aside = folder.with_name(f".{folder.name}.old")
         with writing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(aside, ignore_errors=True)
-            if folder.exists():
-                folder.rename(aside)
-            try:
+            if not folder.exists():
                 staging.rename(folder)
-            except OSError:
-                if aside.exists():
-                    aside.rename(folder)
-                raise
-            shutil.rmtree(aside, ignore_errors=True)
+            elif exchange(staging, folder):
+                shutil.rmtree(staging, ignore_errors=True)
+            else:
+                _step_aside(staging, folder)
 
     def remove(self, collection: str, item_id: str) -> None:
         """Remove a product whose link is gone."""
@@ -92,12 +101,20 @@ class FolderTarget:
         with writing(self.root / collection):
             shutil.rmtree(self.root / collection)
 
+    def prune(self, names: Iterable[str]) -> None:
+        """Remove documents that nothing links to, and their folders; `exclusive` keeps others out."""
+        for path in (self.root / name for name in names):
+            with writing(path):
+                path.unlink(missing_ok=True)
+            with suppress(OSError):  # a half-written file lies there still, until it is swept
+                path.parent.rmdir()
+
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Let one publisher at a time change the catalog."""
         with writing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.root / ".publish.lock", timeout=_LOCK_TIMEOUT_S)
+            lock = FileLock(self.root / ".publish.lock", timeout=_LOCK_TIMEOUT_S, poll_interval=_POLL_S)
             try:
                 lock.acquire()
             except Timeout as error:
@@ -112,7 +129,8 @@ class FolderTarget:
     def sweep(self, collection: str, older_than_s: float) -> None:
         """Remove old staging folders and half-written documents; put back a product that a crash left aside."""
         sweep_folders(self.root / _STAGING, older_than_s)
-        for above in (self.root, self.root / collection):
+        dates = self.root / collection / DATES
+        for above in (self.root, self.root / collection, *(path for path in dates.rglob("*") if path.is_dir())):
             _sweep_unfinished(above, older_than_s)
         for aside in sorted((self.root / collection).glob(".*.old")):
             folder = aside.with_name(aside.name.removeprefix(".").removesuffix(".old"))
@@ -130,6 +148,19 @@ class FolderTarget:
 
     def _item_path(self, collection: str, item_id: str) -> Path:
         return self.root / collection / item_id / f"{item_id}.json"
+
+
+def _step_aside(staging: Path, folder: Path) -> None:
+    """Replace a folder where the file system cannot do it in one step; `sweep` puts it back after a crash."""
+    aside = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    try:
+        staging.rename(folder)
+    except OSError:
+        aside.rename(folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def same_work(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@ import json
 import logging
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,13 +30,12 @@ from stac.errors import AccessRefused, InvalidProduct, NotWritable, SourceUnavai
 from stac.storage import json_bytes
 from stac.targets.base import Document
 from stac.targets.folder import empty_folder, same_work, sweep_folders
+from stac.tree.nodes import DATES
 from stac.validate import check_id
 
 _log = logging.getLogger("unveil")
 #: Publishers at the same time make each other begin again; so many times at most.
 _ATTEMPTS = 30
-#: Item documents that are remembered, so that adding one product does not fetch all others.
-_REMEMBERED = 4000
 _GEOJSON = "application/geo+json"
 
 
@@ -56,7 +55,6 @@ class S3Target:
 
     def __init__(self, root: S3Location, objects: Objects, workspace: Path | None) -> None:
         self.root, self._objects, self._workspace = root, objects, workspace
-        self._documents: dict[tuple[str, str], Document] = {}
 
     def staging(self, name: str) -> Path:
         """Return an empty folder in the local workspace."""
@@ -68,12 +66,14 @@ class S3Target:
             content = self._objects.read(self.root / name)
         return None if content is None else _parse(self.root / name, content)
 
-    def write(self, name: str, document: Mapping[str, Any]) -> None:
-        """Replace a document in one request."""
+    def read_many(self, names: Iterable[str]) -> dict[str, Document]:
+        """Return several documents by name, fetched at the same time; those that are not there are left out."""
+        places = {name: self.root / name for name in names}
         with _publishing():
-            self._objects.write(self.root / name, json_bytes(document), media_type_of(name))
+            contents = self._objects.read_many(self.root.bucket, [place.key for place in places.values()])
+        return {n: _parse(place, contents[place.key]) for n, place in places.items() if place.key in contents}
 
-    def update(self, name: str, build: Callable[[], Mapping[str, Any]]) -> None:
+    def update(self, name: str, build: Callable[[Document | None], Document | None], *, mend: bool = False) -> None:
         """Replace a document unless another publisher does meanwhile; then begin again with what is there now."""
         retrying = Retrying(
             retry=retry_if_exception_type(PreconditionFailed),
@@ -82,29 +82,26 @@ class S3Target:
             reraise=True,
         )
         with _publishing():
-            retrying(self._update_once, self.root / name, build)
+            retrying(self._update_once, name, build, mend)
 
-    def _update_once(self, place: S3Location, build: Callable[[], Mapping[str, Any]]) -> None:
-        # The tag is taken before the content is made: what is published in between changes the tag, too.
+    def _update_once(self, name: str, build: Callable[[Document | None], Document | None], mend: bool) -> None:
+        # The tag is taken before anything is read: what is published in between changes the tag, too.
+        place = self.root / name
         seen = self._objects.head(place)
-        expected = ABSENT if seen is None else seen.etag
-        self._objects.write(place, json_bytes(build()), media_type_of(place.key), expected)
+        try:
+            current = None if seen is None else self.read(name)
+        except InvalidProduct:
+            if not mend:
+                raise
+            current = None
+        document = build(current)
+        if document is not None and document != current:
+            expected = ABSENT if seen is None else seen.etag
+            self._objects.write(place, json_bytes(document), _media_type(place), expected)
 
     def item_ids(self, collection: str) -> list[str]:
         """Return the ids of all products that are done, sorted."""
         return self._listed(collection).done()
-
-    def items(self, collection: str) -> dict[str, Document]:
-        """Return the documents of all products that are done; one that is known already is not fetched again."""
-        listed = self._listed(collection)
-        wanted = {item_id: listed.objects[item_id][f"{item_id}.json"] for item_id in listed.done()}
-        new = [found for found in wanted.values() if (found.key, found.etag) not in self._documents]
-        with _publishing():
-            contents = self._objects.read_many(self.root.bucket, [found.key for found in new])
-        fetched = {key: _parse(S3Location(self.root.bucket, key), content) for key, content in contents.items()}
-        known = {item_id: self._documents.get((o.key, o.etag)) or fetched.get(o.key) for item_id, o in wanted.items()}
-        self._remember({(o.key, o.etag): fetched[o.key] for o in new if o.key in fetched})
-        return {item_id: document for item_id, document in known.items() if document is not None}
 
     def collection_ids(self) -> list[str]:
         """Return the ids of all collections that have a document, sorted."""
@@ -115,7 +112,10 @@ class S3Target:
 
     def holds(self, collection: str, document: Mapping[str, Any]) -> bool:
         """Tell whether the product of an item is there already: same work, and every file with its size."""
-        found = self.read(_item_name(collection, str(document["id"])))
+        try:
+            found = self.read(_item_name(collection, str(document["id"])))
+        except InvalidProduct:  # damaged: it is replaced
+            return False
         return found is not None and same_work(found, document) and self._is_whole(collection, found)
 
     def add(self, collection: str, staging: Path, document: Document) -> None:
@@ -148,9 +148,12 @@ class S3Target:
         """Remove the documents of a collection that is empty."""
         above = self.root / collection
         with _publishing():
-            self._objects.remove(
-                above.bucket, [f"{above.key}/{name}" for name in ("collection.json", ".source-collection.json")]
-            )
+            nodes = [each.key for each in self._objects.listing(above / DATES)]
+            names = [f"{above.key}/{name}" for name in ("collection.json", ".source-collection.json")]
+            self._objects.remove(above.bucket, [*names, *nodes])
+
+    def prune(self, names: Iterable[str]) -> None:
+        """Nothing: another publisher may be filling them, and a small document that nothing links to harms nobody."""
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Nothing: every write bears others."""
@@ -166,11 +169,13 @@ class S3Target:
         }
         # Whether an item names a file is only asked where an item lies beside files it might not name.
         suspects = {item_id: names for item_id, names in old.items() if names and _is_crowded(listed, item_id)}
-        documents = self.items(collection) if any(item_id in listed.done() for item_id in suspects) else {}
+        done = set(listed.done())
+        documents = self.read_many(_item_name(collection, item_id) for item_id in suspects if item_id in done)
         for item_id, names in suspects.items():
-            kept = {f"{item_id}.json", *_files_of(documents.get(item_id, {"assets": {}}))}
-            if item_id in listed.done() and item_id not in documents:
+            document = documents.get(_item_name(collection, item_id))
+            if item_id in done and document is None:
                 continue
+            kept = {f"{item_id}.json", *_files_of(document or {"assets": {}})}
             above = self.root / collection / item_id
             with _publishing():
                 self._objects.remove(self.root.bucket, [f"{above.key}/{name}" for name in names if name not in kept])
@@ -203,7 +208,7 @@ class S3Target:
         with _publishing():
             for each in self._objects.listing(prefix):
                 item_id, _, name = key_below(prefix, each.key).partition("/")
-                if name and not item_id.startswith("."):
+                if name and item_id[:1] not in (".", "_"):
                     found.setdefault(item_id, {})[name] = each
         return _Listed(found)
 
@@ -219,11 +224,6 @@ class S3Target:
         if not self._is_whole(collection, document):
             raise InvalidProduct(f"Item {document['id']}: its files did not arrive whole in {self.root}; run it again.")
 
-    def _remember(self, documents: Mapping[tuple[str, str], Document]) -> None:
-        self._documents.update(documents)
-        for oldest in list(self._documents)[: max(0, len(self._documents) - _REMEMBERED)]:
-            self._documents.pop(oldest, None)
-
 
 @contextmanager
 def _publishing() -> Iterator[None]:
@@ -236,6 +236,10 @@ def _publishing() -> Iterator[None]:
         raise TargetUnavailable(str(error)) from error
     except PreconditionFailed as error:
         raise TargetUnavailable(str(error)) from error
+
+
+def _media_type(place: S3Location) -> str:
+    return _GEOJSON if place.stem == place.parent.name else media_type_of(place.key)
 
 
 def _item_name(collection: str, item_id: str) -> str:

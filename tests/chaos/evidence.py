@@ -39,9 +39,9 @@ def problems_of(out: Path) -> list[str]:
 
 
 def unlinked_of(out: Path) -> list[str]:
-    """Return the published items that the collection of a finished catalog does not link."""
+    """Return the published items that no document of a finished catalog links."""
     linked = set()
-    for path in out.glob("[!.]*/collection.json"):
+    for path in (*out.glob("[!.]*/collection.json"), *out.glob("[!.]*/_dates/**/catalog.json")):
         links = json.loads(path.read_text("utf-8"))["links"]
         linked |= {(path.parent / link["href"]).resolve() for link in links if link["rel"] == "item"}
     return [str(path) for path in items_of(out) if path.resolve() not in linked]

@@ -15,6 +15,7 @@ import pystac
 import pytest
 
 from stac.errors import DiskFull, InvalidProduct, NotWritable, StacError
+from stac.items import file_info
 from stac.publish import StaticCatalog, require_writable
 from stac.validate import validate_catalog
 
@@ -215,7 +216,13 @@ def test_a_product_without_one_of_its_files_is_refused(tmp_path: Path, staged: A
 def test_a_product_that_is_no_cog_or_breaks_the_rules_is_refused(tmp_path: Path, staged: Any) -> None:
     catalog = StaticCatalog(tmp_path)
     folder, item = staged(catalog, "aaaa")
-    (folder / "uncertainty.tif").write_bytes((folder / "uncertainty.tif").read_bytes()[:300])
+    cut = (folder / "uncertainty.tif").read_bytes()[:300]
+    (folder / "uncertainty.tif").write_bytes(cut)
+    with pytest.raises(InvalidProduct, match="asset uncertainty differs from its checksum"):
+        catalog.publish(folder, item)
+    folder, item = staged(catalog, "aaaa")
+    (folder / "uncertainty.tif").write_bytes(cut)
+    item.assets["uncertainty"].extra_fields |= file_info(folder / "uncertainty.tif")
     with pytest.raises(InvalidProduct, match=r"uncertainty\.tif"):
         catalog.publish(folder, item)
     folder, item = staged(catalog, "aaaa")
@@ -228,10 +235,16 @@ def test_a_product_that_is_no_cog_or_breaks_the_rules_is_refused(tmp_path: Path,
 def test_a_damaged_item_is_named(tmp_path: Path, staged: Any) -> None:
     catalog = StaticCatalog(tmp_path)
     path = catalog.publish(*staged(catalog, "aaaa"))
-    for text in ("{", "[]", '{"id": "a"}'):
+    for text in ("{", "[]"):
         path.write_text(text)
+        assert any(path.name in problem for problem in validate_catalog(tmp_path))
         with pytest.raises(InvalidProduct, match=path.name):
-            catalog.published_work()
+            catalog.items()
+    catalog.publish(*staged(catalog, "aaaa"))
+    assert published(tmp_path) == {path.stem}
+    path.write_text("{")
+    catalog.withdraw(path.stem)
+    assert published(tmp_path) == set() and not path.exists()
 
 
 def test_another_collection_in_the_folder_stays_linked(tmp_path: Path, staged: Any) -> None:

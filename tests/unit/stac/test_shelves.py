@@ -36,7 +36,7 @@ def publish(tmp_path: Path, staged: Callable[..., tuple[Path, pystac.Item]]) -> 
 def _items(root: Path) -> dict[str, list[str]]:
     """Return the ids of all items that links lead to, by collection."""
     catalog = pystac.Catalog.from_file(str(root / "catalog.json"))
-    return {c.id: sorted(item.id for item in c.get_items()) for c in catalog.get_children()}
+    return {c.id: sorted(item.id for item in c.get_items(recursive=True)) for c in catalog.get_children()}
 
 
 def test_what_failed_is_not_published_as_good(tmp_path: Path, publish: Publish) -> None:

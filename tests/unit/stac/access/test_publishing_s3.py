@@ -111,9 +111,11 @@ def test_the_item_comes_after_its_files_and_before_its_links(s3: S3Server, opene
     catalog = opened()
     catalog.publish(*staged(catalog, "aaaa"))
     writes = [request.path.rsplit("/", 1)[1] for request in s3.requests if request.writes]
-    assert writes[-3:] == [f"{TARGET}-unveil-aaaa.json", "collection.json", "catalog.json"]
-    assert len(writes) == 13
-    conditional = [request for request in s3.requests if request.method == "PUT"][-3:]
+    # The month, the year, the collection, the root.
+    links = ["catalog.json", "catalog.json", "collection.json", "catalog.json"]
+    assert writes[-5:] == [f"{TARGET}-unveil-aaaa.json", *links]
+    assert len(writes) == 15
+    conditional = [request for request in s3.requests if request.method == "PUT"][-5:]
     assert all(request.headers.get("if-none-match") == "*" for request in conditional)
 
 
@@ -127,13 +129,13 @@ def test_the_same_work_is_uploaded_once(s3: S3Server, bucket: str, opened: Any, 
     assert not any("/data.tif" in request.path for request in s3.requests if request.writes)
 
 
-#: Writes of one product: ten files, the item, the collection, and the root.
-ITEM, LINK = 11, 12
+#: Writes of one product: ten files, the item, its month, the year, the collection; the root lists it already.
+ITEM, MONTH, YEAR, LINK = 11, 12, 13, 14
 
 
 @pytest.mark.parametrize(
     ("at", "arrives"),
-    [(1, True), (ITEM, False), (ITEM, True), (LINK, False), (LINK, True)],
+    [(1, True), *((at, arrives) for at in (ITEM, MONTH, YEAR, LINK) for arrives in (False, True))],
 )
 def test_killed_at_a_write_the_catalog_stays_valid_and_the_next_run_completes(
     s3: S3Server, bucket: str, opened: Any, staged: Any, at: int, arrives: bool
@@ -307,7 +309,9 @@ def test_what_cannot_be_written_is_said(s3: S3Server, bucket: str, opened: Any, 
 def test_a_damaged_item_is_named(s3: S3Server, bucket: str, opened: Any, staged: Any) -> None:
     catalog = opened()
     place = catalog.publish(*staged(catalog, "aaaa"))
-    for text in (b"{", b"[]", b'{"id": "a"}'):
+    for text in (b"{", b"[]"):
         filesystem(s3.options, 10).pipe_file(f"{bucket}/{place.key}", text)
         with pytest.raises(InvalidProduct, match=place.name):
-            catalog.published_work()
+            catalog.items()
+    catalog.publish(*staged(catalog, "aaaa"))
+    assert published(s3, bucket) == {place.stem}

@@ -1,0 +1,126 @@
+"""What lies below a document of a catalog: number, extent, values and the newest item, added up link by link."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+#: Field of a node, and of the link that leads to it.
+CONTENTS = "unveil:contents"
+#: Properties whose values are listed in a collection's summaries.
+SUMMARISED = ("platform", "constellation", "grid:code", "proj:code", "gsd")
+#: A property with more values is left out of the summaries.
+_MOST_VALUES = 100
+
+BBox = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Latest:
+    """The newest item by its acquisition, then by its id."""
+
+    datetime: str
+    item_id: str
+    #: Path of its thumbnail relative to the collection, empty without one.
+    thumbnail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """A sum over items."""
+
+    items: int = 0
+    #: West, south, east, north in degrees; the whole circle where an item crosses the antimeridian.
+    bbox: BBox | None = None
+    #: First and last instant, RFC 3339.
+    interval: tuple[str, str] | None = None
+    #: Sorted values by property, None where there are too many to list.
+    summaries: Mapping[str, tuple[Any, ...] | None] = field(default_factory=dict)
+    latest: Latest | None = None
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The sum as JSON values."""
+        found: dict[str, Any] = {"items": self.items}
+        if self.bbox is not None:
+            found["bbox"] = list(self.bbox)
+        if self.interval is not None:
+            found["interval"] = list(self.interval)
+        if self.summaries:
+            found["summaries"] = {name: None if v is None else list(v) for name, v in self.summaries.items()}
+        if self.latest is not None:
+            latest = self.latest
+            found["latest"] = {"id": latest.item_id, "datetime": latest.datetime, "thumbnail": latest.thumbnail}
+        return found
+
+
+def contents_of(document: Mapping[str, Any]) -> Contents:
+    """Return the sum that a node, or a link to one, tells; an empty one where it tells none."""
+    told = document.get(CONTENTS) or {}
+    latest = told.get("latest")
+    return Contents(
+        items=int(told.get("items", 0)),
+        bbox=_box(told.get("bbox")),
+        interval=(str(told["interval"][0]), str(told["interval"][1])) if told.get("interval") else None,
+        summaries={name: None if v is None else tuple(v) for name, v in told.get("summaries", {}).items()},
+        latest=Latest(latest["datetime"], latest["id"], latest["thumbnail"]) if latest else None,
+    )
+
+
+def contents_of_item(link: Mapping[str, Any], item_id: str) -> Contents:
+    """Return the sum over the one item that a link leads to, from what the link records."""
+    first = str(link.get("start_datetime") or link.get("datetime"))
+    last = str(link.get("end_datetime") or link.get("datetime"))
+    box = _box(link.get("bbox"))
+    if box is not None and box[0] > box[2]:
+        box = (-180.0, box[1], 180.0, box[3])
+    thumbnail = str(link.get("unveil:thumbnail", ""))
+    return Contents(
+        items=1,
+        bbox=box,
+        interval=(first, last),
+        summaries={name: (link[name],) for name in SUMMARISED if link.get(name) is not None},
+        latest=Latest(first, item_id, f"{item_id}/{thumbnail.removeprefix('./')}" if thumbnail else ""),
+    )
+
+
+def total(parts: Iterable[Contents]) -> Contents:
+    """Return the sum of sums."""
+    found = [part for part in parts if part.items]
+    boxes = [part.bbox for part in found if part.bbox is not None]
+    intervals = [part.interval for part in found if part.interval is not None]
+    return Contents(
+        items=sum(part.items for part in found),
+        bbox=_around(boxes) if boxes else None,
+        interval=(min(i[0] for i in intervals), max(i[1] for i in intervals)) if intervals else None,
+        summaries=_values(found),
+        latest=max((part.latest for part in found if part.latest is not None), default=None),
+    )
+
+
+def _values(parts: list[Contents]) -> dict[str, tuple[Any, ...] | None]:
+    found: dict[str, tuple[Any, ...] | None] = {}
+    for name in SUMMARISED:
+        lists = [part.summaries[name] for part in parts if name in part.summaries]
+        if not lists:
+            continue
+        known = [values for values in lists if values is not None]
+        every = sorted({value for values in known for value in values})
+        found[name] = tuple(every) if len(known) == len(lists) and len(every) <= _MOST_VALUES else None
+    return found
+
+
+def _around(boxes: list[BBox]) -> BBox:
+    west, south = min(box[0] for box in boxes), min(box[1] for box in boxes)
+    east, north = max(box[2] for box in boxes), max(box[3] for box in boxes)
+    return west, south, east, north
+
+
+def _box(numbers: Any) -> BBox | None:
+    """Return a box of two dimensions; heights are left out."""
+    if not numbers:
+        return None
+    half = len(numbers) // 2
+    west, south, east, north = (float(numbers[i]) for i in (0, 1, half, half + 1))
+    return west, south, east, north
