@@ -23,6 +23,7 @@ from flows.candidates import Refused
 from flows.catalogs import catalog_of, indexes_of
 from flows.errors import KNOWN_ERRORS, LedgerUnavailable, NothingUsable, WorkFailed
 from flows.frozen_plan import freeze, read_plan, revive
+from flows.gpu import gpu_slot
 from flows.ledger.book import Ledger
 from flows.ledger.opening import open_ledger
 from flows.ledger.records import new_run_id
@@ -31,6 +32,7 @@ from flows.models.registry import Registry
 from flows.progress import tell
 from flows.quality import review_note
 from flows.report import data_uri, run_markdown, unit_table
+from flows.rolling import recent
 from flows.scenes import find_scenes, read_items, source_of, write_items, write_json
 from flows.settings import RunSettings
 from flows.unit import UnitFigures, discard_blocks, make_product, publish_product
@@ -121,7 +123,9 @@ def restore(settings: Mapping[str, Any], unit: WorkUnit, scenes: str, model: Mod
     for left_over in folder.iterdir():
         # A retried task starts anew.
         left_over.unlink()
-    return make_product(unit, read_items(Path(scenes)), RunSettings(**settings), model, folder, _progress_of(unit))
+    wanted = RunSettings(**settings)
+    with gpu_slot(wanted.use_model):
+        return make_product(unit, read_items(Path(scenes)), wanted, model, folder, _progress_of(unit))
 
 
 def _progress_of(unit: WorkUnit) -> Callable[[str, int, int], None]:
@@ -166,7 +170,10 @@ def resolve(settings: RunSettings) -> ModelRef:
 
 @flow(name="clear-scenes", log_prints=False, persist_result=False, retries=0)
 def clear_scenes(
-    settings: dict[str, Any] | None = None, plan_file: str | None = None, invalid_too: bool = False
+    settings: dict[str, Any] | None = None,
+    plan_file: str | None = None,
+    invalid_too: bool = False,
+    last_days: int | None = None,
 ) -> RunSummary:
     """Find cloudy scenes, restore them with Diffusion Enhancement, and publish cloud-free mosaics.
 
@@ -174,6 +181,7 @@ def clear_scenes(
         settings: names and values as in a `--config` file; the environment and defaults fill the rest.
         plan_file: a frozen plan; its units are made, and no other.
         invalid_too: try units again that were found INVALID before.
+        last_days: restore the last days instead of `datetime` of the settings: what a schedule wants.
 
     Raises:
         NothingUsable: there was work, and the input of all of it is unusable.
@@ -181,7 +189,7 @@ def clear_scenes(
         LedgerUnavailable: the work ledger does not answer.
     """
     began, run_id, units_before = time.monotonic(), new_run_id(), METER.spent
-    wanted = RunSettings(**(settings or {}))
+    wanted = recent(RunSettings(**(settings or {})), last_days)
     folder = wanted.state / "runs" / run_id.replace(":", "-")
     catalog, ledger = catalog_of(wanted), open_ledger(wanted)
     try:

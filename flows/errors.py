@@ -47,6 +47,10 @@ class UnknownModel(FlowError):
     """The registry has no such model, alias or version."""
 
 
+class CensusIncomplete(FlowError):
+    """Scenes of a census have no product, or a broken one."""
+
+
 class WorkFailed(FlowError):
     """Every work unit of a run failed, or none produced anything."""
 

@@ -13,6 +13,7 @@ from prefect.artifacts import create_markdown_artifact
 from de_model import checkpoint
 from de_model.training.options import States, TrainingOptions
 from flows.clear_scenes import RETRIES
+from flows.gpu import gpu_slot
 from flows.loading import load_settings
 from flows.models import promotion
 from flows.models.contest import Contest, cases_found, compare
@@ -94,7 +95,8 @@ def fine_tune(settings: Mapping[str, Any], mined: Mined, champion: str) -> str:
         options=TrainingOptions(seed=wanted.seed, states=States.ROLLOUT),
         tracking=Tracking(registry.uri, registry.artifact_root),
     )
-    train_model(request, log=get_run_logger().info)
+    with gpu_slot():
+        train_model(request, log=get_run_logger().info)
     return str(request.out)
 
 
@@ -116,7 +118,9 @@ def contest(settings: Mapping[str, Any], champion: str, challenger: str) -> Cont
     registry = _registry(wanted)
     files = [registry.weights(registry.resolve(f"models:/{wanted.model}/{v}")) for v in (champion, challenger)]
     sampling = load_settings(None, {"prior": "none"}).restoration.sampling
-    return compare(files[0], files[1], cases_found(stacks_of(wanted.scenes(wanted.split()[1]))), sampling)
+    cases = cases_found(stacks_of(wanted.scenes(wanted.split()[1])))
+    with gpu_slot():
+        return compare(files[0], files[1], cases, sampling)
 
 
 @flow(name="retrain", log_prints=False, persist_result=False, retries=0)

@@ -16,6 +16,7 @@ import typer
 
 from flows import __version__
 from flows.cli import (
+    automations,
     bench,
     catalog,
     data,
@@ -61,6 +62,7 @@ _OPERATION: tuple[Callable[..., None], ...] = (
     operations.census,
     operations.status,
     publish.publish,
+    automations.automations,
     catalog.retract,
 )
 for _command in _WORK:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from enum import StrEnum, unique
 from pathlib import Path
@@ -16,6 +17,9 @@ from flows.errors import InvalidSettings
 from flows.models.gates import Gates
 from flows.stacks import SceneSet
 from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
+
+#: Settings that say where things are: a deployment leaves them to its worker.
+_PLACES = ("out", "state_dir", "mlflow_uri")
 
 
 @unique
@@ -92,13 +96,14 @@ class RetrainSettings(BaseModel):
 
 
 def load_retrain_settings(values: dict[str, Any]) -> RetrainSettings:
-    """Return checked settings.
+    """Return checked settings; where things are may also stand in the environment (`UNVEIL_OUT` and others).
 
     Raises:
         InvalidSettings: a name is unknown or a value is out of range.
     """
+    places = {name: place for name in _PLACES if (place := os.environ.get(f"UNVEIL_{name.upper()}"))}
     try:
-        return RetrainSettings(**values)
+        return RetrainSettings(**(places | values))
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "settings"

@@ -1,115 +1,226 @@
-"""`prefect.yaml` on a fresh Prefect server: deployed, scheduled, and completed by a real worker."""
+"""`prefect.yaml` on a fresh Prefect server: deployed, run by a real worker, watched over by automations."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-import time
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from command import TINY_BBOX, TINY_SETTINGS
+from prefect_service import PrefectService, end, kill, poll, prefect_service, start_worker
 
-from flows.services.prefect_server import _free_port
+from flows.automations.applying import NOTIFY_WEBHOOK, Change, apply_automations
+from flows.automations.definitions import Patience
+from flows.events import EventName, emit
+from flows.ledger.opening import open_ledger
+from flows.ledger.records import Entry
+from flows.ledger.states import HELD, State
+from flows.loading import load_settings
+from flows.models.promotion import CHALLENGER, PREVIOUS
+from flows.models.promotion_watch import Move, watch
+from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from stac.publish import StaticCatalog
 from stac.validate import validate_catalog
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(900)]
 
-ROOT = Path(__file__).parents[2]
-PREFECT = (sys.executable, "-m", "prefect")
-#: A few square kilometres of the sample, one cloudy date.
-SMALL = {"bbox": "15.95,45.75,16.05,45.82", "datetime": "2023-08-18", "samples": 1, "steps": 2}
+SCENES = {"bbox": TINY_BBOX, "datetime": "2023-08-18"}
+#: One step a stage, the contest on the nearest dates only.
+BRIEF: dict[str, Any] = {
+    "effort": 0.001,
+    "synthetic": 0,
+    "datetime": "2023-08-13/2023-08-18",
+    "gates": {"least_gain_db": -5.0, "most_time_ratio": 10},
+}
+
+
+class Told:
+    """A webhook on loopback, and what it was told."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        texts = self.texts
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                texts.append(json.loads(self.rfile.read(int(self.headers["content-length"])))["text"])
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_address[1]}/hook?token=secret"
 
 
 @contextmanager
-def background(arguments: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as record:
-        process = subprocess.Popen(
-            [*PREFECT, *arguments], cwd=ROOT, env=environment, stdout=record, stderr=subprocess.STDOUT
-        )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(20)
+def client_of(service: PrefectService) -> Iterator[None]:
+    from prefect.events.worker import EventsWorker
+    from prefect.settings import temporary_settings
+
+    with temporary_settings({"api.url": service.url, "home": service.home, "server.ephemeral.enabled": False}):
+        yield
+        EventsWorker.drain_all(timeout=10)
+
+
+def automate(service: PrefectService, told: Told, patience: Patience) -> dict[str, Change]:
+    with client_of(service), pytest.MonkeyPatch.context() as patch:
+        patch.setenv(NOTIFY_WEBHOOK, told.url)
+        return {line.name: line.change for line in apply_automations(patience)}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment of a client of a fresh server, all its services on."""
-    home, port = tmp_path_factory.mktemp("prefect"), _free_port()
-    url = f"http://127.0.0.1:{port}/api"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")} | {
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": url,
-        "PREFECT_CLI_PROMPT": "false",
-        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
-        "DO_NOT_TRACK": "1",
-    }
-    arguments = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with background(arguments, environment, home / "server.log"):
-        _wait_for(url, home / "server.log")
-        yield environment
+def told() -> Iterator[Told]:
+    receiver = Told()
+    yield receiver
+    receiver.server.shutdown()
 
 
-def _wait_for(url: str, log: Path) -> None:
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{url}/health", timeout=2).is_success:
-                return
-        except httpx.HTTPError:
-            time.sleep(0.5)
-    pytest.fail(f"the Prefect server did not start:\n{log.read_text()[-2000:]}")
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, told: Told) -> Iterator[PrefectService]:
+    """A fresh server, set up as prefect.yaml says at its top."""
+    with prefect_service(tmp_path_factory.mktemp("prefect")) as fresh:
+        fresh.command("work-pool", "create", "unveil", "--type", "process")
+        fresh.post("v2/concurrency_limits/", {"name": "gpu", "limit": 1})
+        fresh.command("deploy", "--all")
+        for name, settings in (("clear-scenes/clear-scenes", SCENES), ("retrain/retrain", BRIEF)):
+            url = f"{fresh.url}/deployments/{fresh.deployment(name)['id']}"
+            httpx.patch(url, json={"parameters": {"settings": settings}}, timeout=30).raise_for_status()
+        assert set(automate(fresh, told, Patience()).values()) == {Change.CREATE}
+        yield fresh
 
 
-def prefect(environment: dict[str, str], *arguments: str) -> str:
-    done = subprocess.run(
-        [*PREFECT, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("worker") / "out"
 
 
-def test_a_worker_completes_the_daily_deployment(server: dict[str, str], tmp_path: Path) -> None:
-    prefect(server, "work-pool", "create", "unveil", "--type", "process")
-    prefect(server, "deploy", "--all")
-    deployments = httpx.post(f"{server['PREFECT_API_URL']}/deployments/filter", json={}).json()
-    (daily,) = [d for d in deployments if d["name"] == "daily"]
-    assert [s["schedule"]["cron"] for s in daily["schedules"]] == ["0 3 * * *"]
+@pytest.fixture
+def worker(service: PrefectService, out: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    process = start_worker(service, tmp_path / "worker.log", settings_of(out))
+    yield process
+    end(process)
 
-    out = tmp_path / "out"
-    parameters = json.dumps({"settings": SMALL | {"out": str(out)}})
-    answer = httpx.post(
-        f"{server['PREFECT_API_URL']}/deployments/{daily['id']}/create_flow_run",
-        json={"parameters": json.loads(parameters), "state": {"type": "SCHEDULED"}},
-    )
-    run_id = answer.raise_for_status().json()["id"]
-    worker = ["worker", "start", "--pool", "unveil", "--install-policy", "never"]
-    with background(worker, server, tmp_path / "worker.log"):
-        state = _ended(server["PREFECT_API_URL"], run_id)
-    assert state["type"] == "COMPLETED", f"{state}\n{(tmp_path / 'worker.log').read_text()[-4000:]}"
+
+def settings_of(out: Path) -> dict[str, str]:
+    return TINY_SETTINGS | {"UNVEIL_OUT": str(out), "OMP_NUM_THREADS": "1"}
+
+
+def require(service: PrefectService, run_id: str) -> None:
+    state = service.ended(run_id)
+    logs = service.post("logs/filter", {"logs": {"flow_run_id": {"any_": [run_id]}}})
+    assert state["type"] == "COMPLETED", f"{state}\n" + "\n".join(line["message"] for line in logs[-10:])
+
+
+def test_each_deployment_is_scheduled_as_it_should_be(service: PrefectService) -> None:
+    found = {d["name"]: d for d in service.post("deployments/filter", {})}
+    schedules = {name: [s["schedule"].get("cron") for s in d["schedules"]] for name, d in found.items()}
+    assert schedules["clear-scenes"] == ["0 3 * * *"] and schedules["census"] == ["0 9 * * *"]
+    assert schedules["retrain"] == ["0 12 * * 0"] and schedules["promote"] == []
+    assert all("unveil" in d["tags"] and d["global_concurrency_limit"]["limit"] == 1 for d in found.values())
+
+
+def test_a_worker_completes_each_deployment(
+    service: PrefectService, worker: subprocess.Popen[bytes], out: Path, told: Told
+) -> None:
+    mosaics, training = service.run("clear-scenes/clear-scenes"), service.run("retrain/retrain")
+    # What is not there yet is counted, told and failed.
+    state = service.ended(service.run("census/census", {"settings": SCENES | {"datetime": "2023-08-10"}}))
+    assert state["type"] == "FAILED" and "1 missing" in state["message"], state
+    require(service, mosaics)
     (item,) = StaticCatalog(out).items()
-    assert item.properties["unveil:target"].endswith("20230818_0_L2A")
-    assert validate_catalog(out) == []
+    assert item.properties["unveil:target"].endswith("20230818_0_L2A") and validate_catalog(out) == []
+    census = service.run("census/census", {"settings": SCENES})
+    for run_id in (training, census):
+        require(service, run_id)
+    (table,) = service.post(
+        "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [census]}, "type": {"any_": ["table"]}}}
+    )
+    assert {row["standing"] for row in json.loads(table["data"])} == {"published"}
+    registry = Registry(out / ".unveil")
+    assert registry.aliases(MODEL_NAME) == {CHAMPION: "1", CHALLENGER: "2"}
+    require(service, service.run("promote/promote", {"settings": BRIEF | {"promotion": "automatic"}}))
+    assert registry.aliases(MODEL_NAME) == {CHAMPION: "2", PREVIOUS: "1"}
+
+    # The promotion is an event, and the event makes mosaics with the new version.
+    (again,) = poll(lambda: other_than(service, "clear-scenes/clear-scenes", mosaics), "the promotion started nothing")
+    require(service, again)
+    assert "2" in {item.properties["unveil:model"]["version"] for item in StaticCatalog(out).items()}
+    failure = poll(lambda: next((text for text in told.texts if "census run" in text), None), "nobody was told")
+    assert "1 missing" in failure and any("unveil.model.promoted" in text for text in told.texts)
 
 
-def _ended(url: str, run_id: str) -> dict[str, str]:
-    deadline = time.monotonic() + 480
-    while time.monotonic() < deadline:
-        state: dict[str, str] = httpx.get(f"{url}/flow_runs/{run_id}").json()["state"]
-        if state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
-            return state
-        time.sleep(1)
-    pytest.fail("the worker did not complete the run in time")
+def other_than(service: PrefectService, name: str, known: str) -> list[str] | None:
+    return [run["id"] for run in service.runs(name) if run["id"] != known] or None
+
+
+def test_a_drift_alarm_retrains(service: PrefectService, worker: subprocess.Popen[bytes]) -> None:
+    before = len(service.runs("retrain/retrain"))
+    with client_of(service):
+        emit(EventName.DRIFT_ALARM, "collection.sample", {"what": "reflectance of blue"})
+    poll(lambda: service.runs("retrain/retrain")[before:] or None, "the alarm started nothing")
+    newest = max(service.runs("retrain/retrain"), key=lambda run: run["created"])
+    require(service, newest["id"])
+    assert newest["created_by"]["type"] == "AUTOMATION"
+
+
+def test_a_promotion_by_hand_is_noticed(service: PrefectService, out: Path) -> None:
+    registry = Registry(out / ".unveil")
+    with client_of(service):
+        watch(registry, MODEL_NAME)
+        assert watch(registry, MODEL_NAME) is None
+        registry.point(MODEL_NAME, CHAMPION, "1")  # as in the MLflow UI
+        assert watch(registry, MODEL_NAME) == Move(MODEL_NAME, "1", "2")
+
+
+def test_the_work_of_a_killed_worker_is_redriven(
+    service: PrefectService, out: Path, told: Told, tmp_path: Path
+) -> None:
+    where = tmp_path / "killed"
+    registry = f"sqlite:///{out / '.unveil' / 'mlflow.db'}"
+    scenes = {"settings": SCENES | {"datetime": "2023-08-10", "out": str(where), "mlflow_uri": registry}}
+    quick = automate(service, told, Patience(silence_s=12, redrive_after_s=0))
+    assert sorted(quick.values()) == sorted([Change.UPDATE] * 2 + [Change.NONE] * (len(quick) - 2))
+    first = start_worker(service, tmp_path / "first.log", settings_of(out) | {"UNVEIL_SAMPLES": "20"})
+    try:
+        run_id = service.run("clear-scenes/clear-scenes", scenes)
+        poll(lambda: held(where) or None, "no unit was begun")
+    finally:
+        kill(first)
+    assert service.ended(run_id)["type"] == "CRASHED"
+    (redrive,) = poll(lambda: service.runs("redrive/redrive") or None, "nothing is redriven")
+    assert redrive["parameters"]["settings"] == scenes["settings"] and held(where)
+    automate(service, told, Patience())
+
+    second = start_worker(service, tmp_path / "second.log", settings_of(out))
+    try:
+        poll(lambda: [e for e in held(where) if e.attempts == 2] or None, "the unit was not tried again")
+        service.stop()  # the server is restarted in the middle of the run
+        service.start()
+        require(service, redrive["id"])
+    finally:
+        end(second)
+    assert validate_catalog(where) == [] and len(StaticCatalog(where).items()) == 1
+    with closing(open_ledger(load_settings(None, {"out": where}))) as ledger:
+        (entry,) = ledger.listing.page(9).entries
+    assert (entry.state, entry.attempts) == (State.SUCCEEDED, 2)
+
+
+def held(where: Path) -> list[Entry]:
+    """Return the units that a run works on, by the ledger."""
+    if not (where / ".unveil" / "ledger.db").is_file():
+        return []
+    with closing(open_ledger(load_settings(None, {"out": where}))) as ledger:
+        return [entry for entry in ledger.listing.page(9).entries if entry.state in HELD]

@@ -1,0 +1,177 @@
+"""Our automations as Prefect objects, made from a few options; nothing is asked of a server here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import (
+    ActionTypes,
+    CallWebhook,
+    CancelFlowRun,
+    ChangeFlowRunState,
+    RunDeployment,
+    SendNotification,
+)
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+
+from flows.events import EventName
+
+#: Every automation of ours begins with that; others are never touched.
+PREFIX = "unveil: "
+#: Deployments that automations run, as `flow/deployment`.
+REDRIVE, RETRAIN, CLEAR_SCENES = "redrive/redrive", "retrain/retrain", "clear-scenes/clear-scenes"
+DEPLOYMENTS = (REDRIVE, RETRAIN, CLEAR_SCENES)
+
+_FLOW_RUN = "prefect.flow-run."
+_ENDS = frozenset(f"{_FLOW_RUN}{name}" for name in ("Completed", "Failed", "TimedOut", "Crashed", "Cancelled"))
+_BAD_ENDS = frozenset(f"{_FLOW_RUN}{name}" for name in ("Failed", "TimedOut", "Crashed"))
+_HEARTBEAT = f"{_FLOW_RUN}heartbeat"
+#: Runs of our deployments carry this tag.
+_OURS = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.unveil"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long the automations wait, seconds."""
+
+    #: A run without a sign of life for so long is dead: three heartbeats of Prefect's 180 s.
+    silence_s: float = 540
+    #: A run that was handed to a worker must begin within this time.
+    pending_s: float = 900
+    #: No run takes longer.
+    longest_s: float = 12 * 3600
+    #: From a crash to the redrive: leases of the dead run out on other machines.
+    redrive_after_s: float = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Notifier:
+    """A block at the Prefect server that reaches people; its address is the server's secret."""
+
+    block_id: UUID
+    #: It is a plain webhook, not one of the notification services.
+    webhook: bool
+
+
+def automations(
+    patience: Patience, deployments: Mapping[str, UUID], notifier: Notifier | None
+) -> tuple[AutomationCore, ...]:
+    """Return all automations.
+
+    Args:
+        patience: how long they wait.
+        deployments: ids of `DEPLOYMENTS`.
+        notifier: who is told of failures; nobody for None.
+    """
+    rerun = RunDeployment(
+        source="selected",
+        deployment_id=deployments[REDRIVE],
+        parameters={"settings": _settings_of_the_crashed()},
+        schedule_after=timedelta(seconds=patience.redrive_after_s),
+    )
+    told = () if notifier is None else _telling(notifier)
+    return (
+        _dead("runs without a heartbeat are crashed", {_HEARTBEAT}, {_HEARTBEAT}, patience.silence_s),
+        _dead(
+            "runs that never begin are crashed",
+            {f"{_FLOW_RUN}Pending"},
+            {f"{_FLOW_RUN}Running", f"{_FLOW_RUN}Scheduled", f"{_FLOW_RUN}AwaitingConcurrencySlot"},
+            patience.pending_s,
+        ),
+        _overdue(patience.longest_s),
+        _reacting("a crash is redriven", {f"{_FLOW_RUN}Crashed"}, rerun, related=_run_of("clear-scenes")),
+        _reacting(
+            "drift and new pairs retrain", {EventName.DRIFT_ALARM, EventName.PAIRS_ENOUGH}, _run(deployments, RETRAIN)
+        ),
+        _reacting("a promotion makes mosaics", {EventName.MODEL_PROMOTED}, _run(deployments, CLEAR_SCENES)),
+        *told,
+    )
+
+
+def _dead(name: str, after: set[str], expect: set[str], within_s: float) -> AutomationCore:
+    """Return the automation that crashes a run after which nothing more was heard."""
+    action = ChangeFlowRunState(
+        state=StateType.CRASHED, message=f"Nothing was heard of this run for {within_s:.0f} s: its process is gone."
+    )
+    return AutomationCore(
+        name=PREFIX + name,
+        description="A worker or a machine that died cannot say so.",
+        trigger=_silence(after, expect | _ENDS, within_s),
+        actions=[action],
+    )
+
+
+def _overdue(longest_s: float) -> AutomationCore:
+    return AutomationCore(
+        name=PREFIX + "overdue runs are cancelled",
+        description=f"No run takes longer than {longest_s / 3600:g} hours.",
+        trigger=_silence({f"{_FLOW_RUN}Running"}, set(_ENDS), longest_s),
+        actions=[CancelFlowRun()],
+    )
+
+
+def _silence(after: set[str], expect: set[str], within_s: float) -> EventTrigger:
+    return EventTrigger(
+        after=after,
+        expect=expect,
+        match={"prefect.resource.id": f"{_FLOW_RUN}*"},
+        match_related=_OURS,
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=timedelta(seconds=within_s),
+    )
+
+
+def _reacting(
+    name: str,
+    expect: set[str] | frozenset[str],
+    action: ActionTypes,
+    *,
+    related: list[dict[str, str]] | None = None,
+) -> AutomationCore:
+    trigger = EventTrigger(
+        expect={str(event) for event in expect},
+        match_related=related or [],
+        posture=Posture.Reactive,
+        threshold=1,
+    )
+    return AutomationCore(name=PREFIX + name, trigger=trigger, actions=[action])
+
+
+def _run(deployments: Mapping[str, UUID], name: str) -> RunDeployment:
+    return RunDeployment(source="selected", deployment_id=deployments[name])
+
+
+def _run_of(deployment: str) -> list[dict[str, str]]:
+    """Return what an event of a run of the deployment is related to; a redrive is not redriven."""
+    return [_OURS, {"prefect.resource.role": "deployment", "prefect.resource.name": deployment}]
+
+
+def _settings_of_the_crashed() -> dict[str, Any]:
+    """Return the template of the settings that the crashed run was given."""
+    template = "{{ (flow_run.parameters['settings'] or {}) | tojson }}"
+    return {"__prefect_kind": "json", "value": {"__prefect_kind": "jinja", "template": template}}
+
+
+def _telling(notifier: Notifier) -> tuple[AutomationCore, ...]:
+    run = "{{ flow.name }} run {{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.message }}"
+    event = "{{ event.event }} about {{ event.resource.id }}: {{ event.payload | tojson }}"
+    happened = {EventName.CENSUS_INCOMPLETE, EventName.DRIFT_ALARM, EventName.MODEL_PROMOTED}
+    return (
+        _reacting("failures are told", _BAD_ENDS, _message(notifier, "Unveil: a run failed", run), related=[_OURS]),
+        _reacting("alarms are told", happened, _message(notifier, "Unveil: an alarm", event)),
+    )
+
+
+def _message(notifier: Notifier, subject: str, body: str) -> ActionTypes:
+    if notifier.webhook:
+        # One JSON document, as chat services and alert managers take it.
+        payload = '{"text": {% set told %}' + body + "{% endset %}{{ told | tojson }}}"
+        return CallWebhook(block_document_id=notifier.block_id, payload=payload)
+    return SendNotification(block_document_id=notifier.block_id, subject=subject, body=body)

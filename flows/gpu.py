@@ -1,0 +1,40 @@
+"""The GPU slot: how many model runs go on at once, whatever flow, worker or machine they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import httpx
+
+from flows.errors import ServiceUnavailable
+
+#: Name of the global concurrency limit at the Prefect server. Without such a limit nobody waits.
+GPU_LIMIT = "gpu"
+
+
+@contextmanager
+def gpu_slot(wanted: bool = True) -> Iterator[None]:
+    """Hold one slot of the limit `gpu` while the context is open; wait for it as long as needed.
+
+    The slot is held under a lease of five minutes that is renewed from a thread: that of a killed run is free again
+    soon. A tag on the task would hold its slot until somebody notices. A renewal that fails, as when the server is
+    restarted, stops nothing.
+
+    Args:
+        wanted: False where no model runs.
+
+    Raises:
+        ServiceUnavailable: the Prefect server does not answer.
+    """
+    from prefect.concurrency.sync import concurrency
+
+    with ExitStack() as held:
+        if wanted:
+            try:
+                held.enter_context(concurrency(GPU_LIMIT, occupy=1, strict=False))
+            except httpx.HTTPError as error:
+                raise ServiceUnavailable(
+                    f"The Prefect server did not give the GPU slot ({type(error).__name__}); see that it runs."
+                ) from error
+        yield
