@@ -27,6 +27,10 @@ class ServiceUnavailable(FlowError):
     retryable = True
 
 
+class AlreadyRunning(FlowError):
+    """`unveil up` is at work on this folder already."""
+
+
 class LedgerUnavailable(ServiceUnavailable):
     """The ledger's database does not answer, or its file is locked or broken."""
 

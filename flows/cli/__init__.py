@@ -30,6 +30,7 @@ from flows.cli import (
     runs,
     services,
     train,
+    up,
 )
 from flows.cli.console import print_error
 from flows.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID
@@ -63,6 +64,8 @@ _OPERATION: tuple[Callable[..., None], ...] = (
     operations.status,
     publish.publish,
     automations.automations,
+    up.up,
+    up.down,
     catalog.retract,
 )
 for _command in _WORK:

@@ -1,0 +1,135 @@
+"""The services of `unveil up`: how each is started, where it answers, and what it finds in its environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum, unique
+from pathlib import Path
+
+import httpx
+
+POOL = "unveil"
+#: Heartbeats of runs, seconds: the least that Prefect allows; a run is dead after three of them and a bit.
+HEARTBEAT_S, SILENCE_S = 30, 100
+_HEALTH_TIMEOUT_S = 3.0
+
+
+@unique
+class Service(StrEnum):
+    """What runs, in the order of starting."""
+
+    PREFECT = "prefect"
+    MLFLOW = "mlflow"
+    CATALOG = "catalog"
+    WORKER = "worker"
+
+
+#: Ports of a first start.
+DEFAULT_PORTS = {Service.PREFECT: 4200, Service.MLFLOW: 5000, Service.CATALOG: 8080, Service.WORKER: 4280}
+_HEALTH = {
+    Service.PREFECT: "/api/health",
+    Service.MLFLOW: "/health",
+    Service.CATALOG: "/healthz",
+    Service.WORKER: "/health",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a working system lives; all paths are absolute."""
+
+    #: Folder of the catalog.
+    out: Path
+    #: Folder of ledger, registry, and of all state of the services.
+    state: Path
+    ports: Mapping[str, int]
+    #: A built STAC Browser is served, too.
+    browser: bool
+
+    @property
+    def folder(self) -> Path:
+        """Folder of our own record and of Prefect's database."""
+        return self.state / "up"
+
+    def address(self, service: Service) -> str:
+        """Return where a service answers; a worker answers only at its health check."""
+        path = _HEALTH[service] if service is Service.WORKER else ""
+        return f"http://127.0.0.1:{self.ports[service]}{path}"
+
+    def health_problem(self, service: Service) -> str | None:
+        """Return None where the service answers, else what is wrong."""
+        url = f"http://127.0.0.1:{self.ports[service]}{_HEALTH[service]}"
+        try:
+            answer = httpx.get(url, timeout=_HEALTH_TIMEOUT_S, trust_env=False)
+        except httpx.HTTPError as error:
+            return str(error) or type(error).__name__
+        return None if answer.is_success else f"HTTP status {answer.status_code}"
+
+    def log_of(self, service: str) -> Path:
+        """Return the log of a service."""
+        return self.state / "logs" / f"up-{service}.log"
+
+
+def command_of(place: Place, service: Service) -> list[str]:
+    """Return the command line of a service."""
+    return [sys.executable, "-m", *_ARGUMENTS[service](place)]
+
+
+def environment_of(place: Place) -> dict[str, str]:
+    """Return the environment of every service: that of the user without other servers, then ours.
+
+    So a flow run finds this Prefect server, this registry and this catalog.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    home = place.folder / "prefect"
+    return inherited | {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"{place.address(Service.PREFECT)}/api",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+        "PREFECT_CLI_PROMPT": "false",
+        "PREFECT_CLI_COLORS": "false",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
+        "PREFECT_WORKER_WEBSERVER_PORT": str(place.ports[Service.WORKER]),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "UNVEIL_OUT": str(place.out),
+        "UNVEIL_STATE_DIR": str(place.state),
+        "UNVEIL_MLFLOW_URI": place.address(Service.MLFLOW),
+    }
+
+
+def _prefect(place: Place) -> list[str]:
+    return ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(place.ports[Service.PREFECT])]
+
+
+def _mlflow(place: Place) -> list[str]:
+    listen = ["--host", "127.0.0.1", "--port", str(place.ports[Service.MLFLOW]), "--workers", "1"]
+    # Artefacts are files beside the database, as commands without a server keep them: both find what the other made.
+    store = [f"--backend-store-uri=sqlite:///{place.state / 'mlflow.db'}", "--no-serve-artifacts"]
+    return ["mlflow", "server", *listen, *store, f"--default-artifact-root={(place.state / 'mlartifacts').as_uri()}"]
+
+
+def _catalog(place: Place) -> list[str]:
+    browser = "--browser" if place.browser else "--no-browser"
+    return ["flows.cli", "serve", "--out", str(place.out), "--port", str(place.ports[Service.CATALOG]), browser]
+
+
+def _worker(_: Place) -> list[str]:
+    start = ["prefect", "worker", "start", "--pool", POOL, "--name", "unveil-up"]
+    return [*start, "--install-policy", "never", "--with-healthcheck"]
+
+
+_ARGUMENTS = {
+    Service.PREFECT: _prefect,
+    Service.MLFLOW: _mlflow,
+    Service.CATALOG: _catalog,
+    Service.WORKER: _worker,
+}

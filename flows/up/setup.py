@@ -1,0 +1,68 @@
+"""What a Prefect server and a registry need before work begins; a process of its own, run by the supervisor.
+
+`python -m flows.up.setup PREFECT_YAML|-`: work pool, GPU slot, shipped model; then, with a file, its deployments and
+the automations. All of it may be done again at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Set everything up; exits with status 1 and one sentence when that fails."""
+    from flows.automations.applying import apply_automations
+    from flows.automations.definitions import Patience
+    from flows.errors import KNOWN_ERRORS
+    from flows.models.registry import Registry
+    from flows.settings import RunSettings
+    from flows.up.members import SILENCE_S
+
+    try:
+        _prepare_server()
+        settings = RunSettings()
+        Registry(settings.state, settings.mlflow_uri).ensure_shipped()
+        if sys.argv[1] != "-":
+            _deploy(Path(sys.argv[1]))
+            apply_automations(Patience(silence_s=SILENCE_S))
+    except KNOWN_ERRORS as error:
+        sys.exit(str(error))
+
+
+def _prepare_server() -> None:
+    """Make the work pool and the GPU slot where they are missing; what an operator has changed stays."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
+    from prefect.exceptions import ObjectNotFound
+
+    from flows.gpu import GPU_LIMIT
+    from flows.up.members import POOL
+
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_work_pool(POOL)
+        except ObjectNotFound:
+            client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+        try:
+            client.read_global_concurrency_limit_by_name(GPU_LIMIT)
+        except ObjectNotFound:
+            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=GPU_LIMIT, limit=1))
+
+
+def _deploy(file: Path) -> None:
+    """Run `prefect deploy --all` in this process, which has imported the flows' libraries already."""
+    from prefect.cli import app
+
+    os.chdir(file.parent)
+    sys.argv = ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file", file.name]
+    try:
+        app()
+    except SystemExit as end:
+        if end.code:
+            raise
+
+
+if __name__ == "__main__":
+    main()
