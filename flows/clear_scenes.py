@@ -34,6 +34,7 @@ from flows.quality import review_note
 from flows.report import data_uri, run_markdown, unit_table
 from flows.rolling import recent
 from flows.scenes import find_scenes, read_items, source_of, write_items, write_json
+from flows.services.outage import through_restart
 from flows.settings import RunSettings
 from flows.unit import UnitFigures, discard_blocks, make_product, publish_product
 from flows.work import ModelRef, Plan, WorkUnit, check_bands, make_plan
@@ -142,13 +143,15 @@ def publish(settings: Mapping[str, Any], item_id: str, staging: str, collection:
 @task(name="report", **RETRIES)
 def report(summary: Mapping[str, Any]) -> None:
     """Store the run's table, pictures and report as Prefect artifacts."""
-    create_table_artifact(unit_table(summary["units"]), key="work-units", description="Work units of this run")
-    create_markdown_artifact(run_markdown(summary), key="clear-scenes-report", description="Report of this run")
+    table, text, patient = unit_table(summary["units"]), run_markdown(summary), through_restart()
+    patient(create_table_artifact, table, key="work-units", description="Work units of this run")
+    patient(create_markdown_artifact, text, key="clear-scenes-report", description="Report of this run")
     for unit in summary["units"]:
         if unit["item_href"] and not is_s3(unit["item_href"]):
             picture = Path(unit["item_href"]).parent / "quicklook.png"
             key = f"quicklook-{unit['work_id'][:8]}"
-            create_image_artifact(data_uri(picture), key=key, description=f"{unit['target_id']}: before and after")
+            told = f"{unit['target_id']}: before and after"
+            patient(create_image_artifact, data_uri(picture), key=key, description=told)
 
 
 def resolve(settings: RunSettings) -> ModelRef:

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 import httpx
 
 from flows.errors import ServiceUnavailable
+from flows.services.outage import through_restart
 
 #: Name of the global concurrency limit at the Prefect server. Without such a limit nobody waits.
 GPU_LIMIT = "gpu"
@@ -18,21 +19,21 @@ def gpu_slot(wanted: bool = True) -> Iterator[None]:
     """Hold one slot of the limit `gpu` while the context is open; wait for it as long as needed.
 
     The slot is held under a lease of five minutes that is renewed from a thread: that of a killed run is free again
-    soon. A tag on the task would hold its slot until somebody notices. A renewal that fails, as when the server is
-    restarted, stops nothing.
+    soon, where a limit on task tags would keep it. A renewal that fails, as when the server is restarted, stops
+    nothing; the server has to keep leases in files then (docs/operations.md).
 
     Args:
         wanted: False where no model runs.
 
     Raises:
-        ServiceUnavailable: the Prefect server does not answer.
+        ServiceUnavailable: the Prefect server does not answer for minutes.
     """
     from prefect.concurrency.sync import concurrency
 
     with ExitStack() as held:
         if wanted:
             try:
-                held.enter_context(concurrency(GPU_LIMIT, occupy=1, strict=False))
+                through_restart()(lambda: held.enter_context(concurrency(GPU_LIMIT, occupy=1, strict=False)))
             except httpx.HTTPError as error:
                 raise ServiceUnavailable(
                     f"The Prefect server did not give the GPU slot ({type(error).__name__}); see that it runs."
