@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -12,6 +13,7 @@ from flows.services.outage import through_restart
 
 #: Name of the global concurrency limit at the Prefect server. Without such a limit nobody waits.
 GPU_LIMIT = "gpu"
+_log = logging.getLogger("unveil")
 
 
 @contextmanager
@@ -28,14 +30,25 @@ def gpu_slot(wanted: bool = True) -> Iterator[None]:
     Raises:
         ServiceUnavailable: the Prefect server does not answer for minutes.
     """
+    slot = ExitStack()
+    if wanted:
+        _take(slot)
+    try:
+        yield
+    finally:
+        try:
+            slot.close()
+        except httpx.HTTPError as error:
+            # What was made under the slot is good.
+            _log.warning("the GPU slot is free when its lease runs out: %s", type(error).__name__)
+
+
+def _take(slot: ExitStack) -> None:
     from prefect.concurrency.sync import concurrency
 
-    with ExitStack() as held:
-        if wanted:
-            try:
-                through_restart()(lambda: held.enter_context(concurrency(GPU_LIMIT, occupy=1, strict=False)))
-            except httpx.HTTPError as error:
-                raise ServiceUnavailable(
-                    f"The Prefect server did not give the GPU slot ({type(error).__name__}); see that it runs."
-                ) from error
-        yield
+    try:
+        through_restart()(lambda: slot.enter_context(concurrency(GPU_LIMIT, occupy=1, strict=False)))
+    except httpx.HTTPError as error:
+        raise ServiceUnavailable(
+            f"The Prefect server did not give the GPU slot ({type(error).__name__}); see that it runs."
+        ) from error

@@ -1,7 +1,8 @@
-"""Generate the deployments for container pools from prefect.yaml: python -m infra.prefect.render."""
+"""Generate the deployments for container pools from prefect.yaml: python infra/prefect/render.py."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 _HERE = Path(__file__).parent
 SOURCE = _HERE.parents[1] / "prefect.yaml"
 POOLS = ("docker", "kubernetes")
-_HEADER = "# Generated from prefect.yaml by `python -m infra.prefect.render`; see README.md here.\n"
+_HEADER = "# Generated from prefect.yaml by `python infra/prefect/render.py`; see README.md here.\n"
 #: Where the image holds the repository.
 _CHECKOUT = "/opt/unveil"
 
@@ -22,14 +23,8 @@ def variant(kind: str) -> str:
     document["pull"] = [{"prefect.deployments.steps.set_working_directory": {"directory": _CHECKOUT}}]
     for deployment in document["deployments"]:
         deployment["work_pool"] = {"name": f"unveil-{kind}", "job_variables": {"image": "{{ $UNVEIL_IMAGE }}"}}
-    return _HEADER + yaml.dump(document, Dumper=_Plain, sort_keys=False, width=120)
-
-
-class _Plain(yaml.SafeDumper):
-    """Repeats values instead of naming them."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
+    # Values that were shared by anchors become copies.
+    return _HEADER + yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False, width=120)
 
 
 def main() -> None:
