@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 import httpx
 import psutil
-from command import ROOT, environment
 
 from flows.services.prefect_server import _free_port
 
+ROOT = Path(__file__).resolve().parents[1]
 PREFECT = (sys.executable, "-m", "prefect")
 T = TypeVar("T")
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -30,6 +30,8 @@ class PrefectService:
     """A server on a port and home of its own; it can be stopped and started again."""
 
     home: Path
+    #: Environment of all its processes, `tests.command.environment(home)`.
+    base: Mapping[str, str]
     port: int = field(default_factory=_free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -49,7 +51,7 @@ class PrefectService:
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "DO_NOT_TRACK": "1",
         }
-        return environment(self.home, ours | dict(extra or {}))
+        return {**self.base, **ours, **(extra or {})}
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
@@ -100,7 +102,7 @@ class PrefectService:
         body = {"deployments": {"id": {"any_": [self.deployment(name)["id"]]}}}
         return [run for run in self.post("flow_runs/filter", body) if not run["auto_scheduled"]]
 
-    def ended(self, run_id: str, seconds: float = 240) -> dict[str, Any]:
+    def ended(self, run_id: str, seconds: float = 400) -> dict[str, Any]:
         """Wait for the end of a run; return its last state."""
 
         def look() -> dict[str, Any] | None:
@@ -163,9 +165,9 @@ def poll(look: Callable[[], T | None], told: str, seconds: float = 120) -> T:
 
 
 @contextlib.contextmanager
-def prefect_service(home: Path) -> Iterator[PrefectService]:
+def prefect_service(home: Path, base: Mapping[str, str]) -> Iterator[PrefectService]:
     """Run a server while the context is open."""
-    service = PrefectService(home)
+    service = PrefectService(home, base)
     try:
         service.start()
         yield service

@@ -19,8 +19,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum, unique
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Annotated
@@ -41,6 +42,7 @@ from tests.chaos.evidence import (
     work_ids_of,
 )
 from tests.chaos.tally import Tally, add_series, page_of, series_of
+from tests.chaos.worker_runs import WorkerFlow, WorkerRun, worker_flow
 from tests.command import TINY_BBOX, TINY_SETTINGS, start
 
 #: A catalog is killed so often at most before it is run to its end.
@@ -98,6 +100,10 @@ class Flow:
             return f"{out.name}: a run did not end within {_TIMEOUT_S} s"
         return f"{out.name}: a run ended with status {process.exitcode}: {self.told}" if process.exitcode else ""
 
+    def kill(self, process: BaseProcess) -> None:
+        """SIGKILL to a run."""
+        kill_group(process.pid)
+
     @property
     def told(self) -> str:
         """The end of what the last run wrote."""
@@ -113,7 +119,35 @@ def kill_group(pid: int | None) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def undisturbed(flow: Flow, tally: Tally) -> Reference:
+@unique
+class Victim(StrEnum):
+    """What is killed."""
+
+    #: The process of the flow.
+    RUN = "run"
+    #: A Prefect worker with the run it started for a deployment.
+    WORKER = "worker"
+
+
+@contextlib.contextmanager
+def flow_of(victim: Victim, work: Path) -> Iterator[Flow | WorkerFlow]:
+    """Have runs of a kind, and the Prefect server they need, while the context is open."""
+    if victim is Victim.WORKER:
+        with worker_flow(work, _SETTINGS) as flow:
+            yield flow
+        return
+    from flows.services.prefect_server import prefect_api
+
+    os.environ.update(_SETTINGS)
+    with prefect_api(work / "server") as url:
+        os.environ["PREFECT_API_URL"] = url
+        try:
+            yield Flow(work)
+        finally:
+            del os.environ["PREFECT_API_URL"]
+
+
+def undisturbed(flow: Flow | WorkerFlow, tally: Tally) -> Reference:
     """Run without a kill, twice: the first one also registers the model, the second one is timed."""
     for name in ("warm", "reference"):
         began, out = time.monotonic(), flow.work / name
@@ -124,7 +158,7 @@ def undisturbed(flow: Flow, tally: Tally) -> Reference:
     return Reference(frozenset(work_ids_of(out)), files_of(out), seconds)
 
 
-def await_moment(process: BaseProcess, out: Path, longest: float, draw: random.Random) -> bool:
+def await_moment(process: BaseProcess | WorkerRun, out: Path, longest: float, draw: random.Random) -> bool:
     """Wait for a random moment; False when the run ended before."""
     if draw.random() < _AIMED:
         while process.exitcode is None and not is_staged(out):
@@ -135,13 +169,15 @@ def await_moment(process: BaseProcess, out: Path, longest: float, draw: random.R
     return process.exitcode is None
 
 
-def torment(flow: Flow, out: Path, reference: Reference, kills: int, draw: random.Random, tally: Tally) -> None:
+def torment(
+    flow: Flow | WorkerFlow, out: Path, reference: Reference, kills: int, draw: random.Random, tally: Tally
+) -> None:
     """Kill runs of one catalog up to `kills` times or until one ends, let the last one end, and compare."""
     for _ in range(kills):
         process = flow.begin(out)
         if not await_moment(process, out, reference.seconds, draw):
             break
-        kill_group(process.pid)
+        flow.kill(process)
         process.join(_TIMEOUT_S)
         tally.killed(moment_of(flow.log, out))
         tally.invalid += problems_of(out)
@@ -169,7 +205,9 @@ def compare(out: Path, state: Path, problem: str, reference: Reference, tally: T
     shutil.rmtree(state / "blocks", ignore_errors=True)
 
 
-def torment_command(flow: Flow, out: Path, reference: Reference, draw: random.Random, tally: Tally) -> None:
+def torment_command(
+    flow: Flow | WorkerFlow, out: Path, reference: Reference, draw: random.Random, tally: Tally
+) -> None:
     """Kill `unveil run` once, its own Prefect server included, and continue with the same command."""
     home, given = flow.work / "home", ("run", "--bbox", TINY_BBOX, "--out", out, "--state-dir", flow.state, "--json")
     process = start(*given, home=home, extra=_SETTINGS)
@@ -196,30 +234,23 @@ class Bounds:
     command_share: float
     #: No catalog is begun later, `time.monotonic()`.
     until: float
+    victim: Victim
 
 
 def run_kills(work: Path, bounds: Bounds, on_catalog: Callable[[Tally], None]) -> Tally:
     """Kill `bounds.kills` times in all, some of them through the command, as long as there is time."""
-    from flows.services.prefect_server import prefect_api
-
-    os.environ.update(_SETTINGS)
     tally, draw = Tally(), random.Random(bounds.seed)  # noqa: S311 - moments, not secrets
-    with prefect_api(work / "server") as url:
-        os.environ["PREFECT_API_URL"] = url
-        try:
-            flow = Flow(work)
-            reference = undisturbed(flow, tally)
-            while tally.kills < bounds.kills and time.monotonic() < bounds.until:
-                out = work / f"catalog-{tally.catalogs}"
-                if draw.random() < bounds.command_share:
-                    torment_command(flow, out, reference, draw, tally)
-                else:
-                    left = min(_KILLS_PER_CATALOG, bounds.kills - tally.kills)
-                    torment(flow, out, reference, left, draw, tally)
-                shutil.rmtree(out, ignore_errors=True)
-                on_catalog(tally)
-        finally:
-            del os.environ["PREFECT_API_URL"]
+    with flow_of(bounds.victim, work) as flow:
+        reference = undisturbed(flow, tally)
+        while tally.kills < bounds.kills and time.monotonic() < bounds.until:
+            out = work / f"catalog-{tally.catalogs}"
+            if draw.random() < bounds.command_share:
+                torment_command(flow, out, reference, draw, tally)
+            else:
+                left = min(_KILLS_PER_CATALOG, bounds.kills - tally.kills)
+                torment(flow, out, reference, left, draw, tally)
+            shutil.rmtree(out, ignore_errors=True)
+            on_catalog(tally)
     return tally
 
 
@@ -228,12 +259,14 @@ def main(
     seed: Annotated[int, typer.Option("--seed", help="Of the moments.")] = 0,
     command_share: Annotated[float, typer.Option(min=0, max=1, help="Share of catalogs run by `unveil run`.")] = 0.05,
     minutes: Annotated[float, typer.Option(min=0, help="Begin no catalog later than that.")] = 60,
+    victim: Annotated[Victim, typer.Option("--victim", help="The run, or a Prefect worker with its run.")] = Victim.RUN,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of kills.json and kills.md; series add up.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Kill runs of the sample at random moments and compare what they published with an undisturbed run."""
     began = time.monotonic()
-    bounds = Bounds(kills, seed, command_share, began + 60 * minutes)
+    share = 0.0 if victim is Victim.WORKER else command_share
+    bounds = Bounds(kills, seed, share, began + 60 * minutes, victim)
     bars = Progress(console=Console(stderr=True), transient=True)
     with tempfile.TemporaryDirectory(prefix="unveil-kills-") as folder, bars as bar:
         line = bar.add_task("kills", total=kills)
@@ -245,7 +278,8 @@ def main(
                 bar.console.print(f"{tally.kills} kills, {tally.catalogs} catalogs, {state}")
 
         tally = run_kills(Path(folder), bounds, on_catalog)
-    options = f"--kills {kills} --seed {seed} --command-share {command_share:g} --minutes {minutes:g}"
+    what = f" --command-share {share:g}" if victim is Victim.RUN else f" --victim {victim}"
+    options = f"--kills {kills} --seed {seed}{what} --minutes {minutes:g}"
     command = f"python -m tests.chaos.kill_runs {options}"
     series = series_of(tally, command, kills, time.monotonic() - began)
     if out is not None:

@@ -62,7 +62,7 @@ def test_one_command_makes_a_working_system_that_survives(system: System) -> Non
     again = system.command("up", "--no-browser")
     assert again.status == 1 and "is up in" in again.sentence
 
-    prefect = PrefectService(system.home, int(addresses["prefect"].rpartition(":")[2]))
+    prefect = PrefectService(system.home, {}, int(addresses["prefect"].rpartition(":")[2]))
     state = prefect.ended(prefect.run("clear-scenes/clear-scenes", SCENES), 400)
     assert state["type"] == "COMPLETED", state
     collection = httpx.get(f"{addresses['catalog']}/catalog/catalog.json").json()["links"]

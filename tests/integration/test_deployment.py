@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from command import TINY_BBOX, TINY_SETTINGS
+from command import TINY_BBOX, TINY_SETTINGS, environment
 from prefect_service import PrefectService, end, kill, poll, prefect_service, start_worker
 
 from flows.automations.applying import NOTIFY_WEBHOOK, Change, apply_automations
@@ -91,7 +91,8 @@ def told() -> Iterator[Told]:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, told: Told) -> Iterator[PrefectService]:
     """A fresh server, set up as prefect.yaml says at its top."""
-    with prefect_service(tmp_path_factory.mktemp("prefect")) as fresh:
+    home = tmp_path_factory.mktemp("prefect")
+    with prefect_service(home, environment(home)) as fresh:
         fresh.command("work-pool", "create", "unveil", "--type", "process")
         fresh.post("v2/concurrency_limits/", {"name": "gpu", "limit": 1})
         fresh.command("deploy", "--all")
