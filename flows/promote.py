@@ -56,7 +56,8 @@ def promote(settings: dict[str, Any] | None = None, version: str | None = None, 
     challenger = registry.resolve(uri)
     champion = registry.resolve(f"models:/{wanted.model}@{CHAMPION}").version
     watch(registry, wanted.model)
-    found, reasons = None, ()
+    found: Contest | None = None
+    reasons: tuple[str, ...] = ()
     if not force:
         found = contest(wanted.model_dump(mode="json"), champion, challenger.version)
         reasons = judge(found, wanted.gates).reasons

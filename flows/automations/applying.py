@@ -121,8 +121,9 @@ def _notifier(client: SyncPrefectClient, dry_run: bool) -> Notifier | None:
         if dry_run:
             return Notifier(UUID(int=0), webhook=True)
         from prefect.blocks.webhook import Webhook
+        from pydantic import SecretStr
 
-        Webhook(url=url).save(name, overwrite=True)
+        Webhook(url=SecretStr(url)).save(name, overwrite=True)
     else:
         return None
     return Notifier(_block_id(client, slug, name), slug == "webhook")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -27,12 +28,14 @@ PREFIX = "unveil: "
 REDRIVE, RETRAIN, CLEAR_SCENES = "redrive/redrive", "retrain/retrain", "clear-scenes/clear-scenes"
 DEPLOYMENTS = (REDRIVE, RETRAIN, CLEAR_SCENES)
 
+_Labels = dict[str, str | list[str]]
+
 _FLOW_RUN = "prefect.flow-run."
 _ENDS = frozenset(f"{_FLOW_RUN}{name}" for name in ("Completed", "Failed", "TimedOut", "Crashed", "Cancelled"))
 _BAD_ENDS = frozenset(f"{_FLOW_RUN}{name}" for name in ("Failed", "TimedOut", "Crashed"))
 _HEARTBEAT = f"{_FLOW_RUN}heartbeat"
 #: Runs of our deployments carry this tag.
-_OURS = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.unveil"}
+_OURS: _Labels = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.unveil"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +71,8 @@ def automations(
         deployments: ids of `DEPLOYMENTS`.
         notifier: who is told of failures; nobody for None.
     """
-    rerun = RunDeployment(
-        source="selected",
-        deployment_id=deployments[REDRIVE],
-        parameters={"settings": _settings_of_the_crashed()},
-        schedule_after=timedelta(seconds=patience.redrive_after_s),
-    )
+    crashed = {"settings": _settings_of_the_crashed()}
+    rerun = _run(deployments, REDRIVE, parameters=crashed, after_s=patience.redrive_after_s)
     told = () if notifier is None else _telling(notifier)
     return (
         _dead("runs without a heartbeat are crashed", {_HEARTBEAT}, {_HEARTBEAT}, patience.silence_s),
@@ -96,7 +95,10 @@ def automations(
 def _dead(name: str, after: set[str], expect: set[str], within_s: float) -> AutomationCore:
     """Return the automation that crashes a run after which nothing more was heard."""
     action = ChangeFlowRunState(
-        state=StateType.CRASHED, message=f"Nothing was heard of this run for {within_s:.0f} s: its process is gone."
+        name=None,
+        state=StateType.CRASHED,
+        force=False,
+        message=f"Nothing was heard of this run for {within_s:.0f} s: its process is gone.",
     )
     return AutomationCore(
         name=PREFIX + name,
@@ -130,25 +132,33 @@ def _silence(after: set[str], expect: set[str], within_s: float) -> EventTrigger
 
 def _reacting(
     name: str,
-    expect: set[str] | frozenset[str],
+    expect: AbstractSet[str],
     action: ActionTypes,
     *,
-    related: list[dict[str, str]] | None = None,
+    related: Sequence[_Labels] = (),
 ) -> AutomationCore:
     trigger = EventTrigger(
         expect={str(event) for event in expect},
-        match_related=related or [],
+        match_related=list(related),
         posture=Posture.Reactive,
         threshold=1,
     )
     return AutomationCore(name=PREFIX + name, trigger=trigger, actions=[action])
 
 
-def _run(deployments: Mapping[str, UUID], name: str) -> RunDeployment:
-    return RunDeployment(source="selected", deployment_id=deployments[name])
+def _run(
+    deployments: Mapping[str, UUID], name: str, *, parameters: dict[str, Any] | None = None, after_s: float = 0
+) -> RunDeployment:
+    return RunDeployment(
+        source="selected",
+        deployment_id=deployments[name],
+        parameters=parameters,
+        job_variables=None,
+        schedule_after=timedelta(seconds=after_s),
+    )
 
 
-def _run_of(deployment: str) -> list[dict[str, str]]:
+def _run_of(deployment: str) -> Sequence[_Labels]:
     """Return what an event of a run of the deployment is related to; a redrive is not redriven."""
     return [_OURS, {"prefect.resource.role": "deployment", "prefect.resource.name": deployment}]
 

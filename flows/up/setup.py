@@ -16,13 +16,13 @@ def main() -> None:
     from flows.automations.applying import apply_automations
     from flows.automations.definitions import Patience
     from flows.errors import KNOWN_ERRORS
+    from flows.loading import load_settings
     from flows.models.registry import Registry
-    from flows.settings import RunSettings
     from flows.up.members import SILENCE_S
 
     try:
         _prepare_server()
-        settings = RunSettings()
+        settings = load_settings()
         Registry(settings.state, settings.mlflow_uri).ensure_shipped()
         if sys.argv[1] != "-":
             _deploy(Path(sys.argv[1]))

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from command import TINY_BBOX, TINY_SETTINGS, environment
+from command import TINY_BBOX, environment
 from prefect_service import PrefectService, end, kill, poll, prefect_service, start_worker
 
 from flows.automations.applying import NOTIFY_WEBHOOK, Change, apply_automations
@@ -31,7 +31,7 @@ from stac.validate import validate_catalog
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(900)]
 
-SCENES = {"bbox": TINY_BBOX, "datetime": "2023-08-18"}
+SCENES: dict[str, Any] = {"bbox": TINY_BBOX, "datetime": "2023-08-18", "samples": 2, "tile": 32, "overlap": 8}
 #: One step a stage, the contest on the nearest dates only.
 BRIEF: dict[str, Any] = {
     "effort": 0.001,
@@ -116,7 +116,7 @@ def worker(service: PrefectService, out: Path, tmp_path: Path) -> Iterator[subpr
 
 
 def settings_of(out: Path) -> dict[str, str]:
-    return TINY_SETTINGS | {"UNVEIL_OUT": str(out), "OMP_NUM_THREADS": "1"}
+    return {"UNVEIL_OUT": str(out), "UNVEIL_SAMPLES": "1", "UNVEIL_STEPS": "1", "OMP_NUM_THREADS": "1"}
 
 
 def require(service: PrefectService, run_id: str) -> None:
@@ -191,10 +191,10 @@ def test_the_work_of_a_killed_worker_is_redriven(
 ) -> None:
     where = tmp_path / "killed"
     registry = f"sqlite:///{out / '.unveil' / 'mlflow.db'}"
-    scenes = {"settings": SCENES | {"datetime": "2023-08-10", "out": str(where), "mlflow_uri": registry}}
+    scenes = {"settings": SCENES | {"datetime": "2023-08-10", "samples": 8, "out": str(where), "mlflow_uri": registry}}
     quick = automate(service, told, Patience(silence_s=12, redrive_after_s=0))
     assert sorted(quick.values()) == sorted([Change.UPDATE] * 2 + [Change.NONE] * (len(quick) - 2))
-    first = start_worker(service, tmp_path / "first.log", settings_of(out) | {"UNVEIL_SAMPLES": "20"})
+    first = start_worker(service, tmp_path / "first.log", settings_of(out))
     try:
         run_id = service.run("clear-scenes/clear-scenes", scenes)
         poll(lambda: held(where) or None, "no unit was begun")
