@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -94,10 +95,8 @@ def down(out: Out = Path("unveil-out"), state_dir: o.StateDir = None, as_json: o
 
 
 def _state(out: Path, state_dir: Path | None) -> Path:
-    from flows.loading import load_settings
-
-    settings = load_settings(overrides={"out": str(out.resolve()), "state_dir": state_dir})
-    return settings.state.resolve()
+    """Return the state folder as a run has it, without the import of all that a run needs."""
+    return Path(state_dir or os.environ.get("UNVEIL_STATE_DIR") or out / ".unveil").resolve()
 
 
 def _prepare_browser() -> None:

@@ -23,7 +23,6 @@ from flows.errors import AlreadyRunning, InvalidSettings, ServiceUnavailable
 from flows.up.keeper import sweep
 from flows.up.members import DEFAULT_PORTS, Place, Service, command_of, environment_of
 from flows.up.record import ProcessId, Record, read_record, write_record
-from stac.catalog import root_document
 from stac.errors import NotWritable
 
 Log = Callable[[str], None]
@@ -128,6 +127,8 @@ def _make_folders(place: Place) -> None:
         for folder in (place.folder / "prefect", place.state / "logs", place.out):
             folder.mkdir(parents=True, exist_ok=True)
         if not (place.out / "catalog.json").exists():
+            from stac.catalog import root_document  # it imports all of rasterio, for the first start only
+
             (place.out / "catalog.json").write_text(json.dumps(root_document([]), indent=2), "utf-8")
     except OSError as error:
         raise NotWritable(f"{error.filename} cannot be made ({error.strerror}): choose another --out.") from error
