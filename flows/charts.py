@@ -74,7 +74,7 @@ def charts_of(quality: Mapping[str, Any], target_date: str) -> dict[str, str]:
             lambda axes: _dates(axes, figures["dates"], target_date),
         ),
     }
-    return {name: _svg(name, text, draw) for name, (wanted, text, draw) in drawn.items() if wanted}
+    return {name: svg(name, text, draw) for name, (wanted, text, draw) in drawn.items() if wanted}
 
 
 def label_of(name: str) -> str:
@@ -87,7 +87,12 @@ def color_of(name: str) -> str:
     return _MUTED if name == "restored" else f"#{Provenance[name.upper()].color}"
 
 
-def _svg(name: str, description: str, draw: Callable[[Axes], None]) -> str:
+def band_color(band: str) -> str:
+    """Return the colour of a band in plots."""
+    return _BANDS.get(band, _MUTED)
+
+
+def svg(name: str, description: str, draw: Callable[[Axes], None]) -> str:
     """Return an SVG element that is an image with a text alternative, its ids its own."""
     # rc_context leaves what other users of matplotlib in this process have set.
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
@@ -149,7 +154,7 @@ def _colour(axes: Axes, groups: Mapping[str, Any]) -> None:
     width = 0.8 / len(bands)
     for index, band in enumerate(bands):
         places = [row + (index - (len(bands) - 1) / 2) * width for row in range(len(known))]
-        axes.barh(places, [g[band] for g in known.values()], width * 0.9, color=_BANDS.get(band, _MUTED), label=band)
+        axes.barh(places, [g[band] for g in known.values()], width * 0.9, color=band_color(band), label=band)
     axes.axvline(0, color=_INK, linewidth=1)
     axes.set_yticks(range(len(known)), [label_of(n) for n in known], fontsize=9)
     axes.invert_yaxis()

@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from de_model import checkpoint
 from de_model.calibration import calibration_of
 from flows.candidates import Refused
 from flows.catalogs import catalog_of, indexes_of
+from flows.drift.run_drift import watch_run
 from flows.errors import KNOWN_ERRORS, LedgerUnavailable, NothingUsable, WorkFailed
 from flows.frozen_plan import freeze, read_plan, revive
 from flows.gpu import gpu_slot
@@ -67,6 +68,8 @@ class RunSummary:
     seconds: float
     #: What Sentinel Hub billed for the pixels of this run.
     processing_units: float = 0.0
+    #: What the run restored against the training set (`DriftReport.document`); None where there is no comparison.
+    drift: dict[str, Any] | None = None
 
 
 def is_retryable(_task: object, _run: object, state: PrefectState[Any]) -> bool:
@@ -138,6 +141,14 @@ def publish(settings: Mapping[str, Any], item_id: str, staging: str, collection:
     """Publish a staged product; return the path of its item."""
     _log.info("publishing %s", item_id)
     return str(publish_product(Path(staging), RunSettings(**settings), collection))
+
+
+@task(name="drift", **RETRIES)
+def drift(
+    settings: Mapping[str, Any], model: ModelRef, run_id: str, work_ids: Sequence[str], scenes: str
+) -> dict[str, Any] | None:
+    """Compare what the run restored with the training set of its model; return the comparison."""
+    return watch_run(RunSettings(**settings), model, run_id, work_ids, read_items(Path(scenes)).values())
 
 
 @task(name="report", **RETRIES)
@@ -222,6 +233,7 @@ def clear_scenes(
             results = [_refused(refused) for refused in planned.refused] + work_through(worker, todo)
     finally:
         _leave(ledger, run_id)
+    restored = [unit.work_id for unit in results if unit.figures is not None]
     summary = RunSummary(
         run_id=run_id,
         source=wanted.source,
@@ -234,6 +246,7 @@ def clear_scenes(
         already_done=tuple(unit.item_id for unit in planned.units if unit.work_id in done),
         seconds=time.monotonic() - began,
         processing_units=METER.spent - units_before,
+        drift=drift(wanted.shareable, model, run_id, restored, scenes),
     )
     report(asdict(summary))
     _require_success(summary)

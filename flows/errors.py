@@ -43,6 +43,10 @@ class LeaseLost(FlowError):
     """Another run took a unit over while this one was working on it; what was made must not be published."""
 
 
+class InvalidBaseline(InvalidSettings):
+    """Statistics that drift is measured against cannot be read, or belong to another model."""
+
+
 class InvalidPlan(InvalidSettings):
     """A frozen plan cannot be read, was changed, or does not fit what it is used with."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from flows.drift.page import drift_markdown, drift_parts
 from flows.maps import maps_of
 from flows.quality_page import percent, quality_parts
 from stac.provenance import Provenance
@@ -37,7 +38,7 @@ def write_report(folder: Path, item_id: str, metadata: Mapping[str, Any]) -> Pat
         warnings=warnings_of(metadata),
         maps=_maps(folder),
         target_date=metadata["sources"][0]["date"] if metadata["sources"] else "",
-        **{**metadata, **quality_parts(metadata)},
+        **{**metadata, **quality_parts(metadata), "drift": drift_parts(metadata)},
     )
     path = folder / "report.html"
     with writing(path):
@@ -94,7 +95,7 @@ def run_markdown(summary: Mapping[str, Any]) -> str:
     )
     head = "| target | state | cloudy km² | from other dates km² | by the model km² | seconds | note |"
     table = "\n".join([head, "|---|---|---|---|---|---|---|", *(_row(unit) for unit in summary["units"])])
-    return f"{title}\n\n{origin}\n\n{table}\n"
+    return f"{title}\n\n{origin}\n\n{table}\n{drift_markdown(summary.get('drift'))}"
 
 
 def _row(unit: Mapping[str, Any]) -> str:

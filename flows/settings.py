@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from de_model.inference.engine import Sampling
 from de_model.samplers.family import SamplerKind
+from flows.drift.limits import DriftLimits
 from flows.restoration import RestorationOptions
 from stac.access import Access, S3Options, SigningOptions
 from stac.access.locations import Location, parse_location
@@ -67,7 +68,7 @@ class GridKind(StrEnum):
     FIXED = "fixed"
 
 
-_GATE = Gate()
+_GATE, _DRIFT = Gate(), DriftLimits()
 
 
 class RunSettings(BaseSettings):
@@ -171,6 +172,14 @@ class RunSettings(BaseSettings):
     gate_max_seam_ratio: float = Field(_GATE.max_seam_ratio, ge=0, description="steps across borders / beside them")
     gate_max_half_width: float = Field(_GATE.max_half_width, ge=0, description="mean half-width, reflectance")
     gate_max_not_recoverable: float = Field(_GATE.max_not_recoverable, ge=0, le=1, description="lost area, share")
+    # Drift: it is told, and changes no pixel.
+    drift_psi_watch: float = Field(_DRIFT.psi_watch, gt=0, description="least population stability index to watch")
+    drift_psi_alarm: float = Field(_DRIFT.psi_alarm, gt=0, description="least population stability index of an alarm")
+    drift_shift_scale: float = Field(_DRIFT.shift_scale, gt=0, description="factor on the least shift of every feature")
+    drift_confidence: float = Field(_DRIFT.confidence, ge=0.5, lt=1, description="share of chance that stays quiet")
+    drift_margin: float = Field(_DRIFT.margin, ge=1, description="an alarm needs so many times what chance reaches")
+    drift_last: int = Field(20, ge=1, description="units that `unveil drift` looks at together")
+    drift_pairs: int = Field(10, ge=1, description="new cloudy/clear pairs that are worth a training")
     # The ledger of work.
     ledger_url: SecretStr | None = Field(
         None, description="postgresql+psycopg://USER@HOST/DATABASE; a file in the state folder when left out"
@@ -274,6 +283,17 @@ class RunSettings(BaseSettings):
         if self.gate is GateMode.OFF:
             return None
         return Gate(**{field.name: getattr(self, f"gate_{field.name}") for field in fields(Gate)})
+
+    @property
+    def drift_limits(self) -> DriftLimits:
+        """Thresholds of drift."""
+        return DriftLimits(
+            psi_watch=self.drift_psi_watch,
+            psi_alarm=self.drift_psi_alarm,
+            shift_scale=self.drift_shift_scale,
+            confidence=self.drift_confidence,
+            margin=self.drift_margin,
+        )
 
     @property
     def gate_limits(self) -> dict[str, float] | None:

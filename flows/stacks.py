@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flows.errors import InvalidSettings
-from stac.acquisitions import group_passes
+from stac.acquisitions import Acquisition, group_passes
 from stac.grid import cell_of, grid_code
 from stac.query import Query
 from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
@@ -32,10 +32,21 @@ def stacks_of(scenes: SceneSet) -> Iterator[Stack]:
     Raises:
         InvalidSettings: a cell has no scenes in the interval.
     """
+    for stack, _ in dated_stacks_of(scenes):
+        yield stack
+
+
+def dated_stacks_of(scenes: SceneSet) -> Iterator[tuple[Stack, list[Acquisition]]]:
+    """Yield the stack of all dates of every cell, and the dates in its order.
+
+    Raises:
+        InvalidSettings: a cell has no scenes in the interval.
+    """
     items = open_source(scenes.source).search(Query.parse(scenes.collection, None, scenes.interval))
     for code in scenes.cells:
         chosen = [item for item in items if grid_code(item) == code]
         if not chosen:
             known = ", ".join(sorted({grid_code(item) for item in items})) or "none"
             raise InvalidSettings(f"No scene of cell {code} in {scenes.interval}; cells found: {known}.")
-        yield read_stack(group_passes(chosen), cell_of(chosen[0], scenes.bands[0]), scenes.bands)
+        dates = group_passes(chosen)
+        yield read_stack(dates, cell_of(chosen[0], scenes.bands[0]), scenes.bands), dates

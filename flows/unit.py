@@ -22,6 +22,8 @@ from de_model.enhancer import Enhancer
 from flows import __version__
 from flows.blockwise import Effort, Progress, restore_cell, stored_blocks, untold
 from flows.catalogs import catalog_of, indexes_of
+from flows.drift.shelf import keep
+from flows.drift.unit_drift import unit_drift
 from flows.errors import InvalidSettings
 from flows.quality import quality_of
 from flows.report import write_report
@@ -125,6 +127,9 @@ def make_product(
     record = _record(unit, settings, model, [item for date in used for item in date.items], figures)
     metadata = _metadata(unit, settings, model, overview, used, prepared, summary, figures, timings)
     metadata["quality"] = quality.document
+    drift = unit_drift(overview, used[0].items, quality.figures, Path(model.weights), settings.drift_limits)
+    metadata["drift"] = drift.document
+    keep(settings.state, unit.work_id, model.sha256, drift.statistics)
     write_json(staging / "metadata.json", metadata)
     write_report(staging, record.item_id, metadata)
     item = build_item(record, summary, staging)

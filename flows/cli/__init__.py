@@ -20,6 +20,7 @@ from flows.cli import (
     bench,
     catalog,
     data,
+    drift,
     evaluate,
     experiment,
     models,
@@ -66,6 +67,7 @@ _OPERATION: tuple[Callable[..., None], ...] = (
     automations.automations,
     up.up,
     up.down,
+    drift.drift,
     catalog.retract,
 )
 for _command in _WORK:

@@ -12,7 +12,7 @@ from stac.layers import SOURCE_DATE_NODATA
 from stac.provenance import Provenance
 from stac.quality.clouds import CloudTally, ResidualCloud
 from stac.quality.colour import ColourTally
-from stac.quality.figures import HALF_WIDTH_EDGES, GroupFigures, QualityFigures, SourceDate, area_name
+from stac.quality.figures import HALF_WIDTH_EDGES, WEIGHT_EDGES, GroupFigures, QualityFigures, SourceDate, area_name
 from stac.quality.groups import EVERYTHING, GROUPS, groups_of, reach_of
 from stac.quality.intervals import IntervalTally
 from stac.quality.parts import WINDOW, Part, Product
@@ -20,7 +20,9 @@ from stac.quality.seams import SeamTally
 from stac.quality.sharpness import SharpnessTally
 from stac.reflectance import PRODUCT_SCALE
 
-_EDGES = np.rint(np.array(HALF_WIDTH_EDGES) / PRODUCT_SCALE).astype(np.int64)
+_EDGES, _WEIGHT_EDGES = (
+    np.rint(np.array(edges) / PRODUCT_SCALE).astype(np.int64) for edges in (HALF_WIDTH_EDGES, WEIGHT_EDGES)
+)
 
 
 def assess(folder: Path, bands: Sequence[str], *, window: int = WINDOW) -> QualityFigures:
@@ -93,6 +95,7 @@ class _Tally:
             half_width_p90=self.intervals.quantile(name, 0.9),
             half_widths=self.intervals.histogram(name, _EDGES),
             reference_weight=self.intervals.reference_weight(name),
+            reference_weights=self.intervals.weight_histogram(name, _WEIGHT_EDGES),
             sharpness=self.sharpness.ratio(name),
             colour_shift=self.colour.shift(name),
             ndvi_shift=self.colour.ndvi_shift(name),

@@ -11,6 +11,8 @@ from stac.quality.seams import Seam
 
 #: Lower edges of the bins of `GroupFigures.half_widths`, reflectance; the last bin has no end.
 HALF_WIDTH_EDGES = tuple(round(0.0025 * i, 4) for i in range(41))
+#: Likewise of `GroupFigures.reference_weights`; the last bin holds a share of 1.
+WEIGHT_EDGES = tuple(round(0.05 * i, 2) for i in range(21))
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,8 @@ class GroupFigures:
     half_widths: tuple[int, ...]
     #: Mean share of the reference where the model ran.
     reference_weight: float | None
+    #: Pixels per bin of `WEIGHT_EDGES` where the model ran.
+    reference_weights: tuple[int, ...]
     #: Fine detail / that of observed surroundings; 1 is as sharp.
     sharpness: float | None
     #: Restored minus observed surroundings by band, reflectance.

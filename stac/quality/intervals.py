@@ -14,6 +14,8 @@ from stac.reflectance import PRODUCT_SCALE
 
 #: Intervals wider than this (steps of 1e-4) share one bin.
 _WIDEST = 10_000
+#: The whole as a share of the reference, steps of 1e-4.
+_WHOLE = 10_000
 
 
 class IntervalTally:
@@ -22,7 +24,7 @@ class IntervalTally:
     def __init__(self) -> None:
         self._counts: dict[str, NDArray[np.int64]] = defaultdict(lambda: np.zeros(_WIDEST + 1, np.int64))
         self._sums: dict[str, int] = defaultdict(int)
-        self._weights: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+        self._weights: dict[str, NDArray[np.int64]] = defaultdict(lambda: np.zeros(_WHOLE + 1, np.int64))
 
     def add(self, part: Part, groups: Mapping[str, Group]) -> None:
         """Count the core of a part."""
@@ -34,8 +36,7 @@ class IntervalTally:
             self._counts[name] += np.bincount(np.minimum(widths, _WIDEST), minlength=_WIDEST + 1)
             self._sums[name] += int(widths.sum(dtype=np.int64))
             known = weights[weights >= 0]
-            count, total = self._weights[name]
-            self._weights[name] = count + known.size, total + int(known.sum(dtype=np.int64))
+            self._weights[name] += np.bincount(np.minimum(known, _WHOLE), minlength=_WHOLE + 1)
 
     def mean(self, name: str) -> float | None:
         """Return the mean half-width, reflectance; None where there is none."""
@@ -56,5 +57,10 @@ class IntervalTally:
 
     def reference_weight(self, name: str) -> float | None:
         """Return the mean share of the reference; None where the model did not run."""
-        count, total = self._weights[name]
-        return total / count * PRODUCT_SCALE if count else None
+        counts = self._weights[name]
+        count = int(counts.sum())
+        return int(counts @ np.arange(_WHOLE + 1)) / count * PRODUCT_SCALE if count else None
+
+    def weight_histogram(self, name: str, edges: NDArray[np.int64]) -> tuple[int, ...]:
+        """Return how many shares of the reference lie from one edge (steps of 1e-4) up to the next."""
+        return tuple(int(n) for n in np.add.reduceat(self._weights[name], edges))

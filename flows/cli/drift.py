@@ -1,0 +1,104 @@
+"""`unveil drift`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from flows.cli import options as o
+from flows.cli.console import output, print_json, progress_bar
+from flows.errors import EXIT_FAILED
+from flows.progress import Event
+
+if TYPE_CHECKING:
+    from flows.drift.verdict import DriftReport
+    from flows.settings import RunSettings
+    from flows.stacks import SceneSet
+
+_STYLES = {"stable": "green", "watch": "yellow", "alarm": "red"}
+
+
+def drift(
+    cells: Annotated[
+        list[str], typer.Option("--cell", help="Square of a new baseline.", default_factory=lambda: ["MGRS-33TWM"])
+    ],
+    config: o.Config = None,
+    out: o.Out = None,
+    state_dir: o.StateDir = None,
+    model: o.Model = None,
+    last: Annotated[int | None, typer.Option("--last", min=1, help="Look at the last units; 20.")] = None,
+    fail_on_alarm: Annotated[bool, typer.Option("--fail-on-alarm", help="Exit status 1 when it alarms.")] = False,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Make the baseline of a model from its training squares instead.")
+    ] = False,
+    weights: Annotated[Path | None, typer.Option("--weights", help="With --baseline: the model; the shipped.")] = None,
+    source: o.Source = None,
+    collection: o.Collection = None,
+    interval: o.Interval = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Compare the last restored units with what their model was trained on.
+
+    Example:
+
+        unveil drift --out zagreb --last 10
+
+        unveil drift --baseline --weights zagreb.safetensors --cell MGRS-33TWL --source zagreb-scenes/catalog.json
+    """
+    from flows.loading import load_settings
+
+    settings = load_settings(config, o.overrides(out=out, state_dir=state_dir, model=model, drift_last=last))
+    if baseline:
+        _make(o.scenes(cells, source, collection, interval), weights, settings, as_json)
+    else:
+        _look(settings, as_json, fail_on_alarm)
+
+
+def _look(settings: RunSettings, as_json: bool, fail_on_alarm: bool) -> None:
+    from flows.drift.verdict import Verdict
+    from flows.drift.window import look
+
+    report = look(settings)
+    if as_json:
+        print_json(report.document())
+    else:
+        _print(report)
+    if fail_on_alarm and report.verdict is Verdict.ALARM:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _make(scenes: SceneSet, weights: Path | None, settings: RunSettings, as_json: bool) -> None:
+    from de_model import checkpoint
+    from flows.drift.baseline import baseline_path
+    from flows.drift.making import make_baseline
+
+    path = weights or checkpoint.shipped_weights()
+    with progress_bar() as show:
+        made = make_baseline(scenes, path, settings.restoration, lambda *event: show(Event(*event)))
+    made.save(baseline_path(path))
+    if as_json:
+        print_json({"path": str(baseline_path(path)), "parts": len(made.units), "pairs": list(made.pairs)})
+    else:
+        output.print(f"{baseline_path(path)} written: {len(made.units)} parts, {len(made.pairs)} pairs.", markup=False)
+
+
+def _print(report: DriftReport) -> None:
+    from flows.drift.features import feature_of
+
+    heads = ("verdict", "feature", "here", "in training", "stability index", "alarm", "shift", "alarm")
+    table = Table(*heads, title=f"The last {report.units} units against the training set")
+    for feature in sorted(report.features, key=lambda f: -f.verdict.rank):
+        measures = (feature.psi, feature.shift)
+        numbers = [feature.mean, feature.training_mean]
+        for measure in measures:
+            numbers += [measure.value, measure.alarm] if measure else [None, None]
+        cells = ("–" if number is None else f"{number:.3g}" for number in numbers)
+        style = _STYLES[feature.verdict]
+        table.add_row(f"[{style}]{feature.verdict}[/]", escape(feature_of(feature.name).label), *cells)
+    output.print(table)
+    for line in (*report.left_out, f"Trained on {report.made_of}.", report.sentence):
+        output.print(line, markup=False)

@@ -1,0 +1,1 @@
+"""Is what the model sees today still what it was trained on?"""

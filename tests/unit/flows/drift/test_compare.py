@@ -1,0 +1,162 @@
+"""Comparisons with a training set: the shipped baseline, and the sample as it is and as it never should be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pystac
+import pytest
+
+from de_model.checkpoint import sha256_of, shipped_weights
+from flows.drift.baseline import Baseline, baseline_of, baseline_path, load_baseline
+from flows.drift.compare import compare
+from flows.drift.features import reflectance
+from flows.drift.limits import DriftLimits
+from flows.drift.statistics import UnitStatistics, input_statistics
+from flows.drift.verdict import DriftReport, Verdict
+from flows.errors import InvalidBaseline
+from flows.models.training_pairs import cloudy_and_clear
+from flows.stacks import SceneSet, dated_stacks_of
+from stac.stack import Stack
+
+#: The square that the shipped model was never trained on.
+FOREIGN = SceneSet(("MGRS-33TWL",))
+BANDS = ("blue", "green", "red", "nir")
+
+
+@cache
+def shipped() -> Baseline:
+    found = baseline_of(shipped_weights())
+    assert found is not None
+    return found
+
+
+@cache
+def sample() -> list[tuple[Stack, int, tuple[pystac.Item, ...]]]:
+    """The cloudy dates of the foreign square."""
+    return [
+        (stack, index, dates[index].items)
+        for stack, dates in dated_stacks_of(FOREIGN)
+        for index in cloudy_and_clear(stack)[0]
+    ]
+
+
+def report(change: Callable[[Stack], Stack] = lambda stack: stack, sun: float | None = None) -> DriftReport:
+    """The dates after a change, against the shipped baseline."""
+    units = []
+    for stack, index, items in sample():
+        scenes = [item.clone() for item in items]
+        for scene in scenes:
+            if sun is not None:
+                scene.properties["view:sun_elevation"] = sun
+        units.append(UnitStatistics(stack.item_ids[index], input_statistics(change(stack), index, scenes)))
+    return compare(units, shipped(), DriftLimits())
+
+
+def scaled(factor: float, offset: int = 0) -> Callable[[Stack], Stack]:
+    def change(stack: Stack) -> Stack:
+        dn = np.where(stack.dn > 0, stack.dn * factor + offset, 0).clip(0, 65_535)
+        return replace(stack, dn=dn.astype(np.uint16))
+
+    return change
+
+
+def test_the_shipped_baseline_belongs_to_the_shipped_weights_and_is_small() -> None:
+    path = baseline_path(shipped_weights())
+    assert shipped().weights_sha256 == sha256_of(shipped_weights())
+    assert "MGRS-33TWM" in shipped().made_of and len(shipped().pairs) == 6
+    assert path.stat().st_size < 200_000
+    names = {name for unit in shipped().units for name in unit.features}
+    others = {"ndvi", "sky", "sun_elevation", "reference_weight", "half_width", "residual_cloud"}
+    assert names == {f"reflectance.{band}" for band in BANDS} | others
+
+
+def test_the_neighbour_that_was_not_trained_on_raises_no_alarm() -> None:
+    found = report()
+    assert found.of(Verdict.ALARM) == (), [feature.sentence for feature in found.of(Verdict.ALARM)]
+    assert {feature.name for feature in found.features} >= {"reflectance.blue", "ndvi", "sky", "sun_elevation"}
+
+
+def test_an_offset_that_was_not_taken_off_alarms_in_every_band() -> None:
+    found = report(scaled(1, 1000))
+    alarmed = {feature.name for feature in found.of(Verdict.ALARM)}
+    assert alarmed >= {f"reflectance.{band}" for band in ("blue", "green", "red")}
+    blue = next(feature for feature in found.features if feature.name == "reflectance.blue")
+    assert blue.shift.value == pytest.approx(0.1, abs=0.01) and blue.psi is not None and blue.psi.value > 1
+    assert "Drift alarm: 2 units" in found.sentence and "Reflectance of clear ground, blue" in found.sentence
+    assert "alarm" in blue.sentence and "in training" in blue.sentence
+
+
+def test_a_wrong_scale_alarms() -> None:
+    assert report(scaled(2)).verdict is Verdict.ALARM
+
+
+def test_winter_alarms_by_its_sun() -> None:
+    found = report(sun=18.0)
+    assert {feature.name for feature in found.of(Verdict.ALARM)} == {"sun_elevation"}
+
+
+def test_ground_without_plants_alarms() -> None:
+    def barren(stack: Stack) -> Stack:
+        dn = stack.dn.copy()
+        dn[:, BANDS.index("nir")] = dn[:, BANDS.index("red")]
+        return replace(stack, dn=dn)
+
+    assert "ndvi" in {feature.name for feature in report(barren).of(Verdict.ALARM)}
+
+
+def test_few_pixels_are_not_judged() -> None:
+    stack, index, items = sample()[0]
+    corner = stack.window(slice(300, 306), slice(400, 406))
+    unit = UnitStatistics("corner", input_statistics(corner, index, items))
+    found = compare([unit], shipped(), DriftLimits())
+    assert [feature.name for feature in found.features] == ["sun_elevation"]
+    assert any("too few" in reason for reason in found.left_out)
+
+
+def test_limits_are_settings_and_chance_raises_them() -> None:
+    strict = DriftLimits(psi_watch=1e-6, psi_alarm=1e-6, shift_scale=1e-6)
+    unit = shipped().units[0]
+    for feature in compare([unit], shipped(), strict).features:
+        assert feature.shift.watch > 0 and feature.shift.alarm >= feature.shift.watch
+    parts = [
+        UnitStatistics(str(i), {n: h for n, h in u.features.items() if n == "reflectance.red"})
+        for i, u in enumerate(shipped().units)
+    ]
+    one, many = (compare(parts[:count], shipped(), strict).features[0] for count in (1, len(parts)))
+    assert many.shift.watch < one.shift.watch, "many units say more than one"
+
+
+def test_the_same_units_give_the_same_report() -> None:
+    assert report().document() == report().document()
+
+
+def test_a_baseline_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "model.baseline.json"
+    shipped().save(path)
+    assert load_baseline(path) == shipped()
+
+
+def test_a_broken_or_foreign_baseline_is_named(tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"other weights")
+    assert baseline_of(weights) is None
+    shipped().save(baseline_path(weights))
+    with pytest.raises(InvalidBaseline, match="belongs to other weights"):
+        baseline_of(weights)
+    for text in ("", "{}", '{"format": "unveil-drift-baseline/9"}', '{"format": "unveil-drift-baseline/1"}'):
+        baseline_path(weights).write_text(text)
+        with pytest.raises(InvalidBaseline, match=r"model\.baseline\.json"):
+            baseline_of(weights)
+
+
+def test_what_training_does_not_tell_is_left_out_with_its_reason() -> None:
+    stack, index, items = sample()[0]
+    counted = input_statistics(stack, index, items)
+    counted[reflectance("swir").name] = counted["reflectance.red"]
+    found = compare([UnitStatistics("unit", counted)], shipped(), DriftLimits())
+    assert any("swir" in reason for reason in found.left_out)
