@@ -22,10 +22,11 @@ class BenchKind(StrEnum):
     DEMO = "demo"
     MODEL = "model"
     UNIT = "unit"
+    DRIFT = "drift"
 
 
 def bench(
-    what: Annotated[BenchKind, typer.Argument(help="demo, model or unit.")] = BenchKind.DEMO,
+    what: Annotated[BenchKind, typer.Argument(help="demo, model, unit or drift.")] = BenchKind.DEMO,
     size: Annotated[int, typer.Option("--size", min=1024, help="Rows and columns of the unit, pixels.")] = 10980,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the results page; printed when left out.")
@@ -37,7 +38,8 @@ def bench(
     `demo`: time and memory of a first and a second `unveil demo`. `model`: the presets small and paper on the CPU, and
     on the GPU where there is one, against the fastest matrix product of the same run. `unit`: a whole Sentinel-2 tile
     of five dates, made of the sample, from search to catalog, against a plain read of the same pixels; it needs about
-    15 GB of disk in the temporary folder and some ten minutes on two cores.
+    15 GB of disk in the temporary folder and some ten minutes on two cores. `drift`: which changes of the input raise
+    an alarm, on the sample.
 
     Examples (made the pages of these names in docs/results):
 
@@ -46,11 +48,14 @@ def bench(
         unveil bench model --out docs/results
 
         unveil bench unit --out docs/results
+
+        unveil bench drift --out docs/results
     """
     measure: Mapping[BenchKind, Callable[[], tuple[str, Any]]] = {
         BenchKind.DEMO: _demo,
         BenchKind.MODEL: _model,
         BenchKind.UNIT: lambda: _unit(size),
+        BenchKind.DRIFT: _drift,
     }
     with progress_bar():
         page, record = measure[what]()
@@ -69,6 +74,14 @@ def _demo() -> tuple[str, Any]:
 
     measurements = bench_demo()
     return as_markdown(measurements), [asdict(m) for m in measurements]
+
+
+def _drift() -> tuple[str, Any]:
+    from flows.bench.drift import as_markdown, as_records, bench_drift
+    from flows.loading import load_settings
+
+    rows = bench_drift(load_settings().drift_limits)
+    return as_markdown(rows, "unveil bench drift --out docs/results"), as_records(rows)
 
 
 def _model() -> tuple[str, Any]:

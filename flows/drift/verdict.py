@@ -114,12 +114,14 @@ class DriftReport:
     def sentence(self) -> str:
         """The verdict in one sentence."""
         moved = [*self.of(Verdict.ALARM), *self.of(Verdict.WATCH)]
-        what = f"{self.units} unit{'' if self.units == 1 else 's'}"
+        what, looks, differs = (
+            ("1 unit", "looks", "differs") if self.units == 1 else (f"{self.units} units", "look", "differ")
+        )
         if not moved:
-            return f"No drift: {what} look like the training set in all {len(self.features)} features compared."
+            return f"No drift: {what} {looks} like the training set in all {len(self.features)} features compared."
         names = ", ".join(feature_of(feature.name).label for feature in moved)
         word = {Verdict.ALARM: "Drift alarm", Verdict.WATCH: "Drift to watch"}[self.verdict]
-        return f"{word}: {what} differ from the training set in {len(moved)} of {len(self.features)} features: {names}."
+        return f"{word}: {what} {differs} from training in {len(moved)} of {len(self.features)} features: {names}."
 
     def document(self) -> dict[str, Any]:
         """Return the report as JSON values."""

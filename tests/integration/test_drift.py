@@ -1,0 +1,110 @@
+"""Scenes whose offset was not taken off, through the real flow: the alarm reaches the Prefect server and the pages."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rasterio
+from command import TINY_BBOX, TINY_SETTINGS, Outcome, unveil
+
+from stac.publish import StaticCatalog
+from stac.sample_catalog import sample_catalog
+
+pytestmark = [pytest.mark.slow, pytest.mark.integration]
+
+
+@dataclass(frozen=True, slots=True)
+class Spoilt:
+    """A run on spoilt scenes."""
+
+    root: Path
+    outcome: Outcome
+    home: Path
+
+
+SCENES = "S2?_33TWM_*"
+#: A clear date under a name that was not trained on makes new pairs.
+RENAMED = ("S2B_33TWM_20230820_0_L2A", "S2B_33TWM_20230820_1_L2A")
+
+
+def spoil(folder: Path) -> Path:
+    """Copy the sample; add what an offset of -0.1 would have taken off to one square, and rename a clear date."""
+    shutil.copytree(sample_catalog().parent, folder)
+    for path in folder.glob(f"{SCENES}/B*.tif"):
+        with rasterio.open(path) as source:
+            pixels, profile = source.read(), source.profile
+        pixels[pixels > 0] += 1000
+        with rasterio.open(path, "w", **profile) as target:
+            target.write(pixels)
+    item = folder / RENAMED[0] / f"{RENAMED[0]}.json"
+    item.write_text(item.read_text().replace(f'"id": "{RENAMED[0]}"', f'"id": "{RENAMED[1]}"'))
+    return folder / "catalog.json"
+
+
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Spoilt:
+    folder = tmp_path_factory.mktemp("drift")
+    root, home = folder / "catalog", folder / "home"
+    extra = TINY_SETTINGS | {"UNVEIL_RADIOMETRY_CHECK": "warn", "UNVEIL_DRIFT_PAIRS": "2", "UNVEIL_GATE": "off"}
+    source = spoil(folder / "scenes")
+    outcome = unveil("run", "--source", source, "--bbox", TINY_BBOX, "--out", root, "--json", home=home, extra=extra)
+    assert outcome.status == 0, outcome.err
+    return Spoilt(root, outcome, home)
+
+
+def events(root: Path, name: str) -> list[dict[str, Any]]:
+    """What the Prefect server of a run has stored under a name."""
+    with closing(sqlite3.connect(root / ".unveil" / "prefect" / "prefect.db")) as connection:
+        rows = connection.execute("SELECT payload, resource_id FROM events WHERE event = ?", (name,)).fetchall()
+    return [json.loads(payload) | {"resource": resource} for payload, resource in rows]
+
+
+def test_the_alarm_is_an_event_with_figures(spoilt: Spoilt) -> None:
+    (event,) = events(spoilt.root, "unveil.drift.alarm")
+    assert event["resource"] == "unveil.model.unveil-de" and event["verdict"] == "alarm" and event["units"] == 2
+    blue = next(feature for feature in event["features"] if feature["feature"] == "reflectance.blue")
+    assert blue["shift"] > blue["shift_alarm"] and blue["psi"] > blue["psi_alarm"]
+    assert event["run_id"] == spoilt.outcome.document["run_id"] and str(spoilt.root) not in json.dumps(event)
+
+
+def test_enough_new_pairs_are_an_event(spoilt: Spoilt) -> None:
+    (event,) = events(spoilt.root, "unveil.pairs.enough")
+    assert event["pairs"] == 2 == event["enough"]
+
+
+def test_the_table_is_an_artifact(spoilt: Spoilt) -> None:
+    with closing(sqlite3.connect(spoilt.root / ".unveil" / "prefect" / "prefect.db")) as connection:
+        ((data,),) = connection.execute("SELECT data FROM artifact WHERE key = 'drift'").fetchall()
+    assert "reflectance.blue" in data
+
+
+def test_run_and_product_say_so(spoilt: Spoilt) -> None:
+    assert spoilt.outcome.document["drift"]["verdict"] == "alarm"
+    item = next(iter(StaticCatalog(spoilt.root).items()))
+    folder = Path(str(item.get_self_href())).parent
+    report = (folder / "report.html").read_text("utf-8")
+    assert "Drift alarm: 1 unit differs" in report and 'aria-label="Reflectance of clear ground by band' in report
+    blue = json.loads((folder / "metadata.json").read_text())["drift"]["statistics"]["features"]["reflectance.blue"]
+    assert blue["summary"]["mean"] > 0.1
+
+
+def test_the_command_tells_it_and_can_fail_on_it(spoilt: Spoilt) -> None:
+    told = unveil("drift", "--out", spoilt.root, "--json", home=spoilt.home)
+    assert told.status == 0 and told.document["verdict"] == "alarm" and told.document["units"] == 2
+    failed = unveil("drift", "--out", spoilt.root, "--last", "1", "--fail-on-alarm", home=spoilt.home)
+    assert failed.status == 1 and "Reflectance of clear ground, blue" in failed.out and "1 unit " in failed.out
+
+
+def test_the_sample_as_it_is_raises_no_alarm(tiny_run: Any) -> None:
+    found = tiny_run.outcome.document["drift"]
+    assert found is not None
+    inputs = [f for f in found["features"] if f["name"].startswith("reflectance") or f["name"] in ("ndvi", "sky")]
+    assert len(inputs) >= 5 and not [f["sentence"] for f in inputs if f["verdict"] == "alarm"]
+    assert events(tiny_run.root, "unveil.pairs.enough") == [], "the pairs of the sample were trained on"
