@@ -72,6 +72,10 @@ SCENARIOS = (
     Scenario("no plants: near infrared as dark as red", barren=True),
 )
 _AS_IT_IS = Scenario("as it is")
+_ABOUT = (
+    "The inputs of the sample against the baseline of the shipped model, which was made of cell MGRS-33TWM; the model "
+    "has never seen MGRS-33TWL. Outputs (W, intervals, residual cloud) need a run and are not in this page."
+)
 
 
 def bench_drift(limits: DriftLimits) -> list[Judged]:
@@ -111,8 +115,7 @@ def as_markdown(rows: Sequence[Judged], command: str) -> str:
     lines = [
         "# Drift, measured",
         f"Command: `{command}`; {datetime.now(UTC):%Y-%m-%d}; {machine()}.",
-        "The inputs of the sample against the baseline of the shipped model, which was made of cell MGRS-33TWM; the "
-        "model has never seen MGRS-33TWL. Outputs (W, intervals, residual cloud) need a run and are not in this page.",
+        _ABOUT,
         "\n".join([head, "|---" * 5 + "|", *(_row(row) for row in rows)]),
         "## The square that was not trained on, feature by feature",
         drift_table([feature.document() for feature in quiet.report.features]),
