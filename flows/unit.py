@@ -25,6 +25,8 @@ from flows.catalogs import catalog_of, indexes_of
 from flows.drift.shelf import keep
 from flows.drift.unit_drift import unit_drift
 from flows.errors import InvalidSettings
+from flows.metrics.spent import Stopwatch
+from flows.metrics.totals import add_unit
 from flows.quality import quality_of
 from flows.report import write_report
 from flows.restoration import Prepared, intervals_of, prepare
@@ -96,7 +98,7 @@ def make_product(
         UnreadableAsset: the target's pixels cannot be read.
         DiskFull, NotWritable: the folder cannot be written.
     """
-    began = time.monotonic()
+    began, stopwatch = time.monotonic(), Stopwatch()
     enhancer = load_model(model.weights, model.sha256, settings.device)
     cell = unit_cell(unit, items, settings)
     store = _store(unit.work_id, cell, settings)
@@ -130,6 +132,16 @@ def make_product(
     drift = unit_drift(overview, used[0].items, quality.figures, Path(model.weights), settings.drift_limits)
     metadata["drift"] = drift.document
     keep(settings.state, unit.work_id, model.sha256, drift.statistics)
+    spent = stopwatch.spent(
+        km2=figures.valid_km2,
+        tiles=effort.tiles,
+        model_seconds=effort.restore_seconds,
+        on_gpu=next(enhancer.parameters()).is_cuda,
+        staging=staging,
+        price_per_hour=settings.price_per_hour,
+    )
+    add_unit(settings.state, spent)
+    metadata["spent"] = spent.document
     write_json(staging / "metadata.json", metadata)
     write_report(staging, record.item_id, metadata)
     item = build_item(record, summary, staging)

@@ -23,6 +23,7 @@ from flows.cli import (
     drift,
     evaluate,
     experiment,
+    metrics,
     models,
     operations,
     predict,
@@ -68,6 +69,7 @@ _OPERATION: tuple[Callable[..., None], ...] = (
     up.up,
     up.down,
     drift.drift,
+    metrics.metrics,
     catalog.retract,
 )
 for _command in _WORK:

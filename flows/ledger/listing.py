@@ -71,6 +71,11 @@ class Listing:
         found = {State(row.state): int(row.number) for row in self._fetch(query)}
         return {state: found.get(state, 0) for state in State}
 
+    def retries(self) -> int:
+        """Return how many attempts there were beyond the first of every unit."""
+        here = and_(work.c.catalog == self._catalog, work.c.attempts > 1)
+        return int(self._fetch(select(func.coalesce(func.sum(work.c.attempts - 1), 0)).where(here))[0][0])
+
     def expired(self) -> int:
         """Return how many units are held under a lease that has run out."""
         here = and_(work.c.catalog == self._catalog, work.c.state.in_(HELD), work.c.lease_until < now_s())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,29 @@ class Status:
     entries: tuple[Entry, ...]
     #: `--after` of the next page; empty on the last one.
     next: str
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSums:
+    """What a monitor asks the ledger again and again."""
+
+    #: Units in each state.
+    counts: dict[State, int]
+    #: Attempts beyond the first of every unit.
+    retries: int
+
+
+def ledger_sums(settings: RunSettings) -> LedgerSums:
+    """Return the sums of the ledger; one that does not exist yet is empty and stays so.
+
+    Raises:
+        FlowError: the ledger cannot be read.
+    """
+    url, _ = place_of(settings)
+    if url.drivername == "sqlite" and not Path(str(url.database)).is_file():
+        return LedgerSums(dict.fromkeys(State, 0), 0)
+    with closing(open_ledger(settings)) as ledger:
+        return LedgerSums(ledger.listing.counts(), ledger.listing.retries())
 
 
 def status(settings: RunSettings, *, state: State | None = None, limit: int = 50, after: str = "") -> Status:

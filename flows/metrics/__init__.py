@@ -1,0 +1,1 @@
+"""Figures of runs for Prometheus, and what a scene costs."""
