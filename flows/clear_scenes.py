@@ -29,6 +29,7 @@ from flows.ledger.book import Ledger
 from flows.ledger.opening import open_ledger
 from flows.ledger.records import new_run_id
 from flows.ledger.states import State
+from flows.metrics.json_log import json_log
 from flows.models.registry import Registry
 from flows.progress import tell
 from flows.quality import review_note
@@ -212,6 +213,7 @@ def clear_scenes(
         with indexes_of(wanted) as indexes:
             indexes.reconcile()
         with source_of(wanted) as location:
+        with json_log(wanted.log_json, run_id), source_of(wanted) as location:
             scenes, model, planned = _prepare(wanted, location, folder, plan_file)
             run = _Run(wanted.shareable, wanted, scenes, model, catalog)
             done = finished_work(catalog, wanted.gate_limits)

@@ -172,6 +172,7 @@ class RunSettings(BaseSettings):
     gate_max_seam_ratio: float = Field(_GATE.max_seam_ratio, ge=0, description="steps across borders / beside them")
     gate_max_half_width: float = Field(_GATE.max_half_width, ge=0, description="mean half-width, reflectance")
     gate_max_not_recoverable: float = Field(_GATE.max_not_recoverable, ge=0, le=1, description="lost area, share")
+    log_json: Path | None = Field(None, description="file that the log is appended to, one JSON object a line")
     price_per_hour: float = Field(0, ge=0, description="of this machine, in any currency: for the cost of a scene")
     # Drift: it is told, and changes no pixel.
     drift_psi_watch: float = Field(_DRIFT.psi_watch, gt=0, description="least population stability index to watch")

@@ -14,6 +14,7 @@ from flows.ledger.book import Ledger
 from flows.ledger.heartbeat import Heartbeat
 from flows.ledger.records import Entry, Job, Lease
 from flows.ledger.states import State
+from flows.metrics.json_log import about_unit
 from flows.progress import tell
 from flows.unit import UnitFigures
 from flows.work import WorkUnit
@@ -142,7 +143,7 @@ def _answer(worker: Worker, unit: WorkUnit, found: Lease | Entry) -> UnitResult:
 def _work(worker: Worker, unit: WorkUnit, lease: Lease) -> UnitResult:
     """Make one unit; whatever happens to it stays with it, and a lost lease leaves everything to the new holder."""
     began, result = time.monotonic(), _result(unit, State.ABORTED)
-    with Heartbeat(worker.ledger, lease) as pulse:
+    with about_unit(unit.work_id), Heartbeat(worker.ledger, lease) as pulse:
         try:
             worker.ledger.start(lease)
             made = worker.make(unit, pulse.require)
@@ -166,6 +167,7 @@ def _end(worker: Worker, lease: Lease, unit: WorkUnit, result: UnitResult, secon
         return
     worker.clean(unit)
     told = result.error or result.note
+    _log.info("%s %s after %.1f s%s", unit.target_id, result.state, seconds, f": {told}" if told else "")
     worker.ledger.finish(lease, result.state, error=told, item_href=result.item_href, seconds=seconds)
 
 
