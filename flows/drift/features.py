@@ -38,6 +38,8 @@ class Feature:
     #: Lower edges of the bins; what lies below the first is in the first, and the last has no end. Empty for classes.
     edges: tuple[float, ...] = ()
     classes: tuple[str, ...] = ()
+    #: Class that may grow at the cost of the others: a sky that is clearer than in training harms nobody.
+    harmless: str = ""
     #: Unit of the shift; a share for classes.
     unit: str
     #: Least shift that is watched, and least that alarms: smaller ones do not matter, however sure they are.
@@ -70,7 +72,7 @@ NDVI = Feature(
 SKY = Feature(
     name="sky", label="Classes of the mask", kind=Kind.CLASSES,
     classes=tuple(kind.name.lower() for kind in PixelClass if kind is not PixelClass.NODATA), unit="share",
-    watch=0.25, alarm=0.5,
+    harmless="clear", watch=0.25, alarm=0.5,
 )  # fmt: skip
 SUN = Feature(
     name="sun_elevation", label="Elevation of the sun", kind=Kind.SCALAR, edges=_steps(0.0, 2.5, 36), unit="°",
@@ -86,7 +88,7 @@ HALF_WIDTH = Feature(
 )  # fmt: skip
 RESIDUAL_CLOUD = Feature(
     name="residual_cloud", label="Restored pixels that look like cloud", kind=Kind.CLASSES,
-    classes=("clean", "cloud"), unit="share", watch=0.02, alarm=0.1,
+    classes=("clean", "cloud"), harmless="clean", unit="share", watch=0.02, alarm=0.1,
 )  # fmt: skip
 _OTHERS = {f.name: f for f in (NDVI, SKY, SUN, WEIGHT, HALF_WIDTH, RESIDUAL_CLOUD)}
 

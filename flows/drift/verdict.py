@@ -60,8 +60,19 @@ class FeatureDrift:
     training_shares: tuple[float, ...]
 
     @property
+    def harmless(self) -> bool:
+        """Whether what grew is a class that may grow."""
+        feature = feature_of(self.name)
+        if not feature.harmless:
+            return False
+        index = feature.classes.index(feature.harmless)
+        return self.shares[index] >= self.training_shares[index]
+
+    @property
     def verdict(self) -> Verdict:
         """The milder of what both distances say: a difference must be sure, and large enough to matter."""
+        if self.harmless:
+            return Verdict.STABLE
         found = [self.shift.verdict] + ([self.psi.verdict] if self.psi else [])
         return min(found, key=lambda verdict: verdict.rank)
 
@@ -72,6 +83,7 @@ class FeatureDrift:
         unit = "" if feature.unit in ("", "reflectance", "share") else feature.unit
         if feature.kind is Kind.CLASSES:
             what = f"{self.shift.value:.0%} of the pixels are of another class than in training"
+            what += f", more of them {feature.harmless}, which is harmless" if self.harmless else ""
         else:
             what = f"mean {self.mean:.3g}{unit} against {self.training_mean:.3g}{unit} in training"
         psi = f", stability index {self.psi.value:.2f} (alarm above {self.psi.alarm:.2f})" if self.psi else ""

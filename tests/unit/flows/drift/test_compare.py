@@ -86,7 +86,9 @@ def test_an_offset_that_was_not_taken_off_alarms_in_every_band() -> None:
     alarmed = {feature.name for feature in found.of(Verdict.ALARM)}
     assert alarmed >= {f"reflectance.{band}" for band in ("blue", "green", "red")}
     blue = next(feature for feature in found.features if feature.name == "reflectance.blue")
-    assert blue.shift.value == pytest.approx(0.1, abs=0.01) and blue.psi is not None and blue.psi.value > 1
+    before = next(feature for feature in report().features if feature.name == "reflectance.blue")
+    assert blue.mean is not None and before.mean is not None
+    assert blue.mean - before.mean == pytest.approx(0.1, abs=1e-4)
     assert "Drift alarm: 2 units" in found.sentence and "Reflectance of clear ground, blue" in found.sentence
     assert "alarm" in blue.sentence and "in training" in blue.sentence
 
@@ -107,6 +109,14 @@ def test_ground_without_plants_alarms() -> None:
         return replace(stack, dn=dn)
 
     assert "ndvi" in {feature.name for feature in report(barren).of(Verdict.ALARM)}
+
+
+def test_a_sky_that_is_clearer_than_in_training_is_no_alarm() -> None:
+    stack, dates = next(dated_stacks_of(FOREIGN))
+    clear = cloudy_and_clear(stack)[1]
+    units = [UnitStatistics(dates[i].id, input_statistics(stack, i, dates[i].items)) for i in clear]
+    sky = next(f for f in compare(units, shipped(), DriftLimits()).features if f.name == "sky")
+    assert sky.shift.verdict is Verdict.ALARM and sky.verdict is Verdict.STABLE and "harmless" in sky.sentence
 
 
 def test_few_pixels_are_not_judged() -> None:
