@@ -212,7 +212,6 @@ def clear_scenes(
         tidy_review(catalog)
         with indexes_of(wanted) as indexes:
             indexes.reconcile()
-        with source_of(wanted) as location:
         with json_log(wanted.log_json, run_id), source_of(wanted) as location:
             scenes, model, planned = _prepare(wanted, location, folder, plan_file)
             run = _Run(wanted.shareable, wanted, scenes, model, catalog)
