@@ -156,8 +156,9 @@ class StaticCatalog:
             if source_collection is not None:
                 self._target.update(self._source_name, lambda _: dict(source_collection))
             self._link({node: {item.id}}, _version(document))
-            if before not in (None, node):
+            if before is not None and before != node:
                 self._link({before: {item.id}})
+                self._clear([before])
             self._read_back(item.id, node)
         return self._item_place(item.id)
 

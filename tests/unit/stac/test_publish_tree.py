@@ -1,0 +1,255 @@
+"""The tree above the items: full nodes, older layouts, catalogs of other tools, and clocks that went backwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pystac
+import pytest
+
+from stac.errors import DiskFull, InvalidProduct, NotWritable
+from stac.publish import StaticCatalog
+from stac.tree.contents import Contents, Latest, total
+from stac.tree.nodes import Node, items_in, node_at, node_of
+from stac.validate import validate_catalog
+
+NAME = "S2B_33TWM_20230810_0_L2A-unveil-"
+MONTH = "_dates/2023/08/catalog.json"
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text("utf-8"))
+
+
+def found(root: Path) -> list[str]:
+    """Ids of all items that links lead to, sorted, those found twice twice; the catalog is valid."""
+    assert validate_catalog(root) == []
+    return sorted(item.id for item in pystac.Catalog.from_file(str(root / "catalog.json")).get_items(recursive=True))
+
+
+@pytest.fixture
+def small_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes with room for few items."""
+    monkeypatch.setattr("stac.tree.nodes._ROOM", {2: 1, 3: 1, 4: 2})
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> StaticCatalog:
+    return StaticCatalog(tmp_path / "catalog")
+
+
+def flatten(catalog: StaticCatalog) -> None:
+    """Make the catalog what older versions wrote: items linked from the collection."""
+    folder = Path(str(catalog.collection_path.parent))
+    collection, links = read(folder / "collection.json"), []
+    for path in sorted(folder.glob("S2*/S2*.json")):
+        item = read(path)
+        up = next(link for link in item["links"] if link["rel"] == "collection")
+        item["links"] = [up | {"rel": "parent"} if link["rel"] == "parent" else link for link in item["links"]]
+        path.write_text(json.dumps(item))
+        links.append({"rel": "item", "href": f"./{item['id']}/{item['id']}.json", "title": item["id"]})
+    collection["links"] = [link for link in collection["links"] if link["rel"] != "child"] + links
+    collection.pop("unveil:contents")
+    (folder / "collection.json").write_text(json.dumps(collection))
+    shutil.rmtree(folder / "_dates")
+
+
+def test_a_full_month_goes_on_in_days_and_pages(catalog: StaticCatalog, staged: Any, small_nodes: None) -> None:
+    names = [f"{number:04d}" for number in range(5)]
+    for name in names:
+        catalog.publish(*staged(catalog, name))
+    assert found(catalog.root) == [NAME + name for name in names]
+    parents = [node_of(read(catalog.root / "unveil-cloud-free" / (NAME + n) / f"{NAME}{n}.json")) for n in names]
+    day = ("2023", "08", "10")
+    assert [node.path for node in parents if node] == [day[:2], day, *[(*day, "p001")] * 2, (*day, "p002")]
+    assert set(catalog.published_work()) == set(names)
+    assert read(catalog.collection_path)["unveil:contents"]["items"] == 5
+    for name in names[:4]:
+        catalog.withdraw(NAME + name)
+    assert found(catalog.root) == [NAME + names[4]]
+    nodes = sorted(p.parent.name for p in (catalog.root / "unveil-cloud-free" / "_dates").rglob("catalog.json"))
+    assert nodes == ["08", "10", "2023", "p002"], "what holds nothing is gone"
+    catalog.publish(*staged(catalog, "aaaa"))
+    assert len(found(catalog.root)) == 2
+
+
+@pytest.mark.parametrize("how", ["repair", "publish"])
+def test_a_flat_catalog_is_taken_over(catalog: StaticCatalog, staged: Any, small_nodes: None, how: str) -> None:
+    names = [f"{number:04d}" for number in range(3)]
+    for name in names:
+        catalog.publish(*staged(catalog, name))
+    flatten(catalog)
+    assert found(catalog.root) == [NAME + name for name in names]
+    assert set(catalog.published_work()) == set(names)
+    if how == "repair":
+        catalog.repair()
+    else:
+        catalog.publish(*staged(catalog, "0003"))
+        names.append("0003")
+    assert found(catalog.root) == [NAME + name for name in names]
+    assert set(catalog.published_work()) == set(names)
+    assert items_in(read(catalog.collection_path)) == {}
+    assert all(node_of(read(p)) for p in (catalog.root / "unveil-cloud-free").glob("S2*/S2*.json"))
+
+
+def test_what_another_tool_wrote_stays(catalog: StaticCatalog, staged: Any) -> None:
+    root = catalog.root
+    root.mkdir()
+    theirs = {
+        "type": "Catalog", "stac_version": "1.1.0", "id": "ours-is-theirs", "description": "d", "note": {"a": 1},
+        "links": [
+            {"rel": "root", "href": "catalog.json"},
+            {"rel": "child", "href": "https://example.com/c/collection.json", "title": "far"},
+            {"rel": "license", "href": "LICENSE.txt"},
+        ],
+    }  # fmt: skip
+    (root / "catalog.json").write_text(json.dumps(theirs))
+    catalog.publish(*staged(catalog, "aaaa"))
+    after = read(root / "catalog.json")
+    ours = {"rel": "child", "href": "./unveil-cloud-free/collection.json", "type": "application/json"}
+    assert after == theirs | {"links": after["links"]}
+    assert [link for link in after["links"] if ours.items() <= link.items()]
+    assert [link for link in after["links"] if not ours.items() <= link.items()] == theirs["links"]
+    edited = read(catalog.collection_path)
+    edited["providers"].insert(0, {"name": "Host", "roles": ["host"]})
+    edited |= {"note": 1, "summaries": edited["summaries"] | {"theirs": ["x"]}}
+    edited["links"].append({"rel": "about", "href": "https://example.com"})
+    catalog.collection_path.write_text(json.dumps(edited))
+    catalog.publish(*staged(catalog, "bbbb"))
+    kept = read(catalog.collection_path)
+    assert kept["note"] == 1 and kept["summaries"]["theirs"] == ["x"] and kept["providers"][0]["name"] == "Host"
+    assert {"rel": "about", "href": "https://example.com"} in kept["links"]
+    for name in ("aaaa", "bbbb"):
+        catalog.withdraw(NAME + name)
+    assert read(root / "catalog.json") == theirs
+
+
+def test_the_same_id_of_other_work_is_replaced(catalog: StaticCatalog, staged: Any) -> None:
+    catalog.publish(*staged(catalog, "aaaa"))
+    folder, item = staged(catalog, "aaaa")
+    item.properties["unveil:work_id"] = "other"
+    place = catalog.publish(folder, item)
+    assert found(catalog.root) == [NAME + "aaaa"] and catalog.published_work() == {"other": place}
+    folder, item = staged(catalog, "aaaa")
+    item.properties["unveil:work_id"] = "third"
+    item.datetime = datetime(2023, 9, 1, tzinfo=UTC)
+    catalog.publish(folder, item)
+    assert found(catalog.root) == [NAME + "aaaa"] and catalog.published_work() == {"third": place}
+    assert not (catalog.root / "unveil-cloud-free" / MONTH).exists()
+    interval = read(catalog.collection_path)["extent"]["temporal"]["interval"]
+    assert interval == [["2023-09-01T00:00:00Z", "2023-09-01T00:00:00Z"]]
+
+
+@pytest.mark.parametrize("document", [MONTH, "_dates/2023/catalog.json", "collection.json"])
+def test_a_lost_or_damaged_document_is_made_again(catalog: StaticCatalog, staged: Any, document: str) -> None:
+    for name in ("aaaa", "bbbb"):
+        catalog.publish(*staged(catalog, name))
+    before = {p: p.read_bytes() for p in catalog.root.rglob("*.json")}
+    for damage in (lambda p: p.write_text("{"), lambda p: p.unlink()):
+        damage(catalog.root / "unveil-cloud-free" / document)
+        catalog.repair()
+        assert found(catalog.root) == [NAME + "aaaa", NAME + "bbbb"]
+        assert {p: p.read_bytes() for p in catalog.root.rglob("*.json")} == before
+
+
+@pytest.mark.parametrize("item_id", ["a/b", "../a", "a..b", "_dates", ".hidden", ""])
+def test_an_id_that_leads_elsewhere_is_refused(catalog: StaticCatalog, staged: Any, item_id: str) -> None:
+    folder, item = staged(catalog, "aaaa")
+    item.id = item_id
+    with pytest.raises(InvalidProduct, match="cannot be a folder name"):
+        catalog.publish(folder, item)
+    with pytest.raises(InvalidProduct, match="cannot be a folder name"):
+        catalog.withdraw(item_id)
+    assert [p.name for p in catalog.root.iterdir()] == [".staging"]
+
+
+def test_a_clock_that_went_backwards_harms_nothing(catalog: StaticCatalog, staged: Any) -> None:
+    future = 4_000_000_000
+    live = staged(catalog, "live")[0]
+    folder, item = staged(catalog, "aaaa")
+    item.properties |= {"created": "2096-10-02T00:00:00Z", "updated": "2020-01-01T00:00:00Z"}
+    for path in (*live.iterdir(), live, *folder.iterdir(), folder):
+        os.utime(path, (future, future))
+    catalog.publish(folder, item)
+    catalog.repair(older_than_s=0)
+    assert live.is_dir() and len(list(live.iterdir())) > 5
+    catalog.publish(*staged(catalog, "bbbb"))
+    assert found(catalog.root) == [NAME + "aaaa", NAME + "bbbb"]
+
+
+def in_a_child(act: Callable[[], object], expected: type[Exception]) -> bool:
+    """Tell whether a forked process that does `act` is told the expected error."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    status = 1
+    try:
+        act()
+    except expected:
+        status = 0
+    finally:
+        os._exit(status)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that another person can reach."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_without_permission_or_room_the_catalog_stays_as_it_is(open_folder: Path, staged: Any) -> None:
+    catalog = StaticCatalog(open_folder / "catalog")
+    catalog.publish(*staged(catalog, "aaaa"))
+    folder, item = staged(catalog, "bbbb")
+    before = {p: p.read_bytes() for p in catalog.root.rglob("*.json")}
+
+    def as_nobody() -> None:
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+        else:
+            catalog.root.chmod(0o555)
+            folder.parent.chmod(0o555)
+        catalog.publish(folder, item)
+
+    def without_room() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+        catalog.publish(folder, item)
+
+    folder.chmod(0o755)
+    assert in_a_child(as_nobody, NotWritable)
+    for path in (catalog.root, folder.parent):
+        path.chmod(0o755)
+    assert in_a_child(without_room, DiskFull)
+    assert {p: p.read_bytes() for p in catalog.root.rglob("*.json")} == before
+    catalog.publish(folder, item)
+    assert found(catalog.root) == [NAME + "aaaa", NAME + "bbbb"]
+
+
+def test_sums_add_up() -> None:
+    one = Contents(items=2, bbox=(1, 2, 3, 4), interval=("a", "b"), summaries={"gsd": (10,)}, latest=Latest("b", "x"))
+    other = Contents(items=1, bbox=(0, 3, 2, 9), interval=("0", "a"), summaries={"gsd": (20,)}, latest=Latest("a", "y"))
+    both = total([one, other, Contents()])
+    assert both == Contents(
+        items=3, bbox=(0, 2, 3, 9), interval=("0", "b"), summaries={"gsd": (10, 20)}, latest=Latest("b", "x")
+    )
+    many = Contents(items=101, summaries={"grid:code": tuple(f"{n:03d}" for n in range(101))})
+    assert total([total([many]), other]).summaries == {"grid:code": None, "gsd": (20,)}
+
+
+@pytest.mark.parametrize("path", [("2023",), ("2023", "08"), ("2023", "08", "16"), ("2023", "08", "16", "p012")])
+def test_a_node_is_found_by_its_href(path: tuple[str, ...]) -> None:
+    assert node_at(f"../{Node(path).name}") == Node(path)
+    assert node_at(f"https://example.com/{Node(path).name}") is None
