@@ -14,10 +14,15 @@ import pystac
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+from stac.catalog import heading_of
 from stac.items import ProductRecord, build_item
 from stac.layers import SOURCE_DATE_NODATA, ProductLayers
 from stac.product import write_product
 from stac.publish import StaticCatalog
+from stac.targets import target_at
+from stac.tree.nodes import placed
+from stac.tree.upkeep import DateTree
+from stac.validate import read_document
 
 _SHAPE, _BANDS = (16, 16), ("blue", "green", "red", "nir")
 _FIRST, _DAYS = datetime(2021, 1, 1, 10, tzinfo=UTC), 1000
@@ -82,21 +87,19 @@ def stage(catalog: StaticCatalog, stock: Path, document: dict[str, Any], number:
 
 
 def lay(catalog: StaticCatalog, stock: Path, document: dict[str, Any], numbers: Sequence[int]) -> None:
-    """Put products where they belong without a link, as crashes leave them."""
-    above = catalog.collection_path.parent
+    """Put products where they belong without a link, as publishers leave them that are killed just before it."""
+    tree = DateTree(target_at(catalog.root), heading_of(catalog.collection_id))
+    above = Path(str(catalog.collection_path.parent))
+    collection = read_document(above / "collection.json") if catalog.published_work() else None
+    counts = {node: len(links) for node, links in tree.survey(collection).items.items() if node is not None}
+    up = {"href": "../collection.json", "type": "application/json", "title": "Cloud-free acquisitions"}
+    root = {"href": "../../catalog.json", "type": "application/json", "title": "Cloud-free mosaics"}
     for number in numbers:
         item = item_of(document, number)
-        folder = Path(str(above)) / item.id
+        folder = above / item.id
         folder.mkdir(parents=True)
         link_files(stock, folder)
         found = item.to_dict(include_self_link=False, transform_hrefs=False)
-        titles = {
-            "root": ("../../catalog.json", "Cloud-free mosaics"),
-            "collection": ("../collection.json", "Products"),
-        }
-        links = [
-            {"rel": rel, "href": href, "type": "application/json", "title": title}
-            for rel, (href, title) in titles.items()
-        ]
-        found |= {"collection": catalog.collection_id, "links": links}
-        (folder / f"{item.id}.json").write_text(json.dumps(found, indent=1), "utf-8")
+        found |= {"collection": catalog.collection_id, "links": [{"rel": "root", **root}, {"rel": "collection", **up}]}
+        found = placed(found, tree.seat(found, None, counts))
+        (folder / f"{item.id}.json").write_text(json.dumps(found), "utf-8")

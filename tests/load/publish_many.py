@@ -296,7 +296,8 @@ def page_of(figures: Figures, command: str) -> str:
     from flows.bench.machine import machine
 
     filled = (
-        f"Items between the points were put in place and linked by `repair`, {figures.linked_per_second:g} a second."
+        f"Items between the points were put in place, as publishers leave them that are killed just before the link, and "
+        f"linked by one `repair`: {figures.linked_per_second:g} a second."
         if figures.laid
         else "Every item was published."
     )

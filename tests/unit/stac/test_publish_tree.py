@@ -7,6 +7,8 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -15,6 +17,7 @@ from typing import Any
 
 import pystac
 import pytest
+from command import ROOT, environment
 
 from stac.errors import DiskFull, InvalidProduct, NotWritable
 from stac.publish import StaticCatalog
@@ -236,6 +239,17 @@ def test_without_permission_or_room_the_catalog_stays_as_it_is(open_folder: Path
     assert {p: p.read_bytes() for p in catalog.root.rglob("*.json")} == before
     catalog.publish(folder, item)
     assert found(catalog.root) == [NAME + "aaaa", NAME + "bbbb"]
+
+
+def test_many_publishers_and_a_reader_in_a_larger_catalog(tmp_path: Path) -> None:
+    given = ("--items", "150", "--publishers", "3", "--crowded", "6", "--kills", "0", "--lay")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.load.publish_many", *given, "--work", tmp_path],
+        cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, timeout=250, check=False,
+    )  # fmt: skip
+    figures = json.loads(done.stdout)
+    assert done.returncode == 0 and figures["ok"], (figures, done.stderr)
+    assert figures["items"] == 166 and figures["walks"] > 0 and figures["most_links"] <= 101
 
 
 def test_sums_add_up() -> None:
