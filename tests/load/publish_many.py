@@ -295,11 +295,11 @@ def page_of(figures: Figures, command: str) -> str:
     """Return the page of results."""
     from flows.bench.machine import machine
 
+    linked = "put in place as by publishers that are killed just before the link, and linked by one `repair`: "
     filled = (
-        f"Items between the points were put in place, as publishers leave them that are killed just before the link, and "
-        f"linked by one `repair`: {figures.linked_per_second:g} a second."
+        f"Those between the points were {linked}{figures.linked_per_second:g} a second."
         if figures.laid
-        else "Every item was published."
+        else "Every one was published."
     )
     rows = [
         ("items in the end", f"{figures.items:,}"),
