@@ -14,7 +14,7 @@ Document = dict[str, Any]
 
 @dataclass(slots=True)
 class TransactionApi:
-    """Collections and items by path; no bulk requests."""
+    """Collections and items by path; no bulk requests, no search."""
 
     stored: dict[str, Document] = field(default_factory=dict)
     #: What becomes of an item before it is stored; None: it is accepted and dropped.
@@ -31,6 +31,8 @@ class TransactionApi:
             self.asked.append(asked)
             if asked.path == "/":
                 return Reply(content={"type": "Catalog", "id": "x", "conformsTo": []})
+            if asked.path == "/search":
+                return Reply(404)
             return self._read(asked) if asked.method == "GET" else self._write(asked)
 
     def items(self) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urljoin
 
 from stac.access.locations import Location, S3Location
 from stac.errors import InvalidQuery
@@ -41,7 +42,8 @@ class PublicPlace:
     @property
     def _base(self) -> str:
         if not self.address:
-            return str(self.root.resolve() if isinstance(self.root, Path) else self.root)
+            # A bare path would be taken for one on the index's own server.
+            return self.root.resolve().as_uri() if isinstance(self.root, Path) else str(self.root)
         if not is_remote(self.address):
             raise InvalidQuery(f"public_root {self.address!r} is no address; write https://HOST/PATH or s3://BUCKET.")
         return self.address.rstrip("/")
@@ -84,4 +86,6 @@ def _title(document: Mapping[str, Any]) -> str:
 
 def _absolute(address: str, href: str) -> str:
     # What is absolute was made public by whoever wrote it; only the catalog's own files move with its address.
-    return href if "://" in href else resolve(address, href)
+    if "://" in href:
+        return href
+    return resolve(address, href) if is_remote(address) else urljoin(address, href)

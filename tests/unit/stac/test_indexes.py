@@ -43,7 +43,7 @@ def item(name: str = "a") -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("root", "address", "base"),
     [
-        ("/data/out", "", "/data/out"),
+        ("/data/out", "", "file:///data/out"),
         ("/data/out", "https://eo.example.org/mosaics/", "https://eo.example.org/mosaics"),
         ("s3://bucket/eo", "", "s3://bucket/eo"),
         ("s3://bucket", "https://eo.example.org", "https://eo.example.org"),
