@@ -1,8 +1,9 @@
-"""`unveil publish`: bring indexes up to date with a catalog."""
+"""`unveil publish`: bring indexes up to date with a catalog, or copy it to another place."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stac.indexes.following import Update
+    from stac.transfer import Transfer
 
 
 def publish(
@@ -25,32 +27,56 @@ def publish(
     again: Annotated[
         bool, typer.Option("--again", help="Put every item, also those that are there; after --public-root changed.")
     ] = False,
+    to: Annotated[
+        str | None, typer.Option("--to", help="Copy the catalog to another folder or s3://BUCKET/PREFIX first.")
+    ] = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Bring searchable copies up to date with a catalog: put what is missing or different, remove what is gone.
 
-    A run with --index does the same by itself.
+    A run with --index does the same by itself. With --to the catalog is copied product by product, each as atomically
+    as a run publishes it, and indexes follow the copy.
 
     Example:
 
         unveil publish --out zagreb --index postgresql://unveil@db.example.org/stac
             --public-root https://data.example.org/zagreb
+
+        unveil publish --out zagreb --to s3://mosaics/zagreb
     """
-    from flows.catalogs import indexes_of
+    from flows.catalogs import catalog_of, indexes_of
     from flows.errors import InvalidSettings
     from flows.loading import load_settings
     from flows.progress import tell
+    from stac.access.locations import parse_location
+    from stac.transfer import copy_catalog
 
     given = o.overrides(out=out, indexes=index or None, public_root=public_root, state_dir=state_dir)
     settings = load_settings(config, given)
-    if not settings.indexes:
-        raise InvalidSettings("Nothing follows the catalog; name a STAC API or a pgstac database with --index.")
-    with progress_bar(), indexes_of(settings) as indexes:
-        updates = indexes.reconcile(again=again, tell=tell)
+    if not settings.indexes and to is None:
+        raise InvalidSettings(
+            "Nothing follows the catalog; name a STAC API or a pgstac database with --index, or --to."
+        )
+    copies: Sequence[Transfer] = ()
+    with progress_bar():
+        if to is not None:
+            source, settings = settings.out, settings.model_copy(update={"out": parse_location(to)})
+            if not isinstance(source, Path):
+                raise InvalidSettings(f"{source} is not a folder; --to copies a catalog on disk.")
+            copies = copy_catalog(source, catalog_of(settings), tell)
+        with indexes_of(settings) as indexes:
+            updates = indexes.reconcile(again=again, tell=tell)
     if as_json:
-        print_json({"catalog": str(settings.out), "indexes": [asdict(update) for update in updates]})
+        done = {"copied": [asdict(copy) for copy in copies], "indexes": [asdict(update) for update in updates]}
+        print_json({"catalog": str(settings.out)} | done)
     else:
+        _print_copies(copies)
         _print_updates(updates)
+
+
+def _print_copies(copies: Sequence[Transfer]) -> None:
+    for copy in copies:
+        output.print(f"{copy.collection}: {copy.copied} copied, {copy.unchanged} there already.", markup=False)
 
 
 def _print_updates(updates: Sequence[Update]) -> None:
@@ -61,4 +87,5 @@ def _print_updates(updates: Sequence[Update]) -> None:
     for update in updates:
         counts = (update.put, update.removed, update.unchanged)
         table.add_row(escape(update.index), escape(update.collection), *(str(count) for count in counts))
-    output.print(table)
+    if updates:
+        output.print(table)

@@ -28,9 +28,12 @@ from flows.catalogs import catalog_of, indexes_of
 from flows.services import pgstac
 from flows.settings import RunSettings
 from flows.unit import ITEM_FILE, publish_product
-from stac.errors import IndexNotUpdated, IndexRefused, IndexUnavailable
+from stac.errors import IndexNotUpdated, IndexRefused, IndexUnavailable, InvalidProduct
 from stac.indexes import open_index
+from stac.publish import StaticCatalog
 from stac.shelves import Shelf
+from stac.transfer import copy_catalog
+from stac.validate import validate_catalog
 
 pytestmark = pytest.mark.integration
 KINDS = ("api", "pgstac")
@@ -224,6 +227,21 @@ def test_the_role_that_searches_may_not_write(service: pgstac.Service, catalog: 
     with pytest.raises(IndexRefused, match="pgstac_ingest"):
         reconcile(settings(catalog, reader))
     assert len(searched(service.api, collections=list(Shelf))) == 2
+
+
+def test_a_catalog_is_copied_whole_and_continued(catalog: Path, tmp_path: Path) -> None:
+    first, second = published(catalog)
+    other = StaticCatalog(tmp_path / "other")
+    (broken,) = catalog.glob(f"*/{second}/thumbnail.png")
+    content = broken.read_bytes()
+    broken.unlink()
+    with pytest.raises(InvalidProduct, match=second):
+        copy_catalog(catalog, other)
+    assert published(other.root) == [first] and validate_catalog(other.root) == []
+    broken.write_bytes(content)
+    assert [(done.copied, done.unchanged) for done in copy_catalog(catalog, other)] == [(1, 1), (0, 0)]
+    assert [done.copied for done in copy_catalog(catalog, other)] == [0, 0]
+    assert published(other.root) == [first, second] and validate_catalog(other.root) == []
 
 
 def test_started_twice_it_is_the_same_service(service: pgstac.Service) -> None:
