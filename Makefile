@@ -63,6 +63,7 @@ results: setup
 	$(BIN)/unveil bench demo --out docs/results
 	$(BIN)/unveil bench model --out docs/results
 	$(BIN)/python -m tests.chaos.kill_runs --out docs/results
+	$(BIN)/python -m tests.load.index_many --out docs/results
 	for name in no-reference fixed-weights coarse-to-fine eta-sweep resolution-transfer reference-quality \
 	  cross-data samplers; do \
 	  $(BIN)/unveil experiment $$name --out docs/results/experiments || exit 1; done

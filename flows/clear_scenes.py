@@ -211,7 +211,7 @@ def clear_scenes(
         catalog.repair()
         tidy_review(catalog)
         with indexes_of(wanted) as indexes:
-            indexes.reconcile()
+            indexes.reconcile(tell=tell)
         with json_log(wanted.log_json, run_id), source_of(wanted) as location:
             scenes, model, planned = _prepare(wanted, location, folder, plan_file)
             run = _Run(wanted.shareable, wanted, scenes, model, catalog)

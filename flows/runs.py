@@ -71,7 +71,7 @@ def run_clear_scenes(settings: RunSettings, plan_file: Path | None = None, *, in
     if plan.units and not plan.refused and all(unit.work_id in done for unit in plan.units):
         _settle(settings, plan, done, summary.model)
         with indexes_of(settings) as indexes:
-            indexes.reconcile()
+            indexes.reconcile(tell=tell)
         return summary
     catalog.require_writable()
     with prefect_api(settings.state, log=tell):

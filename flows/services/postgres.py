@@ -10,7 +10,6 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import LiteralString, cast
 
 import psycopg
 
@@ -46,7 +45,7 @@ class Postgres:
         with psycopg.connect(self.url("postgres", "postgresql"), autocommit=True) as connection:
             there = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone()
             if there is None:
-                connection.execute(cast("LiteralString", f"CREATE DATABASE {name}{like}"))
+                connection.execute(f"CREATE DATABASE {name}{like}".encode())
         return name
 
 
