@@ -134,8 +134,9 @@ class Indexes:
             return
         for first in range(0, len(places), _BATCH):
             tell(f"loading {shelf} into {index.label}", first, len(places))
-            part = [(place, self._read(place)) for place in places[first : first + _BATCH]]
-            index.put(collection, [copy_of(d, place, self._public) for place, d in part if d is not None])
+            part = {self._public.name_of(place): place for place in places[first : first + _BATCH]}
+            documents = self._target.read_many(part)
+            index.put(collection, [copy_of(d, part[name], self._public) for name, d in documents.items()])
         index.put(self._collection(shelf) or collection, [])
 
     def _published(self, shelf: Shelf) -> Mapping[str, Location]:
