@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import sys
 import tempfile
 import threading
@@ -198,8 +199,8 @@ def _peak_memory() -> Iterator[list[float]]:
         thread.join()
 
 
-def page_of(command: str, figures: list[Figures]) -> str:
-    """Return the page of results."""
+def page_of(command: str, figures: list[Figures], busy: float) -> str:
+    """Return the page of results; `busy` is the load of the machine before."""
     heads = " | ".join(each.kind for each in figures)
     rows = [
         ("items loaded, each read back and compared", [f"{each.items:,}" for each in figures]),
@@ -227,6 +228,7 @@ def page_of(command: str, figures: list[Figures]) -> str:
         "single ones, each put and read back. PostgreSQL runs with its defaults on the same machine.",
         "",
         f"`{command}`, {datetime.now(UTC):%Y-%m-%d}, {machine()}.",
+        f"{busy:.0f} other processes wanted the processors when it began (load average).",
         "",
         f"| | {heads} |",
         f"|---|{'---|' * len(figures)}",
@@ -242,7 +244,7 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Load many items into both kinds of index and tell rates, memory, and what one more item costs."""
-    figures = []
+    figures, busy = [], os.getloadavg()[0]
     for kind in ("pgstac", "STAC API"):
         with tempfile.TemporaryDirectory(prefix="unveil-load-") as name:
             folder = Path(name)
@@ -253,7 +255,7 @@ def main(
                 figures.append(measure(kind, address, service.dsn, items))
             finally:
                 pgstac.stop(folder)
-    page = page_of(f"python -m tests.load.index_many --items {items}", figures)
+    page = page_of(f"python -m tests.load.index_many --items {items}", figures, busy)
     if out is not None:
         (out / "indexes.md").write_text(page, "utf-8")
     if as_json:
