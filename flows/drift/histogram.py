@@ -29,11 +29,17 @@ class Histogram:
     @classmethod
     def of_steps(cls, feature: Feature, steps: NDArray[Any]) -> Histogram:
         """Return the distribution of whole steps of 1e-4, any shape: sums of integers depend on no order."""
-        values = steps.astype(np.int64).ravel()
+        if not steps.size:
+            return cls((0,) * feature.bins)
+        values = steps.astype(np.int32).ravel()
+        least = min(int(values.min()), 0)
+        # How often each step occurs: from here on the number of pixels does not matter.
+        every = np.bincount(values - least)
+        step = np.arange(least, least + len(every))
         edges = np.rint(np.array(feature.edges) / PRODUCT_SCALE).astype(np.int64)
-        bins = np.searchsorted(edges, values, side="right") - 1
-        counts = np.bincount(np.maximum(bins, 0), minlength=feature.bins)
-        total, squares = int(values.sum()), int(np.square(values).sum())
+        bins = np.maximum(np.searchsorted(edges, step, side="right") - 1, 0)
+        counts = np.bincount(bins, every, feature.bins).astype(np.int64)
+        total, squares = int(every @ step), int(every @ np.square(step))
         return cls(tuple(counts.tolist()), total * PRODUCT_SCALE, squares * PRODUCT_SCALE**2)
 
     @classmethod

@@ -50,7 +50,7 @@ def watch_run(
         _log.warning("drift was not watched: %s", error)
         return None
     _log.info("%s", report.sentence)
-    return report.document()
+    return report.document(shares=False)
 
 
 def _watch_pairs(

@@ -61,14 +61,13 @@ def input_statistics(stack: Stack, index: int, scenes: Iterable[pystac.Item]) ->
     """
     dn, classes = stack.dn[index], stack.classes[index]
     clear = is_observed(classes)
-    ground = dn[:, clear].astype(np.int64)
     found = {}
-    if ground.size:
-        for band, values in zip(stack.bands, ground, strict=True):
+    if clear.any():
+        for band, values in zip(stack.bands, dn, strict=True):
             feature = reflectance(band)
-            found[feature.name] = Histogram.of_steps(feature, values)
+            found[feature.name] = Histogram.of_steps(feature, values[clear])
         if {"red", "nir"} <= set(stack.bands):
-            red, nir = (ground[stack.bands.index(name)] for name in ("red", "nir"))
+            red, nir = (dn[stack.bands.index(name)][clear].astype(np.int32) for name in ("red", "nir"))
             found[NDVI.name] = Histogram.of_steps(NDVI, ndvi_steps(red, nir))
     found[SKY.name] = Histogram.of_counts(SKY, [int((classes == PixelClass[n.upper()]).sum()) for n in SKY.classes])
     elevation = sun_elevation(scenes)
@@ -91,7 +90,7 @@ def output_statistics(figures: QualityFigures) -> dict[str, Histogram]:
     return found
 
 
-def ndvi_steps(red: NDArray[np.int64], nir: NDArray[np.int64]) -> NDArray[np.int64]:
+def ndvi_steps(red: NDArray[np.int32], nir: NDArray[np.int32]) -> NDArray[np.int32]:
     """Return (nir - red) / (nir + red) in steps of 1e-4, any shape; 0 where both are 0."""
     total = np.maximum(nir + red, 1)
     return np.asarray((nir - red) * 10_000 // total)

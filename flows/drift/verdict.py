@@ -135,13 +135,17 @@ class DriftReport:
         word = {Verdict.ALARM: "Drift alarm", Verdict.WATCH: "Drift to watch"}[self.verdict]
         return f"{word}: {what} {differs} from training in {len(moved)} of {len(self.features)} features: {names}."
 
-    def document(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
+    def document(self, *, shares: bool = True) -> dict[str, Any]:
+        """Return the report as JSON values, with the shares per bin unless they are left out."""
+        hidden = () if shares else ("shares", "training_shares")
         return {
             "verdict": self.verdict.value,
             "sentence": self.sentence,
             "units": self.units,
             "training": {"parts": self.parts, "made_of": self.made_of},
-            "features": [feature.document() for feature in self.features],
+            "features": [
+                {name: value for name, value in feature.document().items() if name not in hidden}
+                for feature in self.features
+            ],
             "left_out": list(self.left_out),
         }

@@ -36,7 +36,8 @@ def test_values_on_an_edge_belong_to_the_bin_above_and_none_is_lost() -> None:
     found = Histogram.of_steps(BLUE, np.array([0, 99, 100, 2999, 3000, 60_000]))
     assert found.counts[:2] == (2, 1) and found.counts[29:31] == (1, 1) and found.counts[-1] == 1
     below = Histogram.of_steps(NDVI, np.array([-9_000, 9_999]))
-    assert below.counts[0] == 1 == below.counts[-1]
+    assert below.counts[0] == 1 == below.counts[-1] and below.total == pytest.approx(0.0999)
+    assert Histogram.of_steps(BLUE, np.array([], np.uint16)).size == 0
 
 
 def test_quantiles_lie_within_a_bin_of_those_of_the_values() -> None:
@@ -54,7 +55,7 @@ def test_counts_alone_take_the_middle_of_their_bins() -> None:
 
 
 def test_ndvi_of_nothing_is_no_division_by_zero() -> None:
-    red, nir = np.array([0, 1000, 500]), np.array([0, 1000, 1500])
+    red, nir = np.array([0, 1000, 500], np.int32), np.array([0, 1000, 1500], np.int32)
     assert ndvi_steps(red, nir).tolist() == [0, 0, 5000]
 
 
