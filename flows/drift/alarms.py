@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-from enum import StrEnum, unique
 from typing import Any
 
 from prefect.artifacts import create_table_artifact
-from prefect.events import emit_event
 
 from flows.drift.pairs import NewPairs
 from flows.drift.verdict import DriftReport, FeatureDrift, Verdict
+from flows.events import EventName, emit
+from flows.services.outage import through_restart
 from flows.work import ModelRef
-
-
-@unique
-class DriftEvent(StrEnum):
-    """Names of the events; automations of a deployment listen to them."""
-
-    ALARM = "unveil.drift.alarm"
-    PAIRS = "unveil.pairs.enough"
 
 
 def tell_drift(report: DriftReport, model: ModelRef, collection: str, run_id: str) -> None:
     """Store the comparison as a Prefect artifact; emit an event when it alarms."""
-    create_table_artifact(rows_of(report), key="drift", description=report.sentence)
+    through_restart()(create_table_artifact, rows_of(report), key="drift", description=report.sentence)
     if report.verdict is Verdict.ALARM:
+        # Settings stay out: they may hold addresses with logins.
         payload = {
             "run_id": run_id,
+            "collection": collection,
             "model_version": model.version,
             "verdict": report.verdict.value,
             "sentence": report.sentence,
             "units": report.units,
             "features": [_figures(feature) for feature in report.of(Verdict.ALARM)],
         }
-        _emit(DriftEvent.ALARM, model, collection, payload)
+        emit(EventName.DRIFT_ALARM, f"model.{model.name}", payload)
 
 
 def tell_pairs(pairs: NewPairs, enough: int, model: ModelRef, collection: str, run_id: str) -> None:
     """Emit the event that enough new pairs have come in."""
-    payload = {"run_id": run_id, "model_version": model.version, "pairs": len(pairs.names), "enough": enough}
-    _emit(DriftEvent.PAIRS, model, collection, payload)
+    counts = {"pairs": len(pairs.names), "enough": enough}
+    payload = {"run_id": run_id, "collection": collection, "model_version": model.version} | counts
+    emit(EventName.PAIRS_ENOUGH, f"model.{model.name}", payload)
 
 
 def rows_of(report: DriftReport) -> list[dict[str, Any]]:
@@ -61,13 +56,3 @@ def _figures(feature: FeatureDrift) -> dict[str, Any]:
         "shift_alarm": feature.shift.alarm,
         "sentence": feature.sentence,
     }
-
-
-def _emit(event: DriftEvent, model: ModelRef, collection: str, payload: dict[str, Any]) -> None:
-    """Emit an event about a model, related to the collection it was used on. Settings stay out: they may hold URLs."""
-    emit_event(
-        event=event.value,
-        resource={"prefect.resource.id": f"unveil.model.{model.name}", "prefect.resource.name": model.name},
-        related=[{"prefect.resource.id": f"unveil.collection.{collection}", "prefect.resource.role": "collection"}],
-        payload=payload,
-    )

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pystac
 
 from flows.drift.alarms import tell_drift, tell_pairs
@@ -46,7 +47,7 @@ def watch_run(
             return None
         report = compare(units, baseline, settings.drift_limits)
         tell_drift(report, model, settings.collection, run_id)
-    except (*KNOWN_ERRORS, OSError) as error:
+    except (*KNOWN_ERRORS, httpx.HTTPError, OSError) as error:
         _log.warning("drift was not watched: %s", error)
         return None
     _log.info("%s", report.sentence)
