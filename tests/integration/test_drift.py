@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import rasterio
-from command import TINY_BBOX, TINY_SETTINGS, Outcome, unveil
+from command import TINY_BBOX, Outcome, unveil
+from prefect_service import poll
 
 from stac.publish import StaticCatalog
 from stac.sample_catalog import sample_catalog
@@ -49,40 +50,55 @@ def spoil(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Spoilt:
+def spoilt(services: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Spoilt:
     folder = tmp_path_factory.mktemp("drift")
     root, home = folder / "catalog", folder / "home"
-    extra = TINY_SETTINGS | {"UNVEIL_RADIOMETRY_CHECK": "warn", "UNVEIL_DRIFT_PAIRS": "2", "UNVEIL_GATE": "off"}
+    extra = services | {"UNVEIL_RADIOMETRY_CHECK": "warn", "UNVEIL_DRIFT_PAIRS": "2", "UNVEIL_GATE": "off"}
     source = spoil(folder / "scenes")
     outcome = unveil("run", "--source", source, "--bbox", TINY_BBOX, "--out", root, "--json", home=home, extra=extra)
     assert outcome.status == 0, outcome.err
     return Spoilt(root, outcome, home)
 
 
-def events(root: Path, name: str) -> list[dict[str, Any]]:
-    """What the Prefect server of a run has stored under a name."""
-    with closing(sqlite3.connect(root / ".unveil" / "prefect" / "prefect.db")) as connection:
-        rows = connection.execute("SELECT payload, resource_id FROM events WHERE event = ?", (name,)).fetchall()
-    return [json.loads(payload) | {"resource": resource} for payload, resource in rows]
+def events(url: str, name: str, run_id: str) -> list[dict[str, Any]]:
+    """What the Prefect server holds of a run under the name of an event."""
+    body = {"filter": {"event": {"name": [name]}}}
+    found = httpx.post(f"{url}/events/filter", json=body, timeout=30).raise_for_status().json()["events"]
+    every = [event["payload"] | {"resource": event["resource"]["prefect.resource.id"]} for event in found]
+    return [event for event in every if event["run_id"] == run_id]
 
 
-def test_the_alarm_is_an_event_with_figures(spoilt: Spoilt) -> None:
-    (event,) = events(spoilt.root, "unveil.drift.alarm")
+@pytest.fixture
+def told(spoilt: Spoilt, prefect_url: str) -> Callable[[str], dict[str, Any]]:
+    """Returns the one event of a name that the run has sent; the server writes it some seconds later."""
+
+    def wait(name: str) -> dict[str, Any]:
+        run_id = spoilt.outcome.document["run_id"]
+        found = poll(lambda: events(prefect_url, name, run_id) or None, f"no event {name} arrived")
+        assert len(found) == 1
+        return found[0]
+
+    return wait
+
+
+def test_the_alarm_is_an_event_with_figures(spoilt: Spoilt, told: Callable[[str], dict[str, Any]]) -> None:
+    event = told("unveil.drift.alarm")
     assert event["resource"] == "unveil.model.unveil-de" and event["verdict"] == "alarm" and event["units"] == 2
     blue = next(feature for feature in event["features"] if feature["feature"] == "reflectance.blue")
     assert blue["shift"] > blue["shift_alarm"] and blue["psi"] > blue["psi_alarm"]
-    assert event["run_id"] == spoilt.outcome.document["run_id"] and str(spoilt.root) not in json.dumps(event)
+    assert event["collection"] == "sentinel-2-l2a" and str(spoilt.root) not in json.dumps(event)
 
 
-def test_enough_new_pairs_are_an_event(spoilt: Spoilt) -> None:
-    (event,) = events(spoilt.root, "unveil.pairs.enough")
+def test_enough_new_pairs_are_an_event(told: Callable[[str], dict[str, Any]]) -> None:
+    event = told("unveil.pairs.enough")
     assert event["pairs"] == 2 == event["enough"]
 
 
-def test_the_table_is_an_artifact(spoilt: Spoilt) -> None:
-    with closing(sqlite3.connect(spoilt.root / ".unveil" / "prefect" / "prefect.db")) as connection:
-        ((data,),) = connection.execute("SELECT data FROM artifact WHERE key = 'drift'").fetchall()
-    assert "reflectance.blue" in data
+def test_the_table_is_an_artifact(spoilt: Spoilt, prefect_url: str) -> None:
+    body = {"artifacts": {"key": {"any_": ["drift"]}}, "sort": "CREATED_DESC"}
+    found = httpx.post(f"{prefect_url}/artifacts/filter", json=body, timeout=30).raise_for_status().json()
+    mine = next(a for a in found if a["description"] == spoilt.outcome.document["drift"]["sentence"])
+    assert {"feature", "psi", "psi_alarm", "shift", "shift_alarm", "verdict"} <= set(json.loads(mine["data"])[0])
 
 
 def test_run_and_product_say_so(spoilt: Spoilt) -> None:
@@ -95,10 +111,11 @@ def test_run_and_product_say_so(spoilt: Spoilt) -> None:
     assert blue["summary"]["mean"] > 0.1
 
 
-def test_the_command_tells_it_and_can_fail_on_it(spoilt: Spoilt) -> None:
-    told = unveil("drift", "--out", spoilt.root, "--json", home=spoilt.home)
-    assert told.status == 0 and told.document["verdict"] == "alarm" and told.document["units"] == 2
-    failed = unveil("drift", "--out", spoilt.root, "--last", "1", "--fail-on-alarm", home=spoilt.home)
+def test_the_command_tells_it_and_can_fail_on_it(spoilt: Spoilt, services: dict[str, str]) -> None:
+    found = unveil("drift", "--out", spoilt.root, "--json", home=spoilt.home, extra=services)
+    assert found.status == 0 and found.document["verdict"] == "alarm" and found.document["units"] == 2
+    last = ("drift", "--out", spoilt.root, "--last", "1", "--fail-on-alarm")
+    failed = unveil(*last, home=spoilt.home, extra=services)
     assert failed.status == 1 and "Reflectance of clear ground, blue" in failed.out and "1 unit " in failed.out
 
 
@@ -107,4 +124,5 @@ def test_the_sample_as_it_is_raises_no_alarm(tiny_run: Any) -> None:
     assert found is not None
     inputs = [f for f in found["features"] if f["name"].startswith("reflectance") or f["name"] in ("ndvi", "sky")]
     assert len(inputs) >= 5 and not [f["sentence"] for f in inputs if f["verdict"] == "alarm"]
-    assert events(tiny_run.root, "unveil.pairs.enough") == [], "the pairs of the sample were trained on"
+    pairs = json.loads((tiny_run.root / ".unveil" / "drift" / "pairs.json").read_text())
+    assert pairs["names"] == [], "the pairs of the sample were trained on"
