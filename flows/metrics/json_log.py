@@ -15,12 +15,17 @@ from stac.storage import writing
 
 #: Our logger, whose lines are written.
 _LOGGER = "unveil"
-_RUN: ContextVar[str] = ContextVar("unveil_run", default="")
 _UNIT: ContextVar[str] = ContextVar("unveil_unit", default="")
+#: Units that this process works on.
+_AT_WORK: list[str] = []
 
 
 class JsonLine(logging.Formatter):
     """One JSON object a line; tokens in addresses are left out."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__()
+        self._run_id = run_id
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
@@ -28,8 +33,8 @@ class JsonLine(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "message": redact(record.getMessage()),
-            "run_id": _RUN.get(),
-            "work_id": _UNIT.get(),
+            "run_id": self._run_id,
+            "work_id": _unit(),
             "process": record.process,
         }
         if record.exc_info:
@@ -52,8 +57,8 @@ def json_log(path: Path | None, run_id: str) -> Iterator[None]:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(JsonLine())
-    logger, token = logging.getLogger(_LOGGER), _RUN.set(run_id)
+    handler.setFormatter(JsonLine(run_id))
+    logger = logging.getLogger(_LOGGER)
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -63,14 +68,20 @@ def json_log(path: Path | None, run_id: str) -> Iterator[None]:
         logger.setLevel(level)
         logger.removeHandler(handler)
         handler.close()
-        _RUN.reset(token)
 
 
 @contextmanager
 def about_unit(work_id: str) -> Iterator[None]:
     """Write the id of a work unit into all lines of this context."""
     token = _UNIT.set(work_id)
+    _AT_WORK.append(work_id)
     try:
         yield
     finally:
+        _AT_WORK.remove(work_id)
         _UNIT.reset(token)
+
+
+def _unit() -> str:
+    """Return the unit of this context; threads that read for it know none, but mostly there is only one."""
+    return _UNIT.get() or (_AT_WORK[0] if len(_AT_WORK) == 1 else "")
