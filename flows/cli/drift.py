@@ -35,7 +35,9 @@ def drift(
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Make the baseline of a model from its training squares instead.")
     ] = False,
-    weights: Annotated[Path | None, typer.Option("--weights", help="With --baseline: the model; the shipped.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="With --baseline: a weights file instead of --model.")
+    ] = None,
     source: o.Source = None,
     collection: o.Collection = None,
     interval: o.Interval = None,
@@ -53,7 +55,8 @@ def drift(
 
     settings = load_settings(config, o.overrides(out=out, state_dir=state_dir, model=model, drift_last=last))
     if baseline:
-        _make(o.scenes(cells, source, collection, interval), weights, settings, as_json)
+        path = weights or _weights_of(settings, registered=model is not None)
+        _make(o.scenes(cells, source, collection, interval), path, settings, as_json)
     else:
         _look(settings, as_json, fail_on_alarm)
 
@@ -71,12 +74,21 @@ def _look(settings: RunSettings, as_json: bool, fail_on_alarm: bool) -> None:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _make(scenes: SceneSet, weights: Path | None, settings: RunSettings, as_json: bool) -> None:
-    from de_model import checkpoint
+def _weights_of(settings: RunSettings, *, registered: bool) -> Path:
+    """Return the weights of the registered model where one was named, else those that ship."""
+    from de_model.checkpoint import shipped_weights
+    from flows.models.registry import Registry
+
+    if not registered:
+        return shipped_weights()
+    registry = Registry(settings.state, settings.mlflow_uri)
+    return registry.weights(registry.resolve(settings.model))
+
+
+def _make(scenes: SceneSet, path: Path, settings: RunSettings, as_json: bool) -> None:
     from flows.drift.baseline import baseline_path
     from flows.drift.making import make_baseline
 
-    path = weights or checkpoint.shipped_weights()
     with progress_bar() as show:
         made = make_baseline(scenes, path, settings.restoration, lambda *event: show(Event(*event)))
     made.save(baseline_path(path))

@@ -16,6 +16,7 @@ from flows.drift.baseline import Baseline, baseline_of, baseline_path, load_base
 from flows.drift.compare import compare
 from flows.drift.features import reflectance
 from flows.drift.limits import DriftLimits
+from flows.drift.page import drift_markdown, drift_parts
 from flows.drift.statistics import UnitStatistics, input_statistics
 from flows.drift.verdict import DriftReport, Verdict
 from flows.errors import InvalidBaseline
@@ -139,6 +140,18 @@ def test_limits_are_settings_and_chance_raises_them() -> None:
     ]
     one, many = (compare(parts[:count], shipped(), strict).features[0] for count in (1, len(parts)))
     assert many.shift.watch < one.shift.watch, "many units say more than one"
+
+
+def test_the_pages_tell_every_feature_and_every_alarm() -> None:
+    found = report(scaled(1, 1000))
+    document = {"statistics": shipped().units[0].document(), "comparison": found.document(), "note": ""}
+    parts = drift_parts({"drift": document})
+    assert parts is not None and len(parts["rows"]) == len(found.features) and parts["verdict"] == "alarm"
+    assert parts["chart"].startswith("<svg") and drift_parts({}) is None
+    text = drift_markdown(found.document(shares=False))
+    assert all(feature.sentence in text for feature in found.of(Verdict.ALARM)) and drift_markdown(None) == ""
+    without = drift_parts({"drift": document | {"comparison": None, "note": "no baseline"}})
+    assert without == {"rows": [], "note": "no baseline"}
 
 
 def test_the_same_units_give_the_same_report() -> None:
