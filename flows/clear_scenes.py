@@ -30,6 +30,7 @@ from flows.ledger.opening import open_ledger
 from flows.ledger.records import new_run_id
 from flows.ledger.states import State
 from flows.metrics.json_log import json_log
+from flows.models.model_item import ensure_model_item
 from flows.models.registry import Registry
 from flows.progress import tell
 from flows.quality import review_note
@@ -231,6 +232,8 @@ def clear_scenes(
                 invalid_too=invalid_too,
             )
             todo = [unit for unit in planned.units if unit.work_id not in done]
+            if todo:
+                ensure_model_item(catalog, model)
             results = [_refused(refused) for refused in planned.refused] + work_through(worker, todo)
     finally:
         _leave(ledger, run_id)

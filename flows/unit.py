@@ -37,8 +37,10 @@ from stac.access.locations import Location
 from stac.acquisitions import Acquisition
 from stac.assets import find_asset
 from stac.blocks import BlockStore
+from stac.credits import credit
 from stac.grid import Cell
 from stac.items import ProductRecord, build_item
+from stac.model_items import model_item_href
 from stac.product import ProductSummary, write_product
 from stac.provenance import Provenance
 from stac.radiometry.decision import decide
@@ -199,6 +201,7 @@ def publish_product(staging: Path, settings: RunSettings, source_collection: Map
     item = pystac.Item.from_file(str(staging / ITEM_FILE))
     item.set_self_href(None)
     (staging / ITEM_FILE).unlink()
+    credit(item, source_collection, __version__)
     place = publish_on_shelf(catalog_of(settings), staging, item, source_collection)
     with indexes_of(settings) as indexes:
         indexes.put(place)
@@ -245,6 +248,8 @@ def _record(
         model_name=model.name,
         model_version=model.version,
         model_sha256=model.sha256,
+        model_href=model_item_href(model.name, model.sha256),
+        software={"torch": torch.__version__, "numpy": np.__version__},
         seed=settings.seed,
         parameters=settings.parameters,
         quality=quality,

@@ -6,17 +6,13 @@ import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from stac.items import COG_TYPE, EXTENSIONS
+from stac.collection_fields import collection_fields
+from stac.credits import KEYWORDS, PROCESSOR, licence_of
+from stac.model_items import MODELS_COLLECTION
 from stac.tree.contents import CONTENTS, Contents, contents_of, total
 from stac.tree.nodes import STAC_VERSION as STAC_VERSION
 from stac.tree.nodes import Heading, Link, all_links, foreign_links, items_in, links_of
 
-_NAME = "Unveil"
-_PROCESSOR = {
-    "name": _NAME,
-    "description": "Clouds removed with Diffusion Enhancement; every restored pixel marked.",
-    "roles": ["processor"],
-}
 CATALOG_TITLE = "Cloud-free mosaics"
 #: Products that failed the quality gate are kept apart.
 REVIEW_COLLECTION = "unveil-review"
@@ -29,14 +25,17 @@ _REVIEW_DESCRIPTION = (
     "Restored acquisitions that failed the quality gate; `unveil:gate_reasons` of an item and its report say why. "
     "Look at them before use."
 )
-_KEYWORDS = ("cloud-free", "mosaic", "cloud removal")
 #: Extent of a collection whose items tell none.
 _EVERYWHERE = (-180.0, -90.0, 180.0, 90.0)
+_TEXTS = {
+    REVIEW_COLLECTION: (_REVIEW_TITLE, _REVIEW_DESCRIPTION),
+    MODELS_COLLECTION: ("Models", "One item per model version that made products of this catalog."),
+}
 
 
 def collection_title(collection_id: str) -> str:
-    """Return what people call a collection of products."""
-    return _REVIEW_TITLE if collection_id == REVIEW_COLLECTION else _TITLE
+    """Return what people call a collection."""
+    return _TEXTS.get(collection_id, (_TITLE, _DESCRIPTION))[0]
 
 
 def heading_of(collection_id: str) -> Heading:
@@ -123,6 +122,7 @@ def collection_document(
         flat: whether items that it links to itself, as older versions did, stay linked.
     """
     current, source = current or {}, source or {}
+    ours = collection_fields(latest) if latest else {}
     contents = total(contents_of(link) for link in children)
     up = {"href": "../catalog.json", "type": "application/json", "title": CATALOG_TITLE}
     licences = [link for document in (source, latest or {}) for link in links_of(document, "license")]
@@ -133,46 +133,38 @@ def collection_document(
         **current,
         "type": "Collection",
         "stac_version": STAC_VERSION,
-        "stac_extensions": _union(_extensions(), current.get("stac_extensions", [])),
+        **ours,
+        "stac_extensions": _union(ours.get("stac_extensions", []), current.get("stac_extensions", [])),
         "id": collection_id,
         "title": collection_title(collection_id),
-        "description": _REVIEW_DESCRIPTION if collection_id == REVIEW_COLLECTION else _DESCRIPTION,
-        "keywords": sorted({*_KEYWORDS, *source.get("keywords", []), *current.get("keywords", [])}),
-        "license": _licence(source) or _licence(current) or "other",
+        "description": _TEXTS.get(collection_id, (_TITLE, _DESCRIPTION))[1],
+        "keywords": sorted({*KEYWORDS, *source.get("keywords", []), *current.get("keywords", [])}),
+        "license": licence_of(source if source.get("license") else current),
         "providers": _providers(source, current, version),
         **({"attribution": attribution} if attribution else {}),
         "extent": _extent(contents) if contents.items else current.get("extent") or _extent(contents),
         "summaries": _summaries(contents, current),
-        "item_assets": _item_assets(latest) if latest else current.get("item_assets", {}),
         "assets": current.get("assets", {}) | _thumbnail(contents),
         CONTENTS: contents.document,
         "links": [{"rel": "root", **up}, {"rel": "parent", **up}, *licences, *kept, *children, *older],
     }
 
 
-def _extensions() -> list[str]:
-    return [uri for uri in EXTENSIONS if "/classification/" not in uri]
-
-
 def _union(ours: Sequence[Any], others: Sequence[Any]) -> list[Any]:
     return [*ours, *(each for each in others if each not in ours)]
-
-
-def _licence(document: Mapping[str, Any]) -> str:
-    """Return a licence by its SPDX name; `proprietary` is of STAC 1.0."""
-    told = str(document.get("license") or "")
-    return "other" if told == "proprietary" else told
 
 
 def _providers(source: Mapping[str, Any], current: Mapping[str, Any], version: str) -> list[dict[str, Any]]:
     """Return who stands behind the products: the source's, those somebody else wrote there, and this software."""
     before = {str(each.get("name")): dict(each) for each in current.get("providers", [])}
     software = (
-        {"unveil-eo": version} if version else before.get(_NAME, {}).get("processing:software", {"unveil-eo": ""})
+        {"unveil-eo": version}
+        if version
+        else before.get(PROCESSOR["name"], {}).get("processing:software", {"unveil-eo": ""})
     )
     found = {str(each.get("name")): dict(each) for each in source.get("providers", [])}
-    others = {name: each for name, each in before.items() if name != _NAME}
-    return [*(others | found).values(), _PROCESSOR | {"processing:software": software}]
+    others = {name: each for name, each in before.items() if name != PROCESSOR["name"]}
+    return [*(others | found).values(), PROCESSOR | {"processing:software": software}]
 
 
 def _extent(contents: Contents) -> dict[str, Any]:
@@ -195,13 +187,3 @@ def _thumbnail(contents: Contents) -> dict[str, Any]:
         return {}
     asset = {"type": "image/png", "title": "Latest product", "roles": ["thumbnail"]}
     return {"thumbnail": {"href": f"./{contents.latest.thumbnail}", **asset}}
-
-
-def _item_assets(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what every item's assets have in common."""
-    kept = ("title", "description", "type", "roles")
-    return {
-        key: {name: asset[name] for name in kept if asset.get(name)}
-        | ({"nodata": asset["nodata"]} if asset.get("type") == COG_TYPE and "nodata" in asset else {})
-        for key, asset in item["assets"].items()
-    }

@@ -5,7 +5,6 @@ pystac's raster and eo classes still write the band fields of STAC 1.0, which ST
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,48 +17,38 @@ import pystac
 import shapely
 from odc.geo.geobox import GeoBox
 
+from stac.extensions import PUBLICATIONS, product_extensions
 from stac.footprints import BBox, box_of, cut, outline_of_grid
-from stac.product import DTYPES, SPECS, Layer, ProductSummary, bands_of
-from stac.provenance import Provenance
-from stac.reflectance import PRODUCT_SCALE
+from stac.item_assets import COG_TYPE as COG_TYPE
+from stac.item_assets import file_info as file_info
+from stac.item_assets import product_assets
+from stac.product import ProductSummary
+from stac.renders import renders_of
 
-COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
-_SCHEMAS = "https://stac-extensions.github.io"
-EXTENSIONS = [
-    f"{_SCHEMAS}/{name}/schema.json"
-    for name in (
-        "projection/v2.0.0", "raster/v2.0.0", "eo/v2.0.0", "file/v2.1.0", "classification/v2.0.0", "processing/v1.2.0"
-    )
-]  # fmt: skip
 #: Properties of the target scene that are true of its product too.
 _CARRIED = (
     "platform",
     "constellation",
     "instruments",
-    "grid:code",
     "attribution",
+    "view:off_nadir",
+    "view:incidence_angle",
+    "view:azimuth",
     "view:sun_azimuth",
     "view:sun_elevation",
 )
-
-_TITLES = {
-    Layer.VISUAL: ("Natural colour", "Red, green and blue for the eye, 8 bit."),
-    Layer.DATA: (
-        "Surface reflectance",
-        "Surface reflectance times 10 000; observed pixels are bit-identical to the source.",
-    ),
-    Layer.PROVENANCE: ("Provenance", "Where each pixel comes from."),
-    Layer.SOURCE_DATE: ("Source date", "Days since 1970-01-01 of the acquisition that saw each pixel."),
-    Layer.REFERENCE_WEIGHT: ("Reference weight", "Share of the reference network in each pixel the model restored."),
-    Layer.UNCERTAINTY: ("Uncertainty", "Half-width of the 90 % interval, reflectance."),
+#: Likewise, where the product lies in the square of the target's grid.
+_CARRIED_IN_SQUARE = ("grid:code", "mgrs:utm_zone", "mgrs:latitude_band", "mgrs:grid_square")
+#: How a pixel of `data` comes about; `source_date`, `reference_weight` and the target are the operands.
+_EXPRESSION = {
+    "format": "text",
+    "expression": "data = target where observed clear; matched(median of other dates) where another date is clear; "
+    "W * reference + (1 - W) * diffusion elsewhere, W = reference_weight; nodata where not recoverable",
 }
-_ROLES = {Layer.VISUAL: ["visual", "overview"], Layer.DATA: ["data", "reflectance"]}
-_PICTURES: dict[str, tuple[str, str, str, list[str]]] = {
-    "thumbnail": ("thumbnail.png", "image/png", "Thumbnail", ["thumbnail"]),
-    "quicklook": ("quicklook.png", "image/png", "Before, after, and where it comes from", ["graphic"]),
-    "report": ("report.html", "text/html", "Quality report", ["metadata"]),
-    "metadata": ("metadata.json", "application/json", "Parameters and figures", ["metadata"]),
-}
+_LINEAGE = (
+    "Cloud masks, median of other dates matched to the target date, Diffusion Enhancement "
+    "([arXiv 2401.15105](https://arxiv.org/abs/2401.15105)) where no date saw the ground."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +70,10 @@ class ProductRecord:
     quality: Mapping[str, float]
     software_version: str
     created: datetime
+    #: Where the model's item is, relative to the product's item or absolute; empty where none is published.
+    model_href: str = ""
+    #: Other software with its version that pixels depend on.
+    software: Mapping[str, str] | None = None
 
 
 def build_item(record: ProductRecord, summary: ProductSummary, folder: Path) -> pystac.Item:
@@ -90,18 +83,17 @@ def build_item(record: ProductRecord, summary: ProductSummary, folder: Path) -> 
         OSError: a file of the product is missing.
     """
     outline, box = footprint(summary.geobox)
+    properties = _properties(record, summary)
     item = pystac.Item(
         id=record.item_id,
         geometry=outline,
         bbox=list(box),
         datetime=record.target.datetime,
-        properties=_properties(record, summary),
-        stac_extensions=list(EXTENSIONS),
+        properties=properties,
+        stac_extensions=product_extensions(properties),
     )
-    for layer in Layer:
-        item.add_asset(str(layer), _raster_asset(layer, summary, folder / layer.file_name))
-    for key, (name, media_type, title, roles) in _PICTURES.items():
-        item.add_asset(key, pystac.Asset(f"./{name}", title, None, media_type, roles, file_info(folder / name)))
+    for key, asset in product_assets(summary, record.target, folder).items():
+        item.add_asset(key, asset)
     item.add_links(_links(record))
     return item
 
@@ -119,13 +111,6 @@ def footprint(geobox: GeoBox) -> tuple[dict[str, Any], BBox]:
     return geometry, (west, south, east, north)
 
 
-def file_info(path: Path) -> dict[str, Any]:
-    """Return size and checksum (SHA2-256 multihash) of a file."""
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"file:size": path.stat().st_size, "file:checksum": f"1220{digest}"}
-
-
 def _properties(record: ProductRecord, summary: ProductSummary) -> dict[str, Any]:
     areas = summary.areas_km2
     valid = sum(areas.values()) - areas["nodata"]
@@ -133,19 +118,23 @@ def _properties(record: ProductRecord, summary: ProductSummary) -> dict[str, Any
     target, now = record.target, record.created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     day = target.datetime.strftime("%Y-%m-%d") if target.datetime else ""
     box = summary.geobox.extent.boundingbox
-    return {name: target.properties[name] for name in _CARRIED if name in target.properties} | {
+    return _carried(record) | {
         "title": f"{record.cell_id} {day}, clouds removed",
         "description": f"{target.id} with its clouds and shadows restored. Read `provenance` before measuring.",
         "created": now,
         "updated": now,
+        # The first of its target and cell, unless the publisher finds an earlier one (`stac.product_versions`).
+        "version": "1",
         "gsd": abs(float(summary.geobox.resolution.x)),
         "eo:cloud_cover": round(lost, 4),
         "proj:code": f"EPSG:{summary.geobox.crs.to_epsg()}",
         "proj:bbox": [box.left, box.bottom, box.right, box.top],
         "processing:level": "L3",
-        "processing:software": {"unveil-eo": record.software_version},
-        "processing:lineage": "Cloud masks, median of other dates matched to the target date, Diffusion Enhancement "
-        "(arXiv 2401.15105) where no date saw the ground.",
+        "processing:software": {"unveil-eo": record.software_version, **(record.software or {})},
+        "processing:lineage": _LINEAGE,
+        "processing:expression": _EXPRESSION,
+        "renders": renders_of(summary.bands),
+        "sci:publications": list(PUBLICATIONS),
         "unveil:work_id": record.work_id,
         "unveil:target": target.id,
         "unveil:target_cloud_cover": target.properties.get("eo:cloud_cover"),
@@ -157,61 +146,13 @@ def _properties(record: ProductRecord, summary: ProductSummary) -> dict[str, Any
     }
 
 
-def _raster_asset(layer: Layer, summary: ProductSummary, path: Path) -> pystac.Asset:
-    title, description = _TITLES[layer]
-    fields = file_info(path) | _grid(summary.geobox)
-    fields |= {"bands": _bands(layer, summary), "nodata": _json_number(SPECS[layer].nodata)}
-    if layer is Layer.PROVENANCE:
-        fields["classification:classes"] = _classes()
-    return pystac.Asset(f"./{path.name}", title, description, COG_TYPE, _ROLES.get(layer, ["metadata"]), fields)
-
-
-def _grid(geobox: GeoBox) -> dict[str, Any]:
-    """Return the pixel grid of a raster; on assets, so that readers such as odc-stac tell rasters from pictures."""
-    transform = [float(v) for v in tuple(geobox.affine)[:6]]
-    return {"proj:shape": [int(n) for n in geobox.shape], "proj:transform": transform}
-
-
-def _bands(layer: Layer, summary: ProductSummary) -> list[dict[str, Any]]:
-    """Return STAC 1.1 `bands[]` in file order."""
-    names = bands_of(layer, summary.bands)
-    return [_band(layer, name, found) for name, found in zip(names, summary.statistics[layer], strict=True)]
-
-
-def _band(layer: Layer, name: str, statistics: Mapping[str, float]) -> dict[str, Any]:
-    band: dict[str, Any] = {
-        "name": name,
-        "data_type": DTYPES[layer],
-        "nodata": _json_number(SPECS[layer].nodata),
-        "statistics": dict(statistics),
-    }
-    if layer in (Layer.VISUAL, Layer.DATA):
-        band["eo:common_name"] = name
-    if layer is Layer.DATA:
-        band |= {"unit": "1", "raster:scale": PRODUCT_SCALE, "raster:offset": 0}
-    if layer is Layer.PROVENANCE:
-        band["classification:classes"] = _classes()
-    return band
-
-
-def _classes() -> list[dict[str, Any]]:
-    return [
-        {
-            "value": p.value,
-            "name": p.name.lower(),
-            "title": p.label,
-            "description": p.description,
-            "color_hint": p.color.upper(),
-            "nodata": p is Provenance.NODATA,
-        }
-        for p in Provenance
-    ]
-
-
-def _json_number(value: float) -> float | int | str:
-    if np.isnan(value):
-        return "nan"
-    return int(value) if float(value).is_integer() else value
+def _carried(record: ProductRecord) -> dict[str, Any]:
+    """Return what the target says that is true of its product too."""
+    told = record.target.properties
+    code = told.get("grid:code")
+    in_square = bool(code) and record.cell_id.startswith(str(code))
+    names = (*_CARRIED, *(_CARRIED_IN_SQUARE if in_square else ()))
+    return {name: told[name] for name in names if told.get(name) is not None}
 
 
 def _links(record: ProductRecord) -> list[pystac.Link]:
@@ -221,10 +162,20 @@ def _links(record: ProductRecord) -> list[pystac.Link]:
         for source in sources
         if (href := public_href(source)) is not None
     ]
+    if record.model_href:
+        title = f"Model {record.model_name}, version {record.model_version}"
+        derived.append(pystac.Link("derived_from", record.model_href, "application/geo+json", title))
     licences = [link.clone() for link in record.target.get_links("license")]
     for licence in licences:
         licence.title = licence.title or "Licence of the source data"
-    return [*derived, *licences]
+    return [*derived, *citations(), *licences]
+
+
+def citations() -> list[pystac.Link]:
+    """Return links to the publications, as the scientific extension asks for."""
+    return [
+        pystac.Link("cite-as", f"https://doi.org/{each['doi']}", "text/html", each["citation"]) for each in PUBLICATIONS
+    ]
 
 
 def public_href(item: pystac.Item) -> str | None:

@@ -17,7 +17,7 @@ from stac.storage import writing
 
 RGB = ("red", "green", "blue")
 #: One stretch for all products, so that neighbours and dates look alike: reflectance 0 to 0.28, gamma 1.6.
-_BRIGHTEST, _GAMMA = 0.28, 1.6
+BRIGHTEST, _GAMMA = 0.28, 1.6
 
 #: Pictures are drawn from rasters of at least this many pixels a side, where there are as many.
 PICTURE_PX = 1024
@@ -34,7 +34,7 @@ def visual(data: NDArray[np.uint16], bands: Sequence[str]) -> NDArray[np.uint8]:
     """
     chosen = [bands.index(b) for b in RGB] if set(RGB) <= set(bands) else [0, 0, 0]
     pixels = data[chosen]
-    bright = (pixels * np.float32(PRODUCT_SCALE / _BRIGHTEST)).clip(0, 1) ** (1 / _GAMMA)
+    bright = (pixels * np.float32(PRODUCT_SCALE / BRIGHTEST)).clip(0, 1) ** (1 / _GAMMA)
     picture = (1 + bright * 254).astype(np.uint8)
     picture[:, (data == 0).all(axis=0)] = 0
     return picture

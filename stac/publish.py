@@ -26,7 +26,8 @@ from stac.catalog import (
     root_document,
 )
 from stac.errors import InvalidProduct
-from stac.items import file_info
+from stac.item_assets import file_info
+from stac.product_versions import in_succession, subject_of
 from stac.raster import check_cog
 from stac.targets import target_at
 from stac.targets.base import ABANDONED_S, Document
@@ -119,6 +120,34 @@ class StaticCatalog:
         """Return the JSON of a published item, None where there is none."""
         return self._target.read(self._item_name(check_id(item_id)))
 
+    def versions(self, item_id: str, day: str) -> list[Document]:
+        """Return the published items of the same target and cell as an item, that one included where it is there.
+
+        Args:
+            item_id: the item.
+            day: when it was acquired, RFC 3339; its versions are of the same day.
+
+        Raises:
+            InvalidProduct: one cannot be read.
+        """
+        subject = subject_of(check_id(item_id))
+        ids = [name for name in self._tree.of_day(item_id, day) if subject and subject_of(name) == subject]
+        return list(self._target.read_many(self._item_name(name) for name in ids).values())
+
+    def settle_versions(self, item_id: str, day: str) -> None:
+        """Let the items of one target and cell name each other, and mark all but the newest as deprecated.
+
+        Args:
+            item_id: one of them, or one that is gone.
+            day: when it was acquired, RFC 3339.
+
+        Raises:
+            DiskFull, NotWritable: the catalog cannot be written.
+            PublishError: another process holds the catalog for too long.
+        """
+        with self._target.exclusive():
+            self._settle(item_id, day)
+
     def items(self) -> list[pystac.Item]:
         """Return all items that links lead to, sorted by id.
 
@@ -173,13 +202,15 @@ class StaticCatalog:
             return
         with self._target.exclusive():
             self._take_over()
-            nodes = self._nodes_of(item_id)
+            nodes, day = self._nodes_of(item_id), _day_of(self._held(item_id))
             # Its link goes first: a link never points to what is not there.
             self._link({node: {item_id} for node in nodes}, without=item_id)
             self._target.remove(self.collection_id, item_id)
             # Another publisher may have linked it once more in between.
             self._link({node: {item_id} for node in nodes})
             self._clear(nodes)
+            if day:
+                self._settle(item_id, day)
 
     def repair(self, older_than_s: float = ABANDONED_S) -> None:
         """Link products that a crash left without a link, and drop links of products that were removed.
@@ -208,6 +239,14 @@ class StaticCatalog:
             TargetUnavailable: it does not answer.
         """
         self._target.require_writable()
+
+    def _settle(self, item_id: str, day: str) -> None:
+        versions = self.versions(item_id, day)
+        changed = {str(document["id"]): document for document in in_succession(versions) if document not in versions}
+        for name, document in changed.items():
+            self._target.update(self._item_name(name), lambda item, new=document: None if item is None else new)
+            if (node := node_of(document)) is not None:
+                self._link({node: {name}})  # links record versions
 
     def _finished(self, item: pystac.Item) -> dict[str, Any]:
         """Return the item's document with its place in the catalog."""
@@ -394,6 +433,11 @@ class StaticCatalog:
 def _version(document: Mapping[str, Any]) -> str:
     """Return the version of this software that made an item."""
     return str(document.get("properties", {}).get("processing:software", {}).get("unveil-eo", ""))
+
+
+def _day_of(document: Mapping[str, Any] | None) -> str:
+    """Return when an item was acquired, empty where nobody knows."""
+    return str((document or {}).get("properties", {}).get("datetime") or "")
 
 
 def _batches(item_ids: Sequence[str]) -> Iterator[Sequence[str]]:

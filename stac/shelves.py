@@ -11,6 +11,7 @@ import pystac
 
 from stac.access.locations import Location
 from stac.catalog import REVIEW_COLLECTION
+from stac.product_versions import version_for
 from stac.publish import DEFAULT_COLLECTION, StaticCatalog
 
 #: What the gate said: `passed`, `failed` or `off`; why it failed; and the thresholds it held the figures against.
@@ -57,7 +58,13 @@ def publish_on_shelf(
         PublishError: another process holds the catalog for too long.
     """
     shelf = shelf_of(item)
-    place = catalog.beside(shelf).publish(staging, item, source_collection)
+    chosen = catalog.beside(shelf)
+    day = item.datetime.isoformat() if item.datetime else ""
+    published = chosen.versions(item.id, day) if day else []
+    item.properties["version"] = version_for(item.id, published)
+    place = chosen.publish(staging, item, source_collection)
+    if published:
+        chosen.settle_versions(item.id, day)
     for other in set(Shelf) - {shelf}:
         catalog.beside(other).withdraw(item.id)
     return place

@@ -101,6 +101,21 @@ class DateTree:
         """
         return self._target.read(self._name(node))
 
+    def of_day(self, item_id: str, day: str) -> list[str]:
+        """Return the ids of the linked items of the month of an acquisition, and of its day where that has a node.
+
+        Args:
+            item_id: an item, for messages.
+            day: when it was acquired, RFC 3339.
+
+        Raises:
+            InvalidProduct: `day` is no date, or a node cannot be read.
+        """
+        item = {"id": item_id, "properties": {"datetime": day}}
+        month, date = self.read(month_of(item)), self.read(day_of(item))
+        pages = [self.read(page) for page in nodes_in(date, day_of(item))]
+        return sorted({name for document in (month, date, *pages) for name in items_in(document)})
+
     def ensure(self, node: Node) -> None:
         """Write a node that holds nothing yet, unless it is there: an item may name it before it is linked from it."""
 

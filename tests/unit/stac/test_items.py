@@ -13,7 +13,9 @@ import pytest
 from shapely.geometry import shape
 
 from stac.errors import InvalidProduct
-from stac.items import file_info, footprint
+from stac.extensions import Extension
+from stac.item_assets import file_info
+from stac.items import footprint
 from stac.layers import ProductLayers
 from stac.product import ProductSummary
 from stac.publish import StaticCatalog
@@ -36,10 +38,21 @@ def test_a_published_item_passes(document: dict[str, Any]) -> None:
 
 
 WRONG: dict[str, tuple[Edit, str]] = {
-    "STAC 1.0 bands": (lambda d: d["assets"]["data"].update({"eo:bands": []}), "eo:bands, a field of STAC 1.0"),
-    "STAC 1.0 raster": (lambda d: d["assets"]["data"].update({"raster:bands": []}), "raster:bands"),
-    "STAC 1.0 projection": (lambda d: d["properties"].update({"proj:epsg": 32633}), "proj:epsg"),
-    "unknown extension": (lambda d: d["stac_extensions"].append("https://example.com/x.json"), "example.com"),
+    "STAC 1.0 bands": (
+        lambda d: d["assets"]["data"].update({"eo:bands": []}),
+        "schema of extension eo/v2.0.0: assets/data: .eo:bands",
+    ),
+    "STAC 1.0 raster": (lambda d: d["assets"]["data"].update({"raster:bands": []}), "raster/v2.0.0: .*raster:bands"),
+    "STAC 1.0 projection": (lambda d: d["properties"].update({"proj:epsg": 32633}), "projection/v2.0.0: .*proj:epsg"),
+    "unknown extension": (
+        lambda d: d["stac_extensions"].append("https://example.com/x.json"),
+        "example.com/x.json is not known",
+    ),
+    "undeclared extension": (lambda d: d["stac_extensions"].remove(str(Extension.EO)), "eo/v2.0.0/.* is not declared"),
+    "neither product nor model": (
+        lambda d: d.update({"properties": {k: v for k, v in d["properties"].items() if "unveil" not in k}}),
+        "neither a product nor a model",
+    ),
     "no projection": (lambda d: d["properties"].pop("proj:code"), "proj:code is missing"),
     "no grid": (lambda d: d["assets"]["data"].pop("proj:shape"), "data has no proj:shape"),
     "no work id": (lambda d: d["properties"].pop("unveil:work_id"), "unveil:work_id is missing"),

@@ -1,0 +1,165 @@
+"""Assets of a product's item: files with checksums, pixel grids, and bands as STAC 1.1 describes them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pystac
+from odc.geo.geobox import GeoBox
+
+from stac.product import DTYPES, SPECS, Layer, ProductSummary, bands_of
+from stac.provenance import Provenance
+from stac.reflectance import PRODUCT_SCALE
+
+COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
+
+_TITLES = {
+    Layer.VISUAL: ("Natural colour", "Red, green and blue for the eye, 8 bit."),
+    Layer.DATA: (
+        "Surface reflectance",
+        "Surface reflectance times 10 000; observed pixels are bit-identical to the source.",
+    ),
+    Layer.PROVENANCE: ("Provenance", "Where each pixel comes from."),
+    Layer.SOURCE_DATE: ("Source date", "Days since 1970-01-01 of the acquisition that saw each pixel."),
+    Layer.REFERENCE_WEIGHT: ("Reference weight", "Share of the reference network in each pixel the model restored."),
+    Layer.UNCERTAINTY: ("Uncertainty", "Half-width of the 90 % interval, reflectance."),
+}
+_ROLES = {Layer.VISUAL: ["visual", "overview"], Layer.DATA: ["data", "reflectance"]}
+#: Units as UDUNITS spells them; what has no entry counts nothing.
+_UNITS = {Layer.DATA: "1", Layer.UNCERTAINTY: "1", Layer.REFERENCE_WEIGHT: "1", Layer.SOURCE_DATE: "d"}
+_PICTURES: dict[str, tuple[str, str, str, list[str]]] = {
+    "thumbnail": ("thumbnail.png", "image/png", "Thumbnail", ["thumbnail"]),
+    "quicklook": ("quicklook.png", "image/png", "Before, after, and where it comes from", ["graphic"]),
+    "report": ("report.html", "text/html", "Quality report", ["metadata"]),
+    "metadata": ("metadata.json", "application/json", "Parameters and figures", ["metadata"]),
+}
+#: The names that version 2 of the eo extension knows, and its names for those of version 1.
+_COMMON_NAMES = frozenset(
+    [
+        "pan",
+        "coastal",
+        "blue",
+        "green",
+        "green05",
+        "yellow",
+        "red",
+        "rededge",
+        "rededge071",
+        "rededge075",
+        "rededge078",
+        "nir",
+        "nir08",
+        "nir09",
+        "cirrus",
+        "swir16",
+        "swir22",
+        "lwir",
+        "lwir11",
+        "lwir12",
+    ]
+)
+_RENAMED = {"rededge1": "rededge071", "rededge2": "rededge075", "rededge3": "rededge078"}
+#: What a source tells of a band's spectrum, micrometres, by its names in STAC 1.0.
+_SPECTRAL = ("center_wavelength", "full_width_half_max")
+
+
+def product_assets(summary: ProductSummary, target: pystac.Item, folder: Path) -> dict[str, pystac.Asset]:
+    """Return the assets of a product whose files lie in `folder`; hrefs are relative to its item.
+
+    Args:
+        summary: the product's pixels.
+        target: the source item that is restored; what it tells of its bands is true of the product's.
+        folder: with all files.
+
+    Raises:
+        OSError: a file is missing.
+    """
+    rasters = {str(layer): _raster(layer, summary, target, folder / layer.file_name) for layer in Layer}
+    others = {
+        key: pystac.Asset(f"./{name}", title, None, media_type, roles, file_info(folder / name))
+        for key, (name, media_type, title, roles) in _PICTURES.items()
+    }
+    return rasters | others
+
+
+def file_info(path: Path) -> dict[str, Any]:
+    """Return size and checksum (SHA2-256 multihash) of a file."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"file:size": path.stat().st_size, "file:checksum": f"1220{digest}"}
+
+
+def common_name(band: str) -> str | None:
+    """Return the eo extension's name of a band, None where it has none."""
+    name = _RENAMED.get(band, band)
+    return name if name in _COMMON_NAMES else None
+
+
+def _raster(layer: Layer, summary: ProductSummary, target: pystac.Item, path: Path) -> pystac.Asset:
+    title, description = _TITLES[layer]
+    names = bands_of(layer, summary.bands)
+    bands = [_band(layer, name, found, target) for name, found in zip(names, summary.statistics[layer], strict=True)]
+    fields = file_info(path) | _grid(summary.geobox)
+    fields |= {"bands": bands, "data_type": DTYPES[layer], "nodata": _json_number(SPECS[layer].nodata)}
+    if layer is Layer.PROVENANCE:
+        fields["classification:classes"] = _classes()
+    return pystac.Asset(f"./{path.name}", title, description, COG_TYPE, _ROLES.get(layer, ["metadata"]), fields)
+
+
+def _grid(geobox: GeoBox) -> dict[str, Any]:
+    """Return the pixel grid of a raster; on assets, so that readers such as odc-stac tell rasters from pictures."""
+    transform = [float(v) for v in tuple(geobox.affine)[:6]]
+    return {"proj:shape": [int(n) for n in geobox.shape], "proj:transform": transform}
+
+
+def _band(layer: Layer, name: str, statistics: Mapping[str, float], target: pystac.Item) -> dict[str, Any]:
+    """Return one of STAC 1.1 `bands[]`, which stand in file order."""
+    band: dict[str, Any] = {
+        "name": name,
+        "data_type": DTYPES[layer],
+        "nodata": _json_number(SPECS[layer].nodata),
+        "statistics": dict(statistics),
+    }
+    if layer in _UNITS:
+        band["unit"] = _UNITS[layer]
+    if layer in (Layer.VISUAL, Layer.DATA) and (known := common_name(name)):
+        band["eo:common_name"] = known
+    if layer is Layer.DATA:
+        band |= {"raster:scale": PRODUCT_SCALE, "raster:offset": 0} | _spectrum(target, name)
+    if layer is Layer.PROVENANCE:
+        band["classification:classes"] = _classes()
+    return band
+
+
+def _spectrum(target: pystac.Item, name: str) -> dict[str, float]:
+    """Return what the source tells of the wavelengths of a band."""
+    for asset in target.assets.values():
+        for told in (*asset.extra_fields.get("bands", []), *asset.extra_fields.get("eo:bands", [])):
+            if name in (told.get("eo:common_name"), told.get("common_name"), told.get("name")):
+                values = {f"eo:{n}": told.get(f"eo:{n}", told.get(n)) for n in _SPECTRAL}
+                return {key: value for key, value in values.items() if value is not None}
+    return {}
+
+
+def _classes() -> list[dict[str, Any]]:
+    return [
+        {
+            "value": p.value,
+            "name": p.name.lower(),
+            "title": p.label,
+            "description": p.description,
+            "color_hint": p.color.upper(),
+            "nodata": p is Provenance.NODATA,
+        }
+        for p in Provenance
+    ]
+
+
+def _json_number(value: float) -> float | int | str:
+    if np.isnan(value):
+        return "nan"
+    return int(value) if float(value).is_integer() else value
