@@ -58,6 +58,25 @@ def validate_item(document: Mapping[str, Any]) -> None:
         raise InvalidProduct(f"Item {item_id}: {problem}.")
 
 
+_KINDS = {
+    "Feature": pystac.STACObjectType.ITEM,
+    "Catalog": pystac.STACObjectType.CATALOG,
+    "Collection": pystac.STACObjectType.COLLECTION,
+}
+
+
+def validate_document(document: Mapping[str, Any]) -> None:
+    """Check an item, collection or catalog, whoever wrote it, against the STAC schemas.
+
+    Raises:
+        InvalidProduct: naming the document and what is wrong.
+    """
+    name, kind = str(document.get("id")), _KINDS.get(str(document.get("type")))
+    if kind is None:
+        raise InvalidProduct(f"{name} is of type {document.get('type')!r}, so it is no document of a STAC catalog.")
+    _validate_core(document, kind, name)
+
+
 def _validate_core(document: Mapping[str, Any], kind: pystac.STACObjectType, name: str) -> None:
     """Check a document against the schemas of its kind and of every extension it declares."""
     # The schema of another version would need the network.

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import options as o
+from flows.cli.catalog_tables import print_report
 from flows.cli.console import output, print_json, progress_bar
 from flows.errors import EXIT_FAILED
 
@@ -14,33 +15,40 @@ app = typer.Typer(help="The catalog that runs write.", no_args_is_help=True)
 
 
 @app.command()
-def check(out: o.Out = None, as_json: o.AsJson = False) -> None:
-    """Walk a catalog on disk: documents against their schemas, links, files, checksums, COGs, and counts.
+def check(
+    catalog: Annotated[
+        str | None,
+        typer.Argument(help="Folder, s3://BUCKET/PREFIX, or address of a catalog.json; --out when left out."),
+    ] = None,
+    out: o.Out = None,
+    checksums: Annotated[
+        bool,
+        typer.Option("--checksums/--no-checksums", help="Read every file whole, for its checksum and COG layout."),
+    ] = True,
+    as_json: o.AsJson = False,
+) -> None:
+    """Walk a catalog: documents against their schemas, every link, file, size, checksum, COG, extent, and counts.
 
-    Exit status 1 when anything is wrong.
+    The catalog may lie in a folder, in a bucket or on a web server. Exit status 1 when anything is wrong.
 
     Example:
 
         unveil catalog check --out unveil-out
+        unveil catalog check https://example.org/catalog/catalog.json --json
     """
-    from pathlib import Path
-
-    from flows.errors import InvalidSettings
     from flows.loading import load_settings
-    from stac.validate import validate_catalog
+    from flows.progress import tell
+    from stac.checking import CheckOptions, check_catalog
 
-    root = load_settings(overrides=o.overrides(out=out)).out
-    if not isinstance(root, Path):
-        raise InvalidSettings(f"{root} is not a folder; `unveil catalog check` reads files of a catalog on disk.")
+    settings = load_settings(overrides=o.overrides(out=out))
+    options = CheckOptions(checksums=checksums, s3=settings.access.s3)
     with progress_bar():
-        problems = validate_catalog(root)
+        report = check_catalog(catalog or str(settings.out), options, tell)
     if as_json:
-        print_json({"catalog": str(root), "valid": not problems, "problems": problems})
+        print_json(report.document())
     else:
-        for problem in problems:
-            output.print(problem, markup=False)
-        output.print(f"{root}: {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}.", markup=False)
-    if problems:
+        print_report(report)
+    if not report.valid:
         raise typer.Exit(EXIT_FAILED)
 
 

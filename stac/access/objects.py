@@ -22,7 +22,7 @@ from s3fs import S3FileSystem
 from stac.access.locations import S3Location
 from stac.access.redaction import redact
 from stac.access.s3 import S3Options, filesystem
-from stac.errors import AccessRefused, SourceUnavailable, StacError
+from stac.errors import AccessRefused, SourceUnavailable, StacError, UnreadableAsset
 
 #: The precondition of a write that must find nothing there.
 ABSENT = "*"
@@ -183,6 +183,20 @@ class Objects:
         """
         with asking(place, self._options):
             self._client.put_file(str(file), f"{place.bucket}/{place.key}", ContentType=media_type)
+
+    def download(self, place: S3Location, file: Path) -> None:
+        """Copy an object into a file of this machine.
+
+        Raises:
+            UnreadableAsset: there is no such object.
+            AccessRefused, SourceUnavailable: see `asking`.
+        """
+        with asking(place, self._options):
+            try:
+                self._client.get_file(f"{place.bucket}/{place.key}", str(file))
+            except FileNotFoundError as error:
+                _require_bucket(error)
+                raise UnreadableAsset(f"{place} is not there; check again, or make its product again.") from error
 
     def remove(self, bucket: str, keys: Iterable[str]) -> None:
         """Remove objects; those that are gone already are no error.

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import httpx
 import numpy as np
 import pytest
+from node_packages import missing, require_node
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from rasterio.io import MemoryFile
@@ -63,13 +63,6 @@ class Visit:
             return np.asarray(file.read())
 
 
-def _missing(reason: str) -> NoReturn:
-    """Fail where everything should be installed, skip elsewhere."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="module")
 def shown_catalog(request: pytest.FixtureRequest) -> Path:
     given = os.environ.get("UNVEIL_TEST_CATALOG")
@@ -79,15 +72,9 @@ def shown_catalog(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="module")
 def driver() -> str:
     """Path of node, with playwright-core beside the scripts."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        _missing("Node.js with npm is not installed (infra/ci/install_debian.sh installs it)")
     if not Path(CHROMIUM).is_file():
-        _missing(f"there is no {CHROMIUM} (infra/ci/install_debian.sh installs it)")
-    if not (SCRIPTS / "node_modules/playwright-core/package.json").is_file():
-        command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        subprocess.run(command, cwd=SCRIPTS, check=True, timeout=300, stdin=subprocess.DEVNULL)
-    return node
+        missing(f"there is no {CHROMIUM} (infra/ci/install_debian.sh installs it)")
+    return require_node(SCRIPTS)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,261 @@
+"""`stac.checking` finds each kind of damage, and nothing else, on disk, in S3 and over HTTP."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import misbehaving_server
+import pytest
+from misbehaving_server import Asked, Reply
+from s3_server import S3Server, s3_server
+
+from flows.viewer.serving import running
+from stac.access.s3 import filesystem, forget_clients
+from stac.checking import CheckOptions, ProblemKind, check_catalog
+from stac.errors import SourceUnavailable, UnreadableCatalog
+from stac.items import file_info
+from stac.sources.web.patience import Patience
+
+pytestmark = pytest.mark.integration
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "TESTKEY", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "1"}
+QUICK = CheckOptions(checksums=False, patience=Patience(timeout_s=5, retries=0))
+
+
+@pytest.fixture
+def catalog(tiny_run: Any, tmp_path: Path) -> Path:
+    root = tmp_path / "catalog"
+    shutil.copytree(tiny_run.root, root, ignore=shutil.ignore_patterns(".unveil", ".staging"))
+    return root
+
+
+def items(root: Path) -> list[Path]:
+    return sorted(path for path in root.glob("unveil-*/*/*.json") if path.stem == path.parent.name)
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    document = json.loads(path.read_text("utf-8"))
+    change(document)
+    path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def edit_item(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    return lambda root: edit(items(root)[0], change)
+
+
+def relinked(rel: str, href: str) -> Callable[[dict[str, Any]], object]:
+    def change(document: dict[str, Any]) -> None:
+        for link in document["links"]:
+            if link["rel"] == rel:
+                link["href"] = href
+
+    return change
+
+
+def without(rel: str) -> Callable[[dict[str, Any]], object]:
+    return lambda document: document.update(links=[link for link in document["links"] if link["rel"] != rel])
+
+
+def flip_last_byte(root: Path) -> None:
+    path = items(root)[0].parent / "data.tif"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def picture_as_tiff(root: Path) -> None:
+    """Put a picture in the place of a COG, with its size and checksum."""
+    item = items(root)[0]
+    path = item.parent / "visual.tif"
+    shutil.copyfile(item.parent / "thumbnail.png", path)
+    edit(item, lambda document: document["assets"]["visual"].update(file_info(path)))
+
+
+def unlink(root: Path) -> None:
+    """Take the link to one item away, wherever it is."""
+    name = items(root)[0].name
+    for path in root.rglob("*.json"):
+        if path.name in ("catalog.json", "collection.json"):
+            edit(path, lambda d: d.update(links=[x for x in d["links"] if not x["href"].endswith(name)]))
+
+
+def copy_of_an_item(root: Path) -> None:
+    """Publish the same id a second time, in a folder of another name."""
+    first = items(root)[0]
+    shutil.copytree(first.parent, first.parent.with_name("copy"))
+    (first.parent.with_name("copy") / first.name).rename(first.parent.with_name("copy") / "copy.json")
+    link = {"rel": "item", "href": "./copy/copy.json", "type": "application/geo+json", "title": "copy"}
+    edit(first.parents[1] / "collection.json", lambda document: document["links"].append(link))
+
+
+def narrow(document: dict[str, Any]) -> None:
+    west, south, _, north = document["extent"]["spatial"]["bbox"][0]
+    document["extent"]["spatial"]["bbox"] = [[west, south, west + 1e-3, north]]
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], None], set[ProblemKind]]] = {
+    "a byte": (flip_last_byte, {ProblemKind.ASSET_CHECKSUM}),
+    "a file less": (lambda root: (items(root)[0].parent / "data.tif").unlink(), {ProblemKind.ASSET_MISSING}),
+    "a file cut off": (
+        lambda root: (items(root)[0].parent / "report.html").write_text("<p>"),
+        {ProblemKind.ASSET_SIZE},
+    ),
+    "no COG": (picture_as_tiff, {ProblemKind.COG}),
+    "no JSON": (lambda root: items(root)[0].write_text("{"), {ProblemKind.UNREADABLE}),
+    "no item": (lambda root: items(root)[0].unlink(), {ProblemKind.LINK_BROKEN}),
+    "no link to an item": (unlink, {ProblemKind.ORPHAN}),
+    "an item twice": (copy_of_an_item, {ProblemKind.DUPLICATE}),
+    "no geometry": (edit_item(lambda item: item.pop("geometry")), {ProblemKind.SCHEMA}),
+    "no seed": (edit_item(lambda item: item["properties"].pop("unveil:seed")), {ProblemKind.RULE}),
+    "another root": (edit_item(relinked("root", "../collection.json")), {ProblemKind.LINK_WRONG}),
+    "another collection": (edit_item(lambda item: item.update(collection="other")), {ProblemKind.LINK_WRONG}),
+    "no parent": (edit_item(without("parent")), {ProblemKind.LINK_MISSING}),
+    "a link to nothing": (
+        edit_item(lambda item: item["links"].append({"rel": "via", "href": "./none.json", "title": "none"})),
+        {ProblemKind.LINK_BROKEN},
+    ),
+    "a local file": (edit_item(relinked("parent", "/vsimem/x")), {ProblemKind.LINK_WRONG, ProblemKind.LINK_MISSING}),
+    "too small a box": (
+        lambda root: edit(root / "unveil-cloud-free/collection.json", narrow),
+        {ProblemKind.EXTENT},
+    ),
+    "no collection": (
+        lambda root: (root / "unveil-cloud-free/collection.json").unlink(),
+        {ProblemKind.LINK_BROKEN, ProblemKind.ORPHAN},
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_each_damage_is_found_and_named(catalog: Path, damage: str) -> None:
+    harm, expected = DAMAGE[damage]
+    harm(catalog)
+    report = check_catalog(str(catalog), CheckOptions(checksums=damage in ("a byte", "no COG")))
+    assert set(report.by_kind()) == expected, report.problems
+    assert all(problem.place.startswith(str(catalog)) and problem.message for problem in report.problems)
+
+
+def test_a_sound_catalog_is_counted(catalog: Path) -> None:
+    told: list[tuple[int, int]] = []
+    report = check_catalog(str(catalog), progress=lambda _, done, total: told.append((done, total)))
+    assert report.valid and report.catalog == str(catalog / "catalog.json")
+    files = [path for item in items(catalog) for path in item.parent.iterdir() if path != item]
+    counts = report.counts
+    assert (counts.collections, counts.items, counts.assets) == (1, 2, len(files))
+    assert counts.bytes == sum(path.stat().st_size for path in files)
+    assert counts.cogs == len(list(catalog.glob("unveil-*/*/*.tif")))
+    assert told[-1] == (2, 2)
+
+
+def test_nodes_between_collection_and_items_are_followed(catalog: Path) -> None:
+    """A collection whose items are listed by month: two levels of catalogs in between."""
+    above = catalog / "unveil-cloud-free"
+    collection = json.loads((above / "collection.json").read_text())
+    listed = [link for link in collection["links"] if link["rel"] == "item"]
+
+    def node(name: str, up: str, root: str, links: list[dict[str, Any]]) -> None:
+        path = above / name / "catalog.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        upwards = [{"rel": "root", "href": root}, {"rel": "parent", "href": up}]
+        fields = {"type": "Catalog", "stac_version": "1.1.0", "id": path.parent.name, "description": name}
+        path.write_text(json.dumps(fields | {"links": upwards + links}))
+
+    month = [{**link, "href": "../../../" + link["href"].removeprefix("./")} for link in listed]
+    node("_dates/2023/08", "../catalog.json", "../../../../catalog.json", month)
+    node(
+        "_dates/2023",
+        "../../collection.json",
+        "../../../catalog.json",
+        [{"rel": "child", "href": "./08/catalog.json"}],
+    )
+    kept = [link for link in collection["links"] if link["rel"] != "item"]
+    collection["links"] = [*kept, {"rel": "child", "href": "./_dates/2023/catalog.json"}]
+    (above / "collection.json").write_text(json.dumps(collection))
+    report = check_catalog(str(catalog), QUICK)
+    assert report.problems == ()
+    assert (report.counts.catalogs, report.counts.collections, report.counts.items) == (3, 1, 2)
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    forget_clients()
+    with s3_server() as server:
+        yield server
+    forget_clients()
+
+
+def test_a_bucket_is_checked_like_a_folder(catalog: Path, service: S3Server) -> None:
+    service.upload(catalog, service.bucket("products"), "eo")
+    options = CheckOptions(s3=service.options)
+    report = check_catalog("s3://products/eo", options)
+    assert report.problems == () and report.counts == check_catalog(str(catalog)).counts
+    first, second = (f"products/eo/{item.relative_to(catalog)}" for item in items(catalog))
+    client = filesystem(service.options, 10)
+    data = f"{first.rpartition('/')[0]}/data.tif"
+    client.pipe_file(data, bytes(client.size(data)))
+    client.rm_file(second)
+    report = check_catalog("s3://products/eo/catalog.json", options)
+    assert set(report.by_kind()) == {ProblemKind.ASSET_CHECKSUM, ProblemKind.COG, ProblemKind.LINK_BROKEN}
+    assert all(problem.place.startswith("s3://products/eo/") for problem in report.problems)
+
+
+def test_a_served_catalog_is_checked_to_the_byte(catalog: Path) -> None:
+    with running(catalog, None) as url:
+        report = check_catalog(f"{url}/catalog/catalog.json")
+    assert report.problems == () and report.counts == check_catalog(str(catalog)).counts
+    flip_last_byte(catalog)
+    with running(catalog, None) as url:
+        assert set(check_catalog(f"{url}/catalog/catalog.json").by_kind()) == {ProblemKind.ASSET_CHECKSUM}
+
+
+@contextmanager
+def plain_server(folder: Path) -> Iterator[str]:
+    """Python's own server, which knows no byte ranges."""
+    handler = partial(QuietHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join(10)
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        pass
+
+
+def test_a_server_without_ranges_is_told(catalog: Path) -> None:
+    with plain_server(catalog) as url:
+        report = check_catalog(f"{url}catalog.json", QUICK)
+    assert report.by_kind() == {ProblemKind.ASSET_RANGES: report.counts.cogs}
+
+
+def test_a_server_that_refuses_is_no_missing_file(catalog: Path) -> None:
+    """Neither HEAD nor the reports are answered; everything else is, in parts."""
+
+    def answer(asked: Asked) -> Reply:
+        file = catalog / asked.path.lstrip("/")
+        if asked.path.endswith("report.html"):
+            return Reply(403, {})
+        return Reply(200, file.read_bytes()) if file.is_file() else Reply(404, {})
+
+    with misbehaving_server.web_server(answer) as url:
+        report = check_catalog(f"{url}catalog.json", QUICK)
+    assert report.by_kind() == {ProblemKind.UNREACHABLE: 2}
+    assert all("403" in problem.message for problem in report.problems)
+
+
+def test_no_catalog_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableCatalog, match="give the path of a catalog"):
+        check_catalog(str(tmp_path / "none"))
+    with pytest.raises(SourceUnavailable):
+        check_catalog("http://127.0.0.1:9/catalog.json", QUICK)
