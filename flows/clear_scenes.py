@@ -31,6 +31,7 @@ from flows.ledger.records import new_run_id
 from flows.ledger.states import State
 from flows.metrics.json_log import json_log
 from flows.models.model_item import ensure_model_item
+from flows.mirrors import keep_mirrors
 from flows.models.registry import Registry
 from flows.progress import tell
 from flows.quality import review_note
@@ -235,6 +236,7 @@ def clear_scenes(
             if todo:
                 ensure_model_item(catalog, model)
             results = [_refused(refused) for refused in planned.refused] + work_through(worker, todo)
+        keep_mirrors(wanted, changed=any(result.item_href for result in results))
     finally:
         _leave(ledger, run_id)
     restored = [unit.work_id for unit in results if unit.figures is not None]

@@ -1,7 +1,8 @@
-"""Commands around the catalog that runs write: `unveil catalog check`, `unveil retract`."""
+"""Commands around the catalog that runs write: `unveil catalog check`, `unveil catalog export`, `unveil retract`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -52,6 +53,43 @@ def check(
         raise typer.Exit(EXIT_FAILED)
 
 
+@app.command()
+def export(
+    file: Annotated[Path, typer.Option("--geoparquet", help="File that is written, e.g. items.parquet.")],
+    collections: Annotated[
+        list[str],
+        typer.Option("--collection", help="Collection; may be given several times.", default_factory=list),
+    ],
+    catalog: Annotated[
+        str | None,
+        typer.Argument(help="Folder, s3://BUCKET/PREFIX, or address of a catalog.json; --out when left out."),
+    ] = None,
+    out: o.Out = None,
+    base: Annotated[str, typer.Option("--base", help="Address at which the catalog is served, for the hrefs.")] = "",
+    as_json: o.AsJson = False,
+) -> None:
+    """Write all items into one STAC-GeoParquet file, for DuckDB, GeoPandas and everything that reads Parquet.
+
+    Example:
+
+        unveil catalog export --geoparquet items.parquet --out unveil-out
+        unveil catalog export --geoparquet items.parquet --base https://example.org/catalog
+    """
+    from flows.loading import load_settings
+    from flows.progress import tell
+    from stac.geoparquet import Export, export_items
+
+    settings = load_settings(overrides=o.overrides(out=out))
+    place = catalog or str(settings.out)
+    wanted = Export(catalog=place, collections=collections, base=base, s3=settings.access.s3)
+    with progress_bar():
+        count = export_items(wanted, file, lambda number: tell("reading items", number))
+    if as_json:
+        print_json({"catalog": place, "items": count, "file": str(file), "bytes": file.stat().st_size})
+    else:
+        output.print(f"{count} items of {place} in {file}.", markup=False)
+
+
 def retract(
     item_ids: Annotated[list[str], typer.Argument(metavar="ITEM...", help="Ids of published items.")],
     out: o.Out = None,
@@ -70,6 +108,7 @@ def retract(
     from flows.catalogs import catalog_of, indexes_of
     from flows.errors import InvalidSettings
     from flows.loading import load_settings
+    from flows.mirrors import keep_mirrors
     from stac.shelves import Shelf
 
     settings = load_settings(overrides=o.overrides(out=out, indexes=index or None, state_dir=state_dir))
@@ -85,6 +124,7 @@ def retract(
             for shelf in shelves:
                 shelf.withdraw(item_id)
         indexes.remove(item_ids)
+        keep_mirrors(settings, changed=True)
     if as_json:
         print_json({"retracted": item_ids})
     else:

@@ -285,5 +285,6 @@ def media_type_of(name: str) -> str:
         ".png": "image/png",
         ".html": "text/html; charset=utf-8",
         ".json": "application/json",
+        ".parquet": "application/vnd.apache.parquet",
     }
     return str(known.get(posixpath.splitext(name)[1], "application/octet-stream"))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from stac.access.s3 import S3Options
 from stac.checking.assets import asset_problems
+from stac.checking.collections import extent_problems, mirror_problems
 from stac.checking.items import ItemFindings, check_item
 from stac.checking.places import Places
 from stac.checking.report import CatalogReport, Problem, ProblemKind, in_order
@@ -21,8 +21,6 @@ from stac.sources.web.patience import Patience
 
 #: Told what is going on, how much is done, and how much there is.
 Progress = Callable[[str, int, int], None]
-#: Coordinates are written with seven decimals, degrees.
-_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +60,12 @@ def check_catalog(
         *_duplicates(findings),
         *_orphans(places, structure),
     ]
+    below = _by_node(findings)
+    problems += _count_problems(structure, below)
     for place, collection in structure.collections.items():
-        below = [each for each in findings if any(step.href == place for step in each.link.above)]
-        problems += _extent_problems(place, collection, below)
+        problems += extent_problems(place, collection, below.get(place, ()))
         problems += asset_problems(places, place, collection, checksums=options.checksums)
+        problems += mirror_problems(places, place, collection, below.get(place, ()))
     counts = sum((each.counts for each in findings), structure.counts)
     return CatalogReport(root, counts, in_order(problems))
 
@@ -110,33 +110,17 @@ def _is_node(path: PurePosixPath) -> bool:
     return path.name in ("catalog.json", "collection.json") or path.stem == path.parent.name
 
 
-def _extent_problems(place: str, collection: Mapping[str, Any], findings: Sequence[ItemFindings]) -> Iterator[Problem]:
-    """Yield a problem for each item that lies outside the extent of its collection, in space or time."""
-    west, south, east, north = _flat(collection["extent"]["spatial"]["bbox"][0])
-    start, end = collection["extent"]["temporal"]["interval"][0]
+def _by_node(findings: Iterable[ItemFindings]) -> dict[str, list[ItemFindings]]:
+    """Return what was found below each catalog and collection, by its place."""
+    below: dict[str, list[ItemFindings]] = defaultdict(list)
     for each in findings:
-        if each.bbox and not _covers((west, south, east, north), _flat(each.bbox)):
-            yield Problem.at(ProblemKind.EXTENT, place, f"its box does not cover item {each.id}")
-        if each.datetime and not _during(each.datetime, start, end):
-            yield Problem.at(ProblemKind.EXTENT, place, f"its interval does not cover item {each.id}")
+        for step in each.link.above:
+            below[step.href].append(each)
+    return below
 
 
-def _flat(bbox: Sequence[float]) -> tuple[float, float, float, float]:
-    """Return a box without heights."""
-    west, south, east, north = (*bbox[: len(bbox) // 2][:2], *bbox[len(bbox) // 2 :][:2])
-    return west, south, east, north
-
-
-def _covers(outer: tuple[float, float, float, float], inner: tuple[float, float, float, float]) -> bool:
-    if inner[1] < outer[1] - _ROUNDING or inner[3] > outer[3] + _ROUNDING:
-        return False
-    if outer[0] > outer[2] or inner[0] > inner[2]:  # across the antimeridian: only the whole circle is sure to cover
-        return outer[2] - outer[0] >= 360 - _ROUNDING or outer[0] > outer[2]
-    return inner[0] >= outer[0] - _ROUNDING and inner[2] <= outer[2] + _ROUNDING
-
-
-def _during(moment: str, start: str | None, end: str | None) -> bool:
-    when = datetime.fromisoformat(moment)
-    return (start is None or datetime.fromisoformat(start) <= when) and (
-        end is None or when <= datetime.fromisoformat(end)
-    )
+def _count_problems(structure: Structure, below: Mapping[str, Sequence[ItemFindings]]) -> Iterator[Problem]:
+    """Yield nodes that count other items than they link."""
+    for place, told in structure.told.items():
+        if told != (linked := len(below.get(place, ()))):
+            yield Problem.at(ProblemKind.COUNT, place, f"it says that {told} items lie below it, but links {linked}")

@@ -41,6 +41,8 @@ class ProblemKind(StrEnum):
     COG = "cog"
     #: A collection does not cover its items.
     EXTENT = "extent"
+    #: A catalog or collection counts other items than it links.
+    COUNT = "count"
     #: The GeoParquet mirror of a collection holds other items than the collection.
     MIRROR = "mirror"
 

@@ -14,6 +14,8 @@ from stac.errors import SourceUnavailable, StacError
 from stac.sources.hrefs import resolve
 
 _DEEPEST = 16
+#: What a node of ours says of the items below it.
+_CONTENTS = "unveil:contents"
 _CONTAINERS = ("Catalog", "Collection")
 
 
@@ -34,6 +36,8 @@ class Structure:
     items: list[ItemLink] = field(default_factory=list)
     #: Collections by place.
     collections: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: How many items a catalog or collection says it has, by place.
+    told: dict[str, int] = field(default_factory=dict)
     #: Every place that a link leads to.
     reached: set[str] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
@@ -100,6 +104,8 @@ def _is_sound(
             return False
     elif is_collection:
         found.collections[step.href] = document
+    if isinstance(contents := document.get(_CONTENTS), dict) and "items" in contents:
+        found.told[step.href] = contents["items"]
     found.problems += link_problems(places, step, document, above)
     return True
 

@@ -80,18 +80,27 @@ class StaticSource:
             InvalidQuery: the collection does not exist.
             UnreadableCatalog: the collection or a catalog below it cannot be read.
         """
+        seen: set[str] = set()
+        for href in self.item_hrefs(collection):
+            item = self._item(href)
+            if item is None or item.id in seen:
+                continue
+            seen.add(item.id)
+            yield item
+
+    def item_hrefs(self, collection: str) -> Iterator[str]:
+        """Yield the path or URL of every item that a collection links, at any depth; nothing of the items is read.
+
+        Raises:
+            InvalidQuery: the collection does not exist.
+            UnreadableCatalog: the collection or a catalog below it cannot be read.
+        """
         collections = self._collections()
         if collection not in collections:
             known = ", ".join(sorted(collections)) or "no collection"
             raise InvalidQuery(f"Collection {collection!r} does not exist in {self._root}; it has {known}.")
-        seen: set[str] = set()
         for base, document in self._walk(collections[collection][0]):
-            for href in _links(base, document, "item", self.skipped):
-                item = self._item(href)
-                if item is None or item.id in seen:
-                    continue
-                seen.add(item.id)
-                yield item
+            yield from _links(base, document, "item", self.skipped)
 
     def search(self, query: Query) -> list[pystac.Item]:
         """Return all matching items, sorted by time and id, with absolute hrefs.

@@ -110,6 +110,30 @@ class Target(Protocol):
         """
         ...
 
+    def place(self, name: str, file: Path) -> None:
+        """Put a file in place: readers see the old or the new one. `file` comes from `staging` and is used up.
+
+        Raises:
+            PublishError: it cannot be written.
+        """
+        ...
+
+    def drop(self, name: str) -> None:
+        """Remove a file; one that is not there is no error.
+
+        Raises:
+            PublishError: it cannot be removed.
+        """
+        ...
+
+    def at_hand(self, name: str) -> AbstractContextManager[Path | None]:
+        """Yield a file on this machine with the content of one of the target, None where there is none.
+
+        Raises:
+            TargetUnavailable: the target does not answer.
+        """
+        ...
+
     def exclusive(self) -> AbstractContextManager[None]:
         """Keep other publishers out where `add` and `update` cannot bear them.
 

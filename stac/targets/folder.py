@@ -109,6 +109,24 @@ class FolderTarget:
             with suppress(OSError):  # a half-written file lies there still, until it is swept
                 path.parent.rmdir()
 
+    def place(self, name: str, file: Path) -> None:
+        """Move a file into place."""
+        path = self.root / name
+        with writing(path):
+            file.replace(path)
+
+    def drop(self, name: str) -> None:
+        """Remove a file."""
+        path = self.root / name
+        with writing(path):
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def at_hand(self, name: str) -> Iterator[Path | None]:
+        """Yield the file itself."""
+        path = self.root / name
+        yield path if path.is_file() else None
+
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Let one publisher at a time change the catalog."""

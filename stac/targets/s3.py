@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -154,6 +155,29 @@ class S3Target:
 
     def prune(self, names: Iterable[str]) -> None:
         """Nothing: another publisher may be filling them, and a small document that nothing links to harms nobody."""
+
+    def place(self, name: str, file: Path) -> None:
+        """Upload a file: S3 shows it when it is whole."""
+        with _publishing():
+            self._objects.upload(file, self.root / name, media_type_of(name))
+        file.unlink()
+
+    def drop(self, name: str) -> None:
+        """Remove an object."""
+        place = self.root / name
+        with _publishing():
+            self._objects.remove(place.bucket, [place.key])
+
+    @contextmanager
+    def at_hand(self, name: str) -> Iterator[Path | None]:
+        """Yield a copy in a temporary folder."""
+        with tempfile.TemporaryDirectory(prefix="unveil-") as folder:
+            copy = Path(folder) / Path(name).name
+            with _publishing():
+                found = self._objects.head(self.root / name)
+                if found is not None:
+                    self._objects.download(self.root / name, copy)
+            yield None if found is None else copy
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Nothing: every write bears others."""

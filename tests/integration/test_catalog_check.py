@@ -21,11 +21,14 @@ from flows.viewer.serving import running
 from stac.access.s3 import filesystem, forget_clients
 from stac.checking import CheckOptions, ProblemKind, check_catalog
 from stac.errors import SourceUnavailable, UnreadableCatalog
+from stac.geoparquet import MIRROR, keep_mirror
 from stac.items import file_info
+from stac.publish import DEFAULT_COLLECTION, StaticCatalog
 from stac.sources.web.patience import Patience
 
 pytestmark = pytest.mark.integration
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "TESTKEY", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "1"}
+MISCOUNTED = {"unveil:contents": {"items": 3}}
 QUICK = CheckOptions(checksums=False, patience=Patience(timeout_s=5, retries=0))
 
 
@@ -94,6 +97,21 @@ def copy_of_an_item(root: Path) -> None:
     edit(first.parents[1] / "collection.json", lambda document: document["links"].append(link))
 
 
+def mirror_of_one(root: Path) -> None:
+    """Take an item out of the catalog, and let the mirror be as it was."""
+    keep_mirror(root, DEFAULT_COLLECTION)
+    mirror = root / DEFAULT_COLLECTION / MIRROR
+    before = mirror.read_bytes()
+    StaticCatalog(root).withdraw(items(root)[0].stem)
+    keep_mirror(root, DEFAULT_COLLECTION)
+    mirror.write_bytes(before)
+
+
+def mirror_cut_off(root: Path) -> None:
+    keep_mirror(root, DEFAULT_COLLECTION)
+    (root / DEFAULT_COLLECTION / MIRROR).write_bytes(b"PAR1")
+
+
 def narrow(document: dict[str, Any]) -> None:
     west, south, _, north = document["extent"]["spatial"]["bbox"][0]
     document["extent"]["spatial"]["bbox"] = [[west, south, west + 1e-3, north]]
@@ -121,6 +139,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], set[ProblemKind]]] = {
         {ProblemKind.LINK_BROKEN},
     ),
     "a local file": (edit_item(relinked("parent", "/vsimem/x")), {ProblemKind.LINK_WRONG, ProblemKind.LINK_MISSING}),
+    "a wrong count": (
+        lambda root: edit(
+            root / "unveil-cloud-free/collection.json", lambda c: c.update({"unveil:contents": {"items": 3}})
+        ),
+        {ProblemKind.COUNT},
+    ),
+    "a mirror of other items": (mirror_of_one, {ProblemKind.MIRROR}),
+    "no mirror": (mirror_cut_off, {ProblemKind.MIRROR}),
     "too small a box": (
         lambda root: edit(root / "unveil-cloud-free/collection.json", narrow),
         {ProblemKind.EXTENT},

@@ -1,0 +1,209 @@
+"""STAC-GeoParquet: what is written is read back by pyarrow, GeoPandas and stac-geoparquet, and follows the catalog."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import pytest
+from command import unveil
+from pyarrow import parquet
+from s3_server import S3Server, s3_server
+from shapely.geometry import shape
+
+from flows.loading import load_settings
+from flows.mirrors import keep_mirrors
+from stac import geoparquet
+from stac.access.locations import S3Location
+from stac.access.s3 import forget_clients
+from stac.checking import check_catalog
+from stac.errors import EmptySearch, InvalidItem, InvalidQuery
+from stac.geoparquet import MEDIA_TYPE, MIRROR, Export, export_items, ids_in, keep_mirror, read_items
+from stac.publish import DEFAULT_COLLECTION, StaticCatalog
+
+pytestmark = pytest.mark.integration
+#: Written with whole seconds, read with microseconds: the same instants.
+_INSTANTS = ("datetime", "created", "updated")
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "TESTKEY", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "1"}
+
+
+@pytest.fixture
+def catalog(tiny_run: Any, tmp_path: Path) -> Path:
+    root = tmp_path / "catalog"
+    shutil.copytree(tiny_run.root, root, ignore=shutil.ignore_patterns(".unveil", ".staging", MIRROR))
+    return root
+
+
+def documents(root: Path) -> dict[str, dict[str, Any]]:
+    paths = [path for path in root.glob("*/*/*.json") if path.stem == path.parent.name]
+    return {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(paths)}
+
+
+def with_instants(item: dict[str, Any]) -> dict[str, Any]:
+    told = item["properties"]
+    instants = {name: datetime.fromisoformat(told[name]) for name in _INSTANTS if told.get(name)}
+    return {**item, "properties": {**told, **instants}}
+
+
+def without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: without_nulls(member) for name, member in value.items() if member is not None}
+    return [without_nulls(member) for member in value] if isinstance(value, list) else value
+
+
+def test_items_are_the_same_after_the_round_trip(catalog: Path, tmp_path: Path) -> None:
+    file = tmp_path / "items.parquet"
+    export = Export(catalog=str(catalog), base="https://example.org/c")
+    assert export_items(export, file) == 2
+    found, published = {item["id"]: item for item in read_items(file)}, documents(catalog)
+    assert sorted(found) == sorted(published) == ids_in(file)
+    for name, item in published.items():
+        address = f"https://example.org/c/{DEFAULT_COLLECTION}/{name}"
+        for asset in item["assets"].values():
+            asset["href"] = f"{address}/{asset['href'].removeprefix('./')}"
+        back, expected = with_instants(found[name]), with_instants(without_nulls(item))
+        links = back.pop("links")
+        expected.pop("links")
+        assert back == expected
+        assert {"rel": "self", "href": f"{address}/{name}.json", "type": "application/json"} in links
+        outside = [link for link in item["links"] if link["href"].startswith("http")]
+        assert [link for link in links if link["rel"] == "derived_from"] == [
+            link for link in outside if link["rel"] == "derived_from"
+        ]
+
+
+def test_geopandas_reads_footprints_and_times(catalog: Path, tmp_path: Path) -> None:
+    file = tmp_path / "items.parquet"
+    export_items(Export(catalog=str(catalog)), file)
+    frame = geopandas.read_parquet(file).set_index("id")
+    assert frame.crs.to_epsg() in (4326, None) or frame.crs.to_authority() == ("OGC", "CRS84")
+    for name, item in documents(catalog).items():
+        assert frame.geometry[name].equals(shape(item["geometry"]))
+        assert frame["datetime"][name] == datetime.fromisoformat(item["properties"]["datetime"])
+        assert frame["proj:code"][name] == item["properties"]["proj:code"]
+        assert frame["assets"][name]["data"]["href"] == str(catalog / DEFAULT_COLLECTION / name / "data.tif")
+        assert frame["collection"][name] == DEFAULT_COLLECTION
+
+
+def many(root: Path, count: int, change: Callable[[int, dict[str, Any]], object] = lambda *_: None) -> None:
+    """Link `count` copies of an item in place of the items; files are not copied."""
+    collection = root / DEFAULT_COLLECTION / "collection.json"
+    first = next(iter(documents(root).values()))
+    links = []
+    for number in range(count):
+        name = f"item-{number:05}"
+        item = json.loads(json.dumps(first)) | {"id": name}
+        change(number, item)
+        (collection.parent / name).mkdir()
+        (collection.parent / name / f"{name}.json").write_text(json.dumps(item), encoding="utf-8")
+        links.append({"rel": "item", "href": f"./{name}/{name}.json", "title": name})
+    document = json.loads(collection.read_text("utf-8"))
+    document["links"] = [link for link in document["links"] if link["rel"] not in ("item", "child")] + links
+    collection.write_text(json.dumps(document), encoding="utf-8")
+
+
+def test_many_items_become_row_groups_and_may_differ(
+    catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(geoparquet, "_CHUNK", 20)
+
+    def differ(number: int, item: dict[str, Any]) -> None:
+        item["properties"]["gsd"] = 10 if number % 2 else 10.5
+        if number > 30:
+            item["properties"]["only:late"] = {"a": number, "empty": {}}
+
+    many(catalog, 32, differ)
+    file, read = tmp_path / "items.parquet", []
+    assert export_items(Export(catalog=str(catalog)), file, read.append) == 32
+    assert read == list(range(1, 33))
+    metadata = parquet.read_metadata(file)
+    assert metadata.num_row_groups == 2 and b"geo" in metadata.metadata and b"stac-geoparquet" in metadata.metadata
+    found = {item["id"]: item for item in read_items(file)}
+    assert sorted(found) == [f"item-{number:05}" for number in range(32)]
+    assert "only:late" not in found["item-00030"]["properties"]
+    assert found["item-00031"]["properties"]["only:late"] == {"a": 31}
+    assert (found["item-00001"]["properties"]["gsd"], found["item-00002"]["properties"]["gsd"]) == (10, 10.5)
+
+
+def test_items_that_contradict_each_other_leave_the_old_file(catalog: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "exported"
+    file = folder / "items.parquet"
+    export_items(Export(catalog=str(catalog)), file)
+    before = file.read_bytes()
+    many(catalog, 2, lambda number, item: item["properties"].update({"odd": number or {"a": 1}}))
+    with pytest.raises(InvalidItem, match="do not fit into one table"):
+        export_items(Export(catalog=str(catalog)), file)
+    assert file.read_bytes() == before and list(folder.iterdir()) == [file]
+
+
+def test_nothing_to_export_is_one_sentence(tmp_path: Path) -> None:
+    root = {"type": "Catalog", "stac_version": "1.1.0", "id": "c", "description": "c", "links": []}
+    (tmp_path / "catalog.json").write_text(json.dumps(root))
+    with pytest.raises(EmptySearch, match="nothing to export"):
+        export_items(Export(catalog=str(tmp_path)), tmp_path / "items.parquet")
+    assert not (tmp_path / "items.parquet").exists()
+
+
+def test_the_mirror_follows_the_catalog(catalog: Path) -> None:
+    mirror, collection = catalog / DEFAULT_COLLECTION / MIRROR, catalog / DEFAULT_COLLECTION / "collection.json"
+    assert keep_mirror(catalog, DEFAULT_COLLECTION)
+    linked = json.loads(collection.read_text("utf-8"))["assets"]["geoparquet"]
+    assert (linked["href"], linked["type"], linked["roles"]) == (f"./{MIRROR}", MEDIA_TYPE, ["collection-mirror"])
+    item = next(read_items(mirror))
+    assert item["assets"]["data"]["href"] == f"./{item['id']}/data.tif"
+    before = mirror.stat()
+    assert not keep_mirror(catalog, DEFAULT_COLLECTION)
+    assert mirror.stat() == before
+    assert keep_mirror(catalog, DEFAULT_COLLECTION, changed=True) and mirror.stat().st_ino != before.st_ino
+    report = check_catalog(str(catalog))
+    assert report.valid, report.problems
+
+
+def test_a_retracted_item_leaves_the_mirror(catalog: Path, tmp_path: Path) -> None:
+    first, second = documents(catalog)
+    keep_mirrors(load_settings(overrides={"out": str(catalog)}), changed=True)
+    assert unveil("retract", first, "--out", catalog, home=tmp_path / "home").status == 0
+    assert ids_in(catalog / DEFAULT_COLLECTION / MIRROR) == [second]
+    StaticCatalog(catalog).withdraw(second)
+    assert not keep_mirror(catalog, DEFAULT_COLLECTION) and not (catalog / DEFAULT_COLLECTION).exists()
+
+
+def test_no_mirror_where_none_is_wanted(catalog: Path) -> None:
+    keep_mirrors(load_settings(overrides={"out": str(catalog), "geoparquet": False}), changed=True)
+    assert not list(catalog.rglob(MIRROR))
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    forget_clients()
+    with s3_server() as server:
+        yield server
+    forget_clients()
+
+
+def test_a_mirror_in_a_bucket(catalog: Path, service: S3Server, tmp_path: Path) -> None:
+    root = S3Location(service.bucket("products"), "eo")
+    service.upload(catalog, root.bucket, root.key)
+    arguments = (root, DEFAULT_COLLECTION, service.options, tmp_path / "state")
+    assert keep_mirror(*arguments) and not keep_mirror(*arguments)
+    copy = tmp_path / "copy.parquet"
+    copy.write_bytes(service.keys("products")[f"eo/{DEFAULT_COLLECTION}/{MIRROR}"])
+    assert ids_in(copy) == sorted(documents(catalog))
+    assert next(read_items(copy))["assets"]["visual"]["href"].startswith("./")
+    assert not list((tmp_path / "state").rglob("*.parquet"))
+
+
+def test_the_command_exports_a_collection(catalog: Path, tmp_path: Path) -> None:
+    file = tmp_path / "new" / "items.parquet"
+    options = ("--geoparquet", file, "--collection", DEFAULT_COLLECTION, "--out", catalog, "--json")
+    done = unveil("catalog", "export", *options, home=tmp_path / "home")
+    assert done.status == 0 and done.document["items"] == 2 and done.document["bytes"] == file.stat().st_size
+    with pytest.raises(InvalidQuery, match=f"it has {DEFAULT_COLLECTION}"):
+        export_items(Export(catalog=str(catalog), collections=["none"]), file)
