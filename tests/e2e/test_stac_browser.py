@@ -52,6 +52,14 @@ class Visit:
         draw.line([*ring, ring[0]], fill=0, width=2 * STROKE)
         return np.asarray(picture, dtype=float)[np.asarray(mask, dtype=bool)]
 
+    def drawn(self, key: str, size: tuple[int, int]) -> NDArray[np.float64]:
+        """The map of asset `key` within the item's box, grey 0-255, scaled to `size` (width, height)."""
+        shown = self.seen["maps"][key]
+        xs, ys = zip(*shown["ring"], strict=True)
+        with Image.open(self.folder / shown["picture"]) as file:
+            part = file.convert("L").crop((round(min(xs)), round(min(ys)), round(max(xs)), round(max(ys))))
+        return np.asarray(part.resize(size, Image.Resampling.BOX), dtype=float)
+
     def asset(self, key: str) -> tuple[str, dict[str, Any]]:
         """Address and metadata of an asset of the item on show."""
         asset = httpx.get(self.seen["item"]).json()["assets"][key]
@@ -132,6 +140,34 @@ def test_the_map_has_the_colours_of_the_thumbnail(visit: Visit) -> None:
     valid = (thumbnail[:, 3] > 0) & (thumbnail[:, :3].max(axis=1) > 0)
     difference = colours[drawn].mean(axis=0) - thumbnail[valid, :3].mean(axis=0)
     assert np.abs(difference).max() < 20
+
+
+def test_the_map_shows_everything_in_its_place(visit: Visit) -> None:
+    with Image.open(BytesIO(httpx.get(visit.asset("thumbnail")[0]).content)) as file:
+        size = (min(file.width, 96), min(file.height, 96))
+        expected = np.asarray(file.convert("L").resize(size, Image.Resampling.BOX), dtype=float)
+    drawn = visit.drawn("visual", size)
+
+    def likeness(other: NDArray[np.float64]) -> float:
+        return float(np.corrcoef(drawn.ravel(), other.ravel())[0, 1])
+
+    assert likeness(expected) > 0.5
+    for displaced in (expected[::-1], expected[:, ::-1], np.roll(expected, size[0] // 4, axis=1)):
+        assert likeness(expected) > likeness(displaced) + 0.2
+
+
+def test_provenance_has_a_legend_on_its_page(visit: Visit) -> None:
+    legend = visit.seen["legends"]["provenance"]
+    for entry in visit.asset("provenance")[1]["bands"][0]["classification:classes"]:
+        assert entry["title"] in legend["text"]
+        red, green, blue = (int(entry["color_hint"][i : i + 2], 16) for i in (0, 2, 4))
+        assert f"rgb({red}, {green}, {blue})" in legend["colours"], entry["name"]
+
+
+def test_the_page_names_the_scenes_that_the_product_comes_from(visit: Visit) -> None:
+    links = httpx.get(visit.seen["item"]).json()["links"]
+    inside = [link["title"] for link in links if link["rel"] == "derived_from" and "/items/" in link["href"]]
+    assert inside and set(inside) <= set(visit.seen["inputs"])
 
 
 def test_provenance_shows_its_classes_in_their_colours(visit: Visit) -> None:

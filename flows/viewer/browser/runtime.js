@@ -68,7 +68,8 @@
       return classified(options);
     }
     if (isEightBit(asset)) {
-      return options;
+      // Stretched when it was made: the Browser would stretch it once more, between its statistics.
+      return { ...options, sources: options.sources.map((source) => ({ ...source, min: 0, max: 255 })) };
     }
     return { ...options, sources: options.sources.map((source) => stretch(source, asset)) };
   }

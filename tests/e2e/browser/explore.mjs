@@ -4,8 +4,8 @@
  *   node explore.mjs ADDRESS FOLDER
  *
  * ADDRESS is the root of `unveil serve`. FOLDER receives one picture per step and `seen.json`:
- * {pages, cards, item, thumbnail, maps: {asset: {picture, ring, shown}}, ranges: {file: count}, outside, problems,
- * links, reloaded}.
+ * {pages, cards, item, thumbnail, maps: {asset: {picture, ring, shown}}, legends: {asset: {text, colours}}, inputs,
+ * ranges: {file: count}, outside, problems, links, reloaded}.
  * `ring` is the item's footprint in pixels (x, y) of the picture. The script judges nothing: the Python test does.
  */
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -155,6 +155,14 @@ async function choose(page, key) {
   await body.getByRole('button', { name: 'Show on map' }).click();
 }
 
+/** The legend beside a classified raster: texts of its table, and colours of its patches as `rgb(r, g, b)`. */
+async function readLegend(page, key) {
+  return page.locator(`#asset-${key}`).evaluate((body) => ({
+    text: body.innerText,
+    colours: [...body.querySelectorAll('[style]')].map((element) => element.style.backgroundColor).filter(Boolean),
+  }));
+}
+
 async function seeThumbnail(page, folder, seen) {
   await page.getByRole('tab', { name: 'Thumbnail' }).click();
   const image = page.locator('.tab-pane.active img').first();
@@ -177,7 +185,9 @@ async function explore(page, address, folder, seen) {
     await choose(page, key);
     await keepMap(page, folder, seen, key);
     await note(page, folder, seen, `item-${key}`);
+    seen.legends[key] = await readLegend(page, key);
   }
+  seen.inputs = await page.$$eval('a[href*="/items/"]', (anchors) => anchors.map((anchor) => anchor.innerText.trim()));
   await seeThumbnail(page, folder, seen);
   await page.reload(); // history mode: the address of a page opens it
   await mapOf(page, 'visual');
@@ -186,7 +196,7 @@ async function explore(page, address, folder, seen) {
 }
 
 async function main(address, folder) {
-  const seen = { pages: [], cards: [], maps: {}, ranges: {}, outside: [], problems: [], links: [] };
+  const seen = { pages: [], cards: [], maps: {}, legends: {}, inputs: [], ranges: {}, outside: [], problems: [], links: [] };
   const profile = await mkdtemp(path.join(os.tmpdir(), 'unveil-browser-'));
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: CHROMIUM,
