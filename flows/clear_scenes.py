@@ -30,8 +30,8 @@ from flows.ledger.opening import open_ledger
 from flows.ledger.records import new_run_id
 from flows.ledger.states import State
 from flows.metrics.json_log import json_log
-from flows.models.model_item import ensure_model_item
 from flows.mirrors import keep_mirrors
+from flows.models.model_item import ensure_model_item
 from flows.models.registry import Registry
 from flows.progress import tell
 from flows.quality import review_note
