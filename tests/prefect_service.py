@@ -70,12 +70,12 @@ class PrefectService:
         if self.process is not None:
             end(self.process)
 
-    def command(self, *arguments: str) -> str:
+    def command(self, *arguments: str, **extra: str) -> str:
         """Run `prefect ARGUMENTS` to its end."""
         done = subprocess.run(
             [*PREFECT, *arguments],
             cwd=ROOT,
-            env=self.client(),
+            env=self.client(extra),
             capture_output=True,
             text=True,
             timeout=300,

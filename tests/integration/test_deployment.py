@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from command import TINY_BBOX, environment
+from command import ROOT, TINY_BBOX, environment
 from prefect_service import PrefectService, end, kill, poll, prefect_service, start_worker
 
 from flows.automations.applying import NOTIFY_WEBHOOK, Change, apply_automations
@@ -225,3 +225,15 @@ def held(where: Path) -> list[Entry]:
         return []
     with closing(open_ledger(load_settings(None, {"out": where}))) as ledger:
         return [entry for entry in ledger.listing.page(9).entries if entry.state in HELD]
+
+
+@pytest.mark.parametrize("kind", ["docker", "kubernetes"])
+def test_a_server_takes_the_deployments_for_containers(service: PrefectService, kind: str) -> None:
+    """Runs last: the deployments have the same names."""
+    template = json.loads((ROOT / f"infra/prefect/{kind}-job.json").read_text("utf-8"))
+    pool = {"name": f"unveil-{kind}", "type": kind, "base_job_template": template}
+    assert service.post("work_pools/", pool)["base_job_template"] == template
+    service.command("deploy", "--name", "promote", "--prefect-file", f"infra/prefect/{kind}.yaml", UNVEIL_IMAGE="x/y:1")
+    deployed = service.deployment("promote/promote")
+    assert deployed["work_pool_name"] == f"unveil-{kind}" and deployed["job_variables"] == {"image": "x/y:1"}
+    assert deployed["pull_steps"] == [{"prefect.deployments.steps.set_working_directory": {"directory": "/opt/unveil"}}]
