@@ -85,8 +85,13 @@ class PrefectService:
         return done.stdout
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Ask the API."""
-        return httpx.post(f"{self.url}/{path}", json=body, timeout=30).raise_for_status().json()
+        """Ask the API, again while its database is locked, as Prefect's own client does."""
+
+        def ask() -> httpx.Response | None:
+            answer = httpx.post(f"{self.url}/{path}", json=body, timeout=60)
+            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
+
+        return poll(ask, f"{path} was not answered").raise_for_status().json()
 
     def deployment(self, name: str) -> dict[str, Any]:
         """Return the deployment `FLOW/NAME`."""

@@ -133,6 +133,13 @@ def test_each_deployment_is_scheduled_as_it_should_be(service: PrefectService) -
     assert all("unveil" in d["tags"] and d["global_concurrency_limit"]["limit"] == 1 for d in found.values())
 
 
+def test_schedules_become_runs(service: PrefectService) -> None:
+    """The server's scheduler works: it fails in silence with libraries it does not fit."""
+    daily = {"deployments": {"id": {"any_": [service.deployment("clear-scenes/clear-scenes")["id"]]}}}
+    runs = poll(lambda: service.post("flow_runs/filter", daily) or None, "the schedule made no runs")
+    assert all(run["auto_scheduled"] and run["state_type"] == "SCHEDULED" for run in runs)
+
+
 def test_a_worker_completes_each_deployment(
     service: PrefectService, worker: subprocess.Popen[bytes], out: Path, told: Told
 ) -> None:
