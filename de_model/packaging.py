@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from de_model.calibration import CalibrationTable, Origin
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
 from de_model.inference.engine import Restoration, Sampling, restore
 from de_model.samplers.family import sampler_kind
 
-#: Name of the artefact with the weights.
-WEIGHTS = "weights"
+#: Names of the artefacts: the weights, and the calibration of their intervals.
+WEIGHTS, CALIBRATION = "weights", "calibration"
 #: Names of the input tensors.
 SCENE, NEEDED = "scene", "needed"
 
@@ -75,6 +76,39 @@ def tags_of(card: ModelCard, sha256: str) -> dict[str, str]:
         "data_fingerprint": card.data_fingerprint,
         "revision": card.revision,
     }
+
+
+def describe(card: ModelCard, sha256: str, calibration: CalibrationTable | None) -> str:
+    """Return the model card for people, as Markdown: what it restores, what it learnt from, how far to trust it."""
+    rows = {
+        "weights": f"safetensors, SHA-256 `{sha256}`",
+        "bands": ", ".join(card.bands),
+        "pixel size of the training imagery": f"{card.gsd_m:g} m",
+        "preset, reference": f"{card.preset}, {card.reference}",
+        "share of the reference": f"{card.eta:g} at least, {card.weight_mode}",
+        "trained on": card.trained_on or "not known",
+        "fingerprint of the training data": f"`{card.data_fingerprint}`" if card.data_fingerprint else "not known",
+        "code": card.revision or "not known",
+        "intervals": _intervals_in_words(calibration),
+    }
+    table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+    return (
+        "# Unveil DE: restores what clouds hide\n\n"
+        "Diffusion Enhancement (arXiv 2401.15105) of one optical scene. In: surface reflectance with its clouds, and "
+        "where a result is wanted. Out: the restored image, its spread over samples, and the share of the reference. "
+        "What it restores is plausible, not observed.\n\n"
+        f"{table}\n\n"
+        "Not for other bands, and only with care for pixel sizes, seasons and places that it was not trained on.\n"
+    )
+
+
+def _intervals_in_words(table: CalibrationTable | None) -> str:
+    if table is None:
+        return "not calibrated: those of a Gaussian"
+    factors = ", ".join(
+        f"{band} {factor:.2f}" for band, factor in zip(table.bands, table.factors[Origin.MODEL], strict=True)
+    )
+    return f"{table.level:.0%}, factors of the model's pixels {factors}; fitted on {table.fitted_on or 'not known'}"
 
 
 def default_parameters(card: ModelCard) -> dict[str, int | float | str | None]:

@@ -17,8 +17,6 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 from prefect.client.schemas.objects import State as PrefectState
 from prefect.tasks import exponential_backoff
 
-from de_model import checkpoint
-from de_model.calibration import calibration_of
 from flows.candidates import Refused
 from flows.catalogs import catalog_of, indexes_of
 from flows.drift.run_drift import watch_run
@@ -32,7 +30,7 @@ from flows.ledger.states import State
 from flows.metrics.json_log import json_log
 from flows.mirrors import keep_mirrors
 from flows.models.model_item import ensure_model_item
-from flows.models.registry import Registry
+from flows.models.resolving import resolve
 from flows.progress import tell
 from flows.quality import review_note
 from flows.report import data_uri, run_markdown, unit_table
@@ -41,7 +39,7 @@ from flows.scenes import find_scenes, read_items, source_of, write_items, write_
 from flows.services.outage import through_restart
 from flows.settings import RunSettings
 from flows.unit import UnitFigures, discard_blocks, make_product, publish_product
-from flows.work import ModelRef, Plan, WorkUnit, check_bands, make_plan
+from flows.work import ModelRef, Plan, WorkUnit, make_plan
 from flows.working import Made, UnitResult, Worker, settle, work_through
 from stac.access.locations import is_s3
 from stac.errors import StacError
@@ -166,23 +164,6 @@ def report(summary: Mapping[str, Any]) -> None:
             key = f"quicklook-{unit['work_id'][:8]}"
             told = f"{unit['target_id']}: before and after"
             patient(create_image_artifact, data_uri(picture), key=key, description=told)
-
-
-def resolve(settings: RunSettings) -> ModelRef:
-    """Return the model that the settings name, its weights fetched and checked.
-
-    Raises:
-        UnknownModel: the registry has no such model, version or alias.
-        InvalidSettings: the model restores other bands than the settings ask for.
-        ServiceUnavailable: the registry does not answer.
-    """
-    registry = Registry(settings.state, settings.mlflow_uri)
-    registry.ensure_shipped()
-    version = registry.resolve(settings.model)
-    weights = registry.weights(version)
-    check_bands(settings, checkpoint.read_card(weights).bands)
-    table = calibration_of(weights)
-    return ModelRef(version.name, version.version, version.sha256, str(weights), "" if table is None else table.sha256)
 
 
 @flow(name="clear-scenes", log_prints=False, persist_result=False, retries=0)

@@ -59,6 +59,10 @@ class CensusIncomplete(FlowError):
     """Scenes of a census have no product, or a broken one."""
 
 
+class ChampionChanged(FlowError):
+    """Another version became the champion while a challenger was compared with the one before."""
+
+
 class WorkFailed(FlowError):
     """Every work unit of a run failed, or none produced anything."""
 

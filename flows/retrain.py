@@ -1,9 +1,13 @@
-"""The flow `retrain`: mine, fine-tune, register, compare, and promote or leave waiting."""
+"""The flow `retrain`: mine, fine-tune, calibrate, register, try, and promote or leave waiting."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +15,29 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
 from de_model import checkpoint
+from de_model.calibration import calibration_path
+from de_model.inference.engine import Sampling
 from de_model.training.options import States, TrainingOptions
 from flows.clear_scenes import RETRIES
 from flows.gpu import gpu_slot
 from flows.loading import load_settings
 from flows.models import promotion
-from flows.models.contest import Contest, cases_found, compare
-from flows.models.gates import judge
+from flows.models.calibration import fit_calibration
+from flows.models.contest import cases_found
+from flows.models.evaluation_cases import Case, real_cases, transplanted_cases
 from flows.models.registry import CHAMPION, Registry
 from flows.models.training import train_model
-from flows.models.training_pairs import mine_pairs
+from flows.models.training_pairs import PairChoice, cloudy_and_clear, mine_pairs
 from flows.models.training_request import Tracking, TrainingRequest
+from flows.models.trial import GATES_TAG, Decision, Terms, Trial, promote_if_gates_pass
+from flows.models.trial_report import plain
 from flows.progress import tell
 from flows.retraining import training_set
 from flows.retraining.settings import Promotion, RetrainSettings, load_retrain_settings
-from flows.stacks import stacks_of
+from flows.stacks import SceneSet, stacks_of
+
+#: Tag of a version with the number of the training set it was trained on.
+_SET_TAG = "unveil_training_set"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +60,26 @@ class RetrainSummary:
     champion: str
     #: Version that was trained, None where nothing was.
     challenger: str | None
-    contest: Contest | None
-    #: Why the challenger was refused, one sentence each.
-    reasons: tuple[str, ...]
-    promoted: bool
+    trial: Trial | None
+    #: None where the challenger was refused, or is left to a person.
+    promotion: promotion.Promotion | None
 
 
 @task(name="mine pairs", **RETRIES)
-def mine(settings: Mapping[str, Any]) -> Mined:
-    """Find all pairs of the squares that are trained on; keep them as a version of the training set."""
+def mine(settings: Mapping[str, Any], champion: str) -> Mined:
+    """Find all pairs of the squares that are trained on; keep them as a version of the training set.
+
+    While a training is unfinished its set is kept: new pairs wait for the next retraining.
+    """
     wanted = load_retrain_settings(dict(settings))
     cells, _ = wanted.split()
-    before = training_set.latest(wanted.folder)
-    trained = _trained_on(wanted)
-    pairs, _ = mine_pairs(wanted.scenes(cells))
-    found = training_set.describe(pairs, cells, before)
-    path = training_set.write(found, wanted.folder)
+    before, trained = training_set.latest(wanted.folder), _trained_on(wanted)
+    if before is not None and _work(wanted, before.version, champion).is_dir() and before != trained:
+        found, path = before, training_set.path_of(before.version, wanted.folder)
+    else:
+        pairs, _ = mine_pairs(wanted.scenes(cells), PairChoice(wanted.limits))
+        found = training_set.describe(pairs, cells, before)
+        path = training_set.write(found, wanted.folder)
     return Mined(str(path), found.version, len(found.pairs), len(found.new_since(trained)))
 
 
@@ -80,11 +96,13 @@ def fine_tune(settings: Mapping[str, Any], mined: Mined, champion: str) -> str:
     registry = _registry(wanted)
     start = registry.weights(registry.resolve(f"models:/{wanted.model}/{champion}"))
     card = checkpoint.read_card(start)
-    name = f"set{mined.version:05d}-from{champion}"
+    names = tuple(pair.name for pair in training_set.read(Path(mined.path)).pairs)
+    work = _work(wanted, mined.version, champion)
     request = TrainingRequest(
         scenes=wanted.scenes(wanted.split()[0]),
-        out=wanted.folder / f"{name}.safetensors",
-        work=wanted.folder / f"{name}.work",
+        out=work.with_suffix(".safetensors"),
+        work=work,
+        pairs=PairChoice(wanted.limits, names),
         preset=card.preset,
         stages=wanted.stages,
         start=start,
@@ -100,32 +118,67 @@ def fine_tune(settings: Mapping[str, Any], mined: Mined, champion: str) -> str:
     return str(request.out)
 
 
+@task(name="calibrate", **RETRIES)
+def calibrate(settings: Mapping[str, Any], weights: str, champion: str) -> None:
+    """Fit the intervals of the challenger on the squares it was trained on; the table is kept beside its weights."""
+    wanted, path = load_retrain_settings(dict(settings)), Path(weights)
+    registry = _registry(wanted)
+    known = registry.calibration(registry.resolve(f"models:/{wanted.model}/{champion}"))
+    cells, _ = wanted.split()
+    cases = list(islice(_calibration_cases(wanted.scenes(cells)), wanted.calibration_cases))
+    table = fit_calibration(
+        cases,
+        checkpoint.load(path),
+        load_settings().restoration,
+        _alone(),
+        checkpoint.sha256_of(path),
+        f"{', '.join(cells)}: {len(cases)} cases",
+        lambda what, done, total: tell(f"calibrating: {what}", done, total),
+        known,
+    )
+    table.save(calibration_path(path))
+
+
 @task(name="register challenger", **RETRIES)
 def register(settings: Mapping[str, Any], weights: str, mined: Mined) -> str:
     """Register the weights as the challenger; return its version."""
     wanted = load_retrain_settings(dict(settings))
     registry = _registry(wanted)
     version = registry.register(Path(weights), wanted.model)
-    registry.note(version, {"unveil_training_set": str(mined.version), "unveil_training_pairs": str(mined.pairs)})
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(mined.path, folder)
+        registry.keep(version, Path(folder), "training-set")
     promotion.nominate(registry, version)
+    # Last: this is what says that the pairs are known.
+    registry.note(version, {_SET_TAG: str(mined.version), "unveil_training_pairs": str(mined.pairs)})
     return version.version
 
 
-@task(name="contest", **RETRIES)
-def contest(settings: Mapping[str, Any], champion: str, challenger: str) -> Contest:
-    """Let both models restore the squares that were held out."""
+@task(name="trial", **RETRIES)
+def trial(settings: Mapping[str, Any], challenger: str) -> Decision:
+    """Let both models restore the squares that were held out, and what was published; promote what passes, if asked."""
     wanted = load_retrain_settings(dict(settings))
     registry = _registry(wanted)
-    files = [registry.weights(registry.resolve(f"models:/{wanted.model}/{v}")) for v in (champion, challenger)]
-    sampling = load_settings(None, {"prior": "none"}).restoration.sampling
-    cases = cases_found(stacks_of(wanted.scenes(wanted.split()[1])))
+    places = {"out": str(wanted.out), "state_dir": wanted.state_dir, "mlflow_uri": wanted.mlflow_uri}
+    terms = Terms(
+        cases=islice(cases_found(stacks_of(wanted.scenes(wanted.split()[1]))), wanted.contest_cases),
+        sampling=_alone(),
+        gates=wanted.gates,
+        run=load_settings(None, places) if wanted.shadow_scenes else None,
+        shadow_scenes=wanted.shadow_scenes,
+    )
+    version = registry.resolve(f"models:/{wanted.model}/{challenger}")
+    automatic = wanted.promotion is Promotion.AUTOMATIC
     with gpu_slot():
-        return compare(files[0], files[1], cases, sampling)
+        return promote_if_gates_pass(registry, version, terms, move=automatic, by="retrain")
 
 
 @flow(name="retrain", log_prints=False, persist_result=False, retries=0)
 def retrain(settings: dict[str, Any] | None = None) -> RetrainSummary:
-    """Fine-tune the champion on new pairs, compare, and promote what passes the gates if so configured.
+    """Fine-tune the champion on new pairs, try the result, and promote what passes the gates if so configured.
+
+    Killed at any moment, the next retraining goes on: with the training, or with the trial of a challenger that was
+    registered and not judged.
 
     Args:
         settings: names and values of `RetrainSettings`.
@@ -134,20 +187,20 @@ def retrain(settings: dict[str, Any] | None = None) -> RetrainSummary:
     values, registry = wanted.model_dump(mode="json"), _registry(wanted)
     wanted.split()
     registry.ensure_shipped()
+    promotion.settle(registry, wanted.model)
     champion = registry.resolve(f"models:/{wanted.model}@{CHAMPION}").version
+    challenger = _waiting(registry, wanted)
     tell("mining pairs")
-    mined = mine(values)
-    summary = RetrainSummary(mined, champion, None, None, (), False)
-    if mined.new >= wanted.least_new_pairs:
+    mined = mine(values, champion)
+    if challenger is None and mined.new >= wanted.least_new_pairs:
         tell(f"fine-tuning on {mined.pairs} pairs, {mined.new} of them new")
-        challenger = register(values, fine_tune(values, mined, champion), mined)
-        found = contest(values, champion, challenger)
-        verdict = judge(found, wanted.gates)
-        promoted = verdict.passed and wanted.promotion is Promotion.AUTOMATIC
-        if promoted:
-            version = registry.resolve(f"models:/{wanted.model}/{challenger}")
-            promotion.promote(registry, version, f"by retrain: {found.sentence}")
-        summary = replace(summary, challenger=challenger, contest=found, reasons=verdict.reasons, promoted=promoted)
+        weights = fine_tune(values, mined, champion)
+        calibrate(values, weights, champion)
+        challenger = register(values, weights, mined)
+    summary = RetrainSummary(mined, champion, challenger, None, None)
+    if challenger is not None:
+        decision = trial(values, challenger)
+        summary = replace(summary, trial=decision.trial, promotion=decision.promotion)
     create_markdown_artifact(as_markdown(summary), key="retrain-report", description="Report of this retraining")
     return summary
 
@@ -157,16 +210,47 @@ def as_markdown(summary: RetrainSummary) -> str:
     found = summary.training_set
     pairs = f"Training set version {found.version}: {found.pairs} pairs, {found.new} new."
     lines = ["# retrain", f"{pairs} Champion: version {summary.champion}."]
-    if summary.contest is None:
+    if summary.trial is None:
         return "\n\n".join([*lines, "Too few new pairs: nothing was trained.\n"])
-    outcome = "promoted" if summary.promoted else "refused" if summary.reasons else "passed; `unveil promote` moves it"
-    lines += [f"Challenger: version {summary.challenger}, {summary.contest.sentence}: {outcome}."]
-    return "\n\n".join([*lines, *(f"- {reason}" for reason in summary.reasons)]) + "\n"
+    verdict = summary.trial.verdict
+    outcome = "promoted" if summary.promotion else "passed; `unveil promote` moves it" if verdict.passed else "refused"
+    lines += [f"Challenger: version {summary.challenger}, {summary.trial.contest.sentence}: {outcome}."]
+    return "\n\n".join([*lines, *(f"- {reason}" for reason in verdict.reasons)]) + "\n"
 
 
 def as_record(summary: RetrainSummary) -> dict[str, Any]:
     """Return the summary as JSON values."""
-    return asdict(summary)
+    record: dict[str, Any] = plain(asdict(summary))
+    return record
+
+
+def _work(settings: RetrainSettings, version: int, champion: str) -> Path:
+    """Return the folder of the training on a set from a champion."""
+    return settings.folder / f"set{version:05d}-from{champion}.work"
+
+
+def _alone() -> Sampling:
+    """Return how the model restores without other dates."""
+    return load_settings(None, {"prior": "none"}).restoration.sampling
+
+
+def _calibration_cases(scenes: SceneSet) -> Iterator[Case]:
+    """Yield cases with all dates as source, both protocols in turn."""
+    for stack in stacks_of(scenes):
+        dates = cloudy_and_clear(stack)
+        laid = (case for case in transplanted_cases(stack, *dates) if case.donors == "all")
+        for pair in zip_longest(laid, real_cases(stack, *dates)):
+            yield from (case for case in pair if case is not None)
+
+
+def _waiting(registry: Registry, settings: RetrainSettings) -> str | None:
+    """Return a challenger of an earlier retraining whose trial was interrupted, or whose promotion was."""
+    for version in registry.versions(settings.model):
+        if promotion.CHALLENGER in version.aliases and _SET_TAG in version.tags:
+            verdict = json.loads(version.tags.get(GATES_TAG, "null"))
+            cut_short = verdict is None or (verdict["passed"] and settings.promotion is Promotion.AUTOMATIC)
+            return version.version if cut_short else None
+    return None
 
 
 def _registry(settings: RetrainSettings) -> Registry:
@@ -176,7 +260,7 @@ def _registry(settings: RetrainSettings) -> Registry:
 def _trained_on(settings: RetrainSettings) -> training_set.TrainingSet | None:
     """Return the newest training set that a registered version was trained on."""
     versions = _registry(settings).versions(settings.model)
-    numbers = [int(v.tags["unveil_training_set"]) for v in versions if "unveil_training_set" in v.tags]
-    known = [settings.folder / f"training-set-{number:05d}.json" for number in sorted(numbers)]
+    numbers = [int(v.tags[_SET_TAG]) for v in versions if _SET_TAG in v.tags]
+    known = [training_set.path_of(number, settings.folder) for number in sorted(numbers)]
     present = [path for path in known if path.is_file()]
     return training_set.read(present[-1]) if present else None

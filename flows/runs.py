@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from flows.catalogs import catalog_of, indexes_of
-from flows.clear_scenes import RunSummary, clear_scenes, resolve
+from flows.clear_scenes import RunSummary, clear_scenes
 from flows.frozen_plan import FrozenPlan, freeze, read_plan, revive, write_plan
 from flows.ledger.opening import open_ledger
+from flows.models.resolving import resolve
 from flows.progress import tell
 from flows.scenes import find_scenes, source_of
 from flows.services.prefect_server import prefect_api

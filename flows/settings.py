@@ -51,6 +51,16 @@ class Device(StrEnum):
 
 
 @unique
+class ModelFallback(StrEnum):
+    """What a run does when its model cannot be had: no registry, no such alias, a changed artefact."""
+
+    #: Stop and tell why.
+    ERROR = "error"
+    #: Use the weights that come with the package.
+    SHIPPED = "shipped"
+
+
+@unique
 class GateMode(StrEnum):
     """Whether products are judged before they are published."""
 
@@ -119,6 +129,9 @@ class RunSettings(BaseSettings):
     s3_requester_pays: bool = Field(False, description="agree to pay for what is read from S3")
     s3_profile: str | None = Field(None, description="section of the AWS configuration files with the credentials")
     model: str = Field(DEFAULT_MODEL, description="model URI: models:/NAME@ALIAS or models:/NAME/VERSION")
+    model_fallback: ModelFallback = Field(
+        ModelFallback.ERROR, description="when the model cannot be had: error, or shipped to use the package's weights"
+    )
     mlflow_uri: str | None = Field(None, description="MLflow server or database; a local one when left out")
     seed: int = Field(0, ge=0, description="seed of the noise")
     samples: int = Field(4, ge=1, le=64, description="samples of the model per tile")

@@ -111,7 +111,9 @@ def _totals(summary: Mapping[str, Any], out: str) -> Table:
 
 def print_models(rows: Sequence[Mapping[str, Any]], name: str) -> None:
     """Print the versions of a model, oldest first."""
-    table = Table("version", "aliases", "registered", "preset", "trained on", "promoted", title=escape(name))
+    from flows.models.trial_report import summary
+
+    table = Table("version", "aliases", "registered", "preset", "trained on", "gates", "promoted", title=escape(name))
     for row in rows:
         tags = row["tags"]
         style = "green" if "champion" in row["aliases"] else "white"
@@ -120,9 +122,24 @@ def print_models(rows: Sequence[Mapping[str, Any]], name: str) -> None:
             row["created"][:16],
             tags.get("preset", ""),
             tags.get("trained_on", ""),
+            summary(row["gates"]) if row["gates"] else "",
             tags.get("unveil_promoted_why", ""),
         )
         table.add_row(f"[{style}]{escape(row['version'])}[/]", *(escape(value) for value in values))
+    output.print(table)
+
+
+def print_gates(row: Mapping[str, Any], name: str) -> None:
+    """Print the gate table of a version."""
+    from flows.models.trial_report import gate_rows
+
+    if row["gates"] is None:
+        output.print(f"{name} version {row['version']} was never on trial; see `unveil promote`.", markup=False)
+        return
+    title = f"{name} version {row['version']} against version {row['gates']['champion']}"
+    table = Table("gate", "figure", "limits", "", title=escape(title))
+    for values in gate_rows(row["gates"]):
+        table.add_row(*(escape(value) for value in values))
     output.print(table)
 
 

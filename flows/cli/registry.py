@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli import options as o
-from flows.cli.console import output, print_json, print_models, progress_bar
+from flows.cli.console import output, print_gates, print_json, print_models, progress_bar
 
 if TYPE_CHECKING:
-    from flows.models.contest import Contest
-    from flows.models.gates import Gates, Verdict
     from flows.models.registry import Registry
-    from flows.models.version import ModelVersion
+    from flows.models.trial import Terms, Trial
+    from flows.settings import RunSettings
 
 _TARGETS, _TRUTHS = ("2023-08-18", "2023-08-10"), ("2023-08-15", "2023-08-13")
 _CELL = "MGRS-33TWL"
@@ -24,6 +24,7 @@ MlflowUri = Annotated[str | None, typer.Option("--mlflow-uri", help="MLflow serv
 
 
 def models(
+    version: Annotated[str | None, typer.Argument(help="Show the gate table of this version only.")] = None,
     name: Name = "unveil-de",
     out: o.Out = None,
     state_dir: o.StateDir = None,
@@ -36,19 +37,31 @@ def models(
 
         unveil models --out unveil-out
     """
+    from flows.models.promotion import settle
+
     registry = _registry(out, state_dir, mlflow_uri)
     with progress_bar():
         registry.ensure_shipped()
-        versions = registry.versions(name)
-    rows = [
-        {"version": v.version, "aliases": list(v.aliases), "created": v.created.isoformat(timespec="seconds")}
-        | {"tags": dict(v.tags)}
+        settle(registry, name)
+        if version is not None:
+            registry.resolve(f"models:/{name}/{version}")
+        versions = [v for v in registry.versions(name) if version in (None, v.version)]
+    rows: list[dict[str, Any]] = [
+        {
+            "version": v.version,
+            "aliases": list(v.aliases),
+            "created": v.created.isoformat(timespec="seconds"),
+            "gates": json.loads(v.tags.get("unveil_gates", "null")),
+            "tags": {tag: value for tag, value in v.tags.items() if tag != "unveil_gates"},
+        }
         for v in versions
     ]
     if as_json:
         print_json(rows)
-    else:
+    elif version is None:
         print_models(rows, name)
+    else:
+        print_gates(rows[0], name)
 
 
 def register(
@@ -73,8 +86,15 @@ def register(
         version = registry.register(weights, name)
         nominate(registry, version)
     if as_json:
-        print_json({"version": version.version, "sha256": version.sha256, "uri": version.uri})
+        calibration = version.calibration or None
+        print_json(
+            {"version": version.version, "sha256": version.sha256, "uri": version.uri, "calibration": calibration}
+        )
     else:
+        if not version.calibration:
+            output.print(
+                "No calibration beside the weights: `unveil calibrate` first makes honest intervals.", markup=False
+            )
         output.print(f"{version.uri} is the challenger; `unveil promote` compares it with the champion.", markup=False)
 
 
@@ -85,15 +105,17 @@ def promote(
     targets: Annotated[list[str] | None, typer.Option("--target", help="Cloudy date; those of the sample.")] = None,
     truths: Annotated[list[str] | None, typer.Option("--truth", help="Clear date; those of the sample.")] = None,
     gates: Annotated[Path | None, typer.Option("--gates", help="YAML file with limits.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Without a contest; the reason is kept.")] = False,
+    shadow: Annotated[int, typer.Option("--shadow", min=0, help="Published scenes that both models make again.")] = 2,
+    force: Annotated[bool, typer.Option("--force", help="Without a trial; the reason is kept.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Compare and judge, but move no alias.")] = False,
     out: o.Out = None,
     state_dir: o.StateDir = None,
     mlflow_uri: MlflowUri = None,
     as_json: o.AsJson = False,
 ) -> None:
-    """Compare the challenger with the champion on ground neither was trained on; promote it if it passes the gates.
+    """Try the challenger against the champion; promote it if it passes the gates.
 
+    Both restore ground that neither was trained on, and make the scenes published last again without publishing them.
     The champion until now becomes `previous`. Runs in progress keep the version they began with.
 
     Example:
@@ -103,28 +125,33 @@ def promote(
     from dataclasses import asdict
 
     from flows.models import promotion
-    from flows.models.gates import load_gates
+    from flows.models.registry import Registry
+    from flows.models.trial import promote_if_gates_pass
+    from flows.models.trial_report import as_json as gate_table
+    from flows.models.trial_report import plain
 
-    registry, limits = _registry(out, state_dir, mlflow_uri), load_gates(gates)
+    settings = _settings(out, state_dir, mlflow_uri)
+    registry = Registry(settings.state, settings.mlflow_uri)
+    terms = _terms(settings, cells or [_CELL], targets or [*_TARGETS], truths or [*_TRUTHS], gates, shadow)
     with progress_bar():
         registry.ensure_shipped()
         wanted = registry.resolve(f"models:/{name}/{version}" if version else f"models:/{name}@{promotion.CHALLENGER}")
-        contest = verdict = None
-        if not force:
-            contest, verdict = _contest(
-                registry, wanted, cells or [_CELL], targets or [*_TARGETS], truths or [*_TRUTHS], limits
-            )
-        moved = None
-        if (verdict is None or verdict.passed) and not dry_run:
-            moved = promotion.promote(registry, wanted, _why(contest))
+        trial = None
+        if force:
+            moved = None if dry_run else promotion.promote(registry, wanted, "by hand, without a trial")
+        else:
+            decision = promote_if_gates_pass(registry, wanted, terms, move=not dry_run)
+            trial, moved = decision.trial, decision.promotion
     record: dict[str, Any] = {
         "version": wanted.version,
-        "contest": None if contest is None else asdict(contest),
-        "reasons": [] if verdict is None else list(verdict.reasons),
+        "contest": None if trial is None else asdict(trial.contest),
+        "shadow": None if trial is None or trial.shadow is None else asdict(trial.shadow),
+        "gates": None if trial is None else gate_table(trial.verdict),
+        "reasons": [] if trial is None else list(trial.verdict.reasons),
         "promotion": None if moved is None else asdict(moved),
     }
-    _tell(record, contest, as_json)
-    if verdict is not None and not verdict.passed:
+    _tell(plain(record), trial, as_json)
+    if record["reasons"]:
         raise typer.Exit(1)
 
 
@@ -189,41 +216,45 @@ def retrain(
         output.print(as_markdown(summary), markup=False)
 
 
-def _registry(out: str | None, state_dir: Path | None, mlflow_uri: str | None) -> Registry:
+def _settings(out: str | None, state_dir: Path | None, mlflow_uri: str | None) -> RunSettings:
     from flows.loading import load_settings
+
+    return load_settings(overrides=o.overrides(out=out, state_dir=state_dir, mlflow_uri=mlflow_uri))
+
+
+def _registry(out: str | None, state_dir: Path | None, mlflow_uri: str | None) -> Registry:
     from flows.models.registry import Registry
 
-    settings = load_settings(overrides=o.overrides(out=out, state_dir=state_dir, mlflow_uri=mlflow_uri))
+    settings = _settings(out, state_dir, mlflow_uri)
     return Registry(settings.state, settings.mlflow_uri)
 
 
-def _contest(
-    registry: Registry, wanted: ModelVersion, cells: list[str], targets: list[str], truths: list[str], limits: Gates
-) -> tuple[Contest, Verdict]:
+def _terms(
+    settings: RunSettings, cells: list[str], targets: list[str], truths: list[str], gates: Path | None, shadow: int
+) -> Terms:
     from flows.loading import load_settings
-    from flows.models.contest import cases_on, compare
-    from flows.models.gates import judge
-    from flows.models.registry import CHAMPION
+    from flows.models.contest import cases_on
+    from flows.models.gates import load_gates
+    from flows.models.trial import Terms
     from flows.stacks import stacks_of
 
-    champion = registry.resolve(f"models:/{wanted.name}@{CHAMPION}")
-    sampling = load_settings(None, {"prior": "none"}).restoration.sampling
     cloudy, clear = ([o.day(text) for text in texts] for texts in (targets, truths))
-    cases = cases_on(stacks_of(o.scenes(cells, None, None, None)), cloudy, clear)
-    contest = compare(registry.weights(champion), registry.weights(wanted), cases, sampling)
-    return contest, judge(contest, limits)
+    return Terms(
+        cases=cases_on(stacks_of(o.scenes(cells, None, None, None)), cloudy, clear),
+        sampling=load_settings(None, {"prior": "none"}).restoration.sampling,
+        gates=load_gates(gates),
+        run=settings if shadow else None,
+        shadow_scenes=shadow,
+    )
 
 
-def _why(contest: Contest | None) -> str:
-    return "by hand, without a contest" if contest is None else contest.sentence
-
-
-def _tell(record: dict[str, Any], contest: Contest | None, as_json: bool) -> None:
+def _tell(record: dict[str, Any], trial: Trial | None, as_json: bool) -> None:
     if as_json:
         print_json(record)
         return
-    if contest is not None:
-        output.print(f"Against the champion: {_why(contest)}; time {contest.time_ratio:.2f} times.", markup=False)
+    if trial is not None:
+        sentence, ratio = trial.contest.sentence, trial.contest.time_ratio
+        output.print(f"Against version {trial.champion}: {sentence}; time {ratio:.2f} times.", markup=False)
     for reason in record["reasons"]:
         output.print(f"Refused: {reason}", markup=False)
     if record["promotion"]:

@@ -106,6 +106,11 @@ class Listing:
             yield from (Planned(_entry(row), row.unit, row.request_id) for row in rows)
             last = rows[-1].work_id
 
+    def plans_of(self, work_ids: Sequence[str]) -> list[Planned]:
+        """Return how some units were planned, in any order; those that the ledger does not know are left out."""
+        query = self._lines(work.c.unit, work.c.request_id).where(work.c.work_id.in_(work_ids))
+        return [Planned(_entry(row), row.unit, row.request_id) for row in self._fetch(query)]
+
     def _lines(self, *more: Any) -> Select[Any]:
         now = now_s().label("now")
         return select(*_COLUMNS, now, *more).where(work.c.catalog == self._catalog)

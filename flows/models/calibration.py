@@ -33,6 +33,7 @@ def fit_calibration(
     sha256: str,
     fitted_on: str,
     tell: Callable[[str, int, int], None],
+    known: CalibrationTable | None = None,
 ) -> CalibrationTable:
     """Return the factors per band that make intervals hold the truth in 90 % of the values of the cases.
 
@@ -44,21 +45,26 @@ def fit_calibration(
         sha256: of the model's weights.
         fitted_on: the cases, for people.
         tell: told of progress.
+        known: a table made with the same options, whose factors for pixels from other dates are taken over: they do
+            not depend on the model.
 
     Raises:
         InvalidSettings: the cases hide no pixel.
     """
-    scores: dict[Origin, list[FloatArray]] = {origin: [] for origin in Origin}
+    origins = list(Origin) if known is None else [Origin.MODEL]
+    scores: dict[Origin, list[FloatArray]] = {origin: [] for origin in origins}
     for done, case in enumerate(cases):
         tell("cases", done, len(cases))
-        scores[Origin.OTHER_DATES].append(_prior_scores(case, options))
+        if known is None:
+            scores[Origin.OTHER_DATES].append(_prior_scores(case, options))
         scores[Origin.MODEL].append(_model_scores(case, enhancer, options, single))
     tell("cases", len(cases), len(cases))
     joined = {origin: np.concatenate(found, axis=1) for origin, found in scores.items() if found}
     if not joined or not all(found.size for found in joined.values()):
         raise InvalidSettings("The cases hide no pixel that could be calibrated; name cloudier dates with --target.")
     factors = {origin: tuple(conformal_factor(band) for band in found) for origin, found in joined.items()}
-    return CalibrationTable(sha256, enhancer.card.bands, factors, fitted_on)
+    taken_over = {} if known is None else {Origin.OTHER_DATES: known.factors[Origin.OTHER_DATES]}
+    return CalibrationTable(sha256, enhancer.card.bands, taken_over | factors, fitted_on)
 
 
 def _prior_scores(case: Case, options: RestorationOptions) -> FloatArray:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,23 +17,17 @@ from de_model.inference.engine import Sampling, restore
 from de_model.metrics.bootstrap import Bootstrap, Interval, difference_interval
 from flows.errors import InvalidSettings
 from flows.models.block_gains import BlockGain, block_gains
+from flows.models.contestant import Answer, Contestant, Entrant, Scorecard
 from flows.models.evaluation import index_on
+from flows.models.product_evaluation import fullest_window
 from flows.models.training_pairs import cloudy_and_clear
 from flows.progress import tell
+from flows.restoration import intervals_of
+from stac.assembly import ModelResult, assemble
 from stac.masks.classes import is_obscured, is_observed
+from stac.preview import visual
+from stac.reflectance import to_product_dn
 from stac.stack import Stack
-
-
-@dataclass(frozen=True, slots=True)
-class Contestant:
-    """One model and how it did."""
-
-    sha256: str
-    size_bytes: int
-    #: Mean over blocks, dB.
-    psnr: float
-    #: Restoring all scenes of the contest.
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +38,8 @@ class Contest:
     challenger: Contestant
     #: PSNR of the challenger above that of the champion over the same blocks, dB; paired bootstrap, 95 %.
     gain: Interval
+    #: SHA-256 over the cases: equal for contests that can be compared.
+    cases: str = ""
 
     @property
     def sentence(self) -> str:
@@ -86,59 +82,95 @@ def cases_found(stacks: Iterable[Stack]) -> Iterator[Case]:
             yield from (Case(stack, target, tuple(clear)) for target in cloudy)
 
 
-def compare(champion: Path, challenger: Path, cases: Iterable[Case], sampling: Sampling) -> Contest:
-    """Return how two weights files do without other dates: only what the model itself restores is compared.
+def compare(
+    champion: Entrant,
+    challenger: Entrant,
+    cases: Iterable[Case],
+    sampling: Sampling,
+    show: Callable[[str, NDArray[np.uint8]], None] | None = None,
+) -> Contest:
+    """Return how two models do without other dates: only what the model itself restores is compared.
 
     Args:
-        champion: weights file.
-        challenger: weights file of the same bands.
+        champion: the model that makes mosaics.
+        challenger: a model of the same bands.
         cases: ground that neither model was trained on.
         sampling: how both restore.
+        show: given a name and a picture `(3, y, x)` per case: cloudy, champion, challenger, truth.
 
     Raises:
         InvalidSettings: the models restore different bands.
         InvalidCheckpoint: a file is no model.
     """
-    files = (champion, challenger)
-    models = [checkpoint.load(path) for path in files]
+    entrants = (champion, challenger)
+    models = _loaded(entrants)
+    cards = (Scorecard(), Scorecard())
+    gains: list[BlockGain] = []
+    digest = hashlib.sha256()
+    for case in cases:
+        stack, target = case.stack, case.target
+        tell(f"{stack.item_ids[target]}: champion and challenger")
+        answers = [_answer(m, e, stack, target, sampling) for m, e in zip(models, entrants, strict=True)]
+        for card, answer in zip(cards, answers, strict=True):
+            card.answered(answer)
+        for truth in case.truths:
+            digest.update(stack.dn[target].tobytes() + stack.dn[truth].tobytes())
+            gains += _compared(cards, answers, stack, target, truth, show)
+    before, after = [g.reference_psnr for g in gains], [g.psnr for g in gains]
+    old = cards[0].result(champion.weights, _mean(before))
+    new = cards[1].result(challenger.weights, _mean(after))
+    return Contest(old, new, difference_interval(after, before, Bootstrap()), digest.hexdigest())
+
+
+def _loaded(entrants: Sequence[Entrant]) -> list[Enhancer]:
+    models = [checkpoint.load(entrant.weights) for entrant in entrants]
     if models[0].card.bands != models[1].card.bands:
         ours, theirs = (", ".join(model.card.bands) for model in models)
         raise InvalidSettings(f"The champion restores {ours}, the challenger {theirs}: they cannot be compared.")
-    gains: list[BlockGain] = []
-    seconds = np.zeros(2)
-    for case in cases:
-        tell(f"{case.stack.item_ids[case.target]}: champion and challenger")
-        images, took = _both(models, case.stack, case.target, sampling)
-        seconds += took
-        for truth in case.truths:
-            gains += _gains(images, case.stack, case.target, truth)
-    before, after = [g.reference_psnr for g in gains], [g.psnr for g in gains]
-    old, new = _contestant(champion, before, seconds[0]), _contestant(challenger, after, seconds[1])
-    return Contest(old, new, difference_interval(after, before, Bootstrap()))
+    return models
 
 
-def _contestant(path: Path, psnr: Sequence[float], seconds: float) -> Contestant:
-    mean = float(np.mean(psnr)) if len(psnr) else 0.0
-    return Contestant(checkpoint.sha256_of(path), path.stat().st_size, mean, float(seconds))
+def _mean(psnr: Sequence[float]) -> float:
+    return float(np.mean(psnr)) if len(psnr) else 0.0
 
 
-def _both(
-    models: Sequence[Enhancer], stack: Stack, target: int, sampling: Sampling
-) -> tuple[list[NDArray[np.float32]], NDArray[np.float64]]:
-    """Return what each model makes of the target `(band, y, x)`, and the seconds each took."""
-    scene, needed = stack.reflectance(target), is_obscured(stack.classes[target])
-    images, seconds = [], []
-    for model in models:
-        began = time.monotonic()
-        images.append(restore(model, scene, needed, sampling, origin=stack.cell.origin).image)
-        seconds.append(time.monotonic() - began)
-    return images, np.array(seconds)
+def _answer(model: Enhancer, entrant: Entrant, stack: Stack, target: int, sampling: Sampling) -> Answer:
+    """Return what a model makes of the target, as a product of its own."""
+    scene, classes = stack.reflectance(target), stack.classes[target]
+    began = time.monotonic()
+    found = restore(model, scene, is_obscured(classes), sampling, origin=stack.cell.origin)
+    seconds = time.monotonic() - began
+    result = ModelResult(found.image, found.reference_weight, found.spread)
+    layers = assemble(stack, target, None, result, intervals=intervals_of(entrant.calibration))
+    changed = (layers.data != stack.dn[target]).any(axis=0) & is_observed(classes)
+    return Answer(found.image, layers.uncertainty, int(changed.sum()), seconds)
 
 
-def _gains(images: Sequence[NDArray[np.float32]], stack: Stack, target: int, truth: int) -> list[BlockGain]:
+def _compared(
+    cards: Sequence[Scorecard],
+    answers: Sequence[Answer],
+    stack: Stack,
+    target: int,
+    truth: int,
+    show: Callable[[str, NDArray[np.uint8]], None] | None,
+) -> list[BlockGain]:
+    """Count both answers against one truth; return the gains of the challenger, block by block."""
     seen = is_observed(stack.classes[truth])
     where = is_obscured(stack.classes[target]) & seen
-    for image in images:
-        where &= np.isfinite(image).all(axis=0)
+    for answer in answers:
+        where &= np.isfinite(answer.image).all(axis=0)
+    if not where.any():
+        return []
+    expected = stack.reflectance(truth)
+    at = fullest_window(where)
+    for card, answer in zip(cards, answers, strict=True):
+        card.compared(answer, stack, target, expected, where)
+        if seen[at].all() and np.isfinite(answer.image[:, *at]).all():
+            card.seen_whole(answer.image[:, *at], expected[:, *at], stack.bands)
+    images = [answer.image for answer in answers]
+    if show is not None:
+        name = f"{stack.item_ids[target]}-against-{stack.item_ids[truth]}"
+        parts = [image[:, *at] for image in (stack.reflectance(target), *images, expected)]
+        show(name, np.concatenate([visual(to_product_dn(part), stack.bands) for part in parts], axis=2))
     champion, challenger = images
-    return list(block_gains(challenger, champion, stack.reflectance(truth), where, seen, stack.bands))
+    return list(block_gains(challenger, champion, expected, where, seen, stack.bands))

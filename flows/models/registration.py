@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from de_model import checkpoint, packaging
+from de_model.calibration import CalibrationTable, calibration_of, calibration_path
 from de_model.card import ModelCard
 from flows import __version__
 
@@ -23,8 +25,34 @@ if TYPE_CHECKING:
 EXPERIMENT = "unveil"
 #: Path of the weights inside the artefacts of a version.
 WEIGHTS_FILE = "artifacts/weights.safetensors"
+#: Path of the calibration of its intervals, of versions that have one: beside the weights, where it is looked for.
+CALIBRATION_FILE = str(calibration_path(Path(WEIGHTS_FILE)))
+#: The model card for people, in the package.
+CARD_FILE = "README.md"
+#: Tag with the checksum of what the calibration says; empty for a version without one.
+CALIBRATION_TAG = "calibration_sha256"
 #: How MLflow calls the types of sampling parameters; what may be left out is a whole number.
 _PARAMETER_TYPES = {float: "double", int: "long", str: "string", type(None): "long"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What is registered."""
+
+    weights: Path
+    sha256: str
+    card: ModelCard
+    calibration: CalibrationTable | None
+
+    @property
+    def tags(self) -> dict[str, str]:
+        calibrated = "" if self.calibration is None else self.calibration.sha256
+        about = {CALIBRATION_TAG: calibrated, "unveil_version": __version__}
+        return packaging.tags_of(self.card, self.sha256) | about
+
+    @property
+    def description(self) -> str:
+        return packaging.describe(self.card, self.sha256, self.calibration)
 
 
 def register_weights(
@@ -37,23 +65,23 @@ def register_weights(
 
     Args:
         client: the registry.
-        weights: the file; its model card becomes tags.
+        weights: the file; its model card becomes tags. The calibration beside it is packaged, too.
         sha256: checksum of the file.
         name: name of the registered model; created when missing.
         artifact_root: folder for artefacts where the registry is a local database, None for a server.
 
     Raises:
-        InvalidCheckpoint: the file is no Unveil model.
+        InvalidCheckpoint: the file is no Unveil model, or the calibration beside it belongs to another.
         MlflowException: the registry refuses.
     """
-    card = checkpoint.read_card(weights)
-    tags = packaging.tags_of(card, sha256) | {"unveil_version": __version__}
+    source = _Source(weights, sha256, checkpoint.read_card(weights), calibration_of(weights))
+    tags = source.tags
     experiment = _experiment(client, artifact_root)
     run_id = client.create_run(experiment, run_name=f"register {sha256[:8]}", tags=tags).info.run_id
     status = "FAILED"
     try:
-        model = _log_model(client, experiment, run_id, name, weights, card, tags)
-        version = _create_version(client, name, model, run_id, tags)
+        model = _log_model(client, experiment, run_id, name, source)
+        version = _create_version(client, name, model, run_id, source)
         status = "FINISHED"
     finally:
         client.set_terminated(run_id, status)
@@ -68,24 +96,16 @@ def _experiment(client: MlflowClient, artifact_root: Path | None) -> str:
     return str(client.create_experiment(EXPERIMENT, artifact_location=location))
 
 
-def _log_model(
-    client: MlflowClient,
-    experiment: str,
-    run_id: str,
-    name: str,
-    weights: Path,
-    card: ModelCard,
-    tags: dict[str, str],
-) -> LoggedModel:
-    """Store code, weights, signature and example as a logged model of the run."""
+def _log_model(client: MlflowClient, experiment: str, run_id: str, name: str, source: _Source) -> LoggedModel:
+    """Store code, weights, calibration, card, signature and example as a logged model of the run."""
     from mlflow.entities import LoggedModelOutput
 
-    parameters = {key: str(value) for key, value in _flat(json.loads(card.training))}
+    parameters = {key: str(value) for key, value in _flat(json.loads(source.card.training))}
     model = client.create_logged_model(
-        experiment, name=name, source_run_id=run_id, tags=tags, params=parameters, model_type="unveil-de"
+        experiment, name=name, source_run_id=run_id, tags=source.tags, params=parameters, model_type="unveil-de"
     )
     with tempfile.TemporaryDirectory(prefix="unveil-model-") as folder:
-        packaged = _package(Path(folder), weights, card, model, run_id)
+        packaged = _package(Path(folder), source, model, run_id)
         client.log_model_artifacts(model.model_id, str(packaged))
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, models=[LoggedModelOutput(model.model_id, step=0)])
@@ -97,18 +117,16 @@ def _flat(training: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(key, value) for key, value in training.items() if not isinstance(value, dict | list)]
 
 
-def _package(folder: Path, weights: Path, card: ModelCard, model: LoggedModel, run_id: str) -> Path:
+def _package(folder: Path, source: _Source, model: LoggedModel, run_id: str) -> Path:
     """Write the pyfunc model to a new folder: models-from-code and safetensors, nothing pickled."""
     from mlflow import pyfunc
     from mlflow.models import Model
 
-    staged = folder / Path(WEIGHTS_FILE).name  # MLflow keeps the file's name
-    shutil.copyfile(weights, staged)
-    target = folder / "model"
+    card, target = source.card, folder / "model"
     pyfunc.save_model(
         path=str(target),
         python_model=str(packaging.model_script()),
-        artifacts={packaging.WEIGHTS: str(staged)},
+        artifacts=_staged(folder, source),
         code_paths=[str(packaging.copy_code(folder / "code"))],
         signature=_signature(card),
         input_example=(packaging.example(card), _example_parameters(card)),
@@ -120,7 +138,19 @@ def _package(folder: Path, weights: Path, card: ModelCard, model: LoggedModel, r
     )
     for compiled in list(target.rglob("__pycache__")):
         shutil.rmtree(compiled)
+    (target / CARD_FILE).write_text(source.description, "utf-8")
     return target
+
+
+def _staged(folder: Path, source: _Source) -> dict[str, str]:
+    """Copy the data files of the package to a folder, under the names that MLflow keeps; return their paths."""
+    weights = folder / Path(WEIGHTS_FILE).name
+    shutil.copyfile(source.weights, weights)
+    files = {packaging.WEIGHTS: str(weights)}
+    if source.calibration is not None:
+        source.calibration.save(folder / Path(CALIBRATION_FILE).name)
+        files[packaging.CALIBRATION] = str(folder / Path(CALIBRATION_FILE).name)
+    return files
 
 
 def _example_parameters(card: ModelCard) -> dict[str, Any]:
@@ -148,10 +178,15 @@ def _signature(card: ModelCard) -> ModelSignature:
     return ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(parameters))
 
 
-def _create_version(
-    client: MlflowClient, name: str, model: LoggedModel, run_id: str, tags: dict[str, str]
-) -> ModelVersion:
+def _create_version(client: MlflowClient, name: str, model: LoggedModel, run_id: str, source: _Source) -> ModelVersion:
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name, description="Diffusion Enhancement: restores cloudy satellite scenes.")
     # `models:/MODEL_ID` as the source would be looked up in MLflow's global store, not in that of the client.
-    return client.create_model_version(name, model.artifact_location, run_id=run_id, tags=tags, model_id=model.model_id)
+    return client.create_model_version(
+        name,
+        model.artifact_location,
+        run_id=run_id,
+        tags=source.tags,
+        description=source.description,
+        model_id=model.model_id,
+    )

@@ -13,10 +13,20 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from de_model import checkpoint
+from de_model.calibration import CalibrationTable
 from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
 from flows.models.mlflow_access import database_of, open_client, plain_errors, prepare_folder, registry_uri
-from flows.models.registration import WEIGHTS_FILE, register_weights
-from flows.models.version import ListedVersion, ModelVersion, describe, listed, local_folder, verify
+from flows.models.registration import CALIBRATION_FILE, WEIGHTS_FILE, register_weights
+from flows.models.version import (
+    ListedVersion,
+    ModelVersion,
+    describe,
+    is_whole,
+    listed,
+    local_folder,
+    verified_calibration,
+    verify,
+)
 from flows.services.prefect_server import without_credentials
 
 if TYPE_CHECKING:
@@ -112,20 +122,30 @@ class Registry:
         return describe(found, alias)
 
     def weights(self, version: ModelVersion) -> Path:
-        """Return the path of the safetensors file of `version`, its checksum verified.
+        """Return the path of the safetensors file of `version`; its checksum is verified, and that of its calibration.
+
+        The calibration lies beside it (`calibration_path`).
 
         Raises:
-            InvalidCheckpoint: the file is missing, or is not the one that was registered.
+            InvalidCheckpoint: a file is missing, or is not the one that was registered.
             ServiceUnavailable: the registry does not answer.
         """
         with self._session():
             origin = self._client.get_model_version_download_uri(version.name, version.version)
         folder = local_folder(origin)
-        if folder is None:
-            return self._fetched(version, origin)
-        path = folder / WEIGHTS_FILE
+        path = self._fetched(version, origin) if folder is None else folder / WEIGHTS_FILE
         verify(path, version)
+        verified_calibration(path, version)
         return path
+
+    def calibration(self, version: ModelVersion) -> CalibrationTable | None:
+        """Return the calibration of the intervals of `version`, verified; None when it has none.
+
+        Raises:
+            InvalidCheckpoint: a file is missing, or is not the one that was registered.
+            ServiceUnavailable: the registry does not answer.
+        """
+        return verified_calibration(self.weights(version), version)
 
     def versions(self, name: str = MODEL_NAME) -> list[ListedVersion]:
         """Return all versions of a model, oldest first.
@@ -170,6 +190,25 @@ class Registry:
             for name, value in tags.items():
                 self._client.set_model_version_tag(version.name, version.version, name, value)
 
+    def keep(self, version: ModelVersion, folder: Path, under: str) -> None:
+        """Keep all files of a folder with the run of a version, below a name."""
+        with self._session():
+            self._client.log_artifacts(version.run_id, str(folder), under)
+
+    def marks(self, name: str) -> dict[str, str]:
+        """Return the tags of a model, those of no version.
+
+        Raises:
+            ServiceUnavailable: there is no such model, or the registry does not answer.
+        """
+        with self._session():
+            return dict(self._client.get_registered_model(name).tags)
+
+    def mark(self, name: str, tag: str, value: str) -> None:
+        """Set a tag of a model."""
+        with self._session():
+            self._client.set_registered_model_tag(name, tag, value)
+
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
         """Let one process at a time change aliases: of all that share the database, or, at a server, the state folder.
@@ -183,19 +222,23 @@ class Registry:
             yield
 
     def _fetched(self, version: ModelVersion, origin: str) -> Path:
-        """Return the weights of a remote version, downloaded once; files are named by checksum."""
+        """Return the weights of a remote version, downloaded once with their calibration into a folder of its own."""
         cache = self.state_dir / "models"
-        path = cache / f"{version.sha256}.safetensors"
-        if path.is_file() and checkpoint.sha256_of(path) == version.sha256:
+        place = cache / f"{version.sha256}-{(version.calibration or 'plain')[:16]}"
+        path = place / Path(WEIGHTS_FILE).name
+        if is_whole(path, version):
             return path
-        prepare_folder(cache)
+        prepare_folder(place)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as folder, self._session():
             from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
             repository = get_artifact_repository(origin, tracking_uri=self.uri, registry_uri=self.uri)
-            fetched = Path(repository.download_artifacts(WEIGHTS_FILE, folder))
-            verify(fetched, version)
-            fetched.replace(path)
+            # The weights last: where they are, everything is.
+            for name in ([CALIBRATION_FILE] if version.calibration else []) + [WEIGHTS_FILE]:
+                fetched = Path(repository.download_artifacts(name, folder))
+                if name == WEIGHTS_FILE:
+                    verify(fetched, version)
+                fetched.replace(place / fetched.name)
         return path
 
     @property

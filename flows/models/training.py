@@ -63,7 +63,7 @@ def _train_here(
         for path in (request.out, request.work / "any"):
             check_writable(path)
     stages = plan_stages(request)
-    material = material_of(request.scenes, request.folder, request.synthetic)
+    material = material_of(request.scenes, request.folder, request.synthetic, request.pairs)
     log(f"{len(material.names)} pairs: " + "; ".join(material.names[:_NAMED]))
     data, validation = material.data, _validation(request, material.bands)
     card = _card(request, material, stages)

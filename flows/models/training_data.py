@@ -12,7 +12,7 @@ from de_model.data.readers import open_dataset
 from de_model.data.synthetic import with_synthetic
 from de_model.training.sources import DrawnData, PairData, TrainingData
 from flows.errors import InvalidSettings
-from flows.models.training_pairs import mine_pairs
+from flows.models.training_pairs import PairChoice, mine_pairs
 from flows.stacks import SceneSet
 
 
@@ -40,13 +40,16 @@ class Material:
     source: str
 
 
-def material_of(scenes: SceneSet, folder: Folder | None, synthetic: float) -> Material:
+def material_of(
+    scenes: SceneSet, folder: Folder | None, synthetic: float, choice: PairChoice | None = None
+) -> Material:
     """Return the pairs of a folder where one is given, else those of the scenes.
 
     Args:
         scenes: cells of a catalog.
         folder: a data set instead; its training part where it has parts.
         synthetic: share of patches under synthetic clouds, 0..1; scenes only.
+        choice: which pairs of the scenes are taken; every pair when left out.
 
     Raises:
         InvalidSettings: there are no pairs, both cells and a folder are given, or the pixel size is not known.
@@ -55,7 +58,7 @@ def material_of(scenes: SceneSet, folder: Folder | None, synthetic: float) -> Ma
     if folder is None:
         if not scenes.cells:
             raise InvalidSettings("There is nothing to train on; give --cell MGRS-33TWM, or --data FOLDER.")
-        return _from_scenes(scenes, synthetic)
+        return _from_scenes(scenes, synthetic, choice)
     if scenes.cells:
         raise InvalidSettings(f"Both --data {folder.path} and --cell are given; train on one of them.")
     if synthetic:
@@ -63,8 +66,8 @@ def material_of(scenes: SceneSet, folder: Folder | None, synthetic: float) -> Ma
     return _from_folder(folder)
 
 
-def _from_scenes(scenes: SceneSet, synthetic: float) -> Material:
-    pairs, gsd_m = mine_pairs(scenes)
+def _from_scenes(scenes: SceneSet, synthetic: float, choice: PairChoice | None) -> Material:
+    pairs, gsd_m = mine_pairs(scenes, choice)
     title = f"{scenes.collection} {scenes.interval}, cells {', '.join(scenes.cells)}"
     return Material(
         _pair_data(pairs, scenes.bands, gsd_m, synthetic),

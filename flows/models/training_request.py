@@ -16,6 +16,7 @@ from de_model.training.trainer import StageResult
 from de_model.weighting import WeightMode
 from flows.errors import InvalidSettings
 from flows.models.training_data import Folder
+from flows.models.training_pairs import PairChoice
 from flows.stacks import SceneSet
 
 #: What must have been trained before a stage makes sense: one of each of these.
@@ -43,6 +44,8 @@ class TrainingRequest:
     out: Path
     #: Folder of the training in progress: the weights of finished stages and the state of the present one.
     work: Path
+    #: Which pairs of the scenes are trained on; None for every pair.
+    pairs: PairChoice | None = None
     #: A data set on disk to train on instead of the scenes.
     folder: Folder | None = None
     #: Cells of the same source and interval that are looked at and never trained on.

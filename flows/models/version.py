@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from de_model import checkpoint
+from de_model.calibration import CalibrationTable, calibration_of, calibration_path, load_table
 from de_model.errors import InvalidCheckpoint
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class ModelVersion:
     uri: str
     #: MLflow run that registered it.
     run_id: str
+    #: SHA-256 of what its calibration says; empty without one, None for a version that was registered without saying.
+    calibration: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,8 @@ def describe(found: MlflowVersion, alias: str | None) -> ModelVersion:
         raise InvalidCheckpoint(
             f"{uri} has no tag sha256 with the checksum of its weights; register the weights again."
         )
-    return ModelVersion(found.name, str(found.version), alias, sha256, uri, found.run_id or "")
+    calibration = found.tags.get("calibration_sha256")
+    return ModelVersion(found.name, str(found.version), alias, sha256, uri, found.run_id or "", calibration)
 
 
 def listed(found: MlflowVersion, aliases: tuple[str, ...]) -> ListedVersion:
@@ -84,3 +88,34 @@ def verify(path: Path, version: ModelVersion) -> None:
             f"The weights of {version.uri} at {path} have SHA-256 {found}, registered was {version.sha256}: the file "
             f"was changed; {remedy}"
         )
+
+
+def verified_calibration(weights: Path, version: ModelVersion) -> CalibrationTable | None:
+    """Return the calibration beside the weights of a version; None when it was registered without.
+
+    Raises:
+        InvalidCheckpoint: the table is missing, or is not the one that was registered.
+    """
+    if version.calibration is None:
+        return calibration_of(weights)
+    if not version.calibration:
+        return None
+    path = calibration_path(weights)
+    table = load_table(path)
+    if table.sha256 != version.calibration or table.weights_sha256 != version.sha256:
+        raise InvalidCheckpoint(
+            f"The calibration of {version.uri} at {path} has SHA-256 {table.sha256}, registered was "
+            f"{version.calibration}: the file was changed; register the weights again, or choose another version with "
+            "--model."
+        )
+    return table
+
+
+def is_whole(weights: Path, version: ModelVersion) -> bool:
+    """Tell whether the files of a version are there and as they were registered."""
+    try:
+        verify(weights, version)
+        verified_calibration(weights, version)
+    except InvalidCheckpoint:
+        return False
+    return True

@@ -12,11 +12,11 @@ import pystac
 
 from flows.candidates import cloud_cover
 from flows.catalogs import catalog_of
-from flows.clear_scenes import resolve
 from flows.errors import InvalidSettings
 from flows.ledger.opening import open_ledger
 from flows.ledger.records import Entry, is_dead
 from flows.ledger.states import State
+from flows.models.resolving import resolve
 from flows.progress import tell
 from flows.scenes import find_scenes, source_of
 from flows.settings import RunSettings

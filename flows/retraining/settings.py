@@ -15,6 +15,7 @@ from de_model.data.splits import split_of
 from de_model.training.stages import Stage
 from flows.errors import InvalidSettings
 from flows.models.gates import Gates
+from flows.models.pair_checks import PairLimits
 from flows.stacks import SceneSet
 from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 
@@ -49,6 +50,9 @@ class RetrainSettings(BaseModel):
     state_dir: Path | None = Field(None, description="folder of registry and training; `<out>/.unveil`")
     mlflow_uri: str | None = Field(None, description="MLflow server or database; a local one when left out")
     model: str = Field("unveil-de", description="name of the registered model")
+    most_gap_days: int = Field(15, ge=1, description="days between the cloudy and the clear date of a pair")
+    most_shift: int = Field(1, ge=0, le=3, description="pixels by which the dates of a pair may lie off each other")
+    most_changed: float = Field(0.2, ge=0, le=1, description="share of the ground of a pair that may have changed")
     least_new_pairs: int = Field(1, ge=0, description="fewer new pairs than this are not worth a training")
     stages: tuple[Stage, ...] = Field(
         (Stage.FINE, Stage.ALLOCATION), description="stages of the fine-tuning, from the champion's weights"
@@ -56,6 +60,13 @@ class RetrainSettings(BaseModel):
     effort: float = Field(0.3, gt=0, description="factor on the number of steps of the preset's schedule")
     synthetic: float = Field(0.3, ge=0, le=1, description="share of patches with synthetic clouds")
     seed: int = Field(0, ge=0)
+    calibration_cases: int = Field(
+        12, ge=1, description="cases of the training squares that the challenger's intervals are fitted on, at most"
+    )
+    contest_cases: int = Field(20, ge=1, description="cloudy dates of the contest, at most")
+    shadow_scenes: int = Field(
+        2, ge=0, description="published scenes that champion and challenger make again, the latest first"
+    )
     gates: Gates = Field(default_factory=Gates, description="what a challenger must show")
     promotion: Promotion = Field(Promotion.MANUAL, description="automatic: the flow promotes what passed")
 
@@ -73,6 +84,11 @@ class RetrainSettings(BaseModel):
     def folder(self) -> Path:
         """Folder of the training set and of trainings in progress."""
         return self.state / "retraining"
+
+    @property
+    def limits(self) -> PairLimits:
+        """What a pair must keep."""
+        return PairLimits(self.most_gap_days, self.most_shift, self.most_changed)
 
     def split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the squares that are trained on, and those of the contest.

@@ -80,6 +80,11 @@ def describe(pairs: Sequence[ScenePair], cells: tuple[str, ...], before: Trainin
     return TrainingSet(version, datetime.now(UTC).isoformat(timespec="seconds"), cells, entries)
 
 
+def path_of(version: int, folder: Path) -> Path:
+    """Return where a version is kept."""
+    return folder / f"{_PREFIX}{version:05d}.json"
+
+
 def write(training_set: TrainingSet, folder: Path) -> Path:
     """Keep a version; return its path.
 
@@ -87,7 +92,7 @@ def write(training_set: TrainingSet, folder: Path) -> Path:
         DiskFull, NotWritable: it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{_PREFIX}{training_set.version:05d}.json"
+    path = path_of(training_set.version, folder)
     if not path.exists():
         write_json(path, asdict(training_set))
     return path
