@@ -23,7 +23,7 @@ from flows.gpu import gpu_slot
 from flows.loading import load_settings
 from flows.models import promotion
 from flows.models.calibration import fit_calibration
-from flows.models.contest import cases_found
+from flows.models.contest import cases_found, windowed
 from flows.models.evaluation_cases import Case, real_cases, transplanted_cases
 from flows.models.registry import CHAMPION, Registry
 from flows.models.training import train_model
@@ -160,8 +160,9 @@ def trial(settings: Mapping[str, Any], challenger: str) -> Decision:
     wanted = load_retrain_settings(dict(settings))
     registry = _registry(wanted)
     places = {"out": str(wanted.out), "state_dir": wanted.state_dir, "mlflow_uri": wanted.mlflow_uri}
+    cases = islice(cases_found(stacks_of(wanted.scenes(wanted.split()[1]))), wanted.contest_cases)
     terms = Terms(
-        cases=islice(cases_found(stacks_of(wanted.scenes(wanted.split()[1]))), wanted.contest_cases),
+        cases=windowed(cases, wanted.contest_window),
         sampling=_alone(),
         gates=wanted.gates,
         run=load_settings(None, places) if wanted.shadow_scenes else None,

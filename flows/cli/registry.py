@@ -12,6 +12,9 @@ from flows.cli import options as o
 from flows.cli.console import output, print_gates, print_json, print_models, progress_bar
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flows.models.contest import Case
     from flows.models.registry import Registry
     from flows.models.trial import Terms, Trial
     from flows.settings import RunSettings
@@ -105,6 +108,7 @@ def promote(
     targets: Annotated[list[str] | None, typer.Option("--target", help="Cloudy date; those of the sample.")] = None,
     truths: Annotated[list[str] | None, typer.Option("--truth", help="Clear date; those of the sample.")] = None,
     gates: Annotated[Path | None, typer.Option("--gates", help="YAML file with limits.")] = None,
+    window: Annotated[int, typer.Option("--window", min=64, help="Side of the part of each date, pixels.")] = 1024,
     shadow: Annotated[int, typer.Option("--shadow", min=0, help="Published scenes that both models make again.")] = 2,
     force: Annotated[bool, typer.Option("--force", help="Without a trial; the reason is kept.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Compare and judge, but move no alias.")] = False,
@@ -132,7 +136,8 @@ def promote(
 
     settings = _settings(out, state_dir, mlflow_uri)
     registry = Registry(settings.state, settings.mlflow_uri)
-    terms = _terms(settings, cells or [_CELL], targets or [*_TARGETS], truths or [*_TRUTHS], gates, shadow)
+    cases = _cases(cells or [_CELL], targets or [*_TARGETS], truths or [*_TRUTHS], window)
+    terms = _terms(settings, cases, gates, shadow)
     with progress_bar():
         registry.ensure_shipped()
         wanted = registry.resolve(f"models:/{name}/{version}" if version else f"models:/{name}@{promotion.CHALLENGER}")
@@ -229,18 +234,21 @@ def _registry(out: str | None, state_dir: Path | None, mlflow_uri: str | None) -
     return Registry(settings.state, settings.mlflow_uri)
 
 
-def _terms(
-    settings: RunSettings, cells: list[str], targets: list[str], truths: list[str], gates: Path | None, shadow: int
-) -> Terms:
-    from flows.loading import load_settings
-    from flows.models.contest import cases_on
-    from flows.models.gates import load_gates
-    from flows.models.trial import Terms
+def _cases(cells: list[str], targets: list[str], truths: list[str], window: int) -> Iterator[Case]:
+    from flows.models.contest import cases_on, windowed
     from flows.stacks import stacks_of
 
     cloudy, clear = ([o.day(text) for text in texts] for texts in (targets, truths))
+    return windowed(cases_on(stacks_of(o.scenes(cells, None, None, None)), cloudy, clear), window)
+
+
+def _terms(settings: RunSettings, cases: Iterator[Case], gates: Path | None, shadow: int) -> Terms:
+    from flows.loading import load_settings
+    from flows.models.gates import load_gates
+    from flows.models.trial import Terms
+
     return Terms(
-        cases=cases_on(stacks_of(o.scenes(cells, None, None, None)), cloudy, clear),
+        cases=cases,
         sampling=load_settings(None, {"prior": "none"}).restoration.sampling,
         gates=load_gates(gates),
         run=settings if shadow else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
@@ -80,6 +80,14 @@ def cases_found(stacks: Iterable[Stack]) -> Iterator[Case]:
         cloudy, clear = cloudy_and_clear(stack)
         if clear:
             yield from (Case(stack, target, tuple(clear)) for target in cloudy)
+
+
+def windowed(cases: Iterable[Case], side: int) -> Iterator[Case]:
+    """Yield the cases cut to the window of `side` pixels in which the most hidden ground is known."""
+    for case in cases:
+        seen = np.logical_or.reduce([is_observed(case.stack.classes[truth]) for truth in case.truths])
+        at = fullest_window(is_obscured(case.stack.classes[case.target]) & seen, side)
+        yield replace(case, stack=case.stack.window(*at))
 
 
 def compare(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.models.product_evaluation import fullest_window
 from stac.masks.classes import is_observed
 from stac.stack import Stack
 
@@ -15,6 +16,8 @@ BoolArray = NDArray[np.bool_]
 
 #: Fewer pixels than this seen on both dates, and nothing can be checked: the pair is left out.
 _FEWEST = 400
+#: Side of the window in which dates are registered, pixels.
+_WINDOW = 256
 #: Shifts that are tried, pixels in each direction.
 _REACH = 3
 
@@ -27,8 +30,9 @@ class PairLimits:
     most_days: int = 15
     #: Shift of one date against the other at which they fit best, pixels.
     most_shift: int = 1
-    #: Share of pixels whose mean absolute difference, after the match, exceeds `change`.
-    most_changed: float = 0.2
+    #: Share of pixels whose mean absolute difference, after the match, exceeds `change`. Haze around clouds is change,
+    #: too: up to 0.36 of the sample's cloudiest date.
+    most_changed: float = 0.5
     #: Reflectance.
     change: float = 0.05
 
@@ -51,7 +55,8 @@ def objection(stack: Stack, cloudy: int, clear: int, ground: FloatArray, limits:
     if both.sum() < _FEWEST:
         return f"{name}: only {int(both.sum())} pixels were seen on both dates."
     scene = stack.reflectance(cloudy)
-    shift = best_shift(scene[-1], ground[-1], both)
+    at = fullest_window(both, _WINDOW)
+    shift = best_shift(scene[-1][at], ground[-1][at], both[at])
     if max(map(abs, shift)) > limits.most_shift:
         return f"{name}: shifted by {shift[0]} rows and {shift[1]} columns."
     changed = float((np.abs(scene - ground).mean(axis=0)[both] > limits.change).mean())

@@ -172,13 +172,13 @@ def model_alone(
     return found.reference, assemble(case.stack, case.target, None, result, intervals=options.intervals)
 
 
-def fullest_window(where: BoolArray) -> tuple[slice, slice]:
-    """Return the rows and columns of the window with the most chosen pixels; the first of equals."""
+def fullest_window(where: BoolArray, side: int = _WINDOW) -> tuple[slice, slice]:
+    """Return the rows and columns of the window of so many pixels with the most chosen ones; the first of equals."""
     height, width = where.shape
-    best, found = -1, (slice(0, _WINDOW), slice(0, _WINDOW))
-    for row in range(0, max(1, height - _WINDOW + 1), _WINDOW // 2):
-        for column in range(0, max(1, width - _WINDOW + 1), _WINDOW // 2):
-            at = (slice(row, row + _WINDOW), slice(column, column + _WINDOW))
+    best, found = -1, (slice(0, side), slice(0, side))
+    for row in range(0, max(1, height - side + 1), side // 2):
+        for column in range(0, max(1, width - side + 1), side // 2):
+            at = (slice(row, row + side), slice(column, column + side))
             if (count := int(where[at].sum())) > best:
                 best, found = count, at
     return found

@@ -52,7 +52,7 @@ class RetrainSettings(BaseModel):
     model: str = Field("unveil-de", description="name of the registered model")
     most_gap_days: int = Field(15, ge=1, description="days between the cloudy and the clear date of a pair")
     most_shift: int = Field(1, ge=0, le=3, description="pixels by which the dates of a pair may lie off each other")
-    most_changed: float = Field(0.2, ge=0, le=1, description="share of the ground of a pair that may have changed")
+    most_changed: float = Field(0.5, ge=0, le=1, description="share of the ground of a pair that may have changed")
     least_new_pairs: int = Field(1, ge=0, description="fewer new pairs than this are not worth a training")
     stages: tuple[Stage, ...] = Field(
         (Stage.FINE, Stage.ALLOCATION), description="stages of the fine-tuning, from the champion's weights"
@@ -64,6 +64,7 @@ class RetrainSettings(BaseModel):
         12, ge=1, description="cases of the training squares that the challenger's intervals are fitted on, at most"
     )
     contest_cases: int = Field(20, ge=1, description="cloudy dates of the contest, at most")
+    contest_window: int = Field(1024, ge=64, description="side of the part of each date that is restored, pixels")
     shadow_scenes: int = Field(
         2, ge=0, description="published scenes that champion and challenger make again, the latest first"
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -16,11 +16,13 @@ from command import ROOT, environment, unveil
 from de_model import checkpoint
 from de_model.inference.engine import Sampling
 from de_model.metrics.bootstrap import Interval
-from flows.errors import InvalidSettings, UnknownModel
-from flows.models.contest import Contest, Contestant, cases_on, compare
+from flows.errors import ChampionChanged, InvalidSettings, UnknownModel
+from flows.models.contest import Contest, cases_on, compare
+from flows.models.contestant import Contestant, Entrant
 from flows.models.gates import Gates, judge, load_gates
-from flows.models.promotion import CHALLENGER, PREVIOUS, nominate, promote, rollback
+from flows.models.promotion import CHALLENGER, PREVIOUS, nominate, promote, rollback, settle
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
+from flows.models.shadow import Measured, Shadow, ShadowScene
 from flows.stacks import SceneSet, stacks_of
 
 pytestmark = pytest.mark.integration
@@ -57,6 +59,7 @@ def registry(state: Path) -> Iterator[Registry]:
     yield found
     found.point(MODEL_NAME, CHAMPION, "1")
     found.point(MODEL_NAME, CHALLENGER, "2")
+    found.mark(MODEL_NAME, "unveil_champion", "1")
     found.unpoint(MODEL_NAME, PREVIOUS)
 
 
@@ -66,39 +69,77 @@ def test_a_worse_challenger_is_refused_by_what_it_restored(worse: Path) -> None:
     part = stack.window(slice(100, 420), slice(300, 620))
     days = [date(2023, 8, 18)], [date(2023, 8, 15)]
     cases = list(cases_on([part], *days))
-    contest = compare(checkpoint.shipped_weights(), worse, cases, ONE_STEP)
+    shipped, spoilt = Entrant.of(checkpoint.shipped_weights()), Entrant.of(worse)
+    pictures: dict[str, tuple[int, ...]] = {}
+    contest = compare(shipped, spoilt, cases, ONE_STEP, lambda name, picture: pictures.update({name: picture.shape}))
     assert contest.gain.images >= 10 and contest.gain.high < 0
-    verdict = judge(contest, Gates(least_blocks=5, most_time_ratio=10))
-    assert not verdict.passed and "PSNR above the champion's is -" in verdict.reasons[0]
-    back = compare(worse, checkpoint.shipped_weights(), cases, ONE_STEP)
-    assert back.gain.mean == pytest.approx(-contest.gain.mean)
-    assert judge(back, Gates(least_blocks=5, most_time_ratio=10)).passed
+    loose = Gates(least_blocks=5, most_time_ratio=10, least_coverage=0.5, most_coverage=1)
+    verdict = judge(contest, loose)
+    assert not verdict.passed and "gain in PSNR" in verdict.reasons[0]
+    assert list(pictures.values()) == [(3, 128, 4 * 128)]
+    back = compare(spoilt, shipped, cases, ONE_STEP)
+    assert back.gain.mean == pytest.approx(-contest.gain.mean) and back.cases == contest.cases
+    assert judge(back, loose).passed
+    # Nobody calibrated the spoilt weights: their intervals are too narrow for their errors.
+    assert contest.challenger.coverage < contest.champion.coverage < 1
+    assert contest.challenger.changed_pixels == contest.champion.changed_pixels == 0
+    classes = contest.champion.classes
+    assert classes["all"].pixels == sum(f.pixels for name, f in classes.items() if name != "all")
 
 
 def contest_of(**changes: float) -> Contest:
-    values = {"mean": 0.1, "low": 0.05, "high": 0.2, "images": 50, "psnr": 27.0, "seconds": 10.0, "size": 5e6} | changes
-    gain = Interval(values["mean"], values["low"], values["high"], int(values["images"]))
-    return Contest(
-        Contestant("a" * 64, 5_000_000, 26.9, 10.0),
-        Contestant("b" * 64, int(values["size"]), values["psnr"], values["seconds"]),
-        gain,
-    )
+    values = {"gain": 0.1, "low": 0.05, "blocks": 50, "psnr": 27.0, "seconds": 10.0, "size_bytes": 5e6} | changes
+    gain = Interval(values.pop("gain"), values.pop("low"), 0.2, int(values.pop("blocks")))
+    champion = Contestant(sha256="a" * 64, size_bytes=5_000_000, psnr=26.9, seconds=10.0, coverage=0.9)
+    challenger = Contestant(**{"sha256": "b" * 64, "coverage": 0.9} | values)  # type: ignore[arg-type]
+    return Contest(champion, challenger, gain)
+
+
+def shadow_of(**changes: float) -> Shadow:
+    old = Measured(passed=True, residual_cloud=0.001, seam_ratio=1.0, half_width=0.02, seconds=1)
+    new = {"passed": 1, "residual_cloud": 0.001, "seam_ratio": 1.0, "half_width": 0.02, "seconds": 1}
+    scene = {"pixels": 100, "difference": 0.001, "changed_pixels": 0}
+    scene |= {name: changes.pop(name) for name in list(changes) if name in scene}
+    challenger = Measured(**new | changes)  # type: ignore[arg-type]
+    return Shadow((ShadowScene(item_id="i", target_id="t", champion=old, challenger=challenger, **scene),))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"low": -0.03}, "lower end"),
-        ({"images": 19}, "Only 19 blocks"),
-        ({"psnr": 19.9}, "less than 20"),
-        ({"seconds": 16.0}, "1.60 times"),
-        ({"size": 41e6}, "41 MB"),
+        ({"low": -0.03}, "gain in PSNR over the champion"),
+        ({"low": float("nan")}, "gain in PSNR over the champion"),
+        ({"blocks": 19}, "blocks compared is 19, below"),
+        ({"psnr": 19.9}, "PSNR (dB) is 19.9, below the limit of 20"),
+        ({"seconds": 16.0}, "champion's is 1.6, above"),
+        ({"size_bytes": 41e6}, "is 41, above the limit of 40"),
+        ({"coverage": 0.84}, "90 % intervals is 0.84, below"),
+        ({"coverage": 0.96}, "90 % intervals is 0.96, above"),
+        ({"changed_pixels": 1}, "observed pixels changed is 1"),
     ],
 )
-def test_every_gate_can_refuse(changes: dict[str, float], says: str) -> None:
+def test_every_gate_of_the_contest_can_refuse(changes: dict[str, float], says: str) -> None:
     assert judge(contest_of(), Gates()).passed
     (reason,) = judge(contest_of(**changes), Gates()).reasons
     assert says in reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"passed": False}, "only the challenger fails"),
+        ({"changed_pixels": 1}, "observed pixels that differ is 1"),
+        ({"residual_cloud": 0.012}, "Residual cloud above"),
+        ({"seam_ratio": 1.3}, "Seam ratio over"),
+        ({"half_width": 0.04}, "Half-width over"),
+    ],
+)
+def test_every_gate_of_the_shadow_run_can_refuse(changes: dict[str, float], says: str) -> None:
+    assert judge(contest_of(), Gates(), shadow_of()).passed
+    (reason,) = judge(contest_of(), Gates(), shadow_of(**changes)).reasons
+    assert says in reason
+    (reason,) = judge(contest_of(), Gates(least_shadow_scenes=1), Shadow(())).reasons
+    assert "published scenes restored is 0" in reason
 
 
 def test_gates_come_from_a_file(tmp_path: Path) -> None:
@@ -134,37 +175,100 @@ def test_there_is_nothing_to_go_back_to_at_first(registry: Registry) -> None:
         rollback(registry, MODEL_NAME)
 
 
-PROMOTER = """
-import sys, itertools
+def test_a_champion_chosen_in_mlflow_can_be_undone(registry: Registry) -> None:
+    settle(registry, MODEL_NAME)
+    registry._client.set_registered_model_alias(MODEL_NAME, CHAMPION, "2")
+    assert registry.resolve(f"models:/{MODEL_NAME}@{CHAMPION}").version == "2"
+    settle(registry, MODEL_NAME)
+    assert registry.aliases(MODEL_NAME)[PREVIOUS] == "1"
+    assert rollback(registry, MODEL_NAME).champion == "1"
+
+
+def test_a_champion_that_changed_during_the_trial_is_not_replaced(registry: Registry) -> None:
+    challenger = registry.resolve(f"models:/{MODEL_NAME}@{CHALLENGER}")
+    with pytest.raises(ChampionChanged, match="version 9, but version 1"):
+        promote(registry, challenger, "a test", against="9")
+    assert registry.aliases(MODEL_NAME)[CHAMPION] == "1"
+
+
+#: For each line of its input, runs a command in a child that is killed (SIGKILL) before its n-th change.
+EXECUTIONER = """
+import os, signal, sys
 from pathlib import Path
-from flows.models.promotion import promote, rollback
+import mlflow
+from flows.models import promotion
 from flows.models.registry import Registry
-registry = Registry(Path(sys.argv[1]))
-version = registry.resolve("models:/unveil-de/2")
-print("ready", flush=True)
-for _ in range(int(sys.argv[2])):
-    promote(registry, version, "in turn")
-    rollback(registry, "unveil-de")
+
+def run(what, left):
+    def deadly(step):
+        def change(*arguments):
+            nonlocal left
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+            return step(*arguments)
+        return change
+
+    for name in ("point", "unpoint", "mark", "note"):
+        setattr(Registry, name, deadly(getattr(Registry, name)))
+    registry = Registry(Path(sys.argv[1]))
+    if what == "promote":
+        promotion.promote(registry, registry.resolve("models:/unveil-de/2"), "a test")
+    else:
+        promotion.rollback(registry, "unveil-de")
+
+for line in sys.stdin:
+    what, after = line.split()
+    child = os.fork()
+    if not child:
+        run(what, int(after))
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
-def promoter(state: Path, turns: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PROMOTER, str(state), str(turns)]
+@pytest.fixture(scope="module")
+def executioner(state: Path) -> Iterator[subprocess.Popen[str]]:
     environ = environment(state.parent / "home")
-    return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", EXECUTIONER, str(state)]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+        process.stdin.close()  # type: ignore[union-attr]
 
 
-def test_a_killed_promotion_leaves_a_champion(registry: Registry, state: Path) -> None:
-    for delay in (0.0, 0.013, 0.05):
-        process = promoter(state, 1000)
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        time.sleep(delay)
-        process.kill()
-        process.communicate()
+def status_of(executioner: subprocess.Popen[str], what: str, after: int) -> int:
+    """Return how a command ended that was to be killed before a change: it may have fewer."""
+    assert executioner.stdin is not None and executioner.stdout is not None
+    executioner.stdin.write(f"{what} {after}\n")
+    executioner.stdin.flush()
+    return int(executioner.stdout.readline())
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("what", ["promote", "rollback"])
+def test_killed_before_any_step_the_next_command_finds_old_or_new(
+    registry: Registry, executioner: subprocess.Popen[str], what: str
+) -> None:
+    champions: list[str] = []
+    status = -signal.SIGKILL
+    while status == -signal.SIGKILL:
+        settle(registry, MODEL_NAME)
+        if what == "rollback":
+            registry.point(MODEL_NAME, PREVIOUS, "2")
+        status = status_of(executioner, what, len(champions))
+        champion = registry.aliases(MODEL_NAME)[CHAMPION]
+        settle(registry, MODEL_NAME)
         aliases = registry.aliases(MODEL_NAME)
-        assert aliases[CHAMPION] in ("1", "2")
-        assert registry.resolve(f"models:/{MODEL_NAME}@{CHAMPION}").version == aliases[CHAMPION]
-        registry.point(MODEL_NAME, CHAMPION, "1")
+        assert aliases[CHAMPION] == champion, "settling moves no champion"
+        if champion == "2":
+            assert aliases == {CHAMPION: "2", PREVIOUS: "1"}
+            rollback(registry, MODEL_NAME)
+        registry.point(MODEL_NAME, CHALLENGER, "2")
+        champions.append(champion)
+    assert status == 0 and len(champions) >= 5
+    assert set(champions) == {"1", "2"} and champions == sorted(champions), "the champion moves once"
 
 
 def test_the_command_refuses_and_promotes(registry: Registry, state: Path, tmp_path: Path) -> None:
