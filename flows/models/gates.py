@@ -24,8 +24,8 @@ class Gates:
     least_gain_db: float = -0.02
     #: Mean PSNR over blocks that a challenger must reach whatever the champion does, dB.
     least_psnr_db: float = 20.0
-    #: Share of the values that must lie inside their 90 % intervals, at least and at most. Real change between the dates
-    #: counts against the model: the shipped one has 0.875 on real pairs (docs/results/product.md).
+    #: Share of the values that must lie inside their 90 % intervals, at least and at most. Real change between the
+    #: dates counts against the model: the shipped one has 0.875 on real pairs (docs/results/product.md).
     least_coverage: float = 0.85
     most_coverage: float = 0.95
     #: Observed pixels that may come out other than they were observed.

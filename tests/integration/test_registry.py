@@ -13,9 +13,13 @@ import pytest
 from command import ROOT, environment
 
 from de_model import checkpoint, packaging
+from de_model.calibration import calibration_of, calibration_path
 from de_model.errors import InvalidCheckpoint
 from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
+from flows.loading import load_settings
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
+from flows.models.resolving import resolve
+from flows.settings import ModelFallback
 from stac.errors import NotWritable
 
 pytestmark = pytest.mark.integration
@@ -99,6 +103,67 @@ def test_mlflow_serves_the_registered_model(registry: Registry) -> None:
     kept = ~np.broadcast_to(needed[:, None], scene.shape)
     np.testing.assert_array_equal(answer["image"][kept], scene[kept])
     assert not list(path.rglob("*.pkl"))
+
+
+def test_a_version_carries_its_card_and_its_calibration(registry: Registry) -> None:
+    version = registry.resolve(f"models:/{MODEL_NAME}/1")
+    shipped = calibration_of(checkpoint.shipped_weights())
+    assert shipped is not None and version.calibration == shipped.sha256
+    assert registry.calibration(version) == shipped
+    weights = registry.weights(version)
+    card = (weights.parents[1] / "README.md").read_text("utf-8")
+    assert version.sha256 in card and "blue, green, red, nir" in card and "90%" in card
+    assert registry._client.get_model_version(MODEL_NAME, "1").description == card
+    # What a run uses is what the package holds.
+    settings = load_settings(None, {"state_dir": registry.state_dir})
+    model = resolve(settings)
+    assert (model.version, model.weights, model.calibration) == ("1", str(weights), shipped.sha256)
+    with pytest.raises(InvalidSettings, match="the model restores blue, green, red, nir"):
+        resolve(settings.model_copy(update={"bands": ("red", "nir")}))
+
+
+def test_a_changed_calibration_is_refused(registry: Registry) -> None:
+    version = registry.resolve(f"models:/{MODEL_NAME}/1")
+    path = calibration_path(registry.weights(version))
+    whole = path.read_text("utf-8")
+    try:
+        for changed, says in ((whole.replace("3.47", "1.47"), "the file was changed"), ("{}", "no calibration table")):
+            assert changed != whole
+            path.write_text(changed, "utf-8")
+            with pytest.raises(InvalidCheckpoint, match=says):
+                registry.weights(version)
+        path.unlink()
+        with pytest.raises(InvalidCheckpoint, match="no calibration table"):
+            registry.calibration(version)
+    finally:
+        path.write_text(whole, "utf-8")
+    assert registry.calibration(version) is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"model": "models:/unveil-de@nobody"}, UnknownModel),
+        ({"mlflow_uri": "http://127.0.0.1:9"}, ServiceUnavailable),
+        ({}, InvalidCheckpoint),
+    ],
+)
+def test_the_shipped_weights_stand_in_only_when_asked(
+    registry: Registry, change: dict[str, Any], error: type[Exception]
+) -> None:
+    settings = load_settings(None, {"state_dir": registry.state_dir} | change)
+    path = registry.weights(registry.resolve(f"models:/{MODEL_NAME}/1"))
+    whole = path.read_bytes()
+    try:
+        if error is InvalidCheckpoint:
+            path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(error):
+            resolve(settings)
+        model = resolve(settings.model_copy(update={"model_fallback": ModelFallback.SHIPPED}))
+    finally:
+        path.write_bytes(whole)
+    assert (model.version, model.sha256) == ("shipped", checkpoint.sha256_of(checkpoint.shipped_weights()))
+    assert model.calibration and model.weights == str(checkpoint.shipped_weights())
 
 
 def test_an_alias_moved_by_hand_is_respected(registry: Registry, state: Path, other_weights: Path) -> None:

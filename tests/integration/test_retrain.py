@@ -1,66 +1,122 @@
-"""A retraining on the sample, by the real flow on a real Prefect server, with real registry and training."""
+"""Retrainings on the sample: killed and continued, watched, refused; real flow, Prefect server, registry, training."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from command import start
 from prefect_client import client_of
 
 from de_model import checkpoint
+from de_model.calibration import LEVEL
 from flows.errors import InvalidSettings
 from flows.models.promotion import CHALLENGER, PREVIOUS
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
+from flows.models.trial import GATES_TAG
 from flows.retrain import RetrainSummary, retrain
 from flows.retraining.settings import load_retrain_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(600)]
 
-#: One step a stage: the same code in a minute.
-BRIEF: dict[str, Any] = {"effort": 0.001, "synthetic": 0, "gates": {"least_gain_db": -5.0, "most_time_ratio": 10}}
+#: One step a stage, one case, a window of it: the same code in a minute.
+GATES = {"least_gain_db": -5.0, "most_time_ratio": 20, "least_coverage": 0.3, "most_coverage": 1, "least_blocks": 3}
+BRIEF: dict[str, Any] = {
+    "effort": 0.001, "synthetic": 0, "calibration_cases": 1, "contest_cases": 1, "contest_window": 192, "gates": GATES,
+    "datetime": "2023-08-10/2023-08-15",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """A state folder whose first retraining was killed (SIGKILL) between two stages."""
+
+    state: Path
+    #: When the finished stage was written, nanoseconds, and what the registry held then.
+    finished: int
+    versions: tuple[str, ...]
 
 
 @pytest.fixture(scope="module")
-def state(prefect_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def killed(prefect_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killed]:
     folder = tmp_path_factory.mktemp("retrain")
+    config = folder / "retrain.yaml"
+    config.write_text(yaml.safe_dump(BRIEF | {"state_dir": str(folder)}), "utf-8")
+    few = {"UNVEIL_SAMPLES": "1", "UNVEIL_STEPS": "1"}
     with pytest.MonkeyPatch.context() as patch, client_of(prefect_url, folder):
-        for name in ("SAMPLES", "STEPS"):
-            patch.setenv(f"UNVEIL_{name}", "1")
-        yield folder
+        for name, value in few.items():
+            patch.setenv(name, value)
+        process = start("retrain", "--config", config, home=folder / "home", extra=few | {"PREFECT_API_URL": prefect_url})
+        stage = folder / "retraining" / "set00001-from1.work" / "fine.safetensors"
+        deadline = time.monotonic() + 300
+        while not stage.is_file():
+            assert process.poll() is None and time.monotonic() < deadline, "the first stage was not finished"
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        versions = tuple(version.version for version in Registry(folder).versions())
+        yield Killed(folder, stage.stat().st_mtime_ns, versions)
 
 
 @pytest.fixture(scope="module")
-def first(state: Path) -> RetrainSummary:
-    return retrain(BRIEF | {"state_dir": str(state), "promotion": "automatic"})
+def first(killed: Killed) -> RetrainSummary:
+    return retrain(BRIEF | {"state_dir": str(killed.state), "promotion": "automatic"})
 
 
-def test_new_pairs_make_a_challenger_that_earns_its_place(state: Path, first: RetrainSummary) -> None:
-    assert first.training_set.new == first.training_set.pairs > 0 and first.champion == "1"
-    assert first.contest is not None and first.contest.gain.images > 50 and first.promoted
-    registry = Registry(state)
+def test_a_killed_retraining_goes_on_where_it_was(killed: Killed, first: RetrainSummary) -> None:
+    assert killed.versions == ("1",), "the watermark moves with the registration, not before"
+    folder = killed.state / "retraining"
+    assert (folder / "set00001-from1.work" / "fine.safetensors").stat().st_mtime_ns == killed.finished
+    assert [path.name for path in folder.glob("training-set-*.json")] == ["training-set-00001.json"]
+    assert first.training_set.version == 1 and first.training_set.new == first.training_set.pairs == 2
+
+
+def test_new_pairs_make_a_challenger_that_earns_its_place(killed: Killed, first: RetrainSummary) -> None:
+    assert first.champion == "1" and first.trial is not None and first.promotion is not None, first.trial
+    registry = Registry(killed.state)
     assert registry.aliases(MODEL_NAME) == {CHAMPION: first.challenger, PREVIOUS: "1"}
     version = registry.resolve(f"models:/{MODEL_NAME}@{CHAMPION}")
     card = checkpoint.read_card(registry.weights(version))
     assert json.loads(card.training)["start"] == checkpoint.sha256_of(checkpoint.shipped_weights())
-    (listed,) = (v for v in registry.versions() if v.version == first.challenger)
-    assert listed.tags["unveil_training_set"] == "1" and "by retrain" in listed.tags["unveil_promoted_why"]
+    table = registry.calibration(version)
+    assert table is not None and table.level == LEVEL and "MGRS-33TWM: 1 cases" in table.fitted_on
+    tags = {v.version: v.tags for v in registry.versions()}[version.version]
+    assert tags["unveil_training_set"] == "1" and tags["unveil_promoted_why"].startswith("retrain: PSNR")
+    gates = json.loads(tags[GATES_TAG])
+    assert gates["passed"] and gates["champion"] == "1"
+    assert {c["name"] for c in gates["checks"]} >= {"gain", "psnr", "coverage", "fidelity", "speed", "size"}
+    names = {a.path for a in registry._client.list_artifacts(version.run_id, "evaluation")}
+    assert {"evaluation/report.md", "evaluation/gates.json"} < names and any(n.endswith(".png") for n in names)
+    sets = registry._client.list_artifacts(version.run_id, "training-set")
+    assert [a.path for a in sets] == ["training-set/training-set-00001.json"]
 
 
-def test_known_pairs_are_not_trained_on_again(state: Path, first: RetrainSummary) -> None:
-    again = retrain(BRIEF | {"state_dir": str(state)})
+def test_known_pairs_are_not_trained_on_again(killed: Killed, first: RetrainSummary) -> None:
+    again = retrain(BRIEF | {"state_dir": str(killed.state)})
     assert again.training_set.new == 0 and again.training_set.version == first.training_set.version
-    assert again.challenger is None and not again.promoted and again.champion == first.challenger
+    assert again.challenger is None and again.promotion is None and again.champion == first.challenger
 
 
-def test_a_gate_keeps_a_challenger_waiting(state: Path, first: RetrainSummary) -> None:
-    strict = BRIEF | {"least_new_pairs": 0, "seed": 1, "gates": {"least_gain_db": 3.0, "most_time_ratio": 10}}
-    found = retrain(strict | {"state_dir": str(state), "promotion": "automatic"})
-    assert not found.promoted and "lower end" in found.reasons[0]
-    aliases = Registry(state).aliases(MODEL_NAME)
-    assert aliases[CHAMPION] == first.challenger and aliases[CHALLENGER] == found.challenger
+def test_an_interrupted_trial_is_held_by_the_next_retraining(killed: Killed, first: RetrainSummary) -> None:
+    registry = Registry(killed.state)
+    # As a kill after the registration leaves it: a challenger of a known training set that was never judged.
+    registry.point(MODEL_NAME, CHALLENGER, str(first.challenger))
+    registry.point(MODEL_NAME, CHAMPION, "1")
+    registry._client.delete_model_version_tag(MODEL_NAME, str(first.challenger), GATES_TAG)
+    strict = BRIEF | {"gates": GATES | {"least_gain_db": 3.0}}
+    found = retrain(strict | {"state_dir": str(killed.state), "promotion": "automatic"})
+    assert found.training_set.new == 0 and found.challenger == first.challenger and found.promotion is None
+    assert found.trial is not None and "gain in PSNR" in found.trial.verdict.reasons[0]
+    aliases = registry.aliases(MODEL_NAME)
+    assert aliases[CHAMPION] == "1" and aliases[CHALLENGER] == found.challenger
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:

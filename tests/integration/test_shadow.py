@@ -1,0 +1,46 @@
+"""Shadow runs over a published catalog: both models make its scenes again, and the catalog stays as it is."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import Run
+
+from de_model import checkpoint
+from flows.loading import load_settings
+from flows.models.resolving import resolve
+from flows.models.shadow import shadow_run
+from stac.publish import DEFAULT_COLLECTION
+
+pytestmark = pytest.mark.integration
+
+
+def files_of(root: Path) -> dict[str, str]:
+    found = (path for path in root.glob("[!.]*/**/*") if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+def test_published_scenes_are_made_again_beside_each_other(tiny_run: Run, tmp_path: Path) -> None:
+    settings = load_settings(None, {"out": str(tiny_run.root)})
+    champion = resolve(settings)
+    enhancer = checkpoint.load(Path(champion.weights))
+    for parameter in enhancer.reference.parameters():
+        parameter.data *= 1.05
+    weights = tmp_path / "other.safetensors"
+    checkpoint.save(enhancer, weights)
+    other = replace(champion, version="2", weights=str(weights), sha256=checkpoint.sha256_of(weights))
+    before = files_of(tiny_run.root)
+    shadow = shadow_run(settings, champion, other, 1, tmp_path / "work", tmp_path)
+    assert files_of(tiny_run.root) == before, "a shadow run publishes nothing"
+    (scene,) = shadow.scenes
+    assert not shadow.skipped and scene.target_id in scene.item_id
+    assert scene.pixels > 0 and scene.difference > 0, "the models differ where they restore"
+    assert scene.changed_pixels == 0, "and nowhere else"
+    published = tiny_run.root / DEFAULT_COLLECTION / scene.item_id / "data.tif"
+    assert (tmp_path / "work" / "0-champion" / "data.tif").read_bytes() == published.read_bytes()
+    assert (tmp_path / f"shadow-{scene.item_id}.png").is_file()
+    none = shadow_run(settings, champion, other, 0, tmp_path / "none", tmp_path)
+    assert none.scenes == () and none.width_ratio is None
