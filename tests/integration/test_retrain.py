@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from command import start
@@ -40,6 +41,8 @@ class Killed:
     """A state folder whose first retraining was killed (SIGKILL) between two stages."""
 
     state: Path
+    #: URL of the Prefect API.
+    api: str
     #: When the finished stage was written, nanoseconds, and what the registry held then.
     finished: int
     versions: tuple[str, ...]
@@ -63,7 +66,7 @@ def killed(prefect_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         versions = tuple(version.version for version in Registry(folder).versions())
-        yield Killed(folder, stage.stat().st_mtime_ns, versions)
+        yield Killed(folder, api, stage.stat().st_mtime_ns, versions)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +100,18 @@ def test_new_pairs_make_a_challenger_that_earns_its_place(killed: Killed, first:
     assert {"evaluation/report.md", "evaluation/gates.json"} < names and any(n.endswith(".png") for n in names)
     sets = registry._client.list_artifacts(version.run_id, "training-set")
     assert [a.path for a in sets] == ["training-set/training-set-00001.json"]
+
+
+def test_the_promotion_is_told_as_an_event(killed: Killed, first: RetrainSummary) -> None:
+    wanted = {"filter": {"event": {"name": ["unveil.model.promoted"]}}}
+    found: list[dict[str, Any]] = []
+    deadline = time.monotonic() + 60
+    while not found and time.monotonic() < deadline:
+        found = httpx.post(f"{killed.api}/events/filter", json=wanted, timeout=30).raise_for_status().json()["events"]
+        time.sleep(0.2)
+    (event,) = found
+    assert event["resource"]["prefect.resource.id"] == "unveil.model.unveil-de"
+    assert (event["payload"]["version"], event["payload"]["previous"]) == (first.challenger, "1")
 
 
 def test_known_pairs_are_not_trained_on_again(killed: Killed, first: RetrainSummary) -> None:
