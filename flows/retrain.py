@@ -155,7 +155,7 @@ def register(settings: Mapping[str, Any], weights: str, mined: Mined) -> str:
 
 
 @task(name="trial", **RETRIES)
-def trial(settings: Mapping[str, Any], challenger: str) -> Decision:
+def trial(settings: Mapping[str, Any], challenger: str, by: str = "retrain") -> Decision:
     """Let both models restore the squares that were held out, and what was published; promote what passes, if asked."""
     wanted = load_retrain_settings(dict(settings))
     registry = _registry(wanted)
@@ -171,7 +171,7 @@ def trial(settings: Mapping[str, Any], challenger: str) -> Decision:
     version = registry.resolve(f"models:/{wanted.model}/{challenger}")
     automatic = wanted.promotion is Promotion.AUTOMATIC
     with gpu_slot():
-        return promote_if_gates_pass(registry, version, terms, move=automatic, by="retrain")
+        return promote_if_gates_pass(registry, version, terms, move=automatic, by=by)
 
 
 @flow(name="retrain", log_prints=False, persist_result=False, retries=0)

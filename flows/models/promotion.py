@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from flows.errors import ChampionChanged, InvalidSettings, UnknownModel
+from flows.models.promotion_watch import watch
 from flows.models.registry import CHAMPION, Registry
 from flows.models.version import ModelVersion
-from flows.services.prefect_server import configured_api_url
+from flows.services.prefect_server import configured_api_url, health_problem
 
 #: The version that waits for its contest, and the champion before the present one.
 CHALLENGER, PREVIOUS = "challenger", "previous"
@@ -51,6 +52,7 @@ def promote(registry: Registry, version: ModelVersion, why: str, against: str | 
         ChampionChanged: another version became the champion since the comparison.
         ServiceUnavailable: the registry does not answer, or another promotion takes too long.
     """
+    _look(registry, version.name)
     with registry.exclusive():
         _settle(registry, version.name)
         before = registry.aliases(version.name).get(CHAMPION)
@@ -63,7 +65,7 @@ def promote(registry: Registry, version: ModelVersion, why: str, against: str | 
             )
         registry.note(version, {"unveil_promoted": _now(), "unveil_promoted_why": why})
         moved = _move(registry, version.name, before, version.version)
-    announce(moved, "promoted", version.sha256, why)
+    _look(registry, version.name)
     return moved
 
 
@@ -74,6 +76,7 @@ def rollback(registry: Registry, name: str) -> Promotion:
         UnknownModel: there is no previous champion.
         ServiceUnavailable: the registry does not answer, or another promotion takes too long.
     """
+    _look(registry, name)
     with registry.exclusive():
         _settle(registry, name)
         aliases = registry.aliases(name)
@@ -81,8 +84,7 @@ def rollback(registry: Registry, name: str) -> Promotion:
         if previous is None or previous == champion:
             raise UnknownModel(f"Model {name} has no previous champion to go back to; see `unveil models`.")
         moved = _move(registry, name, champion, previous)
-        version = registry.resolve(f"models:/{name}/{previous}")
-    announce(moved, "rolled_back", version.sha256, "a person went back")
+    _look(registry, name)
     return moved
 
 
@@ -134,17 +136,11 @@ def _settle(registry: Registry, name: str) -> None:
         registry.mark(name, _KNOWN, champion)
 
 
-def announce(moved: Promotion, what: str, sha256: str, why: str) -> None:
-    """Emit `unveil.model.promoted` or `unveil.model.rolled_back` where a Prefect API is configured."""
-    if configured_api_url() is None:
-        return
-    from prefect.events import emit_event
-
-    emit_event(
-        event=f"unveil.model.{what}",
-        resource={"prefect.resource.id": f"unveil.model.{moved.name}", "prefect.resource.name": moved.name},
-        payload={"version": moved.champion, "previous": moved.previous, "sha256": sha256, "why": why},
-    )
+def _look(registry: Registry, name: str) -> None:
+    """Let the Prefect server hear of a champion that changed, where one is configured and answers."""
+    url = configured_api_url()
+    if url is not None and health_problem(url) is None:
+        watch(registry, name)
 
 
 def _now() -> str:

@@ -73,12 +73,15 @@ def _figures(both: Mapping[str, Contestant]) -> str:
         for who, model in both.items()
         if (f := model.classes.get(name)) is not None
     ]
-    more = [
-        f"{who.capitalize()}: {model.coverage:.1%} of the values inside their 90 % interval; `paper` protocol in whole "
-        f"windows {model.paper_psnr:.2f} dB, SSIM {model.paper_ssim:.3f}; {model.seconds:.1f} s."
-        for who, model in both.items()
-    ]
+    more = [f"{who.capitalize()}: {_in_words(model)}" for who, model in both.items()]
     return "\n\n".join(["\n".join([head, *rows]), *more])
+
+
+def _in_words(model: Contestant) -> str:
+    text = f"{model.coverage:.1%} of the values inside their 90 % interval; {model.seconds:.1f} s"
+    if math.isnan(model.paper_psnr):
+        return f"{text}; no window was seen whole, as the `paper` protocol wants."
+    return f"{text}; `paper` protocol in whole windows {model.paper_psnr:.2f} dB, SSIM {model.paper_ssim:.3f}."
 
 
 def _shadow(shadow: Shadow) -> str:

@@ -37,7 +37,23 @@ BRIEF: dict[str, Any] = {
     "effort": 0.001,
     "synthetic": 0,
     "datetime": "2023-08-13/2023-08-18",
-    "gates": {"least_gain_db": -5.0, "most_time_ratio": 10},
+    "calibration_cases": 1,
+    "contest_cases": 1,
+    "contest_window": 192,
+    "shadow_scenes": 1,
+    # Wide: one step of training says nothing about a model.
+    "gates": {
+        "least_gain_db": -5.0,
+        "least_psnr_db": 10,
+        "least_blocks": 3,
+        "least_coverage": 0.1,
+        "most_coverage": 1,
+        "most_time_ratio": 20,
+        "most_shadow_refusals": 1,
+        "most_shadow_cloud": 1,
+        "most_shadow_seams": 9,
+        "most_shadow_width": 9,
+    },
 }
 
 

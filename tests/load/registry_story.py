@@ -30,7 +30,7 @@ from tests.command import ROOT, TINY_BBOX, TINY_SETTINGS, Outcome, environment, 
 #: Wide enough for one step of training and one sample, too narrow for the spoilt weights.
 GATES = {
     "least_gain_db": -0.5, "least_psnr_db": 15, "least_blocks": 3, "least_coverage": 0.5, "most_coverage": 1,
-    "most_time_ratio": 5, "least_shadow_scenes": 1,
+    "most_time_ratio": 5, "least_shadow_scenes": 1, "most_shadow_seams": 2, "most_shadow_width": 3,
 }  # fmt: skip
 _WINDOW, _DEADLINE_S = 192, 1500
 
