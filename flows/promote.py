@@ -9,6 +9,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.models import promotion
+from flows.models.model_item import publish_promoted
 from flows.models.promotion_watch import Move, watch
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.models.trial import Trial
@@ -61,6 +62,7 @@ def promote(settings: dict[str, Any] | None = None, version: str | None = None, 
     if force:
         held = None
         moved: promotion.Promotion | None = promotion.promote(registry, challenger, "flow promote, without a trial")
+        publish_promoted(wanted.run_settings(), registry, challenger)
     else:
         decision = trial(wanted.model_dump(mode="json"), challenger.version, by="flow promote")
         held, moved = decision.trial, decision.promotion

@@ -25,6 +25,7 @@ from flows.models import promotion
 from flows.models.calibration import fit_calibration
 from flows.models.contest import cases_found, windowed
 from flows.models.evaluation_cases import Case, real_cases, transplanted_cases
+from flows.models.model_item import publish_promoted
 from flows.models.registry import CHAMPION, Registry
 from flows.models.training import train_model
 from flows.models.training_pairs import PairChoice, cloudy_and_clear, mine_pairs
@@ -159,19 +160,22 @@ def trial(settings: Mapping[str, Any], challenger: str, by: str = "retrain") -> 
     """Let both models restore the squares that were held out, and what was published; promote what passes, if asked."""
     wanted = load_retrain_settings(dict(settings))
     registry = _registry(wanted)
-    places = {"out": str(wanted.out), "state_dir": wanted.state_dir, "mlflow_uri": wanted.mlflow_uri}
+    run = wanted.run_settings()
     cases = islice(cases_found(stacks_of(wanted.scenes(wanted.split()[1]))), wanted.contest_cases)
     terms = Terms(
         cases=windowed(cases, wanted.contest_window),
         sampling=_alone(),
         gates=wanted.gates,
-        run=load_settings(None, places) if wanted.shadow_scenes else None,
+        run=run if wanted.shadow_scenes else None,
         shadow_scenes=wanted.shadow_scenes,
     )
     version = registry.resolve(f"models:/{wanted.model}/{challenger}")
     automatic = wanted.promotion is Promotion.AUTOMATIC
     with gpu_slot():
-        return promote_if_gates_pass(registry, version, terms, move=automatic, by=by)
+        decision = promote_if_gates_pass(registry, version, terms, move=automatic, by=by)
+    if decision.promotion is not None:
+        publish_promoted(run, registry, version)
+    return decision
 
 
 @flow(name="retrain", log_prints=False, persist_result=False, retries=0)

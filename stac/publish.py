@@ -75,6 +75,15 @@ class StaticCatalog:
         """The collection's document."""
         return self.root / self._collection_name
 
+    def exists(self) -> bool:
+        """Tell whether anything was published here.
+
+        Raises:
+            InvalidProduct: the root document cannot be read.
+            TargetUnavailable: the catalog does not answer.
+        """
+        return self._target.read(_ROOT) is not None
+
     def staging(self, name: str) -> Path:
         """Return an empty local folder to make a product in, on the catalog's own file system where it has one.
 

@@ -129,6 +129,7 @@ def promote(
     from dataclasses import asdict
 
     from flows.models import promotion
+    from flows.models.model_item import publish_promoted
     from flows.models.registry import Registry
     from flows.models.trial import promote_if_gates_pass
     from flows.models.trial_report import as_json as gate_table
@@ -147,6 +148,8 @@ def promote(
         else:
             decision = promote_if_gates_pass(registry, wanted, terms, move=not dry_run)
             trial, moved = decision.trial, decision.promotion
+        if moved is not None:
+            publish_promoted(settings, registry, wanted)
     record: dict[str, Any] = {
         "version": wanted.version,
         "contest": None if trial is None else asdict(trial.contest),

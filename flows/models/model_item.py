@@ -19,6 +19,10 @@ from de_model import checkpoint
 from de_model.calibration import calibration_of
 from de_model.card import ModelCard
 from flows import __version__
+from flows.catalogs import catalog_of
+from flows.models.registry import Registry
+from flows.models.version import ModelVersion
+from flows.settings import RunSettings
 from flows.work import ModelRef
 from stac.access.locations import Location
 from stac.model_items import (
@@ -58,6 +62,19 @@ def ensure_model_item(catalog: StaticCatalog, model: ModelRef) -> Location:
     staging = models.staging(f"{item_id}-{uuid.uuid4().hex[:8]}")
     record = _staged(model, staging)
     return models.publish(staging, build_model_item(record, staging), {"license": record.licence})
+
+
+def publish_promoted(settings: RunSettings, registry: Registry, version: ModelVersion) -> None:
+    """Publish the item of a version that was promoted, in the catalog of its products; nothing where there is none.
+
+    Raises:
+        InvalidCheckpoint: the weights cannot be read.
+        PublishError: the catalog cannot be written; the next run publishes the item.
+    """
+    catalog = catalog_of(settings)
+    if catalog.exists():
+        weights = str(registry.weights(version))
+        ensure_model_item(catalog, ModelRef(version.name, version.version, version.sha256, weights))
 
 
 def _staged(model: ModelRef, staging: Path) -> ModelRecord:

@@ -14,8 +14,10 @@ from de_model.data.datasets import Split
 from de_model.data.splits import split_of
 from de_model.training.stages import Stage
 from flows.errors import InvalidSettings
+from flows.loading import load_settings
 from flows.models.gates import Gates
 from flows.models.pair_checks import PairLimits
+from flows.settings import RunSettings
 from flows.stacks import SceneSet
 from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 
@@ -90,6 +92,10 @@ class RetrainSettings(BaseModel):
     def limits(self) -> PairLimits:
         """What a pair must keep."""
         return PairLimits(self.most_gap_days, self.most_shift, self.most_changed)
+
+    def run_settings(self) -> RunSettings:
+        """Return the settings of a run that writes the same catalog with the same registry."""
+        return load_settings(None, {"out": str(self.out), "state_dir": self.state_dir, "mlflow_uri": self.mlflow_uri})
 
     def split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the squares that are trained on, and those of the contest.
