@@ -55,7 +55,7 @@ def root_document(
         others: (id, title) of further collections that a new catalog links to.
     """
     if current is None:
-        fresh = _empty_root()
+        fresh = empty_root()
         for name, title in sorted(others):
             fresh["links"] = _with_child(fresh["links"], name, title)
         current = fresh
@@ -88,7 +88,8 @@ def _with_child(links: Sequence[Link], name: str, title: str) -> list[Link]:
     return [*links[:at], child, *links[at:]]
 
 
-def _empty_root() -> dict[str, Any]:
+def empty_root() -> dict[str, Any]:
+    """Return a root catalog that links to nothing yet."""
     return {
         "type": "Catalog",
         "stac_version": STAC_VERSION,

@@ -127,9 +127,9 @@ def _make_folders(place: Place) -> None:
         for folder in (place.folder / "prefect", place.state / "logs", place.out):
             folder.mkdir(parents=True, exist_ok=True)
         if not (place.out / "catalog.json").exists():
-            from stac.catalog import root_document  # it imports all of rasterio, for the first start only
+            from stac.catalog import empty_root  # it imports all of rasterio, for the first start only
 
-            (place.out / "catalog.json").write_text(json.dumps(root_document([]), indent=2), "utf-8")
+            (place.out / "catalog.json").write_text(json.dumps(empty_root(), indent=2), "utf-8")
     except OSError as error:
         raise NotWritable(f"{error.filename} cannot be made ({error.strerror}): choose another --out.") from error
 
