@@ -253,7 +253,7 @@ class StaticCatalog:
         versions = self.versions(item_id, day)
         changed = {str(document["id"]): document for document in in_succession(versions) if document not in versions}
         for name, document in changed.items():
-            self._target.update(self._item_name(name), lambda item, new=document: None if item is None else new)
+            self._target.update(self._item_name(name), _replacing(document))
             if (node := node_of(document)) is not None:
                 self._link({node: {name}})  # links record versions
 
@@ -442,6 +442,11 @@ class StaticCatalog:
 def _version(document: Mapping[str, Any]) -> str:
     """Return the version of this software that made an item."""
     return str(document.get("properties", {}).get("processing:software", {}).get("unveil-eo", ""))
+
+
+def _replacing(document: Document) -> Callable[[Document | None], Document | None]:
+    """Return what puts a document in the place of another, and nothing where there is none any more."""
+    return lambda current: None if current is None else document
 
 
 def _day_of(document: Mapping[str, Any] | None) -> str:
