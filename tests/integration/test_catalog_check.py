@@ -127,8 +127,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], set[ProblemKind]]] = {
     "no COG": (picture_as_tiff, {ProblemKind.COG}),
     "no JSON": (lambda root: items(root)[0].write_text("{"), {ProblemKind.UNREADABLE}),
     "no item": (lambda root: items(root)[0].unlink(), {ProblemKind.LINK_BROKEN}),
-    "no link to an item": (unlink, {ProblemKind.ORPHAN}),
-    "an item twice": (copy_of_an_item, {ProblemKind.DUPLICATE}),
+    "no link to an item": (unlink, {ProblemKind.ORPHAN, ProblemKind.COUNT}),
+    "an item twice": (copy_of_an_item, {ProblemKind.DUPLICATE, ProblemKind.COUNT}),
     "no geometry": (edit_item(lambda item: item.pop("geometry")), {ProblemKind.SCHEMA}),
     "no seed": (edit_item(lambda item: item["properties"].pop("unveil:seed")), {ProblemKind.RULE}),
     "another root": (edit_item(relinked("root", "../collection.json")), {ProblemKind.LINK_WRONG}),
@@ -180,32 +180,12 @@ def test_a_sound_catalog_is_counted(catalog: Path) -> None:
 
 
 def test_nodes_between_collection_and_items_are_followed(catalog: Path) -> None:
-    """A collection whose items are listed by month: two levels of catalogs in between."""
-    above = catalog / "unveil-cloud-free"
-    collection = json.loads((above / "collection.json").read_text())
-    listed = [link for link in collection["links"] if link["rel"] == "item"]
-
-    def node(name: str, up: str, root: str, links: list[dict[str, Any]]) -> None:
-        path = above / name / "catalog.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        upwards = [{"rel": "root", "href": root}, {"rel": "parent", "href": up}]
-        fields = {"type": "Catalog", "stac_version": "1.1.0", "id": path.parent.name, "description": name}
-        path.write_text(json.dumps(fields | {"links": upwards + links}))
-
-    month = [{**link, "href": "../../../" + link["href"].removeprefix("./")} for link in listed]
-    node("_dates/2023/08", "../catalog.json", "../../../../catalog.json", month)
-    node(
-        "_dates/2023",
-        "../../collection.json",
-        "../../../catalog.json",
-        [{"rel": "child", "href": "./08/catalog.json"}],
-    )
-    kept = [link for link in collection["links"] if link["rel"] != "item"]
-    collection["links"] = [*kept, {"rel": "child", "href": "./_dates/2023/catalog.json"}]
-    (above / "collection.json").write_text(json.dumps(collection))
-    report = check_catalog(str(catalog), QUICK)
-    assert report.problems == ()
-    assert (report.counts.catalogs, report.counts.collections, report.counts.items) == (3, 1, 2)
+    nodes = list(catalog.rglob("catalog.json"))
+    assert len(nodes) > 1, "the items are listed by no node"
+    assert check_catalog(str(catalog), QUICK).counts.catalogs == len(nodes)
+    node = max(nodes, key=lambda path: len(path.parts))
+    edit(node, relinked("parent", "../../../../catalog.json"))
+    assert set(check_catalog(str(catalog), QUICK).by_kind()) == {ProblemKind.LINK_WRONG}
 
 
 @pytest.fixture
