@@ -158,7 +158,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.wait(_STOP_S)
 
 
-def poll(look: Callable[[], T | None], told: str, seconds: float = 120) -> T:
+def poll(look: Callable[[], T | None], told: str, seconds: float = 300) -> T:
     """Return what `look` finds; fail with `told` when it finds nothing in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
