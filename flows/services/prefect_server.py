@@ -24,7 +24,7 @@ from stac.errors import NotWritable
 Log = Callable[[str], None]
 
 #: Seconds for a server to answer; the first start on a new state folder also creates the database.
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 FIRST_START_TIMEOUT_S = 180.0
 #: Seconds for a configured server to answer its health check.
 HEALTH_TIMEOUT_S = 5.0
