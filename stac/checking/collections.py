@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import PurePosixPath
 from typing import Any
 
 from stac.checking.items import ItemFindings
@@ -25,7 +26,8 @@ def mirror_problems(
         if MIRROR_ROLE not in asset.get("roles", ()):
             continue
         mirror = resolve(place, asset["href"])
-        linked = {each.id for each in findings if each.id}
+        # An item that cannot be read is in the mirror by the name of its document.
+        linked = {each.id or PurePosixPath(each.link.href).stem for each in findings}
         try:
             if places.size(mirror) is None:
                 continue  # a missing asset is told already

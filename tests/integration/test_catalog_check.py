@@ -127,8 +127,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], set[ProblemKind]]] = {
     "no COG": (picture_as_tiff, {ProblemKind.COG}),
     "no JSON": (lambda root: items(root)[0].write_text("{"), {ProblemKind.UNREADABLE}),
     "no item": (lambda root: items(root)[0].unlink(), {ProblemKind.LINK_BROKEN}),
-    "no link to an item": (unlink, {ProblemKind.ORPHAN, ProblemKind.COUNT}),
-    "an item twice": (copy_of_an_item, {ProblemKind.DUPLICATE, ProblemKind.COUNT}),
+    "no link to an item": (unlink, {ProblemKind.ORPHAN, ProblemKind.COUNT, ProblemKind.MIRROR}),
+    "an item twice": (
+        copy_of_an_item,
+        {ProblemKind.DUPLICATE, ProblemKind.COUNT, ProblemKind.LINK_WRONG},
+    ),
     "no geometry": (edit_item(lambda item: item.pop("geometry")), {ProblemKind.SCHEMA}),
     "no seed": (edit_item(lambda item: item["properties"].pop("unveil:seed")), {ProblemKind.RULE}),
     "another root": (edit_item(relinked("root", "../collection.json")), {ProblemKind.LINK_WRONG}),
