@@ -19,6 +19,8 @@ from de_model.calibration import calibration_path
 from de_model.inference.engine import Sampling
 from de_model.training.options import States, TrainingOptions
 from flows.clear_scenes import RETRIES
+from flows.drift.baseline import baseline_path
+from flows.drift.making import make_baseline
 from flows.gpu import gpu_slot
 from flows.loading import load_settings
 from flows.models import promotion
@@ -140,6 +142,22 @@ def calibrate(settings: Mapping[str, Any], weights: str, champion: str) -> None:
     table.save(calibration_path(path))
 
 
+@task(name="drift baseline", **RETRIES)
+def remember_training(settings: Mapping[str, Any], weights: str) -> None:
+    """Note what the training set looks like: runs of the challenger are compared with it. Kept beside its weights."""
+    wanted, path = load_retrain_settings(dict(settings)), Path(weights)
+    cells, _ = wanted.split()
+    with gpu_slot():
+        baseline = make_baseline(
+            wanted.scenes(cells),
+            path,
+            load_settings().restoration,
+            lambda what, done, total: tell(f"drift baseline: {what}", done, total),
+            wanted.baseline_dates,
+        )
+    baseline.save(baseline_path(path))
+
+
 @task(name="register challenger", **RETRIES)
 def register(settings: Mapping[str, Any], weights: str, mined: Mined) -> str:
     """Register the weights as the challenger; return its version."""
@@ -201,6 +219,7 @@ def retrain(settings: dict[str, Any] | None = None) -> RetrainSummary:
         tell(f"fine-tuning on {mined.pairs} pairs, {mined.new} of them new")
         weights = fine_tune(values, mined, champion)
         calibrate(values, weights, champion)
+        remember_training(values, weights)
         challenger = register(values, weights, mined)
     summary = RetrainSummary(mined, champion, challenger, None, None)
     if challenger is not None:

@@ -7,7 +7,7 @@ the item is the mark that a product is done.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -19,26 +19,19 @@ from stac.access.locations import Location
 from stac.access.s3 import S3Options
 from stac.catalog import (
     CATALOG_TITLE,
-    collection_document,
     collection_title,
-    heading_of,
-    is_listed,
-    root_document,
 )
+from stac.collection_links import ROOT, CollectionLinks, version_of
 from stac.errors import InvalidProduct
 from stac.item_assets import file_info
 from stac.product_versions import in_succession, subject_of
 from stac.raster import check_cog
 from stac.targets import target_at
 from stac.targets.base import ABANDONED_S, Document
-from stac.tree.contents import contents_of, total
-from stac.tree.flaws import flaws_of
 from stac.tree.nodes import Node, items_in, month_of, node_of, placed
-from stac.tree.upkeep import DateTree, Survey
 from stac.validate import check_id, validate_item
 
 DEFAULT_COLLECTION = "unveil-cloud-free"
-_ROOT = "catalog.json"
 
 
 class StaticCatalog:
@@ -68,12 +61,12 @@ class StaticCatalog:
     @property
     def catalog_path(self) -> Location:
         """The root document."""
-        return self.root / _ROOT
+        return self.root / ROOT
 
     @property
     def collection_path(self) -> Location:
         """The collection's document."""
-        return self.root / self._collection_name
+        return self.root / self._links.collection_name
 
     def exists(self) -> bool:
         """Tell whether anything was published here.
@@ -82,7 +75,7 @@ class StaticCatalog:
             InvalidProduct: the root document cannot be read.
             TargetUnavailable: the catalog does not answer.
         """
-        return self._target.read(_ROOT) is not None
+        return self._target.read(ROOT) is not None
 
     def staging(self, name: str) -> Path:
         """Return an empty local folder to make a product in, on the catalog's own file system where it has one.
@@ -115,9 +108,9 @@ class StaticCatalog:
             InvalidProduct: a document above the items cannot be read.
             PublishError: the catalog cannot be read.
         """
-        survey = self._tree.survey(self._target.read(self._collection_name))
+        survey = self._links.tree.survey(self._target.read(self._links.collection_name))
         # Links that an older version wrote into the collection record nothing.
-        older = self._target.read_many(self._item_name(item_id) for item_id in survey.flat)
+        older = self._target.read_many(self._links.item_name(item_id) for item_id in survey.flat)
         told = survey.links | {str(d["id"]): _properties(self.root, d) for d in older.values()}
         return {
             str(properties["unveil:work_id"]): self._item_place(item_id)
@@ -127,7 +120,7 @@ class StaticCatalog:
 
     def document(self, item_id: str) -> Document | None:
         """Return the JSON of a published item, None where there is none."""
-        return self._target.read(self._item_name(check_id(item_id)))
+        return self._target.read(self._links.item_name(check_id(item_id)))
 
     def versions(self, item_id: str, day: str) -> list[Document]:
         """Return the published items of the same target and cell as an item, that one included where it is there.
@@ -140,8 +133,8 @@ class StaticCatalog:
             InvalidProduct: one cannot be read.
         """
         subject = subject_of(check_id(item_id))
-        ids = [name for name in self._tree.of_day(item_id, day) if subject and subject_of(name) == subject]
-        return list(self._target.read_many(self._item_name(name) for name in ids).values())
+        ids = [name for name in self._links.tree.of_day(item_id, day) if subject and subject_of(name) == subject]
+        return list(self._target.read_many(self._links.item_name(name) for name in ids).values())
 
     def settle_versions(self, item_id: str, day: str) -> None:
         """Let the items of one target and cell name each other, and mark all but the newest as deprecated.
@@ -163,8 +156,8 @@ class StaticCatalog:
         Raises:
             InvalidProduct: a document cannot be read.
         """
-        ids = sorted(self._tree.survey(self._target.read(self._collection_name)).links)
-        documents = self._target.read_many(self._item_name(item_id) for item_id in ids)
+        ids = sorted(self._links.tree.survey(self._target.read(self._links.collection_name)).links)
+        documents = self._target.read_many(self._links.item_name(item_id) for item_id in ids)
         return [pystac.Item.from_dict(d, href=str(self.root / name)) for name, d in documents.items()]
 
     def publish(self, staging: Path, item: pystac.Item, source_collection: Mapping[str, Any] | None = None) -> Location:
@@ -187,16 +180,16 @@ class StaticCatalog:
         document = self._finished(item)
         self._check(staging, document)
         with self._target.exclusive():
-            self._take_over()
-            held = self._held(item.id)
-            node, before = self._tree.seat(document, held), node_of(held or {})
+            self._links.take_over()
+            held = self._links.held(item.id)
+            node, before = self._links.tree.seat(document, held), node_of(held or {})
             self._put(staging, placed(document, node), ready=before in (None, node))
             if source_collection is not None:
-                self._target.update(self._source_name, lambda _: dict(source_collection))
-            self._link({node: {item.id}}, _version(document))
+                self._target.update(self._links.source_name, lambda _: dict(source_collection))
+            self._links.link({node: {item.id}}, version_of(document))
             if before is not None and before != node:
-                self._link({before: {item.id}})
-                self._clear([before])
+                self._links.link({before: {item.id}})
+                self._links.clear([before])
             self._read_back(item.id, node)
         return self._item_place(item.id)
 
@@ -207,17 +200,17 @@ class StaticCatalog:
             DiskFull, NotWritable: the catalog cannot be written.
             PublishError: another process holds the catalog for too long.
         """
-        if not self._is_there(check_id(item_id)):
+        if not self._links.is_there(check_id(item_id)):
             return
         with self._target.exclusive():
-            self._take_over()
-            nodes, day = self._nodes_of(item_id), _day_of(self._held(item_id))
+            self._links.take_over()
+            nodes, day = self._links.nodes_of(item_id), _day_of(self._links.held(item_id))
             # Its link goes first: a link never points to what is not there.
-            self._link({node: {item_id} for node in nodes}, without=item_id)
+            self._links.link({node: {item_id} for node in nodes}, without=item_id)
             self._target.remove(self.collection_id, item_id)
             # Another publisher may have linked it once more in between.
-            self._link({node: {item_id} for node in nodes})
-            self._clear(nodes)
+            self._links.link({node: {item_id} for node in nodes})
+            self._links.clear(nodes)
             if day:
                 self._settle(item_id, day)
 
@@ -236,9 +229,9 @@ class StaticCatalog:
             DiskFull, NotWritable: the catalog cannot be written.
         """
         self._target.sweep(self.collection_id, older_than_s)
-        if self._is_amiss():
+        if self._links.is_amiss():
             with self._target.exclusive():
-                self._mend()
+                self._links.mend()
 
     def require_writable(self) -> None:
         """Raise unless the catalog can be written.
@@ -253,9 +246,9 @@ class StaticCatalog:
         versions = self.versions(item_id, day)
         changed = {str(document["id"]): document for document in in_succession(versions) if document not in versions}
         for name, document in changed.items():
-            self._target.update(self._item_name(name), _replacing(document))
+            self._target.update(self._links.item_name(name), _replacing(document))
             if (node := node_of(document)) is not None:
-                self._link({node: {name}})  # links record versions
+                self._links.link({node: {name}})  # links record versions
 
     def _finished(self, item: pystac.Item) -> dict[str, Any]:
         """Return the item's document with its place in the catalog."""
@@ -289,106 +282,12 @@ class StaticCatalog:
             shutil.rmtree(staging, ignore_errors=True)
             return
         if not ready and (node := node_of(document)) is not None:
-            self._tree.ensure(node)
+            self._links.tree.ensure(node)
         self._target.add(self.collection_id, staging, document)
-
-    def _link(
-        self,
-        leaves: Mapping[Node, Iterable[str]],
-        version: str = "",
-        *,
-        without: str | None = None,
-        mend: bool = False,
-        flat: bool = True,
-    ) -> None:
-        """Write all documents from the nodes concerned up to the root; see `DateTree.link`."""
-        years = self._tree.link(leaves, without, mend=mend)
-        self._link_collection(years, version, mend=mend, flat=flat)
-
-    def _link_collection(self, years: Iterable[Node], version: str, *, mend: bool = False, flat: bool = True) -> None:
-        def collection(current: Document | None) -> Document | None:
-            children = self._tree.children(current, None, years)
-            if current is None and not children:
-                return None
-            latest = total(contents_of(link) for link in children).latest
-            item = self._held(latest.item_id) if latest else None
-            source = self._target.read(self._source_name)
-            return collection_document(self.collection_id, current, children, source, item, version, flat=flat)
-
-        self._target.update(self._collection_name, collection, mend=mend)
-        self._target.update(_ROOT, self._root, mend=mend)
-
-    def _root(self, current: Document | None) -> Document | None:
-        """Return the root catalog; a collection without items is not listed."""
-        collection = self._target.read(self._collection_name)
-        listed = bool(contents_of(collection or {}).items or items_in(collection))
-        if current is not None:
-            return root_document(current, self.collection_id, listed=listed)
-        ids = [name for name in self._target.collection_ids() if name != self.collection_id]
-        if not (listed or ids):
-            return None
-        documents = self._target.read_many(f"{name}/collection.json" for name in ids)
-        others = [(name.partition("/")[0], str(d.get("title", d.get("id")))) for name, d in documents.items()]
-        return root_document(None, self.collection_id, listed=listed, others=others)
-
-    def _take_over(self) -> None:
-        """Move items that the collection links to itself, as older versions did, into nodes."""
-        if items_in(self._target.read(self._collection_name)):
-            self._mend()
-
-    def _is_amiss(self) -> bool:
-        survey, collection = self._surveyed()
-        if flaws_of(survey, self._target.item_ids(self.collection_id)).any:
-            return True
-        try:
-            listed = is_listed(self._target.read(_ROOT), self.collection_id)
-        except InvalidProduct:
-            return True
-        return listed != bool(contents_of(collection or {}).items)
-
-    def _surveyed(self) -> tuple[Survey, Document | None]:
-        """Return what the links say, and the collection; what cannot be read counts as not there."""
-        try:
-            collection = self._target.read(self._collection_name)
-        except InvalidProduct:
-            collection = None
-        return self._tree.survey(collection, strict=False), collection
-
-    def _mend(self) -> None:
-        """Make every link agree with the items that are there; the collection comes after all nodes."""
-        survey, collection = self._surveyed()
-        flaws = flaws_of(survey, self._target.item_ids(self.collection_id))
-        leaves, counts = flaws.nodes, {n: len(links) for n, links in survey.items.items() if n is not None}
-        homeless: dict[str, Node] = {}
-        version = ""
-        for batch in _batches(flaws.unlinked):
-            for document in self._target.read_many(self._item_name(item_id) for item_id in batch).values():
-                node = self._tree.seat(document, document, counts)
-                leaves.setdefault(node, set()).add(str(document["id"]))
-                if node_of(document) is None:
-                    homeless[str(document["id"])] = node
-                version = _version(document)
-        years = self._tree.link(leaves, mend=True)
-        for item_id, node in homeless.items():
-            self._move(item_id, node)
-        self._link_collection(years, "" if collection else version, mend=True, flat=False)
-        self._clear(leaves)
-
-    def _move(self, item_id: str, node: Node) -> None:
-        """Let an item name a node as its parent."""
-        self._target.update(self._item_name(item_id), lambda item: None if item is None else placed(item, node))
-
-    def _clear(self, nodes: Iterable[Node]) -> None:
-        """Remove nodes that hold nothing any more, and the collection with its last item."""
-        collection = self._target.read(self._collection_name)
-        if collection is None or contents_of(collection).items:
-            self._target.prune(self._tree.empty(nodes))
-        elif not self._target.item_ids(self.collection_id):
-            self._target.remove_collection(self.collection_id)
 
     def _read_back(self, item_id: str, node: Node) -> None:
         try:
-            found = pystac.Item.from_dict(self._read(self._item_name(item_id)))
+            found = pystac.Item.from_dict(self._read(self._links.item_name(item_id)))
             document = self._read(f"{self.collection_id}/{node.name}")
             pystac.Catalog.from_dict(document)
         except (STACError, ValueError, KeyError) as error:
@@ -402,46 +301,12 @@ class StaticCatalog:
             raise InvalidProduct(f"{self.root / name} was written but is not there; publish it again.")
         return found
 
-    def _held(self, item_id: str) -> Document | None:
-        """Return the document of an item, None where there is none or it cannot be read."""
-        try:
-            return self._target.read(self._item_name(item_id))
-        except InvalidProduct:
-            return None
-
-    def _is_there(self, item_id: str) -> bool:
-        try:
-            return self._target.read(self._item_name(item_id)) is not None
-        except InvalidProduct:
-            return True
-
-    def _nodes_of(self, item_id: str) -> list[Node]:
-        """Return the nodes that may link to an item: the one it names, else all that do."""
-        named = node_of(self._held(item_id) or {})
-        return [named] if named is not None else self._surveyed()[0].holders(item_id)
-
     @property
-    def _tree(self) -> DateTree:
-        return DateTree(self._target, heading_of(self.collection_id))
-
-    @property
-    def _collection_name(self) -> str:
-        return f"{self.collection_id}/collection.json"
-
-    @property
-    def _source_name(self) -> str:
-        return f"{self.collection_id}/.source-collection.json"
-
-    def _item_name(self, item_id: str) -> str:
-        return f"{self.collection_id}/{item_id}/{item_id}.json"
+    def _links(self) -> CollectionLinks:
+        return CollectionLinks(self._target, self.collection_id)
 
     def _item_place(self, item_id: str) -> Location:
-        return self.root / self._item_name(item_id)
-
-
-def _version(document: Mapping[str, Any]) -> str:
-    """Return the version of this software that made an item."""
-    return str(document.get("properties", {}).get("processing:software", {}).get("unveil-eo", ""))
+        return self.root / self._links.item_name(item_id)
 
 
 def _replacing(document: Document) -> Callable[[Document | None], Document | None]:
@@ -452,12 +317,6 @@ def _replacing(document: Document) -> Callable[[Document | None], Document | Non
 def _day_of(document: Mapping[str, Any] | None) -> str:
     """Return when an item was acquired, empty where nobody knows."""
     return str((document or {}).get("properties", {}).get("datetime") or "")
-
-
-def _batches(item_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Yield some hundred ids at a time: documents of many items are not held at once."""
-    for start in range(0, len(item_ids), 500):
-        yield item_ids[start : start + 500]
 
 
 def _properties(root: Location, document: Mapping[str, Any]) -> Mapping[str, Any]:

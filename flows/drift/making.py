@@ -39,7 +39,9 @@ class _Maker:
     tell: Tell
 
 
-def make_baseline(scenes: SceneSet, weights: Path, options: RestorationOptions, tell: Tell) -> Baseline:
+def make_baseline(
+    scenes: SceneSet, weights: Path, options: RestorationOptions, tell: Tell, most_restored: int | None = None
+) -> Baseline:
     """Return the statistics of a training set: of all its dates, and of what the model makes of the cloudy ones.
 
     Args:
@@ -47,6 +49,8 @@ def make_baseline(scenes: SceneSet, weights: Path, options: RestorationOptions, 
         weights: the model.
         options: how scenes are restored; the intervals are those of the model's own table.
         tell: told of progress.
+        most_restored: cloudy dates of a cell that are restored, the first ones; all when left out. The others tell of
+            their input only.
 
     Raises:
         InvalidSettings: a cell has no scenes, or the cells hold no pair of a cloudy and a clear date.
@@ -58,25 +62,27 @@ def make_baseline(scenes: SceneSet, weights: Path, options: RestorationOptions, 
     for stack, dates in dated_stacks_of(scenes):
         cloudy, clear = cloudy_and_clear(stack)
         pairs += [f"{stack.item_ids[c]} <- {stack.item_ids[k]}" for c in cloudy for k in clear]
-        units += _units_of(stack, dates, set(cloudy), maker)
+        units += _units_of(stack, dates, set(cloudy), set(cloudy[:most_restored]), maker)
     if not pairs:
         raise InvalidSettings(f"Cells {', '.join(scenes.cells)} hold no pair of a cloudy and a clear date.")
     made_of = f"{scenes.collection} {scenes.interval}, cells {', '.join(scenes.cells)}"
     return Baseline(checkpoint.sha256_of(weights), made_of, tuple(pairs), tuple(units))
 
 
-def _units_of(stack: Stack, dates: list[Acquisition], cloudy: set[int], maker: _Maker) -> Iterator[UnitStatistics]:
+def _units_of(
+    stack: Stack, dates: list[Acquisition], cloudy: set[int], restored: set[int], maker: _Maker
+) -> Iterator[UnitStatistics]:
     """Yield the parts of every date; a clear date tells the ground, but not which sky the model is used under."""
     parts = _parts(stack)
     for index, date in enumerate(dates):
         maker.tell("dates", index, len(dates))
-        layers = restore_date(stack, index, maker.enhancer, maker.options).layers if index in cloudy else None
+        layers = restore_date(stack, index, maker.enhancer, maker.options).layers if index in restored else None
         for part in parts:
             window = stack.window(part.rows, part.columns)
             found = input_statistics(window, index, date.items)
-            if layers is None:
+            if index not in cloudy:
                 del found[SKY.name]
-            else:
+            if layers is not None:
                 found |= _made(layers.window(part.rows, part.columns))
             yield UnitStatistics(f"{date.id} {part.name.removesuffix('.block')}", found)
     maker.tell("dates", len(dates), len(dates))

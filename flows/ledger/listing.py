@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import URL, Engine, Row, Select, and_, func, select, tuple_
+from sqlalchemy import URL, Engine, Row, Select, and_, func, literal, select, tuple_
 
 from flows.errors import InvalidSettings
 from flows.ledger.database import explained, now_s, reading
@@ -58,7 +58,7 @@ class Listing:
         if state is not None:
             query = query.where(work.c.state == state)
         if after:
-            query = query.where(tuple_(work.c.updated, work.c.work_id) < tuple_(*_position(after)))
+            query = query.where(tuple_(work.c.updated, work.c.work_id) < tuple_(*map(literal, _position(after))))
         rows = self._fetch(query)
         more = len(rows) > limit
         last = rows[limit - 1] if more else None

@@ -15,6 +15,7 @@ from de_model import checkpoint, packaging
 from de_model.calibration import CalibrationTable, calibration_of, calibration_path
 from de_model.card import ModelCard
 from flows import __version__
+from flows.drift.baseline import Baseline, baseline_of, baseline_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,10 +28,14 @@ EXPERIMENT = "unveil"
 WEIGHTS_FILE = "artifacts/weights.safetensors"
 #: Path of the calibration of its intervals, of versions that have one: beside the weights, where it is looked for.
 CALIBRATION_FILE = str(calibration_path(Path(WEIGHTS_FILE)))
+#: What the training set looks like, of versions that know it.
+BASELINE_FILE = str(baseline_path(Path(WEIGHTS_FILE)))
 #: The model card for people, in the package.
 CARD_FILE = "README.md"
 #: Tag with the checksum of what the calibration says; empty for a version without one.
 CALIBRATION_TAG = "calibration_sha256"
+#: Tag that says `yes` where a version has a baseline.
+BASELINE_TAG = "baseline"
 #: How MLflow calls the types of sampling parameters; what may be left out is a whole number.
 _PARAMETER_TYPES = {float: "double", int: "long", str: "string", type(None): "long"}
 
@@ -43,11 +48,13 @@ class _Source:
     sha256: str
     card: ModelCard
     calibration: CalibrationTable | None
+    baseline: Baseline | None
 
     @property
     def tags(self) -> dict[str, str]:
         calibrated = "" if self.calibration is None else self.calibration.sha256
-        about = {CALIBRATION_TAG: calibrated, "unveil_version": __version__}
+        compared = "" if self.baseline is None else "yes"
+        about = {CALIBRATION_TAG: calibrated, BASELINE_TAG: compared, "unveil_version": __version__}
         return packaging.tags_of(self.card, self.sha256) | about
 
     @property
@@ -65,16 +72,17 @@ def register_weights(
 
     Args:
         client: the registry.
-        weights: the file; its model card becomes tags. The calibration beside it is packaged, too.
+        weights: the file; its model card becomes tags. Calibration and drift baseline beside it are packaged, too.
         sha256: checksum of the file.
         name: name of the registered model; created when missing.
         artifact_root: folder for artefacts where the registry is a local database, None for a server.
 
     Raises:
         InvalidCheckpoint: the file is no Unveil model, or the calibration beside it belongs to another.
+        InvalidBaseline: the drift baseline beside it belongs to another.
         MlflowException: the registry refuses.
     """
-    source = _Source(weights, sha256, checkpoint.read_card(weights), calibration_of(weights))
+    source = _Source(weights, sha256, checkpoint.read_card(weights), calibration_of(weights), baseline_of(weights))
     tags = source.tags
     experiment = _experiment(client, artifact_root)
     run_id = client.create_run(experiment, run_name=f"register {sha256[:8]}", tags=tags).info.run_id
@@ -150,6 +158,9 @@ def _staged(folder: Path, source: _Source) -> dict[str, str]:
     if source.calibration is not None:
         source.calibration.save(folder / Path(CALIBRATION_FILE).name)
         files[packaging.CALIBRATION] = str(folder / Path(CALIBRATION_FILE).name)
+    if source.baseline is not None:
+        source.baseline.save(folder / Path(BASELINE_FILE).name)
+        files["baseline"] = str(folder / Path(BASELINE_FILE).name)
     return files
 
 

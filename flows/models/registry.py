@@ -16,7 +16,7 @@ from de_model import checkpoint
 from de_model.calibration import CalibrationTable
 from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
 from flows.models.mlflow_access import database_of, open_client, plain_errors, prepare_folder, registry_uri
-from flows.models.registration import CALIBRATION_FILE, WEIGHTS_FILE, register_weights
+from flows.models.registration import BASELINE_FILE, CALIBRATION_FILE, WEIGHTS_FILE, register_weights
 from flows.models.version import (
     ListedVersion,
     ModelVersion,
@@ -124,7 +124,7 @@ class Registry:
     def weights(self, version: ModelVersion) -> Path:
         """Return the path of the safetensors file of `version`; its checksum is verified, and that of its calibration.
 
-        The calibration lies beside it (`calibration_path`).
+        Beside it lie its calibration (`calibration_path`) and its drift baseline (`baseline_path`).
 
         Raises:
             InvalidCheckpoint: a file is missing, or is not the one that was registered.
@@ -222,7 +222,7 @@ class Registry:
             yield
 
     def _fetched(self, version: ModelVersion, origin: str) -> Path:
-        """Return the weights of a remote version, downloaded once with their calibration into a folder of its own."""
+        """Return the weights of a remote version, downloaded once into a folder of its own, with what lies beside."""
         cache = self.state_dir / "models"
         place = cache / f"{version.sha256}-{(version.calibration or 'plain')[:16]}"
         path = place / Path(WEIGHTS_FILE).name
@@ -234,7 +234,8 @@ class Registry:
 
             repository = get_artifact_repository(origin, tracking_uri=self.uri, registry_uri=self.uri)
             # The weights last: where they are, everything is.
-            for name in ([CALIBRATION_FILE] if version.calibration else []) + [WEIGHTS_FILE]:
+            beside = {CALIBRATION_FILE: bool(version.calibration), BASELINE_FILE: version.baseline}
+            for name in [*(name for name, there in beside.items() if there), WEIGHTS_FILE]:
                 fetched = Path(repository.download_artifacts(name, folder))
                 if name == WEIGHTS_FILE:
                     verify(fetched, version)

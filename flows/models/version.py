@@ -35,6 +35,8 @@ class ModelVersion:
     run_id: str
     #: SHA-256 of what its calibration says; empty without one, None for a version that was registered without saying.
     calibration: str | None = None
+    #: Whether it has a drift baseline.
+    baseline: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ def describe(found: MlflowVersion, alias: str | None) -> ModelVersion:
             f"{uri} has no tag sha256 with the checksum of its weights; register the weights again."
         )
     calibration = found.tags.get("calibration_sha256")
-    return ModelVersion(found.name, str(found.version), alias, sha256, uri, found.run_id or "", calibration)
+    baseline = found.tags.get("baseline") == "yes"
+    return ModelVersion(found.name, str(found.version), alias, sha256, uri, found.run_id or "", calibration, baseline)
 
 
 def listed(found: MlflowVersion, aliases: tuple[str, ...]) -> ListedVersion:

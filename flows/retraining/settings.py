@@ -65,6 +65,9 @@ class RetrainSettings(BaseModel):
     calibration_cases: int = Field(
         12, ge=1, description="cases of the training squares that the challenger's intervals are fitted on, at most"
     )
+    baseline_dates: int = Field(
+        4, ge=0, description="cloudy dates of each training square whose restoration the drift baseline tells of"
+    )
     contest_cases: int = Field(20, ge=1, description="cloudy dates of the contest, at most")
     contest_window: int = Field(1024, ge=64, description="side of the part of each date that is restored, pixels")
     shadow_scenes: int = Field(

@@ -38,6 +38,7 @@ BRIEF: dict[str, Any] = {
     "synthetic": 0,
     "datetime": "2023-08-13/2023-08-18",
     "calibration_cases": 1,
+    "baseline_dates": 0,
     "contest_cases": 1,
     "contest_window": 192,
     "shadow_scenes": 1,

@@ -19,6 +19,7 @@ from prefect_client import client_of
 
 from de_model import checkpoint
 from de_model.calibration import LEVEL
+from flows.drift.baseline import baseline_of
 from flows.errors import InvalidSettings
 from flows.models.promotion import CHALLENGER, PREVIOUS
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
@@ -31,8 +32,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(600
 #: One step a stage, one case, a window of it: the same code in a minute.
 GATES = {"least_gain_db": -5.0, "most_time_ratio": 20, "least_coverage": 0.3, "most_coverage": 1, "least_blocks": 3}
 BRIEF: dict[str, Any] = {
-    "effort": 0.001, "synthetic": 0, "calibration_cases": 1, "contest_cases": 1, "contest_window": 192, "gates": GATES,
-    "datetime": "2023-08-10/2023-08-15",
+    "effort": 0.001, "synthetic": 0, "calibration_cases": 1, "baseline_dates": 0, "contest_cases": 1,
+    "contest_window": 192, "gates": GATES, "datetime": "2023-08-10/2023-08-15",
 }  # fmt: skip
 
 
@@ -93,6 +94,8 @@ def test_new_pairs_make_a_challenger_that_earns_its_place(killed: Killed, first:
     assert json.loads(card.training)["start"] == checkpoint.sha256_of(checkpoint.shipped_weights())
     table = registry.calibration(version)
     assert table is not None and table.level == LEVEL and "MGRS-33TWM: 1 cases" in table.fitted_on
+    baseline = baseline_of(registry.weights(version))
+    assert baseline is not None and baseline.weights_sha256 == version.sha256 and len(baseline.units) >= 8
     tags = {v.version: v.tags for v in registry.versions()}[version.version]
     assert tags["unveil_training_set"] == "1" and tags["unveil_promoted_why"].startswith("retrain: PSNR")
     gates = json.loads(tags[GATES_TAG])
