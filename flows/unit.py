@@ -44,7 +44,7 @@ from stac.model_items import model_item_href
 from stac.product import ProductSummary, write_product
 from stac.provenance import Provenance
 from stac.radiometry.decision import decide
-from stac.shelves import publish_on_shelf
+from stac.shelves import places_of_versions, publish_on_shelf
 from stac.stack import Stack, read_overview, read_stack
 
 
@@ -202,9 +202,12 @@ def publish_product(staging: Path, settings: RunSettings, source_collection: Map
     item.set_self_href(None)
     (staging / ITEM_FILE).unlink()
     credit(item, source_collection, __version__)
-    place = publish_on_shelf(catalog_of(settings), staging, item, source_collection)
-    with indexes_of(settings) as indexes:
-        indexes.put(place)
+    catalog = catalog_of(settings)
+    place = publish_on_shelf(catalog, staging, item, source_collection)
+    if settings.indexes:
+        with indexes_of(settings) as indexes:
+            for changed in places_of_versions(catalog, item):
+                indexes.put(changed)
     return place
 
 

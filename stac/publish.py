@@ -113,7 +113,7 @@ class StaticCatalog:
         older = self._target.read_many(self._links.item_name(item_id) for item_id in survey.flat)
         told = survey.links | {str(d["id"]): _properties(self.root, d) for d in older.values()}
         return {
-            str(properties["unveil:work_id"]): self._item_place(item_id)
+            str(properties["unveil:work_id"]): self.place_of(item_id)
             for item_id, properties in sorted(told.items())
             if properties.get("unveil:work_id") and (chosen is None or chosen(properties))
         }
@@ -121,6 +121,10 @@ class StaticCatalog:
     def document(self, item_id: str) -> Document | None:
         """Return the JSON of a published item, None where there is none."""
         return self._target.read(self._links.item_name(check_id(item_id)))
+
+    def place_of(self, item_id: str) -> Location:
+        """Return where the document of an item lies, or would."""
+        return self.root / self._links.item_name(item_id)
 
     def versions(self, item_id: str, day: str) -> list[Document]:
         """Return the published items of the same target and cell as an item, that one included where it is there.
@@ -191,7 +195,7 @@ class StaticCatalog:
                 self._links.link({before: {item.id}})
                 self._links.clear([before])
             self._read_back(item.id, node)
-        return self._item_place(item.id)
+        return self.place_of(item.id)
 
     def withdraw(self, item_id: str) -> None:
         """Take an item out of the collection; nothing happens where there is none.
@@ -304,9 +308,6 @@ class StaticCatalog:
     @property
     def _links(self) -> CollectionLinks:
         return CollectionLinks(self._target, self.collection_id)
-
-    def _item_place(self, item_id: str) -> Location:
-        return self.root / self._links.item_name(item_id)
 
 
 def _replacing(document: Document) -> Callable[[Document | None], Document | None]:

@@ -70,6 +70,22 @@ def publish_on_shelf(
     return place
 
 
+def places_of_versions(catalog: StaticCatalog, item: pystac.Item) -> list[Location]:
+    """Return the places of all published items of the same target and cell: a new one changes the older ones.
+
+    Args:
+        catalog: any collection of the catalog.
+        item: one of them.
+
+    Raises:
+        InvalidProduct: a document cannot be read.
+    """
+    chosen = catalog.beside(shelf_of(item))
+    day = item.datetime.isoformat() if item.datetime else ""
+    names = {item.id, *(str(document["id"]) for document in chosen.versions(item.id, day))} if day else {item.id}
+    return [chosen.place_of(name) for name in sorted(names)]
+
+
 def finished_work(catalog: StaticCatalog, limits: Mapping[str, float] | None) -> dict[str, Location]:
     """Return the place of every item that need not be made again, by its work id.
 
