@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from prefect import flow
+from prefect import flow, tags
 from prefect.artifacts import create_markdown_artifact
 
 from flows.errors import WorkFailed
@@ -29,7 +29,9 @@ def redrive(
         WorkFailed: a unit that was tried again is still not published.
     """
     wanted = RunSettings(**(settings or {}))
-    summary = run_again(wanted, RedriveOptions(include_invalid, max_attempts))
+    # Automations that look after dead runs know ours by this tag.
+    with tags("unveil"):
+        summary = run_again(wanted, RedriveOptions(include_invalid, max_attempts))
     create_markdown_artifact(as_markdown(summary), key="redrive-report", description="Report of this redrive")
     if not summary.ok:
         raise WorkFailed(f"Not all could be published: {_first_problem(summary)}; see `unveil status --state FAILED`.")
