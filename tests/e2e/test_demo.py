@@ -136,8 +136,10 @@ def test_the_prefect_database_holds_table_report_and_pictures(tiny_run: Any) -> 
         of_run = "FROM {} WHERE flow_run_id = ?".format
         artifacts = connection.execute(f"SELECT type, key, data {of_run('artifact')}", (run,)).fetchall()
         tasks = connection.execute(f"SELECT name, state_type {of_run('task_run')}", (run,)).fetchall()
-    assert sorted(kind for kind, _, _ in artifacts) == ["image", "image", "markdown", "table"]
-    table = json.loads(json.loads(next(data for kind, _, data in artifacts if kind == "table")))
+    assert sorted(kind for kind, _, _ in artifacts) == ["image", "image", "markdown", "table", "table"]
+    tables = {key: json.loads(json.loads(data)) for kind, key, data in artifacts if kind == "table"}
+    assert {"reflectance.blue", "clouds"} <= {row["feature"] for row in tables.pop("drift")}
+    (table,) = tables.values()
     assert [row["state"] for row in table] == ["SUCCEEDED", "SUCCEEDED"]
     assert state == "COMPLETED"
     assert {state for _, state in tasks} == {"COMPLETED"}
@@ -147,7 +149,8 @@ def test_the_prefect_database_holds_table_report_and_pictures(tiny_run: Any) -> 
 def test_the_catalog_is_valid_and_pystac_reads_it(demo_catalog: Path, demo: list[Product]) -> None:
     assert validate_catalog(demo_catalog) == []
     catalog = pystac.Catalog.from_file(str(demo_catalog / "catalog.json"))
-    items = {item.id: item for item in catalog.get_items(recursive=True)}
+    (model,) = catalog.get_child("unveil-models").get_items(recursive=True)
+    items = {item.id: item for item in catalog.get_items(recursive=True) if item.id != model.id}
     assert items.keys() == {product.item["id"] for product in demo} and items
     for item in items.values():
         collection = item.get_collection()
@@ -175,12 +178,13 @@ def test_items_are_stac_1_1(demo: list[Product]) -> None:
 
 def test_every_source_scene_is_linked_at_its_archive(demo: list[Product]) -> None:
     for product in demo:
-        linked = {link["href"] for link in product.item["links"] if link["rel"] == "derived_from"}
+        linked = [link["href"] for link in product.item["links"] if link["rel"] == "derived_from"]
         archive = {}
         for folder in product.dates:
             item = json.loads((SAMPLE / folder / f"{folder}.json").read_text())
             archive[folder] = next(link["href"] for link in item["links"] if link["rel"] == "canonical")
-        assert linked == set(archive.values()) and len(linked) == 5
+        assert set(linked[:-1]) == set(archive.values()) and len(linked) == 6
+        assert (product.path.parent / linked[-1]).is_file(), "the model, last"
 
 
 def test_every_asset_is_there_with_its_checksum_and_readable_for_everyone(demo: list[Product]) -> None:
