@@ -6,8 +6,9 @@ STAMP  := $(VENV)/.installed
 OUT    ?= unveil-out
 # Processes that share the tests: one for each core, four at most; each takes about 1.5 GB of memory.
 WORKERS ?= logical
+PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations 25
 
-.PHONY: setup demo serve test test-fast lint lint-style lint-types format train results pgstac-start pgstac-stop clean
+.PHONY: setup demo serve test test-fast test-thorough lint lint-style lint-types format train results pgstac-start pgstac-stop clean
 
 setup: $(STAMP)
 
@@ -31,7 +32,11 @@ serve: setup
 	$(BIN)/unveil serve --out $(OUT)
 
 test: lint
-	$(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations 25
+	$(PYTEST) -m "not thorough"
+
+# What takes minutes for one answer: long training, every deployment through a worker.
+test-thorough: setup
+	$(PYTEST) -m thorough
 
 test-fast: setup
 	$(BIN)/pytest tests/unit -m "not slow"
@@ -63,7 +68,10 @@ results: setup
 	$(BIN)/unveil bench demo --out docs/results
 	$(BIN)/unveil bench model --out docs/results
 	$(BIN)/python -m tests.chaos.kill_runs --out docs/results
+	$(BIN)/python -m tests.load.publish_many --out docs/results
 	$(BIN)/python -m tests.load.index_many --out docs/results
+	$(BIN)/python -m tests.load.registry_story --out docs/results
+	$(BIN)/unveil bench drift --out docs/results
 	for name in no-reference fixed-weights coarse-to-fine eta-sweep resolution-transfer reference-quality \
 	  cross-data samplers; do \
 	  $(BIN)/unveil experiment $$name --out docs/results/experiments || exit 1; done

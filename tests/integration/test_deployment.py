@@ -157,6 +157,7 @@ def test_schedules_become_runs(service: PrefectService) -> None:
     assert all(run["auto_scheduled"] and run["state_type"] == "SCHEDULED" for run in runs)
 
 
+@pytest.mark.thorough
 def test_a_worker_completes_each_deployment(
     service: PrefectService, worker: subprocess.Popen[bytes], out: Path, told: Told
 ) -> None:
@@ -191,6 +192,7 @@ def other_than(service: PrefectService, name: str, known: str) -> list[str] | No
     return [run["id"] for run in service.runs(name) if run["id"] != known] or None
 
 
+@pytest.mark.thorough
 def test_a_drift_alarm_retrains(service: PrefectService, worker: subprocess.Popen[bytes]) -> None:
     before = len(service.runs("retrain/retrain"))
     with client_of(service):
@@ -201,6 +203,7 @@ def test_a_drift_alarm_retrains(service: PrefectService, worker: subprocess.Pope
     assert newest["created_by"]["type"] == "AUTOMATION"
 
 
+@pytest.mark.thorough
 def test_a_promotion_by_hand_is_noticed(service: PrefectService, out: Path) -> None:
     registry = Registry(out / ".unveil")
     with client_of(service):
@@ -210,6 +213,7 @@ def test_a_promotion_by_hand_is_noticed(service: PrefectService, out: Path) -> N
         assert watch(registry, MODEL_NAME) == Move(MODEL_NAME, "1", "2")
 
 
+@pytest.mark.thorough
 def test_the_work_of_a_killed_worker_is_redriven(
     service: PrefectService, out: Path, told: Told, tmp_path: Path
 ) -> None:
