@@ -176,10 +176,10 @@ def test_a_sound_catalog_is_counted(catalog: Path) -> None:
     assert report.valid and report.catalog == str(catalog / "catalog.json")
     files = [path for item in items(catalog) for path in item.parent.iterdir() if path != item]
     counts = report.counts
-    assert (counts.collections, counts.items, counts.assets) == (1, 2, len(files))
+    assert (counts.collections, counts.items, counts.assets) == (2, 3, len(files))
     assert counts.bytes == sum(path.stat().st_size for path in files)
     assert counts.cogs == len(list(catalog.glob("unveil-*/*/*.tif")))
-    assert told[-1] == (2, 2)
+    assert told[-1] == (3, 3)
 
 
 def test_nodes_between_collection_and_items_are_followed(catalog: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_bucket_is_checked_like_a_folder(catalog: Path, service: S3Server) -> 
     options = CheckOptions(s3=service.options)
     report = check_catalog("s3://products/eo", options)
     assert report.problems == () and report.counts == check_catalog(str(catalog)).counts
-    first, second = (f"products/eo/{item.relative_to(catalog)}" for item in items(catalog))
+    first, second, _model = (f"products/eo/{item.relative_to(catalog)}" for item in items(catalog))
     client = filesystem(service.options, 10)
     data = f"{first.rpartition('/')[0]}/data.tif"
     client.pipe_file(data, bytes(client.size(data)))

@@ -28,7 +28,7 @@ def items(root: Path) -> list[str]:
 def test_a_check_finds_one_changed_byte(catalog: Path, tmp_path: Path) -> None:
     good = unveil("catalog", "check", "--out", catalog, "--json", home=tmp_path / "home")
     assert good.status == 0 and good.document["valid"] and good.document["problems"] == []
-    assert good.document["catalog"] == str(catalog / "catalog.json") and good.document["counts"]["items"] == 2
+    assert good.document["catalog"] == str(catalog / "catalog.json") and good.document["counts"]["items"] == 3
     path = next(catalog.glob("unveil-*/*/data.tif"))
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -41,7 +41,7 @@ def test_a_check_finds_one_changed_byte(catalog: Path, tmp_path: Path) -> None:
         "message": "asset data differs from its checksum",
     }
     table = unveil("catalog", "check", str(catalog), "--no-checksums", home=tmp_path / "home")
-    assert table.status == 0 and "2 items" in table.out and "no problems" in table.out
+    assert table.status == 0 and "3 items" in table.out and "no problems" in table.out
 
 
 def test_a_retracted_item_is_gone_and_the_others_stay(catalog: Path, tmp_path: Path) -> None:

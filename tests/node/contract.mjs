@@ -152,8 +152,12 @@ async function main(catalog, definitions) {
   register(proj4);
   for await (const item of itemsBelow(catalog)) {
     result.items += 1;
-    checkItem(item);
-    for (const asset of item.getAssets().filter((each) => /\.tiff?$/.test(each.href))) {
+    const rasters = item.getAssets().filter((each) => /\.tiff?$/.test(each.href));
+    // The item of a model has none, and nothing to be drawn on a map.
+    if (rasters.length > 0) {
+      checkItem(item);
+    }
+    for (const asset of rasters) {
       result.rasters += 1;
       checkMetadata(item, asset);
       await checkLayer(item, asset);
