@@ -11,9 +11,8 @@ from collections.abc import Iterable
 import pytest
 from xdist.scheduler import LoadGroupScheduling
 
-#: All tests of the demo's catalog: one worker makes it and reads it, the others need not wait.
+#: The mark of all tests of the demo's catalog: one worker makes it and reads it, the others need not wait.
 DEMO = "demo"
-_DEMO_FIXTURES = frozenset({"demo_run", "demo_catalog"})
 
 
 class GroupOrFile(LoadGroupScheduling):
@@ -25,10 +24,7 @@ class GroupOrFile(LoadGroupScheduling):
 
 
 def arrange(items: list[pytest.Item]) -> None:
-    """Put the tests of the demo in their group, keep groups in one piece, and sort these, the longest first."""
-    for item in items:
-        if _DEMO_FIXTURES.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group(DEMO))
+    """Keep groups in one piece, and sort these, the longest first."""
     pieces: dict[str, list[pytest.Item]] = {}
     for item in items:
         pieces.setdefault(_piece(item), []).append(item)
