@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 OUT    ?= unveil-out
 # Processes that share the tests: one for each core, four at most; each takes about 1.5 GB of memory.
 WORKERS ?= logical
-PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations 25
+PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 25
 
 .PHONY: setup demo serve test test-fast test-thorough lint lint-style lint-types format train results pgstac-start pgstac-stop clean
 

@@ -19,7 +19,7 @@ import pytest
 from command import TINY_BBOX, TINY_SETTINGS, Outcome, unveil
 from hypothesis import settings
 from postgres import Postgres, cluster, require_binaries
-from scheduling import GroupOrFile, arrange
+from scheduling import Pieces, arrange
 from sharing import made_once
 
 # How long one example takes says something about the machine, not about the code.
@@ -41,8 +41,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     arrange(items)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupOrFile:
-    return GroupOrFile(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Pieces:
+    return Pieces(config, log)
 
 
 def _run_once(factory: pytest.TempPathFactory, name: str, *arguments: str, **options: Any) -> Run:

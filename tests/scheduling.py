@@ -1,7 +1,9 @@
 """In which order tests run, and which of them stay together when several workers share them.
 
-A worker takes a whole file at a time, so that fixtures of a module are made once. `xdist_group` overrides that: tests
-of one group go to one worker, whatever file they are in. Long work comes first, so that no worker ends alone.
+A worker takes a whole file at a time, so that fixtures of a module are made once; files that need the demo's catalog are
+one piece. Long work comes first, so that no worker ends alone.
+
+xdist's own groups are not used: they rename tests while these are collected, which pytest 9 no longer lets them do.
 """
 
 from __future__ import annotations
@@ -9,32 +11,33 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
-from xdist.scheduler import LoadGroupScheduling
+from xdist.scheduler import LoadFileScheduling
 
-#: The mark of all tests of the demo's catalog: one worker makes it and reads it, the others need not wait.
+#: The tests of the demo's catalog: one worker makes it and reads it, the others need not wait.
 DEMO = "demo"
+DEMO_FILES = frozenset({"tests/e2e/test_demo.py", "tests/e2e/test_stac_browser.py"})
 
 
-class GroupOrFile(LoadGroupScheduling):
-    """Hand out the tests of a group, or else of a file, as one piece of work."""
+class Pieces(LoadFileScheduling):
+    """Hand out the tests of a piece as one unit of work."""
 
     def _split_scope(self, nodeid: str) -> str:
-        group = super()._split_scope(nodeid)  # the name of the group, or the whole id where there is none
-        return group if group != nodeid else nodeid.split("::")[0]
+        return piece_of(nodeid)
+
+
+def piece_of(nodeid: str) -> str:
+    """Return the name of the piece a test belongs to: its file, or that of several files."""
+    file = nodeid.split("::")[0]
+    return DEMO if file in DEMO_FILES else file
 
 
 def arrange(items: list[pytest.Item]) -> None:
-    """Keep groups in one piece, and sort these, the longest first."""
+    """Keep pieces together, and sort them, the longest first."""
     pieces: dict[str, list[pytest.Item]] = {}
     for item in items:
-        pieces.setdefault(_piece(item), []).append(item)
+        pieces.setdefault(piece_of(item.nodeid), []).append(item)
     ordered = sorted(pieces.items(), key=lambda piece: _rank(*piece))  # stable: otherwise as collected
     items[:] = [item for _, members in ordered for item in members]
-
-
-def _piece(item: pytest.Item) -> str:
-    group = item.get_closest_marker("xdist_group")
-    return str(group.args[0]) if group else item.nodeid.split("::")[0]
 
 
 def _rank(name: str, items: Iterable[pytest.Item]) -> int:

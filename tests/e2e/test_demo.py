@@ -27,7 +27,7 @@ from scipy.ndimage import binary_dilation
 from stac.sample_catalog import sample_catalog
 from stac.validate import validate_catalog
 
-pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(1500), pytest.mark.xdist_group("demo")]
+pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(1500)]
 
 SAMPLE = sample_catalog().parent
 BANDS = {"blue": "B02", "green": "B03", "red": "B04", "nir": "B08"}

@@ -24,7 +24,7 @@ from flows.viewer.serving import running
 from flows.viewer.stac_browser import ensure_browser
 
 # The first run builds STAC Browser and makes the demo.
-pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(1500), pytest.mark.xdist_group("demo")]
+pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(1500)]
 
 SCRIPTS = Path(__file__).parent / "browser"
 CHROMIUM = os.environ.get("UNVEIL_CHROMIUM", "/usr/bin/chromium")

@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
-from scheduling import GroupOrFile
+from scheduling import piece_of
 from sharing import made_once
 
 
@@ -48,8 +48,9 @@ def test_a_failure_is_told_to_each_caller_and_leaves_nothing(tmp_path_factory: p
         ("tests/unit/test_a.py::test_x[a@b]", "tests/unit/test_a.py"),
         ("tests/unit/test_a.py::test_x[a::b]", "tests/unit/test_a.py"),
         ("tests/unit/test_a.py::TestIt::test_x", "tests/unit/test_a.py"),
-        ("tests/unit/test_a.py::test_x[a@b]@demo", "demo"),
+        ("tests/e2e/test_demo.py::test_x", "demo"),
+        ("tests/e2e/test_stac_browser.py::test_x", "demo"),
     ],
 )
 def test_a_group_stays_together_and_so_does_a_file(test: str, piece: str) -> None:
-    assert GroupOrFile._split_scope(GroupOrFile.__new__(GroupOrFile), test) == piece
+    assert piece_of(test) == piece
