@@ -1,7 +1,7 @@
 """In which order tests run, and which of them stay together when several workers share them.
 
-A worker takes a whole file at a time, so that fixtures of a module are made once; files that need the demo's catalog are
-one piece. Long work comes first, so that no worker ends alone.
+A worker takes a whole file at a time, so that fixtures of a module are made once; files that need the demo's catalog
+are one piece. Long work comes first, so that no worker ends alone.
 
 xdist's own groups are not used: they rename tests while these are collected, which pytest 9 no longer lets them do.
 """
