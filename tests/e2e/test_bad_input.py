@@ -202,9 +202,10 @@ def test_a_broken_target_fails_alone_and_a_run_of_nothing_but_broken_ones_fails(
     assert units[broken]["state"] == "FAILED" and units[whole]["state"] == "SUCCEEDED"
     assert "B04.tif cannot be read" in units[broken]["error"]
     after = content(published)
-    assert {name: after[name] for name in before if not name.endswith(("collection.json", "catalog.json"))}.items() <= (
-        before.items()
-    )
+    # Documents above the items, the table of all, and the older version of what was made again change.
+    rewritten = ("collection.json", "catalog.json", "items.parquet")
+    kept = [name for name in before if not name.endswith(rewritten) and not (whole in name and name.endswith(".json"))]
+    assert kept and all(after[name] == before[name] for name in kept)
     assert validate_catalog(published) == [] and len(list(published.glob("*/*/data.tif"))) == 3
     only = unveil(*arguments, "--datetime", "2023-08-10", home=tmp_path, extra=extra | {"UNVEIL_SEED": "6"})
     assert_one_sentence(only, 1, "WorkFailed", "B04.tif cannot be read")
@@ -290,7 +291,7 @@ def read_only(mounted: Callable[..., Path]) -> Callable[[Path], Path]:
 def test_a_full_disk_is_told_and_leaves_the_catalog_whole(
     tiny_run: Any, state: Path, services: dict[str, str], tmp_path: Path, mounted: Callable[..., Path]
 ) -> None:
-    small = mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=640k", "tmpfs")
+    small = mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=16m", "tmpfs")
     out = small / "catalog"
     shutil.copytree(tiny_run.root, out, ignore=shutil.ignore_patterns(*WORKING_FILES))
     (small / "filler").write_bytes(bytes(max(0, shutil.disk_usage(small).free - 48 * 1024)))

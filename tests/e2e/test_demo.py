@@ -138,7 +138,7 @@ def test_the_prefect_database_holds_table_report_and_pictures(tiny_run: Any) -> 
         tasks = connection.execute(f"SELECT name, state_type {of_run('task_run')}", (run,)).fetchall()
     assert sorted(kind for kind, _, _ in artifacts) == ["image", "image", "markdown", "table", "table"]
     tables = {key: json.loads(json.loads(data)) for kind, key, data in artifacts if kind == "table"}
-    assert {"reflectance.blue", "clouds"} <= {row["feature"] for row in tables.pop("drift")}
+    assert "reflectance.blue" in {row["feature"] for row in tables.pop("drift")}
     (table,) = tables.values()
     assert [row["state"] for row in table] == ["SUCCEEDED", "SUCCEEDED"]
     assert state == "COMPLETED"

@@ -55,6 +55,7 @@ def system(tmp_path: Path) -> Iterator[System]:
     sweep(str(made.out / ".unveil" / "up"), 0)
 
 
+@pytest.mark.thorough
 def test_one_command_makes_a_working_system_that_survives(system: System) -> None:
     services = system.up(*PORTS)
     addresses = {name: service["address"] for name, service in services.items()}

@@ -256,6 +256,7 @@ def held(where: Path) -> list[Entry]:
         return [entry for entry in ledger.listing.page(9).entries if entry.state in HELD]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["docker", "kubernetes"])
 def test_a_server_takes_the_deployments_for_containers(service: PrefectService, kind: str) -> None:
     """Runs last: the deployments have the same names."""
