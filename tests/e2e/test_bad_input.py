@@ -232,8 +232,10 @@ def test_a_catalog_that_is_no_json_is_named(
     assert_one_sentence(found, 2, "UnreadableCatalog", "collection.json is not valid JSON")
     item = next(published.glob("unveil-cloud-free/*/*-unveil-*.json"))
     item.write_text(item.read_text()[:100])
-    found = unveil("catalog", "check", "--out", published, home=tmp_path)
-    assert found.status == 1 and f"{item.name} cannot be read as JSON" in found.out.replace("\n", " ")
+    found = unveil("catalog", "check", "--out", published, "--json", home=tmp_path)
+    (problem,) = found.document["problems"]
+    assert found.status == 1 and problem["code"] == "document-unreadable"
+    assert problem["place"].endswith(item.name) and "is not valid JSON" in problem["message"]
 
 
 @pytest.mark.parametrize("place", ["below a file", "where nothing can be made", "read-only"])
