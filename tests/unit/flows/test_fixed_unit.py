@@ -59,7 +59,8 @@ def test_the_product_names_every_scene_it_was_made_of(folder: Path, planned: tup
     unit = planned[0]
     assert len(unit.dates) == 5 and all(len(date) == 2 for date in unit.dates)
     document = json.loads((folder / ITEM_FILE).read_text())
-    sources = [link["title"] for link in document["links"] if link["rel"] == "derived_from"]
+    *sources, model = (link["title"] for link in document["links"] if link["rel"] == "derived_from")
+    assert model.startswith("Model ")
     assert sorted(sources) == sorted(item_id for date in unit.dates for item_id in date)
     assert document["properties"]["proj:code"] == "EPSG:32633" and unit.cell_id in document["id"]
     days = {source["id"]: source["date"] for source in json.loads((folder / "metadata.json").read_text())["sources"]}
