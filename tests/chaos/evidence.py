@@ -20,8 +20,9 @@ def items_of(out: Path) -> list[Path]:
 
 
 def work_ids_of(out: Path) -> list[str]:
-    """Return the work id of every published item."""
-    return [json.loads(path.read_text("utf-8"))["properties"]["unveil:work_id"] for path in items_of(out)]
+    """Return the work id of every published product; the item of a model has none."""
+    told = (json.loads(path.read_text("utf-8"))["properties"] for path in items_of(out))
+    return [properties["unveil:work_id"] for properties in told if "unveil:work_id" in properties]
 
 
 def files_of(out: Path) -> dict[str, str]:
@@ -60,7 +61,7 @@ def unsettled_of(out: Path, state: Path) -> list[str]:
 
 def blocks_of(state: Path) -> dict[str, int]:
     """Return when each finished block was written, nanoseconds, by its path."""
-    return {str(path): path.stat().st_mtime_ns for path in state.glob("blocks/*/*.block")}
+    return {str(path): path.stat().st_mtime_ns for path in state.glob("blocks/*/*/*.block")}
 
 
 def leftovers_of(out: Path, state: Path) -> list[str]:
