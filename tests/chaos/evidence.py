@@ -70,7 +70,7 @@ def leftovers_of(out: Path, state: Path) -> list[str]:
 
     StaticCatalog(out).repair(older_than_s=0)
     hidden = [p for p in out.rglob(".*") if p.is_file() and p.name not in _HIDDEN]
-    return [str(p) for p in (*hidden, *out.glob(".staging/*"), *out.glob("[!.]*/.*.old"), *state.glob("blocks/*"))]
+    return [str(p) for p in (*hidden, *out.glob(".staging/*"), *out.glob("[!.]*/.*.old"), *state.glob("blocks/*/*"))]
 
 
 def is_staged(out: Path) -> bool:
