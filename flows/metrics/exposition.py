@@ -108,8 +108,11 @@ def _gpu_metrics() -> Iterator[Any]:
 
     try:
         nvml = import_module("pynvml")
+    except ImportError:
+        return
+    try:
         nvml.nvmlInit()
-    except Exception:  # noqa: BLE001 - the library's own errors cannot be named without it
+    except nvml.NVMLError:
         return
     busy = GaugeMetricFamily("unveil_gpu_utilisation", "Busy share of a GPU, 0-1", labels=["gpu"])
     memory = GaugeMetricFamily("unveil_gpu_memory_bytes", "Memory in use on a GPU, bytes", labels=["gpu"])

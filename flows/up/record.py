@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from flows.errors import InvalidSettings
+from stac.storage import write_json
 
 _FILE = "up.json"
 #: Starts of a process that differ by less are the same, seconds.
@@ -83,7 +82,9 @@ def read_record(folder: Path) -> Record:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Replace the record; a reader sees the old one or the new one."""
-    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".up-", delete=False, encoding="utf-8") as stream:
-        json.dump(asdict(record), stream, indent=1)
-    os.replace(stream.name, folder / _FILE)  # noqa: PTH105 - both are strings
+    """Replace the record; a reader sees the old one or the new one.
+
+    Raises:
+        DiskFull, NotWritable: it cannot be written.
+    """
+    write_json(folder / _FILE, asdict(record))

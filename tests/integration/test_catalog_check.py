@@ -15,10 +15,10 @@ from typing import Any
 import misbehaving_server
 import pytest
 from misbehaving_server import Asked, Reply
-from s3_server import S3Server, s3_server
+from s3_server import S3Server
 
 from flows.viewer.serving import running
-from stac.access.s3 import filesystem, forget_clients
+from stac.access.s3 import filesystem
 from stac.checking import CheckOptions, ProblemKind, check_catalog
 from stac.errors import SourceUnavailable, UnreadableCatalog
 from stac.geoparquet import MIRROR, keep_mirror
@@ -27,7 +27,6 @@ from stac.publish import DEFAULT_COLLECTION, StaticCatalog
 from stac.sources.web.patience import Patience
 
 pytestmark = pytest.mark.integration
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "TESTKEY", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "1"}
 MISCOUNTED = {"unveil:contents": {"items": 3}}
 QUICK = CheckOptions(checksums=False, patience=Patience(timeout_s=5, retries=0))
 
@@ -191,23 +190,13 @@ def test_nodes_between_collection_and_items_are_followed(catalog: Path) -> None:
     assert set(check_catalog(str(catalog), QUICK).by_kind()) == {ProblemKind.LINK_WRONG}
 
 
-@pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    forget_clients()
-    with s3_server() as server:
-        yield server
-    forget_clients()
-
-
-def test_a_bucket_is_checked_like_a_folder(catalog: Path, service: S3Server) -> None:
-    service.upload(catalog, service.bucket("products"), "eo")
-    options = CheckOptions(s3=service.options)
+def test_a_bucket_is_checked_like_a_folder(catalog: Path, s3: S3Server) -> None:
+    s3.upload(catalog, s3.bucket("products"), "eo")
+    options = CheckOptions(s3=s3.options)
     report = check_catalog("s3://products/eo", options)
     assert report.problems == () and report.counts == check_catalog(str(catalog)).counts
     first, second, _model = (f"products/eo/{item.relative_to(catalog)}" for item in items(catalog))
-    client = filesystem(service.options, 10)
+    client = filesystem(s3.options, 10)
     data = f"{first.rpartition('/')[0]}/data.tif"
     client.pipe_file(data, bytes(client.size(data)))
     client.rm_file(second)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,13 @@ import geopandas
 import pytest
 from command import unveil
 from pyarrow import parquet
-from s3_server import S3Server, s3_server
+from s3_server import S3Server
 from shapely.geometry import shape
 
 from flows.loading import load_settings
 from flows.mirrors import keep_mirrors
 from stac import geoparquet
 from stac.access.locations import S3Location
-from stac.access.s3 import forget_clients
 from stac.checking import check_catalog
 from stac.errors import EmptySearch, InvalidItem, InvalidQuery
 from stac.geoparquet import MEDIA_TYPE, MIRROR, Export, export_items, ids_in, keep_mirror, read_items
@@ -30,7 +29,6 @@ pytestmark = pytest.mark.integration
 #: Written with whole seconds, read with microseconds: the same instants.
 _INSTANTS = ("datetime", "created", "updated")
 PRODUCTS = (DEFAULT_COLLECTION,)
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "TESTKEY", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "1"}
 
 
 @pytest.fixture
@@ -179,23 +177,13 @@ def test_no_mirror_where_none_is_wanted(catalog: Path) -> None:
     assert not list(catalog.rglob(MIRROR))
 
 
-@pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    forget_clients()
-    with s3_server() as server:
-        yield server
-    forget_clients()
-
-
-def test_a_mirror_in_a_bucket(catalog: Path, service: S3Server, tmp_path: Path) -> None:
-    root = S3Location(service.bucket("mirrors"), "eo")
-    service.upload(catalog, root.bucket, root.key)
-    arguments = (root, DEFAULT_COLLECTION, service.options, tmp_path / "state")
+def test_a_mirror_in_a_bucket(catalog: Path, s3: S3Server, tmp_path: Path) -> None:
+    root = S3Location(s3.bucket("mirrors"), "eo")
+    s3.upload(catalog, root.bucket, root.key)
+    arguments = (root, DEFAULT_COLLECTION, s3.options, tmp_path / "state")
     assert keep_mirror(*arguments) and not keep_mirror(*arguments)
     copy = tmp_path / "copy.parquet"
-    copy.write_bytes(service.keys("mirrors")[f"eo/{DEFAULT_COLLECTION}/{MIRROR}"])
+    copy.write_bytes(s3.keys("mirrors")[f"eo/{DEFAULT_COLLECTION}/{MIRROR}"])
     assert ids_in(copy) == sorted(documents(catalog))
     assert next(read_items(copy))["assets"]["visual"]["href"].startswith("./")
     assert not list((tmp_path / "state").rglob("*.parquet"))

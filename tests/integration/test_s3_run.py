@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from command import TINY_BBOX, unveil
-from s3_server import S3Server, s3_server
+from s3_server import S3Server
 
-from stac.access.s3 import forget_clients
 from stac.sample_catalog import sample_catalog
 
 pytestmark = pytest.mark.integration
-
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "TESTKEY", "AWS_SECRET_ACCESS_KEY": "very-secret", "AWS_EC2_METADATA_DISABLED": "1"}
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    forget_clients()
-    with s3_server() as server:
-        yield server
-    forget_clients()
 
 
 @pytest.mark.slow
