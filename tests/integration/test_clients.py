@@ -18,7 +18,7 @@ from command import ROOT, start
 from flows.loading import load_settings
 from flows.mirrors import keep_mirrors
 
-pytestmark = [pytest.mark.integration, pytest.mark.thorough]
+pytestmark = pytest.mark.integration
 PAGE = ROOT / "docs" / "catalog.md"
 WRITTEN = "http://127.0.0.1:8080"
 
