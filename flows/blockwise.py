@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from de_model.enhancer import Enhancer
-from flows.restoration import Prepared, RestorationOptions, needed_window, restore_block
+from flows.restoration import Prepared, needed_window, restore_block
+from flows.restoration_options import RestorationOptions
 from stac.blocks import Block, BlockStore, blocks_of
 from stac.grid import Cell
 from stac.layers import ProductLayers

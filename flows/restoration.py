@@ -13,36 +13,22 @@ import numpy as np
 
 from de_model.calibration import CalibrationTable, Origin
 from de_model.enhancer import Enhancer
-from de_model.inference.engine import Restoration, Sampling, restore
+from de_model.inference.engine import Restoration, restore
 from de_model.inference.frame import Frame
 from de_model.inference.part import Part, surroundings
+from de_model.inference.sampling import Sampling
 from flows.errors import InvalidSettings
+from flows.restoration_options import RestorationOptions
 from stac.assembly import Intervals, ModelResult, assemble, best_known, unseen
 from stac.blocks import Block
 from stac.composite import TemporalPrior
 from stac.grid import Cell
 from stac.layers import ProductLayers
 from stac.masks.classes import is_observed
-from stac.priors import FittedPrior, Prior, fit_prior
+from stac.priors import FittedPrior, fit_prior
 from stac.stack import Stack
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class RestorationOptions:
-    """How a date is restored."""
-
-    sampling: Sampling
-    prior: Prior = Prior.FUSED
-    #: Dates further away than this are not used.
-    prior_days: int = 15
-    #: Pixels whose samples deviate more than this (reflectance, mean over bands) are not recoverable.
-    max_spread: float = 0.25
-    #: False leaves what no date saw unrestored: not recoverable.
-    use_model: bool = True
-    #: Calibrated factors of the 90 % intervals; those of a Gaussian without.
-    intervals: Intervals | None = None
 
 
 def intervals_of(table: CalibrationTable | None) -> Intervals | None:

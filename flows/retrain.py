@@ -16,7 +16,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from de_model import checkpoint
 from de_model.calibration import calibration_path
-from de_model.inference.engine import Sampling
+from de_model.inference.sampling import Sampling
 from de_model.training.options import States, TrainingOptions
 from flows.clear_scenes import RETRIES
 from flows.drift.baseline import baseline_path

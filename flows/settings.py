@@ -12,10 +12,10 @@ from typing import Annotated, Any
 from pydantic import Field, PlainSerializer, PlainValidator, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from de_model.inference.engine import Sampling
-from de_model.samplers.family import SamplerKind
+from de_model.inference.sampling import Sampling
+from de_model.samplers.kinds import SamplerKind
 from flows.drift.limits import DriftLimits
-from flows.restoration import RestorationOptions
+from flows.restoration_options import RestorationOptions
 from stac.access import Access, S3Options, SigningOptions
 from stac.access.locations import Location, parse_location
 from stac.access.signing import PLANETARY_COMPUTER_TOKENS, Signing

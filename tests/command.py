@@ -40,6 +40,16 @@ class Outcome:
         return lines[-1] if lines else ""
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A catalog, and how the command that made it ended."""
+
+    root: Path
+    outcome: Outcome
+    #: Working directory and Prefect home of the command.
+    home: Path
+
+
 def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return an environment in which no setting of this machine reaches the command."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}

@@ -6,7 +6,7 @@ import contextvars
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +16,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 import pytest
-from command import TINY_BBOX, TINY_SETTINGS, Outcome, unveil
 from hypothesis import settings
-from postgres import Postgres, cluster, require_binaries
-from scheduling import Pieces, arrange
-from sharing import made_once
+
+from tests.command import TINY_BBOX, TINY_SETTINGS, Outcome, Run, unveil
+from tests.postgres import Postgres, cluster, require_binaries
+from tests.scheduling import Pieces, arrange
+from tests.sharing import made_once
 
 # How long one example takes says something about the machine, not about the code.
 settings.register_profile("unveil", deadline=None)
 settings.load_profile("unveil")
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A catalog, and how the command that made it ended."""
-
-    root: Path
-    outcome: Outcome
-    #: Working directory and Prefect home of the command.
-    home: Path
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -116,7 +107,7 @@ def services(tiny_run: Run, prefect_url: str) -> dict[str, str]:
 @pytest.fixture
 def services_here(services: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The same for flows and commands in this process."""
-    from prefect_client import client_of  # loads Prefect, which most tests do without
+    from tests.prefect_client import client_of  # loads Prefect, which most tests do without
 
     for name, value in services.items():
         monkeypatch.setenv(name, value)

@@ -18,7 +18,6 @@ import numpy as np
 import rasterio
 import shapely
 import tifffile
-from misbehaving_server import Asked, Reply, web_server
 from rasterio.enums import Resampling
 from rasterio.transform import from_bounds
 from rasterio.vrt import WarpedVRT
@@ -26,6 +25,7 @@ from shapely.geometry import shape
 
 from stac.sample_catalog import sample_catalog
 from stac.sources.sentinel_hub.units import estimated_units
+from tests.misbehaving_server import Asked, Reply, web_server
 
 CLIENT_ID, CLIENT_SECRET = "client-of-the-test", "secret-of-the-test"
 _CATALOG = "/api/v1/catalog/1.0.0"

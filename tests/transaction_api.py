@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from misbehaving_server import Asked, Reply
+from tests.misbehaving_server import Asked, Reply
 
 Document = dict[str, Any]
 

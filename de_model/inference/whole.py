@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.inference.engine import Progress, Sampling, fill_level, restore
+from de_model.inference.engine import Progress, fill_level, restore
 from de_model.inference.frame import Frame
 from de_model.inference.part import Part, Span, surroundings
+from de_model.inference.sampling import Sampling
 
 FloatArray = NDArray[np.float32]
 

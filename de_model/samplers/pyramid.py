@@ -7,16 +7,8 @@ from itertools import pairwise
 from torch.nn.functional import interpolate
 
 from de_model.samplers.ddim import ddim_step
+from de_model.samplers.kinds import scales_of
 from de_model.samplers.walk import Estimator, Sample, Walk, closing, times
-
-
-def scales_of(steps: int) -> list[int]:
-    """Return the factor by which each step's image is smaller: of 10 steps six at 4, two at 2, two at 1.
-
-    Other numbers of steps are divided in these shares, rounded; the last step always has full size (DE section 4).
-    """
-    quarter, half = (6 * steps + 5) // 10, (8 * steps + 5) // 10
-    return [4 if i < quarter else 2 if i < half else 1 for i in range(steps - 1)] + [1]
 
 
 def pyramid(estimate: Estimator, walk: Walk) -> Sample:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.console import output
-from stac.checking import CatalogReport
+
+if TYPE_CHECKING:
+    from stac.checking import CatalogReport
 
 
 def print_report(report: CatalogReport) -> None:

@@ -37,7 +37,7 @@ def evaluate_model(
     from de_model import checkpoint
     from flows.loading import load_settings
     from flows.models.evaluation import as_markdown, as_record, evaluate_cell, mean_scores
-    from flows.restoration import RestorationOptions
+    from flows.restoration_options import RestorationOptions
     from flows.stacks import stacks_of
 
     path = weights or checkpoint.shipped_weights()

@@ -49,8 +49,8 @@ def predict(
         unveil predict scene.tif --mask clouds.tif --weights unveil-de-small.safetensors --out restored
     """
     from de_model import checkpoint
-    from de_model.inference.engine import Sampling
-    from de_model.samplers.family import SamplerKind, sampler_kind
+    from de_model.inference.sampling import Sampling
+    from de_model.samplers.kinds import SamplerKind, sampler_kind
     from flows.models.predict import Request
     from flows.models.predict import predict as run
     from flows.progress import Event

@@ -16,7 +16,8 @@ from flows.drift.histogram import Histogram
 from flows.drift.statistics import UnitStatistics, input_statistics, output_statistics
 from flows.errors import InvalidSettings
 from flows.models.training_pairs import cloudy_and_clear
-from flows.restoration import RestorationOptions, intervals_of, restore_date
+from flows.restoration import intervals_of, restore_date
+from flows.restoration_options import RestorationOptions
 from flows.stacks import SceneSet, dated_stacks_of
 from stac.acquisitions import Acquisition
 from stac.blocks import Block, blocks_of

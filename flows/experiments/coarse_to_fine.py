@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from de_model.enhancer import Enhancer
-from de_model.inference.engine import Sampling
+from de_model.inference.sampling import Sampling
 from de_model.training.objective import Batch
 from de_model.training.options import TrainingOptions
 from de_model.training.stages import Stage, StageOptions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from de_model import checkpoint
-from de_model.inference.engine import Sampling
+from de_model.inference.sampling import Sampling
 from flows.experiments.alone import without_allocation
 from flows.experiments.chart import Panel, Series
 from flows.experiments.setting import Findings, Setting

@@ -9,7 +9,7 @@ import numpy as np
 
 from de_model import checkpoint
 from de_model.enhancer import Enhancer
-from de_model.inference.engine import Sampling
+from de_model.inference.sampling import Sampling
 from de_model.metrics.bootstrap import Bootstrap, Interval, mean_interval
 from de_model.metrics.signatures import Comparison, signatures
 from de_model.training.stages import Stage

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 from de_model import checkpoint
 from de_model.enhancer import Enhancer
-from de_model.inference.engine import Sampling
+from de_model.inference.sampling import Sampling
 from de_model.radiometry import from_unit, to_unit
 from de_model.references.degraded import Degradation, degrade
 from de_model.training.options import TrainingOptions

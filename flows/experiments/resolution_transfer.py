@@ -11,7 +11,7 @@ from scipy.ndimage import zoom
 
 from de_model import checkpoint
 from de_model.enhancer import Enhancer
-from de_model.inference.engine import Sampling
+from de_model.inference.sampling import Sampling
 from flows.experiments.chart import Panel, Series
 from flows.experiments.setting import Findings, Setting
 from flows.experiments.table import Cell, Column, Table, in_words

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from de_model import checkpoint
-from de_model.inference.engine import Sampling
-from de_model.samplers.family import SamplerKind
+from de_model.inference.sampling import Sampling
+from de_model.samplers.kinds import SamplerKind
 from flows.experiments.chart import Panel, Series
 from flows.experiments.setting import Findings, Setting
 from flows.experiments.table import Cell, Column, Table, in_words

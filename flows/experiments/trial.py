@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from de_model.enhancer import Enhancer
-from de_model.inference.engine import Restoration, Sampling, restore
+from de_model.inference.engine import Restoration, restore
+from de_model.inference.sampling import Sampling
 from de_model.metrics.bootstrap import Bootstrap, Interval, difference_interval, mean_interval
 from flows.experiments.windows import BoolArray, FloatArray, Window
 from flows.models.block_gains import BlockGain, block_gains

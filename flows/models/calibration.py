@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from de_model.calibration import CalibrationTable, Origin, conformal_factor
 from de_model.enhancer import Enhancer
-from de_model.inference.engine import Sampling
+from de_model.inference.sampling import Sampling
 from flows.errors import InvalidSettings
 from flows.models.evaluation_cases import Case
 from flows.models.product_evaluation import fullest_window, model_alone
-from flows.restoration import RestorationOptions
+from flows.restoration_options import RestorationOptions
 from stac.assembly import Intervals
 from stac.priors import fit_prior
 from stac.reflectance import to_reflectance

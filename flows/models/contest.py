@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from de_model import checkpoint
 from de_model.enhancer import Enhancer
-from de_model.inference.engine import Sampling, restore
+from de_model.inference.engine import restore
+from de_model.inference.sampling import Sampling
 from de_model.metrics.bootstrap import Bootstrap, Interval, difference_interval
 from flows.errors import InvalidSettings
 from flows.models.block_gains import BlockGain, block_gains

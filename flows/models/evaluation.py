@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from de_model.enhancer import Enhancer
-from de_model.inference.engine import Sampling, restore
+from de_model.inference.engine import restore
+from de_model.inference.sampling import Sampling
 from de_model.metrics.standard import Scores, score
 from flows.bench.machine import machine
 from flows.errors import InvalidSettings
 from flows.models.block_gains import BlockGain, block_gains, summary
-from flows.restoration import RestorationOptions, restore_date
+from flows.restoration import restore_date
+from flows.restoration_options import RestorationOptions
 from stac.composite import median_clear, nearest_clear
 from stac.masks.classes import is_obscured, is_observed
 from stac.reflectance import to_reflectance

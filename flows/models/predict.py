@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from de_model import checkpoint
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
-from de_model.inference.engine import Sampling
+from de_model.inference.sampling import Sampling
 from de_model.inference.whole import RestoredImage, restore_image
 from de_model.metrics.signatures import signatures
 from flows import __version__

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from de_model.enhancer import Enhancer
-from de_model.inference.engine import Sampling, restore
+from de_model.inference.engine import restore
+from de_model.inference.sampling import Sampling
 from flows.models.error_sums import ErrorSums, error_sums
 from flows.models.evaluation_cases import Case, Protocol
-from flows.restoration import RestorationOptions, restore_date
+from flows.restoration import restore_date
+from flows.restoration_options import RestorationOptions
 from stac.assembly import ModelResult, assemble
 from stac.composite import TemporalPrior, matched_median, median_clear, nearest_clear
 from stac.geomedian import geomedian_clear

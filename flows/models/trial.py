@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from de_model.inference.engine import Sampling
+from de_model.inference.sampling import Sampling
 from flows.models import promotion
 from flows.models.contest import Case, Contest, compare
 from flows.models.contestant import Entrant

@@ -19,10 +19,10 @@ from typing import Any
 
 import psutil
 import pytest
-from command import TINY_BBOX, TINY_SETTINGS, Outcome, start, unveil
 
 from stac.sample_catalog import sample_catalog
 from stac.validate import validate_catalog
+from tests.command import TINY_BBOX, TINY_SETTINGS, Outcome, Run, start, unveil
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -65,14 +65,13 @@ def assert_one_sentence(outcome: Outcome, status: int, kind: str, names: str) ->
 
 
 @pytest.fixture(scope="module")
-def state(tiny_run: Any) -> Path:
-    """A state folder in which the model is registered already."""
-    folder: Path = tiny_run.root / ".unveil"
-    return folder
+def state(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder in which the model is registered already, and which these runs may change."""
+    return Path(shutil.copytree(tiny_run.root / ".unveil", tmp_path_factory.mktemp("bad-input") / "state"))
 
 
 @pytest.fixture
-def published(tiny_run: Any, tmp_path: Path) -> Path:
+def published(tiny_run: Run, tmp_path: Path) -> Path:
     """A catalog with two products."""
     return Path(shutil.copytree(tiny_run.root, tmp_path / "published", ignore=shutil.ignore_patterns(*WORKING_FILES)))
 
@@ -116,7 +115,7 @@ class Ended:
 
 
 @pytest.fixture(scope="module")
-def ended(tiny_run: Any, state: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+def ended(tiny_run: Run, state: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
     """All cases of OUTSIDE, two at a time; in turn onto a catalog in use (as JSON) and onto nothing (for people)."""
     folder = tmp_path_factory.mktemp("outside")
 
@@ -291,7 +290,7 @@ def read_only(mounted: Callable[..., Path]) -> Callable[[Path], Path]:
 
 
 def test_a_full_disk_is_told_and_leaves_the_catalog_whole(
-    tiny_run: Any, state: Path, services: dict[str, str], tmp_path: Path, mounted: Callable[..., Path]
+    tiny_run: Run, state: Path, services: dict[str, str], tmp_path: Path, mounted: Callable[..., Path]
 ) -> None:
     small = mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=16m", "tmpfs")
     out = small / "catalog"

@@ -18,7 +18,6 @@ import pystac
 import pytest
 import rasterio
 import rioxarray
-from command import TINY_BBOX, unveil
 from numpy.typing import NDArray
 from PIL import Image
 from rio_cogeo.cogeo import cog_validate
@@ -26,6 +25,7 @@ from scipy.ndimage import binary_dilation
 
 from stac.sample_catalog import sample_catalog
 from stac.validate import validate_catalog
+from tests.command import TINY_BBOX, unveil
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(1500)]
 

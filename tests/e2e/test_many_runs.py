@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import ROOT, TINY_BBOX, environment, unveil
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
@@ -24,6 +23,7 @@ from flows.loading import load_settings
 from flows.unit import blocks_folder
 from stac.sample_catalog import sample_catalog
 from stac.validate import validate_catalog
+from tests.command import ROOT, TINY_BBOX, environment, unveil
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(900)]
 AUGUST_10, AUGUST_18 = "S2B_33TWM_20230810_0_L2A", "S2A_33TWM_20230818_0_L2A"

@@ -15,13 +15,13 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 import numpy as np
 import pytest
-from node_packages import missing, require_node
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from rasterio.io import MemoryFile
 
 from flows.viewer.serving import running
 from flows.viewer.stac_browser import ensure_browser
+from tests.node_packages import missing, require_node
 
 # The first run builds STAC Browser and makes the demo.
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(1500)]

@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from command import TINY_BBOX, TINY_SETTINGS, unveil
-from prefect_service import PrefectService, poll
 
 from flows.up.keeper import marked, sweep
+from tests.command import TINY_BBOX, TINY_SETTINGS, unveil
+from tests.prefect_service import PrefectService, poll
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(900)]
 

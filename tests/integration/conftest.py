@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from s3_server import S3Server, s3_server
 
 from stac.access.s3 import forget_clients
+from tests.s3_server import S3Server, s3_server
 
 #: Of a user who may do everything; the secret must turn up nowhere.
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "TESTKEY", "AWS_SECRET_ACCESS_KEY": "very-secret", "AWS_EC2_METADATA_DISABLED": "1"}

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from misbehaving_server import Asked, Reply, web_server
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 
@@ -15,6 +14,7 @@ from stac.grid import Cell
 from stac.rasters import open_raster
 from stac.reading import AssetRequest, read_asset
 from stac.sample_catalog import sample_catalog
+from tests.misbehaving_server import Asked, Reply, web_server
 
 pytestmark = pytest.mark.integration
 NAME = "S2A_33TWL_20230818_0_L2A"

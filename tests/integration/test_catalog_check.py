@@ -12,10 +12,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import misbehaving_server
 import pytest
-from misbehaving_server import Asked, Reply
-from s3_server import S3Server
 
 from flows.viewer.serving import running
 from stac.access.s3 import filesystem
@@ -25,6 +22,9 @@ from stac.geoparquet import MIRROR, keep_mirror
 from stac.items import file_info
 from stac.publish import DEFAULT_COLLECTION, StaticCatalog
 from stac.sources.web.patience import Patience
+from tests import misbehaving_server
+from tests.misbehaving_server import Asked, Reply
+from tests.s3_server import S3Server
 
 pytestmark = pytest.mark.integration
 MISCOUNTED = {"unveil:contents": {"items": 3}}

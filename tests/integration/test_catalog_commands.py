@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import unveil
 
 from stac.validate import validate_catalog
+from tests.command import unveil
 
 pytestmark = pytest.mark.integration
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from command import ROOT, start
 
 from flows.loading import load_settings
 from flows.mirrors import keep_mirrors
+from tests.command import ROOT, start
 
 pytestmark = pytest.mark.integration
 PAGE = ROOT / "docs" / "catalog.md"

@@ -13,8 +13,6 @@ from typing import Any
 
 import httpx
 import pytest
-from command import ROOT, TINY_BBOX, environment
-from prefect_service import PrefectService, end, kill, poll, prefect_service, start_worker
 
 from flows.automations.applying import NOTIFY_WEBHOOK, Change, apply_automations
 from flows.automations.definitions import Patience
@@ -28,6 +26,8 @@ from flows.models.promotion_watch import Move, watch
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from stac.publish import StaticCatalog
 from stac.validate import validate_catalog
+from tests.command import ROOT, TINY_BBOX, environment
+from tests.prefect_service import PrefectService, end, kill, poll, prefect_service, start_worker
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(900)]
 

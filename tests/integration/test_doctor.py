@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import ROOT, environment
 
 from flows.loading import load_settings
 from flows.services.doctor import Status, examine
+from tests.command import ROOT, environment
 
 pytestmark = pytest.mark.integration
 

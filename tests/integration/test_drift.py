@@ -12,11 +12,11 @@ from typing import Any
 import httpx
 import pytest
 import rasterio
-from command import TINY_BBOX, Outcome, unveil
-from prefect_service import poll
 
 from stac.publish import StaticCatalog
 from stac.sample_catalog import sample_catalog
+from tests.command import TINY_BBOX, Outcome, unveil
+from tests.prefect_service import poll
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 

@@ -11,9 +11,7 @@ from typing import Any
 
 import geopandas
 import pytest
-from command import unveil
 from pyarrow import parquet
-from s3_server import S3Server
 from shapely.geometry import shape
 
 from flows.loading import load_settings
@@ -24,6 +22,8 @@ from stac.checking import check_catalog
 from stac.errors import EmptySearch, InvalidItem, InvalidQuery
 from stac.geoparquet import MEDIA_TYPE, MIRROR, Export, export_items, ids_in, keep_mirror, read_items
 from stac.publish import DEFAULT_COLLECTION, StaticCatalog
+from tests.command import unveil
+from tests.s3_server import S3Server
 
 pytestmark = pytest.mark.integration
 #: Written with whole seconds, read with microseconds: the same instants.

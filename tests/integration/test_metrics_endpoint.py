@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from command import ROOT, start, unveil
 from prometheus_client.parser import text_string_to_metric_families
 
 from flows.ledger.states import State
+from tests.command import ROOT, start, unveil
 
 pytestmark = pytest.mark.integration
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from node_packages import require_node
 
 from flows.viewer.browser_config import utm_definitions
 from flows.viewer.serving import running
+from tests.node_packages import require_node
 
 # The first run installs the packages.
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]

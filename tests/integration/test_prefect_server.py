@@ -15,11 +15,11 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from command import ROOT, environment
 
 from flows.errors import ServiceUnavailable
 from flows.services.prefect_server import configured_api_url, prefect_api, without_credentials
 from stac.errors import NotWritable
+from tests.command import ROOT, environment
 
 pytestmark = pytest.mark.integration
 

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import ROOT, environment, unveil
 
 from de_model import checkpoint
-from de_model.inference.engine import Sampling
+from de_model.inference.sampling import Sampling
 from de_model.metrics.bootstrap import Interval
 from flows.errors import ChampionChanged, InvalidSettings, UnknownModel
 from flows.models.contest import Contest, cases_on, compare
@@ -24,6 +23,7 @@ from flows.models.promotion import CHALLENGER, PREVIOUS, nominate, promote, roll
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.models.shadow import Measured, Shadow, ShadowScene
 from flows.stacks import SceneSet, stacks_of
+from tests.command import ROOT, environment, unveil
 
 pytestmark = pytest.mark.integration
 

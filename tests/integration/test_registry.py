@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import ROOT, environment
 
 from de_model import checkpoint, packaging
 from de_model.calibration import calibration_of, calibration_path
@@ -21,6 +20,7 @@ from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.models.resolving import resolve
 from flows.settings import ModelFallback
 from stac.errors import NotWritable
+from tests.command import ROOT, environment
 
 pytestmark = pytest.mark.integration
 

@@ -14,8 +14,6 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from command import start
-from prefect_client import client_of
 
 from de_model import checkpoint
 from de_model.calibration import LEVEL
@@ -26,6 +24,8 @@ from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.models.trial import GATES_TAG
 from flows.retrain import RetrainSummary, retrain
 from flows.retraining.settings import load_retrain_settings
+from tests.command import start
+from tests.prefect_client import client_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(600)]
 

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from command import TINY_BBOX, unveil
-from s3_server import S3Server
 
 from stac.sample_catalog import sample_catalog
+from tests.command import TINY_BBOX, unveil
+from tests.s3_server import S3Server
 
 pytestmark = pytest.mark.integration
 

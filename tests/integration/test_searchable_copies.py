@@ -18,11 +18,7 @@ import httpx
 import pystac
 import pytest
 import rasterio
-from command import unveil
-from misbehaving_server import web_server
-from postgres import FAST, require_binaries
 from pystac_client import Client
-from transaction_api import TransactionApi
 
 from flows.catalogs import catalog_of, indexes_of
 from flows.services import pgstac
@@ -34,6 +30,10 @@ from stac.publish import StaticCatalog
 from stac.shelves import Shelf
 from stac.transfer import copy_catalog
 from stac.validate import validate_catalog
+from tests.command import unveil
+from tests.misbehaving_server import web_server
+from tests.postgres import FAST, require_binaries
+from tests.transaction_api import TransactionApi
 
 pytestmark = pytest.mark.integration
 KINDS = ("api", "pgstac")

@@ -11,13 +11,13 @@ from typing import Any
 
 import pystac
 import pytest
-from misbehaving_server import Asked, Reply, StacApi, Trouble, web_server
 
 from stac.errors import SourceUnavailable, StacError
 from stac.query import Query
 from stac.sources import Patience, Source, open_source
 from stac.sources.api import ApiSource
 from stac.sources.providers import PROVIDERS
+from tests.misbehaving_server import Asked, Reply, StacApi, Trouble, web_server
 
 pytestmark = pytest.mark.integration
 RECORDED = Path(__file__).parents[1] / "data/earth-search-items"

@@ -11,10 +11,8 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
-from misbehaving_server import Reply
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
-from sentinel_hub_server import CLIENT_ID, CLIENT_SECRET, SentinelHub, sample_items, sentinel_hub
 
 from stac.errors import AccessRefused, InvalidItem, InvalidQuery, SourceUnavailable, UnreadableAsset, UnsafeHref
 from stac.grid import Cell, native_geobox
@@ -27,6 +25,8 @@ from stac.sources.sentinel_hub.hrefs import BandAddress
 from stac.sources.sentinel_hub.process_api import ProcessReader
 from stac.sources.sentinel_hub.units import METER, estimated_units
 from stac.stack import read_stack
+from tests.misbehaving_server import Reply
+from tests.sentinel_hub_server import CLIENT_ID, CLIENT_SECRET, SentinelHub, sample_items, sentinel_hub
 
 pytestmark = pytest.mark.integration
 QUICK = Patience(timeout_s=5, total_s=20, retries=3, first_delay_s=0.01, longest_delay_s=2)

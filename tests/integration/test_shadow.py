@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Run
 
 from de_model import checkpoint
 from flows.loading import load_settings
 from flows.models.resolving import resolve
 from flows.models.shadow import shadow_run
 from stac.publish import DEFAULT_COLLECTION
+from tests.command import Run
 
 pytestmark = pytest.mark.integration
 

@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import misbehaving_server
 import numpy as np
 import pystac
 import pytest
-from misbehaving_server import Asked, Reply
 from pystac_client import Client
 
 from stac.embedded_api import serve_api
@@ -31,6 +29,8 @@ from stac.sources import Patience, open_source
 from stac.sources.api import ApiSource
 from stac.sources.static import StaticSource
 from stac.stack import read_stack
+from tests import misbehaving_server
+from tests.misbehaving_server import Asked, Reply
 
 pytestmark = pytest.mark.integration
 WHOLE = Query.parse(SAMPLE_COLLECTION, SAMPLE_BBOX, SAMPLE_INTERVAL)

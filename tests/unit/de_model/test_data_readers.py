@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from data_folders import SIZE, picture, save, write_cuhk, write_nir, write_pairs, write_sen12ms
 from PIL import Image
 
 from de_model.data.check import Report, check_folder
@@ -18,6 +17,7 @@ from de_model.data.pairs import Mixture, PatchSampler, fingerprint
 from de_model.data.readers import SampleCache, open_dataset
 from de_model.errors import DeModelError, InvalidData
 from de_model.radiometry import to_unit
+from tests.unit.de_model.data_folders import SIZE, picture, save, write_cuhk, write_nir, write_pairs, write_sen12ms
 
 SCENES = [("ROIs1158", "spring", 31), ("ROIs1158", "spring", 1), ("ROIs1868", "summer", 17), ("ROIs1970", "fall", 3)]
 

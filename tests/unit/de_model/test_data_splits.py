@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from data_folders import clouded, picture, save, write_cuhk, write_pairs
 from PIL import Image
 
 from de_model.data.check import check_folder
@@ -15,6 +14,7 @@ from de_model.data.findings import Problem, Severity
 from de_model.data.readers import open_dataset
 from de_model.data.sen12ms import published_split
 from de_model.data.splits import REPEATED_TEST_PAIRS, hashed_split, split_of
+from tests.unit.de_model.data_folders import clouded, picture, save, write_cuhk, write_pairs
 
 
 def test_rice_splits_have_the_documented_sizes_and_do_not_depend_on_order() -> None:

@@ -13,15 +13,16 @@ from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
 from de_model.inference import engine
 from de_model.inference.conditioning import BoundEstimator
-from de_model.inference.engine import Restoration, Sampling, restore
+from de_model.inference.engine import Restoration, restore
 from de_model.inference.frame import Frame
 from de_model.inference.noise_field import NoiseField, TileNoise
+from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Tile, plan_tiles
 from de_model.packaging import NEEDED, SCENE, answer, default_parameters, example
 from de_model.presets import Preset
 from de_model.radiometry import from_unit, to_unit
 from de_model.samplers.ddim import ddim
-from de_model.samplers.family import SamplerKind
+from de_model.samplers.kinds import SamplerKind
 from de_model.samplers.walk import Walk
 
 KINDS = pytest.mark.parametrize("kind", SamplerKind)

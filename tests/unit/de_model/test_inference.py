@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.inference.engine import Sampling, restore
+from de_model.inference.engine import restore
 from de_model.inference.noise_field import NoiseField, philox
+from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import blending_window, plan_tiles, starts
 from de_model.presets import Preset
 

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.inference.engine import Sampling, restore
+from de_model.inference.engine import restore
 from de_model.inference.frame import Frame
 from de_model.inference.part import Part, surroundings
+from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import starts
 from de_model.inference.whole import restore_image
 from de_model.presets import Preset
-from de_model.samplers.family import SamplerKind
+from de_model.samplers.kinds import SamplerKind
 
 FILL = (0.1, 0.2)
 

@@ -16,9 +16,10 @@ from de_model.errors import InvalidModelInput
 from de_model.inference.conditioning import BoundEstimator
 from de_model.presets import Preset
 from de_model.samplers.ddim import ddim
-from de_model.samplers.family import SamplerKind, coarsest_scale, sampler_kind, sampler_of
+from de_model.samplers.family import sampler_of
+from de_model.samplers.kinds import SamplerKind, coarsest_scale, sampler_kind, scales_of
 from de_model.samplers.multistep import dpmpp2m, unipc
-from de_model.samplers.pyramid import pyramid, scales_of
+from de_model.samplers.pyramid import pyramid
 from de_model.samplers.walk import Estimator, NoiseSource, Sampler, Start, Walk, shrink
 from de_model.schedule import Schedule
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_case import pair, tiny
 
 from de_model import checkpoint
 from de_model.card import ModelCard
@@ -20,6 +19,7 @@ from de_model.training.losses import Target, enhancement_loss, masked_mean
 from de_model.training.sources import PairData
 from de_model.training.stages import Stage, StageOptions, schedule_for
 from de_model.training.trainer import Observer, Progress, train
+from tests.unit.de_model.training_case import pair, tiny
 
 
 def test_companding_is_invertible_and_monotone() -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_case import data, pair, tiny
 
 from de_model.data.pairs import Patches, PatchSampler
 from de_model.errors import InvalidModelInput, TrainingFailed
@@ -19,6 +18,7 @@ from de_model.training.sources import FixedPatches, PairData, PatchSource
 from de_model.training.stages import Stage, StageOptions
 from de_model.training.trainer import Observer, Progress, StageResult, train
 from de_model.training.validation import Restored, Validation, sample_grid
+from tests.unit.de_model.training_case import data, pair, tiny
 
 ONE = StageOptions(Stage.REFERENCE, 1, 2, 16, 1, 1e-3)
 
@@ -111,7 +111,7 @@ def test_too_many_bad_gradients_in_a_row_end_the_training() -> None:
 
 LITTLE_MEMORY = """
 import resource, sys, torch
-from training_case import data, tiny
+from tests.unit.de_model.training_case import data, tiny
 from de_model.errors import TrainingFailed
 from de_model.training.stages import Stage, StageOptions
 from de_model.training.trainer import train

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
-from training_case import data, tiny
 
 from de_model.enhancer import Enhancer
 from de_model.references.degraded import Degradation
@@ -24,6 +23,7 @@ from de_model.training.objective import Batch, Objective, draw
 from de_model.training.options import GradientFlow, Precision, TrainingOptions
 from de_model.training.stages import Stage, StageOptions
 from de_model.weighting import WeightMode
+from tests.unit.de_model.training_case import data, tiny
 
 
 class ThreeOutputs(nn.Module):

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_case import STAGES, data, identity, pair, tiny
 
 from de_model import checkpoint
 from de_model.errors import InvalidCheckpoint, InvalidModelInput
@@ -26,6 +25,7 @@ from de_model.training.stage_run import StageRun
 from de_model.training.stages import Stage, StageOptions
 from de_model.training.store import Store
 from de_model.training.trainer import train
+from tests.unit.de_model.training_case import STAGES, data, identity, pair, tiny
 
 SCRIPT = Path(__file__).with_name("training_case.py")
 

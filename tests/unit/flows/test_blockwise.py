@@ -11,11 +11,12 @@ import torch
 
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
-from de_model.inference.engine import Sampling
+from de_model.inference.sampling import Sampling
 from de_model.presets import Preset
 from flows import blockwise
 from flows.blockwise import Effort, Progress, Reader, restore_cell, stored_blocks, untold
-from flows.restoration import Prepared, Prior, RestorationOptions, prepare, restore_date
+from flows.restoration import Prepared, Prior, prepare, restore_date
+from flows.restoration_options import RestorationOptions
 from stac.blocks import BlockStore
 from stac.grid import Cell, cell_of
 from stac.query import Query

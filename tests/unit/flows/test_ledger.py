@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledgers import CATALOG, claimed, execute, expire, job
 from sqlalchemy import URL, make_url
 
 from flows.errors import FlowError, InvalidSettings, LeaseLost, LedgerTooNew, LedgerUnavailable
@@ -25,6 +24,7 @@ from flows.ledger.opening import ledger_place
 from flows.ledger.rates import measure
 from flows.ledger.records import Entry, Lease, new_run_id
 from flows.ledger.states import ENDED, HELD, State, allowed, leading_to
+from tests.unit.flows.ledgers import CATALOG, claimed, execute, expire, job
 
 ELSEWHERE = "another-host:1:0"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from de_model.samplers.family import SamplerKind
+from de_model.samplers.kinds import SamplerKind
 from flows.errors import InvalidSettings
 from flows.loading import load_settings
 from stac.errors import InvalidQuery

@@ -10,12 +10,12 @@ import pytest
 
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
-from de_model.inference.engine import Sampling
+from de_model.inference.sampling import Sampling
 from de_model.presets import Preset
 from flows.errors import InvalidSettings
 from flows.models import evaluation
 from flows.models.evaluation import evaluate_cell, index_on, mean_scores
-from flows.restoration import RestorationOptions
+from flows.restoration_options import RestorationOptions
 from stac.grid import cell_of
 from stac.query import Query
 from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog

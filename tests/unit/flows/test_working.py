@@ -9,7 +9,6 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from ledgers import CATALOG, execute
 from sqlalchemy import URL
 
 from flows.errors import LeaseLost
@@ -20,6 +19,7 @@ from flows.unit import UnitFigures
 from flows.work import WorkUnit
 from flows.working import Made, Worker, job_of, settle, work_through
 from stac.errors import InvalidItem, UnreadableAsset
+from tests.unit.flows.ledgers import CATALOG, execute
 
 FIGURES = UnitFigures(**{field.name: 0 for field in fields(UnitFigures)})
 ELSEWHERE = "another-host:1:0"

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from misbehaving_server import Reply, web_server
-from transaction_api import TransactionApi
 
 from stac.access.locations import parse_location
 from stac.errors import IndexNotUpdated, IndexRefused, IndexUnavailable, InvalidQuery
@@ -16,6 +14,8 @@ from stac.indexes import index_label, index_secret, open_index
 from stac.indexes.comparison import difference
 from stac.indexes.copies import PublicPlace, copy_of
 from stac.sources.web.patience import Patience
+from tests.misbehaving_server import Reply, web_server
+from tests.transaction_api import TransactionApi
 
 QUICK = Patience(timeout_s=5, total_s=20, retries=2, first_delay_s=0.01)
 COLLECTION: dict[str, Any] = {"type": "Collection", "id": "c", "title": "C", "links": []}

@@ -17,13 +17,13 @@ from typing import Any
 
 import pystac
 import pytest
-from command import ROOT, environment
 
 from stac.errors import DiskFull, InvalidProduct, NotWritable
 from stac.publish import StaticCatalog
 from stac.tree.contents import Contents, Latest, total
 from stac.tree.nodes import Node, items_in, node_at, node_of
 from stac.validate import validate_catalog
+from tests.command import ROOT, environment
 
 NAME = "S2B_33TWM_20230810_0_L2A-unveil-"
 MONTH = "_dates/2023/08/catalog.json"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from quality_case import BANDS, LEFT, PATCH, RIGHT, Case, blur, brighten, cloud, ground, perfect
 
 from stac.errors import InvalidProduct
 from stac.layers import SOURCE_DATE_NODATA
@@ -16,6 +15,7 @@ from stac.provenance import Provenance
 from stac.quality.assess import assess
 from stac.quality.figures import HALF_WIDTH_EDGES
 from stac.quality.gate import Gate, judge
+from tests.unit.stac.quality_case import BANDS, LEFT, PATCH, RIGHT, Case, blur, brighten, cloud, ground, perfect
 
 
 @pytest.fixture

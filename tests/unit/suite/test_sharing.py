@@ -7,8 +7,9 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
-from scheduling import piece_of
-from sharing import made_once
+
+from tests.scheduling import piece_of
+from tests.sharing import made_once
 
 
 def test_callers_at_once_get_what_one_of_them_made(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from s3_server import S3Server, s3_server
 
 from stac.access.s3 import forget_clients
+from tests.s3_server import S3Server, s3_server
 
 
 @pytest.fixture(scope="session")

@@ -15,13 +15,13 @@ import pystac
 import pytest
 import rasterio
 from pystac.stac_io import DefaultStacIO
-from s3_server import Request, S3Server
 
 from stac.access.locations import S3Location
 from stac.access.s3 import filesystem
 from stac.errors import InvalidProduct, NotWritable, TargetUnavailable
 from stac.publish import StaticCatalog
 from stac.validate import validate_item
+from tests.s3_server import Request, S3Server
 
 COLLECTION = "unveil-cloud-free"
 TARGET = "S2B_33TWM_20230810_0_L2A"

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pystac
 import pytest
-from s3_server import Request, S3Server
 
 from stac.access import Access, S3Options
 from stac.access.s3 import forget_clients
@@ -20,6 +19,7 @@ from stac.rasters import open_raster
 from stac.sample_catalog import sample_catalog
 from stac.sources import Patience, open_source
 from stac.stack import ReadOptions, read_stack
+from tests.s3_server import Request, S3Server
 
 BANDS = ("blue", "green", "red", "nir")
 SMALL = (15.4, 45.6, 15.6, 45.8)

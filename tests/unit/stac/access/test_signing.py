@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pystac
 import pytest
-from archive import Archive, serve_archive
 
 from stac.access import Access
 from stac.access.redaction import redact
@@ -24,6 +23,7 @@ from stac.grid import cell_of
 from stac.rasters import open_raster
 from stac.sample_catalog import sample_catalog
 from stac.stack import ReadOptions, Stack, read_stack
+from tests.unit.stac.access.archive import Archive, serve_archive
 
 SCENE = "S2A_33TWL_20230815_0_L2A"
 SMALL = (15.4, 45.6, 15.6, 45.8)

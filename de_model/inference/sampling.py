@@ -1,0 +1,55 @@
+"""How a scene is restored: what settings hold and products record, without torch, which takes seconds to load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from de_model.errors import InvalidModelInput
+from de_model.samplers.kinds import SamplerKind, coarsest_scale, sampler_kind
+
+if TYPE_CHECKING:
+    from de_model.enhancer import Enhancer
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a scene is restored; recorded with every product."""
+
+    seed: int = 0
+    #: Independent samples per tile; their mean is the image, their deviation the spread.
+    samples: int = 2
+    #: Evaluations of the model per sample.
+    steps: int = 10
+    #: Floor of the reference's share, 0..1.
+    eta: float = 0.3
+    #: Side of a tile, pixels.
+    tile: int = 128
+    overlap: int = 32
+    #: Tiles run at once on a GPU. A CPU takes them one by one, so that no bit depends on which tiles run together.
+    batch: int = 4
+    sampler: SamplerKind = SamplerKind.DDIM
+    #: Timestep, 0..T-1, at which the walk begins with the noised reference; None begins with pure noise.
+    start: int | None = None
+
+    @property
+    def grid(self) -> int:
+        """Tiles begin on multiples of this, pixels: the blocks of the sampler's smallest image."""
+        return coarsest_scale(self.sampler, self.steps)
+
+    def check(self, enhancer: Enhancer) -> None:
+        """Raise `InvalidModelInput` when a value cannot work with `enhancer`."""
+        if self.samples < 1 or self.batch < 1:
+            raise InvalidModelInput(f"samples={self.samples} and batch={self.batch} must both be at least 1.")
+        if not 0 <= self.eta <= 1:
+            raise InvalidModelInput(f"eta is {self.eta}; it must lie in 0..1.")
+        sampler_kind(self.sampler)
+        enhancer.schedule.respaced(self.steps, self.start)
+        self._check_tiling(enhancer.stride * self.grid)
+
+    def _check_tiling(self, unit: int) -> None:
+        where = f" for sampler {self.sampler}" if self.grid > 1 else ""
+        if self.tile < unit or self.tile % unit:
+            raise InvalidModelInput(f"Tile of {self.tile} px; choose a multiple of {unit} px{where}.")
+        if self.overlap % self.grid:
+            raise InvalidModelInput(f"Overlap of {self.overlap} px; choose a multiple of {self.grid} px{where}.")

@@ -1,0 +1,31 @@
+"""What a command loads before it works: a person who asks for help or status does not wait for torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.command import ROOT
+
+_HEAVY = {"torch", "prefect", "mlflow", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        pytest.param("flows.cli", _HEAVY | {"rasterio", "scipy", "s3fs"}, id="help"),
+        pytest.param("flows.loading", _HEAVY, id="settings"),
+        pytest.param("flows.operations.status", _HEAVY, id="status"),
+        pytest.param("stac.checking", _HEAVY, id="check"),
+    ],
+)
+def test_loads_nothing_it_does_not_need(module: str, unwanted: set[str]) -> None:
+    code = f"import sys, {module}; print(*sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert told.returncode == 0, told.stderr
+    loaded = set(told.stdout.split())
+    assert module in loaded and not unwanted & loaded
