@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum, unique
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,30 @@ def places_of_versions(catalog: StaticCatalog, item: pystac.Item) -> list[Locati
     day = item.datetime.isoformat() if item.datetime else ""
     names = {item.id, *(str(document["id"]) for document in chosen.versions(item.id, day))} if day else {item.id}
     return [chosen.place_of(name) for name in sorted(names)]
+
+
+def retract(catalog: StaticCatalog, item_ids: Iterable[str]) -> list[Location]:
+    """Take items out of whatever collection they are in; return the places of the other versions, which have changed.
+
+    Args:
+        catalog: any collection of the catalog.
+        item_ids: what goes; an id that is not there is passed over.
+
+    Raises:
+        InvalidProduct: a document cannot be read.
+        DiskFull, NotWritable: the catalog cannot be written.
+        PublishError: another process holds the catalog for too long.
+    """
+    changed: set[Location] = set()
+    for item_id in item_ids:
+        for shelf in map(catalog.beside, Shelf):
+            document = shelf.document(item_id)
+            shelf.withdraw(item_id)
+            day = "" if document is None else str(document["properties"].get("datetime") or "")
+            if day:
+                changed |= {shelf.place_of(str(version["id"])) for version in shelf.versions(item_id, day)}
+            changed.discard(shelf.place_of(item_id))
+    return sorted(changed, key=str)
 
 
 def finished_work(catalog: StaticCatalog, limits: Mapping[str, float] | None) -> dict[str, Location]:

@@ -110,6 +110,7 @@ def retract(
     from flows.loading import load_settings
     from flows.mirrors import keep_mirrors
     from stac.shelves import Shelf
+    from stac.shelves import retract as take_out
 
     settings = load_settings(overrides=o.overrides(out=out, indexes=index or None, state_dir=state_dir))
     catalog = catalog_of(settings)
@@ -120,10 +121,10 @@ def retract(
             f"The catalog has no item {missing[0]}; `unveil status` names the items. Nothing was done."
         )
     with progress_bar(), indexes_of(settings) as indexes:
-        for item_id in item_ids:
-            for shelf in shelves:
-                shelf.withdraw(item_id)
+        changed = take_out(catalog, item_ids)
         indexes.remove(item_ids)
+        for place in changed:
+            indexes.put(place)
         keep_mirrors(settings, changed=True)
     if as_json:
         print_json({"retracted": item_ids})

@@ -137,6 +137,33 @@ def test_retracted_items_leave_the_indexes(service: pgstac.Service, catalog: Pat
     assert service.password not in done.out + done.err + gone.out + gone.err
 
 
+def test_an_older_version_is_current_again_when_the_newer_is_retracted(
+    service: pgstac.Service, catalog: Path, tmp_path: Path
+) -> None:
+    wanted = settings(catalog, service.dsn)
+    older = published(catalog)[0]
+    newer = older[:-8] + "00000000"
+    place = catalog_of(wanted).place_of(older)
+    staging = catalog_of(wanted).staging("newer")
+    shutil.copytree(Path(place).parent, staging, dirs_exist_ok=True)
+    (staging / f"{older}.json").unlink()
+    document = json.loads(Path(str(place)).read_text("utf-8")) | {"id": newer, "links": []}
+    document["properties"]["unveil:work_id"] = "0" * len(document["properties"]["unveil:work_id"])
+    (staging / ITEM_FILE).write_text(json.dumps(document), "utf-8")
+    publish_product(staging, wanted, {})
+
+    def deprecated() -> bool:
+        (found,) = Client.open(service.api).search(ids=[older]).items()
+        return bool(found.properties.get("deprecated"))
+
+    assert deprecated()
+    password = {"PGPASSWORD": service.password}
+    command = ("retract", newer, "--out", catalog, "--index", service.database)
+    gone = unveil(*command, home=tmp_path / "home", extra=password)
+    assert gone.status == 0, gone.err
+    assert not deprecated() and searched(service.api, ids=[newer]) == []
+
+
 def test_a_verdict_that_changes_moves_the_item(service: pgstac.Service, catalog: Path) -> None:
     wanted = settings(catalog, service.dsn)
     first, _ = published(catalog)
