@@ -334,7 +334,8 @@ def until(condition: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+# Without SIGKILL, which the random kills of test_many_runs hold, too.
+@pytest.mark.parametrize("end", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.thorough)])
 def test_a_run_that_is_stopped_leaves_no_half_and_the_next_one_continues(
     end: signal.Signals, state: Path, tmp_path: Path
 ) -> None:

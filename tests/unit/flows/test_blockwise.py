@@ -15,10 +15,11 @@ from de_model.inference.sampling import Sampling
 from de_model.presets import Preset
 from flows import blockwise
 from flows.blockwise import Effort, Progress, Reader, restore_cell, stored_blocks, untold
-from flows.restoration import Prepared, Prior, prepare, restore_date
+from flows.restoration import Prepared, prepare, restore_date
 from flows.restoration_options import RestorationOptions
 from stac.blocks import BlockStore
 from stac.grid import Cell, cell_of
+from stac.priors import Prior
 from stac.query import Query
 from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 from stac.sources import open_source
