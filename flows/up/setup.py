@@ -1,7 +1,7 @@
 """What a Prefect server and a registry need before work begins; a process of its own, run by the supervisor.
 
-`python -m flows.up.setup PREFECT_YAML|-`: work pool, GPU slot, shipped model; then, with a file, its deployments and
-the automations. All of it may be done again at any time.
+`python -m flows.up.setup PREFECT_YAML|-`: an empty catalog, work pool, GPU slot, shipped model; then, with a file, its
+deployments and the automations. All of it may be done again at any time. infra/compose runs it, too.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+
+from stac.storage import write_json, writing
 
 
 def main() -> None:
@@ -21,14 +23,32 @@ def main() -> None:
     from flows.up.members import SILENCE_S
 
     try:
-        _prepare_server()
         settings = load_settings()
+        if isinstance(settings.out, Path):
+            begin_catalog(settings.out)
+        _prepare_server()
         Registry(settings.state, settings.mlflow_uri).ensure_shipped()
         if sys.argv[1] != "-":
             _deploy(Path(sys.argv[1]))
             apply_automations(Patience(silence_s=SILENCE_S))
     except KNOWN_ERRORS as error:
         sys.exit(str(error))
+
+
+def begin_catalog(out: Path) -> None:
+    """Make an empty catalog where there is none, so that it can be served before the first run.
+
+    Raises:
+        DiskFull, NotWritable: the folder cannot be written.
+    """
+    root = out / "catalog.json"
+    if root.exists():
+        return
+    from stac.catalog import empty_root  # it imports all of rasterio, for the first start only
+
+    with writing(root):
+        out.mkdir(parents=True, exist_ok=True)
+    write_json(root, empty_root())
 
 
 def _prepare_server() -> None:

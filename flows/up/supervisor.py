@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import signal
 import socket
@@ -23,6 +22,7 @@ from flows.errors import AlreadyRunning, InvalidSettings, ServiceUnavailable
 from flows.up.keeper import sweep
 from flows.up.members import DEFAULT_PORTS, Place, Service, command_of, environment_of
 from flows.up.record import ProcessId, Record, read_record, write_record
+from flows.up.setup import begin_catalog
 from stac.errors import NotWritable
 
 Log = Callable[[str], None]
@@ -126,12 +126,9 @@ def _make_folders(place: Place) -> None:
     try:
         for folder in (place.folder / "prefect", place.state / "logs", place.out):
             folder.mkdir(parents=True, exist_ok=True)
-        if not (place.out / "catalog.json").exists():
-            from stac.catalog import empty_root  # it imports all of rasterio, for the first start only
-
-            (place.out / "catalog.json").write_text(json.dumps(empty_root(), indent=2), "utf-8")
     except OSError as error:
         raise NotWritable(f"{error.filename} cannot be made ({error.strerror}): choose another --out.") from error
+    begin_catalog(place.out)
 
 
 @contextlib.contextmanager

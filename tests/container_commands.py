@@ -1,0 +1,59 @@
+"""What containers are told to run, looked at without running it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+import typer
+
+from tests.command import ROOT
+
+#: Programs of other packages; their options are tried where the services run (test_compose_stack.py).
+_FOREIGN = {"prefect", "mlflow"}
+
+
+def problem_of(command: list[str]) -> str | None:
+    """Return what is wrong with the command of a container that runs Unveil's image, None when nothing is."""
+    program, *rest = command
+    if program == "unveil":
+        return _problem_of_ours(rest)
+    if program == "python":
+        if rest[0] == "-m":
+            return None if importlib.util.find_spec(rest[1]) else f"there is no module {rest[1]}"
+        return None if (ROOT / rest[0]).is_file() else f"there is no file {rest[0]}"
+    return None if program in _FOREIGN and importlib.util.find_spec(program) else f"{program} is unknown"
+
+
+def _problem_of_ours(arguments: list[str]) -> str | None:
+    from flows.cli import app
+
+    command: click.Command = typer.main.get_command(app)
+    context = click.Context(command)
+    try:
+        while isinstance(command, click.Group):
+            name, command, arguments = command.resolve_command(context, arguments)
+            context = click.Context(command, parent=context, info_name=name)
+        command.make_parser(context).parse_args(arguments)
+    except click.UsageError as error:
+        return error.format_message()
+    return None
+
+
+def unknown_settings(environment: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the variables of Unveil and Prefect that neither would read."""
+    from prefect.settings import Settings
+    from prefect.settings.legacy import _get_valid_setting_names
+
+    from flows.settings import RunSettings
+
+    known = {f"UNVEIL_{name.upper()}" for name in RunSettings.model_fields}
+    elsewhere = {"UNVEIL_INDEX_TOKEN", "UNVEIL_NOTIFY_WEBHOOK", "UNVEIL_NOTIFY_BLOCK"}
+    prefect = set(_get_valid_setting_names(Settings))
+    for name in environment:
+        if (name.startswith("UNVEIL_") and name not in known | elsewhere) or (
+            name.startswith("PREFECT_") and not name.startswith("PREFECT_INTEGRATIONS_") and name not in prefect
+        ):
+            yield name
