@@ -223,7 +223,7 @@ def clear_scenes(
     restored = [unit.work_id for unit in results if unit.figures is not None]
     summary = RunSummary(
         run_id=run_id,
-        source=wanted.source,
+        source=wanted.shown_source,
         collection=wanted.collection,
         datetime=wanted.datetime,
         scenes=planned.scenes,

@@ -11,8 +11,11 @@ import yaml
 from pydantic import ValidationError
 
 from flows.errors import InvalidSettings
-from flows.settings import RunSettings, has_password
+from flows.settings import ADDRESSES, RunSettings, has_password
+from stac.access.redaction import holds_secret, redact
 from stac.indexes import index_secret
+
+_SECRET = frozenset({"indexes", "ledger_url"})
 
 
 def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunSettings:
@@ -29,6 +32,8 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
         settings = RunSettings(**{k: v for k, v in from_file.items() if k not in environment} | given)
     except ValidationError as error:
         raise InvalidSettings(_explain(error, config)) from error
+    if holds_secret(settings.public_root):
+        raise InvalidSettings("public_root holds a login or a signature; give an address that everybody may read.")
     if settings.min_cloud > settings.max_cloud:
         raise InvalidSettings(f"min_cloud {settings.min_cloud} is above max_cloud {settings.max_cloud}; swap them.")
     if settings.start is not None and settings.steps > settings.start + 1:
@@ -50,6 +55,12 @@ def _refuse_password(values: Mapping[str, Any]) -> None:
             "ledger_url holds a password; set it as UNVEIL_LEDGER_URL in the environment, or leave the password to "
             "PGPASSWORD or ~/.pgpass."
         )
+    for name in ADDRESSES:
+        if holds_secret(str(values.get(name) or "")):
+            raise InvalidSettings(
+                f"{name} holds a login or a signature; set it as UNVEIL_{name.upper()} in the environment, where it is "
+                "not stored."
+            )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -77,4 +88,6 @@ def _explain(error: ValidationError, config: Path | None) -> str:
     if first["type"] == "extra_forbidden":
         known = ", ".join(sorted(RunSettings.model_fields))
         return f"Setting {name} is unknown{where}; known are {known}."
-    return f"Setting {name}{where} is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}."
+    # An address may hold a password, and those that always may are not shown at all.
+    given = "not understood" if str(first["loc"][0]) in _SECRET else redact(repr(first["input"]))
+    return f"Setting {name}{where} is {given}: {first['msg'][0].lower()}{first['msg'][1:]}."

@@ -64,7 +64,7 @@ def promote(settings: dict[str, Any] | None = None, version: str | None = None, 
         moved: promotion.Promotion | None = promotion.promote(registry, challenger, "flow promote, without a trial")
         publish_promoted(wanted.run_settings(), registry, challenger)
     else:
-        decision = trial(wanted.model_dump(mode="json"), challenger.version, by="flow promote")
+        decision = trial(wanted.shareable, challenger.version, by="flow promote")
         held, moved = decision.trial, decision.promotion
     champion = registry.resolve(f"models:/{wanted.model}@{CHAMPION}").version
     summary = PromoteSummary(wanted.model, challenger.version, champion, held, moved is not None)

@@ -207,7 +207,7 @@ def retrain(settings: dict[str, Any] | None = None) -> RetrainSummary:
         settings: names and values of `RetrainSettings`.
     """
     wanted = load_retrain_settings(settings or {})
-    values, registry = wanted.model_dump(mode="json"), _registry(wanted)
+    values, registry = wanted.shareable, _registry(wanted)
     wanted.split()
     registry.ensure_shipped()
     promotion.settle(registry, wanted.model)

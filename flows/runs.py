@@ -31,7 +31,7 @@ def preview(settings: RunSettings, frozen: FrozenPlan | None = None) -> tuple[Pl
     tell("resolving the model")
     model = resolve(settings)
     with source_of(settings) as location:
-        tell(f"searching {settings.source}")
+        tell(f"searching {settings.shown_source}")
         items, _ = find_scenes(settings, location)
     plan = make_plan(items, settings, model) if frozen is None else revive(frozen, items, settings, model)
     catalog = catalog_of(settings)
@@ -39,7 +39,7 @@ def preview(settings: RunSettings, frozen: FrozenPlan | None = None) -> tuple[Pl
     done = {work_id: str(path) for work_id, path in finished.items()}
     summary = RunSummary(
         run_id="",
-        source=settings.source,
+        source=settings.shown_source,
         collection=settings.collection,
         datetime=settings.datetime,
         scenes=plan.scenes,

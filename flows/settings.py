@@ -18,6 +18,7 @@ from flows.drift.limits import DriftLimits
 from flows.restoration_options import RestorationOptions
 from stac.access import Access, S3Options, SigningOptions
 from stac.access.locations import Location, parse_location
+from stac.access.redaction import holds_secret, redact
 from stac.access.signing import PLANETARY_COMPUTER_TOKENS, Signing
 from stac.fixed_grid import GridSpec
 from stac.footprints import grown
@@ -35,6 +36,8 @@ from stac.stack import ReadOptions
 
 #: The word for the sample that ships with the package, served as a STAC API on loopback.
 SAMPLE = "sample"
+#: Settings that are addresses of services, whose logins are read from the environment alone.
+ADDRESSES = ("source", "mlflow_uri", "signing_url")
 DEFAULT_MODEL = "models:/unveil-de@champion"
 #: Where other dates fill most of a scene the gaps are a few pixels wide, and small tiles that hardly overlap save half
 #: the work; without other dates whole clouds are restored, which needs more surroundings.
@@ -271,13 +274,22 @@ class RunSettings(BaseSettings):
 
     @property
     def shareable(self) -> dict[str, Any]:
-        """All settings as JSON values that may be stored, e.g. as parameters of a flow: passwords are not."""
-        values = self.model_dump(mode="json", exclude={"ledger_url", "indexes"})
+        """All settings as JSON values that may be stored, e.g. as parameters of a flow: passwords are not.
+
+        What is left out is found in the environment again, which is the only place it is taken from.
+        """
+        secret = {name for name in ADDRESSES if holds_secret(getattr(self, name) or "")}
+        values = self.model_dump(mode="json", exclude={"ledger_url", "indexes"} | secret)
         if self.ledger_url is not None and not has_password(self.ledger_url.get_secret_value()):
             values["ledger_url"] = self.ledger_url.get_secret_value()
         if not any(index_secret(address) for address in self.index_addresses):
             values["indexes"] = list(self.index_addresses)
         return values
+
+    @property
+    def shown_source(self) -> str:
+        """The source for people and reports."""
+        return redact(self.source)
 
     @property
     def index_addresses(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from flows.progress import tell
 from flows.unit import UnitFigures
 from flows.work import WorkUnit
 from stac.access.locations import Location
+from stac.access.redaction import redact
 from stac.errors import InvalidInput
 
 _log = logging.getLogger("unveil")
@@ -150,12 +151,13 @@ def _work(worker: Worker, unit: WorkUnit, lease: Lease) -> UnitResult:
             result = replace(_result(unit, State.SUCCEEDED, made.item_href, made.figures), note=made.note)
         except LeaseLost as error:
             _log.warning("%s", error)
-            result = _result(unit, State.RUNNING, error=str(error))
+            result = _result(unit, State.RUNNING, error=redact(str(error)))
         except KNOWN_ERRORS as error:
-            result = _result(unit, State.INVALID if isinstance(error, InvalidInput) else State.FAILED, error=str(error))
+            state = State.INVALID if isinstance(error, InvalidInput) else State.FAILED
+            result = _result(unit, state, error=redact(str(error)))
         except Exception as error:  # noqa: BLE001 - one bad scene must not stop the others, whatever is wrong with it
             _log.exception("unit %s (%s) failed", unit.work_id, unit.target_id)
-            result = _result(unit, State.FAILED, error=f"{type(error).__name__}: {error}")
+            result = _result(unit, State.FAILED, error=redact(f"{type(error).__name__}: {error}"))
         finally:
             _end(worker, lease, unit, result, time.monotonic() - began)
     return result

@@ -17,6 +17,7 @@ import pystac
 import shapely
 from odc.geo.geobox import GeoBox
 
+from stac.access.redaction import without_secret
 from stac.extensions import PUBLICATIONS, product_extensions
 from stac.footprints import BBox, box_of, cut, outline_of_grid
 from stac.item_assets import COG_TYPE as COG_TYPE
@@ -179,7 +180,7 @@ def citations() -> list[pystac.Link]:
 
 
 def public_href(item: pystac.Item) -> str | None:
-    """Return the address of a source item: where its archive keeps it, else where it was found."""
+    """Return the address of a source item: where its archive keeps it, else where it was found; never with a login."""
     canonical = item.get_single_link("canonical")
     href = canonical.href if canonical is not None else item.get_self_href()
-    return str(href) if href else None
+    return without_secret(str(href)) if href else None

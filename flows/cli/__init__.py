@@ -141,7 +141,9 @@ def _explain(error: Exception, as_json: bool) -> int:
     if isinstance(error, KNOWN_ERRORS):
         print_error(str(error), as_json=as_json, kind=type(error).__name__)
         return exit_status(error)
-    first = (str(error).splitlines() or [""])[0]
+    from stac.access.redaction import redact
+
+    first = redact((str(error).splitlines() or [""])[0])
     message = f"Unexpected {type(error).__name__}: {first}. The details are in {_keep(error)}; please report them."
     print_error(message, as_json=as_json, kind=type(error).__name__)
     return EXIT_FAILED
@@ -149,11 +151,13 @@ def _explain(error: Exception, as_json: bool) -> int:
 
 def _keep(error: Exception) -> Path:
     """Write the traceback to a log in the working folder, or where it cannot be written in the temporary one."""
-    text = "".join(traceback.format_exception(error))
+    from stac.access.redaction import redact
+
+    text = redact(f"{' '.join(sys.argv)}\n{''.join(traceback.format_exception(error))}")
     for folder in (Path.cwd(), Path(tempfile.gettempdir())):
         log = folder / "unveil-error.log"
         with contextlib.suppress(OSError), log.open("a", encoding="utf-8") as stream:
-            stream.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {' '.join(sys.argv)}\n{text}\n")
+            stream.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
             break
     return log
 

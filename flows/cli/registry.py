@@ -217,7 +217,7 @@ def retrain(
     given = o.overrides(out=out, state_dir=state_dir, mlflow_uri=mlflow_uri, promotion=promotion)
     settings = load_retrain_settings(({} if config is None else read_yaml(config)) | given)
     with progress_bar(), prefect_api(settings.state):
-        summary = flow(settings.model_dump(mode="json"))
+        summary = flow(settings.shareable)
     if as_json:
         print_json(as_record(summary))
     else:

@@ -14,6 +14,7 @@ from de_model.training.sources import DrawnData, PairData, TrainingData
 from flows.errors import InvalidSettings
 from flows.models.training_pairs import PairChoice, mine_pairs
 from flows.stacks import SceneSet
+from stac.access.redaction import redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def _from_scenes(scenes: SceneSet, synthetic: float, choice: PairChoice | None) 
         scenes.bands,
         gsd_m,
         title,
-        scenes.source,
+        redact(scenes.source),
     )
 
 

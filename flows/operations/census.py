@@ -99,7 +99,7 @@ def census(settings: RunSettings, *, verify: bool = False) -> Census:
     tell("resolving the model")
     model = resolve(settings)
     with source_of(settings) as location:
-        tell(f"searching {settings.source}")
+        tell(f"searching {settings.shown_source}")
         items, _ = find_scenes(settings, location)
     try:
         plan = make_plan(items, settings, model)
@@ -111,7 +111,7 @@ def census(settings: RunSettings, *, verify: bool = False) -> Census:
     counts = Counter(row.standing for row in rows)
     complete = not any(counts[standing] for standing in INCOMPLETE)
     tally = {standing: counts[standing] for standing in Standing}
-    return Census(settings.source, settings.collection, settings.datetime, tally, complete, rows)
+    return Census(settings.shown_source, settings.collection, settings.datetime, tally, complete, rows)
 
 
 def _rows(items: list[pystac.Item], plan: Plan, settings: RunSettings, verify: bool) -> Iterator[CensusRow]:

@@ -19,6 +19,7 @@ from flows.models.gates import Gates
 from flows.models.pair_checks import PairLimits
 from flows.settings import RunSettings
 from flows.stacks import SceneSet
+from stac.access.redaction import holds_secret
 from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 
 #: Settings that say where things are: a deployment leaves them to its worker.
@@ -98,7 +99,14 @@ class RetrainSettings(BaseModel):
 
     def run_settings(self) -> RunSettings:
         """Return the settings of a run that writes the same catalog with the same registry."""
-        return load_settings(None, {"out": str(self.out), "state_dir": self.state_dir, "mlflow_uri": self.mlflow_uri})
+        places = {"out": str(self.out), "state_dir": self.state_dir, "mlflow_uri": self.shareable.get("mlflow_uri")}
+        return load_settings(None, places)
+
+    @property
+    def shareable(self) -> dict[str, Any]:
+        """All settings as JSON values that may be stored; a login of MLflow is found in the environment again."""
+        secret = {"mlflow_uri"} if holds_secret(self.mlflow_uri or "") else set()
+        return self.model_dump(mode="json", exclude=secret)
 
     def split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the squares that are trained on, and those of the contest.
@@ -125,8 +133,14 @@ def load_retrain_settings(values: dict[str, Any]) -> RetrainSettings:
     """Return checked settings; where things are may also stand in the environment (`UNVEIL_OUT` and others).
 
     Raises:
-        InvalidSettings: a name is unknown or a value is out of range.
+        InvalidSettings: a name is unknown, a value is out of range, or an address holds a login.
     """
+    for name in ("source", "mlflow_uri"):
+        if holds_secret(str(values.get(name) or "")):
+            raise InvalidSettings(
+                f"Retraining setting {name} holds a login or a signature, and settings are stored; leave MLflow's to "
+                "UNVEIL_MLFLOW_URI in the environment."
+            )
     places = {name: place for name in _PLACES if (place := os.environ.get(f"UNVEIL_{name.upper()}"))}
     try:
         return RetrainSettings(**(places | values))

@@ -23,6 +23,7 @@ from flows.progress import tell
 from flows.services.checks import Check, Status, failed, passed, warned
 from flows.services.service_checks import service_checks
 from flows.settings import RunSettings
+from stac.access.redaction import redact
 from stac.errors import StacError
 
 __all__ = ["Check", "Status", "examine"]
@@ -64,7 +65,7 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
     except Exception as error:  # noqa: BLE001 - whatever breaks a check is what the doctor has found
         return failed(
             name,
-            f"the check failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            f"the check failed: {type(error).__name__}: {redact(str(error)).splitlines()[0] if str(error) else ''}",
             "Install again with `make setup`; when that does not help, report this line.",
         )
 

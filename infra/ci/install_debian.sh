@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Install the Debian packages that the tests need and that are missing: Chromium, Node.js, PostgreSQL with PostGIS.
+# Install the Debian packages that the tests need and that are missing: Chromium, Node.js, PostgreSQL with PostGIS,
+# Prometheus with promtool.
 # Run as root on Debian 12 or newer; does nothing where all is there.
 set -euo pipefail
 
@@ -8,6 +9,7 @@ command -v chromium >/dev/null || packages+=(chromium)
 command -v make >/dev/null || packages+=(make)
 command -v git >/dev/null || packages+=(git)
 command -v npm >/dev/null || packages+=(nodejs npm)
+command -v promtool >/dev/null || packages+=(prometheus)
 # The server's programs lie outside PATH; only they are needed, no running service.
 { command -v initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb'; } >/dev/null || packages+=(postgresql)
 # The extension that pgstac stands on; Debian names the package by the server's version.

@@ -91,6 +91,9 @@ def test_a_host_that_follows_compose_yaml_makes_a_mosaic(
     metrics = httpx.get(f"http://127.0.0.1:{stack.places['9464']}/metrics", timeout=30).text
     assert "unveil_units_restored_total 1.0" in metrics and 'unveil_units{state="succeeded"} 1.0' in metrics
     # The champion came through MLflow, whose artefacts are on S3.
+    login = stack.environment("mlflow")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, login[name])
     uri = stack.environment("worker")["UNVEIL_MLFLOW_URI"]
     assert Registry(stack.home / "state", uri).aliases(MODEL_NAME)[CHAMPION] == "1"
     assert any(key.endswith(".safetensors") for key in objects.keys("unveil-mlflow"))

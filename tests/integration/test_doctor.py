@@ -81,12 +81,13 @@ def test_what_is_broken_is_named_and_the_other_checks_still_run(installation: Pa
     assert "make setup" in checks["weights"]["remedy"]
 
 
-def test_folders_and_sources_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+def test_folders_and_sources_that_cannot_be_used_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     settings = load_settings(None, {"out": tmp_path / "file" / "out", "source": str(tmp_path / "nowhere")})
     checks = {check.name: check for check in examine(settings)}
     for name in ("output folder", "state folder", "source"):
         assert checks[name].status is Status.FAIL and str(tmp_path) in checks[name].detail
-    settings = load_settings(None, {"out": tmp_path, "source": "http://me:secret@127.0.0.1:9/v1"})
+    monkeypatch.setenv("UNVEIL_SOURCE", "http://me:secret@127.0.0.1:9/v1")
+    settings = load_settings(None, {"out": tmp_path})
     source = next(check for check in examine(settings) if check.name == "source")
     assert source.status is Status.FAIL and "secret" not in source.detail

@@ -76,5 +76,6 @@ def test_a_dashboard_asks_only_for_metrics_that_there_are(scraped: dict[Any, flo
         assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24
         for target in panel["targets"]:
             assert set(re.findall(r"unveil_\w+", target["expr"])) <= known
-    (job,) = yaml.safe_load((ROOT / "infra/prometheus/prometheus.yml").read_text())["scrape_configs"]
-    assert job["static_configs"][0]["targets"] == ["127.0.0.1:9464"]
+    rules = (ROOT / "infra/prometheus/rules.yml").read_text("utf-8")
+    assert set(re.findall(r"\bunveil_\w+", rules)) <= known
+    assert yaml.safe_load((ROOT / "infra/prometheus/targets/host.yml").read_text()) == [{"targets": ["127.0.0.1:9464"]}]

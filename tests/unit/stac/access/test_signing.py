@@ -15,7 +15,7 @@ import pystac
 import pytest
 
 from stac.access import Access
-from stac.access.redaction import redact
+from stac.access.redaction import holds_secret, redact, without_secret
 from stac.access.signing import Signing, SigningOptions, sign, tokens_of
 from stac.access.tokens import _asked_wait
 from stac.errors import AccessRefused, SourceUnavailable, UnreadableAsset
@@ -182,7 +182,26 @@ def test_a_date_to_retry_after_is_understood() -> None:
         ("https://me:pass@host/x", "https://host/x"),
         ("bad sig=abc, token=def", "bad sig=... token=..."),
         ("plain words, even? yes", "plain words, even? yes"),
+        ("no postgresql+psycopg://me:pass@db:5432/x", "no postgresql+psycopg://me:...@db:5432/x"),
+        ("host=db user=me password=pass", "host=db user=me password=..."),
+        ("http://127.0.0.1:5000/models:/unveil-de@champion", "http://127.0.0.1:5000/models:/unveil-de@champion"),
+        ("postgresql://me@db/x", "postgresql://me@db/x"),
     ],
 )
 def test_redaction(text: str, shown: str) -> None:
     assert redact(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("address", "published"),
+    [
+        ("https://me:pass@host:1/x.json?page=2", "https://host:1/x.json?page=2"),
+        ("https://host/x.json?sv=1&sig=pass", "https://host/x.json"),
+        ("https://host/x.json?page=2", None),
+        ("/home/me/a@b.json", None),
+        ("s3://bucket/key", None),
+    ],
+)
+def test_a_secret_is_not_published(address: str, published: str | None) -> None:
+    assert holds_secret(address) == (published is not None)
+    assert without_secret(address) == (published or address)

@@ -1,0 +1,100 @@
+"""Logins of services stand in the environment alone: in no message, parameter, plan, item or log."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from flows.cli import _explain
+from flows.errors import InvalidSettings
+from flows.frozen_plan import freeze
+from flows.loading import load_settings
+from flows.metrics.json_log import json_log
+from flows.retraining.settings import load_retrain_settings
+from flows.work import ModelRef
+
+LOGIN = "https://me:hush@mlflow.example.org"
+SIGNED = "https://stac.example.org/catalog.json?sv=1&sig=hush"
+
+
+@pytest.mark.parametrize(
+    ("name", "address"), [("mlflow_uri", LOGIN), ("source", LOGIN), ("source", SIGNED), ("signing_url", LOGIN)]
+)
+def test_a_login_is_used_from_the_environment_and_stored_nowhere(
+    name: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"UNVEIL_{name.upper()}", address)
+    settings = load_settings()
+    assert getattr(settings, name) == address
+    assert "hush" not in json.dumps(settings.shareable) + settings.shown_source
+    assert "hush" not in freeze((), settings, ModelRef("m", "1", "0" * 64)).request
+    # A flow of these parameters, in the same environment, is the same run.
+    assert load_settings(None, settings.shareable) == settings
+
+
+@pytest.mark.parametrize("name", ["mlflow_uri", "source", "signing_url", "public_root"])
+def test_a_login_is_refused_where_it_would_be_stored(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(f"{name}: {LOGIN}\n", "utf-8")
+    for config, given in ((None, {name: LOGIN}), (file, {})):
+        with pytest.raises(InvalidSettings, match=name) as refused:
+            load_settings(config, given)
+        assert "hush" not in str(refused.value)
+
+
+def test_a_public_address_holds_no_login_wherever_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNVEIL_PUBLIC_ROOT", LOGIN)
+    with pytest.raises(InvalidSettings, match="public_root"):
+        load_settings()
+
+
+def test_a_retraining_finds_the_login_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNVEIL_MLFLOW_URI", LOGIN)
+    settings = load_retrain_settings({})
+    assert settings.mlflow_uri == LOGIN == settings.run_settings().mlflow_uri
+    assert "hush" not in json.dumps(settings.shareable)
+    assert load_retrain_settings(settings.shareable) == settings
+    for name in ("mlflow_uri", "source"):
+        with pytest.raises(InvalidSettings, match=name) as refused:
+            load_retrain_settings({name: LOGIN})
+        assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["{a: 'postgresql://me:hush@db/x'}", "[{b: 'postgresql://me:hush@db/x'}]"])
+@pytest.mark.parametrize("name", ["indexes", "ledger_url", "mlflow_uri"])
+def test_a_setting_of_the_wrong_kind_is_not_repeated(name: str, value: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(f"{name}: {value}\n", "utf-8")
+    with pytest.raises(InvalidSettings, match=name) as refused:
+        load_settings(file)
+    assert "hush" not in str(refused.value)
+
+
+def test_a_line_of_the_log_holds_no_password(tmp_path: Path) -> None:
+    file = tmp_path / "log.json"
+    log = logging.getLogger("unveil")
+    with json_log(file, "run"):
+        log.info("ledger %s", "postgresql+psycopg://unveil:hush@db:5432/ledger")
+        try:
+            raise OSError("host=db password=hush: https://me:hush@db/x?token=hush")
+        except OSError:
+            log.exception("it broke")
+    assert "db" in file.read_text("utf-8") and "hush" not in file.read_text("utf-8")
+
+
+def test_what_nobody_expected_is_kept_without_passwords(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["unveil", "publish", "--index", "postgresql://me:hush@db/stac"])
+    try:
+        raise RuntimeError("connection to postgresql://me:hush@db/stac failed: password=hush")
+    except RuntimeError as error:
+        assert _explain(error, as_json=False) == 1
+    kept = (tmp_path / "unveil-error.log").read_text("utf-8")
+    assert "RuntimeError" in kept and "--index" in kept and "hush" not in kept
+    told = capsys.readouterr()
+    assert "unveil-error.log" in told.err + told.out and "hush" not in told.err + told.out
