@@ -106,4 +106,5 @@ class ProcessStack:
 
     def _here(self, text: str) -> str:
         names = "|".join(re.escape(name) for name in self.places)
-        return re.sub(names, lambda match: self.places[match[0]], interpolated(text, self.variables))
+        # First the places, which must not change what the variables hold.
+        return interpolated(re.sub(names, lambda match: self.places[match[0]], text), self.variables)

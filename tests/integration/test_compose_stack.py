@@ -68,9 +68,8 @@ def stack(postgres: Postgres, objects: S3Server, tmp_path_factory: pytest.TempPa
 
 
 def test_a_host_that_follows_compose_yaml_makes_a_mosaic(
-    stack: ProcessStack, objects: S3Server, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    stack: ProcessStack, objects: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stack.extra = {**stack.extra, "AWS_ENDPOINT_URL": objects.url}
     assert "databases prefect, mlflow, ledger" in stack.run("state-prepare")
     assert stack.run("state-prepare") == stack.run("state-prepare"), "it may be run again"
     for name in ("prefect", "mlflow"):
@@ -124,8 +123,7 @@ def no_password_in(stack: ProcessStack) -> None:
             assert leaked == [], path
 
 
-def test_each_role_enters_its_own_database_only(stack: ProcessStack, objects: S3Server, postgres: Postgres) -> None:
-    stack.extra = {**stack.extra, "AWS_ENDPOINT_URL": objects.url}
+def test_each_role_enters_its_own_database_only(stack: ProcessStack, postgres: Postgres) -> None:
     stack.run("state-prepare")
     tenants = runpy.run_path(str(PREPARE))["TENANTS"]
     for tenant in tenants:
