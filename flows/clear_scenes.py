@@ -8,21 +8,18 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
-from prefect.client.schemas.objects import State as PrefectState
-from prefect.tasks import exponential_backoff
 
 from flows.candidates import Refused
 from flows.catalogs import catalog_of, indexes_of
 from flows.drift.run_drift import watch_run
-from flows.errors import KNOWN_ERRORS, LedgerUnavailable, NothingUsable, WorkFailed
-from flows.frozen_plan import freeze, read_plan, revive
-from flows.gpu import gpu_slot
+from flows.errors import LedgerUnavailable, NothingUsable, WorkFailed
+from flows.frozen_plan import freeze
 from flows.ledger.book import Ledger
 from flows.ledger.opening import open_ledger
 from flows.ledger.records import new_run_id
@@ -30,16 +27,18 @@ from flows.ledger.states import State
 from flows.metrics.json_log import json_log
 from flows.mirrors import keep_mirrors
 from flows.models.model_item import ensure_model_item
-from flows.models.resolving import resolve
 from flows.progress import tell
 from flows.quality import review_note
 from flows.report import data_uri, run_markdown, unit_table
 from flows.rolling import recent
-from flows.scenes import find_scenes, read_items, source_of, write_items, write_json
+from flows.runners.base import Runner
+from flows.runners.opening import check_runner, open_runner
+from flows.scenes import read_items, source_of
 from flows.services.outage import through_restart
 from flows.settings import RunSettings
-from flows.unit import UnitFigures, discard_blocks, make_product, publish_product
-from flows.work import ModelRef, Plan, WorkUnit, make_plan
+from flows.tasks import RETRIES, Staged, find, plan, publish, resolve_model, restore
+from flows.unit import discard_blocks
+from flows.work import ModelRef, Plan, WorkUnit
 from flows.working import Made, UnitResult, Worker, settle, work_through
 from stac.access.locations import is_s3
 from stac.errors import StacError
@@ -71,77 +70,6 @@ class RunSummary:
     processing_units: float = 0.0
     #: What the run restored against the training set (`DriftReport.document`); None where there is no comparison.
     drift: dict[str, Any] | None = None
-
-
-def is_retryable(_task: object, _run: object, state: PrefectState[Any]) -> bool:
-    """Tell Prefect whether a failed task may be tried again: only after errors that can pass."""
-    try:
-        state.result()
-    except KNOWN_ERRORS as error:
-        return error.retryable
-    except Exception:  # noqa: BLE001 - a task that died of anything else is not tried again
-        return False
-    return False
-
-
-#: Options of every task.
-RETRIES: dict[str, Any] = {
-    "retries": 2,
-    "retry_delay_seconds": exponential_backoff(backoff_factor=2),
-    "retry_jitter_factor": 0.5,
-    "retry_condition_fn": is_retryable,
-    "persist_result": False,
-    "log_prints": False,
-}
-
-
-@task(name="find", **RETRIES)
-def find(settings: Mapping[str, Any], location: str, folder: str) -> str:
-    """Search the source; return the path of the scenes found. Their collection is written beside them."""
-    wanted = RunSettings(**settings)
-    items, source = find_scenes(wanted, location)
-    for reason in source.skipped:
-        _log.warning("scene skipped: %s", reason)
-    write_json(Path(folder) / "collection.json", source.collection(wanted.collection))
-    return str(write_items(Path(folder) / "scenes.json", items))
-
-
-@task(name="resolve model", **RETRIES)
-def resolve_model(settings: Mapping[str, Any]) -> ModelRef:
-    """Resolve the model's alias once and fetch its weights."""
-    return resolve(RunSettings(**settings))
-
-
-@task(name="plan", **RETRIES)
-def plan(settings: Mapping[str, Any], scenes: str, model: ModelRef, frozen: str | None = None) -> Plan:
-    """Turn scenes into work units: those of a frozen plan where one is named, else all that the settings want."""
-    items, wanted = list(read_items(Path(scenes)).values()), RunSettings(**settings)
-    if frozen is not None:
-        return revive(read_plan(Path(frozen)), items, wanted, model)
-    return make_plan(items, wanted, model)
-
-
-@task(name="restore", task_run_name="restore {unit.target_id}", **RETRIES)
-def restore(settings: Mapping[str, Any], unit: WorkUnit, scenes: str, model: ModelRef, staging: str) -> UnitFigures:
-    """Restore one unit into a staging folder."""
-    folder = Path(staging)
-    for left_over in folder.iterdir():
-        # A retried task starts anew.
-        left_over.unlink()
-    wanted = RunSettings(**settings)
-    with gpu_slot(wanted.use_model):
-        return make_product(unit, read_items(Path(scenes)), wanted, model, folder, _progress_of(unit))
-
-
-def _progress_of(unit: WorkUnit) -> Callable[[str, int, int], None]:
-    return lambda what, done, total: tell(f"{unit.target_id}: restoring {what}", done, total)
-
-
-@task(name="publish", task_run_name="publish {item_id}", **RETRIES)
-def publish(settings: Mapping[str, Any], item_id: str, staging: str, collection: Mapping[str, Any]) -> str:
-    """Publish a staged product; return the path of its item."""
-    _log.info("publishing %s", item_id)
-    return str(publish_product(Path(staging), RunSettings(**settings), collection))
 
 
 @task(name="drift", **RETRIES)
@@ -185,9 +113,11 @@ def clear_scenes(
         NothingUsable: there was work, and the input of all of it is unusable.
         WorkFailed: there was work, and none of it succeeded.
         LedgerUnavailable: the work ledger does not answer.
+        WorkersLost: those who restore are gone; the next run goes on.
     """
     began, run_id, units_before = time.monotonic(), new_run_id(), METER.spent
     wanted = recent(RunSettings(**(settings or {})), last_days)
+    check_runner(wanted)
     folder = wanted.state / "runs" / run_id.replace(":", "-")
     catalog, ledger = catalog_of(wanted), open_ledger(wanted)
     try:
@@ -197,26 +127,19 @@ def clear_scenes(
             indexes.reconcile(tell=tell)
         with json_log(wanted.log_json, run_id), source_of(wanted) as location:
             scenes, model, planned = _prepare(wanted, location, folder, plan_file)
-            run = _Run(wanted.shareable, wanted, scenes, model, catalog)
+            run = _Run(run_id, wanted.shareable, wanted, scenes, model, catalog)
             done = finished_work(catalog, wanted.gate_limits)
             request_id = ledger.remember(freeze((), wanted, model).request)
             settle(ledger, planned.units, done, request_id)
             # A run that was killed just after publishing could not.
             discard_blocks([unit.work_id for unit in planned.units if unit.work_id in done], wanted)
-            worker = Worker(
-                ledger=ledger,
-                run_id=run_id,
-                request_id=request_id,
-                make=lambda unit, fence: _make(run, unit, fence),
-                clean=lambda unit: _clean(catalog, unit),
-                published=lambda: finished_work(catalog, wanted.gate_limits),
-                held_wait_s=wanted.held_wait_s,
-                invalid_too=invalid_too,
-            )
             todo = [unit for unit in planned.units if unit.work_id not in done]
+            results = [_refused(refused) for refused in planned.refused]
             if todo:
                 ensure_model_item(catalog, model)
-            results = [_refused(refused) for refused in planned.refused] + work_through(worker, todo)
+                with open_runner(wanted, Path(scenes)) as runner:
+                    worker = _worker(run, runner, ledger, request_id, invalid_too=invalid_too)
+                    results += work_through(worker, todo)
         keep_mirrors(wanted, changed=any(result.item_href for result in results))
     finally:
         _leave(ledger, run_id)
@@ -232,7 +155,7 @@ def clear_scenes(
         units=tuple(results),
         already_done=tuple(unit.item_id for unit in planned.units if unit.work_id in done),
         seconds=time.monotonic() - began,
-        processing_units=METER.spent - units_before,
+        processing_units=METER.spent - units_before + sum(run.billed_elsewhere),
         drift=drift(wanted.shareable, model, run_id, restored, scenes),
     )
     report(asdict(summary))
@@ -244,11 +167,30 @@ def clear_scenes(
 class _Run:
     """What every unit of a run shares."""
 
+    id: str
     values: dict[str, Any]
     settings: RunSettings
     scenes: str
     model: ModelRef
     catalog: StaticCatalog
+    #: What Sentinel Hub billed other processes for, unit by unit.
+    billed_elsewhere: list[float] = field(default_factory=list)
+
+
+def _worker(run: _Run, runner: Runner, ledger: Ledger, request_id: str, *, invalid_too: bool) -> Worker:
+    wanted, catalog = run.settings, run.catalog
+    return Worker(
+        ledger=ledger,
+        run_id=run.id,
+        request_id=request_id,
+        make=lambda unit, fence: _make(run, runner, unit, fence),
+        clean=lambda unit: _clean(catalog, unit),
+        published=lambda: finished_work(catalog, wanted.gate_limits),
+        held_wait_s=wanted.held_wait_s,
+        invalid_too=invalid_too,
+        width=lambda: runner.in_flight,
+        stop=runner.stop,
+    )
 
 
 def _prepare(wanted: RunSettings, location: str, folder: Path, plan_file: str | None) -> tuple[str, ModelRef, Plan]:
@@ -276,16 +218,25 @@ def _refused(refused: Refused) -> UnitResult:
     return UnitResult("", "", refused.target_id, State.INVALID, "", None, refused.reason)
 
 
-def _make(run: _Run, unit: WorkUnit, fence: Callable[[], None]) -> Made:
-    """Restore and publish one unit."""
+def _make(run: _Run, runner: Runner, unit: WorkUnit, fence: Callable[[], None]) -> Made:
+    """Restore one unit wherever the runner has it done, and publish it from here, where its lease is held."""
     tell(f"{unit.target_id}: reading")
-    staging = str(run.catalog.staging(unit.work_id))
-    figures = restore(run.values, unit, run.scenes, run.model, staging)
+    staged: Staged = runner.call(
+        restore,
+        settings=run.values,
+        unit=unit,
+        scenes=run.scenes,
+        model=run.model,
+        staging=str(run.catalog.staging(unit.work_id)),
+        run_id=run.id,
+    )
+    if runner.elsewhere:
+        run.billed_elsewhere.append(staged.processing_units)
     tell(f"{unit.target_id}: publishing")
     fence()
-    href = publish(run.values, unit.item_id, staging, _collection(run.scenes))
+    href = publish(run.values, unit.item_id, staged.folder, _collection(run.scenes))
     discard_blocks([unit.work_id], run.settings)
-    return Made(href, figures, review_note(run.catalog, unit.item_id))
+    return Made(href, staged.figures, review_note(run.catalog, unit.item_id))
 
 
 def _clean(catalog: StaticCatalog, unit: WorkUnit) -> None:

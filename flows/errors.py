@@ -43,6 +43,21 @@ class LeaseLost(FlowError):
     """Another run took a unit over while this one was working on it; what was made must not be published."""
 
 
+class RunStopped(FlowError):
+    """A task was told to end because its run was stopped; nothing is wrong with its unit."""
+
+
+class WorkersLost(ServiceUnavailable):
+    """Those who carry out the tasks of a run are gone: a scheduler, all of its workers, or every process."""
+
+    # Of a task: the run as a whole has to be given again.
+    retryable = False
+
+
+class WorkerKilled(FlowError):
+    """Each worker that had a task in hand was killed, most likely as memory ran out."""
+
+
 class InvalidBaseline(InvalidSettings):
     """Statistics that drift is measured against cannot be read, or belong to another model."""
 

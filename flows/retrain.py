@@ -18,7 +18,6 @@ from de_model import checkpoint
 from de_model.calibration import calibration_path
 from de_model.inference.sampling import Sampling
 from de_model.training.options import States, TrainingOptions
-from flows.clear_scenes import RETRIES
 from flows.drift.baseline import baseline_path
 from flows.drift.making import make_baseline
 from flows.gpu import gpu_slot
@@ -38,6 +37,7 @@ from flows.progress import tell
 from flows.retraining import training_set
 from flows.retraining.settings import Promotion, RetrainSettings, load_retrain_settings
 from flows.stacks import SceneSet, stacks_of
+from flows.tasks import RETRIES
 
 #: Tag of a version with the number of the training set it was trained on.
 _SET_TAG = "unveil_training_set"

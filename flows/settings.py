@@ -16,6 +16,7 @@ from de_model.inference.sampling import Sampling
 from de_model.samplers.kinds import SamplerKind
 from flows.drift.limits import DriftLimits
 from flows.restoration_options import RestorationOptions
+from flows.runners.kinds import RunnerKind
 from stac.access import Access, S3Options, SigningOptions
 from stac.access.locations import Location, parse_location
 from stac.access.redaction import holds_secret, redact
@@ -158,6 +159,19 @@ class RunSettings(BaseSettings):
     )
     batch: int = Field(8, ge=1, description="tiles run at once")
     device: Device = Device.AUTO
+    # Who restores the units, and how many at once: no pixel depends on it (docs/scale.md).
+    runner: RunnerKind = Field(
+        RunnerKind.SERIAL, description="work units one after the other (serial), or in threads, processes or dask"
+    )
+    workers: int | None = Field(
+        None, ge=1, le=1000, description="units that are restored at once; one for each core, or GPU, when left out"
+    )
+    worker_threads: int | None = Field(
+        None, ge=1, description="threads of numeric libraries in each worker; the cores shared out when left out"
+    )
+    dask_scheduler: str | None = Field(
+        None, description="address of a Dask scheduler, e.g. tcp://HOST:8786; a cluster of this machine when left out"
+    )
     use_model: bool = Field(
         True, description="restore with the model what no date saw; otherwise these pixels are marked not recoverable"
     )

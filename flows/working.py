@@ -8,14 +8,16 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from threading import Event
 
-from flows.errors import KNOWN_ERRORS, LeaseLost
+from flows.errors import KNOWN_ERRORS, LeaseLost, RunStopped, WorkersLost
 from flows.ledger.book import Ledger
 from flows.ledger.heartbeat import Heartbeat
 from flows.ledger.records import Entry, Job, Lease
 from flows.ledger.states import State
 from flows.metrics.json_log import about_unit
 from flows.progress import tell
+from flows.side_by_side import side_by_side
 from flows.unit import UnitFigures
 from flows.work import WorkUnit
 from stac.access.locations import Location
@@ -74,6 +76,10 @@ class Worker:
     held_wait_s: float = 0.0
     #: Try units again that were found INVALID.
     invalid_too: bool = False
+    #: How many units may be worked on at once, now.
+    width: Callable[[], int] = lambda: 1
+    #: Makes what is being made end, where several are.
+    stop: Callable[[], None] = lambda: None
 
 
 def job_of(unit: WorkUnit, request_id: str) -> Job:
@@ -93,22 +99,28 @@ def settle(ledger: Ledger, units: Sequence[WorkUnit], published: Mapping[str, Lo
 
 
 def work_through(worker: Worker, units: Sequence[WorkUnit]) -> list[UnitResult]:
-    """Work on units in turn; come back once, at the end, to those that another run held.
+    """Work on units in turn, so many at once as the worker says; come back at the end to those that others held.
 
     Raises:
         LedgerUnavailable: the ledger does not answer, so nobody can tell whose turn it is.
+        WorkersLost: nobody is left to make anything; what was in hand is aborted.
     """
     results: dict[str, UnitResult] = {}
     held: list[WorkUnit] = []
-    for unit in units:
+
+    def first(unit: WorkUnit, _stopping: Event) -> None:
         found = _claim(worker, unit)
         if isinstance(found, Entry) and found.held:
             held.append(unit)
         else:
             results[unit.work_id] = _answer(worker, unit, found)
+
+    def again(unit: WorkUnit, stopping: Event) -> None:
+        results[unit.work_id] = _answer(worker, unit, _claim_when_free(worker, unit, deadline, stopping))
+
+    side_by_side(units, first, worker.width, worker.stop)
     deadline = time.monotonic() + worker.held_wait_s
-    for unit in held:
-        results[unit.work_id] = _answer(worker, unit, _claim_when_free(worker, unit, deadline))
+    side_by_side(held, again, worker.width, worker.stop)
     return [results[unit.work_id] for unit in units]
 
 
@@ -122,13 +134,14 @@ def _claim(worker: Worker, unit: WorkUnit) -> Lease | Entry:
     return found
 
 
-def _claim_when_free(worker: Worker, unit: WorkUnit, deadline: float) -> Lease | Entry:
+def _claim_when_free(worker: Worker, unit: WorkUnit, deadline: float, stopping: Event) -> Lease | Entry:
     while True:
         found = _claim(worker, unit)
         if not (isinstance(found, Entry) and found.held and time.monotonic() < deadline):
             return found
         tell(f"{unit.target_id}: waiting for another run")
-        time.sleep(_POLL_S * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+        if stopping.wait(_POLL_S * random.uniform(0.5, 1.5)):  # noqa: S311 - jitter
+            return found
 
 
 def _answer(worker: Worker, unit: WorkUnit, found: Lease | Entry) -> UnitResult:
@@ -149,6 +162,10 @@ def _work(worker: Worker, unit: WorkUnit, lease: Lease) -> UnitResult:
             worker.ledger.start(lease)
             made = worker.make(unit, pulse.require)
             result = replace(_result(unit, State.SUCCEEDED, made.item_href, made.figures), note=made.note)
+        except (RunStopped, WorkersLost) as error:
+            # Nothing is wrong with the unit.
+            result = _result(unit, State.ABORTED, error=str(error))
+            raise
         except LeaseLost as error:
             _log.warning("%s", error)
             result = _result(unit, State.RUNNING, error=redact(str(error)))

@@ -23,23 +23,37 @@ class BenchKind(StrEnum):
     MODEL = "model"
     UNIT = "unit"
     DRIFT = "drift"
+    LEDGER = "ledger"
+    SCALE = "scale"
+    GLOBAL = "global"
 
 
 def bench(
-    what: Annotated[BenchKind, typer.Argument(help="demo, model, unit or drift.")] = BenchKind.DEMO,
+    what: Annotated[
+        BenchKind, typer.Argument(help="demo, model, unit, drift, ledger, scale or global.")
+    ] = BenchKind.DEMO,
     size: Annotated[int, typer.Option("--size", min=1024, help="Rows and columns of the unit, pixels.")] = 10980,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the results page; printed when left out.")
     ] = None,
+    ledger: Annotated[
+        str | None,
+        typer.Option("--ledger", help="PostgreSQL to measure, a database nobody uses; a private one when left out."),
+    ] = None,
+    units: Annotated[
+        int, typer.Option("--units", min=10, help="Most units to plan and lines of a ledger.")
+    ] = 1_000_000,
     as_json: o.AsJson = False,
 ) -> None:
-    """Measure what Unveil costs: the demo, the model, or one large work unit.
+    """Measure what Unveil costs: the demo, the model, one large work unit, planner and ledger, or more workers.
 
     `demo`: time and memory of a first and a second `unveil demo`. `model`: the presets small and paper on the CPU, and
     on the GPU where there is one, against the fastest matrix product of the same run. `unit`: a whole Sentinel-2 tile
     of five dates, made of the sample, from search to catalog, against a plain read of the same pixels; it needs about
     15 GB of disk in the temporary folder and some ten minutes on two cores. `drift`: which changes of the input raise
-    an alarm, on the sample.
+    an alarm, on the sample. `ledger`: planning up to a million units, and the whole life of units in ledgers of up to a
+    million lines. `scale`: one Dask worker against two, on parts of the sample from reading to catalog.
+    `global`: no measurement, but what a run over all land would take, from figures of the others and assumptions.
 
     Examples (made the pages of these names in docs/results):
 
@@ -50,12 +64,21 @@ def bench(
         unveil bench unit --out docs/results
 
         unveil bench drift --out docs/results
+
+        unveil bench ledger --out docs/results
+
+        unveil bench scale --out docs/results
+
+        unveil bench global --out docs/results
     """
     measure: Mapping[BenchKind, Callable[[], tuple[str, Any]]] = {
         BenchKind.DEMO: _demo,
         BenchKind.MODEL: _model,
         BenchKind.UNIT: lambda: _unit(size),
         BenchKind.DRIFT: _drift,
+        BenchKind.LEDGER: lambda: _ledger(units, ledger),
+        BenchKind.SCALE: _scale,
+        BenchKind.GLOBAL: _global,
     }
     with progress_bar():
         page, record = measure[what]()
@@ -96,6 +119,29 @@ def _unit(size: int) -> tuple[str, Any]:
 
     measured = bench_unit(size)
     return as_markdown(measured), asdict(measured) | {"read_ratio": measured.read_ratio}
+
+
+def _ledger(units: int, server: str | None) -> tuple[str, Any]:
+    from flows.bench.ledger import SIZES, as_markdown, bench_ledger
+
+    sizes = tuple(sorted({min(size, units) for size in SIZES}))
+    measured = bench_ledger(sizes, sizes, server=server)
+    short = "" if units == SIZES[-1] else f" --units {units}"
+    return as_markdown(measured, f"unveil bench ledger{short} --out docs/results"), asdict(measured)
+
+
+def _scale() -> tuple[str, Any]:
+    from flows.bench.scale import as_markdown, as_record, bench_scale
+
+    measured = bench_scale()
+    return as_markdown(measured), as_record(measured)
+
+
+def _global() -> tuple[str, Any]:
+    from flows.bench.global_run import Assumed, Measured, as_markdown, demand_of
+
+    measured, assumed = Measured(), Assumed()
+    return as_markdown(measured, assumed), asdict(demand_of(measured, assumed))
 
 
 def _write(path: Path, page: str) -> None:

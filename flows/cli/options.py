@@ -45,6 +45,14 @@ Prior = Annotated[
 ]
 Gate = Annotated[str | None, typer.Option("--gate", help="on: products that fail a threshold wait for review; off.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
+Runner = Annotated[
+    str | None, typer.Option("--runner", help="serial, threads, processes or dask: several scenes at once.")
+]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Scenes restored at once; one for each core.")]
+DaskScheduler = Annotated[
+    str | None,
+    typer.Option("--dask-scheduler", help="Dask cluster that is there: tcp://HOST:8786; needs --runner dask."),
+]
 Grid = Annotated[str | None, typer.Option("--grid", help="native: the scenes' tiles; fixed: cells over any area.")]
 GridCrs = Annotated[int | None, typer.Option("--grid-crs", help="EPSG code of the fixed grid; UTM zones by default.")]
 Resolution = Annotated[float | None, typer.Option("--resolution", help="Pixel size of the fixed grid, metres.")]

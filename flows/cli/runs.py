@@ -52,6 +52,9 @@ def run(
     resolution: o.Resolution = None,
     cell_size: o.CellSize = None,
     device: o.Device = None,
+    runner: o.Runner = None,
+    workers: o.Workers = None,
+    dask_scheduler: o.DaskScheduler = None,
     plan_file: Annotated[
         Path | None, typer.Option("--plan", help="Execute a frozen plan (`unveil plan --freeze`), and nothing else.")
     ] = None,
@@ -64,6 +67,8 @@ def run(
 
         unveil run --source https://earth-search.aws.element84.com/v1 --collection sentinel-2-l2a
             --bbox 15.9,45.7,16.1,45.9 --datetime 2023-08-01/2023-08-31 --max-cloud 60 --out zagreb
+
+        unveil run --config zagreb.yaml --runner dask --workers 4
     """
     from flows.loading import load_settings
 
@@ -88,6 +93,9 @@ def run(
         resolution=resolution,
         cell_size=cell_size,
         device=device,
+        runner=runner,
+        workers=workers,
+        dask_scheduler=dask_scheduler,
     )
     settings = load_settings(config, given)
     if plan_file is not None:
@@ -161,11 +169,12 @@ def _of_plan(plan_file: Path, settings: RunSettings, given: dict[str, Any], dry_
     from flows.errors import InvalidSettings
     from flows.frozen_plan import read_plan, settings_of
 
-    other = sorted(set(given) - {"out", "indexes", "public_root", "state_dir", "device"})
+    own = {"out", "indexes", "public_root", "state_dir", "device", "runner", "workers", "dask_scheduler"}
+    other = sorted(set(given) - own)
     if other or dry_run:
         name = "dry-run" if dry_run else other[0].replace("_", "-")
         raise InvalidSettings(
-            f"--{name} cannot change a frozen plan; give --plan with --out, --state-dir, --device only."
+            f"--{name} cannot change a frozen plan; give --plan with --out, --state-dir, --device, --runner only."
         )
     return settings_of(read_plan(plan_file), settings)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import dataclass
+import uuid
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import URL, insert
 
@@ -14,6 +16,9 @@ from flows.ledger.schema import work
 from flows.ledger.states import State
 
 _ROWS_AT_ONCE = 5000
+_RUN, _HREF = new_run_id(), "catalog/unveil-cloud-free/S2A_33TWM_20230818_0_L2A-unveil-00000000/item.json"
+#: As long as the document of a unit with six other dates.
+_UNIT = json.dumps({"dates": [["S2A_33TWM_20230818_0_L2A"]] * 14, "cell_id": "MGRS-33TWM", "left_out": []})
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +27,9 @@ class Rates:
 
     #: Lines that were there before.
     lines: int
-    #: Full lives of a unit (claim, start, fence, finish) per second, from one process.
+    #: Full lives of a unit (claim, start, fence, finish) per second, from one process; and how many were lived.
     units_per_s: float
+    units: int
     #: Time to read the latest page of 50 lines, and the counts of all states, seconds.
     page_s: float
     counts_s: float
@@ -42,7 +48,7 @@ def measure(url: URL, catalog: str, *, lines: int, units: int) -> Rates:
         _fill(url, catalog, lines)
         began = time.perf_counter()
         for number in range(units):
-            _live(ledger, Job(f"new-{number:09d}", "item", "target"))
+            _live(ledger, _job(lines + number))
         lived = time.perf_counter()
         ledger.listing.page(50)
         paged = time.perf_counter()
@@ -50,22 +56,28 @@ def measure(url: URL, catalog: str, *, lines: int, units: int) -> Rates:
         counted = time.perf_counter()
     finally:
         ledger.close()
-    return Rates(lines, units / (lived - began), paged - lived, counted - paged)
+    return Rates(lines, units / (lived - began), units, paged - lived, counted - paged)
+
+
+def _job(number: int) -> Job:
+    """Return a unit like those of a plan: ids without order, and a document of usual length."""
+    name = str(uuid.uuid5(uuid.NAMESPACE_OID, str(number)))
+    target = f"S2A_33TWM_{number:08d}_0_L2A"
+    return Job(name, f"{target}-unveil-{name[:8]}", target, "MGRS-33TWM", _UNIT, "0" * 32)
 
 
 def _live(ledger: Ledger, job: Job) -> None:
-    lease = ledger.claim(job, new_run_id())
+    lease = ledger.claim(job, _RUN)
     if isinstance(lease, Lease) and ledger.start(lease) and ledger.renew(lease):
-        ledger.finish(lease, State.SUCCEEDED, item_href="item.json", seconds=1.0)
+        ledger.finish(lease, State.SUCCEEDED, item_href=_HREF, seconds=1.0)
 
 
 def _fill(url: URL, catalog: str, lines: int) -> None:
-    text = {"item_id": "item", "target_id": "target", "cell_id": "cell", "run_id": "host:1:x", "token": "", "error": ""}
-    same = text | {"catalog": catalog, "state": State.SUCCEEDED, "attempts": 1, "lease_until": 0.0, "seconds": 1.0}
-    same |= {"item_href": "item.json", "unit": "{}", "request_id": "", "created": 0.0}
+    same = {"catalog": catalog, "state": State.SUCCEEDED, "attempts": 1, "lease_until": 0.0, "seconds": 1.0}
+    same |= {"run_id": "host:1:x", "token": "", "error": "", "item_href": _HREF, "created": 0.0}
     engine = open_engine(url)
     for first in range(0, lines, _ROWS_AT_ONCE):
         numbers = range(first, min(first + _ROWS_AT_ONCE, lines))
         with engine.begin() as connection:
-            connection.execute(insert(work), [same | {"work_id": f"{n:09d}", "updated": float(n)} for n in numbers])
+            connection.execute(insert(work), [same | asdict(_job(n)) | {"updated": float(n)} for n in numbers])
     engine.dispose()

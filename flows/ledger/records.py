@@ -77,6 +77,11 @@ def new_run_id() -> str:
     return f"{platform.node() or 'host'}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
+def is_own(run_id: str) -> bool:
+    """Tell whether a run is that of this process."""
+    return run_id.rpartition(":")[0] == new_run_id().rpartition(":")[0]
+
+
 def is_dead(run_id: str) -> bool:
     """Tell whether the process of a run is known to have ended; nothing is known of other hosts."""
     host, process, _ = run_id.rsplit(":", 2)

@@ -75,7 +75,7 @@ def leftovers_of(out: Path, state: Path) -> list[str]:
 
 def is_staged(out: Path) -> bool:
     """Tell whether a product waits to be published."""
-    return any(out.glob(f".staging/*/{STAGED}"))
+    return any(out.glob(f".staging/*/*/{STAGED}"))
 
 
 def moment_of(log: Path, out: Path) -> str:
@@ -87,7 +87,7 @@ def moment_of(log: Path, out: Path) -> str:
     if "'restore" in last:
         return "publishing"
     if "'plan" in last or "'publish" in last:
-        if is_staged(out) or any(out.glob(".staging/*/*")):
+        if is_staged(out) or any(out.glob(".staging/*/*/*")):
             return "writing a product"
         return "reading and restoring, or between units"
     return "resolving the model, planning" if "'find" in last else "starting, searching"

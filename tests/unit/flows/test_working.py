@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import URL
 
-from flows.errors import LeaseLost
+from flows.errors import LeaseLost, LedgerUnavailable, RunStopped, WorkersLost
 from flows.ledger.book import Ledger
 from flows.ledger.records import Lease, new_run_id
 from flows.ledger.states import State
@@ -53,8 +53,18 @@ class Catalog:
         self.items.append(one.work_id)
         return Made(f"{one.work_id}.json", FIGURES)
 
-    def worker(self, ledger: Ledger, make: Make | None = None, wait: float = 0.0, invalid_too: bool = False) -> Worker:
+    def worker(
+        self,
+        ledger: Ledger,
+        make: Make | None = None,
+        wait: float = 0.0,
+        invalid_too: bool = False,
+        width: int = 1,
+        stop: Callable[[], None] = lambda: None,
+    ) -> Worker:
         return Worker(
+            width=lambda: width,
+            stop=stop,
             ledger=ledger,
             run_id=new_run_id(),
             request_id="r",
@@ -176,3 +186,58 @@ def test_what_a_dead_run_published_is_settled(ledger: Ledger) -> None:
     execute(ledger.url, "UPDATE work SET lease_until = 0")
     settle(ledger, [unit("w"), unit("other")], {"w": Path("w.json")}, "r")
     assert ledger.listing.entry("w").state is State.SUCCEEDED and ledger.listing.entry("other") is None
+
+
+def test_several_at_once_end_as_they_would_one_by_one(ledger: Ledger) -> None:
+    catalog, together = Catalog(), threading.Barrier(3)
+
+    def make(one: WorkUnit, fence: Callable[[], None]) -> Made:
+        together.wait(60)  # broken unless three are being made
+        if one.work_id == "w2":
+            raise UnreadableAsset("cut short")
+        return catalog.make(one, fence)
+
+    names = [f"w{number}" for number in range(6)]
+    results = work_through(catalog.worker(ledger, make, width=3), [unit(name) for name in names])
+    assert [r.work_id for r in results] == names
+    states = [State.FAILED if name == "w2" else State.SUCCEEDED for name in names]
+    assert [r.state for r in results] == states
+    entries = ledger.listing.of(names)
+    assert [entries[name].state for name in names] == states and {e.attempts for e in entries.values()} == {1}
+    assert sorted(catalog.items) == sorted(set(names) - {"w2"}) and sorted(catalog.cleaned) == names
+
+
+@pytest.mark.parametrize("error", [RunStopped("stopped"), WorkersLost("no workers")])
+def test_what_concerns_the_run_stops_it_and_aborts_what_is_in_hand(ledger: Ledger, error: Exception) -> None:
+    catalog, halted, began = Catalog(), threading.Event(), threading.Barrier(2)
+
+    def make(one: WorkUnit, fence: Callable[[], None]) -> Made:
+        began.wait(60)
+        if one.work_id == "w0":
+            raise error
+        assert halted.wait(60)
+        raise RunStopped("stopped")  # as a runner tells all callers that wait
+
+    units = [unit(f"w{number}") for number in range(40)]
+    with pytest.raises(type(error), match=str(error)):
+        work_through(catalog.worker(ledger, make, width=2, stop=halted.set), units)
+    entries = ledger.listing.page(100).entries
+    assert {e.work_id: e.state for e in entries} == {"w0": State.ABORTED, "w1": State.ABORTED}
+    assert sorted(catalog.cleaned) == ["w0", "w1"] and catalog.items == []
+
+
+def test_nobody_waits_for_other_runs_once_all_is_stopped(ledger: Ledger) -> None:
+    catalog = Catalog()
+    for name in ("a", "b"):
+        assert isinstance(ledger.claim(job_of(unit(name), "r"), ELSEWHERE), Lease)
+
+    def published() -> dict[str, Path]:
+        raise LedgerUnavailable("no answer")
+
+    worker = catalog.worker(ledger, wait=3600, width=2)
+    timer = threading.Timer(0.2, lambda: execute(ledger.url, "UPDATE work SET state = 'SUCCEEDED' WHERE work_id = 'a'"))
+    timer.start()
+    with pytest.raises(LedgerUnavailable):
+        work_through(replace(worker, published=published), [unit("a"), unit("b")])
+    timer.join()
+    assert ledger.listing.entry("b").held, "it is left to its holder"

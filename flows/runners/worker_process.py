@@ -1,0 +1,59 @@
+"""The beginning of a process that restores work units for a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from multiprocessing import connection, parent_process
+from typing import Any
+
+from flows.runners.kinds import thread_limits
+
+
+def begin(threads: int, gpus: Any = None) -> None:
+    """Make this process a worker: its share of the cores, its GPU, and an end together with the run.
+
+    Args:
+        threads: of numeric libraries.
+        gpus: a queue that holds the number of a GPU for every worker; None where all may see all.
+    """
+    follow_parent()
+    if gpus is not None:
+        use_gpu(gpus.get())
+    limit_threads(threads)
+
+
+def limit_threads(threads: int) -> None:
+    """Let numeric libraries of this process use so many threads, also those that are loaded later."""
+    os.environ.update(thread_limits(threads))
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def use_gpu(number: int) -> None:
+    """Let this process see one GPU only; has to be said before anything is done on a GPU.
+
+    Args:
+        number: counted among those that the process sees until now.
+    """
+    import torch
+
+    seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    os.environ["CUDA_VISIBLE_DEVICES"] = seen[number % len(seen)] if seen else str(number)
+    # From here on the variable may change, as Prefect gives every task the environment of its run.
+    torch.cuda.init()  # type: ignore[no-untyped-call]
+
+
+def follow_parent() -> None:
+    """End this process when the one that started it has ended, also by SIGKILL; leave Ctrl-C to that one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), name="parent", daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)

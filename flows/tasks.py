@@ -1,0 +1,137 @@
+"""The tasks of the main flow: each takes and returns paths and small records, so that it may run in any process."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.client.schemas.objects import State as PrefectState
+from prefect.tasks import exponential_backoff
+
+from flows.errors import KNOWN_ERRORS, LeaseLost
+from flows.frozen_plan import read_plan, revive
+from flows.gpu import gpu_slot
+from flows.ledger.records import is_own
+from flows.metrics.json_log import about_unit, json_log
+from flows.models.resolving import resolve
+from flows.progress import tell
+from flows.scenes import find_scenes, read_items, write_items, write_json
+from flows.settings import RunSettings
+from flows.unit import UnitFigures, make_product, publish_product
+from flows.work import ModelRef, Plan, WorkUnit, make_plan
+from stac.sources.sentinel_hub.units import METER
+from stac.storage import writing
+
+_log = logging.getLogger("unveil")
+
+
+def is_retryable(_task: object, _run: object, state: PrefectState[Any]) -> bool:
+    """Tell Prefect whether a failed task may be tried again: only after errors that can pass."""
+    try:
+        state.result()
+    except KNOWN_ERRORS as error:
+        return error.retryable
+    except Exception:  # noqa: BLE001 - a task that died of anything else is not tried again
+        return False
+    return False
+
+
+#: Options of every task.
+RETRIES: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay_seconds": exponential_backoff(backoff_factor=2),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": is_retryable,
+    "persist_result": False,
+    "log_prints": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A product that waits to be published."""
+
+    #: Its folder: of one execution of the task, so that a forgotten one elsewhere never writes into it.
+    folder: str
+    figures: UnitFigures
+    #: What Sentinel Hub billed the process meanwhile.
+    processing_units: float
+
+
+@task(name="find", **RETRIES)
+def find(settings: Mapping[str, Any], location: str, folder: str) -> str:
+    """Search the source; return the path of the scenes found. Their collection is written beside them."""
+    wanted = RunSettings(**settings)
+    items, source = find_scenes(wanted, location)
+    for reason in source.skipped:
+        _log.warning("scene skipped: %s", reason)
+    write_json(Path(folder) / "collection.json", source.collection(wanted.collection))
+    return str(write_items(Path(folder) / "scenes.json", items))
+
+
+@task(name="resolve model", **RETRIES)
+def resolve_model(settings: Mapping[str, Any]) -> ModelRef:
+    """Resolve the model's alias once and fetch its weights."""
+    return resolve(RunSettings(**settings))
+
+
+@task(name="plan", **RETRIES)
+def plan(settings: Mapping[str, Any], scenes: str, model: ModelRef, frozen: str | None = None) -> Plan:
+    """Turn scenes into work units: those of a frozen plan where one is named, else all that the settings want."""
+    items, wanted = list(read_items(Path(scenes)).values()), RunSettings(**settings)
+    if frozen is not None:
+        return revive(read_plan(Path(frozen)), items, wanted, model)
+    return make_plan(items, wanted, model)
+
+
+@task(name="restore", task_run_name="restore {unit.target_id}", **RETRIES)
+def restore(
+    settings: Mapping[str, Any], unit: WorkUnit, scenes: str, model: ModelRef, staging: str, run_id: str
+) -> Staged:
+    """Restore one unit into a new folder below `staging`.
+
+    Raises:
+        LeaseLost: `staging` was cleared away: the unit belongs to another run, or its own has ended.
+    """
+    wanted, billed = RunSettings(**settings), METER.spent
+    folder = Path(staging) / uuid.uuid4().hex[:8]
+    with writing(folder):
+        folder.mkdir()
+    with _told(wanted, run_id, unit), gpu_slot(wanted.use_model):
+        items = read_items(Path(scenes))
+        figures = make_product(unit, items, wanted, model, folder, _progress_of(unit, folder))
+    return Staged(str(folder), figures, METER.spent - billed)
+
+
+@contextmanager
+def _told(wanted: RunSettings, run_id: str, unit: WorkUnit) -> Iterator[None]:
+    """Write the log of a unit where that of its run is written; the run's own process does so already."""
+    if is_own(run_id):
+        yield
+        return
+    with json_log(wanted.log_json, run_id), about_unit(unit.work_id):
+        yield
+
+
+def _progress_of(unit: WorkUnit, folder: Path) -> Callable[[str, int, int], None]:
+    """Return what is told of progress; it also notices when nobody waits for the unit any more."""
+
+    def progress(what: str, done: int, total: int) -> None:
+        if not folder.is_dir():
+            raise LeaseLost(f"Unit {unit.work_id} was taken over or given up: its folder {folder} was cleared away.")
+        tell(f"{unit.target_id}: restoring {what}", done, total)
+
+    return progress
+
+
+@task(name="publish", task_run_name="publish {item_id}", **RETRIES)
+def publish(settings: Mapping[str, Any], item_id: str, staging: str, collection: Mapping[str, Any]) -> str:
+    """Publish a staged product; return the path of its item."""
+    _log.info("publishing %s", item_id)
+    return str(publish_product(Path(staging), RunSettings(**settings), collection))

@@ -1,0 +1,166 @@
+"""Runs whose units are restored by several workers: the same bytes, whoever dies meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.ledger.opening import open_ledger
+from flows.ledger.records import Entry
+from flows.ledger.states import State
+from flows.loading import load_settings
+from tests.chaos.evidence import files_of, leftovers_of, problems_of, unlinked_of, work_ids_of
+from tests.command import TINY_BBOX, Outcome, Run, start, unveil
+from tests.dask_service import DaskCluster, dask_cluster, kill
+
+pytestmark = [pytest.mark.slow, pytest.mark.integration]
+_TIMEOUT_S = 300
+
+
+def lines(out: Path) -> dict[str, Entry]:
+    with closing(open_ledger(load_settings(None, {"out": out}))) as ledger:
+        return {entry.work_id: entry for entry in ledger.listing.page(100).entries}
+
+
+def executions(out: Path) -> set[Path]:
+    """Folders of tasks that restore, or restored: one for every time that one began."""
+    return set(out.glob(".staging/*/*/"))
+
+
+def await_(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + _TIMEOUT_S
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.01)
+
+
+def ended(
+    process: subprocess.Popen[str], watch: Callable[[], Iterable[Path]] | None = None
+) -> tuple[Outcome, set[Path]]:
+    """Wait for the end of a command, and gather what is seen meanwhile."""
+    seen: set[Path] = set()
+    deadline = time.monotonic() + _TIMEOUT_S
+    while watch is not None and process.poll() is None and time.monotonic() < deadline:
+        seen |= set(watch())
+        time.sleep(0.01)
+    out, err = process.communicate(timeout=_TIMEOUT_S)
+    return Outcome(process.returncode, out, err), seen
+
+
+def require_as_serial(out: Path, serial: Run) -> None:
+    """Nothing is lost, doubled, damaged, left behind, or different in a single byte."""
+    assert sorted(work_ids_of(out)) == sorted(work_ids_of(serial.root))
+    assert files_of(out) == files_of(serial.root)
+    assert problems_of(out) == [] and unlinked_of(out) == []
+    assert leftovers_of(out, out / ".unveil") == []
+    assert {entry.state for entry in lines(out).values()} == {State.SUCCEEDED}
+
+
+def given(out: Path, cluster: DaskCluster) -> tuple[str | Path, ...]:
+    return "run", "--bbox", TINY_BBOX, "--out", out, "--runner", "dask", "--dask-scheduler", cluster.address, "--json"
+
+
+def test_a_cluster_that_loses_a_worker_in_mid_run_loses_doubles_and_changes_nothing(
+    tiny_run: Run, services: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "catalog"
+    with dask_cluster(tmp_path / "dask", workers=2, extra=services) as cluster:
+        process = start(*given(out, cluster), home=tmp_path / "home", extra=services)
+        await_(lambda: len(executions(out)) == 2, process)  # one is in the hands of each worker
+        kill(cluster.workers[0])
+        outcome, seen = ended(process, lambda: executions(out))
+        assert outcome.status == 0, (outcome.err, cluster.told())
+        assert cluster.workers[1].poll() is None
+    assert len(seen) == 3, "the unit of the dead worker was begun again by the other one"
+    assert [unit["state"] for unit in outcome.document["units"]] == ["SUCCEEDED"] * 2
+    assert {entry.attempts for entry in lines(out).values()} == {1}
+    require_as_serial(out, tiny_run)
+
+
+def test_a_scheduler_that_goes_away_ends_the_run_with_one_sentence_and_the_next_run_completes_it(
+    tiny_run: Run, services: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "catalog"
+    with dask_cluster(tmp_path / "dask", workers=1, extra=services) as cluster:
+        process = start(*given(out, cluster), home=tmp_path / "home", extra=services)
+        await_(lambda: bool(executions(out)), process)
+        kill(cluster.scheduler)
+        outcome, _ = ended(process)
+        assert outcome.status == 1 and "went away" in outcome.sentence, (outcome.err, cluster.told())
+        assert cluster.address in outcome.sentence and "continues" in outcome.sentence
+        assert work_ids_of(out) == [], "nothing half-done is published"
+        assert {entry.state for entry in lines(out).values()} == {State.ABORTED}
+
+        nobody = unveil(*given(out, cluster), home=tmp_path / "home", extra=services)
+        assert nobody.status == 1 and "does not answer" in nobody.sentence and cluster.address in nobody.sentence
+    again = unveil("run", "--bbox", TINY_BBOX, "--out", out, "--json", home=tmp_path / "home", extra=services)
+    assert again.status == 0, again.err
+    require_as_serial(out, tiny_run)
+
+
+@pytest.mark.parametrize("runner", ["threads", "processes"])
+def test_threads_and_processes_make_the_same_bytes(
+    runner: str, tiny_run: Run, services: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "catalog"
+    arguments = ("run", "--bbox", TINY_BBOX, "--out", out, "--runner", runner, "--workers", "2", "--json")
+    outcome = unveil(*arguments, home=tmp_path / "home", extra=services)
+    assert outcome.status == 0, outcome.err
+    require_as_serial(out, tiny_run)
+
+
+def children(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Processes that run Python for a command; what only keeps books for them is none."""
+    every = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in every if "resource_tracker" not in " ".join(child.cmdline())]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("runner", ["threads", "processes", "dask"])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_stopped_leaves_nobody_and_nothing_and_is_continued(
+    runner: str, how: signal.Signals, tiny_run: Run, services: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "catalog"
+    arguments = ("run", "--bbox", TINY_BBOX, "--out", out, "--runner", runner, "--workers", "2", "--json")
+    process = start(*arguments, home=tmp_path / "home", extra=services)
+    await_(lambda: len(executions(out)) == 2, process)
+    workers = children(process)
+    assert len(workers) >= (0 if runner == "threads" else 2)
+    # As a terminal does: the signal goes to all.
+    os.killpg(process.pid, how) if how is signal.SIGINT else process.kill()
+    began = time.monotonic()
+    outcome, _ = ended(process)
+    assert time.monotonic() - began < 60
+    if how is signal.SIGINT:
+        assert outcome.status == 130, outcome.err
+        assert {entry.state for entry in lines(out).values()} <= {State.ABORTED, State.SUCCEEDED}
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert alive == []
+    again = unveil(*arguments, home=tmp_path / "home", extra=services)
+    assert again.status == 0, again.err
+    require_as_serial(out, tiny_run)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("runner", ["processes", "dask"])
+def test_a_worker_of_this_machine_that_is_killed_is_replaced(
+    runner: str, tiny_run: Run, services: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "catalog"
+    arguments = ("run", "--bbox", TINY_BBOX, "--out", out, "--runner", runner, "--workers", "2", "--json")
+    process = start(*arguments, home=tmp_path / "home", extra=services)
+    await_(lambda: len(executions(out)) == 2, process)
+    children(process)[-1].kill()
+    outcome, seen = ended(process, lambda: executions(out))
+    assert outcome.status == 0, outcome.err
+    assert len(seen) > 2
+    require_as_serial(out, tiny_run)
