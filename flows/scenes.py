@@ -10,6 +10,7 @@ from typing import Any
 
 import pystac
 
+from flows.runners.kinds import RunnerKind
 from flows.settings import SAMPLE, RunSettings
 from stac import storage
 from stac.errors import EmptySearch
@@ -20,9 +21,16 @@ from stac.storage import writing
 
 @contextmanager
 def source_of(settings: RunSettings) -> Iterator[str]:
-    """Yield the location of the source; the shipped sample is served as a STAC API meanwhile."""
+    """Yield the location of the source; the shipped sample is served as a STAC API meanwhile.
+
+    Where threads read the same file at once the sample is read from its folder: GDAL may ask again for a header that
+    another thread has dropped, with Python's lock in hand, and a server in this process could not answer then.
+    """
     if settings.source != SAMPLE:
         yield settings.source
+        return
+    if settings.runner is RunnerKind.THREADS:
+        yield str(sample_catalog())
         return
     from stac.embedded_api import serve_api
 
