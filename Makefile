@@ -72,6 +72,9 @@ results: setup
 	$(BIN)/python -m tests.load.index_many --out docs/results
 	$(BIN)/python -m tests.load.registry_story --out docs/results
 	$(BIN)/unveil bench drift --out docs/results
+	$(BIN)/unveil bench ledger --out docs/results
+	$(BIN)/unveil bench scale --out docs/results
+	$(BIN)/unveil bench global --out docs/results
 	for name in no-reference fixed-weights coarse-to-fine eta-sweep resolution-transfer reference-quality \
 	  cross-data samplers; do \
 	  $(BIN)/unveil experiment $$name --out docs/results/experiments || exit 1; done

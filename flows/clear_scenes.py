@@ -115,7 +115,7 @@ def clear_scenes(
         LedgerUnavailable: the work ledger does not answer.
         WorkersLost: those who restore are gone; the next run goes on.
     """
-    began, run_id, units_before = time.monotonic(), new_run_id(), METER.spent
+    began, run_id, units_before = time.monotonic(), new_run_id(), _billed()
     wanted = recent(RunSettings(**(settings or {})), last_days)
     check_runner(wanted)
     folder = wanted.state / "runs" / run_id.replace(":", "-")
@@ -155,12 +155,17 @@ def clear_scenes(
         units=tuple(results),
         already_done=tuple(unit.item_id for unit in planned.units if unit.work_id in done),
         seconds=time.monotonic() - began,
-        processing_units=METER.spent - units_before + sum(run.billed_elsewhere),
+        processing_units=_billed() - units_before + sum(run.billed_elsewhere),
         drift=drift(wanted.shareable, model, run_id, restored, scenes),
     )
     report(asdict(summary))
     _require_success(summary)
     return summary
+
+
+def _billed() -> float:
+    """Return what Sentinel Hub has billed this process."""
+    return METER.spent
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,13 @@ def restore(
     Raises:
         LeaseLost: `staging` was cleared away: the unit belongs to another run, or its own has ended.
     """
+    return _restore(settings, unit, scenes, model, staging, run_id)
+
+
+def _restore(
+    settings: Mapping[str, Any], unit: WorkUnit, scenes: str, model: ModelRef, staging: str, run_id: str
+) -> Staged:
+    # Tasks travel as they are, with all that they name: what belongs to a process is named by a plain function only.
     wanted, billed = RunSettings(**settings), METER.spent
     folder = Path(staging) / uuid.uuid4().hex[:8]
     with writing(folder):

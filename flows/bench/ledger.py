@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from flows.progress import tell
 from flows.services.postgres import programs, start, stop
 
 SIZES = (10_000, 100_000, 1_000_000)
+_FILE, _SERVER = "SQLite", "PostgreSQL"
 _MIB = 2**20
 
 
@@ -61,7 +62,11 @@ class LedgerMeasurement:
 
 
 def bench_ledger(
-    plans: Sequence[int] = SIZES, sizes: Sequence[int] = SIZES, lives: int = 20_000, server: str | None = None
+    plans: Sequence[int] = SIZES,
+    sizes: Sequence[int] = SIZES,
+    lives: int = 20_000,
+    server: str | None = None,
+    databases: Sequence[str] = (_FILE, _SERVER),
 ) -> LedgerMeasurement:
     """Plan archives of some sizes, and live units in ledgers that hold so many lines.
 
@@ -70,14 +75,15 @@ def bench_ledger(
         sizes: lines in the ledger.
         lives: units that are claimed, begun, fenced and finished one after the other, at each size.
         server: URL of a PostgreSQL database that nobody uses; a private cluster when None, if the programs are there.
+        databases: which of SQLite and PostgreSQL.
 
     Raises:
         FlowError: a ledger cannot be used.
     """
     began = time.monotonic()
     planning = tuple(_plan(units) for units in plans)
-    with _databases(server) as databases:
-        ledgers = tuple(_ledger(name, url, size, lives) for name, url in databases.items() for size in sizes)
+    with _opened(databases, server) as urls:
+        ledgers = tuple(_ledger(name, url, size, lives) for name, url in urls.items() for size in sizes)
     return LedgerMeasurement(planning, ledgers, time.monotonic() - began)
 
 
@@ -101,21 +107,23 @@ def _ledger(name: str, url: URL, lines: int, lives: int) -> LedgerRates:
 
 
 @contextmanager
-def _databases(server: str | None) -> Iterator[dict[str, URL]]:
+def _opened(wanted: Sequence[str], server: str | None) -> Iterator[dict[str, URL]]:
     """Yield the ledgers by name: a file, and a server where there is one."""
-    with tempfile.TemporaryDirectory(prefix="unveil-bench-") as name:
-        found = {"SQLite": URL.create("sqlite", database=str(Path(name) / "ledger.db"))}
-        if server is not None:
-            yield found | {"PostgreSQL": parse_url(server)}
-        elif programs() is None:
-            yield found
-        else:
-            folder = Path(tempfile.mkdtemp(prefix="unveil-bench-pg-"))
-            try:
-                cluster = start(folder)
-                yield found | {"PostgreSQL": parse_url(cluster.url(cluster.new_database()))}
-            finally:
-                stop(folder)
+    with ExitStack() as stack:
+        found: dict[str, URL] = {}
+        if _FILE in wanted:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="unveil-bench-"))
+            found[_FILE] = URL.create("sqlite", database=str(Path(folder) / "ledger.db"))
+        if _SERVER in wanted and server is not None:
+            found[_SERVER] = parse_url(server)
+        elif _SERVER in wanted and programs() is not None:
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="unveil-bench-", ignore_cleanup_errors=True)
+            )
+            stack.callback(stop, Path(folder))
+            cluster = start(Path(folder))
+            found[_SERVER] = parse_url(cluster.url(cluster.new_database()))
+        yield found
 
 
 def _resident() -> int:

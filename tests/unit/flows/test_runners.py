@@ -74,3 +74,13 @@ def test_a_run_has_more_units_in_hand_than_workers() -> None:
 
 def test_numeric_libraries_are_told_their_threads() -> None:
     assert set(thread_limits(3).values()) == {"3"} and "OMP_NUM_THREADS" in thread_limits(3)
+
+
+def test_flow_and_tasks_travel_to_other_processes() -> None:
+    import cloudpickle
+
+    from flows.clear_scenes import clear_scenes
+    from flows.tasks import publish, restore
+
+    for thing in (clear_scenes, restore, publish):
+        assert len(cloudpickle.dumps(thing)) < 100_000
