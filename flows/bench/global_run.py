@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from pathlib import Path
+
+from flows.errors import InvalidSettings
 
 _DAY_S, _YEAR_D, _TB = 86_400, 365, 1e12
 _TILE_PIXELS = 10_980**2
@@ -11,22 +15,62 @@ _TILE_PIXELS = 10_980**2
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Figures of docs/results; every one was made by the command that its page names."""
+    """Figures of the pages in docs/results, each made by the command that its page names."""
 
-    #: unit.md: a whole tile of five dates without the model, seconds of two cores, publishing included.
-    unit_seconds: float = 419.0
-    unit_cores: int = 2
-    #: unit.md: of that, reading; and the peak memory of a unit, GiB.
-    read_seconds: float = 62.5
-    unit_gib: float = 1.84
+    #: unit.md: a whole tile without the model, publishing included, seconds; of that, reading; and its dates.
+    unit_seconds: float
+    read_seconds: float
+    unit_dates: float
+    #: unit.md: cores of that machine, and peak memory, GiB.
+    unit_cores: float
+    unit_gib: float
     #: model.md: CNP + WA of the small preset, one step on 256 x 256 px, seconds of one thread, and Gflop.
-    step_seconds: float = 0.51
-    step_gflop: float = 32.0
-    #: publishing.md: seconds under the lock for one more item among 10,000; bytes of documents above an item.
-    locked_seconds: float = 0.218
-    above_bytes: float = 7.5e6 / 10_090
-    #: ledger.md: milliseconds of a unit's whole life among a million lines, SQLite.
-    ledger_ms: float = 0.0
+    step_seconds: float
+    step_gflop: float
+    #: publishing.md: seconds under the lock for one more item in the largest catalog; documents above its items, MB.
+    locked_seconds: float
+    above_items: float
+    above_megabytes: float
+    #: ledger.md: milliseconds of a unit's whole life in the longest SQLite ledger.
+    ledger_ms: float
+
+
+#: Where each figure stands: page, and a pattern whose last match is it.
+_PLACES: dict[str, tuple[str, str]] = {
+    "unit_seconds": ("unit", r"publishing included: ([\d.]+) s"),
+    "read_seconds": ("unit", r"^\| read \| ([\d.]+) \|"),
+    "unit_dates": ("unit", r"^(\d+) dates of 10980 x 10980"),
+    "unit_cores": ("unit", r", (\d+) cores,"),
+    "unit_gib": ("unit", r"processes ([\d.]+) GiB"),
+    "step_seconds": ("model", r"^\| small \| CNP \+ WA, one step \| 1 of 256 px \| ([\d.]+) \|"),
+    "step_gflop": ("model", r"^\| small \| CNP \+ WA, one step \| 1 of 256 px \| [\d.]+ \| ([\d.]+) \|"),
+    "locked_seconds": ("publishing", r"^\| [\d,]+ \| [\d.]+ \| ([\d.]+) \|"),
+    "above_items": ("publishing", r"^\| items in the end \| ([\d,]+) \|"),
+    "above_megabytes": ("publishing", r"^\| documents above the items, together \| [\d,]+, ([\d.]+) MB"),
+    "ledger_ms": ("ledger", r"^\| SQLite \| [\d,]+ \| [\d,.]+ \| ([\d.]+) \|"),
+}
+
+
+def measured_in(folder: Path) -> Measured:
+    """Read the figures from the pages of results.
+
+    Args:
+        folder: docs/results, or one with pages of another machine.
+
+    Raises:
+        InvalidSettings: a page is missing, or does not say what it did.
+    """
+    return Measured(**{name: _figure(folder / f"{page}.md", pattern) for name, (page, pattern) in _PLACES.items()})
+
+
+def _figure(page: Path, pattern: str) -> float:
+    try:
+        found = re.findall(pattern, page.read_text("utf-8"), re.MULTILINE)
+        return float(found[-1].replace(",", ""))
+    except (OSError, IndexError, ValueError) as error:
+        raise InvalidSettings(
+            f"{page} does not tell what a global run is reckoned from; make it with `unveil bench {page.stem}`."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +135,10 @@ def demand_of(measured: Measured, assumed: Assumed, *, samples: int = 4, steps: 
         steps: evaluations per sample.
     """
     units = assumed.land_tiles / assumed.revisit_days * assumed.cloudy_share
-    seconds = measured.unit_seconds + measured.read_seconds * (assumed.dates / 5 - 1)
+    seconds = measured.unit_seconds + measured.read_seconds * (assumed.dates / measured.unit_dates - 1)
     evaluations = units * _TILE_PIXELS * assumed.model_share * samples * steps * (64 / 56) ** 2 / 256**2
     windows = (-(-10_980 // 2048)) ** 2 * assumed.dates * 5  # four bands and a mask
+    above = measured.above_megabytes * 1e6 / measured.above_items
     return Demand(
         units=units,
         core_hours=units * seconds * measured.unit_cores / 3600,
@@ -101,7 +146,7 @@ def demand_of(measured: Measured, assumed: Assumed, *, samples: int = 4, steps: 
         gpu_hours=evaluations * measured.step_gflop / (assumed.gpu_tflops * 1000) / 3600,
         requests_per_s=units * windows * assumed.requests_per_window / _DAY_S,
         terabytes=units * _TILE_PIXELS * assumed.product_bytes_per_pixel / _TB,
-        catalog_gigabytes=units * (assumed.item_bytes + measured.above_bytes) / 1e9,
+        catalog_gigabytes=units * (assumed.item_bytes + above) / 1e9,
         lock_share=units * measured.locked_seconds / _DAY_S,
         ledger_share=units * measured.ledger_ms / 1000 / _DAY_S,
     )
@@ -111,7 +156,8 @@ def as_markdown(measured: Measured, assumed: Assumed) -> str:
     """Return the page: what comes out, and what went in."""
     day = demand_of(measured, assumed)
     cpu, gpu = (day.cost(assumed, gpu=on_gpu) for on_gpu in (False, True))
-    year = day.terabytes * _YEAR_D
+    year, cores = day.terabytes * _YEAR_D, measured.unit_cores
+    workers = day.core_hours / 24 / cores
     rows = [
         ("units a day", f"{day.units:,.0f}", f"{day.units * _YEAR_D:,.0f} a year"),
         ("core-hours a day, without the model", f"{day.core_hours:,.0f}", f"{day.core_hours / 24:,.0f} cores at work"),
@@ -121,7 +167,7 @@ def as_markdown(measured: Measured, assumed: Assumed) -> str:
             f"{day.model_core_hours / 24:,.0f} cores",
         ),
         ("or GPU-hours a day of the model", f"{day.gpu_hours:,.1f}", f"{day.gpu_hours / 24:,.2f} GPUs at work"),
-        ("memory of the workers, two cores each, GiB", f"{day.core_hours / 48 * measured.unit_gib:,.0f}", "in all"),
+        ("memory of their workers, GiB", f"{workers * measured.unit_gib:,.0f}", f"{workers:,.0f} of {cores:.0f} cores"),
         ("requests/s on the sources", f"{day.requests_per_s:,.0f}", "all sources together"),
         ("products, TB a day", f"{day.terabytes:,.2f}", f"{year:,.0f} TB a year"),
         (

@@ -20,6 +20,7 @@ from flows.ledger.records import Entry
 from flows.loading import load_settings
 from flows.progress import tell
 from flows.runners.kinds import RunnerKind
+from stac.sample_catalog import sample_catalog
 
 #: Parts of the sample that take some ten seconds each; every worker computes with one thread.
 _SETTINGS = """\
@@ -100,8 +101,9 @@ def bench_scale(workers: Sequence[int] = (1, 2)) -> ScaleMeasurement:
 
 def _run(out: Path, config: Path, workers: int) -> ScaleRun:
     tell(f"{workers} Dask workers")
-    given = ["run", "--config", str(config), "--out", str(out), "--runner", "dask", "--workers", str(workers), "--json"]
-    measured = measure(out.name, given)
+    # From its folder: a server of the sample would take part of the cores.
+    given = ["--config", str(config), "--source", str(sample_catalog()), "--out", str(out), "--json"]
+    measured = measure(out.name, ["run", *given, "--runner", "dask", "--workers", str(workers)])
     with closing(open_ledger(load_settings(config, {"out": out}))) as ledger:
         entries = ledger.listing.page(1000).entries
     stages = [json.loads(path.read_text("utf-8"))["seconds"] for path in out.glob("[!.]*/*/metadata.json")]

@@ -78,7 +78,7 @@ def bench(
         BenchKind.DRIFT: _drift,
         BenchKind.LEDGER: lambda: _ledger(units, ledger),
         BenchKind.SCALE: _scale,
-        BenchKind.GLOBAL: _global,
+        BenchKind.GLOBAL: lambda: _global(out or Path("docs/results")),
     }
     with progress_bar():
         page, record = measure[what]()
@@ -137,10 +137,10 @@ def _scale() -> tuple[str, Any]:
     return as_markdown(measured), as_record(measured)
 
 
-def _global() -> tuple[str, Any]:
-    from flows.bench.global_run import Assumed, Measured, as_markdown, demand_of
+def _global(results: Path) -> tuple[str, Any]:
+    from flows.bench.global_run import Assumed, as_markdown, demand_of, measured_in
 
-    measured, assumed = Measured(), Assumed()
+    measured, assumed = measured_in(results), Assumed()
     return as_markdown(measured, assumed), asdict(demand_of(measured, assumed))
 
 

@@ -33,9 +33,6 @@ _LOST_WORKERS = 3
 _OPTIONS = {
     "distributed.scheduler.allowed-failures": _LOST_WORKERS,
     "distributed.comm.timeouts.connect": f"{_CONNECT_S:g}s",
-    # The units decide how much memory is needed; a worker that is paused for it would never go on.
-    "distributed.worker.memory.pause": False,
-    "distributed.worker.memory.terminate": False,
 }
 _WITHOUT = "start some with `dask worker ADDRESS --nthreads 1`, or leave --dask-scheduler out"
 
@@ -95,10 +92,12 @@ class Cluster(Runner):
 
     def _wait(self, future: distributed.Future) -> None:
         """Wait for the end of a task for as long as there are workers."""
-        while not future.done():
-            with suppress(TimeoutError):
-                distributed.wait(future, timeout=_LOOK_S)
-            self._look()
+        while True:
+            try:
+                future.result(timeout=_LOOK_S)
+                return
+            except TimeoutError:  # never the task's own: that is part of the state it returned
+                self._look()
 
     def _look(self) -> None:
         """Count the workers from time to time.

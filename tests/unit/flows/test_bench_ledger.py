@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import shutil
 from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from flows.bench.global_run import Assumed, Measured, as_markdown, demand_of
+from flows.bench.global_run import Assumed, as_markdown, demand_of, measured_in
 from flows.bench.ledger import as_markdown as ledger_page
 from flows.bench.ledger import bench_ledger
 from flows.bench.world import SQUARES, WINDOW_DAYS, planned, scenes
+from flows.errors import InvalidSettings
 from flows.loading import load_settings
 from flows.work import ModelRef, make_plan
 from tests.command import ROOT
+
+RESULTS = ROOT / "docs" / "results"
 
 
 def test_every_date_of_every_square_is_planned_once_whatever_the_windows() -> None:
@@ -45,7 +48,7 @@ def test_the_page_tells_every_size(tmp_path: Path) -> None:
 
 
 def test_a_global_run_follows_from_its_figures() -> None:
-    measured, assumed = Measured(), Assumed()
+    measured, assumed = measured_in(RESULTS), Assumed()
     day = demand_of(measured, assumed)
     assert day.units == assumed.land_tiles / assumed.revisit_days * assumed.cloudy_share
     twice = demand_of(measured, replace(assumed, land_tiles=2 * assumed.land_tiles))
@@ -57,16 +60,20 @@ def test_a_global_run_follows_from_its_figures() -> None:
     assert "Nothing was run" in page and all(f"`{name}`" in page for name in ("unit_seconds", "land_tiles"))
 
 
-def test_what_it_calls_measured_is_what_the_pages_say() -> None:
-    """Whoever measures again has to change the figures here, too."""
-    measured, results = Measured(), ROOT / "docs" / "results"
-    unit = (results / "unit.md").read_text("utf-8")
-    assert f"included: {measured.unit_seconds:.0f} s" in unit and f"{measured.unit_gib:.2f} GiB" in unit
-    assert f"| read | {measured.read_seconds} |" in unit
-    model = (results / "model.md").read_text("utf-8")
-    row = next(line for line in model.splitlines() if line.startswith("| small | CNP + WA"))
-    assert f"| {measured.step_seconds} | {measured.step_gflop:.0f} |" in row
-    assert f"| {measured.locked_seconds} |" in (results / "publishing.md").read_text("utf-8")
-    ledger = (results / "ledger.md").read_text("utf-8")
-    lives = re.search(r"\| SQLite \| 1,000,000 \| [\d,]+ \| ([\d.]+) \|", ledger)
-    assert lives is not None and float(lives[1]) == measured.ledger_ms
+def test_measured_figures_are_those_of_the_pages(tmp_path: Path) -> None:
+    pages = Path(shutil.copytree(RESULTS, tmp_path / "results"))
+    (pages / "ledger.md").write_text("| SQLite | 10 | 300 | 3.1 |\n| SQLite | 1,000 | 250 | 4.25 |\n")
+    (pages / "publishing.md").write_text(
+        "| 0 | 0.2 | 0.03 |\n| 10,000 | 0.754 | 0.218 |\n\n| items in the end | 10,090 |\n"
+        "| documents above the items, together | 1,038, 7.5 MB |\n"
+    )
+    found = measured_in(pages)
+    assert (found.ledger_ms, found.locked_seconds, found.above_items, found.above_megabytes) == (
+        4.25,
+        0.218,
+        10090,
+        7.5,
+    )
+    (pages / "unit.md").write_text("nothing")
+    with pytest.raises(InvalidSettings, match=r"unit\.md does not tell .* unveil bench unit"):
+        measured_in(pages)
