@@ -9,13 +9,15 @@ import torch
 from torch import Size
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from de_model.autocast import autocast
 from de_model.bench.peak import seconds_of
 from de_model.card import ModelCard
 from de_model.data.pairs import Patches
 from de_model.enhancer import Enhancer
+from de_model.precision import Precision
 from de_model.presets import Preset
-from de_model.training.objective import autocast, draw
-from de_model.training.options import Precision, TrainingOptions
+from de_model.training.objective import draw
+from de_model.training.options import TrainingOptions
 from de_model.training.parallel import World
 from de_model.training.sources import FixedPatches
 from de_model.training.stage_run import StageRun
@@ -115,11 +117,17 @@ def _noise(stage: StageOptions) -> FixedPatches:
     return FixedPatches(Patches(images[0], images[1], mask, mask))
 
 
+def flops_of(work: Callable[[], object]) -> int:
+    """Run once and return floating-point operations; a multiplication and an addition count two."""
+    with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
+        work()
+    return counter.get_total_flops()
+
+
 def _measured(work: Callable[[], object], device: torch.device) -> tuple[int, int]:
     """Run once and return floating-point operations and peak memory, bytes."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
-        work()
+    flops = flops_of(work)
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-    return counter.get_total_flops(), peak
+    return flops, peak

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -11,6 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from de_model.autocast import autocast
 from de_model.data.pairs import Patches
 from de_model.enhancer import Condition, Enhancer
 from de_model.errors import InvalidModelInput
@@ -24,7 +24,7 @@ from de_model.training.losses import (
     noise_loss,
     valid_count,
 )
-from de_model.training.options import Precision, States, TrainingOptions
+from de_model.training.options import States, TrainingOptions
 from de_model.training.rollout import visited_states
 from de_model.training.sources import PatchSource, select
 from de_model.training.stages import Stage, StageOptions
@@ -94,11 +94,6 @@ def draw(source: PatchSource, options: StageOptions, step: int, seed: int, times
 
 def _seed_of(seed: int, stage: Stage, step: int) -> int:
     return (seed * len(Stage) + list(Stage).index(stage)) * 10_000_000 + step
-
-
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Return the context in which networks run in the wanted precision."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision is Precision.BF16)
 
 
 class Objective(nn.Module):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from de_model.errors import InvalidModelInput
+from de_model.precision import Precision
 
 #: Makes a reference worse than it is on its training data, as it will be on unseen data: `(reference, cloudy, random)`,
 #: images `(1, band, y, x)` companded to [0, 1], returns the worse reference. Its `repr` is part of a training's
@@ -35,14 +36,6 @@ class States(StrEnum):
     FORWARD = "forward"
     #: What the sampler visits from pure noise (`de_model/training/rollout.py`).
     ROLLOUT = "rollout"
-
-
-@unique
-class Precision(StrEnum):
-    """Number format of the networks' activations; weights, losses and the optimiser stay in float32."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
 
 
 @unique

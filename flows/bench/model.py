@@ -14,8 +14,8 @@ import torch
 
 from de_model.bench.cost import Cost, step_cost, training_cost
 from de_model.bench.peak import matmul_peak
+from de_model.precision import Precision
 from de_model.presets import Preset
-from de_model.training.options import Precision
 from de_model.training.stages import Stage
 from flows.bench.machine import machine
 from flows.bench.memory import MemoryWatch
