@@ -126,7 +126,9 @@ class Enhancer(nn.Module):
         given = cloudy.new_ones(cloudy.shape[:2]) if band_mask is None else band_mask
         return check_band_mask(given, *cloudy.shape[:2]).to(cloudy.device)
 
-    def estimate(self, x_t: Tensor, condition: Condition, t: Tensor, eta: float) -> Estimate:
+    def estimate(
+        self, x_t: Tensor, condition: Condition, t: Tensor, eta: float, weight: Tensor | None = None
+    ) -> Estimate:
         """Return the fused estimate at step `t` (DE section 1.5).
 
         Args:
@@ -134,6 +136,7 @@ class Enhancer(nn.Module):
             condition: cloudy image and reference.
             t: `(batch,)` original timesteps, 0..T-1.
             eta: floor of the reference's share, 0..1; 1 returns the reference exactly.
+            weight: W in [eta, 1] of an earlier step, `(batch, band, y, x)`; weight allocation is then not asked.
 
         Raises:
             InvalidModelInput: `eta` is outside 0..1.
@@ -141,7 +144,8 @@ class Enhancer(nn.Module):
         if not 0 <= eta <= 1:
             raise InvalidModelInput(f"eta is {eta}; it is the reference's least share and must lie in 0..1.")
         x0_hat = self.schedule.estimate_x0(x_t, self.noise_in(x_t, condition, t), t)
-        weight = limit(self.raw_weight(x_t, condition, t), eta, self.card.weight_mode)
+        if weight is None:
+            weight = limit(self.raw_weight(x_t, condition, t), eta, self.card.weight_mode)
         fused = weight * condition.reference + (1 - weight) * x0_hat
         return Estimate(fused, weight, x0_hat)
 

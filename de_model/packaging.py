@@ -118,7 +118,7 @@ def default_parameters(card: ModelCard) -> dict[str, int | float | str | None]:
     Numbers are whole where the default is an `int` or None, real where it is a `float`.
     """
     sampling = replace(Sampling(), eta=card.eta)
-    plain = {f.name: getattr(sampling, f.name) for f in fields(sampling)}
+    plain = {f.name: getattr(sampling, f.name) for f in fields(sampling) if f.name != "acceleration"}
     return plain | {"sampler": str(sampling.sampler)}
 
 

@@ -34,6 +34,8 @@ class Effort:
 
     blocks: int = 0
     tiles: int = 0
+    #: Tiles run again in float32.
+    redone: int = 0
     read_seconds: float = 0.0
     restore_seconds: float = 0.0
 
@@ -81,6 +83,7 @@ def restore_cell(
             store.put(block, restored.layers)
             effort.restore_seconds += time.monotonic() - began
             effort.blocks, effort.tiles, done = effort.blocks + 1, effort.tiles + restored.tiles, done + 1
+            effort.redone += restored.redone
     return effort
 
 

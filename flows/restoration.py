@@ -53,8 +53,9 @@ class Restored:
     """A restored window, and how it came about."""
 
     layers: ProductLayers
-    #: Model tiles run.
+    #: Model tiles run, and how many of them again in float32 (`Restoration.redone`).
     tiles: int
+    redone: int = 0
 
 
 def prepare(overview: Stack, target: int, cell: Cell, options: RestorationOptions) -> Prepared:
@@ -127,7 +128,7 @@ def restore_block(
     if not options.use_model:
         model = _nothing(window)
     layers = assemble(window, prepared.target, seen, model, max_spread=options.max_spread, intervals=options.intervals)
-    return Restored(layers, found.tiles if found else 0)
+    return Restored(layers, found.tiles, found.redone) if found else Restored(layers, 0)
 
 
 def restore_date(

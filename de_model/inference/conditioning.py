@@ -7,20 +7,28 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from de_model.autocast import autocast
 from de_model.enhancer import Condition, Enhancer, Estimate
+from de_model.inference.acceleration import DEFAULT, Acceleration
+from de_model.precision import Precision
 from de_model.radiometry import to_signed, to_unit
 from de_model.samplers.walk import shrink
 
 
-def condition_of(enhancer: Enhancer, cloudy: Tensor, reference: Tensor | None) -> Condition:
+def condition_of(
+    enhancer: Enhancer, cloudy: Tensor, reference: Tensor | None, precision: Precision = Precision.FP32
+) -> Condition:
     """Run the reference network once and put a given reference in its place where there is one.
 
     Args:
         enhancer: the model.
         cloudy: surface reflectance `(batch, band, y, x)`, finite.
         reference: the same shape; a pixel counts as given where every band is finite.
+        precision: number format of the network; what it returns is float32.
     """
-    condition = enhancer.condition(to_unit(cloudy))
+    with autocast(cloudy.device, precision):
+        condition = enhancer.condition(to_unit(cloudy))
+    condition = replace(condition, reference=condition.reference.float())
     if reference is None:
         return condition
     given = reference.isfinite().all(dim=1, keepdim=True)
@@ -34,16 +42,35 @@ def repeated(condition: Condition, samples: int) -> Condition:
 
 
 class BoundEstimator:
-    """The model with its conditions and eta fixed, at the size of the image that it is asked about."""
+    """The model with its conditions and eta fixed for one walk, at the size of the image that it is asked about.
 
-    def __init__(self, enhancer: Enhancer, condition: Condition, eta: float) -> None:
-        self.enhancer, self.eta = enhancer, eta
+    `steps`, the evaluations of the walk, matter only where `how` does not ask weight allocation at every one.
+    """
+
+    def __init__(
+        self, enhancer: Enhancer, condition: Condition, eta: float, steps: int = 1, how: Acceleration = DEFAULT
+    ) -> None:
+        self.enhancer, self.eta, self.steps, self.how = enhancer, eta, steps, how
         self.conditions = {1: condition}
+        self.asked = 0
+        self.weight: Tensor | None = None
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
         """Return the fused estimate for `x_t` `(batch, band, y, x)`, a whole factor smaller than the tile or equal."""
         condition = self._at(self.conditions[1].cloudy.shape[-1] // x_t.shape[-1])
-        return self.enhancer.estimate(x_t, condition, t, self.eta)
+        with autocast(x_t.device, self.how.precision):
+            found = self.enhancer.estimate(x_t, condition, t, self.eta, self._kept(x_t))
+        self.asked += 1
+        # The walk goes on in float32 whatever the networks ran in.
+        found = Estimate(*(part.float() for part in found))
+        self.weight = found.weight
+        return found
+
+    def _kept(self, x_t: Tensor) -> Tensor | None:
+        """Return the last W where it is to be used again; an image of another size needs its own."""
+        if self.weight is None or self.weight.shape != x_t.shape:
+            return None
+        return None if self.how.asks_allocation(self.asked, self.steps) else self.weight
 
     def _at(self, scale: int) -> Condition:
         if scale not in self.conditions:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
@@ -14,13 +15,16 @@ from torch import Tensor
 
 from de_model.enhancer import Condition, Enhancer
 from de_model.errors import InvalidModelInput
+from de_model.inference.accelerated import accelerated
 from de_model.inference.batching import in_batches
 from de_model.inference.conditioning import BoundEstimator, condition_of, repeated
 from de_model.inference.frame import Frame
 from de_model.inference.noise_field import NoiseField, TileNoise
 from de_model.inference.part import Part
 from de_model.inference.sampling import Sampling
+from de_model.inference.threads import in_threads
 from de_model.inference.tiles import Tile, blending_window, plan_tiles
+from de_model.precision import Precision
 from de_model.radiometry import from_unit, to_unsigned
 from de_model.samplers.family import sampler_of
 from de_model.samplers.walk import Sample, Start, Walk
@@ -28,6 +32,8 @@ from de_model.samplers.walk import Sample, Start, Walk
 FloatArray = NDArray[np.float32]
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
+
+_log = logging.getLogger(__name__)
 
 #: Samples of a tile that a CPU evaluates together: small tiles gain a fifth, larger groups gain nothing.
 _SAMPLES_AT_ONCE = 4
@@ -47,6 +53,8 @@ class Restoration:
     reference: FloatArray
     #: Number of tiles run.
     tiles: int
+    #: Of these, tiles run again in float32 because values of a shorter format were not finite.
+    redone: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +130,9 @@ def restore(
     corner = (frame.origin[0] - whole.origin[0], frame.origin[1] - whole.origin[1])
     tiles = plan_tiles(wanted, size, overlap, whole.canvas_shape, corner)
     canvas = _Canvas(bands, wanted.shape, blending_window(size, overlap))
+    runner = _Runner(accelerated(enhancer, sampling.acceleration), inputs, sampling)
     done = 0
-    at_once = 1 if next(enhancer.parameters()).device.type == "cpu" else sampling.batch
-    for batch, found in in_batches(tiles, at_once, lambda batch: _run(enhancer, inputs, batch, sampling)):
+    for batch, found in runner.results(tiles):
         for tile, layers in zip(batch, found, strict=True):
             canvas.add(tile, layers)
         done += len(batch)
@@ -132,7 +140,7 @@ def restore(
             on_tile(done, len(tiles))
     blended = frame.crop(canvas.mean())
     image, spread, used, weight = np.split(blended, [bands, 2 * bands, 3 * bands])
-    return Restoration(image, weight[0], spread, used, len(tiles))
+    return Restoration(image, weight[0], spread, used, len(tiles), runner.redone)
 
 
 def _check_scene(
@@ -168,12 +176,56 @@ def _batches(things: list[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
+class _Runner:
+    """Runs batches of tiles; what overflows a short number format is run again in float32."""
+
+    def __init__(self, enhancer: Enhancer, inputs: _Inputs, sampling: Sampling) -> None:
+        self.enhancer, self.inputs, self.sampling = enhancer, inputs, sampling
+        self.device = next(enhancer.parameters()).device
+        self._again: list[Tile] = []
+
+    @property
+    def redone(self) -> int:
+        """Tiles run again so far."""
+        return len(self._again)
+
+    def results(self, tiles: list[Tile]) -> Iterator[tuple[list[Tile], FloatArray]]:
+        """Yield batches of tiles with their layers, in order."""
+        if self.device.type == "cpu":
+            return in_threads(tiles, self, first_alone=self.sampling.acceleration.compiled)
+        return in_batches(tiles, self.sampling.batch, self)
+
+    def __call__(self, batch: list[Tile]) -> FloatArray:
+        """Return layers `(tile, 3 band + 1, y, x)`: image, spread, reference in reflectance, and W.
+
+        Raises:
+            InvalidModelInput: values are not finite in float32 either.
+        """
+        layers = _run(self.enhancer, self.inputs, batch, self.sampling)
+        if np.isfinite(layers).all():
+            return layers
+        how = self.sampling.acceleration
+        if how.precision is not Precision.FP32:
+            if not self._again:
+                _log.warning("values are not finite in %s; such tiles are run again in float32", how.precision)
+            exact = replace(self.sampling, acceleration=replace(how, precision=Precision.FP32))
+            layers = _run(self.enhancer, self.inputs, batch, exact)
+            self._again += batch
+        if not np.isfinite(layers).all():
+            raise InvalidModelInput(
+                f"The model returned values that are not finite near row {batch[0].row}, column {batch[0].column}, in "
+                "float32 too; use another model version."
+            )
+        return layers
+
+
 @torch.inference_mode()
 def _run(enhancer: Enhancer, inputs: _Inputs, batch: list[Tile], sampling: Sampling) -> FloatArray:
-    """Return layers `(tile, 3 band + 1, y, x)`: image, spread, reference in reflectance, and W."""
+    """Return layers `(tile, 3 band + 1, y, x)` of a batch, whether finite or not."""
     device = next(enhancer.parameters()).device
     reference = None if inputs.reference is None else _cut(inputs.reference, batch).to(device)
-    condition = condition_of(enhancer, _cut(inputs.scene, batch).to(device), reference)
+    cloudy = _cut(inputs.scene, batch).to(device)
+    condition = condition_of(enhancer, cloudy, reference, sampling.acceleration.precision)
     fields = [NoiseField(sampling.seed, sample) for sample in range(sampling.samples)]
     images, weights = [], []
     for group in _batches(fields, _SAMPLES_AT_ONCE if device.type == "cpu" else 1):
@@ -181,20 +233,14 @@ def _run(enhancer: Enhancer, inputs: _Inputs, batch: list[Tile], sampling: Sampl
         found = _walk(enhancer, repeated(condition, len(group)), noise, sampling)
         images.append(from_unit(enhancer.finish(found.image)).unflatten(0, (-1, len(group))))
         weights.append(found.weight.mean(dim=1, keepdim=True).unflatten(0, (-1, len(group))))
-    layers = _summary(torch.cat(images, dim=1), torch.cat(weights, dim=1), condition)
-    if not np.isfinite(layers).all():
-        first = batch[0]
-        raise InvalidModelInput(
-            f"The model returned values that are not finite near row {first.row}, column "
-            f"{first.column}; run again in float32 or with another model version."
-        )
-    return layers
+    return _summary(torch.cat(images, dim=1), torch.cat(weights, dim=1), condition)
 
 
 def _walk(enhancer: Enhancer, condition: Condition, noise: TileNoise, sampling: Sampling) -> Sample:
     start = None if sampling.start is None else Start(sampling.start, condition.reference)
     walk = Walk(enhancer.schedule, sampling.steps, noise, start)
-    return sampler_of(sampling.sampler)(BoundEstimator(enhancer, condition, sampling.eta), walk)
+    estimator = BoundEstimator(enhancer, condition, sampling.eta, sampling.steps, sampling.acceleration)
+    return sampler_of(sampling.sampler)(estimator, walk)
 
 
 def _cut(canvas: FloatArray, batch: list[Tile]) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from de_model.errors import InvalidModelInput
+from de_model.inference.acceleration import DEFAULT, Acceleration
 from de_model.samplers.kinds import SamplerKind, coarsest_scale, sampler_kind
 
 if TYPE_CHECKING:
@@ -26,11 +27,12 @@ class Sampling:
     #: Side of a tile, pixels.
     tile: int = 128
     overlap: int = 32
-    #: Tiles run at once on a GPU. A CPU takes them one by one, so that no bit depends on which tiles run together.
+    #: Tiles run at once on a GPU. On a CPU each has a core of its own, so that no bit depends on which run together.
     batch: int = 4
     sampler: SamplerKind = SamplerKind.DDIM
     #: Timestep, 0..T-1, at which the walk begins with the noised reference; None begins with pure noise.
     start: int | None = None
+    acceleration: Acceleration = DEFAULT
 
     @property
     def grid(self) -> int:
@@ -44,6 +46,7 @@ class Sampling:
         if not 0 <= self.eta <= 1:
             raise InvalidModelInput(f"eta is {self.eta}; it must lie in 0..1.")
         sampler_kind(self.sampler)
+        self.acceleration.check()
         enhancer.schedule.respaced(self.steps, self.start)
         self._check_tiling(enhancer.stride * self.grid)
 

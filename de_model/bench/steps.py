@@ -1,0 +1,80 @@
+"""One sampling step as each way of running the networks makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from de_model.autocast import autocast
+from de_model.bench.cost import flops_of, model_of
+from de_model.bench.peak import seconds_of
+from de_model.enhancer import Condition, Enhancer
+from de_model.inference.accelerated import accelerated
+from de_model.inference.acceleration import Acceleration
+from de_model.presets import Preset
+
+#: The networks as they are written: float32, eager, channels outermost.
+PLAIN = Acceleration(channels_last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """One step made in one way."""
+
+    name: str
+    seconds: float
+    #: Floating-point operations of the networks as they are written; a faster algorithm may make fewer.
+    flops: int
+    #: Largest difference of the clear image's estimate from the first way's, its range being -1..1.
+    difference: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One step of a model, ready to be made again and again."""
+
+    model: Enhancer
+    how: Acceleration
+    x_t: Tensor
+    condition: Condition
+    t: Tensor
+
+    @torch.inference_mode()
+    def __call__(self) -> Tensor:
+        with autocast(self.x_t.device, self.how.precision):
+            return self.model.estimate(self.x_t, self.condition, self.t, self.model.card.eta).x0_hat.float()
+
+
+def step_times(preset: Preset, side: int, device: torch.device, ways: Mapping[str, Acceleration]) -> list[StepTime]:
+    """Return what one step (noise predictor and weight allocation) costs in each way; the first is compared with.
+
+    Args:
+        preset: size of the model of three bands; its weights are random, none of them zero.
+        side: of the image, pixels.
+        device: where it runs.
+        ways: by name.
+    """
+    enhancer = _model(preset, device)
+    random = torch.Generator().manual_seed(0)
+    cloudy, x_t = (torch.rand(1, len(enhancer.card.bands), side, side, generator=random).to(device) for _ in range(2))
+    t, condition = torch.full((1,), 500, device=device), enhancer.condition(cloudy, cloudy)
+    steps = {name: _Step(accelerated(enhancer, how), how, x_t, condition, t) for name, how in ways.items()}
+    results = {name: step() for name, step in steps.items()}
+    first = next(iter(steps))
+    flops = flops_of(steps[first])
+    return [
+        StepTime(name, seconds_of(step, device), flops, float((results[name] - results[first]).abs().max()))
+        for name, step in steps.items()
+    ]
+
+
+def _model(preset: Preset, device: torch.device) -> Enhancer:
+    """Return a model in which every layer does something: those that start as nothing would hide what differs."""
+    enhancer = model_of(preset, device).eval().requires_grad_(False)
+    for parameter in enhancer.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.01)
+    return enhancer

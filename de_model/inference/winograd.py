@@ -1,0 +1,53 @@
+"""3 x 3 convolutions with fewer multiplications, where that is faster: Winograd's algorithm on a CPU.
+
+Lavin and Gray (2016, "Fast Algorithms for Convolutional Neural Networks", arXiv 1509.09308) compute 6 x 6 outputs with
+64 products for each pair of channels where the sum as it is written takes 324. NNPACK, a part of torch, does so; its
+results differ from the direct sum by a few units of the fifth decimal for values around one.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+#: Pixels of a map, and channels on either side, from which Winograd's algorithm is faster (measured with AVX2): below,
+#: transforming weights costs more than it saves.
+_LEAST_PIXELS, _LEAST_CHANNELS = 48 * 48, 48
+
+
+class WinogradConv2d(nn.Module):
+    """A 3 x 3 convolution of stride 1 that keeps the size of the map."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight, self.bias = conv.weight, conv.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features `(batch, cout, y, x)`."""
+        if x.shape[-1] * x.shape[-2] < _LEAST_PIXELS or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+            return F.conv2d(x, self.weight, self.bias, padding=1)
+        return torch._nnpack_spatial_convolution(x, self.weight, self.bias, padding=1)
+
+
+def suits(module: nn.Module) -> bool:
+    """Tell whether a layer is a convolution that the algorithm can take over with gain."""
+    return (
+        isinstance(module, nn.Conv2d)
+        and (module.kernel_size, module.stride, module.padding) == ((3, 3), (1, 1), (1, 1))
+        and (module.dilation, module.groups, module.padding_mode) == ((1, 1), 1, "zeros")
+        and min(module.in_channels, module.out_channels) >= _LEAST_CHANNELS
+    )
+
+
+def available() -> bool:
+    """Tell whether this build of torch runs NNPACK on this processor."""
+    return torch.backends.nnpack.is_available() and hasattr(torch, "_nnpack_spatial_convolution")
+
+
+def put_in(network: nn.Module) -> None:
+    """Replace all convolutions of a network that suit."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Conv2d) and suits(child):
+                parent.add_module(name, WinogradConv2d(child))
