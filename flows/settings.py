@@ -12,7 +12,9 @@ from typing import Annotated, Any
 from pydantic import Field, PlainSerializer, PlainValidator, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from de_model.inference.acceleration import Acceleration
 from de_model.inference.sampling import Sampling
+from de_model.precision import Precision
 from de_model.samplers.kinds import SamplerKind
 from flows.drift.limits import DriftLimits
 from flows.restoration_options import RestorationOptions
@@ -40,9 +42,12 @@ SAMPLE = "sample"
 #: Settings that are addresses of services, whose logins are read from the environment alone.
 ADDRESSES = ("source", "mlflow_uri", "signing_url")
 DEFAULT_MODEL = "models:/unveil-de@champion"
-#: Where other dates fill most of a scene the gaps are a few pixels wide, and small tiles that hardly overlap save half
-#: the work; without other dates whole clouds are restored, which needs more surroundings.
+#: Where other dates fill most of a scene the gaps are a few pixels wide, and small tiles save half the work; without
+#: other dates whole clouds are restored, which needs more surroundings.
 _TILE_FOR_GAPS, _TILE_FOR_SCENES = 64, 128
+#: Neighbours share one in so many pixels of a side: more costs time and shows neither less seam nor less error
+#: (docs/results/engine.md).
+_SHARED = 16
 
 
 @unique
@@ -152,12 +157,17 @@ class RunSettings(BaseSettings):
         None, ge=32, description="side of a tile, pixels; 64 for the small gaps that other dates leave, else 128"
     )
     overlap: int | None = Field(
-        None, ge=0, description="pixels shared by neighbours; an eighth of a tile for gaps, else a quarter"
+        None, ge=0, description="pixels shared by neighbours; a sixteenth of a tile when left out"
     )
     block: int = Field(
         512, ge=64, description="side of a block, pixels: what a stopped run repeats at most; no pixel depends on it"
     )
     batch: int = Field(8, ge=1, description="tiles run at once")
+    # Speed; each may change the last bits of a result, or more: docs/engine.md.
+    precision: Precision = Field(Precision.FP32, description="number format of the networks' activations: fp32 or bf16")
+    compiled: bool = Field(False, description="compile the networks first; they stay as they are where that fails")
+    winograd: bool = Field(False, description="Winograd's algorithm for the paper preset's convolutions on a CPU")
+    allocation_every: int = Field(1, ge=1, description="weight allocation runs at every so many steps")
     device: Device = Device.AUTO
     # Who restores the units, and how many at once: no pixel depends on it (docs/scale.md).
     runner: RunnerKind = Field(
@@ -315,9 +325,28 @@ class RunSettings(BaseSettings):
         """How a date is restored."""
         tile, overlap = self._tiling
         sampling = Sampling(
-            self.seed, self.samples, self.steps, self.eta, tile, overlap, self.batch, self.sampler, self.start
+            seed=self.seed,
+            samples=self.samples,
+            steps=self.steps,
+            eta=self.eta,
+            tile=tile,
+            overlap=overlap,
+            batch=self.batch,
+            sampler=self.sampler,
+            start=self.start,
+            acceleration=self.acceleration,
         )
         return RestorationOptions(sampling, self.prior, self.prior_days, self.max_spread, self.use_model)
+
+    @property
+    def acceleration(self) -> Acceleration:
+        """How the networks are run."""
+        return Acceleration(
+            precision=self.precision,
+            compiled=self.compiled,
+            winograd=self.winograd,
+            allocation_every=self.allocation_every,
+        )
 
     @property
     def quality_gate(self) -> Gate | None:
@@ -346,9 +375,8 @@ class RunSettings(BaseSettings):
     @property
     def _tiling(self) -> tuple[int, int]:
         """Side of a tile and overlap, pixels."""
-        gaps = self.prior is not Prior.NONE
-        side = self.tile or (_TILE_FOR_GAPS if gaps else _TILE_FOR_SCENES)
-        return side, side // (8 if gaps else 4) if self.overlap is None else self.overlap
+        side = self.tile or (_TILE_FOR_SCENES if self.prior is Prior.NONE else _TILE_FOR_GAPS)
+        return side, side // _SHARED if self.overlap is None else self.overlap
 
     @property
     def reading(self) -> ReadOptions:
@@ -379,7 +407,12 @@ class RunSettings(BaseSettings):
             "radiometry_check", "max_spread", "interpolation",
         }  # fmt: skip
         tile, overlap = self._tiling
-        return self.model_dump(mode="json", include=names) | {"tile": tile, "overlap": overlap}
+        # Options of speed are named where they are taken: works made without them keep their identity.
+        return (
+            self.model_dump(mode="json", include=names)
+            | {"tile": tile, "overlap": overlap}
+            | self.acceleration.recorded
+        )
 
 
 def has_password(ledger_url: str) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from de_model.precision import Precision
 from de_model.samplers.kinds import SamplerKind
 from flows.errors import InvalidSettings
 from flows.loading import load_settings
@@ -71,6 +72,26 @@ def test_sampler_and_start_reach_the_engine_and_are_always_recorded() -> None:
     sampling = settings.restoration.sampling
     assert (sampling.sampler, sampling.steps, sampling.start) == (SamplerKind.UNIPC, 5, 400)
     assert load_settings().parameters["sampler"] == "dpmpp2m" and load_settings().parameters["start"] is None
+
+
+def test_options_of_speed_reach_the_engine_and_are_recorded_where_they_are_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = load_settings()
+    assert not {"precision", "compiled", "winograd", "allocation_every"} & set(plain.parameters)
+    monkeypatch.setenv("UNVEIL_PRECISION", "bf16")
+    fast = load_settings(None, {"allocation_every": 2, "compiled": True})
+    how = fast.restoration.sampling.acceleration
+    assert (how.precision, how.compiled, how.allocation_every) == (Precision.BF16, True, 2)
+    taken = {"precision": "bf16", "compiled": True, "allocation_every": 2}
+    assert fast.parameters == plain.parameters | taken
+
+
+def test_neighbours_share_a_sixteenth_of_a_tile() -> None:
+    sizes = {prior: load_settings(None, {"prior": prior}).restoration.sampling for prior in ("fused", "none")}
+    assert (sizes["fused"].tile, sizes["fused"].overlap) == (64, 4)
+    assert (sizes["none"].tile, sizes["none"].overlap) == (128, 8)
+    assert load_settings(None, {"tile": 96, "overlap": 0}).restoration.sampling.overlap == 0
 
 
 def test_the_gate_is_set_by_configuration_and_changes_no_work(tmp_path: Path) -> None:
