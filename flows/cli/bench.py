@@ -21,6 +21,7 @@ class BenchKind(StrEnum):
 
     DEMO = "demo"
     MODEL = "model"
+    ENGINE = "engine"
     UNIT = "unit"
     DRIFT = "drift"
     LEDGER = "ledger"
@@ -30,7 +31,7 @@ class BenchKind(StrEnum):
 
 def bench(
     what: Annotated[
-        BenchKind, typer.Argument(help="demo, model, unit, drift, ledger, scale or global.")
+        BenchKind, typer.Argument(help="demo, model, engine, unit, drift, ledger, scale or global.")
     ] = BenchKind.DEMO,
     size: Annotated[int, typer.Option("--size", min=1024, help="Rows and columns of the unit, pixels.")] = 10980,
     out: Annotated[
@@ -45,21 +46,25 @@ def bench(
     ] = 1_000_000,
     as_json: o.AsJson = False,
 ) -> None:
-    """Measure what Unveil costs: the demo, the model, one large work unit, planner and ledger, or more workers.
+    """Measure what Unveil costs: the demo, the model, the engine, one large work unit, the ledger, or more workers.
 
     `demo`: time and memory of a first and a second `unveil demo`. `model`: the presets small and paper on the CPU, and
-    on the GPU where there is one, against the fastest matrix product of the same run. `unit`: a whole Sentinel-2 tile
-    of five dates, made of the sample, from search to catalog, against a plain read of the same pixels; it needs about
-    15 GB of disk in the temporary folder and some ten minutes on two cores. `drift`: which changes of the input raise
-    an alarm, on the sample. `ledger`: planning up to a million units, and the whole life of units in ledgers of up to a
-    million lines. `scale`: one Dask worker against two, on parts of the sample from reading to catalog.
-    `global`: no measurement, but what a run over all land would take, from figures of the others and assumptions.
+    on the GPU where there is one, against the fastest matrix product of the same run. `engine`: the shipped model on
+    the sample's clouds, speed against quality for every option, tiles against none, time against clouds, on the GPU
+    where there is one; some minutes on a CPU. `unit`: a whole Sentinel-2 tile of five dates, made of the sample, from
+    search to catalog, against a plain read of the same pixels; it needs about 15 GB of disk in the temporary folder and
+    some ten minutes on two cores. `drift`: which changes of the input raise an alarm, on the sample. `ledger`: planning
+    up to a million units, and the whole life of units in ledgers of up to a million lines. `scale`: one Dask worker
+    against two, on parts of the sample from reading to catalog. `global`: no measurement, but what a run over all land
+    would take, from figures of the others and assumptions.
 
     Examples (made the pages of these names in docs/results):
 
         unveil bench demo --out docs/results
 
         unveil bench model --out docs/results
+
+        unveil bench engine --out docs/results
 
         unveil bench unit --out docs/results
 
@@ -71,9 +76,10 @@ def bench(
 
         unveil bench global --out docs/results
     """
-    measure: Mapping[BenchKind, Callable[[], tuple[str, Any]]] = {
+    measure: Mapping[BenchKind, Callable[[], tuple[Any, ...]]] = {
         BenchKind.DEMO: _demo,
         BenchKind.MODEL: _model,
+        BenchKind.ENGINE: _engine,
         BenchKind.UNIT: lambda: _unit(size),
         BenchKind.DRIFT: _drift,
         BenchKind.LEDGER: lambda: _ledger(units, ledger),
@@ -81,11 +87,13 @@ def bench(
         BenchKind.GLOBAL: lambda: _global(out or Path("docs/results")),
     }
     with progress_bar():
-        page, record = measure[what]()
+        page, record, *picture = measure[what]()
     if out is not None:
-        _write(out / f"{what}.md", page)
-        if what is BenchKind.MODEL:
-            _write(out / "model.json", json.dumps(record, indent=2) + "\n")
+        _write(out / f"{what}.md", page.encode())
+        if what in (BenchKind.MODEL, BenchKind.ENGINE):
+            _write(out / f"{what}.json", f"{json.dumps(record, indent=2)}\n".encode())
+        for content in picture:
+            _write(out / f"{what}.png", content)
     if as_json:
         print_json(record)
     elif out is None:
@@ -112,6 +120,16 @@ def _model() -> tuple[str, Any]:
 
     measured = bench_model()
     return as_markdown(measured), as_record(measured)
+
+
+def _engine() -> tuple[str, Any, bytes]:
+    from flows.bench.engine import bench_engine
+    from flows.bench.engine_page import as_markdown, as_record, plot
+    from flows.loading import load_settings
+
+    alone = load_settings(None, {"prior": "none"}).restoration.sampling
+    found = bench_engine(load_settings().restoration, alone)
+    return as_markdown(found, "unveil bench engine --out docs/results"), as_record(found), plot(found)
 
 
 def _unit(size: int) -> tuple[str, Any]:
@@ -144,7 +162,7 @@ def _global(results: Path) -> tuple[str, Any]:
     return as_markdown(measured, assumed), asdict(demand_of(measured, assumed))
 
 
-def _write(path: Path, page: str) -> None:
+def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, "utf-8")
+    path.write_bytes(content)
     output.print(f"{path} written.", markup=False)

@@ -1,0 +1,106 @@
+"""Measure the engine on real imagery: speed against quality, tiles against none, and both against the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from de_model import checkpoint
+from de_model.bench.clock import one_thread
+from de_model.bench.peak import copy_bandwidth, matmul_peak
+from de_model.bench.steps import PLAIN, StepTime, step_times
+from de_model.inference.acceleration import Acceleration
+from de_model.inference.sampling import Sampling
+from de_model.precision import Precision
+from de_model.presets import Preset
+from flows.bench.disk import disk_rates
+from flows.bench.engine_case import engine_case, part_of
+from flows.bench.engine_figures import EngineFigures, Limits
+from flows.bench.engine_tiles import TILINGS, proportions, tilings, utilisation
+from flows.bench.engine_ways import FAITHFUL, options_of, options_tried, products
+from flows.progress import tell
+from flows.restoration_options import RestorationOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Sides of the scenes, pixels, multiples of the model's stride."""
+
+    #: For whole products, and for the options of the model alone.
+    product: int = 256
+    options: int = 192
+    #: For shares of tiles and for tilings.
+    tiles: int = 384
+    #: For one step of the paper's networks: the default tile of whole scenes.
+    step: int = 128
+
+
+_SIZES = Sizes()
+#: Ways to make one step.
+_STEPS = {
+    "as written: eager, channels outermost": PLAIN,
+    "channels last": Acceleration(),
+    "Winograd": Acceleration(winograd=True),
+    "compiled": Acceleration(compiled=True),
+    "compiled, Winograd": Acceleration(compiled=True, winograd=True),
+}
+#: On a GPU only: processors without a unit for it take many times longer.
+_SHORT_STEPS = {
+    "bfloat16": Acceleration(precision=Precision.BF16),
+    "compiled, bfloat16": Acceleration(precision=Precision.BF16, compiled=True),
+}
+
+
+def bench_engine(
+    options: RestorationOptions,
+    single: Sampling,
+    sizes: Sizes = _SIZES,
+    ways: Mapping[str, Sampling] | None = None,
+    preset: Preset = Preset.PAPER,
+) -> EngineFigures:
+    """Measure the shipped model on the GPU where there is one, else on one thread of the CPU.
+
+    Args:
+        options: how the product is made by default.
+        single: how the model restores whole clouds by default, without other dates.
+        sizes: of the scenes; smaller ones for a trial.
+        ways: of the model alone, by name; every option when left out.
+        preset: whose step is made in several ways.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    enhancer, case = checkpoint.load(checkpoint.shipped_weights(), device.type), engine_case()
+    scene, gaps = part_of(case, sizes.tiles), replace(options.sampling, samples=1)
+    with one_thread():
+        tell("limits of the machine")
+        tried = dict.fromkeys([*TILINGS, (gaps.tile, gaps.overlap), (single.tile, single.overlap)])
+        fitting = [each for each in tried if each[0] < sizes.tiles]
+        tiled, untiled = tilings(scene, enhancer, replace(single, samples=1), fitting)
+        return EngineFigures(
+            device=torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+            threads=torch.get_num_threads(),
+            limits=_limits(device, single.acceleration.precision),
+            products=products(part_of(case, sizes.product), enhancer, options, single),
+            options=options_tried(part_of(case, sizes.options), enhancer, ways or options_of(FAITHFUL, single)),
+            proportions=proportions(scene, enhancer, gaps),
+            tilings=tiled,
+            tiling_gaps=(gaps.tile, gaps.overlap),
+            tiling_scenes=(single.tile, single.overlap),
+            side=sizes.tiles,
+            psnr_untiled=untiled,
+            utilisation=utilisation(scene, enhancer, gaps),
+            steps=_steps(preset, sizes.step, device),
+            step_side=sizes.step,
+        )
+
+
+def _steps(preset: Preset, side: int, device: torch.device) -> tuple[StepTime, ...]:
+    tell(f"one step of preset {preset}")
+    ways = _STEPS if device.type == "cpu" else _STEPS | _SHORT_STEPS
+    return tuple(step_times(preset, side, device, ways))
+
+
+def _limits(device: torch.device, precision: Precision) -> Limits:
+    dtype = torch.bfloat16 if precision is Precision.BF16 else torch.float32
+    return Limits(matmul_peak(device, dtype), copy_bandwidth(device), disk_rates())
