@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from de_model.enhancer import Enhancer
@@ -12,6 +13,7 @@ from de_model.inference import winograd
 from de_model.inference.acceleration import DEFAULT, Acceleration
 from de_model.inference.compiling import CompiledUNet
 from de_model.precision import Precision
+from de_model.unet import UNet
 
 _log = logging.getLogger(__name__)
 _MADE: WeakKeyDictionary[Enhancer, dict[Acceleration, Enhancer]] = WeakKeyDictionary()
@@ -36,7 +38,7 @@ def _make(enhancer: Enhancer, wanted: Acceleration) -> Enhancer:
     by_winograd = wanted.winograd and _can_winograd(enhancer)
     # NNPACK reads channels outermost.
     innermost = wanted.channels_last and not by_winograd
-    shared = {id(p): p for p in enhancer.parameters()} if innermost else {}
+    shared: dict[int, Any] = {id(p): p for p in enhancer.parameters()} if innermost else {}
     made = deepcopy(enhancer, shared)
     if not innermost:
         for parameter in made.parameters():
@@ -47,7 +49,7 @@ def _make(enhancer: Enhancer, wanted: Acceleration) -> Enhancer:
             winograd.put_in(network)
     if wanted.compiled:
         for network in networks:
-            network.add_module("net", CompiledUNet(network.net))
+            network.add_module("net", CompiledUNet(cast("UNet", network.net)))
     return made
 
 

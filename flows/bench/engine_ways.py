@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,8 @@ from stac.reflectance import to_reflectance
 
 #: The paper's way: `Sampling()` as it is, networks as they are written.
 FAITHFUL = Sampling(acceleration=PLAIN)
+#: Names of the two ways that the others lie between.
+PAPERS, DEFAULTS = "the paper's: DDIM-10, plain layout", "default"
 
 
 def products(case: Case, enhancer: Enhancer, options: RestorationOptions, single: Sampling) -> tuple[WayFigures, ...]:
@@ -76,13 +79,13 @@ def options_of(faithful: Sampling, single: Sampling) -> dict[str, Sampling]:
     """Return the options by name: the paper's way, the default, the default with one thing changed, and all gains."""
     base = replace(single, samples=faithful.samples)
 
-    def faster(**values: object) -> Sampling:
+    def faster(**values: Any) -> Sampling:
         return replace(base, acceleration=replace(base.acceleration, **values))
 
     return {
-        "the paper's: DDIM-10, plain": faithful,
+        PAPERS: faithful,
         "DDIM-10, channels last": replace(faithful, acceleration=Acceleration()),
-        f"{base.sampler}, {base.steps} steps: default": base,
+        DEFAULTS: base,
         "plain layout": replace(base, acceleration=PLAIN),
         "W every second step": faster(allocation_every=2),
         "Winograd": faster(winograd=True),
