@@ -67,6 +67,7 @@ results: setup
 	$(BIN)/unveil evaluate product --out docs/results
 	$(BIN)/unveil bench demo --out docs/results
 	$(BIN)/unveil bench model --out docs/results
+	$(BIN)/unveil bench steps --out docs/results
 	$(BIN)/unveil bench engine --out docs/results
 	$(BIN)/python -m tests.chaos.kill_runs --out docs/results
 	$(BIN)/python -m tests.load.publish_many --out docs/results

@@ -10,11 +10,8 @@ import torch
 from de_model import checkpoint
 from de_model.bench.clock import one_thread
 from de_model.bench.peak import copy_bandwidth, matmul_peak
-from de_model.bench.steps import PLAIN, StepTime, step_times
-from de_model.inference.acceleration import Acceleration
 from de_model.inference.sampling import Sampling
 from de_model.precision import Precision
-from de_model.presets import Preset
 from flows.bench.disk import disk_rates
 from flows.bench.engine_case import engine_case, part_of
 from flows.bench.engine_figures import EngineFigures, Limits
@@ -33,24 +30,9 @@ class Sizes:
     options: int = 192
     #: For shares of tiles and for tilings.
     tiles: int = 384
-    #: For one step of the paper's networks: the default tile of whole scenes.
-    step: int = 128
 
 
 _SIZES = Sizes()
-#: Ways to make one step.
-_STEPS = {
-    "as written: eager, channels outermost": PLAIN,
-    "channels last": Acceleration(),
-    "Winograd": Acceleration(winograd=True),
-    "compiled": Acceleration(compiled=True),
-    "compiled, Winograd": Acceleration(compiled=True, winograd=True),
-}
-#: On a GPU only: processors without a unit for it take many times longer.
-_SHORT_STEPS = {
-    "bfloat16": Acceleration(precision=Precision.BF16),
-    "compiled, bfloat16": Acceleration(precision=Precision.BF16, compiled=True),
-}
 
 
 def bench_engine(
@@ -58,7 +40,6 @@ def bench_engine(
     single: Sampling,
     sizes: Sizes = _SIZES,
     ways: Mapping[str, Sampling] | None = None,
-    preset: Preset = Preset.PAPER,
 ) -> EngineFigures:
     """Measure the shipped model on the GPU where there is one, else on one thread of the CPU.
 
@@ -67,7 +48,6 @@ def bench_engine(
         single: how the model restores whole clouds by default, without other dates.
         sizes: of the scenes; smaller ones for a trial.
         ways: of the model alone, by name; every option when left out.
-        preset: whose step is made in several ways.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     enhancer, case = checkpoint.load(checkpoint.shipped_weights(), device.type), engine_case()
@@ -90,15 +70,7 @@ def bench_engine(
             side=sizes.tiles,
             psnr_untiled=untiled,
             utilisation=utilisation(scene, enhancer, gaps),
-            steps=_steps(preset, sizes.step, device),
-            step_side=sizes.step,
         )
-
-
-def _steps(preset: Preset, side: int, device: torch.device) -> tuple[StepTime, ...]:
-    tell(f"one step of preset {preset}")
-    ways = _STEPS if device.type == "cpu" else _STEPS | _SHORT_STEPS
-    return tuple(step_times(preset, side, device, ways))
 
 
 def _limits(device: torch.device, precision: Precision) -> Limits:

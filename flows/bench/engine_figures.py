@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from de_model.bench.steps import StepTime
 from flows.bench.disk import DiskRates
 
 
@@ -102,7 +101,3 @@ class EngineFigures:
     side: int
     psnr_untiled: float
     utilisation: Utilisation
-    #: One step of the paper's networks: as they are written first, then faster.
-    steps: tuple[StepTime, ...]
-    #: Side of its image, pixels.
-    step_side: int

@@ -21,6 +21,7 @@ class BenchKind(StrEnum):
 
     DEMO = "demo"
     MODEL = "model"
+    STEPS = "steps"
     ENGINE = "engine"
     UNIT = "unit"
     DRIFT = "drift"
@@ -31,7 +32,7 @@ class BenchKind(StrEnum):
 
 def bench(
     what: Annotated[
-        BenchKind, typer.Argument(help="demo, model, engine, unit, drift, ledger, scale or global.")
+        BenchKind, typer.Argument(help="demo, model, steps, engine, unit, drift, ledger, scale or global.")
     ] = BenchKind.DEMO,
     size: Annotated[int, typer.Option("--size", min=1024, help="Rows and columns of the unit, pixels.")] = 10980,
     out: Annotated[
@@ -49,20 +50,23 @@ def bench(
     """Measure what Unveil costs: the demo, the model, the engine, one large work unit, the ledger, or more workers.
 
     `demo`: time and memory of a first and a second `unveil demo`. `model`: the presets small and paper on the CPU, and
-    on the GPU where there is one, against the fastest matrix product of the same run. `engine`: the shipped model on
-    the sample's clouds, speed against quality for every option, tiles against none, time against clouds, on the GPU
-    where there is one; some minutes on a CPU. `unit`: a whole Sentinel-2 tile of five dates, made of the sample, from
-    search to catalog, against a plain read of the same pixels; it needs about 15 GB of disk in the temporary folder and
-    some ten minutes on two cores. `drift`: which changes of the input raise an alarm, on the sample. `ledger`: planning
-    up to a million units, and the whole life of units in ledgers of up to a million lines. `scale`: one Dask worker
-    against two, on parts of the sample from reading to catalog. `global`: no measurement, but what a run over all land
-    would take, from figures of the others and assumptions.
+    on the GPU where there is one, against the fastest matrix product of the same run. `steps`: one step of the paper's
+    networks in every way that the engine can make it. `engine`: the shipped model on the sample's clouds, speed against
+    quality for every option, tiles against none, time against clouds; like `steps` on the GPU where there is one, else
+    some minutes on a CPU. `unit`: a whole Sentinel-2 tile of five dates, made of the sample, from search to catalog,
+    against a plain read of the same pixels; it needs about 15 GB of disk in the temporary folder and some ten minutes
+    on two cores. `drift`: which changes of the input raise an alarm, on the sample. `ledger`: planning up to a million
+    units, and the whole life of units in ledgers of up to a million lines. `scale`: one Dask worker against two, on
+    parts of the sample from reading to catalog. `global`: no measurement, but what a run over all land would take, from
+    figures of the others and assumptions.
 
     Examples (made the pages of these names in docs/results):
 
         unveil bench demo --out docs/results
 
         unveil bench model --out docs/results
+
+        unveil bench steps --out docs/results
 
         unveil bench engine --out docs/results
 
@@ -79,6 +83,7 @@ def bench(
     measure: Mapping[BenchKind, Callable[[], tuple[Any, ...]]] = {
         BenchKind.DEMO: _demo,
         BenchKind.MODEL: _model,
+        BenchKind.STEPS: _steps,
         BenchKind.ENGINE: _engine,
         BenchKind.UNIT: lambda: _unit(size),
         BenchKind.DRIFT: _drift,
@@ -90,7 +95,7 @@ def bench(
         page, record, *picture = measure[what]()
     if out is not None:
         _write(out / f"{what}.md", page.encode())
-        if what in (BenchKind.MODEL, BenchKind.ENGINE):
+        if what in (BenchKind.MODEL, BenchKind.STEPS, BenchKind.ENGINE):
             _write(out / f"{what}.json", f"{json.dumps(record, indent=2)}\n".encode())
         for content in picture:
             _write(out / f"{what}.png", content)
@@ -120,6 +125,13 @@ def _model() -> tuple[str, Any]:
 
     measured = bench_model()
     return as_markdown(measured), as_record(measured)
+
+
+def _steps() -> tuple[str, Any]:
+    from flows.bench.steps import as_markdown, as_record, bench_steps
+
+    found = bench_steps()
+    return as_markdown(found, "unveil bench steps --out docs/results"), as_record(found)
 
 
 def _engine() -> tuple[str, Any, bytes]:

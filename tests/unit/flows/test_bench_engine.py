@@ -13,7 +13,6 @@ from PIL import Image
 
 from de_model.bench.tiling import psnr, redundancy, seam_ratio, tiles_of, whole_redundancy
 from de_model.inference.sampling import Sampling
-from de_model.presets import Preset
 from flows.bench.disk import disk_rates
 from flows.bench.engine import Sizes, bench_engine
 from flows.bench.engine_figures import EngineFigures
@@ -60,7 +59,7 @@ def found() -> EngineFigures:
     quick = load_settings(None, {"steps": 1, "samples": 1, "tile": 32}).restoration
     every = options_of(FAITHFUL, quick.sampling)
     ways = {name: replace(way, steps=1) for name, way in every.items() if not way.acceleration.compiled}
-    return bench_engine(quick, quick.sampling, Sizes(64, 32, 128, 64), ways, Preset.TINY)
+    return bench_engine(quick, quick.sampling, Sizes(64, 32, 128), ways)
 
 
 @pytest.mark.slow
@@ -81,6 +80,6 @@ def test_page_record_and_plot_say_the_same(found: EngineFigures) -> None:
     assert record["products"][0]["psnr_faithful"] is None and len(record["options"]) == len(found.options)
     page = as_markdown(found, "unveil bench engine")
     assert all(f"| {way.name} |" in page for way in found.options) and record["machine"] in page
-    assert page.count("| reached |") + page.count("| **missed** |") == 6
+    assert page.count("| reached |") + page.count("| **missed** |") == 5
     picture = plot(found)
     assert len(picture) < 60_000 and Image.open(io.BytesIO(picture)).width > 600
