@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from de_model.enhancer import Enhancer
@@ -13,7 +13,6 @@ from de_model.inference import winograd
 from de_model.inference.acceleration import DEFAULT, Acceleration
 from de_model.inference.compiling import CompiledUNet
 from de_model.precision import Precision
-from de_model.unet import UNet
 
 _log = logging.getLogger(__name__)
 _MADE: WeakKeyDictionary[Enhancer, dict[Acceleration, Enhancer]] = WeakKeyDictionary()
@@ -49,7 +48,7 @@ def _make(enhancer: Enhancer, wanted: Acceleration) -> Enhancer:
             winograd.put_in(network)
     if wanted.compiled:
         for network in networks:
-            network.add_module("net", CompiledUNet(cast("UNet", network.net)))
+            network.add_module("net", CompiledUNet(network.net))
     return made
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pystac
 
+from flows.loading import load_settings
 from flows.operations.backfill import windows_of
-from flows.settings import RunSettings
 from flows.work import ModelRef, WorkUnit, make_plan
 from stac.query import Query
 from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
@@ -28,7 +28,7 @@ def planned(units: int) -> Iterator[WorkUnit]:
     windows = units * REVISIT_DAYS // (SQUARES * WINDOW_DAYS) + 1
     left, end = units, _BEGAN + timedelta(days=windows * WINDOW_DAYS)
     for interval in windows_of(_BEGAN, end, WINDOW_DAYS):
-        wanted = RunSettings(datetime=interval, source=str(sample_catalog()))
+        wanted = load_settings(None, {"datetime": interval, "source": str(sample_catalog())})
         found = make_plan(scenes(wanted.search), wanted, _MODEL).units[:left]
         yield from found
         left -= len(found)

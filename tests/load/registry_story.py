@@ -26,6 +26,7 @@ from flows.models.registry import Registry
 from flows.models.version import ListedVersion
 from tests.chaos.evidence import files_of, items_of
 from tests.command import ROOT, TINY_BBOX, TINY_SETTINGS, Outcome, environment, unveil
+from tests.prefect_service import PREFECT, end, spawn
 
 #: Wide enough for one step of training and one sample, too narrow for the spoilt weights.
 GATES = {
@@ -118,19 +119,19 @@ def rasters_of(out: Path, version: str) -> dict[str, str]:
 def worker(story: Story) -> Iterator[str]:
     """Deploy the flow, keep a worker running, and yield the id of the deployment."""
     environ = environment(story.work / "home", story.environment) | {"PREFECT_WORKER_QUERY_SECONDS": "1"}
-    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
     deployed = ("deploy", "flows/retrain.py:retrain", "--name", "story", "--pool", "story")
     for arguments in (("work-pool", "create", "story", "--type", "process"), deployed):
-        subprocess.run([*prefect, *arguments], cwd=ROOT, env=environ, check=True, capture_output=True, timeout=300)
+        subprocess.run(
+            [*PREFECT, "--no-prompt", *arguments], cwd=ROOT, env=environ, check=True, capture_output=True, timeout=300
+        )
     found = httpx.get(f"{story.api}/deployments/name/retrain/story").raise_for_status().json()["id"]
-    command = [*prefect, "worker", "start", "--pool", "story", "--install-policy", "never"]
-    with (story.work / "worker.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=log, stderr=subprocess.STDOUT)
+    process = spawn(
+        ("worker", "start", "--pool", "story", "--install-policy", "never"), environ, story.work / "worker.log"
+    )
     try:
         yield found
     finally:
-        process.terminate()
-        process.wait(60)
+        end(process)
 
 
 def retraining(story: Story, deployment: str, until: str, outcome: list[str]) -> None:
