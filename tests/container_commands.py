@@ -6,8 +6,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import click
-import typer
+from typer.testing import CliRunner
 
 from tests.command import ROOT
 
@@ -28,18 +27,11 @@ def problem_of(command: list[str]) -> str | None:
 
 
 def _problem_of_ours(arguments: list[str]) -> str | None:
+    """Ask for help behind the arguments: the parser reads all of them, and an unknown one is an error."""
     from flows.cli import app
 
-    command: click.Command = typer.main.get_command(app)
-    context = click.Context(command)
-    try:
-        while isinstance(command, click.Group):
-            name, command, arguments = command.resolve_command(context, arguments)
-            context = click.Context(command, parent=context, info_name=name)
-        command.make_parser(context).parse_args(arguments)
-    except click.UsageError as error:
-        return error.format_message()
-    return None
+    result = CliRunner().invoke(app, [*arguments, "--help"])
+    return None if result.exit_code == 0 else result.output
 
 
 def unknown_settings(environment: Mapping[str, Any]) -> Iterator[str]:

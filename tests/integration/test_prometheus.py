@@ -117,7 +117,7 @@ def test_a_panel_of_the_dashboard_has_an_answer(prometheus: str, name: str) -> N
 
 def test_what_the_run_did_is_what_prometheus_has(prometheus: str, tiny_run: Any) -> None:
     figures = [unit["figures"] for unit in tiny_run.outcome.document["units"]]
-    ((tiles),) = ask(prometheus, "unveil_tiles_total")
+    (tiles,) = ask(prometheus, "unveil_tiles_total")
     assert float(tiles["value"][1]) == sum(f["tiles"] for f in figures)
     assert tiles["metric"]["job"] == "unveil"
     (succeeded,) = ask(prometheus, 'unveil_units{state="succeeded"}')

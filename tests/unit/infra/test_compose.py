@@ -148,6 +148,13 @@ def test_a_command_is_one_that_the_image_has(name: str) -> None:
     assert problem_of(OURS[name]["command"]) is None
 
 
+@pytest.mark.parametrize(
+    "words", [["unveil", "serv"], ["unveil", "serve", "--prt", "1"], ["python", "-m", "flows.nothing"]]
+)
+def test_a_command_that_there_is_not_is_noticed(words: list[str]) -> None:
+    assert problem_of(words)
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_settings_are_settings(name: str) -> None:
     # What `state-prepare` reads is its own.
