@@ -167,11 +167,12 @@ def _candidate(
     def share(date: Acquisition) -> float:
         return share_covered(outline, [scenes[i].outline for i in date.item_ids])
 
-    if share(target) < least:
-        raise InvalidInput(f"{_few(target, share(target), cell)}; there is hardly anything to restore.")
+    if (seen := share(target)) < least:
+        raise InvalidInput(f"{_few(target, seen, cell)}; there is hardly anything to restore.")
     near = [d for d in others if not set(d.item_ids) & set(target.item_ids) and _near(d, target, settings)]
-    left_out = tuple(f"{_few(date, share(date), cell)}; it is not used." for date in near if share(date) < least)
-    donors = tuple(date for date in near if share(date) >= least)
+    shares = [(date, share(date)) for date in near]
+    left_out = tuple(f"{_few(date, covered, cell)}; it is not used." for date, covered in shares if covered < least)
+    donors = tuple(date for date, covered in shares if covered >= least)
     return Candidate(cell, target, donors, cover, left_out)
 
 
