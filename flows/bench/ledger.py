@@ -134,6 +134,7 @@ def _resident() -> int:
 
 def as_markdown(measured: LedgerMeasurement, command: str) -> str:
     """Return a results page: machine, date, command, and a row per size."""
+    hours = 1e6 / measured.plans[-1].last_per_s / 3600
     return "\n".join([
         "# Planner and ledger, measured",
         "",
@@ -147,8 +148,7 @@ def as_markdown(measured: LedgerMeasurement, command: str) -> str:
         "|---|---|---|---|---|---|",
         *(_plan_row(plan) for plan in measured.plans),
         "",
-        f"A million units would take {1e6 / measured.plans[-1].last_per_s / 3600:.1f} hours at the last rate, in the same",
-        "memory; they were not planned.",
+        f"A million units would take {hours:.1f} hours at the last rate, in the same memory; they were not planned.",
         "",
         *_ledger_part(measured.ledgers),
         "",

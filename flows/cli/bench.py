@@ -42,9 +42,10 @@ def bench(
         str | None,
         typer.Option("--ledger", help="PostgreSQL to measure, a database nobody uses; a private one when left out."),
     ] = None,
-    units: Annotated[
-        int, typer.Option("--units", min=10, help="Most units to plan and lines of a ledger.")
+    lines: Annotated[
+        int, typer.Option("--lines", min=100, help="Most lines of a ledger that is measured.")
     ] = 1_000_000,
+    lives: Annotated[int, typer.Option("--lives", min=10, help="Units that live in each ledger.")] = 10_000,
     as_json: o.AsJson = False,
 ) -> None:
     """Measure what Unveil costs: the demo, the model, the engine, one large work unit, the ledger, or more workers.
@@ -55,8 +56,8 @@ def bench(
     quality for every option, tiles against none, time against clouds; like `steps` on the GPU where there is one, else
     some minutes on a CPU. `unit`: a whole Sentinel-2 tile of five dates, made of the sample, from search to catalog,
     against a plain read of the same pixels; it needs about 15 GB of disk in the temporary folder and some ten minutes
-    on two cores. `drift`: which changes of the input raise an alarm, on the sample. `ledger`: planning up to a million
-    units, and the whole life of units in ledgers of up to a million lines. `scale`: one Dask worker against two, on
+    on two cores. `drift`: which changes of the input raise an alarm, on the sample. `ledger`: planning thousands
+    of units, and the whole life of units in ledgers of up to a million lines. `scale`: one Dask worker against two, on
     parts of the sample from reading to catalog. `global`: no measurement, but what a run over all land would take, from
     figures of the others and assumptions.
 
@@ -87,7 +88,7 @@ def bench(
         BenchKind.ENGINE: _engine,
         BenchKind.UNIT: lambda: _unit(size),
         BenchKind.DRIFT: _drift,
-        BenchKind.LEDGER: lambda: _ledger(units, ledger),
+        BenchKind.LEDGER: lambda: _ledger(lines, lives, ledger),
         BenchKind.SCALE: _scale,
         BenchKind.GLOBAL: lambda: _global(out or Path("docs/results")),
     }
@@ -151,13 +152,12 @@ def _unit(size: int) -> tuple[str, Any]:
     return as_markdown(measured), asdict(measured) | {"read_ratio": measured.read_ratio}
 
 
-def _ledger(units: int, server: str | None) -> tuple[str, Any]:
+def _ledger(lines: int, lives: int, server: str | None) -> tuple[str, Any]:
     from flows.bench.ledger import SIZES, as_markdown, bench_ledger
 
-    sizes = tuple(sorted({min(size, units) for size in SIZES}))
-    measured = bench_ledger(sizes, sizes, server=server)
-    short = "" if units == SIZES[-1] else f" --units {units}"
-    return as_markdown(measured, f"unveil bench ledger{short} --out docs/results"), asdict(measured)
+    measured = bench_ledger(sizes=tuple(sorted({min(size, lines) for size in SIZES})), lives=lives, server=server)
+    given = f"--lines {lines} --lives {lives} --out docs/results"
+    return as_markdown(measured, f"unveil bench ledger {given}"), asdict(measured)
 
 
 def _scale() -> tuple[str, Any]:
