@@ -22,7 +22,8 @@ from flows import __version__
 from flows.errors import InvalidSettings, WorkerKilled, WorkersLost
 from flows.runners.base import Runner, stopped
 from flows.runners.dask_worker import Begin, looks
-from flows.runners.kinds import Share, thread_limits
+from flows.runners.kinds import Share
+from flows.runners.worker_process import inherited
 
 #: A scheduler has to answer within this time, and a cluster may be without workers for so long, seconds.
 _CONNECT_S, _NO_WORKERS_S = 20.0, 60.0
@@ -166,7 +167,7 @@ def local_cluster(share: Share, gpus: int) -> Iterator[Runner]:
     if by_cuda:
         options["n_workers"] = min(share.workers, gpus)
     else:
-        options |= {"processes": True, "memory_limit": 0, "env": thread_limits(share.threads)}
+        options |= {"processes": True, "memory_limit": 0, "env": inherited(share.threads)}
     made = "dask_cuda.LocalCUDACluster" if by_cuda else LocalCluster
     options["silence_logs"] = logging.CRITICAL
     with _quiet(), DaskTaskRunner(cluster_class=made, cluster_kwargs=options) as runner:

@@ -17,7 +17,7 @@ from prefect.task_runners import ProcessPoolTaskRunner
 from flows.errors import WorkersLost
 from flows.runners.base import Runner, stopped
 from flows.runners.kinds import Share
-from flows.runners.worker_process import begin
+from flows.runners.worker_process import begin, environment, inherited
 
 _log = logging.getLogger("unveil")
 #: Pools that may break in one run: a unit that kills every process it gets must not go on for ever.
@@ -106,11 +106,13 @@ def processes(share: Share, gpus: int) -> Iterator[Runner]:
         share: how many, and the threads of each.
         gpus: GPUs of this machine; each process gets one of several.
     """
-    runner = Processes(share, gpus)
-    try:
-        yield runner
-    except BaseException:
-        runner.stop()
-        raise
-    finally:
-        runner.close()
+    # For as long as processes may be started: they are when they are needed.
+    with environment(inherited(share.threads)):
+        runner = Processes(share, gpus)
+        try:
+            yield runner
+        except BaseException:
+            runner.stop()
+            raise
+        finally:
+            runner.close()

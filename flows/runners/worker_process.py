@@ -5,10 +5,42 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing import connection, parent_process
 from typing import Any
 
 from flows.runners.kinds import thread_limits
+
+
+def inherited(threads: int) -> dict[str, str]:
+    """Return the variables that a worker process starts with.
+
+    Prefect's threads know what its settings were when it was loaded, and would start a server of their own where these
+    named none.
+
+    Args:
+        threads: of numeric libraries.
+    """
+    from prefect.settings import get_current_settings
+
+    settings = get_current_settings().to_environment_variables(exclude_unset=True)
+    return settings | {"PREFECT_SERVER_EPHEMERAL_ENABLED": "false"} | thread_limits(threads)
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Let processes that are started while the context is open inherit some variables."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def begin(threads: int, gpus: Any = None) -> None:
