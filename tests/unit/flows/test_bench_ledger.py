@@ -47,8 +47,20 @@ def test_the_page_tells_every_size(tmp_path: Path) -> None:
     assert "the command" in page and "among 100 lines as among 50" in page
 
 
-def test_a_global_run_follows_from_its_figures() -> None:
-    measured, assumed = measured_in(RESULTS), Assumed()
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    """The pages of results, two of them as they would be after another measurement."""
+    pages = Path(shutil.copytree(RESULTS, tmp_path / "results"))
+    (pages / "ledger.md").write_text("| SQLite | 10 | 300 | 3.1 |\n| SQLite | 1,000 | 250 | 4.25 |\n")
+    (pages / "publishing.md").write_text(
+        "| 0 | 0.2 | 0.03 |\n| 10,000 | 0.754 | 0.218 |\n\n| items in the end | 10,090 |\n"
+        "| documents above the items, together | 1,038, 7.5 MB |\n"
+    )
+    return pages
+
+
+def test_a_global_run_follows_from_its_figures(pages: Path) -> None:
+    measured, assumed = measured_in(pages), Assumed()
     day = demand_of(measured, assumed)
     assert day.units == assumed.land_tiles / assumed.revisit_days * assumed.cloudy_share
     twice = demand_of(measured, replace(assumed, land_tiles=2 * assumed.land_tiles))
@@ -60,13 +72,7 @@ def test_a_global_run_follows_from_its_figures() -> None:
     assert "Nothing was run" in page and all(f"`{name}`" in page for name in ("unit_seconds", "land_tiles"))
 
 
-def test_measured_figures_are_those_of_the_pages(tmp_path: Path) -> None:
-    pages = Path(shutil.copytree(RESULTS, tmp_path / "results"))
-    (pages / "ledger.md").write_text("| SQLite | 10 | 300 | 3.1 |\n| SQLite | 1,000 | 250 | 4.25 |\n")
-    (pages / "publishing.md").write_text(
-        "| 0 | 0.2 | 0.03 |\n| 10,000 | 0.754 | 0.218 |\n\n| items in the end | 10,090 |\n"
-        "| documents above the items, together | 1,038, 7.5 MB |\n"
-    )
+def test_measured_figures_are_those_of_the_pages(pages: Path) -> None:
     found = measured_in(pages)
     assert (found.ledger_ms, found.locked_seconds, found.above_items, found.above_megabytes) == (
         4.25,
