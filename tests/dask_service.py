@@ -29,11 +29,16 @@ class DaskCluster:
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def add_workers(self, number: int) -> None:
-        """Start workers; they come when they can."""
+        """Start workers, and wait until the scheduler knows them."""
+        logs = [self.folder / f"worker-{len(self.workers) + n}.log" for n in range(number)]
         for _ in range(number):
             with (self.folder / f"worker-{len(self.workers)}.log").open("wb") as log:
                 given = (self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
                 self.workers.append(_start("distributed.cli.dask_worker", *given, log=log, env=self.environment))
+        deadline = time.monotonic() + _TIMEOUT_S
+        while not all("Registered to" in log.read_text("utf-8", errors="replace") for log in logs):
+            assert time.monotonic() < deadline, self.told()
+            time.sleep(0.1)
 
     def told(self) -> str:
         """Return what workers and scheduler wrote."""

@@ -81,6 +81,8 @@ class Cluster(Runner):
     def stop(self) -> None:
         """Cancel all tasks; on a cluster that goes on living one in hand ends at its next tile."""
         self._stopped.set()
+        if self._client.status != "running":
+            return  # nobody to tell; its futures are cancelled already
         with suppress(Exception):  # whatever is wrong with a scheduler that is left
             self._client.cancel(list(self._waiting), force=True)
 
