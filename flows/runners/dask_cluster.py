@@ -71,7 +71,9 @@ class Cluster(Runner):
                 "as memory ran out; give fewer --workers to a machine."
             ) from error
         except Exception as error:
-            if future is None:  # it could not even be sent
+            if self._stopped.is_set():
+                raise stopped() from error
+            if future is None or self._client.status != "running":
                 raise self._gone() from error
             raise
         finally:
