@@ -31,8 +31,8 @@ class Measured:
     locked_seconds: float
     above_items: float
     above_megabytes: float
-    #: ledger.md: milliseconds of a unit's whole life in the longest SQLite ledger.
-    ledger_ms: float
+    #: ledger.md: milliseconds of a unit's whole life in the longest SQLite ledger; None where it was not measured yet.
+    ledger_ms: float | None
 
 
 #: Where each figure stands: page, and a pattern whose last match is it.
@@ -60,7 +60,12 @@ def measured_in(folder: Path) -> Measured:
     Raises:
         InvalidSettings: a page is missing, or does not say what it did.
     """
-    return Measured(**{name: _figure(folder / f"{page}.md", pattern) for name, (page, pattern) in _PLACES.items()})
+    found = {
+        name: _figure(folder / f"{page}.md", pattern)
+        for name, (page, pattern) in _PLACES.items()
+        if name != "ledger_ms" or (folder / f"{page}.md").is_file()
+    }
+    return Measured(**{"ledger_ms": None, **found})  # type: ignore[arg-type]
 
 
 def _figure(page: Path, pattern: str) -> float:
@@ -112,9 +117,9 @@ class Demand:
     requests_per_s: float
     terabytes: float
     catalog_gigabytes: float
-    #: Share of the day in which the catalog is locked by publishers, and the ledger is written.
+    #: Share of the day in which the catalog is locked by publishers, and the ledger is written (None: not measured).
     lock_share: float
-    ledger_share: float
+    ledger_share: float | None
 
     def cost(self, assumed: Assumed, *, gpu: bool) -> float:
         """Return the money for computing one day of acquisitions, without storage."""
@@ -148,7 +153,7 @@ def demand_of(measured: Measured, assumed: Assumed, *, samples: int = 4, steps: 
         terabytes=units * _TILE_PIXELS * assumed.product_bytes_per_pixel / _TB,
         catalog_gigabytes=units * (assumed.item_bytes + above) / 1e9,
         lock_share=units * measured.locked_seconds / _DAY_S,
-        ledger_share=units * measured.ledger_ms / 1000 / _DAY_S,
+        ledger_share=None if measured.ledger_ms is None else units * measured.ledger_ms / 1000 / _DAY_S,
     )
 
 
@@ -158,6 +163,7 @@ def as_markdown(measured: Measured, assumed: Assumed) -> str:
     cpu, gpu = (day.cost(assumed, gpu=on_gpu) for on_gpu in (False, True))
     year, cores = day.terabytes * _YEAR_D, measured.unit_cores
     workers = day.core_hours / 24 / cores
+    written = "not measured" if day.ledger_share is None else f"{day.ledger_share:.3%}"
     rows = [
         ("units a day", f"{day.units:,.0f}", f"{day.units * _YEAR_D:,.0f} a year"),
         ("core-hours a day, without the model", f"{day.core_hours:,.0f}", f"{day.core_hours / 24:,.0f} cores at work"),
@@ -166,8 +172,12 @@ def as_markdown(measured: Measured, assumed: Assumed) -> str:
             f"{day.model_core_hours:,.0f}",
             f"{day.model_core_hours / 24:,.0f} cores",
         ),
-        ("or GPU-hours a day of the model", f"{day.gpu_hours:,.1f}", f"{day.gpu_hours / 24:,.2f} GPUs at work"),
-        ("memory of their workers, GiB", f"{workers * measured.unit_gib:,.0f}", f"{workers:,.0f} of {cores:.0f} cores"),
+        ("or GPU-hours a day of the model", f"{day.gpu_hours:,.1f}", "at least: a small network does not fill a GPU"),
+        (
+            "memory of their workers, GiB",
+            f"{workers * measured.unit_gib:,.0f}",
+            f"{workers:,.0f} workers of {cores:.0f} cores",
+        ),
         ("requests/s on the sources", f"{day.requests_per_s:,.0f}", "all sources together"),
         ("products, TB a day", f"{day.terabytes:,.2f}", f"{year:,.0f} TB a year"),
         (
@@ -176,7 +186,7 @@ def as_markdown(measured: Measured, assumed: Assumed) -> str:
             f"{day.catalog_gigabytes * _YEAR_D:,.0f} GB a year",
         ),
         ("catalog locked, share of the day", f"{day.lock_share:.1%}", "one folder, one publisher at a time"),
-        ("ledger written, share of the day", f"{day.ledger_share:.3%}", "SQLite, one process"),
+        ("ledger written, share of the day", written, "SQLite, one process"),
         ("computing a day, on CPUs alone", f"{cpu:,.0f}", f"{1000 * cpu / day.units:,.0f} for 1000 units"),
         ("computing a day, the model on GPUs", f"{gpu:,.0f}", f"{1000 * gpu / day.units:,.0f} for 1000 units"),
         ("storage of one year's products, a month", f"{year * assumed.terabyte_month:,.0f}", ""),
@@ -204,4 +214,5 @@ def as_markdown(measured: Measured, assumed: Assumed) -> str:
 
 
 def _inputs(given: Measured | Assumed) -> list[str]:
-    return [f"| `{field.name}` | {getattr(given, field.name):,.6g} |" for field in fields(given)]
+    values = {field.name: getattr(given, field.name) for field in fields(given)}
+    return [f"| `{name}` | {'not measured' if value is None else f'{value:,.6g}'} |" for name, value in values.items()]
