@@ -26,8 +26,8 @@ class Sizes:
     """Sides of the scenes, pixels, multiples of the model's stride."""
 
     #: For whole products, and for the options of the model alone.
-    product: int = 256
-    options: int = 192
+    product: int = 192
+    options: int = 128
     #: For shares of tiles and for tilings.
     tiles: int = 384
 
