@@ -46,8 +46,8 @@ DEFAULT_MODEL = "models:/unveil-de@champion"
 #: other dates whole clouds are restored, which needs more surroundings.
 _TILE_FOR_GAPS, _TILE_FOR_SCENES = 64, 128
 #: Neighbours share one in so many pixels of a side: more costs time and shows neither less seam nor less error
-#: (docs/results/engine.md).
-_SHARED = 16
+#: (docs/results/engine.md). Whole pixels of the smallest image that a sampler works on.
+_SHARED, _COARSEST = 16, 4
 
 
 @unique
@@ -376,7 +376,8 @@ class RunSettings(BaseSettings):
     def _tiling(self) -> tuple[int, int]:
         """Side of a tile and overlap, pixels."""
         side = self.tile or (_TILE_FOR_SCENES if self.prior is Prior.NONE else _TILE_FOR_GAPS)
-        return side, side // _SHARED if self.overlap is None else self.overlap
+        shared = max(_COARSEST, side // _SHARED // _COARSEST * _COARSEST)
+        return side, shared if self.overlap is None else self.overlap
 
     @property
     def reading(self) -> ReadOptions:

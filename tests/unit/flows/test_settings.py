@@ -91,6 +91,8 @@ def test_neighbours_share_a_sixteenth_of_a_tile() -> None:
     sizes = {prior: load_settings(None, {"prior": prior}).restoration.sampling for prior in ("fused", "none")}
     assert (sizes["fused"].tile, sizes["fused"].overlap) == (64, 4)
     assert (sizes["none"].tile, sizes["none"].overlap) == (128, 8)
+    assert load_settings(None, {"tile": 32, "sampler": "pyramid"}).restoration.sampling.overlap == 4
+    assert load_settings(None, {"tile": 96, "sampler": "pyramid"}).restoration.sampling.overlap == 4
     assert load_settings(None, {"tile": 96, "overlap": 0}).restoration.sampling.overlap == 0
 
 
