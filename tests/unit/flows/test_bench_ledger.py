@@ -81,5 +81,5 @@ def test_measured_figures_are_those_of_the_pages(pages: Path) -> None:
         7.5,
     )
     (pages / "unit.md").write_text("nothing")
-    with pytest.raises(InvalidSettings, match=r"unit\.md does not tell .* unveil bench unit"):
+    with pytest.raises(InvalidSettings, match=r"unit\.md does not tell .*`unveil bench unit`"):
         measured_in(pages)
