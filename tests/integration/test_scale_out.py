@@ -34,7 +34,7 @@ def lines(out: Path) -> dict[str, Entry]:
 def executions(out: Path) -> set[Path]:
     """Folders of tasks that restore, or restored: one for every time that one began."""
     with contextlib.suppress(FileNotFoundError):  # a folder that was there a moment ago
-        return {path for path in out.glob(".staging/*/*") if path.is_dir()}
+        return {path for path in out.glob(".staging/????????-????-*/*") if path.is_dir()}  # of units, not of mirrors
     return set()
 
 

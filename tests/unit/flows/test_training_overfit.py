@@ -69,7 +69,7 @@ def as_patches(pairs: list[ScenePair]) -> Patches:
     return Patches(unit([p.cloudy for p in pairs]), unit([p.clear for p in pairs]), *masks)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(1200)  # 100 s of one core, if it gets one
 def test_a_tiny_model_learns_eight_real_pairs_by_heart() -> None:
     """More than 35 dB in reflectance (peak 1) on all pixels with truth, after the full DDIM-10 walk from noise."""
