@@ -334,8 +334,9 @@ def until(condition: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.02)
 
 
-# Without SIGKILL, which the random kills of test_many_runs hold, too.
-@pytest.mark.parametrize("end", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.thorough)])
+# `make test` has the random kills of test_many_runs.
+@pytest.mark.thorough
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_stopped_leaves_no_half_and_the_next_one_continues(
     end: signal.Signals, state: Path, tmp_path: Path
 ) -> None:

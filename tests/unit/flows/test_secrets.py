@@ -30,7 +30,7 @@ def test_a_login_is_used_from_the_environment_and_stored_nowhere(
     settings = load_settings()
     assert getattr(settings, name) == address
     assert "hush" not in json.dumps(settings.shareable) + settings.shown_source
-    assert "hush" not in freeze((), settings, ModelRef("m", "1", "0" * 64)).request
+    assert "hush" not in freeze((), settings, ModelRef("m", "1", "0" * 64, "weights")).request
     # A flow of these parameters, in the same environment, is the same run.
     assert load_settings(None, settings.shareable) == settings
 
