@@ -63,9 +63,11 @@ def measured_in(folder: Path) -> Measured:
     found = {
         name: _figure(folder / f"{page}.md", pattern)
         for name, (page, pattern) in _PLACES.items()
-        if name != "ledger_ms" or (folder / f"{page}.md").is_file()
+        if name != "ledger_ms"
     }
-    return Measured(**{"ledger_ms": None, **found})  # type: ignore[arg-type]
+    page, pattern = _PLACES["ledger_ms"]
+    place = folder / f"{page}.md"
+    return Measured(ledger_ms=_figure(place, pattern) if place.is_file() else None, **found)
 
 
 def _figure(page: Path, pattern: str) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.queues import SimpleQueue
 from typing import Any
 
 from prefect import Task
@@ -89,9 +90,11 @@ class Processes(Runner):
 
     def _opened(self) -> ProcessPoolTaskRunner:
         context = multiprocessing.get_context("spawn")
-        gpus = context.SimpleQueue() if self._gpus > 1 else None
-        for number in range(self._share.workers if gpus is not None else 0):
-            gpus.put(number % self._gpus)  # type: ignore[union-attr]
+        gpus: SimpleQueue[int] | None = None
+        if self._gpus > 1:
+            gpus = context.SimpleQueue()
+            for number in range(self._share.workers):
+                gpus.put(number % self._gpus)
         given = (self._share.threads, gpus)
         pool = ProcessPoolTaskRunner(max_workers=self._share.workers, initializer=begin, initargs=given)
         pool.__enter__()
