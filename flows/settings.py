@@ -45,8 +45,8 @@ DEFAULT_MODEL = "models:/unveil-de@champion"
 #: Where other dates fill most of a scene the gaps are a few pixels wide, and small tiles save half the work; without
 #: other dates whole clouds are restored, which needs more surroundings.
 _TILE_FOR_GAPS, _TILE_FOR_SCENES = 64, 128
-#: Neighbours share one in so many pixels of a side: more costs time and shows neither less seam nor less error
-#: (docs/results/engine.md). Whole pixels of the smallest image that a sampler works on.
+#: Neighbours share one in so many pixels of a side; more costs time (`unveil bench engine`). Whole pixels of the
+#: smallest image that a sampler works on.
 _SHARED, _COARSEST = 16, 4
 
 
