@@ -1,0 +1,126 @@
+"""Settings of how a date is restored: model, sampler, tiles, other dates, masks, speed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+from pydantic_settings import NoDecode
+
+from de_model.inference.acceleration import Acceleration
+from de_model.inference.sampling import Sampling
+from de_model.precision import Precision
+from de_model.samplers.kinds import SamplerKind
+from flows.restoration_options import RestorationOptions
+from flows.settings.kinds import ModelFallback
+from flows.settings.words import Commas
+from stac.masks.combination import MaskRule
+from stac.masks.kinds import MaskKind
+from stac.priors import Prior
+from stac.radiometry.scene_check import RadiometryCheck
+from stac.resampling import Interpolation
+
+DEFAULT_MODEL = "models:/unveil-de@champion"
+#: Where other dates fill most of a scene the gaps are a few pixels wide, and small tiles save half the work; without
+#: other dates whole clouds are restored, which needs more surroundings.
+_TILE_FOR_GAPS, _TILE_FOR_SCENES = 64, 128
+#: Neighbours share one in so many pixels of a side; more costs time (`unveil bench engine`). Whole pixels of the
+#: smallest image that a sampler works on.
+_SHARED, _COARSEST = 16, 4
+
+
+class RestoringSettings(BaseModel):
+    """What pixels depend on, and how fast they are made."""
+
+    bands: Annotated[tuple[str, ...], NoDecode, Commas] = Field(
+        ("blue", "green", "red", "nir"), description="bands by common name"
+    )
+    model: str = Field(DEFAULT_MODEL, description="model URI: models:/NAME@ALIAS or models:/NAME/VERSION")
+    model_fallback: ModelFallback = Field(
+        ModelFallback.ERROR, description="when the model cannot be had: error, or shipped to use the package's weights"
+    )
+    seed: int = Field(0, ge=0, description="seed of the noise")
+    samples: int = Field(4, ge=1, le=64, description="samples of the model per tile")
+    steps: int = Field(4, ge=1, le=1000, description="evaluations of the model per sample")
+    # Four steps of DPM-Solver++ beat the paper's ten of DDIM in time and error: docs/results/experiments/samplers.md
+    sampler: SamplerKind = Field(
+        SamplerKind.DPMPP2M, description="dpmpp2m, unipc, pyramid, or the paper's ddim with 10 steps"
+    )
+    start: int | None = Field(
+        None, ge=0, le=999, description="timestep at which to begin with the noised reference; pure noise when left out"
+    )
+    eta: float = Field(0.3, ge=0, le=1, description="least share of the reference")
+    tile: int | None = Field(
+        None, ge=32, description="side of a tile, pixels; 64 for the small gaps that other dates leave, else 128"
+    )
+    overlap: int | None = Field(
+        None, ge=0, description="pixels shared by neighbours; a sixteenth of a tile when left out"
+    )
+    block: int = Field(
+        512, ge=64, description="side of a block, pixels: what a stopped run repeats at most; no pixel depends on it"
+    )
+    batch: int = Field(8, ge=1, description="tiles run at once")
+    # Speed; each may change the last bits of a result, or more: docs/engine.md.
+    precision: Precision = Field(Precision.FP32, description="number format of the networks' activations: fp32 or bf16")
+    compiled: bool = Field(False, description="compile the networks first; they stay as they are where that fails")
+    winograd: bool = Field(False, description="Winograd's algorithm for the paper preset's convolutions on a CPU")
+    allocation_every: int = Field(1, ge=1, description="weight allocation runs at every so many steps")
+    use_model: bool = Field(
+        True, description="restore with the model what no date saw; otherwise these pixels are marked not recoverable"
+    )
+    prior: Prior = Field(
+        Prior.FUSED,
+        description="fill from other dates: fused, matched-median, nearest, median or geomedian; none: the model alone",
+    )
+    prior_days: int = Field(15, ge=0, description="other dates must lie within this many days")
+    cloud_dilation_m: float = Field(120, ge=0, description="growth of clouds, metres")
+    shadow_dilation_m: float = Field(120, ge=0, description="growth of shadows, metres")
+    masks: Annotated[tuple[MaskKind, ...], NoDecode, Commas] = Field(
+        (), description="masks to combine: scl, qa_pixel, s2cloudless, omnicloudmask; left out, the one of the scenes"
+    )
+    mask_rule: MaskRule = Field(MaskRule.ANY, description="how many masks must agree: any, all, majority or first")
+    persistent_bright: bool = Field(
+        False, description="ground that is called cloud on nearly all dates, but never changes, counts as clear"
+    )
+    radiometry_check: RadiometryCheck = Field(
+        RadiometryCheck.REFUSE, description="scenes whose pixels contradict their scale or offset: refuse, warn or off"
+    )
+    max_spread: float = Field(0.25, gt=0, description="samples deviating more than this are not recoverable")
+    interpolation: Interpolation = Field(
+        Interpolation.BILINEAR, description="bilinear or cubic, for scenes on another grid; coarser grids get means"
+    )
+
+    @property
+    def restoration(self) -> RestorationOptions:
+        """How a date is restored."""
+        tile, overlap = self.tiling
+        sampling = Sampling(
+            seed=self.seed,
+            samples=self.samples,
+            steps=self.steps,
+            eta=self.eta,
+            tile=tile,
+            overlap=overlap,
+            batch=self.batch,
+            sampler=self.sampler,
+            start=self.start,
+            acceleration=self.acceleration,
+        )
+        return RestorationOptions(sampling, self.prior, self.prior_days, self.max_spread, self.use_model)
+
+    @property
+    def acceleration(self) -> Acceleration:
+        """How the networks are run."""
+        return Acceleration(
+            precision=self.precision,
+            compiled=self.compiled,
+            winograd=self.winograd,
+            allocation_every=self.allocation_every,
+        )
+
+    @property
+    def tiling(self) -> tuple[int, int]:
+        """Side of a tile and overlap, pixels."""
+        side = self.tile or (_TILE_FOR_SCENES if self.prior is Prior.NONE else _TILE_FOR_GAPS)
+        shared = max(_COARSEST, side // _SHARED // _COARSEST * _COARSEST)
+        return side, shared if self.overlap is None else self.overlap
