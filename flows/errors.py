@@ -78,6 +78,10 @@ class ChampionChanged(FlowError):
     """Another version became the champion while a challenger was compared with the one before."""
 
 
+class BenchFailed(FlowError):
+    """A revision could not be measured."""
+
+
 class WorkFailed(FlowError):
     """Every work unit of a run failed, or none produced anything."""
 

@@ -50,7 +50,6 @@ _MODEL: tuple[Callable[..., None], ...] = (
     train.train,
     evaluate.calibrate,
     experiment.experiment,
-    bench.bench,
 )
 _REGISTRY: tuple[Callable[..., None], ...] = (
     registry.models,
@@ -84,6 +83,7 @@ app.add_typer(data.app, name="data", rich_help_panel="Model")
 app.add_typer(catalog.app, name="catalog", rich_help_panel="Operations")
 evaluate.app.command("model")(models.evaluate_model)
 app.add_typer(evaluate.app, name="evaluate", rich_help_panel="Model")
+app.add_typer(bench.app, name="bench", rich_help_panel="Model")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,11 +1,9 @@
-"""The command that measures what Unveil costs."""
+"""Commands that measure what Unveil costs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from enum import StrEnum, unique
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,31 +12,100 @@ import typer
 from flows.cli import options as o
 from flows.cli.console import output, print_json, progress_bar
 
+app = typer.Typer(
+    help="""Measure what Unveil costs. Each measurement makes the page of its name in docs/results.
 
-@unique
-class BenchKind(StrEnum):
-    """What can be measured."""
+    Example:
 
-    DEMO = "demo"
-    MODEL = "model"
-    STEPS = "steps"
-    ENGINE = "engine"
-    UNIT = "unit"
-    DRIFT = "drift"
-    LEDGER = "ledger"
-    SCALE = "scale"
-    GLOBAL = "global"
+        unveil bench engine --out docs/results
+    """,
+    no_args_is_help=True,
+)
+Out = Annotated[Path | None, typer.Option("--out", help="Folder for the results page; printed when left out.")]
 
 
-def bench(
-    what: Annotated[
-        BenchKind, typer.Argument(help="demo, model, steps, engine, unit, drift, ledger, scale or global.")
-    ] = BenchKind.DEMO,
+@app.command()
+def demo(out: Out = None, as_json: o.AsJson = False) -> None:
+    """Time and memory of a first and a second `unveil demo` (some minutes)."""
+    from flows.bench.demo import as_markdown, bench_demo
+
+    with progress_bar():
+        measurements = bench_demo()
+    _finish("demo", as_markdown(measurements), [asdict(m) for m in measurements], out, as_json)
+
+
+@app.command()
+def model(out: Out = None, as_json: o.AsJson = False) -> None:
+    """The presets small and paper on the CPU, and on the GPU where there is one, against matrix products."""
+    from flows.bench.model import as_markdown, as_record, bench_model
+
+    with progress_bar():
+        measured = bench_model()
+    _finish("model", as_markdown(measured), as_record(measured), out, as_json, keep=True)
+
+
+@app.command()
+def steps(out: Out = None, as_json: o.AsJson = False) -> None:
+    """One step of the paper's networks in every way that the engine can make it."""
+    from flows.bench.steps import as_markdown, as_record, bench_steps
+
+    with progress_bar():
+        found = bench_steps()
+    page = as_markdown(found, "unveil bench steps --out docs/results")
+    _finish("steps", page, as_record(found), out, as_json, keep=True)
+
+
+@app.command()
+def engine(out: Out = None, as_json: o.AsJson = False) -> None:
+    """The shipped model on the sample's clouds: speed against quality for every option, tiles, time against clouds.
+
+    On the GPU where there is one, else some minutes on a CPU. Settings in the environment are the default that is
+    measured, e.g. UNVEIL_PRECISION=bf16.
+    """
+    from flows.bench.engine import bench_engine
+    from flows.bench.engine_page import as_markdown, as_record, plot
+    from flows.loading import load_settings
+
+    alone = load_settings(None, {"prior": "none"}).restoration.sampling
+    with progress_bar():
+        found = bench_engine(load_settings().restoration, alone)
+    page = as_markdown(found, "unveil bench engine --out docs/results")
+    _finish("engine", page, as_record(found), out, as_json, keep=True, picture=plot(found))
+
+
+@app.command()
+def unit(
     size: Annotated[int, typer.Option("--size", min=1024, help="Rows and columns of the unit, pixels.")] = 10980,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for the results page; printed when left out.")
-    ] = None,
-    ledger: Annotated[
+    out: Out = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """A whole Sentinel-2 tile of five dates, made of the sample, from search to catalog, against a plain read of it.
+
+    It needs about 15 GB of disk in the temporary folder and some ten minutes on two cores.
+    """
+    from flows.bench.unit import as_markdown, bench_unit
+
+    with progress_bar():
+        measured = bench_unit(size)
+    record = asdict(measured) | {"read_ratio": measured.read_ratio}
+    _finish("unit", as_markdown(measured), record, out, as_json)
+
+
+@app.command()
+def drift(out: Out = None, as_json: o.AsJson = False) -> None:
+    """Which changes of the input raise an alarm, on the sample."""
+    from flows.bench.drift import as_markdown, as_records, bench_drift
+    from flows.loading import load_settings
+
+    with progress_bar():
+        rows = bench_drift(load_settings().drift_limits)
+    page = as_markdown(rows, "unveil bench drift --out docs/results")
+    _finish("drift", page, as_records(rows), out, as_json)
+
+
+@app.command()
+def ledger(
+    server: Annotated[
         str | None,
         typer.Option("--ledger", help="PostgreSQL to measure, a database nobody uses; a private one when left out."),
     ] = None,
@@ -46,132 +113,82 @@ def bench(
         int, typer.Option("--lines", min=100, help="Most lines of a ledger that is measured.")
     ] = 1_000_000,
     lives: Annotated[int, typer.Option("--lives", min=10, help="Units that live in each ledger.")] = 10_000,
+    out: Out = None,
     as_json: o.AsJson = False,
 ) -> None:
-    """Measure what Unveil costs: the demo, the model, the engine, one large work unit, the ledger, or more workers.
+    """Planning thousands of units, and the whole life of units in ledgers of up to a million lines."""
+    from flows.bench.ledger import SIZES, as_markdown, bench_ledger
 
-    `demo`: time and memory of a first and a second `unveil demo`. `model`: the presets small and paper on the CPU, and
-    on the GPU where there is one, against the fastest matrix product of the same run. `steps`: one step of the paper's
-    networks in every way that the engine can make it. `engine`: the shipped model on the sample's clouds, speed against
-    quality for every option, tiles against none, time against clouds; like `steps` on the GPU where there is one, else
-    some minutes on a CPU. `unit`: a whole Sentinel-2 tile of five dates, made of the sample, from search to catalog,
-    against a plain read of the same pixels; it needs about 15 GB of disk in the temporary folder and some ten minutes
-    on two cores. `drift`: which changes of the input raise an alarm, on the sample. `ledger`: planning thousands
-    of units, and the whole life of units in ledgers of up to a million lines. `scale`: one Dask worker against two, on
-    parts of the sample from reading to catalog. `global`: no measurement, but what a run over all land would take, from
-    figures of the others and assumptions.
-
-    Examples (made the pages of these names in docs/results):
-
-        unveil bench demo --out docs/results
-
-        unveil bench model --out docs/results
-
-        unveil bench steps --out docs/results
-
-        unveil bench engine --out docs/results
-
-        unveil bench unit --out docs/results
-
-        unveil bench drift --out docs/results
-
-        unveil bench ledger --out docs/results
-
-        unveil bench scale --out docs/results
-
-        unveil bench global --out docs/results
-    """
-    measure: Mapping[BenchKind, Callable[[], tuple[Any, ...]]] = {
-        BenchKind.DEMO: _demo,
-        BenchKind.MODEL: _model,
-        BenchKind.STEPS: _steps,
-        BenchKind.ENGINE: _engine,
-        BenchKind.UNIT: lambda: _unit(size),
-        BenchKind.DRIFT: _drift,
-        BenchKind.LEDGER: lambda: _ledger(lines, lives, ledger),
-        BenchKind.SCALE: _scale,
-        BenchKind.GLOBAL: lambda: _global(out or Path("docs/results")),
-    }
     with progress_bar():
-        page, record, *picture = measure[what]()
+        measured = bench_ledger(sizes=tuple(sorted({min(size, lines) for size in SIZES})), lives=lives, server=server)
+    command = f"unveil bench ledger --lines {lines} --lives {lives} --out docs/results"
+    _finish("ledger", as_markdown(measured, command), asdict(measured), out, as_json)
+
+
+@app.command()
+def scale(out: Out = None, as_json: o.AsJson = False) -> None:
+    """One Dask worker against two, on parts of the sample, from reading to catalog."""
+    from flows.bench.scale import as_markdown, as_record, bench_scale
+
+    with progress_bar():
+        measured = bench_scale()
+    _finish("scale", as_markdown(measured), as_record(measured), out, as_json)
+
+
+@app.command("global")
+def global_run(out: Out = None, as_json: o.AsJson = False) -> None:
+    """No measurement, but what a run over all land would take, from figures of the others and assumptions."""
+    from flows.bench.global_run import Assumed, as_markdown, demand_of, measured_in
+
+    measured, assumed = measured_in(out or Path("docs/results")), Assumed()
+    _finish("global", as_markdown(measured, assumed), asdict(demand_of(measured, assumed)), out, as_json)
+
+
+@app.command()
+def revisions(
+    kind: Annotated[str, typer.Argument(help="What is measured of both: engine, steps, model, demo, ledger ...")],
+    before: Annotated[str, typer.Argument(help="A commit, tag or branch; . for the files as they lie here.")],
+    after: Annotated[str, typer.Argument(help="Likewise.")] = ".",
+    turns: Annotated[int, typer.Option("--turns", min=1, max=100, help="Measurements of each.")] = 2,
+    timeout_s: Annotated[float, typer.Option("--timeout", min=1, help="Of one measurement, seconds.")] = 3600,
+    out: Out = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Two revisions of this software, measured in turns with the installed packages; in a clone of the repository.
+
+    Example:
+
+        unveil bench revisions engine main~20 main --turns 3
+    """
+    from flows.bench.revisions import as_markdown, as_record, bench_revisions
+
+    with progress_bar():
+        found = bench_revisions(kind, before, after, turns, timeout_s)
+    page = as_markdown(found, f"unveil bench revisions {kind} {before} {after} --turns {turns}")
+    _finish(f"revisions-{kind}", page, as_record(found), out, as_json)
+
+
+def _finish(
+    name: str,
+    page: str,
+    record: Any,
+    out: Path | None,
+    as_json: bool,
+    *,
+    keep: bool = False,
+    picture: bytes | None = None,
+) -> None:
+    """Write the page, and beside it the record (`keep`) and the picture; print what was asked for."""
     if out is not None:
-        _write(out / f"{what}.md", page.encode())
-        if what in (BenchKind.MODEL, BenchKind.STEPS, BenchKind.ENGINE):
-            _write(out / f"{what}.json", f"{json.dumps(record, indent=2)}\n".encode())
-        for content in picture:
-            _write(out / f"{what}.png", content)
+        _write(out / f"{name}.md", page.encode())
+        if keep:
+            _write(out / f"{name}.json", f"{json.dumps(record, indent=2)}\n".encode())
+        if picture is not None:
+            _write(out / f"{name}.png", picture)
     if as_json:
         print_json(record)
     elif out is None:
         output.print(page, markup=False)
-
-
-def _demo() -> tuple[str, Any]:
-    from flows.bench.demo import as_markdown, bench_demo
-
-    measurements = bench_demo()
-    return as_markdown(measurements), [asdict(m) for m in measurements]
-
-
-def _drift() -> tuple[str, Any]:
-    from flows.bench.drift import as_markdown, as_records, bench_drift
-    from flows.loading import load_settings
-
-    rows = bench_drift(load_settings().drift_limits)
-    return as_markdown(rows, "unveil bench drift --out docs/results"), as_records(rows)
-
-
-def _model() -> tuple[str, Any]:
-    from flows.bench.model import as_markdown, as_record, bench_model
-
-    measured = bench_model()
-    return as_markdown(measured), as_record(measured)
-
-
-def _steps() -> tuple[str, Any]:
-    from flows.bench.steps import as_markdown, as_record, bench_steps
-
-    found = bench_steps()
-    return as_markdown(found, "unveil bench steps --out docs/results"), as_record(found)
-
-
-def _engine() -> tuple[str, Any, bytes]:
-    from flows.bench.engine import bench_engine
-    from flows.bench.engine_page import as_markdown, as_record, plot
-    from flows.loading import load_settings
-
-    alone = load_settings(None, {"prior": "none"}).restoration.sampling
-    found = bench_engine(load_settings().restoration, alone)
-    return as_markdown(found, "unveil bench engine --out docs/results"), as_record(found), plot(found)
-
-
-def _unit(size: int) -> tuple[str, Any]:
-    from flows.bench.unit import as_markdown, bench_unit
-
-    measured = bench_unit(size)
-    return as_markdown(measured), asdict(measured) | {"read_ratio": measured.read_ratio}
-
-
-def _ledger(lines: int, lives: int, server: str | None) -> tuple[str, Any]:
-    from flows.bench.ledger import SIZES, as_markdown, bench_ledger
-
-    measured = bench_ledger(sizes=tuple(sorted({min(size, lines) for size in SIZES})), lives=lives, server=server)
-    given = f"--lines {lines} --lives {lives} --out docs/results"
-    return as_markdown(measured, f"unveil bench ledger {given}"), asdict(measured)
-
-
-def _scale() -> tuple[str, Any]:
-    from flows.bench.scale import as_markdown, as_record, bench_scale
-
-    measured = bench_scale()
-    return as_markdown(measured), as_record(measured)
-
-
-def _global(results: Path) -> tuple[str, Any]:
-    from flows.bench.global_run import Assumed, as_markdown, demand_of, measured_in
-
-    measured, assumed = measured_in(results), Assumed()
-    return as_markdown(measured, assumed), asdict(demand_of(measured, assumed))
 
 
 def _write(path: Path, content: bytes) -> None:

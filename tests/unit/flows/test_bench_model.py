@@ -42,6 +42,6 @@ def test_memory_is_watched_while_it_is_held() -> None:
     assert watch.peak >= before.peak + 0.9 * size
 
 
-def test_only_demo_and_model_can_be_measured() -> None:
+def test_what_cannot_be_measured_is_refused() -> None:
     refused = CliRunner().invoke(app, ["bench", "moon"])
     assert refused.exit_code == 2
