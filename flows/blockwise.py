@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from de_model.enhancer import Enhancer
+from flows.ahead import ahead
 from flows.restoration import Prepared, needed_window, restore_block
 from flows.restoration_options import RestorationOptions
 from stac.blocks import Block, BlockStore, blocks_of
@@ -36,8 +38,21 @@ class Effort:
     tiles: int = 0
     #: Tiles run again in float32.
     redone: int = 0
+    #: Of reading, and of these the ones in which nothing else was done.
     read_seconds: float = 0.0
+    waited_seconds: float = 0.0
     restore_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """The dates of some blocks and their surroundings."""
+
+    stack: Stack
+    #: Row and column of its first pixel in the cell.
+    offset: tuple[int, int]
+    #: That reading took.
+    seconds: float
 
 
 def restore_cell(
@@ -49,7 +64,7 @@ def restore_cell(
     side: int,
     tell: Progress,
 ) -> Effort:
-    """Put every block of a cell into the store that is not there yet.
+    """Put every block of a cell into the store that is not there yet; the next ones are read meanwhile.
 
     Args:
         read: reads the dates that `prepared` knows, on a window of the cell.
@@ -64,27 +79,34 @@ def restore_cell(
         UnreadableAsset: pixels cannot be read after retries.
         DiskFull, NotWritable: the store cannot be written.
     """
-    effort, cell = Effort(), prepared.cell
-    every = regions_of(cell, side)
-    total, done = sum(map(len, every)), 0
-    for blocks in every:
-        pending = [block for block in blocks if not store.holds(block)]
-        done += len(blocks) - len(pending)
-        if not pending:
-            continue
-        rows, columns = window_of(pending, cell, options)
+    effort, every = Effort(), regions_of(prepared.cell, side)
+    unfinished = [[block for block in blocks if not store.holds(block)] for blocks in every]
+    regions = [blocks for blocks in unfinished if blocks]
+    total, done = sum(map(len, every)), sum(map(len, every)) - sum(map(len, regions))
+    readings = ahead(partial(_read, read, blocks, prepared.cell, options) for blocks in regions)
+    for blocks in regions:
         began = time.monotonic()
-        stack = read(cell.window(rows, columns))
-        effort.read_seconds += time.monotonic() - began
-        for block in pending:
+        region = next(readings)
+        effort.waited_seconds += time.monotonic() - began
+        effort.read_seconds += region.seconds
+        for block in blocks:
             began = time.monotonic()
-            offset, on_tile = (rows.start, columns.start), _tiles(tell, done, total)
-            restored = restore_block(stack, offset, block, prepared, enhancer, options, on_tile)
+            on_tile = _tiles(tell, done, total)
+            restored = restore_block(region.stack, region.offset, block, prepared, enhancer, options, on_tile)
             store.put(block, restored.layers)
             effort.restore_seconds += time.monotonic() - began
             effort.blocks, effort.tiles, done = effort.blocks + 1, effort.tiles + restored.tiles, done + 1
             effort.redone += restored.redone
+        # The one after the next begins to be read; memory holds no third.
+        del region
     return effort
+
+
+def _read(read: Reader, blocks: Sequence[Block], cell: Cell, options: RestorationOptions) -> _Region:
+    rows, columns = window_of(blocks, cell, options)
+    began = time.monotonic()
+    stack = read(cell.window(rows, columns))
+    return _Region(stack, (rows.start, columns.start), time.monotonic() - began)
 
 
 def stored_blocks(store: BlockStore, cell: Cell, side: int) -> Iterator[ProductLayers]:

@@ -7,9 +7,10 @@ window is restored on its own (`restore_window`) with the bytes that the whole c
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from de_model.calibration import CalibrationTable, Origin
 from de_model.enhancer import Enhancer
@@ -24,10 +25,11 @@ from stac.blocks import Block
 from stac.composite import TemporalPrior
 from stac.grid import Cell
 from stac.layers import ProductLayers
-from stac.masks.classes import is_observed
+from stac.masks.classes import is_obscured, is_observed
 from stac.priors import FittedPrior, fit_prior
 from stac.stack import Stack
 
+BoolArray = NDArray[np.bool_]
 Progress = Callable[[int, int], None]
 
 
@@ -111,24 +113,44 @@ def restore_block(
         InvalidSettings: the stack's bands are not the model's.
     """
     _check_bands(stack, enhancer)
-    rows, columns = needed_window(block, prepared.cell, options.sampling)
-    around = stack.window(_moved(rows, -offset[0]), _moved(columns, -offset[1]))
-    prior = None if prepared.prior is None else prepared.prior.apply(around, prepared.target)
-    inside = block.within(rows, columns)
-    needed = np.zeros(around.classes.shape[1:], bool)
-    needed[inside] = unseen(around, prepared.target, prior)[inside]
+    window = stack.window(_moved(block.rows, -offset[0]), _moved(block.columns, -offset[1]))
+    prior = _prior_of(window, prepared)
+    needed = unseen(window, prepared.target, prior)
     found = None
     if needed.any() and options.use_model:
-        scene = best_known(around, prepared.target, prior)
-        part = Part(_shape(prepared.cell), (rows.start, columns.start), prepared.fill)
-        found = restore(enhancer, scene, needed, options.sampling, on_tile, prepared.cell.origin, part=part)
-    seen = None if prior is None else _cropped_prior(prior, inside)
-    model = None if found is None else _cropped_model(found, inside)
-    window = around.window(*inside)
-    if not options.use_model:
-        model = _nothing(window)
-    layers = assemble(window, prepared.target, seen, model, max_spread=options.max_spread, intervals=options.intervals)
+        found = _ask_model(stack, offset, block, needed, prepared, enhancer, options, on_tile)
+    model = _nothing(window) if found is None else ModelResult(found.image, found.reference_weight, found.spread)
+    layers = assemble(window, prepared.target, prior, model, max_spread=options.max_spread, intervals=options.intervals)
     return Restored(layers, found.tiles, found.redone) if found else Restored(layers, 0)
+
+
+def _prior_of(window: Stack, prepared: Prepared) -> TemporalPrior | None:
+    """Return what other dates say about the hidden pixels of a window."""
+    if prepared.prior is None:
+        return None
+    hidden = is_obscured(window.classes[prepared.target])
+    return prepared.prior.apply(window, prepared.target, where=hidden)
+
+
+def _ask_model(
+    stack: Stack,
+    offset: tuple[int, int],
+    block: Block,
+    needed: BoolArray,
+    prepared: Prepared,
+    enhancer: Enhancer,
+    options: RestorationOptions,
+    on_tile: Progress | None,
+) -> Restoration:
+    """Return what the model makes of the needed pixels of a block, from it and its surroundings."""
+    rows, columns = needed_window(block, prepared.cell, options.sampling)
+    around = stack.window(_moved(rows, -offset[0]), _moved(columns, -offset[1]))
+    inside, wanted = block.within(rows, columns), np.zeros(around.classes.shape[1:], bool)
+    wanted[inside] = needed
+    scene = best_known(around, prepared.target, _prior_of(around, prepared))
+    part = Part(_shape(prepared.cell), (rows.start, columns.start), prepared.fill)
+    found = restore(enhancer, scene, wanted, options.sampling, on_tile, prepared.cell.origin, part=part)
+    return found.window(inside)
 
 
 def restore_date(
@@ -168,17 +190,7 @@ def _moved(extent: slice, by: int) -> slice:
     return slice(extent.start + by, extent.stop + by)
 
 
-def _cropped_prior(prior: TemporalPrior, inside: tuple[slice, slice]) -> TemporalPrior:
-    at = np.s_[..., *inside]
-    return replace(prior, reflectance=prior.reflectance[at], source=prior.source[at], spread=prior.spread[at])
-
-
 def _nothing(stack: Stack) -> ModelResult:
     """Return the result of a model that knows nothing: every pixel that needs it is not recoverable."""
     image = np.full(stack.dn.shape[1:], np.nan, np.float32)
     return ModelResult(image, image[0], image)
-
-
-def _cropped_model(found: Restoration, inside: tuple[slice, slice]) -> ModelResult:
-    at = np.s_[..., *inside]
-    return ModelResult(found.image[at], found.reference_weight[at], found.spread[at])

@@ -124,6 +124,7 @@ def make_product(
     timings = {
         "prepare": prepared_after,
         "read": effort.read_seconds,
+        "waited": effort.waited_seconds,
         "restore": effort.restore_seconds,
         "write": time.monotonic() - restored,
     }

@@ -14,6 +14,7 @@ from stac.masks.classes import is_observed
 from stac.stack import Stack
 
 FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +117,11 @@ class CompositePrior:
         """Nothing was matched."""
         return ()
 
-    def apply(self, stack: Stack, target: int, *, exclude: Collection[int] = ()) -> TemporalPrior:
-        """Return the composite of a window; its spread includes what clear dates usually differ by."""
+    def apply(
+        self, stack: Stack, target: int, *, exclude: Collection[int] = (), where: BoolArray | None = None
+    ) -> TemporalPrior:
+        """Return the composite of a window, wherever it is wanted; its spread includes what clear dates differ by."""
+        del where
         found = self.composite(stack, target, max_days=self.max_days, exclude=exclude)
         return replace(found, spread=np.hypot(found.spread, repeatability(found.reflectance)).astype(np.float32))
 
@@ -134,14 +138,18 @@ class MatchedMedian:
     fits: tuple[HarmonisationFit, ...]
     max_days: int | None
 
-    def apply(self, stack: Stack, target: int, *, exclude: Collection[int] = ()) -> TemporalPrior:
+    def apply(
+        self, stack: Stack, target: int, *, exclude: Collection[int] = (), where: BoolArray | None = None
+    ) -> TemporalPrior:
         """Return the prior of a window; a pixel's value depends on its own observations alone.
 
         Args:
             stack: the same dates, in the same order, that the prior was fitted on.
             target: index of the date to estimate.
             exclude: indices that are not used.
+            where: not looked at: all pixels are estimated.
         """
+        del where
         median = median_clear(stack, target, max_days=self.max_days, exclude=exclude)
         shift = np.array([fit.intercept for fit in self.fits], np.float32)[:, None, None]
         # A dark pixel stays within the physical range whatever the shift.

@@ -15,6 +15,7 @@ from stac.donor_map import DonorMap, fit_map, fit_offset
 from stac.harmonisation import HarmonisationFit
 from stac.haze import haze_span, least_hazy
 from stac.masks.classes import is_observed
+from stac.reflectance import to_reflectance
 from stac.residual_field import ResidualField, fit_field
 from stac.stack import Stack
 
@@ -52,28 +53,32 @@ class FusedPrior:
             for b, band in enumerate(self.bands)
         )
 
-    def apply(self, stack: Stack, target: int, *, exclude: Collection[int] = ()) -> TemporalPrior:
+    def apply(
+        self, stack: Stack, target: int, *, exclude: Collection[int] = (), where: BoolArray | None = None
+    ) -> TemporalPrior:
         """Return the prior of a window; a pixel's value depends on its own observations and place alone.
 
         Args:
             stack: dates of the window; those that the fit did not see are not used.
             target: index of the date to estimate.
             exclude: indices that are not used.
+            where: `(y, x)`, pixels that are wanted; all others stay unknown. All when left out.
         """
         prior = empty_prior(stack)
         known = [d for d in self._known(stack) if d[0] not in exclude and d[0] != target]
-        if not known:
+        wanted = np.ones(prior.source.shape, bool) if where is None else where
+        if not known or not wanted.any():
             return prior
         indices = [index for index, _ in known]
-        seen = np.stack([is_observed(stack.classes[index]) for index in indices])
-        images = np.stack([m.apply(stack.reflectance(index), self.bands) for index, m in known])
-        covariance = np.array(self.covariance)
+        seen = np.stack([is_observed(stack.classes[index][wanted]) for index in indices])
+        images = np.stack([m.apply(to_reflectance(stack.dn[index][:, wanted]), self.bands) for index, m in known])
         places = [self.maps.index(m) for _, m in known]
-        _average(prior, images, seen, indices, covariance[:, places][:, :, places])
-        if self.field is None:
-            return prior
-        shifted = np.maximum(prior.reflectance + self.field.at(stack.cell), np.float32(1e-4))
-        return replace(prior, reflectance=shifted)
+        mean, spread, source = _average(images, seen, np.array(self.covariance)[:, places][:, :, places])
+        if self.field is not None:
+            mean = np.maximum(mean + self.field.at(stack.cell)[:, wanted], np.float32(1e-4))
+        prior.reflectance[:, wanted], prior.spread[:, wanted] = mean, spread
+        prior.source[wanted] = np.array([*indices, -1], np.int16)[source]
+        return prior
 
     def _known(self, stack: Stack) -> list[tuple[int, DonorMap]]:
         return [(stack.item_ids.index(m.item_id), m) for m in self.maps if m.item_id in stack.item_ids]
@@ -187,36 +192,43 @@ def _field(fitted: FusedPrior, stack: Stack, target: int) -> ResidualField:
 
 
 def _average(
-    prior: TemporalPrior, images: FloatArray, seen: BoolArray, indices: Sequence[int], covariance: Matrix
-) -> None:
-    """Fill `prior` in place, pattern by pattern of which dates saw a pixel.
+    images: FloatArray, seen: BoolArray, covariance: Matrix
+) -> tuple[FloatArray, FloatArray, NDArray[np.intp]]:
+    """Return mean and spread `(band, pixel)`, NaN where no date saw a pixel, and the date of most weight, else -1.
 
     Args:
-        prior: empty.
-        images: matched dates `(date, band, y, x)`.
-        seen: `(date, y, x)`.
-        indices: of the dates in the stack.
+        images: matched dates `(date, band, pixel)`.
+        seen: `(date, pixel)`.
         covariance: `(band, date, date)`.
     """
-    flat_seen = seen.reshape(len(seen), -1)
-    packed = np.packbits(flat_seen, axis=0)
-    patterns, which = np.unique(packed, axis=1, return_inverse=True)
-    order = np.argsort(which.ravel(), kind="stable")
-    ends = np.cumsum(np.bincount(which.ravel(), minlength=patterns.shape[1]))
-    values = images.reshape(*images.shape[:2], -1)
-    mean, spread = (layer.reshape(layer.shape[0], -1) for layer in (prior.reflectance, prior.spread))
-    source = prior.source.reshape(-1)
-    for pixels in np.split(order, ends[:-1]):
-        dates = np.flatnonzero(flat_seen[:, pixels[0]])
+    mean = np.full(images.shape[1:], np.nan, np.float32)
+    spread, source = mean.copy(), np.full(seen.shape[1], -1)
+    for pixels in _alike(seen):
+        dates = np.flatnonzero(seen[:, pixels[0]])
         if not len(dates):
             continue
         weight, variance = best_weights(covariance[:, dates][:, :, dates])
-        source[pixels] = indices[dates[int(weight.sum(axis=0).argmax())]]
+        source[pixels] = dates[int(weight.sum(axis=0).argmax())]
         for band in range(len(mean)):
-            seen_values = values[dates, band][:, pixels]
-            mean[band, pixels] = _weighted(seen_values, weight[band])
-            apart = _weighted(np.square(seen_values - mean[band, pixels]), weight[band])
-            spread[band, pixels] = np.sqrt(apart + np.float32(variance[band]))
+            values = np.stack([images[date, band].take(pixels) for date in dates])
+            average = _weighted(values, weight[band])
+            apart = _weighted(np.square(values - average), weight[band])
+            mean[band, pixels], spread[band, pixels] = average, np.sqrt(apart + np.float32(variance[band]))
+    return mean, spread, source
+
+
+def _alike(seen: BoolArray) -> list[NDArray[np.intp]]:
+    """Return the pixels of every pattern of which dates saw them, `seen` being `(date, pixel)`, in rising order."""
+    code = np.zeros(seen.shape[1], np.intp)
+    # Numbered anew after every date there are never more numbers than patterns; counting them needs no sorting.
+    for date in seen:
+        code = 2 * code + date
+        present = np.bincount(code) > 0
+        code = (np.cumsum(present) - 1)[code]
+    sizes = np.bincount(code)
+    # Sixteen bits are sorted digit by digit, in time that is proportional to the pixels.
+    order = np.argsort(code.astype(np.uint16) if len(sizes) < 2**16 else code, kind="stable")
+    return np.split(order, np.cumsum(sizes)[:-1])
 
 
 def _weighted(values: FloatArray, weight: Matrix) -> FloatArray:

@@ -6,6 +6,9 @@ from collections.abc import Collection, Mapping
 from enum import StrEnum, unique
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stac.composite import CompositePrior, MatchedMedian, TemporalPrior, fit_matched_median, median_clear, nearest_clear
 from stac.errors import InvalidInput
 from stac.fusion import FusedPrior, fit_fused
@@ -37,8 +40,10 @@ class FittedPrior(Protocol):
     def fits(self) -> tuple[HarmonisationFit, ...]:
         """How dates were matched."""
 
-    def apply(self, stack: Stack, target: int, *, exclude: Collection[int] = ()) -> TemporalPrior:
-        """Return the prior of a window."""
+    def apply(
+        self, stack: Stack, target: int, *, exclude: Collection[int] = (), where: NDArray[np.bool_] | None = None
+    ) -> TemporalPrior:
+        """Return the prior of a window, at least at the pixels `where` `(y, x)`; at all when it is left out."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""

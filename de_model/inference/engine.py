@@ -56,6 +56,13 @@ class Restoration:
     #: Of these, tiles run again in float32 because values of a shorter format were not finite.
     redone: int = 0
 
+    def window(self, at: tuple[slice, slice]) -> Restoration:
+        """Return the layers of a window; the tiles are those of the whole."""
+        image, spread, reference = (layer[:, *at] for layer in (self.image, self.spread, self.reference))
+        return replace(
+            self, image=image, spread=spread, reference=reference, reference_weight=self.reference_weight[at]
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:

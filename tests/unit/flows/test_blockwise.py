@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pystac
@@ -15,7 +18,7 @@ from de_model.inference.sampling import Sampling
 from de_model.presets import Preset
 from flows import blockwise
 from flows.blockwise import Effort, Progress, Reader, restore_cell, stored_blocks, untold
-from flows.restoration import Prepared, prepare, restore_date
+from flows.restoration import Prepared, Restored, prepare, restore_block, restore_date
 from flows.restoration_options import RestorationOptions
 from stac.blocks import BlockStore
 from stac.grid import Cell, cell_of
@@ -28,6 +31,7 @@ from stac.stack import Stack, read_stack
 BANDS = ("blue", "green", "red", "nir")
 SAMPLING = Sampling(samples=1, steps=1, tile=32, overlap=8)
 SIDE = 40
+WAIT_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +113,34 @@ def test_a_stopped_run_goes_on_with_what_is_missing(
     assert files == {p.name: p.read_bytes() for p in (tmp_path / "u").glob("*.block")}
     assert kept.items() <= files.items()
     assert blocks(read, prepared, enhancer, again, SIDE) == Effort()
+
+
+def test_the_next_region_is_read_while_one_is_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Stack, read: Reader, cell: Cell, enhancer: Enhancer
+) -> None:
+    monkeypatch.setattr(blockwise, "_REGION_PX", SIDE)
+    readings, prepared = list[threading.Event](), prepare(whole, 0, cell, RestorationOptions(SAMPLING))
+
+    def counted(window: Cell) -> Stack:
+        readings.append(threading.Event())
+        stack = read(window)
+        readings[-1].set()
+        return stack
+
+    restored, total = list[bool](), len(blockwise.regions_of(cell, SIDE))
+
+    def restore(*arguments: Any) -> Restored:
+        number = len(restored)
+        deadline = time.monotonic() + WAIT_S
+        while len(readings) < min(number + 2, total) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        restored.append(number + 1 == total or readings[number + 1].wait(WAIT_S))
+        assert len(readings) <= number + 2, "no more than one ahead"
+        return restore_block(*arguments)
+
+    monkeypatch.setattr(blockwise, "restore_block", restore)
+    effort = blocks(
+        read=counted, prepared=prepared, enhancer=enhancer, store=BlockStore(tmp_path, cell, BANDS, "x"), side=SIDE
+    )
+    assert effort.blocks == len(restored) == total > 4 and all(restored)
+    assert effort.read_seconds > 0 and effort.waited_seconds > 0

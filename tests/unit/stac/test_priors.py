@@ -9,7 +9,7 @@ import pytest
 
 from stac.composite import median_clear, nearest_clear
 from stac.errors import InvalidInput
-from stac.fusion import FusedPrior, best_weights, fit_fused
+from stac.fusion import FusedPrior, _alike, best_weights, fit_fused
 from stac.geomedian import geomedian_clear
 from stac.grid import Cell
 from stac.masks.classes import PixelClass, is_observed
@@ -165,3 +165,23 @@ def test_the_geomedian_ignores_one_spoilt_date_in_all_bands() -> None:
     prior = geomedian_clear(stack, 0)
     assert np.abs(prior.reflectance - base).max() < 0.002
     assert not (prior.source == 2).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_wanted_has_the_bytes_of_the_whole(kind: Prior, stack: Stack) -> None:
+    fitted = fit_prior(kind, stack, 0)
+    assert fitted is not None
+    whole, where = fitted.apply(stack, 0), np.random.default_rng(0).random(stack.classes.shape[1:]) < 0.3
+    part = fitted.apply(stack, 0, where=where)
+    for name in ("reflectance", "spread", "source"):
+        assert np.array_equal(getattr(part, name)[..., where], getattr(whole, name)[..., where], equal_nan=True)
+
+
+@pytest.mark.parametrize("dates", [1, 4, 21])
+def test_pixels_are_grouped_by_the_dates_that_saw_them(dates: int) -> None:
+    seen = np.random.default_rng(dates).random((dates, 500)) < 0.4
+    groups = _alike(seen)
+    assert sorted(np.concatenate(groups)) == list(range(500))
+    patterns = {tuple(seen[:, group[0]]) for group in groups}
+    assert len(patterns) == len(groups) == len(np.unique(seen, axis=1).T)
+    assert all((seen[:, group] == seen[:, group[:1]]).all() and (np.diff(group) > 0).all() for group in groups)
