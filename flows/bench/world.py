@@ -23,24 +23,24 @@ _BEGAN, _HOUR = datetime(2000, 1, 1, tzinfo=UTC), timedelta(hours=10)
 _MODEL = ModelRef("unveil-de", "1", "0" * 64, "weights")
 
 
-def planned(units: int) -> Iterator[WorkUnit]:
+def planned(units: int, squares: int = SQUARES) -> Iterator[WorkUnit]:
     """Plan so many units of the archive, window by window as `unveil backfill` does; only one window is in memory."""
-    windows = units * REVISIT_DAYS // (SQUARES * WINDOW_DAYS) + 1
+    windows = units * REVISIT_DAYS // (squares * WINDOW_DAYS) + 1
     left, end = units, _BEGAN + timedelta(days=windows * WINDOW_DAYS)
     for interval in windows_of(_BEGAN, end, WINDOW_DAYS):
         wanted = load_settings(None, {"datetime": interval, "source": str(sample_catalog())})
-        found = make_plan(scenes(wanted.search), wanted, _MODEL).units[:left]
+        found = make_plan(scenes(wanted.search, squares), wanted, _MODEL).units[:left]
         yield from found
         left -= len(found)
         if not left:
             return
 
 
-def scenes(query: Query) -> list[pystac.Item]:
+def scenes(query: Query, squares: int = SQUARES) -> list[pystac.Item]:
     """Return the scenes of the archive in an interval, as a search would."""
     revisit = timedelta(days=REVISIT_DAYS)
     first, last = max(0, (query.start - _BEGAN) // revisit), (query.end - _BEGAN) // revisit
-    every = (_scene(number, square) for number in range(first, last + 1) for square in range(SQUARES))
+    every = (_scene(number, square) for number in range(first, last + 1) for square in range(squares))
     return [item for item in every if item.datetime is not None and query.contains(item.datetime)]
 
 

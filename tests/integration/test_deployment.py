@@ -31,6 +31,8 @@ from tests.prefect_service import PrefectService, end, kill, poll, prefect_servi
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(900)]
 
+#: Of runs: the shortest that Prefect allows, and two of them with room for a busy machine.
+HEARTBEAT_S, SILENCE_S = 30, 75
 SCENES: dict[str, Any] = {"bbox": TINY_BBOX, "datetime": "2023-08-18", "samples": 2, "tile": 32, "overlap": 8}
 #: One step a stage, the contest on the nearest dates only.
 BRIEF: dict[str, Any] = {
@@ -220,26 +222,28 @@ def test_the_work_of_a_killed_worker_is_redriven(
     where = tmp_path / "killed"
     registry = f"sqlite:///{out / '.unveil' / 'mlflow.db'}"
     scenes = {"settings": SCENES | {"datetime": "2023-08-10", "samples": 8, "out": str(where), "mlflow_uri": registry}}
-    quick = automate(service, told, Patience(silence_s=12, redrive_after_s=0))
+    quick = automate(service, told, Patience(silence_s=SILENCE_S, redrive_after_s=0))
     assert sorted(quick.values()) == sorted([Change.UPDATE] * 2 + [Change.NONE] * (len(quick) - 2))
-    first = start_worker(service, tmp_path / "first.log", settings_of(out))
+    often = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S)}
+    first = start_worker(service, tmp_path / "first.log", settings_of(out) | often)
     try:
         run_id = service.run("clear-scenes/clear-scenes", scenes)
         poll(lambda: held(where) or None, "no unit was begun")
     finally:
         kill(first)
     assert service.ended(run_id)["type"] == "CRASHED"
-    # An event may fire twice; the second run of a deployment is cancelled.
-    redrive, *_ = poll(lambda: service.runs("redrive/redrive") or None, "nothing is redriven")
-    assert redrive["parameters"]["settings"] == scenes["settings"] and held(where)
+    redrives = poll(lambda: service.runs("redrive/redrive") or None, "nothing is redriven")
+    assert all(run["parameters"]["settings"] == scenes["settings"] for run in redrives) and held(where)
     automate(service, told, Patience())
 
-    second = start_worker(service, tmp_path / "second.log", settings_of(out))
+    second = start_worker(service, tmp_path / "second.log", settings_of(out) | often)
     try:
         poll(lambda: [e for e in held(where) if e.attempts == 2] or None, "the unit was not tried again")
         service.stop()  # the server is restarted in the middle of the run
         service.start()
-        require(service, redrive["id"])
+        # An event may fire twice; of two runs of the deployment one is cancelled.
+        ends = {service.ended(run["id"])["type"] for run in service.runs("redrive/redrive")}
+        assert "COMPLETED" in ends and ends <= {"COMPLETED", "CANCELLED"}, ends
     finally:
         end(second)
     assert validate_catalog(where) == [] and len(StaticCatalog(where).items()) == 1

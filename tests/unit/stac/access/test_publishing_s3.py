@@ -135,7 +135,8 @@ ITEM, MONTH, YEAR, LINK = 11, 12, 13, 14
 
 @pytest.mark.parametrize(
     ("at", "arrives"),
-    [(1, True), *((at, arrives) for at in (ITEM, MONTH, YEAR, LINK) for arrives in (False, True))],
+    # Killed before a write that did not arrive is killed after the one before it.
+    [(1, True), (ITEM, False), *((at, True) for at in (ITEM, MONTH, YEAR, LINK))],
 )
 def test_killed_at_a_write_the_catalog_stays_valid_and_the_next_run_completes(
     s3: S3Server, bucket: str, opened: Any, staged: Any, at: int, arrives: bool
