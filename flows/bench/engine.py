@@ -16,20 +16,22 @@ from flows.bench.disk import disk_rates
 from flows.bench.engine_case import engine_case, part_of
 from flows.bench.engine_figures import EngineFigures, Limits
 from flows.bench.engine_tiles import TILINGS, proportions, tilings, utilisation
-from flows.bench.engine_ways import FAITHFUL, options_of, options_tried, products
+from flows.bench.engine_ways import FAITHFUL, options_of, options_tried, products, unseen_share
 from flows.progress import tell
 from flows.restoration_options import RestorationOptions
+from stac.masks.classes import is_obscured
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """Sides of the scenes, pixels, multiples of the model's stride."""
 
-    #: For whole products, and for the options of the model alone.
-    product: int = 192
+    #: For the options of the model alone.
     options: int = 128
     #: For shares of tiles and for tilings.
     tiles: int = 384
+    #: For whole products; the whole scene when None.
+    product: int | None = None
 
 
 _SIZES = Sizes()
@@ -52,6 +54,7 @@ def bench_engine(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     enhancer, case = checkpoint.load(checkpoint.shipped_weights(), device.type), engine_case()
     scene, gaps = part_of(case, sizes.tiles), replace(options.sampling, samples=1)
+    whole = case if sizes.product is None else part_of(case, sizes.product)
     with one_thread():
         tell("limits of the machine")
         tried = dict.fromkeys([*TILINGS, (gaps.tile, gaps.overlap), (single.tile, single.overlap)])
@@ -61,7 +64,9 @@ def bench_engine(
             device=torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
             threads=torch.get_num_threads(),
             limits=_limits(device, single.acceleration.precision),
-            products=products(part_of(case, sizes.product), enhancer, options, single),
+            hidden=float(is_obscured(whole.stack.classes[whole.target]).mean()),
+            unseen=unseen_share(whole, options),
+            products=products(whole, enhancer, options, single),
             options=options_tried(part_of(case, sizes.options), enhancer, ways or options_of(FAITHFUL, single)),
             proportions=proportions(scene, enhancer, gaps),
             tilings=tiled,

@@ -88,6 +88,9 @@ class EngineFigures:
     device: str
     threads: int
     limits: Limits
+    #: Of the scene that products are made of: shares of its pixels that are hidden, and that no date saw.
+    hidden: float
+    unseen: float
     #: Whole products: the paper's settings on every tile, then the product's.
     products: tuple[WayFigures, ...]
     #: The model alone, one option changed at a time, then together; the first is the paper's way.

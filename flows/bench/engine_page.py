@@ -46,7 +46,7 @@ def as_markdown(found: EngineFigures, command: str) -> str:
         _goals(found),
         "![Time against the share of tiles, and quality against time](engine.png)",
         "## Whole products",
-        "Pixels in memory to written files: prior, tiles, blending, layers, COGs.",
+        f"A scene, from pixels in memory to written files: prior, tiles, blending, layers, COGs. {_about_scene(found)}",
         _ways(found.products),
         "## The model alone, one option after the other",
         _ABOUT_OPTIONS,
@@ -60,6 +60,10 @@ def as_markdown(found: EngineFigures, command: str) -> str:
         _limits(found),
     ]
     return "\n\n".join(pages) + "\n"
+
+
+def _about_scene(found: EngineFigures) -> str:
+    return f"{found.hidden:.0%} of its pixels are hidden; {found.unseen:.2%} no date saw, which is the model's share."
 
 
 def _goals(found: EngineFigures) -> str:

@@ -23,9 +23,9 @@ from flows.bench.engine_case import BoolArray, Made, timed
 from flows.bench.engine_figures import WayFigures
 from flows.models.evaluation_cases import Case
 from flows.progress import tell
-from flows.restoration import restore_date
+from flows.restoration import prepare, restore_date
 from flows.restoration_options import RestorationOptions
-from stac.assembly import ModelResult, assemble
+from stac.assembly import ModelResult, assemble, unseen
 from stac.layers import ProductLayers
 from stac.masks.classes import is_obscured
 from stac.priors import Prior
@@ -48,12 +48,21 @@ def products(case: Case, enhancer: Enhancer, options: RestorationOptions, single
         single: how the model restores whole clouds by default, without other dates.
     """
     alone = replace(options, prior=Prior.NONE, sampling=single)
+    pyramid = replace(options.sampling, sampler=SamplerKind.PYRAMID, steps=2)
     ways: dict[str, Callable[[], Made]] = {
         "the paper's settings, every tile": partial(_faithful_product, case, enhancer),
         "default without other dates": partial(_product, case, enhancer, alone),
+        "pyramid, 2 steps": partial(_product, case, enhancer, replace(options, sampling=pyramid)),
         "default": partial(_product, case, enhancer, options),
     }
     return _judged(case, enhancer, ways)
+
+
+def unseen_share(case: Case, options: RestorationOptions) -> float:
+    """Return the share of a scene's pixels that no date saw."""
+    prepared = prepare(case.stack, case.target, case.stack.cell, options)
+    prior = None if prepared.prior is None else prepared.prior.apply(case.stack, case.target)
+    return float(unseen(case.stack, case.target, prior).mean())
 
 
 def _faithful_product(case: Case, enhancer: Enhancer) -> Made:

@@ -129,7 +129,7 @@ class Demand:
         return self.core_hours * assumed.core_hour + model
 
 
-def demand_of(measured: Measured, assumed: Assumed, *, samples: int = 4, steps: int = 4) -> Demand:
+def demand_of(measured: Measured, assumed: Assumed, *, samples: int = 2, steps: int = 4) -> Demand:
     """Return what a day takes.
 
     Formulas: units = tiles / revisit x cloudy share. Core-hours = units x seconds x cores, with reading scaled to the

@@ -59,14 +59,14 @@ def found() -> EngineFigures:
     quick = load_settings(None, {"steps": 1, "samples": 1, "tile": 32}).restoration
     every = options_of(FAITHFUL, quick.sampling)
     ways = {name: replace(way, steps=1) for name, way in every.items() if not way.acceleration.compiled}
-    return bench_engine(quick, quick.sampling, Sizes(64, 32, 128), ways)
+    return bench_engine(quick, quick.sampling, Sizes(options=32, tiles=128, product=64), ways)
 
 
 @pytest.mark.slow
 def test_every_way_is_measured_and_judged(found: EngineFigures) -> None:
     first, *others = found.products
     assert first.psnr_faithful == np.inf and first.ssim_faithful == pytest.approx(1)
-    assert {way.name for way in others} == {"default without other dates", "default"}
+    assert {way.name for way in others} == {"default without other dates", "pyramid, 2 steps", "default"}
     assert found.products[-1].psnr_truth > first.psnr_truth, "other dates know more than the model"
     assert all(way.seconds > 0 and np.isfinite(way.psnr_truth) for way in [*found.products, *found.options])
     assert all(after.tiles >= before.tiles for before, after in pairwise(found.proportions))
