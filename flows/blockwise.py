@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -83,22 +84,23 @@ def restore_cell(
     unfinished = [[block for block in blocks if not store.holds(block)] for blocks in every]
     regions = [blocks for blocks in unfinished if blocks]
     total, done = sum(map(len, every)), sum(map(len, every)) - sum(map(len, regions))
-    readings = ahead(partial(_read, read, blocks, prepared.cell, options) for blocks in regions)
-    for blocks in regions:
-        began = time.monotonic()
-        region = next(readings)
-        effort.waited_seconds += time.monotonic() - began
-        effort.read_seconds += region.seconds
-        for block in blocks:
+    # Closed when a block fails, too: nothing more is read for a unit that has ended.
+    with closing(ahead(partial(_read, read, blocks, prepared.cell, options) for blocks in regions)) as readings:
+        for blocks in regions:
             began = time.monotonic()
-            on_tile = _tiles(tell, done, total)
-            restored = restore_block(region.stack, region.offset, block, prepared, enhancer, options, on_tile)
-            store.put(block, restored.layers)
-            effort.restore_seconds += time.monotonic() - began
-            effort.blocks, effort.tiles, done = effort.blocks + 1, effort.tiles + restored.tiles, done + 1
-            effort.redone += restored.redone
-        # The one after the next begins to be read; memory holds no third.
-        del region
+            region = next(readings)
+            effort.waited_seconds += time.monotonic() - began
+            effort.read_seconds += region.seconds
+            for block in blocks:
+                began = time.monotonic()
+                on_tile = _tiles(tell, done, total)
+                restored = restore_block(region.stack, region.offset, block, prepared, enhancer, options, on_tile)
+                store.put(block, restored.layers)
+                effort.restore_seconds += time.monotonic() - began
+                effort.blocks, effort.tiles, done = effort.blocks + 1, effort.tiles + restored.tiles, done + 1
+                effort.redone += restored.redone
+            # The one after the next begins to be read; memory holds no third.
+            del region
     return effort
 
 

@@ -114,7 +114,7 @@ def restore_block(
     """
     _check_bands(stack, enhancer)
     window = stack.window(_moved(block.rows, -offset[0]), _moved(block.columns, -offset[1]))
-    prior = _prior_of(window, prepared)
+    prior = prior_of(window, prepared)
     needed = unseen(window, prepared.target, prior)
     found = None
     if needed.any() and options.use_model:
@@ -124,8 +124,8 @@ def restore_block(
     return Restored(layers, found.tiles, found.redone) if found else Restored(layers, 0)
 
 
-def _prior_of(window: Stack, prepared: Prepared) -> TemporalPrior | None:
-    """Return what other dates say about the hidden pixels of a window."""
+def prior_of(window: Stack, prepared: Prepared) -> TemporalPrior | None:
+    """Return what other dates say about the hidden pixels of a window; None without a prior."""
     if prepared.prior is None:
         return None
     hidden = is_obscured(window.classes[prepared.target])
@@ -147,7 +147,8 @@ def _ask_model(
     around = stack.window(_moved(rows, -offset[0]), _moved(columns, -offset[1]))
     inside, wanted = block.within(rows, columns), np.zeros(around.classes.shape[1:], bool)
     wanted[inside] = needed
-    scene = best_known(around, prepared.target, _prior_of(around, prepared))
+    # Once more for the block itself: most blocks do not come here, and theirs is the smaller window.
+    scene = best_known(around, prepared.target, prior_of(around, prepared))
     part = Part(_shape(prepared.cell), (rows.start, columns.start), prepared.fill)
     found = restore(enhancer, scene, wanted, options.sampling, on_tile, prepared.cell.origin, part=part)
     return found.window(inside)

@@ -23,7 +23,7 @@ from flows.bench.engine_case import BoolArray, Made, timed
 from flows.bench.engine_figures import WayFigures
 from flows.models.evaluation_cases import Case
 from flows.progress import tell
-from flows.restoration import prepare, restore_date
+from flows.restoration import prepare, prior_of, restore_date
 from flows.restoration_options import RestorationOptions
 from stac.assembly import ModelResult, assemble, unseen
 from stac.layers import ProductLayers
@@ -61,8 +61,7 @@ def products(case: Case, enhancer: Enhancer, options: RestorationOptions, single
 def unseen_share(case: Case, options: RestorationOptions) -> float:
     """Return the share of a scene's pixels that no date saw."""
     prepared = prepare(case.stack, case.target, case.stack.cell, options)
-    prior = None if prepared.prior is None else prepared.prior.apply(case.stack, case.target)
-    return float(unseen(case.stack, case.target, prior).mean())
+    return float(unseen(case.stack, case.target, prior_of(case.stack, prepared)).mean())
 
 
 def _faithful_product(case: Case, enhancer: Enhancer) -> Made:

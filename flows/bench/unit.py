@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pystac
 import rasterio
 from rasterio.windows import Window
 
@@ -21,7 +22,7 @@ from flows.loading import load_settings
 from flows.progress import tell
 from flows.settings import RunSettings
 from stac.assets import find_asset
-from stac.grid import cell_of
+from stac.grid import Cell, cell_of
 from stac.query import Query
 from stac.sources import open_source
 from stac.stack import read_stack
@@ -83,11 +84,10 @@ def bench_unit(side: int) -> UnitMeasurement:
 
 def _plain_read(settings: RunSettings) -> float:
     """Return the seconds that rasterio takes for the windows of the unit, file after file."""
-    items = open_source(settings.source).search(Query.parse(settings.collection, None, _MONTH))
-    cell = cell_of(items[0], settings.bands[0])
+    items, cell = _scenes(settings)
     began = time.monotonic()
-    for blocks in regions_of(cell, settings.block):
-        window = _file_window(*window_of(blocks, cell, settings.restoration))
+    for rows, columns in _windows(cell, settings):
+        window = Window.from_slices((rows.start, rows.stop), (columns.start, columns.stop))
         for item in items:
             for band in (*settings.bands, _MASK):
                 with rasterio.open(find_asset(item, band).get_absolute_href()) as file:
@@ -97,17 +97,22 @@ def _plain_read(settings: RunSettings) -> float:
 
 def _own_read(settings: RunSettings) -> float:
     """Return the seconds that a run takes for the same windows when it does nothing else."""
-    items = open_source(settings.source).search(Query.parse(settings.collection, None, _MONTH))
-    cell = cell_of(items[0], settings.bands[0])
+    items, cell = _scenes(settings)
     began = time.monotonic()
-    for blocks in regions_of(cell, settings.block):
-        window = cell.window(*window_of(blocks, cell, settings.restoration))
-        read_stack(items, window, settings.bands, settings.reading)
+    for rows, columns in _windows(cell, settings):
+        read_stack(items, cell.window(rows, columns), settings.bands, settings.reading)
     return time.monotonic() - began
 
 
-def _file_window(rows: slice, columns: slice) -> Window:
-    return Window.from_slices((rows.start, rows.stop), (columns.start, columns.stop))
+def _scenes(settings: RunSettings) -> tuple[list[pystac.Item], Cell]:
+    items = open_source(settings.source).search(Query.parse(settings.collection, None, _MONTH))
+    return list(items), cell_of(items[0], settings.bands[0])
+
+
+def _windows(cell: Cell, settings: RunSettings) -> Iterator[tuple[slice, slice]]:
+    """Yield rows and columns of what a run reads at once."""
+    for blocks in regions_of(cell, settings.block):
+        yield window_of(blocks, cell, settings.restoration)
 
 
 def as_markdown(measured: UnitMeasurement) -> str:

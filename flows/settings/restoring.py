@@ -40,7 +40,7 @@ class RestoringSettings(BaseModel):
         ModelFallback.ERROR, description="when the model cannot be had: error, or shipped to use the package's weights"
     )
     seed: int = Field(0, ge=0, description="seed of the noise")
-    # Intervals of two cover as much of the truth as those of four, in half the time: docs/engine.md
+    # Intervals of two cover as much of the truth as those of four: docs/engine.md
     samples: int = Field(2, ge=1, le=64, description="samples of the model per tile")
     steps: int = Field(4, ge=1, le=1000, description="evaluations of the model per sample")
     # Four steps of DPM-Solver++ beat the paper's ten of DDIM in time and error: docs/results/experiments/samplers.md
