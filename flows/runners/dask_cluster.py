@@ -25,13 +25,19 @@ from flows.runners.dask_worker import Begin, looks
 from flows.runners.kinds import Share
 from flows.runners.worker_process import inherited
 
+_log = logging.getLogger(__name__)
+
 #: A scheduler has to answer within this time, and a cluster may be without workers for so long, seconds.
 _CONNECT_S, _NO_WORKERS_S = 20.0, 60.0
 #: How often it is looked whether there are workers still, and how many, seconds.
 _LOOK_S = 5.0
 #: Workers that one task may lose before it is given up.
 _LOST_WORKERS = 3
+#: The profiler of Dask looks at all threads of a worker every 10 ms (`sys._current_frames`). In Python 3.11 that
+#: can wait for ever for a thread that is being born, and reading scenes starts many: a worker was seen to hang so.
+_UNPROFILED = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
 _OPTIONS = {
+    "distributed.worker.profile.enabled": False,
     "distributed.scheduler.allowed-failures": _LOST_WORKERS,
     "distributed.comm.timeouts.connect": f"{_CONNECT_S:g}s",
 }
@@ -171,7 +177,7 @@ def local_cluster(share: Share, gpus: int) -> Iterator[Runner]:
     if by_cuda:
         options["n_workers"] = min(share.workers, gpus)
     else:
-        options |= {"processes": True, "memory_limit": 0, "env": inherited(share.threads)}
+        options |= {"processes": True, "memory_limit": 0, "env": inherited(share.threads) | _UNPROFILED}
     made = "dask_cuda.LocalCUDACluster" if by_cuda else LocalCluster
     options["silence_logs"] = logging.CRITICAL
     with _quiet(), DaskTaskRunner(cluster_class=made, cluster_kwargs=options) as runner:
@@ -198,7 +204,12 @@ def _check(client: distributed.Client, seen: Path) -> None:
         raise InvalidSettings(
             f"A Dask worker cannot run Unveil ({type(error).__name__}: {error}); install unveil-eo[dask] there."
         ) from error
-    for worker, (version, sees) in told.items():
+    if any(profiled for *_, profiled in told.values()):
+        _log.warning(
+            "Dask's workers profile themselves, which can make them hang; start them with %s",
+            "=".join(*_UNPROFILED.items()),
+        )
+    for worker, (version, sees, _) in told.items():
         if version != __version__:
             raise InvalidSettings(
                 f"Dask worker {worker} has Unveil {version}, this is {__version__}; update one of them."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
+import dask
 from distributed import Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
@@ -35,7 +36,7 @@ class Begin(WorkerPlugin):
         import_module("flows.tasks")
 
 
-def looks(path: str) -> tuple[str, bool]:
-    """Return the version of Unveil on a worker, and whether it sees a file of the run."""
+def looks(path: str) -> tuple[str, bool, bool]:
+    """Return the version of Unveil on a worker, whether it sees a file of the run, and whether Dask profiles it."""
     import_module("flows.tasks")
-    return __version__, Path(path).is_file()
+    return __version__, Path(path).is_file(), bool(dask.config.get("distributed.worker.profile.enabled"))

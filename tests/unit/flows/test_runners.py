@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
+from flows import __version__
 from flows.errors import InvalidSettings
 from flows.frozen_plan import freeze, settings_of
 from flows.loading import load_settings
+from flows.runners.dask_cluster import Cluster, local_cluster
+from flows.runners.dask_worker import looks
 from flows.runners.kinds import RunnerKind, Share, share_of, thread_limits
 from flows.runners.opening import check_runner
 from flows.work import ModelRef
@@ -84,3 +88,13 @@ def test_flow_and_tasks_travel_to_other_processes() -> None:
 
     for thing in (clear_scenes, restore, publish):
         assert len(cloudpickle.dumps(thing)) < 100_000
+
+
+@pytest.mark.slow
+def test_workers_of_this_machine_are_not_profiled(tmp_path: Path) -> None:
+    """Dask's profiler made a worker hang."""
+    (seen := tmp_path / "seen").touch()
+    with local_cluster(Share(1, 1), 0) as cluster:
+        assert isinstance(cluster, Cluster)
+        told = cluster._client.run(looks, str(seen))
+    assert list(told.values()) == [(__version__, True, False)]
