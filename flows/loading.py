@@ -36,8 +36,9 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
         raise InvalidSettings("public_root holds a login or a signature; give an address that everybody may read.")
     if settings.min_cloud > settings.max_cloud:
         raise InvalidSettings(f"min_cloud {settings.min_cloud} is above max_cloud {settings.max_cloud}; swap them.")
-    if settings.start is not None and settings.steps > settings.start + 1:
-        raise InvalidSettings(f"{settings.steps} steps do not fit between start {settings.start} and 0; ask for fewer.")
+    _, steps, start = settings.walk
+    if start is not None and steps > start + 1:
+        raise InvalidSettings(f"{steps} steps do not fit between start {start} and 0; ask for fewer.")
     return settings
 
 
@@ -63,6 +64,16 @@ def _refuse_password(values: Mapping[str, Any]) -> None:
             )
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML whose days stay text: a date without quotes means what it says in --datetime."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the settings of a YAML file.
 
@@ -70,7 +81,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InvalidSettings: the file cannot be read, or is no mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text("utf-8"))
+        values = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506, a safe loader it is
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InvalidSettings(
             f"{path} cannot be read as YAML ({str(error).splitlines()[0]}); check --config."
