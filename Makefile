@@ -69,6 +69,7 @@ results: setup
 	$(BIN)/unveil bench model --out docs/results
 	$(BIN)/unveil bench steps --out docs/results
 	$(BIN)/unveil bench engine --out docs/results
+	$(BIN)/unveil bench canvas --out docs/results
 	$(BIN)/python -m tests.chaos.kill_runs --out docs/results
 	$(BIN)/python -m tests.load.publish_many --out docs/results
 	$(BIN)/python -m tests.load.index_many --out docs/results
@@ -78,7 +79,7 @@ results: setup
 	$(BIN)/unveil bench scale --out docs/results
 	$(BIN)/unveil bench global --out docs/results
 	for name in no-reference fixed-weights coarse-to-fine eta-sweep resolution-transfer reference-quality \
-	  cross-data samplers; do \
+	  cross-data samplers gaps; do \
 	  $(BIN)/unveil experiment $$name --out docs/results/experiments || exit 1; done
 
 # A STAC API with pgstac on loopback, to try `unveil publish --index`; what it holds stays in .unveil-pgstac.

@@ -8,6 +8,7 @@ from flows.experiments import (
     cross_data,
     eta_sweep,
     fixed_weights,
+    gaps,
     no_reference,
     reference_quality,
     resolution_transfer,
@@ -71,6 +72,13 @@ _ALL = (
         trains=False,
         judges=True,
         run=samplers.run,
+    ),
+    Experiment(
+        ExperimentName.GAPS,
+        "How should the model walk in the small gaps that other dates leave?",
+        trains=False,
+        judges=True,
+        run=gaps.run,
     ),
 )
 EXPERIMENTS: dict[ExperimentName, Experiment] = {experiment.name: experiment for experiment in _ALL}

@@ -25,6 +25,7 @@ class ExperimentName(StrEnum):
     REFERENCE_QUALITY = "reference-quality"
     CROSS_DATA = "cross-data"
     SAMPLERS = "samplers"
+    GAPS = "gaps"
 
 
 @dataclass(frozen=True, slots=True)

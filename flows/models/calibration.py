@@ -41,7 +41,8 @@ def fit_calibration(
         cases: with all dates as source, both protocols, on ground that nothing is judged on.
         enhancer: the model.
         options: how the product is made.
-        single: how the model restores whole clouds.
+        single: how the model restores whole clouds; these are what is scored, as gaps are too few, but in the walk of
+            `options`, whose spread is what products scale.
         sha256: of the model's weights.
         fitted_on: the cases, for people.
         tell: told of progress.
@@ -51,13 +52,14 @@ def fit_calibration(
     Raises:
         InvalidSettings: the cases hide no pixel.
     """
+    walk = replace(options.sampling, tile=single.tile, overlap=single.overlap)
     origins = list(Origin) if known is None else [Origin.MODEL]
     scores: dict[Origin, list[FloatArray]] = {origin: [] for origin in origins}
     for done, case in enumerate(cases):
         tell("cases", done, len(cases))
         if known is None:
             scores[Origin.OTHER_DATES].append(_prior_scores(case, options))
-        scores[Origin.MODEL].append(_model_scores(case, enhancer, options, single))
+        scores[Origin.MODEL].append(_model_scores(case, enhancer, options, walk))
     tell("cases", len(cases), len(cases))
     joined = {origin: np.concatenate(found, axis=1) for origin, found in scores.items() if found}
     if not joined or not all(found.size for found in joined.values()):
@@ -76,13 +78,13 @@ def _prior_scores(case: Case, options: RestorationOptions) -> FloatArray:
     return _some(np.abs(prior.reflectance - case.truth)[:, where] / prior.spread[:, where])
 
 
-def _model_scores(case: Case, enhancer: Enhancer, options: RestorationOptions, single: Sampling) -> FloatArray:
+def _model_scores(case: Case, enhancer: Enhancer, options: RestorationOptions, walk: Sampling) -> FloatArray:
     """Return the scores of the model alone in the fullest window."""
     at = fullest_window(case.where)
     part = replace(case, stack=case.stack.window(*at), truth=case.truth[:, *at], where=case.where[at])
     # With factors of 1 the half-width is the scale.
     one = (1.0,) * len(part.stack.bands)
-    _, layers = model_alone(part, enhancer, replace(options, intervals=Intervals(one, one)), single)
+    _, layers = model_alone(part, enhancer, replace(options, intervals=Intervals(one, one)), walk)
     error = np.abs(to_reflectance(layers.data) - part.truth)
     return _some(error[:, part.where] / layers.uncertainty[:, part.where])
 

@@ -27,6 +27,12 @@ _TILE_FOR_GAPS, _TILE_FOR_SCENES = 64, 128
 #: Neighbours share one in so many pixels of a side; more costs time (`unveil bench engine`). Whole pixels of the
 #: smallest image that a sampler works on.
 _SHARED, _COARSEST = 16, 4
+_Walk = tuple[SamplerKind, int, int | None]
+#: Sampler, steps and start. Gaps of a few pixels have the ground around them: one step from the noised reference errs
+#: less than four from pure noise, and its samples tell more (docs/results/experiments/gaps.md). Below whole clouds four
+#: steps of DPM-Solver++ beat the paper's ten of DDIM in time and error (docs/results/experiments/samplers.md).
+_WALK_FOR_GAPS: _Walk = (SamplerKind.DPMPP2M, 1, 200)
+_WALK_FOR_SCENES: _Walk = (SamplerKind.DPMPP2M, 4, None)
 
 
 class RestoringSettings(BaseModel):
@@ -42,13 +48,23 @@ class RestoringSettings(BaseModel):
     seed: int = Field(0, ge=0, description="seed of the noise")
     # Intervals of two cover as much of the truth as those of four: docs/engine.md
     samples: int = Field(2, ge=1, le=64, description="samples of the model per tile")
-    steps: int = Field(4, ge=1, le=1000, description="evaluations of the model per sample")
-    # Four steps of DPM-Solver++ beat the paper's ten of DDIM in time and error: docs/results/experiments/samplers.md
-    sampler: SamplerKind = Field(
-        SamplerKind.DPMPP2M, description="dpmpp2m, unipc, pyramid, or the paper's ddim with 10 steps"
+    # Left out together, these three are chosen for what is restored (`walk`); one that is named leaves it to the user.
+    steps: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="evaluations of the model per sample; left out, with sampler and start: 1 for "
+        "the small gaps that other dates leave, else 4",
+    )
+    sampler: SamplerKind | None = Field(
+        None, description="dpmpp2m (when left out), unipc, pyramid, or the paper's ddim with 10 steps"
     )
     start: int | None = Field(
-        None, ge=0, le=999, description="timestep at which to begin with the noised reference; pure noise when left out"
+        None,
+        ge=0,
+        le=999,
+        description="timestep at which to begin with the noised reference, 200 for small gaps; pure "
+        "noise when left out beside steps or sampler",
     )
     eta: float = Field(0.3, ge=0, le=1, description="least share of the reference")
     tile: int | None = Field(
@@ -94,17 +110,17 @@ class RestoringSettings(BaseModel):
     @property
     def restoration(self) -> RestorationOptions:
         """How a date is restored."""
-        tile, overlap = self.tiling
+        (sampler, steps, start), (tile, overlap) = self.walk, self.tiling
         sampling = Sampling(
             seed=self.seed,
             samples=self.samples,
-            steps=self.steps,
+            steps=steps,
             eta=self.eta,
             tile=tile,
             overlap=overlap,
             batch=self.batch,
-            sampler=self.sampler,
-            start=self.start,
+            sampler=sampler,
+            start=start,
             acceleration=self.acceleration,
         )
         return RestorationOptions(sampling, self.prior, self.prior_days, self.max_spread, self.use_model)
@@ -118,6 +134,14 @@ class RestoringSettings(BaseModel):
             winograd=self.winograd,
             allocation_every=self.allocation_every,
         )
+
+    @property
+    def walk(self) -> tuple[SamplerKind, int, int | None]:
+        """Sampler, steps, and the timestep of the start; None is pure noise."""
+        if (self.sampler, self.steps, self.start) == (None, None, None):
+            return _WALK_FOR_SCENES if self.prior is Prior.NONE else _WALK_FOR_GAPS
+        sampler, steps, _ = _WALK_FOR_SCENES
+        return self.sampler or sampler, self.steps or steps, self.start
 
     @property
     def tiling(self) -> tuple[int, int]:

@@ -86,14 +86,14 @@ class RunSettings(AreaSettings, PlaceSettings, RestoringSettings, JudgingSetting
     def parameters(self) -> dict[str, Any]:
         """Everything that changes pixels, as JSON values: part of a work unit's identity."""
         names = {
-            "bands", "seed", "samples", "sampler", "steps", "start", "eta", "use_model", "prior", "prior_days",
+            "bands", "seed", "samples", "eta", "use_model", "prior", "prior_days",
             "cloud_dilation_m", "shadow_dilation_m", "masks", "mask_rule", "persistent_bright",
             "radiometry_check", "max_spread", "interpolation",
         }  # fmt: skip
-        tile, overlap = self.tiling
+        (sampler, steps, start), (tile, overlap) = self.walk, self.tiling
         # Options of speed are named where they are taken: works made without them keep their identity.
         return (
             self.model_dump(mode="json", include=names)
-            | {"tile": tile, "overlap": overlap}
+            | {"sampler": str(sampler), "steps": steps, "start": start, "tile": tile, "overlap": overlap}
             | self.acceleration.recorded
         )

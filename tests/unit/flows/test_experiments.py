@@ -21,10 +21,11 @@ from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.metrics.bootstrap import Interval
 from de_model.presets import Preset
+from de_model.samplers.kinds import SamplerKind
 from de_model.weighting import WeightMode
 from flows.cli import app
 from flows.errors import InvalidSettings, WorkFailed
-from flows.experiments import eta_sweep, fixed_weights, samplers
+from flows.experiments import eta_sweep, fixed_weights, gaps, samplers
 from flows.experiments.chart import Panel, Series, draw
 from flows.experiments.page import write
 from flows.experiments.registry import EXPERIMENTS, experiment_named
@@ -125,6 +126,16 @@ def test_samplers_are_compared_on_the_same_blocks(setting: Setting, monkeypatch:
     assert standard["above_ddim-10_db"] == 0
     for row in rows:
         assert row["above_ddim-10_db"] == pytest.approx(row["psnr_db"] - standard["psnr_db"], abs=1e-9)
+
+
+def test_walks_in_gaps_are_compared_on_the_same_pixels(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {gaps.FIRST: (SamplerKind.DDIM, 2, None), "one": gaps.WALKS["1 step from t = 200"]}
+    monkeypatch.setattr(gaps, "WALKS", few)
+    first, other = found(ExperimentName.GAPS, setting).table.records()
+    assert first["mae_below_4_steps"] == 0 and first["seconds_per_scene"] > other["seconds_per_scene"]
+    assert other["mae_below_4_steps"] == pytest.approx(first["mae"] - other["mae"], abs=1e-12)
+    # Weights nobody trained have no table of intervals.
+    assert first["inside_90_%_intervals"] is None and -1 <= other["error_and_spread_correlation"] <= 1
 
 
 def test_eta_1_is_the_reference_under_every_kind_of_cloud(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:

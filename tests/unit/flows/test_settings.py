@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,20 @@ def test_command_line_beats_environment_beats_file(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("UNVEIL_STEPS", "6")
     settings = load_settings(config, {"seed": 3, "samples": None})
     assert (settings.seed, settings.steps, settings.eta, settings.bands) == (3, 6, 0.5, ("red", "nir"))
+
+
+def test_a_day_needs_no_quotes_in_a_file(tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("datetime: 2023-08-18\nseed: 4\n")
+    settings = load_settings(config)
+    assert settings.datetime == "2023-08-18" and settings.seed == 4
+    with pytest.raises(InvalidSettings, match="cannot be read as YAML"):
+        load_settings(_written(config, "datetime: !!python/object/apply:os.getcwd []\n"))
+
+
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
 
 
 def test_bands_may_be_written_as_one_word(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +86,24 @@ def test_sampler_and_start_reach_the_engine_and_are_always_recorded() -> None:
     settings = load_settings(None, {"sampler": "unipc", "steps": 5, "start": 400})
     sampling = settings.restoration.sampling
     assert (sampling.sampler, sampling.steps, sampling.start) == (SamplerKind.UNIPC, 5, 400)
-    assert load_settings().parameters["sampler"] == "dpmpp2m" and load_settings().parameters["start"] is None
+    assert settings.parameters | {"sampler": "unipc", "steps": 5, "start": 400} == settings.parameters
+    assert load_settings().parameters | {"sampler": "dpmpp2m", "steps": 1, "start": 200} == load_settings().parameters
+
+
+@pytest.mark.parametrize(
+    ("given", "walk"),
+    [
+        ({}, ("dpmpp2m", 1, 200)),
+        ({"prior": "none"}, ("dpmpp2m", 4, None)),
+        ({"steps": 6}, ("dpmpp2m", 6, None)),
+        ({"sampler": "ddim"}, ("ddim", 4, None)),
+        ({"start": 400}, ("dpmpp2m", 4, 400)),
+        ({"prior": "none", "start": 0, "steps": 1}, ("dpmpp2m", 1, 0)),
+    ],
+)
+def test_the_walk_fits_what_is_restored_unless_a_part_of_it_is_named(given: dict[str, Any], walk: tuple[Any]) -> None:
+    assert load_settings(None, given).walk == walk
+    assert load_settings(None, given | {"tile": 64}).restoration.sampling.steps == walk[1]
 
 
 def test_options_of_speed_reach_the_engine_and_are_recorded_where_they_are_taken(
