@@ -55,6 +55,11 @@ def activate(x: Tensor) -> Tensor:
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
+def added(fresh: Tensor, x: Tensor) -> Tensor:
+    """Return the sum of a freshly made feature map and another; into the former where no gradient needs it."""
+    return fresh + x if torch.is_grad_enabled() else fresh.add_(x)
+
+
 def zeroed(layer: _Layer) -> _Layer:
     """Return `layer` with weights and bias at zero, so that its branch starts as nothing."""
     nn.init.zeros_(layer.weight)
@@ -90,10 +95,10 @@ class ResidualBlock(nn.Module):
         shift = self.time(F.silu(time)).to(h.dtype)[:, :, None, None]
         if self.film:
             scale, shift = shift.chunk(2, dim=1)
-            h = self.norm_out(h) * (1 + scale) + shift
+            h = torch.addcmul(shift, self.norm_out(h), 1 + scale)
         else:
             h = self.norm_out(h + shift)
-        return self.skip(x) + self.conv_out(activate(h))
+        return added(self.conv_out(activate(h)), self.skip(x))
 
 
 class Attention(nn.Module):
@@ -113,7 +118,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` plus what each position gathers from the others."""
-        return x + self.out(attend(self.qkv(self.norm(x)), self.heads, self.window))
+        return added(self.out(attend(self.qkv(self.norm(x)), self.heads, self.window)), x)
 
 
 class Stage(nn.Module):

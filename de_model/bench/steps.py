@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from de_model.autocast import autocast
 from de_model.bench.cost import flops_of, model_of
@@ -18,6 +20,15 @@ from de_model.presets import Preset
 
 #: The networks as they are written: float32, eager, channels outermost.
 PLAIN = Acceleration(channels_last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way of making a step."""
+
+    how: Acceleration
+    #: Attention as its formula has it, all scores in memory, instead of torch's fused kernel.
+    written_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +48,21 @@ class _Step:
     """One step of a model, ready to be made again and again."""
 
     model: Enhancer
-    how: Acceleration
+    way: Way
     x_t: Tensor
     condition: Condition
     t: Tensor
 
     @torch.inference_mode()
     def __call__(self) -> Tensor:
-        with autocast(self.x_t.device, self.how.precision):
+        with autocast(self.x_t.device, self.way.how.precision), self._attention():
             return self.model.estimate(self.x_t, self.condition, self.t, self.model.card.eta).x0_hat.float()
 
+    def _attention(self) -> AbstractContextManager[None]:
+        return sdpa_kernel(SDPBackend.MATH) if self.way.written_out else nullcontext()
 
-def step_times(preset: Preset, side: int, device: torch.device, ways: Mapping[str, Acceleration]) -> list[StepTime]:
+
+def step_times(preset: Preset, side: int, device: torch.device, ways: Mapping[str, Way]) -> list[StepTime]:
     """Return what one step (noise predictor and weight allocation) costs in each way; the first is compared with.
 
     Args:
@@ -61,7 +75,7 @@ def step_times(preset: Preset, side: int, device: torch.device, ways: Mapping[st
     random = torch.Generator().manual_seed(0)
     cloudy, x_t = (torch.rand(1, len(enhancer.card.bands), side, side, generator=random).to(device) for _ in range(2))
     t, condition = torch.full((1,), 500, device=device), enhancer.condition(cloudy, cloudy)
-    steps = {name: _Step(accelerated(enhancer, how), how, x_t, condition, t) for name, how in ways.items()}
+    steps = {name: _Step(accelerated(enhancer, way.how), way, x_t, condition, t) for name, way in ways.items()}
     results = {name: step() for name, step in steps.items()}
     first = next(iter(steps))
     flops = flops_of(steps[first])

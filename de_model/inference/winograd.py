@@ -11,9 +11,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-#: Pixels of a map, and channels on either side, from which Winograd's algorithm is faster (measured with AVX2): below,
-#: transforming weights costs more than it saves.
-_LEAST_PIXELS, _LEAST_CHANNELS = 48 * 48, 48
+#: Channels on either side, and pixels of a map, from which Winograd's algorithm is faster (measured with AVX2): below,
+#: transforming weights costs more than it saves. Many channels pay from smaller maps on.
+_LEAST_CHANNELS, _LEAST_PIXELS = 48, 48 * 48
+_MANY_CHANNELS, _FEWER_PIXELS = 128, 32 * 32
+
+
+@torch.library.custom_op("unveil::winograd_conv2d", mutates_args=())
+def by_nnpack(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Call NNPACK; an operator of our own, as the compiler cannot look into torch's."""
+    return torch._nnpack_spatial_convolution(x, weight, bias, padding=1)
+
+
+@by_nnpack.register_fake
+def _unfilled(x: Tensor, weight: Tensor, _bias: Tensor | None) -> Tensor:
+    """Return what the operator returns, as far as the compiler must know: shape, type and layout."""
+    return x.new_empty(x.shape[0], weight.shape[0], *x.shape[2:])
 
 
 class WinogradConv2d(nn.Module):
@@ -22,12 +35,15 @@ class WinogradConv2d(nn.Module):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
+        many = min(conv.in_channels, conv.out_channels) >= _MANY_CHANNELS
+        self.least_pixels = _FEWER_PIXELS if many else _LEAST_PIXELS
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features `(batch, cout, y, x)`."""
-        if x.shape[-1] * x.shape[-2] < _LEAST_PIXELS or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        small = x.shape[-1] * x.shape[-2] < self.least_pixels
+        if small or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
             return F.conv2d(x, self.weight, self.bias, padding=1)
-        return torch._nnpack_spatial_convolution(x, self.weight, self.bias, padding=1)
+        return by_nnpack(x, self.weight, self.bias)
 
 
 def suits(module: nn.Module) -> bool:

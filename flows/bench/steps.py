@@ -10,7 +10,7 @@ import torch
 
 from de_model.bench.clock import one_thread
 from de_model.bench.peak import matmul_peak
-from de_model.bench.steps import PLAIN, StepTime, step_times
+from de_model.bench.steps import PLAIN, StepTime, Way, step_times
 from de_model.inference.acceleration import Acceleration
 from de_model.precision import Precision
 from de_model.presets import Preset
@@ -22,16 +22,17 @@ _GOAL = 1.5
 #: Side of the image, pixels: the default tile of whole scenes.
 _SIDE = 128
 _WAYS = {
-    "as written: eager, channels outermost": PLAIN,
-    "channels last": Acceleration(),
-    "Winograd": Acceleration(winograd=True),
-    "compiled": Acceleration(compiled=True),
-    "compiled, Winograd": Acceleration(compiled=True, winograd=True),
+    "as written: eager, channels outermost, attention by its formula": Way(PLAIN, written_out=True),
+    "fused attention": Way(PLAIN),
+    "channels last": Way(Acceleration()),
+    "Winograd": Way(Acceleration(winograd=True)),
+    "compiled": Way(Acceleration(compiled=True)),
+    "compiled, Winograd": Way(Acceleration(compiled=True, winograd=True)),
 }
 #: On a GPU only: processors without a unit for it take many times longer.
 _SHORT = {
-    "bfloat16": Acceleration(precision=Precision.BF16),
-    "compiled, bfloat16": Acceleration(precision=Precision.BF16, compiled=True),
+    "bfloat16": Way(Acceleration(precision=Precision.BF16)),
+    "compiled, bfloat16": Way(Acceleration(precision=Precision.BF16, compiled=True)),
 }
 
 
@@ -91,10 +92,10 @@ def as_markdown(found: Steps, command: str) -> str:
 def _about(found: Steps) -> str:
     return (
         f"Preset `{found.preset}`, three bands, {found.side} px, random weights; noise predictor and weight allocation "
-        "once each. On a CPU everything runs in one thread and seconds are its processor time. The share is that of "
-        f"the operations as written in the rate of matrix products ({found.peak / 1e9:,.0f} Gflop/s in float32); an "
-        "algorithm with fewer multiplications can go beyond what the machine multiplies. The difference is the largest "
-        "of the clear image's estimate, which lies in -1..1."
+        "once each; all rows but the first with torch's fused attention. On a CPU everything runs in one thread and "
+        "seconds are its processor time. The share is that of the operations as written in the rate of matrix products "
+        f"({found.peak / 1e9:,.0f} Gflop/s in float32); an algorithm with fewer multiplications can go beyond what the "
+        "machine multiplies. The difference is the largest of the clear image's estimate, which lies in -1..1."
     )
 
 

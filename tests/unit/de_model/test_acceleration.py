@@ -151,6 +151,17 @@ def test_winograd_gives_the_same_convolution() -> None:
 
 
 @pytest.mark.skipif(not winograd.available(), reason="torch has no NNPACK for this processor")
+def test_the_compiler_is_told_the_truth_about_winograds_operator() -> None:
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, 48, 53, 50), torch.randn(64, 48, 3, 3), torch.randn(64)
+    torch.library.opcheck(winograd.by_nnpack, (x, weight, bias), test_utils=("test_schema", "test_faketensor"))
+    wide = torch.nn.Conv2d(128, 128, 3, padding=1)
+    assert (
+        winograd.WinogradConv2d(wide).least_pixels < winograd.WinogradConv2d(torch.nn.Conv2d(48, 128, 3)).least_pixels
+    )
+
+
+@pytest.mark.skipif(not winograd.available(), reason="torch has no NNPACK for this processor")
 def test_winograd_takes_over_the_wide_convolutions_of_the_paper() -> None:
     card = ModelCard(Preset.PAPER, ("red", "green", "blue"), 10.0)
     enhancer = Enhancer(card).eval().requires_grad_(False)
