@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -95,6 +96,42 @@ class _Canvas:
         return blended.astype(np.float32, copy=False)
 
 
+class _Blending:
+    """Adds batches of tiles to a canvas in their order; beside a GPU, while it computes the next batch.
+
+    The model stays in the thread of its caller, where CUDA graphs were recorded.
+    """
+
+    def __init__(self, canvas: _Canvas, *, beside: bool) -> None:
+        self._canvas = canvas
+        self._pool = ThreadPoolExecutor(1, "unveil-blending") if beside else None
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+        self._wait()
+
+    def add(self, batch: list[Tile], layers: FloatArray) -> None:
+        """Add a batch, or have it added; no more than one waits."""
+        self._wait()
+        if self._pool is None:
+            self._add(batch, layers)
+        else:
+            self._last = self._pool.submit(self._add, batch, layers)
+
+    def _add(self, batch: list[Tile], layers: FloatArray) -> None:
+        for tile, found in zip(batch, layers, strict=True):
+            self._canvas.add(tile, found)
+
+    def _wait(self) -> None:
+        if self._last is not None:
+            self._last.result()
+
+
 def restore(
     enhancer: Enhancer,
     scene: FloatArray,
@@ -139,12 +176,12 @@ def restore(
     canvas = _Canvas(bands, wanted.shape, blending_window(size, overlap))
     runner = _Runner(accelerated(enhancer, sampling.acceleration), inputs, sampling)
     done = 0
-    for batch, found in runner.results(tiles):
-        for tile, layers in zip(batch, found, strict=True):
-            canvas.add(tile, layers)
-        done += len(batch)
-        if on_tile is not None:
-            on_tile(done, len(tiles))
+    with _Blending(canvas, beside=runner.device.type != "cpu") as blending:
+        for batch, found in runner.results(tiles):
+            blending.add(batch, found)
+            done += len(batch)
+            if on_tile is not None:
+                on_tile(done, len(tiles))
     blended = frame.crop(canvas.mean())
     image, spread, used, weight = np.split(blended, [bands, 2 * bands, 3 * bands])
     return Restoration(image, weight[0], spread, used, len(tiles), runner.redone)
@@ -257,7 +294,10 @@ def _cut(canvas: FloatArray, batch: list[Tile]) -> Tensor:
 
 def _summary(images: Tensor, weights: Tensor, condition: Condition) -> FloatArray:
     """Reduce `(tile, sample, band, y, x)` to mean and deviation, and add reference and mean W."""
-    spread = images.std(dim=1, unbiased=True) if images.shape[1] > 1 else torch.zeros_like(images[:, 0])
+    mean = images.mean(dim=1)
+    # A tenth of the time of `std`, which reduces this axis slowly.
+    squares = (images - mean[:, None]).square().sum(dim=1)
+    spread = (squares / max(1, images.shape[1] - 1)).sqrt()
     reference = from_unit(to_unsigned(condition.reference))
-    layers = torch.cat([images.mean(dim=1), spread, reference, weights.mean(dim=1)], dim=1)
+    layers = torch.cat([mean, spread, reference, weights.mean(dim=1)], dim=1)
     return layers.float().cpu().numpy()

@@ -2,10 +2,14 @@
 
 Counter-based (Philox 4x32-10; Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), so any
 tile can draw its part alone and overlapping tiles see the same noise, whatever their order, batch or worker.
+
+Written twice: with NumPy, whose bits results on CPUs depend on, and with torch for GPUs, which would else wait for the
+CPU to draw. The random words are the same; the Gaussian values may differ by rounding.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +42,18 @@ def philox(counter: tuple[NDArray[np.uint64], ...], key: tuple[int, int]) -> tup
     return c0, c1, c2, c3
 
 
+def philox_on_device(counter: tuple[Tensor, ...], key: tuple[int, int]) -> tuple[Tensor, ...]:
+    """Return what `philox` does, in int64 tensors: products wrap at 2^64, and masks undo the sign of a shift."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    low, first, second = int(_LOW), int(_MULTIPLIERS[0]), int(_MULTIPLIERS[1])
+    for _ in range(_ROUNDS):
+        p0, p1 = c0 * first, c2 * second
+        c0, c1, c2, c3 = ((p1 >> 32) & low) ^ c1 ^ k0, p1 & low, ((p0 >> 32) & low) ^ c3 ^ k1, p0 & low
+        k0, k1 = (k0 + _WEYL[0]) & low, (k1 + _WEYL[1]) & low
+    return c0, c1, c2, c3
+
+
 @dataclass(frozen=True, slots=True)
 class NoiseField:
     """Unit Gaussian noise keyed by (seed, sample, stream, band, absolute y, absolute x)."""
@@ -57,10 +73,28 @@ class NoiseField:
         # Band and stream share one word of the counter; stream 0 leaves the band alone.
         band = (np.arange(bands, dtype=np.uint64) + np.uint64(stream << 16))[:, None, None]
         counter = np.broadcast_arrays(x, y, band, np.uint64(self.sample))
-        first, second, _, _ = philox(counter, (self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF))
+        first, second, _, _ = philox(counter, self._key)
         # Box-Muller; half a unit keeps the logarithm finite.
         radius = np.sqrt(-2 * np.log((first + 0.5) / 2**32))
         return (radius * np.cos(2 * np.pi * second / 2**32)).astype(np.float32)
+
+    def window_on(
+        self, device: torch.device, row: int, column: int, shape: tuple[int, int], bands: int, stream: int = 0
+    ) -> Tensor:
+        """Return the same noise, drawn on a device; it may differ by rounding."""
+        y, x = (
+            ((first + torch.arange(size, device=device)) & int(_LOW)).view(view)
+            for first, size, view in ((row, shape[0], (1, -1, 1)), (column, shape[1], (1, 1, -1)))
+        )
+        band = (torch.arange(bands, device=device) + (stream << 16)).view(-1, 1, 1)
+        sample = torch.full((1, 1, 1), self.sample, device=device)
+        first, second, _, _ = philox_on_device(tuple(torch.broadcast_tensors(x, y, band, sample)), self._key)
+        radius = torch.sqrt(-2 * torch.log((first.double() + 0.5) / 2**32))
+        return (radius * torch.cos(2 * math.pi * second.double() / 2**32)).float()
+
+    @property
+    def _key(self) -> tuple[int, int]:
+        return self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +115,11 @@ class TileNoise:
         A pixel of a smaller image has its own address, the absolute number of the block that it stands for; tiles agree
         where they overlap if they begin on absolute multiples of `scale`.
         """
-        parts = [self._window(field, tile, stream, scale) for tile in self.tiles for field in self.fields]
-        return torch.from_numpy(np.stack(parts)).to(self.device)
+        return torch.stack([self._window(field, tile, stream, scale) for tile in self.tiles for field in self.fields])
 
-    def _window(self, field: NoiseField, tile: Tile, stream: int, scale: int) -> NDArray[np.float32]:
+    def _window(self, field: NoiseField, tile: Tile, stream: int, scale: int) -> Tensor:
         row, column = (self.origin[0] + tile.row) // scale, (self.origin[1] + tile.column) // scale
         side = tile.size // scale
-        return field.window(row, column, (side, side), self.bands, stream)
+        if self.device.type == "cpu":
+            return torch.from_numpy(field.window(row, column, (side, side), self.bands, stream))
+        return field.window_on(self.device, row, column, (side, side), self.bands, stream)

@@ -60,13 +60,15 @@ def bench_engine(
         tried = dict.fromkeys([*TILINGS, (gaps.tile, gaps.overlap), (single.tile, single.overlap)])
         fitting = [each for each in tried if each[0] < sizes.tiles]
         tiled, untiled = tilings(scene, enhancer, replace(single, samples=1), fitting)
+        made = products(whole, enhancer, options, single)
         return EngineFigures(
             device=torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
             threads=torch.get_num_threads(),
             limits=_limits(device, single.acceleration.precision),
             hidden=float(is_obscured(whole.stack.classes[whole.target]).mean()),
             unseen=unseen_share(whole, options),
-            products=products(whole, enhancer, options, single),
+            tiled=made[-1].tiles * gaps.tile**2 / whole.where.size,
+            products=made,
             options=options_tried(part_of(case, sizes.options), enhancer, ways or options_of(FAITHFUL, single)),
             proportions=proportions(scene, enhancer, gaps),
             tilings=tiled,

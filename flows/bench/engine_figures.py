@@ -45,6 +45,16 @@ class Proportion:
 
 
 @dataclass(frozen=True, slots=True)
+class EachStep:
+    """The same tiles blended after every step instead of at the end; figures as in `TilingFigures`."""
+
+    seconds: float
+    seam: float
+    psnr_untiled: float
+    psnr_truth: float
+
+
+@dataclass(frozen=True, slots=True)
 class TilingFigures:
     """A scene restored everywhere with one size of tiles and overlap."""
 
@@ -62,6 +72,7 @@ class TilingFigures:
     #: Against one tile as large as the scene, everywhere, dB; then against the truth on the hidden pixels.
     psnr_untiled: float
     psnr_truth: float
+    each_step: EachStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +102,8 @@ class EngineFigures:
     #: Of the scene that products are made of: shares of its pixels that are hidden, and that no date saw.
     hidden: float
     unseen: float
+    #: Area of the default product's tiles over that of the scene: gaps lie all over it.
+    tiled: float
     #: Whole products: the paper's settings on every tile, then the product's.
     products: tuple[WayFigures, ...]
     #: The model alone, one option changed at a time, then together; the first is the paper's way.

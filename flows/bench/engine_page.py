@@ -30,6 +30,9 @@ the clock ran."""
 _ABOUT_TILES = """\
 Redundancy is pixels run for one pixel needed: *whole* of 10980 px, *here* of this scene, whose last tiles are pushed
 back to the edge, *hidden* of the real clouds alone."""
+_ABOUT_EACH_STEP = """\
+The engine blends tiles once, at the end. Here beside it: all tiles take each step from one blended state
+(`de_model/bench/blended_steps.py`), which binds every tile to all others of a scene."""
 
 #: Options of the plot, as many as can be told apart.
 _PLOTTED = (PAPERS, DEFAULTS, "W every second step", "compiled", "pyramid, 4 steps", "2 steps", "1 sample")
@@ -56,6 +59,8 @@ def as_markdown(found: EngineFigures, command: str) -> str:
         "## Tiles",
         f"A scene of {found.side} px, needed everywhere, one sample; untiled it is one tile. {_ABOUT_TILES}",
         _tilings(found),
+        _ABOUT_EACH_STEP,
+        _each_step(found),
         "## Against the machine's limits",
         _limits(found),
     ]
@@ -63,7 +68,10 @@ def as_markdown(found: EngineFigures, command: str) -> str:
 
 
 def _about_scene(found: EngineFigures) -> str:
-    return f"{found.hidden:.0%} of its pixels are hidden; {found.unseen:.2%} no date saw, which is the model's share."
+    return (
+        f"{found.hidden:.0%} of its pixels are hidden; {found.unseen:.2%} no date saw, which is the model's share, "
+        f"whose tiles cover {found.tiled:.0%}."
+    )
 
 
 def _goals(found: EngineFigures) -> str:
@@ -151,6 +159,18 @@ def _tilings(found: EngineFigures) -> str:
         "| PSNR to untiled, dB | PSNR to the truth, dB |"
     )
     return _table(head, rows)
+
+
+def _each_step(found: EngineFigures) -> str:
+    rows = [
+        f"| {t.tile} px, {t.overlap} shared | {t.seconds:.1f} / {t.each_step.seconds:.1f} | {t.seam:.3f} / "
+        f"{t.each_step.seam:.3f} | {t.psnr_untiled:.1f} / {t.each_step.psnr_untiled:.1f} | {t.psnr_truth:.3f} / "
+        f"{t.each_step.psnr_truth:.3f} |"
+        for t in found.tilings
+    ]
+    return _table(
+        "| tiles | seconds, at the end / each step | seam ratio | PSNR to untiled, dB | PSNR to the truth, dB |", rows
+    )
 
 
 def _limits(found: EngineFigures) -> str:

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from de_model.bench.blended_steps import restore_blending_each_step
 from de_model.bench.cost import flops_of
 from de_model.bench.tiling import psnr, redundancy, seam_ratio, tiles_of, whole_redundancy
 from de_model.enhancer import Enhancer
 from de_model.inference.engine import restore
 from de_model.inference.sampling import Sampling
 from flows.bench.engine_case import BoolArray, FloatArray, Made, timed
-from flows.bench.engine_figures import Proportion, TilingFigures, Utilisation
+from flows.bench.engine_figures import EachStep, Proportion, TilingFigures, Utilisation
 from flows.models.evaluation_cases import Case
 from flows.progress import tell
 from stac.masks.classes import is_obscured
@@ -73,9 +74,23 @@ def tilings(
                 seam_ratio(untiled, tiled),
                 psnr(made.image, untiled, everything),
                 psnr(made.image, case.truth, case.where),
+                _each_step(case, enhancer, tiled, untiled),
             )
         )
     return tuple(found), psnr(untiled, case.truth, case.where)
+
+
+def _each_step(case: Case, enhancer: Enhancer, sampling: Sampling, untiled: FloatArray) -> EachStep:
+    scene, everything = case.stack.reflectance(case.target), np.ones(case.where.shape, bool)
+    count = len(tiles_of(everything, sampling))
+    device = next(enhancer.parameters()).device
+    made = timed(lambda: Made(restore_blending_each_step(enhancer, scene, sampling), count), device)
+    return EachStep(
+        made.seconds,
+        seam_ratio(made.image, sampling),
+        psnr(made.image, untiled, everything),
+        psnr(made.image, case.truth, case.where),
+    )
 
 
 def utilisation(case: Case, enhancer: Enhancer, sampling: Sampling) -> Utilisation:

@@ -48,10 +48,12 @@ def products(case: Case, enhancer: Enhancer, options: RestorationOptions, single
         single: how the model restores whole clouds by default, without other dates.
     """
     alone = replace(options, prior=Prior.NONE, sampling=single)
-    pyramid = replace(options.sampling, sampler=SamplerKind.PYRAMID, steps=2)
+    usual = replace(options.sampling, sampler=single.sampler, steps=single.steps, start=single.start)
+    pyramid = replace(usual, sampler=SamplerKind.PYRAMID, steps=2)
     ways: dict[str, Callable[[], Made]] = {
         "the paper's settings, every tile": partial(_faithful_product, case, enhancer),
         "default without other dates": partial(_product, case, enhancer, alone),
+        "the walk of whole clouds": partial(_product, case, enhancer, replace(options, sampling=usual)),
         "pyramid, 2 steps": partial(_product, case, enhancer, replace(options, sampling=pyramid)),
         "default": partial(_product, case, enhancer, options),
     }
@@ -102,6 +104,7 @@ def options_of(faithful: Sampling, single: Sampling) -> dict[str, Sampling]:
         "pyramid, 4 steps": replace(base, sampler=SamplerKind.PYRAMID, steps=4),
         "2 steps": replace(base, steps=2),
         "start at the reference, t = 400, 2 steps": replace(base, steps=2, start=400),
+        "start at the reference, t = 200, 1 step (default for gaps)": replace(base, steps=1, start=200),
         "1 sample": replace(base, samples=1),
         "1 sample, bfloat16": replace(faster(precision=Precision.BF16), samples=1),
         "compiled, W every second step": faster(compiled=True, allocation_every=2),

@@ -27,6 +27,8 @@ class Measured:
     #: model.md: CNP + WA of the small preset, one step on 256 x 256 px, seconds of one thread, and Gflop.
     step_seconds: float
     step_gflop: float
+    #: engine.md: percent of a scene's area in tiles that run by default, for the small gaps that lie all over it.
+    tiles_percent: float
     #: publishing.md: seconds under the lock for one more item in the largest catalog; documents above its items, MB.
     locked_seconds: float
     above_items: float
@@ -44,6 +46,7 @@ _PLACES: dict[str, tuple[str, str]] = {
     "unit_gib": ("unit", r"processes ([\d.]+) GiB"),
     "step_seconds": ("model", r"^\| small \| CNP \+ WA, one step \| 1 of 256 px \| ([\d.]+) \|"),
     "step_gflop": ("model", r"^\| small \| CNP \+ WA, one step \| 1 of 256 px \| [\d.]+ \| ([\d.]+) \|"),
+    "tiles_percent": ("engine", r"whose tiles cover (\d+)%"),
     "locked_seconds": ("publishing", r"^\| [\d,]+ \| [\d.]+ \| ([\d.]+) \|"),
     "above_items": ("publishing", r"^\| items in the end \| ([\d,]+) \|"),
     "above_megabytes": ("publishing", r"^\| documents above the items, together \| [\d,]+, ([\d.]+) MB"),
@@ -89,8 +92,6 @@ class Assumed:
     revisit_days: float = 5.0
     #: Acquisitions with 5 to 80 % cloud, the defaults of `min_cloud` and `max_cloud`.
     cloudy_share: float = 0.5
-    #: Pixels of such an acquisition that no other date within 15 days saw: what the model runs on.
-    model_share: float = 0.05
     #: Dates of a unit: the target and those within 15 days.
     dates: float = 7.0
     #: Range requests for one window of one file.
@@ -129,11 +130,11 @@ class Demand:
         return self.core_hours * assumed.core_hour + model
 
 
-def demand_of(measured: Measured, assumed: Assumed, *, samples: int = 2, steps: int = 4) -> Demand:
+def demand_of(measured: Measured, assumed: Assumed, *, samples: int = 2, steps: int = 1) -> Demand:
     """Return what a day takes.
 
     Formulas: units = tiles / revisit x cloudy share. Core-hours = units x seconds x cores, with reading scaled to the
-    dates. Model: pixels x share x samples x steps x (64 / 56)^2 of overlap x cost of a pixel and step.
+    dates. Model: pixels x share in tiles that run x samples x steps x cost of a pixel and step.
 
     Args:
         measured: figures of docs/results.
@@ -143,7 +144,7 @@ def demand_of(measured: Measured, assumed: Assumed, *, samples: int = 2, steps: 
     """
     units = assumed.land_tiles / assumed.revisit_days * assumed.cloudy_share
     seconds = measured.unit_seconds + measured.read_seconds * (assumed.dates / measured.unit_dates - 1)
-    evaluations = units * _TILE_PIXELS * assumed.model_share * samples * steps * (64 / 56) ** 2 / 256**2
+    evaluations = units * _TILE_PIXELS * measured.tiles_percent / 100 * samples * steps / 256**2
     windows = (-(-10_980 // 2048)) ** 2 * assumed.dates * 5  # four bands and a mask
     above = measured.above_megabytes * 1e6 / measured.above_items
     return Demand(

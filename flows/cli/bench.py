@@ -74,6 +74,31 @@ def engine(out: Out = None, as_json: o.AsJson = False) -> None:
 
 
 @app.command()
+def canvas(
+    sides: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--side", min=64, help="Rows and columns, pixels; several times. 512 on a CPU, 4096 and 10980 on a GPU."
+        ),
+    ] = None,
+    out: Out = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Scenes that are cloudy everywhere, restored by the model alone: seconds, megapixels/s, memory of the GPU.
+
+    Settings in the environment are what is measured, e.g. UNVEIL_PRECISION=bf16 UNVEIL_COMPILED=true on a GPU.
+    """
+    from flows.bench.canvas import as_markdown, as_record, bench_canvas
+    from flows.loading import load_settings
+
+    alone = load_settings(None, {"prior": "none"}).restoration.sampling
+    with progress_bar():
+        found = bench_canvas(alone, sides or ())
+    page = as_markdown(found, "unveil bench canvas --out docs/results")
+    _finish("canvas", page, as_record(found), out, as_json)
+
+
+@app.command()
 def unit(
     size: Annotated[int, typer.Option("--size", min=1024, help="Rows and columns of the unit, pixels.")] = 10980,
     out: Out = None,

@@ -66,11 +66,18 @@ def found() -> EngineFigures:
 def test_every_way_is_measured_and_judged(found: EngineFigures) -> None:
     first, *others = found.products
     assert first.psnr_faithful == np.inf and first.ssim_faithful == pytest.approx(1)
-    assert {way.name for way in others} == {"default without other dates", "pyramid, 2 steps", "default"}
+    assert {way.name for way in others} == {
+        "default without other dates",
+        "the walk of whole clouds",
+        "pyramid, 2 steps",
+        "default",
+    }
     assert found.products[-1].psnr_truth > first.psnr_truth, "other dates know more than the model"
     assert all(way.seconds > 0 and np.isfinite(way.psnr_truth) for way in [*found.products, *found.options])
     assert all(after.tiles >= before.tiles for before, after in pairwise(found.proportions))
     assert found.proportions[0].tiles == 0 and found.proportions[-1].fraction == 1
+    # Of one step, what is blended after it and what is blended at the end is the same.
+    assert all(t.each_step.psnr_untiled == pytest.approx(t.psnr_untiled, abs=0.1) for t in found.tilings)
     assert 0 < found.utilisation.share(found.limits.matmul) < 1 and 0 < found.utilisation.useful <= 1
 
 

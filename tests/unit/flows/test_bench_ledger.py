@@ -68,7 +68,7 @@ def test_a_global_run_follows_from_its_figures(pages: Path) -> None:
     twice = demand_of(measured, replace(assumed, land_tiles=2 * assumed.land_tiles))
     for name in ("units", "core_hours", "gpu_hours", "requests_per_s", "terabytes", "lock_share"):
         assert getattr(twice, name) == pytest.approx(2 * getattr(day, name))
-    without = demand_of(measured, replace(assumed, model_share=0.0))
+    without = demand_of(replace(measured, tiles_percent=0.0), assumed)
     assert without.gpu_hours == without.model_core_hours == 0 and without.core_hours == day.core_hours
     page = as_markdown(measured, assumed)
     assert "Nothing was run" in page and all(f"`{name}`" in page for name in ("unit_seconds", "land_tiles"))
