@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from de_model.presets import Preset
 
 #: The networks as they are written: float32, eager, channels outermost.
 PLAIN = Acceleration(channels_last=False)
+#: Every way is measured so many times, three calls or more each; the shortest counts.
+_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class Way:
     """One way of making a step."""
 
     how: Acceleration
-    #: Attention as its formula has it, all scores in memory, instead of torch's fused kernel.
+    #: Attention as its formula has it, all scores in memory, instead of torch's fused kernel; no operation in place.
     written_out: bool = False
 
 
@@ -53,9 +56,14 @@ class _Step:
     condition: Condition
     t: Tensor
 
-    @torch.inference_mode()
     def __call__(self) -> Tensor:
-        with autocast(self.x_t.device, self.way.how.precision), self._attention():
+        written_out = self.way.written_out
+        # Without inference mode the networks leave every map as it is (`unet.activate`); no gradient is wanted.
+        with (
+            torch.inference_mode(not written_out),
+            self._attention(),
+            autocast(self.x_t.device, self.way.how.precision),
+        ):
             return self.model.estimate(self.x_t, self.condition, self.t, self.model.card.eta).x0_hat.float()
 
     def _attention(self) -> AbstractContextManager[None]:
@@ -79,10 +87,11 @@ def step_times(preset: Preset, side: int, device: torch.device, ways: Mapping[st
     results = {name: step() for name, step in steps.items()}
     first = next(iter(steps))
     flops = flops_of(steps[first])
-    return [
-        StepTime(name, seconds_of(step, device), flops, float((results[name] - results[first]).abs().max()))
-        for name, step in steps.items()
-    ]
+    seconds = dict.fromkeys(steps, math.inf)
+    # In turns, as a machine is not equally fast all the time.
+    for name, step in [*steps.items()] * _ROUNDS:
+        seconds[name] = min(seconds[name], seconds_of(step, device))
+    return [StepTime(name, seconds[name], flops, float((results[name] - results[first]).abs().max())) for name in steps]
 
 
 def _model(preset: Preset, device: torch.device) -> Enhancer:

@@ -32,9 +32,13 @@ def _unfilled(x: Tensor, weight: Tensor, _bias: Tensor | None) -> Tensor:
 class WinogradConv2d(nn.Module):
     """A 3 x 3 convolution of stride 1 that keeps the size of the map."""
 
+    innermost: Tensor
+
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
+        # Small maps are convolved as usual, which is fastest with channels innermost.
+        self.register_buffer("innermost", conv.weight.detach().contiguous(memory_format=torch.channels_last), False)
         many = min(conv.in_channels, conv.out_channels) >= _MANY_CHANNELS
         self.least_pixels = _FEWER_PIXELS if many else _LEAST_PIXELS
 
@@ -42,7 +46,7 @@ class WinogradConv2d(nn.Module):
         """Return features `(batch, cout, y, x)`."""
         small = x.shape[-1] * x.shape[-2] < self.least_pixels
         if small or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
-            return F.conv2d(x, self.weight, self.bias, padding=1)
+            return F.conv2d(x, self.innermost, self.bias, padding=1)
         return by_nnpack(x, self.weight, self.bias)
 
 

@@ -22,7 +22,7 @@ _GOAL = 1.5
 #: Side of the image, pixels: the default tile of whole scenes.
 _SIDE = 128
 _WAYS = {
-    "as written: eager, channels outermost, attention by its formula": Way(PLAIN, written_out=True),
+    "as written: eager, channels outermost, attention by its formula, nothing in place": Way(PLAIN, written_out=True),
     "fused attention": Way(PLAIN),
     "channels last": Way(Acceleration()),
     "Winograd": Way(Acceleration(winograd=True)),
@@ -92,8 +92,9 @@ def as_markdown(found: Steps, command: str) -> str:
 def _about(found: Steps) -> str:
     return (
         f"Preset `{found.preset}`, three bands, {found.side} px, random weights; noise predictor and weight allocation "
-        "once each; all rows but the first with torch's fused attention. On a CPU everything runs in one thread and "
-        "seconds are its processor time. The share is that of the operations as written in the rate of matrix products "
+        "once each. The ways are measured in turns, three times; the shortest counts. On a CPU everything runs in one "
+        "thread and seconds are its processor time. The share is that of the operations as written in the rate of "
+        "matrix products "
         f"({found.peak / 1e9:,.0f} Gflop/s in float32); an algorithm with fewer multiplications can go beyond what the "
         "machine multiplies. The difference is the largest of the clear image's estimate, which lies in -1..1."
     )
