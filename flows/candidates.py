@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,7 +15,7 @@ from stac.acquisitions import Acquisition, group_passes, instant_of
 from stac.errors import InvalidInput
 from stac.fixed_grid import outline_of_cell
 from stac.footprints import box_around, boxes_touch, outline_of_item, share_covered
-from stac.grid import Cell, cell_of, declared_projection, grid_code, native_geobox
+from stac.grid import Cell, cell_of, declared_projection, grid_code, native_geobox, same_cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,49 @@ class _Scene:
 _Scenes = dict[str, _Scene]
 
 
+class _Ground:
+    """A cell, the dates that see it, and how much of it each of them covers: asked once for each date."""
+
+    def __init__(self, cell: Cell, scenes: _Scenes, passes: Sequence[Acquisition] | None = None) -> None:
+        self.cell, self._scenes = cell, scenes
+        self._outline = outline_of_cell(cell)
+        self._shares: dict[tuple[str, ...], float] = {}
+        #: By time.
+        self.passes = self._touching() if passes is None else passes
+        self._instants = [date.instant for date in self.passes]
+
+    def share(self, date: Acquisition) -> float:
+        """Return the share 0..1 of the cell that a date covers."""
+        return self._share(date.item_ids)
+
+    def cover(self, date: Acquisition) -> float:
+        """Return the declared cloud cover of a date, percent: the mean of its scenes, by what each covers here."""
+        if len(date.items) == 1:
+            return cloud_cover(date.items[0])
+        shares = [self._share((item.id,)) for item in date.items]
+        return sum(s * cloud_cover(item) for s, item in zip(shares, date.items, strict=True)) / sum(shares)
+
+    def others(self, target: Acquisition, days: float) -> list[Acquisition]:
+        """Return the dates within so many days of a date that share no scene with it."""
+        reach, instant = timedelta(days=days), target.instant
+        first, last = bisect_left(self._instants, instant - reach), bisect_right(self._instants, instant + reach)
+        own = set(target.item_ids)
+        return [date for date in self.passes[first:last] if own.isdisjoint(date.item_ids)]
+
+    def _share(self, item_ids: tuple[str, ...]) -> float:
+        if item_ids not in self._shares:
+            outlines = [self._scenes[name].outline for name in item_ids]
+            self._shares[item_ids] = share_covered(self._outline, outlines)
+        return self._shares[item_ids]
+
+    def _touching(self) -> list[Acquisition]:
+        """Return the dates that touch the cell; scenes in its own projection are drawn first, then by id."""
+        near = [scene.item for scene in self._scenes.values() if boxes_touch(self._outline, scene.outline)]
+        touching = [item for item in near if self._share((item.id,)) > 0]
+        own = str(self.cell.geobox.crs).upper()
+        return [date.drawn_by(lambda i: (declared_projection(i) != own, i.id)) for date in group_passes(touching)]
+
+
 def _located(items: Sequence[pystac.Item], settings: RunSettings) -> tuple[_Scenes, list[Refused]]:
     scenes: _Scenes = {}
     refused: list[Refused] = []
@@ -99,15 +143,19 @@ def _outline(item: pystac.Item, settings: RunSettings) -> BaseGeometry:
 def _native(scenes: _Scenes, settings: RunSettings) -> Iterator[Choice]:
     """Yield the dates of every tile on the tile's own grid."""
     for code, passes in _by_square(scenes).items():
+        grounds: list[_Ground] = []
         for target in filter(lambda date: _in_interval(date, settings), passes):
-            cover = _cover(target, None, scenes)
+            cover = sum(cloud_cover(item) for item in target.items) / len(target.items)
             if not settings.min_cloud <= cover <= settings.max_cloud:
                 continue
             try:
                 cell = cell_of(target.items[0], settings.bands[0], settings.query.bbox)
-                named = code != target.items[0].id
-                others = passes if named else _over(cell, scenes)
-                yield _candidate(cell, target, others, cover, scenes, settings)
+                ground = next((known for known in grounds if same_cell(known.cell, cell)), None)
+                if ground is None:
+                    named = code != target.items[0].id
+                    ground = _Ground(cell, scenes, passes if named else None)
+                    grounds.append(ground)
+                yield _candidate(ground, target, cover, settings)
             except InvalidInput as error:
                 yield Refused(target.id, str(error))
 
@@ -122,13 +170,13 @@ def _by_square(scenes: _Scenes) -> dict[str, list[Acquisition]]:
 def _fixed(scenes: _Scenes, settings: RunSettings) -> Iterator[Choice]:
     """Yield the dates of every cell of the fixed grid that a scene of the interval and the area touch."""
     for cell in _cells(scenes, settings):
-        passes = _over(cell, scenes)
-        for target in filter(lambda date: _in_interval(date, settings), passes):
-            cover = _cover(target, cell, scenes)
+        ground = _Ground(cell, scenes)
+        for target in filter(lambda date: _in_interval(date, settings), ground.passes):
+            cover = ground.cover(target)
             if not settings.min_cloud <= cover <= settings.max_cloud:
                 continue
             try:
-                yield _candidate(cell, target, passes, cover, scenes, settings)
+                yield _candidate(ground, target, cover, settings)
             except InvalidInput as error:
                 yield LeftOut(target.id, str(error))
 
@@ -145,32 +193,11 @@ def _cells(scenes: _Scenes, settings: RunSettings) -> list[Cell]:
     return [found[name] for name in sorted(found)]
 
 
-def _over(cell: Cell, scenes: _Scenes) -> list[Acquisition]:
-    """Return the dates that touch a cell; scenes in the cell's own projection are drawn first, then by id."""
-    outline = outline_of_cell(cell)
-    near = [scene for scene in scenes.values() if boxes_touch(outline, scene.outline)]
-    touching = [scene.item for scene in near if share_covered(outline, [scene.outline]) > 0]
-    own = str(cell.geobox.crs).upper()
-    return [date.drawn_by(lambda i: (declared_projection(i) != own, i.id)) for date in group_passes(touching)]
-
-
-def _candidate(
-    cell: Cell,
-    target: Acquisition,
-    others: Sequence[Acquisition],
-    cover: float,
-    scenes: _Scenes,
-    settings: RunSettings,
-) -> Candidate:
-    outline, least = outline_of_cell(cell), settings.min_coverage / 100
-
-    def share(date: Acquisition) -> float:
-        return share_covered(outline, [scenes[i].outline for i in date.item_ids])
-
-    if (seen := share(target)) < least:
+def _candidate(ground: _Ground, target: Acquisition, cover: float, settings: RunSettings) -> Candidate:
+    least, cell = settings.min_coverage / 100, ground.cell
+    if (seen := ground.share(target)) < least:
         raise InvalidInput(f"{_few(target, seen, cell)}; there is hardly anything to restore.")
-    near = [d for d in others if not set(d.item_ids) & set(target.item_ids) and _near(d, target, settings)]
-    shares = [(date, share(date)) for date in near]
+    shares = [(date, ground.share(date)) for date in ground.others(target, settings.prior_days)]
     left_out = tuple(f"{_few(date, covered, cell)}; it is not used." for date, covered in shares if covered < least)
     donors = tuple(date for date, covered in shares if covered >= least)
     return Candidate(cell, target, donors, cover, left_out)
@@ -180,18 +207,5 @@ def _few(date: Acquisition, share: float, cell: Cell) -> str:
     return f"Scene {date.id} covers {share:.2%} of cell {cell.id}, less than min_coverage"
 
 
-def _near(date: Acquisition, target: Acquisition, settings: RunSettings) -> bool:
-    return abs(date.instant - target.instant) <= timedelta(days=settings.prior_days)
-
-
 def _in_interval(date: Acquisition, settings: RunSettings) -> bool:
     return settings.query.contains(date.instant)
-
-
-def _cover(date: Acquisition, cell: Cell | None, scenes: _Scenes) -> float:
-    """Return the declared cloud cover of a date, percent: the mean of its scenes, by what each covers of the cell."""
-    if len(date.items) == 1 or cell is None:
-        return sum(cloud_cover(item) for item in date.items) / len(date.items)
-    outline = outline_of_cell(cell)
-    shares = [share_covered(outline, [scenes[i].outline]) for i in date.item_ids]
-    return sum(s * cloud_cover(item) for s, item in zip(shares, date.items, strict=True)) / sum(shares)

@@ -76,6 +76,7 @@ def make_plan(items: Sequence[pystac.Item], settings: RunSettings, model: ModelR
         InvalidQuery: area, interval or grid make no sense.
     """
     covers = _covers_inside(items, settings)
+    parameters = settings.parameters
     units: list[WorkUnit] = []
     refused: list[Refused] = []
     left_out: list[str] = []
@@ -88,7 +89,7 @@ def make_plan(items: Sequence[pystac.Item], settings: RunSettings, model: ModelR
             case Candidate() if found.cell.pixels > settings.max_pixels:
                 refused.append(_too_large(found, settings))
             case Candidate():
-                units.append(_unit(found, settings, model))
+                units.append(_unit(found, parameters, model, named=settings.grid is GridKind.FIXED))
     if left_out and not (units or refused):
         raise EmptySearch(f"Nothing is to be restored: {left_out[0]}")
     if not (units or refused):
@@ -118,7 +119,8 @@ def _covers_inside(items: Sequence[pystac.Item], settings: RunSettings) -> list[
     return sorted(cloud_cover(item) for item in inside)
 
 
-def _unit(found: Candidate, settings: RunSettings, model: ModelRef) -> WorkUnit:
+def _unit(found: Candidate, parameters: Mapping[str, Any], model: ModelRef, *, named: bool) -> WorkUnit:
+    """Return a candidate as a unit; its item is named after the cell, too, where a scene has several."""
     cell, target, donors = found.cell, found.target, found.donors
     identity = {
         "algorithm": ALGORITHM,
@@ -126,10 +128,10 @@ def _unit(found: Candidate, settings: RunSettings, model: ModelRef) -> WorkUnit:
         "donors": [[_version(item) for item in donor.items] for donor in donors],
         "cell": _definition(cell),
         "model": {"name": model.name, "sha256": model.sha256, "calibration": model.calibration},
-        "parameters": settings.parameters,
+        "parameters": parameters,
     }
     work_id = work_id_of(identity)
-    place = f"-{cell.id}" if settings.grid is GridKind.FIXED else ""
+    place = f"-{cell.id}" if named else ""
     return WorkUnit(
         work_id=work_id,
         item_id=f"{target.id}{place}-unveil-{work_id[:8]}",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any
 
 import pystac
 
@@ -45,17 +43,22 @@ def scenes(query: Query, squares: int = SQUARES) -> list[pystac.Item]:
 
 
 def _scene(number: int, square: int) -> pystac.Item:
-    when = _BEGAN + _HOUR + timedelta(days=number * REVISIT_DAYS, seconds=square)
-    document = copy.deepcopy(_pattern())
-    document["id"] = f"S2A_{square:05d}_{when:%Y%m%d}_0_L2A"
-    document["properties"] |= {"datetime": when.isoformat(), "grid:code": f"MGRS-{square % 60 + 1:02d}T{square:03d}"}
-    return pystac.Item.from_dict(document, preserve_dict=False)
+    """Return a scene that shares its assets with all others: planning reads them only."""
+    pattern, when = _pattern(), _BEGAN + _HOUR + timedelta(days=number * REVISIT_DAYS, seconds=square)
+    code = {"grid:code": f"MGRS-{square % 60 + 1:02d}T{square:03d}"}
+    return pystac.Item(
+        id=f"S2A_{square:05d}_{when:%Y%m%d}_0_L2A",
+        geometry=pattern.geometry,
+        bbox=pattern.bbox,
+        datetime=when,
+        properties=pattern.properties | code,
+        assets=pattern.assets,
+    )
 
 
 @cache
-def _pattern() -> dict[str, Any]:
+def _pattern() -> pystac.Item:
     """Return a cloudy item of the sample."""
     query = Query.parse(SAMPLE_COLLECTION, None, SAMPLE_INTERVAL)
     items = open_source(str(sample_catalog())).search(query)
-    cloudy = next(item for item in items if 5 <= item.properties["eo:cloud_cover"] <= 80)
-    return cloudy.to_dict(include_self_link=True, transform_hrefs=False)
+    return next(item for item in items if 5 <= item.properties["eo:cloud_cover"] <= 80)
