@@ -130,6 +130,7 @@ def drift(out: Out = None, as_json: o.AsJson = False) -> None:
 
 @app.command()
 def ledger(
+    units: Annotated[int, typer.Option("--units", min=10, help="Units that are planned and carried through.")] = 20_000,
     server: Annotated[
         str | None,
         typer.Option("--ledger", help="PostgreSQL to measure, a database nobody uses; a private one when left out."),
@@ -141,12 +142,15 @@ def ledger(
     out: Out = None,
     as_json: o.AsJson = False,
 ) -> None:
-    """Planning thousands of units, and the whole life of units in ledgers of up to a million lines."""
+    """Units from plan to end, and the whole life of units in ledgers of up to a million lines.
+
+    A unit takes some milliseconds: `--units 1000000` an hour.
+    """
     from flows.bench.ledger import SIZES, as_markdown, bench_ledger
 
     with progress_bar():
-        measured = bench_ledger(sizes=tuple(sorted({min(size, lines) for size in SIZES})), lives=lives, server=server)
-    command = f"unveil bench ledger --lines {lines} --lives {lives} --out docs/results"
+        measured = bench_ledger(units, sorted({min(size, lines) for size in SIZES}), lives, server)
+    command = f"unveil bench ledger --units {units} --lines {lines} --lives {lives} --out docs/results"
     _finish("ledger", as_markdown(measured, command), asdict(measured), out, as_json)
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Update, and_, case, false, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import URL, Connection, Update, select
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from flows.errors import FlowError, LedgerUnavailable
-from flows.ledger.database import explained, now_s, open_engine, shown
+from flows.ledger import statements
+from flows.ledger.database import explained, open_engine, shown
 from flows.ledger.listing import Listing
 from flows.ledger.records import Entry, Job, Lease, is_dead
-from flows.ledger.schema import prepare, request, work
+from flows.ledger.schema import prepare, request
 from flows.ledger.states import ENDED, HELD, State, leading_to
 
 #: Seconds that a claim holds without being renewed.
@@ -68,15 +69,15 @@ class Ledger:
         Raises:
             LedgerUnavailable: the database does not answer.
         """
-        token, dead = uuid.uuid4().hex, ""
+        values = self._line(job, State.CLAIMED, attempts=1, run_id=run_id, token=uuid.uuid4().hex, lease_s=self.lease_s)
+        asked = values | {"again": ENDED & set(again), "dead_token": ""}
         for _ in range(_ATTEMPTS):
-            claim = self._claim(job, run_id, token, again, dead)
-            attempt = self._write(lambda c, claim=claim: c.execute(claim).scalar())  # type: ignore[misc]
+            attempt = self._write(lambda c: c.execute(statements.claim(self._engine.dialect), asked).scalar())
             if attempt is not None:
-                return Lease(job.work_id, token, int(attempt))
+                return Lease(job.work_id, values["token"], int(attempt))
             entry, holder = self.listing.holder(job.work_id)
             if entry is not None and entry.state in HELD and is_dead(entry.run_id):
-                dead = holder
+                asked["dead_token"] = holder
             elif entry is not None and (entry.held or entry.state in ENDED - set(again)):
                 return entry
         # Others claim and end it faster than we can look.
@@ -84,45 +85,41 @@ class Ledger:
 
     def start(self, lease: Lease) -> bool:
         """Record that work on a claimed unit has begun; False when the lease was lost."""
-        return self._step(lease, State.RUNNING, {"lease_until": now_s() + self.lease_s})
+        return self._step(statements.start(), lease, State.RUNNING, lease_s=self.lease_s)
 
     def renew(self, lease: Lease) -> bool:
         """Renew a lease; False when another run has taken the unit over.
 
         Asked just before publishing, this is the fence: whoever lost the lease must not publish.
         """
-        change = self._held_by(lease).values(lease_until=now_s() + self.lease_s)
-        return self._write(lambda c: c.execute(change).rowcount) == 1
+        return self._changed(statements.renew(), self._held_by(lease) | {"lease_s": self.lease_s}) == 1
 
     def finish(self, lease: Lease, state: State, *, error: str = "", item_href: str = "", seconds: float = 0.0) -> bool:
         """Record how a unit ended; False when the lease was lost, and then nothing is recorded."""
-        values = {"error": error, "item_href": item_href, "seconds": seconds, "lease_until": 0.0}
-        return self._step(lease, state, values)
+        return self._step(statements.finish(), lease, state, error=error, item_href=item_href, seconds=seconds)
 
     def abort(self, run_id: str) -> int:
         """Mark what a run left unfinished; return how many units that were."""
-        values = {"state": State.ABORTED, "error": "the run was stopped", "lease_until": 0.0, "updated": now_s()}
-        left = update(work).where(work.c.run_id == run_id, work.c.state.in_(HELD)).values(values)
-        return self._write(lambda c: c.execute(left).rowcount)
+        return self._changed(statements.abort(), {"left_by": run_id})
 
     def settle(self, job: Job, item_href: str) -> bool:
         """Record that a unit was found published, e.g. by a run that died before it could; False when it is known.
 
         A unit that a living run holds is left to that run; nobody waits for a process that is known to be dead.
         """
-        settled = self._write(lambda c: c.execute(self._settlement(job, item_href)).first())
-        if settled is None:
-            entry, holder = self.listing.holder(job.work_id)
-            if entry is None or entry.state not in HELD or not is_dead(entry.run_id):
-                return False
-            settled = self._write(lambda c: c.execute(self._settlement(job, item_href, holder)).first())
-        return settled is not None
+        # Never claimed here: the product came with the catalog.
+        line = self._line(job, State.SUCCEEDED, attempts=0, item_href=item_href) | {"dead_token": ""}
+        if self._settle(line):
+            return True
+        entry, holder = self.listing.holder(job.work_id)
+        dead = entry is not None and entry.state in HELD and is_dead(entry.run_id)
+        return dead and self._settle(line | {"dead_token": holder})
 
     def remember(self, document: str) -> str:
         """Keep settings and model of a run; return their id, the same for the same document."""
         name = hashlib.sha256(document.encode()).hexdigest()[:32]
-        insert = self._dialect.insert(request).values(id=name, document=document).on_conflict_do_nothing()
-        self._write(lambda c: c.execute(insert))
+        insert = statements.insert_for(self._engine.dialect, request).values(id=name, document=document)
+        self._write(lambda c: c.execute(insert.on_conflict_do_nothing()))
         return name
 
     def request(self, name: str) -> str | None:
@@ -131,85 +128,25 @@ class Ledger:
             found = connection.execute(select(request.c.document).where(request.c.id == name)).scalar()
         return None if found is None else str(found)
 
-    def _claim(self, job: Job, run_id: str, token: str, again: Collection[State], dead_token: str) -> Any:
-        """Return the statement that inserts a unit or takes one that is free, and returns the attempt."""
-        values = self._new(job, run_id, token, State.CLAIMED)
-        free = or_(
-            work.c.state.in_(ENDED & set(again)),
-            and_(work.c.state.in_(HELD), work.c.lease_until < now_s()),
-            # Our own claim, whose answer was lost on the way.
-            work.c.token == token,
-            work.c.token == dead_token if dead_token else false(),
-        )
-        kept = {"catalog", "work_id", "created", "attempts"}
-        changed = {name: value for name, value in values.items() if name not in kept}
-        attempts = case((work.c.token == token, work.c.attempts), else_=work.c.attempts + 1)
-        statement = self._insert().values(values)
-        return statement.on_conflict_do_update(
-            index_elements=[work.c.catalog, work.c.work_id], set_=changed | {"attempts": attempts}, where=free
-        ).returning(work.c.attempts)
+    def _line(self, job: Job, state: State, **values: Any) -> dict[str, Any]:
+        """Return a new line of a unit; what is not given is empty."""
+        empty = {"run_id": "", "token": "", "error": "", "item_href": "", "seconds": 0.0}
+        return {"catalog": self.catalog, "state": state} | asdict(job) | empty | values
 
-    def _settlement(self, job: Job, item_href: str, dead_token: str = "") -> Any:
-        """Return the statement that records a unit as published, unless it is held, and returns its id."""
-        # Never claimed here: the product came with the catalog.
-        values = self._new(job, "", "", State.SUCCEEDED) | {"attempts": 0, "lease_until": 0.0, "item_href": item_href}
-        free = or_(
-            work.c.state.not_in(HELD),
-            work.c.lease_until < now_s(),
-            work.c.token == dead_token if dead_token else false(),
-        )
-        changed = {"state": State.SUCCEEDED, "item_href": item_href, "error": "", "lease_until": 0.0}
-        return (
-            self._insert()
-            .values(values)
-            .on_conflict_do_update(
-                index_elements=[work.c.catalog, work.c.work_id],
-                set_=changed | {"updated": now_s()},
-                where=and_(work.c.state != State.SUCCEEDED, free),
-            )
-            .returning(work.c.work_id)
-        )
+    def _settle(self, line: Mapping[str, Any]) -> bool:
+        return self._write(lambda c: c.execute(statements.settle(self._engine.dialect), line).first()) is not None
 
-    def _new(self, job: Job, run_id: str, token: str, state: State) -> dict[str, Any]:
-        return {
-            "catalog": self.catalog,
-            "work_id": job.work_id,
-            "item_id": job.item_id,
-            "target_id": job.target_id,
-            "cell_id": job.cell_id,
-            "state": state,
-            "attempts": 1,
-            "run_id": run_id,
-            "token": token,
-            "lease_until": now_s() + self.lease_s,
-            "error": "",
-            "item_href": "",
-            "seconds": 0.0,
-            "created": now_s(),
-            "updated": now_s(),
-            "unit": job.unit,
-            "request_id": job.request_id,
-        }
+    def _held_by(self, lease: Lease) -> dict[str, Any]:
+        return {"in_catalog": self.catalog, "of_work": lease.work_id, "held_token": lease.token}
 
-    @property
-    def _dialect(self) -> Any:
-        return sqlite if self.url.drivername == "sqlite" else postgresql
-
-    def _insert(self) -> Any:
-        return self._dialect.insert(work)
-
-    def _held_by(self, lease: Lease) -> Update:
-        """Return an update of a unit that is still held under a lease."""
-        here = update(work).where(work.c.catalog == self.catalog, work.c.work_id == lease.work_id)
-        return here.where(work.c.token == lease.token, work.c.state.in_(HELD))
-
-    def _step(self, lease: Lease, state: State, values: Mapping[str, Any]) -> bool:
+    def _step(self, change: Update, lease: Lease, state: State, **values: Any) -> bool:
         """Take a unit to another state if the lease holds; the same step twice is one step."""
-        here = update(work).where(work.c.catalog == self.catalog, work.c.work_id == lease.work_id)
-        may = (*leading_to(state), state) if state is not State.SUCCEEDED else (*HELD, state)
-        step = here.where(work.c.token == lease.token, work.c.state.in_(may))
-        step = step.values({"state": state, "updated": now_s(), **values})
-        return self._write(lambda c: c.execute(step).rowcount) == 1
+        may = {*leading_to(state), state} if state is not State.SUCCEEDED else {*HELD, state}
+        return self._changed(change, self._held_by(lease) | {"to_state": state, "may": may} | values) == 1
+
+    def _changed(self, change: Update, values: Mapping[str, Any]) -> int:
+        """Return how many lines an update changed."""
+        return self._write(lambda c: c.execute(change, values).rowcount)
 
     def _write(self, operation: Callable[[Connection], _Result]) -> _Result:
         """Run an operation in a transaction of its own; a connection that broke is tried again."""

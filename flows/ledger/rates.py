@@ -48,7 +48,7 @@ def measure(url: URL, catalog: str, *, lines: int, units: int) -> Rates:
         _fill(url, catalog, lines)
         began = time.perf_counter()
         for number in range(units):
-            _live(ledger, _job(lines + number))
+            live(ledger, _job(lines + number))
         lived = time.perf_counter()
         ledger.listing.page(50)
         paged = time.perf_counter()
@@ -66,7 +66,8 @@ def _job(number: int) -> Job:
     return Job(name, f"{target}-unveil-{name[:8]}", target, "MGRS-33TWM", _UNIT, "0" * 32)
 
 
-def _live(ledger: Ledger, job: Job) -> None:
+def live(ledger: Ledger, job: Job) -> None:
+    """Let a unit live its whole life: claimed, begun, fenced, finished; each a transaction of its own."""
     lease = ledger.claim(job, _RUN)
     if isinstance(lease, Lease) and ledger.start(lease) and ledger.renew(lease):
         ledger.finish(lease, State.SUCCEEDED, item_href=_HREF, seconds=1.0)

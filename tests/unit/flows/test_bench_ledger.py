@@ -15,6 +15,7 @@ from flows.bench.ledger import as_markdown as ledger_page
 from flows.bench.ledger import bench_ledger
 from flows.bench.world import WINDOW_DAYS, planned, scenes
 from flows.errors import InvalidSettings
+from flows.ledger.states import State
 from flows.loading import load_settings
 from flows.work import ModelRef, make_plan
 from tests.command import ROOT
@@ -42,11 +43,13 @@ def test_windows_give_the_units_that_one_plan_gives() -> None:
 
 
 def test_the_page_tells_every_size(tmp_path: Path) -> None:
-    measured = bench_ledger(plans=(20, 40), sizes=(50, 100), lives=5, databases=("SQLite",))
-    assert [plan.units for plan in measured.plans] == [20, 40]
+    measured = bench_ledger(units=45, sizes=(50, 100), lives=5, databases=("SQLite",))
+    assert [tenth.units for tenth in measured.carried.tenths] == [4, 9, 13, 18, 22, 27, 31, 36, 40, 45]
+    assert measured.carried.counts == {State.SUCCEEDED: 45}
     assert [(ledger.database, ledger.rates.lines) for ledger in measured.ledgers] == [("SQLite", 50), ("SQLite", 100)]
     page = ledger_page(measured, "the command")
     assert "the command" in page and "among 100 lines as among 50" in page
+    assert "| 45 |" in page and "45 SUCCEEDED" in page
 
 
 @pytest.fixture
