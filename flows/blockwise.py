@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 from de_model.enhancer import Enhancer
 from flows.ahead import ahead
@@ -19,6 +20,8 @@ from stac.stack import Stack
 
 #: Reads all dates of a window of the cell.
 Reader = Callable[[Cell], Stack]
+#: Takes the layers of a finished block.
+Done = Callable[[ProductLayers], None]
 #: Told what is being done, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
 
@@ -64,8 +67,9 @@ def restore_cell(
     store: BlockStore,
     side: int,
     tell: Progress,
+    done: Done,
 ) -> Effort:
-    """Put every block of a cell into the store that is not there yet; the next ones are read meanwhile.
+    """Hand over every block of a cell, and put into the store what is not there yet; the next ones are read meanwhile.
 
     Args:
         read: reads the dates that `prepared` knows, on a window of the cell.
@@ -75,15 +79,19 @@ def restore_cell(
         store: where blocks are kept.
         side: of a block, pixels.
         tell: told of progress.
+        done: takes the layers of every block once: first those that were there, then the others as they are made.
 
     Raises:
-        UnreadableAsset: pixels cannot be read after retries.
+        UnreadableAsset: pixels cannot be read after retries, or a block of the store cannot any more.
         DiskFull, NotWritable: the store cannot be written.
     """
     effort, every = Effort(), regions_of(prepared.cell, side)
-    unfinished = [[block for block in blocks if not store.holds(block)] for blocks in every]
+    held = [[block for block in blocks if store.holds(block)] for blocks in every]
+    for block in chain.from_iterable(held):
+        done(store.get(block))
+    unfinished = [[block for block in blocks if block not in known] for blocks, known in zip(every, held, strict=True)]
     regions = [blocks for blocks in unfinished if blocks]
-    total, done = sum(map(len, every)), sum(map(len, every)) - sum(map(len, regions))
+    total, number = sum(map(len, every)), sum(map(len, held))
     # Closed when a block fails, too: nothing more is read for a unit that has ended.
     with closing(ahead(partial(_read, read, blocks, prepared.cell, options) for blocks in regions)) as readings:
         for blocks in regions:
@@ -93,12 +101,13 @@ def restore_cell(
             effort.read_seconds += region.seconds
             for block in blocks:
                 began = time.monotonic()
-                on_tile = _tiles(tell, done, total)
+                on_tile = _tiles(tell, number, total)
                 restored = restore_block(region.stack, region.offset, block, prepared, enhancer, options, on_tile)
                 store.put(block, restored.layers)
                 effort.restore_seconds += time.monotonic() - began
-                effort.blocks, effort.tiles, done = effort.blocks + 1, effort.tiles + restored.tiles, done + 1
+                effort.blocks, effort.tiles, number = effort.blocks + 1, effort.tiles + restored.tiles, number + 1
                 effort.redone += restored.redone
+                done(restored.layers)
             # The one after the next begins to be read; memory holds no third.
             del region
     return effort
@@ -109,16 +118,6 @@ def _read(read: Reader, blocks: Sequence[Block], cell: Cell, options: Restoratio
     began = time.monotonic()
     stack = read(cell.window(rows, columns))
     return _Region(stack, (rows.start, columns.start), time.monotonic() - began)
-
-
-def stored_blocks(store: BlockStore, cell: Cell, side: int) -> Iterator[ProductLayers]:
-    """Yield the layers of every block of a cell, row by row.
-
-    Raises:
-        UnreadableAsset: a block is missing or damaged.
-    """
-    for block in blocks_of(*_extent(cell), side):
-        yield store.get(block)
 
 
 def regions_of(cell: Cell, side: int) -> list[list[Block]]:

@@ -20,7 +20,8 @@ from de_model import checkpoint
 from de_model.calibration import calibration_of
 from de_model.enhancer import Enhancer
 from flows import __version__
-from flows.blockwise import Effort, Progress, restore_cell, stored_blocks, untold
+from flows.ahead import Behind
+from flows.blockwise import Effort, Progress, restore_cell, untold
 from flows.catalogs import catalog_of, indexes_of
 from flows.drift.shelf import keep
 from flows.drift.unit_drift import unit_drift
@@ -41,7 +42,7 @@ from stac.credits import credit
 from stac.grid import Cell
 from stac.items import ProductRecord, build_item
 from stac.model_items import model_item_href
-from stac.product import ProductSummary, write_product
+from stac.product import ProductSummary, ProductWriter
 from stac.provenance import Provenance
 from stac.radiometry.decision import decide
 from stac.shelves import places_of_versions, publish_on_shelf
@@ -117,16 +118,19 @@ def make_product(
     def read(window: Cell) -> Stack:
         return read_stack(used, window, settings.bands, settings.reading)
 
-    effort = restore_cell(read, prepared, enhancer, options, store, settings.block, tell)
-    blocks, restored = stored_blocks(store, cell, settings.block), time.monotonic()
-    summary = write_product(blocks, cell.geobox, settings.bands, overview.dn[0], staging)
+    with ProductWriter(cell.geobox, settings.bands, staging) as product:
+        with Behind(product.add) as written:
+            effort = restore_cell(read, prepared, enhancer, options, store, settings.block, tell, written)
+        restored = time.monotonic()
+        summary = product.finish(overview.dn[0])
     figures = figures_of(summary, effort, time.monotonic() - began)
     timings = {
         "prepare": prepared_after,
         "read": effort.read_seconds,
         "waited": effort.waited_seconds,
         "restore": effort.restore_seconds,
-        "write": time.monotonic() - restored,
+        # Most of what can be written before the last pixel is there was written meanwhile.
+        "write": written.waited + time.monotonic() - restored,
     }
     measured = time.monotonic()
     quality = quality_of(staging, settings.bands, settings.quality_gate)

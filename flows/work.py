@@ -18,7 +18,7 @@ from stac.errors import EmptySearch
 from stac.grid import Cell, cell_of
 
 #: Raised when the same inputs give other pixels than before.
-ALGORITHM = "unveil/2"
+ALGORITHM = "unveil/3"
 _NAMESPACE = uuid.UUID("6f1d3f0a-52f4-5b0e-9a51-6f2f9f1f7a35")
 
 

@@ -21,6 +21,8 @@ BoolArray = NDArray[np.bool_]
 
 #: Half-width of the 90 % interval of a Gaussian, in standard deviations: what uncalibrated intervals are.
 _Z90 = 1.645
+#: Half-widths are stored in steps of this, reflectance: a power of two, so that files compress well.
+_STEP = np.float32(2**-14)
 #: From this share on a restored pixel counts as the reference's.
 _REFERENCE_MAJORITY = 0.5
 
@@ -123,7 +125,7 @@ def _fill_from_dates(
     layers.data[:, where] = to_product_dn(prior.reflectance[:, where])
     layers.provenance[where] = Provenance.OBSERVED_OTHER_DATE
     layers.source_date[where] = stack.days[prior.source[where]]
-    layers.uncertainty[:, where] = _per_band(factors) * prior.spread[:, where]
+    layers.uncertainty[:, where] = _stored(_per_band(factors) * prior.spread[:, where])
 
 
 def _fill_from_model(
@@ -141,8 +143,14 @@ def _fill_from_model(
     layers.provenance[sure] = _model_class(classes[sure], model.reference_weight[sure])
     # Samples agree more than they are right: they share one model. No interval is narrower than clear dates differ.
     scale = np.hypot(model.spread[:, sure], repeatability(model.image[:, sure]))
-    layers.uncertainty[:, sure] = _per_band(factors) * scale
+    layers.uncertainty[:, sure] = _stored(_per_band(factors) * scale)
     layers.reference_weight[sure] = model.reference_weight[sure]
+
+
+def _stored(half_width: FloatArray) -> FloatArray:
+    """Return half-widths rounded up to steps below that of the data: their last digits are noise, and fill disks."""
+    steps: FloatArray = np.ceil(half_width / _STEP)
+    return steps * _STEP
 
 
 def _per_band(factors: tuple[float, ...]) -> FloatArray:

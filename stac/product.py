@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from enum import StrEnum, unique
@@ -85,6 +86,67 @@ class ProductSummary:
         return {p.name.lower(): round(self.counts[p] * pixel, 4) for p in Provenance}
 
 
+class ProductWriter:
+    """Takes a product window by window and makes its files, an existing folder's; a context.
+
+    Windows may come in any order and from any thread, one at a time. Nothing but finished files is left behind.
+    """
+
+    def __init__(self, geobox: GeoBox, bands: tuple[str, ...], folder: Path) -> None:
+        """Begin the files.
+
+        Args:
+            geobox: the product's pixels.
+            bands: common names in the order of `data`.
+            folder: where to.
+
+        Raises:
+            DiskFull: there is no room.
+            NotWritable: the folder cannot be written.
+        """
+        self._geobox, self._folder, self._tally = geobox, folder, _Tally(bands)
+        with ExitStack() as opened:
+            self._writers = {layer: opened.enter_context(_writer(layer, geobox, bands, folder)) for layer in Layer}
+            self._opened = opened.pop_all()
+
+    def __enter__(self) -> ProductWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def add(self, window: ProductLayers) -> None:
+        """Write a window of the product.
+
+        Raises:
+            DiskFull: there is no room.
+            NotWritable: the folder cannot be written.
+        """
+        pixels, (row, column) = _rasters(window), _place(window.geobox, self._geobox)
+        for layer, writer in self._writers.items():
+            writer.write(pixels[layer], row, column)
+        self._tally.add(pixels)
+
+    def finish(self, before: NDArray[np.uint16], title: str = "") -> ProductSummary:
+        """Make COGs of all layers, and the pictures.
+
+        Args:
+            before: the target as it was, reflectance / 1e-4 `(band, y, x)`, whole or thinned, for pictures.
+            title: of the quicklook.
+
+        Raises:
+            DiskFull: there is no room.
+            NotWritable: the folder cannot be written.
+            InvalidInput: the windows do not cover the product once.
+        """
+        counts, shape = self._tally.counts, self._geobox.shape
+        if sum(counts.values()) != shape[0] * shape[1]:
+            raise InvalidInput(f"The windows hold {sum(counts.values())} pixels, the product {shape}.")
+        _finish(self._writers.values())
+        _write_pictures(self._folder, visual(before, self._tally.bands), counts, title)
+        return self._tally.summary(self._geobox)
+
+
 def write_product(
     windows: Iterable[ProductLayers],
     geobox: GeoBox,
@@ -93,35 +155,18 @@ def write_product(
     folder: Path,
     title: str = "",
 ) -> ProductSummary:
-    """Write all layers as COGs, and the pictures, into an existing folder.
-
-    Args:
-        windows: windows that cover the product once, in any order.
-        geobox: the product's pixels.
-        bands: common names in the order of `data`.
-        before: the target as it was, reflectance / 1e-4 `(band, y, x)`, whole or thinned, for pictures.
-        folder: where to.
-        title: of the quicklook.
-
-    Raises:
-        DiskFull: there is no room.
-        NotWritable: the folder cannot be written.
-        InvalidInput: the windows do not cover the product.
-    """
-    tally = _Tally(bands)
-    with ExitStack() as opened:
-        writers = {layer: opened.enter_context(_writer(layer, geobox, bands, folder)) for layer in Layer}
+    """Write a product whose windows are there, in any order; arguments and errors are those of `ProductWriter`."""
+    with ProductWriter(geobox, bands, folder) as product:
         for window in windows:
-            pixels, (row, column) = _rasters(window), _place(window.geobox, geobox)
-            for layer, writer in writers.items():
-                writer.write(pixels[layer], row, column)
-            tally.add(pixels)
-        if sum(tally.counts.values()) != geobox.shape[0] * geobox.shape[1]:
-            raise InvalidInput(f"The windows hold {sum(tally.counts.values())} pixels, the product {geobox.shape}.")
-        for writer in writers.values():
-            writer.finish()
-    _write_pictures(folder, visual(before, bands), tally.counts, title)
-    return tally.summary(geobox)
+            product.add(window)
+        return product.finish(before, title)
+
+
+def _finish(writers: Collection[CogWriter]) -> None:
+    """Write all files at once: much of it is done by one thread for each."""
+    with ThreadPoolExecutor(len(writers), thread_name_prefix="write") as pool:
+        for done in [pool.submit(writer.finish) for writer in writers]:
+            done.result()
 
 
 def bands_of(layer: Layer, bands: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from stac.quality.seams import SeamTally
 from stac.quality.sharpness import SharpnessTally
 from stac.reflectance import PRODUCT_SCALE
 
+#: Measurements that go on at once, while the next window is read.
+_AT_ONCE = 5
 _EDGES, _WEIGHT_EDGES = (
     np.rint(np.array(edges) / PRODUCT_SCALE).astype(np.int64) for edges in (HALF_WIDTH_EDGES, WEIGHT_EDGES)
 )
@@ -41,8 +44,16 @@ def assess(folder: Path, bands: Sequence[str], *, window: int = WINDOW) -> Quali
     product = Product.open(folder, tuple(bands))
     reach = reach_of(product.gsd_m)
     tally = _Tally(product.bands, reach)
-    for part in product.parts(margin=reach + 1, window=window):
-        tally.add(part)
+    parts = product.parts(margin=reach + 1, window=window)
+    # Files belong to the thread that opened them.
+    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(_AT_ONCE, "quality") as pool:
+        try:
+            reading = reader.submit(next, parts, None)
+            while (part := reading.result()) is not None:
+                reading = reader.submit(next, parts, None)
+                tally.add(part, pool)
+        finally:
+            reader.submit(parts.close)
     return tally.figures(product.pixel_km2)
 
 
@@ -55,14 +66,17 @@ class _Tally:
         self.sharpness, self.colour, self.clouds = SharpnessTally(), ColourTally(bands), CloudTally(bands)
         self.seams, self.intervals = SeamTally(), IntervalTally()
 
-    def add(self, part: Part) -> None:
+    def add(self, part: Part, pool: Executor) -> None:
+        """Measure a window: what does not depend on each other at once."""
+        seams = pool.submit(self.seams.add, part)
+        groups = groups_of(part, self.reach)
+        tallies = (self.sharpness, self.colour, self.clouds, self.intervals)
+        measured = [seams, *(pool.submit(tally.add, part, groups) for tally in tallies)]
         self.pixels += np.bincount(part.provenance[part.core].ravel(), minlength=len(Provenance))
         days, counts = np.unique(part.source_date[part.core], return_counts=True)
         self.days.update(dict(zip(days.tolist(), counts.tolist(), strict=True)))
-        self.seams.add(part)
-        groups = groups_of(part, self.reach)
-        for tally in (self.sharpness, self.colour, self.clouds, self.intervals):
-            tally.add(part, groups)
+        for done in measured:
+            done.result()
 
     def figures(self, pixel_km2: float) -> QualityFigures:
         clouds = self.clouds.result()

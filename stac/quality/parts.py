@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,7 @@ class Product:
         """Area of a pixel, square kilometres."""
         return self.gsd_m**2 / 1e6
 
-    def parts(self, margin: int, window: int = WINDOW) -> Iterator[Part]:
+    def parts(self, margin: int, window: int = WINDOW) -> Generator[Part]:
         """Yield the product in windows, row by row.
 
         Args:

@@ -1,4 +1,4 @@
-"""One more is made than the caller holds: in order, never more, and an error comes where its result would."""
+"""One more is made than the caller holds, or used up behind it: in order, never more, and no error is lost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from flows.ahead import ahead
+from flows.ahead import Behind, ahead
 
 WAIT_S = 30
 
@@ -64,3 +64,48 @@ def test_who_stops_early_waits_for_nothing() -> None:
     results.close()  # comes back although `slow` is still at work
     free.set()
     assert not after.begun[0].wait(0.2)
+
+
+def test_things_are_used_up_in_order_one_behind_the_caller() -> None:
+    used, free = list[int](), threading.Event()
+
+    def use(thing: int) -> None:
+        assert free.wait(WAIT_S)
+        used.append(thing)
+
+    with Behind(use) as behind:
+        behind(0)
+        assert not used, "the caller goes on"
+        free.set()
+        for thing in range(1, 4):
+            behind(thing)
+            assert used[:thing] == list(range(thing)), "one is at work, never two"
+    assert used == [0, 1, 2, 3] and behind.waited > 0
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_an_error_behind_reaches_the_caller(more: bool) -> None:
+    def full(thing: int) -> None:
+        raise OSError(f"no room for {thing}")
+
+    given = list[int]()
+    with pytest.raises(OSError, match="no room for 0"), Behind(full) as behind:
+        behind(0)
+        if more:
+            behind(1)
+            given.append(1)
+    assert not given
+
+
+def test_the_callers_error_is_told_after_what_was_at_work() -> None:
+    begun, used = threading.Event(), list[int]()
+
+    def use(thing: int) -> None:
+        begun.set()
+        used.append(thing)
+
+    with pytest.raises(KeyError), Behind(use) as behind:
+        behind(0)
+        assert begun.wait(WAIT_S)
+        raise KeyError
+    assert used == [0]

@@ -17,11 +17,12 @@ from de_model.enhancer import Enhancer
 from de_model.inference.sampling import Sampling
 from de_model.presets import Preset
 from flows import blockwise
-from flows.blockwise import Effort, Progress, Reader, restore_cell, stored_blocks, untold
+from flows.blockwise import Done, Effort, Progress, Reader, restore_cell, untold
 from flows.restoration import Prepared, Restored, prepare, restore_block, restore_date
 from flows.restoration_options import RestorationOptions
 from stac.blocks import BlockStore
 from stac.grid import Cell, cell_of
+from stac.layers import ProductLayers
 from stac.priors import Prior
 from stac.query import Query
 from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
@@ -32,6 +33,10 @@ BANDS = ("blue", "green", "red", "nir")
 SAMPLING = Sampling(samples=1, steps=1, tile=32, overlap=8)
 SIDE = 40
 WAIT_S = 60
+
+
+def nobody(_layers: ProductLayers) -> None:
+    """Take what nobody looks at."""
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +67,15 @@ def enhancer() -> Enhancer:
 
 
 def blocks(
-    read: Reader, prepared: Prepared, enhancer: Enhancer, store: BlockStore, side: int, tell: Progress = untold
+    read: Reader,
+    prepared: Prepared,
+    enhancer: Enhancer,
+    store: BlockStore,
+    side: int,
+    tell: Progress = untold,
+    done: Done = nobody,
 ) -> Effort:
-    return restore_cell(read, prepared, enhancer, RestorationOptions(SAMPLING), store, side, tell)
+    return restore_cell(read, prepared, enhancer, RestorationOptions(SAMPLING), store, side, tell, done)
 
 
 @pytest.mark.parametrize("prior", Prior)
@@ -80,8 +91,8 @@ def test_blocks_are_the_whole_cell_bit_for_bit(
     monkeypatch.setattr(blockwise, "_REGION_PX", 2 * SIDE)
     options = RestorationOptions(SAMPLING, prior)
     expected, store = restore_date(whole, 0, enhancer, options).layers, BlockStore(tmp_path / "b", cell, BANDS, "x")
-    effort = restore_cell(read, prepare(whole, 0, cell, options), enhancer, options, store, SIDE, untold)
-    found = list(stored_blocks(store, cell, SIDE))
+    found: list[ProductLayers] = []
+    effort = restore_cell(read, prepare(whole, 0, cell, options), enhancer, options, store, SIDE, untold, found.append)
     assert effort.blocks == len(found) > 4 and effort.tiles > 0
     for layers in found:
         column, row = (round(v) for v in cell.geobox.wld2pix(layers.geobox.affine.c, layers.geobox.affine.f))
@@ -108,7 +119,10 @@ def test_a_stopped_run_goes_on_with_what_is_missing(
         blocks(read, prepared, enhancer, store, SIDE, stop)
     kept = {p.name: p.read_bytes() for p in (tmp_path / "s").glob("*.block")}
     again = BlockStore(tmp_path / "s", cell, BANDS, "x")
-    assert 0 < len(kept) < total and blocks(read, prepared, enhancer, again, SIDE).blocks == total - len(kept)
+    handed: list[ProductLayers] = []
+    effort = blocks(read, prepared, enhancer, again, SIDE, done=handed.append)
+    assert 0 < len(kept) < total and effort.blocks == total - len(kept)
+    assert len({layers.geobox for layers in handed}) == len(handed) == total, "those that were there, too"
     files = {p.name: p.read_bytes() for p in (tmp_path / "s").glob("*.block")}
     assert files == {p.name: p.read_bytes() for p in (tmp_path / "u").glob("*.block")}
     assert kept.items() <= files.items()
