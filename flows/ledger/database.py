@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from sqlalchemy import URL, Connection, Double, Engine, create_engine, event, ma
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from flows.errors import FlowError, InvalidSettings, LedgerUnavailable
 
@@ -85,8 +87,20 @@ def _open_file(url: URL) -> Engine:
 def _on_connect(connection: Any, _record: object) -> None:
     # Transactions are ours to begin: the driver begins them late and not at all for tables.
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
-        connection.execute(f"PRAGMA {pragma}")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    # Two that turn a new file to this mode at once are refused without waiting.
+    for attempt in Retrying(
+        stop=stop_after_delay(_BUSY_TIMEOUT_S),
+        wait=wait_random(0.01, 0.1),
+        retry=retry_if_exception(_is_busy),
+        reraise=True,
+    ):
+        with attempt:
+            connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _is_busy(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_BUSY
 
 
 def _on_begin(connection: Connection) -> None:
