@@ -21,8 +21,8 @@ from de_model.presets import Preset
 
 #: The networks as they are written: float32, eager, channels outermost.
 PLAIN = Acceleration(channels_last=False)
-#: Every way is measured so many times, three calls or more each; the shortest counts.
-_ROUNDS = 3
+#: Every way is measured so many times, three calls or more each; the shortest counts: machines that others share vary.
+_ROUNDS = 6
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ def as_markdown(found: Steps, command: str) -> str:
 def _about(found: Steps) -> str:
     return (
         f"Preset `{found.preset}`, three bands, {found.side} px, random weights; noise predictor and weight allocation "
-        "once each. The ways are measured in turns, three times; the shortest counts. On a CPU everything runs in one "
+        "once each. The ways are measured in turns, six times; the shortest counts. On a CPU everything runs in one "
         "thread and seconds are its processor time. The share is that of the operations as written in the rate of "
         "matrix products "
         f"({found.peak / 1e9:,.0f} Gflop/s in float32); an algorithm with fewer multiplications can go beyond what the "

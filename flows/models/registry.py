@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from de_model import checkpoint
-from de_model.calibration import CalibrationTable
+from de_model.calibration import CalibrationTable, calibration_of
 from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
 from flows.models.mlflow_access import database_of, open_client, plain_errors, prepare_folder, registry_uri
 from flows.models.registration import BASELINE_FILE, CALIBRATION_FILE, WEIGHTS_FILE, register_weights
@@ -59,7 +59,7 @@ class Registry:
         return open_client(self.uri)
 
     def ensure_shipped(self) -> ModelVersion:
-        """Register the weights that come with the package unless they are; return their version.
+        """Register the weights that come with the package unless they are, calibrated alike; return their version.
 
         The alias `champion` is given only while this is the model's one version and no alias exists: a champion that
         somebody chose is never moved.
@@ -73,7 +73,7 @@ class Registry:
         sha256 = checkpoint.sha256_of(weights)
         with self._only_registrar(), self._session():
             versions = self._versions(MODEL_NAME)
-            found = _same_weights(versions, sha256)
+            found = _same_model(versions, weights, sha256)
             if found is None:
                 found = register_weights(self._client, weights, sha256, MODEL_NAME, self.artifact_root)
                 versions.append(found)
@@ -85,7 +85,7 @@ class Registry:
         return describe(found, CHAMPION if is_champion else None)
 
     def register(self, weights: Path, name: str = MODEL_NAME) -> ModelVersion:
-        """Register a weights file as the next version of `name`; the same file again returns its first version.
+        """Register a weights file as the next version of `name`; the same, calibrated alike, is its first one.
 
         Raises:
             InvalidCheckpoint: the file is no Unveil model.
@@ -93,7 +93,7 @@ class Registry:
         """
         sha256 = checkpoint.sha256_of(weights)
         with self._only_registrar(), self._session():
-            found = _same_weights(self._versions(name), sha256)
+            found = _same_model(self._versions(name), weights, sha256)
             if found is None:
                 found = register_weights(self._client, weights, sha256, name, self.artifact_root)
         return describe(found, None)
@@ -321,8 +321,12 @@ def _locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _same_weights(versions: Sequence[MlflowVersion], sha256: str) -> MlflowVersion | None:
-    return next((v for v in versions if v.tags.get("sha256") == sha256), None)
+def _same_model(versions: Sequence[MlflowVersion], weights: Path, sha256: str) -> MlflowVersion | None:
+    """Return the first version of the same weights whose intervals are calibrated alike."""
+    table = calibration_of(weights)
+    calibration = "" if table is None else table.sha256
+    same = [v for v in versions if v.tags.get("sha256") == sha256]
+    return next((v for v in same if v.tags.get("calibration_sha256", calibration) == calibration), None)
 
 
 def _unknown(name: str, wanted: str, aliases: Mapping[str, str], versions: Sequence[str]) -> str:

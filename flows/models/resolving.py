@@ -32,8 +32,13 @@ def resolve(settings: RunSettings) -> ModelRef:
     """
     try:
         registry = Registry(settings.state, settings.mlflow_uri)
-        registry.ensure_shipped()
-        return model_of(settings, registry, registry.resolve(settings.model))
+        shipped, version = registry.ensure_shipped(), registry.resolve(settings.model)
+        if version.sha256 == shipped.sha256 and version.calibration not in (None, shipped.calibration):
+            _log.warning(
+                "%s has the weights that come with Unveil, and an older calibration of their intervals; %s has the "
+                "present one: give the alias to it.", version.uri, shipped.uri,
+            )  # fmt: skip
+        return model_of(settings, registry, version)
     except (UnknownModel, InvalidCheckpoint, ServiceUnavailable) as error:
         if settings.model_fallback is ModelFallback.ERROR:
             raise

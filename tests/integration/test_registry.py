@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -166,6 +168,30 @@ def test_the_shipped_weights_stand_in_only_when_asked(
         path.write_bytes(whole)
     assert (model.version, model.sha256) == ("shipped", checkpoint.sha256_of(checkpoint.shipped_weights()))
     assert model.calibration and model.weights == str(checkpoint.shipped_weights())
+
+
+def test_weights_that_are_calibrated_anew_are_another_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    older = Path(shutil.copy(checkpoint.shipped_weights(), tmp_path / "older.safetensors"))
+    table = calibration_of(checkpoint.shipped_weights())
+    assert table is not None
+    document = json.loads(calibration_path(checkpoint.shipped_weights()).read_text("utf-8"))
+    document["factors"]["model"] = [2 * factor for factor in document["factors"]["model"]]
+    calibration_path(older).write_text(json.dumps(document), "utf-8")
+    registry = Registry(tmp_path / "state")
+    with monkeypatch.context() as before_the_update:
+        before_the_update.setattr(checkpoint, "shipped_weights", lambda: older)
+        assert registry.ensure_shipped().version == "1"
+    settings = load_settings(None, {"state_dir": tmp_path / "state"})
+    with caplog.at_level(logging.WARNING, logger="unveil"):
+        model = resolve(settings)
+    assert (model.version, registry.ensure_shipped().version) == ("1", "2"), "a champion is never moved"
+    assert "older calibration" in caplog.text and "models:/unveil-de/2 has the present one" in caplog.text
+    assert registry.register(older).version == "1" and registry.calibration(registry.ensure_shipped()) == table
+    caplog.clear()
+    registry.point(MODEL_NAME, CHAMPION, "2")
+    assert resolve(settings).version == "2" and not caplog.text
 
 
 def test_an_alias_moved_by_hand_is_respected(registry: Registry, state: Path, other_weights: Path) -> None:
