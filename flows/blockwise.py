@@ -46,6 +46,8 @@ class Effort:
     read_seconds: float = 0.0
     waited_seconds: float = 0.0
     restore_seconds: float = 0.0
+    #: Of restoring, in the model.
+    model_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ def restore_cell(
                 effort.restore_seconds += time.monotonic() - began
                 effort.blocks, effort.tiles, number = effort.blocks + 1, effort.tiles + restored.tiles, number + 1
                 effort.redone += restored.redone
+                effort.model_seconds += restored.model_seconds
                 done(restored.layers)
             # The one after the next begins to be read; memory holds no third.
             del region

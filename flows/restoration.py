@@ -6,6 +6,7 @@ window is restored on its own (`restore_window`) with the bytes that the whole c
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -58,6 +59,8 @@ class Restored:
     #: Model tiles run, and how many of them again in float32 (`Restoration.redone`).
     tiles: int
     redone: int = 0
+    #: In the model, from pixels in memory to pixels in memory.
+    model_seconds: float = 0.0
 
 
 def prepare(overview: Stack, target: int, cell: Cell, options: RestorationOptions) -> Prepared:
@@ -116,12 +119,12 @@ def restore_block(
     window = stack.window(_moved(block.rows, -offset[0]), _moved(block.columns, -offset[1]))
     prior = prior_of(window, prepared)
     needed = unseen(window, prepared.target, prior)
-    found = None
+    found, seconds = None, 0.0
     if needed.any() and options.use_model:
-        found = _ask_model(stack, offset, block, needed, prepared, enhancer, options, on_tile)
+        found, seconds = _ask_model(stack, offset, block, needed, prepared, enhancer, options, on_tile)
     model = _nothing(window) if found is None else ModelResult(found.image, found.reference_weight, found.spread)
     layers = assemble(window, prepared.target, prior, model, max_spread=options.max_spread, intervals=options.intervals)
-    return Restored(layers, found.tiles, found.redone) if found else Restored(layers, 0)
+    return Restored(layers, found.tiles, found.redone, seconds) if found else Restored(layers, 0)
 
 
 def prior_of(window: Stack, prepared: Prepared) -> TemporalPrior | None:
@@ -141,8 +144,8 @@ def _ask_model(
     enhancer: Enhancer,
     options: RestorationOptions,
     on_tile: Progress | None,
-) -> Restoration:
-    """Return what the model makes of the needed pixels of a block, from it and its surroundings."""
+) -> tuple[Restoration, float]:
+    """Return what the model makes of the needed pixels of a block, from it and its surroundings, and its seconds."""
     rows, columns = needed_window(block, prepared.cell, options.sampling)
     around = stack.window(_moved(rows, -offset[0]), _moved(columns, -offset[1]))
     inside, wanted = block.within(rows, columns), np.zeros(around.classes.shape[1:], bool)
@@ -150,8 +153,9 @@ def _ask_model(
     # Once more for the block itself: most blocks do not come here, and theirs is the smaller window.
     scene = best_known(around, prepared.target, prior_of(around, prepared))
     part = Part(_shape(prepared.cell), (rows.start, columns.start), prepared.fill)
+    began = time.monotonic()
     found = restore(enhancer, scene, wanted, options.sampling, on_tile, prepared.cell.origin, part=part)
-    return found.window(inside)
+    return found.window(inside), time.monotonic() - began
 
 
 def restore_date(

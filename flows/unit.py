@@ -129,6 +129,7 @@ def make_product(
         "read": effort.read_seconds,
         "waited": effort.waited_seconds,
         "restore": effort.restore_seconds,
+        "model": effort.model_seconds,
         # Most of what can be written before the last pixel is there was written meanwhile.
         "write": written.waited + time.monotonic() - restored,
     }

@@ -33,8 +33,9 @@ min_coverage: 25
 worker_threads: 1
 steps: 4
 """
-#: Stages of a unit in which it is read or computed, as its metadata names them; what is read meanwhile is no stage.
-_BUSY, _MEANWHILE = ("prepare", "waited", "restore"), "read"
+#: Stages of a unit in which it is read or computed, as its metadata names them; what is read meanwhile, and the model,
+#: a part of `restore`, are no stages.
+_BUSY, _ELSEWHERE = ("prepare", "waited", "restore"), ("read", "model")
 _ABOUT = (
     "from reading to catalog. Workers are processes of a local Dask cluster with one thread for computing each; the",
     "run itself, which publishes, and its Prefect server share the cores with them. Time goes from the first claim in",
@@ -117,7 +118,7 @@ def _run(out: Path, config: Path, workers: int) -> ScaleRun:
         seconds=_span(entries),
         command_seconds=measured.seconds,
         busy_seconds=busy,
-        other_seconds=sum(sum(stage.values()) - stage[_MEANWHILE] for stage in stages) - busy,
+        other_seconds=sum(sum(stage.values()) - sum(stage[n] for n in _ELSEWHERE) for stage in stages) - busy,
         peak_bytes=measured.peak_bytes,
     )
 

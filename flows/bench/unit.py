@@ -1,4 +1,4 @@
-"""Measure one work unit of any size, stage by stage, against a plain read of the same pixels."""
+"""Measure one work unit of any size, stage by stage, against a plain read, and one that the model restores alone."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pystac
 import rasterio
 from rasterio.windows import Window
 
 from flows.bench.big_cell import write_big_cell
-from flows.bench.demo import measure
+from flows.bench.demo import Measurement, measure
 from flows.bench.machine import machine
 from flows.blockwise import regions_of, window_of
 from flows.loading import load_settings
@@ -30,6 +31,34 @@ from stac.stack import read_stack
 #: The cloudy date that is restored; the sample's other four dates are its donors.
 _DAY, _MONTH = "2023-08-18T00:00:00Z/2023-08-18T23:59:59Z", "2023-08-01T00:00:00Z/2023-08-31T23:59:59Z"
 _MASK = "scl"
+#: Clouds of the thinned sample are twelve times too small here; grown by 120 m they would cover everything.
+_CLOUDS = "cloud_dilation_m: 20\nshadow_dilation_m: 20\n"
+#: Parts of other stages, and what goes on beside them.
+_NO_STAGES = {"read", "model"}
+#: Share of a unit's time that the model is asked to have where it restores all clouds.
+_GOAL = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineMeasurement:
+    """One unit whose clouds the model restores, without other dates."""
+
+    side: int
+    tiles: int
+    #: Stages of the unit, seconds; `model` is a part of `restore`, and `read` goes on beside others.
+    stages: Mapping[str, float]
+    #: The whole command, seconds.
+    seconds: float
+
+    @property
+    def unit_seconds(self) -> float:
+        """From the first pixel read to the product in its folder."""
+        return sum(seconds for stage, seconds in self.stages.items() if stage not in _NO_STAGES)
+
+    @property
+    def efficiency(self) -> float:
+        """Share of the unit's time in which the model works."""
+        return self.stages["model"] / self.unit_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +78,7 @@ class UnitMeasurement:
     plain_read: float
     #: Largest sum of resident memory over the command and all it started, bytes.
     peak_bytes: int
+    pipeline: PipelineMeasurement
 
     @property
     def read_ratio(self) -> float:
@@ -56,30 +86,47 @@ class UnitMeasurement:
         return self.own_read / self.plain_read
 
 
-def bench_unit(side: int) -> UnitMeasurement:
-    """Make a cell of `side` pixels from the sample and run `unveil run` on it, without the model.
+def bench_unit(side: int, model_side: int) -> UnitMeasurement:
+    """Make a cell of `side` pixels of the sample and run `unveil run` on it without the model, a smaller one with it.
 
     Raises:
         WorkFailed: the run failed.
     """
     with tempfile.TemporaryDirectory(prefix="unveil-bench-") as name:
-        folder = Path(name)
-        tell(f"making five dates of {side} x {side} pixels")
-        source, out = str(write_big_cell(folder / "source", side)), folder / "out"
-        config = folder / "config.yaml"
-        # Clouds of the thinned sample are twelve times too small here; grown by 120 m they would cover everything.
-        config.write_text("use_model: false\ncloud_dilation_m: 20\nshadow_dilation_m: 20\n", "utf-8")
-        settings = load_settings(config, {"source": source, "datetime": _DAY, "out": out})
+        run = _Run(Path(name), side, "use_model: false\n")
         tell("reading it plainly")
-        plain = _plain_read(settings)
+        plain = _plain_read(run.settings)
         tell("reading it with masks")
-        own = _own_read(settings)
+        own = _own_read(run.settings)
+        measured, metadata = run()
+    pipeline, dates = _pipeline(model_side), len(metadata["sources"])
+    return UnitMeasurement(
+        side, dates, measured.seconds, metadata["seconds"], own, plain, measured.peak_bytes, pipeline
+    )
+
+
+def _pipeline(side: int) -> PipelineMeasurement:
+    with tempfile.TemporaryDirectory(prefix="unveil-bench-") as name:
+        measured, metadata = _Run(Path(name), side, "prior: none\n")()
+    return PipelineMeasurement(side, metadata["figures"]["tiles"], metadata["seconds"], measured.seconds)
+
+
+class _Run:
+    """One run on a cell made of the sample."""
+
+    def __init__(self, folder: Path, side: int, settings: str) -> None:
+        tell(f"making five dates of {side} x {side} pixels")
+        source, config = str(write_big_cell(folder / "source", side)), folder / "config.yaml"
+        config.write_text(settings + _CLOUDS, "utf-8")
+        self._out, self._given = folder / "out", ["--source", source, "--datetime", _DAY, "--config", str(config)]
+        self.settings = load_settings(config, {"source": source, "datetime": _DAY, "out": self._out})
+
+    def __call__(self) -> tuple[Measurement, dict[str, Any]]:
+        """Run it; return what the command took, and the product's metadata."""
         tell("restoring it")
-        arguments = ["--source", source, "--datetime", _DAY, "--out", str(out), "--config", str(config), "--json"]
-        measured = measure("unit", ["run", *arguments])
-        (metadata,) = (json.loads(path.read_text("utf-8")) for path in out.glob("*/*/metadata.json"))
-    dates = len(metadata["sources"])
-    return UnitMeasurement(side, dates, measured.seconds, metadata["seconds"], own, plain, measured.peak_bytes)
+        measured = measure("unit", ["run", *self._given, "--out", str(self._out), "--json"])
+        (metadata,) = (json.loads(path.read_text("utf-8")) for path in self._out.glob("*/*/metadata.json"))
+        return measured, metadata
 
 
 def _plain_read(settings: RunSettings) -> float:
@@ -121,6 +168,7 @@ def as_markdown(measured: UnitMeasurement) -> str:
     rows = "\n".join(
         f"| {stage} | {seconds:.1f} | {pixels / seconds:.1f} |" for stage, seconds in measured.stages.items() if seconds
     )
+    alone = measured.pipeline
     return (
         "# One large work unit, measured\n\n"
         f"Command: `unveil bench unit --size {measured.side} --out docs/results`; {datetime.now(UTC):%Y-%m-%d}; "
@@ -131,5 +179,11 @@ def as_markdown(measured: UnitMeasurement) -> str:
         "| stage | seconds | megapixels/s |\n|---|---|---|\n" + rows + "\n\n"
         f"The whole command, its Prefect server and the publishing included: {measured.seconds:.0f} s; peak memory of "
         f"all its processes {measured.peak_bytes / 2**30:.2f} GiB. Reading alone, with masks and their growing, took "
-        f"{measured.own_read:.1f} s, {measured.read_ratio:.2f} times a plain rasterio read of the same windows.\n"
+        f"{measured.own_read:.1f} s, {measured.read_ratio:.2f} times a plain rasterio read of the same windows.\n\n"
+        f"**Pipeline efficiency.** {alone.side} x {alone.side} pixels made alike, their clouds restored by the model "
+        f"alone (`prior: none`, {alone.tiles} tiles), take {alone.unit_seconds:.1f} s from the first pixel read to the "
+        f"finished product, {alone.stages['model']:.1f} s of it in the model, which is {alone.efficiency:.2f} (goal "
+        f"{_GOAL}); the whole command took {alone.seconds:.0f} s. Stages, seconds: "
+        + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in alone.stages.items())
+        + ".\n"
     )

@@ -101,6 +101,9 @@ def canvas(
 @app.command()
 def unit(
     size: Annotated[int, typer.Option("--size", min=1024, help="Rows and columns of the unit, pixels.")] = 10980,
+    model_size: Annotated[
+        int, typer.Option("--model-size", min=256, help="The same of the unit that the model restores alone.")
+    ] = 1024,
     out: Out = None,
     as_json: o.AsJson = False,
 ) -> None:
@@ -111,8 +114,8 @@ def unit(
     from flows.bench.unit import as_markdown, bench_unit
 
     with progress_bar():
-        measured = bench_unit(size)
-    record = asdict(measured) | {"read_ratio": measured.read_ratio}
+        measured = bench_unit(size, model_size)
+    record = asdict(measured) | {"read_ratio": measured.read_ratio, "efficiency": measured.pipeline.efficiency}
     _finish("unit", as_markdown(measured), record, out, as_json)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import rasterio
 
 from flows.bench.big_cell import write_big_cell
+from flows.bench.unit import PipelineMeasurement, UnitMeasurement, as_markdown
 from stac.assets import find_asset
 from stac.grid import cell_of
 from stac.query import Query
@@ -31,3 +32,11 @@ def test_the_sample_is_mirrored_into_a_readable_cell(tmp_path: Path) -> None:
     stack = read_stack(items, cell.window(rows, slice(0, 100)), ("blue",))
     np.testing.assert_array_equal(stack.dn[0, 0, :20], pixels[-20:, :100])
     np.testing.assert_array_equal(stack.dn[0, 0, 20:], pixels[:-31:-1, :100])
+
+
+def test_parts_of_stages_are_not_counted_twice() -> None:
+    stages = {"prepare": 1.0, "read": 5.0, "waited": 1.0, "restore": 7.0, "model": 6.0, "write": 2.0, "quality": 1.0}
+    alone = PipelineMeasurement(1024, 100, stages, 20.0)
+    assert (alone.unit_seconds, alone.efficiency) == (12.0, 0.5)
+    page = as_markdown(UnitMeasurement(2048, 5, 30.0, stages, 3.0, 2.0, 2**30, alone))
+    assert "take 12.0 s" in page and "which is 0.50 (goal 0.8)" in page and "1.50 times a plain rasterio read" in page
