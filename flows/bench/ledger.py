@@ -118,8 +118,9 @@ def _carry(units: int, file: Path) -> Carried:
     ):
         tenths: list[Tenth] = []
         for end in (units * tenth // 10 for tenth in range(1, 11)):
-            tell("units from plan to end", end, units)
-            tenths.append(_carry_some(pending, end - (tenths[-1].units if tenths else 0), end, ledger))
+            done = tenths[-1].units if tenths else 0
+            tell("units from plan to end", done, units)
+            tenths.append(_carry_some(pending, end - done, end, ledger))
         counts = {state: count for state, count in ledger.listing.counts().items() if count}
     return Carried(tuple(tenths), before, watch.peak, file.stat().st_size, counts)
 
