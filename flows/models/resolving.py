@@ -36,7 +36,8 @@ def resolve(settings: RunSettings) -> ModelRef:
         if version.sha256 == shipped.sha256 and version.calibration not in (None, shipped.calibration):
             _log.warning(
                 "%s has the weights that come with Unveil, and an older calibration of their intervals; %s has the "
-                "present one: give the alias to it.", version.uri, shipped.uri,
+                "present one: `unveil promote %s --force` makes it the champion.",
+                version.uri, shipped.uri, shipped.version,
             )  # fmt: skip
         return model_of(settings, registry, version)
     except (UnknownModel, InvalidCheckpoint, ServiceUnavailable) as error:

@@ -187,7 +187,8 @@ def test_weights_that_are_calibrated_anew_are_another_version(
     with caplog.at_level(logging.WARNING, logger="unveil"):
         model = resolve(settings)
     assert (model.version, registry.ensure_shipped().version) == ("1", "2"), "a champion is never moved"
-    assert "older calibration" in caplog.text and "models:/unveil-de/2 has the present one" in caplog.text
+    assert "older calibration" in caplog.text
+    assert "models:/unveil-de/2 has the present one: `unveil promote 2 --force`" in caplog.text
     assert registry.register(older).version == "1" and registry.calibration(registry.ensure_shipped()) == table
     caplog.clear()
     registry.point(MODEL_NAME, CHAMPION, "2")
