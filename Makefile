@@ -8,7 +8,7 @@ OUT    ?= unveil-out
 WORKERS ?= logical
 PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 25
 
-.PHONY: setup demo serve test test-fast test-thorough lint lint-style lint-types format train results pgstac-start pgstac-stop clean
+.PHONY: setup demo serve test test-fast test-thorough test-gpu lint lint-style lint-types format train results pgstac-start pgstac-stop clean
 
 setup: $(STAMP)
 
@@ -37,6 +37,11 @@ test: lint
 # What takes minutes for one answer: long training, every deployment through a worker.
 test-thorough: setup
 	$(PYTEST) -m thorough
+
+# On a machine with a GPU and a torch that knows it.
+test-gpu: setup
+	$(BIN)/python -c "import torch, sys; sys.exit(None if torch.cuda.is_available() else 'torch sees no GPU here')"
+	$(BIN)/pytest tests/gpu
 
 test-fast: setup
 	$(BIN)/pytest tests/unit -m "not slow"

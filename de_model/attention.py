@@ -36,7 +36,7 @@ def attend(qkv: Tensor, heads: int, window: int) -> Tensor:
     for top, left in product(rows, columns):
         part = (slice(top, top + window), slice(left, left + window))
         found = _attend_globally(qkv[..., *part], heads)
-        share = _blend(*found.shape[-2:]).to(found)
+        share = _blend(found.shape[-2], found.shape[-1], found.device).to(found.dtype)
         total[..., *part] += found * share
         weight[part] += share
     return total / weight
@@ -63,7 +63,7 @@ def _starts(size: int, window: int) -> list[int]:
     return [round(index * (size - window) / (count - 1)) for index in range(count)]
 
 
-def _blend(height: int, width: int) -> Tensor:
+def _blend(height: int, width: int, device: torch.device) -> Tensor:
     """Return weights `(y, x)` that fall linearly from the middle of a window to its edges, never to zero."""
-    ramps = [1 - (torch.arange(n) + 0.5 - n / 2).abs() / (n / 2) for n in (height, width)]
+    ramps = [1 - (torch.arange(n, device=device) + 0.5 - n / 2).abs() / (n / 2) for n in (height, width)]
     return ramps[0][:, None] * ramps[1]

@@ -117,14 +117,15 @@ class Enhancer(nn.Module):
         if not self.card.gsd_conditioning:
             return None
         given = torch.tensor([self.card.gsd_m]) if gsd is None else gsd
-        return check_gsd(given, len(cloudy)).to(cloudy.device)
+        return check_gsd(given, len(cloudy)).to(cloudy.device, non_blocking=True)
 
     def _band_mask(self, cloudy: Tensor, band_mask: Tensor | None) -> Tensor | None:
         refuse_unknown("band_mask", band_mask, self.card.band_conditioning)
         if not self.card.band_conditioning:
             return None
-        given = cloudy.new_ones(cloudy.shape[:2]) if band_mask is None else band_mask
-        return check_band_mask(given, *cloudy.shape[:2]).to(cloudy.device)
+        # Made and checked on the CPU: asking a GPU waits for all that it was given.
+        given = torch.ones(cloudy.shape[:2]) if band_mask is None else band_mask
+        return check_band_mask(given, *cloudy.shape[:2]).to(cloudy.device, non_blocking=True)
 
     def estimate(
         self, x_t: Tensor, condition: Condition, t: Tensor, eta: float, weight: Tensor | None = None

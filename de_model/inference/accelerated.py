@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from copy import deepcopy
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,16 +22,25 @@ _MADE: WeakKeyDictionary[Enhancer, dict[Acceleration, Enhancer]] = WeakKeyDictio
 def accelerated(enhancer: Enhancer, acceleration: Acceleration) -> Enhancer:
     """Return the model with layout, convolutions and compilation as wanted; itself where nothing is.
 
-    A changed model is made at the first call and kept as long as `enhancer`, which stays as it is. Precision and the
-    steps of weight allocation are a matter of each walk, not of the model.
+    A changed model is made at the first call and kept as long as `enhancer`, which stays as it is. Precision, the
+    steps of weight allocation and graphs of a whole walk are a matter of each walk, not of the model.
     """
-    wanted = replace(acceleration, precision=Precision.FP32, allocation_every=1)
+    if acceleration.cuda_graph and next(enhancer.parameters()).device.type != "cuda":
+        _say_no_gpu()
+    # How networks are compiled depends on whether the walk around them is recorded (`CompiledUNet`).
+    graph = acceleration.compiled and acceleration.cuda_graph
+    wanted = replace(acceleration, precision=Precision.FP32, allocation_every=1, cuda_graph=graph)
     if wanted == DEFAULT:
         return enhancer
     made = _MADE.setdefault(enhancer, {})
     if wanted not in made:
         made[wanted] = _make(enhancer, wanted)
     return made[wanted]
+
+
+@lru_cache(maxsize=1)
+def _say_no_gpu() -> None:
+    _log.warning("A CUDA graph needs a GPU; walks are made step by step.")
 
 
 def _make(enhancer: Enhancer, wanted: Acceleration) -> Enhancer:
@@ -48,7 +58,7 @@ def _make(enhancer: Enhancer, wanted: Acceleration) -> Enhancer:
             winograd.put_in(network)
     if wanted.compiled:
         for network in networks:
-            network.add_module("net", CompiledUNet(network.net))
+            network.add_module("net", CompiledUNet(network.net, recorded=wanted.cuda_graph))
     return made
 
 

@@ -22,6 +22,8 @@ class Acceleration:
     precision: Precision = Precision.FP32
     #: Networks compiled by torch; eager where the machine cannot compile.
     compiled: bool = False
+    #: A walk, all its steps, is recorded once as a CUDA graph and launched whole; on a GPU only.
+    cuda_graph: bool = False
     #: 3 x 3 convolutions of large maps by Winograd's algorithm, with fewer multiplications; on a CPU only.
     winograd: bool = False
     #: Weight allocation is asked at the first step, and counted from the last at every so many; between, W is kept.
@@ -35,6 +37,11 @@ class Acceleration:
     def asks_allocation(self, step: int, steps: int) -> bool:
         """Tell whether weight allocation runs at a step, 0..steps-1; the last one, whose W is kept, always does."""
         return step == 0 or (steps - 1 - step) % self.allocation_every == 0
+
+    @property
+    def by_shape(self) -> bool:
+        """True where something is made for batches of one shape, and made again for every other."""
+        return self.compiled or self.cuda_graph
 
     @property
     def recorded(self) -> dict[str, Any]:

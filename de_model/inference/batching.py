@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from de_model.errors import OutOfMemory
 from de_model.inference.tiles import Tile
 
-FloatArray = NDArray[np.float32]
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
 
 def in_batches(
-    tiles: Sequence[Tile], size: int, run: Callable[[list[Tile]], FloatArray]
-) -> Iterator[tuple[list[Tile], FloatArray]]:
+    tiles: Sequence[Tile], size: int, run: Callable[[list[Tile]], T], *, whole: bool = False
+) -> Iterator[tuple[list[Tile], T]]:
     """Yield batches of tiles with what `run` makes of each, in order.
 
     A batch that does not fit into memory is halved and run again, and so are those after it; a warning says so.
@@ -27,7 +26,9 @@ def in_batches(
     Args:
         tiles: what is to be run.
         size: tiles in a batch, at least 1.
-        run: returns layers `(tile, layer, y, x)` of a batch.
+        run: returns what it makes of a batch.
+        whole: the last batch is filled up with its last tile before it is run, so that all have one shape: networks are
+            compiled, and walks recorded, for shapes. What it is yielded with has no repeats.
 
     Raises:
         OutOfMemory: not even one tile fits.
@@ -35,20 +36,21 @@ def in_batches(
     done = 0
     while done < len(tiles):
         batch = list(tiles[done : done + size])
+        tried = batch + batch[-1:] * (size - len(batch)) if whole else batch
         try:
-            layers = run(batch)
+            made = run(tried)
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
-            if len(batch) == 1:
+            if len(tried) == 1:
                 raise OutOfMemory(
                     f"One tile of {batch[0].size} px does not fit into memory; choose a smaller tile, or free memory."
                 ) from error
-            size = len(batch) // 2
-            _log.warning("%d tiles at once do not fit into memory; going on with %d", len(batch), size)
+            size = len(tried) // 2
+            _log.warning("%d tiles at once do not fit into memory; going on with %d", len(tried), size)
         else:
             done += len(batch)
-            yield batch, layers
+            yield batch, made
             continue
         # Outside the handler: the error holds the tensors that filled the memory.
         if torch.cuda.is_available():

@@ -12,18 +12,23 @@ from de_model.unet import UNet
 
 _log = logging.getLogger(__name__)
 
-#: On a GPU whole calls are recorded as CUDA graphs: at these sizes launching kernels takes longer than running them.
+#: On a GPU calls are recorded as CUDA graphs: at these sizes launching kernels takes longer than running them.
 _MODE_ON_GPU = "reduce-overhead"
 
 
 class CompiledUNet(nn.Module):
-    """A U-Net compiled for every shape that it is asked about; eager from the first failure to compile on."""
+    """A U-Net compiled for every shape that it is asked about; eager from the first failure to compile on.
 
-    def __init__(self, net: UNet) -> None:
+    Args:
+        net: the network.
+        recorded: the walk is a CUDA graph itself, which cannot hold others.
+    """
+
+    def __init__(self, net: UNet, *, recorded: bool = False) -> None:
         super().__init__()
         self.net, self.config = net, net.config
-        on_gpu = next(net.parameters()).is_cuda
-        self._compiled = torch.compile(net, dynamic=False, mode=_MODE_ON_GPU if on_gpu else None)
+        alone = next(net.parameters()).is_cuda and not recorded
+        self._compiled = torch.compile(net, dynamic=False, mode=_MODE_ON_GPU if alone else None)
         self._eager = False
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:

@@ -73,35 +73,41 @@ class NoiseField:
         # Band and stream share one word of the counter; stream 0 leaves the band alone.
         band = (np.arange(bands, dtype=np.uint64) + np.uint64(stream << 16))[:, None, None]
         counter = np.broadcast_arrays(x, y, band, np.uint64(self.sample))
-        first, second, _, _ = philox(counter, self._key)
+        first, second, _, _ = philox(counter, self.key)
         # Box-Muller; half a unit keeps the logarithm finite.
         radius = np.sqrt(-2 * np.log((first + 0.5) / 2**32))
         return (radius * np.cos(2 * np.pi * second / 2**32)).astype(np.float32)
 
-    def window_on(
-        self, device: torch.device, row: int, column: int, shape: tuple[int, int], bands: int, stream: int = 0
-    ) -> Tensor:
-        """Return the same noise, drawn on a device; it may differ by rounding."""
-        y, x = (
-            ((first + torch.arange(size, device=device)) & int(_LOW)).view(view)
-            for first, size, view in ((row, shape[0], (1, -1, 1)), (column, shape[1], (1, 1, -1)))
-        )
-        band = (torch.arange(bands, device=device) + (stream << 16)).view(-1, 1, 1)
-        sample = torch.full((1, 1, 1), self.sample, device=device)
-        first, second, _, _ = philox_on_device(tuple(torch.broadcast_tensors(x, y, band, sample)), self._key)
-        radius = torch.sqrt(-2 * torch.log((first.double() + 0.5) / 2**32))
-        return (radius * torch.cos(2 * math.pi * second.double() / 2**32)).float()
-
     @property
-    def _key(self) -> tuple[int, int]:
+    def key(self) -> tuple[int, int]:
+        """The two 32-bit words of the seed."""
         return self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF
+
+
+def drawn_on_device(addresses: Tensor, key: tuple[int, int], side: int, bands: int, stream: int = 0) -> Tensor:
+    """Return noise `(window, band, y, x)` on the device of `addresses`; `NoiseField.window` may differ by rounding.
+
+    Args:
+        addresses: `(window, 3)` int64, first row, first column and sample of every window.
+        key: of the field.
+        side: of a window, pixels.
+        bands: number of bands.
+        stream: as for `NoiseField.window`.
+    """
+    row, column, sample = addresses.view(-1, 3, 1, 1, 1).unbind(1)
+    along = torch.arange(side, device=addresses.device)
+    y, x = (row + along.view(-1, 1)) & int(_LOW), (column + along) & int(_LOW)
+    band = torch.arange(bands, device=addresses.device).view(-1, 1, 1) + (stream << 16)
+    first, second, _, _ = philox_on_device(tuple(torch.broadcast_tensors(x, y, band, sample)), key)
+    radius = torch.sqrt(-2 * torch.log((first.double() + 0.5) / 2**32))
+    return (radius * torch.cos(2 * math.pi * second.double() / 2**32)).float()
 
 
 @dataclass(frozen=True, slots=True)
 class TileNoise:
     """The noise of every sample of a batch of tiles: the samplers' `NoiseSource`."""
 
-    #: One per sample.
+    #: One per sample, of one seed.
     fields: tuple[NoiseField, ...]
     tiles: tuple[Tile, ...]
     #: Absolute row and column of the canvas that the tiles are windows of.
@@ -115,11 +121,17 @@ class TileNoise:
         A pixel of a smaller image has its own address, the absolute number of the block that it stands for; tiles agree
         where they overlap if they begin on absolute multiples of `scale`.
         """
-        return torch.stack([self._window(field, tile, stream, scale) for tile in self.tiles for field in self.fields])
-
-    def _window(self, field: NoiseField, tile: Tile, stream: int, scale: int) -> Tensor:
-        row, column = (self.origin[0] + tile.row) // scale, (self.origin[1] + tile.column) // scale
-        side = tile.size // scale
+        places = [(self.origin[0] + tile.row, self.origin[1] + tile.column) for tile in self.tiles]
+        windows = [(row // scale, column // scale, field) for row, column in places for field in self.fields]
+        side = self.tiles[0].size // scale
         if self.device.type == "cpu":
-            return torch.from_numpy(field.window(row, column, (side, side), self.bands, stream))
-        return field.window_on(self.device, row, column, (side, side), self.bands, stream)
+            return torch.stack(
+                [torch.from_numpy(f.window(r, c, (side, side), self.bands, stream)) for r, c, f in windows]
+            )
+        return self._drawn([(r, c, f.sample) for r, c, f in windows], side, stream)
+
+    def _drawn(self, windows: list[tuple[int, int, int]], side: int, stream: int) -> Tensor:
+        """Return all windows at once, without waiting for what the device has been given so far."""
+        pinned = self.device.type == "cuda"
+        addresses = torch.tensor(windows, dtype=torch.int64, pin_memory=pinned).to(self.device, non_blocking=pinned)
+        return drawn_on_device(addresses, self.fields[0].key, side, self.bands, stream)

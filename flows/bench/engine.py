@@ -16,7 +16,7 @@ from flows.bench.disk import disk_rates
 from flows.bench.engine_case import engine_case, part_of
 from flows.bench.engine_figures import EngineFigures, Limits
 from flows.bench.engine_tiles import TILINGS, proportions, tilings, utilisation
-from flows.bench.engine_ways import FAITHFUL, options_of, options_tried, products, unseen_share
+from flows.bench.engine_ways import FAITHFUL, options_of, options_on_gpu, options_tried, products, unseen_share
 from flows.progress import tell
 from flows.restoration_options import RestorationOptions
 from stac.masks.classes import is_obscured
@@ -69,7 +69,7 @@ def bench_engine(
             unseen=unseen_share(whole, options),
             tiled=made[-1].tiles * gaps.tile**2 / whole.where.size,
             products=made,
-            options=options_tried(part_of(case, sizes.options), enhancer, ways or options_of(FAITHFUL, single)),
+            options=options_tried(part_of(case, sizes.options), enhancer, ways or _ways(single, device)),
             proportions=proportions(scene, enhancer, gaps),
             tilings=tiled,
             tiling_gaps=(gaps.tile, gaps.overlap),
@@ -78,6 +78,11 @@ def bench_engine(
             psnr_untiled=untiled,
             utilisation=utilisation(scene, enhancer, gaps),
         )
+
+
+def _ways(single: Sampling, device: torch.device) -> dict[str, Sampling]:
+    everywhere = options_of(FAITHFUL, single)
+    return everywhere | options_on_gpu(single) if device.type == "cuda" else everywhere
 
 
 def _limits(device: torch.device, precision: Precision) -> Limits:

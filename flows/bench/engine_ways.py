@@ -111,13 +111,29 @@ def options_of(faithful: Sampling, single: Sampling) -> dict[str, Sampling]:
     }
 
 
+def options_on_gpu(single: Sampling) -> dict[str, Sampling]:
+    """Return the default with what only a GPU can do."""
+
+    def faster(**values: Any) -> Sampling:
+        return replace(single, acceleration=replace(single.acceleration, cuda_graph=True, **values))
+
+    return {
+        "one CUDA graph": faster(),
+        "compiled, one CUDA graph": faster(compiled=True),
+        "compiled, one CUDA graph, bfloat16": faster(compiled=True, precision=Precision.BF16),
+    }
+
+
 def options_tried(case: Case, enhancer: Enhancer, ways: Mapping[str, Sampling]) -> tuple[WayFigures, ...]:
     """Return what every way of sampling costs and gives where the model restores the hidden pixels from one date."""
-    for name, sampling in ways.items():
-        if sampling.acceleration.compiled:
-            tell(f"{name}: compiling")
-            _one_tile(case, enhancer, sampling)
-    return _judged(case, enhancer, {name: partial(_alone, case, enhancer, way) for name, way in ways.items()})
+
+    def ready(name: str) -> None:
+        # A model keeps the last walk that was recorded only.
+        if ways[name].acceleration.by_shape:
+            tell(f"{name}: getting ready")
+            _one_tile(case, enhancer, ways[name])
+
+    return _judged(case, enhancer, {name: partial(_alone, case, enhancer, way) for name, way in ways.items()}, ready)
 
 
 def _alone(case: Case, enhancer: Enhancer, sampling: Sampling) -> Made:
@@ -132,10 +148,16 @@ def _one_tile(case: Case, enhancer: Enhancer, sampling: Sampling) -> None:
     restore(enhancer, case.stack.reflectance(case.target), needed, sampling)
 
 
-def _judged(case: Case, enhancer: Enhancer, ways: Mapping[str, Callable[[], Made]]) -> tuple[WayFigures, ...]:
-    """Return the figures of every way; the first is the one that the others are compared with."""
+def _judged(
+    case: Case,
+    enhancer: Enhancer,
+    ways: Mapping[str, Callable[[], Made]],
+    ready: Callable[[str], None] = lambda _: None,
+) -> tuple[WayFigures, ...]:
+    """Return the figures of every way, each made ready first; the others are compared with the first."""
     device, made = next(enhancer.parameters()).device, dict[str, Made]()
     for number, (name, work) in enumerate(ways.items()):
+        ready(name)
         tell(name, number, len(ways))
         made[name] = timed(work, device)
     where = case.where.copy()

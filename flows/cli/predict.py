@@ -31,7 +31,9 @@ def predict(
     steps: Annotated[int, typer.Option("--steps", min=1, help="Denoising steps per sample.")] = 10,
     sampler: o.Sampler = None,
     tile: Annotated[int, typer.Option("--tile", min=32, help="Side of a tile, pixels.")] = 128,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Tiles at once on a GPU; fewer if they do not fit.")] = 8,
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, help="Tiles at once on a GPU; as many as suit its memory.")
+    ] = None,
     eta: Annotated[
         float | None, typer.Option("--eta", min=0, max=1, help="Least share of the reference; the model's own.")
     ] = None,

@@ -76,10 +76,15 @@ class RestoringSettings(BaseModel):
     block: int = Field(
         512, ge=64, description="side of a block, pixels: what a stopped run repeats at most; no pixel depends on it"
     )
-    batch: int = Field(8, ge=1, description="tiles run at once")
+    batch: int | None = Field(
+        None,
+        ge=1,
+        description="tiles at once on a GPU; left out, as many as suit its memory, halved where they do not fit",
+    )
     # Speed; each may change the last bits of a result, or more: docs/engine.md.
     precision: Precision = Field(Precision.FP32, description="number format of the networks' activations: fp32 or bf16")
     compiled: bool = Field(False, description="compile the networks first; they stay as they are where that fails")
+    cuda_graph: bool = Field(False, description="launch all steps of a walk as one CUDA graph, on a GPU")
     winograd: bool = Field(False, description="Winograd's algorithm for the paper preset's convolutions on a CPU")
     allocation_every: int = Field(1, ge=1, description="weight allocation runs at every so many steps")
     use_model: bool = Field(
@@ -131,6 +136,7 @@ class RestoringSettings(BaseModel):
         return Acceleration(
             precision=self.precision,
             compiled=self.compiled,
+            cuda_graph=self.cuda_graph,
             winograd=self.winograd,
             allocation_every=self.allocation_every,
         )

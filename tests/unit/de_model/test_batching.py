@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from de_model.errors import OutOfMemory
+from de_model.inference.batch_size import fitting
 from de_model.inference.batching import in_batches
 from de_model.inference.tiles import Tile
 
@@ -35,6 +36,24 @@ def test_every_tile_runs_once_and_in_order(count: int, size: int, room: int) -> 
     assert [tile for batch, _ in found for tile in batch] == tiles
     assert [int(v) for _, layers in found for v in layers[:, 0, 0, 0]] == list(range(count))
     assert sum(tried > room for tried in memory.tried) <= size.bit_length(), "what did not fit is not tried again"
+
+
+@given(st.integers(1, 40), st.integers(1, 16), st.integers(1, 16))
+def test_whole_batches_keep_one_shape_until_memory_is_short(count: int, size: int, room: int) -> None:
+    tiles, memory = [Tile(row, 0, 32) for row in range(count)], Memory(room)
+    found = list(in_batches(tiles, size, memory, whole=True))
+    assert [tile for batch, _ in found for tile in batch] == tiles, "fillings are not yielded"
+    assert all(int(v) == t.row for batch, layers in found for t, v in zip(batch, layers[:, 0, 0, 0], strict=False))
+    fits = [tried for tried in memory.tried if tried <= room]
+    assert len(set(fits)) == 1 and memory.tried[0] == size
+
+
+@given(st.integers(0, 2**31), st.integers(0, 2**38), st.sampled_from([32, 64, 128, 2048]))
+def test_a_fitting_batch_takes_half_of_the_free_memory_at_most(tile: int, free: int, side: int) -> None:
+    size = fitting(tile, free, side**2)
+    assert size >= 1 and size & (size - 1) == 0
+    assert size == 1 or (size * tile <= free / 2 and size * side**2 <= 2**20)
+    assert 2 * size * max(tile, 1) > free / 2 or 2 * size * side**2 > 2**20, "twice as many would fit"
 
 
 def test_halving_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.inference import engine
+from de_model.inference.blending import Blending, Canvas
 from de_model.inference.engine import restore
-from de_model.inference.noise_field import NoiseField, philox, philox_on_device
+from de_model.inference.noise_field import NoiseField, drawn_on_device, philox, philox_on_device
 from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Tile, blending_window, plan_tiles, starts
 from de_model.presets import Preset
@@ -56,9 +56,10 @@ def test_noise_drawn_on_a_device_is_the_same(row: int, column: int, stream: int,
     key = (seed & 0xFFFFFFFF, seed >> 32)
     for words, tensor in zip(philox(counter, key), philox_on_device(tensors, key), strict=True):
         np.testing.assert_array_equal(words.astype(np.int64), tensor.numpy())
-    field = NoiseField(seed, sample=3)
-    drawn = field.window_on(torch.device("cpu"), row, column, (24, 40), 4, stream)
-    np.testing.assert_allclose(drawn.numpy(), field.window(row, column, (24, 40), 4, stream), rtol=1e-6, atol=1e-7)
+    windows = [(row, column, 3), (row + 11, column - 5, 0)]
+    drawn = drawn_on_device(torch.tensor(windows), NoiseField(seed).key, 24, 4, stream)
+    wanted = [NoiseField(seed, sample).window(y, x, (24, 24), 4, stream) for y, x, sample in windows]
+    np.testing.assert_allclose(drawn.numpy(), np.stack(wanted), rtol=1e-6, atol=1e-7)
 
 
 @given(st.integers(-50, 2**20), st.integers(-50, 2**20), st.integers(0, 20), st.integers(0, 20))
@@ -169,11 +170,11 @@ def test_tiles_blended_beside_the_model_give_the_same_canvas() -> None:
     layers = rng.normal(size=(9, 4, 32, 32)).astype(np.float32)
     made = []
     for beside in (False, True):
-        canvas = engine._Canvas(1, (80, 80), blending_window(32, 8))
-        with engine._Blending(canvas, beside=beside) as blending:
+        canvas = Canvas(4, (80, 80), blending_window(32, 8))
+        with Blending(canvas, beside=beside) as blending:
             for first in range(0, 9, 2):
                 blending.add(tiles[first : first + 2], layers[first : first + 2])
         made.append(canvas.mean().tobytes())
     assert made[0] == made[1]
-    with pytest.raises(ValueError, match="shorter"), engine._Blending(canvas, beside=True) as blending:
+    with pytest.raises(ValueError, match="shorter"), Blending(canvas, beside=True) as blending:
         blending.add(tiles[:2], layers[:1])
