@@ -29,3 +29,9 @@ class OutOfMemory(DeModelError):
     """The model does not fit into the memory that is free, not even with one tile at a time."""
 
     retryable = True
+
+
+class DeviceLost(DeModelError):
+    """The GPU does not answer any more; what ran on it can be done again, but not on it by this process."""
+
+    retryable = True

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +15,21 @@ import numpy as np
 import pystac
 import torch
 
-from de_model import checkpoint
 from de_model.calibration import calibration_of
-from de_model.enhancer import Enhancer
 from flows import __version__
 from flows.ahead import Behind
 from flows.blockwise import Effort, Progress, restore_cell, untold
 from flows.catalogs import catalog_of, indexes_of
 from flows.drift.shelf import keep
 from flows.drift.unit_drift import unit_drift
-from flows.errors import InvalidSettings
 from flows.metrics.spent import Stopwatch
 from flows.metrics.totals import add_unit
+from flows.models.loaded import load_model, without_a_lost_gpu
 from flows.quality import quality_of
 from flows.report import write_report
 from flows.restoration import Prepared, intervals_of, prepare
 from flows.scenes import write_json
-from flows.settings import Device, RunSettings
+from flows.settings import RunSettings
 from flows.work import ModelRef, WorkUnit, unit_cell, unit_dates
 from stac.access.locations import Location
 from stac.acquisitions import Acquisition
@@ -71,21 +68,6 @@ class UnitFigures:
     seconds: float
 
 
-@lru_cache(maxsize=2)
-def load_model(weights: str, sha256: str, device: Device) -> Enhancer:
-    """Return the model of a weights file; the same one for all units of a process.
-
-    Raises:
-        InvalidCheckpoint: the file is not the registered one, or not a model.
-        InvalidSettings: a GPU was asked for and there is none.
-    """
-    del sha256  # part of the cache's key; checked when the file was fetched
-    if device is Device.CUDA and not torch.cuda.is_available():
-        raise InvalidSettings("Device cuda was asked for, but torch sees no GPU; use --device auto or cpu.")
-    on_gpu = device is Device.CUDA or (device is Device.AUTO and torch.cuda.is_available())
-    return checkpoint.load(Path(weights), "cuda" if on_gpu else "cpu")
-
-
 def make_product(
     unit: WorkUnit,
     items: Mapping[str, pystac.Item],
@@ -102,6 +84,7 @@ def make_product(
         InvalidInput: the target cannot be used.
         UnreadableAsset: the target's pixels cannot be read.
         DiskFull, NotWritable: the folder cannot be written.
+        DeviceLost: the GPU does not answer any more; tried again, the rest is made on the CPU.
     """
     began, stopwatch = time.monotonic(), Stopwatch()
     enhancer = load_model(model.weights, model.sha256, settings.device)
@@ -119,7 +102,7 @@ def make_product(
         return read_stack(used, window, settings.bands, settings.reading)
 
     with ProductWriter(cell.geobox, settings.bands, staging) as product:
-        with Behind(product.add) as written:
+        with without_a_lost_gpu(), Behind(product.add) as written:
             effort = restore_cell(read, prepared, enhancer, options, store, settings.block, tell, written)
         restored = time.monotonic()
         summary = product.finish(overview.dn[0])

@@ -13,6 +13,8 @@ from de_model.inference.tiles import Tile
 
 T = TypeVar("T")
 
+_IN_WORDS = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
 _log = logging.getLogger(__name__)
 
 
@@ -58,5 +60,5 @@ def in_batches(
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell whether memory ran out; on a CPU torch says so only in words."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Tell whether memory ran out; on a CPU, and in the libraries of a GPU, torch says so only in words."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _IN_WORDS)

@@ -20,6 +20,7 @@ from de_model.inference.acceleration import Acceleration
 from de_model.inference.batch_size import batch_size
 from de_model.inference.batching import in_batches
 from de_model.inference.conditioning import condition_of, repeated
+from de_model.inference.lost_device import watched
 from de_model.inference.noise_field import NoiseField, TileNoise
 from de_model.inference.sampling import Sampling
 from de_model.inference.threads import in_threads
@@ -79,8 +80,9 @@ class Runner:
         Raises:
             InvalidModelInput: values are not finite in float32 either.
             OutOfMemory: not even one tile fits.
+            DeviceLost: the GPU does not answer any more.
         """
-        return self._on_cores(tiles) if self.device.type == "cpu" else self.overlapped(tiles)
+        return self._on_cores(tiles) if self.device.type == "cpu" else watched(self.overlapped(tiles), self.device)
 
     def overlapped(self, tiles: Sequence[Tile]) -> Iterator[Found]:
         """Yield batches of tiles in order: the next one is launched before the results of one are waited for."""

@@ -20,8 +20,8 @@ from de_model.inference.whole import RestoredImage, restore_image
 from de_model.metrics.signatures import signatures
 from flows import __version__
 from flows.errors import InvalidSettings
+from flows.models.loaded import load_model
 from flows.settings import Device
-from flows.unit import load_model
 from stac.image_values import ValueScale, decode, encode, missing, scale_of
 from stac.images import SUFFIXES, ImageFile, encode_like, open_image, read_mask, read_pixels
 from stac.storage import write_bytes, write_json, writing

@@ -7,19 +7,25 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from de_model.errors import DeviceLost
+from de_model.inference.running import Runner
+from de_model.inference.tiles import Tile
 from flows.cli import app
 from flows.ledger.opening import open_ledger
 from flows.ledger.records import Entry
 from flows.ledger.states import State
 from flows.loading import load_settings
+from flows.models import loaded
 from flows.unit import blocks_folder
 from stac.sample_catalog import sample_catalog
 from stac.validate import validate_catalog
@@ -103,6 +109,28 @@ def test_a_frozen_plan_is_executed_exactly_and_a_backfill_makes_what_the_census_
 
     refused = command("run", "--plan", plan, "--out", out, "--seed", "4")
     assert refused.exit_code != 0 and "--seed cannot change a frozen plan" in str(refused.exception)
+
+
+def test_a_gpu_lost_in_mid_run_leaves_the_rest_to_the_cpu(
+    services_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All is real but the loss: the engine says after its first tile what it says when a GPU answers no more."""
+    out, results, lost = tmp_path / "catalog", Runner.results, list[str]()
+
+    def losing(self: Runner, tiles: Sequence[Tile]) -> Iterator[Any]:
+        for found in results(self, tiles):
+            if not lost:
+                lost.append("cuda:0")
+                raise DeviceLost("The GPU cuda:0 does not answer any more.")
+            yield found
+
+    monkeypatch.setattr(Runner, "results", losing)
+    monkeypatch.setattr(loaded, "_GPU_LOST", Event())
+    done = command("run", "--bbox", TINY_BBOX, "--out", out)
+    assert done.exit_code == 0 and lost and loaded._GPU_LOST.is_set()
+    assert all(unit["state"] == "SUCCEEDED" and unit["figures"] for unit in document(done)["units"])
+    assert {(entry.state, entry.attempts) for entry in lines(out)} == {(State.SUCCEEDED, 1)}
+    assert validate_catalog(out) == [] and len(list(out.glob("*/*/data.tif"))) == 2
 
 
 def test_what_failed_is_tried_again_as_it_was_planned(services_here: None, tmp_path: Path) -> None:
