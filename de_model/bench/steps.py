@@ -70,19 +70,21 @@ class _Step:
         return sdpa_kernel(SDPBackend.MATH) if self.way.written_out else nullcontext()
 
 
-def step_times(preset: Preset, side: int, device: torch.device, ways: Mapping[str, Way]) -> list[StepTime]:
+def step_times(preset: Preset, images: int, side: int, device: torch.device, ways: Mapping[str, Way]) -> list[StepTime]:
     """Return what one step (noise predictor and weight allocation) costs in each way; the first is compared with.
 
     Args:
         preset: size of the model of three bands; its weights are random, none of them zero.
-        side: of the image, pixels.
+        images: in a batch.
+        side: of an image, pixels.
         device: where it runs.
         ways: by name.
     """
     enhancer = _model(preset, device)
     random = torch.Generator().manual_seed(0)
-    cloudy, x_t = (torch.rand(1, len(enhancer.card.bands), side, side, generator=random).to(device) for _ in range(2))
-    t, condition = torch.full((1,), 500, device=device), enhancer.condition(cloudy, cloudy)
+    shape = (images, len(enhancer.card.bands), side, side)
+    cloudy, x_t = (torch.rand(shape, generator=random).to(device) for _ in range(2))
+    t, condition = torch.full((images,), 500, device=device), enhancer.condition(cloudy, cloudy)
     steps = {name: _Step(accelerated(enhancer, way.how), way, x_t, condition, t) for name, way in ways.items()}
     results = {name: step() for name, step in steps.items()}
     first = next(iter(steps))

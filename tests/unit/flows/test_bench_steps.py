@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from de_model.bench.steps import StepTime
 from de_model.presets import Preset
 from flows.bench import steps
-from flows.bench.steps import as_markdown, as_record, bench_steps
+from flows.bench.steps import Steps, as_markdown, as_record, bench_steps
 
 
 def test_every_way_is_compared_with_the_networks_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,3 +26,14 @@ def test_every_way_is_compared_with_the_networks_as_written(monkeypatch: pytest.
     page = as_markdown(found, "unveil bench steps")
     assert all(f"| {name} |" in page for name in eager) and record["machine"] in page
     assert ("Reached" in page) == (record["times_faster"] >= 1.5)
+
+
+def test_a_gpu_is_judged_by_its_share_of_the_peak_in_short_numbers() -> None:
+    """Times as a GPU might give them; the rest of the page is that of a CPU."""
+    first, short = (StepTime(name, seconds, 10**9, 0.0) for name, seconds in (("plain", 1e-3), ("bfloat16", 2e-5)))
+    found = Steps("GPU", Preset.PAPER, 64, 128, 1e13, 1e14, (first, short))
+    assert found.fastest is first and found.share(short) == pytest.approx(0.5)
+    page = as_markdown(found, "unveil bench steps")
+    assert "64 x 128 px" in page and "Reached: 50%, bfloat16." in page
+    slow = replace(found, times=(first, replace(short, seconds=5e-5)))
+    assert "**Missed**: 20%" in as_markdown(slow, "unveil bench steps")
