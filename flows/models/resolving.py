@@ -56,9 +56,10 @@ def model_of(settings: RunSettings, registry: Registry, version: ModelVersion) -
         ServiceUnavailable: the registry does not answer.
     """
     weights = registry.weights(version)
-    check_bands(settings, checkpoint.read_card(weights).bands)
+    card = checkpoint.read_card(weights)
+    check_bands(settings, card.bands)
     table = registry.calibration(version)
-    return ModelRef(version.name, version.version, version.sha256, str(weights), _checksum(table))
+    return ModelRef(version.name, version.version, version.sha256, str(weights), _checksum(table), card.distilled)
 
 
 def _shipped(settings: RunSettings) -> ModelRef:

@@ -115,6 +115,7 @@ def test_stages_train_what_they_say_and_nothing_else() -> None:
         Stage.FINE: {"predictor"},
         Stage.ALLOCATION: {"allocation"},
         Stage.JOINT: {"predictor", "allocation"},
+        Stage.DISTIL: {"predictor", "allocation"},
     }
     for stage, names in expected.items():
         before = {n: [p.clone() for p in m.parameters()] for n, m in parts.items()}
@@ -153,8 +154,10 @@ def test_exploding_loss_is_told() -> None:
 @pytest.mark.parametrize("preset", list(Preset))
 def test_schedules_run_from_coarse_to_fine(preset: Preset) -> None:
     stages = schedule_for(preset, 1e-9)
-    assert [s.stage for s in stages] == list(Stage)
+    assert [s.stage for s in stages] == [stage for stage in Stage if stage is not Stage.DISTIL]
     assert all(s.steps == 1 for s in stages)
+    (distil,) = schedule_for(preset, stages={Stage.DISTIL})
+    assert distil.stage is Stage.DISTIL and distil.steps > 1
 
 
 def test_weights_survive_the_disk(tmp_path: Path) -> None:
