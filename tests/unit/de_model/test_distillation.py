@@ -22,14 +22,16 @@ from de_model.training.stages import MAKING, Stage, StageOptions
 from de_model.training.store import Store
 from de_model.training.trainer import Observer, Progress, train
 from de_model.training.validation import Restored, Validation, restored
+from de_model.weighting import WeightMode
 from tests.unit.de_model.training_case import data, identity, pair, tiny
 
-DISTIL = StageOptions(Stage.DISTIL, 8, 4, 16, 1, 1e-3)
+DISTIL = StageOptions(Stage.DISTIL, 5, 2, 16, 1, 1e-3)
 
 
 def stirred(seed: int = 0) -> Enhancer:
     """A model whose outputs are not zero: nothing can be learnt from one that answers with its reference."""
     model = tiny(seed)
+    model.card = replace(model.card, weight_mode=WeightMode.BOUNDED)
     for parameter in (*model.predictor.parameters(), *model.allocation.parameters()):
         nn.init.normal_(parameter, std=0.08)
     return model
@@ -40,25 +42,17 @@ def batch(count: int = 4) -> Batch:
     return draw(data().source(options, 0), options, 0, 0, 1000)
 
 
-class Curve(Observer):
-    def __init__(self) -> None:
-        self.losses = list[float]()
-
-    def on_step(self, progress: Progress) -> None:
-        self.losses.append(progress.losses["teacher"])
-
-
 def test_a_student_comes_nearer_to_its_teacher_which_stays_as_it_is() -> None:
-    model, curve = stirred(), Curve()
-    options = replace(DISTIL, steps=60, learning_rate=2e-3)
+    model, losses = stirred(), list[float]()
+    options = replace(DISTIL, steps=20, learning_rate=1e-2)
     run = StageRun(model, options, TrainingOptions(), World())
     teacher = run.loss.teacher
     assert teacher is not None
     before = {name: value.clone() for name, value in model.state_dict().items()}
     source = data().source(options, 0)
     for step in range(options.steps):
-        curve.losses.append(run.advance(draw(source, options, step, 0, 1000))["teacher"])
-    assert np.mean(curve.losses[-10:]) < 0.5 * np.mean(curve.losses[:5])
+        losses.append(run.advance(draw(source, options, step, 0, 1000))["teacher"])
+    assert np.mean(losses[-5:]) < 0.5 * losses[0]
     assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in before.items())
     changed = {name.split(".")[0] for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"predictor", "allocation"}
@@ -108,7 +102,7 @@ class StopAt(Observer):
             raise Stopped
 
 
-@pytest.mark.parametrize("step", [1, 4, 7])
+@pytest.mark.parametrize("step", [1, 4])
 def test_a_student_stopped_on_the_way_ends_with_the_same_bits(tmp_path: Path, step: int) -> None:
     whole = stirred()
     train(whole, data(), [DISTIL])

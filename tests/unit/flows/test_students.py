@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import torch
-from PIL import Image
+from affine import Affine
 from typer.testing import CliRunner
 
 from de_model import checkpoint
@@ -133,7 +134,8 @@ def test_units_of_a_student_are_those_of_its_walk() -> None:
 def test_a_registered_student_is_resolved_with_its_walk_and_shown_with_its_teacher(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     version = registry.register(weights(tmp_path / "student.safetensors", DISTILLED))
-    assert version.tags["teacher_sha256"] == DISTILLED.teacher_sha256
+    (listed,) = registry.versions(version.name)
+    assert listed.tags["teacher_sha256"] == DISTILLED.teacher_sha256
     assert model_of(load_settings(None, {"state_dir": tmp_path}), registry, version).distilled == DISTILLED
 
 
@@ -148,8 +150,10 @@ def test_what_is_calibrated_and_judged_walks_as_products_do(monkeypatch: pytest.
 
 def test_single_images_are_restored_by_the_students_walk_and_no_other(tmp_path: Path) -> None:
     path = weights(tmp_path / "student.safetensors", DISTILLED)
-    Image.fromarray(np.full((40, 40, 4), 90, np.uint8), "RGBA").save(tmp_path / "cloudy.png")
-    command = ["predict", str(tmp_path / "cloudy.png"), "--weights", str(path), "--out", str(tmp_path / "out")]
+    profile = {"driver": "GTiff", "count": 4, "height": 40, "width": 40, "dtype": "uint16"}
+    with rasterio.open(tmp_path / "cloudy.tif", "w", transform=Affine(10, 0, 0, 0, -10, 0), **profile) as scene:
+        scene.write(np.full((4, 40, 40), 3000, np.uint16))
+    command = ["predict", str(tmp_path / "cloudy.tif"), "--weights", str(path), "--out", str(tmp_path / "out")]
     options = ["--samples", "1", "--tile", "32", "--json"]
     done = CliRunner().invoke(app, [*command, *options], catch_exceptions=False)
     (record,) = json.loads(done.stdout)
