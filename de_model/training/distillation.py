@@ -51,7 +51,8 @@ def distillation_loss(
     """Return the mean squared difference of the student's estimate from the teacher's.
 
     It is taken over all pixels, as the teacher has an answer where no truth is known. Squared, as in the paper: what
-    the student cannot tell from its input it then answers with the teacher's mean, the least error there is.
+    the student cannot tell from its input it then answers with the teacher's mean, the least error there is. Where a
+    card's `clamp` holds W at an end, weight allocation has no gradient: the image is the one that will be returned.
 
     Args:
         student: the model in training.
