@@ -36,13 +36,21 @@ class Distilled:
         """The walk as people read it."""
         return f"{self.steps} step{'s' * (self.steps > 1)} from the reference noised to t = {self.start}"
 
+    def check(self, steps: int, start: int | None) -> None:
+        """Raise `InvalidModelInput` unless a walk is the student's; a sampler's name means nothing in one step."""
+        if (steps, start) != (self.steps, self.start):
+            raise InvalidModelInput(
+                f"These weights were distilled for {self.in_words}, not for steps={steps} and start={start}; leave out "
+                "sampler, steps and start, or use the teacher of these weights."
+            )
+
 
 def students_walk(
     distilled: Distilled | None, sampler: SamplerKind | str | None, steps: int | None, start: int | None
 ) -> WalkChoice | None:
     """Return the walk that a model brings along, or None where the choice is somebody else's.
 
-    A walk that is named stays as it is: whether it fits the model is what `Sampling.check` says.
+    A walk that is named stays as it is; whether it fits the model, `Distilled.check` says.
 
     Args:
         distilled: of the model's card; None for a model that is no student.

@@ -77,6 +77,7 @@ def make_plan(items: Sequence[pystac.Item], settings: RunSettings, model: ModelR
     Raises:
         EmptySearch: no scene lies in the interval and cloud range.
         InvalidQuery: area, interval or grid make no sense.
+        InvalidModelInput: the settings name a walk that the model was not distilled for.
     """
     covers = _covers_inside(items, settings)
     parameters = settings.fitted_to(model.distilled).parameters

@@ -10,7 +10,6 @@ from de_model.inference.acceleration import DEFAULT, Acceleration
 from de_model.samplers.kinds import SamplerKind, coarsest_scale, sampler_kind
 
 if TYPE_CHECKING:
-    from de_model.distilled import Distilled
     from de_model.enhancer import Enhancer
 
 
@@ -49,16 +48,9 @@ class Sampling:
         sampler_kind(self.sampler)
         self.acceleration.check()
         enhancer.schedule.respaced(self.steps, self.start)
-        self._check_walk(enhancer.card.distilled)
+        if enhancer.card.distilled is not None:
+            enhancer.card.distilled.check(self.steps, self.start)
         self._check_tiling(enhancer.stride * self.grid)
-
-    def _check_walk(self, distilled: Distilled | None) -> None:
-        # A student's walk has one step, for which the sampler's name means nothing.
-        if distilled is not None and (self.steps, self.start) != (distilled.steps, distilled.start):
-            raise InvalidModelInput(
-                f"These weights were distilled for {distilled.in_words}, not for steps={self.steps} and "
-                f"start={self.start}; leave out sampler, steps and start, or use the teacher of these weights."
-            )
 
     def _check_tiling(self, unit: int) -> None:
         where = f" for sampler {self.sampler}" if self.grid > 1 else ""

@@ -12,7 +12,7 @@ def in_products(card: ModelCard) -> RestorationOptions:
     """Return how a model makes products, by the settings of the environment and the walk that it brings along.
 
     Raises:
-        InvalidSettings: a setting of the environment makes no sense.
+        InvalidSettings, InvalidModelInput: a setting of the environment makes no sense, or does not fit the model.
     """
     return load_settings().fitted_to(card.distilled).restoration
 
@@ -21,6 +21,6 @@ def alone(card: ModelCard) -> Sampling:
     """Return how a model restores whole clouds without other dates.
 
     Raises:
-        InvalidSettings: a setting of the environment makes no sense.
+        InvalidSettings, InvalidModelInput: a setting of the environment makes no sense, or does not fit the model.
     """
     return load_settings(None, {"prior": "none"}).fitted_to(card.distilled).restoration.sampling

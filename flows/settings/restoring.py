@@ -139,11 +139,14 @@ class RestoringSettings(BaseModel):
         """Return the settings as a model needs them: a student walks its own way where no other is named.
 
         Everything that restores asks here once the model is known.
+
+        Raises:
+            InvalidModelInput: the walk that is named is not the student's.
         """
-        own = students_walk(distilled, self.sampler, self.steps, self.start)
-        if own is None:
+        if distilled is None:
             return self
-        sampler, steps, start = own
+        sampler, steps, start = students_walk(distilled, self.sampler, self.steps, self.start) or self.walk
+        distilled.check(steps, start)
         return self.model_copy(update={"sampler": sampler, "steps": steps, "start": start})
 
     @property

@@ -109,13 +109,16 @@ def test_settings_that_name_no_walk_take_the_students(prior: str) -> None:
 
 
 @pytest.mark.parametrize("named", [{"steps": 4}, {"sampler": "ddim"}, {"start": 400}])
-def test_a_named_walk_is_left_to_the_user_and_refused_where_it_does_not_fit(named: dict[str, Any]) -> None:
+def test_a_named_walk_is_refused_where_it_does_not_fit(named: dict[str, Any]) -> None:
     settings = load_settings(None, named)
-    assert settings.fitted_to(DISTILLED) is settings
+    with pytest.raises(InvalidModelInput, match="leave out sampler, steps and start"):
+        settings.fitted_to(DISTILLED)
     student = Enhancer(ModelCard(Preset.TINY, BANDS, 120.0, distilled=DISTILLED))
     with pytest.raises(InvalidModelInput, match="leave out sampler, steps and start"):
         settings.restoration.sampling.check(student)
-    load_settings(None, {"steps": 1, "start": 200}).fitted_to(DISTILLED).restoration.sampling.check(student)
+    fitting = load_settings(None, {"steps": 1, "start": 200, "sampler": "ddim"}).fitted_to(DISTILLED)
+    assert fitting.walk == ("ddim", 1, 200)
+    fitting.restoration.sampling.check(student)
 
 
 def test_units_of_a_student_are_those_of_its_walk() -> None:
@@ -137,6 +140,8 @@ def test_a_registered_student_is_resolved_with_its_walk_and_shown_with_its_teach
     (listed,) = registry.versions(version.name)
     assert listed.tags["teacher_sha256"] == DISTILLED.teacher_sha256
     assert model_of(load_settings(None, {"state_dir": tmp_path}), registry, version).distilled == DISTILLED
+    with pytest.raises(InvalidModelInput, match="not for steps=4 and start=None"):
+        model_of(load_settings(None, {"state_dir": tmp_path, "steps": 4}), registry, version)
 
 
 def test_what_is_calibrated_and_judged_walks_as_products_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +150,9 @@ def test_what_is_calibrated_and_judged_walks_as_products_do(monkeypatch: pytest.
         assert (sampling.sampler, sampling.steps, sampling.start) == OWN
     assert (alone(teacher).steps, alone(teacher).start, alone(teacher).tile) == (4, None, alone(student).tile)
     monkeypatch.setenv("UNVEIL_STEPS", "3")
-    assert (alone(student).steps, alone(student).start) == (3, None)
+    assert alone(teacher).steps == 3
+    with pytest.raises(InvalidModelInput, match="distilled for 1 step"):
+        alone(student)
 
 
 def test_single_images_are_restored_by_the_students_walk_and_no_other(tmp_path: Path) -> None:
