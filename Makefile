@@ -86,6 +86,7 @@ results: setup
 	for name in no-reference fixed-weights coarse-to-fine eta-sweep resolution-transfer reference-quality \
 	  cross-data samplers gaps; do \
 	  $(BIN)/unveil experiment $$name --out docs/results/experiments || exit 1; done
+	$(BIN)/unveil experiment student --preset small --steps 300 --out docs/results/experiments
 
 # A STAC API with pgstac on loopback, to try `unveil publish --index`; what it holds stays in .unveil-pgstac.
 pgstac-start: setup

@@ -67,8 +67,8 @@ def copy_code(folder: Path) -> Path:
 
 
 def tags_of(card: ModelCard, sha256: str) -> dict[str, str]:
-    """Return the tags that tell registered models apart."""
-    return {
+    """Return the tags that tell registered models apart; a student names its teacher."""
+    tags = {
         "sha256": sha256,
         "bands": ",".join(card.bands),
         "preset": str(card.preset),
@@ -77,6 +77,7 @@ def tags_of(card: ModelCard, sha256: str) -> dict[str, str]:
         "data_fingerprint": card.data_fingerprint,
         "revision": card.revision,
     }
+    return tags if card.distilled is None else tags | {"teacher_sha256": card.distilled.teacher_sha256}
 
 
 def describe(card: ModelCard, sha256: str, calibration: CalibrationTable | None) -> str:
@@ -92,6 +93,9 @@ def describe(card: ModelCard, sha256: str, calibration: CalibrationTable | None)
         "code": card.revision or "not known",
         "intervals": _intervals_in_words(calibration),
     }
+    if card.distilled is not None:
+        rows["walk"] = f"{card.distilled.in_words}, and no other"
+        rows["distilled from"] = f"the weights with SHA-256 `{card.distilled.teacher_sha256}`"
     table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
     return (
         "# Unveil DE: restores what clouds hide\n\n"
@@ -117,7 +121,7 @@ def default_parameters(card: ModelCard) -> dict[str, int | float | str | None]:
 
     Numbers are whole where the default is an `int` or None, real where it is a `float`.
     """
-    sampling = replace(Sampling(), eta=card.eta)
+    sampling = _default_sampling(card)
     plain = {f.name: getattr(sampling, f.name) for f in fields(sampling) if f.name != "acceleration"}
     return plain | {"sampler": str(sampling.sampler)}
 
@@ -169,7 +173,14 @@ def _sampling(card: ModelCard, parameters: Mapping[str, Any]) -> Sampling:
     if unknown:
         raise InvalidModelInput(f"Parameter {min(unknown)} is unknown; known are {', '.join(defaults)}.")
     given = {name: _parsed(name, value, defaults[name]) for name, value in parameters.items()}
-    return replace(Sampling(eta=card.eta), **given)
+    return replace(_default_sampling(card), **given)
+
+
+def _default_sampling(card: ModelCard) -> Sampling:
+    if card.distilled is None:
+        return Sampling(eta=card.eta)
+    sampler, steps, start = card.distilled.walk
+    return Sampling(eta=card.eta, sampler=sampler, steps=steps, start=start)
 
 
 def _parsed(name: str, value: Any, default: Any) -> Any:

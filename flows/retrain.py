@@ -16,12 +16,10 @@ from prefect.artifacts import create_markdown_artifact
 
 from de_model import checkpoint
 from de_model.calibration import calibration_path
-from de_model.inference.sampling import Sampling
 from de_model.training.options import States, TrainingOptions
 from flows.drift.baseline import baseline_path
 from flows.drift.making import make_baseline
 from flows.gpu import gpu_slot
-from flows.loading import load_settings
 from flows.models import promotion
 from flows.models.calibration import fit_calibration
 from flows.models.contest import cases_found, windowed
@@ -33,6 +31,7 @@ from flows.models.training_pairs import PairChoice, cloudy_and_clear, mine_pairs
 from flows.models.training_request import Tracking, TrainingRequest
 from flows.models.trial import GATES_TAG, Decision, Terms, Trial, promote_if_gates_pass
 from flows.models.trial_report import plain
+from flows.models.usage import alone, in_products
 from flows.progress import tell
 from flows.retraining import training_set
 from flows.retraining.settings import Promotion, RetrainSettings, load_retrain_settings
@@ -129,11 +128,12 @@ def calibrate(settings: Mapping[str, Any], weights: str, champion: str) -> None:
     known = registry.calibration(registry.resolve(f"models:/{wanted.model}/{champion}"))
     cells, _ = wanted.split()
     cases = list(islice(_calibration_cases(wanted.scenes(cells)), wanted.calibration_cases))
+    enhancer = checkpoint.load(path)
     table = fit_calibration(
         cases,
-        checkpoint.load(path),
-        load_settings().restoration,
-        _alone(),
+        enhancer,
+        in_products(enhancer.card),
+        alone(enhancer.card),
         checkpoint.sha256_of(path),
         f"{', '.join(cells)}: {len(cases)} cases",
         lambda what, done, total: tell(f"calibrating: {what}", done, total),
@@ -151,7 +151,7 @@ def remember_training(settings: Mapping[str, Any], weights: str) -> None:
         baseline = make_baseline(
             wanted.scenes(cells),
             path,
-            load_settings().restoration,
+            in_products(checkpoint.read_card(path)),
             lambda what, done, total: tell(f"drift baseline: {what}", done, total),
             wanted.baseline_dates,
         )
@@ -182,7 +182,7 @@ def trial(settings: Mapping[str, Any], challenger: str, by: str = "retrain") -> 
     cases = islice(cases_found(stacks_of(wanted.scenes(wanted.split()[1]))), wanted.contest_cases)
     terms = Terms(
         cases=windowed(cases, wanted.contest_window),
-        sampling=_alone(),
+        sampling=alone,
         gates=wanted.gates,
         run=run if wanted.shadow_scenes else None,
         shadow_scenes=wanted.shadow_scenes,
@@ -251,11 +251,6 @@ def as_record(summary: RetrainSummary) -> dict[str, Any]:
 def _work(settings: RetrainSettings, version: int, champion: str) -> Path:
     """Return the folder of the training on a set from a champion."""
     return settings.folder / f"set{version:05d}-from{champion}.work"
-
-
-def _alone() -> Sampling:
-    """Return how the model restores without other dates."""
-    return load_settings(None, {"prior": "none"}).restoration.sampling
 
 
 def _calibration_cases(scenes: SceneSet) -> Iterator[Case]:

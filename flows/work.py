@@ -10,6 +10,7 @@ from typing import Any
 
 import pystac
 
+from de_model.distilled import Distilled
 from flows.candidates import Candidate, LeftOut, Refused, candidates, cloud_cover
 from flows.errors import InvalidSettings
 from flows.settings import GridKind, RunSettings
@@ -32,6 +33,8 @@ class ModelRef:
     weights: str
     #: Checksum of the table that makes its intervals; empty without one.
     calibration: str = ""
+    #: Of a student: the walk it was distilled for.
+    distilled: Distilled | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +77,10 @@ def make_plan(items: Sequence[pystac.Item], settings: RunSettings, model: ModelR
     Raises:
         EmptySearch: no scene lies in the interval and cloud range.
         InvalidQuery: area, interval or grid make no sense.
+        InvalidModelInput: the settings name a walk that the model was not distilled for.
     """
     covers = _covers_inside(items, settings)
-    parameters = settings.parameters
+    parameters = settings.fitted_to(model.distilled).parameters
     units: list[WorkUnit] = []
     refused: list[Refused] = []
     left_out: list[str] = []

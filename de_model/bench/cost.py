@@ -96,7 +96,7 @@ def step_cost(preset: Preset, side: int, device: torch.device, precision: Precis
 def training_cost(preset: Preset, stage: Stage, device: torch.device, precision: Precision) -> Cost:
     """Return the cost of one training step of a stage: forward, backward, optimiser and moving average."""
     enhancer = model_of(preset, device)
-    options = next(s for s in schedule_for(preset) if s.stage is stage)
+    (options,) = schedule_for(preset, stages=(stage,))
     if device.type == "cpu":
         options = replace(options, batch=_CPU_BATCH)
     run = StageRun(enhancer, options, TrainingOptions(precision=precision), World(device=device))

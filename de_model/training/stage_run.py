@@ -46,7 +46,9 @@ class StageRun:
         self.trained.requires_grad_(True).train()
         self.average = MovingAverage(self.trained, options.ema_rate)
         self.optimiser = torch.optim.AdamW(self.trained.parameters(), lr=stage.learning_rate, weight_decay=0.0)
-        self.objective: nn.Module = Objective(enhancer, stage.stage, options)
+        #: Not wrapped. A student's holds the teacher, which no snapshot keeps: it is what the stage began with.
+        self.loss = Objective(enhancer, stage.stage, options)
+        self.objective: nn.Module = self.loss
         if world.size > 1:
             # References may hold parameters that never take part, such as MSDA's (DE section 7.2).
             unused = stage.stage is Stage.REFERENCE
@@ -155,9 +157,9 @@ class StageRun:
 def _trained(enhancer: Enhancer, stage: Stage) -> Iterator[nn.Module]:
     if stage is Stage.REFERENCE:
         yield enhancer.reference
-    if stage in (Stage.COARSE, Stage.FINE, Stage.JOINT):
+    if stage in (Stage.COARSE, Stage.FINE, Stage.JOINT, Stage.DISTIL):
         yield enhancer.predictor
-    if stage in (Stage.ALLOCATION, Stage.JOINT):
+    if stage in (Stage.ALLOCATION, Stage.JOINT, Stage.DISTIL):
         yield enhancer.allocation
 
 

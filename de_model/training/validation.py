@@ -16,8 +16,8 @@ from de_model.metrics.standard import score
 from de_model.radiometry import from_unit, to_unsigned
 from de_model.samplers.ddim import ddim
 from de_model.samplers.walk import Walk
+from de_model.training.distillation import estimated, student_walk
 from de_model.training.objective import Batch, Objective, draw
-from de_model.training.options import TrainingOptions
 from de_model.training.sources import TrainingData
 from de_model.training.stages import Stage, StageOptions
 
@@ -68,18 +68,16 @@ def fixed_batch(data: TrainingData, stage: StageOptions, patches: int, timesteps
 
 
 @torch.no_grad()
-def validate(
-    enhancer: Enhancer, stage: Stage, options: TrainingOptions, batch: Batch, sampling_steps: int
-) -> dict[str, float]:
-    """Return the scores of a stage on a batch.
+def validate(objective: Objective, batch: Batch, sampling_steps: int) -> dict[str, float]:
+    """Return the scores of a stage on a batch; its model and its loss are the objective's.
 
     The scores are the loss terms, `psnr` (dB, reflectance, peak 1, all pixels with truth), and `psnr_hidden` (the
     same under cloud and shadow; left out where the batch has none).
     """
-    device = next(enhancer.parameters()).device
-    batch = batch.to(device)
-    terms = Objective(enhancer, stage, options)(batch)
-    found = restored(enhancer, stage, batch, sampling_steps)
+    enhancer = objective.enhancer
+    batch = batch.to(next(enhancer.parameters()).device)
+    terms = objective(batch)
+    found = restored(enhancer, objective.stage, batch, sampling_steps)
     valid = batch.patches.valid > 0
     scores = {name: float(value) for name, value in terms.items()}
     scores["psnr"] = psnr(found.image, batch.patches.clear, valid)
@@ -91,7 +89,7 @@ def validate(
 
 @torch.no_grad()
 def restored(enhancer: Enhancer, stage: Stage, batch: Batch, steps: int = 10) -> Restored:
-    """Return what a stage makes of a batch on the model's device, with `steps` DDIM evaluations."""
+    """Return what a stage makes of a batch on the model's device, in `steps` DDIM evaluations; a student in its one."""
     patches, walk = batch.patches, Walk(enhancer.schedule, steps, lambda _stream, _scale: batch.eps)
     if stage is Stage.REFERENCE:
         return Restored(patches, (enhancer.reference.estimate(patches.cloudy),))
@@ -100,6 +98,9 @@ def restored(enhancer: Enhancer, stage: Stage, batch: Batch, steps: int = 10) ->
         found = ddim(lambda x_t, t: _diffusion_alone(enhancer, x_t, alone, t), walk)
         return Restored(patches, (enhancer.finish(found.image),))
     condition = enhancer.condition(patches.cloudy)
+    if stage is Stage.DISTIL:
+        own = estimated(enhancer, condition, student_walk(enhancer.schedule, condition, batch.eps))
+        return Restored(patches, (to_unsigned(condition.reference), enhancer.finish(own)))
     eta = enhancer.card.eta
     found = ddim(lambda x_t, t: enhancer.estimate(x_t, condition, t, eta), walk)
     return Restored(patches, (to_unsigned(condition.reference), enhancer.finish(found.image)))

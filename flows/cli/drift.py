@@ -86,11 +86,13 @@ def _weights_of(settings: RunSettings, *, registered: bool) -> Path:
 
 
 def _make(scenes: SceneSet, path: Path, settings: RunSettings, as_json: bool) -> None:
+    from de_model.checkpoint import read_card
     from flows.drift.baseline import baseline_path
     from flows.drift.making import make_baseline
 
+    options = settings.fitted_to(read_card(path).distilled).restoration
     with progress_bar() as show:
-        made = make_baseline(scenes, path, settings.restoration, lambda *event: show(Event(*event)))
+        made = make_baseline(scenes, path, options, lambda *event: show(Event(*event)))
     made.save(baseline_path(path))
     if as_json:
         print_json({"path": str(baseline_path(path)), "parts": len(made.units), "pairs": list(made.pairs)})

@@ -59,18 +59,17 @@ def product(
 
     from de_model import checkpoint
     from de_model.calibration import calibration_of
-    from flows.loading import load_settings
     from flows.models.product_evaluation import evaluate_cases
     from flows.models.product_page import as_markdown, as_records, write_plot
+    from flows.models.usage import alone, in_products
     from flows.restoration import intervals_of
 
     path = weights or checkpoint.shipped_weights()
     enhancer = checkpoint.load(path)
-    options = replace(load_settings().restoration, intervals=intervals_of(calibration_of(path)))
-    alone = load_settings(None, {"prior": "none"}).restoration.sampling
+    options = replace(in_products(enhancer.card), intervals=intervals_of(calibration_of(path)))
     cases = _cases(o.scenes(cells, source, collection, interval), targets, truths)
     with progress_bar() as show:
-        figures = list(evaluate_cases(cases, enhancer, options, alone, _teller(show)))
+        figures = list(evaluate_cases(cases, enhancer, options, alone(enhancer.card), _teller(show)))
     page = as_markdown(figures, "unveil evaluate product", f"{path.name} (sha256 {checkpoint.sha256_of(path)[:12]})")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -103,19 +102,18 @@ def calibrate(
 
     from de_model import checkpoint
     from de_model.calibration import calibration_path
-    from flows.loading import load_settings
     from flows.models.calibration import fit_calibration
+    from flows.models.usage import alone, in_products
 
     path = weights or checkpoint.shipped_weights()
     enhancer = checkpoint.load(path)
-    alone = load_settings(None, {"prior": "none"}).restoration.sampling
     cases = [
         case for case in _cases(o.scenes(cells, source, collection, interval), targets, truths) if case.donors == "all"
     ]
     fitted_on = f"{', '.join(cells)}: {len(cases)} cases, transplanted clouds and real pairs"
     with progress_bar() as show:
-        options, sha256 = load_settings().restoration, checkpoint.sha256_of(path)
-        table = fit_calibration(cases, enhancer, options, alone, sha256, fitted_on, _teller(show))
+        options, single = in_products(enhancer.card), alone(enhancer.card)
+        table = fit_calibration(cases, enhancer, options, single, checkpoint.sha256_of(path), fitted_on, _teller(show))
     table.save(calibration_path(path))
     if as_json:
         print_json(asdict(table))

@@ -35,22 +35,20 @@ def evaluate_model(
         unveil evaluate model --cell MGRS-33TWL --out results
     """
     from de_model import checkpoint
-    from flows.loading import load_settings
     from flows.models.evaluation import as_markdown, as_record, evaluate_cell, mean_scores
-    from flows.restoration_options import RestorationOptions
+    from flows.models.usage import alone, in_products
     from flows.stacks import stacks_of
 
     path = weights or checkpoint.shipped_weights()
     enhancer = checkpoint.load(path)
-    options: RestorationOptions = load_settings().restoration
-    alone = load_settings(None, {"prior": "none"}).restoration.sampling
+    options, single = in_products(enhancer.card), alone(enhancer.card)
     scenes = o.scenes(cells, source, collection, interval)
     with progress_bar():
         cloudy, clear = [o.day(text) for text in targets], [o.day(text) for text in truths]
         results = [
             result
             for stack in stacks_of(scenes)
-            for result in evaluate_cell(stack, cloudy, clear, enhancer, options, alone)
+            for result in evaluate_cell(stack, cloudy, clear, enhancer, options, single)
         ]
     given = [("cell", cells), ("target", targets), ("truth", truths)]
     command = " ".join(["unveil evaluate model", *(f"--{name} {value}" for name, values in given for value in values)])

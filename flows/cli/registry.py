@@ -246,13 +246,13 @@ def _cases(cells: list[str], targets: list[str], truths: list[str], window: int)
 
 
 def _terms(settings: RunSettings, cases: Iterator[Case], gates: Path | None, shadow: int) -> Terms:
-    from flows.loading import load_settings
     from flows.models.gates import load_gates
     from flows.models.trial import Terms
+    from flows.models.usage import alone
 
     return Terms(
         cases=cases,
-        sampling=load_settings(None, {"prior": "none"}).restoration.sampling,
+        sampling=alone,
         gates=load_gates(gates),
         run=settings if shadow else None,
         shadow_scenes=shadow,

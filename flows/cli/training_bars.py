@@ -15,7 +15,7 @@ from flows.cli.console import errors
 
 def terms(values: Mapping[str, float]) -> str:
     """Return named numbers as a person reads them."""
-    return ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
 class StageBars(Observer):

@@ -13,6 +13,7 @@ from flows.experiments import (
     reference_quality,
     resolution_transfer,
     samplers,
+    student,
 )
 from flows.experiments.setting import Experiment, ExperimentName
 
@@ -79,6 +80,13 @@ _ALL = (
         trains=False,
         judges=True,
         run=gaps.run,
+    ),
+    Experiment(
+        ExperimentName.STUDENT,
+        "What does a distilled student restore in one step, beside the walks of its teacher?",
+        trains=True,
+        judges=True,
+        run=student.run,
     ),
 )
 EXPERIMENTS: dict[ExperimentName, Experiment] = {experiment.name: experiment for experiment in _ALL}

@@ -26,6 +26,7 @@ class ExperimentName(StrEnum):
     CROSS_DATA = "cross-data"
     SAMPLERS = "samplers"
     GAPS = "gaps"
+    STUDENT = "student"
 
 
 @dataclass(frozen=True, slots=True)

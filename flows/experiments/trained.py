@@ -35,7 +35,7 @@ def pair_data(scenes: SceneSet) -> tuple[PairData, float]:
 
 def stage_of(setting: Setting, stage: Stage, **changes: int) -> StageOptions:
     """Return a stage of the preset with the setting's steps, and what else is changed."""
-    options = next(s for s in schedule_for(setting.preset) if s.stage is stage)
+    (options,) = schedule_for(setting.preset, stages=(stage,))
     values: dict[str, Any] = {"steps": setting.steps, **changes}
     return replace(options, **values)
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from de_model import checkpoint
+from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.inference.engine import restore
 from de_model.inference.sampling import Sampling
@@ -95,7 +96,7 @@ def compare(
     champion: Entrant,
     challenger: Entrant,
     cases: Iterable[Case],
-    sampling: Sampling,
+    sampling: Callable[[ModelCard], Sampling],
     show: Callable[[str, NDArray[np.uint8]], None] | None = None,
 ) -> Contest:
     """Return how two models do without other dates: only what the model itself restores is compared.
@@ -104,7 +105,7 @@ def compare(
         champion: the model that makes mosaics.
         challenger: a model of the same bands.
         cases: ground that neither model was trained on.
-        sampling: how both restore.
+        sampling: how a model restores.
         show: given a name and a picture `(3, y, x)` per case: cloudy, champion, challenger, truth.
 
     Raises:
@@ -119,7 +120,7 @@ def compare(
     for case in cases:
         stack, target = case.stack, case.target
         tell(f"{stack.item_ids[target]}: champion and challenger")
-        answers = [_answer(m, e, stack, target, sampling) for m, e in zip(models, entrants, strict=True)]
+        answers = [_answer(m, e, stack, target, sampling(m.card)) for m, e in zip(models, entrants, strict=True)]
         for card, answer in zip(cards, answers, strict=True):
             card.answered(answer)
         for truth in case.truths:

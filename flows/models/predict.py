@@ -82,7 +82,6 @@ def predict(request: Request, on_tile: OnTile | None = None) -> Iterator[Documen
     digest = checkpoint.sha256_of(request.weights)
     enhancer = load_model(str(request.weights), digest, request.device)
     request.sampling.check(enhancer)
-    enhancer.schedule.respaced(request.sampling.steps)
     _prepare(request.out)
     for job in jobs:
         yield _restore(job, enhancer, request, digest, on_tile)

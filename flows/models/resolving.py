@@ -53,12 +53,15 @@ def model_of(settings: RunSettings, registry: Registry, version: ModelVersion) -
     Raises:
         InvalidCheckpoint: the artefact is missing or was changed.
         InvalidSettings: the model restores other bands than the settings ask for.
+        InvalidModelInput: the settings name a walk that the model was not distilled for.
         ServiceUnavailable: the registry does not answer.
     """
     weights = registry.weights(version)
-    check_bands(settings, checkpoint.read_card(weights).bands)
+    card = checkpoint.read_card(weights)
+    check_bands(settings, card.bands)
+    settings.fitted_to(card.distilled)  # told before anything is searched
     table = registry.calibration(version)
-    return ModelRef(version.name, version.version, version.sha256, str(weights), _checksum(table))
+    return ModelRef(version.name, version.version, version.sha256, str(weights), _checksum(table), card.distilled)
 
 
 def _shipped(settings: RunSettings) -> ModelRef:

@@ -11,7 +11,7 @@ from de_model import checkpoint
 from de_model.card import ModelCard
 from de_model.presets import Preset, ReferenceKind
 from de_model.training.options import TrainingOptions
-from de_model.training.stages import Stage, StageOptions, schedule_for
+from de_model.training.stages import MAKING, Stage, StageOptions, schedule_for
 from de_model.training.trainer import StageResult
 from de_model.weighting import WeightMode
 from flows.errors import InvalidSettings
@@ -53,9 +53,9 @@ class TrainingRequest:
     #: Steps between two looks.
     validate_every: int = 250
     preset: Preset = Preset.SMALL
-    #: Stages to train, in any order; empty for all of the preset.
+    #: Stages to train, in any order; empty for all that make a model.
     stages: tuple[Stage, ...] = ()
-    #: Weights to start from, instead of random ones.
+    #: Weights to start from, instead of random ones; of the stage `distil`, the teacher.
     start: Path | None = None
     #: Factor on the preset's number of steps.
     effort: float = 1.0
@@ -106,15 +106,17 @@ def plan_stages(request: TrainingRequest) -> tuple[StageOptions, ...]:
     """Return the stages to run, coarse to fine.
 
     Raises:
-        InvalidSettings: a stage would start from networks that were never trained.
+        InvalidSettings: a stage would start from networks that were never trained, or a teacher would have no file.
     """
-    chosen = set(request.stages) or set(Stage)
+    chosen = set(request.stages) or set(MAKING)
+    if Stage.DISTIL in chosen and (request.start is None or len(chosen) > 1):
+        raise InvalidSettings("Stage distil makes a student of finished weights: give it alone, with --from TEACHER.")
     for stage in sorted(chosen, key=list(Stage).index):
         missing = [need for need in _NEEDS.get(stage, ()) if not need & chosen]
         if missing and request.start is None:
             names = " and ".join("/".join(s for s in Stage if s in need) for need in missing)
             raise InvalidSettings(f"Stage {stage} needs {names} first: add --stage, or give --from WEIGHTS.")
-    schedule = [stage for stage in schedule_for(request.preset, request.effort) if stage.stage in chosen]
+    schedule = schedule_for(request.preset, request.effort, chosen)
     given = {"batch": request.batch, "learning_rate": request.learning_rate}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     return tuple(replace(stage, **changes) for stage in schedule)

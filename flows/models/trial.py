@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
+from de_model.card import ModelCard
 from de_model.inference.sampling import Sampling
 from flows.models import promotion
 from flows.models.contest import Case, Contest, compare
@@ -32,8 +33,8 @@ class Terms:
     """What a trial looks at, and what must be shown."""
 
     cases: Iterable[Case]
-    #: How both models restore the cases.
-    sampling: Sampling
+    #: How a model restores the cases.
+    sampling: Callable[[ModelCard], Sampling]
     gates: Gates
     #: Say where the catalog is whose scenes are made again; None makes no shadow run.
     run: RunSettings | None = None

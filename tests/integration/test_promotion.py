@@ -71,13 +71,15 @@ def test_a_worse_challenger_is_refused_by_what_it_restored(worse: Path) -> None:
     cases = list(cases_on([part], *days))
     shipped, spoilt = Entrant.of(checkpoint.shipped_weights()), Entrant.of(worse)
     pictures: dict[str, tuple[int, ...]] = {}
-    contest = compare(shipped, spoilt, cases, ONE_STEP, lambda name, picture: pictures.update({name: picture.shape}))
+    contest = compare(
+        shipped, spoilt, cases, lambda _: ONE_STEP, lambda name, picture: pictures.update({name: picture.shape})
+    )
     assert contest.gain.images >= 10 and contest.gain.high < 0
     loose = Gates(least_blocks=5, most_time_ratio=10, least_coverage=0.5, most_coverage=1)
     verdict = judge(contest, loose)
     assert not verdict.passed and "gain in PSNR" in verdict.reasons[0]
     assert list(pictures.values()) == [(3, 128, 4 * 128)]
-    back = compare(spoilt, shipped, cases, ONE_STEP)
+    back = compare(spoilt, shipped, cases, lambda _: ONE_STEP)
     assert back.gain.mean == pytest.approx(-contest.gain.mean) and back.cases == contest.cases
     assert judge(back, loose).passed
     # Nobody calibrated the spoilt weights: their intervals are too narrow for their errors.

@@ -26,7 +26,13 @@ from de_model.training.trainer import train
 BANDS = ("red", "nir")
 STAGES = tuple(
     StageOptions(stage, steps, 4, 16, 1, 2e-3)
-    for stage, steps in ((Stage.REFERENCE, 20), (Stage.FINE, 12), (Stage.ALLOCATION, 12), (Stage.JOINT, 8))
+    for stage, steps in (
+        (Stage.REFERENCE, 20),
+        (Stage.FINE, 12),
+        (Stage.ALLOCATION, 12),
+        (Stage.JOINT, 8),
+        (Stage.DISTIL, 8),
+    )
 )
 
 

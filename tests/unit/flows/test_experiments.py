@@ -25,7 +25,7 @@ from de_model.samplers.kinds import SamplerKind
 from de_model.weighting import WeightMode
 from flows.cli import app
 from flows.errors import InvalidSettings, WorkFailed
-from flows.experiments import eta_sweep, fixed_weights, gaps, samplers
+from flows.experiments import eta_sweep, fixed_weights, gaps, samplers, student
 from flows.experiments.chart import Panel, Series, draw
 from flows.experiments.page import write
 from flows.experiments.registry import EXPERIMENTS, experiment_named
@@ -188,6 +188,16 @@ def test_trained_experiments_answer_after_a_few_steps(setting: Setting) -> None:
     for row in crossed:
         if row["trained_on"] == row["judged_on"]:
             assert row["above_the_model_of_that_data_db"] == 0
+
+
+def test_a_student_is_compared_with_the_walks_of_its_teacher(setting: Setting) -> None:
+    answers = found(ExperimentName.STUDENT, setting)
+    rows = answers.table.records()
+    assert [row["way"] for row in rows] == [student.FAITHFUL, student.TAUGHT, student.SINGLE, student.STUDENT]
+    assert rows[0]["psnr_against_faithful_db"] is None and rows[1]["psnr_against_faithful_db"] > 20
+    assert rows[2]["above_the_teacher's_single_step_db"] == 0 != rows[3]["above_the_teacher's_single_step_db"]
+    with pytest.raises(InvalidSettings, match="add --preset tiny"):
+        found(ExperimentName.STUDENT, replace(setting, preset=Preset.SMALL))
 
 
 def test_the_files_say_how_they_came_about(setting: Setting, tmp_path: Path) -> None:
