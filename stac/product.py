@@ -15,6 +15,7 @@ import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from stac.cores import cores
 from stac.errors import InvalidInput
 from stac.layers import SOURCE_DATE_NODATA, ProductLayers
 from stac.preview import PICTURE_PX, RGB, visual, write_quicklook, write_thumbnail
@@ -163,8 +164,8 @@ def write_product(
 
 
 def _finish(writers: Collection[CogWriter]) -> None:
-    """Write all files at once: much of it is done by one thread for each."""
-    with ThreadPoolExecutor(len(writers), thread_name_prefix="write") as pool:
+    """Write as many files at once as there are cores: much of it is done by one thread, and each file takes memory."""
+    with ThreadPoolExecutor(min(len(writers), cores()), thread_name_prefix="write") as pool:
         for done in [pool.submit(writer.finish) for writer in writers]:
             done.result()
 

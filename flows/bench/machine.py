@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 
 import psutil
 
 from flows import __version__
+from stac.cores import cores
 
 
 def machine() -> str:
@@ -21,5 +21,4 @@ def machine() -> str:
         ]
         cpu = names[0] if names else cpu
     memory = psutil.virtual_memory().total / 2**30
-    cores = len(os.sched_getaffinity(0))
-    return f"{cpu}, {cores} cores, {memory:.0f} GiB, Python {platform.python_version()}, Unveil {__version__}"
+    return f"{cpu}, {cores()} cores, {memory:.0f} GiB, Python {platform.python_version()}, Unveil {__version__}"

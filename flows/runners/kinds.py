@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from enum import StrEnum, unique
 
 import psutil
+
+from stac.cores import cores
 
 #: What one process with a work unit in hand may need, bytes (docs/results/unit.md).
 _PROCESS_BYTES = 2.5 * 2**30
@@ -48,10 +49,10 @@ def share_of(wanted: int | None, gpus: int, threads: int | None = None) -> Share
         gpus: GPUs that are used.
         threads: of each worker, where they are asked for.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    here = cores()
     fits = int(psutil.virtual_memory().total // _PROCESS_BYTES)
-    workers = wanted or gpus or max(1, min(cores, fits))
-    return Share(workers, threads or max(1, cores // workers))
+    workers = wanted or gpus or max(1, min(here, fits))
+    return Share(workers, threads or max(1, here // workers))
 
 
 def thread_limits(threads: int) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stac.cores import cores
 from stac.layers import SOURCE_DATE_NODATA
 from stac.provenance import Provenance
 from stac.quality.clouds import CloudTally, ResidualCloud
@@ -21,7 +22,7 @@ from stac.quality.seams import SeamTally
 from stac.quality.sharpness import SharpnessTally
 from stac.reflectance import PRODUCT_SCALE
 
-#: Measurements that go on at once, while the next window is read.
+#: Measurements that can go on at once, while the next window is read.
 _AT_ONCE = 5
 _EDGES, _WEIGHT_EDGES = (
     np.rint(np.array(edges) / PRODUCT_SCALE).astype(np.int64) for edges in (HALF_WIDTH_EDGES, WEIGHT_EDGES)
@@ -46,7 +47,7 @@ def assess(folder: Path, bands: Sequence[str], *, window: int = WINDOW) -> Quali
     tally = _Tally(product.bands, reach)
     parts = product.parts(margin=reach + 1, window=window)
     # Files belong to the thread that opened them.
-    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(_AT_ONCE, "quality") as pool:
+    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(min(_AT_ONCE, cores()), "quality") as pool:
         try:
             reading = reader.submit(next, parts, None)
             while (part := reading.result()) is not None:
