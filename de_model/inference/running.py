@@ -86,8 +86,10 @@ class Runner:
 
     def overlapped(self, tiles: Sequence[Tile]) -> Iterator[Found]:
         """Yield batches of tiles in order: the next one is launched before the results of one are waited for."""
+        if not tiles:
+            return
         before: tuple[list[Tile], Arriving] | None = None
-        size = batch_size(self._loaded, self._sampling, lambda: self._plainly(list(tiles[:1])))
+        size = batch_size(self._loaded, self._sampling, lambda: self._plainly(tiles[0]))
         whole = self._sampling.acceleration.by_shape
         for launched in in_batches(tiles, size, self._launch, whole=whole):
             if before is not None:
@@ -100,10 +102,14 @@ class Runner:
         first_alone = self._sampling.acceleration.compiled
         return in_threads(tiles, lambda batch: self._arrived(batch, self._launch(batch))[1], first_alone=first_alone)
 
-    def _plainly(self, batch: list[Tile]) -> None:
-        """Run a batch as it is, in its number format: nothing is compiled or recorded for so few."""
+    def _plainly(self, tile: Tile) -> None:
+        """Run a tile in its number format and nothing else: one is not worth compiling or recording for."""
         how = replace(self._sampling, acceleration=Acceleration(precision=self._sampling.acceleration.precision))
-        _run(self._loaded, self._inputs, batch, how, self._transfers).result()
+
+        def run(batch: list[Tile]) -> FloatArray:
+            return _run(self._loaded, self._inputs, batch, how, self._transfers).result()
+
+        list(in_batches([tile], 1, run))
 
     def _launch(self, batch: list[Tile]) -> Arriving:
         return _run(self._enhancer, self._inputs, batch, self._sampling, self._transfers)

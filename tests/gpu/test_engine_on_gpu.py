@@ -72,6 +72,12 @@ def test_a_gpu_gives_what_the_cpu_gives(on_cpu: Enhancer, on_gpu: Enhancer) -> N
         np.testing.assert_allclose(found.spread, wanted.spread, atol=2e-3)
 
 
+def test_nothing_needed_runs_nothing(on_gpu: Enhancer) -> None:
+    image = scene()
+    found = restore(on_gpu, image, np.zeros(image.shape[1:], bool), replace(SAMPLING, batch=None))
+    assert found.tiles == 0 and np.isnan(found.image).all()
+
+
 @pytest.mark.parametrize("start", [None, 200])
 @pytest.mark.parametrize("kind", SamplerKind)
 def test_a_graph_gives_what_its_steps_give(

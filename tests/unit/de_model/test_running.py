@@ -52,6 +52,10 @@ def test_batches_in_flight_give_what_single_tiles_give(enhancer: Enhancer, input
     assert sizes == [3, 3, 2] and not alone
 
 
+def test_nothing_to_run_asks_nothing_of_the_device(enhancer: Enhancer, inputs: Inputs) -> None:
+    assert list(Runner(enhancer, inputs, replace(SAMPLING, batch=None)).overlapped([])) == []
+
+
 def test_one_batch_is_launched_ahead_of_the_results_that_are_taken(
     enhancer: Enhancer, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
