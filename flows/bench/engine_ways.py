@@ -128,10 +128,9 @@ def options_tried(case: Case, enhancer: Enhancer, ways: Mapping[str, Sampling]) 
     """Return what every way of sampling costs and gives where the model restores the hidden pixels from one date."""
 
     def ready(name: str) -> None:
-        # A model keeps the last walk that was recorded only.
-        if ways[name].acceleration.by_shape:
-            tell(f"{name}: getting ready")
-            _one_tile(case, enhancer, ways[name])
+        # What is made once is no part of what a tile costs: changed and compiled networks, and walks that are recorded.
+        tell(f"{name}: getting ready")
+        _one_tile(case, enhancer, ways[name])
 
     return _judged(case, enhancer, {name: partial(_alone, case, enhancer, way) for name, way in ways.items()}, ready)
 
