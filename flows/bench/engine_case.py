@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
+from statistics import median
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ BoolArray = NDArray[np.bool_]
 
 #: The shipped weights have never seen this square; three days lie between its clouds and its truth.
 _CELL, _CLOUDS, _TRUTH = "MGRS-33TWL", date(2023, 8, 18), date(2023, 8, 15)
+#: Measurements of one thing, and the seconds after which no further one is made: a machine that others share varies by
+#: a tenth from one minute to the next.
+_ROUNDS, _ENOUGH_S = 3, 25.0
 
 
 def engine_case() -> Case:
@@ -47,7 +51,10 @@ class Made:
 
 
 def timed(work: Callable[[], Made], device: torch.device) -> Made:
-    """Do the work and return its result with the time it took."""
-    began = clock(device)
-    made = work()
-    return replace(made, seconds=clock(device) - began)
+    """Do the work up to three times, fewer where it takes long, and return its result with the median of the times."""
+    times: list[float] = []
+    while len(times) < _ROUNDS and sum(times) < _ENOUGH_S:
+        began = clock(device)
+        made = work()
+        times.append(clock(device) - began)
+    return replace(made, seconds=median(times))

@@ -22,7 +22,8 @@ _EXPLANATION = """\
 Real clouds of the sample (18 August 2023) are laid on a clear date (15 August), whose own pixels under them are the
 truth; the shipped small model has never seen this square (33TWL). PSNR is for a peak reflectance of 1 and, like SSIM,
 taken on the hidden pixels whose truth is known. On a CPU everything runs in one thread and seconds are that thread's
-processor time, so other work on the machine counts little; on a GPU they are the wall's."""
+processor time, so other work on the machine counts little; on a GPU they are the wall's. They are the median of three
+rounds, of two where these take 25 s together, of one that takes as long alone."""
 
 _ABOUT_OPTIONS = """\
 The hidden pixels from their own date, two samples where nothing else is said. Compiled networks were compiled before

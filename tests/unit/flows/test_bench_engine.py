@@ -9,13 +9,16 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from de_model.bench.tiling import psnr, redundancy, seam_ratio, tiles_of, whole_redundancy
 from de_model.inference.sampling import Sampling
 from de_model.precision import Precision
+from flows.bench import engine_case
 from flows.bench.disk import disk_rates
 from flows.bench.engine import Sizes, bench_engine
+from flows.bench.engine_case import Made
 from flows.bench.engine_figures import EngineFigures
 from flows.bench.engine_page import as_markdown, as_record, plot
 from flows.bench.engine_ways import FAITHFUL, options_of
@@ -65,7 +68,17 @@ def found() -> EngineFigures:
         for name, way in every.items()
         if not way.acceleration.compiled and way.acceleration.precision is Precision.FP32
     }
-    return bench_engine(quick, quick.sampling, Sizes(options=32, tiles=128, product=64), ways)
+    with pytest.MonkeyPatch.context() as once:
+        once.setattr(engine_case, "_ROUNDS", 1)
+        return bench_engine(quick, quick.sampling, Sizes(options=32, tiles=128, product=64), ways)
+
+
+def test_what_is_quick_is_timed_three_times_and_what_is_slow_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([0.0, 5.0, 10.0, 12.0, 20.0, 23.0, 30.0, 60.0])
+    monkeypatch.setattr(engine_case, "clock", lambda _: next(seconds))
+    made = Made(np.zeros(1, np.float32), 7)
+    quick, slow = (engine_case.timed(lambda: made, torch.device("cpu")) for _ in range(2))
+    assert quick == replace(made, seconds=3.0) and slow.seconds == 30.0 and next(seconds, None) is None
 
 
 @pytest.mark.slow
