@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 import torch
@@ -29,11 +30,11 @@ def batch_size(enhancer: Enhancer, sampling: Sampling, run_one: Callable[[], obj
     """
     if sampling.batch is not None:
         return sampling.batch
-    found = _FOUND.setdefault(enhancer, {})
-    if sampling not in found:
+    found, what = _FOUND.setdefault(enhancer, {}), replace(sampling, seed=0)
+    if what not in found:
         device = next(enhancer.parameters()).device
-        found[sampling] = fitting(_bytes_of(run_one, device), _free_bytes(device), sampling.tile**2)
-    return found[sampling]
+        found[what] = fitting(_bytes_of(run_one, device), _free_bytes(device), sampling.tile**2)
+    return found[what]
 
 
 def fitting(tile_bytes: int, free_bytes: int, tile_pixels: int) -> int:

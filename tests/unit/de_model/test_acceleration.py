@@ -22,24 +22,12 @@ from de_model.inference.whole import restore_image
 from de_model.precision import Precision
 from de_model.presets import Preset
 from de_model.samplers.kinds import SamplerKind
+from tests.unit.de_model.tiny_model import tiny_model
 
 SAMPLING = Sampling(seed=3, samples=2, steps=4, tile=32, overlap=8)
 BF16 = Acceleration(precision=Precision.BF16)
 #: Little of it: processors without a unit for bfloat16 take long.
 SHORT = replace(SAMPLING, samples=1, steps=1, acceleration=BF16)
-
-
-def model(seed: int = 2, spread: float = 0.08) -> Enhancer:
-    torch.manual_seed(seed)
-    enhancer = Enhancer(ModelCard(Preset.TINY, ("red", "nir"), 10.0)).eval().requires_grad_(False)
-    for parameter in enhancer.parameters():
-        torch.nn.init.normal_(parameter, std=spread)
-    return enhancer
-
-
-@pytest.fixture(scope="module")
-def enhancer() -> Enhancer:
-    return model()
 
 
 def scene(height: int = 48, width: int = 56) -> np.ndarray:
@@ -60,7 +48,7 @@ def test_weight_allocation_is_always_asked_first_and_last(every: int, asked: lis
 
 @pytest.mark.parametrize("kind", SamplerKind)
 def test_kept_weights_save_calls_and_stay_within_their_limits(kind: SamplerKind) -> None:
-    enhancer = model(spread=0.2)  # with less, W would rest at its floor from the first step on
+    enhancer = tiny_model(spread=0.2)  # with less, W would rest at its floor from the first step on
     calls: list[object] = []
     handle = enhancer.allocation.register_forward_hook(lambda *_: calls.append(0))
     try:
@@ -81,7 +69,7 @@ def test_nothing_asked_for_leaves_the_model_itself(enhancer: Enhancer) -> None:
 
 
 def test_a_changed_model_is_made_once_and_leaves_the_first_alone() -> None:
-    own = model().channels_last()
+    own = tiny_model().channels_last()
     before = {name: value.clone() for name, value in own.state_dict().items()}
     plain = accelerated(own, Acceleration(channels_last=False))
     assert plain is not own and accelerated(own, Acceleration(channels_last=False)) is plain
@@ -100,7 +88,7 @@ def test_short_numbers_change_little_where_they_suffice(enhancer: Enhancer) -> N
 
 def overflowing() -> Enhancer:
     """A weight that float32 holds and bfloat16 rounds to infinity; it meets zeros only where red is 0.25."""
-    enhancer = model()
+    enhancer = tiny_model()
     enhancer.predictor.net.stem.weight[0, 2] = 3.4e38
     return enhancer
 
@@ -191,7 +179,7 @@ def test_without_a_compiler_the_model_runs_as_it_is(
 @pytest.mark.slow
 def test_a_compiled_model_gives_nearly_the_same() -> None:
     pytest.importorskip("torch._inductor")
-    own = model()
+    own = tiny_model()
     exact, compiled = run(own, Acceleration()), run(own, Acceleration(compiled=True))
     assert np.abs(exact.image - compiled.image).max() < 1e-3
 
@@ -200,4 +188,4 @@ def test_options_are_recorded_where_they_differ() -> None:
     assert Acceleration().recorded == {}
     assert Acceleration(precision=Precision.BF16, winograd=True).recorded == {"precision": "bf16", "winograd": True}
     with pytest.raises(InvalidModelInput, match="at least 1"):
-        run(model(), Acceleration(allocation_every=0))
+        run(tiny_model(), Acceleration(allocation_every=0))

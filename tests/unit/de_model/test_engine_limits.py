@@ -9,26 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
 from de_model.inference import engine
 from de_model.inference.engine import restore
 from de_model.inference.sampling import Sampling
 from de_model.inference.whole import restore_image
-from de_model.presets import Preset
 from de_model.samplers.kinds import SamplerKind
 
 SAMPLING = Sampling(seed=3, samples=2, steps=2, tile=32, overlap=8)
-
-
-@pytest.fixture(scope="module")
-def enhancer() -> Enhancer:
-    torch.manual_seed(2)
-    model = Enhancer(ModelCard(Preset.TINY, ("red", "nir"), 10.0)).eval().requires_grad_(False)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.08)
-    return model
 
 
 def scene(height: int, width: int) -> np.ndarray:

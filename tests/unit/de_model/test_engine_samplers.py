@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
 from de_model.inference import engine
@@ -19,7 +18,6 @@ from de_model.inference.noise_field import NoiseField, TileNoise
 from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Tile, plan_tiles
 from de_model.packaging import NEEDED, SCENE, answer, default_parameters, example
-from de_model.presets import Preset
 from de_model.radiometry import from_unit, to_unit
 from de_model.samplers.ddim import ddim
 from de_model.samplers.kinds import SamplerKind
@@ -31,15 +29,6 @@ KINDS = pytest.mark.parametrize("kind", SamplerKind)
 def sampling(kind: SamplerKind = SamplerKind.DDIM, **values: object) -> Sampling:
     plain = Sampling(seed=3, samples=1, steps=3, tile=32, overlap=8, batch=2, sampler=kind)
     return dataclasses.replace(plain, **values)
-
-
-@pytest.fixture(scope="module")
-def enhancer() -> Enhancer:
-    torch.manual_seed(2)
-    model = Enhancer(ModelCard(Preset.TINY, ("red", "nir"), 10.0)).eval().requires_grad_(False)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.08)
-    return model
 
 
 def scene(height: int, width: int) -> np.ndarray:

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
 from de_model.inference.blending import Blending, Canvas
@@ -18,18 +17,8 @@ from de_model.inference.engine import restore
 from de_model.inference.noise_field import NoiseField, drawn_on_device, philox, philox_on_device
 from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Tile, blending_window, plan_tiles, starts
-from de_model.presets import Preset
 
 SAMPLING = Sampling(seed=3, samples=2, steps=2, tile=32, overlap=8, batch=2)
-
-
-@pytest.fixture(scope="module")
-def enhancer() -> Enhancer:
-    torch.manual_seed(2)
-    model = Enhancer(ModelCard(Preset.TINY, ("red", "nir"), 10.0)).eval().requires_grad_(False)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.08)
-    return model
 
 
 def scene(height: int, width: int) -> np.ndarray:

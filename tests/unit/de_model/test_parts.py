@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
 from de_model.inference.engine import restore
@@ -17,19 +15,9 @@ from de_model.inference.part import Part, surroundings
 from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import starts
 from de_model.inference.whole import restore_image
-from de_model.presets import Preset
 from de_model.samplers.kinds import SamplerKind
 
 FILL = (0.1, 0.2)
-
-
-@pytest.fixture(scope="module")
-def enhancer() -> Enhancer:
-    torch.manual_seed(2)
-    model = Enhancer(ModelCard(Preset.TINY, ("red", "nir"), 10.0)).eval().requires_grad_(False)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.08)
-    return model
 
 
 def scene(height: int, width: int) -> np.ndarray:

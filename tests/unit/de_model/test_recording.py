@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from de_model.card import ModelCard
 from de_model.conditioning import Conditioning
 from de_model.enhancer import Condition, Enhancer
 from de_model.inference import walking
@@ -26,25 +25,12 @@ from de_model.inference.noise_field import NoiseField, TileNoise
 from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Tile
 from de_model.inference.walking import walk, walk_whole
-from de_model.presets import Preset
 from de_model.samplers.kinds import SamplerKind
 from de_model.samplers.walk import Sample
+from tests.unit.de_model.tiny_model import tiny_model
 
 SAMPLING = Sampling(steps=3, tile=32, overlap=8, sampler=SamplerKind.DPMPP2M)
 CPU = torch.device("cpu")
-
-
-def model(**conditions: bool) -> Enhancer:
-    torch.manual_seed(2)
-    enhancer = Enhancer(ModelCard(Preset.TINY, ("red", "nir"), 10.0, **conditions)).eval().requires_grad_(False)
-    for parameter in enhancer.parameters():
-        torch.nn.init.normal_(parameter, std=0.08)
-    return enhancer
-
-
-@pytest.fixture(scope="module")
-def enhancer() -> Enhancer:
-    return model()
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +83,7 @@ def test_a_recorded_walk_gives_what_its_steps_give(enhancer: Enhancer, kind: Sam
 
 
 def test_conditions_beside_the_images_are_copied_too() -> None:
-    enhancer = model(gsd_conditioning=True, band_conditioning=True)
+    enhancer = tiny_model(gsd_conditioning=True, band_conditioning=True)
     assert enhancer.card.conditioning == Conditioning(gsd=True, bands=True)
     (condition, noise), replaying = batch(enhancer, 1), Replaying()
     assert condition.gsd is not None and condition.band_mask is not None
@@ -164,7 +150,7 @@ class _OneDevice(TorchDispatchMode):
 @pytest.mark.parametrize(("kind", "side"), [*((kind, 32) for kind in SamplerKind), (SamplerKind.DDIM, 96)])
 def test_a_walk_neither_asks_the_gpu_nor_copies_to_it(kind: SamplerKind, side: int) -> None:
     """On a device without values torch refuses to read one, and to mix its tensors with the CPU's."""
-    enhancer = model(gsd_conditioning=True, band_conditioning=True).to("meta")
+    enhancer = tiny_model(gsd_conditioning=True, band_conditioning=True).to("meta")
     image = torch.empty(2, 2, side, side, device="meta")
     beside = torch.empty(2, device="meta"), torch.empty(2, 2, dtype=torch.bool, device="meta")
     sampling = replace(SAMPLING, sampler=kind, steps=4, start=300, acceleration=Acceleration(allocation_every=2))

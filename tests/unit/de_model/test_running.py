@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.inference import running
 from de_model.inference.acceleration import Acceleration
@@ -18,19 +17,9 @@ from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Tile
 from de_model.inference.transfers import Transfers
 from de_model.precision import Precision
-from de_model.presets import Preset
 
 SAMPLING = Sampling(seed=3, samples=2, steps=2, tile=32, overlap=8, batch=3)
 TILES = [Tile(row, column, 32) for row in (0, 24) for column in (0, 20, 40, 60)]
-
-
-@pytest.fixture(scope="module")
-def enhancer() -> Enhancer:
-    torch.manual_seed(2)
-    model = Enhancer(ModelCard(Preset.TINY, ("red", "nir"), 10.0)).eval().requires_grad_(False)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.08)
-    return model
 
 
 @pytest.fixture(scope="module")

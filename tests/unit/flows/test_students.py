@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,17 +36,10 @@ from flows.work import ModelRef, make_plan
 from stac.sample_catalog import sample_catalog
 from stac.sources import open_source
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 BANDS = ("blue", "green", "red", "nir")
 DISTILLED = Distilled(1, 200, "e" * 64)
 OWN = ("dpmpp2m", 1, 200)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def weights(path: Path, distilled: Distilled | None = None) -> Path:

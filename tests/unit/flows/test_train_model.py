@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,15 +27,8 @@ from flows.models.training_request import Tracking, TrainingRequest, plan_stages
 from flows.stacks import SceneSet
 from stac.errors import NotWritable
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 BANDS = ("blue", "green", "red", "nir")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def request_in(folder: Path) -> TrainingRequest:
