@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum, unique
 
 import pystac
 from shapely.geometry.base import BaseGeometry
@@ -37,14 +38,31 @@ class Refused:
 
     target_id: str
     reason: str
+    #: Items of the date, where it has several.
+    item_ids: tuple[str, ...] = ()
+
+
+@unique
+class Cause(StrEnum):
+    """Why a scene is left out."""
+
+    #: Less or more cloud than the settings want.
+    CLOUD = "cloud cover"
+    #: It hardly touches the cell: its ground belongs to the next one.
+    COVERAGE = "coverage"
+    #: A newer version, or the same item again, stands for it.
+    VERSION = "version"
+    #: The search could not use its item.
+    UNUSABLE = "unusable item"
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A date that hardly touches a cell: nothing is wrong with it, its ground belongs to the next cell."""
+    """A scene that no work unit is made for."""
 
     target_id: str
     reason: str
+    cause: Cause
 
 
 def cloud_cover(item: pystac.Item) -> float:
@@ -147,6 +165,7 @@ def _native(scenes: _Scenes, settings: RunSettings) -> Iterator[Choice]:
         for target in filter(lambda date: _in_interval(date, settings), passes):
             cover = sum(cloud_cover(item) for item in target.items) / len(target.items)
             if not settings.min_cloud <= cover <= settings.max_cloud:
+                yield _by_cloud(target.id, cover, settings)
                 continue
             try:
                 cell = cell_of(target.items[0], settings.bands[0], settings.query.bbox)
@@ -157,7 +176,7 @@ def _native(scenes: _Scenes, settings: RunSettings) -> Iterator[Choice]:
                     grounds.append(ground)
                 yield _candidate(ground, target, cover, settings)
             except InvalidInput as error:
-                yield Refused(target.id, str(error))
+                yield Refused(target.id, str(error), target.item_ids)
 
 
 def _by_square(scenes: _Scenes) -> dict[str, list[Acquisition]]:
@@ -174,11 +193,12 @@ def _fixed(scenes: _Scenes, settings: RunSettings) -> Iterator[Choice]:
         for target in filter(lambda date: _in_interval(date, settings), ground.passes):
             cover = ground.cover(target)
             if not settings.min_cloud <= cover <= settings.max_cloud:
+                yield _by_cloud(target.id, cover, settings)
                 continue
             try:
                 yield _candidate(ground, target, cover, settings)
             except InvalidInput as error:
-                yield LeftOut(target.id, str(error))
+                yield LeftOut(target.id, str(error), Cause.COVERAGE)
 
 
 def _cells(scenes: _Scenes, settings: RunSettings) -> list[Cell]:
@@ -201,6 +221,11 @@ def _candidate(ground: _Ground, target: Acquisition, cover: float, settings: Run
     left_out = tuple(f"{_few(date, covered, cell)}; it is not used." for date, covered in shares if covered < least)
     donors = tuple(date for date, covered in shares if covered >= least)
     return Candidate(cell, target, donors, cover, left_out)
+
+
+def _by_cloud(target_id: str, cover: float, settings: RunSettings) -> LeftOut:
+    wanted = f"{settings.min_cloud:g} to {settings.max_cloud:g} %"
+    return LeftOut(target_id, f"Scene {target_id} has {cover:.0f} % cloud; {wanted} are restored.", Cause.CLOUD)
 
 
 def _few(date: Acquisition, share: float, cell: Cell) -> str:

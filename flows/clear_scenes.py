@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
-from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from flows.candidates import Refused
+from flows.candidates import Cause, LeftOut, Refused
 from flows.catalogs import catalog_of, indexes_of
 from flows.drift.run_drift import watch_run
-from flows.errors import LedgerUnavailable, NothingUsable, WorkFailed
+from flows.errors import LedgerUnavailable, ScenesInvalid, WorkFailed
 from flows.frozen_plan import freeze
 from flows.ledger.book import Ledger
 from flows.ledger.opening import open_ledger
@@ -29,7 +29,7 @@ from flows.mirrors import keep_mirrors
 from flows.models.model_item import ensure_model_item
 from flows.progress import tell
 from flows.quality import review_note
-from flows.report import data_uri, run_markdown, unit_table
+from flows.report import left_out_table, run_markdown, unit_table
 from flows.rolling import recent
 from flows.runners.base import Runner
 from flows.runners.opening import check_runner, open_runner
@@ -40,10 +40,10 @@ from flows.tasks import RETRIES, Staged, find, plan, publish, resolve_model, res
 from flows.unit import discard_blocks
 from flows.work import ModelRef, Plan, WorkUnit
 from flows.working import Made, UnitResult, Worker, settle, work_through
-from stac.access.locations import is_s3
+from stac.access.locations import Location
 from stac.errors import StacError
 from stac.publish import StaticCatalog
-from stac.shelves import finished_work, tidy_review
+from stac.shelves import broken_work, finished_work, tidy_review
 from stac.sources.sentinel_hub.units import METER
 
 _log = logging.getLogger("unveil")
@@ -70,6 +70,29 @@ class RunSummary:
     processing_units: float = 0.0
     #: What the run restored against the training set (`DriftReport.document`); None where there is no comparison.
     drift: dict[str, Any] | None = None
+    #: Scenes and versions that no unit was made for.
+    left_out: tuple[LeftOut, ...] = ()
+    #: What was wrong with published products that this run made again, one sentence each.
+    remade: tuple[str, ...] = ()
+
+    def require_success(self, *, allow_invalid: bool) -> None:
+        """Raise when a scene failed, or cannot be used.
+
+        Args:
+            allow_invalid: scenes that cannot be used are no failure.
+
+        Raises:
+            WorkFailed: scenes failed.
+            ScenesInvalid: scenes cannot be used, and none failed.
+        """
+        failed, invalid = ([u for u in self.units if u.state is state] for state in (State.FAILED, State.INVALID))
+        if not failed and (allow_invalid or not invalid):
+            return
+        total, first = len(self.units) + len(self.already_done), (failed or invalid)[0]
+        counts = [f"{len(failed)} failed"] if failed else []
+        counts += [f"{len(invalid)} cannot be used"] if invalid else []
+        kind = WorkFailed if failed else ScenesInvalid
+        raise kind(f"Of {total} scenes {' and '.join(counts)}. The first, {first.target_id}: {first.error}", self)
 
 
 @task(name="drift", **RETRIES)
@@ -82,16 +105,13 @@ def drift(
 
 @task(name="report", **RETRIES)
 def report(summary: Mapping[str, Any]) -> None:
-    """Store the run's table, pictures and report as Prefect artifacts."""
+    """Store the run's tables and report as Prefect artifacts."""
     table, text, patient = unit_table(summary["units"]), run_markdown(summary), through_restart()
     patient(create_table_artifact, table, key="work-units", description="Work units of this run")
+    if summary["left_out"]:
+        rows = left_out_table(summary["left_out"])
+        patient(create_table_artifact, rows, key="left-out", description="Scenes that no unit was made for, and why")
     patient(create_markdown_artifact, text, key="clear-scenes-report", description="Report of this run")
-    for unit in summary["units"]:
-        if unit["item_href"] and not is_s3(unit["item_href"]):
-            picture = Path(unit["item_href"]).parent / "quicklook.png"
-            key = f"quicklook-{unit['work_id'][:8]}"
-            told = f"{unit['target_id']}: before and after"
-            patient(create_image_artifact, data_uri(picture), key=key, description=told)
 
 
 @flow(name="clear-scenes", log_prints=False, persist_result=False, retries=0)
@@ -110,8 +130,8 @@ def clear_scenes(
         last_days: restore the last days instead of `datetime` of the settings: what a schedule wants.
 
     Raises:
-        NothingUsable: there was work, and the input of all of it is unusable.
-        WorkFailed: there was work, and none of it succeeded.
+        WorkFailed: a unit failed; the others are published.
+        ScenesInvalid: a scene cannot be used, none failed, and the settings do not allow it.
         LedgerUnavailable: the work ledger does not answer.
         WorkersLost: those who restore are gone; the next run goes on.
     """
@@ -128,7 +148,7 @@ def clear_scenes(
         with json_log(wanted.log_json, run_id), source_of(wanted) as location:
             scenes, model, planned = _prepare(wanted, location, folder, plan_file)
             run = _Run(run_id, wanted.shareable, wanted, scenes, model, catalog)
-            done = finished_work(catalog, wanted.gate_limits)
+            done, broken = published_work(catalog, planned, wanted)
             request_id = ledger.remember(freeze((), wanted, model).request)
             settle(ledger, planned.units, done, request_id)
             # A run that was killed just after publishing could not.
@@ -157,10 +177,27 @@ def clear_scenes(
         seconds=time.monotonic() - began,
         processing_units=_billed() - units_before + sum(run.billed_elsewhere),
         drift=drift(wanted.shareable, model, run_id, restored, scenes),
+        left_out=planned.left_out,
+        remade=tuple(broken.values()),
     )
     report(asdict(summary))
-    _require_success(summary)
+    summary.require_success(allow_invalid=wanted.allow_invalid)
     return summary
+
+
+def published_work(
+    catalog: StaticCatalog, planned: Plan, settings: RunSettings
+) -> tuple[dict[str, Location], dict[str, str]]:
+    """Return the places of units that are published whole, and what is wrong with the others, by work id.
+
+    Units of other plans count as they are linked: only what this plan wants is looked at.
+    """
+    done = finished_work(catalog, settings.gate_limits)
+    mine = {unit.work_id: done[unit.work_id] for unit in planned.units if unit.work_id in done}
+    broken = broken_work(catalog, mine)
+    for reason in broken.values():
+        _log.warning("a published product is broken and made again: %s", reason)
+    return {work_id: place for work_id, place in done.items() if work_id not in broken}, broken
 
 
 def _billed() -> float:
@@ -190,7 +227,7 @@ def _worker(run: _Run, runner: Runner, ledger: Ledger, request_id: str, *, inval
         request_id=request_id,
         make=lambda unit, fence: _make(run, runner, unit, fence),
         clean=lambda unit: _clean(catalog, unit),
-        published=lambda: finished_work(catalog, wanted.gate_limits),
+        published=lambda unit: published_work(catalog, Plan((unit,), (), 0), wanted)[0].get(unit.work_id),
         held_wait_s=wanted.held_wait_s,
         invalid_too=invalid_too,
         width=lambda: runner.in_flight,
@@ -202,13 +239,14 @@ def _prepare(wanted: RunSettings, location: str, folder: Path, plan_file: str | 
     """Return the file of the scenes, the model and the plan."""
     values = wanted.shareable
     tell(f"searching {wanted.source}")
-    scenes = find(values, location, str(folder))
+    found = find(values, location, str(folder))
     tell(f"resolving {wanted.model}")
     model = resolve_model(values)
-    planned = plan(values, scenes, model, plan_file)
-    for reason in planned.left_out:
-        _log.info("left out: %s", reason)
-    return scenes, model, planned
+    planned = plan(values, found, model, plan_file)
+    for each in planned.left_out:
+        if each.cause is not Cause.CLOUD:
+            _log.warning("left out: %s", each.reason)
+    return found.scenes, model, planned
 
 
 def _leave(ledger: Ledger, run_id: str) -> None:
@@ -251,12 +289,3 @@ def _clean(catalog: StaticCatalog, unit: WorkUnit) -> None:
 
 def _collection(scenes: str) -> dict[str, Any]:
     return dict(json.loads((Path(scenes).parent / "collection.json").read_text("utf-8")))
-
-
-def _require_success(summary: RunSummary) -> None:
-    # What another run works on has not failed.
-    failed = [unit for unit in summary.units if unit.state not in (State.SUCCEEDED, State.RUNNING)]
-    if failed and len(failed) == len(summary.units) and not summary.already_done:
-        kind = NothingUsable if all(unit.state is State.INVALID for unit in failed) else WorkFailed
-        first = failed[0]
-        raise kind(f"None of {len(failed)} scenes could be restored; the first, {first.target_id}: {first.error}")

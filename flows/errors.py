@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from de_model.errors import DeModelError, InvalidCheckpoint, InvalidModelInput
 from stac.errors import InvalidInput, StacError
 
-#: Exit statuses of the `unveil` command.
+if TYPE_CHECKING:
+    from flows.clear_scenes import RunSummary
+
+#: Exit statuses of the `unveil` command (docs/operations.md): a scene or a service failed; input is unusable, be it a
+#: setting or a scene; interrupted.
 EXIT_FAILED = 1
 EXIT_INVALID = 2
 EXIT_INTERRUPTED = 130
@@ -83,11 +89,16 @@ class BenchFailed(FlowError):
 
 
 class WorkFailed(FlowError):
-    """Every work unit of a run failed, or none produced anything."""
+    """Work units of a run failed; the others are published."""
+
+    def __init__(self, message: str, summary: RunSummary | None = None) -> None:
+        """Carry what became of the run (`summary`) to whoever shows it."""
+        super().__init__(message)
+        self.summary = summary
 
 
-class NothingUsable(WorkFailed):
-    """No work unit of a run can be restored, however often it is tried: the input is at fault."""
+class ScenesInvalid(WorkFailed):
+    """Scenes cannot be restored, however often it is tried; nothing else failed."""
 
 
 #: All errors that are told to the user as one sentence, without a traceback.
@@ -96,5 +107,5 @@ KNOWN_ERRORS = (StacError, DeModelError, FlowError)
 
 def exit_status(error: BaseException) -> int:
     """Return the exit status of `error`: 2 for invalid input, 1 for a failure."""
-    invalid = (InvalidInput, InvalidSettings, UnknownModel, NothingUsable, InvalidModelInput, InvalidCheckpoint)
+    invalid = (InvalidInput, InvalidSettings, UnknownModel, ScenesInvalid, InvalidModelInput, InvalidCheckpoint)
     return EXIT_INVALID if isinstance(error, invalid) else EXIT_FAILED

@@ -38,6 +38,7 @@ _LOCAL = (
     "lease_s",
     "held_wait_s",
     "timeout_s",
+    "allow_invalid",
 )
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from flows.candidates import Cause
 from flows.drift.page import drift_markdown, drift_parts
 from flows.maps import maps_of
 from flows.quality_page import percent, quality_parts
 from stac.provenance import Provenance
 from stac.storage import writing
 
+#: Of a table artifact.
+_ROWS = 1000
 _ENVIRONMENT = Environment(
     loader=PackageLoader("flows", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
 )
@@ -95,7 +99,11 @@ def run_markdown(summary: Mapping[str, Any]) -> str:
     )
     head = "| target | state | cloudy km² | from other dates km² | by the model km² | seconds | note |"
     table = "\n".join([head, "|---|---|---|---|---|---|---|", *(_row(unit) for unit in summary["units"])])
-    return f"{title}\n\n{origin}\n\n{table}\n{drift_markdown(summary.get('drift'))}"
+    remade = "".join(f"\n- Made again: {reason}" for reason in summary["remade"])
+    passed = Counter(str(each["cause"]) for each in summary["left_out"])
+    left_out = ", ".join(f"{number} for {cause}" for cause, number in passed.items())
+    notes = f"{remade}\n\nLeft out: {left_out or 'nothing'}.\n"
+    return f"{title}\n\n{origin}\n\n{table}\n{notes}{drift_markdown(summary.get('drift'))}"
 
 
 def _row(unit: Mapping[str, Any]) -> str:
@@ -118,6 +126,12 @@ def unit_table(units: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         | {name: round(value, 3) for name, value in (u["figures"] or {}).items()}
         for u in units
     ]
+
+
+def left_out_table(left_out: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of the table artifact of scenes that no unit was made for; unusable items come first."""
+    rows = sorted(left_out, key=lambda row: (row["cause"] != Cause.UNUSABLE, row["cause"], row["target_id"]))
+    return [{"scene": row["target_id"], "cause": str(row["cause"]), "reason": row["reason"]} for row in rows[:_ROWS]]
 
 
 def _note(unit: Mapping[str, Any]) -> str:

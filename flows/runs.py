@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.catalogs import catalog_of, indexes_of
-from flows.clear_scenes import RunSummary, clear_scenes
+from flows.clear_scenes import RunSummary, clear_scenes, published_work
 from flows.frozen_plan import FrozenPlan, freeze, read_plan, revive, write_plan
 from flows.ledger.opening import open_ledger
 from flows.models.resolving import resolve
@@ -21,7 +21,6 @@ from flows.unit import discard_blocks
 from flows.work import ModelRef, Plan, make_plan
 from flows.working import settle
 from stac.access.locations import parse_location
-from stac.shelves import finished_work
 
 
 def preview(settings: RunSettings, frozen: FrozenPlan | None = None) -> tuple[Plan, dict[str, str], RunSummary]:
@@ -32,10 +31,13 @@ def preview(settings: RunSettings, frozen: FrozenPlan | None = None) -> tuple[Pl
     model = resolve(settings)
     with source_of(settings) as location:
         tell(f"searching {settings.shown_source}")
-        items, _ = find_scenes(settings, location)
-    plan = make_plan(items, settings, model) if frozen is None else revive(frozen, items, settings, model)
+        items, source = find_scenes(settings, location)
+    if frozen is None:
+        plan = make_plan(items, settings, model, source.skipped)
+    else:
+        plan = revive(frozen, items, settings, model)
     catalog = catalog_of(settings)
-    finished = finished_work(catalog, settings.gate_limits)
+    finished, _ = published_work(catalog, plan, settings)
     done = {work_id: str(path) for work_id, path in finished.items()}
     summary = RunSummary(
         run_id="",
@@ -48,6 +50,7 @@ def preview(settings: RunSettings, frozen: FrozenPlan | None = None) -> tuple[Pl
         units=(),
         already_done=tuple(unit.item_id for unit in plan.units if unit.work_id in done),
         seconds=time.monotonic() - began,
+        left_out=plan.left_out,
     )
     return plan, done, summary
 
@@ -89,7 +92,12 @@ def _settle(settings: RunSettings, plan: Plan, done: Mapping[str, str], model: M
 
 
 def plan_rows(settings: RunSettings, freeze_to: Path | None = None) -> list[dict[str, Any]]:
-    """Return what a run would do: one row per scene, new, done or invalid; freeze the plan into a file if asked to."""
+    """Return what a run would do, one row for each scene: new, done, invalid or left out.
+
+    Args:
+        settings: of the run.
+        freeze_to: file that the plan is frozen into.
+    """
     plan, done, summary = preview(settings)
     if freeze_to is not None:
         write_plan(freeze_to, freeze(plan.units, settings, summary.model))
@@ -108,4 +116,5 @@ def plan_rows(settings: RunSettings, freeze_to: Path | None = None) -> list[dict
         for unit in plan.units
     ]
     empty = {"work_id": "", "item_id": "", "cell_id": "", "cloud_cover": "", "donors": "", "megapixels": ""}
-    return rows + [{"state": "invalid", "target_id": r.target_id, "reason": r.reason} | empty for r in plan.refused]
+    rows += [{"state": "invalid", "target_id": r.target_id, "reason": r.reason} | empty for r in plan.refused]
+    return rows + [{"state": "left out", "target_id": r.target_id, "reason": r.reason} | empty for r in plan.left_out]

@@ -42,12 +42,12 @@ def find_scenes(settings: RunSettings, location: str) -> tuple[list[pystac.Item]
     """Return all scenes of `settings.search`, and the source they are from.
 
     Raises:
-        EmptySearch: the search matched nothing.
+        EmptySearch: the search matched nothing; items that it passed over are in `skipped` of the source.
         InvalidQuery: the collection does not exist, or area or interval make no sense.
     """
     source = open_source(location, settings.patience, settings.access)
     items = source.search(settings.search)
-    if not items:
+    if not (items or source.skipped):
         area = f" within {settings.bbox}" if settings.bbox else ""
         raise EmptySearch(
             f"{source.describe()} has no scene of {settings.collection} in {settings.datetime}{area}; "

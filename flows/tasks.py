@@ -25,6 +25,7 @@ from flows.scenes import find_scenes, read_items, write_items, write_json
 from flows.settings import RunSettings
 from flows.unit import UnitFigures, make_product, publish_product
 from flows.work import ModelRef, Plan, WorkUnit, make_plan
+from stac.sources.base import Skipped
 from stac.sources.sentinel_hub.units import METER
 from stac.storage import writing
 
@@ -64,15 +65,22 @@ class Staged:
     processing_units: float
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found."""
+
+    #: File of the scenes; their collection is written beside it.
+    scenes: str
+    skipped: tuple[Skipped, ...]
+
+
 @task(name="find", **RETRIES)
-def find(settings: Mapping[str, Any], location: str, folder: str) -> str:
-    """Search the source; return the path of the scenes found. Their collection is written beside them."""
+def find(settings: Mapping[str, Any], location: str, folder: str) -> Found:
+    """Search the source, and write the scenes found to a file."""
     wanted = RunSettings(**settings)
     items, source = find_scenes(wanted, location)
-    for reason in source.skipped:
-        _log.warning("scene skipped: %s", reason)
     write_json(Path(folder) / "collection.json", source.collection(wanted.collection))
-    return str(write_items(Path(folder) / "scenes.json", items))
+    return Found(str(write_items(Path(folder) / "scenes.json", items)), tuple(source.skipped))
 
 
 @task(name="resolve model", **RETRIES)
@@ -82,12 +90,12 @@ def resolve_model(settings: Mapping[str, Any]) -> ModelRef:
 
 
 @task(name="plan", **RETRIES)
-def plan(settings: Mapping[str, Any], scenes: str, model: ModelRef, frozen: str | None = None) -> Plan:
+def plan(settings: Mapping[str, Any], found: Found, model: ModelRef, frozen: str | None = None) -> Plan:
     """Turn scenes into work units: those of a frozen plan where one is named, else all that the settings want."""
-    items, wanted = list(read_items(Path(scenes)).values()), RunSettings(**settings)
+    items, wanted = list(read_items(Path(found.scenes)).values()), RunSettings(**settings)
     if frozen is not None:
         return revive(read_plan(Path(frozen)), items, wanted, model)
-    return make_plan(items, wanted, model)
+    return make_plan(items, wanted, model, found.skipped)
 
 
 @task(name="restore", task_run_name="restore {unit.target_id}", **RETRIES)

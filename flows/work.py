@@ -11,15 +11,19 @@ from typing import Any
 import pystac
 
 from de_model.distilled import Distilled
-from flows.candidates import Candidate, LeftOut, Refused, candidates, cloud_cover
+from flows.candidates import Candidate, Cause, LeftOut, Refused, candidates, cloud_cover
 from flows.errors import InvalidSettings
 from flows.settings import GridKind, RunSettings
 from stac.acquisitions import Acquisition
 from stac.errors import EmptySearch
 from stac.grid import Cell, cell_of
+from stac.sources.base import Skipped
+from stac.validate import safe_id
 
 #: Raised when the same inputs give other pixels than before.
 ALGORITHM = "unveil/3"
+#: Items that the search passed over, in the metadata of a product.
+_MOST_SKIPPED = 50
 _NAMESPACE = uuid.UUID("6f1d3f0a-52f4-5b0e-9a51-6f2f9f1f7a35")
 
 
@@ -67,39 +71,48 @@ class Plan:
     refused: tuple[Refused, ...]
     #: Scenes found, targets and donors.
     scenes: int
-    #: Why dates are not restored in cells they hardly touch, one sentence each.
-    left_out: tuple[str, ...] = ()
+    #: Scenes in the interval that no unit is made for.
+    left_out: tuple[LeftOut, ...] = ()
 
 
-def make_plan(items: Sequence[pystac.Item], settings: RunSettings, model: ModelRef) -> Plan:
+def make_plan(
+    items: Sequence[pystac.Item], settings: RunSettings, model: ModelRef, skipped: Sequence[Skipped] = ()
+) -> Plan:
     """Return the work units for scenes found by `settings.search`.
+
+    Args:
+        items: the scenes.
+        settings: area, interval, grid, and all that pixels depend on.
+        model: of the run.
+        skipped: items that the search passed over.
 
     Raises:
         EmptySearch: no scene lies in the interval and cloud range.
         InvalidQuery: area, interval or grid make no sense.
         InvalidModelInput: the settings name a walk that the model was not distilled for.
     """
-    covers = _covers_inside(items, settings)
+    covers = _covers_inside(items, settings, skipped)
     parameters = settings.fitted_to(model.distilled).parameters
     units: list[WorkUnit] = []
     refused: list[Refused] = []
-    left_out: list[str] = []
+    left_out = [_skipped(each) for each in skipped]
     for found in candidates(items, settings):
         match found:
             case Refused():
                 refused.append(found)
             case LeftOut():
-                left_out.append(found.reason)
+                left_out.append(found)
             case Candidate() if found.cell.pixels > settings.max_pixels:
                 refused.append(_too_large(found, settings))
             case Candidate():
-                units.append(_unit(found, parameters, model, named=settings.grid is GridKind.FIXED))
-    if left_out and not (units or refused):
-        raise EmptySearch(f"Nothing is to be restored: {left_out[0]}")
+                units.append(_unit(found, parameters, model, skipped, named=settings.grid is GridKind.FIXED))
     if not (units or refused):
+        uncovered = next((each.reason for each in left_out if each.cause is Cause.COVERAGE), None)
+        if uncovered is not None:
+            raise EmptySearch(f"Nothing is to be restored: {uncovered}")
         raise EmptySearch(
             f"{len(covers)} scenes were found, with {covers[0]:.0f} to {covers[-1]:.0f} % cloud, none within "
-            f"{settings.min_cloud:g} to {settings.max_cloud:g} %; change --min-cloud or --max-cloud."
+            f"{settings.min_cloud:g} to {settings.max_cloud:g} %; change --min-cloud or --max-cloud.{_also(skipped)}"
         )
     return Plan(tuple(units), tuple(refused), len(items), tuple(left_out))
 
@@ -109,21 +122,34 @@ def _too_large(found: Candidate, settings: RunSettings) -> Refused:
         found.target.id,
         f"Scene {found.target.id} covers {found.cell.pixels / 1e6:.0f} million pixels, more than "
         f"{settings.max_pixels / 1e6:.0f} million; choose a smaller --bbox or raise max_pixels.",
+        found.target.item_ids,
     )
 
 
-def _covers_inside(items: Sequence[pystac.Item], settings: RunSettings) -> list[float]:
+def _skipped(each: Skipped) -> LeftOut:
+    return LeftOut(each.item_id, each.reason, Cause.VERSION if each.superseded_by else Cause.UNUSABLE)
+
+
+def _also(skipped: Sequence[Skipped]) -> str:
+    """Return what to know about unusable items where nothing is left to restore."""
+    unusable = [each.reason for each in skipped if not each.superseded_by]
+    return f" {len(unusable)} items could not be used; the first: {unusable[0]}" if unusable else ""
+
+
+def _covers_inside(items: Sequence[pystac.Item], settings: RunSettings, skipped: Sequence[Skipped]) -> list[float]:
     """Return the sorted cloud covers of the scenes in the interval, percent."""
     inside = [item for item in items if item.datetime is not None and settings.query.contains(item.datetime)]
     if not inside:
         raise EmptySearch(
             f"No scene of {settings.collection} in {settings.datetime}"
-            f"{f' within {settings.bbox}' if settings.bbox else ''}; widen --datetime or --bbox."
+            f"{f' within {settings.bbox}' if settings.bbox else ''}; widen --datetime or --bbox.{_also(skipped)}"
         )
     return sorted(cloud_cover(item) for item in inside)
 
 
-def _unit(found: Candidate, parameters: Mapping[str, Any], model: ModelRef, *, named: bool) -> WorkUnit:
+def _unit(
+    found: Candidate, parameters: Mapping[str, Any], model: ModelRef, skipped: Sequence[Skipped], *, named: bool
+) -> WorkUnit:
     """Return a candidate as a unit; its item is named after the cell, too, where a scene has several."""
     cell, target, donors = found.cell, found.target, found.donors
     identity = {
@@ -136,16 +162,19 @@ def _unit(found: Candidate, parameters: Mapping[str, Any], model: ModelRef, *, n
     }
     work_id = work_id_of(identity)
     place = f"-{cell.id}" if named else ""
+    dates = (target.item_ids, *(donor.item_ids for donor in donors))
+    scenes = {name for date in dates for name in date}
+    passed = [each.reason for each in skipped if not each.superseded_by or each.superseded_by in scenes]
     return WorkUnit(
         work_id=work_id,
-        item_id=f"{target.id}{place}-unveil-{work_id[:8]}",
+        item_id=f"{safe_id(target.id + place)}-unveil-{work_id[:8]}",
         target_id=target.id,
         donor_ids=tuple(donor.id for donor in donors),
-        dates=(target.item_ids, *(donor.item_ids for donor in donors)),
+        dates=dates,
         cell_id=cell.id,
         pixels=cell.pixels,
         cloud_cover=found.cloud_cover,
-        left_out=found.left_out,
+        left_out=(*found.left_out, *passed[:_MOST_SKIPPED]),
     )
 
 

@@ -70,8 +70,8 @@ class Worker:
     make: Callable[[WorkUnit, Callable[[], None]], Made]
     #: Removes what a unit left in its staging folder.
     clean: Callable[[WorkUnit], None]
-    #: Returns the published items by work id.
-    published: Callable[[], dict[str, Location]]
+    #: Returns where a unit is published whole, None where it is not.
+    published: Callable[[WorkUnit], Location | None]
     #: How long to wait in all, at the end, for units that other runs hold, seconds.
     held_wait_s: float = 0.0
     #: Try units again that were found INVALID.
@@ -129,7 +129,7 @@ def _claim(worker: Worker, unit: WorkUnit) -> Lease | Entry:
     job = job_of(unit, worker.request_id)
     again = {State.FAILED, State.ABORTED} | ({State.INVALID} if worker.invalid_too else set())
     found = worker.ledger.claim(job, worker.run_id, again=again)
-    if isinstance(found, Entry) and found.state is State.SUCCEEDED and unit.work_id not in worker.published():
+    if isinstance(found, Entry) and found.state is State.SUCCEEDED and worker.published(unit) is None:
         return worker.ledger.claim(job, worker.run_id, again=again | {State.SUCCEEDED})
     return found
 
@@ -148,7 +148,7 @@ def _answer(worker: Worker, unit: WorkUnit, found: Lease | Entry) -> UnitResult:
     if isinstance(found, Lease):
         return _work(worker, unit, found)
     if found.state is State.SUCCEEDED:
-        return replace(_result(unit, State.SUCCEEDED, str(worker.published()[unit.work_id])), note=_ELSEWHERE)
+        return replace(_result(unit, State.SUCCEEDED, str(worker.published(unit) or found.item_href)), note=_ELSEWHERE)
     if found.state is State.INVALID:
         return _result(unit, State.INVALID, error=f"{found.error} {_INVALID_HINT}")
     return _result(unit, State.RUNNING, error=_HELD)

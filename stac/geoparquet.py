@@ -81,7 +81,7 @@ def export_items(export: Export, file: Path, progress: Progress = lambda _: None
         written = _write(documents, {name: _described(source, name) for name in names}, work, work / "done.parquet")
         if source.skipped:
             raise UnreadableCatalog(f"{len(source.skipped)} items are left out, so nothing was written. First: "
-                                    f"{source.skipped[0]}")  # fmt: skip
+                                    f"{source.skipped[0].reason}")  # fmt: skip
         with writing(file):
             (work / "done.parquet").replace(file)
     finally:

@@ -122,6 +122,31 @@ class StaticCatalog:
         """Return the JSON of a published item, None where there is none."""
         return self._target.read(self._links.item_name(check_id(item_id)))
 
+    def flaw(self, item_id: str, work_id: str) -> str:
+        """Return what is wrong with a published product at a look: its item, and presence and size of its files.
+
+        No file is opened but the item. Empty where nothing is wrong.
+        """
+        try:
+            document = self.document(item_id)
+        except InvalidProduct as error:
+            return str(error)
+        if document is None:
+            return f"{self.place_of(item_id)} is missing"
+        try:
+            if document["properties"]["unveil:work_id"] != work_id:
+                return f"{self.place_of(item_id)} is of other work"
+            wanted = {str(a["href"]).removeprefix("./"): a["file:size"] for a in document["assets"].values()}
+        except (AttributeError, KeyError, TypeError) as error:
+            return f"{self.place_of(item_id)} is not an item of a product ({type(error).__name__}: {error})"
+        sizes, folder = self._target.size_of(self.collection_id, item_id), self.place_of(item_id).parent
+        for name, size in wanted.items():
+            if name not in sizes:
+                return f"{folder / name} is missing"
+            if sizes[name] != size:
+                return f"{folder / name} has {sizes[name]} bytes, its item says {size}"
+        return ""
+
     def place_of(self, item_id: str) -> Location:
         """Return where the document of an item lies, or would."""
         return self.root / self._links.item_name(item_id)
@@ -134,11 +159,12 @@ class StaticCatalog:
             day: when it was acquired, RFC 3339; its versions are of the same day.
 
         Raises:
-            InvalidProduct: one cannot be read.
+            InvalidProduct: a document above the items cannot be read.
         """
         subject = subject_of(check_id(item_id))
         ids = [name for name in self._links.tree.of_day(item_id, day) if subject and subject_of(name) == subject]
-        return list(self._target.read_many(self._links.item_name(name) for name in ids).values())
+        # One that cannot be read is no version of anything; the run that makes it again replaces it.
+        return [document for name in ids if (document := self._links.held(name)) is not None]
 
     def settle_versions(self, item_id: str, day: str) -> None:
         """Let the items of one target and cell name each other, and mark all but the newest as deprecated.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum, unique
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from stac.catalog import REVIEW_COLLECTION
 from stac.product_versions import version_for
 from stac.publish import DEFAULT_COLLECTION, StaticCatalog
 
+#: Published products that are looked at together.
+_AT_ONCE = 16
 #: What the gate said: `passed`, `failed` or `off`; why it failed; and the thresholds it held the figures against.
 GATE, GATE_REASONS, GATE_LIMITS = "unveil:gate", "unveil:gate_reasons", "unveil:gate_limits"
 
@@ -126,6 +129,25 @@ def finished_work(catalog: StaticCatalog, limits: Mapping[str, float] | None) ->
     review = catalog.beside(Shelf.REVIEW)
     judged = review.published_work(lambda properties: properties.get(GATE_LIMITS) == limits)
     return judged | catalog.beside(Shelf.GOOD).published_work()
+
+
+def broken_work(catalog: StaticCatalog, done: Mapping[str, Location]) -> dict[str, str]:
+    """Return what is wrong with published products at a look, by work id; whole ones are left out.
+
+    Args:
+        catalog: any collection of the catalog.
+        done: places of items by their work id, from `finished_work`.
+
+    Raises:
+        TargetUnavailable: the catalog does not answer.
+    """
+
+    def flaw(work_id: str) -> str:
+        place = done[work_id]
+        return catalog.beside(place.parent.parent.name).flaw(place.stem, work_id)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:  # on S3 each look is two requests
+        return {work_id: found for work_id, found in zip(done, pool.map(flaw, done), strict=True) if found}
 
 
 def tidy_review(catalog: StaticCatalog) -> None:

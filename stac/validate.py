@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from stac.raster import check_cog
 from stac.schema_check import schema_problem
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+#: Of the part of a product's id that is its scene's: file systems take 255 bytes, and more is added.
+_LONGEST = 120
 _WORDS = {
     pystac.STACObjectType.ITEM: "Item",
     pystac.STACObjectType.CATALOG: "Catalog",
@@ -44,6 +48,19 @@ def check_id(item_id: str) -> str:
     if not _ID.fullmatch(item_id) or ".." in item_id:
         raise InvalidProduct(f"Item id {item_id!r} cannot be a folder name; use letters, digits, and . _ - only.")
     return item_id
+
+
+def safe_id(name: str) -> str:
+    """Return an id as it is where it is safe as a file name; else one that is, and differs for different ids.
+
+    Args:
+        name: id of an archive, which may hold slashes, colons, blanks, accents, or begin with a dot.
+    """
+    if _ID.fullmatch(name) and ".." not in name and len(name) <= _LONGEST:
+        return name
+    ascii_ = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9_.-]+", "-", ascii_)).strip("._-")
+    return f"{plain[:_LONGEST] or 'scene'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def validate_item(document: Mapping[str, Any]) -> None:

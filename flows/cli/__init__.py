@@ -41,7 +41,10 @@ _HELP = """Cloud-free satellite mosaics from STAC, with every restored pixel mar
 
 Start with `unveil demo`, then `unveil serve`. `unveil doctor` says what is missing.
 """
-_EPILOG = "Exit status: 0 done, 1 failed, 2 invalid input, 130 interrupted."
+_EPILOG = (
+    "Exit status: 0 done; 1 a scene (FAILED) or a service failed; 2 invalid input: settings, or scenes that cannot be "
+    "used (INVALID) when none failed; 130 interrupted."
+)
 
 app = typer.Typer(help=_HELP, epilog=_EPILOG, no_args_is_help=True, pretty_exceptions_enable=False)
 _WORK: tuple[Callable[..., None], ...] = (runs.demo, runs.run, runs.plan, services.serve, services.doctor)

@@ -54,7 +54,7 @@ def progress_bar() -> Iterator[Callable[[Event], None]]:
 def print_plan(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print work units: new, done, or invalid with the reason."""
     table = Table("state", "target", "cloud %", "donors", "megapixels", "product or reason", title="Work units")
-    styles = {"new": "cyan", "done": "green", "invalid": "yellow"}
+    styles = {"new": "cyan", "done": "green", "invalid": "yellow", "left out": "white"}
     for row in rows:
         values = (
             row["target_id"],
@@ -82,7 +82,18 @@ def print_summary(summary: Mapping[str, Any], out: str) -> None:
     for unit in summary["units"]:
         if unit["error"] or unit.get("note"):
             output.print(f"[yellow]{escape(unit['target_id'])}[/]: {escape(unit['error'] or unit['note'])}")
+    for reason in summary["remade"]:
+        output.print(f"Made again, as it was broken: {escape(reason)}", soft_wrap=True)
+    if summary["left_out"]:
+        output.print(_left_out(summary["left_out"]))
     output.print(_totals(summary, out))
+
+
+def _left_out(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table("scene", "cause", "reason", title="Left out")
+    for row in rows:
+        table.add_row(*(escape(str(row[name])) for name in ("target_id", "cause", "reason")))
+    return table
 
 
 def _totals(summary: Mapping[str, Any], out: str) -> Table:

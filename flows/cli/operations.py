@@ -118,7 +118,8 @@ def census(
     """Compare the scenes a search finds with the published items: nothing may be missing unseen.
 
     Every scene of the interval is published, outdated, running, missing, failed, invalid, broken, or left out for its
-    cloud cover. Exit status 1 when one is missing, failed or broken.
+    cloud cover. Items that the search could not use
+    are invalid. Exit status 1 when one is missing, failed, broken or, unless `allow_invalid` is set, invalid.
 
     Example:
 

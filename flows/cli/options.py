@@ -58,6 +58,9 @@ GridCrs = Annotated[int | None, typer.Option("--grid-crs", help="EPSG code of th
 Resolution = Annotated[float | None, typer.Option("--resolution", help="Pixel size of the fixed grid, metres.")]
 CellSize = Annotated[int | None, typer.Option("--cell-size", help="Side of a cell of the fixed grid, pixels.")]
 Cells = Annotated[list[str], typer.Option("--cell", help="Grid square, e.g. MGRS-33TWM; may be given several times.")]
+AllowInvalid = Annotated[
+    bool | None, typer.Option("--allow-invalid", help="Exit 0 although scenes cannot be used (INVALID).")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 
 

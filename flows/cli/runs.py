@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli import options as o
-from flows.cli.console import print_json, print_plan, print_summary, progress_bar
+from flows.cli.console import print_error, print_json, print_plan, print_summary, progress_bar
 from flows.cli.options import overrides
 
 if TYPE_CHECKING:
+    from flows.errors import WorkFailed
     from flows.settings import RunSettings
 
 
@@ -58,6 +59,7 @@ def run(
     plan_file: Annotated[
         Path | None, typer.Option("--plan", help="Execute a frozen plan (`unveil plan --freeze`), and nothing else.")
     ] = None,
+    allow_invalid: o.AllowInvalid = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan, like `unveil plan`.")] = False,
     as_json: o.AsJson = False,
 ) -> None:
@@ -96,6 +98,7 @@ def run(
         runner=runner,
         workers=workers,
         dask_scheduler=dask_scheduler,
+        allow_invalid=allow_invalid,
     )
     settings = load_settings(config, given)
     if plan_file is not None:
@@ -169,7 +172,17 @@ def _of_plan(plan_file: Path, settings: RunSettings, given: dict[str, Any], dry_
     from flows.errors import InvalidSettings
     from flows.frozen_plan import read_plan, settings_of
 
-    own = {"out", "indexes", "public_root", "state_dir", "device", "runner", "workers", "dask_scheduler"}
+    own = {
+        "out",
+        "indexes",
+        "public_root",
+        "state_dir",
+        "device",
+        "runner",
+        "workers",
+        "dask_scheduler",
+        "allow_invalid",
+    }
     other = sorted(set(given) - own)
     if other or dry_run:
         name = "dry-run" if dry_run else other[0].replace("_", "-")
@@ -180,14 +193,38 @@ def _of_plan(plan_file: Path, settings: RunSettings, given: dict[str, Any], dry_
 
 
 def _run(settings: RunSettings, as_json: bool, plan_file: Path | None = None) -> None:
+    from flows.errors import WorkFailed
+
+    failure = None
     with progress_bar():
         from flows.runs import run_clear_scenes
 
-        summary = asdict(run_clear_scenes(settings, plan_file))
-    if as_json:
+        try:
+            summary = run_clear_scenes(settings, plan_file)
+        except WorkFailed as error:
+            if error.summary is None:
+                raise
+            summary, failure = error.summary, error
+    show_run(asdict(summary), failure, str(settings.out), as_json=as_json)
+
+
+def show_run(summary: dict[str, Any], failure: WorkFailed | None, out: str, *, as_json: bool) -> None:
+    """Print what a run made, and what of it failed.
+
+    Raises:
+        Exit: with the status of the failure.
+    """
+    if not as_json:
+        print_summary(summary, out)
+    elif failure is None:
         print_json(summary)
     else:
-        print_summary(summary, str(settings.out))
+        print_json(summary | {"error": {"kind": type(failure).__name__, "message": str(failure)}})
+    if failure is not None:
+        from flows.errors import exit_status
+
+        print_error(str(failure), as_json=False, kind="")
+        raise typer.Exit(exit_status(failure))
 
 
 def _plan(settings: RunSettings, as_json: bool, freeze_to: Path | None = None) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from flows.clear_scenes import RunSummary
-from flows.errors import KNOWN_ERRORS, NothingUsable
+from flows.errors import KNOWN_ERRORS, WorkFailed
 from flows.ledger.states import State
 from flows.progress import tell
 from flows.runs import run_clear_scenes
@@ -35,14 +35,14 @@ class WindowResult:
     invalid: int
     #: Held by other runs to the end.
     running: int
-    #: Why the window could not be run; empty when it was.
+    #: Why the window could not be run, or what failed in it; empty when nothing did.
     error: str
     seconds: float
 
     @property
     def ok(self) -> bool:
         """Nothing of the window is left to do or to try again."""
-        return not (self.error or self.failed or self.running)
+        return not (self.error or self.running)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def _until_it_keeps_failing(settings: RunSettings, windows: list[str]) -> Iterat
         tell(f"window {interval}", number, len(windows))
         result = _run_window(settings.model_copy(update={"datetime": interval}))
         yield result
-        failures = failures + 1 if result.error and not result.invalid else 0
+        failures = failures + 1 if result.error and not (result.failed or result.invalid) else 0
         if failures == _FAILURES_IN_A_ROW:
             return
 
@@ -103,8 +103,10 @@ def _run_window(settings: RunSettings) -> WindowResult:
         return _counted(settings.datetime, run_clear_scenes(settings), time.monotonic() - began)
     except EmptySearch:
         return WindowResult(settings.datetime, 0, 0, 0, 0, 0, 0, "", time.monotonic() - began)
-    except NothingUsable as error:
-        return WindowResult(settings.datetime, 0, 0, 0, 0, 1, 0, str(error), time.monotonic() - began)
+    except WorkFailed as error:
+        if error.summary is None:
+            return WindowResult(settings.datetime, 0, 0, 0, 0, 0, 0, str(error), time.monotonic() - began)
+        return replace(_counted(settings.datetime, error.summary, time.monotonic() - began), error=str(error))
     except KNOWN_ERRORS as error:
         return WindowResult(settings.datetime, 0, 0, 0, 0, 0, 0, str(error), time.monotonic() - began)
 

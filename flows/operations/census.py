@@ -23,7 +23,9 @@ from flows.settings import RunSettings
 from flows.work import Plan, WorkUnit, make_plan
 from stac.access.locations import is_s3
 from stac.errors import EmptySearch
-from stac.shelves import Shelf, finished_work
+from stac.product_versions import subject_of
+from stac.shelves import Shelf, broken_work, finished_work
+from stac.sources.base import Skipped
 from stac.validate import item_problems
 
 
@@ -47,12 +49,12 @@ class Standing(StrEnum):
     INVALID = "invalid"
     #: Its product is published, but a file of it is missing or broken.
     BROKEN = "broken"
-    #: Clearer or cloudier than what is wanted.
+    #: Clearer or cloudier than what is wanted, or another version of the scene is used.
     LEFT_OUT = "left out"
 
 
-#: With one of these, the interval is not complete.
-INCOMPLETE = frozenset({Standing.MISSING, Standing.FAILED, Standing.BROKEN})
+#: With one of these, the interval is not complete; INVALID may be allowed by the settings.
+INCOMPLETE = frozenset({Standing.MISSING, Standing.FAILED, Standing.BROKEN, Standing.INVALID})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Census:
     collection: str
     datetime: str
     counts: dict[Standing, int]
-    #: Nothing is missing, failed or broken.
+    #: Nothing is missing, failed, broken or, unless the settings allow it, invalid.
     complete: bool
     scenes: tuple[CensusRow, ...]
 
@@ -100,16 +102,17 @@ def census(settings: RunSettings, *, verify: bool = False) -> Census:
     model = resolve(settings)
     with source_of(settings) as location:
         tell(f"searching {settings.shown_source}")
-        items, _ = find_scenes(settings, location)
+        items, searched = find_scenes(settings, location)
     try:
-        plan = make_plan(items, settings, model)
+        plan = make_plan(items, settings, model, searched.skipped)
     except EmptySearch:
         plan = Plan((), (), len(items))
     query = settings.query
     inside = [item for item in items if item.datetime is not None and query.contains(item.datetime)]
-    rows = tuple(_rows(inside, plan, settings, verify))
+    rows = (*_rows(inside, plan, settings, verify), *map(_skipped, searched.skipped))
     counts = Counter(row.standing for row in rows)
-    complete = not any(counts[standing] for standing in INCOMPLETE)
+    allowed = {Standing.INVALID} if settings.allow_invalid else set()
+    complete = not any(counts[standing] for standing in INCOMPLETE - allowed)
     tally = {standing: counts[standing] for standing in Standing}
     return Census(settings.shown_source, settings.collection, settings.datetime, tally, complete, rows)
 
@@ -119,9 +122,11 @@ def _rows(items: list[pystac.Item], plan: Plan, settings: RunSettings, verify: b
     for unit in plan.units:
         for name in unit.dates[0]:
             units[name].append(unit)
-    refused = {refused.target_id: refused.reason for refused in plan.refused}
-    published = finished_work(catalog_of(settings), settings.gate_limits)
-    by_target = {_target_of(str(place)): str(place) for place in published.values()}
+    refused = {name: each.reason for each in plan.refused for name in (each.target_id, *each.item_ids)}
+    catalog = catalog_of(settings)
+    published = finished_work(catalog, settings.gate_limits)
+    broken = broken_work(catalog, {u.work_id: published[u.work_id] for u in plan.units if u.work_id in published})
+    by_subject = {subject_of(place.stem): str(place) for place in published.values()}
     known = _known(settings, [unit.work_id for unit in plan.units])
     for number, item in enumerate(sorted(items, key=lambda i: (str(i.datetime), i.id))):
         tell("comparing", number, len(items))
@@ -132,13 +137,22 @@ def _rows(items: list[pystac.Item], plan: Plan, settings: RunSettings, verify: b
             yield CensusRow(item.id, when, standing, "", "", 0, reason)
             continue
         for unit in units[item.id]:
-            href, older = str(published.get(unit.work_id, "")), by_target.get(unit.target_id, "")
+            href, older = str(published.get(unit.work_id, "")), by_subject.get(subject_of(unit.item_id), "")
             entry = known.get(unit.work_id)
             standing, reason = _standing(href, older, entry)
-            if verify and href and (problems := item_problems(Path(href))):
-                standing, reason = Standing.BROKEN, problems[0]
+            flaws = [broken[unit.work_id]] if unit.work_id in broken else []
+            if verify and href and not flaws:
+                flaws = item_problems(Path(href))
+            if flaws:
+                standing, reason = Standing.BROKEN, flaws[0]
             tried = entry.attempts if entry else 0
             yield CensusRow(item.id, when, standing, unit.work_id, href or older, tried, reason)
+
+
+def _skipped(each: Skipped) -> CensusRow:
+    """Return the row of an item that the search passed over."""
+    standing = Standing.LEFT_OUT if each.superseded_by else Standing.INVALID
+    return CensusRow(each.item_id, "", standing, "", "", 0, each.reason)
 
 
 def _standing(href: str, older: str, entry: Entry | None) -> tuple[Standing, str]:
@@ -162,8 +176,3 @@ def _known(settings: RunSettings, work_ids: list[str]) -> Mapping[str, Entry]:
         return ledger.listing.of(work_ids)
     finally:
         ledger.close()
-
-
-def _target_of(place: str) -> str:
-    """Return the scene that a published item, by its path or URL, is the product of."""
-    return PurePosixPath(place).stem.rpartition("-unveil-")[0]

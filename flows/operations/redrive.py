@@ -82,7 +82,10 @@ def redrive(settings: RunSettings, options: RedriveOptions) -> RedriveSummary:
                     some = units[first : first + _UNITS_PER_RUN]
                     runs.append(_run(settings, ledger.request(request_id) or "", some, options))
                 except WorkFailed as error:
-                    errors.append(str(error))
+                    if error.summary is None:
+                        errors.append(str(error))
+                    else:
+                        runs.append(error.summary)
     finally:
         ledger.close()
     return RedriveSummary(tuple(runs), tuple(errors), tuple(exhausted), tuple(without_plan))

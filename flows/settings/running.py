@@ -25,4 +25,7 @@ class RunningSettings(BaseModel):
     dask_scheduler: str | None = Field(
         None, description="address of a Dask scheduler, e.g. tcp://HOST:8786; a cluster of this machine when left out"
     )
+    allow_invalid: bool = Field(
+        False, description="a run in which scenes are INVALID succeeds all the same; one that FAILED never does"
+    )
     price_per_hour: float = Field(0, ge=0, description="of this machine, in any currency: for the cost of a scene")

@@ -48,7 +48,7 @@ def load(catalog: Path) -> MemoryCatalog:
                 records.append(_record(item, name, root))
             except (InvalidItem, UnsafeHref) as error:
                 skipped.append(str(error))
-    return MemoryCatalog(root, collections, tuple(records), (*source.skipped, *skipped))
+    return MemoryCatalog(root, collections, tuple(records), (*(each.reason for each in source.skipped), *skipped))
 
 
 def _record(item: pystac.Item, collection: str, root: Path) -> Record:

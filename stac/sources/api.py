@@ -12,6 +12,7 @@ from pystac_client.exceptions import APIError
 
 from stac.errors import InvalidItem, InvalidQuery, SourceUnavailable, StacError, UnreadableCatalog, UnsafeHref
 from stac.query import BBox, Query
+from stac.sources.base import Skipped
 from stac.sources.documents import CatalogIO, refused
 from stac.sources.hrefs import is_remote, resolve
 from stac.sources.providers import Provider
@@ -44,7 +45,7 @@ class ApiSource:
             SourceUnavailable: the API does not answer.
             UnreadableCatalog: there is no STAC API at the address.
         """
-        self.skipped: list[str] = []
+        self.skipped: list[Skipped] = []
         self._url, self._page, self._provider = url.rstrip("/"), page, provider
         self._web = CatalogIO(patience or Patience(), provider.requests_per_s if provider else DEFAULT_RATE)
         with self._asking("Opening"):
@@ -143,7 +144,7 @@ class ApiSource:
         try:
             item = item_from(document, self._href(document))
         except (InvalidItem, UnsafeHref) as error:
-            self.skipped.append(str(error))
+            self.skipped.append(Skipped(str(document.get("id") or ""), str(error)))
             return None
         return with_band_names(item, self._provider.archive(collection)) if self._provider else item
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pystac
@@ -9,11 +10,23 @@ import pystac
 from stac.query import Query
 
 
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An item that a search passed over."""
+
+    #: Empty where the document does not say.
+    item_id: str
+    #: One sentence.
+    reason: str
+    #: Id of the item that stands for the same scene, so that none of its ground is left out; empty without one.
+    superseded_by: str = ""
+
+
 class Source(Protocol):
     """A place that lists scenes."""
 
-    #: Why items were passed over in the last search, one sentence each.
-    skipped: list[str]
+    #: Items that the last search passed over.
+    skipped: list[Skipped]
 
     def describe(self) -> str:
         """Return the source in a few words, for people."""

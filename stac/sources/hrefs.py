@@ -14,7 +14,7 @@ from stac.errors import UnsafeHref
 #: What a remote catalog may name. `file`, `zip+file` and GDAL's `/vsi...` paths would read this machine.
 _REMOTE_SCHEMES = frozenset({"http", "https", "s3", "gs", "az", "azure", "abfs", "abfss"})
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")  # two letters or more: C:\ is a drive
-_ID = re.compile(r"[^/\\\x00-\x1f\x7f]{1,255}")
+_ID = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 
 
 def is_remote(href: str) -> bool:
@@ -23,14 +23,13 @@ def is_remote(href: str) -> bool:
 
 
 def checked_id(name: object) -> str:
-    """Return an item or collection id that is safe as the name of a file.
+    """Return an item or collection id. It is no file name: products are named by `stac.validate.safe_id`.
 
     Raises:
-        UnsafeHref: it is no text, empty, longer than 255 characters, or holds a slash, `..` or control
-            characters.
+        UnsafeHref: it is not text, empty, longer than 255 characters, or holds control characters.
     """
-    if not isinstance(name, str) or not _ID.fullmatch(name) or ".." in name or name.strip(". ") == "":
-        raise UnsafeHref(f"The id {name!r} is not safe as a file name; ids hold no slash, '..' or control character.")
+    if not isinstance(name, str) or not _ID.fullmatch(name) or not name.strip():
+        raise UnsafeHref(f"The id {name!r} cannot be used; ids are text of 1 to 255 characters, none of them control.")
     return name
 
 

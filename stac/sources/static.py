@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pystac
@@ -12,6 +12,7 @@ from stac.access.locations import is_s3, s3_location
 from stac.access.s3 import S3Options
 from stac.errors import InvalidItem, InvalidQuery, StacError, UnreadableCatalog, UnsafeHref
 from stac.query import Query
+from stac.sources.base import Skipped
 from stac.sources.documents import Documents
 from stac.sources.footprints import touches
 from stac.sources.hrefs import checked_id, is_remote, resolve
@@ -39,7 +40,7 @@ class StaticSource:
             UnreadableCatalog: the root is no STAC catalog or collection.
             SourceUnavailable: the server does not answer.
         """
-        self.skipped: list[str] = []
+        self.skipped: list[Skipped] = []
         self._documents = Documents(patience or Patience(), s3=s3)
         self._root = root_href(location)
         self._read_node(self._root)
@@ -121,10 +122,12 @@ class StaticSource:
 
     def _item(self, href: str) -> pystac.Item | None:
         """Return the item at `href`, or None with the reason in `skipped`."""
+        document: dict[str, Any] = {}
         try:
-            return item_from(self._documents.read(href), href)
+            document = self._documents.read(href)
+            return item_from(document, href)
         except (UnreadableCatalog, InvalidItem, UnsafeHref) as error:
-            self.skipped.append(str(error))
+            self.skipped.append(Skipped(str(document.get("id") or PurePosixPath(href).stem), str(error)))
             return None
 
     def _read_node(self, href: str) -> dict[str, Any]:
@@ -165,7 +168,7 @@ def root_href(location: str) -> str:
     return str(path / "catalog.json" if path.is_dir() else path)
 
 
-def _links(base: str, document: dict[str, Any], rel: str, skipped: list[str] | None) -> Iterator[str]:
+def _links(base: str, document: dict[str, Any], rel: str, skipped: list[Skipped] | None) -> Iterator[str]:
     """Yield the absolute hrefs of one kind of link.
 
     Raises:
@@ -179,4 +182,4 @@ def _links(base: str, document: dict[str, Any], rel: str, skipped: list[str] | N
         except StacError as error:
             if skipped is None:
                 raise
-            skipped.append(str(error))
+            skipped.append(Skipped("", str(error)))

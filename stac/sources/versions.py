@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import pystac
 
 from stac.grid import grid_code
+from stac.sources.base import Skipped
 from stac.sources.footprints import footprint
 
 #: Two processings of one scene differ this much at most in their acquisition time.
@@ -24,7 +25,7 @@ _PRODUCT = re.compile(r"_MSIL[12][AC]_\d{8}T\d{6}_N(\d\d)(\d\d)_R\d{3}_T\w{5}_(\
 Rank = tuple[str, str, str]
 
 
-def newest_versions(items: Iterable[pystac.Item]) -> tuple[list[pystac.Item], list[str]]:
+def newest_versions(items: Iterable[pystac.Item]) -> tuple[list[pystac.Item], list[Skipped]]:
     """Return one item for each scene, in the order given, and why the others were passed over.
 
     A scene is what one platform took of one grid square in one pass; its versions are from the same half
@@ -32,7 +33,7 @@ def newest_versions(items: Iterable[pystac.Item]) -> tuple[list[pystac.Item], li
     then the last id in the alphabet.
     """
     kept: dict[str, pystac.Item] = {}
-    passed: list[str] = []
+    passed: list[Skipped] = []
     by_square: dict[tuple[str, str], list[pystac.Item]] = {}
     ordered = list(items)
     for item in sorted(ordered, key=rank, reverse=True):
@@ -42,9 +43,12 @@ def newest_versions(items: Iterable[pystac.Item]) -> tuple[list[pystac.Item], li
             newer.append(item)
             kept[item.id] = item
         elif winner.id == item.id:
-            passed.append(f"Item {item.id} was delivered twice; it is used once.")
+            passed.append(
+                Skipped(item.id, f"Item {item.id} was delivered twice; it is used once.", superseded_by=item.id)
+            )
         else:
-            passed.append(f"Item {item.id} is an older version of {winner.id} ({_version(item)}); it is not used.")
+            reason = f"Item {item.id} is an older version of {winner.id} ({_version(item)}); it is not used."
+            passed.append(Skipped(item.id, reason, superseded_by=winner.id))
     return [item for item in ordered if kept.get(item.id) is item], passed
 
 

@@ -78,6 +78,10 @@ class Target(Protocol):
         """Tell whether the product of an item is there already, whole and from the same work."""
         ...
 
+    def size_of(self, collection: str, item_id: str) -> Mapping[str, int]:
+        """Return the size of every file beside an item, bytes, by its path relative to the item's folder."""
+        ...
+
     def add(self, collection: str, staging: Path, document: Document) -> None:
         """Put a product in place, its item last. `staging` is used up.
 

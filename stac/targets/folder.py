@@ -77,6 +77,12 @@ class FolderTarget:
         path = self._item_path(collection, str(document["id"]))
         return path.is_file() and not item_problems(path) and same_work(read_document(path), document)
 
+    def size_of(self, collection: str, item_id: str) -> dict[str, int]:
+        """Return the size of every file beside an item, bytes."""
+        folder = self._item_path(collection, item_id).parent
+        with writing(folder):
+            return {str(p.relative_to(folder)): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
+
     def add(self, collection: str, staging: Path, document: Document) -> None:
         """Put the product's files in place; an older product of the same id makes room in the same instant."""
         folder = self._item_path(collection, document["id"]).parent

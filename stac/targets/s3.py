@@ -119,6 +119,12 @@ class S3Target:
             return False
         return found is not None and same_work(found, document) and self._is_whole(collection, found)
 
+    def size_of(self, collection: str, item_id: str) -> dict[str, int]:
+        """Return the size of every object below an item's prefix, bytes: one listing."""
+        above = self.root / collection / item_id
+        with _publishing():
+            return {key_below(above, each.key): each.size for each in self._objects.listing(above)}
+
     def add(self, collection: str, staging: Path, document: Document) -> None:
         """Upload the files, then the item. Where the same work arrives from elsewhere meanwhile, that one stays."""
         place = self.root / _item_name(collection, document["id"])

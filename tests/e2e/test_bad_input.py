@@ -61,7 +61,7 @@ def assert_one_sentence(outcome: Outcome, status: int, kind: str, names: str) ->
     assert len(lines) == 1 and lines[0].startswith("unveil: "), outcome.err
     assert names in lines[0]
     if outcome.out:
-        assert outcome.document == {"error": {"kind": kind, "message": lines[0].removeprefix("unveil: ")}}
+        assert outcome.document["error"] == {"kind": kind, "message": lines[0].removeprefix("unveil: ")}
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +172,10 @@ def test_scenes_that_cannot_be_used_do_not_stop_the_others(
     out = tmp_path / "catalog"
     arguments = ("run", "--source", sample, "--bbox", TINY_BBOX, "--out", out, "--state-dir", state)
     found = unveil(*arguments, "--json", home=tmp_path, extra=services)
-    assert found.status == 0 and "Traceback" not in found.err
+    assert_one_sentence(found, 2, "ScenesInvalid", "Of 2 scenes 1 cannot be used")
     units = scenes(found)
+    (unusable,) = (each for each in found.document["left_out"] if each["cause"] == "unusable item")
+    assert "20230820" in unusable["target_id"] and "is not valid JSON" in unusable["reason"]
     assert units[lacking]["state"] == "INVALID" and "no asset for band red" in units[lacking]["error"]
     assert units[whole]["state"] == "SUCCEEDED"
     assert validate_catalog(out) == [] and len(list(out.glob("*/*/data.tif"))) == 1
@@ -184,7 +186,7 @@ def test_scenes_that_cannot_be_used_do_not_stop_the_others(
     assert not [link for link in item["links"] if "20230813" in link["href"]]
     # For people, the failure is on the summary of the run that finds the rest done.
     again = unveil(*arguments, home=tmp_path, extra=services)
-    assert again.status == 0 and "INVALID" in again.out and "no asset for band red" in again.out.replace("\n", " ")
+    assert again.status == 2 and "INVALID" in again.out and "no asset for band red" in again.out.replace("\n", " ")
 
 
 def test_a_broken_target_fails_alone_and_a_run_of_nothing_but_broken_ones_fails(
@@ -196,7 +198,7 @@ def test_a_broken_target_fails_alone_and_a_run_of_nothing_but_broken_ones_fails(
     arguments = ("run", "--source", sample, "--bbox", TINY_BBOX, "--out", published, "--state-dir", state, "--json")
     extra = services | {"UNVEIL_SEED": "5"}
     found = unveil(*arguments, home=tmp_path, extra=extra)
-    assert found.status == 0 and "Traceback" not in found.err
+    assert_one_sentence(found, 1, "WorkFailed", "Of 2 scenes 1 failed")
     units = scenes(found)
     assert units[broken]["state"] == "FAILED" and units[whole]["state"] == "SUCCEEDED"
     assert "B04.tif cannot be read" in units[broken]["error"]
@@ -218,7 +220,7 @@ def test_unusable_input_is_told_apart_from_failure(
         edit(sample / target / f"{target}.json", lambda item: item["assets"].pop("scl"))
     given = ("--source", sample, "--bbox", TINY_BBOX, "--out", tmp_path / "out", "--state-dir", state, "--json")
     found = unveil("run", *given, home=tmp_path, extra=services)
-    assert_one_sentence(found, 2, "NothingUsable", "no asset for band scl")
+    assert_one_sentence(found, 2, "ScenesInvalid", "no asset for band scl")
     assert not list((tmp_path / "out").rglob("*.tif"))
 
 

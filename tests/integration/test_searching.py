@@ -179,10 +179,14 @@ def test_the_newest_processing_of_a_scene_wins(reprocessed: list[dict[str, Any]]
         source = ApiSource(url, QUICK)
         found = source.search(DECADE)
     assert [item.id for item in found] == ["S2A_33TWN_20220122_1_L2A"]
-    assert source.skipped == [
+    assert [(skipped.item_id, skipped.reason, skipped.superseded_by) for skipped in source.skipped] == [
         (
-            "Item S2A_33TWN_20220122_0_L2A is an older version of S2A_33TWN_20220122_1_L2A "
-            "(baseline 03.01, generated 2022-01-22T12:57:01+00:00); it is not used."
+            "S2A_33TWN_20220122_0_L2A",
+            (
+                "Item S2A_33TWN_20220122_0_L2A is an older version of S2A_33TWN_20220122_1_L2A "
+                "(baseline 03.01, generated 2022-01-22T12:57:01+00:00); it is not used."
+            ),
+            "S2A_33TWN_20220122_1_L2A",
         )
     ]
 
@@ -204,11 +208,11 @@ def test_useless_items_are_skipped_with_their_reason() -> None:
     with web_server(StacApi(items)) as url:
         source = ApiSource(url, QUICK)
         assert [item.id for item in source.search(DECADE)] == [items[3]["id"]]
-    assert [reason.split(",")[0] for reason in source.skipped[:2]] == [
+    assert [skipped.reason.split(",")[0] for skipped in source.skipped[:2]] == [
         f"Item {items[0]['id']} has no assets",
         f"Item {items[1]['id']} has no geometry",
     ]
-    assert "may not name local files" in source.skipped[2]
+    assert "may not name local files" in source.skipped[2].reason
 
 
 # Chukotka, MGRS 01WCQ: the outline of a real scene, as archives write it.

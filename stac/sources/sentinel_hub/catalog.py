@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import pystac
 from sentinelhub import CRS, BBox, SentinelHubCatalog
@@ -13,6 +14,7 @@ from sentinelhub.exceptions import DownloadFailedException
 
 from stac.errors import InvalidItem, InvalidQuery, SourceUnavailable, UnsafeHref
 from stac.query import Query
+from stac.sources.base import Skipped
 from stac.sources.hrefs import checked_id
 from stac.sources.providers import Archive, Provider
 from stac.sources.records import by_time, item_from
@@ -45,7 +47,7 @@ class SentinelHubSource:
             AccessRefused: the credentials are missing or wrong.
             SourceUnavailable: no access token came in time.
         """
-        self.skipped: list[str] = []
+        self.skipped: list[Skipped] = []
         self._provider, self._page = provider, page
         patient = provider.patience(patience or Patience())
         deployment = Deployment.from_environment(provider)
@@ -124,13 +126,13 @@ class SentinelHubSource:
         """Return an item whose assets are bands of the Process API, or None with the reason in `skipped`."""
         try:
             name = checked_id(document.get("id"))
-            href = f"{self._catalog.service_url}/collections/{archive.id}/items/{name}"
+            href = f"{self._catalog.service_url}/collections/{archive.id}/items/{quote(name, safe='')}"
             # The Catalog's own assets name a bucket that only the service reads.
             item = item_from({**document, "assets": {"data": {"href": href}}}, href)
             item.assets = self._bands(item, archive)
             _set_grid(item)
         except (InvalidItem, UnsafeHref) as error:
-            self.skipped.append(str(error))
+            self.skipped.append(Skipped(str(document.get("id") or ""), str(error)))
             return None
         return item
 

@@ -59,7 +59,15 @@ def test_the_summary_tells_failures_totals_and_where_to_look(
     message = "asset [red] cannot be read"
     failed = {"target_id": "B", "state": "FAILED", "item_href": "", "error": message, "figures": None}
     model = {"name": "unveil-de", "version": "3"}
-    summary = {"units": [unit, failed], "already_done": ["x"], "scenes": 10, "model": model, "seconds": 5.0}
+    summary = {
+        "left_out": (),
+        "remade": (),
+        "units": [unit, failed],
+        "already_done": ["x"],
+        "scenes": 10,
+        "model": model,
+        "seconds": 5.0,
+    }
     console.print_summary(summary | {"catalog": "out/catalog.json"}, "out")
     out = capsys.readouterr().out
     for text in (
@@ -77,7 +85,16 @@ def test_the_summary_tells_failures_totals_and_where_to_look(
 def test_the_summary_tells_what_waits_for_review(capsys: pytest.CaptureFixture[str], unit: dict[str, Any]) -> None:
     model = {"name": "unveil-de", "version": "3"}
     waiting = unit | {"note": "needs review: Sharpness is 0.1, below the limit of 0.4."}
-    summary = {"units": [waiting], "already_done": [], "scenes": 1, "model": model, "seconds": 5.0, "catalog": "c"}
+    summary = {
+        "left_out": (),
+        "remade": (),
+        "units": [waiting],
+        "already_done": [],
+        "scenes": 1,
+        "model": model,
+        "seconds": 5.0,
+        "catalog": "c",
+    }
     console.print_summary(summary, "out")
     out = capsys.readouterr().out
     for text in ("needs review", "below the limit of 0.4", "0 new, 0 already there", "1 in collection unveil-review"):
@@ -86,7 +103,16 @@ def test_the_summary_tells_what_waits_for_review(capsys: pytest.CaptureFixture[s
 
 def test_a_run_with_nothing_to_do_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     model = {"name": "unveil-de", "version": "1"}
-    summary = {"units": [], "already_done": ["x", "y"], "scenes": 10, "model": model, "seconds": 1.0, "catalog": "c"}
+    summary = {
+        "left_out": (),
+        "remade": (),
+        "units": [],
+        "already_done": ["x", "y"],
+        "scenes": 10,
+        "model": model,
+        "seconds": 1.0,
+        "catalog": "c",
+    }
     console.print_summary(summary, "out")
     assert "0 new, 2 already there" in capsys.readouterr().out
 

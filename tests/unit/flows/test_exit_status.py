@@ -9,14 +9,14 @@ import pytest
 
 from de_model.errors import InvalidCheckpoint, TrainingFailed
 from flows.cli import _explain, _interrupted
-from flows.errors import InvalidSettings, NothingUsable, ServiceUnavailable, UnknownModel, WorkFailed, exit_status
+from flows.errors import InvalidSettings, ScenesInvalid, ServiceUnavailable, UnknownModel, WorkFailed, exit_status
 from stac.errors import DiskFull, EmptySearch, InvalidQuery, SourceUnavailable, UnreadableAsset, UnreadableCatalog
 
 
 @pytest.mark.parametrize(
     ("kinds", "status"),
     [
-        ((InvalidQuery, EmptySearch, UnreadableCatalog, InvalidSettings, UnknownModel, NothingUsable), 2),
+        ((InvalidQuery, EmptySearch, UnreadableCatalog, InvalidSettings, UnknownModel, ScenesInvalid), 2),
         ((InvalidCheckpoint,), 2),
         ((SourceUnavailable, UnreadableAsset, DiskFull, ServiceUnavailable, WorkFailed, TrainingFailed), 1),
     ],

@@ -166,7 +166,16 @@ def summary() -> dict[str, Any]:
     good = {"target_id": "A", "state": "SUCCEEDED", "item_href": "a.json", "error": "", "figures": figures}
     bad = {"target_id": "B", "state": "FAILED", "item_href": "", "error": "no | pipe\nno break", "figures": None}
     model = {"name": "unveil-de", "version": "1"}
-    return {"run_id": "r", "source": "sample", "collection": "c", "datetime": "d", "model": model, "units": [good, bad]}
+    return {
+        "run_id": "r",
+        "source": "sample",
+        "collection": "c",
+        "datetime": "d",
+        "model": model,
+        "left_out": (),
+        "remade": (),
+        "units": [good, bad],
+    }
 
 
 def test_the_table_in_markdown_has_one_row_per_unit_and_every_cell(summary: dict[str, Any]) -> None:

@@ -8,11 +8,15 @@ import pystac
 import pytest
 from shapely.geometry import box, mapping
 
+from flows.candidates import Cause
 from flows.loading import load_settings
 from flows.work import ModelRef, make_plan, unit_cell, unit_dates
 from stac.errors import EmptySearch, InvalidQuery
+from stac.product_versions import subject_of
 from stac.sample_catalog import sample_catalog
 from stac.sources import open_source
+from stac.sources.base import Skipped
+from stac.validate import check_id, safe_id
 
 MODEL = ModelRef("unveil-de", "1", "a" * 64, "weights")
 
@@ -75,6 +79,30 @@ def test_a_box_clips_the_cell_and_changes_the_id(items: list[pystac.Item]) -> No
     assert {u.work_id for u in clipped}.isdisjoint(u.work_id for u in whole.units)
 
 
+def test_every_scene_of_the_interval_has_a_unit_or_a_reason(items: list[pystac.Item]) -> None:
+    older = Skipped("old", "Item old is an older version of it; it is not used.", items[0].id)
+    plan = make_plan(items, load_settings(), MODEL, [older, Skipped("bad", "Item bad has no assets.")])
+    named = {unit.target_id for unit in plan.units} | {each.target_id for each in (*plan.refused, *plan.left_out)}
+    assert named == {item.id for item in items} | {"old", "bad"}
+    causes = {each.target_id: each.cause for each in plan.left_out}
+    assert (causes["old"], causes["bad"]) == (Cause.VERSION, Cause.UNUSABLE)
+    for unit in plan.units:
+        assert "Item bad has no assets." in unit.left_out
+        uses = any(items[0].id in date for date in unit.dates)
+        assert (older.reason in unit.left_out) == uses
+
+
+@pytest.mark.parametrize(
+    "name", ["S2/33TWM/2023/8/10", "urn:eop:33TWM", "a scene of Août", ".hidden", "-dash", "..", "x" * 250, "日本"]
+)
+def test_a_product_of_any_id_is_named_safely_and_its_scene_keeps_its_name(name: str, items: list[pystac.Item]) -> None:
+    scenes = copy.deepcopy(items)
+    next(item for item in scenes if item.id == "S2A_33TWM_20230818_0_L2A").id = name
+    (unit,) = (unit for unit in make_plan(scenes, load_settings(), MODEL).units if unit.target_id == name)
+    assert check_id(unit.item_id) == unit.item_id and len(f".{unit.item_id}.json") < 200
+    assert subject_of(unit.item_id) == safe_id(name) != safe_id(name + "x")
+
+
 FIXED = {"grid": "fixed", "resolution": 120, "cell_size": 256, "grid_origin": "60,0"}
 
 
@@ -89,7 +117,10 @@ def test_a_fixed_grid_gives_one_unit_per_cell_and_pass(items: list[pystac.Item])
     for unit in several:
         assert unit.target_id.startswith("sentinel-2") and {i[4:9] for i in unit.dates[0]} == {"33TWL", "33TWM"}
         assert len({i[10:18] for i in unit.dates[0]}) == 1, "one day"
-    assert plan.refused == () and all("min_coverage" in reason for reason in plan.left_out)
+    assert plan.refused == () and plan.left_out
+    for each in plan.left_out:
+        assert each.cause in (Cause.CLOUD, Cause.COVERAGE)
+        assert ("min_coverage" if each.cause is Cause.COVERAGE else "% cloud; 5 to 80 %") in each.reason
     for unit in plan.units:
         used = [item_id for date in unit.dates for item_id in date]
         assert len(used) == len(set(used)) and len(unit.dates) == 1 + len(unit.donor_ids)

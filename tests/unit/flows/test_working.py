@@ -70,7 +70,7 @@ class Catalog:
             request_id="r",
             make=make or self.make,
             clean=lambda one: self.cleaned.append(one.work_id),
-            published=lambda: {name: Path(f"{name}.json") for name in self.items},
+            published=lambda unit: Path(f"{unit.work_id}.json") if unit.work_id in self.items else None,
             held_wait_s=wait,
             invalid_too=invalid_too,
         )
@@ -231,7 +231,7 @@ def test_nobody_waits_for_other_runs_once_all_is_stopped(ledger: Ledger) -> None
     for name in ("a", "b"):
         assert isinstance(ledger.claim(job_of(unit(name), "r"), ELSEWHERE), Lease)
 
-    def published() -> dict[str, Path]:
+    def published(_: WorkUnit) -> Path:
         raise LedgerUnavailable("no answer")
 
     worker = catalog.worker(ledger, wait=3600, width=2)

@@ -74,7 +74,7 @@ def _set(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
 
 
 BREAKAGES: list[Callable[[dict[str, Any]], None]] = [
-    _set("id", "../../evil"),
+    _set("id", "evil\n"),
     _set("properties", None),
     _set("properties", {"datetime": "not a date"}),
     _set("properties", {"datetime": None}),
@@ -102,7 +102,7 @@ def test_an_unreadable_item_is_named(catalog_copy: Path, whole_sample: Query) ->
     item_path(catalog_copy).write_text("{")
     source = open_source(str(catalog_copy))
     assert len(source.search(whole_sample)) == 9
-    assert f"{BAD}.json is not valid JSON" in source.skipped[0]
+    assert f"{BAD}.json is not valid JSON" in source.skipped[0].reason
 
 
 def test_a_circle_of_catalogs_ends(tmp_path: Path) -> None:
