@@ -8,7 +8,7 @@ OUT    ?= unveil-out
 WORKERS ?= logical
 PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 25
 
-.PHONY: setup demo serve test test-fast test-thorough test-gpu lint lint-style lint-types format train results pgstac-start pgstac-stop clean
+.PHONY: setup demo serve test test-fast test-thorough test-gpu lint lint-style lint-types format train results clean
 
 setup: $(STAMP)
 
@@ -70,30 +70,19 @@ train: setup
 # Every table in docs/results.
 results: setup
 	$(BIN)/unveil evaluate product --out docs/results
-	$(BIN)/unveil bench demo --out docs/results
-	$(BIN)/unveil bench model --out docs/results
-	$(BIN)/unveil bench steps --out docs/results
-	$(BIN)/unveil bench engine --out docs/results
-	$(BIN)/unveil bench canvas --out docs/results
+	$(BIN)/python -m benchmarks.demo --out docs/results
+	$(BIN)/python -m benchmarks.model --out docs/results
+	$(BIN)/python -m benchmarks.engine --out docs/results
 	$(BIN)/python -m tests.chaos.kill_runs --out docs/results
 	$(BIN)/python -m tests.load.publish_many --out docs/results
 	$(BIN)/python -m tests.load.index_many --out docs/results
 	$(BIN)/python -m tests.load.registry_story --out docs/results
-	$(BIN)/unveil bench drift --out docs/results
-	$(BIN)/unveil bench ledger --out docs/results
-	$(BIN)/unveil bench scale --out docs/results
-	$(BIN)/unveil bench global --out docs/results
+	$(BIN)/python -m benchmarks.drift --out docs/results
+	$(BIN)/python -m benchmarks.ledger --out docs/results
+	$(BIN)/python -m benchmarks.scale --out docs/results
 	for name in no-reference fixed-weights coarse-to-fine eta-sweep resolution-transfer reference-quality \
 	  cross-data samplers gaps; do \
-	  $(BIN)/unveil experiment $$name --out docs/results/experiments || exit 1; done
-	$(BIN)/unveil experiment student --preset small --steps 300 --out docs/results/experiments
-
-# A STAC API with pgstac on loopback, to try `unveil publish --index`; what it holds stays in .unveil-pgstac.
-pgstac-start: setup
-	$(BIN)/python -m flows.services.pgstac start
-
-pgstac-stop: setup
-	$(BIN)/python -m flows.services.pgstac stop
+	  $(BIN)/python -m benchmarks.ablations $$name --out docs/results/experiments || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -19,9 +19,9 @@ import pytest
 from hypothesis import settings
 
 from tests.command import TINY_BBOX, TINY_SETTINGS, Outcome, Run, unveil
-from tests.postgres import Postgres, cluster, require_binaries
 from tests.scheduling import Pieces, arrange
 from tests.sharing import made_once
+from tests.support.postgres import Postgres, cluster, require_binaries
 
 # How long one example takes says something about the machine, not about the code.
 settings.register_profile("unveil", deadline=None)

@@ -13,7 +13,7 @@ from de_model.precision import Precision
 class Acceleration:
     """How the networks are run. What differs from the defaults changes at least the last bits of a result.
 
-    What each gains, and what it costs in quality, is measured by `unveil bench engine`.
+    What each gains, and what it costs in quality, is measured by `python -m benchmarks.engine`.
     """
 
     #: Channels innermost in memory, the layout that convolutions are fastest in.

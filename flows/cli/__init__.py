@@ -17,14 +17,11 @@ import typer
 from flows import __version__
 from flows.cli import (
     automations,
-    bench,
     catalog,
     data,
     drift,
     evaluate,
-    experiment,
     metrics,
-    models,
     operations,
     predict,
     publish,
@@ -52,7 +49,6 @@ _MODEL: tuple[Callable[..., None], ...] = (
     predict.predict,
     train.train,
     evaluate.calibrate,
-    experiment.experiment,
 )
 _REGISTRY: tuple[Callable[..., None], ...] = (
     registry.models,
@@ -84,9 +80,7 @@ for _command in _REGISTRY:
     app.command(rich_help_panel="Model registry")(_command)
 app.add_typer(data.app, name="data", rich_help_panel="Model")
 app.add_typer(catalog.app, name="catalog", rich_help_panel="Operations")
-evaluate.app.command("model")(models.evaluate_model)
 app.add_typer(evaluate.app, name="evaluate", rich_help_panel="Model")
-app.add_typer(bench.app, name="bench", rich_help_panel="Model")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""`unveil evaluate product|model` and `unveil calibrate`."""
+"""`unveil evaluate product` and `unveil calibrate`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ _TARGETS, _TRUTHS = ("2023-08-18", "2023-08-10"), ("2023-08-15", "2023-08-13", "
 #: Nothing is judged on the cell that the shipped weights were trained on.
 _JUDGED, _FITTED = ("MGRS-33TWL",), ("MGRS-33TWM",)
 
-app = typer.Typer(
-    help="Judge the product, or the model alone, against a truth that was withheld.", no_args_is_help=True
-)
+app = typer.Typer(help="Judge the product against a truth that was withheld.", no_args_is_help=True)
 
 Report = Annotated[Path | None, typer.Option("--out", help="Folder for the results page; printed when left out.")]
 Weights = Annotated[Path | None, typer.Option("--weights", help="Weights file; the shipped one.")]
@@ -122,8 +120,7 @@ def calibrate(
 
 
 def _cases(scenes: Any, targets: list[str], truths: list[str]) -> list[Case]:
-    from flows.models.evaluation import index_on
-    from flows.models.evaluation_cases import real_cases, transplanted_cases
+    from flows.models.evaluation_cases import index_on, real_cases, transplanted_cases
     from flows.stacks import stacks_of
 
     cases: list[Case] = []

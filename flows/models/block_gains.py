@@ -1,15 +1,13 @@
-"""DE against its own reference, block by block, so that a difference comes with an interval."""
+"""DE against its own reference, block by block, so that a difference can have an interval."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from de_model.metrics.bootstrap import Bootstrap, Interval, difference_interval
 from de_model.metrics.standard import score
 
 FloatArray = NDArray[np.float32]
@@ -54,25 +52,3 @@ def block_gains(
                 for candidate in (image, reference)
             )
             yield BlockGain(own.psnr, other.psnr, own.spectrum, other.spectrum)
-
-
-def summary(gains: Sequence[BlockGain]) -> str:
-    """Return a paragraph: the mean gain in PSNR and the change of the spectrum error, with 95 % intervals."""
-    if not gains:
-        return "No block holds enough hidden pixels to compare DE with its own reference."
-    psnr = difference_interval([g.psnr for g in gains], [g.reference_psnr for g in gains], Bootstrap())
-    spectrum = difference_interval([g.spectrum for g in gains], [g.reference_spectrum for g in gains], Bootstrap())
-    level = float(np.nanmean([g.reference_spectrum for g in gains]))
-    return (
-        f"DE against its own reference, over {psnr.images} blocks of {_SIDE} px (paired bootstrap, 95 %): PSNR "
-        f"{_signed(psnr)} dB; spectrum error {_signed(spectrum)} dB, {_share(spectrum, level)} of the reference's "
-        f"{level:.2f} dB."
-    )
-
-
-def _signed(interval: Interval) -> str:
-    return f"{interval.mean:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
-
-
-def _share(interval: Interval, level: float) -> str:
-    return f"{interval.mean / level:+.1%}" if level > 0 and math.isfinite(interval.mean) else "not defined"

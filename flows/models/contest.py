@@ -20,7 +20,7 @@ from de_model.metrics.bootstrap import Bootstrap, Interval, difference_interval
 from flows.errors import InvalidSettings
 from flows.models.block_gains import BlockGain, block_gains
 from flows.models.contestant import Answer, Contestant, Entrant, Scorecard
-from flows.models.evaluation import index_on
+from flows.models.evaluation_cases import index_on
 from flows.models.product_evaluation import fullest_window
 from flows.models.training_pairs import cloudy_and_clear
 from flows.progress import tell

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from enum import StrEnum, unique
 
 import numpy as np
 from numpy.typing import NDArray
 
 from de_model.data.transplant import transplant
+from flows.errors import InvalidSettings
 from stac.masks.classes import PixelClass, is_obscured, is_observed
 from stac.reflectance import to_product_dn
 from stac.stack import Stack
@@ -61,6 +63,19 @@ class Case:
 def day_of(stack: Stack, index: int) -> str:
     """Return the day of a date, `2023-08-18`."""
     return str(np.datetime64(int(stack.days[index]), "D"))
+
+
+def index_on(stack: Stack, day: date) -> int:
+    """Return the position of the acquisition of a day.
+
+    Raises:
+        InvalidSettings: the stack has no such day.
+    """
+    number = (day - date(1970, 1, 1)).days
+    found = np.flatnonzero(stack.days == number)
+    if not len(found):
+        raise InvalidSettings(f"Cell {stack.cell.id} has no acquisition on {day}; it holds {stack.item_ids}.")
+    return int(found[0])
 
 
 def transplanted_cases(stack: Stack, cloudy: Sequence[int], clear: Sequence[int]) -> Iterator[Case]:

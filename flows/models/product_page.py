@@ -10,7 +10,7 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
-from flows.bench.machine import machine
+from flows.machine import machine
 from flows.models.error_sums import ErrorSums
 from flows.models.evaluation_cases import Protocol
 from flows.models.product_evaluation import OF_MODEL, Candidate, CaseFigures

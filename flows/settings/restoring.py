@@ -25,8 +25,8 @@ DEFAULT_MODEL = "models:/unveil-de@champion"
 #: Where other dates fill most of a scene the gaps are a few pixels wide, and small tiles save half the work; without
 #: other dates whole clouds are restored, which needs more surroundings.
 _TILE_FOR_GAPS, _TILE_FOR_SCENES = 64, 128
-#: Neighbours share one in so many pixels of a side; more costs time (`unveil bench engine`). Whole pixels of the
-#: smallest image that a sampler works on.
+#: Neighbours share one in so many pixels of a side; more costs time (`python -m benchmarks.engine`). Whole pixels of
+#: the smallest image that a sampler works on.
 _SHARED, _COARSEST = 16, 4
 #: Sampler, steps and start. Gaps of a few pixels have the ground around them: one step from the noised reference errs
 #: less than four from pure noise, and its samples tell more (docs/results/experiments/gaps.md). Below whole clouds four

@@ -21,9 +21,9 @@ from stac.publish import StaticCatalog
 from stac.validate import validate_catalog
 from tests.command import ROOT, TINY_BBOX
 from tests.compose_stack import REFERENCE, ProcessStack, documents
-from tests.postgres import Postgres
 from tests.prefect_service import FINAL, poll
 from tests.s3_server import S3Server, s3_server
+from tests.support.postgres import Postgres
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.thorough, pytest.mark.timeout(900)]
 

@@ -21,7 +21,6 @@ import rasterio
 from pystac_client import Client
 
 from flows.catalogs import catalog_of, indexes_of
-from flows.services import pgstac
 from flows.settings import RunSettings
 from flows.unit import ITEM_FILE, publish_product
 from stac.errors import IndexNotUpdated, IndexRefused, IndexUnavailable, InvalidProduct
@@ -32,7 +31,8 @@ from stac.transfer import copy_catalog
 from stac.validate import validate_catalog
 from tests.command import unveil
 from tests.misbehaving_server import web_server
-from tests.postgres import FAST, require_binaries
+from tests.support import pgstac
+from tests.support.postgres import FAST, require_binaries
 from tests.transaction_api import TransactionApi
 
 pytestmark = pytest.mark.integration

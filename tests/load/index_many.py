@@ -27,11 +27,11 @@ import psutil
 import psycopg
 import typer
 
-from flows.bench.machine import machine
-from flows.services import pgstac
+from flows.machine import machine
 from stac.indexes import Index, open_index
 from stac.indexes.copies import PublicPlace, copy_of
 from stac.sample_catalog import SAMPLE_COLLECTION, sample_catalog
+from tests.support import pgstac
 
 COLLECTION = "many"
 #: Items of one load, and single items that are timed at each size.

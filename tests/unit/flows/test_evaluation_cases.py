@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import date
 
 import numpy as np
 import pytest
 
+from flows.errors import InvalidSettings
 from flows.models.error_sums import error_sums
-from flows.models.evaluation_cases import Case, Protocol, real_cases, transplanted_cases
+from flows.models.evaluation_cases import Case, Protocol, index_on, real_cases, transplanted_cases
 from stac.composite import median_clear, nearest_clear
 from stac.fusion import fit_fused
 from stac.grid import cell_of
@@ -43,6 +45,12 @@ def test_the_truth_is_in_none_of_the_dates(cases: list[Case]) -> None:
         for index in set(range(len(case.stack.days))) - {case.target}:
             same = (case.stack.reflectance(index)[:, case.where] == truth).all(axis=0)
             assert same.mean() < 0.01, (case.name, case.stack.item_ids[index])
+
+
+def test_a_day_names_its_acquisition(stack: Stack) -> None:
+    assert index_on(stack, date(2023, 8, 18)) == 3
+    with pytest.raises(InvalidSettings, match="2023-08-16"):
+        index_on(stack, date(2023, 8, 16))
 
 
 def test_outside_the_clouds_the_target_is_observed(stack: Stack, cases: list[Case]) -> None:

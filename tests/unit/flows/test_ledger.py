@@ -21,7 +21,6 @@ from flows.ledger.book import Ledger
 from flows.ledger.database import parse_url, shown
 from flows.ledger.heartbeat import Heartbeat
 from flows.ledger.opening import ledger_place
-from flows.ledger.rates import measure
 from flows.ledger.records import Entry, Lease, new_run_id
 from flows.ledger.states import ENDED, HELD, State, allowed, leading_to
 from tests.unit.flows.ledgers import CATALOG, claimed, execute, expire, job
@@ -330,10 +329,3 @@ def test_states_lead_from_claim_to_end_and_back() -> None:
     assert allowed(State.CLAIMED, State.RUNNING) and not allowed(State.RUNNING, State.CLAIMED)
     assert all(allowed(state, State.CLAIMED) for state in ENDED) and not allowed(State.SUCCEEDED, State.FAILED)
     assert leading_to(State.RUNNING) == (State.CLAIMED,)
-
-
-def test_rates_are_measured_on_a_ledger_with_lines(url: URL) -> None:
-    found = measure(url, CATALOG, lines=120, units=5)
-    assert found.lines == 120 and found.units_per_s > 0 and found.page_s > 0 and found.counts_s > 0
-    with closing(Ledger(url, CATALOG)) as ledger:
-        assert ledger.listing.counts()[State.SUCCEEDED] == 125

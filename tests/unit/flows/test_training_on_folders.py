@@ -1,4 +1,4 @@
-"""Training and experiments on data sets on disk, in the layout of CUHK-CR."""
+"""Training and ablations on data sets on disk, in the layout of CUHK-CR."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from benchmarks.ablations import cross_data
+from benchmarks.ablations.setting import Setting
 from de_model import checkpoint
 from de_model.errors import InvalidData
 from flows.cli import app
 from flows.errors import InvalidSettings
-from flows.experiments import cross_data
-from flows.experiments.setting import Setting
 
 _SIZE = 64
 
@@ -92,7 +92,7 @@ def test_nothing_to_train_on_is_told(tmp_path: Path) -> None:
         train_on(tmp_path / "empty", tmp_path / "model.safetensors")
 
 
-def test_a_data_set_is_one_more_kind_of_the_cross_data_experiment(tmp_path: Path) -> None:
+def test_a_data_set_is_one_more_kind_of_the_cross_data_ablation(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "CUHK-CR2")
     findings = cross_data.run(Setting(tmp_path / "unused", windows=1, steps=1, data=folder))
     judged = {(row["trained_on"], row["judged_on"]) for row in findings.table.records()}

@@ -1,0 +1,1 @@
+"""What Unveil costs: `python -m benchmarks.NAME --out docs/results`; not part of the installed packages."""

@@ -1,0 +1,1 @@
+"""Questions to the model on ground it never saw: `python -m benchmarks.ablations NAME --out FOLDER`."""

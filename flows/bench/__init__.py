@@ -1,1 +1,0 @@
-"""Measuring what Unveil costs: the demo from outside, the model from inside."""

@@ -1,0 +1,194 @@
+"""Ablations: the frame, and each question on one small window with an untrained or hardly trained model."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks.ablations import __main__ as command
+from benchmarks.ablations import eta_sweep, fixed_weights, gaps, samplers
+from benchmarks.ablations.setting import Column, Findings, Setting, Table
+from benchmarks.ablations.windows import hold_out_windows
+from benchmarks.chart import Panel, Series, draw
+from de_model import checkpoint
+from de_model.card import ModelCard
+from de_model.enhancer import Enhancer
+from de_model.metrics.bootstrap import Interval
+from de_model.presets import Preset
+from de_model.samplers.kinds import SamplerKind
+from de_model.weighting import WeightMode
+from flows.errors import InvalidSettings
+from flows.models.evaluation_cases import index_on
+from flows.stacks import SceneSet, stacks_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+BANDS = ("blue", "green", "red", "nir")
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    """One window of 48 px, and weights nobody trained."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    checkpoint.save(Enhancer(ModelCard(Preset.TINY, BANDS, 120.0, weight_mode=WeightMode.BOUNDED)), path)
+    return Setting(path, windows=1, side=48, steps=2)
+
+
+def found(name: str, setting: Setting) -> Findings:
+    return command.ABLATIONS[name].run(setting)
+
+
+def test_a_table_is_read_by_people_and_by_machines() -> None:
+    columns = (Column("way"), Column("gain, dB", 2, interval=True, signed=True), Column("share"))
+    table = Table(
+        columns, (("a", Interval(0.5, 0.25, 0.75, 9), 1.0), ("b", Interval(-1.0, math.nan, math.nan, 1), math.nan))
+    )
+    assert "| a | +0.50 (+0.25 to +0.75) | 1.00 |" in table.markdown()
+    assert "| b | -1.00 | - |" in table.markdown()
+    rows = list(csv.DictReader(io.StringIO(table.csv())))
+    assert rows[0] == {"way": "a", "gain_db": "0.5", "gain_db_low": "0.25", "gain_db_high": "0.75", "share": "1"}
+    assert rows[1]["gain_db_low"] == rows[1]["share"] == ""
+    assert table.records()[1]["share"] is None
+
+
+def test_a_picture_is_small_and_the_same_every_time() -> None:
+    panels = (
+        Panel("x", "y", (Series("one", (1.0, 2.0, 4.0), (1.0, 2.0, 3.0)),), log_x=True),
+        Panel("", "y", (Series("two", ("a", "b"), (Interval(1, 0, 2, 5), 3.0)),), level=0),
+    )
+    picture = draw(panels)
+    assert picture == draw(panels) and len(picture) < 60_000
+    image = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+    # Blue dots, as the first series has them, in both halves.
+    blue = (image[..., 2] > 150) & (image[..., 0] < 60)
+    assert blue[:, : blue.shape[1] // 2].any() and blue[:, blue.shape[1] // 2 :].any()
+
+
+def test_hold_out_windows_never_hold_the_truth_date_in_an_input(setting: Setting) -> None:
+    (window,) = hold_out_windows(setting)
+    stack = next(stacks_of(setting.hold_out))
+    target = stack.index_of(window.name.split(" at ")[0])
+    part = tuple(slice(place, place + 48) for place in window.origin)
+    np.testing.assert_array_equal(window.cloudy, stack.reflectance(target)[:, *part])
+    truths = [
+        i
+        for i in range(len(stack.days))
+        if np.array_equal(stack.reflectance(i)[:, *part], window.truth, equal_nan=True)
+    ]
+    assert len(truths) == 1 and truths[0] != target
+    # Were the truth among the dates of the composite, it would often be the median of so few.
+    same = np.isfinite(window.composite).all(axis=0)
+    others = [stack.reflectance(i)[:, *part] for i in range(len(stack.days)) if i not in (target, truths[0])]
+    low, high = np.nanmin(others, axis=0), np.nanmax(others, axis=0)
+    shift = np.nanmedian(window.composite - low, axis=(1, 2))
+    assert same.any() and np.isfinite(shift).all() and (high >= low)[:, same].all()
+    assert index_on(stack, np.datetime64(int(stack.days[truths[0]]), "D").item()) == truths[0]
+
+
+def test_windows_that_cannot_be_had_are_refused(setting: Setting) -> None:
+    with pytest.raises(InvalidSettings, match="trained on"):
+        hold_out_windows(replace(setting, hold_out=SceneSet(("MGRS-33TWM",))))
+    with pytest.raises(InvalidSettings, match="ask for fewer"):
+        hold_out_windows(replace(setting, windows=500))
+
+
+def test_samplers_are_compared_on_the_same_blocks(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samplers, "STEPS", (4, 10))
+    # The pyramid's tiles are larger.
+    findings = found("samplers", replace(setting, side=64))
+    rows = findings.table.records()
+    assert len(rows) == 8 and {row["sampler"] for row in rows} == {"ddim", "dpmpp2m", "unipc", "pyramid"}
+    standard = next(row for row in rows if row["sampler"] == "ddim" and row["steps"] == 10)
+    assert standard["above_ddim-10_db"] == 0
+    for row in rows:
+        assert row["above_ddim-10_db"] == pytest.approx(row["psnr_db"] - standard["psnr_db"], abs=1e-9)
+
+
+def test_walks_in_gaps_are_compared_on_the_same_pixels(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {gaps.FIRST: (SamplerKind.DDIM, 2, None), "one": gaps.WALKS["1 step from t = 200"]}
+    monkeypatch.setattr(gaps, "WALKS", few)
+    first, other = found("gaps", setting).table.records()
+    assert first["mae_below_4_steps"] == 0 and min(first["seconds_per_scene"], other["seconds_per_scene"]) > 0
+    assert all(row["fine_detail_over_the_truth's"] > 0 for row in (first, other))
+    assert other["mae_below_4_steps"] == pytest.approx(first["mae"] - other["mae"], abs=1e-12)
+    # Weights nobody trained have no table of intervals.
+    assert first["inside_90_%_intervals"] is None and -1 <= other["error_and_spread_correlation"] <= 1
+
+
+def test_eta_1_is_the_reference_under_every_kind_of_cloud(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eta_sweep, "ETAS", (0.5, 1.0))
+    for row in found("eta-sweep", replace(setting, windows=2)).table.records():
+        if row["eta"] == 1 and row["blocks"]:
+            # W = 1 leaves only the rounding between reflectance and the diffusion's range.
+            assert row["above_the_reference_db"] == pytest.approx(0, abs=1e-3)
+            assert row["mean_w"] == 1
+
+
+def test_a_fixed_w_is_used_everywhere_and_the_answer_can_be_made_again(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fixed_weights, "FIXED", (0.0, 0.4, 1.0))
+    first, again = (found("fixed-weights", setting) for _ in range(2))
+    assert first.table.csv() == again.table.csv() and first.seen == again.seen
+    for row in first.table.records():
+        if row["w"] != "learnt":
+            assert row["mean_w"] == pytest.approx(float(row["w"]), abs=1e-6)
+    assert first.table.records()[-1]["above_the_reference_db"] == pytest.approx(0, abs=1e-3)
+
+
+def test_references_of_known_quality_are_ranked(setting: Setting) -> None:
+    rows = {row["reference"]: row for row in found("reference-quality", setting).table.records()}
+    quality = {name: row["reference_psnr_db"] for name, row in rows.items()}
+    assert quality["oracle"] > 60 and quality["noise, 0.1"] < quality["noise, 0.02"] < quality["oracle"]
+    assert (
+        rows["oracle"]["reference_spectrum_error_db"] in (None, 0.0)
+        or rows["oracle"]["reference_spectrum_error_db"] < 0.1
+    )
+
+
+def test_resolutions_are_scored_on_the_same_pixels(setting: Setting) -> None:
+    rows = found("resolution-transfer", replace(setting, side=32)).table.records()
+    assert [row["pixel_m"] for row in rows] == [120, 120, 240, 240, 480, 480]
+    for one, other in zip(rows[::2], rows[1::2], strict=True):
+        assert one["blocks"] == other["blocks"]
+
+
+def test_trained_ablations_answer_after_a_few_steps(setting: Setting) -> None:
+    curves = found("coarse-to-fine", setting)
+    assert len(curves.table.rows) == 3 and curves.panels[0].series[0].x[-1] == 4
+    assert {row["steps"] for row in curves.table.records()} == {4}
+    faults = found("no-reference", setting).table.records()
+    assert [row["patch_px"] for row in faults[:3]] == [16, 32, 64]
+    crossed = found("cross-data", setting).table.records()
+    assert len(crossed) == 4
+    for row in crossed:
+        if row["trained_on"] == row["judged_on"]:
+            assert row["above_the_model_of_that_data_db"] == 0
+
+
+def test_the_command_writes_a_page_that_says_how_it_came_about(
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fixed_weights, "FIXED", (0.0, 1.0))
+    given = ["--weights", str(setting.weights), "--windows", "1", "--side", "48", "--out", str(tmp_path / "new")]
+    command.main(["fixed-weights", *given])
+    page = (tmp_path / "new" / "fixed-weights.md").read_text("utf-8")
+    for expected in (
+        "`python -m benchmarks.ablations",
+        checkpoint.sha256_of(setting.weights)[:12],
+        "seed 0",
+        "| learnt |",
+    ):
+        assert expected in page
+    names = sorted(path.name for path in (tmp_path / "new").iterdir())
+    assert names == ["fixed-weights.csv", "fixed-weights.md", "fixed-weights.png"]
+    with pytest.raises(SystemExit):
+        command.main(["nothing"])

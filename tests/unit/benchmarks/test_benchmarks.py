@@ -1,0 +1,188 @@
+"""Every benchmark at its smallest size: what is counted, and what its page says."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import sys
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from PIL import Image
+from torch.nn.functional import scaled_dot_product_attention
+
+from benchmarks import demo, drift, engine, ledger, model, report, scale, unit
+from benchmarks.measuring import disk_rates, flops_of, run_unveil
+from benchmarks.report import Page
+from de_model.inference.sampling import Sampling
+from de_model.presets import Preset
+from flows.drift.verdict import Verdict
+from flows.errors import WorkFailed
+from flows.ledger.states import State
+from flows.loading import load_settings
+from flows.work import ModelRef, make_plan
+from stac.assets import find_asset
+from stac.grid import cell_of
+from stac.query import Query
+from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
+from stac.sources import open_source
+from stac.stack import read_stack
+
+TILES = Sampling(tile=32, overlap=8)
+
+
+def test_a_page_is_written_with_its_command_and_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["demo", "--out", "docs/results"])
+    page = Page("Title", (report.table(("a", "b"), [(1, "x")]),), {"psnr": math.inf, "a": [1.5]}, b"PNG")
+    report.publish("demo", page, report.parser("demo", "").parse_args(["--out", str(tmp_path)]))
+    text = (tmp_path / "demo.md").read_text("utf-8")
+    assert "`python -m benchmarks.demo --out docs/results`" in text and text.endswith(
+        "| a | b |\n| --- | --- |\n| 1 | x |\n"
+    )
+    assert json.loads((tmp_path / "demo.json").read_text("utf-8")) == {"psnr": None, "a": [1.5]}
+    assert (tmp_path / "demo.png").read_bytes() == b"PNG"
+
+
+def test_a_command_is_measured_and_its_failure_named() -> None:
+    found = run_unveil("doctor", ["doctor", "--json"])
+    assert found.seconds > 0 and found.peak_bytes > 2**26 and found.result
+    with pytest.raises(WorkFailed, match="unveil nothing ended with 2"):
+        run_unveil("nothing", ["nothing"])
+    text = demo.page_of([found]).markdown("c")
+    assert f"| doctor | {found.seconds:.1f} | {found.peak_bytes / 2**30:.2f} |" in text
+
+
+def test_attention_is_counted_forward_and_backward() -> None:
+    q, k, v = (torch.rand(2, 4, 64, 16, requires_grad=True) for _ in range(3))
+    product = 2 * 2 * 4 * 64 * 64 * 16
+    assert flops_of(lambda: scaled_dot_product_attention(q, k, v)) == 2 * product
+    result = scaled_dot_product_attention(q, k, v)
+    # Scores again, and a product for each of the four gradients.
+    assert flops_of(lambda: result.sum().backward()) == 5 * product
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_model_is_measured_against_matrix_products() -> None:
+    eager = {name: way for name, way in model.WAYS.items() if not way.how.compiled}
+    figures = model.measure([Preset.TINY], side=32, ways=eager)[0]
+    step, fine, allocation = figures.costs
+    assert fine.side == step.side and 2 < fine.flops / fine.batch / step.flops < 3.2, "forward and backward"
+    assert 0 < allocation.flops < fine.flops, "the predictor is frozen"
+    assert all(cost.peak_bytes > 2**26 for cost in figures.costs)
+    assert figures.ways[0].difference == 0 and all(way.difference < 1e-3 for way in figures.ways)
+    text = model.page_of([figures]).markdown("c")
+    assert text.count("| tiny |") == 3 and all(f"| {name} |" in text for name in eager)
+
+
+def test_every_date_is_planned_once_whatever_the_windows() -> None:
+    squares, days = 10, 2 * ledger.WINDOW_DAYS
+    whole = load_settings(None, {"datetime": f"2000-01-01T00:00:00Z/2000-02-{days - 31:02d}T23:59:59Z"})
+    assert whole.query.end - whole.query.start < timedelta(days=days)
+    planned_model = ModelRef("unveil-de", "1", "0" * 64, "weights")
+    at_once = make_plan(ledger.scenes(whole.search, squares), whole, planned_model).units
+    in_windows = list(islice(ledger.planned(len(at_once), squares), len(at_once)))
+    assert {unit.work_id for unit in in_windows} == {unit.work_id for unit in at_once}
+    later = next(unit for unit in in_windows if "20000121" in unit.target_id)
+    assert len(later.donor_ids) == 6, "three passes before and three after"
+
+
+def test_ledgers_are_measured_at_every_size() -> None:
+    measured = ledger.measure(units=45, sizes=(50, 100), lives=5)
+    assert [tenth.units for tenth in measured.carried.tenths] == [4, 9, 13, 18, 22, 27, 31, 36, 40, 45]
+    assert measured.carried.counts == {State.SUCCEEDED: 45}
+    assert [(rates.database, rates.lines, rates.units) for rates in measured.ledgers] == [
+        ("SQLite", 50, 5),
+        ("SQLite", 100, 5),
+    ]
+    text = ledger.page_of(measured).markdown("c")
+    assert "among 100 lines as among 50" in text and "45 SUCCEEDED" in text
+
+
+def test_the_sample_is_mirrored_into_a_readable_cell(tmp_path: Path) -> None:
+    side = 1100
+    root = unit.write_big_cell(tmp_path / "big", side)
+    items = open_source(str(root)).search(Query.parse(SAMPLE_COLLECTION, None, SAMPLE_INTERVAL))
+    assert len(items) == 5
+    cell = cell_of(items[0], "blue")
+    assert cell.geobox.shape == (side, side) and cell.gsd_m == 10
+    small = sample_catalog().parent / items[0].id / Path(find_asset(items[0], "blue").href).name
+    with rasterio.open(small) as file:
+        pixels = file.read(1)
+    rows = slice(len(pixels) - 20, len(pixels) + 30)
+    stack = read_stack(items, cell.window(rows, slice(0, 100)), ("blue",))
+    np.testing.assert_array_equal(stack.dn[0, 0, :20], pixels[-20:, :100])
+    np.testing.assert_array_equal(stack.dn[0, 0, 20:], pixels[:-31:-1, :100])
+
+
+def test_parts_of_stages_are_not_counted_twice() -> None:
+    stages = {"prepare": 1.0, "read": 5.0, "waited": 1.0, "restore": 7.0, "model": 6.0, "write": 2.0, "quality": 1.0}
+    alone = unit.PipelineMeasurement(1024, 100, stages, 20.0)
+    assert (alone.unit_seconds, alone.efficiency) == (12.0, 0.5)
+    text = unit.page_of(unit.UnitMeasurement(2048, 5, 30.0, stages, 3.0, 2.0, 2**30, alone)).markdown("c")
+    assert "take 12.0 s" in text and "0.8, **missed**" in text and "1.50 times a plain rasterio read" in text
+
+
+def test_two_workers_are_compared_with_one() -> None:
+    one, two = (scale.ScaleRun(n, 6, 60.0 / n, 80.0 / n, 50.0, 5.0, 2**30) for n in (1, 2))
+    measured = scale.ScaleMeasurement((one, two), 0.5, same_bytes=True)
+    text = scale.page_of(measured).markdown("c")
+    assert (
+        "2.00 times as fast" in text and "1.7, reached" in text and "| 2 | 30.0 | 40.0 | 12.0 | 0.83 | 1.00 |" in text
+    )
+
+
+def test_a_large_offset_raises_an_alarm_and_the_sample_does_not() -> None:
+    rows = dict(drift.measure(load_settings().drift_limits))
+    assert len(rows) == 10 + 2 + len(drift.SCENARIOS)
+    assert rows["MGRS-33TWM, cloudy dates, as they are"].verdict is Verdict.STABLE
+    assert rows["MGRS-33TWL, cloudy dates, offset +0.1"].verdict is Verdict.ALARM
+    text = drift.page_of([*rows.items()]).markdown("c")
+    assert text.count("| MGRS-33TWL, cloudy dates") == 1 + len(drift.SCENARIOS)
+
+
+def test_redundancy_is_pixels_run_for_one_needed() -> None:
+    needed = np.zeros((80, 80), bool)
+    needed[:4, :4] = True
+    assert len(engine.tiles_of(needed, TILES)) == 1 and engine.redundancy(needed, TILES) == 32 * 32 / 16
+    # 80 px are three tiles of 32 that share 8.
+    assert engine.redundancy(np.ones((80, 80), bool), TILES) == pytest.approx(9 * 32 * 32 / 80**2)
+    assert engine.whole_redundancy(80, TILES) == pytest.approx(9 * 32 * 32 / 80**2)
+
+
+def test_a_step_at_every_tile_is_seen_and_a_smooth_image_has_none() -> None:
+    ramp = np.broadcast_to(np.linspace(0, 1, 80, dtype=np.float32), (1, 80, 80)) * 1.0
+    smooth = ramp + ramp.transpose(0, 2, 1)
+    assert engine.seam_ratio(smooth, TILES) == pytest.approx(1, abs=1e-3)
+    stepped = smooth.copy()
+    for first in (24, 48):
+        stepped[:, :, first:] += 0.05
+    assert engine.seam_ratio(stepped, TILES) > 1.5
+    assert engine.psnr(smooth + 0.1, smooth, np.ones((80, 80), bool)) == pytest.approx(20, abs=1e-4)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_engine_is_measured_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_ROUNDS", 1)
+    quick = load_settings(None, {"steps": 1, "samples": 1, "tile": 32}).restoration
+    ways = {engine.PAPERS: engine.FAITHFUL, engine.DEFAULTS: quick.sampling}
+    found = engine.measure(quick, quick.sampling, engine.Sizes(options=32, tiles=128, product=64), ways)
+    assert found.products[0].psnr_faithful == math.inf and found.products[0].ssim_faithful == pytest.approx(1)
+    assert found.products[-1].psnr_truth > found.products[0].psnr_truth, "other dates know more than the model"
+    assert found.proportions[0][:2] == (0, 0) and found.proportions[-1][0] == 1
+    assert 0 < found.share_of_peak < 1 and 0 < found.useful <= 1
+    (scene,) = engine.canvases(quick.sampling, (72,))
+    assert (scene.side, scene.tiles) == (72, 9)
+    page = engine.page_of(found, [scene])
+    text = page.markdown("c")
+    assert text.count("| reached |") + text.count("| **missed** |") == 5 and "| 72 x 72 |" in text
+    assert page.picture is not None and Image.open(io.BytesIO(page.picture)).width > 600
+
+
+def test_a_disk_writes_and_reads() -> None:
+    assert min(disk_rates()) > 0
