@@ -6,11 +6,14 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import ValidationError
 
 from flows.errors import InvalidSettings
+from flows.services.login import login_file, read_login
+from flows.services.prefect_app import loopback_hosts
 from flows.settings import ADDRESSES, RunSettings, has_password
 from stac.access.redaction import holds_secret, redact
 from stac.indexes import index_secret
@@ -36,10 +39,25 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
         raise InvalidSettings("public_root holds a login or a signature; give an address that everybody may read.")
     if settings.min_cloud > settings.max_cloud:
         raise InvalidSettings(f"min_cloud {settings.min_cloud} is above max_cloud {settings.max_cloud}; swap them.")
+    _use_login_of_up(settings)
     _, steps, start = settings.walk
     if start is not None and steps > start + 1:
         raise InvalidSettings(f"{steps} steps do not fit between start {start} and 0; ask for fewer.")
     return settings
+
+
+def _use_login_of_up(settings: RunSettings) -> None:
+    """Give this process the login that `unveil up` made, where it is sent to those servers and has no other."""
+    if not login_file(settings.state / "up").exists():
+        return
+    from flows.up.record import read_record
+
+    ports = read_record(settings.state / "up").ports
+    own = {host for port in ports.values() for host in loopback_hosts(port)}
+    asked = {urlsplit(url).netloc for url in (os.environ.get("PREFECT_API_URL"), settings.mlflow_uri) if url}
+    if asked & own:
+        for name, value in read_login(settings.state / "up").client_environment().items():
+            os.environ.setdefault(name, value)
 
 
 def _refuse_password(values: Mapping[str, Any]) -> None:

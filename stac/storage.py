@@ -13,6 +13,8 @@ from typing import Any
 
 from stac.errors import DiskFull, NotWritable
 
+_PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600
+_PUBLIC_FOLDER, _PUBLIC_FILE = 0o755, 0o644
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -30,14 +32,52 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
+def private_state(folder: Path) -> None:
+    """Make a folder that its owner alone can enter; a folder that is there stays as it is.
+
+    Folders above it that are missing are made for everybody: one of them is the catalog. Commands also keep each file
+    in it to its owner, by their umask (`flows.cli.main`).
+
+    Raises:
+        DiskFull, NotWritable: it cannot be made.
+    """
+    with writing(folder):
+        public_folder(folder.absolute().parent)
+        folder.mkdir(_PRIVATE_FOLDER, exist_ok=True)
+
+
+def public_folder(folder: Path) -> None:
+    """Make a folder, and those above it, that everybody may read; what is there stays as it is."""
+    for missing in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
+        missing.mkdir(exist_ok=True)
+        missing.chmod(_PUBLIC_FOLDER)
+
+
+def make_public(path: Path) -> None:
+    """Let everybody read a file, or a folder and all that is in it."""
+    for each in (path, *path.rglob("*")):
+        each.chmod(_PUBLIC_FOLDER if each.is_dir() else _PUBLIC_FILE)
+
+
+def make_private(path: Path) -> None:
+    """Let the owner alone read a folder and all that is in it."""
+    for each in (path, *path.rglob("*")):
+        each.chmod(_PRIVATE_FOLDER if each.is_dir() else _PRIVATE_FILE)
+
+
+def write_json(path: Path, document: Mapping[str, Any], *, public: bool = False) -> None:
     """Replace a JSON file atomically: readers see the old or the new one, never a part.
+
+    Args:
+        path: the file.
+        document: what it holds.
+        public: everybody may read it; else its owner alone.
 
     Raises:
         DiskFull: there is no room.
         NotWritable: the folder cannot be written.
     """
-    write_bytes(path, json_bytes(document))
+    write_bytes(path, json_bytes(document), public=public)
 
 
 def json_bytes(document: Mapping[str, Any]) -> bytes:
@@ -45,8 +85,13 @@ def json_bytes(document: Mapping[str, Any]) -> bytes:
     return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, public: bool = False) -> None:
     """Replace a file atomically: readers see the old or the new one, never a part.
+
+    Args:
+        path: the file.
+        content: what it holds.
+        public: everybody may read it; else its owner alone.
 
     Raises:
         DiskFull: there is no room.
@@ -59,7 +104,7 @@ def write_bytes(path: Path, content: bytes) -> None:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-            Path(temporary).chmod(0o644)
+            Path(temporary).chmod(_PUBLIC_FILE if public else _PRIVATE_FILE)
             Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

@@ -18,6 +18,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 from hypothesis import settings
 
+from flows.services.login import Login, read_login
 from tests.command import TINY_BBOX, TINY_SETTINGS, Outcome, Run, unveil
 from tests.scheduling import Pieces, arrange
 from tests.sharing import made_once
@@ -84,11 +85,17 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture(scope="session")
-def prefect_url(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prefect_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state folder of that server."""
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="session")
+def prefect_url(tiny_run: Run, prefect_state: Path) -> Iterator[str]:
     """The API of a local Prefect server for all tests that need one and do not test how it starts."""
     from flows.services.prefect_server import prefect_api
 
-    state = tmp_path_factory.mktemp("server")
+    state = prefect_state
     shutil.copytree(tiny_run.root.parent / "prefect", state / "prefect")  # a new database takes ten seconds longer
     # In a context of its own: the settings of its client must not reach tests that ask for no server.
     context = contextvars.copy_context()
@@ -98,10 +105,17 @@ def prefect_url(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture(scope="session")
-def services(tiny_run: Run, prefect_url: str) -> dict[str, str]:
+def prefect_login(prefect_url: str, prefect_state: Path) -> Login:
+    """The login of that server."""
+    return read_login(prefect_state / "prefect")
+
+
+@pytest.fixture(scope="session")
+def services(tiny_run: Run, prefect_url: str, prefect_login: Login) -> dict[str, str]:
     """Settings of a small run that finds a Prefect server and a registry with the shipped model (seconds saved)."""
     registry = f"sqlite:///{(tiny_run.root / '.unveil' / 'mlflow.db').resolve()}"
-    return TINY_SETTINGS | {"PREFECT_API_URL": prefect_url, "UNVEIL_MLFLOW_URI": registry}
+    server = {"PREFECT_API_URL": prefect_url, "PREFECT_API_AUTH_STRING": prefect_login.auth_string}
+    return TINY_SETTINGS | server | {"UNVEIL_MLFLOW_URI": registry}
 
 
 @pytest.fixture
@@ -111,5 +125,5 @@ def services_here(services: dict[str, str], tmp_path: Path, monkeypatch: pytest.
 
     for name, value in services.items():
         monkeypatch.setenv(name, value)
-    with client_of(services["PREFECT_API_URL"], tmp_path / "prefect"):
+    with client_of(services["PREFECT_API_URL"], services["PREFECT_API_AUTH_STRING"], tmp_path / "prefect"):
         yield

@@ -34,6 +34,8 @@ class PrefectService:
     base: Mapping[str, str]
     port: int = field(default_factory=_free_port)
     process: subprocess.Popen[bytes] | None = None
+    #: User name and password, where the server asks for them.
+    auth: tuple[str, str] | None = None
 
     @property
     def url(self) -> str:
@@ -88,14 +90,15 @@ class PrefectService:
         """Ask the API, again while its database is locked, as Prefect's own client does."""
 
         def ask() -> httpx.Response | None:
-            answer = httpx.post(f"{self.url}/{path}", json=body, timeout=60)
+            answer = httpx.post(f"{self.url}/{path}", json=body, timeout=60, auth=self.auth)
             return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
 
         return poll(ask, f"{path} was not answered").raise_for_status().json()
 
     def deployment(self, name: str) -> dict[str, Any]:
         """Return the deployment `FLOW/NAME`."""
-        return dict(httpx.get(f"{self.url}/deployments/name/{name}", timeout=30).raise_for_status().json())
+        answer = httpx.get(f"{self.url}/deployments/name/{name}", timeout=30, auth=self.auth)
+        return dict(answer.raise_for_status().json())
 
     def run(self, name: str, parameters: Mapping[str, Any] | None = None) -> str:
         """Ask for a run of a deployment now; return its id."""
@@ -112,7 +115,8 @@ class PrefectService:
 
         def look() -> dict[str, Any] | None:
             with contextlib.suppress(httpx.HTTPError):  # the server may be away for a while
-                state: dict[str, Any] = httpx.get(f"{self.url}/flow_runs/{run_id}", timeout=5).json()["state"]
+                answer = httpx.get(f"{self.url}/flow_runs/{run_id}", timeout=5, auth=self.auth)
+                state: dict[str, Any] = answer.json()["state"]
                 return state if state["type"] in FINAL else None
             return None
 

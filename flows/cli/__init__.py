@@ -101,6 +101,7 @@ def main() -> None:
     # Prefect's own lines would tear the progress bars; they are kept with the run at the server.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.umask(0o077)  # the catalog is opened to everybody where it is published
     sys.exit(_status())
 
 

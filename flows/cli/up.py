@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -46,6 +47,7 @@ def up(
 
         unveil up --out zagreb --detach
     """
+    from flows.services.login import login_file
     from flows.up.control import detach as run_detached
     from flows.up.control import standing
     from flows.up.members import Service
@@ -54,8 +56,9 @@ def up(
 
     ports = dict(zip(Service, (prefect_port, mlflow_port, catalog_port, worker_port), strict=True))
     place = place_for(out, _state(out, state_dir), ports, browser=browser)
+    login = login_file(place.folder)
     if status:
-        _show(standing(place), as_json)
+        _show(standing(place), as_json, login)
         return
     require_down(place)
     require_free(place)
@@ -63,11 +66,11 @@ def up(
         _prepare_browser()
     if detach:
         run_detached(_arguments(place), place.state)
-        _show(standing(place), as_json)
+        _show(standing(place), as_json, login)
         return
 
     def announce(ready: Place) -> None:
-        _show(standing(ready), as_json)
+        _show(standing(ready), as_json, login)
         if not as_json:
             output.print("Ctrl-C stops all of it.")
 
@@ -113,16 +116,28 @@ def _arguments(place: Place) -> list[str]:
     return ["up", "--out", str(place.out), "--state-dir", str(place.state), browser, *ports]
 
 
-def _show(services: tuple[Standing, ...], as_json: bool) -> None:
+def _how_to_log_in(services: tuple[Standing, ...], login: Path) -> str:
+    """Return what a person needs to open the pages and to use `prefect` and `mlflow`, without the password itself."""
+    address = {service.service: service.address for service in services}
+    return (
+        f"Login: the line USER:PASSWORD in {login}. Prefect's page asks for the whole line, MLflow's for both halves.\n"
+        f'  export PREFECT_API_URL={address["prefect"]}/api PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(login))})"'
+    )
+
+
+def _show(services: tuple[Standing, ...], as_json: bool, login: Path | None = None) -> None:
     healthy = all(service.healthy for service in services)
     if as_json:
-        print_json({"healthy": healthy, "services": [asdict(service) for service in services]})
+        document = {"healthy": healthy, "services": [asdict(service) for service in services]}
+        print_json(document if login is None else {**document, "login": str(login)})
     else:
         table = Table("", "address", "health", "process", title="Unveil")
         for service in services:
             health = "[green]ok[/]" if service.healthy else f"[red]{escape(service.problem)}[/]"
             table.add_row(_SHOWN[service.service], service.address, health, str(service.pid or ""))
         output.print(table)
+        if healthy and login is not None:
+            output.print(_how_to_log_in(services, login), markup=False, highlight=False, soft_wrap=True)
         sys.stdout.flush()
     if not healthy:
         raise typer.Exit(EXIT_FAILED)

@@ -15,6 +15,8 @@ from sqlalchemy.sql.functions import GenericFunction
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from flows.errors import FlowError, InvalidSettings, LedgerUnavailable
+from stac.errors import PublishError
+from stac.storage import private_state
 
 #: Seconds that a process waits for others to finish writing, and for a server to accept a connection.
 _BUSY_TIMEOUT_S = 30
@@ -74,9 +76,9 @@ def open_engine(url: URL) -> Engine:
 def _open_file(url: URL) -> Engine:
     path = Path(str(url.database))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FlowError(_cannot_open(url, error.strerror or str(error))) from error
+        private_state(path.parent)
+    except PublishError as error:
+        raise FlowError(_cannot_open(url, str(error))) from error
     # Kept connections: closing the last one folds the write-ahead log back, which is slower than the work.
     engine = create_engine(url, pool_size=2, max_overflow=3, connect_args={"timeout": _BUSY_TIMEOUT_S})
     event.listen(engine, "connect", _on_connect)

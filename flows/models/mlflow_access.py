@@ -18,6 +18,7 @@ import httpx
 from flows.errors import InvalidSettings, ServiceUnavailable
 from flows.services.prefect_server import without_credentials
 from stac.errors import NotWritable
+from stac.storage import private_state
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -108,11 +109,8 @@ def open_client(uri: str) -> MlflowClient:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Create `folder`; raise NotWritable when it cannot be created or written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NotWritable(f"{folder} cannot be made ({error.strerror}): choose another state folder.") from error
+    """Create `folder`, for its owner alone; raise NotWritable when it cannot be created or written."""
+    private_state(folder)
     if not os.access(folder, os.W_OK):
         raise NotWritable(f"{folder} cannot be written: choose another state folder.")
 

@@ -16,6 +16,7 @@ from de_model.calibration import CalibrationTable, calibration_of, calibration_p
 from de_model.card import ModelCard
 from flows import __version__
 from flows.drift.baseline import Baseline, baseline_of, baseline_path
+from stac.storage import make_private
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -147,6 +148,7 @@ def _package(folder: Path, source: _Source, model: LoggedModel, run_id: str) -> 
     for compiled in list(target.rglob("__pycache__")):
         shutil.rmtree(compiled)
     (target / CARD_FILE).write_text(source.description, "utf-8")
+    make_private(target)  # MLflow's copy keeps the modes, and our code is readable by everybody where it is installed
     return target
 
 

@@ -1,7 +1,7 @@
-"""Entry point of the local Prefect server: the command `prefect`, which ends when its parent does.
+"""Entry point of the local Prefect server, which ends when its parent does.
 
-Run as `python -m flows.services.prefect_child server start ...` with a pipe as standard input, whose other end the
-parent holds. When the parent ends in any way, SIGKILL included, the pipe closes and the server stops by itself: no
+Run as `python -m flows.services.prefect_child --port PORT` with a pipe as standard input, whose other end the parent
+holds. When the parent ends in any way, SIGKILL included, the pipe closes and the server stops by itself: no
 orphan is left.
 """
 
@@ -29,12 +29,12 @@ def _watch() -> None:
 
 
 def main() -> None:
-    """Run the `prefect` command with the arguments of this process."""
+    """Serve with the arguments of this process."""
     stop_when_parent_ends()
     gc.set_threshold(_GC_THRESHOLD)
-    from prefect.cli import app
+    from flows.services import prefect_app
 
-    app()
+    prefect_app.main(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ import httpx
 from filelock import FileLock, Timeout
 
 from flows.errors import ServiceUnavailable
+from flows.services.login import Login, ensure_login
 from stac.errors import NotWritable
+from stac.storage import private_state
 
 Log = Callable[[str], None]
 
@@ -87,7 +89,7 @@ def prefect_api(state_dir: Path, log: Log | None = None, meanwhile: Callable[[],
             yield server.url
         finally:
             _flush_client()
-            _await_records(server.url, began)
+            _await_records(server, began)
 
 
 def configured_api_url() -> str | None:
@@ -140,6 +142,8 @@ class _Server:
     url: str
     home: Path
     log_file: Path
+    #: Made at the first start, in `home`.
+    login: Login
     #: Size of the log when this server started, bytes.
     log_start: int
 
@@ -197,6 +201,7 @@ class _Server:
 def _running_server(state_dir: Path, log: Log | None, meanwhile: Callable[[], None] | None) -> Iterator[_Server]:
     """Start a server, retrying when its port is taken, and stop it at the end."""
     home, log_dir = state_dir.resolve() / "prefect", state_dir.resolve() / "logs"
+    private_state(state_dir)
     _make_folders(home, log_dir)
     for _ in range(_ATTEMPTS):
         with contextlib.ExitStack() as stack:
@@ -267,18 +272,18 @@ def _spawned(home: Path, log_dir: Path) -> Iterator[_Server]:
     port, log_file = _free_port(), log_dir / "prefect-server.log"
     if log_file.exists() and log_file.stat().st_size > _LOG_LIMIT_BYTES:
         log_file.replace(log_file.with_suffix(".log.1"))
-    arguments = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    login = ensure_login(home)
     with log_file.open("ab") as record:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.services.prefect_child", *arguments],
+            [sys.executable, "-m", "flows.services.prefect_child", "--port", str(port)],
             cwd=home,  # Prefect reads settings from project files in the working directory
-            env=_environment(home),
+            env=_environment(home, login),
             stdin=subprocess.PIPE,  # closes when this process ends, however it ends
             stdout=record,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C in the terminal must not reach the server before the flow has reported
         )
-        server = _Server(process, f"http://127.0.0.1:{port}/api", home, log_file, record.tell())
+        server = _Server(process, f"http://127.0.0.1:{port}/api", home, log_file, login, record.tell())
     try:
         yield server
     finally:
@@ -291,12 +296,13 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _environment(home: Path) -> dict[str, str]:
+def _environment(home: Path, login: Login) -> dict[str, str]:
     """Return the environment of the server: that of the user without Prefect settings, then ours."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
     ours = {
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / _DATABASE}",
+        "PREFECT_SERVER_API_AUTH_STRING": login.auth_string,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "PREFECT_CLI_PROMPT": "false",
@@ -315,7 +321,7 @@ def _client_of(server: _Server) -> Iterator[None]:
         "home": server.home,
         "api.url": server.url,
         "api.key": None,
-        "api.auth_string": None,
+        "api.auth_string": server.login.auth_string,
         "results.local_storage_path": server.home / "storage",
         "server.ephemeral.enabled": False,
         "server.analytics_enabled": False,
@@ -333,13 +339,14 @@ def _flush_client() -> None:
         worker.drain_all(timeout=FLUSH_TIMEOUT_S)
 
 
-def _await_records(url: str, began: datetime) -> None:
+def _await_records(server: _Server, began: datetime) -> None:
     """Wait, bounded, until the server has written how the task runs since `began` ended: it does so from a queue."""
     open_states = {"state": {"type": {"any_": ["PENDING", "RUNNING"]}}, "start_time": {"after_": began.isoformat()}}
     deadline = time.monotonic() + FLUSH_TIMEOUT_S
-    with contextlib.suppress(httpx.HTTPError), httpx.Client(timeout=2.0, trust_env=False) as client:
+    auth = (server.login.user, server.login.password)
+    with contextlib.suppress(httpx.HTTPError), httpx.Client(timeout=2.0, trust_env=False, auth=auth) as client:
         while time.monotonic() < deadline:
-            if client.post(f"{url}/task_runs/count", json={"task_runs": open_states}).json() == 0:
+            if client.post(f"{server.url}/task_runs/count", json={"task_runs": open_states}).json() == 0:
                 return
             time.sleep(_POLL_S)
 

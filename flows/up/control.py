@@ -16,6 +16,7 @@ from flows.errors import ServiceUnavailable
 from flows.up.keeper import sweep
 from flows.up.members import Place, Service
 from flows.up.record import ProcessId, read_record
+from stac.storage import private_state
 
 #: A first start deploys and makes databases; a stop waits for runs to end politely.
 _DETACH_S, _STOP_S = 900.0, 60.0
@@ -79,6 +80,7 @@ def detach(arguments: Sequence[str], state: Path) -> None:
         ServiceUnavailable: it ended while starting, or takes too long.
     """
     folder, log_file = state / "up", state / "logs" / "up.log"
+    private_state(state)
     log_file.parent.mkdir(parents=True, exist_ok=True)
     with log_file.open("ab") as log:
         begin = log.tell()

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import httpx
 
+from flows.services.login import Login, ensure_login
+from flows.services.prefect_app import loopback_hosts
+
 POOL = "unveil"
 #: Heartbeats of runs, seconds: the least that Prefect allows; a run is dead after three of them and a bit.
 HEARTBEAT_S, SILENCE_S = 30, 100
@@ -78,11 +81,12 @@ def command_of(place: Place, service: Service) -> list[str]:
     return [sys.executable, "-m", *_ARGUMENTS[service](place)]
 
 
-def environment_of(place: Place) -> dict[str, str]:
-    """Return the environment of every service: that of the user without other servers, then ours.
+def environment_of(place: Place, service: str) -> dict[str, str]:
+    """Return the environment of a service: that of the user without other servers, then ours.
 
-    So a flow run finds this Prefect server, this registry and this catalog.
+    So a flow run finds this Prefect server, this registry and this catalog, and has the login of both.
     """
+    login = ensure_login(place.folder)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
     home = place.folder / "prefect"
     return inherited | {
@@ -106,18 +110,22 @@ def environment_of(place: Place) -> dict[str, str]:
         "UNVEIL_OUT": str(place.out),
         "UNVEIL_STATE_DIR": str(place.state),
         "UNVEIL_MLFLOW_URI": place.address(Service.MLFLOW),
+        **login.client_environment(),
+        **_SECRETS.get(service, _nothing)(place, login),
     }
 
 
 def _prefect(place: Place) -> list[str]:
-    return ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(place.ports[Service.PREFECT])]
+    return ["flows.services.prefect_app", "--port", str(place.ports[Service.PREFECT])]
 
 
 def _mlflow(place: Place) -> list[str]:
-    listen = ["--host", "127.0.0.1", "--port", str(place.ports[Service.MLFLOW]), "--workers", "1"]
+    port = place.ports[Service.MLFLOW]
+    hosts = ",".join(loopback_hosts(port))
+    listen = ["--host=127.0.0.1", f"--port={port}", "--workers=1", f"--allowed-hosts={hosts}"]
     # Artefacts are files beside the database, as commands without a server keep them: both find what the other made.
-    store = [f"--backend-store-uri=sqlite:///{place.state / 'mlflow.db'}", "--no-serve-artifacts"]
-    return ["mlflow", "server", *listen, *store, f"--default-artifact-root={(place.state / 'mlartifacts').as_uri()}"]
+    store = ["--no-serve-artifacts", f"--default-artifact-root={(place.state / 'mlartifacts').as_uri()}"]
+    return ["flows.services.mlflow_app", *listen, *store]
 
 
 def _catalog(place: Place) -> list[str]:
@@ -130,6 +138,23 @@ def _worker(_: Place) -> list[str]:
     return [*start, "--install-policy", "never", "--with-healthcheck"]
 
 
+def _nothing(_: Place, __: Login) -> dict[str, str]:
+    return {}
+
+
+def _prefect_secrets(_: Place, login: Login) -> dict[str, str]:
+    return {"PREFECT_SERVER_API_AUTH_STRING": login.auth_string}
+
+
+def _mlflow_secrets(place: Place, login: Login) -> dict[str, str]:
+    return {
+        "MLFLOW_AUTH_ADMIN_USERNAME": login.user,
+        "MLFLOW_AUTH_ADMIN_PASSWORD": login.password,
+        "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{place.state / 'mlflow.db'}",
+    }
+
+
+_SECRETS = {Service.PREFECT: _prefect_secrets, Service.MLFLOW: _mlflow_secrets}
 _ARGUMENTS = {
     Service.PREFECT: _prefect,
     Service.MLFLOW: _mlflow,

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from stac.storage import write_json, writing
+from stac.storage import public_folder, write_json, writing
 
 
 def main() -> None:
@@ -47,8 +47,8 @@ def begin_catalog(out: Path) -> None:
     from stac.catalog import empty_root  # it imports all of rasterio, for the first start only
 
     with writing(root):
-        out.mkdir(parents=True, exist_ok=True)
-    write_json(root, empty_root())
+        public_folder(out)
+    write_json(root, empty_root(), public=True)
 
 
 def _prepare_server() -> None:

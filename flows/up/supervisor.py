@@ -24,6 +24,7 @@ from flows.up.members import DEFAULT_PORTS, Place, Service, command_of, environm
 from flows.up.record import ProcessId, Record, read_record, write_record
 from flows.up.setup import begin_catalog
 from stac.errors import NotWritable
+from stac.storage import private_state, public_folder
 
 Log = Callable[[str], None]
 
@@ -124,7 +125,9 @@ def require_free(place: Place) -> None:
 
 def _make_folders(place: Place) -> None:
     try:
-        for folder in (place.folder / "prefect", place.state / "logs", place.out):
+        public_folder(place.out)
+        private_state(place.state)
+        for folder in (place.folder / "prefect", place.state / "logs"):
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise NotWritable(f"{error.filename} cannot be made ({error.strerror}): choose another --out.") from error
@@ -202,7 +205,7 @@ def _spawn(place: Place, service: str, command: list[str]) -> subprocess.Popen[b
         return subprocess.Popen(
             [sys.executable, "-m", "flows.up.keeper", str(place.folder), *command],
             cwd=place.folder,  # Prefect reads settings from project files in the working directory
-            env=environment_of(place),
+            env=environment_of(place, service),
             stdin=subprocess.PIPE,  # closes when this process ends, however it ends
             stdout=record,
             stderr=subprocess.STDOUT,

@@ -16,3 +16,5 @@ class Access:
 
     s3: S3Options = field(default_factory=S3Options)
     signing: SigningOptions = field(default_factory=SigningOptions)
+    #: Hosts that the user named, which may be inside this network; None where every href is the caller's own.
+    hosts: frozenset[str] | None = None

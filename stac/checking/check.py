@@ -50,7 +50,8 @@ def check_catalog(
         AccessRefused, SourceUnavailable: the root cannot be reached.
     """
     options = options or CheckOptions()
-    places, root = Places(options.patience, options.s3), _root(location)
+    root = _root(location)
+    places = Places(options.patience, options.s3, root)
     progress(f"reading {root}", 0, 0)
     structure = survey(places, root)
     findings = list(_items(places, structure, options, progress))

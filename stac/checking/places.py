@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from stac.access.addresses import host_of
 from stac.access.locations import is_s3, s3_location
 from stac.access.objects import Objects
 from stac.access.s3 import S3Options
@@ -32,8 +33,8 @@ _NO_HEAD = (405, 501)
 class Places:
     """Reads documents and files by absolute path or address. May be used by several threads."""
 
-    def __init__(self, patience: Patience, s3: S3Options) -> None:
-        self._documents = Documents(patience, _RATE, s3)
+    def __init__(self, patience: Patience, s3: S3Options, root: str) -> None:
+        self._documents = Documents(patience, _RATE, s3, {host_of(root)})
         self._objects = Objects(s3, patience.timeout_s)
 
     def read(self, href: str) -> dict[str, Any]:

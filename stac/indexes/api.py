@@ -13,6 +13,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import requests
 
+from stac.access.addresses import host_of
 from stac.access.redaction import redact
 from stac.errors import IndexNotUpdated, IndexRefused, IndexUnavailable, SourceUnavailable, UnsafeHref
 from stac.indexes.base import Document, require_same
@@ -46,7 +47,7 @@ class ApiIndex:
             IndexNotUpdated: it does not answer, refuses, or is no STAC API.
         """
         self.label, self._url = index_label(url), url.rstrip("/")
-        self._session = patient_session(PatientAdapter(patience, _RATE))
+        self._session = patient_session(PatientAdapter(patience, _RATE, {host_of(url)}))
         if token:
             self._session.headers["Authorization"] = f"Bearer {token}"
         self._bulk = True

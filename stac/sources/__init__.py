@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from stac.access import Access
-from stac.access.locations import is_s3
+from stac.access.addresses import host_of
 from stac.errors import UnreadableCatalog
 from stac.sources.api import ApiSource
 from stac.sources.base import Source
 from stac.sources.documents import Documents
-from stac.sources.hrefs import is_remote
+from stac.sources.hrefs import is_web
 from stac.sources.providers import Protocol, Provider, provider_of
 from stac.sources.static import StaticSource
 from stac.sources.web.patience import Patience
@@ -37,9 +37,11 @@ def open_source(location: str, patience: Patience | None = None, access: Access 
     patience = patience or Patience()
     if provider := provider_of(location):
         return _known(provider, patience)
-    if is_remote(location) and not is_s3(location) and _is_api(Documents(patience).read(location)):
-        return ApiSource(location, patience)
-    return StaticSource(location, patience, (access or Access()).s3)
+    access = access or Access()
+    hosts = (access.hosts or frozenset()) | {host_of(location)}
+    if is_web(location) and _is_api(Documents(patience, named=hosts).read(location)):
+        return ApiSource(location, patience, hosts=hosts)
+    return StaticSource(location, patience, access.s3, hosts)
 
 
 def _known(provider: Provider, patience: Patience) -> Source:

@@ -10,6 +10,7 @@ import pystac
 from pystac_client import Client
 from pystac_client.exceptions import APIError
 
+from stac.access.addresses import host_of
 from stac.errors import InvalidItem, InvalidQuery, SourceUnavailable, StacError, UnreadableCatalog, UnsafeHref
 from stac.query import BBox, Query
 from stac.sources.base import Skipped
@@ -31,7 +32,12 @@ class ApiSource:
     """Searches a STAC API to its last page and checks the count."""
 
     def __init__(
-        self, url: str, patience: Patience | None = None, page: int = _PAGE, provider: Provider | None = None
+        self,
+        url: str,
+        patience: Patience | None = None,
+        page: int = _PAGE,
+        provider: Provider | None = None,
+        hosts: frozenset[str] = frozenset(),
     ) -> None:
         """Open the API.
 
@@ -40,6 +46,7 @@ class ApiSource:
             patience: how the API is waited for.
             page: items asked for at a time.
             provider: who offers it, if that is known: its band names are translated, its rate is kept.
+            hosts: those that may be inside this network, besides that of the landing page.
 
         Raises:
             SourceUnavailable: the API does not answer.
@@ -47,7 +54,8 @@ class ApiSource:
         """
         self.skipped: list[Skipped] = []
         self._url, self._page, self._provider = url.rstrip("/"), page, provider
-        self._web = CatalogIO(patience or Patience(), provider.requests_per_s if provider else DEFAULT_RATE)
+        rate = provider.requests_per_s if provider else DEFAULT_RATE
+        self._web = CatalogIO(patience or Patience(), rate, hosts | {host_of(url)})
         with self._asking("Opening"):
             self._client = Client.open(url, stac_io=self._web)
 

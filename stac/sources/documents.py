@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -28,9 +28,11 @@ class CatalogIO(StacApiIO):
     Searches are POST requests that change nothing, so they are tried again like GET.
     """
 
-    def __init__(self, patience: Patience, per_second: float = DEFAULT_RATE) -> None:
+    def __init__(
+        self, patience: Patience, per_second: float = DEFAULT_RATE, named: Collection[str] = frozenset()
+    ) -> None:
         super().__init__(timeout=patience.timeout_s, max_retries=None)
-        self._adapter = PatientAdapter(patience, per_second)
+        self._adapter = PatientAdapter(patience, per_second, named)
         self.session = patient_session(self._adapter)
 
     @contextmanager
@@ -64,8 +66,14 @@ def _short(error: Exception) -> str:
 class Documents:
     """Reads JSON documents by absolute path or URL."""
 
-    def __init__(self, patience: Patience, per_second: float = DEFAULT_RATE, s3: S3Options | None = None) -> None:
-        self.web = CatalogIO(patience, per_second)
+    def __init__(
+        self,
+        patience: Patience,
+        per_second: float = DEFAULT_RATE,
+        s3: S3Options | None = None,
+        named: Collection[str] = frozenset(),
+    ) -> None:
+        self.web = CatalogIO(patience, per_second, named)
         self._objects = Objects(s3 or S3Options(), patience.timeout_s)
 
     def read(self, href: str) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
+from stac.access.addresses import check_address, host_of
 from stac.access.locations import is_s3
 from stac.errors import UnsafeHref
 
@@ -19,7 +19,12 @@ _ID = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 
 def is_remote(href: str) -> bool:
     """Tell whether an href is a URL of a document on a web server or in S3."""
-    return href.lower().startswith(("http://", "https://")) or is_s3(href)
+    return is_web(href) or is_s3(href)
+
+
+def is_web(href: str) -> bool:
+    """Tell whether an href is of http or https."""
+    return href.lower().startswith(("http://", "https://"))
 
 
 def checked_id(name: object) -> str:
@@ -49,28 +54,38 @@ def resolve(base: str, href: object) -> str:
     found = _joined(base, href) if is_remote(base) else href
     scheme = urlsplit(found).scheme.lower() if _SCHEME.match(found) else ""
     if scheme in _REMOTE_SCHEMES:
-        if is_remote(base) and is_internal(found) and not is_internal(base):
-            raise UnsafeHref(f"{base} names {href!r}, an address inside this network; such links are not followed.")
+        if is_web(base) and is_web(found):
+            _check_from_outside(base, found)
         return found
     if is_remote(base):
         raise UnsafeHref(f"{base} names {href!r}, which is not on a server; a remote catalog may not name local files.")
     if scheme not in ("", "file"):
         raise UnsafeHref(f"{base} names {href!r}: links of kind {scheme!r} are not read.")
-    if found.startswith("/vsi"):
-        raise UnsafeHref(f"{base} names {href!r}, a virtual path; name the file itself.")
     path = unquote(urlsplit(found).path) if scheme == "file" else found
-    return os.path.normpath(Path(base).parent / path)
+    absolute = os.path.normpath(Path(base).parent / path)
+    if absolute.lstrip("/").startswith("vsi"):  # also //vsizip/... and file:///vsizip/...
+        raise UnsafeHref(f"{base} names {href!r}, a virtual path; name the file itself.")
+    return absolute
 
 
-def is_internal(url: str) -> bool:
-    """Tell whether a URL names this machine, its network or a cloud's metadata service by address."""
-    host = (urlsplit(url).hostname or "").rstrip(".").lower()
-    if host == "localhost" or host.endswith((".localhost", ".internal")):
-        return True
+def _check_from_outside(base: str, found: str) -> None:
+    """Do nothing unless a document on the internet names an address inside this network.
+
+    A document inside it was named by the user; what it links to is checked when that is opened.
+
+    Raises:
+        UnsafeHref: it does.
+    """
+    if host_of(found) == host_of(base):
+        return
     try:
-        return not ipaddress.ip_address(host).is_global
-    except ValueError:
-        return False
+        check_address(base)
+    except UnsafeHref:
+        return
+    try:
+        check_address(found)
+    except UnsafeHref as error:
+        raise UnsafeHref(f"{base} names {found!r}, which is not followed: {error}") from error
 
 
 def _joined(base: str, href: str) -> str:

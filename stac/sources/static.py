@@ -8,6 +8,7 @@ from typing import Any
 
 import pystac
 
+from stac.access.addresses import host_of
 from stac.access.locations import is_s3, s3_location
 from stac.access.s3 import S3Options
 from stac.errors import InvalidItem, InvalidQuery, StacError, UnreadableCatalog, UnsafeHref
@@ -28,20 +29,27 @@ _DEEPEST = 12
 class StaticSource:
     """Walks the collections and items of a static catalog."""
 
-    def __init__(self, location: str, patience: Patience | None = None, s3: S3Options | None = None) -> None:
+    def __init__(
+        self,
+        location: str,
+        patience: Patience | None = None,
+        s3: S3Options | None = None,
+        hosts: frozenset[str] = frozenset(),
+    ) -> None:
         """Open the catalog.
 
         Args:
             location: path or URL of the root document, or of the folder that holds `catalog.json`.
             patience: how a server is waited for.
             s3: where S3 is and as whom it is asked.
+            hosts: those that may be inside this network, besides that of the root.
 
         Raises:
             UnreadableCatalog: the root is no STAC catalog or collection.
             SourceUnavailable: the server does not answer.
         """
         self.skipped: list[Skipped] = []
-        self._documents = Documents(patience or Patience(), s3=s3)
+        self._documents = Documents(patience or Patience(), s3=s3, named=hosts | {host_of(location)})
         self._root = root_href(location)
         self._read_node(self._root)
 

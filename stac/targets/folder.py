@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from stac.errors import InvalidProduct, NotWritable, PublishError
-from stac.storage import write_json, writing
+from stac.storage import make_public, public_folder, write_json, writing
 from stac.targets.base import Document
 from stac.targets.exchange import exchange
 from stac.tree.nodes import DATES
@@ -59,8 +59,8 @@ class FolderTarget:
             return
         path = self.root / name
         with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, document)
+            public_folder(path.parent)
+        write_json(path, document, public=True)
 
     def item_ids(self, collection: str) -> list[str]:
         """Return the ids of all products that are done, sorted."""
@@ -88,7 +88,8 @@ class FolderTarget:
         folder = self._item_path(collection, document["id"]).parent
         write_json(staging / f"{folder.name}.json", document)
         with writing(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
+            public_folder(folder.parent)
+            make_public(staging)
             if not folder.exists():
                 staging.rename(folder)
             elif exchange(staging, folder):
@@ -119,6 +120,7 @@ class FolderTarget:
         """Move a file into place."""
         path = self.root / name
         with writing(path):
+            make_public(file)
             file.replace(path)
 
     def drop(self, name: str) -> None:
@@ -137,7 +139,7 @@ class FolderTarget:
     def exclusive(self) -> Iterator[None]:
         """Let one publisher at a time change the catalog."""
         with writing(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
+            public_folder(self.root)
             lock = FileLock(self.root / ".publish.lock", timeout=_LOCK_TIMEOUT_S, poll_interval=_POLL_S)
             try:
                 lock.acquire()

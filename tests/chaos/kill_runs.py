@@ -136,15 +136,17 @@ def flow_of(victim: Victim, work: Path) -> Iterator[Flow | WorkerFlow]:
         with worker_flow(work, _SETTINGS) as flow:
             yield flow
         return
+    from flows.services.login import read_login
     from flows.services.prefect_server import prefect_api
 
     os.environ.update(_SETTINGS)
     with prefect_api(work / "server") as url:
         os.environ["PREFECT_API_URL"] = url
+        os.environ["PREFECT_API_AUTH_STRING"] = read_login(work / "server" / "prefect").auth_string
         try:
             yield Flow(work)
         finally:
-            del os.environ["PREFECT_API_URL"]
+            del os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"]
 
 
 def undisturbed(flow: Flow | WorkerFlow, tally: Tally) -> Reference:

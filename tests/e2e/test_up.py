@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from flows.services.login import read_login
 from flows.up.keeper import marked, sweep
 from tests.command import TINY_BBOX, TINY_SETTINGS, unveil
 from tests.prefect_service import PrefectService, poll
@@ -59,20 +60,22 @@ def system(tmp_path: Path) -> Iterator[System]:
 def test_one_command_makes_a_working_system_that_survives(system: System) -> None:
     services = system.up(*PORTS)
     addresses = {name: service["address"] for name, service in services.items()}
-    assert all(httpx.get(address, follow_redirects=True).is_success for address in addresses.values())
+    login = read_login(system.out / ".unveil" / "up")
+    auth = (login.user, login.password)
+    assert all(httpx.get(address, follow_redirects=True, auth=auth).is_success for address in addresses.values())
     again = system.command("up", "--no-browser")
     assert again.status == 1 and "is up in" in again.sentence
 
-    prefect = PrefectService(system.home, {}, int(addresses["prefect"].rpartition(":")[2]))
+    prefect = PrefectService(system.home, {}, int(addresses["prefect"].rpartition(":")[2]), auth=auth)
     state = prefect.ended(prefect.run("clear-scenes/clear-scenes", SCENES), 400)
     assert state["type"] == "COMPLETED", state
     collection = httpx.get(f"{addresses['catalog']}/catalog/catalog.json").json()["links"]
     assert any(link["rel"] == "child" for link in collection), "the item is served"
     found = httpx.get(
-        f"{addresses['mlflow']}/api/2.0/mlflow/registered-models/get", params={"name": "unveil-de"}
+        f"{addresses['mlflow']}/api/2.0/mlflow/registered-models/get", params={"name": "unveil-de"}, auth=auth
     ).json()
     assert found["registered_model"]["aliases"] == [{"alias": "champion", "version": "1"}]
-    assert len(httpx.post(f"{addresses['prefect']}/api/automations/filter", json={}).json()) >= 6
+    assert len(httpx.post(f"{addresses['prefect']}/api/automations/filter", json={}, auth=auth).json()) >= 6
 
     # One dies, and is there again.
     (keeper,) = (psutil.Process(services["mlflow"]["pid"]),)

@@ -34,7 +34,8 @@ def passwords(postgres: Postgres) -> dict[str, str]:
     """Every variable that the files ask for, each with a value of its own."""
     text = "".join(path.read_text("utf-8") for path in documents())
     asked = {match["name"] for match in REFERENCE.finditer(text) if match["kind"] == ":?"}
-    return {name: secrets.token_hex(8) for name in asked} | {"UNVEIL_STATE_DATABASE_PASSWORD": postgres.password}
+    made = {name: secrets.token_hex(8) for name in asked} | {"UNVEIL_PREFECT_LOGIN": f"ops:{secrets.token_hex(8)}"}
+    return made | {"UNVEIL_STATE_DATABASE_PASSWORD": postgres.password}
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,8 @@ def test_a_host_that_follows_compose_yaml_makes_a_mosaic(
     login = stack.environment("mlflow")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, login[name])
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, stack.environment("worker")[name])
     uri = stack.environment("worker")["UNVEIL_MLFLOW_URI"]
     assert Registry(stack.home / "state", uri).aliases(MODEL_NAME)[CHAMPION] == "1"
     assert any(key.endswith(".safetensors") for key in objects.keys("unveil-mlflow"))
@@ -101,14 +104,16 @@ def test_a_host_that_follows_compose_yaml_makes_a_mosaic(
 
 def finished_run(stack: ProcessStack) -> dict[str, Any]:
     """Run the first deployment on a corner of the sample through the worker."""
-    api = stack.environment("worker")["PREFECT_API_URL"]
-    deployment = httpx.get(f"{api}/deployments/name/clear-scenes/clear-scenes", timeout=30).raise_for_status().json()
+    worker = stack.environment("worker")
+    user, _, password = worker["PREFECT_API_AUTH_STRING"].partition(":")
+    server = httpx.Client(base_url=worker["PREFECT_API_URL"], auth=(user, password), timeout=30)
+    deployment = server.get("/deployments/name/clear-scenes/clear-scenes").raise_for_status().json()
     scenes = {"bbox": TINY_BBOX, "datetime": "2023-08-18", "samples": 1, "steps": 1, "tile": 32, "overlap": 8}
     body = {"parameters": {"settings": scenes}, "state": {"type": "SCHEDULED"}}
-    made = httpx.post(f"{api}/deployments/{deployment['id']}/create_flow_run", json=body, timeout=30).json()
+    made = server.post(f"/deployments/{deployment['id']}/create_flow_run", json=body).json()
 
     def ended() -> dict[str, Any] | None:
-        run: dict[str, Any] = httpx.get(f"{api}/flow_runs/{made['id']}", timeout=30).json()
+        run: dict[str, Any] = server.get(f"/flow_runs/{made['id']}").json()
         return run if run["state"]["type"] in FINAL else None
 
     return poll(ended, "the run did not end", 400)

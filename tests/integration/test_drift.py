@@ -13,6 +13,7 @@ import httpx
 import pytest
 import rasterio
 
+from flows.services.login import Login
 from stac.publish import StaticCatalog
 from stac.sample_catalog import sample_catalog
 from tests.command import TINY_BBOX, Outcome, unveil
@@ -60,21 +61,22 @@ def spoilt(services: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
     return Spoilt(root, outcome, home)
 
 
-def events(url: str, name: str, run_id: str) -> list[dict[str, Any]]:
+def events(url: str, login: Login, name: str, run_id: str) -> list[dict[str, Any]]:
     """What the Prefect server holds of a run under the name of an event."""
     body = {"filter": {"event": {"name": [name]}}}
-    found = httpx.post(f"{url}/events/filter", json=body, timeout=30).raise_for_status().json()["events"]
+    auth = (login.user, login.password)
+    found = httpx.post(f"{url}/events/filter", json=body, timeout=30, auth=auth).raise_for_status().json()["events"]
     every = [event["payload"] | {"resource": event["resource"]["prefect.resource.id"]} for event in found]
     return [event for event in every if event["run_id"] == run_id]
 
 
 @pytest.fixture
-def told(spoilt: Spoilt, prefect_url: str) -> Callable[[str], dict[str, Any]]:
+def told(spoilt: Spoilt, prefect_url: str, prefect_login: Login) -> Callable[[str], dict[str, Any]]:
     """Returns the one event of a name that the run has sent; the server writes it some seconds later."""
 
     def wait(name: str) -> dict[str, Any]:
         run_id = spoilt.outcome.document["run_id"]
-        found = poll(lambda: events(prefect_url, name, run_id) or None, f"no event {name} arrived")
+        found = poll(lambda: events(prefect_url, prefect_login, name, run_id) or None, f"no event {name} arrived")
         assert len(found) == 1
         return found[0]
 
@@ -94,9 +96,10 @@ def test_enough_new_pairs_are_an_event(told: Callable[[str], dict[str, Any]]) ->
     assert event["pairs"] == 2 == event["enough"]
 
 
-def test_the_table_is_an_artifact(spoilt: Spoilt, prefect_url: str) -> None:
+def test_the_table_is_an_artifact(spoilt: Spoilt, prefect_url: str, prefect_login: Login) -> None:
     body = {"artifacts": {"key": {"any_": ["drift"]}}, "sort": "CREATED_DESC"}
-    found = httpx.post(f"{prefect_url}/artifacts/filter", json=body, timeout=30).raise_for_status().json()
+    auth = (prefect_login.user, prefect_login.password)
+    found = httpx.post(f"{prefect_url}/artifacts/filter", json=body, timeout=30, auth=auth).raise_for_status().json()
     mine = next(a for a in found if a["description"] == spoilt.outcome.document["drift"]["sentence"])
     assert {"feature", "psi", "psi_alarm", "shift", "shift_alarm", "verdict"} <= set(json.loads(mine["data"])[0])
 

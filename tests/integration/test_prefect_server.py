@@ -63,8 +63,10 @@ def test_it_answers_runs_flows_and_is_gone(state: Path) -> None:
             return 3
 
         assert small() == 3
-        found = httpx.post(f"{url}/flow_runs/filter", json={}).json()
-        assert [run["state_type"] for run in found] == ["COMPLETED"]
+        from prefect.client.orchestration import get_client
+
+        with get_client(sync_client=True) as client:
+            assert [str(run.state_type) for run in client.read_flow_runs()] == ["StateType.COMPLETED"]
     assert not servers(state)
     with pytest.raises(httpx.TransportError):
         httpx.get(f"{url}/health")

@@ -24,6 +24,7 @@ from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.models.trial import GATES_TAG
 from flows.retrain import RetrainSummary, retrain
 from flows.retraining.settings import load_retrain_settings
+from flows.services.login import Login
 from tests.command import start
 from tests.prefect_client import client_of
 
@@ -50,17 +51,16 @@ class Killed:
 
 
 @pytest.fixture(scope="module")
-def killed(prefect_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killed]:
+def killed(prefect_url: str, prefect_login: Login, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killed]:
     folder = tmp_path_factory.mktemp("retrain")
     config = folder / "retrain.yaml"
     config.write_text(yaml.safe_dump(BRIEF | {"state_dir": str(folder)}), "utf-8")
     few = {"UNVEIL_SAMPLES": "1", "UNVEIL_STEPS": "1"}
-    with pytest.MonkeyPatch.context() as patch, client_of(prefect_url, folder):
+    with pytest.MonkeyPatch.context() as patch, client_of(prefect_url, prefect_login.auth_string, folder):
         for name, value in few.items():
             patch.setenv(name, value)
-        process = start(
-            "retrain", "--config", config, home=folder / "home", extra=few | {"PREFECT_API_URL": prefect_url}
-        )
+        server = {"PREFECT_API_URL": prefect_url, "PREFECT_API_AUTH_STRING": prefect_login.auth_string}
+        process = start("retrain", "--config", config, home=folder / "home", extra=few | server)
         stage = folder / "retraining" / "set00001-from1.work" / "fine.safetensors"
         deadline = time.monotonic() + 300
         while not stage.is_file():

@@ -18,6 +18,7 @@ import httpx
 import pystac
 import pytest
 import rasterio
+import requests
 from pystac_client import Client
 
 from flows.catalogs import catalog_of, indexes_of
@@ -45,7 +46,10 @@ def service() -> Iterator[pgstac.Service]:
     folder = Path(tempfile.mkdtemp(prefix="unveil-pgstac-"))
     folder.chmod(0o755)  # the database runs as another user
     try:
-        yield pgstac.start(folder, FAST)
+        found = pgstac.start(folder, FAST)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("UNVEIL_INDEX_TOKEN", found.token)
+            yield found
     finally:
         pgstac.stop(folder)
         shutil.rmtree(folder, ignore_errors=True)
@@ -125,7 +129,7 @@ def test_a_published_product_is_found_and_opens(service: pgstac.Service, catalog
 
 def test_retracted_items_leave_the_indexes(service: pgstac.Service, catalog: Path, tmp_path: Path) -> None:
     first, second = published(catalog)
-    password = {"PGPASSWORD": service.password}
+    password = {"PGPASSWORD": service.password, "UNVEIL_INDEX_TOKEN": service.token}
     both = ("--index", service.api, "--index", service.database)
     done = unveil("publish", "--out", catalog, *both, "--json", home=tmp_path / "home", extra=password)
     assert done.status == 0, done.err
@@ -275,3 +279,12 @@ def test_started_twice_it_is_the_same_service(service: pgstac.Service) -> None:
     assert pgstac.start(service.folder) == service
     secrets = [*service.folder.glob("*.password"), service.folder / "postgres" / "password"]
     assert len(secrets) == 3 and {path.stat().st_mode & 0o777 for path in secrets} == {0o600}
+
+
+def test_only_who_has_the_token_writes(service: pgstac.Service) -> None:
+    item = {"type": "Collection", "id": "of-a-page"}
+    for headers in ({}, {"Authorization": "Bearer guessed"}, {"Authorization": "Basic " + service.token}):
+        page = {"Origin": "https://evil.example", **headers}
+        assert requests.post(f"{service.api}/collections", json=item, headers=page, timeout=30).status_code == 401
+        assert requests.delete(f"{service.api}/collections/any", headers=page, timeout=30).status_code == 401
+    assert requests.post(f"{service.api}/search", json={"limit": 1}, timeout=30).status_code == 200

@@ -24,6 +24,7 @@ import typer
 
 from flows.models.registry import Registry
 from flows.models.version import ListedVersion
+from flows.services.login import Login, read_login
 from tests.chaos.evidence import files_of, items_of
 from tests.command import ROOT, TINY_BBOX, TINY_SETTINGS, Outcome, environment, unveil
 from tests.prefect_service import PREFECT, end, spawn
@@ -53,6 +54,7 @@ class Story:
 
     work: Path
     api: str
+    login: Login
     steps: list[Step] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
 
@@ -64,7 +66,12 @@ class Story:
     @property
     def environment(self) -> dict[str, str]:
         """Of every process."""
-        return TINY_SETTINGS | {"PREFECT_API_URL": self.api}
+        return TINY_SETTINGS | {"PREFECT_API_URL": self.api, "PREFECT_API_AUTH_STRING": self.login.auth_string}
+
+    @property
+    def server(self) -> httpx.Client:
+        """Prefect's API."""
+        return httpx.Client(base_url=self.api, auth=(self.login.user, self.login.password), timeout=60)
 
     def command(self, *arguments: str | Path) -> Outcome:
         """Run `unveil`."""
@@ -124,7 +131,7 @@ def worker(story: Story) -> Iterator[str]:
         subprocess.run(
             [*PREFECT, "--no-prompt", *arguments], cwd=ROOT, env=environ, check=True, capture_output=True, timeout=300
         )
-    found = httpx.get(f"{story.api}/deployments/name/retrain/story").raise_for_status().json()["id"]
+    found = story.server.get("/deployments/name/retrain/story").raise_for_status().json()["id"]
     process = spawn(
         ("worker", "start", "--pool", "story", "--install-policy", "never"), environ, story.work / "worker.log"
     )
@@ -142,11 +149,11 @@ def retraining(story: Story, deployment: str, until: str, outcome: list[str]) ->
         "shadow_scenes": 1, "gates": GATES,
     }  # fmt: skip
     body = {"parameters": {"settings": settings}, "state": {"type": "SCHEDULED"}}
-    made = httpx.post(f"{story.api}/deployments/{deployment}/create_flow_run", json=body).raise_for_status().json()
+    made = story.server.post(f"/deployments/{deployment}/create_flow_run", json=body).raise_for_status().json()
     state, deadline = {"type": "SCHEDULED"}, time.monotonic() + _DEADLINE_S
     while state["type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") and time.monotonic() < deadline:
         time.sleep(1)
-        state = httpx.get(f"{story.api}/flow_runs/{made['id']}", timeout=60).raise_for_status().json()["state"]
+        state = story.server.get(f"/flow_runs/{made['id']}").raise_for_status().json()["state"]
     story.expect(
         state["type"] == "COMPLETED", f"retraining up to {until} ended as {state['type']}: {state.get('message')}"
     )
@@ -260,7 +267,7 @@ def main(
     from flows.services.prefect_server import prefect_api
 
     with tempfile.TemporaryDirectory(prefix="unveil-story-") as folder, prefect_api(Path(folder) / "server") as api:
-        story = Story(Path(folder), api)
+        story = Story(Path(folder), api, read_login(Path(folder) / "server" / "prefect"))
         try:
             told(story)
         except Exception:

@@ -22,7 +22,7 @@ from tests.support import postgres
 
 DATABASE = "stac"
 _PREPARE = Path(__file__).resolve().parents[2] / "infra" / "pgstac" / "prepare.py"
-_APP = "stac_fastapi.pgstac.app:create_app"
+_APP = "flows.services.gate:transactions_api"
 _TIMEOUT_S = 120
 _POLL_S = 0.1
 #: Roles that infra/pgstac/prepare.py makes: one writes items, the other one searches.
@@ -42,6 +42,8 @@ class Service:
     #: Passwords of the role that publishes, and of the one that searches.
     password: str = field(repr=False)
     reader_password: str = field(repr=False)
+    #: What the API asks for, UNVEIL_INDEX_TOKEN.
+    token: str = field(repr=False)
 
     @property
     def database(self) -> str:
@@ -67,10 +69,11 @@ def start(folder: Path, settings: dict[str, str] | None = None) -> Service:
     """
     folder = folder.resolve()
     server = postgres.start(folder / "postgres", settings)
-    password, reader = (_password(folder / f"{name}.password") for name in ("publisher", "reader"))
+    names = ("publisher.password", "reader.password", "api.token")
+    password, reader, token = (_password(folder / name) for name in names)
     prepare(server, password, reader)
-    api = _running_api(folder) or _start_api(folder, server, password)
-    return Service(folder, api, server.host, server.port, password, reader)
+    api = _running_api(folder) or _start_api(folder, server, password, token)
+    return Service(folder, api, server.host, server.port, password, reader, token)
 
 
 def stop(folder: Path) -> None:
@@ -112,10 +115,11 @@ def prepare(server: postgres.Postgres, publisher: str, reader: str, database: st
     _require(done.returncode == 0, f"pgstac cannot be installed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
 
 
-def _start_api(folder: Path, server: postgres.Postgres, password: str) -> str:
+def _start_api(folder: Path, server: postgres.Postgres, password: str, token: str) -> str:
     port = postgres.free_port()
     log = folder / "api.log"
     variables = _connection(server, PUBLISHER, password, DATABASE) | {
+        "UNVEIL_INDEX_TOKEN": token,
         "ENABLE_TRANSACTIONS_EXTENSIONS": "TRUE",
         "STAC_FASTAPI_TITLE": "Unveil",
         "STAC_FASTAPI_DESCRIPTION": "Cloud-free mosaics",

@@ -39,9 +39,14 @@ class TokenSession(SentinelHubSession):
         """
         self._deployment = deployment
         self._renewing = threading.RLock()
-        self._sender = patient_session(PatientAdapter(patience, deployment.provider.requests_per_s))
+        self._sender = patient_session(PatientAdapter(patience, deployment.provider.requests_per_s, deployment.hosts))
         self._token: dict[str, Any]  # the library's
         super().__init__(_config(deployment), refresh_before_expiry=_RENEW_BEFORE_S)
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Those of the deployment."""
+        return self._deployment.hosts
 
     @property
     def token(self) -> dict[str, Any]:
@@ -99,7 +104,7 @@ class HubClient(SentinelHubDownloadClient):
     def __init__(self, session: TokenSession, patience: Patience, per_second: float) -> None:
         """Use a session's tokens; one client belongs to one thread."""
         super().__init__(session=session, config=session.config)
-        self.adapter = PatientAdapter(patience, per_second)
+        self.adapter = PatientAdapter(patience, per_second, session.hosts)
         self._sender = patient_session(self.adapter)
         self._tokens = session
 

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from stac.access.addresses import host_of
 from stac.errors import AccessRefused
 from stac.sources.providers import Provider
 
@@ -24,6 +25,11 @@ class Deployment:
     token_url: str
     client_id: str = field(repr=False)
     client_secret: str = field(repr=False)
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Hosts of the service and of its tokens."""
+        return frozenset({host_of(self.base_url), host_of(self.token_url)})
 
     @classmethod
     def from_environment(cls, provider: Provider) -> Deployment:

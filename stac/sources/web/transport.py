@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+import socket
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from stac.access.addresses import check_address, require_public
 from stac.errors import SourceUnavailable, UnsafeHref
-from stac.sources.hrefs import is_internal
 from stac.sources.web.pace import DEFAULT_RATE, pace_of
 from stac.sources.web.patience import Deadline, Patience, retry_after_s
 
@@ -25,10 +28,23 @@ _LARGEST = 256 << 20
 class PatientAdapter(HTTPAdapter):
     """The transport of a `requests` session."""
 
-    def __init__(self, patience: Patience, per_second: float = DEFAULT_RATE) -> None:
-        """Set how a server is waited for and how many requests a second a host gets."""
+    def __init__(
+        self, patience: Patience, per_second: float = DEFAULT_RATE, named: Collection[str] = frozenset()
+    ) -> None:
+        """Set how servers are waited for, and which are asked.
+
+        Args:
+            patience: how long and how often a server is asked.
+            per_second: requests a second that a host gets.
+            named: hosts that the user named; all others must be on the internet, redirections included.
+        """
         super().__init__(max_retries=0)
-        self._patience, self._rate = patience, per_second
+        self._patience, self._rate, self.named = patience, per_second, frozenset(named)
+        # Where a proxy is asked, it connects, and these pools are not used.
+        self.poolmanager.pool_classes_by_scheme = {
+            "http": _pool(HTTPConnectionPool, self.named),
+            "https": _pool(HTTPSConnectionPool, self.named),
+        }
         self._deadline: Deadline | None = None
 
     @contextmanager
@@ -56,9 +72,11 @@ class PatientAdapter(HTTPAdapter):
 
         Raises:
             SourceUnavailable: the time is over, or the body is far too long.
+            UnsafeHref: the host is inside this network, and not one that the user named.
             requests.RequestException: the last attempt got no answer.
         """
         url = request.url or ""
+        check_address(url, self.named)
         deadline = self._deadline or Deadline.after(self._patience.total_s, _without_query(url))
         pace = pace_of(urlsplit(url).netloc, self._rate)
 
@@ -81,26 +99,53 @@ class PatientAdapter(HTTPAdapter):
 
 
 class _OutsideSession(requests.Session):
-    """Follows a server's redirections, but not from outside into this network."""
+    """Follows a server's redirections, but not into this network, except to hosts that the user named."""
+
+    def __init__(self, named: Collection[str]) -> None:
+        super().__init__()
+        self._named = named
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Return where an answer sends us, if anywhere.
 
         Raises:
-            UnsafeHref: from outside into this network.
+            UnsafeHref: into this network.
         """
         target = super().get_redirect_target(resp)
-        if target is not None and is_internal(urljoin(resp.url, target)) and not is_internal(resp.url):
-            raise UnsafeHref(f"{_without_query(resp.url)} sends us to an address inside this network; not followed.")
+        if target is not None:
+            try:
+                check_address(urljoin(resp.url, target), self._named)
+            except UnsafeHref as error:
+                raise UnsafeHref(
+                    f"{_without_query(resp.url)} sends us elsewhere, which is not followed: {error}"
+                ) from None
         return target
 
 
 def patient_session(adapter: PatientAdapter) -> requests.Session:
     """Return a session that sends everything through an adapter."""
-    session = _OutsideSession()
+    session = _OutsideSession(adapter.named)
     for scheme in ("http://", "https://"):
         session.mount(scheme, adapter)
     return session
+
+
+def _pool(base: type[HTTPConnectionPool], named: frozenset[str]) -> type[HTTPConnectionPool]:
+    """Return a connection pool whose connections end at a public address or at a host that the user named."""
+
+    class Connection(base.ConnectionCls):  # type: ignore[name-defined,misc]
+        def _new_conn(self) -> socket.socket:
+            connected: socket.socket = super()._new_conn()
+            host = str(self.host).strip("[]").rstrip(".").lower()
+            if host not in named:
+                try:
+                    require_public(host, [ip_address(connected.getpeername()[0].partition("%")[0])])
+                except BaseException:
+                    connected.close()
+                    raise
+            return connected
+
+    return type(base.__name__, (base,), {"ConnectionCls": Connection})
 
 
 def _read_whole(answer: requests.Response, deadline: Deadline) -> None:

@@ -28,7 +28,7 @@ VARIABLES = {
     name: None if comment else value
     for comment, name, value in re.findall(r"^(#?)([A-Z][A-Z0-9_]+)=(.*)$", EXAMPLE, re.MULTILINE)
 }
-_SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|ACCESS_KEY|KEY_ID|WEBHOOK")
+_SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|ACCESS_KEY|KEY_ID|WEBHOOK|AUTH_STRING|LOGIN")
 
 
 def ends(service: dict[str, Any]) -> bool:
@@ -74,7 +74,7 @@ def test_ports_are_published_on_loopback_once() -> None:
     published = [port.split(":") for service in SERVICES.values() for port in service.get("ports", [])]
     assert {address for address, *_ in published} == {"127.0.0.1"}
     outer = [port for _, port, _ in published]
-    assert len(outer) == len(set(outer)) >= 8
+    assert len(outer) == len(set(outer)) >= 7
 
 
 def test_databases_and_objects_are_out_of_reach() -> None:
@@ -171,6 +171,16 @@ def test_a_run_in_the_worker_finds_its_settings(monkeypatch: pytest.MonkeyPatch)
     assert str(settings.out) == "/srv/catalog" and str(settings.state) == "/srv/state"
     assert settings.shareable["ledger_url"] == _worker()["UNVEIL_LEDGER_URL"], "no password in it"
     assert settings.index_addresses == ("http://write:8080",) and settings.mlflow_uri == "http://mlflow:5000"
+
+
+def test_what_changes_something_asks_for_a_login() -> None:
+    prefect, mlflow, write = (SERVICES[name]["environment"] for name in ("prefect", "mlflow", "write"))
+    assert prefect["PREFECT_SERVER_API_AUTH_STRING"] and mlflow["MLFLOW_AUTH_ADMIN_PASSWORD"]
+    assert write["UNVEIL_INDEX_TOKEN"] and "gate:transactions_api" in SERVICES["write"]["command"]
+    assert {"PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_PASSWORD", "UNVEIL_INDEX_TOKEN"} <= _worker().keys()
+    for name in ("prefect", "mlflow"):
+        assert any(word.startswith("--allowed-hosts=") for word in SERVICES[name]["command"])
+    assert "ports" not in SERVICES["prometheus"], "it asks for none"
 
 
 def _worker() -> dict[str, Any]:

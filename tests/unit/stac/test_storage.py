@@ -70,9 +70,10 @@ def test_a_document_that_is_no_json_leaves_the_old_one(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == {"old": 1} and list(tmp_path.iterdir()) == [path]
 
 
-def test_everyone_may_read_what_is_written(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {})
-    assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o644
+def test_what_is_written_is_its_owners_unless_it_is_published(tmp_path: Path) -> None:
+    for public, mode in ((False, 0o600), (True, 0o644)):
+        write_json(tmp_path / "a.json", {}, public=public)
+        assert (tmp_path / "a.json").stat().st_mode & 0o777 == mode
 
 
 def test_readers_see_the_old_or_the_new_document(tmp_path: Path) -> None:
