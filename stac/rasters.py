@@ -17,7 +17,7 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.io import DatasetReader
 
 from stac.access import Access
-from stac.access.addresses import gdal_settings, host_of, pinned
+from stac.access.addresses import gdal_settings, host_of, is_web, pinned
 from stac.access.locations import is_s3, s3_location
 from stac.access.objects import Objects, asking
 from stac.access.redaction import redact
@@ -32,9 +32,6 @@ from stac.errors import (
     UnreadableAsset,
     UnsafeHref,
 )
-from stac.sources.hrefs import is_web
-from stac.sources.web.patience import Patience
-from stac.sources.web.transport import PatientAdapter, patient_session
 
 #: A VRT or a service description could name other files of this machine.
 _DRIVERS = ("GTiff", "JP2OpenJPEG")
@@ -65,7 +62,7 @@ for _name in ("rasterio._env", "rasterio._err", "rasterio._io", "rasterio._base"
     logging.getLogger(_name).addFilter(_Redacting())
 
 
-def environment(timeout_s: float, s3: S3Options | None = None, **more: str) -> rasterio.Env:
+def environment(timeout_s: float, s3: S3Options | None = None) -> rasterio.Env:
     """Return GDAL settings with time-outs and few retries, and without listing folders on servers.
 
     Nothing is remembered about a remote file between two attempts, so that a retry really asks again, and
@@ -74,7 +71,6 @@ def environment(timeout_s: float, s3: S3Options | None = None, **more: str) -> r
     Args:
         timeout_s: longest wait for one request, seconds.
         s3: where S3 is and as whom it is asked, when files in S3 are to be read.
-        more: further settings of GDAL.
     """
     seconds = max(1, round(timeout_s))
     return rasterio.Env(
@@ -90,7 +86,6 @@ def environment(timeout_s: float, s3: S3Options | None = None, **more: str) -> r
         CPL_VSIL_CURL_USE_HEAD=False,
         CPL_VSIL_CURL_NON_CACHED="/vsicurl/:/vsis3/:/vsigs/:/vsiaz/",
         **(s3.gdal() if s3 is not None else {}),
-        **more,
     )
 
 
@@ -143,9 +138,8 @@ def _opened(signed: SignedHref, name: str, timeout_s: float, access: Access) -> 
 
 def _from_web(url: str, named: Collection[str], timeout_s: float) -> AbstractContextManager[Any]:
     address, headers = pinned(url, named)
-    settings = environment(timeout_s, **gdal_settings(address))
-    if headers:
-        settings.options["GDAL_HTTP_HEADERS"] = headers
+    settings = environment(timeout_s)
+    settings.options.update(gdal_settings(address) | ({"GDAL_HTTP_HEADERS": headers} if headers else {}))
     return _dataset(f"/vsicurl/{address}", settings)
 
 
@@ -177,6 +171,10 @@ def _last_address(url: str, named: Collection[str], timeout_s: float) -> str:
         UnsafeHref: one leads into this network.
         UnreadableAsset: there is no end, or no answer.
     """
+    # The sources import what opens their rasters.
+    from stac.sources.web.patience import Patience
+    from stac.sources.web.transport import PatientAdapter, patient_session
+
     patience = Patience(timeout_s, timeout_s, 0)
     with patient_session(PatientAdapter(patience, named=named)) as session:
         try:

@@ -42,6 +42,9 @@ class PlaceSettings(BaseModel):
         description="how hrefs are signed when read: none or planetary-computer; as the source asks when left out",
     )
     signing_url: str = Field(PLANETARY_COMPUTER_TOKENS, description="token service of signed archives")
+    allow_hosts: Annotated[tuple[str, ...], NoDecode, Commas] = Field(
+        (), description="hosts inside this network that a source may link to, besides its own (docs/security.md)"
+    )
     s3_endpoint: str | None = Field(None, description="address of an S3 service other than AWS")
     s3_region: str | None = Field(None, description="region of the buckets")
     s3_anonymous: bool = Field(False, description="do not sign requests to S3: public buckets")

@@ -9,11 +9,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from flows.settings.area import AreaSettings
 from flows.settings.judging import JudgingSettings
-from flows.settings.kinds import GridKind
+from flows.settings.kinds import SAMPLE, GridKind
 from flows.settings.places import PlaceSettings, has_password
 from flows.settings.restoring import RestoringSettings
 from flows.settings.running import RunningSettings
 from stac.access import Access, SigningOptions
+from stac.access.addresses import host_of
 from stac.access.redaction import holds_secret
 from stac.access.signing import Signing
 from stac.footprints import grown
@@ -44,8 +45,12 @@ class RunSettings(AreaSettings, PlaceSettings, RestoringSettings, JudgingSetting
 
     @property
     def access(self) -> Access:
-        """How bytes are reached: signing and S3."""
-        return Access(self.s3, SigningOptions(self.signing or self._asked_signing, self.signing_url))
+        """How bytes are reached: signing, S3, and the hosts inside this network that may be asked."""
+        named = {host_of(self.source), host_of(self.s3_endpoint or ""), *(each.lower() for each in self.allow_hosts)}
+        if self.source == SAMPLE:  # it is served on loopback
+            named.add("127.0.0.1")
+        signing = SigningOptions(self.signing or self._asked_signing, self.signing_url)
+        return Access(self.s3, signing, frozenset(named) - {""})
 
     @property
     def _asked_signing(self) -> Signing:

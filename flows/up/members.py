@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum, unique
 from pathlib import Path
@@ -154,7 +154,10 @@ def _mlflow_secrets(place: Place, login: Login) -> dict[str, str]:
     }
 
 
-_SECRETS = {Service.PREFECT: _prefect_secrets, Service.MLFLOW: _mlflow_secrets}
+_SECRETS: Mapping[str, Callable[[Place, Login], dict[str, str]]] = {
+    Service.PREFECT: _prefect_secrets,
+    Service.MLFLOW: _mlflow_secrets,
+}
 _ARGUMENTS = {
     Service.PREFECT: _prefect,
     Service.MLFLOW: _mlflow,

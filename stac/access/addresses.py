@@ -30,6 +30,11 @@ _NAT64 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1:
 _NOWHERE = "http://127.0.0.1:1"
 
 
+def is_web(href: str) -> bool:
+    """Tell whether an href is of http or https."""
+    return href.lower().startswith(("http://", "https://"))
+
+
 def host_of(url: str) -> str:
     """Return the host of an address in lower case, without brackets and a last dot; empty where there is none."""
     try:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from stac.access import Access
-from stac.access.addresses import host_of
+from stac.access.addresses import host_of, is_web
 from stac.errors import UnreadableCatalog
 from stac.sources.api import ApiSource
 from stac.sources.base import Source
 from stac.sources.documents import Documents
-from stac.sources.hrefs import is_web
 from stac.sources.providers import Protocol, Provider, provider_of
 from stac.sources.static import StaticSource
 from stac.sources.web.patience import Patience

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
-from stac.access.addresses import check_address, host_of
+from stac.access.addresses import check_address, host_of, is_web
 from stac.access.locations import is_s3
 from stac.errors import UnsafeHref
 
@@ -20,11 +20,6 @@ _ID = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 def is_remote(href: str) -> bool:
     """Tell whether an href is a URL of a document on a web server or in S3."""
     return is_web(href) or is_s3(href)
-
-
-def is_web(href: str) -> bool:
-    """Tell whether an href is of http or https."""
-    return href.lower().startswith(("http://", "https://"))
 
 
 def checked_id(name: object) -> str:

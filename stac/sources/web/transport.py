@@ -133,7 +133,7 @@ def patient_session(adapter: PatientAdapter) -> requests.Session:
 def _pool(base: type[HTTPConnectionPool], named: frozenset[str]) -> type[HTTPConnectionPool]:
     """Return a connection pool whose connections end at a public address or at a host that the user named."""
 
-    class Connection(base.ConnectionCls):  # type: ignore[name-defined,misc]
+    class Connection(base.ConnectionCls):  # type: ignore[name-defined]
         def _new_conn(self) -> socket.socket:
             connected: socket.socket = super()._new_conn()
             host = str(self.host).strip("[]").rstrip(".").lower()
