@@ -8,7 +8,7 @@ OUT    ?= unveil-out
 WORKERS ?= logical
 PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 25
 
-.PHONY: setup demo serve test test-fast test-thorough test-gpu lint lint-style lint-types format train results clean
+.PHONY: setup packages demo serve test test-fast test-thorough test-gpu lint lint-style lint-types format train results clean
 
 setup: $(STAMP)
 
@@ -31,11 +31,15 @@ demo: setup
 serve: setup
 	$(BIN)/unveil serve --out $(OUT)
 
-test: lint
+test: packages lint
 	$(PYTEST) -m "not thorough"
 
+# Debian packages that some tests need; where they cannot be installed, these tests are skipped and say why.
+packages:
+	@bash infra/ci/install_debian.sh
+
 # What takes minutes for one answer: long training, every deployment through a worker.
-test-thorough: setup
+test-thorough: setup packages
 	$(PYTEST) -m thorough
 
 # On a machine with a GPU and a torch that knows it.

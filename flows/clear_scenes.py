@@ -43,7 +43,7 @@ from flows.working import Made, UnitResult, Worker, settle, work_through
 from stac.access.locations import Location
 from stac.errors import StacError
 from stac.publish import StaticCatalog
-from stac.shelves import broken_work, finished_work, tidy_review
+from stac.shelves import broken_work, finished_work, repair_shelves
 from stac.sources.sentinel_hub.units import METER
 
 _log = logging.getLogger("unveil")
@@ -141,14 +141,13 @@ def clear_scenes(
     folder = wanted.state / "runs" / run_id.replace(":", "-")
     catalog, ledger = catalog_of(wanted), open_ledger(wanted)
     try:
-        catalog.repair()
-        tidy_review(catalog)
+        finished = repair_shelves(catalog, wanted.gate_limits)
         with indexes_of(wanted) as indexes:
             indexes.reconcile(tell=tell)
         with json_log(wanted.log_json, run_id), source_of(wanted) as location:
             scenes, model, planned = _prepare(wanted, location, folder, plan_file)
             run = _Run(run_id, wanted.shareable, wanted, scenes, model, catalog)
-            done, broken = published_work(catalog, planned, wanted)
+            done, broken = published_work(catalog, planned, wanted, finished)
             request_id = ledger.remember(freeze((), wanted, model).request)
             settle(ledger, planned.units, done, request_id)
             # A run that was killed just after publishing could not.
@@ -160,7 +159,7 @@ def clear_scenes(
                 with open_runner(wanted, Path(scenes)) as runner:
                     worker = _worker(run, runner, ledger, request_id, invalid_too=invalid_too)
                     results += work_through(worker, todo)
-        keep_mirrors(wanted, changed=any(result.item_href for result in results))
+        keep_mirrors(wanted)
     finally:
         _leave(ledger, run_id)
     restored = [unit.work_id for unit in results if unit.figures is not None]
@@ -186,13 +185,19 @@ def clear_scenes(
 
 
 def published_work(
-    catalog: StaticCatalog, planned: Plan, settings: RunSettings
+    catalog: StaticCatalog, planned: Plan, settings: RunSettings, finished: Mapping[str, Location] | None = None
 ) -> tuple[dict[str, Location], dict[str, str]]:
     """Return the places of units that are published whole, and what is wrong with the others, by work id.
 
     Units of other plans count as they are linked: only what this plan wants is looked at.
+
+    Args:
+        catalog: any collection of the catalog.
+        planned: the plan.
+        settings: thresholds of the gate.
+        finished: places of published work by id, from `repair_shelves`; read from the catalog when left out.
     """
-    done = finished_work(catalog, settings.gate_limits)
+    done = finished_work(catalog, settings.gate_limits) if finished is None else finished
     mine = {unit.work_id: done[unit.work_id] for unit in planned.units if unit.work_id in done}
     broken = broken_work(catalog, mine)
     for reason in broken.values():

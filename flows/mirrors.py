@@ -12,21 +12,16 @@ from stac.shelves import Shelf
 _log = logging.getLogger("unveil")
 
 
-def keep_mirrors(settings: RunSettings, *, changed: bool) -> None:
-    """Bring the mirror of every collection up to date; products stay published when one cannot be written.
-
-    Args:
-        settings: of the catalog; nothing is done where they want no mirror.
-        changed: items were added, replaced or removed just now.
-    """
+def keep_mirrors(settings: RunSettings) -> None:
+    """Write the GeoParquet files of the months that changed; products stay published when one cannot be written."""
     if not settings.geoparquet:
         return
     # Half a second of imports: only who writes mirrors pays for it.
     from stac.geoparquet import keep_mirror
 
-    tell("updating items.parquet")
+    tell("updating GeoParquet")
     for shelf in Shelf:
         try:
-            keep_mirror(settings.out, shelf, settings.access.s3, settings.state, changed=changed)
+            keep_mirror(settings.out, shelf, settings.access.s3, settings.state)
         except StacError as error:
-            _log.warning("items.parquet of %s is out of date: %s", shelf, error)
+            _log.warning("The GeoParquet files of %s are out of date: %s", shelf, error)

@@ -20,11 +20,20 @@ from flows.settings import RunSettings
 from flows.unit import discard_blocks
 from flows.work import ModelRef, Plan, make_plan
 from flows.working import settle
-from stac.access.locations import parse_location
+from stac.access.locations import Location, parse_location
+from stac.shelves import repair_shelves
 
 
-def preview(settings: RunSettings, frozen: FrozenPlan | None = None) -> tuple[Plan, dict[str, str], RunSummary]:
-    """Return the plan, the published work by id, and the summary of a run that has nothing to do."""
+def preview(
+    settings: RunSettings, frozen: FrozenPlan | None = None, finished: Mapping[str, Location] | None = None
+) -> tuple[Plan, dict[str, str], RunSummary]:
+    """Return the plan, the published work by id, and the summary of a run that has nothing to do.
+
+    Args:
+        settings: of the run.
+        frozen: a plan that is taken over.
+        finished: published work by id, from `repair_shelves`; read from the catalog when left out.
+    """
     began = time.monotonic()
     settings.query  # noqa: B018 - a wrong area or interval is told before anything is started
     tell("resolving the model")
@@ -37,8 +46,8 @@ def preview(settings: RunSettings, frozen: FrozenPlan | None = None) -> tuple[Pl
     else:
         plan = revive(frozen, items, settings, model)
     catalog = catalog_of(settings)
-    finished, _ = published_work(catalog, plan, settings)
-    done = {work_id: str(path) for work_id, path in finished.items()}
+    whole, _ = published_work(catalog, plan, settings, finished)
+    done = {work_id: str(path) for work_id, path in whole.items()}
     summary = RunSummary(
         run_id="",
         source=settings.shown_source,
@@ -70,8 +79,8 @@ def run_clear_scenes(settings: RunSettings, plan_file: Path | None = None, *, in
         StacError, DeModelError, FlowError: the run could not start, or nothing of it succeeded.
     """
     catalog = catalog_of(settings)
-    catalog.repair()
-    plan, done, summary = preview(settings, None if plan_file is None else read_plan(plan_file))
+    finished = repair_shelves(catalog, settings.gate_limits)
+    plan, done, summary = preview(settings, None if plan_file is None else read_plan(plan_file), finished)
     if plan.units and not plan.refused and all(unit.work_id in done for unit in plan.units):
         _settle(settings, plan, done, summary.model)
         with indexes_of(settings) as indexes:

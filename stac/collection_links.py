@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,16 +69,20 @@ class CollectionLinks:
         if items_in(self.target.read(self.collection_name)):
             self.mend()
 
-    def is_amiss(self) -> bool:
-        """Tell whether links and items do not fit together."""
+    def inspected(self, present: Collection[str]) -> tuple[Survey, bool]:
+        """Return what the links say, and whether they fit to each other and to the items that are there.
+
+        Args:
+            present: ids of the items that are there.
+        """
         survey, collection = self.surveyed()
-        if flaws_of(survey, self.target.item_ids(self.collection_id)).any:
-            return True
+        if flaws_of(survey, present).any:
+            return survey, False
         try:
             listed = is_listed(self.target.read(ROOT), self.collection_id)
         except InvalidProduct:
-            return True
-        return listed != bool(contents_of(collection or {}).items)
+            return survey, False
+        return survey, listed == bool(contents_of(collection or {}).items)
 
     def surveyed(self) -> tuple[Survey, Document | None]:
         """Return what the links say, and the collection; what cannot be read counts as not there."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,10 +26,16 @@ Matrix = NDArray[np.float64]
 _HAZY = 2.2
 #: Pixels of an overview that are looked at: more teach nothing new.
 _MOST_PIXELS = 500_000
-#: Shared pixels needed for a covariance; standard deviation of a date that shares fewer, reflectance.
-_PIXELS_FOR_COVARIANCE, _UNFITTED_SPREAD = 200, 0.05
+#: Shared pixels needed for the error of a date; standard deviation of a date that shares fewer, reflectance.
+_PIXELS_FOR_ERROR, _UNFITTED_SPREAD = 200, 0.05
 #: Residuals count at most as this many robust standard deviations.
 _CUT = 6.0
+#: Dates that are averaged at a pixel: the best of those that saw it.
+_MOST_DATES = 8
+#: Share of a date's variance that is its own at least, however much of it all dates have in common.
+_OWN_SHARE = 0.1
+#: Variance of a date that agrees perfectly: that of the rounding of digital numbers.
+_LEAST_VARIANCE = 1e-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +43,12 @@ class FusedPrior:
     """What the fused prior learns once about a whole cell; it is then applied to any window, pixel by pixel."""
 
     bands: tuple[str, ...]
+    #: The dates, those of least expected error first.
     maps: tuple[DonorMap, ...]
-    #: Covariance of the dates' residuals `[band][date][date]`, squared reflectance, dates as in `maps`.
-    covariance: tuple[tuple[tuple[float, ...], ...], ...]
+    #: Standard deviation of the residuals `[band][date]`, reflectance, dates as in `maps`.
+    errors: tuple[tuple[float, ...], ...]
+    #: The part of it that all dates share, the target's own `[band]`, reflectance.
+    shared: tuple[float, ...]
     #: None for a hazy target, whose residuals are haze.
     field: ResidualField | None
 
@@ -48,7 +56,7 @@ class FusedPrior:
     def fits(self) -> tuple[HarmonisationFit, ...]:
         """How every date was matched, per band, summed up for people."""
         return tuple(
-            HarmonisationFit(m.item_id, band, 1.0, m.shift[b], math.sqrt(self.covariance[b][d][d]), m.n_pixels)
+            HarmonisationFit(m.item_id, band, 1.0, m.shift[b], self.errors[b][d], m.n_pixels)
             for d, m in enumerate(self.maps)
             for b, band in enumerate(self.bands)
         )
@@ -58,6 +66,8 @@ class FusedPrior:
     ) -> TemporalPrior:
         """Return the prior of a window; a pixel's value depends on its own observations and place alone.
 
+        The time is proportional to the dates, up to the number that is averaged at a pixel.
+
         Args:
             stack: dates of the window; those that the fit did not see are not used.
             target: index of the date to estimate.
@@ -65,40 +75,102 @@ class FusedPrior:
             where: `(y, x)`, pixels that are wanted; all others stay unknown. All when left out.
         """
         prior = empty_prior(stack)
-        known = [d for d in self._known(stack) if d[0] not in exclude and d[0] != target]
-        wanted = np.ones(prior.source.shape, bool) if where is None else where
-        if not known or not wanted.any():
-            return prior
-        indices = [index for index, _ in known]
-        seen = np.stack([is_observed(stack.classes[index][wanted]) for index in indices])
-        images = np.stack([m.apply(to_reflectance(stack.dn[index][:, wanted]), self.bands) for index, m in known])
-        places = [self.maps.index(m) for _, m in known]
-        mean, spread, source = _average(images, seen, np.array(self.covariance)[:, places][:, :, places])
+        rows, columns = np.nonzero(np.ones(prior.source.shape, bool) if where is None else where)
+        found = _Average.of(len(self.bands), len(rows))
+        for index, m, weight in self._known(stack):
+            if index == target or index in exclude:
+                continue
+            seen = np.flatnonzero(is_observed(stack.classes[index][rows, columns]) & (found.dates < _MOST_DATES))
+            image = to_reflectance(stack.dn[index][:, rows[seen], columns[seen]])
+            found.add(index, seen, m.apply(image, self.bands), weight)
+        mean, spread = found.result(np.square(np.array(self.shared, np.float32)))
         if self.field is not None:
-            mean = np.maximum(mean + self.field.at(stack.cell)[:, wanted], np.float32(1e-4))
-        prior.reflectance[:, wanted], prior.spread[:, wanted] = mean, spread
-        prior.source[wanted] = np.array([*indices, -1], np.int16)[source]
+            mean = np.maximum(mean + self.field.at(stack.cell)[:, rows, columns], np.float32(1e-4))
+        prior.reflectance[:, rows, columns], prior.spread[:, rows, columns] = mean, spread
+        prior.source[rows, columns] = found.source
         return prior
 
-    def _known(self, stack: Stack) -> list[tuple[int, DonorMap]]:
-        return [(stack.item_ids.index(m.item_id), m) for m in self.maps if m.item_id in stack.item_ids]
+    def _known(self, stack: Stack) -> list[tuple[int, DonorMap, FloatArray]]:
+        """Return the dates of a stack that were fitted, the best first: index, map, and weight `(band,)`.
+
+        All residuals hold the target's own noise, so the covariance of the dates is taken as diag(a) + s^2 with one s
+        per band. The best linear unbiased estimate (Aitken 1935) then has weights 1 / a: no date's weight depends on
+        which others saw a pixel, and none is negative.
+        """
+        variance = np.square(self.errors)
+        own = np.maximum(variance - np.square(self.shared)[:, None], np.maximum(_OWN_SHARE * variance, _LEAST_VARIANCE))
+        weights = (1 / own).astype(np.float32).T
+        return [
+            (stack.item_ids.index(m.item_id), m, weight)
+            for m, weight in zip(self.maps, weights, strict=True)
+            if m.item_id in stack.item_ids
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
         return {
             "bands": list(self.bands),
             "maps": [m.to_dict() for m in self.maps],
-            "covariance": self.covariance,
+            "errors": self.errors,
+            "shared": self.shared,
             "field": None if self.field is None else self.field.to_dict(),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FusedPrior:
         """Read `to_dict` back."""
-        covariance = tuple(tuple(tuple(map(float, row)) for row in band) for band in values["covariance"])
+        errors = tuple(tuple(map(float, band)) for band in values["errors"])
+        shared = tuple(map(float, values["shared"]))
         field = None if values["field"] is None else ResidualField.from_dict(values["field"])
         maps = tuple(DonorMap.from_dict(m) for m in values["maps"])
-        return cls(tuple(values["bands"]), maps, covariance, field)
+        return cls(tuple(values["bands"]), maps, errors, shared, field)
+
+
+@dataclass(slots=True)
+class _Average:
+    """A weighted mean of dates that come one by one (West 1979); arrays are `(band, pixel)` or `(pixel,)`."""
+
+    mean: FloatArray
+    #: Sum of the weights, and of the weighted squares of deviations from the mean.
+    weight: FloatArray
+    squares: FloatArray
+    #: How many dates came.
+    dates: NDArray[np.int16]
+    #: The first that did, -1 without any.
+    source: NDArray[np.int16]
+
+    @classmethod
+    def of(cls, bands: int, pixels: int) -> _Average:
+        """Return the mean of nothing."""
+        mean, weight, squares = np.zeros((3, bands, pixels), np.float32)
+        return cls(mean, weight, squares, np.zeros(pixels, np.int16), np.full(pixels, -1, np.int16))
+
+    def add(self, index: int, pixels: NDArray[np.intp], values: FloatArray, weight: FloatArray) -> None:
+        """Add a date where it was seen.
+
+        Args:
+            index: of the date.
+            pixels: where it was seen.
+            values: its reflectance there `(band, pixel)`.
+            weight: `(band,)`.
+        """
+        self.source[pixels] = np.where(self.dates[pixels] == 0, index, self.source[pixels])
+        self.dates[pixels] += 1
+        share = weight[:, None]
+        total, before = self.weight[:, pixels] + share, self.mean[:, pixels]
+        mean = before + (values - before) * (share / total)
+        self.squares[:, pixels] += share * (values - before) * (values - mean)
+        self.weight[:, pixels], self.mean[:, pixels] = total, mean
+
+    def result(self, shared: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return mean and standard deviation, NaN where no date came.
+
+        Args:
+            shared: variance that all dates have in common `(band,)`.
+        """
+        weight = np.where(self.dates > 0, self.weight, np.float32(np.nan))
+        spread: FloatArray = np.sqrt((self.squares + 1) / weight + shared[:, None])
+        return np.where(self.dates > 0, self.mean, np.float32(np.nan)), spread
 
 
 def fit_fused(
@@ -107,9 +179,8 @@ def fit_fused(
     """Learn how every other date is mapped to the target date, and how much each is worth.
 
     A target with clean clear pixels teaches a full map per date and what is left over as a smooth field. Where its
-    clear pixels are hazy, only an offset is learnt, from the cleanest of them. Dates are averaged with the weights of
-    the best linear unbiased estimate (Aitken 1935), from the covariance of their residuals: a date from the same
-    orbit, near in time and without haze agrees best and counts most.
+    clear pixels are hazy, only an offset is learnt, from the cleanest of them. A date counts by how well its map
+    agrees with the target: one from the same orbit, near in time and without haze counts most.
 
     Args:
         overview: all dates of the whole cell, at full resolution or thinned.
@@ -125,9 +196,16 @@ def fit_fused(
     if hazy:
         ground = median_clear(overview, target, max_days=max_days, exclude=exclude).reflectance
         clean = least_hazy(overview.reflectance(target), ground, observed, overview.bands)
-    maps = tuple(_fit(overview, target, donor, clean, hazy) for donor in donors)
-    covariance = _covariances(overview, target, donors, maps, clean)
-    fitted = FusedPrior(overview.bands, maps, covariance, None)
+    maps = [_fit(overview, target, donor, clean, hazy) for donor in donors]
+    errors, shared = _errors(overview, target, donors, maps, clean)
+    best = np.argsort(np.square(errors).mean(axis=0), kind="stable")
+    fitted = FusedPrior(
+        overview.bands,
+        tuple(maps[date] for date in best),
+        tuple(tuple(map(float, band[best])) for band in errors),
+        tuple(map(float, shared)),
+        None,
+    )
     return fitted if hazy or not donors else replace(fitted, field=_field(fitted, overview, target))
 
 
@@ -162,21 +240,29 @@ def _fit(stack: Stack, target: int, donor: int, clean: BoolArray, hazy: bool) ->
     return (fit_offset if hazy else fit_map)(stack.item_ids[donor], there, here, stack.bands)
 
 
-def _covariances(
+def _errors(
     stack: Stack, target: int, donors: Sequence[int], maps: Sequence[DonorMap], clean: BoolArray
-) -> tuple[tuple[tuple[float, ...], ...], ...]:
-    """Return the covariance of the residuals of all dates per band, each pair on the pixels that both saw."""
+) -> tuple[Matrix, Matrix]:
+    """Return the standard deviation of the residuals of every date `(band, date)`, and of what they share `(band,)`.
+
+    Where several dates saw a pixel, the products of all pairs of their residuals add up to (sum r)^2 - sum r^2: one
+    pass over the dates gives the mean covariance of all pairs.
+    """
     image = stack.reflectance(target)
-    covariance = np.tile(np.eye(len(donors)) * _UNFITTED_SPREAD**2, (len(stack.bands), 1, 1))
-    seen = [clean & is_observed(stack.classes[donor]) for donor in donors]
-    residuals = [image - m.apply(stack.reflectance(d), stack.bands) for d, m in zip(donors, maps, strict=True)]
-    for one in range(len(donors)):
-        for other in range(one + 1):
-            both = seen[one] & seen[other]
-            if both.sum() >= _PIXELS_FOR_COVARIANCE:
-                product = _cut(residuals[one][:, both]) * _cut(residuals[other][:, both])
-                covariance[:, one, other] = covariance[:, other, one] = product.mean(axis=1, dtype=np.float64)
-    return tuple(tuple(tuple(map(float, row)) for row in band) for band in covariance)
+    errors = np.full((len(stack.bands), len(donors)), _UNFITTED_SPREAD)
+    total, squares, dates = np.zeros_like(image), np.zeros_like(image), np.zeros(clean.shape, np.int32)
+    for date, (donor, m) in enumerate(zip(donors, maps, strict=True)):
+        both = clean & is_observed(stack.classes[donor])
+        if both.sum() < _PIXELS_FOR_ERROR:
+            continue
+        residual = _cut(image[:, both] - m.apply(stack.reflectance(donor)[:, both], stack.bands))
+        errors[:, date] = np.sqrt(np.square(residual).mean(axis=1, dtype=np.float64))
+        total[:, both] += residual
+        squares[:, both] += np.square(residual)
+        dates[both] += 1
+    pairs = int((dates * (dates - 1)).sum())
+    products = (np.square(total) - squares).sum(axis=(1, 2), dtype=np.float64, where=dates > 1)
+    return errors, np.sqrt(np.maximum(products, 0) / max(pairs, 1))
 
 
 def _cut(residual: FloatArray) -> FloatArray:
@@ -189,73 +275,3 @@ def _field(fitted: FusedPrior, stack: Stack, target: int) -> ResidualField:
     prior = fitted.apply(stack, target)
     where = is_observed(stack.classes[target]) & (prior.source >= 0)
     return fit_field(stack.reflectance(target) - prior.reflectance, where, stack.cell)
-
-
-def _average(
-    images: FloatArray, seen: BoolArray, covariance: Matrix
-) -> tuple[FloatArray, FloatArray, NDArray[np.intp]]:
-    """Return mean and spread `(band, pixel)`, NaN where no date saw a pixel, and the date of most weight, else -1.
-
-    Args:
-        images: matched dates `(date, band, pixel)`.
-        seen: `(date, pixel)`.
-        covariance: `(band, date, date)`.
-    """
-    mean = np.full(images.shape[1:], np.nan, np.float32)
-    spread, source = mean.copy(), np.full(seen.shape[1], -1)
-    for pixels in _alike(seen):
-        dates = np.flatnonzero(seen[:, pixels[0]])
-        if not len(dates):
-            continue
-        weight, variance = best_weights(covariance[:, dates][:, :, dates])
-        source[pixels] = dates[int(weight.sum(axis=0).argmax())]
-        for band in range(len(mean)):
-            values = np.stack([images[date, band].take(pixels) for date in dates])
-            average = _weighted(values, weight[band])
-            apart = _weighted(np.square(values - average), weight[band])
-            mean[band, pixels], spread[band, pixels] = average, np.sqrt(apart + np.float32(variance[band]))
-    return mean, spread, source
-
-
-def _alike(seen: BoolArray) -> list[NDArray[np.intp]]:
-    """Return the pixels of every pattern of which dates saw them, `seen` being `(date, pixel)`, in rising order."""
-    code = np.zeros(seen.shape[1], np.intp)
-    # Numbered anew after every date there are never more numbers than patterns; counting them needs no sorting.
-    for date in seen:
-        code = 2 * code + date
-        present = np.bincount(code) > 0
-        code = (np.cumsum(present) - 1)[code]
-    sizes = np.bincount(code)
-    # Sixteen bits are sorted digit by digit, in time that is proportional to the pixels.
-    order = np.argsort(code.astype(np.uint16) if len(sizes) < 2**16 else code, kind="stable")
-    return np.split(order, np.cumsum(sizes)[:-1])
-
-
-def _weighted(values: FloatArray, weight: Matrix) -> FloatArray:
-    """Return the weighted sum over the first axis, in a fixed order."""
-    total: FloatArray = np.zeros_like(values[0])
-    for value, share in zip(values, weight, strict=True):
-        total += np.float32(share) * value
-    return total
-
-
-def best_weights(covariance: Matrix) -> tuple[Matrix, Matrix]:
-    """Return the weights `(band, date)`, 0 or more with sum 1, of least variance, and that variance `(band,)`.
-
-    Weights are C^-1 1 / (1' C^-1 1); dates whose weight would be negative are left out, worst first.
-    """
-    bands, dates = covariance.shape[:2]
-    weights, variances = np.zeros((bands, dates)), np.zeros(bands)
-    for band in range(bands):
-        kept = list(range(dates))
-        while True:
-            part = covariance[band][np.ix_(kept, kept)] + 1e-7 * np.eye(len(kept))
-            # Covariances of different pixels need not be positive definite together.
-            raw = np.linalg.lstsq(part, np.ones(len(kept)), rcond=None)[0]
-            weight = raw / raw.sum()
-            if len(kept) == 1 or (weight >= 0).all():
-                break
-            del kept[int(weight.argmin())]
-        weights[band, kept] = weight
-        variances[band] = max(float(weight @ part @ weight), 1e-7)
-    return weights, variances

@@ -1,11 +1,13 @@
-"""A collection as one STAC-GeoParquet file, for whoever wants all items at once: a table instead of ten thousand files.
+"""A collection as STAC-GeoParquet, for whoever wants many items at once: a table instead of ten thousand files.
 
 The layout is that of stac-geoparquet 1.0 (https://github.com/stac-utils/stac-geoparquet): one row per item, its
-properties as columns, assets and links as structs, the footprint as WKB.
+properties as columns, assets and links as structs, the footprint as WKB. Every collection is mirrored in files of one
+month each, `COLLECTION/_items/2023-08.parquet`; an export is one file of a whole catalog.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
 import shutil
@@ -14,34 +16,28 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from stac.access.locations import Location
 from stac.access.s3 import S3Options
+from stac.catalog import heading_of
 from stac.errors import EmptySearch, InvalidItem, UnreadableCatalog
 from stac.sources.hrefs import resolve
 from stac.sources.static import StaticSource, root_href
 from stac.storage import writing
 from stac.targets import Target, target_at
 from stac.targets.base import Document
+from stac.tree.contents import CONTENTS, Contents, contents_of
+from stac.tree.nodes import MIRRORS, Node, nodes_in
+from stac.tree.upkeep import DateTree
 
-if TYPE_CHECKING:
-    import pystac
-
-MIRROR = "items.parquet"
-MIRROR_ASSET = "geoparquet"
+#: What the keys of the assets begin with; the month follows.
+_ASSET = "geoparquet-"
 MIRROR_ROLE = "collection-mirror"
 MEDIA_TYPE = "application/vnd.apache.parquet"
 #: Items that are held in memory at once; also the rows of a row group, which readers skip by their statistics.
 _CHUNK = 500
-_ASSET = {
-    "href": f"./{MIRROR}",
-    "type": MEDIA_TYPE,
-    "title": "All items as GeoParquet",
-    "description": "One row per item, for DuckDB, GeoPandas and everything that reads Parquet.",
-    "roles": [MIRROR_ROLE],
-}
 #: Told how many items have been read.
 Progress = Callable[[int], object]
 
@@ -78,7 +74,9 @@ def export_items(export: Export, file: Path, progress: Progress = lambda _: None
         file.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{file.name}.", dir=file.parent))
     try:
-        written = _write(documents, {name: _described(source, name) for name in names}, work, work / "done.parquet")
+        written = _write(
+            documents, {name: _described(source.collection(name)) for name in names}, work, work / "done.parquet"
+        )
         if source.skipped:
             raise UnreadableCatalog(f"{len(source.skipped)} items are left out, so nothing was written. First: "
                                     f"{source.skipped[0].reason}")  # fmt: skip
@@ -108,79 +106,157 @@ def ids_in(file: Path) -> list[str]:
 
 
 def keep_mirror(
-    root: Location,
-    collection: str,
-    s3: S3Options | None = None,
-    workspace: Path | None = None,
-    *,
-    changed: bool = False,
-) -> bool:
-    """Bring the GeoParquet mirror of a collection up to date, and link it; return whether it was written.
+    root: Location, collection: str, s3: S3Options | None = None, workspace: Path | None = None
+) -> list[str]:
+    """Bring the GeoParquet files of a collection up to date, and link them; return the months that were written.
 
-    It is left as it is when it holds the items that the collection links. Readers see the old or the new one.
+    A month is written when its file is gone or its items are others now, which the digests of the catalog's nodes say:
+    nothing but the collection and its years is read for the other months. Readers see the old or the new file.
 
     Args:
         root: folder or S3 prefix of the catalog.
-        collection: id of the collection; where it is gone, so is its mirror.
+        collection: id of the collection; where it is gone, so are its files.
         s3: where S3 is and as whom it is asked.
         workspace: local folder for files on their way to S3.
-        changed: items were replaced, so that their ids do not tell.
 
     Raises:
-        UnreadableCatalog, InvalidItem: see `export_items`.
-        PublishError: the mirror cannot be written.
+        InvalidProduct, UnreadableCatalog: a document of the catalog cannot be read.
+        InvalidItem: see `export_items`.
+        PublishError: a file cannot be written.
     """
-    target, options = target_at(root, s3, workspace), s3 or S3Options()
-    name = f"{collection}/{MIRROR}"
-    if target.read(f"{collection}/collection.json") is None:
-        target.drop(name)
-        return False
-    if not changed and _is_current(target, root, collection, options):
-        return False
-    staging = target.staging(f"{MIRROR}-{uuid.uuid4().hex[:12]}")
-    try:
-        made = staging / MIRROR
-        export_items(Export(catalog=str(root), collections=(collection,), base=".", s3=options), made)
-        target.place(name, made)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    _link(target, collection)
-    return True
+    mirror = _Mirror(target_at(root, s3, workspace), collection)
+    document = mirror.target.read(mirror.document_name)
+    if document is None:
+        return []
+    months, recorded, there = mirror.months(document), _recorded(document), mirror.periods()
+    written = [m for m, held in months.items() if m.period not in there or recorded.get(m.period) != held.digest]
+    for month in written:
+        mirror.write(month, months[month])
+    for period in sorted((recorded.keys() | there) - {month.period for month in months}):
+        mirror.drop(period)
+    return [month.period for month in written]
 
 
-def _is_current(target: Target, root: Location, collection: str, s3: S3Options) -> bool:
-    """Tell whether the mirror holds the ids of the items that the collection links."""
-    with target.at_hand(f"{collection}/{MIRROR}") as file:
-        if file is None:
-            return False
-        source = StaticSource(str(root), s3=s3)
-        linked = sorted(PurePosixPath(href).stem for href in source.item_hrefs(collection))
-        return ids_in(file) == linked
+@dataclass(frozen=True, slots=True)
+class _Mirror:
+    """The GeoParquet files of one collection."""
+
+    target: Target
+    collection: str
+
+    @property
+    def document_name(self) -> str:
+        return f"{self.collection}/collection.json"
+
+    def months(self, document: Document) -> dict[Node, Contents]:
+        """Return what the months of the collection hold, from the documents of its years."""
+        years = nodes_in(document, None)
+        found = self.target.read_many(f"{self.collection}/{year.name}" for year in years)
+        return {
+            month: contents_of(link)
+            for year in years
+            for month, link in nodes_in(found.get(f"{self.collection}/{year.name}"), year).items()
+        }
+
+    def periods(self) -> set[str]:
+        """Return the months that have a file."""
+        return {Path(name).stem for name in self.target.files(f"{self.collection}/{MIRRORS}")}
+
+    def write(self, month: Node, contents: Contents) -> None:
+        """Write the file of a month and record in the collection what it holds."""
+        staging = self.target.staging(f"geoparquet-{uuid.uuid4().hex[:12]}")
+        name = self._file_name(month.period)
+        try:
+            made = staging / f"{month.period}.parquet"
+            description = {**_described(self.target.read(self.document_name) or {}), CONTENTS: contents.document}
+            _write(self._items(month), {self.collection: description}, staging, made)
+            self.target.place(name, made)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        self._record(month.period, _asset(month, contents))
+        # Where another run has put a file in place meanwhile, either of the two may be the older one.
+        with self.target.at_hand(name) as file:
+            ours = file is not None and _digest_in(file, self.collection) == contents.digest
+        if not ours:
+            self._record(month.period, _asset(month, Contents(items=contents.items)))
+
+    def drop(self, period: str) -> None:
+        """Remove the file of a month that has no items any more."""
+        self._record(period, None)
+        self.target.drop(self._file_name(period))
+
+    def _items(self, month: Node) -> Iterator[dict[str, Any]]:
+        """Yield the items that the nodes of a month link to; one that is gone meanwhile is left out."""
+        ids = DateTree(self.target, heading_of(self.collection)).ids_below(month)
+        above = f"{self.target.root}/{self.collection}"
+        for start in range(0, len(ids), _CHUNK):
+            names = [f"{self.collection}/{name}/{name}.json" for name in ids[start : start + _CHUNK]]
+            for name, document in self.target.read_many(names).items():
+                own = f"{self.target.root}/{name}"
+                me = {"rel": "self", "href": own, "type": "application/json"}
+                yield _rebased({**document, "links": [me, *document["links"]]}, own, str(self.target.root), above, ".")
+
+    def _record(self, period: str, asset: Mapping[str, Any] | None) -> None:
+        """Make the file of a month an asset of the collection, or no longer one."""
+
+        def build(document: Document | None) -> Document | None:
+            if document is None:
+                return None
+            assets = {key: each for key, each in document.get("assets", {}).items() if key != _ASSET + period}
+            mirrors = {_ASSET + period: asset} if asset else {}
+            return {**document, "assets": assets | mirrors}
+
+        with self.target.exclusive():
+            self.target.update(self.document_name, build)
+
+    def _file_name(self, period: str) -> str:
+        return f"{self.collection}/{MIRRORS}/{period}.parquet"
 
 
-def _link(target: Target, collection: str) -> None:
-    """Make the mirror an asset of its collection."""
-    with target.exclusive():
-        target.update(f"{collection}/collection.json", _with_mirror)
+def _recorded(document: Document) -> dict[str, str]:
+    """Return the digests of the files of a collection by month."""
+    assets = document.get("assets", {})
+    return {
+        key.removeprefix(_ASSET): contents_of(each).digest for key, each in assets.items() if key.startswith(_ASSET)
+    }
 
 
-def _with_mirror(collection: Document | None) -> Document | None:
-    if collection is None:
-        return None
-    return {**collection, "assets": {**collection.get("assets", {}), MIRROR_ASSET: _ASSET}}
+def _asset(month: Node, contents: Contents) -> dict[str, Any]:
+    return {
+        "href": f"./{MIRRORS}/{month.period}.parquet",
+        "type": MEDIA_TYPE,
+        "title": f"Items of {month.title} as GeoParquet",
+        "roles": [MIRROR_ROLE],
+        CONTENTS: {"items": contents.items} | ({"digest": contents.digest} if contents.digest else {}),
+    }
+
+
+def _digest_in(file: Path, collection: str) -> str:
+    """Return the digest of the items that a file was made of."""
+    from pyarrow.parquet import read_schema
+
+    told = json.loads((read_schema(file).metadata or {}).get(b"stac-geoparquet", b"{}"))
+    return contents_of(told.get("collections", {}).get(collection, {})).digest
 
 
 def _documents(source: StaticSource, names: Sequence[str], export: Export) -> Iterator[dict[str, Any]]:
     above = posixpath.dirname(root_href(export.catalog))
     for name in names:
         for item in source.items(name):
-            yield _rebased(item, above, f"{above}/{name}", export.base)
+            document = item.to_dict(include_self_link=True, transform_hrefs=False)
+            yield _rebased(document, str(item.get_self_href()), above, f"{above}/{name}", export.base)
 
 
-def _rebased(item: pystac.Item, root: str, collection: str, base: str) -> dict[str, Any]:
-    """Return an item's JSON with every href of the catalog's own files as the reader of the file needs it."""
-    own = str(item.get_self_href())
-    document = item.to_dict(include_self_link=True, transform_hrefs=False)
+def _rebased(document: Document, own: str, root: str, collection: str, base: str) -> dict[str, Any]:
+    """Return an item with every href of the catalog's own files as the reader of the file needs it.
+
+    Args:
+        document: the item; it is changed.
+        own: its own path or address.
+        root: folder of the catalog.
+        collection: folder of its collection.
+        base: see `Export.base`.
+    """
 
     def placed(href: str) -> str:
         absolute = resolve(own, href)
@@ -198,9 +274,8 @@ def _rebased(item: pystac.Item, root: str, collection: str, base: str) -> dict[s
     return {**without_empty, "geometry": document["geometry"], "links": document["links"]}
 
 
-def _described(source: StaticSource, name: str) -> dict[str, Any]:
+def _described(collection: Document) -> dict[str, Any]:
     """Return a collection for the metadata of the file: without the links to its parts, which the rows replace."""
-    collection = source.collection(name)
     kept = [link for link in collection["links"] if link.get("rel") not in ("item", "items", "child")]
     return {**collection, "links": kept}
 

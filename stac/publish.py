@@ -29,6 +29,7 @@ from stac.raster import check_cog
 from stac.targets import target_at
 from stac.targets.base import ABANDONED_S, Document
 from stac.tree.nodes import Node, items_in, month_of, node_of, placed
+from stac.tree.upkeep import Survey
 from stac.validate import check_id, validate_item
 
 DEFAULT_COLLECTION = "unveil-cloud-free"
@@ -97,18 +98,21 @@ class StaticCatalog:
         other.collection_id = check_id(collection_id)
         return other
 
-    def published_work(self, chosen: Callable[[Mapping[str, Any]], bool] | None = None) -> dict[str, Location]:
+    def published_work(
+        self, chosen: Callable[[Mapping[str, Any]], bool] | None = None, survey: Survey | None = None
+    ) -> dict[str, Location]:
         """Return the place of every published item by its work id, from the links to the items.
 
         Args:
             chosen: tells from what a link records of an item's properties (`stac.tree.nodes.item_link`: work, verdict
                 of the gate and its limits among it) whether the item counts; all do when left out.
+            survey: what the links say, from `repair`; read when left out.
 
         Raises:
             InvalidProduct: a document above the items cannot be read.
             PublishError: the catalog cannot be read.
         """
-        survey = self._links.tree.survey(self._target.read(self._links.collection_name))
+        survey = survey or self._links.tree.survey(self._target.read(self._links.collection_name))
         # Links that an older version wrote into the collection record nothing.
         older = self._target.read_many(self._links.item_name(item_id) for item_id in survey.flat)
         told = survey.links | {str(d["id"]): _properties(self.root, d) for d in older.values()}
@@ -244,8 +248,10 @@ class StaticCatalog:
             if day:
                 self._settle(item_id, day)
 
-    def repair(self, older_than_s: float = ABANDONED_S) -> None:
+    def repair(self, older_than_s: float = ABANDONED_S) -> Survey:
         """Link products that a crash left without a link, and drop links of products that were removed.
+
+        Costs one listing of the products and one walk of the links, and returns what the links say.
 
         Items that the collection links to itself, as older versions did, move into nodes. Writes only when something
         is amiss. What crashes left behind is cleared away.
@@ -258,10 +264,12 @@ class StaticCatalog:
             InvalidProduct: an item cannot be read.
             DiskFull, NotWritable: the catalog cannot be written.
         """
-        self._target.sweep(self.collection_id, older_than_s)
-        if self._links.is_amiss():
-            with self._target.exclusive():
-                self._links.mend()
+        survey, sound = self._links.inspected(self._target.sweep(self.collection_id, older_than_s))
+        if sound:
+            return survey
+        with self._target.exclusive():
+            self._links.mend()
+            return self._links.surveyed()[0]
 
     def require_writable(self) -> None:
         """Raise unless the catalog can be written.

@@ -14,6 +14,7 @@ from stac.access.locations import Location
 from stac.catalog import REVIEW_COLLECTION
 from stac.product_versions import version_for
 from stac.publish import DEFAULT_COLLECTION, StaticCatalog
+from stac.tree.upkeep import Survey
 
 #: Published products that are looked at together.
 _AT_ONCE = 16
@@ -126,9 +127,8 @@ def finished_work(catalog: StaticCatalog, limits: Mapping[str, float] | None) ->
     Raises:
         InvalidProduct: an item cannot be read.
     """
-    review = catalog.beside(Shelf.REVIEW)
-    judged = review.published_work(lambda properties: properties.get(GATE_LIMITS) == limits)
-    return judged | catalog.beside(Shelf.GOOD).published_work()
+    good, review = catalog.beside(Shelf.GOOD), catalog.beside(Shelf.REVIEW)
+    return _finished(good.published_work(), review, limits)
 
 
 def broken_work(catalog: StaticCatalog, done: Mapping[str, Location]) -> dict[str, str]:
@@ -150,19 +150,32 @@ def broken_work(catalog: StaticCatalog, done: Mapping[str, Location]) -> dict[st
         return {work_id: found for work_id, found in zip(done, pool.map(flaw, done), strict=True) if found}
 
 
-def tidy_review(catalog: StaticCatalog) -> None:
-    """Mend the review after a crash: link what has no link, and drop what was published as good meanwhile.
+def repair_shelves(catalog: StaticCatalog, limits: Mapping[str, float] | None) -> dict[str, Location]:
+    """Repair both collections after a crash, and return what `finished_work` does, from the same walk of the links.
+
+    What has no link is linked, and what was published as good meanwhile leaves the review.
 
     Args:
         catalog: any collection of the catalog.
+        limits: thresholds of the gate, None when it is off.
 
     Raises:
         InvalidProduct: an item cannot be read.
         DiskFull, NotWritable: the catalog cannot be written.
     """
-    review, good = catalog.beside(Shelf.REVIEW), catalog.beside(Shelf.GOOD).published_work()
-    # First what has no link: published work is found by links.
-    review.repair()
-    for work_id, place in review.published_work().items():
-        if work_id in good:
+    good, review = catalog.beside(Shelf.GOOD), catalog.beside(Shelf.REVIEW)
+    passed, survey = good.published_work(survey=good.repair()), review.repair()
+    for work_id, place in review.published_work(survey=survey).items():
+        if work_id in passed:
             review.withdraw(place.stem)
+    return _finished(passed, review, limits, survey)
+
+
+def _finished(
+    passed: Mapping[str, Location],
+    review: StaticCatalog,
+    limits: Mapping[str, float] | None,
+    survey: Survey | None = None,
+) -> dict[str, Location]:
+    judged = review.published_work(lambda properties: properties.get(GATE_LIMITS) == limits, survey)
+    return judged | dict(passed)

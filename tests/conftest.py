@@ -20,9 +20,10 @@ from hypothesis import settings
 
 from flows.services.login import Login, read_login
 from tests.command import TINY_BBOX, TINY_SETTINGS, Outcome, Run, unveil
+from tests.installed import Needed, require
 from tests.scheduling import Pieces, arrange
 from tests.sharing import made_once
-from tests.support.postgres import Postgres, cluster, require_binaries
+from tests.support.postgres import Postgres, cluster
 
 # How long one example takes says something about the machine, not about the code.
 settings.register_profile("unveil", deadline=None)
@@ -79,7 +80,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A private PostgreSQL cluster; it ends with the tests."""
-    require_binaries()
+    require(Needed.POSTGRESQL)
     with cluster() as server:
         yield server
 

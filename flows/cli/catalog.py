@@ -70,6 +70,9 @@ def export(
 ) -> None:
     """Write all items into one STAC-GeoParquet file, for DuckDB, GeoPandas and everything that reads Parquet.
 
+    Every collection has such files already, one a month in its folder `_items`; this one holds them all, and the hrefs
+    that its reader needs.
+
     Example:
 
         unveil catalog export --geoparquet items.parquet --out unveil-out
@@ -125,7 +128,7 @@ def retract(
         indexes.remove(item_ids)
         for place in changed:
             indexes.put(place)
-        keep_mirrors(settings, changed=True)
+        keep_mirrors(settings)
     if as_json:
         print_json({"retracted": item_ids})
     else:

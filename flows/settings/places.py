@@ -36,7 +36,7 @@ class PlaceSettings(BaseModel):
         description="local folder of ledger, model registry, staging and logs; `<out>/.unveil`, or for a catalog on "
         "S3 `~/.local/state/unveil/<hash of out>`",
     )
-    geoparquet: bool = Field(True, description="keep items.parquet, a table of all items, beside each collection")
+    geoparquet: bool = Field(True, description="keep the items of each collection as GeoParquet, too, one file a month")
     signing: Signing | None = Field(
         None,
         description="how hrefs are signed when read: none or planetary-computer; as the source asks when left out",

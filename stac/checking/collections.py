@@ -21,27 +21,28 @@ _ROUNDING = 1e-6
 def mirror_problems(
     places: Places, place: str, collection: Mapping[str, Any], findings: Sequence[ItemFindings]
 ) -> Iterator[Problem]:
-    """Yield a problem when the mirror of a collection holds other items than the collection links."""
-    for asset in collection.get("assets", {}).values():
-        if MIRROR_ROLE not in asset.get("roles", ()):
-            continue
-        mirror = resolve(place, asset["href"])
-        # An item that cannot be read is in the mirror by the name of its document.
-        linked = {each.id or PurePosixPath(each.link.href).stem for each in findings}
+    """Yield a problem when the mirrors of a collection hold other items than the collection links."""
+    hrefs = [a["href"] for a in collection.get("assets", {}).values() if MIRROR_ROLE in a.get("roles", ())]
+    if not hrefs:
+        return
+    held = list[str]()
+    for mirror in (resolve(place, href) for href in hrefs):
         try:
             if places.size(mirror) is None:
-                continue  # a missing asset is told already
+                return  # a missing asset is told already
             with places.at_hand(mirror) as file:
-                held = set(ids_in(file))
+                held += ids_in(file)
         except (StacError, OSError, ValueError) as error:
             yield Problem.at(ProblemKind.MIRROR, mirror, f"it cannot be read ({error})")
-            continue
-        if held != linked:
-            yield Problem.at(
-                ProblemKind.MIRROR,
-                mirror,
-                f"it lacks {len(linked - held)} items of the collection and holds {len(held - linked)} others",
-            )
+            return
+    # An item that cannot be read is in the mirror by the name of its document.
+    linked = {each.id or PurePosixPath(each.link.href).stem for each in findings}
+    lacking, others = len(linked.difference(held)), len(held) - len(linked.intersection(held))
+    if lacking or others:
+        where = f"{place}: its GeoParquet files" if len(hrefs) > 1 else resolve(place, hrefs[0])
+        yield Problem.at(
+            ProblemKind.MIRROR, where, f"lacks {lacking} items of the collection and holds {others} others"
+        )
 
 
 def extent_problems(place: str, collection: Mapping[str, Any], findings: Sequence[ItemFindings]) -> Iterator[Problem]:

@@ -74,6 +74,10 @@ class Target(Protocol):
         """Return the ids of all collections that have a document, sorted."""
         ...
 
+    def files(self, folder: str) -> list[str]:
+        """Return the names of the files in a folder, sorted; none where there is no folder."""
+        ...
+
     def holds(self, collection: str, document: Mapping[str, Any]) -> bool:
         """Tell whether the product of an item is there already, whole and from the same work."""
         ...
@@ -146,8 +150,8 @@ class Target(Protocol):
         """
         ...
 
-    def sweep(self, collection: str, older_than_s: float) -> None:
-        """Clear away what crashes left behind and nobody has touched for so long.
+    def sweep(self, collection: str, older_than_s: float) -> list[str]:
+        """Clear away what crashes left behind and nobody has touched for so long; return what `item_ids` does.
 
         Raises:
             PublishError: it cannot be removed.

@@ -72,6 +72,10 @@ class FolderTarget:
         """Return the ids of all collections that have a document, sorted."""
         return sorted(path.parent.name for path in self.root.glob("[!.]*/collection.json"))
 
+    def files(self, folder: str) -> list[str]:
+        """Return the names of the files in a folder, sorted."""
+        return sorted(path.name for path in (self.root / folder).glob("*") if path.is_file())
+
     def holds(self, collection: str, document: Mapping[str, Any]) -> bool:
         """Tell whether the product of an item is there already, whole and from the same work."""
         path = self._item_path(collection, str(document["id"]))
@@ -121,6 +125,7 @@ class FolderTarget:
         path = self.root / name
         with writing(path):
             make_public(file)
+            public_folder(path.parent)
             file.replace(path)
 
     def drop(self, name: str) -> None:
@@ -152,7 +157,7 @@ class FolderTarget:
         finally:
             lock.release()
 
-    def sweep(self, collection: str, older_than_s: float) -> None:
+    def sweep(self, collection: str, older_than_s: float) -> list[str]:
         """Remove old staging folders and half-written documents; put back a product that a crash left aside."""
         sweep_folders(self.root / _STAGING, older_than_s)
         dates = self.root / collection / DATES
@@ -164,6 +169,7 @@ class FolderTarget:
                 if aside.exists() and not folder.exists():
                     aside.rename(folder)
                 shutil.rmtree(aside, ignore_errors=True)
+        return self.item_ids(collection)
 
     def require_writable(self) -> None:
         """Raise unless the folder, or the nearest one above it that exists, can be written."""

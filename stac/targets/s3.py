@@ -31,7 +31,7 @@ from stac.errors import AccessRefused, InvalidProduct, NotWritable, SourceUnavai
 from stac.storage import json_bytes
 from stac.targets.base import Document
 from stac.targets.folder import empty_folder, same_work, sweep_folders
-from stac.tree.nodes import DATES
+from stac.tree.nodes import DATES, MIRRORS
 from stac.validate import check_id
 
 _log = logging.getLogger("unveil")
@@ -111,6 +111,12 @@ class S3Target:
             found = [name for name in names if self._objects.head(self.root / name / "collection.json")]
         return sorted(name for name in found if not name.startswith("."))
 
+    def files(self, folder: str) -> list[str]:
+        """Return the names of the objects below a prefix, sorted."""
+        prefix = self.root / folder
+        with _publishing():
+            return sorted(key_below(prefix, each.key) for each in self._objects.listing(prefix))
+
     def holds(self, collection: str, document: Mapping[str, Any]) -> bool:
         """Tell whether the product of an item is there already: same work, and every file with its size."""
         try:
@@ -155,9 +161,9 @@ class S3Target:
         """Remove the documents of a collection that is empty."""
         above = self.root / collection
         with _publishing():
-            nodes = [each.key for each in self._objects.listing(above / DATES)]
+            below = [each.key for folder in (DATES, MIRRORS) for each in self._objects.listing(above / folder)]
             names = [f"{above.key}/{name}" for name in ("collection.json", ".source-collection.json")]
-            self._objects.remove(above.bucket, [*names, *nodes])
+            self._objects.remove(above.bucket, [*names, *below])
 
     def prune(self, names: Iterable[str]) -> None:
         """Nothing: another publisher may be filling them, and a small document that nothing links to harms nobody."""
@@ -189,7 +195,7 @@ class S3Target:
         """Nothing: every write bears others."""
         return nullcontext()
 
-    def sweep(self, collection: str, older_than_s: float) -> None:
+    def sweep(self, collection: str, older_than_s: float) -> list[str]:
         """Remove old files that no item names: uploads that a crash cut off, and products that were replaced."""
         sweep_folders(self._staging_folder, older_than_s)
         listed, now = self._listed(collection), datetime.now(UTC)
@@ -209,6 +215,7 @@ class S3Target:
             above = self.root / collection / item_id
             with _publishing():
                 self._objects.remove(self.root.bucket, [f"{above.key}/{name}" for name in names if name not in kept])
+        return sorted(done)
 
     def require_writable(self) -> None:
         """Write, and remove, a small object; say so where the service does not know conditions."""

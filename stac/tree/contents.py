@@ -1,7 +1,9 @@
-"""What lies below a document of a catalog: number, extent, values and the newest item, added up link by link."""
+"""What lies below a document of a catalog: number, extent, values, newest item and a digest, added up link by link."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +40,8 @@ class Contents:
     #: Sorted values by property, None where there are too many to list.
     summaries: Mapping[str, tuple[Any, ...] | None] = field(default_factory=dict)
     latest: Latest | None = None
+    #: Changes with everything that a link below records; two documents with the same digest hold the same items.
+    digest: str = ""
 
     @property
     def document(self) -> dict[str, Any]:
@@ -52,6 +56,8 @@ class Contents:
         if self.latest is not None:
             latest = self.latest
             found["latest"] = {"id": latest.item_id, "datetime": latest.datetime, "thumbnail": latest.thumbnail}
+        if self.digest:
+            found["digest"] = self.digest
         return found
 
 
@@ -65,6 +71,7 @@ def contents_of(document: Mapping[str, Any]) -> Contents:
         interval=(str(told["interval"][0]), str(told["interval"][1])) if told.get("interval") else None,
         summaries={name: None if v is None else tuple(v) for name, v in told.get("summaries", {}).items()},
         latest=Latest(latest["datetime"], latest["id"], latest["thumbnail"]) if latest else None,
+        digest=str(told.get("digest", "")),
     )
 
 
@@ -82,6 +89,7 @@ def contents_of_item(link: Mapping[str, Any], item_id: str) -> Contents:
         interval=(first, last),
         summaries={name: (link[name],) for name in SUMMARISED if link.get(name) is not None},
         latest=Latest(first, item_id, f"{item_id}/{thumbnail.removeprefix('./')}" if thumbnail else ""),
+        digest=_digest([json.dumps(link, sort_keys=True)]),
     )
 
 
@@ -96,7 +104,12 @@ def total(parts: Iterable[Contents]) -> Contents:
         interval=(min(i[0] for i in intervals), max(i[1] for i in intervals)) if intervals else None,
         summaries=_values(found),
         latest=max((part.latest for part in found if part.latest is not None), default=None),
+        digest=_digest(sorted(part.digest for part in found)) if found else "",
     )
+
+
+def _digest(texts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
 def _values(parts: list[Contents]) -> dict[str, tuple[Any, ...] | None]:

@@ -13,6 +13,8 @@ from stac.tree.contents import CONTENTS, Contents, contents_of, contents_of_item
 
 #: Folder of the nodes in a collection; it cannot be the id of an item (`stac.validate.check_id`).
 DATES = "_dates"
+#: Folder of a collection's GeoParquet files, one a month; neither can it.
+MIRRORS = "_items"
 #: Items that a node of each depth holds itself: with the 31 days of a month, or the pages of a day, some 100 children.
 _ROOM = {2: 69, 3: 50, 4: 100}
 _PLACE = re.compile(rf"(?:^|/){DATES}/(\d{{4}}(?:/\d\d(?:/\d\d(?:/p\d{{3,}})?)?)?)/catalog\.json$")
@@ -44,6 +46,11 @@ class Node:
     def above(self) -> Node | None:
         """The node that links to it, None for a year: that is the collection's."""
         return Node(self.path[:-1]) if len(self.path) > 1 else None
+
+    @property
+    def period(self) -> str:
+        """Its part of the calendar: `2023-08`."""
+        return "-".join(self.path)
 
     @property
     def title(self) -> str:

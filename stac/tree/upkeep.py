@@ -136,7 +136,21 @@ class DateTree:
         """
         found = Survey()
         found.items[None] = items_in(collection)
-        level = nodes_in(collection, None)
+        self._walk(nodes_in(collection, None), found, strict=strict)
+        return found
+
+    def ids_below(self, node: Node) -> list[str]:
+        """Return the ids of the items that a node and the nodes below it link to, sorted.
+
+        Raises:
+            InvalidProduct: a node cannot be read.
+        """
+        found = Survey()
+        self._walk({node: {}}, found, strict=True)
+        return sorted(found.links)
+
+    def _walk(self, level: Mapping[Node, Link], found: Survey, *, strict: bool) -> None:
+        """Read nodes, and all below them, level by level."""
         while level:
             documents = self._read_all(level, found, strict=strict)
             below: dict[Node, Link] = {}
@@ -146,7 +160,6 @@ class DateTree:
                 found.items[node] = items_in(document)
                 below |= nodes_in(document, node)
             level = below
-        return found
 
     def _read_all(self, nodes: Collection[Node], found: Survey, *, strict: bool) -> dict[Node, Document]:
         names = {node: self._name(node) for node in nodes}

@@ -21,13 +21,12 @@ from rasterio.io import MemoryFile
 
 from flows.viewer.serving import running
 from flows.viewer.stac_browser import ensure_browser
-from tests.node_packages import missing, require_node
+from tests.installed import Needed, require, require_node
 
 # The first run builds STAC Browser and makes the demo.
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(1500)]
 
 SCRIPTS = Path(__file__).parent / "browser"
-CHROMIUM = os.environ.get("UNVEIL_CHROMIUM", "/usr/bin/chromium")
 STROKE = 5  # pixels at the edge of the footprint that its outline may cover
 MAP_LINKS = ("child", "item", "items", "root", "parent", "collection", "self")
 
@@ -80,8 +79,7 @@ def shown_catalog(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="module")
 def driver() -> str:
     """Path of node, with playwright-core beside the scripts."""
-    if not Path(CHROMIUM).is_file():
-        missing(f"there is no {CHROMIUM} (infra/ci/install_debian.sh installs it)")
+    require(Needed.CHROMIUM)
     return require_node(SCRIPTS)
 
 

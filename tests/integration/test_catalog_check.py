@@ -18,10 +18,11 @@ from flows.viewer.serving import running
 from stac.access.s3 import filesystem
 from stac.checking import CheckOptions, ProblemKind, check_catalog
 from stac.errors import SourceUnavailable, UnreadableCatalog
-from stac.geoparquet import MIRROR, keep_mirror
+from stac.geoparquet import keep_mirror
 from stac.items import file_info
 from stac.publish import DEFAULT_COLLECTION, StaticCatalog
 from stac.sources.web.patience import Patience
+from stac.tree.nodes import MIRRORS
 from tests import misbehaving_server
 from tests.misbehaving_server import Asked, Reply
 from tests.s3_server import S3Server
@@ -99,7 +100,7 @@ def copy_of_an_item(root: Path) -> None:
 def mirror_of_one(root: Path) -> None:
     """Take an item out of the catalog, and let the mirror be as it was."""
     keep_mirror(root, DEFAULT_COLLECTION)
-    mirror = root / DEFAULT_COLLECTION / MIRROR
+    (mirror,) = root.glob(f"{DEFAULT_COLLECTION}/{MIRRORS}/*.parquet")
     before = mirror.read_bytes()
     StaticCatalog(root).withdraw(items(root)[0].stem)
     keep_mirror(root, DEFAULT_COLLECTION)
@@ -108,7 +109,8 @@ def mirror_of_one(root: Path) -> None:
 
 def mirror_cut_off(root: Path) -> None:
     keep_mirror(root, DEFAULT_COLLECTION)
-    (root / DEFAULT_COLLECTION / MIRROR).write_bytes(b"PAR1")
+    for file in root.glob(f"{DEFAULT_COLLECTION}/{MIRRORS}/*.parquet"):
+        file.write_bytes(b"PAR1")
 
 
 def narrow(document: dict[str, Any]) -> None:

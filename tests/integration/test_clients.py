@@ -48,7 +48,7 @@ def address(tiny_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture(scope="module")
 def told(tiny_run: Any, address: str) -> dict[str, Any]:
     """The names that all snippets of the page leave behind, run one after the other."""
-    keep_mirrors(load_settings(overrides={"out": str(tiny_run.root)}), changed=False)
+    keep_mirrors(load_settings(overrides={"out": str(tiny_run.root)}))
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert len(blocks) == 6
     names: dict[str, Any] = {}

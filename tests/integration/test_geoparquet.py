@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import geopandas
+import pystac
 import pytest
 from pyarrow import parquet
 from shapely.geometry import shape
@@ -20,8 +21,10 @@ from stac import geoparquet
 from stac.access.locations import S3Location
 from stac.checking import check_catalog
 from stac.errors import EmptySearch, InvalidItem, InvalidQuery
-from stac.geoparquet import MEDIA_TYPE, MIRROR, Export, export_items, ids_in, keep_mirror, read_items
+from stac.geoparquet import MEDIA_TYPE, Export, export_items, ids_in, keep_mirror, read_items
 from stac.publish import DEFAULT_COLLECTION, StaticCatalog
+from stac.targets import target_at
+from stac.tree.nodes import MIRRORS
 from tests.command import unveil
 from tests.s3_server import S3Server
 
@@ -34,7 +37,7 @@ PRODUCTS = (DEFAULT_COLLECTION,)
 @pytest.fixture
 def catalog(tiny_run: Any, tmp_path: Path) -> Path:
     root = tmp_path / "catalog"
-    shutil.copytree(tiny_run.root, root, ignore=shutil.ignore_patterns(".unveil", ".staging", MIRROR))
+    shutil.copytree(tiny_run.root, root, ignore=shutil.ignore_patterns(".unveil", ".staging", MIRRORS))
     return root
 
 
@@ -148,45 +151,117 @@ def test_nothing_to_export_is_one_sentence(tmp_path: Path) -> None:
     assert not (tmp_path / "items.parquet").exists()
 
 
-def test_the_mirror_follows_the_catalog(catalog: Path) -> None:
-    mirror, collection = catalog / DEFAULT_COLLECTION / MIRROR, catalog / DEFAULT_COLLECTION / "collection.json"
-    assert keep_mirror(catalog, DEFAULT_COLLECTION)
-    linked = json.loads(collection.read_text("utf-8"))["assets"]["geoparquet"]
-    assert (linked["href"], linked["type"], linked["roles"]) == (f"./{MIRROR}", MEDIA_TYPE, ["collection-mirror"])
-    item = next(read_items(mirror))
+def mirrors(root: Path) -> dict[str, Path]:
+    """Return the files of the products by month."""
+    return {path.stem: path for path in sorted(root.glob(f"{DEFAULT_COLLECTION}/{MIRRORS}/*.parquet"))}
+
+
+def publish_copy(root: Path, day: str) -> str:
+    """Publish a product once more, as of another day; return its id."""
+    catalog, (name, document) = StaticCatalog(root), next(iter(documents(root).items()))
+    staging, copied = catalog.staging("copy"), json.loads(json.dumps(document))
+    shutil.copytree(root / DEFAULT_COLLECTION / name, staging, dirs_exist_ok=True)
+    (staging / f"{name}.json").unlink()
+    copied["id"] = name.replace(name.split("_")[2], day.replace("-", ""))
+    copied["properties"] |= {"datetime": f"{day}T10:00:00Z", "unveil:work_id": f"copy-{day}"}
+    catalog.publish(staging, pystac.Item.from_dict(copied))
+    return str(copied["id"])
+
+
+def test_a_mirror_of_a_month_follows_the_catalog(catalog: Path) -> None:
+    collection = catalog / DEFAULT_COLLECTION / "collection.json"
+    assert keep_mirror(catalog, DEFAULT_COLLECTION) == ["2023-08"]
+    asset = json.loads(collection.read_text("utf-8"))["assets"]["geoparquet-2023-08"]
+    assert (asset["href"], asset["type"], asset["roles"]) == (
+        "./_items/2023-08.parquet",
+        MEDIA_TYPE,
+        ["collection-mirror"],
+    )
+    august = mirrors(catalog)["2023-08"]
+    item = next(read_items(august))
     assert item["assets"]["data"]["href"] == f"./{item['id']}/data.tif"
-    before = mirror.stat()
-    assert not keep_mirror(catalog, DEFAULT_COLLECTION)
-    assert mirror.stat() == before
-    assert keep_mirror(catalog, DEFAULT_COLLECTION, changed=True) and mirror.stat().st_ino != before.st_ino
+    before = august.stat()
+    assert keep_mirror(catalog, DEFAULT_COLLECTION) == [] and august.stat() == before
+    late = publish_copy(catalog, "2023-09-02")
+    assert keep_mirror(catalog, DEFAULT_COLLECTION) == ["2023-09"] and august.stat() == before
+    assert ids_in(mirrors(catalog)["2023-09"]) == [late]
+    assert sorted(geopandas.read_parquet(august.parent)["id"]) == sorted(documents(catalog))
     report = check_catalog(str(catalog))
     assert report.valid, report.problems
 
 
+def test_a_product_made_again_is_in_the_mirror(catalog: Path) -> None:
+    keep_mirror(catalog, DEFAULT_COLLECTION)
+    day = "2023-08-21"
+    name = publish_copy(catalog, day)
+    assert keep_mirror(catalog, DEFAULT_COLLECTION) == ["2023-08"]
+    path = catalog / DEFAULT_COLLECTION / name / f"{name}.json"
+    again = json.loads(path.read_text("utf-8"))
+    staging = StaticCatalog(catalog).staging("again")
+    shutil.copytree(path.parent, staging, dirs_exist_ok=True)
+    (staging / path.name).unlink()
+    again["properties"]["unveil:work_id"] = "again"
+    StaticCatalog(catalog).publish(staging, pystac.Item.from_dict(again))
+    assert keep_mirror(catalog, DEFAULT_COLLECTION) == ["2023-08"], "same id, other work"
+    found = {item["id"]: item["properties"]["unveil:work_id"] for item in read_items(mirrors(catalog)["2023-08"])}
+    assert found[name] == "again"
+
+
+def test_an_older_file_put_in_place_by_another_run_is_replaced(catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs write a month at the same time, and the one that looked earlier puts its file in place later."""
+    keep_mirror(catalog, DEFAULT_COLLECTION)
+    (august,) = mirrors(catalog).values()
+    older, late = august.read_bytes(), publish_copy(catalog, "2023-08-25")
+    kind = type(target_at(catalog))
+    place = kind.place
+
+    def late_place(self: Any, name: str, file: Path) -> None:
+        place(self, name, file)
+        august.write_bytes(older)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kind, "place", late_place)
+        keep_mirror(catalog, DEFAULT_COLLECTION)
+    assert late not in ids_in(august)
+    assert keep_mirror(catalog, DEFAULT_COLLECTION) == ["2023-08"] and late in ids_in(august)
+    assert keep_mirror(catalog, DEFAULT_COLLECTION) == []
+
+
 def test_a_retracted_item_leaves_the_mirror(catalog: Path, tmp_path: Path) -> None:
     first, second = documents(catalog)
-    keep_mirrors(load_settings(overrides={"out": str(catalog)}), changed=True)
+    publish_copy(catalog, "2023-09-02")
+    keep_mirrors(load_settings(overrides={"out": str(catalog)}))
+    assert sorted(mirrors(catalog)) == ["2023-08", "2023-09"]
     assert unveil("retract", first, "--out", catalog, home=tmp_path / "home").status == 0
-    assert ids_in(catalog / DEFAULT_COLLECTION / MIRROR) == [second]
+    assert ids_in(mirrors(catalog)["2023-08"]) == [second]
     StaticCatalog(catalog).withdraw(second)
-    assert not keep_mirror(catalog, DEFAULT_COLLECTION) and not (catalog / DEFAULT_COLLECTION).exists()
+    assert keep_mirror(catalog, DEFAULT_COLLECTION) == [] and list(mirrors(catalog)) == ["2023-09"]
+    report = check_catalog(str(catalog))
+    assert report.valid, report.problems
+    for name in documents(catalog):
+        StaticCatalog(catalog).withdraw(name)
+    assert keep_mirror(catalog, DEFAULT_COLLECTION) == [] and not (catalog / DEFAULT_COLLECTION).exists()
 
 
 def test_no_mirror_where_none_is_wanted(catalog: Path) -> None:
-    keep_mirrors(load_settings(overrides={"out": str(catalog), "geoparquet": False}), changed=True)
-    assert not list(catalog.rglob(MIRROR))
+    keep_mirrors(load_settings(overrides={"out": str(catalog), "geoparquet": False}))
+    assert not list(catalog.rglob("*.parquet"))
 
 
 def test_a_mirror_in_a_bucket(catalog: Path, s3: S3Server, tmp_path: Path) -> None:
     root = S3Location(s3.bucket("mirrors"), "eo")
     s3.upload(catalog, root.bucket, root.key)
     arguments = (root, DEFAULT_COLLECTION, s3.options, tmp_path / "state")
-    assert keep_mirror(*arguments) and not keep_mirror(*arguments)
+    assert keep_mirror(*arguments) == ["2023-08"] and keep_mirror(*arguments) == []
     copy = tmp_path / "copy.parquet"
-    copy.write_bytes(s3.keys("mirrors")[f"eo/{DEFAULT_COLLECTION}/{MIRROR}"])
+    copy.write_bytes(s3.keys("mirrors")[f"eo/{DEFAULT_COLLECTION}/{MIRRORS}/2023-08.parquet"])
     assert ids_in(copy) == sorted(documents(catalog))
     assert next(read_items(copy))["assets"]["visual"]["href"].startswith("./")
     assert not list((tmp_path / "state").rglob("*.parquet"))
+    published = StaticCatalog(root, s3=s3.options, workspace=tmp_path / "state")
+    for name in documents(catalog):
+        published.withdraw(name)
+    assert not [key for key in s3.keys("mirrors") if DEFAULT_COLLECTION in key.split("/")]
 
 
 def test_the_command_exports_a_collection(catalog: Path, tmp_path: Path) -> None:

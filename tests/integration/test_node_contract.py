@@ -14,7 +14,7 @@ import pytest
 
 from flows.viewer.browser_config import utm_definitions
 from flows.viewer.serving import running
-from tests.node_packages import require_node
+from tests.installed import require_node
 
 # The first run installs the packages.
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]

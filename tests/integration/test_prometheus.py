@@ -17,7 +17,7 @@ import yaml
 
 from flows.services.prefect_server import _free_port
 from tests.command import ROOT, start
-from tests.node_packages import missing
+from tests.installed import Needed, require
 from tests.prefect_service import end, poll
 
 pytestmark = pytest.mark.integration
@@ -34,8 +34,8 @@ WITHOUT_DATA = {"GPU A"}
 
 
 def program(name: str) -> str:
-    found = shutil.which(name)
-    return found or missing(f"{name} is not installed (infra/ci/install_debian.sh installs it)")
+    require(Needed.PROMETHEUS)
+    return str(shutil.which(name))
 
 
 def promtool(*arguments: str | Path) -> str:

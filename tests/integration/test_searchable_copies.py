@@ -31,9 +31,10 @@ from stac.shelves import Shelf
 from stac.transfer import copy_catalog
 from stac.validate import validate_catalog
 from tests.command import unveil
+from tests.installed import Needed, require
 from tests.misbehaving_server import web_server
 from tests.support import pgstac
-from tests.support.postgres import FAST, require_binaries
+from tests.support.postgres import FAST
 from tests.transaction_api import TransactionApi
 
 pytestmark = pytest.mark.integration
@@ -42,7 +43,7 @@ KINDS = ("api", "pgstac")
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[pgstac.Service]:
-    require_binaries()
+    require(Needed.POSTGRESQL, Needed.POSTGIS)
     folder = Path(tempfile.mkdtemp(prefix="unveil-pgstac-"))
     folder.chmod(0o755)  # the database runs as another user
     try:

@@ -27,7 +27,7 @@ from flows.viewer.serving import running
 from stac.checking import check_catalog
 from stac.errors import InvalidProduct
 from stac.validate import validate_document
-from tests.node_packages import require_node
+from tests.installed import require_node
 
 _NODE = Path(__file__).parents[1] / "node"
 _TIMEOUT_S = 1800

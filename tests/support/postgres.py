@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
-import pytest
 
 from flows.errors import ServiceUnavailable
 from stac.storage import writing
@@ -138,7 +137,9 @@ def _create(folder: Path, secret: Path) -> None:
 def _run(folder: Path, program: str, *arguments: str | Path) -> None:
     found = programs()
     if found is None:
-        raise ServiceUnavailable("PostgreSQL is not installed (initdb was not found); see infra/ci/install_debian.sh.")
+        raise ServiceUnavailable(
+            "PostgreSQL is not installed (initdb was not found); on Debian: apt-get install postgresql."
+        )
     command: Sequence[str | Path] = [found / program, *arguments]
     user = _SYSTEM_USER if os.geteuid() == 0 else None
     # A server that pg_ctl leaves behind would hold a pipe open; what it says is in its log.
@@ -168,17 +169,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def require_binaries() -> Path:
-    """Return the folder of the programs; skip without them, but fail where everything has to be tested."""
-    found = programs()
-    if found is None:
-        reason = "PostgreSQL is not installed (initdb was not found); see infra/ci/install_debian.sh"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
 
 
 @contextmanager

@@ -12,7 +12,16 @@ import pytest
 from stac.catalog import REVIEW_COLLECTION
 from stac.publish import DEFAULT_COLLECTION, StaticCatalog
 from stac.quality.gate import Gate, gate_document
-from stac.shelves import GATE, GATE_LIMITS, GATE_REASONS, GateState, Shelf, finished_work, publish_on_shelf, tidy_review
+from stac.shelves import (
+    GATE,
+    GATE_LIMITS,
+    GATE_REASONS,
+    GateState,
+    Shelf,
+    finished_work,
+    publish_on_shelf,
+    repair_shelves,
+)
 from stac.validate import validate_catalog
 
 Publish = Callable[..., Path]
@@ -81,6 +90,7 @@ def test_a_crash_between_publishing_and_withdrawing_is_mended(
     good = StaticCatalog(tmp_path).publish(folder, item)
     assert bad.is_file() and good.is_file(), "as a crash leaves them"
     (tmp_path / REVIEW_COLLECTION / "collection.json").unlink()
-    tidy_review(StaticCatalog(tmp_path))
+    finished = repair_shelves(StaticCatalog(tmp_path), LIMITS)
+    assert finished == {"aaaa": good, "bbbb": waits} == finished_work(StaticCatalog(tmp_path), LIMITS)
     assert _items(tmp_path) == {DEFAULT_COLLECTION: [good.stem], REVIEW_COLLECTION: [waits.stem]}
     assert validate_catalog(tmp_path) == []
