@@ -28,6 +28,8 @@ class Origin(StrEnum):
 
     OTHER_DATES = "other dates"
     MODEL = "model"
+    #: Interpolated from the known ground around; a table need not have it.
+    SURROUNDINGS = "surroundings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +116,10 @@ def load_table(path: Path) -> CalibrationTable:
         if values["format"] != FORMAT:
             raise ValueError(f"format {values['format']}, expected {FORMAT}")
         factors = {Origin(origin): tuple(map(float, row)) for origin, row in values["factors"].items()}
-        if set(factors) != set(Origin) or any(
+        if not {Origin.OTHER_DATES, Origin.MODEL} <= set(factors) or any(
             not (f > 0 and math.isfinite(f)) for row in factors.values() for f in row
         ):
-            raise ValueError("factors must be positive and given for every origin")
+            raise ValueError("factors must be positive and given for other dates and the model")
         sha256, bands = str(values["weights_sha256"]), tuple(map(str, values["bands"]))
         return CalibrationTable(sha256, bands, factors, str(values["fitted_on"]), float(values["level"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

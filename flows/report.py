@@ -80,7 +80,8 @@ def warnings_of(metadata: Mapping[str, Any]) -> list[str]:
     valid = figures["valid_km2"] or 1.0
     if figures["model_km2"] / valid > 0.05:
         found.append(
-            f"{figures['model_km2'] / valid:.0%} of the area was seen on no date and is estimated by the model."
+            f"{figures['model_km2'] / valid:.0%} of the area was seen on no date and is estimated, from the ground "
+            "around or by the model."
         )
     if figures["cloudy_km2"] / valid > 0.9:
         found.append("More than nine tenths of the scene are hidden: little of it can be matched to the target date.")
@@ -97,7 +98,7 @@ def run_markdown(summary: Mapping[str, Any]) -> str:
         f"Source `{summary['source']}`, collection `{summary['collection']}`, {summary['datetime']}; "
         f"model {summary['model']['name']} version {summary['model']['version']}."
     )
-    head = "| target | state | cloudy km² | from other dates km² | by the model km² | seconds | note |"
+    head = "| target | state | cloudy km² | from other dates km² | in gaps km² | seconds | note |"
     table = "\n".join([head, "|---|---|---|---|---|---|---|", *(_row(unit) for unit in summary["units"])])
     remade = "".join(f"\n- Made again: {reason}" for reason in summary["remade"])
     passed = Counter(str(each["cause"]) for each in summary["left_out"])

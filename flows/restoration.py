@@ -1,4 +1,4 @@
-"""Restoring one date of a cell: prior first, then the model where no date saw the ground. No Prefect.
+"""Restoring one date of a cell: prior first, then the best filler of its kind where no date saw the ground. No Prefect.
 
 What a restoration learns about the whole cell is learnt once, from a thinned view of it (`prepare`). After that every
 window is restored on its own (`restore_window`) with the bytes that the whole cell would give.
@@ -19,6 +19,8 @@ from de_model.inference.engine import Restoration, restore
 from de_model.inference.frame import Frame
 from de_model.inference.part import Part, surroundings
 from de_model.inference.sampling import Sampling
+from de_model.metrics.baselines import REACH_PX, interpolated
+from de_model.validation import CLEAR_SHARE, Filler, KindCode, kinds_of_gaps
 from flows.errors import InvalidSettings
 from flows.restoration_options import RestorationOptions
 from stac.assembly import Intervals, ModelResult, assemble, best_known, unseen
@@ -26,17 +28,21 @@ from stac.blocks import Block
 from stac.composite import TemporalPrior
 from stac.grid import Cell
 from stac.layers import ProductLayers
-from stac.masks.classes import is_obscured, is_observed
+from stac.masks.classes import PixelClass, is_obscured, is_observed
 from stac.priors import FittedPrior, fit_prior
 from stac.stack import Stack
 
+FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 Progress = Callable[[int, int], None]
 
 
 def intervals_of(table: CalibrationTable | None) -> Intervals | None:
     """Return calibrated factors as the plain numbers that the product's assembly takes."""
-    return None if table is None else Intervals(table.factors[Origin.OTHER_DATES], table.factors[Origin.MODEL])
+    if table is None:
+        return None
+    around = table.factors.get(Origin.SURROUNDINGS, ())
+    return Intervals(table.factors[Origin.OTHER_DATES], table.factors[Origin.MODEL], around)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +53,10 @@ class Prepared:
     #: Index of the date that is restored.
     target: int
     prior: FittedPrior | None
-    #: Reflectance per band that the model sees where there is no data.
+    #: Reflectance per band that the model sees where there is no data: the median of what the target date saw.
     fill: tuple[float, ...]
+    #: Whether the target date saw enough to know its colours.
+    clear_ground: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +81,8 @@ def prepare(overview: Stack, target: int, cell: Cell, options: RestorationOption
         options: prior and sampling.
     """
     prior = fit_prior(options.prior, overview, target, max_days=options.prior_days)
-    return Prepared(cell, target, prior, _ground_level(overview, target))
+    clear_ground = bool(is_observed(overview.classes[target]).mean() >= CLEAR_SHARE)
+    return Prepared(cell, target, prior, _ground_level(overview, target), clear_ground)
 
 
 def _ground_level(overview: Stack, target: int) -> tuple[float, ...]:
@@ -85,11 +94,18 @@ def _ground_level(overview: Stack, target: int) -> tuple[float, ...]:
 
 
 def needed_window(block: Block, cell: Cell, sampling: Sampling) -> tuple[slice, slice]:
-    """Return the rows and columns of a cell that must be read to restore a block of it: the model's whole tiles."""
+    """Return the rows and columns of a cell that must be read to restore a block of it.
+
+    They hold the model's whole tiles, and the ground that gaps are interpolated from.
+    """
     frame = Frame.around(_shape(cell), cell.origin, sampling.tile, sampling.grid)
     rows, columns = ((extent.start, extent.stop) for extent in (block.rows, block.columns))
-    vertical, horizontal = surroundings(rows, columns, frame, sampling.tile, sampling.overlap)
-    return slice(*vertical), slice(*horizontal)
+    tiles = surroundings(rows, columns, frame, sampling.tile, sampling.overlap)
+    vertical, horizontal = (
+        slice(max(0, min(first, extent.start - REACH_PX)), min(size, max(last, extent.stop + REACH_PX)))
+        for (first, last), extent, size in zip(tiles, (block.rows, block.columns), _shape(cell), strict=True)
+    )
+    return vertical, horizontal
 
 
 def restore_block(
@@ -119,12 +135,14 @@ def restore_block(
     window = stack.window(_moved(block.rows, -offset[0]), _moved(block.columns, -offset[1]))
     prior = prior_of(window, prepared)
     needed = unseen(window, prepared.target, prior)
-    found, seconds = None, 0.0
+    result, asked, seconds = ModelResult(*_empty(needed.shape, len(window.bands))), None, 0.0
     if needed.any() and options.use_model:
-        found, seconds = _ask_model(stack, offset, block, needed, prepared, enhancer, options, on_tile)
-    model = _nothing(window) if found is None else ModelResult(found.image, found.reference_weight, found.spread)
-    layers = assemble(window, prepared.target, prior, model, max_spread=options.max_spread, intervals=options.intervals)
-    return Restored(layers, found.tiles, found.redone, seconds) if found else Restored(layers, 0)
+        surroundings = _surroundings(stack, offset, block, prepared, options)
+        result, asked, seconds = _fill(surroundings, needed, prepared, enhancer, options, on_tile)
+    layers = assemble(
+        window, prepared.target, prior, result, max_spread=options.max_spread, intervals=options.intervals
+    )
+    return Restored(layers, asked.tiles, asked.redone, seconds) if asked else Restored(layers, 0)
 
 
 def prior_of(window: Stack, prepared: Prepared) -> TemporalPrior | None:
@@ -135,27 +153,69 @@ def prior_of(window: Stack, prepared: Prepared) -> TemporalPrior | None:
     return prepared.prior.apply(window, prepared.target, where=hidden)
 
 
-def _ask_model(
-    stack: Stack,
-    offset: tuple[int, int],
-    block: Block,
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """A block with the pixels around it that its gaps depend on."""
+
+    #: Reflectance `(band, y, x)`, filled in where another date saw the ground.
+    scene: FloatArray
+    #: `(y, x)`: observed or filled in; below thin cloud or in shadow.
+    known: BoolArray
+    thin: BoolArray
+    #: Row and column of its first pixel in the cell.
+    offset: tuple[int, int]
+    #: The block in it.
+    inside: tuple[slice, slice]
+
+
+def _surroundings(
+    stack: Stack, offset: tuple[int, int], block: Block, prepared: Prepared, options: RestorationOptions
+) -> _Surroundings:
+    """Return a block with its surroundings."""
+    rows, columns = needed_window(block, prepared.cell, options.sampling)
+    around = stack.window(_moved(rows, -offset[0]), _moved(columns, -offset[1]))
+    # Once more for the block itself: most blocks do not come here, and theirs is the smaller window.
+    prior, classes = prior_of(around, prepared), around.classes[prepared.target]
+    scene = best_known(around, prepared.target, prior)
+    known = np.isfinite(scene).all(axis=0) & ~unseen(around, prepared.target, prior)
+    thin = np.isin(classes, (PixelClass.THIN_CLOUD, PixelClass.SHADOW))
+    return _Surroundings(scene, known, thin, (rows.start, columns.start), block.within(rows, columns))
+
+
+def _fill(
+    around: _Surroundings,
     needed: BoolArray,
     prepared: Prepared,
     enhancer: Enhancer,
     options: RestorationOptions,
     on_tile: Progress | None,
-) -> tuple[Restoration, float]:
-    """Return what the model makes of the needed pixels of a block, from it and its surroundings, and its seconds."""
-    rows, columns = needed_window(block, prepared.cell, options.sampling)
-    around = stack.window(_moved(rows, -offset[0]), _moved(columns, -offset[1]))
-    inside, wanted = block.within(rows, columns), np.zeros(around.classes.shape[1:], bool)
-    wanted[inside] = needed
-    # Once more for the block itself: most blocks do not come here, and theirs is the smaller window.
-    scene = best_known(around, prepared.target, prior_of(around, prepared))
-    part = Part(_shape(prepared.cell), (rows.start, columns.start), prepared.fill)
-    began = time.monotonic()
-    found = restore(enhancer, scene, wanted, options.sampling, on_tile, prepared.cell.origin, part=part)
-    return found.window(inside), time.monotonic() - began
+) -> tuple[ModelResult, Restoration | None, float]:
+    """Fill the needed pixels of a block, each kind with its filler; the model runs where a kind is left to it.
+
+    Returns what fills them, the model's answer, and the seconds it took.
+    """
+    wanted = np.zeros(around.known.shape, bool)
+    wanted[around.inside] = needed
+    kinds = kinds_of_gaps(wanted, around.thin, around.known, clear_ground=prepared.clear_ground)[around.inside]
+    filler = {code: options.fillers.get(code.kind, Filler.DE) for code in KindCode}
+    trivial = np.isin(kinds, [code for code, found in filler.items() if not found.of_model])
+    found, seconds = None, 0.0
+    image, weight, spread = _empty(needed.shape, len(around.scene))
+    if (needed & ~trivial).any():
+        part = Part(_shape(prepared.cell), around.offset, prepared.fill)
+        began = time.monotonic()
+        every = restore(enhancer, around.scene, wanted, options.sampling, on_tile, prepared.cell.origin, part=part)
+        found, seconds = every.window(around.inside), time.monotonic() - began
+        image, weight, spread = found.image.copy(), found.reference_weight, found.spread.copy()
+        alone = np.isin(kinds, [code for code, name in filler.items() if name is Filler.REFERENCE])
+        image[:, alone] = found.reference[:, alone]
+    if trivial.any():
+        smooth = interpolated(around.scene, around.known, prepared.fill)
+        flat = np.isin(kinds, [code for code, name in filler.items() if name is Filler.FLAT])
+        image[:, trivial] = smooth.image[:, *around.inside][:, trivial]
+        image[:, flat] = np.array(prepared.fill, np.float32)[:, None]
+        spread[:, trivial] = smooth.spread[:, *around.inside][:, trivial]
+    return ModelResult(image, weight, spread, trivial), found, seconds
 
 
 def restore_date(
@@ -195,7 +255,7 @@ def _moved(extent: slice, by: int) -> slice:
     return slice(extent.start + by, extent.stop + by)
 
 
-def _nothing(stack: Stack) -> ModelResult:
-    """Return the result of a model that knows nothing: every pixel that needs it is not recoverable."""
-    image = np.full(stack.dn.shape[1:], np.nan, np.float32)
-    return ModelResult(image, image[0], image)
+def _empty(shape: tuple[int, ...], bands: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return image, weight and spread where nothing fills yet: every pixel that needs it is not recoverable."""
+    image = np.full((bands, *shape), np.nan, np.float32)
+    return image, image[0].copy(), image.copy()

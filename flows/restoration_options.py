@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from de_model.inference.sampling import Sampling
+from de_model.validation import Filler, PixelKind
 from stac.assembly import Intervals
 from stac.priors import Prior
 
@@ -23,3 +25,5 @@ class RestorationOptions:
     use_model: bool = True
     #: Calibrated factors of the 90 % intervals; those of a Gaussian without.
     intervals: Intervals | None = None
+    #: What fills the gaps of a kind; the model fills those of a kind that is left out.
+    fillers: Mapping[PixelKind, Filler] = field(default_factory=dict)

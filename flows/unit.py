@@ -16,6 +16,7 @@ import pystac
 import torch
 
 from de_model.calibration import calibration_of
+from de_model.validation import Filler, PixelKind, fillers_of, validation_of
 from flows import __version__
 from flows.ahead import Behind
 from flows.blockwise import Effort, Progress, restore_cell, untold
@@ -29,7 +30,7 @@ from flows.quality import quality_of
 from flows.report import write_report
 from flows.restoration import Prepared, intervals_of, prepare
 from flows.scenes import write_json
-from flows.settings import RunSettings
+from flows.settings import GapFilling, RunSettings
 from flows.work import ModelRef, WorkUnit, unit_cell, unit_dates
 from stac.access.locations import Location
 from stac.acquisitions import Acquisition
@@ -54,7 +55,9 @@ class UnitFigures:
     valid_km2: float
     cloudy_km2: float
     other_dates_km2: float
+    #: Hidden on every date and filled, by the model or, of these, from the ground around.
     model_km2: float
+    interpolated_km2: float
     not_recoverable_km2: float
     #: Mean half-width of the 90 % interval over restored pixels, reflectance; 0 without any.
     mean_uncertainty: float
@@ -95,7 +98,8 @@ def make_product(
     by_id = {date.id: date for date in unit_dates(unit, items)}
     used = [by_id[date_id] for date_id in overview.item_ids]
     table = calibration_of(Path(model.weights))
-    options = replace(settings.restoration, intervals=intervals_of(table))
+    fillers = fillers_of(validation_of(Path(model.weights))) if settings.gaps is GapFilling.VALIDATED else {}
+    options = replace(settings.restoration, intervals=intervals_of(table), fillers=fillers)
     prepared = prepare(overview, 0, cell, options)
     prepared_after = time.monotonic() - began
 
@@ -120,8 +124,9 @@ def make_product(
     measured = time.monotonic()
     quality = quality_of(staging, settings.bands, settings.quality_gate)
     timings["quality"] = time.monotonic() - measured
-    record = _record(unit, settings, model, [item for date in used for item in date.items], figures)
+    record = _record(unit, settings, model, [item for date in used for item in date.items], figures, fillers)
     metadata = _metadata(unit, settings, model, overview, used, prepared, summary, figures, timings)
+    metadata["fillers"] = {"kinds": dict(record.fillers), "pixels": summary.pixels_by_filler}
     metadata["quality"] = quality.document
     drift = unit_drift(overview, used[0].items, quality.figures, Path(model.weights), settings.drift_limits)
     metadata["drift"] = drift.document
@@ -213,6 +218,7 @@ def figures_of(summary: ProductSummary, effort: Effort, seconds: float) -> UnitF
         cloudy_km2=valid - area[Provenance.OBSERVED],
         other_dates_km2=area[Provenance.OBSERVED_OTHER_DATE],
         model_km2=sum(area[p] for p in model_classes),
+        interpolated_km2=summary.interpolated * summary.pixel_km2,
         not_recoverable_km2=area[Provenance.NOT_RECOVERABLE],
         mean_uncertainty=summary.mean_uncertainty,
         mean_reference_weight=summary.mean_reference_weight,
@@ -229,6 +235,7 @@ def _record(
     model: ModelRef,
     used: Sequence[pystac.Item],
     figures: UnitFigures,
+    fillers: Mapping[PixelKind, Filler],
 ) -> ProductRecord:
     target, *donors = used
     quality = {
@@ -245,6 +252,7 @@ def _record(
         model_version=model.version,
         model_sha256=model.sha256,
         model_href=model_item_href(model.name, model.sha256),
+        fillers={str(kind): str(filler) for kind, filler in fillers.items()},
         software={"torch": torch.__version__, "numpy": np.__version__},
         seed=settings.seed,
         parameters=settings.parameters,
@@ -283,7 +291,7 @@ def _metadata(
     fits = prepared.prior.fits if prepared.prior else ()
     return {
         "unit": asdict(unit),
-        "model": {name: getattr(model, name) for name in ("name", "version", "sha256", "calibration")},
+        "model": {name: getattr(model, name) for name in ("name", "version", "sha256", "calibration", "validation")},
         "parameters": settings.parameters,
         "software": {"unveil-eo": __version__, "torch": torch.__version__, "numpy": np.__version__},
         "sources": [

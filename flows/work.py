@@ -21,7 +21,7 @@ from stac.sources.base import Skipped
 from stac.validate import safe_id
 
 #: Raised when the same inputs give other pixels than before.
-ALGORITHM = "unveil/3"
+ALGORITHM = "unveil/4"
 #: Items that the search passed over, in the metadata of a product.
 _MOST_SKIPPED = 50
 _NAMESPACE = uuid.UUID("6f1d3f0a-52f4-5b0e-9a51-6f2f9f1f7a35")
@@ -39,6 +39,8 @@ class ModelRef:
     calibration: str = ""
     #: Of a student: the walk it was distilled for.
     distilled: Distilled | None = None
+    #: Checksum of the record that says what fills which kind of gap; empty without one.
+    validation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ def _unit(
         "target": [_version(item) for item in target.items],
         "donors": [[_version(item) for item in donor.items] for donor in donors],
         "cell": _definition(cell),
-        "model": {"name": model.name, "sha256": model.sha256, "calibration": model.calibration},
+        "model": {name: getattr(model, name) for name in ("name", "sha256", "calibration", "validation")},
         "parameters": parameters,
     }
     work_id = work_id_of(identity)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from stac.composite import TemporalPrior
 from stac.errors import InvalidInput
 from stac.harmonisation import repeatability
-from stac.layers import SOURCE_DATE_NODATA, ProductLayers
+from stac.layers import INTERPOLATED_WEIGHT, SOURCE_DATE_NODATA, ProductLayers
 from stac.masks.classes import PixelClass, is_obscured, is_observed
 from stac.provenance import Provenance
 from stac.reflectance import to_product_dn
@@ -25,6 +25,8 @@ _Z90 = 1.645
 _STEP = np.float32(2**-14)
 #: From this share on a restored pixel counts as the reference's.
 _REFERENCE_MAJORITY = 0.5
+#: The most `reference_weight` that a pixel of the model has: interpolated ones have `INTERPOLATED_WEIGHT`.
+_MOST_WEIGHT = np.float32(1 - 2**-10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +35,22 @@ class Intervals:
 
     other_dates: tuple[float, ...]
     model: tuple[float, ...]
+    #: Of pixels interpolated from the ground around; those of a Gaussian without.
+    interpolated: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ModelResult:
-    """What the model said about the pixels that no date saw; NaN or anything elsewhere."""
+    """What fills the pixels that no date saw; NaN or anything elsewhere."""
 
     #: Reflectance `(band, y, x)`.
     image: FloatArray
     #: Share of the reference `(y, x)`, 0..1.
     reference_weight: FloatArray
-    #: Standard deviation over samples `(band, y, x)`, reflectance.
+    #: Standard deviation over samples, or of the ground around, `(band, y, x)`, reflectance.
     spread: FloatArray
+    #: Where `(y, x)` the known ground around was interpolated instead of asking the model; None means nowhere.
+    interpolated: BoolArray | None = None
 
 
 def best_known(stack: Stack, target: int, prior: TemporalPrior | None) -> FloatArray:
@@ -99,7 +105,7 @@ def assemble(
     if prior is not None:
         _fill_from_dates(layers, stack, prior, is_obscured(classes) & ~need, intervals.other_dates)
     if model is not None:
-        _fill_from_model(layers, classes, model, need, max_spread, intervals.model)
+        _fill_gaps(layers, classes, model, need, max_spread, intervals)
     return layers
 
 
@@ -128,23 +134,30 @@ def _fill_from_dates(
     layers.uncertainty[:, where] = _stored(_per_band(factors) * prior.spread[:, where])
 
 
-def _fill_from_model(
+def _fill_gaps(
     layers: ProductLayers,
     classes: NDArray[np.uint8],
     model: ModelResult,
     where: BoolArray,
     max_spread: float,
-    factors: tuple[float, ...],
+    intervals: Intervals,
 ) -> None:
-    """Write the model's result into `layers`, in place; leave out what is not finite or too uncertain."""
+    """Write what fills gaps into `layers`, in place; leave out what is not finite or too uncertain."""
+    around = np.zeros(where.shape, bool) if model.interpolated is None else model.interpolated
+    weight = np.where(around, INTERPOLATED_WEIGHT, np.minimum(model.reference_weight, _MOST_WEIGHT))
+    drawn = _model_class(classes, weight)
+    drawn[around] = Provenance.REFERENCE_FILLED
     layers.provenance[where] = Provenance.NOT_RECOVERABLE
-    sure = where & np.isfinite(model.image).all(axis=0) & (model.spread.mean(axis=0) <= max_spread)
+    sure = where & np.isfinite(model.image).all(axis=0) & (around | (model.spread.mean(axis=0) <= max_spread))
     layers.data[:, sure] = to_product_dn(model.image[:, sure])
-    layers.provenance[sure] = _model_class(classes[sure], model.reference_weight[sure])
+    layers.provenance[sure] = drawn[sure]
+    layers.reference_weight[sure] = weight[sure]
+    factors = np.where(
+        around[sure], _per_band(intervals.interpolated or (_Z90,) * len(layers.bands)), _per_band(intervals.model)
+    )
     # Samples agree more than they are right: they share one model. No interval is narrower than clear dates differ.
     scale = np.hypot(model.spread[:, sure], repeatability(model.image[:, sure]))
-    layers.uncertainty[:, sure] = _stored(_per_band(factors) * scale)
-    layers.reference_weight[sure] = model.reference_weight[sure]
+    layers.uncertainty[:, sure] = _stored(factors * scale)
 
 
 def _stored(half_width: FloatArray) -> FloatArray:
@@ -158,6 +171,6 @@ def _per_band(factors: tuple[float, ...]) -> FloatArray:
 
 
 def _model_class(classes: NDArray[np.uint8], weight: FloatArray) -> NDArray[np.uint8]:
-    """Return the provenance of pixels that the model restored; one axis."""
+    """Return the provenance of pixels that the model restored."""
     drawn = np.where(weight >= _REFERENCE_MAJORITY, Provenance.REFERENCE_FILLED, Provenance.GENERATED)
     return np.where(classes == PixelClass.THIN_CLOUD, Provenance.THIN_CLOUD_CORRECTED, drawn).astype(np.uint8)

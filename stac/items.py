@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,8 @@ _CARRIED_IN_SQUARE = ("grid:code", "mgrs:utm_zone", "mgrs:latitude_band", "mgrs:
 _EXPRESSION = {
     "format": "text",
     "expression": "data = target where observed clear; matched(median of other dates) where another date is clear; "
-    "W * reference + (1 - W) * diffusion elsewhere, W = reference_weight; nodata where not recoverable",
+    "interpolated from the known ground around where reference_weight = 1; W * reference + (1 - W) * diffusion "
+    "elsewhere, W = reference_weight; nodata where not recoverable",
 }
 _LINEAGE = (
     "Cloud masks, median of other dates matched to the target date, Diffusion Enhancement "
@@ -73,6 +74,8 @@ class ProductRecord:
     created: datetime
     #: Where the model's item is, relative to the product's item or absolute; empty where none is published.
     model_href: str = ""
+    #: What fills gaps, by kind of pixel.
+    fillers: Mapping[str, str] = field(default_factory=dict)
     #: Other software with its version that pixels depend on.
     software: Mapping[str, str] | None = None
 
@@ -143,6 +146,7 @@ def _properties(record: ProductRecord, summary: ProductSummary) -> dict[str, Any
         "unveil:seed": record.seed,
         "unveil:areas": areas,
         "unveil:quality": dict(record.quality),
+        "unveil:fillers": {"kinds": dict(record.fillers), "pixels": summary.pixels_by_filler},
         "unveil:parameters": dict(record.parameters),
     }
 

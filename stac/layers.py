@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+#: `reference_weight` of pixels interpolated from the ground around; those of the model have less.
+INTERPOLATED_WEIGHT = np.float32(1)
 #: Value of `source_date` where no acquisition saw the pixel; day 0 would be a real date.
 SOURCE_DATE_NODATA = int(np.iinfo(np.int32).min)
 
@@ -22,7 +24,7 @@ class ProductLayers:
     provenance: NDArray[np.uint8]
     #: Days since 1970-01-01 of the acquisition that saw each pixel `(y, x)`, or `SOURCE_DATE_NODATA`.
     source_date: NDArray[np.int32]
-    #: Share of the reference `(y, x)`, NaN where the model did not run.
+    #: Share of the reference `(y, x)`, 1 where the ground around was interpolated; NaN where no gap was filled.
     reference_weight: NDArray[np.float32]
     #: Half-width of the 90 % interval `(band, y, x)`, reflectance; NaN where nodata.
     uncertainty: NDArray[np.float32]

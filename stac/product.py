@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 
 from stac.cores import cores
 from stac.errors import InvalidInput
-from stac.layers import SOURCE_DATE_NODATA, ProductLayers
+from stac.layers import INTERPOLATED_WEIGHT, SOURCE_DATE_NODATA, ProductLayers
 from stac.preview import PICTURE_PX, RGB, visual, write_quicklook, write_thumbnail
 from stac.provenance import RESTORED, Provenance
 from stac.raster import CogWriter, RasterSpec, rgb_of
@@ -78,13 +78,31 @@ class ProductSummary:
     mean_uncertainty: float
     #: Mean W over the pixels the model restored; 0 without any.
     mean_reference_weight: float
+    #: Pixels that were interpolated from the ground around, of those of class `REFERENCE_FILLED`.
+    interpolated: int = 0
+
+    @property
+    def pixels_by_filler(self) -> dict[str, int]:
+        """Pixels that other dates, the ground around and the model filled."""
+        model = sum(
+            self.counts[p] for p in (Provenance.THIN_CLOUD_CORRECTED, Provenance.REFERENCE_FILLED, Provenance.GENERATED)
+        )
+        return {
+            "composite": self.counts[Provenance.OBSERVED_OTHER_DATE],
+            "interpolated": self.interpolated,
+            "model": model - self.interpolated,
+        }
 
     @property
     def areas_km2(self) -> dict[str, float]:
         """Area of every provenance class in square kilometres, by lower-case class name."""
+        return {p.name.lower(): round(self.counts[p] * self.pixel_km2, 4) for p in Provenance}
+
+    @property
+    def pixel_km2(self) -> float:
+        """Area of a pixel, square kilometres."""
         resolution = self.geobox.resolution
-        pixel = abs(float(resolution.x) * float(resolution.y)) / 1e6
-        return {p.name.lower(): round(self.counts[p] * pixel, 4) for p in Provenance}
+        return abs(float(resolution.x) * float(resolution.y)) / 1e6
 
 
 class ProductWriter:
@@ -223,7 +241,7 @@ class _Tally:
     def __init__(self, bands: tuple[str, ...]) -> None:
         self.bands, self.counts = bands, dict.fromkeys(Provenance, 0)
         self._bands = {layer: [BandTally(SPECS[layer].nodata) for _ in bands_of(layer, bands)] for layer in Layer}
-        self._restored, self._weight = BandTally(np.nan), BandTally(np.nan)
+        self._restored, self._weight, self._interpolated = BandTally(np.nan), BandTally(np.nan), 0
 
     def add(self, pixels: Mapping[Layer, NDArray[Any]]) -> None:
         for layer, tallies in self._bands.items():
@@ -233,8 +251,11 @@ class _Tally:
         found = np.bincount(provenance.ravel(), minlength=len(Provenance))
         self.counts = {p: self.counts[p] + int(found[p]) for p in Provenance}
         self._restored.add(pixels[Layer.UNCERTAINTY][:, np.isin(provenance, RESTORED)])
-        self._weight.add(pixels[Layer.REFERENCE_WEIGHT])
+        around = pixels[Layer.REFERENCE_WEIGHT] == INTERPOLATED_WEIGHT
+        self._interpolated += int(around.sum())
+        self._weight.add(np.where(around, np.float32(np.nan), pixels[Layer.REFERENCE_WEIGHT]))
 
     def summary(self, geobox: GeoBox) -> ProductSummary:
         statistics = {layer: tuple(tally.statistics for tally in tallies) for layer, tallies in self._bands.items()}
-        return ProductSummary(geobox, self.bands, self.counts, statistics, self._restored.mean, self._weight.mean)
+        means = self._restored.mean, self._weight.mean
+        return ProductSummary(geobox, self.bands, self.counts, statistics, *means, self._interpolated)

@@ -69,7 +69,7 @@ def print_plan(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def print_summary(summary: Mapping[str, Any], out: str) -> None:
     """Print what a run made and where to look."""
-    table = Table("target", "state", "cloudy km²", "other dates km²", "model km²", "seconds", title="Scenes")
+    table = Table("target", "state", "cloudy km²", "other dates km²", "gaps km²", "seconds", title="Scenes")
     for unit in summary["units"]:
         style = STATE_STYLES.get(unit["state"], "white")
         f = unit["figures"]
@@ -109,7 +109,7 @@ def _totals(summary: Mapping[str, Any], out: str) -> Table:
     if total:
         table.add_row("cloudy area", f"{total['cloudy_km2']:.0f} km²")
         table.add_row("  observed on other dates", f"{total['other_dates_km2']:.0f} km²")
-        table.add_row("  restored by the model", f"{total['model_km2']:.1f} km²")
+        table.add_row("  seen on no date, estimated", f"{total['model_km2']:.1f} km²")
     table.add_row("model", escape(f"{summary['model']['name']} version {summary['model']['version']}"))
     table.add_row("time", f"{summary['seconds']:.1f} s")
     table.add_row("catalog", escape(str(summary["catalog"])))

@@ -14,6 +14,7 @@ import numpy as np
 from de_model import checkpoint, packaging
 from de_model.calibration import CalibrationTable, calibration_of, calibration_path
 from de_model.card import ModelCard
+from de_model.validation import ValidationRecord, validation_of, validation_path
 from flows import __version__
 from flows.drift.baseline import Baseline, baseline_of, baseline_path
 from stac.storage import make_private
@@ -31,10 +32,14 @@ WEIGHTS_FILE = "artifacts/weights.safetensors"
 CALIBRATION_FILE = str(calibration_path(Path(WEIGHTS_FILE)))
 #: What the training set looks like, of versions that know it.
 BASELINE_FILE = str(baseline_path(Path(WEIGHTS_FILE)))
+#: Which filler is best for which kind of pixel, of versions that were evaluated before they were registered.
+VALIDATION_FILE = str(validation_path(Path(WEIGHTS_FILE)))
 #: The model card for people, in the package.
 CARD_FILE = "README.md"
 #: Tag with the checksum of what the calibration says; empty for a version without one.
 CALIBRATION_TAG = "calibration_sha256"
+#: Tag with the checksum of what the validation record says; empty for a version without one.
+VALIDATION_TAG = "validation_sha256"
 #: Tag that says `yes` where a version has a baseline.
 BASELINE_TAG = "baseline"
 #: How MLflow calls the types of sampling parameters; what may be left out is a whole number.
@@ -50,12 +55,15 @@ class _Source:
     card: ModelCard
     calibration: CalibrationTable | None
     baseline: Baseline | None
+    validation: ValidationRecord | None
 
     @property
     def tags(self) -> dict[str, str]:
         calibrated = "" if self.calibration is None else self.calibration.sha256
         compared = "" if self.baseline is None else "yes"
-        about = {CALIBRATION_TAG: calibrated, BASELINE_TAG: compared, "unveil_version": __version__}
+        validated = "" if self.validation is None else self.validation.sha256
+        about = {CALIBRATION_TAG: calibrated, VALIDATION_TAG: validated, BASELINE_TAG: compared}
+        about["unveil_version"] = __version__
         return packaging.tags_of(self.card, self.sha256) | about
 
     @property
@@ -73,7 +81,8 @@ def register_weights(
 
     Args:
         client: the registry.
-        weights: the file; its model card becomes tags. Calibration and drift baseline beside it are packaged, too.
+        weights: the file; its model card becomes tags. Calibration, validation record and drift baseline beside it are
+            packaged, too.
         sha256: checksum of the file.
         name: name of the registered model; created when missing.
         artifact_root: folder for artefacts where the registry is a local database, None for a server.
@@ -83,7 +92,8 @@ def register_weights(
         InvalidBaseline: the drift baseline beside it belongs to another.
         MlflowException: the registry refuses.
     """
-    source = _Source(weights, sha256, checkpoint.read_card(weights), calibration_of(weights), baseline_of(weights))
+    beside = calibration_of(weights), baseline_of(weights), validation_of(weights)
+    source = _Source(weights, sha256, checkpoint.read_card(weights), *beside)
     tags = source.tags
     experiment = _experiment(client, artifact_root)
     run_id = client.create_run(experiment, run_name=f"register {sha256[:8]}", tags=tags).info.run_id
@@ -163,6 +173,9 @@ def _staged(folder: Path, source: _Source) -> dict[str, str]:
     if source.baseline is not None:
         source.baseline.save(folder / Path(BASELINE_FILE).name)
         files["baseline"] = str(folder / Path(BASELINE_FILE).name)
+    if source.validation is not None:
+        source.validation.save(folder / Path(VALIDATION_FILE).name)
+        files["validation"] = str(folder / Path(VALIDATION_FILE).name)
     return files
 
 

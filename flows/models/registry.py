@@ -14,9 +14,18 @@ from filelock import FileLock, Timeout
 
 from de_model import checkpoint
 from de_model.calibration import CalibrationTable, calibration_of
+from de_model.validation import validation_of
 from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
 from flows.models.mlflow_access import database_of, open_client, plain_errors, prepare_folder, registry_uri
-from flows.models.registration import BASELINE_FILE, CALIBRATION_FILE, WEIGHTS_FILE, register_weights
+from flows.models.registration import (
+    BASELINE_FILE,
+    CALIBRATION_FILE,
+    CALIBRATION_TAG,
+    VALIDATION_FILE,
+    VALIDATION_TAG,
+    WEIGHTS_FILE,
+    register_weights,
+)
 from flows.models.version import (
     ListedVersion,
     ModelVersion,
@@ -25,6 +34,7 @@ from flows.models.version import (
     listed,
     local_folder,
     verified_calibration,
+    verified_validation,
     verify,
 )
 from flows.services.prefect_server import without_credentials
@@ -124,7 +134,8 @@ class Registry:
     def weights(self, version: ModelVersion) -> Path:
         """Return the path of the safetensors file of `version`; its checksum is verified, and that of its calibration.
 
-        Beside it lie its calibration (`calibration_path`) and its drift baseline (`baseline_path`).
+        Beside it lie its calibration (`calibration_path`), its validation record (`validation_path`) and its drift
+        baseline (`baseline_path`).
 
         Raises:
             InvalidCheckpoint: a file is missing, or is not the one that was registered.
@@ -136,6 +147,7 @@ class Registry:
         path = self._fetched(version, origin) if folder is None else folder / WEIGHTS_FILE
         verify(path, version)
         verified_calibration(path, version)
+        verified_validation(path, version)
         return path
 
     def calibration(self, version: ModelVersion) -> CalibrationTable | None:
@@ -224,7 +236,8 @@ class Registry:
     def _fetched(self, version: ModelVersion, origin: str) -> Path:
         """Return the weights of a remote version, downloaded once into a folder of its own, with what lies beside."""
         cache = self.state_dir / "models"
-        place = cache / f"{version.sha256}-{(version.calibration or 'plain')[:16]}"
+        beside = f"{version.calibration or 'plain':.16}-{version.validation or 'plain':.16}"
+        place = cache / f"{version.sha256}-{beside}"
         path = place / Path(WEIGHTS_FILE).name
         if is_whole(path, version):
             return path
@@ -234,8 +247,12 @@ class Registry:
 
             repository = get_artifact_repository(origin, tracking_uri=self.uri, registry_uri=self.uri)
             # The weights last: where they are, everything is.
-            beside = {CALIBRATION_FILE: bool(version.calibration), BASELINE_FILE: version.baseline}
-            for name in [*(name for name, there in beside.items() if there), WEIGHTS_FILE]:
+            kept = {
+                CALIBRATION_FILE: version.calibration,
+                VALIDATION_FILE: version.validation,
+                BASELINE_FILE: version.baseline,
+            }
+            for name in [*(name for name, there in kept.items() if there), WEIGHTS_FILE]:
                 fetched = Path(repository.download_artifacts(name, folder))
                 if name == WEIGHTS_FILE:
                     verify(fetched, version)
@@ -322,11 +339,14 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _same_model(versions: Sequence[MlflowVersion], weights: Path, sha256: str) -> MlflowVersion | None:
-    """Return the first version of the same weights whose intervals are calibrated alike."""
-    table = calibration_of(weights)
-    calibration = "" if table is None else table.sha256
+    """Return the first version of the same weights whose intervals are calibrated and that is validated alike."""
+    table, record = calibration_of(weights), validation_of(weights)
+    beside = {
+        CALIBRATION_TAG: "" if table is None else table.sha256,
+        VALIDATION_TAG: "" if record is None else record.sha256,
+    }
     same = [v for v in versions if v.tags.get("sha256") == sha256]
-    return next((v for v in same if v.tags.get("calibration_sha256", calibration) == calibration), None)
+    return next((v for v in same if all(v.tags.get(tag, said) == said for tag, said in beside.items())), None)
 
 
 def _unknown(name: str, wanted: str, aliases: Mapping[str, str], versions: Sequence[str]) -> str:

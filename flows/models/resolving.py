@@ -7,6 +7,7 @@ import logging
 from de_model import checkpoint
 from de_model.calibration import CalibrationTable, calibration_of
 from de_model.errors import InvalidCheckpoint
+from de_model.validation import ValidationRecord, validation_of
 from flows.errors import ServiceUnavailable, UnknownModel
 from flows.models.registry import MODEL_NAME, Registry
 from flows.models.version import ModelVersion
@@ -61,15 +62,19 @@ def model_of(settings: RunSettings, registry: Registry, version: ModelVersion) -
     check_bands(settings, card.bands)
     settings.fitted_to(card.distilled)  # told before anything is searched
     table = registry.calibration(version)
-    return ModelRef(version.name, version.version, version.sha256, str(weights), _checksum(table), card.distilled)
+    record = _checksum(validation_of(weights))
+    return ModelRef(
+        version.name, version.version, version.sha256, str(weights), _checksum(table), card.distilled, record
+    )
 
 
 def _shipped(settings: RunSettings) -> ModelRef:
     weights = checkpoint.shipped_weights()
     check_bands(settings, checkpoint.read_card(weights).bands)
     sha256 = checkpoint.sha256_of(weights)
-    return ModelRef(MODEL_NAME, UNREGISTERED, sha256, str(weights), _checksum(calibration_of(weights)))
+    table, record = calibration_of(weights), validation_of(weights)
+    return ModelRef(MODEL_NAME, UNREGISTERED, sha256, str(weights), _checksum(table), None, _checksum(record))
 
 
-def _checksum(table: CalibrationTable | None) -> str:
+def _checksum(table: CalibrationTable | ValidationRecord | None) -> str:
     return "" if table is None else table.sha256

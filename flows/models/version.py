@@ -14,6 +14,7 @@ from urllib.request import url2pathname
 from de_model import checkpoint
 from de_model.calibration import CalibrationTable, calibration_of, calibration_path, load_table
 from de_model.errors import InvalidCheckpoint
+from de_model.validation import ValidationRecord, load_record, validation_of, validation_path
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
@@ -37,6 +38,8 @@ class ModelVersion:
     calibration: str | None = None
     #: Whether it has a drift baseline.
     baseline: bool = False
+    #: SHA-256 of what its validation record says; empty without one, None for a version registered without saying.
+    validation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,8 @@ def describe(found: MlflowVersion, alias: str | None) -> ModelVersion:
             f"{uri} has no tag sha256 with the checksum of its weights; register the weights again."
         )
     calibration = found.tags.get("calibration_sha256")
-    baseline = found.tags.get("baseline") == "yes"
-    return ModelVersion(found.name, str(found.version), alias, sha256, uri, found.run_id or "", calibration, baseline)
+    beside = calibration, found.tags.get("baseline") == "yes", found.tags.get("validation_sha256")
+    return ModelVersion(found.name, str(found.version), alias, sha256, uri, found.run_id or "", *beside)
 
 
 def listed(found: MlflowVersion, aliases: tuple[str, ...]) -> ListedVersion:
@@ -114,11 +117,32 @@ def verified_calibration(weights: Path, version: ModelVersion) -> CalibrationTab
     return table
 
 
+def verified_validation(weights: Path, version: ModelVersion) -> ValidationRecord | None:
+    """Return the validation record beside the weights of a version; None when it was registered without.
+
+    Raises:
+        InvalidCheckpoint: the record is missing, or is not the one that was registered.
+    """
+    if version.validation is None:
+        return validation_of(weights)
+    if not version.validation:
+        return None
+    record = load_record(validation_path(weights))
+    if record.sha256 != version.validation or record.weights_sha256 != version.sha256:
+        raise InvalidCheckpoint(
+            f"The validation record of {version.uri} beside {weights} has SHA-256 {record.sha256}, registered was "
+            f"{version.validation}: the file was changed; register the weights again, or choose another version with "
+            "--model."
+        )
+    return record
+
+
 def is_whole(weights: Path, version: ModelVersion) -> bool:
     """Tell whether the files of a version are there and as they were registered."""
     try:
         verify(weights, version)
         verified_calibration(weights, version)
+        verified_validation(weights, version)
     except InvalidCheckpoint:
         return False
     return True

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from flows.settings.kinds import SAMPLE, Device, GateMode, GridKind, ModelFallback
+from flows.settings.kinds import SAMPLE, Device, GapFilling, GateMode, GridKind, ModelFallback
 from flows.settings.places import has_password
 from flows.settings.run_settings import ADDRESSES, RunSettings
 
-__all__ = ["ADDRESSES", "SAMPLE", "Device", "GateMode", "GridKind", "ModelFallback", "RunSettings", "has_password"]
+__all__ = [
+    "ADDRESSES",
+    "SAMPLE",
+    "Device",
+    "GapFilling",
+    "GateMode",
+    "GridKind",
+    "ModelFallback",
+    "RunSettings",
+    "has_password",
+]

@@ -18,6 +18,16 @@ class Device(StrEnum):
 
 
 @unique
+class GapFilling(StrEnum):
+    """What fills pixels that no date saw."""
+
+    #: For every kind of pixel what was best on places that the model never saw.
+    VALIDATED = "validated"
+    #: The model, whatever its validation record says.
+    MODEL = "model"
+
+
+@unique
 class ModelFallback(StrEnum):
     """What a run does when its model cannot be had: no registry, no such alias, a changed artefact."""
 

@@ -13,7 +13,7 @@ from de_model.inference.sampling import Sampling
 from de_model.precision import Precision
 from de_model.samplers.kinds import SamplerKind
 from flows.restoration_options import RestorationOptions
-from flows.settings.kinds import ModelFallback
+from flows.settings.kinds import GapFilling, ModelFallback
 from flows.settings.words import Commas
 from stac.masks.combination import MaskRule
 from stac.masks.kinds import MaskKind
@@ -89,6 +89,11 @@ class RestoringSettings(BaseModel):
     allocation_every: int = Field(1, ge=1, description="weight allocation runs at every so many steps")
     use_model: bool = Field(
         True, description="restore with the model what no date saw; otherwise these pixels are marked not recoverable"
+    )
+    gaps: GapFilling = Field(
+        GapFilling.VALIDATED,
+        description="what fills pixels that no date saw: validated, for every kind of pixel what was best on places "
+        "the model never saw; or model",
     )
     prior: Prior = Field(
         Prior.FUSED,

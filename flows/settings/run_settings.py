@@ -91,7 +91,7 @@ class RunSettings(AreaSettings, PlaceSettings, RestoringSettings, JudgingSetting
     def parameters(self) -> dict[str, Any]:
         """Everything that changes pixels, as JSON values: part of a work unit's identity."""
         names = {
-            "bands", "seed", "samples", "eta", "use_model", "prior", "prior_days",
+            "bands", "seed", "samples", "eta", "use_model", "gaps", "prior", "prior_days",
             "cloud_dilation_m", "shadow_dilation_m", "masks", "mask_rule", "persistent_bright",
             "radiometry_check", "max_spread", "interpolation",
         }  # fmt: skip

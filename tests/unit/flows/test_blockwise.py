@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.inference.sampling import Sampling
 from de_model.presets import Preset
+from de_model.validation import UNVALIDATED, Filler, PixelKind
 from flows import blockwise
 from flows.blockwise import Done, Effort, Progress, Reader, restore_cell, untold
 from flows.restoration import Prepared, Restored, prepare, restore_block, restore_date
 from flows.restoration_options import RestorationOptions
 from stac.blocks import BlockStore
 from stac.grid import Cell, cell_of
-from stac.layers import ProductLayers
+from stac.layers import INTERPOLATED_WEIGHT, ProductLayers
 from stac.priors import Prior
+from stac.provenance import Provenance
 from stac.query import Query
 from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 from stac.sources import open_source
@@ -78,7 +81,15 @@ def blocks(
     return restore_cell(read, prepared, enhancer, RestorationOptions(SAMPLING), store, side, tell, done)
 
 
-@pytest.mark.parametrize("prior", Prior)
+#: Gaps of every kind are filled by the model, by the ground around, or some by each.
+MIXED = {PixelKind.THIN_CLOUD: Filler.REFERENCE, PixelKind.GAP_NEAR: Filler.NORMALISED_CONVOLUTION}
+FILLERS = [(prior, {}) for prior in Prior] + [
+    (Prior.FUSED, UNVALIDATED),
+    (Prior.NONE, MIXED),
+]
+
+
+@pytest.mark.parametrize(("prior", "fillers"), FILLERS)
 def test_blocks_are_the_whole_cell_bit_for_bit(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -87,13 +98,16 @@ def test_blocks_are_the_whole_cell_bit_for_bit(
     cell: Cell,
     enhancer: Enhancer,
     prior: Prior,
+    fillers: Mapping[PixelKind, Filler],
 ) -> None:
     monkeypatch.setattr(blockwise, "_REGION_PX", 2 * SIDE)
-    options = RestorationOptions(SAMPLING, prior)
+    options = RestorationOptions(SAMPLING, prior, fillers=fillers)
     expected, store = restore_date(whole, 0, enhancer, options).layers, BlockStore(tmp_path / "b", cell, BANDS, "x")
     found: list[ProductLayers] = []
     effort = restore_cell(read, prepare(whole, 0, cell, options), enhancer, options, store, SIDE, untold, found.append)
-    assert effort.blocks == len(found) > 4 and effort.tiles > 0
+    assert effort.blocks == len(found) > 4 and (effort.tiles > 0) == (fillers is not UNVALIDATED)
+    around = expected.reference_weight == INTERPOLATED_WEIGHT
+    assert around.any() == bool(fillers) and (expected.provenance[around] == Provenance.REFERENCE_FILLED).all()
     for layers in found:
         column, row = (round(v) for v in cell.geobox.wld2pix(layers.geobox.affine.c, layers.geobox.affine.f))
         height, width = layers.provenance.shape
