@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from tests.command import ROOT
 
 #: Programs of other packages; their options are tried where the services run (test_compose_stack.py).
-_FOREIGN = {"prefect", "mlflow"}
+_FOREIGN = {"prefect", "mlflow", "uvicorn"}
 
 
 def problem_of(command: list[str]) -> str | None:

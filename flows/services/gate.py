@@ -2,7 +2,7 @@
 
 A web page can send requests to loopback: from its own origin, or, once its name resolves to 127.0.0.1 (DNS rebinding),
 as if it were the server itself. The first is seen by `Origin`, the second by `Host`. Only the standard library is used:
-infra/pgstac copies this file into an image without Unveil.
+it is imported without the rest of Unveil.
 """
 
 from __future__ import annotations

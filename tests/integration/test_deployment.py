@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -263,11 +264,16 @@ def held(where: Path) -> list[Entry]:
 @pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["docker", "kubernetes"])
 def test_a_server_takes_the_deployments_for_containers(service: PrefectService, kind: str) -> None:
-    """Runs last: the deployments have the same names."""
-    template = json.loads((ROOT / f"infra/prefect/{kind}-job.json").read_text("utf-8"))
-    pool = {"name": f"unveil-{kind}", "type": kind, "base_job_template": template}
-    assert service.post("work_pools/", pool)["base_job_template"] == template
-    service.command("deploy", "--name", "promote", "--prefect-file", f"infra/prefect/{kind}.yaml", UNVEIL_IMAGE="x/y:1")
+    """Runs last: the deployments have the same names. Twice, as the set-up of a new version does."""
+    for memory in ("6g", "7g"):
+        given = {"UNVEIL_IMAGE": "x/y:1", "POOL_DEFAULTS": json.dumps({"memory": memory})}
+        command = [sys.executable, "infra/prefect/deploy.py", kind]
+        done = subprocess.run(
+            command, cwd=ROOT, env=service.client(given), capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    pool = httpx.get(f"{service.url}/work_pools/unveil-{kind}", timeout=30).json()
+    assert pool["type"] == kind and pool["base_job_template"]["variables"]["properties"]["memory"]["default"] == "7g"
     deployed = service.deployment("promote/promote")
     assert deployed["work_pool_name"] == f"unveil-{kind}" and deployed["job_variables"] == {"image": "x/y:1"}
     assert deployed["pull_steps"] == [{"prefect.deployments.steps.set_working_directory": {"directory": "/opt/unveil"}}]

@@ -21,11 +21,11 @@ from stac.storage import write_json, writing
 from tests.support import postgres
 
 DATABASE = "stac"
-_PREPARE = Path(__file__).resolve().parents[2] / "infra" / "pgstac" / "prepare.py"
+_PREPARE = Path(__file__).resolve().parents[2] / "infra" / "image" / "prepare.py"
 _APP = "flows.services.gate:transactions_api"
 _TIMEOUT_S = 120
 _POLL_S = 0.1
-#: Roles that infra/pgstac/prepare.py makes: one writes items, the other one searches.
+#: Roles that infra/image/prepare.py makes: one writes items, the other one searches.
 PUBLISHER, READER = "unveil_publisher", "unveil_reader"
 
 
@@ -100,12 +100,15 @@ def prepare(server: postgres.Postgres, publisher: str, reader: str, database: st
     Raises:
         ServiceUnavailable: it cannot be prepared.
     """
-    server.new_database(name=database)
-    variables = {"UNVEIL_PUBLISHER_PASSWORD": publisher, "UNVEIL_READER_PASSWORD": reader}
+    variables = {
+        "UNVEIL_PUBLISHER_PASSWORD": publisher,
+        "UNVEIL_READER_PASSWORD": reader,
+        "UNVEIL_STAC_DATABASE": database,
+    }
     _require(_PREPARE.is_file(), f"{_PREPARE} is missing; start the service from a copy of the repository.")
     done = subprocess.run(
         [sys.executable, str(_PREPARE)],
-        env=os.environ | _connection(server, server.user, server.password, database) | variables,
+        env=os.environ | _connection(server, server.user, server.password, "postgres") | variables,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""infra/compose and infra/pgstac: valid, confined, without secrets, and true to the code that they run."""
+"""infra/compose and infra/image: valid, confined, without secrets, and true to the code that they run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ import yaml
 
 from flows.up.members import POOL
 from tests.command import ROOT
-from tests.compose_stack import FOLDER, REFERENCE, documents, interpolated, services
+from tests.compose_stack import FOLDER, REFERENCE, document, interpolated, services
 from tests.container_commands import problem_of, unknown_settings
+from tests.rehearsal.dockerfile import Ignore, parse
 
-FILES = documents()
+COMPOSE = FOLDER / "compose.yaml"
 SERVICES = services()
 OURS = {name: each for name, each in SERVICES.items() if each["image"].startswith("unveil:")}
 SCHEMA = ROOT / "tests" / "data" / "schemas" / "compose-spec.json"
@@ -29,6 +30,7 @@ VARIABLES = {
     for comment, name, value in re.findall(r"^(#?)([A-Z][A-Z0-9_]+)=(.*)$", EXAMPLE, re.MULTILINE)
 }
 _SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|ACCESS_KEY|KEY_ID|WEBHOOK|AUTH_STRING|LOGIN")
+DOCKERFILE = ROOT / "infra" / "image" / "Dockerfile"
 
 
 def ends(service: dict[str, Any]) -> bool:
@@ -36,7 +38,7 @@ def ends(service: dict[str, Any]) -> bool:
     return bool(service.get("restart") == "no")
 
 
-@pytest.mark.parametrize("path", [*FILES, FOLDER / "gpu.yaml"], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [COMPOSE, FOLDER / "gpu.yaml"], ids=lambda p: p.name)
 def test_a_file_is_valid_by_the_schema_of_the_compose_specification(path: Path) -> None:
     schema = json.loads(SCHEMA.read_text("utf-8"))
     jsonschema.Draft202012Validator(schema).validate(yaml.safe_load(path.read_text("utf-8")))
@@ -68,21 +70,76 @@ def test_a_service_is_pinned_and_confined(name: str) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"] and service["logging"]["options"]["max-size"]
     assert {"cpus", "memory", "pids"} == service["deploy"]["resources"]["limits"].keys()
     assert ends(service) or service["healthcheck"]["test"][0].startswith("CMD")
+    # Else Compose would look for an image of ours in a registry first.
+    assert (service.get("pull_policy") == "build") == (name in OURS)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_service_of_ours_has_as_many_threads_as_processors(name: str) -> None:
+    service = SERVICES[name]
+    assert service["environment"]["OMP_NUM_THREADS"] == str(service["deploy"]["resources"]["limits"]["cpus"])
 
 
 def test_ports_are_published_on_loopback_once() -> None:
     published = [port.split(":") for service in SERVICES.values() for port in service.get("ports", [])]
     assert {address for address, *_ in published} == {"127.0.0.1"}
     outer = [port for _, port, _ in published]
-    assert len(outer) == len(set(outer)) >= 7
+    assert len(outer) == len(set(outer)) >= 6
+    assert not [name for name in ("write", "prometheus", "metrics") if "ports" in SERVICES[name]], "they know no login"
 
 
 def test_databases_and_objects_are_out_of_reach() -> None:
-    internal = {name for doc in FILES.values() for name, net in doc.get("networks", {}).items() if net.get("internal")}
-    for name in ("database", "state-database", "s3"):
+    internal = {name for name, net in document()["networks"].items() if net.get("internal")}
+    for name in ("database", "s3"):
         assert set(SERVICES[name]["networks"]) <= internal and "ports" not in SERVICES[name]
     on_objects = {name for name, service in SERVICES.items() if "objects" in service.get("networks", [])}
     assert on_objects == {name for name, s in SERVICES.items() if "AWS_SECRET_ACCESS_KEY" in s.get("environment", {})}
+
+
+def test_what_changes_something_asks_for_the_login_that_its_clients_have() -> None:
+    servers, client = (
+        {name: SERVICES[name]["environment"] for name in ("prefect", "mlflow")},
+        SERVICES["worker"]["environment"],
+    )
+
+    def source(value: str) -> str:
+        match = REFERENCE.fullmatch(value)
+        assert match is not None
+        return match["name"]
+
+    server = source(servers["prefect"]["PREFECT_SERVER_API_AUTH_STRING"])
+    assert server == source(client["PREFECT_API_AUTH_STRING"]) == "UNVEIL_PREFECT_LOGIN"
+    for name in servers:
+        assert any(word.startswith("--allowed-hosts=") for word in SERVICES[name]["command"])
+    assert servers["mlflow"]["MLFLOW_AUTH_ADMIN_USERNAME"] == client["MLFLOW_TRACKING_USERNAME"]
+    password = source(servers["mlflow"]["MLFLOW_AUTH_ADMIN_PASSWORD"])
+    assert password == source(client["MLFLOW_TRACKING_PASSWORD"]) == "UNVEIL_MLFLOW_LOGIN"
+    token = SERVICES["write"]["environment"]["UNVEIL_INDEX_TOKEN"]
+    assert (
+        "flows.services.gate:transactions_api" in SERVICES["write"]["command"] and source(token) == "UNVEIL_INDEX_TOKEN"
+    )
+    assert source(client["UNVEIL_INDEX_TOKEN"]) == "UNVEIL_INDEX_TOKEN"
+
+
+def test_what_is_written_can_be_written_on_a_read_only_root() -> None:
+    def on(service: str, places: list[str], *names: str) -> None:
+        for name in names:
+            path = Path(SERVICES[service]["environment"][name])
+            assert any(path.is_relative_to(place) for place in places), name
+
+    mounts = {name: [v.split(":")[1] for v in SERVICES[name]["volumes"]] for name in ("prefect", "worker")}
+    on(
+        "prefect",
+        [*mounts["prefect"], *SERVICES["prefect"]["tmpfs"]],
+        "PREFECT_HOME",
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY",
+    )
+    # /tmp is memory of the container, and nothing may be executed there.
+    on("worker", mounts["worker"], "TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+
+
+def test_a_slow_scrape_is_not_a_sick_service() -> None:
+    assert "/metrics" not in json.dumps(SERVICES["metrics"]["healthcheck"])
 
 
 def test_what_a_service_waits_for_can_come_true() -> None:
@@ -104,7 +161,7 @@ def test_secrets_come_from_the_environment_only() -> None:
 
 
 def test_every_variable_is_in_the_example() -> None:
-    references = [match for path in FILES for match in REFERENCE.finditer(path.read_text("utf-8"))]
+    references = list(REFERENCE.finditer(COMPOSE.read_text("utf-8")))
     assert {match["name"] for match in references} == VARIABLES.keys()
     for name, value in VARIABLES.items():
         kinds = {match["kind"] for match in references if match["name"] == name}
@@ -118,29 +175,55 @@ def test_the_file_with_the_secrets_is_ignored_by_git() -> None:
 
 
 def test_mounted_and_built_files_are_in_the_repository() -> None:
-    for path, document in FILES.items():
-        for name, service in document["services"].items():
-            for volume in service.get("volumes", []):
-                source = volume.split(":")[0]
-                if source.startswith("."):
-                    assert (path.parent / source).exists(), (name, source)
-                else:
-                    assert source in document["volumes"], (name, source)
-            if build := service.get("build"):
-                assert (path.parent / build["context"]).resolve() == ROOT, name
-                assert (ROOT / build["dockerfile"]).is_file(), name
+    for name, service in SERVICES.items():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            if source.startswith("."):
+                assert (FOLDER / source).exists(), (name, source)
+            else:
+                assert source in document()["volumes"], (name, source)
+        if build := service.get("build"):
+            assert (FOLDER / build["context"]).resolve() == ROOT, name
+            assert ROOT / build["dockerfile"] == DOCKERFILE, name
 
 
-@pytest.mark.parametrize("dockerfile", sorted((ROOT / "infra").glob("*/Dockerfile")), ids=lambda p: p.parent.name)
-def test_an_image_ends_as_a_user_and_copies_what_there_is(dockerfile: Path) -> None:
-    lines = dockerfile.read_text("utf-8").splitlines()
-    assert [line for line in lines if line.startswith("USER")][-1] == "USER 10001:10001"
-    images = re.findall(r"python:[\w.-]+", "\n".join(lines))
-    assert images and set(images) == {"python:3.11.14-slim-bookworm"}
-    for line in lines:
-        if line.startswith("COPY ") and "--from" not in line:
-            for source in line.split()[1:-1]:
-                assert (ROOT / source).exists(), line
+def test_the_image_ends_as_a_user_with_the_libraries_that_wheels_need() -> None:
+    build, final = parse(DOCKERFILE.read_text("utf-8"), {})
+    assert build.base == final.base and re.fullmatch(r"python:\d+\.\d+\.\d+-slim-bookworm", final.base)
+    assert [step.text for step in final.steps if step.instruction == "USER"] == ["10001:10001"]
+    for stage in (build, final):
+        install = next(step.text for step in stage.steps if "apt-get install" in step.text)
+        # rasterio's GDAL, and LightGBM of s2cloudless: slim images have neither.
+        assert {"libexpat1", "libgomp1"} <= set(install.split())
+    extras = re.search(r'-e "\.\[([\w,]+)\]"', " ".join(step.text for step in build.steps))
+    assert extras and set(extras[1].split(",")) >= {"gpu", "dask", "metrics", "pgstac", "masks"}
+    for step in build.steps:
+        if step.instruction == "COPY":
+            *sources, _ = step.options()[1].split()
+            assert all((ROOT / source).exists() for source in sources), step.text
+
+
+def test_the_builder_is_sent_what_the_image_needs_and_no_secret(tmp_path: Path) -> None:
+    needed = [
+        "flows/cli/__init__.py",
+        "stac/__init__.py",
+        "infra/image/prepare.py",
+        "infra/prefect/deploy.py",
+        "prefect.yaml",
+    ]
+    secret = [
+        ".env",
+        "infra/compose/.env",
+        "flows/.env",
+        "infra/image/prod.env",
+        "id_rsa",
+        "notes/x.txt",
+        ".git/config",
+    ]
+    for path in [*needed, *secret, "flows/__pycache__/x.pyc"]:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    assert Ignore.read(ROOT / ".dockerignore").files(tmp_path) == sorted(needed)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -157,8 +240,8 @@ def test_a_command_that_there_is_not_is_noticed(words: list[str]) -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_settings_are_settings(name: str) -> None:
-    # What `state-prepare` reads is its own.
-    assert name == "state-prepare" or list(unknown_settings(OURS[name].get("environment", {}))) == []
+    # What `prepare` reads is its own.
+    assert name == "prepare" or list(unknown_settings(OURS[name].get("environment", {}))) == []
 
 
 def test_a_run_in_the_worker_finds_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,16 +254,6 @@ def test_a_run_in_the_worker_finds_its_settings(monkeypatch: pytest.MonkeyPatch)
     assert str(settings.out) == "/srv/catalog" and str(settings.state) == "/srv/state"
     assert settings.shareable["ledger_url"] == _worker()["UNVEIL_LEDGER_URL"], "no password in it"
     assert settings.index_addresses == ("http://write:8080",) and settings.mlflow_uri == "http://mlflow:5000"
-
-
-def test_what_changes_something_asks_for_a_login() -> None:
-    prefect, mlflow, write = (SERVICES[name]["environment"] for name in ("prefect", "mlflow", "write"))
-    assert prefect["PREFECT_SERVER_API_AUTH_STRING"] and mlflow["MLFLOW_AUTH_ADMIN_PASSWORD"]
-    assert write["UNVEIL_INDEX_TOKEN"] and "gate:transactions_api" in SERVICES["write"]["command"]
-    assert {"PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_PASSWORD", "UNVEIL_INDEX_TOKEN"} <= _worker().keys()
-    for name in ("prefect", "mlflow"):
-        assert any(word.startswith("--allowed-hosts=") for word in SERVICES[name]["command"])
-    assert "ports" not in SERVICES["prometheus"], "it asks for none"
 
 
 def _worker() -> dict[str, Any]:
@@ -202,7 +275,8 @@ def test_the_worker_serves_the_pool_that_setup_makes() -> None:
 
 
 def test_prometheus_asks_the_metrics_service_and_grafana_asks_prometheus() -> None:
-    ((group,), port) = yaml.safe_load((FOLDER / "targets.yml").read_text("utf-8")), "9464"
+    prometheus = ROOT / "infra" / "prometheus"
+    ((group,), port) = yaml.safe_load((prometheus / "services.yml").read_text("utf-8")), "9464"
     assert group["targets"] == [f"metrics:{port}"] and port in SERVICES["metrics"]["command"]
     provisioning = ROOT / "infra" / "grafana" / "provisioning"
     (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text("utf-8"))["datasources"]
@@ -213,10 +287,16 @@ def test_prometheus_asks_the_metrics_service_and_grafana_asks_prometheus() -> No
     assert SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] in mounted
 
 
-def test_pins_that_two_files_hold_agree() -> None:
-    pins, tiles = pinned(ROOT / "constraints.txt"), pinned(ROOT / "infra/tiles/requirements.txt")
-    both = pins.keys() & tiles.keys()
-    assert len(both) > 20 and {name: tiles[name] for name in both} == {name: pins[name] for name in both}
+def test_the_image_installs_nothing_without_a_pin() -> None:
+    pins, more = pinned(ROOT / "constraints.txt"), DOCKERFILE.parent / "requirements.txt"
+    named = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in more.read_text("utf-8").splitlines()
+        if line and line[0] != "#"
+    }
+    extra = pinned(more)
+    assert not pins.keys() & extra.keys(), "one place for a version"
+    assert named - extra.keys() <= pins.keys() and len(extra) > 10
 
 
 def pinned(path: Path) -> dict[str, str]:
