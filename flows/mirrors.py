@@ -7,7 +7,7 @@ import logging
 from flows.progress import tell
 from flows.settings import RunSettings
 from stac.errors import StacError
-from stac.shelves import Shelf
+from stac.targets import target_at
 
 _log = logging.getLogger("unveil")
 
@@ -25,8 +25,9 @@ def keep_mirrors(settings: RunSettings, *, changed: bool) -> None:
     from stac.geoparquet import keep_mirror
 
     tell("updating items.parquet")
-    for shelf in Shelf:
+    target = target_at(settings.out, settings.access.s3, settings.state)
+    for name in target.collection_ids():
         try:
-            keep_mirror(settings.out, shelf, settings.access.s3, settings.state, changed=changed)
+            keep_mirror(settings.out, name, settings.access.s3, settings.state, changed=changed)
         except StacError as error:
-            _log.warning("items.parquet of %s is out of date: %s", shelf, error)
+            _log.warning("items.parquet of %s is out of date: %s", name, error)
