@@ -21,5 +21,9 @@ if "prefect.logging" in sys.modules:
     for _handler in logging.getLogger("prefect.extra").handlers:
         if _handler not in _log.handlers:
             _log.addHandler(_handler)
+# A proxy of the environment is for other machines: services of ours answer on loopback.
+if any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") and os.environ[name] for name in os.environ):
+    _direct = [*filter(None, (os.environ.get(name) for name in ("no_proxy", "NO_PROXY")))]
+    os.environ |= dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join([*_direct, "localhost,127.0.0.1,::1"]))
 # GDAL keeps a twentieth of the memory of the machine by default; scenes are read once, so little is enough.
 os.environ.setdefault("GDAL_CACHEMAX", "256")

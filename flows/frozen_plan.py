@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pystac
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from flows import __version__
 from flows.candidates import Refused
@@ -40,6 +40,20 @@ _LOCAL = (
     "timeout_s",
     "allow_invalid",
 )
+
+
+class _Model(BaseModel):
+    name: str
+    version: str
+    sha256: str
+
+
+class _Body(BaseModel):
+    """What a plan says, with the types that are read."""
+
+    settings: dict[str, Any]
+    model: _Model
+    units: tuple[WorkUnit, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +100,10 @@ def thaw(request: str, units: Iterable[str]) -> FrozenPlan:
         InvalidPlan: what was kept is not understood, e.g. by an older version.
     """
     try:
-        body = json.loads(request)
-    except ValueError as error:
+        body = {**json.loads(request), "units": [json.loads(unit) for unit in units]}
+    except (ValueError, TypeError, RecursionError) as error:
         raise InvalidPlan("The ledger has lost the settings of its units; run the command that made them.") from error
-    return _plan(body | {"units": [json.loads(unit) for unit in units]}, "the ledger")
+    return _plan(body, "the ledger")
 
 
 def settings_of(plan: FrozenPlan, local: RunSettings) -> RunSettings:
@@ -123,9 +137,10 @@ def read_plan(path: Path) -> FrozenPlan:
     """
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InvalidPlan(
-            f"{path} cannot be read as a plan ({error}); make one with `unveil plan --freeze`."
+            f"{path} cannot be read as a plan ({reason}); make one with `unveil plan --freeze`."
         ) from error
     if not isinstance(found, dict) or (found.get("type"), found.get("version")) != (_TYPE, _VERSION):
         raise InvalidPlan(f"{path} is no plan of this version; make one with `unveil plan --freeze`.")
@@ -177,20 +192,14 @@ def _checksum(body: Mapping[str, Any]) -> str:
 
 def _plan(body: Mapping[str, Any], where: str) -> FrozenPlan:
     try:
-        model = body["model"]
-        units = tuple(_units(body["units"]))
-        return FrozenPlan(dict(body["settings"]), model["name"], model["version"], model["sha256"], units)
-    except (KeyError, TypeError, ValueError) as error:
+        found = _Body.model_validate_json(json.dumps(body), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "its content"
         raise InvalidPlan(
-            f"The plan in {where} is not understood ({type(error).__name__}: {error}); freeze a new plan."
+            f"The plan in {where} is not understood ({name}: {first['msg'][:200]}); freeze a new plan."
         ) from error
-
-
-def _units(documents: Iterable[Mapping[str, Any]]) -> Iterator[WorkUnit]:
-    for document in documents:
-        values: dict[str, Any] = {name: _tuples(value) for name, value in document.items()}
-        yield WorkUnit(**values)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+    except (ValueError, RecursionError) as error:
+        raise InvalidPlan(f"The plan in {where} is not understood; freeze a new plan.") from error
+    model = found.model
+    return FrozenPlan(found.settings, model.name, model.version, model.sha256, found.units)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 
 import yaml
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from flows.errors import InvalidSettings
 from flows.services.login import login_file, read_login
@@ -30,11 +32,15 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     from_file = {} if config is None else read_yaml(config)
     _refuse_password(from_file | given)
+    if unknown := sorted({*from_file, *given} - {*RunSettings.model_fields}):
+        raise InvalidSettings(_unknown(unknown[0], config))
     environment = {name for name in from_file if f"UNVEIL_{name.upper()}" in os.environ}
     try:
         settings = RunSettings(**{k: v for k, v in from_file.items() if k not in environment} | given)
     except ValidationError as error:
         raise InvalidSettings(_explain(error, config)) from error
+    except (SettingsError, RecursionError) as error:
+        raise InvalidSettings(f"A setting cannot be read ({str(error).splitlines()[0]}).") from error
     if holds_secret(settings.public_root):
         raise InvalidSettings("public_root holds a login or a signature; give an address that everybody may read.")
     if settings.min_cloud > settings.max_cloud:
@@ -82,6 +88,10 @@ def _refuse_password(values: Mapping[str, Any]) -> None:
             )
 
 
+#: What reading YAML raises: its scalars may claim a type that they are not, and brackets may be nested for ever.
+_MALFORMED = (OSError, yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError)
+
+
 class _Loader(yaml.SafeLoader):
     """YAML whose days stay text: a date without quotes means what it says in --datetime."""
 
@@ -100,13 +110,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         values = _Loader(path.read_text("utf-8")).get_single_data()
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidSettings(
-            f"{path} cannot be read as YAML ({str(error).splitlines()[0]}); check --config."
-        ) from error
+    except _MALFORMED as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InvalidSettings(f"{path} cannot be read as YAML ({reason}); check --config.") from error
     if not isinstance(values, dict):
         raise InvalidSettings(f"{path} is not a list of settings; write lines such as `max_cloud: 60`.")
     return {str(name): value for name, value in values.items()}
+
+
+def _unknown(name: str, config: Path | None) -> str:
+    where = f" (in {config} or on the command line)" if config else ""
+    return (
+        f"Setting {_SHORT.repr(name)[1:-1]} is unknown{where}; known are {', '.join(sorted(RunSettings.model_fields))}."
+    )
+
+
+#: YAML may name the same list again and again, so that a few lines are gigabytes of text.
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 100, 100
 
 
 def _explain(error: ValidationError, config: Path | None) -> str:
@@ -114,9 +135,6 @@ def _explain(error: ValidationError, config: Path | None) -> str:
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"]) or "settings"
     where = f" (in {config} or on the command line)" if config else ""
-    if first["type"] == "extra_forbidden":
-        known = ", ".join(sorted(RunSettings.model_fields))
-        return f"Setting {name} is unknown{where}; known are {known}."
     # An address may hold a password, and those that always may are not shown at all.
-    given = "not understood" if str(first["loc"][0]) in _SECRET else redact(repr(first["input"]))
+    given = "not understood" if str(first["loc"][0]) in _SECRET else redact(_SHORT.repr(first["input"]))
     return f"Setting {name}{where} is {given}: {first['msg'][0].lower()}{first['msg'][1:]}."

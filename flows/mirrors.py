@@ -7,7 +7,7 @@ import logging
 from flows.progress import tell
 from flows.settings import RunSettings
 from stac.errors import StacError
-from stac.shelves import Shelf
+from stac.targets import target_at
 
 _log = logging.getLogger("unveil")
 
@@ -20,8 +20,8 @@ def keep_mirrors(settings: RunSettings) -> None:
     from stac.geoparquet import keep_mirror
 
     tell("updating GeoParquet")
-    for shelf in Shelf:
+    for name in target_at(settings.out, settings.access.s3, settings.state).collection_ids():
         try:
-            keep_mirror(settings.out, shelf, settings.access.s3, settings.state)
+            keep_mirror(settings.out, name, settings.access.s3, settings.state)
         except StacError as error:
-            _log.warning("The GeoParquet files of %s are out of date: %s", shelf, error)
+            _log.warning("The GeoParquet files of %s are out of date: %s", name, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 import uuid
@@ -157,7 +158,9 @@ def discard_blocks(work_ids: Iterable[str], settings: RunSettings) -> None:
 
 def blocks_folder(work_id: str, settings: RunSettings) -> Path:
     """Return where the blocks of a unit are kept: catalogs that share a state folder do not share blocks."""
-    place = settings.out.absolute() if isinstance(settings.out, Path) else settings.out
+    out, state = settings.out, settings.state.absolute()
+    # The way from the state folder, as in the ledger: both may be moved together.
+    place = os.path.relpath(out.absolute(), state) if isinstance(out, Path) else out
     catalog = uuid.uuid5(uuid.NAMESPACE_URL, str(place)).hex[:12]
     return settings.state / "blocks" / catalog / work_id
 

@@ -13,6 +13,10 @@ BBox = tuple[float, float, float, float]
 _WIDEST_ACROSS = 180
 
 
+#: No instant lies outside.
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """A collection, an area and an interval."""
@@ -21,7 +25,7 @@ class Query:
     #: West, south, east, north in degrees, west above east across the antimeridian (RFC 7946, section 5.2);
     #: None searches everywhere.
     bbox: BBox | None
-    #: Both ends are part of the interval; timezone-aware.
+    #: Both ends are part of the interval; in UTC.
     start: datetime
     end: datetime
 
@@ -44,12 +48,18 @@ class Query:
 
     def widened(self, days: int) -> Query:
         """Return the query with `days` more on both sides of the interval."""
-        return replace(self, start=self.start - timedelta(days=days), end=self.end + timedelta(days=days))
+        try:
+            more = timedelta(days=days)
+        except OverflowError:
+            more = _LAST - _FIRST
+        start = self.start - more if self.start - _FIRST > more else _FIRST
+        return replace(self, start=start, end=self.end + more if _LAST - self.end > more else _LAST)
 
     @property
     def interval(self) -> str:
         """The interval as RFC 3339 instants in UTC, joined by a slash."""
-        return "/".join(t.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for t in (self.start, self.end))
+        instants = (t.replace(tzinfo=None).isoformat(timespec="seconds") for t in (self.start, self.end))
+        return "/".join(f"{instant}Z" for instant in instants)
 
     @property
     def boxes(self) -> tuple[BBox | None, ...]:
@@ -103,4 +113,7 @@ def _instant(text: str, *, last: bool) -> datetime:
         raise InvalidQuery(f"Date {text!r} is not understood; write 2023-08-10 or 2023-08-10T10:00:00Z.") from error
     if instant.tzinfo is None:
         raise InvalidQuery(f"Date {text!r} has no time zone; add Z for UTC.")
-    return instant
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidQuery(f"Date {text!r} lies outside the years 1 to 9999 in UTC.") from error

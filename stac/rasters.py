@@ -81,7 +81,8 @@ def environment(timeout_s: float, s3: S3Options | None = None) -> rasterio.Env:
         GDAL_HTTP_CONNECTTIMEOUT=min(seconds, 15),
         GDAL_HTTP_LOW_SPEED_TIME=seconds,
         GDAL_HTTP_LOW_SPEED_LIMIT=_SLOWEST,
-        GDAL_HTTP_MAX_RETRY=3,
+        # Each doubles the time of a server that hangs; the whole asset is tried again, too (`stac.reading`).
+        GDAL_HTTP_MAX_RETRY=1,
         GDAL_HTTP_RETRY_DELAY=1,
         CPL_VSIL_CURL_USE_HEAD=False,
         CPL_VSIL_CURL_NON_CACHED="/vsicurl/:/vsis3/:/vsigs/:/vsiaz/",

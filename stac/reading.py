@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import pystac
@@ -12,7 +15,13 @@ from odc.geo.geobox import GeoBox
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.windows import Window
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_exponential_jitter,
+)
 
 from stac.access import Access
 from stac.errors import InvalidItem, UnreadableAsset
@@ -23,6 +32,10 @@ from stac.resampling import warped
 from stac.sources.sentinel_hub.hrefs import is_process_href
 
 _ATTEMPTS = 3
+#: So many time-outs long nothing more is asked of an asset whose server did not answer.
+_SILENT_TIMEOUTS = 5
+_P = ParamSpec("_P")
+_Pixels = TypeVar("_Pixels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +67,50 @@ class AssetRequest:
         return cls(item.id, band, href, nodata, resampling, Declared.of(item, asset), item.collection_id or "")
 
 
-_retried = retry(
-    retry=retry_if_exception_type(UnreadableAsset),
-    stop=stop_after_attempt(_ATTEMPTS),
-    wait=wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.5),
-    reraise=True,
-)
+def _within_deadline(
+    read: Callable[Concatenate[AssetRequest, _P], _Pixels],
+) -> Callable[Concatenate[AssetRequest, _P], _Pixels]:
+    """Try a reading function again after errors that may pass, until one time-out is over.
+
+    A server that hangs uses all of it, once: for some time every further reading of the asset fails at once, so that a
+    scene with many readings, and the retries of its task, do not multiply the wait.
+    """
+
+    @wraps(read)
+    def reading(request: AssetRequest, /, *args: _P.args, **options: _P.kwargs) -> _Pixels:
+        if (silent := _SILENT.get(request.href)) is not None and time.monotonic() < silent.until:
+            raise UnreadableAsset(silent.reason)
+        timeout_s, began = float(str(options.get("timeout_s") or args[1])), time.monotonic()
+        attempts = Retrying(
+            retry=retry_if_exception_type(UnreadableAsset),
+            stop=stop_after_attempt(_ATTEMPTS) | stop_after_delay(timeout_s),
+            wait=wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.5),
+            reraise=True,
+        )
+        try:
+            return attempts(read, request, *args, **options)
+        except UnreadableAsset as error:
+            now = time.monotonic()
+            if now - began >= timeout_s:
+                _SILENT[request.href] = _Silent(now + _SILENT_TIMEOUTS * timeout_s, str(error))
+            raise
+
+    return reading
 
 
-@_retried
+@dataclass(frozen=True, slots=True)
+class _Silent:
+    """An asset whose server did not answer."""
+
+    #: Monotonic seconds.
+    until: float
+    reason: str
+
+
+_SILENT: dict[str, _Silent] = {}
+
+
+@_within_deadline
 def read_asset(
     request: AssetRequest,
     cell: Cell,
@@ -77,7 +125,7 @@ def read_asset(
     Args:
         request: the asset.
         cell: where.
-        timeout_s: longest wait for one request, seconds.
+        timeout_s: longest wait for one request, and for all of them while none is answered, seconds.
         access: how remote bytes are reached.
         into: memory `(y, x)` to use for the result where its data type is the file's. Fresh memory costs as much as
             decoding a block: the pages must be cleared first.
@@ -100,7 +148,7 @@ def read_asset(
         return _on_grid(source, cell.geobox, request, into)
 
 
-@_retried
+@_within_deadline
 def read_thinned(request: AssetRequest, side: int, timeout_s: float, access: Access | None = None) -> NDArray[Any]:
     """Return a view `(y, x)` of the whole first band, its longest side at most `side` pixels, in the file's data type.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pystac
 
 from stac.errors import InvalidProduct
+from stac.model_items import MODELS_COLLECTION
 from stac.publish import StaticCatalog
 from stac.shelves import Shelf
 from stac.storage import writing
@@ -29,7 +30,7 @@ class Transfer:
 def copy_catalog(
     root: Path, target: StaticCatalog, tell: Callable[[str, int, int], None] = lambda *_: None
 ) -> list[Transfer]:
-    """Copy the products of a catalog in a folder to another catalog; work that is there already is left alone.
+    """Copy all collections of a catalog in a folder to another catalog; work that is there already is left alone.
 
     A product arrives there whole or not at all, and what was copied stays when a later one fails: the same call
     continues. Nothing is removed.
@@ -43,7 +44,11 @@ def copy_catalog(
         InvalidProduct: a product of the source is broken.
         PublishError: the other place cannot be written.
     """
-    return [_copy_shelf(StaticCatalog(root, shelf), target.beside(shelf), tell) for shelf in Shelf]
+    # The models first: products name them in links.
+    names = [MODELS_COLLECTION, *Shelf]
+    others = sorted(set(target_at(root).collection_ids()) - {*names})
+    source = StaticCatalog(root)
+    return [_copy_shelf(source.beside(name), target.beside(name), tell) for name in [*names, *others]]
 
 
 def _copy_shelf(source: StaticCatalog, target: StaticCatalog, tell: Callable[[str, int, int], None]) -> Transfer:

@@ -47,6 +47,7 @@ def publish(
     from flows.catalogs import catalog_of, indexes_of
     from flows.errors import InvalidSettings
     from flows.loading import load_settings
+    from flows.mirrors import keep_mirrors
     from flows.progress import tell
     from stac.access.locations import parse_location
     from stac.transfer import copy_catalog
@@ -64,6 +65,7 @@ def publish(
             if not isinstance(source, Path):
                 raise InvalidSettings(f"{source} is not a folder; --to copies a catalog on disk.")
             copies = copy_catalog(source, catalog_of(settings), tell)
+            keep_mirrors(settings)
         with indexes_of(settings) as indexes:
             updates = indexes.reconcile(again=again, tell=tell)
     if as_json:

@@ -6,6 +6,7 @@ import os
 import platform
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -73,8 +74,8 @@ class Entry:
 
 
 def new_run_id() -> str:
-    """Return the name of a run: host, process and a random part."""
-    return f"{platform.node() or 'host'}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    """Return the name of a run: host, process, its start, and a random part."""
+    return f"{platform.node() or 'host'}:{os.getpid()}:{started_at(os.getpid())}.{uuid.uuid4().hex[:8]}"
 
 
 def is_own(run_id: str) -> bool:
@@ -84,8 +85,30 @@ def is_own(run_id: str) -> bool:
 
 def is_dead(run_id: str) -> bool:
     """Tell whether the process of a run is known to have ended; nothing is known of other hosts."""
-    host, process, _ = run_id.rsplit(":", 2)
-    return host == (platform.node() or "host") and not _is_running(int(process))
+    host, process, rest = run_id.rsplit(":", 2)
+    if host != (platform.node() or "host"):
+        return False
+    started = rest.rpartition(".")[0]
+    try:
+        later = bool(started) and started != started_at(int(process))
+    except psutil.NoSuchProcess:
+        return True
+    return later or not _is_running(int(process))
+
+
+def started_at(pid: int) -> str:
+    """Return when a process started, as a name that no setting of the clock changes and no later process shares.
+
+    Raises:
+        NoSuchProcess: it has ended.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
+        # The name of the process, in brackets, may hold anything; the start is field 22, in ticks since the boot.
+        ticks = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
+    except OSError:
+        return f"{psutil.Process(pid).create_time():.0f}"
+    return f"{boot[:8]}-{ticks}"
 
 
 def _is_running(process: int) -> bool:

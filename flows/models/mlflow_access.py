@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,48 @@ def _database_problem(path: Path) -> str | None:
     return None if os.access(path, os.W_OK) else "no write permission"
 
 
+#: Columns of MLflow's tables that say where artefacts are.
+_LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+
+
+def artifacts_beside(database: Path) -> Path:
+    """Return the folder of the artefacts of a SQLite database."""
+    return database.parent / "mlartifacts"
+
+
+def follow_moved_folder(database: Path) -> None:
+    """Let a database find its artefacts beside it: MLflow keeps absolute places, and folders are moved and copied.
+
+    Raises:
+        ServiceUnavailable: the database cannot be changed.
+    """
+    here = artifacts_beside(database)
+    if not (database.is_file() and here.is_dir()):
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+            places = connection.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
+            found = (re.match(rf"(file:.*/{here.name})(/|$)", str(place)) for (place,) in places)
+            for before in {match[1] for match in found if match} - {here.as_uri()}:
+                for table, column in _LOCATIONS:
+                    connection.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608 - names of ours
+                        f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                        (here.as_uri(), len(before) + 1, before, len(before) + 1, f"{before}/"),
+                    )
+    except sqlite3.OperationalError as error:
+        if "no such" not in str(error):  # a database that MLflow has not made yet, or an older one
+            raise ServiceUnavailable(
+                f"{database} was moved and cannot be told so ({error}): stop what uses it, then try again."
+            ) from error
+
+
 def open_client(uri: str) -> MlflowClient:
     """Return a client for the tracking store and registry at `uri`; a new database is created (some seconds).
 
@@ -101,6 +144,7 @@ def open_client(uri: str) -> MlflowClient:
     database = database_of(uri)
     if database is not None:
         prepare_folder(database.parent)
+        follow_moved_folder(database)
     _prepare_import()
     from mlflow import MlflowClient
 

@@ -35,7 +35,7 @@ from stac.model_items import (
     model_item_id,
 )
 from stac.publish import StaticCatalog
-from stac.storage import write_json
+from stac.storage import write_json, writing
 
 _BYTES_OF_FLOAT32 = 4
 _INTERVAL = re.compile(r"(\d{4}-\d\d-\d\d)/(\d{4}-\d\d-\d\d)")
@@ -43,7 +43,7 @@ _ARCHITECTURE = "Diffusion Enhancement: noise predictor and weight allocation (U
 
 
 def ensure_model_item(catalog: StaticCatalog, model: ModelRef) -> Location:
-    """Publish the item of a model unless the catalog has it; return its place.
+    """Publish the item of a model unless the catalog has it, whole; return its place.
 
     Args:
         catalog: any collection of the catalog.
@@ -55,7 +55,7 @@ def ensure_model_item(catalog: StaticCatalog, model: ModelRef) -> Location:
     """
     models = catalog.beside(MODELS_COLLECTION)
     item_id = model_item_id(model.name, model.sha256)
-    if models.document(item_id) is not None:
+    if not models.flaw(item_id, f"model-{model.sha256}"):
         models.repair()  # a run that was killed may not have linked it
         return models.root / MODELS_COLLECTION / item_id / f"{item_id}.json"
     # Two runs may publish the same model at once, each from a folder of its own.
@@ -81,10 +81,11 @@ def _staged(model: ModelRef, staging: Path) -> ModelRecord:
     """Put the files of a model into a folder; return what its item says."""
     weights = Path(model.weights)
     card = checkpoint.read_card(weights)
-    shutil.copyfile(weights, staging / WEIGHTS_FILE)
-    write_json(staging / CARD_FILE, _card_document(card))
-    if (table := calibration_of(weights)) is not None:
-        table.save(staging / TABLE_FILE)
+    with writing(staging):
+        shutil.copyfile(weights, staging / WEIGHTS_FILE)
+        write_json(staging / CARD_FILE, _card_document(card))
+        if (table := calibration_of(weights)) is not None:
+            table.save(staging / TABLE_FILE)
     return record_of(model, card)
 
 

@@ -81,7 +81,7 @@ def rollback(registry: Registry, name: str) -> Promotion:
         _settle(registry, name)
         aliases = registry.aliases(name)
         previous, champion = aliases.get(PREVIOUS), aliases.get(CHAMPION)
-        if previous is None or previous == champion:
+        if previous is None or previous == champion or not registry.has(name, previous):
             raise UnknownModel(f"Model {name} has no previous champion to go back to; see `unveil models`.")
         moved = _move(registry, name, champion, previous)
     _look(registry, name)
@@ -111,7 +111,7 @@ def _move(registry: Registry, name: str, before: str | None, after: str) -> Prom
 
 def _complete(registry: Registry, name: str, before: str | None, after: str) -> None:
     """Do what follows the move of the champion; once or many times."""
-    if before is not None:
+    if before is not None and registry.has(name, before):
         registry.point(name, PREVIOUS, before)
     if registry.aliases(name).get(CHALLENGER) == after:
         registry.unpoint(name, CHALLENGER)
@@ -131,7 +131,7 @@ def _settle(registry: Registry, name: str) -> None:
             return
         registry.mark(name, _INTENT, "")
     if known != champion:
-        if known is not None:
+        if known is not None and registry.has(name, known):
             registry.point(name, PREVIOUS, known)
         registry.mark(name, _KNOWN, champion)
 

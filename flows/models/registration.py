@@ -107,6 +107,21 @@ def register_weights(
     return version
 
 
+def store_again(client: MlflowClient, version: ModelVersion, weights: Path, sha256: str) -> None:
+    """Store the package of a registered version once more, from the same weights: its files were lost or damaged.
+
+    Raises:
+        InvalidCheckpoint: the file is no Unveil model.
+        MlflowException: the registry refuses.
+    """
+    source = _Source(weights, sha256, checkpoint.read_card(weights), calibration_of(weights), baseline_of(weights))
+    # The registry does not list a version's model; its run does.
+    outputs = client.get_run(str(version.run_id)).outputs.model_outputs
+    model = client.get_logged_model(outputs[-1].model_id)
+    with tempfile.TemporaryDirectory(prefix="unveil-model-") as folder:
+        client.log_model_artifacts(model.model_id, str(_package(Path(folder), source, model, str(version.run_id))))
+
+
 def _experiment(client: MlflowClient, artifact_root: Path | None) -> str:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None:

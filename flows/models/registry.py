@@ -16,7 +16,14 @@ from de_model import checkpoint
 from de_model.calibration import CalibrationTable, calibration_of
 from de_model.validation import validation_of
 from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
-from flows.models.mlflow_access import database_of, open_client, plain_errors, prepare_folder, registry_uri
+from flows.models.mlflow_access import (
+    artifacts_beside,
+    database_of,
+    open_client,
+    plain_errors,
+    prepare_folder,
+    registry_uri,
+)
 from flows.models.registration import (
     BASELINE_FILE,
     CALIBRATION_FILE,
@@ -25,6 +32,7 @@ from flows.models.registration import (
     VALIDATION_TAG,
     WEIGHTS_FILE,
     register_weights,
+    store_again,
 )
 from flows.models.version import (
     ListedVersion,
@@ -87,6 +95,8 @@ class Registry:
             if found is None:
                 found = register_weights(self._client, weights, sha256, MODEL_NAME, self.artifact_root)
                 versions.append(found)
+            elif not self._is_whole(found):
+                store_again(self._client, found, weights, sha256)
             aliases = self._aliases(MODEL_NAME)
             if len(versions) == 1 and not aliases:
                 self._client.set_registered_model_alias(MODEL_NAME, CHAMPION, str(found.version))
@@ -97,6 +107,8 @@ class Registry:
     def register(self, weights: Path, name: str = MODEL_NAME) -> ModelVersion:
         """Register a weights file as the next version of `name`; the same, calibrated alike, is its first one.
 
+        Files of that version which are missing or damaged are stored again.
+
         Raises:
             InvalidCheckpoint: the file is no Unveil model.
             ServiceUnavailable: the registry does not answer.
@@ -106,6 +118,8 @@ class Registry:
             found = _same_model(self._versions(name), weights, sha256)
             if found is None:
                 found = register_weights(self._client, weights, sha256, name, self.artifact_root)
+            elif not self._is_whole(found):
+                store_again(self._client, found, weights, sha256)
         return describe(found, None)
 
     def resolve(self, uri: str) -> ModelVersion:
@@ -233,6 +247,17 @@ class Registry:
         with _locked((database or self.state_dir / "promotion").with_suffix(".promotion.lock")):
             yield
 
+    def has(self, name: str, version: str) -> bool:
+        """Whether the model has a version; one that somebody deleted is gone."""
+        with self._session():
+            return any(str(found.version) == version for found in self._versions(name))
+
+    def _is_whole(self, found: MlflowVersion) -> bool:
+        """Whether the files of a version are there, as far as it can be seen from here."""
+        version = describe(found, None)
+        folder = local_folder(self._client.get_model_version_download_uri(version.name, version.version))
+        return folder is None or is_whole(folder / WEIGHTS_FILE, version)
+
     def _fetched(self, version: ModelVersion, origin: str) -> Path:
         """Return the weights of a remote version, downloaded once into a folder of its own, with what lies beside."""
         cache = self.state_dir / "models"
@@ -263,7 +288,7 @@ class Registry:
     def artifact_root(self) -> Path | None:
         """Folder for artefacts beside a SQLite database; a server has its own."""
         database = database_of(self.uri)
-        return None if database is None else database.parent / "mlartifacts"
+        return None if database is None else artifacts_beside(database)
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[None]:

@@ -63,7 +63,7 @@ class BackfillSummary:
 def windows_of(start: datetime, end: datetime, days: int) -> list[str]:
     """Cut an interval into windows of some days; neighbours share an instant, so nothing falls between them."""
     cuts = [start]
-    while cuts[-1] + timedelta(days=days) < end:
+    while end - cuts[-1] > timedelta(days=days):
         cuts.append(cuts[-1] + timedelta(days=days))
     cuts.append(end)
     return [f"{_instant(a)}/{_instant(b)}" for a, b in pairwise(cuts)]

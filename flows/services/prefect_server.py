@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from flows.errors import ServiceUnavailable
 from flows.services.login import Login, ensure_login
-from stac.errors import NotWritable
+from stac.errors import DiskFull, NotWritable
 from stac.storage import private_state
 
 Log = Callable[[str], None]
@@ -34,6 +36,8 @@ HEALTH_TIMEOUT_S = 5.0
 FLUSH_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 10.0
 
+#: What is wrong where a server wants other credentials.
+REFUSED = "refuses the credentials: set PREFECT_API_AUTH_STRING (or PREFECT_API_KEY) to those of the server."
 _ATTEMPTS = 3
 _POLL_S = 0.05
 _TAIL_LINES = 12
@@ -57,6 +61,11 @@ _LEAN = {
 }
 
 
+#: What SQLite and the system say of a full disk, and of a database that cannot be used.
+_NO_ROOM = re.compile(r"No space left|disk is full|disk I/O error|Disk quota exceeded", re.IGNORECASE)
+_BROKEN_DATABASE = re.compile(r"malformed|file is not a database|Can't locate revision", re.IGNORECASE)
+
+
 class _PortTaken(Exception):
     """Another process took the port between the choice and the start."""
 
@@ -75,7 +84,8 @@ def prefect_api(state_dir: Path, log: Log | None = None, meanwhile: Callable[[],
         meanwhile: called while a local server starts, e.g. to import what the command needs next.
 
     Raises:
-        ServiceUnavailable: the API does not answer in time, or the server ends while it starts.
+        ServiceUnavailable: the API does not answer in time, refuses the credentials, or the server ends as it starts.
+        DiskFull: there is no room for the server's database.
         NotWritable: `state_dir` cannot be written.
     """
     url = configured_api_url()
@@ -109,16 +119,21 @@ def health_problem(url: str, timeout_s: float = HEALTH_TIMEOUT_S) -> str | None:
     # The client knows the credentials of the profile, and it is the one the flow will use.
     quick = {"api.url": url, "client.max_retries": 0, "api.request_timeout": timeout_s}
     with temporary_settings(quick), get_client(sync_client=True, httpx_settings={"timeout": timeout_s}) as client:
-        problem = client.api_healthcheck()
-    if problem is None:
-        return None
-    if isinstance(problem, httpx.HTTPStatusError):
-        return f"HTTP status {problem.response.status_code}"
-    return str(problem) or type(problem).__name__
+        try:
+            # Unlike the health check, this needs the rights that a run needs.
+            client.api_version()
+        except httpx.HTTPStatusError as error:
+            status = error.response.status_code
+            return REFUSED if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) else f"HTTP status {status}"
+        except (httpx.HTTPError, RuntimeError, ValueError) as error:
+            return str(error) or type(error).__name__
+    return None
 
 
 def _require_health(url: str) -> None:
     problem = health_problem(url)
+    if problem == REFUSED:
+        raise ServiceUnavailable(f"The configured Prefect API {without_credentials(url)} {REFUSED}")
     if problem is not None:
         raise ServiceUnavailable(
             f"The configured Prefect API {without_credentials(url)} does not answer ({problem}): start that server, "
@@ -166,11 +181,12 @@ class _Server:
         tail = self._last_words()
         if "already in use" in tail:
             return _PortTaken()
-        status = self.process.returncode
-        return ServiceUnavailable(
-            f"The local Prefect server ended with status {status} while starting; "
-            f"to start with an empty history, remove {self.home}{tail}"
-        )
+        if _NO_ROOM.search(tail):
+            return DiskFull(f"No room for the local Prefect server in {self.home}: free some space, then try again.")
+        status, advice = self.process.returncode, ""
+        if _BROKEN_DATABASE.search(tail):
+            advice = f"; its database is broken: move {self.home} away to start with an empty history"
+        return ServiceUnavailable(f"The local Prefect server ended with status {status} while starting{advice}{tail}")
 
     def _last_words(self) -> str:
         with self.log_file.open("rb") as stream:
@@ -275,7 +291,8 @@ def _spawned(home: Path, log_dir: Path) -> Iterator[_Server]:
     login = ensure_login(home)
     with log_file.open("ab") as record:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.services.prefect_child", "--port", str(port)],
+            # -P: never a package `flows` of the folder it is started in.
+            [sys.executable, "-P", "-m", "flows.services.prefect_child", "--port", str(port)],
             cwd=home,  # Prefect reads settings from project files in the working directory
             env=_environment(home, login),
             stdin=subprocess.PIPE,  # closes when this process ends, however it ends

@@ -39,6 +39,8 @@ def _prefect() -> Check:
     shown = without_credentials(url)
     if problem is None:
         return passed("Prefect", f"{shown} answers")
+    if problem == prefect_server.REFUSED:
+        return failed("Prefect", f"{shown} refuses the credentials", "Set PREFECT_API_AUTH_STRING or PREFECT_API_KEY.")
     remedy = "Start that server, correct PREFECT_API_URL, or run `prefect config unset PREFECT_API_URL`."
     return failed("Prefect", f"{shown} does not answer: {problem}", remedy)
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, Field, PlainSerializer, PlainValidator, SecretStr
+from pydantic import BaseModel, Field, PlainSerializer, PlainValidator, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from flows.settings.words import Commas
@@ -59,6 +59,13 @@ class PlaceSettings(BaseModel):
     held_wait_s: float = Field(150, ge=0, description="wait at the end for units that other runs hold, seconds")
     log_json: Path | None = Field(None, description="file that the log is appended to, one JSON object a line")
 
+    @field_validator("out", "state_dir")
+    @classmethod
+    def _nameable(cls, place: Location | None) -> Location | None:
+        if isinstance(place, Path) and (problem := folder_problem(place)):
+            raise ValueError(problem)
+        return place
+
     @property
     def state(self) -> Path:
         """Folder of ledger, model registry and logs."""
@@ -73,6 +80,19 @@ class PlaceSettings(BaseModel):
     def s3(self) -> S3Options:
         """How S3 is spoken to."""
         return S3Options(self.s3_endpoint, self.s3_region, self.s3_requester_pays, self.s3_anonymous, self.s3_profile)
+
+
+def folder_problem(folder: Path) -> str:
+    """Return why a folder cannot be used; empty where it can.
+
+    Databases, links and GDAL name files by addresses, in which `?` and `#` end the path.
+    """
+    found = sorted({sign for sign in str(folder.absolute()) if sign in "?#" or not sign.isprintable()})
+    if not found:
+        return ""
+    return (
+        f"{str(folder.absolute())!r} holds {' and '.join(map(repr, found))}, which ends an address; name another folder"
+    )
 
 
 def has_password(ledger_url: str) -> bool:

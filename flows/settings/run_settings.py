@@ -30,7 +30,7 @@ ADDRESSES = ("source", "mlflow_uri", "signing_url")
 class RunSettings(AreaSettings, PlaceSettings, RestoringSettings, JudgingSettings, RunningSettings, BaseSettings):
     """Everything a run depends on."""
 
-    model_config = SettingsConfigDict(env_prefix="UNVEIL_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="UNVEIL_", extra="forbid", frozen=True, allow_inf_nan=False)
 
     @property
     def search(self) -> Query:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from flows.errors import ServiceUnavailable
 from flows.up.keeper import sweep
-from flows.up.members import Place, Service
+from flows.up.members import PYTHON, Place, Service
 from flows.up.record import ProcessId, read_record
 from stac.storage import private_state
 
@@ -85,7 +84,7 @@ def detach(arguments: Sequence[str], state: Path) -> None:
     with log_file.open("ab") as log:
         begin = log.tell()
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", *arguments],
+            [*PYTHON, "-m", "flows.cli", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

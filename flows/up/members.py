@@ -15,6 +15,8 @@ from flows.services.login import Login, ensure_login
 from flows.services.prefect_app import loopback_hosts
 
 POOL = "unveil"
+#: Python that never takes a package from the folder it is started in, whatever lies there.
+PYTHON = (sys.executable, "-P")
 #: Heartbeats of runs, seconds: the least that Prefect allows; a run is dead after three of them and a bit.
 HEARTBEAT_S, SILENCE_S = 30, 100
 _HEALTH_TIMEOUT_S = 3.0
@@ -78,7 +80,7 @@ class Place:
 
 def command_of(place: Place, service: Service) -> list[str]:
     """Return the command line of a service."""
-    return [sys.executable, "-m", *_ARGUMENTS[service](place)]
+    return [*PYTHON, "-m", *_ARGUMENTS[service](place)]
 
 
 def environment_of(place: Place, service: str) -> dict[str, str]:

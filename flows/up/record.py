@@ -10,11 +10,10 @@ from pathlib import Path
 import psutil
 
 from flows.errors import InvalidSettings
+from flows.ledger.records import started_at
 from stac.storage import write_json
 
 _FILE = "up.json"
-#: Starts of a process that differ by less are the same, seconds.
-_SAME_START_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,23 +21,27 @@ class ProcessId:
     """A process, told apart from a later one with the same number."""
 
     pid: int
-    #: When it started, seconds since 1970.
-    started: float
+    #: Boot of the machine and start in it: a clock that is set changes neither.
+    started: str
 
     @classmethod
     def of(cls, pid: int) -> ProcessId:
-        """Return the identity of a process that runs now."""
-        return cls(pid, psutil.Process(pid).create_time())
+        """Return the identity of a process that runs now.
+
+        Raises:
+            NoSuchProcess: it has ended.
+        """
+        return cls(pid, started_at(pid))
 
     @property
     def alive(self) -> bool:
         """It runs still."""
         try:
-            process = psutil.Process(self.pid)
-            started, status = process.create_time(), process.status()
+            return started_at(self.pid) == self.started and bool(
+                psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
+            )
         except psutil.NoSuchProcess:
             return False
-        return abs(started - self.started) < _SAME_START_S and bool(status != psutil.STATUS_ZOMBIE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """What a Prefect server and a registry need before work begins; a process of its own, run by the supervisor.
 
-`python -m flows.up.setup PREFECT_YAML|-`: an empty catalog, work pool, GPU slot, shipped model; then, with a file, its
-deployments and the automations. All of it may be done again at any time. infra/compose runs it, too.
+`python -m flows.up.setup PREFECT_YAML|- [--if-missing]` makes an empty catalog, work pool, GPU slot and shipped model;
+then, with a file, its deployments and the automations, or only where the server lacks one of them. All of it may be
+done again at any time. infra/compose runs it, too.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ def main() -> None:
             begin_catalog(settings.out)
         _prepare_server()
         Registry(settings.state, settings.mlflow_uri).ensure_shipped()
-        if sys.argv[1] != "-":
-            _deploy(Path(sys.argv[1]))
+        name, only_missing = sys.argv[1], "--if-missing" in sys.argv[2:]
+        if name != "-" and not (only_missing and _is_deployed(Path(name))):
+            _deploy(Path(name))
             apply_automations(Patience(silence_s=SILENCE_S))
     except KNOWN_ERRORS as error:
         sys.exit(str(error))
@@ -69,6 +71,21 @@ def _prepare_server() -> None:
             client.read_global_concurrency_limit_by_name(GPU_LIMIT)
         except ObjectNotFound:
             client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=GPU_LIMIT, limit=1))
+
+
+def _is_deployed(file: Path) -> bool:
+    """Whether the server has every deployment of the file, in our pool: a pool that is deleted takes them out of it."""
+    import yaml
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+
+    from flows.up.members import POOL
+
+    wanted = {each["name"] for each in yaml.safe_load(file.read_text("utf-8"))["deployments"]}
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=["unveil"]))
+    with get_client(sync_client=True) as client:
+        found = client.read_deployments(deployment_filter=ours)
+    return wanted <= {each.name for each in found if each.work_pool_name == POOL}
 
 
 def _deploy(file: Path) -> None:

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,8 +18,10 @@ from types import FrameType
 from filelock import FileLock, Timeout
 
 from flows.errors import AlreadyRunning, InvalidSettings, ServiceUnavailable
+from flows.models.mlflow_access import follow_moved_folder
+from flows.settings.places import folder_problem
 from flows.up.keeper import sweep
-from flows.up.members import DEFAULT_PORTS, Place, Service, command_of, environment_of
+from flows.up.members import DEFAULT_PORTS, PYTHON, Place, Service, command_of, environment_of
 from flows.up.record import ProcessId, Record, read_record, write_record
 from flows.up.setup import begin_catalog
 from stac.errors import NotWritable
@@ -90,7 +91,13 @@ def place_for(out: Path, state: Path, ports: Mapping[Service, int | None], *, br
     """Return the place of a working system: given ports, else those of the last start, else the default ones.
 
     A port given as 0 becomes a free one, and is kept.
+
+    Raises:
+        InvalidSettings: a folder cannot be named by an address.
     """
+    for folder in (out, state):
+        if problem := folder_problem(folder):
+            raise InvalidSettings(f"{problem}.")
     known = read_record(state.resolve() / "up").ports
     chosen = {
         str(service): _port(ports.get(service), known.get(service, DEFAULT_PORTS[service])) for service in Service
@@ -179,6 +186,7 @@ def _begin(place: Place, children: dict[str, Child], log: Log) -> None:
     """Start the services in order; the worker last, when there is something to work on."""
     record = replace(read_record(place.folder), ports=dict(place.ports), supervisor=ProcessId.of(os.getpid()))
     write_record(place.folder, replace(record, ready=False, members={}))
+    follow_moved_folder(place.state / "mlflow.db")
     first = [Service.PREFECT, Service.MLFLOW, Service.CATALOG]
     for service in first:
         children[service] = _start(place, service, command_of(place, service))
@@ -186,8 +194,8 @@ def _begin(place: Place, children: dict[str, Child], log: Log) -> None:
         log(f"waiting for {service}")
         _await(place, children[service])
     digest = _digest()
-    log("deploying prefect.yaml" if digest != record.deployed else "checking work pool and registry")
-    _set_up(place, deploy=digest != record.deployed)
+    log("deploying prefect.yaml" if digest != record.deployed else "checking work pool, deployments and registry")
+    _set_up(place, changed=digest != record.deployed)
     children[Service.WORKER] = _start(place, Service.WORKER, command_of(place, Service.WORKER))
     _await(place, children[Service.WORKER])
     write_record(place.folder, replace(record, deployed=digest, ready=True, members=_members(children)))
@@ -203,7 +211,7 @@ def _spawn(place: Place, service: str, command: list[str]) -> subprocess.Popen[b
         log_file.replace(log_file.with_suffix(".log.1"))
     with log_file.open("ab") as record:
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.up.keeper", str(place.folder), *command],
+            [*PYTHON, "-m", "flows.up.keeper", str(place.folder), *command],
             cwd=place.folder,  # Prefect reads settings from project files in the working directory
             env=environment_of(place, service),
             stdin=subprocess.PIPE,  # closes when this process ends, however it ends
@@ -235,13 +243,14 @@ def _await(place: Place, child: Child) -> None:
 def _digest() -> str:
     if not _PREFECT_YAML.is_file():
         raise InvalidSettings(f"There is no {_PREFECT_YAML}: `unveil up` needs a checkout of the repository.")
-    return hashlib.sha256(_PREFECT_YAML.read_bytes()).hexdigest()
+    # Deployments name the folder that they run in, so a checkout that was moved is deployed again.
+    return hashlib.sha256(str(_PREFECT_YAML.parent).encode() + _PREFECT_YAML.read_bytes()).hexdigest()
 
 
-def _set_up(place: Place, *, deploy: bool) -> None:
-    """Deploy what changed: what an operator has edited at the server stays until prefect.yaml changes."""
-    file = str(_PREFECT_YAML) if deploy else "-"
-    process = _spawn(place, "setup", [sys.executable, "-m", "flows.up.setup", file])
+def _set_up(place: Place, *, changed: bool) -> None:
+    """Deploy what changed or is missing: what an operator has edited at the server stays until prefect.yaml changes."""
+    arguments = [str(_PREFECT_YAML), *([] if changed else ["--if-missing"])]
+    process = _spawn(place, "setup", [*PYTHON, "-m", "flows.up.setup", *arguments])
     if process.wait(_READY_S) != 0:
         log_file = place.log_of("setup")
         last = (log_file.read_text("utf-8", errors="replace").strip().splitlines() or ["nothing was written"])[-1]

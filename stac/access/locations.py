@@ -73,7 +73,7 @@ def s3_location(href: str) -> S3Location:
     return S3Location(bucket, key)
 
 
-def parse_location(text: str | Path | S3Location) -> Location:
+def parse_location(text: object) -> Location:
     """Return the location that a path or `s3://bucket/prefix` means.
 
     Raises:
@@ -81,6 +81,8 @@ def parse_location(text: str | Path | S3Location) -> Location:
     """
     if isinstance(text, (Path, S3Location)):
         return text
+    if not isinstance(text, str):
+        raise InvalidQuery(f"{text!r:.100} is no folder; give a path or s3://BUCKET/PREFIX.")
     if is_s3(text):
         return s3_location(text)
     if not text.strip() or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text):

@@ -84,6 +84,8 @@ def test_one_command_makes_a_working_system_that_survives(system: System) -> Non
     poll(lambda: system.services()["mlflow"]["healthy"] or None, "MLflow did not come back")
     assert system.services()["mlflow"]["pid"] != keeper.pid
 
+    # Somebody deletes the pool; the next start asks the server, and deploys again.
+    httpx.delete(f"{addresses['prefect']}/api/work_pools/unveil").raise_for_status()
     assert system.command("down").document == {"stopped": True}
     assert not marked(str(system.out / ".unveil" / "up")), "nothing is left"
     assert {s["problem"] for s in system.services().values()} == {"not running"}
@@ -91,6 +93,7 @@ def test_one_command_makes_a_working_system_that_survives(system: System) -> Non
     # The same ports, and the state of before.
     services = system.up()
     assert {name: service["address"] for name, service in services.items()} == addresses
+    assert prefect.deployment("clear-scenes/clear-scenes")["work_pool_name"] == "unveil"
     assert [run["state_type"] for run in prefect.runs("clear-scenes/clear-scenes")] == ["COMPLETED"]
 
     # A supervisor that is killed takes everything with it.

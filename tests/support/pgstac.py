@@ -128,7 +128,7 @@ def _start_api(folder: Path, server: postgres.Postgres, password: str, token: st
         "STAC_FASTAPI_DESCRIPTION": "Cloud-free mosaics",
         "STAC_FASTAPI_LANDING_ID": "unveil",
     }
-    command = [sys.executable, "-m", "uvicorn", _APP, "--factory", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-P", "-m", "uvicorn", _APP, "--factory", "--host", "127.0.0.1", "--port", str(port)]
     with writing(log), log.open("ab") as stream:
         process = subprocess.Popen(
             [*command, "--log-level", "warning"],

@@ -17,7 +17,7 @@ from flows.up.supervisor import place_for, require_down
 def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_record(tmp_path) == Record()
     record = Record(
-        ports={"prefect": 1}, deployed="a", supervisor=ProcessId(3, 4.5), members={"mlflow": ProcessId(5, 6)}
+        ports={"prefect": 1}, deployed="a", supervisor=ProcessId(3, "b-4"), members={"mlflow": ProcessId(5, "b-6")}
     )
     write_record(tmp_path, record)
     assert read_record(tmp_path) == record and [p.name for p in tmp_path.iterdir()] == ["up.json"]
@@ -31,10 +31,10 @@ def test_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_a_later_process_with_the_same_number_is_another_one(tmp_path: Path) -> None:
     ours = ProcessId.of(os.getpid())
-    assert ours.alive and not replace(ours, started=ours.started - 60).alive
+    assert ours.alive and not replace(ours, started=f"{ours.started}0").alive
     place = place_for(tmp_path, tmp_path / "state", {}, browser=False)
     place.folder.mkdir(parents=True)
-    write_record(place.folder, Record(supervisor=replace(ours, started=ours.started - 60)))
+    write_record(place.folder, Record(supervisor=replace(ours, started=f"{ours.started}0")))
     require_down(place)
     write_record(place.folder, Record(supervisor=ours))
     with pytest.raises(AlreadyRunning, match="unveil down --out"):

@@ -1,0 +1,183 @@
+"""Faults of operation, with the real components: proxies, odd and moved folders, deleted things, passwords, hangs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from rasterio.enums import Resampling
+from typer.testing import CliRunner
+
+from de_model import checkpoint
+from flows.cli import app
+from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
+from flows.ledger.records import is_dead, new_run_id, started_at
+from flows.loading import load_settings
+from flows.models.promotion import PREVIOUS, promote, rollback, settle
+from flows.models.registry import CHAMPION, MODEL_NAME, Registry
+from flows.services.prefect_server import prefect_api
+from flows.services.service_checks import service_checks
+from flows.settings import RunSettings
+from flows.up.control import detach
+from flows.up.record import ProcessId
+from flows.up.supervisor import place_for
+from stac.checking import check_catalog
+from stac.errors import UnreadableAsset
+from stac.geoparquet import ids_in
+from stac.reading import AssetRequest, read_asset, read_thinned
+from tests.command import TINY_BBOX, Run, environment, unveil
+from tests.integration.test_broken_ranges import cell
+from tests.misbehaving_server import Asked, Reply, web_server
+from tests.prefect_client import client_of
+from tests.prefect_service import prefect_service
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+#: Nobody listens there.
+DEAD_PROXY = "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize("name", ["a#b", "what?", "line\nbreak"])
+def test_a_folder_that_addresses_cannot_name_is_refused_before_anything_is_made(name: str, tmp_path: Path) -> None:
+    for given in ({"out": tmp_path / name}, {"out": tmp_path / name / "catalog"}, {"state_dir": tmp_path / name}):
+        with pytest.raises(InvalidSettings, match="ends an address; name another folder"):
+            load_settings(None, given)
+    with pytest.raises(InvalidSettings, match="ends an address"):
+        place_for(tmp_path / name, tmp_path / "state", {}, browser=False)
+    assert list(tmp_path.iterdir()) == []
+    assert load_settings(None, {"out": tmp_path / "Zagreb 100% & więcej"}).out.name.startswith("Zagreb")  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+def test_a_proxy_of_the_environment_is_not_asked_for_loopback(services: dict[str, str], tmp_path: Path) -> None:
+    proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"), DEAD_PROXY)
+    extra = services | proxies | {"NO_PROXY": "example.org", "no_proxy": ""}
+    given = ("run", "--bbox", TINY_BBOX, "--datetime", "2023-08-18", "--out", tmp_path / "out", "--json")
+    outcome = unveil(*given, home=tmp_path / "home", extra=extra)
+    assert outcome.status == 0, outcome.err
+    assert len(outcome.document["units"]) == 1
+
+
+@pytest.fixture
+def moved(tiny_run: Run, tmp_path: Path) -> Path:
+    """The state folder of a catalog that was copied, so that MLflow's database names places of another folder."""
+    folder = tmp_path / "moved" / "catalog" / ".unveil"
+    return Path(shutil.copytree(tiny_run.root / ".unveil", folder, ignore=shutil.ignore_patterns("prefect")))
+
+
+def test_a_moved_registry_finds_its_weights_below_the_present_folder(moved: Path) -> None:
+    registry = Registry(moved)
+    version = registry.resolve(f"models:/{MODEL_NAME}@{CHAMPION}")
+    assert registry.weights(version).is_relative_to(moved.resolve())
+    # What is kept from now on is kept here, too.
+    folder = moved / "kept"
+    folder.mkdir()
+    (folder / "a.txt").write_text("a")
+    registry.keep(version, folder, "notes")
+    assert [path.is_relative_to(moved / "mlartifacts") for path in moved.rglob("notes/a.txt")] == [True]
+
+
+def test_registering_lost_weights_again_brings_the_version_back(moved: Path) -> None:
+    registry = Registry(moved)
+    version = registry.resolve(f"models:/{MODEL_NAME}@{CHAMPION}")
+    lost = registry.weights(version)
+    shutil.rmtree(lost.parents[2])
+    again = registry.register(checkpoint.shipped_weights())
+    assert again.version == version.version and registry.weights(version) == lost
+
+
+def test_a_version_that_was_deleted_in_mlflow_is_forgotten(moved: Path, tmp_path: Path) -> None:
+    registry, weights = Registry(moved), tmp_path / "other.safetensors"
+    model = checkpoint.load(checkpoint.shipped_weights())
+    model.reference.requires_grad_(False).apply(lambda module: [p.add_(1e-3) for p in module.parameters(recurse=False)])
+    checkpoint.save(model, weights)
+    second = registry.register(weights)
+    promote(registry, second, "by hand")
+    assert registry.aliases(MODEL_NAME) == {CHAMPION: "2", PREVIOUS: "1"}
+    client = MlflowClient(registry.uri, registry.uri)
+    # As people do it in the UI: the alias is moved back by hand, and the version that was tried is deleted.
+    client.set_registered_model_alias(MODEL_NAME, CHAMPION, "1")
+    client.delete_model_version(MODEL_NAME, "2")
+    settle(registry, MODEL_NAME)
+    assert registry.aliases(MODEL_NAME)[CHAMPION] == "1"
+    with pytest.raises(UnknownModel, match="no previous champion"):
+        rollback(registry, MODEL_NAME)
+    third = registry.register(weights)
+    promote(registry, third, "again")
+    assert registry.aliases(MODEL_NAME) == {CHAMPION: third.version, PREVIOUS: "1"}
+
+
+@pytest.mark.slow
+def test_a_password_that_is_missing_is_named_by_doctor_and_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    with prefect_service(home, environment(home, {"PREFECT_SERVER_API_AUTH_STRING": "unveil:word"})) as service:
+        with client_of(service.url, home):
+            check = service_checks(RunSettings())["Prefect"]()
+            assert check.detail.endswith("refuses the credentials") and "PREFECT_API_AUTH_STRING" in check.remedy
+            with pytest.raises(ServiceUnavailable, match="set PREFECT_API_AUTH_STRING"), prefect_api(tmp_path):
+                pass
+        monkeypatch.setenv("PREFECT_API_AUTH_STRING", "unveil:word")
+        with client_of(service.url, home), prefect_api(tmp_path) as url:
+            assert url == service.url
+
+
+def test_a_copied_catalog_has_all_collections_their_tables_and_whole_links(tiny_run: Run, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(tiny_run.root, tmp_path / "source", ignore=shutil.ignore_patterns("prefect")))
+    copy = tmp_path / "copy"
+    done = CliRunner().invoke(app, ["publish", "--out", str(source), "--to", str(copy), "--json"])
+    assert done.exit_code == 0, done.output
+    for collection in ("unveil-models", "unveil-cloud-free"):
+        there = sorted(
+            path.parent.name for path in source.glob(f"{collection}/*/*.json") if path.stem == path.parent.name
+        )
+        assert there and ids_in(copy / collection / "items.parquet") == there
+    assert check_catalog(str(copy)).problems == ()
+
+
+def test_a_process_is_known_by_its_boot_and_its_ticks() -> None:
+    ours = ProcessId.of(os.getpid())
+    ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    assert ours.alive and ours.started == started_at(os.getpid()) == f"{boot[:8]}-{ticks}"
+    run = new_run_id()
+    assert not is_dead(run) and is_dead(run.replace(started_at(os.getpid()), f"{boot[:8]}-1"))
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    of_child = run.replace(f":{os.getpid()}:", f":{child.pid}:")
+    child.wait()
+    assert is_dead(of_child)
+
+
+def test_the_background_command_is_ours_whatever_lies_in_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("flows", "stac"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('this is the package of the user')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    with pytest.raises(ServiceUnavailable, match=r"unveil \d"):
+        detach(["--version"], tmp_path / "state")
+
+
+@pytest.mark.slow
+def test_a_server_that_hangs_holds_an_asset_for_one_deadline() -> None:
+    asked: list[str] = []
+
+    def silent(question: Asked) -> Reply:
+        asked.append(question.path)
+        return Reply(200, b"", silence_s=30)
+
+    with web_server(silent) as url:
+        request = AssetRequest("scene", "blue", f"{url}B02.tif", 0, Resampling.nearest)
+        for _ in range(3):  # as the retries of a task do
+            with pytest.raises(UnreadableAsset, match=r"B02\.tif cannot be read"):
+                read_asset(request, cell(), 1)
+            with pytest.raises(UnreadableAsset, match=r"B02\.tif cannot be read"):
+                read_thinned(request, 64, 1)
+    assert len(asked) <= 2
