@@ -57,6 +57,12 @@ class _Source:
     baseline: Baseline | None
     validation: ValidationRecord | None
 
+    @classmethod
+    def of(cls, weights: Path, sha256: str) -> _Source:
+        """Return the weights with their card and with the files that lie beside them."""
+        beside = calibration_of(weights), baseline_of(weights), validation_of(weights)
+        return cls(weights, sha256, checkpoint.read_card(weights), *beside)
+
     @property
     def tags(self) -> dict[str, str]:
         calibrated = "" if self.calibration is None else self.calibration.sha256
@@ -92,8 +98,7 @@ def register_weights(
         InvalidBaseline: the drift baseline beside it belongs to another.
         MlflowException: the registry refuses.
     """
-    beside = calibration_of(weights), baseline_of(weights), validation_of(weights)
-    source = _Source(weights, sha256, checkpoint.read_card(weights), *beside)
+    source = _Source.of(weights, sha256)
     tags = source.tags
     experiment = _experiment(client, artifact_root)
     run_id = client.create_run(experiment, run_name=f"register {sha256[:8]}", tags=tags).info.run_id
@@ -114,7 +119,7 @@ def store_again(client: MlflowClient, version: ModelVersion, weights: Path, sha2
         InvalidCheckpoint: the file is no Unveil model.
         MlflowException: the registry refuses.
     """
-    source = _Source(weights, sha256, checkpoint.read_card(weights), calibration_of(weights), baseline_of(weights))
+    source = _Source.of(weights, sha256)
     # The registry does not list a version's model; its run does.
     outputs = client.get_run(str(version.run_id)).outputs.model_outputs
     model = client.get_logged_model(outputs[-1].model_id)
