@@ -149,25 +149,26 @@ def test_a_changed_calibration_is_refused(registry: Registry) -> None:
     [
         ({"model": "models:/unveil-de@nobody"}, UnknownModel),
         ({"mlflow_uri": "http://127.0.0.1:9"}, ServiceUnavailable),
-        ({}, InvalidCheckpoint),
     ],
 )
 def test_the_shipped_weights_stand_in_only_when_asked(
     registry: Registry, change: dict[str, Any], error: type[Exception]
 ) -> None:
     settings = load_settings(None, {"state_dir": registry.state_dir} | change)
-    path = registry.weights(registry.resolve(f"models:/{MODEL_NAME}/1"))
-    whole = path.read_bytes()
-    try:
-        if error is InvalidCheckpoint:
-            path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        with pytest.raises(error):
-            resolve(settings)
-        model = resolve(settings.model_copy(update={"model_fallback": ModelFallback.SHIPPED}))
-    finally:
-        path.write_bytes(whole)
+    with pytest.raises(error):
+        resolve(settings)
+    model = resolve(settings.model_copy(update={"model_fallback": ModelFallback.SHIPPED}))
     assert (model.version, model.sha256) == ("shipped", checkpoint.sha256_of(checkpoint.shipped_weights()))
     assert model.calibration and model.weights == str(checkpoint.shipped_weights())
+
+
+def test_damaged_files_of_the_shipped_weights_are_stored_again(registry: Registry) -> None:
+    path = registry.weights(registry.resolve(f"models:/{MODEL_NAME}/1"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    model = resolve(load_settings(None, {"state_dir": registry.state_dir}))
+    assert (model.version, model.sha256) == ("1", checkpoint.sha256_of(checkpoint.shipped_weights()))
+    assert Path(model.weights).read_bytes() == whole
 
 
 def test_weights_that_are_calibrated_anew_are_another_version(
