@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum, unique
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from de_model.checkpoint import sha256_of, shipped_weights
+from de_model.card import ModelCard
+from de_model.checkpoint import read_card, sha256_of, shipped_weights
 from de_model.errors import InvalidCheckpoint, InvalidModelInput
 
 FORMAT = "unveil-calibration/1"
@@ -81,6 +83,36 @@ def conformal_factor(scores: NDArray[Any], level: float = LEVEL) -> float:
     return float(np.partition(scores, rank - 1)[rank - 1])
 
 
+def check_apart(card: ModelCard, table: CalibrationTable) -> None:
+    """Raise `InvalidCheckpoint` unless a model was trained and its intervals were calibrated on different ground."""
+    require_apart(card, squares_in(table.fitted_on))
+
+
+def require_apart(card: ModelCard, cells: Iterable[str]) -> None:
+    """Raise unless a model was trained elsewhere than in some grid squares, as its card says in words.
+
+    Errors on ground that was trained on are smaller than elsewhere, so that intervals would be too narrow.
+
+    Args:
+        card: of the model.
+        cells: squares to calibrate on.
+
+    Raises:
+        InvalidCheckpoint: the model was trained on one of them; they are named.
+    """
+    shared = squares_in(card.trained_on) & set(cells)
+    if shared:
+        raise InvalidCheckpoint(
+            f"Intervals calibrated on {', '.join(sorted(shared))} would be too narrow: the model was trained there "
+            f"({card.trained_on}); calibrate on other squares with unveil calibrate --cell."
+        )
+
+
+def squares_in(text: str) -> set[str]:
+    """Return the grid squares that a text names: `MGRS-33TWM`, `WRS2-190028`."""
+    return set(re.findall(r"\b(?:MGRS-\d{1,2}[A-Z]{3}|WRS2-\d{6})\b", text))
+
+
 def calibration_path(weights: Path) -> Path:
     """Return where the table of a weights file is kept: beside it."""
     return weights.with_suffix(".calibration.json")
@@ -90,8 +122,16 @@ def calibration_of(weights: Path) -> CalibrationTable | None:
     """Return the table of a weights file, or of the shipped weights when it is a copy of them; None without one.
 
     Raises:
-        InvalidCheckpoint: a table beside the weights cannot be read, or belongs to other weights.
+        InvalidCheckpoint: a table beside the weights cannot be read, belongs to other weights, or was calibrated on
+            ground that the weights were trained on.
     """
+    table = _table_of(weights)
+    if table is not None:
+        check_apart(read_card(weights), table)
+    return table
+
+
+def _table_of(weights: Path) -> CalibrationTable | None:
     own, shipped = calibration_path(weights), calibration_path(shipped_weights())
     digest = sha256_of(weights)
     if own.is_file():
@@ -121,6 +161,9 @@ def load_table(path: Path) -> CalibrationTable:
         ):
             raise ValueError("factors must be positive and given for other dates and the model")
         sha256, bands = str(values["weights_sha256"]), tuple(map(str, values["bands"]))
-        return CalibrationTable(sha256, bands, factors, str(values["fitted_on"]), float(values["level"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        level = float(values["level"])
+        if not 0 < level < 1 or any(len(row) != len(bands) for row in factors.values()):
+            raise ValueError("the level must lie between 0 and 1, and every band must have a factor")
+        return CalibrationTable(sha256, bands, factors, str(values["fitted_on"]), level)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InvalidCheckpoint(f"{path} is no calibration table ({error}); run unveil calibrate.") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from de_model.weighting import WeightMode
 
 #: Raised when the meaning of a stored field changes.
 FORMAT = "unveil-de/1"
+#: A schedule of more is a mistake.
+_MOST_TIMESTEPS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,8 @@ class ModelCard:
             raise InvalidCheckpoint(f"{origin} is not an Unveil model (format {found}, expected {FORMAT}).")
         try:
             card = cls(**_fields({name: value for name, value in values.items() if name != "format"}))
-        except (KeyError, TypeError, ValueError, InvalidModelInput) as error:
+            _check_values(card)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InvalidModelInput) as error:
             raise InvalidCheckpoint(
                 f"{origin} has an incomplete model card ({error}); train or fetch it again."
             ) from error
@@ -104,12 +108,27 @@ def _stored(metadata: Mapping[str, str], origin: str) -> dict[str, Any]:
     """Return the stored values and their format, which the first files kept beside the card."""
     try:
         values = json.loads(metadata.get("card", "{}"))
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InvalidCheckpoint(f"{origin} has a model card that is no JSON ({error}); fetch it again.") from error
     if not isinstance(values, dict):
         raise InvalidCheckpoint(f"{origin} has a model card that is no JSON object; fetch it again.")
     outside = {"format": metadata["format"]} if "format" in metadata else {}
     return outside | values
+
+
+def _check_values(card: ModelCard) -> None:
+    """Raise `ValueError` for values of a stored card that no model can have."""
+    texts = (card.trained_on, card.data_fingerprint, card.revision, card.training, card.companding)
+    if not card.bands or not all(isinstance(text, str) for text in (*card.bands, *texts)):
+        raise ValueError("bands and descriptions must be text")
+    if any(isinstance(value, bool) for value in (card.gsd_m, card.eta, card.timesteps)):
+        raise ValueError("gsd_m, eta and timesteps must be numbers")
+    if not (0 < card.gsd_m < math.inf and 0 <= card.eta <= 1):
+        raise ValueError(f"gsd_m {card.gsd_m} and eta {card.eta} must be a pixel size in metres and a share 0 to 1")
+    if not (isinstance(card.timesteps, int) and 1 <= card.timesteps <= _MOST_TIMESTEPS):
+        raise ValueError(f"timesteps {card.timesteps} must be a whole number from 1 to {_MOST_TIMESTEPS}")
+    if not (isinstance(card.gsd_conditioning, bool) and isinstance(card.band_conditioning, bool)):
+        raise ValueError("gsd_conditioning and band_conditioning must be true or false")
 
 
 def _fields(values: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,10 @@ class Distilled:
     teacher_sha256: str
 
     def __post_init__(self) -> None:
+        if any(isinstance(n, bool) or not isinstance(n, int) for n in (self.steps, self.start)):
+            raise InvalidModelInput(
+                f"Steps {self.steps!r} and start {self.start!r} of a student must be whole numbers."
+            )
         if not 1 <= self.steps <= self.start + 1:
             raise InvalidModelInput(f"A student cannot walk {self.steps} steps from timestep {self.start} to 0.")
 

@@ -12,8 +12,10 @@ import pystac
 from shapely.geometry.base import BaseGeometry
 
 from flows.settings import GridKind, RunSettings
+from stac import acquisitions
 from stac.acquisitions import Acquisition, group_passes, instant_of
-from stac.errors import InvalidInput
+from stac.containment import one_item
+from stac.errors import InvalidInput, StacError
 from stac.fixed_grid import outline_of_cell
 from stac.footprints import box_around, boxes_touch, outline_of_item, share_covered
 from stac.grid import Cell, cell_of, declared_projection, grid_code, native_geobox, same_cell
@@ -66,8 +68,9 @@ class LeftOut:
 
 
 def cloud_cover(item: pystac.Item) -> float:
-    """Return the declared cloud cover in percent; 100 when the item does not say."""
-    return float(item.properties.get("eo:cloud_cover", 100.0))
+    """Return the declared cloud cover in percent; 100 where it is unknown."""
+    known = acquisitions.cloud_cover(item)
+    return 100.0 if known is None else known
 
 
 def candidates(items: Sequence[pystac.Item], settings: RunSettings) -> Iterator[Choice]:
@@ -131,11 +134,11 @@ class _Ground:
         return self._shares[item_ids]
 
     def _touching(self) -> list[Acquisition]:
-        """Return the dates that touch the cell; scenes in its own projection are drawn first, then by id."""
+        """Return the dates that touch the cell; scenes in its own projection are drawn first."""
         near = [scene.item for scene in self._scenes.values() if boxes_touch(self._outline, scene.outline)]
         touching = [item for item in near if self._share((item.id,)) > 0]
         own = str(self.cell.geobox.crs).upper()
-        return [date.drawn_by(lambda i: (declared_projection(i) != own, i.id)) for date in group_passes(touching)]
+        return [date.drawn_by(lambda i: declared_projection(i) != own) for date in group_passes(touching)]
 
 
 def _located(items: Sequence[pystac.Item], settings: RunSettings) -> tuple[_Scenes, list[Refused]]:
@@ -143,8 +146,9 @@ def _located(items: Sequence[pystac.Item], settings: RunSettings) -> tuple[_Scen
     refused: list[Refused] = []
     for item in (item for item in items if item.datetime is not None):
         try:
-            scenes[item.id] = _Scene(item, _outline(item, settings))
-        except InvalidInput as error:
+            with one_item(item.id):
+                scenes[item.id] = _Scene(item, _outline(item, settings))
+        except StacError as error:
             if settings.query.contains(instant_of(item)):
                 refused.append(Refused(item.id, str(error)))
     return scenes, refused
@@ -168,14 +172,15 @@ def _native(scenes: _Scenes, settings: RunSettings) -> Iterator[Choice]:
                 yield _by_cloud(target.id, cover, settings)
                 continue
             try:
-                cell = cell_of(target.items[0], settings.bands[0], settings.query.bbox)
+                with one_item(target.id):
+                    cell = cell_of(target.items[0], settings.bands[0], settings.query.bbox)
                 ground = next((known for known in grounds if same_cell(known.cell, cell)), None)
                 if ground is None:
                     named = code != target.items[0].id
                     ground = _Ground(cell, scenes, passes if named else None)
                     grounds.append(ground)
                 yield _candidate(ground, target, cover, settings)
-            except InvalidInput as error:
+            except StacError as error:
                 yield Refused(target.id, str(error), target.item_ids)
 
 

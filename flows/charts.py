@@ -164,7 +164,7 @@ def _colour(axes: Axes, groups: Mapping[str, Any]) -> None:
 
 def _dates(axes: Axes, dates: Sequence[Mapping[str, Any]], target_date: str) -> None:
     days = [date.fromisoformat(entry["date"]) for entry in dates]
-    colors = [_PASS if entry["date"] == target_date else color_of("observed_other_date") for entry in dates]
+    colors = [_PASS if entry["date"] == target_date else color_of("other_dates") for entry in dates]
     bars = axes.bar(days, [entry["km2"] for entry in dates], color=colors, width=0.7)  # type: ignore[arg-type]
     axes.bar_label(bars, fmt="%.0f", padding=2, fontsize=9)
     locator = AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]

@@ -122,11 +122,11 @@ def fine_tune(settings: Mapping[str, Any], mined: Mined, champion: str) -> str:
 
 @task(name="calibrate", **RETRIES)
 def calibrate(settings: Mapping[str, Any], weights: str, champion: str) -> None:
-    """Fit the intervals of the challenger on the squares it was trained on; the table is kept beside its weights."""
+    """Fit the intervals of the challenger on squares it was not trained on; the table is kept beside its weights."""
     wanted, path = load_retrain_settings(dict(settings)), Path(weights)
     registry = _registry(wanted)
     known = registry.calibration(registry.resolve(f"models:/{wanted.model}/{champion}"))
-    cells, _ = wanted.split()
+    _, cells = wanted.split()
     cases = list(islice(_calibration_cases(wanted.scenes(cells)), wanted.calibration_cases))
     enhancer = checkpoint.load(path)
     table = fit_calibration(

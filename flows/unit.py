@@ -40,10 +40,10 @@ from stac.blocks import BlockStore
 from stac.credits import credit
 from stac.grid import Cell
 from stac.items import ProductRecord, build_item
+from stac.layer import look_at
 from stac.model_items import model_item_href
 from stac.product import ProductSummary, ProductWriter
 from stac.provenance import Provenance
-from stac.radiometry.decision import decide
 from stac.shelves import places_of_versions, publish_on_shelf
 from stac.stack import Stack, read_overview, read_stack
 
@@ -219,7 +219,7 @@ def figures_of(summary: ProductSummary, effort: Effort, seconds: float) -> UnitF
     return UnitFigures(
         valid_km2=valid,
         cloudy_km2=valid - area[Provenance.OBSERVED],
-        other_dates_km2=area[Provenance.OBSERVED_OTHER_DATE],
+        other_dates_km2=area[Provenance.OTHER_DATES],
         model_km2=sum(area[p] for p in model_classes),
         interpolated_km2=summary.interpolated * summary.pixel_km2,
         not_recoverable_km2=area[Provenance.NOT_RECOVERABLE],
@@ -275,7 +275,11 @@ def _archived(item: pystac.Item) -> pystac.Item:
 
 def radiometry_of(scene: pystac.Item, settings: RunSettings) -> str:
     """Return scale and offset of a scene's first band in words, with the reason."""
-    decision = decide(scene, find_asset(scene, settings.bands[0]))
+    band, reading = settings.bands[0], settings.reading
+    asset, drawn = find_asset(scene, band), reading.interpolation.method
+    decision = look_at(scene, band, asset, drawn, timeout_s=reading.timeout_s, access=reading.access).scaling
+    if decision is None:
+        return ""
     return f"scale {decision.scale:g}, offset {decision.offset:g}: {decision.reason}"
 
 

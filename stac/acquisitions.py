@@ -11,6 +11,8 @@ from typing import Any
 import pystac
 
 from stac.errors import InvalidItem
+from stac.grid import grid_code
+from stac.processing import rank
 
 #: Scenes further apart are of two passes: a satellite in a low orbit comes by every 95 minutes at the earliest.
 _SAME_PASS = timedelta(minutes=30)
@@ -59,7 +61,7 @@ class Acquisition:
 
 
 def group_passes(items: Iterable[pystac.Item]) -> list[Acquisition]:
-    """Return scenes as acquisitions, by time; within one the scenes are drawn by id.
+    """Return scenes as acquisitions, by time; within one the scenes are drawn by grid square, the newest version first.
 
     Scenes of one platform less than half an hour apart are of one pass, also over midnight and whatever their
     catalog calls the datatake.
@@ -75,7 +77,8 @@ def group_passes(items: Iterable[pystac.Item]) -> list[Acquisition]:
             passes[-1].append(item)
         else:
             passes.append([item])
-    found = [Acquisition.of(sorted(scenes, key=lambda i: i.id)) for scenes in passes]
+    newest = [sorted(scenes, key=rank, reverse=True) for scenes in passes]
+    found = [Acquisition.of(sorted(scenes, key=grid_code)) for scenes in newest]
     return sorted(found, key=lambda a: (a.instant, a.id))
 
 
@@ -93,3 +96,11 @@ def instant_of(item: pystac.Item) -> datetime:
     if item.datetime is None:
         raise InvalidItem(f"Item {item.id} has no datetime; Unveil restores single acquisitions.")
     return item.datetime.astimezone(UTC)
+
+
+def cloud_cover(item: pystac.Item) -> float | None:
+    """Return the cloud cover that a scene declares, percent; None where it says nothing between 0 and 100."""
+    said = item.properties.get("eo:cloud_cover")
+    if not isinstance(said, int | float) or isinstance(said, bool):
+        return None
+    return float(said) if 0 <= said <= 100 else None

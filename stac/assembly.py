@@ -129,7 +129,7 @@ def _fill_from_dates(
 ) -> None:
     """Write the prior into `layers`, in place."""
     layers.data[:, where] = to_product_dn(prior.reflectance[:, where])
-    layers.provenance[where] = Provenance.OBSERVED_OTHER_DATE
+    layers.provenance[where] = Provenance.OTHER_DATES
     layers.source_date[where] = stack.days[prior.source[where]]
     layers.uncertainty[:, where] = _stored(_per_band(factors) * prior.spread[:, where])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pystac
@@ -14,10 +13,13 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 from pyproj.exceptions import CRSError
+from shapely.errors import ShapelyError
 
 from stac.assets import find_asset
 from stac.errors import InvalidItem, InvalidQuery
-from stac.footprints import BBox, box_around, outline_of_grid
+from stac.file_facts import facts_of
+from stac.footprints import BBox, box_around, boxes_touch, outline_of_grid, outline_of_item
+from stac.georeference import Declared, Grid, require_as_declared
 from stac.rasters import open_raster
 
 _SURROUNDINGS_DEG, _DENSITY_DEG = 0.2, 0.05
@@ -108,7 +110,7 @@ def grid_code(item: pystac.Item) -> str:
         return str(code)
     zone, letter, square = (properties.get(f"mgrs:{n}") for n in ("utm_zone", "latitude_band", "grid_square"))
     if zone and letter and square:
-        return f"MGRS-{zone:02d}{letter}{square}"
+        return f"MGRS-{str(zone).zfill(2)}{letter}{square}"
     if tile := properties.get("s2:mgrs_tile"):
         return f"MGRS-{tile}"
     return item.id
@@ -116,37 +118,56 @@ def grid_code(item: pystac.Item) -> str:
 
 def declared_projection(item: pystac.Item) -> str:
     """Return the projection an item declares, as `EPSG:32633`; empty where it declares none."""
-    fields = item.properties
-    code = fields.get("proj:code") or (f"EPSG:{fields['proj:epsg']}" if fields.get("proj:epsg") else "")
-    return str(code).upper()
+    return Declared(item=Grid.of({**item.properties, "proj:shape": None, "proj:transform": None}, "")).code.upper()
 
 
 def native_geobox(item: pystac.Item, band: str, timeout_s: float = 30) -> GeoBox:
     """Return the pixel grid of a band of an item: from its projection fields, else from the file.
 
+    The fields are compared with the file when pixels are read; here only where they cannot be true.
+
     Raises:
-        InvalidItem: the projection fields contradict themselves, or there is no asset for the band.
+        InvalidItem: the projection fields contradict themselves or the file, or there is no asset for the band.
         UnreadableAsset: there are no projection fields and the file cannot be read.
     """
     asset = find_asset(item, band)
-    fields: dict[str, Any] = {**item.properties, **asset.extra_fields}
-    code = fields.get("proj:code") or (f"EPSG:{fields['proj:epsg']}" if fields.get("proj:epsg") else None)
-    shape, transform = fields.get("proj:shape"), fields.get("proj:transform")
-    if not (code and shape and transform):
-        name = f"Item {item.id}, asset {band}"
-        with open_raster(asset.get_absolute_href() or asset.href, name, timeout_s) as source:
-            return GeoBox(source.shape, source.transform, source.crs.to_wkt())
+    declared, name = Declared.of(item, asset), f"Item {item.id}, asset {band}"
+    own, common = declared.asset, declared.item
+    shape, transform = own.shape or common.shape, own.transform or common.transform
+    if declared.code and shape and transform:
+        geobox = _declared_geobox(name, declared.code, shape, transform)
+        if _near_footprint(item, geobox):
+            return geobox
+    with open_raster(asset.get_absolute_href() or asset.href, name, timeout_s) as source:
+        facts = facts_of(source, name)
+    require_as_declared(facts, declared, name)
+    return facts.geobox
+
+
+def _declared_geobox(name: str, code: str, shape: tuple[int, ...], transform: tuple[float, ...]) -> GeoBox:
     try:
-        height, width = (int(n) for n in shape)
-        geobox = GeoBox((height, width), Affine(*(float(n) for n in transform[:6])), code)
+        geobox = GeoBox((shape[0], shape[1]), Affine(*(float(n) for n in transform)), code)
     except (TypeError, ValueError, CRSError) as error:
         raise InvalidItem(
-            f"Item {item.id}, asset {band}: proj:code {code}, proj:shape {shape} and proj:transform "
-            f"{transform} describe no pixel grid ({error})."
+            f"{name}: projection {code}, proj:shape {list(shape)} and proj:transform {list(transform)} describe no "
+            f"pixel grid ({error})."
         ) from error
-    if height < 1 or width < 1 or geobox.affine.determinant == 0:
-        raise InvalidItem(f"Item {item.id}, asset {band}: its pixel grid is empty.")
+    if geobox.affine.determinant == 0:
+        raise InvalidItem(f"{name}: its pixel grid is empty.")
     return geobox
+
+
+def _near_footprint(item: pystac.Item, geobox: GeoBox) -> bool:
+    """Return whether a grid lies where its item's footprint does; an item without a footprint is believed."""
+    try:
+        outline = outline_of_item(item)
+    except InvalidItem:
+        return True
+    try:
+        grid = outline_of_grid(geobox)
+    except (ValueError, RuntimeError, ShapelyError):
+        return False
+    return bool(grid.is_valid and boxes_touch(grid, outline))
 
 
 def same_cell(one: Cell, other: Cell) -> bool:

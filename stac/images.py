@@ -29,7 +29,7 @@ from stac.rasters import environment
 PixelArray = NDArray[Any]
 
 _DTYPES = ("uint8", "uint16", "int16", "float32", "float64")
-_RGB = ("red", "green", "blue")
+_SPECTRUM = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.nir, ColorInterp.coastal)
 _TIMEOUT_S = 30.0
 
 
@@ -69,8 +69,10 @@ class ImageFile:
     #: Value = stored * scale + offset, per band, as the file declares it; 1 and 0 mean it declares nothing.
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
-    #: Band names: descriptions, else red, green, blue where the file says so; empty when unknown.
+    #: Description of every band, empty where it has none.
     names: tuple[str, ...]
+    #: Colour interpretation of every band, `red` or `nir`; empty where it is of no part of the spectrum.
+    colours: tuple[str, ...]
     #: Projection as WKT and geotransform; None where the file is not georeferenced.
     georeference: tuple[str, tuple[float, ...]] | None
 
@@ -223,16 +225,10 @@ def _described(path: Path, source: Any) -> ImageFile:
         nodata=source.nodata,
         scales=tuple(source.scales),
         offsets=tuple(source.offsets),
-        names=_names(source),
+        names=tuple(text or "" for text in source.descriptions),
+        colours=tuple(color.name if color in _SPECTRUM else "" for color in source.colorinterp),
         georeference=georeference,
     )
-
-
-def _names(source: Any) -> tuple[str, ...]:
-    if all(source.descriptions):
-        return tuple(source.descriptions)
-    colors = tuple(color.name for color in source.colorinterp)
-    return colors if colors == _RGB else ()
 
 
 def _same_place(one: tuple[str, tuple[float, ...]], other: tuple[str, tuple[float, ...]]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pystac
 from odc.geo.geobox import GeoBox
 
+from stac.georeference import band_fields
 from stac.product import DTYPES, SPECS, Layer, ProductSummary, bands_of
 from stac.provenance import Provenance
 from stac.reflectance import PRODUCT_SCALE
@@ -67,18 +69,28 @@ _RENAMED = {"rededge1": "rededge071", "rededge2": "rededge075", "rededge3": "red
 _SPECTRAL = ("center_wavelength", "full_width_half_max")
 
 
-def product_assets(summary: ProductSummary, target: pystac.Item, folder: Path) -> dict[str, pystac.Asset]:
+#: Name, title and description of pixels from other dates that are as one date saw them.
+_COPIED = ("observed_other_date", "Observed on another date", "As the nearest date that was clear there saw it.")
+
+
+def product_assets(
+    summary: ProductSummary, target: pystac.Item, folder: Path, *, copied: bool = False
+) -> dict[str, pystac.Asset]:
     """Return the assets of a product whose files lie in `folder`; hrefs are relative to its item.
 
     Args:
         summary: the product's pixels.
         target: the source item that is restored; what it tells of its bands is true of the product's.
         folder: with all files.
+        copied: pixels from other dates are as one date saw them, not synthesised from several.
 
     Raises:
         OSError: a file is missing.
     """
-    rasters = {str(layer): _raster(layer, summary, target, folder / layer.file_name) for layer in Layer}
+    rasters = {
+        str(layer): _raster(layer, summary, target, folder / layer.file_name, _classes(copied=copied))
+        for layer in Layer
+    }
     others = {
         key: pystac.Asset(f"./{name}", title, None, media_type, roles, file_info(folder / name))
         for key, (name, media_type, title, roles) in _PICTURES.items()
@@ -99,14 +111,17 @@ def common_name(band: str) -> str | None:
     return name if name in _COMMON_NAMES else None
 
 
-def _raster(layer: Layer, summary: ProductSummary, target: pystac.Item, path: Path) -> pystac.Asset:
+def _raster(
+    layer: Layer, summary: ProductSummary, target: pystac.Item, path: Path, classes: list[dict[str, Any]]
+) -> pystac.Asset:
     title, description = _TITLES[layer]
     names = bands_of(layer, summary.bands)
     bands = [_band(layer, name, found, target) for name, found in zip(names, summary.statistics[layer], strict=True)]
     fields = file_info(path) | _grid(summary.geobox)
     fields |= {"bands": bands, "data_type": DTYPES[layer], "nodata": _json_number(SPECS[layer].nodata)}
     if layer is Layer.PROVENANCE:
-        fields["classification:classes"] = _classes()
+        fields["classification:classes"] = classes
+        bands[0]["classification:classes"] = classes
     return pystac.Asset(f"./{path.name}", title, description, COG_TYPE, _ROLES.get(layer, ["metadata"]), fields)
 
 
@@ -130,28 +145,32 @@ def _band(layer: Layer, name: str, statistics: Mapping[str, float], target: pyst
         band["eo:common_name"] = known
     if layer is Layer.DATA:
         band |= {"raster:scale": PRODUCT_SCALE, "raster:offset": 0} | _spectrum(target, name)
-    if layer is Layer.PROVENANCE:
-        band["classification:classes"] = _classes()
     return band
 
 
 def _spectrum(target: pystac.Item, name: str) -> dict[str, float]:
-    """Return what the source tells of the wavelengths of a band."""
+    """Return what the source says of the wavelengths of a band, as far as they are lengths."""
     for asset in target.assets.values():
-        for told in (*asset.extra_fields.get("bands", []), *asset.extra_fields.get("eo:bands", [])):
+        for told in (*band_fields(asset, "bands"), *band_fields(asset, "eo:bands")):
             if name in (told.get("eo:common_name"), told.get("common_name"), told.get("name")):
                 values = {f"eo:{n}": told.get(f"eo:{n}", told.get(n)) for n in _SPECTRAL}
-                return {key: value for key, value in values.items() if value is not None}
+                return {key: float(value) for key, value in values.items() if _is_length(value)}
     return {}
 
 
-def _classes() -> list[dict[str, Any]]:
+def _is_length(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _classes(*, copied: bool) -> list[dict[str, Any]]:
+    names = {p: (p.name.lower(), p.label, p.description) for p in Provenance}
+    names[Provenance.OTHER_DATES] = _COPIED if copied else ("synthesised", *names[Provenance.OTHER_DATES][1:])
     return [
         {
             "value": p.value,
-            "name": p.name.lower(),
-            "title": p.label,
-            "description": p.description,
+            "name": names[p][0],
+            "title": names[p][1],
+            "description": names[p][2],
             "color_hint": p.color.upper(),
             "nodata": p is Provenance.NODATA,
         }

@@ -15,14 +15,17 @@ from typing import Any
 import numpy as np
 import pystac
 import shapely
+from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
 from stac.access.redaction import without_secret
+from stac.acquisitions import cloud_cover
 from stac.extensions import PUBLICATIONS, product_extensions
 from stac.footprints import BBox, box_of, cut, outline_of_grid
 from stac.item_assets import COG_TYPE as COG_TYPE
 from stac.item_assets import file_info as file_info
 from stac.item_assets import product_assets
+from stac.priors import Prior
 from stac.product import ProductSummary
 from stac.renders import renders_of
 
@@ -40,17 +43,18 @@ _CARRIED = (
 )
 #: Likewise, where the product lies in the square of the target's grid.
 _CARRIED_IN_SQUARE = ("grid:code", "mgrs:utm_zone", "mgrs:latitude_band", "mgrs:grid_square")
-#: How a pixel of `data` comes about; `source_date`, `reference_weight` and the target are the operands.
-_EXPRESSION = {
-    "format": "text",
-    "expression": "data = target where observed clear; matched(median of other dates) where another date is clear; "
-    "interpolated from the known ground around where reference_weight = 1; W * reference + (1 - W) * diffusion "
-    "elsewhere, W = reference_weight; nodata where not recoverable",
+#: Ranges of carried angles, degrees: a source that names another does not spoil its product.
+_ANGLES = {"view:sun_elevation": (-90, 90), "view:sun_azimuth": (0, 360), "view:azimuth": (0, 360)}
+_OTHER_ANGLES = (0, 90)
+#: What fills pixels that other dates saw, by prior.
+_COMPOSITES = {
+    Prior.FUSED: "weighted mean of the other dates, each mapped to the target date",
+    Prior.MATCHED_MEDIAN: "median of the other dates, matched to the target date",
+    Prior.NEAREST: "nearest other date, as it is",
+    Prior.MEDIAN: "median of the other dates, as they are",
+    Prior.GEOMEDIAN: "geometric median of the other dates, as they are",
 }
-_LINEAGE = (
-    "Cloud masks, median of other dates matched to the target date, Diffusion Enhancement "
-    "([arXiv 2401.15105](https://arxiv.org/abs/2401.15105)) where no date saw the ground."
-)
+_PAPER = "Diffusion Enhancement ([arXiv 2401.15105](https://arxiv.org/abs/2401.15105))"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +100,8 @@ def build_item(record: ProductRecord, summary: ProductSummary, folder: Path) -> 
         properties=properties,
         stac_extensions=product_extensions(properties),
     )
-    for key, asset in product_assets(summary, record.target, folder).items():
+    copied = _prior(record) is Prior.NEAREST
+    for key, asset in product_assets(summary, record.target, folder, copied=copied).items():
         item.add_asset(key, asset)
     item.add_links(_links(record))
     return item
@@ -119,6 +124,7 @@ def _properties(record: ProductRecord, summary: ProductSummary) -> dict[str, Any
     areas = summary.areas_km2
     valid = sum(areas.values()) - areas["nodata"]
     lost = 100 * areas["not_recoverable"] / valid if valid else 0.0
+    cover = cloud_cover(record.target)
     target, now = record.target, record.created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     day = target.datetime.strftime("%Y-%m-%d") if target.datetime else ""
     box = summary.geobox.extent.boundingbox
@@ -130,18 +136,18 @@ def _properties(record: ProductRecord, summary: ProductSummary) -> dict[str, Any
         # The first of its target and cell, unless the publisher finds an earlier one (`stac.product_versions`).
         "version": "1",
         "gsd": abs(float(summary.geobox.resolution.x)),
-        "eo:cloud_cover": round(lost, 4),
-        "proj:code": f"EPSG:{summary.geobox.crs.to_epsg()}",
+        **({} if cover is None else {"eo:cloud_cover": cover}),
+        **projection(summary.geobox.crs),
         "proj:bbox": [box.left, box.bottom, box.right, box.top],
         "processing:level": "L3",
         "processing:software": {"unveil-eo": record.software_version, **(record.software or {})},
-        "processing:lineage": _LINEAGE,
-        "processing:expression": _EXPRESSION,
+        "processing:lineage": _lineage(record, summary),
+        "processing:expression": {"format": "text", "expression": _expression(record, summary)},
         "renders": renders_of(summary.bands),
         "sci:publications": list(PUBLICATIONS),
         "unveil:work_id": record.work_id,
         "unveil:target": target.id,
-        "unveil:target_cloud_cover": target.properties.get("eo:cloud_cover"),
+        "unveil:not_recoverable": round(lost, 4),
         "unveil:model": {"name": record.model_name, "version": record.model_version, "sha256": record.model_sha256},
         "unveil:seed": record.seed,
         "unveil:areas": areas,
@@ -151,13 +157,68 @@ def _properties(record: ProductRecord, summary: ProductSummary) -> dict[str, Any
     }
 
 
+def projection(crs: CRS) -> dict[str, Any]:
+    """Return the fields that name a projection: its EPSG code, or none and all of its definition."""
+    code = crs.to_epsg()
+    # Codes are looked up by likeness: one that is not the same is not its code.
+    if code is not None and CRS(f"EPSG:{code}") == crs:
+        return {"proj:code": f"EPSG:{code}"}
+    return {"proj:code": None, "proj:wkt2": crs.to_wkt()}
+
+
+def _prior(record: ProductRecord) -> Prior:
+    """Return how other dates were used; what a record of another version does not say is our default."""
+    return Prior(record.parameters.get("prior", Prior.FUSED))
+
+
+def _parts(record: ProductRecord, summary: ProductSummary) -> list[tuple[str, str, str]]:
+    """Return (formula, where, sentence) of everything that made pixels of a product."""
+    areas = summary.areas_km2
+    parts = [("target", "observed clear", "Observed pixels of the target date, bit for bit.")]
+    if areas["other_dates"]:
+        composite = _COMPOSITES[_prior(record)]
+        parts.append((f"composite({composite})", "another date is clear", f"Where another date is clear: {composite}."))
+    hidden = "clear on no other date" if _prior(record) is not Prior.NONE else "hidden"
+    fillers = summary.pixels_by_filler
+    if fillers["interpolated"]:
+        where = f"{hidden} and reference_weight = 1"
+        parts.append(("interpolation of the known ground around", where, f"Where {where}: the ground around."))
+    if fillers["model"]:
+        formula = "W * reference + (1 - W) * diffusion with W = reference_weight"
+        where = f"{hidden} and reference_weight < 1" if fillers["interpolated"] else hidden
+        parts.append((formula, where, f"Where {where}: {_PAPER}."))
+    if areas["not_recoverable"]:
+        parts.append(("nodata", "not recoverable", "Elsewhere not recoverable, without data."))
+    return parts
+
+
+def _expression(record: ProductRecord, summary: ProductSummary) -> str:
+    return "data = " + "; ".join(f"{formula} where {where}" for formula, where, _ in _parts(record, summary))
+
+
+def _lineage(record: ProductRecord, summary: ProductSummary) -> str:
+    return " ".join(["Cloud masks.", *(sentence for *_, sentence in _parts(record, summary))])
+
+
 def _carried(record: ProductRecord) -> dict[str, Any]:
     """Return what the target says that is true of its product too."""
     told = record.target.properties
     code = told.get("grid:code")
     in_square = bool(code) and record.cell_id.startswith(str(code))
     names = (*_CARRIED, *(_CARRIED_IN_SQUARE if in_square else ()))
-    return {name: told[name] for name in names if told.get(name) is not None}
+    return {name: told[name] for name in names if _is_fit(name, told.get(name))}
+
+
+def _is_fit(name: str, value: object) -> bool:
+    """Return whether a value may be carried: odd ones of a source would make an invalid product."""
+    if name.startswith("view:"):
+        low, high = _ANGLES.get(name, _OTHER_ANGLES)
+        return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+    if name == "instruments":
+        return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
+    if name == "mgrs:utm_zone":
+        return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 60
+    return isinstance(value, str) and bool(value)
 
 
 def _links(record: ProductRecord) -> list[pystac.Link]:

@@ -88,7 +88,7 @@ class ProductSummary:
             self.counts[p] for p in (Provenance.THIN_CLOUD_CORRECTED, Provenance.REFERENCE_FILLED, Provenance.GENERATED)
         )
         return {
-            "composite": self.counts[Provenance.OBSERVED_OTHER_DATE],
+            "composite": self.counts[Provenance.OTHER_DATES],
             "interpolated": self.interpolated,
             "model": model - self.interpolated,
         }

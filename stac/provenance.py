@@ -11,7 +11,7 @@ class Provenance(IntEnum):
 
     NODATA = 0
     OBSERVED = 1
-    OBSERVED_OTHER_DATE = 2
+    OTHER_DATES = 2
     THIN_CLOUD_CORRECTED = 3
     REFERENCE_FILLED = 4
     GENERATED = 5
@@ -40,9 +40,9 @@ _LABELS: dict[Provenance, tuple[str, str, str]] = {
         "Observed clear on the target date; bit-identical to the source.",
         "1a9850",
     ),
-    Provenance.OBSERVED_OTHER_DATE: (
-        "Observed on another date",
-        "Observed clear on another date and matched to the target date band by band.",
+    Provenance.OTHER_DATES: (
+        "Synthesised from other dates",
+        "Hidden on the target date; estimated from what other dates saw.",
         "91bfdb",
     ),
     Provenance.THIN_CLOUD_CORRECTED: (
@@ -65,7 +65,7 @@ _LABELS: dict[Provenance, tuple[str, str, str]] = {
 
 #: Classes of pixels that hold data which the target date did not see.
 RESTORED = (
-    Provenance.OBSERVED_OTHER_DATE,
+    Provenance.OTHER_DATES,
     Provenance.THIN_CLOUD_CORRECTED,
     Provenance.REFERENCE_FILLED,
     Provenance.GENERATED,

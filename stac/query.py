@@ -52,14 +52,14 @@ class Query:
             more = timedelta(days=days)
         except OverflowError:
             more = _LAST - _FIRST
-        start = self.start - more if self.start - _FIRST > more else _FIRST
-        return replace(self, start=start, end=self.end + more if _LAST - self.end > more else _LAST)
+        return replace(self, start=_moved(self.start, -more), end=_moved(self.end, more))
 
     @property
     def interval(self) -> str:
-        """The interval as RFC 3339 instants in UTC, joined by a slash."""
-        instants = (t.replace(tzinfo=None).isoformat(timespec="seconds") for t in (self.start, self.end))
-        return "/".join(f"{instant}Z" for instant in instants)
+        """The interval in whole seconds, as RFC 3339 instants in UTC joined by a slash; its end is rounded up."""
+        end = _moved(self.end, timedelta(seconds=1)) if self.end.microsecond else self.end
+        ends = (t.astimezone(UTC).replace(microsecond=0, tzinfo=None) for t in (self.start, end))
+        return "/".join(f"{t.isoformat()}Z" for t in ends)
 
     @property
     def boxes(self) -> tuple[BBox | None, ...]:
@@ -74,6 +74,14 @@ class Query:
     def contains(self, instant: datetime) -> bool:
         """Tell whether a timezone-aware instant lies within the interval."""
         return self.start <= instant <= self.end
+
+
+def _moved(instant: datetime, by: timedelta) -> datetime:
+    """Return an instant so much away, within the years that there are dates for."""
+    try:
+        return instant + by
+    except OverflowError:
+        return _FIRST if by < timedelta() else _LAST
 
 
 def _bbox(bbox: Sequence[float] | str) -> BBox:
@@ -104,10 +112,10 @@ def _interval(text: str) -> tuple[datetime, datetime]:
 
 
 def _instant(text: str, *, last: bool) -> datetime:
-    """Return the instant; a bare date means its first or its last second, in UTC."""
+    """Return the instant; a bare date means its first or its last microsecond, in UTC."""
     try:
         if len(text) == len("2023-08-10"):
-            return datetime.combine(date.fromisoformat(text), time(23, 59, 59) if last else time(), UTC)
+            return datetime.combine(date.fromisoformat(text), time.max if last else time(), UTC)
         instant = datetime.fromisoformat(text)
     except ValueError as error:
         raise InvalidQuery(f"Date {text!r} is not understood; write 2023-08-10 or 2023-08-10T10:00:00Z.") from error

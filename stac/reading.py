@@ -10,6 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import pystac
+from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.crs import CRS
@@ -25,10 +26,11 @@ from tenacity import (
 
 from stac.access import Access
 from stac.errors import InvalidItem, UnreadableAsset
+from stac.file_facts import FileFacts, facts_of, file_facts, is_masked
 from stac.georeference import UNDECLARED, Declared, require_as_declared
 from stac.grid import Cell
 from stac.rasters import open_raster
-from stac.resampling import warped
+from stac.resampling import reach_of, warped
 from stac.sources.sentinel_hub.hrefs import is_process_href
 
 _ATTEMPTS = 3
@@ -36,6 +38,8 @@ _ATTEMPTS = 3
 _SILENT_TIMEOUTS = 5
 _P = ParamSpec("_P")
 _Pixels = TypeVar("_Pixels")
+#: Rows of a classification that are read at once.
+_STRIP = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,10 @@ class AssetRequest:
     declared: Declared = UNDECLARED
     #: Id of the item's collection, which tokens are for.
     collection: str = ""
+    #: Position of the band in the file, from 1.
+    index: int = 1
+    #: Values of a classification, which overviews may have averaged.
+    classes: bool = False
 
     @property
     def name(self) -> str:
@@ -61,10 +69,20 @@ class AssetRequest:
         return f"Item {self.item_id}, asset {self.band}"
 
     @classmethod
-    def of(cls, item: pystac.Item, band: str, asset: pystac.Asset, nodata: int, resampling: Resampling) -> AssetRequest:
+    def of(
+        cls,
+        item: pystac.Item,
+        band: str,
+        asset: pystac.Asset,
+        nodata: int,
+        resampling: Resampling,
+        *,
+        index: int = 1,
+        classes: bool = False,
+    ) -> AssetRequest:
         """Return the request for an asset of an item."""
-        href = asset.get_absolute_href() or asset.href
-        return cls(item.id, band, href, nodata, resampling, Declared.of(item, asset), item.collection_id or "")
+        href, collection = asset.get_absolute_href() or asset.href, item.collection_id or ""
+        return cls(item.id, band, href, nodata, resampling, Declared.of(item, asset), collection, index, classes)
 
 
 def _within_deadline(
@@ -110,6 +128,29 @@ class _Silent:
 _SILENT: dict[str, _Silent] = {}
 
 
+def facts_of_asset(
+    item: pystac.Item, band: str, asset: pystac.Asset, timeout_s: float, access: Access | None = None
+) -> FileFacts | None:
+    """Return what the file of an asset says; None where a service computes its pixels.
+
+    Raises:
+        InvalidItem: the file is not what its item declares, or of another format.
+        AccessRefused, UnreadableAsset: it cannot be read, also after retries.
+    """
+    request = AssetRequest.of(item, band, asset, 0, Resampling.nearest)
+    if is_process_href(request.href):
+        return None
+    version = str(item.properties.get("updated", ""))
+    facts = _facts(request, timeout_s=timeout_s, access=access or Access(), version=version)
+    require_as_declared(facts, request.declared, request.name)
+    return facts
+
+
+@_within_deadline
+def _facts(request: AssetRequest, *, timeout_s: float, access: Access, version: str) -> FileFacts:
+    return file_facts(request.href, request.name, timeout_s, access, request.collection, version)
+
+
 @_within_deadline
 def read_asset(
     request: AssetRequest,
@@ -143,8 +184,8 @@ def read_asset(
         nearest = request.resampling is Resampling.nearest
         return read_band(request.href, cell.geobox, request.nodata, timeout_s, nearest=nearest)
     with open_raster(request.href, request.name, timeout_s, access or Access(), request.collection) as source:
-        require_as_declared(source, request.declared, request.name)
-        _check_type(source.dtypes[0], request)
+        require_as_declared(facts_of(source, request.name), request.declared, request.name)
+        _check_type(source.dtypes[request.index - 1], request)
         return _on_grid(source, cell.geobox, request, into)
 
 
@@ -159,10 +200,12 @@ def read_thinned(request: AssetRequest, side: int, timeout_s: float, access: Acc
         UnreadableAsset: the file is missing, truncated or no raster, also after retries.
     """
     with open_raster(request.href, request.name, timeout_s, access or Access(), request.collection) as source:
-        _check_type(source.dtypes[0], request)
+        _check_type(source.dtypes[request.index - 1], request)
         factor = max(1.0, max(source.shape) / side)
         shape = tuple(max(1, int(n / factor)) for n in source.shape)
-        pixels: NDArray[Any] = source.read(1, out_shape=shape, resampling=Resampling.nearest)
+        pixels: NDArray[Any] = source.read(request.index, out_shape=shape, resampling=Resampling.nearest)
+        if is_masked(source, request.index):
+            pixels[source.read_masks(request.index, out_shape=shape) == 0] = request.nodata
         _unify_nodata(pixels, source, request)
         return pixels
 
@@ -178,31 +221,54 @@ def _check_type(dtype: str, request: AssetRequest) -> None:
 
 def _unify_nodata(pixels: NDArray[Any], source: Any, request: AssetRequest) -> None:
     """Write the item's nodata where the file has its own, in place: what either calls missing is missing."""
-    if source.nodata is not None and source.nodata != request.nodata:
-        pixels[pixels == source.nodata] = request.nodata
+    own = source.nodatavals[request.index - 1]
+    if own is not None and own != request.nodata:
+        pixels[pixels == own] = request.nodata
 
 
 def _on_grid(source: Any, geobox: GeoBox, request: AssetRequest, into: NDArray[Any] | None) -> NDArray[Any]:
     """Read by window where the cell has the file's pixels or every k-th of them, else resample."""
-    placed = _placement(source, geobox)
+    placed = placement(source.crs, source.transform, source.shape, geobox)
     if placed is None or (placed.factor > 1 and request.resampling is not Resampling.nearest):
-        return warped(source, geobox, request.resampling, request.nodata)
+        return warped(source, geobox, request.resampling, request.nodata, request.index)
     height, width = geobox.shape
-    fits = into is not None and into.dtype == source.dtypes[0] and into.shape == (height, width)
-    pixels = into if into is not None and fits else np.empty((height, width), source.dtypes[0])
+    dtype = source.dtypes[request.index - 1]
+    fits = into is not None and into.dtype == dtype and into.shape == (height, width)
+    pixels = into if into is not None and fits else np.empty((height, width), dtype)
     rows, columns = placed.rows(height, source.height), placed.columns(width, source.width)
     if len(rows) < height or len(columns) < width:
         pixels[...] = request.nodata
     if rows and columns:
-        k = placed.factor
-        window = Window(placed.left + columns.start * k, placed.top + rows.start * k, len(columns) * k, len(rows) * k)
-        source.read(1, window=window, out=pixels[rows.start : rows.stop, columns.start : columns.stop])
+        _read_window(source, request, placed, rows, columns, pixels)
     _unify_nodata(pixels, source, request)
     return pixels
 
 
+def _read_window(
+    source: Any, request: AssetRequest, placed: Placement, rows: range, columns: range, pixels: NDArray[Any]
+) -> None:
+    """Fill in the rows and columns of a cell that the file covers; what the file masks is nodata."""
+    part = pixels[rows.start : rows.stop, columns.start : columns.stop]
+    masked = is_masked(source, request.index)
+    k = placed.factor
+    left, width = placed.left + columns.start * k, len(columns) * k
+    # A decimated window comes from overviews, which may be averages; the pixels themselves are read for classes.
+    whole = request.classes and k > 1
+    step = max(1, _STRIP // k) if whole else len(rows)
+    for start in range(0, len(rows), step):
+        strip = part[start : start + step]
+        window = Window(left, placed.top + (rows.start + start) * k, width, len(strip) * k)
+        if whole:
+            strip[...] = source.read(request.index, window=window)[k // 2 :: k, k // 2 :: k]
+        else:
+            source.read(request.index, window=window, out=strip)
+        if masked:
+            mask = source.read_masks(request.index, window=window, out_shape=None if whole else strip.shape)
+            strip[(mask[k // 2 :: k, k // 2 :: k] if whole else mask) == 0] = request.nodata
+
+
 @dataclass(frozen=True, slots=True)
-class _Placement:
+class Placement:
     """Where a cell lies in a file whose pixels it shares, or of which it has every `factor`-th."""
 
     #: The cell's corner, pixels of the file.
@@ -223,16 +289,32 @@ def _covered(offset: int, factor: int, length: int, file_length: int) -> range:
     return range(max(0, -(offset // factor)), min(length, (file_length - offset) // factor))
 
 
-def _placement(source: Any, geobox: GeoBox) -> _Placement | None:
-    """Return where the cell lies in the file, None where their pixels do not coincide."""
-    if source.crs != CRS.from_wkt(geobox.crs.to_wkt()):
+def placement(crs: CRS, transform: Affine, shape: tuple[int, int], geobox: GeoBox) -> Placement | None:
+    """Return where a cell lies in a file, None where their pixels do not coincide.
+
+    Args:
+        crs: of the file.
+        transform: of the file.
+        shape: of the file, rows and columns.
+        geobox: the cell.
+    """
+    if crs != CRS.from_wkt(geobox.crs.to_wkt()):
         return None
-    file, cell = source.transform, geobox.affine
-    factor = max(1, round(cell.a / file.a))
-    sides = np.array((file.a, file.b, file.d, file.e)) * factor
+    cell = geobox.affine
+    factor = max(1, round(cell.a / transform.a)) if transform.a else 1
+    sides = np.array((transform.a, transform.b, transform.d, transform.e)) * factor
     if not np.allclose(sides, (cell.a, cell.b, cell.d, cell.e), rtol=1e-9, atol=1e-9):
         return None
-    offset = np.array(GeoBox(source.shape, file, geobox.crs).wld2pix(cell.c, cell.f))
+    offset = np.array(GeoBox(shape, transform, geobox.crs).wld2pix(cell.c, cell.f))
     if not np.allclose(offset, np.rint(offset), rtol=0, atol=1e-4):
         return None
-    return _Placement(round(offset[0]), round(offset[1]), factor)
+    return Placement(round(offset[0]), round(offset[1]), factor)
+
+
+def kernel_reach(facts: FileFacts, geobox: GeoBox, resampling: Resampling) -> int:
+    """Return how far a pixel of a file reaches when it is drawn for a grid, pixels of the grid; 0 where none mixes."""
+    placed = placement(CRS.from_wkt(facts.crs_wkt), Affine(*facts.transform), facts.shape, geobox)
+    # A mean of whole pixels mixes nothing else.
+    if resampling is Resampling.nearest or placed is not None:
+        return 0
+    return reach_of(facts.geobox, geobox, resampling)

@@ -16,11 +16,15 @@ from enum import StrEnum, unique
 from typing import Any
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
+from rasterio.warp import reproject
+from rasterio.windows import Window
 
+from stac.file_facts import is_masked
 from stac.grid import Cell
 from stac.masks.classes import PixelClass
 
@@ -29,6 +33,10 @@ from stac.masks.classes import PixelClass
 _PIECE = 256
 #: From this ratio of pixel sizes on a grid counts as coarser.
 _COARSER = 1.5
+#: Pixels that a kernel reaches to each side.
+_RADIUS = {Resampling.bilinear: 1, Resampling.cubic: 2}
+#: How much further the corners of a turned pixel reach, with what GDAL's approximation adds.
+_TURNED = 1.5
 #: What wins over ground, from mild to severe.
 _SEVERITY = (PixelClass.DEFECTIVE, PixelClass.SHADOW, PixelClass.THIN_CLOUD, PixelClass.CLOUD)
 
@@ -46,32 +54,90 @@ class Interpolation(StrEnum):
         return Resampling[self.value]
 
 
-def warped(source: Any, geobox: GeoBox, resampling: Resampling, nodata: int) -> NDArray[Any]:
-    """Return the first band of an open file on another grid, `(y, x)`, in the file's data type.
+def warped(source: Any, geobox: GeoBox, resampling: Resampling, nodata: int, index: int = 1) -> NDArray[Any]:
+    """Return a band of an open file on another grid, `(y, x)`, in the file's data type.
+
+    What is missing, by value, mask or alpha, is so before pixels are mixed.
 
     Args:
         source: an open rasterio dataset.
         geobox: the pixels wanted.
         resampling: nearest, or how to interpolate; becomes a mean where the grid is coarser than the file.
         nodata: value outside the acquisition, in the file (unless it names another) and in the result.
+        index: position of the band in the file, from 1.
     """
-    if resampling is not Resampling.nearest and coarseness(source, geobox) > _COARSER:
+    if resampling is not Resampling.nearest and coarseness(source.transform, geobox) > _COARSER:
         resampling = Resampling.average
     top, left = Cell("", geobox).origin
-    pixels = np.empty(geobox.shape, source.dtypes[0])
-    inside = nodata if source.nodata is None else source.nodata
+    pixels = np.empty(geobox.shape, source.dtypes[index - 1])
+    draw = _draw_masked if is_masked(source, index) else _draw
     for rows in _pieces(top, geobox.shape[0]):
         for columns in _pieces(left, geobox.shape[1]):
-            piece = geobox.translate_pix(columns.start, rows.start)
-            grid = {"crs": geobox.crs.to_wkt(), "transform": piece.affine, "height": _PIECE, "width": _PIECE}
-            with WarpedVRT(source, resampling=resampling, src_nodata=inside, nodata=nodata, **grid) as view:
-                _paste(view.read(1), pixels, rows.start, columns.start)
+            corner = geobox.translate_pix(columns.start, rows.start).affine
+            piece = GeoBox((_PIECE, _PIECE), corner, geobox.crs)
+            _paste(draw(source, piece, resampling, nodata, index), pixels, rows.start, columns.start)
     return pixels
 
 
-def coarseness(source: Any, geobox: GeoBox) -> float:
+def _draw(source: Any, piece: GeoBox, resampling: Resampling, nodata: int, index: int) -> NDArray[Any]:
+    own = source.nodatavals[index - 1]
+    grid = {"crs": piece.crs.to_wkt(), "transform": piece.affine, "height": _PIECE, "width": _PIECE}
+    missing = nodata if own is None else own
+    with WarpedVRT(source, resampling=resampling, src_nodata=missing, nodata=nodata, **grid) as view:
+        return np.asarray(view.read(index))
+
+
+def _draw_masked(source: Any, piece: GeoBox, resampling: Resampling, nodata: int, index: int) -> NDArray[Any]:
+    """Return a piece of a file with a mask, drawn from a copy in which the masked pixels are nodata."""
+    empty = np.full((_PIECE, _PIECE), nodata, source.dtypes[index - 1])
+    window = _around(source, piece)
+    if window is None:
+        return empty
+    copy = source.read(index, window=window)
+    own = source.nodatavals[index - 1]
+    copy[(source.read_masks(index, window=window) == 0) | (False if own is None else copy == own)] = nodata
+    reproject(
+        copy,
+        empty,
+        src_transform=source.window_transform(window),
+        src_crs=source.crs,
+        src_nodata=nodata,
+        dst_transform=piece.affine,
+        dst_crs=piece.crs.to_wkt(),
+        dst_nodata=nodata,
+        resampling=resampling,
+    )
+    return empty
+
+
+def _around(source: Any, piece: GeoBox) -> Window | None:
+    """Return the pixels of a file that a piece may draw from, None without any."""
+    box = piece.extent.to_crs(source.crs.to_wkt(), resolution=_PIECE * abs(piece.resolution.x) / 8).boundingbox
+    if not np.isfinite((box.left, box.right, box.bottom, box.top)).all():
+        return None
+    corners = [~source.transform @ (x, y) for x in (box.left, box.right) for y in (box.bottom, box.top)]
+    columns, rows = zip(*corners, strict=True)
+    margin = 4 * math.ceil(coarseness(source.transform, piece)) + 4
+    left, right = max(0, math.floor(min(columns)) - margin), min(source.width, math.ceil(max(columns)) + margin)
+    top, bottom = max(0, math.floor(min(rows)) - margin), min(source.height, math.ceil(max(rows)) + margin)
+    return Window(left, top, right - left, bottom - top) if left < right and top < bottom else None
+
+
+def reach_of(file: GeoBox, grid: GeoBox, resampling: Resampling) -> int:
+    """Return how far a pixel of a file reaches when it is mixed into those of a grid, pixels of the grid.
+
+    A kernel is as wide as the larger of both pixels; a grid that is turned against the file's meets its corners.
+    """
+    ratio = coarseness(file.affine, grid)
+    if ratio > _COARSER:
+        return 1
+    radius = _RADIUS.get(resampling, 1) * max(1.0, 1 / ratio)
+    return math.ceil(radius - 1e-6) if file.crs == grid.crs else math.ceil(_TURNED * radius)
+
+
+def coarseness(transform: Affine, geobox: GeoBox) -> float:
     """Return how many pixels of a file lie along one of a grid, both projections in the same unit."""
-    return math.sqrt(abs(geobox.affine.determinant / source.transform.determinant))
+    return math.sqrt(abs(geobox.affine.determinant / transform.determinant))
 
 
 def _pieces(origin: int, length: int) -> Iterator[range]:

@@ -16,17 +16,19 @@ from rasterio.enums import Resampling
 from stac.access import Access
 from stac.acquisitions import Acquisition
 from stac.assets import find_asset
+from stac.containment import one_item
 from stac.errors import InvalidInput, StacError
 from stac.grid import Cell
+from stac.layer import Layer, look_at
 from stac.masks.classes import PixelClass
 from stac.masks.combination import MaskRule
-from stac.masks.dilation import dilate
+from stac.masks.dilation import dilate, without_mixed
 from stac.masks.kinds import MaskKind
 from stac.masks.persistent_bright import without_persistent_bright
 from stac.masks.reading import plan_mask
-from stac.radiometry.decision import decide
+from stac.radiometry.decision import Decision
 from stac.radiometry.scene_check import RadiometryCheck, check_scene
-from stac.reading import AssetRequest, read_asset
+from stac.reading import read_asset
 from stac.reflectance import PRODUCT_NODATA, rescale_dn, to_reflectance
 from stac.resampling import Interpolation, worst_class
 
@@ -300,34 +302,55 @@ def _read_steady(
 
 
 def _read_item(item: pystac.Item, cell: Cell, bands: Sequence[str], options: ReadOptions, slot: Slot) -> None:
-    """Fill in product DN and dilated classes of one scene."""
-    assets = [find_asset(item, band) for band in bands]
-    scalings = [decide(item, asset) for asset in assets]
+    """Fill in product DN and dilated classes of one scene.
+
+    Raises:
+        InvalidItem: whatever is odd about it.
+    """
+    with one_item(item.id):
+        _read_layers(item, cell, bands, options, slot)
+
+
+def _read_layers(item: pystac.Item, cell: Cell, bands: Sequence[str], options: ReadOptions, slot: Slot) -> None:
     drawn = options.interpolation.method if options.overview == 1 else Resampling.nearest
-    requests = [
-        AssetRequest.of(item, band, asset, scaling.nodata, drawn)
-        for band, asset, scaling in zip(bands, assets, scalings, strict=True)
-    ]
-    mask = plan_mask(item, options.masks, options.mask_rule, drawn)
-    check_scene(item, requests, options.radiometry_check, options.timeout_s, options.threads, options.access)
+    timeout_s, access = options.timeout_s, options.access
+    layers, scalings = _layers(item, bands, drawn, options)
+    requests = [layer.request for layer in layers]
+    mask = plan_mask(item, options.masks, options.mask_rule, drawn, timeout_s=timeout_s, access=access)
+    check_scene(item, requests, scalings, options.radiometry_check, timeout_s, options.threads, access)
+    # Where pixels are mixed, what is mixed in from beside the cell must be known, too.
+    kernel = max(layer.reach(cell) for layer in layers)
+    drawn_cell = Cell(cell.id, cell.geobox.pad(kernel)) if kernel else cell
     # A cloud outside the cell reaches into it, so its surroundings are read as far as clouds grow.
-    reach = options.reach(cell)
+    reach = max(options.reach(cell), kernel)
     # An overview draws single pixels.
-    finer = mask.finer_than(cell, options.timeout_s) if options.overview == 1 else 1
+    finer = mask.finer_than(cell) if options.overview == 1 else 1
     around = Cell(cell.id, cell.geobox.pad(reach)).refined(finer)
-    cells = [*[cell] * len(requests), *[around] * len(mask.requests)]
+    cells = [*[drawn_cell] * len(requests), *[around] * len(mask.requests)]
     places = [*slot.dn, *[None] * len(mask.requests)]
     # Assets wait for the network, not for the processor.
     with ThreadPoolExecutor(min(options.threads, len(cells)), thread_name_prefix="read") as pool:
-        read = partial(read_asset, timeout_s=options.timeout_s, access=options.access)
-        layers = list(pool.map(lambda *one: read(*one[:2], into=one[2]), [*requests, *mask.requests], cells, places))
-    for place, layer, scaling in zip(slot.dn, layers, scalings, strict=False):
-        product = rescale_dn(layer, scaling)
-        if product is not place:
-            place[...] = product
-    classes = worst_class(mask.classes(layers[len(requests) :]), finer)
+        read = partial(read_asset, timeout_s=timeout_s, access=access)
+        found = list(pool.map(lambda *one: read(*one[:2], into=one[2]), [*requests, *mask.requests], cells, places))
     height, width = slot.classes.shape
     inside = np.s_[reach : reach + height, reach : reach + width]
-    for band in slot.dn:
-        classes[inside][band == PRODUCT_NODATA] = PixelClass.NODATA
-    slot.classes[...] = dilate(classes, cell.gsd_m, options.cloud_dilation_m, options.shadow_dilation_m)[inside]
+    classes = worst_class(mask.classes(found[len(requests) :]), finer)
+    own = np.s_[kernel : kernel + height, kernel : kernel + width]
+    seen = classes[reach - kernel : reach + height + kernel, reach - kernel : reach + width + kernel]
+    for place, layer, scaling in zip(slot.dn, found, scalings, strict=False):
+        product = rescale_dn(layer, scaling)
+        seen[product == PRODUCT_NODATA] = PixelClass.NODATA
+        if product is not place:
+            place[...] = product[own]
+    dilated = dilate(classes, cell.gsd_m, options.cloud_dilation_m, options.shadow_dilation_m)
+    slot.classes[...] = (without_mixed(classes, dilated, kernel) if kernel else dilated)[inside]
+
+
+def _layers(
+    item: pystac.Item, bands: Sequence[str], drawn: Resampling, options: ReadOptions
+) -> tuple[list[Layer], list[Decision]]:
+    """Look at the bands of a scene, several at a time: each waits for its server."""
+    look = partial(look_at, item, timeout_s=options.timeout_s, access=options.access)
+    with ThreadPoolExecutor(min(options.threads, len(bands)), thread_name_prefix="look") as pool:
+        layers = list(pool.map(lambda band: look(band, find_asset(item, band), drawn), bands))
+    return layers, [layer.scaling for layer in layers if layer.scaling is not None]

@@ -130,6 +130,8 @@ def _missing(
     declared = set(document.get("stac_extensions", []))
     yield from (f"extension {uri} is not declared" for uri in extensions if uri not in declared)
     told = document["properties"]
+    # A projection without a code has a definition instead.
+    told = {**told, "proj:code": told.get("proj:code") or told.get("proj:wkt2")}
     yield from (f"property {name} is missing" for name in properties if told.get(name) is None)
     yield from (f"asset {name} is missing" for name in assets if name not in document["assets"])
 

@@ -92,19 +92,20 @@ def calibrate(
 ) -> None:
     """Fit the 90 % intervals of a model and write them beside its weights.
 
-    Use another cell than the one that the product is judged on. Example:
+    Use cells that the model was not trained on. Example:
 
-        unveil calibrate --cell MGRS-33TWM
+        unveil calibrate --cell MGRS-33TWL
     """
     from dataclasses import asdict
 
     from de_model import checkpoint
-    from de_model.calibration import calibration_path
+    from de_model.calibration import calibration_path, require_apart
     from flows.models.calibration import fit_calibration
     from flows.models.usage import alone, in_products
 
     path = weights or checkpoint.shipped_weights()
     enhancer = checkpoint.load(path)
+    require_apart(enhancer.card, cells)
     cases = [
         case for case in _cases(o.scenes(cells, source, collection, interval), targets, truths) if case.donors == "all"
     ]

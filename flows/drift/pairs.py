@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from flows.drift.baseline import Baseline
 from flows.retraining import training_set
-from stac.acquisitions import Acquisition, group_passes
+from stac.acquisitions import Acquisition, cloud_cover, group_passes
 from stac.grid import grid_code
 from stac.storage import write_json, writing
 
@@ -41,12 +41,12 @@ def candidate_pairs(items: Iterable[pystac.Item], most_days: int) -> set[str]:
     """Return the names of the pairs that scenes make: one grid square, one date cloudy in part, one clear.
 
     Args:
-        items: scenes with `eo:cloud_cover`; those without make no pair.
+        items: scenes with a usable `eo:cloud_cover`; those without make no pair.
         most_days: between both dates.
     """
     squares: dict[str, list[pystac.Item]] = defaultdict(list)
     for item in items:
-        if item.properties.get("eo:cloud_cover") is not None:
+        if cloud_cover(item) is not None:
             squares[grid_code(item)].append(item)
     return {name for scenes in squares.values() for name in _pairs(group_passes(scenes), most_days)}
 
@@ -98,7 +98,7 @@ def _pairs(dates: Sequence[Acquisition], most_days: int) -> Iterable[str]:
 
 
 def _cover(date: Acquisition) -> float:
-    covers = [float(item.properties["eo:cloud_cover"]) for item in date.items]
+    covers = [cover for item in date.items if (cover := cloud_cover(item)) is not None]
     return sum(covers) / len(covers)
 
 

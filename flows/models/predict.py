@@ -24,6 +24,7 @@ from flows.models.loaded import load_model
 from flows.settings import Device
 from stac.image_values import ValueScale, decode, encode, missing, scale_of
 from stac.images import SUFFIXES, ImageFile, encode_like, open_image, read_mask, read_pixels
+from stac.spectral import looks_spectral, readings, same
 from stac.storage import write_bytes, write_json, writing
 
 #: Told (file name, tiles done, tiles in all).
@@ -136,21 +137,56 @@ def _job(path: Path, request: Request, card: ModelCard) -> _Job:
 def band_order(image: ImageFile, bands: tuple[str, ...]) -> tuple[int, ...]:
     """Return, for each band of the model, the index of the file's band.
 
-    By name where the file names the model's bands; in stored order where it names none of them, and for RGB pictures
-    that carry other bands (false colours).
+    Descriptions (`red`, `B04`) and colour interpretation are asked; where neither names a band, and for RGB pictures
+    that carry other bands (false colours), the stored order is taken.
 
     Raises:
-        InvalidSettings: the file names some of the model's bands, but not all.
+        InvalidSettings: the file names bands, but not those of the model, or names them in two ways that differ.
     """
-    names = tuple(name.lower() for name in image.names)
-    if set(names) == set(bands) and len(names) == len(bands):
-        return tuple(names.index(band) for band in bands)
-    if set(names) & set(bands) and set(names) != _RGB:
+    described, coloured = _by_names(image, bands), _by_colours(image, bands)
+    if described and coloured and described != coloured:
         raise InvalidSettings(
-            f"{image.path} holds the bands {', '.join(names)}, the model restores {', '.join(bands)}; "
-            "choose these bands or other weights."
+            f"{image.path}: its bands are called {', '.join(image.names)}, but coloured {', '.join(image.colours)}; "
+            "correct one of them."
         )
-    return tuple(range(len(bands)))
+    return described or coloured or tuple(range(len(bands)))
+
+
+def _by_names(image: ImageFile, bands: tuple[str, ...]) -> tuple[int, ...] | None:
+    if not looks_spectral(image.names):
+        return None
+    found = {order for names in readings(image.names) if (order := _places(names, bands)) is not None}
+    if len(found) != 1:
+        raise _other_bands(image, image.names, bands)
+    return found.pop()
+
+
+def _by_colours(image: ImageFile, bands: tuple[str, ...]) -> tuple[int, ...] | None:
+    """Return the order by colour; one band without any is the one that is left."""
+    colours = image.colours
+    if not set(colours) & set(bands) or (set(colours) == _RGB and set(bands) != _RGB):
+        return None
+    left = [band for band in bands if not any(same(colour, band) for colour in colours)]
+    if colours.count("") == len(left) == 1:
+        colours = tuple(colour or left[0] for colour in colours)
+    order = _places(colours, bands)
+    if order is None:
+        raise _other_bands(image, colours, bands)
+    return order
+
+
+def _places(names: Sequence[str], bands: tuple[str, ...]) -> tuple[int, ...] | None:
+    """Return where each band is among some names, None unless each is there once."""
+    found = [[index for index, name in enumerate(names) if same(name, band)] for band in bands]
+    return tuple(places[0] for places in found) if all(len(places) == 1 for places in found) else None
+
+
+def _other_bands(image: ImageFile, names: Sequence[str], bands: tuple[str, ...]) -> InvalidSettings:
+    listed = ", ".join(name or "(unnamed)" for name in names)
+    return InvalidSettings(
+        f"{image.path} holds the bands {listed}, the model restores {', '.join(bands)}; choose these bands or other "
+        "weights, or describe the bands by these names."
+    )
 
 
 def _mask_of(image: ImageFile, mask: Path | None) -> Path | None:

@@ -28,7 +28,7 @@ from stac.reflectance import PRODUCT_SCALE
 
 #: How much the difference of two pictures is amplified.
 _AMPLIFIED = 4
-_FROM_MODEL = [p for p in RESTORED if p is not Provenance.OBSERVED_OTHER_DATE]
+_FROM_MODEL = [p for p in RESTORED if p is not Provenance.OTHER_DATES]
 
 
 @dataclass(frozen=True, slots=True)

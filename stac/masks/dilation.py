@@ -6,9 +6,13 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
 
 from stac.errors import InvalidInput
 from stac.masks.classes import PixelClass, among, is_observed
+
+#: What is called by its worst kind where several reach, from mild to severe.
+_HIDING = (PixelClass.DEFECTIVE, PixelClass.SHADOW, PixelClass.THIN_CLOUD, PixelClass.CLOUD)
 
 
 def disk(radius_m: float, gsd_m: float) -> NDArray[np.bool_]:
@@ -70,4 +74,19 @@ def dilate(classes: NDArray[np.uint8], gsd_m: float, cloud_m: float, shadow_m: f
     ):
         near = grow(among(classes, kinds), reach, gsd_m)
         grown[near & free] = becomes
+    return grown
+
+
+def without_mixed(classes: NDArray[np.uint8], dilated: NDArray[np.uint8], reach: int) -> NDArray[np.uint8]:
+    """Return a dilated mask in which no ground counts as observed that other than ground was mixed into.
+
+    Args:
+        classes: `PixelClass` values `(y, x)` before dilation.
+        dilated: the same after it.
+        reach: pixels that resampling reaches to every side.
+    """
+    grown, free = dilated.copy(), is_observed(dilated)
+    around = np.ones((2 * reach + 1, 2 * reach + 1), bool)
+    for kind in (PixelClass.NODATA, *_HIDING):
+        grown[binary_dilation(classes == kind, around) & free] = kind
     return grown

@@ -7,6 +7,7 @@ from enum import StrEnum, unique
 
 import pystac
 
+from stac.assets import has_asset
 from stac.masks.method import MaskMethod
 from stac.masks.omnicloudmask import OMNICLOUDMASK
 from stac.masks.qa_pixel import QA_PIXEL
@@ -45,5 +46,4 @@ def kinds_for(item: pystac.Item, asked: Sequence[MaskKind]) -> tuple[MaskKind, .
     """Return the masks asked for, or, when none was, the one that comes with the scene."""
     if asked:
         return tuple(asked)
-    brings_qa = "qa_pixel" in {key.lower() for key in item.assets}
-    return (MaskKind.QA_PIXEL,) if brings_qa else (MaskKind.SCL,)
+    return (MaskKind.QA_PIXEL,) if has_asset(item, "qa_pixel") else (MaskKind.SCL,)

@@ -10,17 +10,20 @@ from typing import Any
 import numpy as np
 import pystac
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 
+from stac.access import Access
 from stac.assets import find_asset
 from stac.errors import InvalidItem
-from stac.grid import Cell, native_geobox
+from stac.grid import Cell
+from stac.layer import Layer, look_at
 from stac.masks.combination import MaskRule, Opinion, combine
 from stac.masks.kinds import MaskKind, kinds_for
 from stac.masks.method import MaskInput, MaskMethod
-from stac.radiometry.decision import decide
 from stac.reading import AssetRequest
 from stac.reflectance import Scaling, rescale_dn, to_reflectance
+from stac.resampling import coarseness
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +37,13 @@ class MaskPlan:
     requests: tuple[AssetRequest, ...]
     #: How each layer becomes reflectance; None for classifications.
     scalings: tuple[Scaling | None, ...]
+    #: Pixel grid of each layer's file.
+    grids: tuple[GeoBox, ...]
 
-    def finer_than(self, cell: Cell, timeout_s: float) -> int:
-        """Return how many pixels of the finest classification lie along one of a cell; 1 without any.
-
-        Raises:
-            InvalidItem, UnreadableAsset: its grid is neither declared nor in the file.
-        """
-        names = [r.band for r, scaling in zip(self.requests, self.scalings, strict=True) if scaling is None]
-        sizes = [abs(float(native_geobox(self.item, name, timeout_s).resolution.x)) for name in names]
-        return max([1, *(round(cell.gsd_m / size) for size in sizes)])
+    def finer_than(self, cell: Cell) -> int:
+        """Return how many pixels of the finest classification lie along one of a cell; 1 without any."""
+        pairs = zip(self.grids, self.scalings, strict=True)
+        return max([1, *(round(coarseness(grid.affine, cell.geobox)) for grid, scaling in pairs if scaling is None)])
 
     def classes(self, layers: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
         """Return `PixelClass` values `(y, x)`, not dilated, from the pixels of `requests`.
@@ -64,7 +64,13 @@ class MaskPlan:
 
 
 def plan_mask(
-    item: pystac.Item, kinds: Sequence[MaskKind], rule: MaskRule, resampling: Resampling = Resampling.bilinear
+    item: pystac.Item,
+    kinds: Sequence[MaskKind],
+    rule: MaskRule,
+    resampling: Resampling = Resampling.bilinear,
+    *,
+    timeout_s: float = 60.0,
+    access: Access | None = None,
 ) -> MaskPlan:
     """Return what to read for the mask of a scene.
 
@@ -73,20 +79,28 @@ def plan_mask(
         kinds: masks to combine; none takes the one that comes with the scene.
         rule: how they are combined.
         resampling: of reflectance; classifications take the nearest pixel.
+        timeout_s: longest wait for one request, seconds.
+        access: how remote bytes are reached.
 
     Raises:
-        InvalidItem: the scene lacks a layer.
+        InvalidItem: the scene lacks a layer, or a layer is not what the item says.
+        UnreadableAsset: a layer cannot be read.
     """
     methods = tuple(kind.method for kind in kinds_for(item, kinds))
-    requests, scalings = [], []
+    layers: list[Layer] = []
     for method in methods:
-        for layer in method.inputs:
-            name, asset = _find(item, layer, method)
-            scaling = decide(item, asset) if layer.reflectance else None
-            nodata, drawn = (layer.nodata, Resampling.nearest) if scaling is None else (scaling.nodata, resampling)
-            requests.append(AssetRequest.of(item, name, asset, nodata, drawn))
-            scalings.append(scaling)
-    return MaskPlan(item, methods, rule, tuple(requests), tuple(scalings))
+        for wanted in method.inputs:
+            name, asset = _find(item, wanted, method)
+            nodata = None if wanted.reflectance else wanted.nodata
+            layers.append(look_at(item, name, asset, resampling, nodata, timeout_s=timeout_s, access=access))
+    return MaskPlan(
+        item,
+        methods,
+        rule,
+        tuple(layer.request for layer in layers),
+        tuple(layer.scaling for layer in layers),
+        tuple(layer.grid for layer in layers),
+    )
 
 
 def _find(item: pystac.Item, layer: MaskInput, method: MaskMethod) -> tuple[str, pystac.Asset]:

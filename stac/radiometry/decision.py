@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import pystac
 
 from stac.errors import InvalidItem
+from stac.file_facts import BandFacts
 from stac.radiometry.evidence import Evidence, Provider, evidence_of
 from stac.reflectance import PRODUCT_NODATA, PRODUCT_SCALE, Scaling
 
@@ -42,7 +43,7 @@ class Rule:
     """A row of the table: the first that applies decides."""
 
     applies: Callable[[Evidence], bool]
-    #: Scale and offset; None takes what is declared, else 0.0001 and 0.
+    #: Scale and offset; None takes what is declared, else 0.0001 (of Sentinel-2) and 0.
     scale: float | None
     offset: float | None
     reason: str
@@ -106,29 +107,37 @@ RULES: tuple[Rule, ...] = (
         "{provider} states neither an offset nor a baseline; no offset is assumed and the pixels are checked.",
     ),
     Rule(
-        lambda e: e.declared.scale is not None or e.declared.offset is not None,
+        lambda e: e.declared.scale is not None,
         None,
         None,
-        "The item declares scale and offset, and nothing is known that contradicts it.",
-    ),
-    Rule(
-        lambda _: True,
-        None,
-        0.0,
-        "The item declares nothing; the common scale of 0.0001 is assumed.",
+        "Item or file declares scale and offset, and nothing is known that contradicts it.",
     ),
 )
 
 
-def decide(item: pystac.Item, asset: pystac.Asset) -> Decision:
+def decide(item: pystac.Item, asset: pystac.Asset, band: BandFacts | None = None) -> Decision:
     """Return how to read an asset's digital numbers, and why.
 
+    Args:
+        item: the scene.
+        asset: of the band.
+        band: what its file says; None where there is no file to ask.
+
     Raises:
-        InvalidItem: what the item says is no number, impossible, or contradicts itself.
+        InvalidItem: what is said is not a number, impossible, or contradicts itself; or the product is not known and
+            neither item nor file says its scale.
     """
-    evidence = evidence_of(item, asset)
+    evidence = evidence_of(item, asset, band)
     _check(evidence)
-    rule = next(rule for rule in RULES if rule.applies(evidence))
+    rule = next((rule for rule in RULES if rule.applies(evidence)), None)
+    if rule is None:
+        raise InvalidItem(_unknown(evidence))
+    decision = _decided(evidence, rule)
+    _check_file(evidence, decision)
+    return decision
+
+
+def _decided(evidence: Evidence, rule: Rule) -> Decision:
     declared = evidence.declared
     return Decision(
         scale=_first(rule.scale, declared.scale, PRODUCT_SCALE),
@@ -140,6 +149,26 @@ def decide(item: pystac.Item, asset: pystac.Asset) -> Decision:
             declared="(none)" if declared.offset is None else f"{declared.offset:g}",
         ),
     )
+
+
+def _unknown(evidence: Evidence) -> str:
+    """Return why there is no scale."""
+    product = "is a Landsat product of unknown level" if evidence.landsat else "is of a product that is not known here"
+    return (
+        f"Item {evidence.item_id} {product}, and neither the item nor its file says scale and offset, which are never "
+        "guessed; write them to the item (raster:scale and raster:offset of its bands)."
+    )
+
+
+def _check_file(evidence: Evidence, decision: Decision) -> None:
+    """Raise `InvalidItem` where the file says otherwise than what was decided."""
+    found = evidence.in_file
+    for name, said, used in (("scale", found.scale, decision.scale), ("offset", found.offset, decision.offset)):
+        if said is not None and not math.isclose(said, used, rel_tol=1e-6, abs_tol=1e-9):
+            raise InvalidItem(
+                f"Item {evidence.item_id}: its file has {name} {said:g}, the item leads to {used:g} "
+                f"({decision.reason}) Correct one of them or leave the scene out."
+            )
 
 
 def offset_at_stake(item: pystac.Item, asset: pystac.Asset) -> bool:
@@ -187,6 +216,11 @@ def _check_sentinel2(evidence: Evidence) -> None:
         raise InvalidItem(f"{name} declares scale {scale:g}; {evidence.provider} stores Sentinel-2 with 0.0001.")
     if evidence.offset_applied or offset is None:
         return
+    if not offset and evidence.in_item.offset is None and _has_offset(evidence):
+        raise InvalidItem(
+            f"{name} has a processing baseline that adds 1000 to every pixel, its file has scale {scale:g} and offset "
+            "0; write the offset to the item (raster:offset): -0.1, or 0 where it has been subtracted."
+        )
     if offset and evidence.baseline is not None and not _has_offset(evidence):
         raise InvalidItem(
             f"{name} declares offset {offset:g} for a processing baseline older than 04.00, which has none; "

@@ -1,7 +1,8 @@
-"""What an item says about its digital numbers, gathered from the many places where catalogs say it."""
+"""What an item and its file say about digital numbers, gathered from the many places where it is said."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,15 +11,19 @@ from typing import Any
 
 import pystac
 
+from stac.assets import sensor_of
 from stac.errors import InvalidItem
+from stac.file_facts import BandFacts, undeclared
+from stac.processing import baseline_of
+from stac.spectral import Sensor
 
 #: Flags of Earth Search, today's and that of its version 0.
 _APPLIED = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
-_BASELINES = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
-#: ESA product names hold the baseline as `_N0509_`.
-_IN_NAME = re.compile(r"_N(\d{2})(\d{2})_")
-#: Products made by hand with Sen2Cor carry 99.99, whatever their baseline.
-_UNKNOWN_BASELINE = 99
+#: Products of Landsat: level in the third word, collection in the one before the last.
+_LANDSAT_PRODUCT = re.compile(r"\bL[COTEM]0[4-9]_(L[12][A-Z]{2})_\d{6}_\d{8}(?:_\d{8})?_(0[12])_", re.IGNORECASE)
+_LANDSAT_NAME = re.compile(
+    r"c(?:ollection)?[-_ ]?0?(?P<number>[12])(?:[-_ /]t[12])?[-_ /]?l(?:evel)?[-_ ]?(?P<level>[12])", re.IGNORECASE
+)
 
 
 @unique
@@ -32,7 +37,7 @@ class Provider(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """Scale, offset and nodata of the first band as written in the item; None where nothing is written."""
+    """Scale, offset and nodata of a band, as its item or its file says; None where nothing is said."""
 
     scale: float | None
     offset: float | None
@@ -48,30 +53,51 @@ class Evidence:
     provider: Provider
     #: Sentinel-2 of any level.
     sentinel2: bool
+    #: Any product of Landsat.
+    landsat: bool
     #: Landsat Collection 2 Level 2.
     landsat_level2: bool
     #: Processing baseline as (5, 9) for 05.09; None where unknown.
     baseline: tuple[int, int] | None
     #: What Earth Search says about the offset: already subtracted, not subtracted, or nothing.
     offset_applied: bool | None
+    #: What the item says, and what the file says where the item says nothing.
     declared: Declared
+    #: What each of them says.
+    in_item: Declared
+    in_file: Declared
 
 
-def evidence_of(item: pystac.Item, asset: pystac.Asset) -> Evidence:
-    """Return what an item says about the digital numbers of one of its assets.
+_SILENT = Declared(None, None, None)
+
+
+def evidence_of(item: pystac.Item, asset: pystac.Asset, band: BandFacts | None = None) -> Evidence:
+    """Return what an item and its file say about the digital numbers of one of its assets.
+
+    Args:
+        item: the scene.
+        asset: of the band.
+        band: what its file says; None where there is no file to ask.
 
     Raises:
-        InvalidItem: scale, offset or nodata are not usable numbers, or the offset flag is neither true nor false.
+        InvalidItem: scale, offset or nodata are not usable numbers, item and file contradict each other, or the item
+            itself (offset flag, level).
     """
+    landsat, level2 = _landsat(item)
+    in_item = _declared(item, asset, 1 if band is None else band.index)
+    in_file = _SILENT if band is None else _in_file(band)
     return Evidence(
         item_id=item.id,
         collection=item.collection_id or "",
         provider=_provider(item),
-        sentinel2=_is_sentinel2(item),
-        landsat_level2=_is_landsat_level2(item),
+        sentinel2=not landsat and sensor_of(item) is Sensor.MSI,
+        landsat=landsat,
+        landsat_level2=level2,
         baseline=_baseline(item),
         offset_applied=_offset_applied(item),
-        declared=_declared(item.id, asset),
+        declared=_together(item, in_item, in_file),
+        in_item=in_item,
+        in_file=in_file,
     )
 
 
@@ -83,28 +109,45 @@ def _provider(item: pystac.Item) -> Provider:
     return Provider.PLANETARY_COMPUTER if any(hosts.match(href) for href in hrefs) else Provider.OTHER
 
 
-def _is_sentinel2(item: pystac.Item) -> bool:
-    said = (item.properties.get("constellation"), item.properties.get("platform"), item.collection_id)
-    return any(str(name).lower().startswith("sentinel-2") for name in said)
+def _landsat(item: pystac.Item) -> tuple[bool, bool]:
+    """Return whether a scene is Landsat's, and whether it is surface reflectance of Collection 2.
 
+    Every place that names level or collection is a witness.
 
-def _is_landsat_level2(item: pystac.Item) -> bool:
-    properties = item.properties
-    if properties.get("landsat:collection_number") == "02":
-        return str(properties.get("landsat:correction", "")).startswith("L2S")
-    return item.collection_id in ("landsat-c2-l2", "landsat-c2l2-sr")
+    Raises:
+        InvalidItem: they contradict each other.
+    """
+    properties, named = item.properties, item.collection_id or ""
+    words = [str(properties.get(name, "")) for name in ("platform", "constellation")]
+    known = any("landsat" in text.lower() for text in (*words, named)) or any(
+        name.startswith("landsat:") for name in properties
+    )
+    products = [str(properties.get(name, "")) for name in ("landsat:product_id", "landsat:scene_id")]
+    found = [match for text in (item.id, *products) if (match := _LANDSAT_PRODUCT.search(text))]
+    if not (known or found):
+        return False, False
+    levels = {f"product {match[0].rstrip('_')}": match[1][1] for match in found}
+    collections = {f"product {match[0].rstrip('_')}": match[2][1] for match in found}
+    for name in ("landsat:correction", "landsat:processing_level", "processing:level"):
+        if level := re.match(r"L([12])", str(properties.get(name, "")).upper()):
+            levels[f"{name} {properties[name]}"] = level[1]
+    if number := re.fullmatch(r"0?([12])", str(properties.get("landsat:collection_number", ""))):
+        collections["landsat:collection_number"] = number[1]
+    if match := _LANDSAT_NAME.search(named):
+        levels[f"collection {named}"], collections[f"collection {named}"] = match["level"], match["number"]
+    for what, said in (("level", levels), ("Collection", collections)):
+        if len(set(said.values())) > 1:
+            both = ", ".join(f"{value} ({place})" for place, value in said.items())
+            raise InvalidItem(f"Item {item.id} names more than one Landsat {what}: {both}; correct the item.")
+    # Names of Level 2 products exist since Collection 2.
+    second = set(collections.values()) == {"2"} or not collections
+    return True, second and set(levels.values()) == {"2"}
 
 
 def _baseline(item: pystac.Item) -> tuple[int, int] | None:
-    """Return the processing baseline from a property, else from the name of the product."""
-    for name in _BASELINES:
-        if found := re.fullmatch(r"(\d{1,2})\.(\d{1,2})", str(item.properties.get(name, ""))):
-            break
-    else:
-        found = _IN_NAME.search(f"{item.properties.get('s2:product_uri', '')} {item.id}")
-    if not found or int(found[1]) == _UNKNOWN_BASELINE:
-        return None
-    return int(found[1]), int(found[2])
+    """Return the processing baseline; None where it is unknown or not two numbers."""
+    found = baseline_of(item)
+    return (found[0], found[1]) if len(found) == 2 else None
 
 
 def _offset_applied(item: pystac.Item) -> bool | None:
@@ -117,27 +160,68 @@ def _offset_applied(item: pystac.Item) -> bool | None:
     return None
 
 
-def _declared(item_id: str, asset: pystac.Asset) -> Declared:
-    """Read STAC 1.1 `bands` and 1.0 `raster:bands`; the more special place wins."""
+def _declared(item: pystac.Item, asset: pystac.Asset, index: int) -> Declared:
+    """Read STAC 1.1 `bands` and 1.0 `raster:bands`; the more special place wins.
+
+    Scale 1 with offset 0 is what tools write that know nothing.
+    """
     fields: dict[str, Any] = {}
-    for place in _places(asset):
+    for place in _places(item, asset, index):
         for name in ("scale", "offset", "nodata"):
             for key in (name, f"raster:{name}"):
                 if place.get(key) is not None:
                     fields[name] = place[key]
     try:
-        return Declared(
-            scale=float(fields["scale"]) if "scale" in fields else None,
-            offset=float(fields["offset"]) if "offset" in fields else None,
-            nodata=int(fields["nodata"]) if "nodata" in fields else None,
-        )
+        scale, offset = (float(fields[name]) if name in fields else None for name in ("scale", "offset"))
+        nodata = _whole(fields["nodata"]) if "nodata" in fields else None
     except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidItem(f"Item {item_id} declares scale, offset or nodata that are not numbers: {fields}.") from error
+        raise InvalidItem(f"Item {item.id} declares scale, offset or nodata that are not numbers: {fields}.") from error
+    if undeclared(scale, offset) and scale is not None:
+        scale, offset = None, None
+    return Declared(scale, offset, nodata)
 
 
-def _places(asset: pystac.Asset) -> Iterator[Mapping[str, Any]]:
+def _whole(value: Any) -> int | None:
+    """Return a nodata value of whole digital numbers; "nan", as tools write for rasters of any type, is none."""
+    if str(value).lower() == "nan":
+        return None
+    number = float(value)
+    if not number.is_integer():
+        raise ValueError(f"nodata {value}")
+    return int(number)
+
+
+def _places(item: pystac.Item, asset: pystac.Asset, index: int) -> Iterator[Mapping[str, Any]]:
+    yield {name: value for name, value in item.properties.items() if name in ("raster:scale", "raster:offset")}
     yield asset.extra_fields
     for name in ("raster:bands", "bands"):
         bands = asset.extra_fields.get(name)
-        if isinstance(bands, list) and bands and isinstance(bands[0], dict):
-            yield bands[0]
+        at = index - 1 if isinstance(bands, list) and len(bands) >= index else 0
+        if isinstance(bands, list) and bands and isinstance(bands[at], dict):
+            yield bands[at]
+
+
+def _in_file(band: BandFacts) -> Declared:
+    nodata = None if band.nodata is None or not math.isfinite(band.nodata) else int(band.nodata)
+    return Declared(band.scale, band.offset, nodata)
+
+
+def _together(item: pystac.Item, said: Declared, found: Declared) -> Declared:
+    """Return what item or file say.
+
+    Raises:
+        InvalidItem: they contradict each other. An offset that its archive has subtracted is contradicted by its own
+            flag, which decides.
+    """
+    for name in ("scale", "offset", "nodata"):
+        one, other = getattr(said, name), getattr(found, name)
+        if one is None or other is None or math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12):
+            continue
+        if name == "offset" and _offset_applied(item):
+            continue
+        raise InvalidItem(
+            f"Item {item.id} declares {name} {one:g}, its file has {other:g}; correct the item or leave the scene out."
+        )
+    return Declared(*(
+        getattr(found if getattr(said, name) is None else said, name) for name in ("scale", "offset", "nodata")
+    ))  # fmt: skip

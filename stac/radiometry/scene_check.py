@@ -16,7 +16,7 @@ import pystac
 from stac.access import Access
 from stac.assets import find_asset
 from stac.errors import InvalidItem
-from stac.radiometry.decision import decide, offset_at_stake
+from stac.radiometry.decision import Decision, offset_at_stake
 from stac.radiometry.pixel_check import BandSample, find_contradiction
 from stac.reading import AssetRequest, read_thinned
 from stac.reflectance import Scaling
@@ -40,6 +40,7 @@ class RadiometryCheck(StrEnum):
 def check_scene(
     item: pystac.Item,
     requests: Sequence[AssetRequest],
+    decisions: Sequence[Decision],
     check: RadiometryCheck,
     timeout_s: float,
     threads: int = 1,
@@ -50,6 +51,7 @@ def check_scene(
     Args:
         item: the scene.
         requests: its reflectance bands.
+        decisions: how each of them is read.
         check: what to do.
         timeout_s: time-out of one request, seconds.
         threads: bands read at the same time.
@@ -62,7 +64,6 @@ def check_scene(
     # A service that computes its answers has none but harmonised pixels, and charges for every request.
     if check is RadiometryCheck.OFF or any(is_process_href(request.href) for request in requests):
         return
-    decisions = [decide(item, find_asset(item, request.band)) for request in requests]
     at_stake = any(offset_at_stake(item, find_asset(item, request.band)) for request in requests)
     scalings = tuple(Scaling(d.scale, d.offset, d.nodata) for d in decisions)
     version = str(item.properties.get("updated", ""))

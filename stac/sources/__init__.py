@@ -35,17 +35,17 @@ def open_source(location: str, patience: Patience | None = None, access: Access 
         raise UnreadableCatalog("The source is empty; give the URL of a STAC API or the path of a catalog.json.")
     patience = patience or Patience()
     if provider := provider_of(location):
-        return _known(provider, patience)
+        return _known(provider, patience, access)
     access = access or Access()
     hosts = (access.hosts or frozenset()) | {host_of(location)}
     if is_web(location) and _is_api(Documents(patience, named=hosts).read(location)):
-        return ApiSource(location, patience, hosts=hosts)
-    return StaticSource(location, patience, access.s3, hosts)
+        return ApiSource(location, patience, hosts=hosts, access=access)
+    return StaticSource(location, patience, access.s3, hosts, access)
 
 
-def _known(provider: Provider, patience: Patience) -> Source:
+def _known(provider: Provider, patience: Patience, access: Access | None) -> Source:
     if provider.protocol is Protocol.STAC_API:
-        return ApiSource(provider.url, provider.patience(patience), provider=provider)
+        return ApiSource(provider.url, provider.patience(patience), provider=provider, access=access)
     # The library behind it takes a second to load.
     from stac.sources.sentinel_hub.catalog import SentinelHubSource
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,8 +11,11 @@ import pystac
 from pystac_client import Client
 from pystac_client.exceptions import APIError
 
+from stac.access import Access
 from stac.access.addresses import host_of
-from stac.errors import InvalidItem, InvalidQuery, SourceUnavailable, StacError, UnreadableCatalog, UnsafeHref
+from stac.acquisitions import instant_of
+from stac.containment import one_item
+from stac.errors import InvalidQuery, SourceUnavailable, StacError, UnreadableCatalog
 from stac.query import BBox, Query
 from stac.sources.base import Skipped
 from stac.sources.documents import CatalogIO, refused
@@ -26,6 +30,8 @@ _PAGE = 100
 #: More than one run can use; a search this large is a mistake in its area or interval.
 _MOST_ITEMS = 10_000
 _LISTED = 20
+#: Pages in a row that bring nothing new before an API is taken to go round in circles.
+_MOST_REPEATED = 2
 
 
 class ApiSource:
@@ -38,6 +44,7 @@ class ApiSource:
         page: int = _PAGE,
         provider: Provider | None = None,
         hosts: frozenset[str] = frozenset(),
+        access: Access | None = None,
     ) -> None:
         """Open the API.
 
@@ -47,12 +54,14 @@ class ApiSource:
             page: items asked for at a time.
             provider: who offers it, if that is known: its band names are translated, its rate is kept.
             hosts: those that may be inside this network, besides that of the landing page.
+            access: how pixels are reached where nothing else tells versions of a scene from halves of it.
 
         Raises:
             SourceUnavailable: the API does not answer.
             UnreadableCatalog: there is no STAC API at the address.
         """
         self.skipped: list[Skipped] = []
+        self._access = access
         self._url, self._page, self._provider = url.rstrip("/"), page, provider
         rate = provider.requests_per_s if provider else DEFAULT_RATE
         self._web = CatalogIO(patience or Patience(), rate, hosts | {host_of(url)})
@@ -90,7 +99,8 @@ class ApiSource:
             for box in query.boxes:
                 found |= self._documents(query, box)
         items = (self._item(document, query.collection) for document in found.values())
-        kept, passed = newest_versions(item for item in items if item is not None)
+        inside = [item for item in items if item is not None and query.contains(instant_of(item))]
+        kept, passed = newest_versions(inside, self._access)
         self.skipped += passed
         return sorted(kept, key=by_time)
 
@@ -112,24 +122,42 @@ class ApiSource:
     def _documents(self, query: Query, box: BBox | None) -> dict[str, dict[str, Any]]:
         """Return the JSON of all items that match in a box, every page, each item once, by id."""
         found: dict[str, dict[str, Any]] = {}
-        received, matched = 0, None
+        times: Counter[str] = Counter()
+        received, matched, repeated = 0, None, 0
         for page in self._pages(query, box):
             _check_links(self._url, page)
-            before, features = len(found), page.get("features", [])
+            features = self._features(page)
             received += len(features)
-            found.update((str(feature.get("id")), feature) for feature in features)
+            fresh = {str(feature.get("id")): feature for feature in features}
+            times.update(str(feature.get("id")) for feature in features)
+            repeated = repeated + 1 if features and fresh.keys() <= found.keys() else 0
+            found.update(fresh)
             matched = _matched(page) if matched is None else matched
             if len(found) > _MOST_ITEMS or (matched or 0) > _MOST_ITEMS:
                 raise InvalidQuery(f"The search matches more than {_MOST_ITEMS} items; narrow the box or the interval.")
-            if features and len(found) == before:
+            if repeated > _MOST_REPEATED:
                 raise SourceUnavailable(f"{self._url} sends the same items page after page; try again later.")
-        # Without a count, an item sent twice is the only sign that pages moved while they were read.
-        if len(found) != (received if matched is None else matched):
+        # Pages that overlap are put together; a count may be that of what was sent or of what differs.
+        if matched is not None and matched not in (len(found), received):
             raise SourceUnavailable(
                 f"{self._url} counts {matched} matching items but sent {received} ({len(found)} different); "
                 "the catalog may be changing, try again."
             )
+        self.skipped += [
+            Skipped(name, f"Item {name} was sent {count} times, on pages that overlap; it is used once.", name)
+            for name, count in times.items()
+            if count > 1
+        ]
         return found
+
+    def _features(self, page: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the items of a page; what is not an object is noted in `skipped`."""
+        every = page.get("features") or []
+        if not isinstance(every, list):
+            raise UnreadableCatalog(f"{self._url} answers a page whose features are not a list.")
+        odd = [feature for feature in every if not isinstance(feature, dict)]
+        self.skipped += [Skipped("", f"{self._url} sent {str(one)[:80]!r} as an item; it is not used.") for one in odd]
+        return [feature for feature in every if isinstance(feature, dict)]
 
     def _pages(self, query: Query, box: BBox | None) -> Iterator[dict[str, Any]]:
         search = self._client.search(
@@ -149,10 +177,12 @@ class ApiSource:
 
     def _item(self, document: dict[str, Any], collection: str) -> pystac.Item | None:
         """Return a checked item, or None with the reason in `skipped`."""
+        name = str(document.get("id") or "")
         try:
-            item = item_from(document, self._href(document))
-        except (InvalidItem, UnsafeHref) as error:
-            self.skipped.append(Skipped(str(document.get("id") or ""), str(error)))
+            with one_item(name):
+                item = item_from(document, self._href(document))
+        except StacError as error:
+            self.skipped.append(Skipped(name, str(error)))
             return None
         return with_band_names(item, self._provider.archive(collection)) if self._provider else item
 

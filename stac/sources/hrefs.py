@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from stac.access.addresses import check_address, host_of, is_web
 from stac.access.locations import is_s3
@@ -14,6 +14,8 @@ from stac.errors import UnsafeHref
 #: What a remote catalog may name. `file`, `zip+file` and GDAL's `/vsi...` paths would read this machine.
 _REMOTE_SCHEMES = frozenset({"http", "https", "s3", "gs", "az", "azure", "abfs", "abfss"})
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")  # two letters or more: C:\ is a drive
+#: Characters of a URL that stay as they are; others, such as blanks, are percent-encoded.
+_LEGAL = "%:/?#[]@!$&'()*+,;=~-._"
 _ID = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 
 
@@ -47,6 +49,8 @@ def resolve(base: str, href: object) -> str:
     if not isinstance(href, str) or not href.strip() or "\x00" in href:
         raise UnsafeHref(f"{base} names {href!r}, which is not a link.")
     found = _joined(base, href) if is_remote(base) else href
+    if is_remote(found):
+        found = quote(found, safe=_LEGAL)
     scheme = urlsplit(found).scheme.lower() if _SCHEME.match(found) else ""
     if scheme in _REMOTE_SCHEMES:
         if is_web(base) and is_web(found):
@@ -56,11 +60,19 @@ def resolve(base: str, href: object) -> str:
         raise UnsafeHref(f"{base} names {href!r}, which is not on a server; a remote catalog may not name local files.")
     if scheme not in ("", "file"):
         raise UnsafeHref(f"{base} names {href!r}: links of kind {scheme!r} are not read.")
-    path = unquote(urlsplit(found).path) if scheme == "file" else found
+    path = unquote(urlsplit(found).path) if scheme == "file" else _on_disk(Path(base).parent, found)
     absolute = os.path.normpath(Path(base).parent / path)
     if absolute.lstrip("/").startswith("vsi"):  # also //vsizip/... and file:///vsizip/...
         raise UnsafeHref(f"{base} names {href!r}, a virtual path; name the file itself.")
     return absolute
+
+
+def _on_disk(folder: Path, href: str) -> str:
+    """Return the path that a relative href means: as written where there is such a file, else decoded."""
+    for path in (href, unquote(href), unquote(href.split("?")[0].split("#")[0])):
+        if "\x00" not in path and os.path.lexists(folder / path):
+            return path
+    return href
 
 
 def _check_from_outside(base: str, found: str) -> None:

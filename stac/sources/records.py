@@ -6,22 +6,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pystac
-from pystac.errors import RequiredPropertyMissing, STACError, STACTypeError
 
+from stac.acquisitions import cloud_cover, instant_of, platform_of
+from stac.containment import one_item
 from stac.errors import InvalidItem
-from stac.sources.footprints import normalise
+from stac.grid import declared_projection, grid_code
+from stac.processing import rank
+from stac.sources.footprints import footprint, normalise
 from stac.sources.hrefs import checked_id, resolve
 from stac.sources.providers import Archive
-
-_MALFORMED = (
-    STACError,
-    STACTypeError,
-    RequiredPropertyMissing,
-    KeyError,
-    TypeError,
-    ValueError,
-    AttributeError,
-)
 
 
 def item_from(document: dict[str, Any], href: str) -> pystac.Item:
@@ -36,25 +29,42 @@ def item_from(document: dict[str, Any], href: str) -> pystac.Item:
         UnsafeHref: its id or one of its assets names what it may not.
     """
     name = checked_id(document.get("id"))
+    with one_item(name):
+        return _checked(document, href)
+
+
+def _checked(document: dict[str, Any], href: str) -> pystac.Item:
     try:
         item = pystac.Item.from_dict(document)
-        for asset in item.assets.values():
-            asset.href = resolve(href, asset.href)
-    except _MALFORMED as error:
-        raise InvalidItem(
-            f"Item {name} ({href}) is not a valid STAC item ({type(error).__name__}: {error})."
-        ) from error
+    except Exception as error:
+        name, reason = document.get("id"), f"{type(error).__name__}: {error}"
+        raise InvalidItem(f"Item {name} ({href}) is not a valid STAC item ({reason}).") from error
+    for asset in item.assets.values():
+        asset.href = resolve(href, asset.href)
+    name = item.id
     if item.datetime is None:
         raise InvalidItem(f"Item {name} has no datetime; only single acquisitions can be restored.")
     if not item.assets:
         raise InvalidItem(f"Item {name} has no assets, so there is nothing to read.")
     normalise(item)
+    _examine(item)
     # Links are not resolved: nothing may be fetched behind the caller's back, as pystac does with the root of an item
     # when it is asked for the href of any link.
     item.remove_links("root")
     item.set_self_href(None)
     item.set_self_href(href)
     return item
+
+
+def _examine(item: pystac.Item) -> None:
+    """Ask an item for all that scenes are compared by, so that what is odd about it shows here.
+
+    Raises:
+        InvalidItem: it names more than one place or time.
+        Exception: whatever its fields provoke; `one_item` contains it.
+    """
+    for ask in (instant_of, platform_of, cloud_cover, grid_code, declared_projection, rank, footprint):
+        ask(item)
 
 
 def with_band_names(item: pystac.Item, archive: Archive) -> pystac.Item:

@@ -8,9 +8,12 @@ from typing import Any
 
 import pystac
 
+from stac.access import Access
 from stac.access.addresses import host_of
 from stac.access.locations import is_s3, s3_location
 from stac.access.s3 import S3Options
+from stac.acquisitions import instant_of
+from stac.containment import one_item
 from stac.errors import InvalidItem, InvalidQuery, StacError, UnreadableCatalog, UnsafeHref
 from stac.query import Query
 from stac.sources.base import Skipped
@@ -35,6 +38,7 @@ class StaticSource:
         patience: Patience | None = None,
         s3: S3Options | None = None,
         hosts: frozenset[str] = frozenset(),
+        access: Access | None = None,
     ) -> None:
         """Open the catalog.
 
@@ -43,12 +47,14 @@ class StaticSource:
             patience: how a server is waited for.
             s3: where S3 is and as whom it is asked.
             hosts: those that may be inside this network, besides that of the root.
+            access: how pixels are reached where nothing else tells versions of a scene from halves of it.
 
         Raises:
             UnreadableCatalog: the root is no STAC catalog or collection.
             SourceUnavailable: the server does not answer.
         """
         self.skipped: list[Skipped] = []
+        self._access = access
         self._documents = Documents(patience or Patience(), s3=s3, named=hosts | {host_of(location)})
         self._root = root_href(location)
         self._read_node(self._root)
@@ -120,20 +126,22 @@ class StaticSource:
         """
         self.skipped = []
         with self._documents.web.bounded(f"Searching {self._root}"):
-            found = [item for item in self.items(query.collection) if self._matches(item, query)]
-        kept, passed = newest_versions(found)
+            every = (self._item(href) for href in self.item_hrefs(query.collection))
+            found = [item for item in every if item is not None and self._matches(item, query)]
+        kept, passed = newest_versions(found, self._access)
         self.skipped += passed
         return sorted(kept, key=by_time)
 
     def _matches(self, item: pystac.Item, query: Query) -> bool:
-        return item.datetime is not None and query.contains(item.datetime) and touches(item, query.boxes)
+        return query.contains(instant_of(item)) and touches(item, query.boxes)
 
     def _item(self, href: str) -> pystac.Item | None:
         """Return the item at `href`, or None with the reason in `skipped`."""
         document: dict[str, Any] = {}
         try:
             document = self._documents.read(href)
-            return item_from(document, href)
+            with one_item(str(document.get("id"))):
+                return item_from(document, href)
         except (UnreadableCatalog, InvalidItem, UnsafeHref) as error:
             self.skipped.append(Skipped(str(document.get("id") or PurePosixPath(href).stem), str(error)))
             return None

@@ -285,7 +285,7 @@ def test_areas_in_the_item_are_those_of_the_raster(demo: list[Product]) -> None:
     names = {
         "nodata": NODATA,
         "observed": OBSERVED,
-        "observed_other_date": OTHER_DATE,
+        "other_dates": OTHER_DATE,
         "thin_cloud_corrected": THIN,
         "reference_filled": REFERENCE,
         "generated": GENERATED,

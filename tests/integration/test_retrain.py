@@ -93,7 +93,7 @@ def test_new_pairs_make_a_challenger_that_earns_its_place(killed: Killed, first:
     card = checkpoint.read_card(registry.weights(version))
     assert json.loads(card.training)["start"] == checkpoint.sha256_of(checkpoint.shipped_weights())
     table = registry.calibration(version)
-    assert table is not None and table.level == LEVEL and "MGRS-33TWM: 1 cases" in table.fitted_on
+    assert table is not None and table.level == LEVEL and "MGRS-33TWL: 1 cases" in table.fitted_on
     baseline = baseline_of(registry.weights(version))
     assert baseline is not None and baseline.weights_sha256 == version.sha256 and len(baseline.units) >= 8
     tags = {v.version: v.tags for v in registry.versions()}[version.version]

@@ -12,7 +12,8 @@ import pystac
 from sentinelhub import CRS, BBox, SentinelHubCatalog
 from sentinelhub.exceptions import DownloadFailedException
 
-from stac.errors import InvalidItem, InvalidQuery, SourceUnavailable, UnsafeHref
+from stac.containment import one_item
+from stac.errors import InvalidItem, InvalidQuery, SourceUnavailable, StacError
 from stac.query import Query
 from stac.sources.base import Skipped
 from stac.sources.hrefs import checked_id
@@ -83,7 +84,7 @@ class SentinelHubSource:
     def search(self, query: Query) -> list[pystac.Item]:
         """Return all matching items, sorted by time and id; their bands are addresses of the Process API.
 
-        The Catalog gives no count of what matches; an item sent twice, or a page that leads nowhere, is an error.
+        The Catalog gives no count of what matches; a page that leads nowhere is an error.
 
         Raises:
             InvalidQuery: the collection cannot be read, or the search matches far too much.
@@ -116,7 +117,7 @@ class SentinelHubSource:
         for feature in features:
             name = str(feature.get("id"))
             if name in found:
-                raise SourceUnavailable(f"{self.describe()} sends item {name} twice; try again later.")
+                self.skipped.append(Skipped(name, f"Item {name} was sent twice; it is used once.", name))
             if len(found) >= _MOST_ITEMS:
                 raise InvalidQuery(f"The search matches more than {_MOST_ITEMS} items; narrow the box or the interval.")
             found[name] = feature
@@ -125,15 +126,19 @@ class SentinelHubSource:
     def _item(self, document: dict[str, Any], archive: Archive) -> pystac.Item | None:
         """Return an item whose assets are bands of the Process API, or None with the reason in `skipped`."""
         try:
-            name = checked_id(document.get("id"))
-            href = f"{self._catalog.service_url}/collections/{archive.id}/items/{quote(name, safe='')}"
-            # The Catalog's own assets name a bucket that only the service reads.
-            item = item_from({**document, "assets": {"data": {"href": href}}}, href)
-            item.assets = self._bands(item, archive)
-            _set_grid(item)
-        except (InvalidItem, UnsafeHref) as error:
+            with one_item(str(document.get("id"))):
+                return self._made(document, archive)
+        except StacError as error:
             self.skipped.append(Skipped(str(document.get("id") or ""), str(error)))
             return None
+
+    def _made(self, document: dict[str, Any], archive: Archive) -> pystac.Item:
+        name = checked_id(document.get("id"))
+        href = f"{self._catalog.service_url}/collections/{archive.id}/items/{quote(name, safe='')}"
+        # The Catalog's own assets name a bucket that only the service reads.
+        item = item_from({**document, "assets": {"data": {"href": href}}}, href)
+        item.assets = self._bands(item, archive)
+        _set_grid(item)
         return item
 
     def _bands(self, item: pystac.Item, archive: Archive) -> dict[str, pystac.Asset]:

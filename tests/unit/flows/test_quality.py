@@ -32,7 +32,7 @@ SHAPE = (64, 64)
 def stage(folder: Path, gate: Gate | None) -> Quality:
     """Write a product with a flat patch from another date, its report and its item, as a work unit does."""
     provenance = np.full(SHAPE, Provenance.OBSERVED, np.uint8)
-    provenance[20:44, 20:44] = Provenance.OBSERVED_OTHER_DATE
+    provenance[20:44, 20:44] = Provenance.OTHER_DATES
     data = np.random.default_rng(0).integers(300, 900, (4, *SHAPE)).astype(np.uint16)
     data[:, 20:44, 20:44] = 600
     known = np.full(data.shape, 0.02, np.float32)

@@ -45,7 +45,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A written product of 60 x 60 pixels: observed, from another date, generated, and nodata."""
     folder, shape = tmp_path_factory.mktemp("product"), (60, 60)
     provenance = np.full(shape, Provenance.OBSERVED, np.uint8)
-    provenance[20:40, 20:30], provenance[20:40, 30:40] = Provenance.OBSERVED_OTHER_DATE, Provenance.GENERATED
+    provenance[20:40, 20:30], provenance[20:40, 30:40] = Provenance.OTHER_DATES, Provenance.GENERATED
     provenance[-3:] = Provenance.NODATA
     days = np.where(provenance == Provenance.OBSERVED, 19586, SOURCE_DATE_NODATA).astype(np.int32)
     data = np.random.default_rng(0).integers(300, 900, (4, *shape)).astype(np.uint16)

@@ -54,7 +54,7 @@ def ground(seed: int = 0) -> np.ndarray:
 def perfect(folder: Path) -> Case:
     """Return a product whose restored pixels are the true ones."""
     provenance = np.full((SIDE, SIDE), Provenance.OBSERVED, np.uint8)
-    provenance[LEFT], provenance[RIGHT] = Provenance.OBSERVED_OTHER_DATE, Provenance.GENERATED
+    provenance[LEFT], provenance[RIGHT] = Provenance.OTHER_DATES, Provenance.GENERATED
     uncertainty = np.zeros((4, SIDE, SIDE), np.float32)
     uncertainty[:, *LEFT], uncertainty[:, *RIGHT] = 0.02, 0.05
     days = np.full((SIDE, SIDE), DAY, np.int32)

@@ -153,6 +153,6 @@ def moved(item: pystac.Item, folder: Path, zone: int) -> pystac.Item:
         with rasterio.open(path, "w", **profile, crs=crs, transform=transform) as target:
             target.write(out, 1)
         copy.assets[band].href = str(path)
-        for name in ("proj:shape", "proj:transform", "proj:code", "proj:epsg"):
+        for name in ("proj:shape", "proj:transform", "proj:code", "proj:epsg", "gsd", "raster:bands"):
             copy.assets[band].extra_fields.pop(name, None)
     return copy

@@ -20,7 +20,7 @@ from stac.stack import Stack
 
 SIDE = 12
 SYNTHETIC = (
-    Provenance.OBSERVED_OTHER_DATE,
+    Provenance.OTHER_DATES,
     Provenance.THIN_CLOUD_CORRECTED,
     Provenance.REFERENCE_FILLED,
     Provenance.GENERATED,
@@ -80,7 +80,7 @@ def test_every_synthetic_pixel_is_marked_with_its_origin(seed: int, dates: int, 
     hidden = is_obscured(stack.classes[0])
     marked = np.isin(layers.provenance, (*SYNTHETIC, Provenance.NOT_RECOVERABLE))
     assert (marked == hidden).all()
-    assert ((layers.provenance == Provenance.OBSERVED_OTHER_DATE) == (hidden & ~by_model)).all()
+    assert ((layers.provenance == Provenance.OTHER_DATES) == (hidden & ~by_model)).all()
     assert (np.isfinite(layers.reference_weight) == np.isin(layers.provenance, SYNTHETIC[1:])).all()
     generated = by_model & hidden
     assert (layers.source_date[generated] == SOURCE_DATE_NODATA).all()
@@ -92,7 +92,7 @@ def test_every_synthetic_pixel_is_marked_with_its_origin(seed: int, dates: int, 
 @settings(max_examples=40, deadline=None)
 def test_source_dates_are_dates_that_saw_the_pixel(seed: int, dates: int, temporal: bool) -> None:
     stack, layers, _ = make(seed, dates, temporal)
-    for y, x in np.argwhere(layers.provenance == Provenance.OBSERVED_OTHER_DATE):
+    for y, x in np.argwhere(layers.provenance == Provenance.OTHER_DATES):
         saw = is_observed(stack.classes[1:, y, x])
         assert layers.source_date[y, x] in stack.days[1:][saw]
 

@@ -111,7 +111,8 @@ def test_statistics_and_areas_leave_nodata_out(
     areas = summary.areas_km2
     assert areas["generated"] == pytest.approx(6 * 30 * 0.0144)
     assert sum(areas.values()) == pytest.approx(layers.provenance.size * 0.0144)
-    assert document["properties"]["eo:cloud_cover"] == pytest.approx(100 / 6, abs=1e-3), "what could not be restored"
+    assert document["properties"]["unveil:not_recoverable"] == pytest.approx(100 / 6, abs=1e-3)
+    assert document["properties"]["eo:cloud_cover"] == 76.1, "of the target scene, as its source declares it"
 
 
 def test_the_footprint_is_the_grid_in_degrees(layers: ProductLayers, document: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ def test_areas_dates_and_intervals_are_those_of_the_layers(case: Case) -> None:
     assert figures.areas_km2["generated"] == pytest.approx(800 * pixel, abs=1e-3)
     assert sum(figures.areas_km2.values()) == pytest.approx(120 * 120 * pixel, abs=1e-3)
     assert [(d.date, round(d.km2 / pixel)) for d in figures.dates] == [("2023-08-17", 12_800), ("2023-08-20", 800)]
-    generated, other = figures.groups["generated"], figures.groups["observed_other_date"]
+    generated, other = figures.groups["generated"], figures.groups["other_dates"]
     assert (generated.half_width_mean, generated.half_width_p90) == pytest.approx((0.05, 0.05))
     assert generated.reference_weight == pytest.approx(0.4) and other.reference_weight is None
     assert figures.groups["restored"].half_width_mean == pytest.approx(0.035)

@@ -15,20 +15,25 @@ DATES = "2023-08-10/2023-08-20"
 def test_dates_cover_their_whole_days() -> None:
     query = Query.parse("c", "15,45,16,46", DATES)
     assert query.bbox == (15.0, 45.0, 16.0, 46.0)
-    assert query.interval == "2023-08-10T00:00:00Z/2023-08-20T23:59:59Z"
-    assert query.contains(datetime(2023, 8, 20, 23, 59, tzinfo=UTC))
+    assert query.interval == "2023-08-10T00:00:00Z/2023-08-21T00:00:00Z"
+    assert query.contains(datetime(2023, 8, 20, 23, 59, 59, 500_000, tzinfo=UTC))
     assert not query.contains(datetime(2023, 8, 21, tzinfo=UTC))
 
 
 def test_one_date_is_one_day() -> None:
     query = Query.parse("c", None, "2023-08-15")
-    assert query.end - query.start == timedelta(hours=23, minutes=59, seconds=59)
+    assert query.end - query.start == timedelta(days=1) - timedelta(microseconds=1)
     assert query.bbox is None
 
 
 def test_instants_with_a_zone_are_converted() -> None:
     query = Query.parse("c", (1, 2, 3, 4), "2023-08-10T02:00:00+02:00/2023-08-10T12:00:00Z")
     assert query.interval == "2023-08-10T00:00:00Z/2023-08-10T12:00:00Z"
+
+
+def test_an_interval_ends_where_dates_end() -> None:
+    query = Query.parse("c", None, "0001-01-01/9999-12-31").widened(30)
+    assert query.interval == "0001-01-01T00:00:00Z/9999-12-31T23:59:59Z"
 
 
 @given(st.integers(0, 400))

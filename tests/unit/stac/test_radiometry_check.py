@@ -143,8 +143,8 @@ def test_pixels_that_keep_the_offset_are_refused(twl: list[pystac.Item], tmp_pat
         read_stack(twl[:1], cell_of(twl[0], "blue", SMALL), BANDS)
 
 
-def test_nodata_of_the_file_is_nodata_too(twl: list[pystac.Item], tmp_path: Path) -> None:
-    """The item declares 0, the file 65535: neither becomes data."""
+def test_two_values_of_nodata_are_refused_and_one_is_enough(twl: list[pystac.Item], tmp_path: Path) -> None:
+    """The item declares 0, the file 65535; without the item's, the file's counts."""
     with rasterio.open(twl[0].assets["blue"].href) as source:
         profile, dn = source.profile, source.read()
     profile.update(driver="GTiff", nodata=65535)
@@ -152,12 +152,20 @@ def test_nodata_of_the_file_is_nodata_too(twl: list[pystac.Item], tmp_path: Path
     with rasterio.open(tmp_path / "b.tif", "w", **profile) as target:
         target.write(dn)
     twl[0].assets["blue"].href = str(tmp_path / "b.tif")
+    with pytest.raises(InvalidItem, match=r"declares nodata 0, its file has 65535"):
+        read_stack(twl[:1], cell_of(twl[0], "blue"), ("blue",))
+    del twl[0].assets["blue"].extra_fields["raster:bands"][0]["nodata"]
     found = read_stack(twl[:1], cell_of(twl[0], "blue"), ("blue",)).dn[0, 0]
     assert not found[:, :7].any()
-    assert np.array_equal(found[:, 7:], dn[0, :, 7:])
+    assert np.array_equal(found[:, 7:], np.maximum(dn[0, :, 7:], 1))
 
 
-def test_nodata_that_the_file_cannot_hold_is_refused(twl: list[pystac.Item]) -> None:
+def test_nodata_that_the_file_cannot_hold_is_refused(twl: list[pystac.Item], tmp_path: Path) -> None:
+    with rasterio.open(twl[0].assets["blue"].href) as source:
+        profile, dn = {**source.profile, "driver": "GTiff", "nodata": None}, source.read()
+    with rasterio.open(tmp_path / "b.tif", "w", **profile) as target:
+        target.write(dn)
+    twl[0].assets["blue"].href = str(tmp_path / "b.tif")
     twl[0].assets["blue"].extra_fields["raster:bands"][0]["nodata"] = -9999
     with pytest.raises(InvalidItem, match=r"asset blue holds uint16, which cannot be the declared nodata -9999"):
         read_stack(twl[:1], cell_of(twl[0], "blue", SMALL), ("blue",))

@@ -140,7 +140,7 @@ def test_other_sensors_are_taken_at_their_word() -> None:
         ({}, {"raster:bands": [{"nodata": "inf"}]}, "not numbers"),
         ({}, {"raster:bands": [{"scale": 0}]}, "scale 0"),
         ({}, {"raster:bands": [{"scale": -1}]}, "scale -1"),
-        ({}, {"raster:bands": [{"scale": 1}]}, "one step would be that much"),
+        ({}, {"raster:bands": [{"scale": 1, "offset": -0.1}]}, "one step would be that much"),
         ({}, {"raster:bands": [{"offset": "nan"}]}, "offset nan"),
         ({}, {"raster:bands": [{"scale": 0.0001, "offset": -1000}]}, "in digital numbers"),
         ({"earthsearch:boa_offset_applied": "yes"}, {}, "expected true or false"),
