@@ -8,7 +8,7 @@ OUT    ?= unveil-out
 WORKERS ?= logical
 PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 25
 
-.PHONY: setup packages demo serve test test-fast test-thorough test-gpu lint lint-style lint-types format train results clean
+.PHONY: setup packages demo serve test test-fast test-thorough test-gpu rehearse lint lint-style lint-types format train results clean
 
 setup: $(STAMP)
 
@@ -46,6 +46,10 @@ test-thorough: setup packages
 test-gpu: setup
 	$(BIN)/python -c "import torch, sys; sys.exit(None if torch.cuda.is_available() else 'torch sees no GPU here')"
 	$(BIN)/pytest tests/gpu
+
+# The image built and its services started without a container engine (root, debootstrap; docs/results/rehearsal.md).
+rehearse: setup
+	$(BIN)/python -m tests.rehearsal --out docs/results
 
 test-fast: setup
 	$(BIN)/pytest tests/unit -m "not slow"

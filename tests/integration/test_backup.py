@@ -1,0 +1,97 @@
+"""Backup and restore as docs/deploying.md has it: a dump of all databases, a copy of catalog and state, another server."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.command import ROOT, TINY_BBOX, TINY_SETTINGS, unveil
+from tests.support.postgres import Postgres, cluster, require_binaries
+
+pytestmark = [pytest.mark.slow, pytest.mark.integration]
+
+_PASSWORDS = ("PREFECT", "MLFLOW", "LEDGER", "PUBLISHER", "READER")
+#: What a dump with --clean says of the owner who restores it, and of what a new server has not.
+_EXPECTED = ("current user cannot be dropped", f'role "{{owner}}" already exists', "cannot drop the currently open")
+
+
+def login(server: Postgres, user: str, password: str, database: str) -> dict[str, str]:
+    return {
+        "PGHOST": server.host, "PGPORT": str(server.port), "PGUSER": user, "PGPASSWORD": password, "PGDATABASE": database,
+    }  # fmt: skip
+
+
+def test_a_run_finds_everything_done_after_a_restore(tmp_path: Path) -> None:
+    passwords = {f"UNVEIL_{name}_PASSWORD": secrets.token_hex(8) for name in _PASSWORDS}
+    first, copy = tmp_path / "first", tmp_path / "copy"
+    with cluster() as server:
+        prepared = [sys.executable, str(ROOT / "infra/image/prepare.py")]
+        owner = login(server, server.user, server.password, "postgres")
+        subprocess.run(prepared, env=os.environ | owner | passwords, check=True, capture_output=True, timeout=120)
+        made = run(first, server, passwords)
+        assert (made["restored"], made["skipped"]) == (1, 0), made
+        items = searched(server, passwords)
+        assert len(items) == 1
+        dump = tmp_path / "databases.sql"
+        with dump.open("wb") as out:
+            command = [require_binaries() / "pg_dumpall", "--clean", "--if-exists", "--username", server.user]
+            subprocess.run(command, env=os.environ | owner, stdout=out, check=True, timeout=120)
+        shutil.copytree(first, copy, symlinks=True)
+    shutil.rmtree(first)
+
+    copy.rename(first)
+    with cluster() as server:
+        restore(server, dump)
+        again = run(first, server, passwords)
+        assert (again["restored"], again["skipped"]) == (0, 1), again
+        assert searched(server, passwords) == items
+        # The roles have their passwords, and their databases alone.
+        with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+            reader = login(server, "unveil_reader", passwords["UNVEIL_READER_PASSWORD"], "ledger")
+            psycopg.connect(host=reader["PGHOST"], port=server.port, user=reader["PGUSER"],
+                            password=reader["PGPASSWORD"], dbname="ledger")  # fmt: skip
+
+
+def run(folder: Path, server: Postgres, passwords: dict[str, str]) -> dict[str, int]:
+    """Run the flow on a corner of the sample, with ledger and index on the server."""
+    ledger = f"postgresql://unveil_ledger@{server.host}:{server.port}/ledger"
+    index = f"postgresql://unveil_publisher:{passwords['UNVEIL_PUBLISHER_PASSWORD']}@{server.host}:{server.port}/stac"
+    settings = TINY_SETTINGS | {
+        "UNVEIL_LEDGER_URL": ledger,
+        "UNVEIL_INDEXES": index,
+        "UNVEIL_STATE_DIR": str(folder / "state"),
+        "PGPASSWORD": passwords["UNVEIL_LEDGER_PASSWORD"],
+    }
+    where = ["--out", folder / "catalog", "--bbox", TINY_BBOX, "--datetime", "2023-08-18", "--json"]
+    outcome = unveil("run", *where, home=folder / "home", extra=settings)
+    assert outcome.status == 0, outcome.err
+    return dict(outcome.document)
+
+
+def searched(server: Postgres, passwords: dict[str, str]) -> list[tuple[str, object]]:
+    """Return id and content of all items that a search finds as the reader."""
+    reader = {"user": "unveil_reader", "password": passwords["UNVEIL_READER_PASSWORD"], "dbname": "stac"}
+    with psycopg.connect(host=server.host, port=server.port, **reader) as connection:
+        found = connection.execute("SELECT search('{}')").fetchone()
+    assert found is not None
+    return [(feature["id"], feature) for feature in found[0]["features"]]
+
+
+def restore(server: Postgres, dump: Path) -> None:
+    """Feed the dump to another server; nothing may fail but what is about its owner."""
+    owner = login(server, server.user, server.password, "postgres")
+    with dump.open("rb") as text:
+        done = subprocess.run(
+            [require_binaries() / "psql", "--quiet", "--no-psqlrc"], env=os.environ | owner, stdin=text,
+            capture_output=True, text=False, timeout=300, check=False,
+        )  # fmt: skip
+    errors = [line for line in done.stderr.decode().splitlines() if "ERROR" in line]
+    expected = [each.format(owner=server.user) for each in _EXPECTED]
+    assert not [line for line in errors if not any(each in line for each in expected)], errors
