@@ -9,7 +9,7 @@ from pydantic_settings import NoDecode
 
 from flows.settings.kinds import SAMPLE, GridKind
 from flows.settings.words import Commas
-from stac.access.redaction import redact
+from stac.access.redaction import redact, without_secret
 from stac.fixed_grid import GridSpec
 from stac.query import Query
 from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL
@@ -59,7 +59,7 @@ class AreaSettings(BaseModel):
     @property
     def shown_source(self) -> str:
         """The source for people and reports."""
-        return redact(self.source)
+        return redact(without_secret(self.source))
 
     @property
     def patience(self) -> Patience:
