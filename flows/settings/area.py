@@ -31,7 +31,7 @@ class AreaSettings(BaseModel):
     max_cloud: float = Field(80, ge=0, le=100, description="scenes cloudier than this (percent) are left alone")
     grid: GridKind = Field(GridKind.NATIVE, description="native: the tiles of the scenes; fixed: cells over any area")
     grid_crs: int | None = Field(None, description="EPSG code of the fixed grid, in metres; UTM zones when left out")
-    resolution: float = Field(10, gt=0, description="pixel size of the fixed grid, metres")
+    resolution: float = Field(10, gt=0, description="pixel size of the fixed grid, metres, 0.01 to 100 000")
     cell_size: int = Field(2048, ge=64, description="side of a cell of the fixed grid, pixels")
     grid_origin: Annotated[tuple[float, float], NoDecode, Commas] = Field(
         (0.0, 0.0), description="x,y of a corner of a cell, metres; to share the pixels of an archive"

@@ -23,7 +23,7 @@ from stac.sources.web.patience import Deadline, Patience, retry_after_s
 
 _PIECE = 1 << 16
 #: A longer body is no answer of a catalog, bytes.
-_LARGEST = 256 << 20
+_LARGEST = 64 << 20
 
 
 class PatientAdapter(HTTPAdapter):
