@@ -27,6 +27,7 @@ _LOCAL = (
     "out",
     "indexes",
     "public_root",
+    "allow_hosts",
     "state_dir",
     "ledger_url",
     "mlflow_uri",

@@ -136,5 +136,6 @@ def _explain(error: ValidationError, config: Path | None) -> str:
     name = ".".join(str(part) for part in first["loc"]) or "settings"
     where = f" (in {config} or on the command line)" if config else ""
     # An address may hold a password, and those that always may are not shown at all.
-    given = "not understood" if str(first["loc"][0]) in _SECRET else redact(_SHORT.repr(first["input"]))
-    return f"Setting {name}{where} is {given}: {first['msg'][0].lower()}{first['msg'][1:]}."
+    hidden = bool(first["loc"]) and str(first["loc"][0]) in _SECRET
+    given = "not understood" if hidden else redact(_SHORT.repr(first["input"]))
+    return f"Setting {name}{where} is {given}: {redact(first['msg'][0].lower() + first['msg'][1:])}."

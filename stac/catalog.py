@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from stac.collection_fields import collection_fields
-from stac.credits import KEYWORDS, PROCESSOR, licence_of
+from stac.credits import KEYWORDS, PROCESSOR, licence_links, licence_of, providers_of
 from stac.model_items import MODELS_COLLECTION
 from stac.tree.contents import CONTENTS, Contents, contents_of, total
 from stac.tree.nodes import STAC_VERSION as STAC_VERSION
@@ -126,7 +126,7 @@ def collection_document(
     ours = collection_fields(latest) if latest else {}
     contents = total(contents_of(link) for link in children)
     up = {"href": "../catalog.json", "type": "application/json", "title": CATALOG_TITLE}
-    licences = [link for document in (source, latest or {}) for link in links_of(document, "license")]
+    licences = [link for document in (source, latest or {}) for link in licence_links(document)]
     kept = [link for link in foreign_links(current, None) if not licences or link.get("rel") != "license"]
     older = list(items_in(current).values()) if flat else []
     attribution = source.get("attribution") or (latest or {}).get("properties", {}).get("attribution")
@@ -163,7 +163,7 @@ def _providers(source: Mapping[str, Any], current: Mapping[str, Any], version: s
         if version
         else before.get(PROCESSOR["name"], {}).get("processing:software", {"unveil-eo": ""})
     )
-    found = {str(each.get("name")): dict(each) for each in source.get("providers", [])}
+    found = {str(each["name"]): each for each in providers_of(source)}
     others = {name: each for name, each in before.items() if name != PROCESSOR["name"]}
     return [*(others | found).values(), PROCESSOR | {"processing:software": software}]
 

@@ -16,7 +16,7 @@ import shapely
 from odc.geo import res_, xy_
 from odc.geo.crs import CRS, CRSError
 from odc.geo.geobox import GeoBox
-from odc.geo.geom import Geometry
+from odc.geo.geom import BoundingBox, Geometry
 from odc.geo.gridspec import GridSpec as OdcGridSpec
 from shapely.geometry.base import BaseGeometry
 
@@ -25,6 +25,9 @@ from stac.footprints import BBox, around, box_across, box_around, outline_of_gri
 from stac.grid import Cell
 
 _ZONE_DEG = 6
+#: Nothing is restored on finer or coarser grids; metres, pixels. Planning more cells takes hours.
+_FINEST_M, _COARSEST_M, _LARGEST_CELL, _MOST_CELLS = 0.01, 100_000, 100_000, 500_000
+_FARTHEST_M = 1e8
 #: UTM ends here; further north and south a polar projection must be named, degrees.
 _UTM_LIMIT = 84
 #: Outlines are projected with a vertex at least every so many degrees, and grown by what that misses, metres.
@@ -47,8 +50,13 @@ class GridSpec:
 
     def __post_init__(self) -> None:
         """Raise `InvalidQuery` when there is no such grid."""
-        if not (math.isfinite(self.resolution_m) and self.resolution_m > 0 and self.cell_pixels > 0):
-            raise InvalidQuery(f"A grid of {self.cell_pixels} pixels of {self.resolution_m} m has no cells.")
+        if not (_FINEST_M <= self.resolution_m <= _COARSEST_M and 0 < self.cell_pixels <= _LARGEST_CELL):
+            raise InvalidQuery(
+                f"A grid of {self.cell_pixels} pixels of {self.resolution_m:g} m has no cells; choose a resolution of "
+                f"{_FINEST_M:g} to {_COARSEST_M:g} m and cells of {_LARGEST_CELL} pixels at most."
+            )
+        if not all(abs(each) <= _FARTHEST_M for each in self.origin_m):  # NaN is not either
+            raise InvalidQuery(f"Origin {self.origin_m} lies outside the world; give x,y in metres.")
         if self.crs is not None:
             self._require_metres(self.crs)
 
@@ -119,9 +127,19 @@ class GridSpec:
         projected = Geometry(part, "EPSG:4326").to_crs(crs, resolution=_DENSITY_DEG).buffer(_MARGIN_M)
         # What only the margin touches is no part of the area.
         least = 2 * _MARGIN_M * self.cell_pixels * self.resolution_m
+        self._check_number(projected.boundingbox)
         for (column, row), geobox in self._grid(code).tiles(projected.boundingbox):
             if projected.geom.intersection(geobox.extent.geom).area > least:
                 yield self._cell(code, row, column)
+
+    def _check_number(self, box: BoundingBox) -> None:
+        """Raise `InvalidQuery` where there are more cells than can be planned."""
+        side = self.cell_pixels * self.resolution_m
+        if (box.span_x / side + 1) * (box.span_y / side + 1) > _MOST_CELLS:
+            raise InvalidQuery(
+                f"The area has more than {_MOST_CELLS} cells of {side:g} m: choose a smaller --bbox, or larger cells "
+                "(--resolution, --cell-size)."
+            )
 
     def _grid(self, code: int) -> OdcGridSpec:
         side = (self.cell_pixels, self.cell_pixels)

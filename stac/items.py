@@ -20,6 +20,7 @@ from odc.geo.geobox import GeoBox
 
 from stac.access.redaction import without_secret
 from stac.acquisitions import cloud_cover
+from stac.credits import may_be_shown
 from stac.extensions import PUBLICATIONS, product_extensions
 from stac.footprints import BBox, box_of, cut, outline_of_grid
 from stac.item_assets import COG_TYPE as COG_TYPE
@@ -231,7 +232,7 @@ def _links(record: ProductRecord) -> list[pystac.Link]:
     if record.model_href:
         title = f"Model {record.model_name}, version {record.model_version}"
         derived.append(pystac.Link("derived_from", record.model_href, "application/geo+json", title))
-    licences = [link.clone() for link in record.target.get_links("license")]
+    licences = [link.clone() for link in record.target.get_links("license") if may_be_shown(link.href)]
     for licence in licences:
         licence.title = licence.title or "Licence of the source data"
     return [*derived, *citations(), *licences]
@@ -247,5 +248,8 @@ def citations() -> list[pystac.Link]:
 def public_href(item: pystac.Item) -> str | None:
     """Return the address of a source item: where its archive keeps it, else where it was found; never with a login."""
     canonical = item.get_single_link("canonical")
-    href = canonical.href if canonical is not None else item.get_self_href()
-    return without_secret(str(href)) if href else None
+    named = without_secret(str(canonical.href)) if canonical is not None else ""
+    found = item.get_self_href()
+    if may_be_shown(named):
+        return named
+    return without_secret(found) if found else None

@@ -22,6 +22,7 @@ from stac.access.locations import is_s3, s3_location
 from stac.access.objects import Objects, asking
 from stac.access.redaction import redact
 from stac.access.s3 import BotocoreSession, S3Options
+from stac.access.secrets import login_of, with_query
 from stac.access.signing import SignedHref, refused, sign
 from stac.errors import (
     AccessRefused,
@@ -113,7 +114,7 @@ def open_raster(
         SourceUnavailable: the token service does not answer, or the host is not known.
         UnreadableAsset: it is missing, truncated or no raster, or its server does not answer.
     """
-    signed = sign(href, collection, access.signing, timeout_s)
+    signed = sign(with_query(href), collection, access.signing, timeout_s)
     try:
         with _opened(signed, name, timeout_s, access) as source:
             if source.crs is None:
@@ -140,6 +141,8 @@ def _opened(signed: SignedHref, name: str, timeout_s: float, access: Access) -> 
 def _from_web(url: str, named: Collection[str], timeout_s: float) -> AbstractContextManager[Any]:
     address, headers = pinned(url, named)
     settings = environment(timeout_s)
+    if login := login_of(url):
+        settings.options.update({"GDAL_HTTP_AUTH": "BASIC", "GDAL_HTTP_USERPWD": ":".join(login)})
     settings.options.update(gdal_settings(address) | ({"GDAL_HTTP_HEADERS": headers} if headers else {}))
     return _dataset(f"/vsicurl/{address}", settings)
 

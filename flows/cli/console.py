@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from flows.progress import Event, listening
+from stac.access.redaction import redact
 
 #: Everything for people goes to stderr while a command prints JSON.
 errors = Console(stderr=True, highlight=False)
@@ -167,6 +168,7 @@ def print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
 
 def print_error(message: str, *, as_json: bool, kind: str) -> None:
     """Tell what went wrong in one sentence on stderr, and as JSON on stdout where that was asked for."""
+    message = redact(message)
     if as_json:
         print_json({"error": {"kind": kind, "message": message}})
     errors.print(f"unveil: {message}", markup=False, soft_wrap=True)

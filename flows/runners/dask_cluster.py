@@ -24,6 +24,7 @@ from flows.runners.base import Runner, stopped
 from flows.runners.dask_worker import Begin, looks
 from flows.runners.kinds import Share
 from flows.runners.worker_process import inherited
+from stac.access.secrets import kept
 
 _log = logging.getLogger(__name__)
 
@@ -181,7 +182,7 @@ def local_cluster(share: Share, gpus: int) -> Iterator[Runner]:
     made = "dask_cuda.LocalCUDACluster" if by_cuda else LocalCluster
     options["silence_logs"] = logging.CRITICAL
     with _quiet(), DaskTaskRunner(cluster_class=made, cluster_kwargs=options) as runner:
-        runner.client.register_plugin(Begin(share.threads, 0 if by_cuda else gpus))
+        runner.client.register_plugin(Begin(share.threads, 0 if by_cuda else gpus, kept()))
         with _stopping(Cluster(runner, "of this run", None)) as cluster:
             yield cluster
 

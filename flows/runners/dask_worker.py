@@ -11,6 +11,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 
 from flows import __version__
 from flows.runners.worker_process import follow_parent, limit_threads, use_gpu
+from stac.access.secrets import Kept, take
 
 
 class Begin(WorkerPlugin):
@@ -18,17 +19,19 @@ class Begin(WorkerPlugin):
 
     name = "unveil"
 
-    def __init__(self, threads: int, gpus: int) -> None:
+    def __init__(self, threads: int, gpus: int, secrets: Kept) -> None:
         """Tell what the worker gets.
 
         Args:
             threads: of numeric libraries.
             gpus: GPUs to be shared out by the number of the worker; 0 where it sees what it should already.
+            secrets: logins and signatures of addresses.
         """
-        self._threads, self._gpus = threads, gpus
+        self._threads, self._gpus, self._secrets = threads, gpus, secrets
 
     def setup(self, worker: Worker) -> None:
         """Run in the worker, before its first task."""
+        take(self._secrets)
         follow_parent()
         if self._gpus:
             use_gpu(int(worker.name) % self._gpus)

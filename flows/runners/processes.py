@@ -19,6 +19,7 @@ from flows.errors import WorkersLost
 from flows.runners.base import Runner, stopped
 from flows.runners.kinds import Share
 from flows.runners.worker_process import begin, environment, inherited
+from stac.access.secrets import kept
 
 _log = logging.getLogger("unveil")
 #: Pools that may break in one run: a unit that kills every process it gets must not go on for ever.
@@ -95,7 +96,7 @@ class Processes(Runner):
             gpus = context.SimpleQueue()
             for number in range(self._share.workers):
                 gpus.put(number % self._gpus)
-        given = (self._share.threads, gpus)
+        given = (self._share.threads, gpus, kept())
         pool = ProcessPoolTaskRunner(max_workers=self._share.workers, initializer=begin, initargs=given)
         pool.__enter__()
         return pool

@@ -11,6 +11,7 @@ from multiprocessing import connection, parent_process
 from typing import Any
 
 from flows.runners.kinds import thread_limits
+from stac.access.secrets import Kept, take
 
 
 def inherited(threads: int) -> dict[str, str]:
@@ -43,13 +44,15 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def begin(threads: int, gpus: Any = None) -> None:
+def begin(threads: int, gpus: Any = None, secrets: Kept = ({}, {})) -> None:
     """Make this process a worker: its share of the cores, its GPU, and an end together with the run.
 
     Args:
         threads: of numeric libraries.
         gpus: a queue that holds the number of a GPU for every worker; None where all may see all.
+        secrets: logins and signatures of addresses, which travel from memory to memory only.
     """
+    take(secrets)
     follow_parent()
     if gpus is not None:
         use_gpu(gpus.get())

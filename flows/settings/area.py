@@ -9,7 +9,7 @@ from pydantic_settings import NoDecode
 
 from flows.settings.kinds import SAMPLE, GridKind
 from flows.settings.words import Commas
-from stac.access.redaction import redact
+from stac.access.redaction import redact, without_secret
 from stac.fixed_grid import GridSpec
 from stac.query import Query
 from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL
@@ -31,7 +31,7 @@ class AreaSettings(BaseModel):
     max_cloud: float = Field(80, ge=0, le=100, description="scenes cloudier than this (percent) are left alone")
     grid: GridKind = Field(GridKind.NATIVE, description="native: the tiles of the scenes; fixed: cells over any area")
     grid_crs: int | None = Field(None, description="EPSG code of the fixed grid, in metres; UTM zones when left out")
-    resolution: float = Field(10, gt=0, description="pixel size of the fixed grid, metres")
+    resolution: float = Field(10, gt=0, description="pixel size of the fixed grid, metres, 0.01 to 100 000")
     cell_size: int = Field(2048, ge=64, description="side of a cell of the fixed grid, pixels")
     grid_origin: Annotated[tuple[float, float], NoDecode, Commas] = Field(
         (0.0, 0.0), description="x,y of a corner of a cell, metres; to share the pixels of an archive"
@@ -59,7 +59,7 @@ class AreaSettings(BaseModel):
     @property
     def shown_source(self) -> str:
         """The source for people and reports."""
-        return redact(self.source)
+        return redact(without_secret(self.source))
 
     @property
     def patience(self) -> Patience:

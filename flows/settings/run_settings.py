@@ -16,6 +16,7 @@ from flows.settings.running import RunningSettings
 from stac.access import Access, SigningOptions
 from stac.access.addresses import host_of
 from stac.access.redaction import holds_secret
+from stac.access.secrets import keep
 from stac.access.signing import Signing
 from stac.footprints import grown
 from stac.indexes import index_secret
@@ -24,7 +25,7 @@ from stac.sources import provider_of
 from stac.stack import ReadOptions
 
 #: Settings that are addresses of services, whose logins are read from the environment alone.
-ADDRESSES = ("source", "mlflow_uri", "signing_url")
+ADDRESSES = ("source", "mlflow_uri", "signing_url", "s3_endpoint", "dask_scheduler")
 
 
 class RunSettings(AreaSettings, PlaceSettings, RestoringSettings, JudgingSettings, RunningSettings, BaseSettings):
@@ -46,6 +47,7 @@ class RunSettings(AreaSettings, PlaceSettings, RestoringSettings, JudgingSetting
     @property
     def access(self) -> Access:
         """How bytes are reached: signing, S3, and the hosts inside this network that may be asked."""
+        keep(self.source)  # a process that only reads pixels knows its login from here
         named = {host_of(self.source), host_of(self.s3_endpoint or ""), *(each.lower() for each in self.allow_hosts)}
         if self.source == SAMPLE:  # it is served on loopback
             named.add("127.0.0.1")

@@ -24,6 +24,7 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from flows.errors import InvalidSettings, ServiceUnavailable
 from flows.viewer.browser_config import CATALOG_PATH, CONFIG_PATH, Basemap, config_script
+from flows.viewer.safe_headers import SafeHeaders
 from flows.viewer.stac_browser import public_browser_link
 from flows.viewer.static_files import REVALIDATE, BrowserFiles, CatalogFiles
 
@@ -59,7 +60,7 @@ def create_app(catalog_root: Path, browser_dir: Path | None, *, basemap: Basemap
         expose_headers=_EXPOSED,
         allow_private_network=True,  # the public STAC Browser may read a catalog on loopback
     )
-    return Starlette(routes=routes, middleware=[cors])
+    return Starlette(routes=routes, middleware=[cors, Middleware(SafeHeaders)])
 
 
 def serve(

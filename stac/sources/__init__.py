@@ -6,6 +6,7 @@ from typing import Any
 
 from stac.access import Access
 from stac.access.addresses import host_of, is_web
+from stac.access.secrets import keep
 from stac.errors import UnreadableCatalog
 from stac.sources.api import ApiSource
 from stac.sources.base import Source
@@ -33,7 +34,7 @@ def open_source(location: str, patience: Patience | None = None, access: Access 
     """
     if not location.strip():
         raise UnreadableCatalog("The source is empty; give the URL of a STAC API or the path of a catalog.json.")
-    patience = patience or Patience()
+    patience, location = patience or Patience(), keep(location)
     if provider := provider_of(location):
         return _known(provider, patience, access)
     access = access or Access()

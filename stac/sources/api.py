@@ -230,6 +230,8 @@ def _translated(location: str) -> Iterator[None]:
         yield
     except APIError as error:
         raise refused(location, error) from error
+    except RecursionError as error:
+        raise UnreadableCatalog(f"{location} sends a document that is nested too deeply to be STAC.") from error
     except (
         pystac.STACError,
         pystac.STACTypeError,

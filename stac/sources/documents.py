@@ -21,6 +21,9 @@ from stac.sources.web.pace import DEFAULT_RATE
 from stac.sources.web.patience import PASSING, Patience
 from stac.sources.web.transport import PatientAdapter, patient_session
 
+#: A longer file is no STAC document, bytes.
+_LARGEST = 64 << 20
+
 
 class CatalogIO(StacApiIO):
     """pystac-client's reader with time-outs, a pace, a total time and bounded retries.
@@ -105,4 +108,8 @@ class Documents:
             if found is None:
                 raise UnreadableCatalog(f"{href} does not exist; give the address of a catalog.json.")
             return found
-        return str(self.web.request(href)) if is_remote(href) else Path(href).read_text("utf-8")
+        if is_remote(href):
+            return str(self.web.request(href))
+        if (size := Path(href).stat().st_size) > _LARGEST:
+            raise UnreadableCatalog(f"{href} holds {size >> 20} MiB; a STAC document has {_LARGEST >> 20} MiB at most.")
+        return Path(href).read_text("utf-8")

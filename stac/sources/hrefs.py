@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from stac.access.addresses import check_address, host_of, is_web
 from stac.access.locations import is_s3
+from stac.access.secrets import keep
 from stac.errors import UnsafeHref
 
 #: What a remote catalog may name. `file`, `zip+file` and GDAL's `/vsi...` paths would read this machine.
@@ -55,7 +56,7 @@ def resolve(base: str, href: object) -> str:
     if scheme in _REMOTE_SCHEMES:
         if is_web(base) and is_web(found):
             _check_from_outside(base, found)
-        return found
+        return keep(found)
     if is_remote(base):
         raise UnsafeHref(f"{base} names {href!r}, which is not on a server; a remote catalog may not name local files.")
     if scheme not in ("", "file"):

@@ -16,13 +16,14 @@ from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from stac.access.addresses import check_address, require_public
+from stac.access.secrets import login_of, with_query
 from stac.errors import SourceUnavailable, UnsafeHref
 from stac.sources.web.pace import DEFAULT_RATE, pace_of
 from stac.sources.web.patience import Deadline, Patience, retry_after_s
 
 _PIECE = 1 << 16
 #: A longer body is no answer of a catalog, bytes.
-_LARGEST = 256 << 20
+_LARGEST = 64 << 20
 
 
 class PatientAdapter(HTTPAdapter):
@@ -77,6 +78,7 @@ class PatientAdapter(HTTPAdapter):
         """
         url = request.url or ""
         check_address(url, self.named)
+        _put_back(request, url)
         deadline = self._deadline or Deadline.after(self._patience.total_s, _without_query(url))
         pace = pace_of(urlsplit(url).netloc, self._rate)
 
@@ -96,6 +98,14 @@ class PatientAdapter(HTTPAdapter):
 
         answer: requests.Response = self._patience.attempts(deadline)(once)
         return answer
+
+
+def _put_back(request: requests.PreparedRequest, url: str) -> None:
+    """Give a request the login and the query that were taken off its address."""
+    request.url = with_query(url)
+    login = login_of(url)
+    if login is not None and "Authorization" not in request.headers:
+        request.prepare_auth(login, request.url)
 
 
 class _OutsideSession(requests.Session):
