@@ -49,8 +49,6 @@ class Sampling:
         sampler_kind(self.sampler)
         self.acceleration.check()
         enhancer.schedule.respaced(self.steps, self.start)
-        if enhancer.card.distilled is not None:
-            enhancer.card.distilled.check(self.steps, self.start)
         self._check_tiling(enhancer.stride * self.grid)
 
     def _check_tiling(self, unit: int) -> None:
