@@ -18,7 +18,7 @@ from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
 from de_model.inference.engine import Restoration, restore
 from de_model.inference.sampling import Sampling
-from de_model.samplers.kinds import sampler_kind
+from de_model.sampling.kinds import sampler_kind
 
 #: Names of the artefacts: the weights, and the calibration of their intervals.
 WEIGHTS, CALIBRATION = "weights", "calibration"

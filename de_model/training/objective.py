@@ -10,9 +10,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from de_model.autocast import autocast
 from de_model.data.pairs import Patches
-from de_model.enhancer import Condition, Enhancer
+from de_model.enhancer import Condition, Enhancer, autocast
 from de_model.errors import InvalidModelInput
 from de_model.radiometry import to_signed, to_unsigned
 from de_model.training.losses import (

@@ -14,8 +14,7 @@ from de_model.enhancer import Condition, Enhancer, Estimate
 from de_model.errors import InvalidModelInput
 from de_model.metrics.standard import score
 from de_model.radiometry import from_unit, to_unsigned
-from de_model.samplers.ddim import ddim
-from de_model.samplers.walk import Walk
+from de_model.sampling.samplers import Walk, ddim
 from de_model.training.objective import Batch, Objective, draw
 from de_model.training.sources import TrainingData
 from de_model.training.stages import Stage, StageOptions

@@ -52,7 +52,7 @@ def predict(
     """
     from de_model import checkpoint
     from de_model.inference.sampling import Sampling
-    from de_model.samplers.kinds import SamplerKind, sampler_kind
+    from de_model.sampling.kinds import SamplerKind, sampler_kind
     from flows.models.predict import Request
     from flows.models.predict import predict as run
     from flows.progress import Event

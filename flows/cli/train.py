@@ -105,7 +105,7 @@ def train(
 
         unveil train --cell MGRS-33TWM --stage allocation --from unveil-de-small.safetensors --out other.safetensors
     """
-    from de_model.precision import Precision
+    from de_model.inference.acceleration import Precision
     from de_model.presets import ReferenceKind
     from de_model.training.degradation import RandomDegradation
     from de_model.training.options import Decay, GradientFlow, States, TrainingOptions

@@ -69,7 +69,7 @@ def _shipped(settings: RunSettings) -> ModelRef:
     check_bands(settings, checkpoint.read_card(weights).bands)
     sha256 = checkpoint.sha256_of(weights)
     table, record = calibration_of(weights), validation_of(weights)
-    return ModelRef(MODEL_NAME, UNREGISTERED, sha256, str(weights), _checksum(table), None, _checksum(record))
+    return ModelRef(MODEL_NAME, UNREGISTERED, sha256, str(weights), _checksum(table), _checksum(record))
 
 
 def _checksum(table: CalibrationTable | ValidationRecord | None) -> str:

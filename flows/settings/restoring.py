@@ -7,10 +7,9 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 from pydantic_settings import NoDecode
 
-from de_model.inference.acceleration import Acceleration
+from de_model.inference.acceleration import Acceleration, Precision
 from de_model.inference.sampling import Sampling
-from de_model.precision import Precision
-from de_model.samplers.kinds import SamplerKind
+from de_model.sampling.kinds import SamplerKind
 from flows.restoration_options import RestorationOptions
 from flows.settings.kinds import GapFilling, ModelFallback
 from flows.settings.words import Commas
@@ -57,7 +56,7 @@ class RestoringSettings(BaseModel):
         "the small gaps that other dates leave, else 4",
     )
     sampler: SamplerKind | None = Field(
-        None, description="dpmpp2m (when left out), unipc, pyramid, or the paper's ddim with 10 steps"
+        None, description="dpmpp2m (when left out), pyramid, or the paper's ddim with 10 steps"
     )
     start: int | None = Field(
         None,
@@ -84,9 +83,6 @@ class RestoringSettings(BaseModel):
     # Speed; each may change the last bits of a result, or more: docs/engine.md.
     precision: Precision = Field(Precision.FP32, description="number format of the networks' activations: fp32 or bf16")
     compiled: bool = Field(False, description="compile the networks first; they stay as they are where that fails")
-    cuda_graph: bool = Field(False, description="launch all steps of a walk as one CUDA graph, on a GPU")
-    winograd: bool = Field(False, description="Winograd's algorithm for the paper preset's convolutions on a CPU")
-    allocation_every: int = Field(1, ge=1, description="weight allocation runs at every so many steps")
     use_model: bool = Field(
         True, description="restore with the model what no date saw; otherwise these pixels are marked not recoverable"
     )
@@ -138,13 +134,7 @@ class RestoringSettings(BaseModel):
     @property
     def acceleration(self) -> Acceleration:
         """How the networks are run."""
-        return Acceleration(
-            precision=self.precision,
-            compiled=self.compiled,
-            cuda_graph=self.cuda_graph,
-            winograd=self.winograd,
-            allocation_every=self.allocation_every,
-        )
+        return Acceleration(precision=self.precision, compiled=self.compiled)
 
     @property
     def walk(self) -> tuple[SamplerKind, int, int | None]:
