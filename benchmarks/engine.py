@@ -26,15 +26,14 @@ from benchmarks.model import PLAIN
 from benchmarks.report import Page, parser, publish, table
 from de_model import checkpoint
 from de_model.enhancer import Enhancer
-from de_model.inference.acceleration import Acceleration
+from de_model.inference.acceleration import Acceleration, Precision
 from de_model.inference.engine import restore
 from de_model.inference.frame import Frame
 from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Tile, plan_tiles, starts
 from de_model.inference.whole import restore_image
 from de_model.metrics.standard import score
-from de_model.precision import Precision
-from de_model.samplers.kinds import SamplerKind
+from de_model.sampling.kinds import SamplerKind
 from flows.cli.console import progress_bar
 from flows.loading import load_settings
 from flows.models.evaluation_cases import Case, index_on, transplanted_cases

@@ -18,13 +18,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.measuring import MemoryWatch, flops_of, matmul_peak, one_thread, seconds_of
 from benchmarks.report import Page, goal, parser, publish, table
-from de_model.autocast import autocast
 from de_model.card import ModelCard
 from de_model.data.pairs import Patches
-from de_model.enhancer import Condition, Enhancer
-from de_model.inference.accelerated import accelerated
-from de_model.inference.acceleration import Acceleration
-from de_model.precision import Precision
+from de_model.enhancer import Condition, Enhancer, autocast
+from de_model.inference.acceleration import Acceleration, Precision
+from de_model.inference.execution import accelerated
 from de_model.presets import Preset
 from de_model.training.objective import draw
 from de_model.training.options import TrainingOptions

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from de_model.conditioning import Conditioning
-from de_model.distilled import Distilled
 from de_model.errors import InvalidCheckpoint, InvalidModelInput
 from de_model.presets import SIZES, Preset, ReferenceKind
 from de_model.radiometry import COMPANDING
@@ -51,8 +50,6 @@ class ModelCard:
     band_conditioning: bool = False
     #: How W is limited, in training and at inference.
     weight_mode: WeightMode = WeightMode.CLAMP
-    #: Of a student: the walk it was distilled for, and its teacher.
-    distilled: Distilled | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -74,12 +71,8 @@ class ModelCard:
         """Return the card as the string map that safetensors stores.
 
         It has one key, because safetensors writes several in random order, and equal models are to be equal files.
-        `distilled` is stored for students only: cards of other models stay what they were before there were students.
         """
-        values = dataclasses.asdict(self)
-        if self.distilled is None:
-            del values["distilled"]
-        return {"card": json.dumps({"format": FORMAT, **values}, sort_keys=True)}
+        return {"card": json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, sort_keys=True)}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str] | None, origin: str) -> ModelCard:
@@ -133,7 +126,5 @@ def _check_values(card: ModelCard) -> None:
 
 def _fields(values: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a stored card; the first cards named no reference, because there was only one."""
-    kinds: dict[str, Any] = {"preset": Preset(values["preset"]), "bands": tuple(values["bands"])}
-    if values.get("distilled") is not None:
-        kinds["distilled"] = Distilled(**values["distilled"])
+    kinds = {"preset": Preset(values["preset"]), "bands": tuple(values["bands"])}
     return {"reference": ReferenceKind.LIGHT, **values, **kinds}

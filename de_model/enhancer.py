@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,11 +12,12 @@ from torch import Tensor, nn
 from de_model.card import ModelCard
 from de_model.conditioning import check_band_mask, check_gsd, refuse_unknown
 from de_model.errors import InvalidModelInput
+from de_model.inference.acceleration import Precision
 from de_model.networks import NoisePredictor, WeightAllocation
 from de_model.presets import SIZES
 from de_model.radiometry import to_signed, to_unsigned
 from de_model.references.base import Reference
-from de_model.references.factory import build_reference
+from de_model.references.networks import build_reference
 from de_model.schedule import Schedule
 from de_model.weighting import limit
 
@@ -127,9 +129,7 @@ class Enhancer(nn.Module):
         given = torch.ones(cloudy.shape[:2]) if band_mask is None else band_mask
         return check_band_mask(given, *cloudy.shape[:2]).to(cloudy.device, non_blocking=True)
 
-    def estimate(
-        self, x_t: Tensor, condition: Condition, t: Tensor, eta: float, weight: Tensor | None = None
-    ) -> Estimate:
+    def estimate(self, x_t: Tensor, condition: Condition, t: Tensor, eta: float) -> Estimate:
         """Return the fused estimate at step `t` (DE section 1.5).
 
         Args:
@@ -137,7 +137,6 @@ class Enhancer(nn.Module):
             condition: cloudy image and reference.
             t: `(batch,)` original timesteps, 0..T-1.
             eta: floor of the reference's share, 0..1; 1 returns the reference exactly.
-            weight: W in [eta, 1] of an earlier step, `(batch, band, y, x)`; weight allocation is then not asked.
 
         Raises:
             InvalidModelInput: `eta` is outside 0..1.
@@ -145,8 +144,7 @@ class Enhancer(nn.Module):
         if not 0 <= eta <= 1:
             raise InvalidModelInput(f"eta is {eta}; it is the reference's least share and must lie in 0..1.")
         x0_hat = self.schedule.estimate_x0(x_t, self.noise_in(x_t, condition, t), t)
-        if weight is None:
-            weight = limit(self.raw_weight(x_t, condition, t), eta, self.card.weight_mode)
+        weight = limit(self.raw_weight(x_t, condition, t), eta, self.card.weight_mode)
         fused = weight * condition.reference + (1 - weight) * x0_hat
         return Estimate(fused, weight, x0_hat)
 
@@ -172,3 +170,8 @@ def _check_given_reference(reference: Tensor, cloudy: Tensor) -> None:
         )
     if not bool(((reference >= 0) & (reference <= 1)).all()):
         raise InvalidModelInput("The reference has values outside 0..1 or NaN; fill its gaps and compand it.")
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """Return the context in which networks run in the wanted precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision is Precision.BF16 else nullcontext()

@@ -18,7 +18,7 @@ from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
 from de_model.inference.engine import Restoration, restore
 from de_model.inference.sampling import Sampling
-from de_model.samplers.kinds import sampler_kind
+from de_model.sampling.kinds import sampler_kind
 
 #: Names of the artefacts: the weights, and the calibration of their intervals.
 WEIGHTS, CALIBRATION = "weights", "calibration"
@@ -67,8 +67,8 @@ def copy_code(folder: Path) -> Path:
 
 
 def tags_of(card: ModelCard, sha256: str) -> dict[str, str]:
-    """Return the tags that tell registered models apart; a student names its teacher."""
-    tags = {
+    """Return the tags that tell registered models apart."""
+    return {
         "sha256": sha256,
         "bands": ",".join(card.bands),
         "preset": str(card.preset),
@@ -77,7 +77,6 @@ def tags_of(card: ModelCard, sha256: str) -> dict[str, str]:
         "data_fingerprint": card.data_fingerprint,
         "revision": card.revision,
     }
-    return tags if card.distilled is None else tags | {"teacher_sha256": card.distilled.teacher_sha256}
 
 
 def describe(card: ModelCard, sha256: str, calibration: CalibrationTable | None) -> str:
@@ -93,9 +92,6 @@ def describe(card: ModelCard, sha256: str, calibration: CalibrationTable | None)
         "code": card.revision or "not known",
         "intervals": _intervals_in_words(calibration),
     }
-    if card.distilled is not None:
-        rows["walk"] = f"{card.distilled.in_words}, and no other"
-        rows["distilled from"] = f"the weights with SHA-256 `{card.distilled.teacher_sha256}`"
     table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
     return (
         "# Unveil DE: restores what clouds hide\n\n"
@@ -177,10 +173,7 @@ def _sampling(card: ModelCard, parameters: Mapping[str, Any]) -> Sampling:
 
 
 def _default_sampling(card: ModelCard) -> Sampling:
-    if card.distilled is None:
-        return Sampling(eta=card.eta)
-    sampler, steps, start = card.distilled.walk
-    return Sampling(eta=card.eta, sampler=sampler, steps=steps, start=start)
+    return Sampling(eta=card.eta)
 
 
 def _parsed(name: str, value: Any, default: Any) -> Any:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pystac
 
-from de_model.distilled import Distilled
 from flows.candidates import Candidate, Cause, LeftOut, Refused, candidates, cloud_cover
 from flows.errors import InvalidSettings
 from flows.settings import GridKind, RunSettings
@@ -37,8 +36,6 @@ class ModelRef:
     weights: str
     #: Checksum of the table that makes its intervals; empty without one.
     calibration: str = ""
-    #: Of a student: the walk it was distilled for.
-    distilled: Distilled | None = None
     #: Checksum of the record that says what fills which kind of gap; empty without one.
     validation: str = ""
 
@@ -91,10 +88,9 @@ def make_plan(
     Raises:
         EmptySearch: no scene lies in the interval and cloud range.
         InvalidQuery: area, interval or grid make no sense.
-        InvalidModelInput: the settings name a walk that the model was not distilled for.
     """
     covers = _covers_inside(items, settings, skipped)
-    parameters = settings.fitted_to(model.distilled).parameters
+    parameters = settings.parameters
     units: list[WorkUnit] = []
     refused: list[Refused] = []
     left_out = [_skipped(each) for each in skipped]

@@ -20,7 +20,7 @@ from de_model.inference.engine import Restoration, restore
 from de_model.inference.part import Part
 from de_model.inference.sampling import Sampling
 from de_model.metrics.bootstrap import Interval
-from de_model.samplers.kinds import SamplerKind
+from de_model.sampling.kinds import SamplerKind
 from flows.loading import load_settings
 from flows.models.error_sums import ErrorSums, error_sums
 from flows.models.evaluation_cases import Case, index_on, transplanted_cases

@@ -9,7 +9,7 @@ from benchmarks.ablations.windows import Trial, Window, hold_out_windows, try_on
 from benchmarks.chart import Panel, Series
 from de_model import checkpoint
 from de_model.inference.sampling import Sampling
-from de_model.samplers.kinds import SamplerKind
+from de_model.sampling.kinds import SamplerKind
 
 #: Evaluations of the model per sample.
 STEPS = (2, 4, 6, 10, 20)

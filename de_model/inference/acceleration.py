@@ -1,12 +1,18 @@
-"""Ways to make the engine faster, by name: what settings hold and products record, without torch."""
+"""Options of speed, by name: what settings hold and products record, without torch, which takes seconds to load."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from enum import StrEnum, unique
 from typing import Any
 
-from de_model.errors import InvalidModelInput
-from de_model.precision import Precision
+
+@unique
+class Precision(StrEnum):
+    """Number format of the networks' activations; weights, losses, states of a walk and the optimiser stay float32."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,26 +28,6 @@ class Acceleration:
     precision: Precision = Precision.FP32
     #: Networks compiled by torch; eager where the machine cannot compile.
     compiled: bool = False
-    #: A walk, all its steps, is recorded once as a CUDA graph and launched whole; on a GPU only.
-    cuda_graph: bool = False
-    #: 3 x 3 convolutions of large maps by Winograd's algorithm, with fewer multiplications; on a CPU only.
-    winograd: bool = False
-    #: Weight allocation is asked at the first step, and counted from the last at every so many; between, W is kept.
-    allocation_every: int = 1
-
-    def check(self) -> None:
-        """Raise `InvalidModelInput` when a value makes no sense."""
-        if self.allocation_every < 1:
-            raise InvalidModelInput(f"allocation_every is {self.allocation_every}; it must be at least 1.")
-
-    def asks_allocation(self, step: int, steps: int) -> bool:
-        """Tell whether weight allocation runs at a step, 0..steps-1; the last one, whose W is kept, always does."""
-        return step == 0 or (steps - 1 - step) % self.allocation_every == 0
-
-    @property
-    def by_shape(self) -> bool:
-        """True where something is made for batches of one shape, and made again for every other."""
-        return self.compiled or self.cuda_graph
 
     @property
     def recorded(self) -> dict[str, Any]:

@@ -7,12 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from de_model.autocast import autocast
-from de_model.enhancer import Condition, Enhancer, Estimate
-from de_model.inference.acceleration import DEFAULT, Acceleration
-from de_model.precision import Precision
+from de_model.enhancer import Condition, Enhancer, Estimate, autocast
+from de_model.inference.acceleration import Precision
 from de_model.radiometry import to_signed, to_unit
-from de_model.samplers.walk import shrink
+from de_model.sampling.samplers import shrink
 
 
 def condition_of(
@@ -42,35 +40,21 @@ def repeated(condition: Condition, samples: int) -> Condition:
 
 
 class BoundEstimator:
-    """The model with its conditions and eta fixed for one walk, at the size of the image that it is asked about.
-
-    `steps`, the evaluations of the walk, matter only where `how` does not ask weight allocation at every one.
-    """
+    """The model with its conditions and eta fixed for one image, at the size of the state that it is asked about."""
 
     def __init__(
-        self, enhancer: Enhancer, condition: Condition, eta: float, steps: int = 1, how: Acceleration = DEFAULT
+        self, enhancer: Enhancer, condition: Condition, eta: float, precision: Precision = Precision.FP32
     ) -> None:
-        self.enhancer, self.eta, self.steps, self.how = enhancer, eta, steps, how
+        self.enhancer, self.eta, self.precision = enhancer, eta, precision
         self.conditions = {1: condition}
-        self.asked = 0
-        self.weight: Tensor | None = None
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
         """Return the fused estimate for `x_t` `(batch, band, y, x)`, a whole factor smaller than the tile or equal."""
         condition = self._at(self.conditions[1].cloudy.shape[-1] // x_t.shape[-1])
-        with autocast(x_t.device, self.how.precision):
-            found = self.enhancer.estimate(x_t, condition, t, self.eta, self._kept(x_t))
-        self.asked += 1
-        # The walk goes on in float32 whatever the networks ran in.
-        found = Estimate(*(part.float() for part in found))
-        self.weight = found.weight
-        return found
-
-    def _kept(self, x_t: Tensor) -> Tensor | None:
-        """Return the last W where it is to be used again; an image of another size needs its own."""
-        if self.weight is None or self.weight.shape != x_t.shape:
-            return None
-        return None if self.how.asks_allocation(self.asked, self.steps) else self.weight
+        with autocast(x_t.device, self.precision):
+            found = self.enhancer.estimate(x_t, condition, t, self.eta)
+        # Sampling goes on in float32 whatever the networks ran in.
+        return Estimate(*(part.float() for part in found))
 
     def _at(self, scale: int) -> Condition:
         if scale not in self.conditions:

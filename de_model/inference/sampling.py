@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from de_model.errors import InvalidModelInput
 from de_model.inference.acceleration import DEFAULT, Acceleration
-from de_model.samplers.kinds import SamplerKind, coarsest_scale, sampler_kind
+from de_model.sampling.kinds import SamplerKind, coarsest_scale, sampler_kind
 
 if TYPE_CHECKING:
     from de_model.enhancer import Enhancer
@@ -47,10 +47,7 @@ class Sampling:
         if not 0 <= self.eta <= 1:
             raise InvalidModelInput(f"eta is {self.eta}; it must lie in 0..1.")
         sampler_kind(self.sampler)
-        self.acceleration.check()
         enhancer.schedule.respaced(self.steps, self.start)
-        if enhancer.card.distilled is not None:
-            enhancer.card.distilled.check(self.steps, self.start)
         self._check_tiling(enhancer.stride * self.grid)
 
     def _check_tiling(self, unit: int) -> None:

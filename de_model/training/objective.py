@@ -10,12 +10,10 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from de_model.autocast import autocast
 from de_model.data.pairs import Patches
-from de_model.enhancer import Condition, Enhancer
+from de_model.enhancer import Condition, Enhancer, autocast
 from de_model.errors import InvalidModelInput
 from de_model.radiometry import to_signed, to_unsigned
-from de_model.training.distillation import distillation_loss, frozen_copy
 from de_model.training.losses import (
     Target,
     allocation_loss,
@@ -28,7 +26,7 @@ from de_model.training.losses import (
 from de_model.training.options import States, TrainingOptions
 from de_model.training.rollout import visited_states
 from de_model.training.sources import PatchSource, select
-from de_model.training.stages import MAKING, Stage, StageOptions
+from de_model.training.stages import Stage, StageOptions
 
 #: Share of the edge term in the loss of a reference with several outputs (DE section 7.1).
 _EDGE_SHARE = 0.05
@@ -53,7 +51,7 @@ class Batch(NamedTuple):
     t: Tensor
     #: Seeds `(batch,)` of whatever else is drawn for single images.
     seeds: Tensor
-    #: Values in the whole batch that have a target: those with truth, all of them where a teacher gives it.
+    #: Values in the whole batch that have truth.
     counted: Tensor
 
     def shares(self, number: int) -> list[Batch]:
@@ -90,30 +88,19 @@ def draw(source: PatchSource, options: StageOptions, step: int, seed: int, times
     eps = torch.randn(patches.clear.shape, generator=random)
     t = torch.randint(timesteps, (options.batch,), generator=random)
     seeds = torch.randint(2**31, (options.batch,), generator=random)
-    return Batch(patches, eps, t, seeds, _counted(patches, options.stage))
-
-
-def _counted(patches: Patches, stage: Stage) -> Tensor:
-    if stage is Stage.DISTIL:
-        return torch.tensor(float(patches.clear.numel()))
-    return valid_count(patches.valid, patches.clear.shape[1])
+    return Batch(patches, eps, t, seeds, valid_count(patches.valid, patches.clear.shape[1]))
 
 
 def _seed_of(seed: int, stage: Stage, step: int) -> int:
-    # Numbers that old trainings can be made again with: distilling has those of the next seed's first stage.
-    return (seed * len(MAKING) + list(Stage).index(stage)) * 10_000_000 + step
+    return (seed * len(Stage) + list(Stage).index(stage)) * 10_000_000 + step
 
 
 class Objective(nn.Module):
-    """The loss of one stage as a module, so that it can be wrapped for data-parallel training.
-
-    For `distil` the enhancer is the student, and the teacher is what it is when the objective is made.
-    """
+    """The loss of one stage as a module, so that it can be wrapped for data-parallel training."""
 
     def __init__(self, enhancer: Enhancer, stage: Stage, options: TrainingOptions) -> None:
         super().__init__()
         self.enhancer, self.stage, self.options = enhancer, stage, options
-        self.teacher = frozen_copy(enhancer) if stage is Stage.DISTIL else None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the loss by name; their sum is minimised."""
@@ -143,8 +130,6 @@ class Objective(nn.Module):
     def _enhancement(self, batch: Batch, target: Target) -> dict[str, Tensor]:
         condition = self.enhancer.condition(batch.patches.cloudy)
         condition = replace(condition, reference=self._prior(batch, condition.reference.float()))
-        if self.teacher is not None:
-            return {"teacher": distillation_loss(self.enhancer, self.teacher, condition, batch.eps, batch.counted)}
         if self.options.states is States.ROLLOUT:
             return self._on_visited_states(condition, target)
         loss = enhancement_loss(self.enhancer, condition, target, self.options.gradient_flow)

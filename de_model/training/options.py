@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from de_model.errors import InvalidModelInput
-from de_model.precision import Precision
+from de_model.inference.acceleration import Precision
 
 #: Makes a reference worse than it is on its training data, as it will be on unseen data: `(reference, cloudy, random)`,
 #: images `(1, band, y, x)` companded to [0, 1], returns the worse reference. Its `repr` is part of a training's

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from de_model.enhancer import Condition, Enhancer
-from de_model.samplers.ddim import ddim_step
+from de_model.sampling.samplers import ddim_step
 
 #: Steps of the walk; that of the default sampler.
 STEPS = 10

@@ -46,7 +46,7 @@ class StageRun:
         self.trained.requires_grad_(True).train()
         self.average = MovingAverage(self.trained, options.ema_rate)
         self.optimiser = torch.optim.AdamW(self.trained.parameters(), lr=stage.learning_rate, weight_decay=0.0)
-        #: Not wrapped. A student's holds the teacher, which no snapshot keeps: it is what the stage began with.
+        #: Not wrapped.
         self.loss = Objective(enhancer, stage.stage, options)
         self.objective: nn.Module = self.loss
         if world.size > 1:
@@ -157,9 +157,9 @@ class StageRun:
 def _trained(enhancer: Enhancer, stage: Stage) -> Iterator[nn.Module]:
     if stage is Stage.REFERENCE:
         yield enhancer.reference
-    if stage in (Stage.COARSE, Stage.FINE, Stage.JOINT, Stage.DISTIL):
+    if stage in (Stage.COARSE, Stage.FINE, Stage.JOINT):
         yield enhancer.predictor
-    if stage in (Stage.ALLOCATION, Stage.JOINT, Stage.DISTIL):
+    if stage in (Stage.ALLOCATION, Stage.JOINT):
         yield enhancer.allocation
 
 

@@ -14,7 +14,7 @@ from de_model.presets import Preset
 
 @unique
 class Stage(StrEnum):
-    """What is trained, in this order; the last makes another model of a finished one."""
+    """What is trained, in this order."""
 
     #: The reference network, which is frozen ever after.
     REFERENCE = "reference"
@@ -26,12 +26,6 @@ class Stage(StrEnum):
     ALLOCATION = "allocation"
     #: Noise predictor and weight allocation.
     JOINT = "joint"
-    #: Noise predictor and weight allocation of a one-step student, taught by a finished model; only when asked for.
-    DISTIL = "distil"
-
-
-#: The stages that make a model, in their order.
-MAKING = (Stage.REFERENCE, Stage.COARSE, Stage.FINE, Stage.ALLOCATION, Stage.JOINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +47,6 @@ _SCHEDULES: dict[Preset, tuple[StageOptions, ...]] = {
         StageOptions(Stage.FINE, 50_000, 16, 128, 1, 1e-4),
         StageOptions(Stage.ALLOCATION, 50_000, 16, 256, 1, 1e-4),
         StageOptions(Stage.JOINT, 50_000, 16, 256, 1, 1e-5),
-        StageOptions(Stage.DISTIL, 20_000, 16, 128, 1, 1e-5),
     ),
     Preset.SMALL: (
         StageOptions(Stage.REFERENCE, 1_000, 8, 96, 1, 1e-3),
@@ -61,7 +54,6 @@ _SCHEDULES: dict[Preset, tuple[StageOptions, ...]] = {
         StageOptions(Stage.FINE, 1_000, 16, 64, 1, 1e-3),
         StageOptions(Stage.ALLOCATION, 300, 8, 64, 1, 1e-3),
         StageOptions(Stage.JOINT, 100, 4, 128, 1, 2e-4),
-        StageOptions(Stage.DISTIL, 300, 4, 64, 1, 2e-4),
     ),
     Preset.TINY: (
         StageOptions(Stage.REFERENCE, 60, 8, 32, 1, 2e-3),
@@ -69,12 +61,13 @@ _SCHEDULES: dict[Preset, tuple[StageOptions, ...]] = {
         StageOptions(Stage.FINE, 60, 8, 32, 1, 2e-3),
         StageOptions(Stage.ALLOCATION, 40, 8, 32, 1, 2e-3),
         StageOptions(Stage.JOINT, 20, 8, 32, 1, 5e-4),
-        StageOptions(Stage.DISTIL, 20, 8, 32, 1, 5e-4),
     ),
 }
 
 
-def schedule_for(preset: Preset, effort: float = 1.0, stages: Collection[Stage] = MAKING) -> tuple[StageOptions, ...]:
+def schedule_for(
+    preset: Preset, effort: float = 1.0, stages: Collection[Stage] = tuple(Stage)
+) -> tuple[StageOptions, ...]:
     """Return the stages of a preset in their order, their steps scaled by `effort` (at least one step each)."""
     chosen = [s for s in _SCHEDULES[preset] if s.stage in stages]
     return tuple(replace(s, steps=max(1, round(s.steps * effort))) for s in chosen)

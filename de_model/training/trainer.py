@@ -12,7 +12,6 @@ from torch import Tensor
 from de_model import checkpoint
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.training.distillation import STUDENT_START, STUDENT_STEPS
 from de_model.training.history import Entry
 from de_model.training.objective import Batch, draw
 from de_model.training.options import TrainingOptions
@@ -149,8 +148,6 @@ def _check_stage(enhancer: Enhancer, stage: StageOptions, options: TrainingOptio
         )
     if stage.patch % enhancer.stride:
         raise InvalidModelInput(f"Stage {name}: patches of {stage.patch} px; use a multiple of {enhancer.stride} px.")
-    if name is Stage.DISTIL:
-        enhancer.schedule.respaced(STUDENT_STEPS, STUDENT_START)
     if name is Stage.REFERENCE and not list(enhancer.reference.parameters()):
         raise InvalidModelInput("This model's reference has nothing to train; leave out the stage reference.")
 

@@ -14,9 +14,7 @@ from de_model.enhancer import Condition, Enhancer, Estimate
 from de_model.errors import InvalidModelInput
 from de_model.metrics.standard import score
 from de_model.radiometry import from_unit, to_unsigned
-from de_model.samplers.ddim import ddim
-from de_model.samplers.walk import Walk
-from de_model.training.distillation import estimated, student_walk
+from de_model.sampling.samplers import Walk, ddim
 from de_model.training.objective import Batch, Objective, draw
 from de_model.training.sources import TrainingData
 from de_model.training.stages import Stage, StageOptions
@@ -89,7 +87,7 @@ def validate(objective: Objective, batch: Batch, sampling_steps: int) -> dict[st
 
 @torch.no_grad()
 def restored(enhancer: Enhancer, stage: Stage, batch: Batch, steps: int = 10) -> Restored:
-    """Return what a stage makes of a batch on the model's device, in `steps` DDIM evaluations; a student in its one."""
+    """Return what a stage makes of a batch on the model's device, in `steps` DDIM evaluations."""
     patches, walk = batch.patches, Walk(enhancer.schedule, steps, lambda _stream, _scale: batch.eps)
     if stage is Stage.REFERENCE:
         return Restored(patches, (enhancer.reference.estimate(patches.cloudy),))
@@ -98,9 +96,6 @@ def restored(enhancer: Enhancer, stage: Stage, batch: Batch, steps: int = 10) ->
         found = ddim(lambda x_t, t: _diffusion_alone(enhancer, x_t, alone, t), walk)
         return Restored(patches, (enhancer.finish(found.image),))
     condition = enhancer.condition(patches.cloudy)
-    if stage is Stage.DISTIL:
-        own = estimated(enhancer, condition, student_walk(enhancer.schedule, condition, batch.eps))
-        return Restored(patches, (to_unsigned(condition.reference), enhancer.finish(own)))
     eta = enhancer.card.eta
     found = ddim(lambda x_t, t: enhancer.estimate(x_t, condition, t, eta), walk)
     return Restored(patches, (to_unsigned(condition.reference), enhancer.finish(found.image)))

@@ -38,7 +38,7 @@ StateDir = Annotated[
 ]
 Model = Annotated[str | None, typer.Option("--model", help="models:/NAME@ALIAS or models:/NAME/VERSION.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the noise; recorded in every product.")]
-Sampler = Annotated[str | None, typer.Option("--sampler", help="ddim, dpmpp2m, unipc or pyramid.")]
+Sampler = Annotated[str | None, typer.Option("--sampler", help="ddim, dpmpp2m or pyramid.")]
 Prior = Annotated[
     str | None,
     typer.Option("--prior", help="fused, matched-median, nearest, median, geomedian; none: the model alone."),

@@ -28,9 +28,7 @@ def predict(
         ),
     ] = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Samples per tile; their mean is the result.")] = 2,
-    steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Denoising steps per sample; 10, a distilled model's own.")
-    ] = None,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Denoising steps per sample.")] = 10,
     sampler: o.Sampler = None,
     tile: Annotated[int, typer.Option("--tile", min=32, help="Side of a tile, pixels.")] = 128,
     batch: Annotated[
@@ -53,19 +51,16 @@ def predict(
         unveil predict scene.tif --mask clouds.tif --weights unveil-de-small.safetensors --out restored
     """
     from de_model import checkpoint
-    from de_model.distilled import students_walk
     from de_model.inference.sampling import Sampling
-    from de_model.samplers.kinds import SamplerKind, sampler_kind
+    from de_model.sampling.kinds import SamplerKind, sampler_kind
     from flows.models.predict import Request
     from flows.models.predict import predict as run
     from flows.progress import Event
 
     path = weights or checkpoint.shipped_weights()
     card = checkpoint.read_card(path)
-    own = students_walk(card.distilled, sampler, steps, None)
-    kind, count, start = own or (sampler_kind(sampler or SamplerKind.DDIM), steps or 10, None)
     share = card.eta if eta is None else eta
-    sampling = Sampling(seed, samples, count, share, tile, tile // 4, batch, kind, start)
+    sampling = Sampling(seed, samples, steps, share, tile, tile // 4, batch, sampler_kind(sampler or SamplerKind.DDIM))
     request = Request(tuple(inputs), path, out, sampling, mask, scale, _device(device))
     records: list[dict[str, Any]] = []
     with progress_bar() as show:

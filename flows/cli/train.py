@@ -34,9 +34,9 @@ def train(
     preset: Annotated[str | None, typer.Option("--preset", help="small (default), paper or tiny.")] = None,
     stages: Annotated[
         list[str] | None,
-        typer.Option("--stage", help="reference, coarse, fine, allocation or joint, all of them; or distil."),
+        typer.Option("--stage", help="reference, coarse, fine, allocation or joint; all of them."),
     ] = None,
-    start: Annotated[Path | None, typer.Option("--from", help="Weights file to start from; distil's teacher.")] = None,
+    start: Annotated[Path | None, typer.Option("--from", help="Weights file to start from.")] = None,
     validation: Annotated[
         list[str] | None, typer.Option("--validate-cell", help="Grid square to validate on, never trained on.")
     ] = None,
@@ -95,8 +95,7 @@ def train(
     """Train Diffusion Enhancement on the cloudy/clear pairs of a catalog's scenes or a data set, coarse to fine.
 
     The stages are reference, coarse, fine, allocation, joint. The same command continues after a stop, and ends with
-    the same weights as if there had been none. The stage distil makes a student that restores in one step what its
-    teacher restores in four. `torchrun --nproc-per-node N -m flows.cli train ...` shares the work.
+    the same weights as if there had been none. `torchrun --nproc-per-node N -m flows.cli train ...` shares the work.
 
     Examples (`make train` names all options of the shipped weights):
 
@@ -105,10 +104,8 @@ def train(
         unveil train --data ~/data/CUHK-CR1 --out cuhk.safetensors
 
         unveil train --cell MGRS-33TWM --stage allocation --from unveil-de-small.safetensors --out other.safetensors
-
-        unveil train --cell MGRS-33TWM --stage distil --from unveil-de-small.safetensors --out student.safetensors
     """
-    from de_model.precision import Precision
+    from de_model.inference.acceleration import Precision
     from de_model.presets import ReferenceKind
     from de_model.training.degradation import RandomDegradation
     from de_model.training.options import Decay, GradientFlow, States, TrainingOptions

@@ -129,8 +129,7 @@ def _hyperparameters(card: ModelCard) -> dict[str, Any]:
         "timesteps": card.timesteps,
         "weight_mode": str(card.weight_mode),
     }
-    student = {} if card.distilled is None else dataclasses.asdict(card.distilled)
-    return own | {f"distilled.{name}": value for name, value in student.items()} | training
+    return own | training
 
 
 def _card_document(card: ModelCard) -> dict[str, Any]:

@@ -54,18 +54,14 @@ def model_of(settings: RunSettings, registry: Registry, version: ModelVersion) -
     Raises:
         InvalidCheckpoint: the artefact is missing or was changed.
         InvalidSettings: the model restores other bands than the settings ask for.
-        InvalidModelInput: the settings name a walk that the model was not distilled for.
         ServiceUnavailable: the registry does not answer.
     """
     weights = registry.weights(version)
     card = checkpoint.read_card(weights)
     check_bands(settings, card.bands)
-    settings.fitted_to(card.distilled)  # told before anything is searched
     table = registry.calibration(version)
     record = _checksum(validation_of(weights))
-    return ModelRef(
-        version.name, version.version, version.sha256, str(weights), _checksum(table), card.distilled, record
-    )
+    return ModelRef(version.name, version.version, version.sha256, str(weights), _checksum(table), record)
 
 
 def _shipped(settings: RunSettings) -> ModelRef:
@@ -73,7 +69,7 @@ def _shipped(settings: RunSettings) -> ModelRef:
     check_bands(settings, checkpoint.read_card(weights).bands)
     sha256 = checkpoint.sha256_of(weights)
     table, record = calibration_of(weights), validation_of(weights)
-    return ModelRef(MODEL_NAME, UNREGISTERED, sha256, str(weights), _checksum(table), None, _checksum(record))
+    return ModelRef(MODEL_NAME, UNREGISTERED, sha256, str(weights), _checksum(table), _checksum(record))
 
 
 def _checksum(table: CalibrationTable | ValidationRecord | None) -> str:

@@ -14,13 +14,11 @@ import torch
 
 from de_model import checkpoint
 from de_model.card import ModelCard
-from de_model.distilled import Distilled
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidCheckpoint
-from de_model.training.distillation import STUDENT_START, STUDENT_STEPS
 from de_model.training.parallel import World, joined
 from de_model.training.sources import PairData
-from de_model.training.stages import Stage, StageOptions
+from de_model.training.stages import StageOptions
 from de_model.training.store import Store
 from de_model.training.trainer import Observer, StageResult, check, train
 from de_model.training.validation import Validation
@@ -151,17 +149,7 @@ def _card(request: TrainingRequest, material: Material, stages: Sequence[StageOp
     }
     if request.reference is not None:
         values["reference"] = request.reference
-    if request.start is not None and stages[0].stage is Stage.DISTIL:
-        return replace(_students_card(request.start), **values)
     return ModelCard(weight_mode=request.weight_mode, **values)
-
-
-def _students_card(start: Path) -> ModelCard:
-    """Return the card of a student as far as its teacher decides it."""
-    teacher = checkpoint.read_card(start)
-    if teacher.distilled is not None:
-        raise InvalidCheckpoint(f"{start} is a student itself; give --from the weights that it was distilled from.")
-    return replace(teacher, distilled=Distilled(STUDENT_STEPS, STUDENT_START, checkpoint.sha256_of(start)))
 
 
 def _store(request: TrainingRequest, card: ModelCard, world: World) -> Store:

@@ -11,7 +11,7 @@ from de_model import checkpoint
 from de_model.card import ModelCard
 from de_model.presets import Preset, ReferenceKind
 from de_model.training.options import TrainingOptions
-from de_model.training.stages import MAKING, Stage, StageOptions, schedule_for
+from de_model.training.stages import Stage, StageOptions, schedule_for
 from de_model.training.trainer import StageResult
 from de_model.weighting import WeightMode
 from flows.errors import InvalidSettings
@@ -53,9 +53,9 @@ class TrainingRequest:
     #: Steps between two looks.
     validate_every: int = 250
     preset: Preset = Preset.SMALL
-    #: Stages to train, in any order; empty for all that make a model.
+    #: Stages to train, in any order; empty for all.
     stages: tuple[Stage, ...] = ()
-    #: Weights to start from, instead of random ones; of the stage `distil`, the teacher.
+    #: Weights to start from, instead of random ones.
     start: Path | None = None
     #: Factor on the preset's number of steps.
     effort: float = 1.0
@@ -106,11 +106,9 @@ def plan_stages(request: TrainingRequest) -> tuple[StageOptions, ...]:
     """Return the stages to run, coarse to fine.
 
     Raises:
-        InvalidSettings: a stage would start from networks that were never trained, or a teacher would have no file.
+        InvalidSettings: a stage would start from networks that were never trained.
     """
-    chosen = set(request.stages) or set(MAKING)
-    if Stage.DISTIL in chosen and (request.start is None or len(chosen) > 1):
-        raise InvalidSettings("Stage distil makes a student of finished weights: give it alone, with --from TEACHER.")
+    chosen = set(request.stages) or set(Stage)
     for stage in sorted(chosen, key=list(Stage).index):
         missing = [need for need in _NEEDS.get(stage, ()) if not need & chosen]
         if missing and request.start is None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated
 
 from pydantic import BaseModel, Field
 from pydantic_settings import NoDecode
 
-from de_model.distilled import Distilled, WalkChoice, students_walk
-from de_model.inference.acceleration import Acceleration
+from de_model.inference.acceleration import Acceleration, Precision
 from de_model.inference.sampling import Sampling
-from de_model.precision import Precision
-from de_model.samplers.kinds import SamplerKind
+from de_model.sampling.kinds import SamplerKind
 from flows.restoration_options import RestorationOptions
 from flows.settings.kinds import GapFilling, ModelFallback
 from flows.settings.words import Commas
@@ -28,11 +26,12 @@ _TILE_FOR_GAPS, _TILE_FOR_SCENES = 64, 128
 #: Neighbours share one in so many pixels of a side; more costs time (`python -m benchmarks.engine`). Whole pixels of
 #: the smallest image that a sampler works on.
 _SHARED, _COARSEST = 16, 4
-#: Sampler, steps and start. Gaps of a few pixels have the ground around them: one step from the noised reference errs
-#: less than four from pure noise, and its samples tell more (docs/results/experiments/gaps.md). Below whole clouds four
-#: steps of DPM-Solver++ beat the paper's ten of DDIM in time and error (docs/results/experiments/samplers.md).
-_WALK_FOR_GAPS: WalkChoice = (SamplerKind.DPMPP2M, 1, 200)
-_WALK_FOR_SCENES: WalkChoice = (SamplerKind.DPMPP2M, 4, None)
+#: Sampler, steps, and the timestep of the start; None is pure noise. Gaps of a few pixels have the ground around them:
+#: one step from the noised reference errs less than four from pure noise, and its samples tell more
+#: (docs/results/experiments/gaps.md). Below whole clouds four steps of DPM-Solver++ beat the paper's ten of DDIM in
+#: time and error (docs/results/experiments/samplers.md).
+_WALK_FOR_GAPS: tuple[SamplerKind, int, int | None] = (SamplerKind.DPMPP2M, 1, 200)
+_WALK_FOR_SCENES: tuple[SamplerKind, int, int | None] = (SamplerKind.DPMPP2M, 4, None)
 
 
 class RestoringSettings(BaseModel):
@@ -54,10 +53,10 @@ class RestoringSettings(BaseModel):
         ge=1,
         le=1000,
         description="evaluations of the model per sample; left out, with sampler and start: 1 for "
-        "the small gaps that other dates leave, else 4; a distilled model's own",
+        "the small gaps that other dates leave, else 4",
     )
     sampler: SamplerKind | None = Field(
-        None, description="dpmpp2m (when left out), unipc, pyramid, or the paper's ddim with 10 steps"
+        None, description="dpmpp2m (when left out), pyramid, or the paper's ddim with 10 steps"
     )
     start: int | None = Field(
         None,
@@ -84,9 +83,6 @@ class RestoringSettings(BaseModel):
     # Speed; each may change the last bits of a result, or more: docs/engine.md.
     precision: Precision = Field(Precision.FP32, description="number format of the networks' activations: fp32 or bf16")
     compiled: bool = Field(False, description="compile the networks first; they stay as they are where that fails")
-    cuda_graph: bool = Field(False, description="launch all steps of a walk as one CUDA graph, on a GPU")
-    winograd: bool = Field(False, description="Winograd's algorithm for the paper preset's convolutions on a CPU")
-    allocation_every: int = Field(1, ge=1, description="weight allocation runs at every so many steps")
     use_model: bool = Field(
         True, description="restore with the model what no date saw; otherwise these pixels are marked not recoverable"
     )
@@ -138,30 +134,10 @@ class RestoringSettings(BaseModel):
     @property
     def acceleration(self) -> Acceleration:
         """How the networks are run."""
-        return Acceleration(
-            precision=self.precision,
-            compiled=self.compiled,
-            cuda_graph=self.cuda_graph,
-            winograd=self.winograd,
-            allocation_every=self.allocation_every,
-        )
-
-    def fitted_to(self, distilled: Distilled | None) -> Self:
-        """Return the settings as a model needs them: a student walks its own way where no other is named.
-
-        Everything that restores asks here once the model is known.
-
-        Raises:
-            InvalidModelInput: the walk that is named is not the student's.
-        """
-        if distilled is None:
-            return self
-        sampler, steps, start = students_walk(distilled, self.sampler, self.steps, self.start) or self.walk
-        distilled.check(steps, start)
-        return self.model_copy(update={"sampler": sampler, "steps": steps, "start": start})
+        return Acceleration(precision=self.precision, compiled=self.compiled)
 
     @property
-    def walk(self) -> WalkChoice:
+    def walk(self) -> tuple[SamplerKind, int, int | None]:
         """Sampler, steps, and the timestep of the start; None is pure noise."""
         if (self.sampler, self.steps, self.start) == (None, None, None):
             return _WALK_FOR_SCENES if self.prior is Prior.NONE else _WALK_FOR_GAPS

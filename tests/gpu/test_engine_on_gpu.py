@@ -12,21 +12,17 @@ import torch
 
 from de_model import checkpoint
 from de_model.enhancer import Enhancer
-from de_model.inference import walking
-from de_model.inference.acceleration import Acceleration
-from de_model.inference.batch_size import batch_size
+from de_model.inference.acceleration import Acceleration, Precision
 from de_model.inference.engine import Restoration, restore
+from de_model.inference.execution import batch_size
 from de_model.inference.noise_field import NoiseField, TileNoise
 from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Tile
-from de_model.inference.transfers import Transfers
-from de_model.precision import Precision
-from de_model.samplers.kinds import SamplerKind
+from de_model.sampling.kinds import SamplerKind
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 SAMPLING = Sampling(seed=3, samples=2, steps=4, tile=64, overlap=8, batch=8, sampler=SamplerKind.DPMPP2M)
-GRAPH = Acceleration(cuda_graph=True)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +40,6 @@ def _whole_numbers() -> Iterator[None]:
     """Float32 as it is: TF32 would hide what differs."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
-    walking._KEPT.clear()
     yield
     torch.backends.cudnn.allow_tf32 = before
 
@@ -78,31 +73,9 @@ def test_nothing_needed_runs_nothing(on_gpu: Enhancer) -> None:
     assert found.tiles == 0 and np.isnan(found.image).all()
 
 
-@pytest.mark.parametrize("start", [None, 200])
-@pytest.mark.parametrize("kind", SamplerKind)
-def test_a_graph_gives_what_its_steps_give(
-    on_gpu: Enhancer, kind: SamplerKind, start: int | None, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        wanted, found = (run(on_gpu, sampler=kind, start=start, acceleration=how) for how in (Acceleration(), GRAPH))
-    np.testing.assert_allclose(found.image, wanted.image, atol=1e-4)
-    assert not ours(caplog), "the walk was recorded"
-    assert on_gpu in walking._KEPT
-
-
-def test_a_second_scene_is_not_given_the_first_ones_results(on_gpu: Enhancer) -> None:
-    first, again = (run(on_gpu, acceleration=GRAPH) for _ in range(2))
-    other = run(on_gpu, seed=4, acceleration=GRAPH)
-    np.testing.assert_array_equal(first.image, again.image)
-    assert np.abs(first.image - other.image).max() > 1e-3
-
-
-@pytest.mark.parametrize("graph", [False, True])
-def test_compiled_networks_in_bfloat16_change_little(
-    on_gpu: Enhancer, graph: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_compiled_networks_in_bfloat16_change_little(on_gpu: Enhancer, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("triton")
-    how = Acceleration(compiled=True, precision=Precision.BF16, cuda_graph=graph)
+    how = Acceleration(compiled=True, precision=Precision.BF16)
     with caplog.at_level(logging.WARNING):
         found = run(on_gpu, acceleration=how)
     assert not ours(caplog) and found.redone == 0
@@ -113,14 +86,6 @@ def test_noise_is_the_same_on_both(on_gpu: Enhancer) -> None:
     tiles, fields = (Tile(0, 5, 64), Tile(900, 64, 64)), tuple(NoiseField(7, sample) for sample in range(2))
     cpu, gpu = (TileNoise(fields, tiles, (-3, 2**31), 4, torch.device(device))(1, 2) for device in ("cpu", "cuda"))
     np.testing.assert_allclose(gpu.cpu().numpy(), cpu.numpy(), rtol=1e-5, atol=1e-6)
-
-
-def test_copies_each_way_keep_every_value(on_gpu: Enhancer) -> None:
-    transfers, random = Transfers(torch.device("cuda")), np.random.default_rng(1)
-    sent = [[random.normal(size=(4, 256, 256)).astype(np.float32) for _ in range(16)] for _ in range(20)]
-    coming = [transfers.download(transfers.upload(windows) * 2) for windows in sent]
-    for windows, arriving in zip(sent, coming, strict=True):
-        np.testing.assert_array_equal(arriving.result(), 2 * np.stack(windows))
 
 
 def test_the_batch_suits_the_memory_and_is_halved_where_it_does_not(

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 _PASSWORDS = ("PREFECT", "MLFLOW", "LEDGER", "PUBLISHER", "READER")
 #: What a dump with --clean says of the owner who restores it, and of what a new server has not.
-_EXPECTED = ("current user cannot be dropped", f'role "{{owner}}" already exists', "cannot drop the currently open")
+_EXPECTED = ("current user cannot be dropped", 'role "{owner}" already exists', "cannot drop the currently open")
 
 
 def login(server: Postgres, user: str, password: str, database: str) -> dict[str, str]:

@@ -10,18 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.inference import compiling, winograd
-from de_model.inference.accelerated import accelerated
-from de_model.inference.acceleration import Acceleration
+from de_model.inference import execution
+from de_model.inference.acceleration import Acceleration, Precision
 from de_model.inference.engine import Restoration, restore
+from de_model.inference.execution import accelerated
 from de_model.inference.sampling import Sampling
 from de_model.inference.whole import restore_image
-from de_model.precision import Precision
-from de_model.presets import Preset
-from de_model.samplers.kinds import SamplerKind
 from tests.unit.de_model.tiny_model import tiny_model
 
 SAMPLING = Sampling(seed=3, samples=2, steps=4, tile=32, overlap=8)
@@ -40,32 +36,9 @@ def run(enhancer: Enhancer, how: Acceleration, image: np.ndarray | None = None, 
     return restore(enhancer, image, np.ones(image.shape[1:], bool), sampling)
 
 
-@pytest.mark.parametrize(("every", "asked"), [(1, [0, 1, 2, 3, 4]), (2, [0, 2, 4]), (3, [0, 1, 4]), (9, [0, 4])])
-def test_weight_allocation_is_always_asked_first_and_last(every: int, asked: list[int]) -> None:
-    how = Acceleration(allocation_every=every)
-    assert [step for step in range(5) if how.asks_allocation(step, 5)] == asked
-
-
-@pytest.mark.parametrize("kind", SamplerKind)
-def test_kept_weights_save_calls_and_stay_within_their_limits(kind: SamplerKind) -> None:
-    enhancer = tiny_model(spread=0.2)  # with less, W would rest at its floor from the first step on
-    calls: list[object] = []
-    handle = enhancer.allocation.register_forward_hook(lambda *_: calls.append(0))
-    try:
-        exact = run(enhancer, Acceleration(), sampler=kind)
-        every, calls[:] = len(calls), []
-        kept = run(enhancer, Acceleration(allocation_every=4), sampler=kind)
-    finally:
-        handle.remove()
-    assert len(calls) < every
-    assert not np.array_equal(kept.image, exact.image) or kind is SamplerKind.PYRAMID
-    assert kept.image.min() >= 0 and kept.image.max() <= 1
-    assert kept.reference_weight.min() >= SAMPLING.eta - 1e-6 and kept.reference_weight.max() <= 1 + 1e-6
-
-
 def test_nothing_asked_for_leaves_the_model_itself(enhancer: Enhancer) -> None:
     assert accelerated(enhancer, Acceleration()) is enhancer
-    assert accelerated(enhancer, Acceleration(precision=Precision.BF16, allocation_every=2)) is enhancer
+    assert accelerated(enhancer, BF16) is enhancer
 
 
 def test_a_changed_model_is_made_once_and_leaves_the_first_alone() -> None:
@@ -121,44 +94,6 @@ def test_what_is_not_finite_in_float32_either_is_refused(how: Acceleration) -> N
         run(overflowing(), how, samples=1, steps=1)
 
 
-def test_winograd_gives_the_same_convolution() -> None:
-    torch.manual_seed(0)
-    conv = torch.nn.Conv2d(48, 64, 3, padding=1).requires_grad_(False)
-    assert winograd.suits(conv)
-    for side in (16, 53):
-        x = torch.randn(2, 48, side, side)
-        assert torch.allclose(winograd.WinogradConv2d(conv)(x), conv(x), atol=1e-3)
-    for other in (
-        torch.nn.Conv2d(48, 48, 1),
-        torch.nn.Conv2d(48, 48, 3, stride=2, padding=1),
-        torch.nn.Conv2d(48, 48, 3),
-        torch.nn.Conv2d(48, 48, 3, padding=1, groups=2),
-        torch.nn.Conv2d(8, 48, 3, padding=1),
-    ):
-        assert not winograd.suits(other)
-
-
-@pytest.mark.skipif(not winograd.available(), reason="torch has no NNPACK for this processor")
-def test_the_compiler_is_told_the_truth_about_winograds_operator() -> None:
-    torch.manual_seed(0)
-    x, weight, bias = torch.randn(2, 48, 53, 50), torch.randn(64, 48, 3, 3), torch.randn(64)
-    torch.library.opcheck(winograd.by_nnpack, (x, weight, bias), test_utils=("test_schema", "test_faketensor"))
-    wide = torch.nn.Conv2d(128, 128, 3, padding=1)
-    assert (
-        winograd.WinogradConv2d(wide).least_pixels < winograd.WinogradConv2d(torch.nn.Conv2d(48, 128, 3)).least_pixels
-    )
-
-
-@pytest.mark.skipif(not winograd.available(), reason="torch has no NNPACK for this processor")
-def test_winograd_takes_over_the_wide_convolutions_of_the_paper() -> None:
-    card = ModelCard(Preset.PAPER, ("red", "green", "blue"), 10.0)
-    enhancer = Enhancer(card).eval().requires_grad_(False)
-    fast = accelerated(enhancer, Acceleration(winograd=True))
-    replaced = [m for m in fast.predictor.modules() if isinstance(m, winograd.WinogradConv2d)]
-    assert len(replaced) > 40
-    assert not any(isinstance(m, winograd.WinogradConv2d) for m in enhancer.modules())
-
-
 def test_without_a_compiler_the_model_runs_as_it_is(
     enhancer: Enhancer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
@@ -169,7 +104,7 @@ def test_without_a_compiler_the_model_runs_as_it_is(
     monkeypatch.setattr(config.cpp, "cxx", (None, str(tmp_path / "no-compiler")))
     monkeypatch.setattr(config, "force_disable_caches", True)
     torch.compiler.reset()
-    compiling._say.cache_clear()
+    execution._warn_eager.cache_clear()
     with caplog.at_level(logging.WARNING):
         found = run(enhancer, Acceleration(compiled=True), steps=1)
     assert found.image.tobytes() == run(enhancer, Acceleration(), steps=1).image.tobytes()
@@ -186,6 +121,4 @@ def test_a_compiled_model_gives_nearly_the_same() -> None:
 
 def test_options_are_recorded_where_they_differ() -> None:
     assert Acceleration().recorded == {}
-    assert Acceleration(precision=Precision.BF16, winograd=True).recorded == {"precision": "bf16", "winograd": True}
-    with pytest.raises(InvalidModelInput, match="at least 1"):
-        run(tiny_model(), Acceleration(allocation_every=0))
+    assert Acceleration(precision=Precision.BF16, compiled=True).recorded == {"precision": "bf16", "compiled": True}

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from de_model.errors import OutOfMemory
-from de_model.inference.batch_size import fitting
-from de_model.inference.batching import in_batches
+from de_model.inference.execution import fitting, in_batches
 from de_model.inference.tiles import Tile
 
 

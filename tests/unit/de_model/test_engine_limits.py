@@ -15,7 +15,7 @@ from de_model.inference import engine
 from de_model.inference.engine import restore
 from de_model.inference.sampling import Sampling
 from de_model.inference.whole import restore_image
-from de_model.samplers.kinds import SamplerKind
+from de_model.sampling.kinds import SamplerKind
 
 SAMPLING = Sampling(seed=3, samples=2, steps=2, tile=32, overlap=8)
 

@@ -19,9 +19,8 @@ from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Tile, plan_tiles
 from de_model.packaging import NEEDED, SCENE, answer, default_parameters, example
 from de_model.radiometry import from_unit, to_unit
-from de_model.samplers.ddim import ddim
-from de_model.samplers.kinds import SamplerKind
-from de_model.samplers.walk import Walk
+from de_model.sampling.kinds import SamplerKind
+from de_model.sampling.samplers import Walk, ddim
 
 KINDS = pytest.mark.parametrize("kind", SamplerKind)
 
@@ -188,13 +187,13 @@ def test_the_packaged_model_takes_sampler_and_start(enhancer: Enhancer) -> None:
     defaults = default_parameters(enhancer.card)
     assert defaults["sampler"] == "ddim" and defaults["start"] is None
     tensors = example(enhancer.card)
-    chosen = {"tile": 32.0, "overlap": 8, "steps": "2", "samples": 1, "sampler": "unipc", "start": 300}
+    chosen = {"tile": 32.0, "overlap": 8, "steps": "2", "samples": 1, "sampler": "dpmpp2m", "start": 300}
     found = answer(enhancer, tensors, chosen)
     direct = restore(
         enhancer,
         tensors[SCENE][0],
         tensors[NEEDED][0],
-        Sampling(samples=1, steps=2, tile=32, overlap=8, sampler=SamplerKind.UNIPC, start=300),
+        Sampling(samples=1, steps=2, tile=32, overlap=8, sampler=SamplerKind.DPMPP2M, start=300),
     )
     where = tensors[NEEDED][0]
     assert np.array_equal(found.image[0][:, where], direct.image[:, where])

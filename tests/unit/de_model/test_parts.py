@@ -15,7 +15,7 @@ from de_model.inference.part import Part, surroundings
 from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import starts
 from de_model.inference.whole import restore_image
-from de_model.samplers.kinds import SamplerKind
+from de_model.sampling.kinds import SamplerKind
 
 FILL = (0.1, 0.2)
 

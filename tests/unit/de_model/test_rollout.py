@@ -9,8 +9,7 @@ from de_model.card import ModelCard
 from de_model.enhancer import Enhancer, Estimate
 from de_model.errors import InvalidModelInput
 from de_model.presets import Preset
-from de_model.samplers.ddim import ddim
-from de_model.samplers.walk import Walk
+from de_model.sampling.samplers import Walk, ddim
 from de_model.training.options import GradientFlow, States, TrainingOptions
 from de_model.training.rollout import STEPS, visited_states
 from de_model.weighting import WeightMode

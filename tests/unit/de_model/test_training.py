@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,6 @@ from de_model.training.losses import Target, enhancement_loss, masked_mean
 from de_model.training.sources import PairData
 from de_model.training.stages import Stage, StageOptions, schedule_for
 from de_model.training.trainer import Observer, Progress, train
-from de_model.weighting import WeightMode
 from tests.unit.de_model.training_case import pair, tiny
 
 
@@ -110,8 +108,6 @@ def test_moving_average_follows_and_is_put_back() -> None:
 
 def test_stages_train_what_they_say_and_nothing_else() -> None:
     model = tiny()
-    # A student's W is limited as at inference: clamped to its floor, as an untrained one is, it has no gradient.
-    model.card = replace(model.card, weight_mode=WeightMode.BOUNDED)
     parts = {"reference": model.reference, "predictor": model.predictor, "allocation": model.allocation}
     expected = {
         Stage.REFERENCE: {"reference"},
@@ -119,7 +115,6 @@ def test_stages_train_what_they_say_and_nothing_else() -> None:
         Stage.FINE: {"predictor"},
         Stage.ALLOCATION: {"allocation"},
         Stage.JOINT: {"predictor", "allocation"},
-        Stage.DISTIL: {"predictor", "allocation"},
     }
     for stage, names in expected.items():
         before = {n: [p.clone() for p in m.parameters()] for n, m in parts.items()}
@@ -158,10 +153,8 @@ def test_exploding_loss_is_told() -> None:
 @pytest.mark.parametrize("preset", list(Preset))
 def test_schedules_run_from_coarse_to_fine(preset: Preset) -> None:
     stages = schedule_for(preset, 1e-9)
-    assert [s.stage for s in stages] == [stage for stage in Stage if stage is not Stage.DISTIL]
+    assert [s.stage for s in stages] == list(Stage)
     assert all(s.steps == 1 for s in stages)
-    (distil,) = schedule_for(preset, stages={Stage.DISTIL})
-    assert distil.stage is Stage.DISTIL and distil.steps > 1
 
 
 def test_weights_survive_the_disk(tmp_path: Path) -> None:

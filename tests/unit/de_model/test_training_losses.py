@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from de_model.enhancer import Enhancer
-from de_model.precision import Precision
+from de_model.inference.acceleration import Precision
 from de_model.references.degraded import Degradation
 from de_model.training.degradation import RandomDegradation
 from de_model.training.losses import (

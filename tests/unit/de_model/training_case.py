@@ -31,7 +31,6 @@ STAGES = tuple(
         (Stage.FINE, 12),
         (Stage.ALLOCATION, 12),
         (Stage.JOINT, 8),
-        (Stage.DISTIL, 8),
     )
 )
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from de_model.precision import Precision
-from de_model.samplers.kinds import SamplerKind
+from de_model.inference.acceleration import Precision
+from de_model.sampling.kinds import SamplerKind
 from flows.errors import InvalidSettings
 from flows.loading import load_settings
 from stac.errors import InvalidQuery
@@ -78,15 +78,15 @@ def test_area_and_interval_are_checked_when_asked_for() -> None:
 def test_only_what_changes_pixels_is_part_of_the_identity() -> None:
     base = load_settings().parameters
     assert load_settings(None, {"out": "elsewhere", "batch": 1, "timeout_s": 5}).parameters == base
-    for name, value in {"seed": 1, "eta": 0.4, "prior": "none", "sampler": "unipc", "start": 400}.items():
+    for name, value in {"seed": 1, "eta": 0.4, "prior": "none", "sampler": "ddim", "start": 400}.items():
         assert load_settings(None, {name: value}).parameters != base
 
 
 def test_sampler_and_start_reach_the_engine_and_are_always_recorded() -> None:
-    settings = load_settings(None, {"sampler": "unipc", "steps": 5, "start": 400})
+    settings = load_settings(None, {"sampler": "ddim", "steps": 5, "start": 400})
     sampling = settings.restoration.sampling
-    assert (sampling.sampler, sampling.steps, sampling.start) == (SamplerKind.UNIPC, 5, 400)
-    assert settings.parameters | {"sampler": "unipc", "steps": 5, "start": 400} == settings.parameters
+    assert (sampling.sampler, sampling.steps, sampling.start) == (SamplerKind.DDIM, 5, 400)
+    assert settings.parameters | {"sampler": "ddim", "steps": 5, "start": 400} == settings.parameters
     assert load_settings().parameters | {"sampler": "dpmpp2m", "steps": 1, "start": 200} == load_settings().parameters
 
 
@@ -110,12 +110,12 @@ def test_options_of_speed_reach_the_engine_and_are_recorded_where_they_are_taken
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plain = load_settings()
-    assert not {"precision", "compiled", "winograd", "allocation_every"} & set(plain.parameters)
+    assert not {"precision", "compiled"} & set(plain.parameters)
     monkeypatch.setenv("UNVEIL_PRECISION", "bf16")
-    fast = load_settings(None, {"allocation_every": 2, "compiled": True})
+    fast = load_settings(None, {"compiled": True})
     how = fast.restoration.sampling.acceleration
-    assert (how.precision, how.compiled, how.allocation_every) == (Precision.BF16, True, 2)
-    taken = {"precision": "bf16", "compiled": True, "allocation_every": 2}
+    assert (how.precision, how.compiled) == (Precision.BF16, True)
+    taken = {"precision": "bf16", "compiled": True}
     assert fast.parameters == plain.parameters | taken
 
 

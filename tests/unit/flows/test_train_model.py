@@ -17,7 +17,7 @@ from de_model.enhancer import Enhancer
 from de_model.errors import InvalidCheckpoint
 from de_model.presets import Preset
 from de_model.training.options import TrainingOptions
-from de_model.training.stages import MAKING, Stage
+from de_model.training.stages import Stage
 from flows.cli import app
 from flows.errors import InvalidSettings, ServiceUnavailable
 from flows.models.mlflow_access import open_client, registry_uri
@@ -73,7 +73,7 @@ def test_a_training_is_tracked_with_its_data_and_continued_in_the_same_run(tmp_p
     artefacts = {path.name for path in (tmp_path / "mlartifacts").rglob("*") if path.is_file()}
     assert {"card.json", "report.json"} <= artefacts
     pictures = sorted((tmp_path / "mlartifacts").rglob("*.png"))
-    assert {path.name.split("-")[0] for path in pictures} == set(MAKING)
+    assert {path.name.split("-")[0] for path in pictures} == set(Stage)
     for path in pictures:
         with Image.open(path) as picture:
             assert picture.size[1] == 4 * 34
@@ -145,7 +145,7 @@ def test_the_command_prints_one_document(tmp_path: Path) -> None:
     assert done.exit_code == 0
     document = json.loads(done.stdout)
     assert document["sha256"] == checkpoint.sha256_of(out) and document["mlflow_run"] is None
-    assert [stage["stage"] for stage in document["stages"]] == list(MAKING)
+    assert [stage["stage"] for stage in document["stages"]] == list(Stage)
     training = json.loads(checkpoint.read_card(out).training)
     assert (training["gradient_flow"], training["precision"], training["decay"]) == ("coupled", "bf16", "constant")
     assert training["degrade"].startswith("RandomDegradation(")

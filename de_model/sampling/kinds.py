@@ -15,8 +15,6 @@ class SamplerKind(StrEnum):
     DDIM = "ddim"
     #: DPM-Solver++(2M): second order, for few steps.
     DPMPP2M = "dpmpp2m"
-    #: UniPC: second order with a corrector, for few steps.
-    UNIPC = "unipc"
     #: DDIM from a quarter of the size to full size.
     PYRAMID = "pyramid"
 
