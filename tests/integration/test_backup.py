@@ -24,8 +24,12 @@ _EXPECTED = ("current user cannot be dropped", 'role "{owner}" already exists', 
 
 def login(server: Postgres, user: str, password: str, database: str) -> dict[str, str]:
     return {
-        "PGHOST": server.host, "PGPORT": str(server.port), "PGUSER": user, "PGPASSWORD": password, "PGDATABASE": database,
-    }  # fmt: skip
+        "PGHOST": server.host,
+        "PGPORT": str(server.port),
+        "PGUSER": user,
+        "PGPASSWORD": password,
+        "PGDATABASE": database,
+    }
 
 
 def test_a_run_finds_everything_done_after_a_restore(tmp_path: Path) -> None:
