@@ -1,4 +1,4 @@
-"""Backup and restore as docs/deploying.md has it: a dump of all databases, a copy of catalog and state, another server."""
+"""Backup and restore as docs/deploying.md has it: a dump of all databases, a copy of catalog and state."""
 
 from __future__ import annotations
 
