@@ -207,7 +207,7 @@ def _same_projection(real: CRS, code: str) -> bool:
         if real == CRS.from_user_input(code):
             return True
         return bool(pyproj.CRS.from_wkt(real.to_wkt()).equals(pyproj.CRS.from_user_input(code), ignore_axis_order=True))
-    except (CRSError, ProjectionError):
+    except (CRSError, ProjectionError, ValueError):
         return False
 
 

@@ -233,19 +233,21 @@ def _local_or_bucket(signed: SignedHref, name: str) -> str:
 
 def _unreadable(error: Exception, signed: SignedHref, name: str, timeout_s: float, access: Access) -> StacError:
     """Return what a failed reading means. GDAL says little about why S3 refuses, so S3 is asked once more."""
-    if signed.signed and any(_DENIED.search(text) for text in _chain(error)):
+    denied = any(_DENIED.search(text) for text in _chain(error))
+    if signed.signed and denied:
         refused(signed, access.signing)
     reason = redact(str(error)).splitlines()[0] if str(error) else type(error).__name__
     if is_s3(signed.plain):
         try:
             Objects(access.s3, min(timeout_s, _ASKING_S)).probe(s3_location(signed.plain))
-        except AccessRefused as denied:
-            return AccessRefused(f"{name}: {denied}")
+        except AccessRefused as refusal:
+            return AccessRefused(f"{name}: {refusal}")
         except SourceUnavailable as silent:
             return UnreadableAsset(f"{name}: {silent}")
-    return UnreadableAsset(
-        f"{name}: {redact(signed.plain)} cannot be read ({reason}); fetch the file again or leave the scene out."
-    )
+    remedy = "fetch the file again or leave the scene out"
+    if denied:
+        remedy = "access is denied: the signature in the address may have expired, search again for a new one"
+    return UnreadableAsset(f"{name}: {redact(signed.plain)} cannot be read ({reason}); {remedy}.")
 
 
 def _chain(error: BaseException | None) -> Iterator[str]:
