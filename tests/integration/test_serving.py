@@ -332,3 +332,12 @@ def test_ctrl_c_ends_without_a_traceback(catalog_root: Path) -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "ended\n", "")
+
+
+@pytest.mark.parametrize("path", ["/", "/catalog/catalog.json", "/healthz", "/nothing/here", "/catalog/.hidden"])
+def test_a_browser_is_told_what_to_refuse(client: httpx.Client, path: str) -> None:
+    headers = client.get(path).headers
+    policy = dict(part.strip().partition(" ")[::2] for part in headers["content-security-policy"].split(";"))
+    assert policy["frame-ancestors"] == "'none'" and policy["default-src"] in ("'self'", "'none'")
+    assert "unsafe-inline" not in policy.get("script-src", "") and "http" not in policy.get("script-src", "")
+    assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "no-referrer"
