@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from tests.command import ROOT, TINY_BBOX, TINY_SETTINGS, unveil
-from tests.support.postgres import Postgres, cluster, require_binaries
+from tests.support.postgres import Postgres, cluster, programs
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
@@ -45,7 +45,7 @@ def test_a_run_finds_everything_done_after_a_restore(tmp_path: Path) -> None:
         assert len(items) == 1
         dump = tmp_path / "databases.sql"
         with dump.open("wb") as out:
-            command = [require_binaries() / "pg_dumpall", "--clean", "--if-exists", "--username", server.user]
+            command = [programs() / "pg_dumpall", "--clean", "--if-exists", "--username", server.user]
             subprocess.run(command, env=os.environ | owner, stdout=out, check=True, timeout=120)
         shutil.copytree(first, copy, symlinks=True)
     shutil.rmtree(first)
@@ -93,7 +93,7 @@ def restore(server: Postgres, dump: Path) -> None:
     owner = login(server, server.user, server.password, "postgres")
     with dump.open("rb") as text:
         done = subprocess.run(
-            [require_binaries() / "psql", "--quiet", "--no-psqlrc"], env=os.environ | owner, stdin=text,
+            [programs() / "psql", "--quiet", "--no-psqlrc"], env=os.environ | owner, stdin=text,
             capture_output=True, text=False, timeout=300, check=False,
         )  # fmt: skip
     errors = [line for line in done.stderr.decode().splitlines() if "ERROR" in line]
