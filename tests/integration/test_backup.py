@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from tests.command import ROOT, TINY_BBOX, TINY_SETTINGS, unveil
-from tests.support.postgres import Postgres, cluster, require_binaries
+from tests.installed import Needed, require
+from tests.support.postgres import Postgres, cluster, programs
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
@@ -23,16 +25,13 @@ _EXPECTED = ("current user cannot be dropped", 'role "{owner}" already exists', 
 
 
 def login(server: Postgres, user: str, password: str, database: str) -> dict[str, str]:
-    return {
-        "PGHOST": server.host,
-        "PGPORT": str(server.port),
-        "PGUSER": user,
-        "PGPASSWORD": password,
-        "PGDATABASE": database,
-    }
+    """Return the environment of a client."""
+    here = {"PGHOST": server.host, "PGPORT": str(server.port)}
+    return here | {"PGUSER": user, "PGPASSWORD": password, "PGDATABASE": database}
 
 
 def test_a_run_finds_everything_done_after_a_restore(tmp_path: Path) -> None:
+    require(Needed.POSTGRESQL)
     passwords = {f"UNVEIL_{name}_PASSWORD": secrets.token_hex(8) for name in _PASSWORDS}
     first, copy = tmp_path / "first", tmp_path / "copy"
     with cluster() as server:
@@ -45,7 +44,7 @@ def test_a_run_finds_everything_done_after_a_restore(tmp_path: Path) -> None:
         assert len(items) == 1
         dump = tmp_path / "databases.sql"
         with dump.open("wb") as out:
-            command = [require_binaries() / "pg_dumpall", "--clean", "--if-exists", "--username", server.user]
+            command = [programs() / "pg_dumpall", "--clean", "--if-exists", "--username", server.user]
             subprocess.run(command, env=os.environ | owner, stdout=out, check=True, timeout=120)
         shutil.copytree(first, copy, symlinks=True)
     shutil.rmtree(first)
@@ -58,9 +57,7 @@ def test_a_run_finds_everything_done_after_a_restore(tmp_path: Path) -> None:
         assert searched(server, passwords) == items
         # The roles have their passwords, and their databases alone.
         with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
-            reader = login(server, "unveil_reader", passwords["UNVEIL_READER_PASSWORD"], "ledger")
-            psycopg.connect(host=reader["PGHOST"], port=server.port, user=reader["PGUSER"],
-                            password=reader["PGPASSWORD"], dbname="ledger")  # fmt: skip
+            connected(server, passwords, "ledger")
 
 
 def run(folder: Path, server: Postgres, passwords: dict[str, str]) -> dict[str, int]:
@@ -81,11 +78,16 @@ def run(folder: Path, server: Postgres, passwords: dict[str, str]) -> dict[str, 
 
 def searched(server: Postgres, passwords: dict[str, str]) -> list[tuple[str, object]]:
     """Return id and content of all items that a search finds as the reader."""
-    reader = {"user": "unveil_reader", "password": passwords["UNVEIL_READER_PASSWORD"], "dbname": "stac"}
-    with psycopg.connect(host=server.host, port=server.port, **reader) as connection:
+    with connected(server, passwords, "stac") as connection:
         found = connection.execute("SELECT search('{}')").fetchone()
     assert found is not None
     return [(feature["id"], feature) for feature in found[0]["features"]]
+
+
+def connected(server: Postgres, passwords: dict[str, str], database: str) -> psycopg.Connection[tuple[Any, ...]]:
+    """Return a connection of the role that searches."""
+    password = passwords["UNVEIL_READER_PASSWORD"]
+    return psycopg.connect(host=server.host, port=server.port, user="unveil_reader", password=password, dbname=database)
 
 
 def restore(server: Postgres, dump: Path) -> None:
@@ -93,7 +95,7 @@ def restore(server: Postgres, dump: Path) -> None:
     owner = login(server, server.user, server.password, "postgres")
     with dump.open("rb") as text:
         done = subprocess.run(
-            [require_binaries() / "psql", "--quiet", "--no-psqlrc"], env=os.environ | owner, stdin=text,
+            [programs() / "psql", "--quiet", "--no-psqlrc"], env=os.environ | owner, stdin=text,
             capture_output=True, text=False, timeout=300, check=False,
         )  # fmt: skip
     errors = [line for line in done.stderr.decode().splitlines() if "ERROR" in line]

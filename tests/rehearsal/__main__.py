@@ -10,7 +10,7 @@ import argparse
 import datetime
 import os
 import platform
-import tempfile
+import shutil
 from pathlib import Path
 
 from tests.rehearsal.checks import Rehearsal
@@ -22,9 +22,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of the page rehearsal.md")
     parser.add_argument("--state", type=Path, default=Path.home() / ".cache" / "unveil" / "rehearsal")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="unveil-rehearsal-", dir="/var/tmp") as home:
-        rehearsal = Rehearsal(options.state.resolve(), Path(home))
-        rehearsal.run()
+    # Logs and volumes of the last rehearsal stay, for what went wrong.
+    home = options.state.resolve() / "last"
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    rehearsal = Rehearsal(options.state.resolve(), home)
+    rehearsal.run()
     if options.out:
         (options.out / "rehearsal.md").write_text(page(rehearsal.lines), "utf-8")
 

@@ -175,7 +175,7 @@ class Rehearsal:
             kind: str = self.json(stack, f"prefect:4200/api/flow_runs/{match[1]}", login)["state"]["type"]
             return kind if kind in FINAL else None
 
-        state = poll(ended, f"the run did not end: {stack.tail('worker')}", 900)
+        state = poll(ended, "the run did not end", 900)
         assert state == "COMPLETED", (state, stack.tail("worker"))
         self.say("mosaic: the worker's flow run is COMPLETED")
         (item,) = self.json(stack, "search:8080/search")["features"]
@@ -184,8 +184,7 @@ class Rehearsal:
         at = item["assets"]["data"]["href"].replace("127.0.0.1:8080", "catalog:8080").removeprefix("http://")
         assert self.status(stack, at) == 200 and self.status(stack, "catalog:8080/") == 200
         self.say("mosaic: the catalog serves its file, and STAC Browser")
-        box = ",".join(str(value) for value in item["bbox"])
-        picture = f"catalog:8083/collections/{item['collection']}/items/{item['id']}/bbox/{box}.png?assets=visual"
+        picture = f"catalog:8083/collections/{item['collection']}/items/{item['id']}/preview.png?assets=visual"
         assert self.status(stack, picture) == 200
         self.say("mosaic: tiles makes a picture of it")
         metrics = self.text(stack, "metrics:9464/metrics")

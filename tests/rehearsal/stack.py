@@ -39,7 +39,7 @@ class Stack:
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     said: Callable[[str], None] = print
 
-    def up(self, name: str, seconds: float = 400) -> None:
+    def up(self, name: str, seconds: float = 900) -> None:
         """Start a service after what it depends on; wait until it is healthy, or has done its work."""
         service = services()[name]
         for other in service.get("depends_on", {}):
