@@ -144,8 +144,8 @@ def clear_scenes(
         finished = repair_shelves(catalog, wanted.gate_limits)
         with indexes_of(wanted) as indexes:
             indexes.reconcile(tell=tell)
-        with json_log(wanted.log_json, run_id), source_of(wanted) as location:
-            scenes, model, planned = _prepare(wanted, location, folder, plan_file)
+        with json_log(wanted.log_json, run_id):
+            scenes, model, planned = _prepare(wanted, source_of(wanted), folder, plan_file)
             run = _Run(run_id, wanted.shareable, wanted, scenes, model, catalog)
             done, broken = published_work(catalog, planned, wanted, finished)
             request_id = ledger.remember(freeze((), wanted, model).request)

@@ -38,9 +38,8 @@ def preview(
     settings.query  # noqa: B018 - a wrong area or interval is told before anything is started
     tell("resolving the model")
     model = resolve(settings)
-    with source_of(settings) as location:
-        tell(f"searching {settings.shown_source}")
-        items, source = find_scenes(settings, location)
+    tell(f"searching {settings.shown_source}")
+    items, source = find_scenes(settings, source_of(settings))
     if frozen is None:
         plan = make_plan(items, settings, model, source.skipped)
     else:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pystac
 
-from flows.runners.kinds import RunnerKind
 from flows.settings import SAMPLE, RunSettings
 from stac import storage
 from stac.errors import EmptySearch
@@ -19,23 +17,9 @@ from stac.sources import Source, open_source
 from stac.storage import writing
 
 
-@contextmanager
-def source_of(settings: RunSettings) -> Iterator[str]:
-    """Yield the location of the source; the shipped sample is served as a STAC API meanwhile.
-
-    Where threads read the same file at once the sample is read from its folder: GDAL may ask again for a header that
-    another thread has dropped, with Python's lock in hand, and a server in this process could not answer then.
-    """
-    if settings.source != SAMPLE:
-        yield settings.source
-        return
-    if settings.runner is RunnerKind.THREADS:
-        yield str(sample_catalog())
-        return
-    from stac.embedded_api import serve_api
-
-    with serve_api(sample_catalog()) as url:
-        yield url
+def source_of(settings: RunSettings) -> str:
+    """Return the location of the source: the static catalog that ships for `sample`, else what the settings name."""
+    return str(sample_catalog()) if settings.source == SAMPLE else settings.source
 
 
 def find_scenes(settings: RunSettings, location: str) -> tuple[list[pystac.Item], Source]:

@@ -43,11 +43,6 @@ class Interval:
     #: Images with a defined value.
     images: int
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Tell whether the interval lies on one side of 0: for a difference, that the candidates differ."""
-        return self.low > 0 or self.high < 0
-
 
 def mean_interval(values: ArrayLike, options: Bootstrap) -> Interval:
     """Return the mean of one figure over images and its percentile interval.

@@ -1,8 +1,8 @@
 """The `paper` protocol: figures computed the way the published evaluation computes them (DE section 6.3).
 
-It exists to compare with published tables and reproduces their oddities on purpose: pixels are truncated to 8 bits,
-SSIM sees luma only, and LPIPS is fed 0..255 where it expects [-1, 1], which makes its values several times smaller than
-standard LPIPS. Whole images are scored, clear pixels included. Images are `(band, y, x)` in [0, 1].
+It exists to compare with published tables and reproduces their oddities on purpose: pixels are truncated to 8 bits and
+SSIM sees luma only. Whole images are scored, clear pixels included. Images are `(band, y, x)` in [0, 1]. The published
+LPIPS is left out: it needs weights that are not shipped.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from de_model.errors import InvalidModelInput
-from de_model.metrics.lpips import Lpips
 from de_model.metrics.similarity import ssim_per_band, uniform_window
 
 ByteArray = NDArray[np.uint8]
@@ -35,31 +33,22 @@ class PaperScores:
     psnr: float
     #: -1..1: of luma for RGB, else the mean of the bands.
     ssim: float
-    #: Fed 0..255, not comparable with standard LPIPS; None when not computed.
-    lpips: float | None
 
 
-def paper_score(
-    image: NDArray[np.floating], truth: NDArray[np.floating], bands: tuple[str, ...], lpips: Lpips | None = None
-) -> PaperScores:
+def paper_score(image: NDArray[np.floating], truth: NDArray[np.floating], bands: tuple[str, ...]) -> PaperScores:
     """Return the figures of `image` against `truth`, both `(band, y, x)` in [0, 1].
 
     Args:
         image: the restoration; values outside [0, 1] are clamped.
         truth: the same shape.
         bands: common names in channel order; red, green and blue alone are scored as RGB, in any order.
-        lpips: the network, or None.
 
     Raises:
         InvalidModelInput: shapes or bands do not fit, a value is not finite, or the image is smaller than 7 px.
     """
     _check(image, truth, bands)
     a, b = to_bytes(image), to_bytes(truth)
-    rgb = rgb_channels(bands)
-    distance = None
-    if lpips is not None:
-        distance = lpips.distance(torch.from_numpy(a), torch.from_numpy(b), rgb)
-    return PaperScores(_psnr(a, b), _ssim(a, b, rgb), distance)
+    return PaperScores(_psnr(a, b), _ssim(a, b, _rgb_channels(bands)))
 
 
 def to_bytes(image: NDArray[np.floating]) -> ByteArray:
@@ -71,7 +60,7 @@ def to_bytes(image: NDArray[np.floating]) -> ByteArray:
     return ((signed + 1) * np.float32(127.5)).clip(0, 255).astype(np.uint8)
 
 
-def rgb_channels(bands: tuple[str, ...]) -> tuple[int, int, int] | None:
+def _rgb_channels(bands: tuple[str, ...]) -> tuple[int, int, int] | None:
     """Return the channels of red, green, blue of an RGB image; None for images with other or more bands."""
     if sorted(bands) != sorted(_RGB):
         return None

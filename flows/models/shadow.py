@@ -165,11 +165,10 @@ class _Again:
         """Make the product in a new folder and measure it."""
         folder.mkdir(parents=True)
         names = {name for date in self.unit.dates for name in date}
-        with source_of(self.settings) as location:
-            items = {i.id: i for i in find_scenes(self.settings, location)[0] if i.id in names}
-            unit = self._unit_of(make_plan(list(items.values()), self.settings, model).units)
-            began = time.monotonic()
-            make_product(unit, items, self.settings, model, folder)
+        items = {i.id: i for i in find_scenes(self.settings, source_of(self.settings))[0] if i.id in names}
+        unit = self._unit_of(make_plan(list(items.values()), self.settings, model).units)
+        began = time.monotonic()
+        make_product(unit, items, self.settings, model, folder)
         seconds = time.monotonic() - began
         quality = quality_of(folder, self.settings.bands, self.settings.quality_gate)
         restored = quality.figures.groups.get(EVERYTHING)

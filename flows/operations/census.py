@@ -100,9 +100,8 @@ def census(settings: RunSettings, *, verify: bool = False) -> Census:
         raise InvalidSettings(f"--verify reads files of a catalog on disk; {settings.out} is not one. Leave it out.")
     tell("resolving the model")
     model = resolve(settings)
-    with source_of(settings) as location:
-        tell(f"searching {settings.shown_source}")
-        items, searched = find_scenes(settings, location)
+    tell(f"searching {settings.shown_source}")
+    items, searched = find_scenes(settings, source_of(settings))
     try:
         plan = make_plan(items, settings, model, searched.skipped)
     except EmptySearch:

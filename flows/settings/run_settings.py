@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from flows.settings.area import AreaSettings
 from flows.settings.judging import JudgingSettings
-from flows.settings.kinds import SAMPLE, GridKind
+from flows.settings.kinds import GridKind
 from flows.settings.places import PlaceSettings, has_password
 from flows.settings.restoring import RestoringSettings
 from flows.settings.running import RunningSettings
@@ -49,8 +49,6 @@ class RunSettings(AreaSettings, PlaceSettings, RestoringSettings, JudgingSetting
         """How bytes are reached: signing, S3, and the hosts inside this network that may be asked."""
         keep(self.source)  # a process that only reads pixels knows its login from here
         named = {host_of(self.source), host_of(self.s3_endpoint or ""), *(each.lower() for each in self.allow_hosts)}
-        if self.source == SAMPLE:  # it is served on loopback
-            named.add("127.0.0.1")
         signing = SigningOptions(self.signing or self._asked_signing, self.signing_url)
         return Access(self.s3, signing, frozenset(named) - {""})
 

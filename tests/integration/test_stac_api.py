@@ -1,27 +1,18 @@
-"""The embedded STAC API, searched by real clients over loopback."""
+"""STAC APIs, real and broken ones, searched over loopback."""
 
 from __future__ import annotations
 
-import builtins
-import json
-import shutil
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pystac
 import pytest
-from pystac_client import Client
 
-from stac.embedded_api import serve_api
-from stac.errors import InvalidInput, InvalidQuery, SourceUnavailable, UnreadableCatalog, UnsafeHref
+from stac.errors import InvalidQuery, SourceUnavailable, UnreadableCatalog, UnsafeHref
 from stac.grid import cell_of
 from stac.query import Query
 from stac.sample_catalog import SAMPLE_BBOX, SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
@@ -31,6 +22,7 @@ from stac.sources.static import StaticSource
 from stac.stack import read_stack
 from tests import misbehaving_server
 from tests.misbehaving_server import Asked, Reply
+from tests.support.stac_api import serve_api
 
 pytestmark = pytest.mark.integration
 WHOLE = Query.parse(SAMPLE_COLLECTION, SAMPLE_BBOX, SAMPLE_INTERVAL)
@@ -62,77 +54,6 @@ def test_pages_of_three_give_every_item_once(api: str) -> None:
     assert paged == [item.id for item in StaticSource(str(sample_catalog())).search(WHOLE)]
 
 
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_plain_client_pages_and_counts(api: str, method: str) -> None:
-    search = Client.open(api).search(
-        method=method, collections=[SAMPLE_COLLECTION], bbox=SAMPLE_BBOX, datetime=WHOLE.interval, limit=3
-    )
-    assert search.matched() == 10
-    assert [len(page["features"]) for page in search.pages_as_dicts()] == [3, 3, 3, 1]
-
-
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_query_sort_and_fields(api: str, method: str) -> None:
-    search = Client.open(api).search(
-        method=method,
-        collections=[SAMPLE_COLLECTION],
-        query={"eo:cloud_cover": {"gt": 30}},
-        sortby=[{"field": "properties.eo:cloud_cover", "direction": "asc"}],
-        fields={"include": ["properties.eo:cloud_cover"], "exclude": []},
-    )
-    found = list(search.items_as_dicts())
-    covers = [item["properties"]["eo:cloud_cover"] for item in found]
-    assert len(covers) == 4 and covers == sorted(covers) and min(covers) > 30
-    assert all(set(item["properties"]) == {"eo:cloud_cover"} and "assets" not in item for item in found)
-
-
-def test_intersects_and_ids(api: str) -> None:
-    client = Client.open(api)
-    north = {"type": "Point", "coordinates": [15.35, 46.35]}
-    assert {i.id.split("_")[1] for i in client.search(intersects=north).items()} == {"33TWM"}
-    assert [i.id for i in client.search(ids=["S2A_33TWM_20230815_0_L2A"]).items()] == ["S2A_33TWM_20230815_0_L2A"]
-
-
-def test_items_of_a_collection_and_one_item(api: str) -> None:
-    collection = Client.open(api).get_collection(SAMPLE_COLLECTION)
-    assert collection is not None
-    assert len(list(collection.get_items())) == 10
-    item = collection.get_item("S2A_33TWM_20230815_0_L2A")
-    assert item is not None and item.assets["blue"].href.startswith(f"{api}assets/")
-
-
-@pytest.mark.parametrize(
-    ("path", "status"),
-    [
-        ("collections/none", 404),
-        ("collections/none/items", 404),
-        (f"collections/{SAMPLE_COLLECTION}/items/none", 404),
-        ("search?bbox=1,2,3", 400),
-        ("search?bbox=1,9,3,2", 400),
-        ("search?datetime=yesterday", 400),
-        ("search?token=x", 400),
-        ("search?query=[]", 400),
-        ("search?query={", 400),
-        ('search?query={"eo:cloud_cover":{"like":1}}', 400),
-        ('search?intersects={"type":"Polygon"}', 400),
-        ("assets/../../pyproject.toml", 404),
-        ("assets/%2e%2e/%2e%2e/pyproject.toml", 404),
-        ("assets//etc/passwd", 404),
-    ],
-)
-def test_wrong_requests_get_a_clear_status(api: str, path: str, status: int) -> None:
-    assert httpx.get(f"{api}{path}", timeout=10).status_code == status
-
-
-def test_assets_answer_byte_ranges(api: str) -> None:
-    item = ApiSource(api).search(WHOLE)[0]
-    href = item.assets["blue"].href
-    whole = httpx.get(href, timeout=10).content
-    part = httpx.get(href, headers={"Range": "bytes=100-199", "Accept-Encoding": "br, gzip"}, timeout=10)
-    assert part.status_code == 206 and part.content == whole[100:200]
-    assert "content-encoding" not in part.headers
-
-
 def test_pixels_over_http_equal_the_files(api: str) -> None:
     def read(items: list[pystac.Item]) -> np.ndarray:
         chosen = [item for item in items if "33TWL" in item.id][:2]
@@ -144,61 +65,6 @@ def test_pixels_over_http_equal_the_files(api: str) -> None:
 def test_an_unknown_collection_lists_what_exists(api: str) -> None:
     with pytest.raises(InvalidQuery, match=f"landsat.*{SAMPLE_COLLECTION}"):
         ApiSource(api).search(Query.parse("landsat", None, "2023-08-10"))
-
-
-def test_start_and_stop_are_silent() -> None:
-    script = (
-        "import logging; logging.basicConfig(level=logging.INFO)\n"
-        "from stac.embedded_api import serve_api\n"
-        "from stac.sample_catalog import sample_catalog\n"
-        "import httpx\n"
-        "logging.getLogger('httpx').setLevel(logging.WARNING)\n"
-        "with serve_api(sample_catalog()) as url:\n"
-        "    client = httpx.Client(); client.get(url); client.get(url + 'collections/none')\n"
-        "try: httpx.get(url)\n"
-        "except httpx.ConnectError: print('stopped')\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
-    assert (done.stdout, done.stderr) == ("stopped\n", "")
-
-
-def test_an_error_inside_still_stops_it() -> None:
-    before = threading.active_count()
-    with pytest.raises(KeyboardInterrupt), serve_api(sample_catalog()) as url:
-        raise KeyboardInterrupt
-    assert threading.active_count() == before
-    with pytest.raises(SourceUnavailable):
-        open_source(url, Patience(timeout_s=2, retries=0))
-
-
-def test_a_taken_port_is_a_clear_error(api: str) -> None:
-    port = int(api.rstrip("/").rsplit(":", 1)[1])
-    with pytest.raises(SourceUnavailable, match="choose another port"), serve_api(sample_catalog(), port=port):
-        pass
-
-
-def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "stac.embedded.app":
-            raise ModuleNotFoundError("No module named 'stac_fastapi'", name="stac_fastapi")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(InvalidInput, match=r"pip install 'unveil-eo\[api\]'"), serve_api(sample_catalog()):
-        pass
-
-
-def test_files_outside_the_folder_are_not_served(tmp_path: Path) -> None:
-    shutil.copytree(sample_catalog().parent, tmp_path / "c", ignore=shutil.ignore_patterns("*.tif"))
-    name = "S2B_33TWM_20230810_0_L2A"
-    path = tmp_path / "c" / name / f"{name}.json"
-    document = json.loads(path.read_text())
-    document["assets"]["blue"]["href"] = "/etc/hostname"
-    path.write_text(json.dumps(document))
-    with serve_api(tmp_path / "c" / "catalog.json") as url:
-        assert name not in [item.id for item in ApiSource(url).search(WHOLE)]
 
 
 # (path, address of the server) -> (status, headers, JSON)

@@ -1,17 +1,14 @@
-"""The paper's protocol, the entry point of both protocols, and the bootstrap."""
+"""The paper's protocol and the bootstrap."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from scipy.ndimage import uniform_filter
 
 from de_model.errors import InvalidModelInput
 from de_model.metrics.bootstrap import Bootstrap, difference_interval, mean_interval
-from de_model.metrics.lpips import Lpips
 from de_model.metrics.paper import luma, paper_score, to_bytes
-from de_model.metrics.protocols import Figure, Protocol, compare, evaluate
 
 RGB = ("red", "green", "blue")
 RGBN = ("red", "green", "blue", "nir")
@@ -33,14 +30,6 @@ def scikit_image_ssim(a: np.ndarray, b: np.ndarray) -> float:
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     s = ((2 * ux * uy + c1) * (2 * vxy + c2)) / ((ux**2 + uy**2 + c1) * (vx + vy + c2))
     return float(s[3:-3, 3:-3].mean())
-
-
-def random_lpips() -> Lpips:
-    torch.manual_seed(0)
-    model = Lpips().eval().requires_grad_(False)
-    for head in model.heads:
-        head.uniform_(0, 1)
-    return model
 
 
 def test_pixels_are_truncated_and_clamped() -> None:
@@ -81,78 +70,18 @@ def test_ssim_of_four_bands_is_the_mean_of_the_bands() -> None:
     assert paper_score(image, truth, RGBN).ssim == pytest.approx(expected, abs=1e-9)
 
 
-def test_lpips_is_fed_bytes_and_left_out_without_weights() -> None:
+def test_images_that_cannot_be_scored_are_refused() -> None:
     image, truth = pair()
-    model = random_lpips()
-    a, b = (torch.from_numpy(to_bytes(x)).float().unsqueeze(0) for x in (image, truth))
-    assert paper_score(image, truth, RGB).lpips is None
-    assert paper_score(image, truth, RGB, model).lpips == pytest.approx(float(model(a, b)), rel=1e-6)
-    standard = evaluate(Protocol.STANDARD, [image], [truth], RGB, lpips=model).per_image[Figure.LPIPS][0]
-    signed = [torch.from_numpy(x * 2 - 1).unsqueeze(0) for x in (image, truth)]
-    assert standard == pytest.approx(float(model(*signed)), rel=1e-6)
+    with pytest.raises(InvalidModelInput, match="finite"):
+        paper_score(image * np.nan, truth, RGB)
+    with pytest.raises(InvalidModelInput, match="7 px"):
+        paper_score(image[:, :5], truth[:, :5], RGB)
 
 
-def test_four_bands_are_shown_to_lpips_one_by_one() -> None:
-    image, truth = pair(4)
-    model = random_lpips()
-    greys = [
-        float(model(*(torch.from_numpy(to_bytes(x)[i]).float().expand(1, 3, -1, -1) for x in (image, truth))))
-        for i in range(4)
-    ]
-    assert paper_score(image, truth, RGBN, model).lpips == pytest.approx(np.mean(greys), rel=1e-6)
-
-
-def test_figures_are_averaged_over_images() -> None:
-    pairs = [pair(seed=s) for s in range(4)]
-    found = evaluate(Protocol.PAPER, (p[0] for p in pairs), (p[1] for p in pairs), RGB)
-    psnr = [paper_score(*p, RGB).psnr for p in pairs]
-    interval = found.interval(Figure.PSNR)
-    assert interval is not None and found.images == 4
-    assert interval.mean == pytest.approx(np.mean(psnr))
-    assert interval.low <= interval.mean <= interval.high
-    assert found.interval(Figure.LPIPS) is None and found.record()["lpips"] is None
-    assert set(found.record()) == {"psnr", "ssim", "lpips"}
-
-
-def test_the_standard_protocol_counts_masked_pixels_only() -> None:
-    image, truth = pair(4)
-    mask = np.zeros((40, 40), bool)
-    mask[5:30, 5:30] = True
-    spoiled = np.where(mask, image, 1.0).astype(np.float32)
-    found = evaluate(Protocol.STANDARD, [spoiled], [truth], RGBN, masks=[mask], lpips=random_lpips())
-    clean = evaluate(Protocol.STANDARD, [image], [truth], RGBN, masks=[mask], lpips=random_lpips())
-    for figure in (Figure.MAE, Figure.PSNR, Figure.SAM, Figure.NDVI, Figure.LPIPS, Figure.SPECTRUM):
-        assert found.per_image[figure] == pytest.approx(clean.per_image[figure]), figure
-
-
-def test_a_failure_names_the_image() -> None:
-    image, truth = pair()
-    with pytest.raises(InvalidModelInput, match=r"Image 1: .*finite"):
-        evaluate(Protocol.PAPER, [image, image * np.nan], [truth, truth], RGB)
-    with pytest.raises(InvalidModelInput, match="Image 1 lacks a partner"):
-        evaluate(Protocol.STANDARD, [image, image], [truth], RGB)
-    with pytest.raises(InvalidModelInput, match="No image"):
-        evaluate(Protocol.PAPER, [], [], RGB)
-    with pytest.raises(InvalidModelInput, match="masks"):
-        evaluate(Protocol.PAPER, [image], [truth], RGB, masks=[image[0] > 0])
-    with pytest.raises(InvalidModelInput, match=r"Image 0: .*7 px"):
-        evaluate(Protocol.PAPER, [image[:, :5]], [truth[:, :5]], RGB)
-
-
-def test_candidates_are_compared_image_by_image() -> None:
-    """A small gain on every image is certain although the images differ by much more."""
-    pairs = [pair(seed=s) for s in range(12)]
-    noisy = [t + (i - t) * (1 + 3 * k) for k, (i, t) in enumerate(pairs)]
-    better = [t + (i - t) * 0.95 for i, (_, t) in zip(noisy, pairs, strict=True)]
-    truths = [t for _, t in pairs]
-    one, other = (evaluate(Protocol.STANDARD, c, truths, RGB) for c in (better, noisy))
-    found = compare(one, other)[Figure.MAE]
-    assert found.excludes_zero and found.high < 0
-    plain = one.interval(Figure.MAE), other.interval(Figure.MAE)
-    assert plain[0] is not None and plain[1] is not None and plain[0].high > plain[1].low
-    assert Figure.LPIPS not in compare(one, other)
-    with pytest.raises(InvalidModelInput, match="compared"):
-        compare(one, evaluate(Protocol.PAPER, noisy, truths, RGB))
+def test_a_small_gain_on_every_image_is_certain() -> None:
+    noisy = np.random.default_rng(1).uniform(0.01, 0.1, 12)
+    gain = difference_interval(noisy, 0.95 * noisy, Bootstrap())
+    assert gain.low > 0 and gain.mean == pytest.approx(0.05 * noisy.mean())
 
 
 def test_intervals_are_reproducible_and_narrow_with_images() -> None:

@@ -1,1 +1,0 @@
-"""A STAC API in memory, over a static catalog: no database, one process, loopback."""
