@@ -33,7 +33,7 @@ from flows.report import left_out_table, run_markdown, unit_table
 from flows.rolling import recent
 from flows.runners.base import Runner
 from flows.runners.opening import check_runner, open_runner
-from flows.scenes import read_items, source_of
+from flows.scenes import source_of
 from flows.services.outage import through_restart
 from flows.settings import RunSettings
 from flows.tasks import RETRIES, Staged, find, plan, publish, resolve_model, restore
@@ -96,11 +96,9 @@ class RunSummary:
 
 
 @task(name="drift", **RETRIES)
-def drift(
-    settings: Mapping[str, Any], model: ModelRef, run_id: str, work_ids: Sequence[str], scenes: str
-) -> dict[str, Any] | None:
+def drift(settings: Mapping[str, Any], model: ModelRef, run_id: str, work_ids: Sequence[str]) -> dict[str, Any] | None:
     """Compare what the run restored with the training set of its model; return the comparison."""
-    return watch_run(RunSettings(**settings), model, run_id, work_ids, read_items(Path(scenes)).values())
+    return watch_run(RunSettings(**settings), model, run_id, work_ids)
 
 
 @task(name="report", **RETRIES)
@@ -175,7 +173,7 @@ def clear_scenes(
         already_done=tuple(unit.item_id for unit in planned.units if unit.work_id in done),
         seconds=time.monotonic() - began,
         processing_units=_billed() - units_before + sum(run.billed_elsewhere),
-        drift=drift(wanted.shareable, model, run_id, restored, scenes),
+        drift=drift(wanted.shareable, model, run_id, restored),
         left_out=planned.left_out,
         remade=tuple(broken.values()),
     )

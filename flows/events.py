@@ -13,8 +13,6 @@ class EventName(StrEnum):
 
     #: Inputs or results look unlike the training set.
     DRIFT_ALARM = "unveil.drift.alarm"
-    #: There are enough new pairs for a training.
-    PAIRS_ENOUGH = "unveil.pairs.enough"
     #: The alias `champion` points to another version, whoever moved it.
     MODEL_PROMOTED = "unveil.model.promoted"
     #: A census found scenes without a product.

@@ -84,9 +84,7 @@ def automations(
         ),
         _overdue(patience.longest_s),
         _reacting("a crash is redriven", {f"{_FLOW_RUN}Crashed"}, rerun, related=_run_of("clear-scenes")),
-        _reacting(
-            "drift and new pairs retrain", {EventName.DRIFT_ALARM, EventName.PAIRS_ENOUGH}, _run(deployments, RETRAIN)
-        ),
+        _reacting("drift retrains", {EventName.DRIFT_ALARM}, _run(deployments, RETRAIN)),
         _reacting("a promotion makes mosaics", {EventName.MODEL_PROMOTED}, _run(deployments, CLEAR_SCENES)),
         *told,
     )

@@ -6,7 +6,6 @@ from typing import Any
 
 from prefect.artifacts import create_table_artifact
 
-from flows.drift.pairs import NewPairs
 from flows.drift.verdict import DriftReport, FeatureDrift, Verdict
 from flows.events import EventName, emit
 from flows.services.outage import through_restart
@@ -28,13 +27,6 @@ def tell_drift(report: DriftReport, model: ModelRef, collection: str, run_id: st
             "features": [_figures(feature) for feature in report.of(Verdict.ALARM)],
         }
         emit(EventName.DRIFT_ALARM, f"model.{model.name}", payload)
-
-
-def tell_pairs(pairs: NewPairs, enough: int, model: ModelRef, collection: str, run_id: str) -> None:
-    """Emit the event that enough new pairs have come in."""
-    counts = {"pairs": len(pairs.names), "enough": enough}
-    payload = {"run_id": run_id, "collection": collection, "model_version": model.version} | counts
-    emit(EventName.PAIRS_ENOUGH, f"model.{model.name}", payload)
 
 
 def rows_of(report: DriftReport) -> list[dict[str, Any]]:

@@ -32,7 +32,6 @@ class JudgingSettings(BaseModel):
     drift_confidence: float = Field(_DRIFT.confidence, ge=0.5, lt=1, description="share of chance that stays quiet")
     drift_margin: float = Field(_DRIFT.margin, ge=1, description="an alarm needs so many times what chance reaches")
     drift_last: int = Field(20, ge=1, description="units that `unveil drift` looks at together")
-    drift_pairs: int = Field(10, ge=1, description="new cloudy/clear pairs that are worth a training")
 
     @property
     def quality_gate(self) -> Gate | None:

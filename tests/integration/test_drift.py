@@ -32,12 +32,10 @@ class Spoilt:
 
 
 SCENES = "S2?_33TWM_*"
-#: A clear date under a name that was not trained on makes new pairs.
-RENAMED = ("S2B_33TWM_20230820_0_L2A", "S2B_33TWM_20230820_1_L2A")
 
 
 def spoil(folder: Path) -> Path:
-    """Copy the sample; add what an offset of -0.1 would have taken off to one square, and rename a clear date."""
+    """Copy the sample; add what an offset of -0.1 would have taken off to one square."""
     shutil.copytree(sample_catalog().parent, folder)
     for path in folder.glob(f"{SCENES}/B*.tif"):
         with rasterio.open(path) as source:
@@ -45,8 +43,6 @@ def spoil(folder: Path) -> Path:
         pixels[pixels > 0] += 1000
         with rasterio.open(path, "w", **profile) as target:
             target.write(pixels)
-    item = folder / RENAMED[0] / f"{RENAMED[0]}.json"
-    item.write_text(item.read_text().replace(f'"id": "{RENAMED[0]}"', f'"id": "{RENAMED[1]}"'))
     return folder / "catalog.json"
 
 
@@ -54,7 +50,7 @@ def spoil(folder: Path) -> Path:
 def spoilt(services: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Spoilt:
     folder = tmp_path_factory.mktemp("drift")
     root, home = folder / "catalog", folder / "home"
-    extra = services | {"UNVEIL_RADIOMETRY_CHECK": "warn", "UNVEIL_DRIFT_PAIRS": "2", "UNVEIL_GATE": "off"}
+    extra = services | {"UNVEIL_RADIOMETRY_CHECK": "warn", "UNVEIL_GATE": "off"}
     source = spoil(folder / "scenes")
     outcome = unveil("run", "--source", source, "--bbox", TINY_BBOX, "--out", root, "--json", home=home, extra=extra)
     assert outcome.status == 0, outcome.err
@@ -91,11 +87,6 @@ def test_the_alarm_is_an_event_with_figures(spoilt: Spoilt, told: Callable[[str]
     assert event["collection"] == "sentinel-2-l2a" and str(spoilt.root) not in json.dumps(event)
 
 
-def test_enough_new_pairs_are_an_event(told: Callable[[str], dict[str, Any]]) -> None:
-    event = told("unveil.pairs.enough")
-    assert event["pairs"] == 2 == event["enough"]
-
-
 def test_the_table_is_an_artifact(spoilt: Spoilt, prefect_url: str, prefect_login: Login) -> None:
     body = {"artifacts": {"key": {"any_": ["drift"]}}, "sort": "CREATED_DESC"}
     auth = (prefect_login.user, prefect_login.password)
@@ -127,5 +118,3 @@ def test_the_sample_as_it_is_raises_no_alarm(tiny_run: Any) -> None:
     assert found is not None
     inputs = [f for f in found["features"] if f["name"].startswith("reflectance") or f["name"] in ("ndvi", "sky")]
     assert len(inputs) >= 5 and not [f["sentence"] for f in inputs if f["verdict"] == "alarm"]
-    pairs = json.loads((tiny_run.root / ".unveil" / "drift" / "pairs.json").read_text())
-    assert pairs["names"] == [], "the pairs of the sample were trained on"

@@ -40,9 +40,9 @@ def test_a_redrive_is_not_redriven() -> None:
 
 
 def test_alarms_retrain() -> None:
-    automation = named()["drift and new pairs retrain"]
+    automation = named()["drift retrains"]
     (action,) = automation.actions
-    assert triggered(automation).expect == {"unveil.drift.alarm", "unveil.pairs.enough"}
+    assert triggered(automation).expect == {"unveil.drift.alarm"}
     assert isinstance(action, RunDeployment) and action.deployment_id == IDS[RETRAIN]
 
 
