@@ -79,6 +79,7 @@ train: setup
 results: setup
 	$(BIN)/unveil evaluate product --out docs/results
 	$(BIN)/python -m benchmarks.demo --out docs/results
+	$(BIN)/python -m benchmarks.composite --out docs/results
 	$(BIN)/python -m benchmarks.model --out docs/results
 	$(BIN)/python -m benchmarks.engine --out docs/results
 	$(BIN)/python -m tests.chaos.kill_runs --out docs/results

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stac.harmonisation import HarmonisationFit, clean_sky_match, harmonisation_fits, repeatability
+from stac.harmonisation import HarmonisationFit, harmonisation_fits, repeatability
 from stac.masks.classes import is_observed
 from stac.stack import Stack
 
@@ -95,6 +95,35 @@ def median_clear(
     return TemporalPrior(prior, source, spread, ())
 
 
+def geomedian_clear(
+    stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
+) -> TemporalPrior:
+    """Return per pixel the spectrum with the least sum of distances to those of the other dates, unmatched.
+
+    The geometric median (Roberts, Mueller and McIntyre 2017, IEEE TGRS 55, doi:10.1109/TGRS.2017.2723896). `source` is
+    the date whose spectrum is nearest, `spread` the standard deviation over the dates.
+    """
+    from geomad import nangeomedian_pcm
+
+    prior, donors = empty_prior(stack), donors_of(stack, target, max_days=max_days, exclude=exclude)
+    if not donors:
+        return prior
+    seen = np.stack([is_observed(stack.classes[donor]) for donor in donors], axis=-1)
+    anywhere = seen.any(axis=-1)
+    if not anywhere.any():
+        return prior
+    # (pixel, 1, band, date): blocks are restored side by side, so one thread is enough here.
+    values = np.stack([stack.reflectance(donor)[:, anywhere].T for donor in donors], axis=-1)[:, None]
+    values[~np.broadcast_to(seen[anywhere][:, None, None], values.shape)] = np.nan
+    middle = nangeomedian_pcm(values, eps=1e-5, num_threads=1, nocheck=True)
+    deviation = values - middle[..., None]
+    prior.reflectance[:, anywhere] = middle[:, 0].T
+    prior.spread[:, anywhere] = np.sqrt(np.nanmean(np.square(deviation), axis=-1))[:, 0].T
+    distance = np.where(seen[anywhere], np.square(deviation).sum(axis=2)[:, 0], np.inf)
+    prior.source[anywhere] = np.array(donors, np.int16)[distance.argmin(axis=-1)]
+    return prior
+
+
 class Composite(Protocol):
     """A composite that needs no fit."""
 
@@ -128,70 +157,6 @@ class CompositePrior:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
         return {"max_days": self.max_days}
-
-
-@dataclass(frozen=True, slots=True)
-class MatchedMedian:
-    """What the matched median learns once about a whole cell; it is then applied to any window, pixel by pixel."""
-
-    #: One per band.
-    fits: tuple[HarmonisationFit, ...]
-    max_days: int | None
-
-    def apply(
-        self, stack: Stack, target: int, *, exclude: Collection[int] = (), where: BoolArray | None = None
-    ) -> TemporalPrior:
-        """Return the prior of a window; a pixel's value depends on its own observations alone.
-
-        Args:
-            stack: the same dates, in the same order, that the prior was fitted on.
-            target: index of the date to estimate.
-            exclude: indices that are not used.
-            where: not looked at: all pixels are estimated.
-        """
-        del where
-        median = median_clear(stack, target, max_days=self.max_days, exclude=exclude)
-        shift = np.array([fit.intercept for fit in self.fits], np.float32)[:, None, None]
-        # A dark pixel stays within the physical range whatever the shift.
-        reflectance = np.where(np.isnan(median.reflectance), np.nan, np.maximum(median.reflectance + shift, 1e-4))
-        spread = np.hypot(median.spread, repeatability(median.reflectance))
-        return TemporalPrior(reflectance.astype(np.float32), median.source, spread.astype(np.float32), self.fits)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return {"fits": [asdict(fit) for fit in self.fits], "max_days": self.max_days}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> MatchedMedian:
-        """Read `to_dict` back."""
-        return cls(tuple(HarmonisationFit(**fit) for fit in values["fits"]), values["max_days"])
-
-
-def fit_matched_median(
-    overview: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
-) -> MatchedMedian:
-    """Learn how the median of the other dates is matched to the target date's clean-sky pixels.
-
-    A line fitted on all clear pixels of a cloudy date carries the haze around its
-    clouds into the result; the match used here looks at the cleanest sky only and is believed as far as it
-    explains the target better than dates usually agree (docs/results/product.md compares them). `spread`
-    adds the deviation between dates to their usual repeatability.
-
-    Args:
-        overview: all dates of the whole cell, at full resolution or thinned.
-        target: index of the date to estimate; its own pixels only steer the match.
-        max_days: dates further away are not used.
-        exclude: indices that are not used.
-    """
-    median = median_clear(overview, target, max_days=max_days, exclude=exclude)
-    return MatchedMedian(clean_sky_match(median.reflectance, overview, target), max_days)
-
-
-def matched_median(
-    stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
-) -> TemporalPrior:
-    """Return the matched median of a cell that is in memory as a whole; see `fit_matched_median`."""
-    return fit_matched_median(stack, target, max_days=max_days, exclude=exclude).apply(stack, target, exclude=exclude)
 
 
 def empty_prior(stack: Stack) -> TemporalPrior:

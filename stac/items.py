@@ -50,7 +50,6 @@ _OTHER_ANGLES = (0, 90)
 #: What fills pixels that other dates saw, by prior.
 _COMPOSITES = {
     Prior.FUSED: "weighted mean of the other dates, each mapped to the target date",
-    Prior.MATCHED_MEDIAN: "median of the other dates, matched to the target date",
     Prior.NEAREST: "nearest other date, as it is",
     Prior.MEDIAN: "median of the other dates, as they are",
     Prior.GEOMEDIAN: "geometric median of the other dates, as they are",

@@ -9,10 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from stac.composite import CompositePrior, MatchedMedian, TemporalPrior, fit_matched_median, median_clear, nearest_clear
+from stac.composite import CompositePrior, TemporalPrior, geomedian_clear, median_clear, nearest_clear
 from stac.errors import InvalidInput
 from stac.fusion import FusedPrior, fit_fused
-from stac.geomedian import geomedian_clear
 from stac.harmonisation import HarmonisationFit
 from stac.stack import Stack
 
@@ -23,8 +22,6 @@ class Prior(StrEnum):
 
     #: Every date mapped to the target date, averaged by how well it agrees.
     FUSED = "fused"
-    #: The median of other dates, shifted to the target date's clean sky.
-    MATCHED_MEDIAN = "matched-median"
     #: What the nearest date saw, as it saw it.
     NEAREST = "nearest"
     MEDIAN = "median"
@@ -56,8 +53,6 @@ def fit_prior(kind: Prior, overview: Stack, target: int, *, max_days: int | None
             return None
         case Prior.FUSED:
             return fit_fused(overview, target, max_days=max_days)
-        case Prior.MATCHED_MEDIAN:
-            return fit_matched_median(overview, target, max_days=max_days)
         case _:
             return CompositePrior(kind.value, _COMPOSITES[kind], max_days)
 
@@ -78,8 +73,6 @@ def prior_from_dict(kind: Prior, values: Mapping[str, Any]) -> FittedPrior:
     try:
         if kind is Prior.FUSED:
             return FusedPrior.from_dict(values)
-        if kind is Prior.MATCHED_MEDIAN:
-            return MatchedMedian.from_dict(values)
         return CompositePrior(kind.value, _COMPOSITES[kind], values["max_days"])
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInput(f"These values are no fitted prior {kind} ({error}); fit it again.") from error

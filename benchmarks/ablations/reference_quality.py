@@ -94,7 +94,7 @@ def run(setting: Setting) -> Findings:
     method = (
         f"{len(windows)} hold-out windows of {setting.side} px, one DDIM-10 sample each. The model's own reference is "
         "degraded in companded units; `early checkpoint` is a reference of the same size after "
-        f"{_EARLY_STEPS} steps of {_EARLY_BATCH} patches; `composite` is the matched median of the remaining dates, "
+        f"{_EARLY_STEPS} steps of {_EARLY_BATCH} patches; `composite` is the fused composite of the remaining dates, "
         "the model's own where none saw the ground; `oracle` is the truth, beyond the "
         "picture. The dashed line is eta, the floor of W."
     )

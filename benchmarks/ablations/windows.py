@@ -21,7 +21,7 @@ from flows.models.block_gains import BlockGain, block_gains
 from flows.models.evaluation_cases import index_on
 from flows.progress import tell
 from flows.stacks import SceneSet, stacks_of
-from stac.composite import matched_median
+from stac.fusion import fit_fused
 from stac.masks.classes import is_obscured, is_observed
 from stac.stack import Stack
 
@@ -45,7 +45,7 @@ class Window:
     #: NaN where nodata, as in every image.
     cloudy: FloatArray
     truth: FloatArray
-    #: Matched median of the remaining dates; NaN where none of them saw the ground.
+    #: Fused composite of the remaining dates; NaN where none of them saw the ground.
     composite: FloatArray
     #: `PixelClass` values of the cloudy date.
     classes: NDArray[np.uint8]
@@ -95,7 +95,8 @@ def _all_windows(scenes: SceneSet, side: int) -> tuple[Window, ...]:
 
 def _windows_of(stack: Stack, target: int, truth: int, side: int) -> Iterator[Window]:
     rest = stack.without([stack.item_ids[truth]])
-    composite = matched_median(rest, rest.index_of(stack.item_ids[target]), max_days=_COMPOSITE_DAYS).reflectance
+    index = rest.index_of(stack.item_ids[target])
+    composite = fit_fused(rest, index, max_days=_COMPOSITE_DAYS).apply(rest, index).reflectance
     cloudy, clear, classes = stack.reflectance(target), stack.reflectance(truth), stack.classes[target]
     hidden, seen = is_obscured(classes), is_observed(stack.classes[truth])
     for row, column in _corners(hidden.shape, side):

@@ -41,7 +41,7 @@ Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the noise; rec
 Sampler = Annotated[str | None, typer.Option("--sampler", help="ddim, dpmpp2m or pyramid.")]
 Prior = Annotated[
     str | None,
-    typer.Option("--prior", help="fused, matched-median, nearest, median, geomedian; none: the model alone."),
+    typer.Option("--prior", help="fused, nearest, median, geomedian; none: the model alone."),
 ]
 Gate = Annotated[str | None, typer.Option("--gate", help="on: products that fail a threshold wait for review; off.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]

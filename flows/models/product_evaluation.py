@@ -18,8 +18,7 @@ from flows.models.evaluation_cases import Case, Protocol
 from flows.restoration import restore_date
 from flows.restoration_options import RestorationOptions
 from stac.assembly import ModelResult, assemble
-from stac.composite import TemporalPrior, matched_median, median_clear, nearest_clear
-from stac.geomedian import geomedian_clear
+from stac.composite import TemporalPrior, geomedian_clear, median_clear, nearest_clear
 from stac.layers import ProductLayers
 from stac.masks.classes import PixelClass, is_obscured
 from stac.reflectance import to_reflectance
@@ -40,7 +39,6 @@ class Candidate(StrEnum):
     LINEAR = "nearest clear date, linear match"
     MEDIAN = "median of other dates"
     GEOMEDIAN = "geomedian of other dates"
-    MATCHED = "matched median"
     PRODUCT = "product"
     REFERENCE = "reference network alone"
     DE = "DE alone"
@@ -112,7 +110,6 @@ def _temporal(case: Case, options: RestorationOptions) -> dict[Candidate, FloatA
         Candidate.LINEAR: nearest_clear,
         Candidate.MEDIAN: median_clear,
         Candidate.GEOMEDIAN: geomedian_clear,
-        Candidate.MATCHED: matched_median,
     }
     days = options.prior_days
     return {name: make(case.stack, case.target, max_days=days).reflectance for name, make in makers.items()}

@@ -93,7 +93,7 @@ class RestoringSettings(BaseModel):
     )
     prior: Prior = Field(
         Prior.FUSED,
-        description="fill from other dates: fused, matched-median, nearest, median or geomedian; none: the model alone",
+        description="fill from other dates: fused, nearest, median or geomedian; none: the model alone",
     )
     prior_days: int = Field(15, ge=0, description="other dates must lie within this many days")
     cloud_dilation_m: float = Field(120, ge=0, description="growth of clouds, metres")

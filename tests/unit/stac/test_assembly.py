@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
 from stac.assembly import Intervals, ModelResult, assemble, best_known, unseen
-from stac.composite import matched_median
 from stac.errors import InvalidInput
+from stac.fusion import fit_fused
 from stac.grid import Cell
 from stac.layers import SOURCE_DATE_NODATA, ProductLayers
 from stac.masks.classes import PixelClass, is_obscured, is_observed
@@ -45,7 +45,7 @@ def invent(seed: int, dates: int) -> tuple[Stack, ModelResult]:
 
 def make(seed: int, dates: int, temporal: bool) -> tuple[Stack, ProductLayers, np.ndarray]:
     stack, model = invent(seed, dates)
-    prior = matched_median(stack, 0) if temporal else None
+    prior = fit_fused(stack, 0).apply(stack, 0) if temporal else None
     return stack, assemble(stack, 0, prior, model, max_spread=0.3), unseen(stack, 0, prior)
 
 
@@ -99,7 +99,7 @@ def test_source_dates_are_dates_that_saw_the_pixel(seed: int, dates: int, tempor
 
 def test_the_model_sees_the_best_known_scene() -> None:
     stack, _ = invent(7, 4)
-    prior = matched_median(stack, 0)
+    prior = fit_fused(stack, 0).apply(stack, 0)
     scene, rest = best_known(stack, 0, prior), unseen(stack, 0, prior)
     filled = is_obscured(stack.classes[0]) & ~rest
     assert np.array_equal(scene[:, filled], prior.reflectance[:, filled])
@@ -115,7 +115,7 @@ def test_a_model_that_is_needed_must_have_run() -> None:
 
 def test_half_widths_are_factor_times_scale_by_origin_and_band() -> None:
     stack, _ = invent(7, 4)
-    prior = matched_median(stack, 0)
+    prior = fit_fused(stack, 0).apply(stack, 0)
     need, count = unseen(stack, 0, prior), len(stack.bands)
     shape = stack.dn.shape[1:]
     model = ModelResult(

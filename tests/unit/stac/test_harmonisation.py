@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pytest
 from affine import Affine
@@ -9,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from stac.composite import matched_median, median_clear, nearest_clear
+from stac.composite import TemporalPrior, median_clear, nearest_clear
+from stac.fusion import fit_fused
 from stac.grid import Cell
 from stac.harmonisation import clean_sky_match, harmonisation_fits
 from stac.masks.classes import PixelClass, is_observed
@@ -34,6 +37,10 @@ def make_stack(images: list[np.ndarray], hidden: list[np.ndarray | None], days: 
             layer[mask] = PixelClass.CLOUD
     cell = Cell("TEST", GeoBox((SIDE, SIDE), Affine(10, 0, 500000, 0, -10, 5000000), "EPSG:32633"))
     return Stack(dn, classes, tuple(f"day{d}" for d in days), np.array(days, np.int32), BANDS, cell)
+
+
+def fused(stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()) -> TemporalPrior:
+    return fit_fused(stack, target, max_days=max_days, exclude=exclude).apply(stack, target, exclude=exclude)
 
 
 def half() -> np.ndarray:
@@ -68,14 +75,14 @@ def test_hidden_pixels_of_the_target_never_matter(seed: int) -> None:
     first, second = (
         make_stack([image, ground(2), ground(3)], [half(), None, None], [10, 12, 14]) for image in (base, other)
     )
-    for prior in (nearest_clear, median_clear, matched_median):
+    for prior in (nearest_clear, median_clear, fused):
         assert np.array_equal(prior(first, 0).reflectance, prior(second, 0).reflectance, equal_nan=True)
 
 
 def test_excluded_and_distant_dates_never_contribute() -> None:
     poison = np.full((4, SIDE, SIDE), 0.9)
     stack = make_stack([ground(), ground(1), poison, poison], [half(), None, None, None], [10, 12, 13, 60])
-    for prior in (nearest_clear, median_clear, matched_median):
+    for prior in (nearest_clear, median_clear, fused):
         found = prior(stack, 0, exclude=[2], max_days=20)
         assert found.reflectance.max() < 0.5
         assert set(np.unique(found.source)) <= {1}
@@ -91,7 +98,7 @@ def test_nearest_takes_the_nearest_then_the_later_date() -> None:
 
 def test_no_donor_gives_nan_and_minus_one() -> None:
     stack = make_stack([ground(), ground(1)], [half(), half()], [10, 12])
-    for prior in (nearest_clear, median_clear, matched_median):
+    for prior in (nearest_clear, median_clear, fused):
         found = prior(stack, 0)
         assert np.isnan(found.reflectance[:, half()]).all() and (found.source[half()] == -1).all()
         assert np.isfinite(found.reflectance[:, ~half()]).all() and np.isfinite(found.spread[:, ~half()]).all()
@@ -99,7 +106,7 @@ def test_no_donor_gives_nan_and_minus_one() -> None:
 
 def test_alone_there_is_no_prior() -> None:
     stack = make_stack([ground()], [half()], [10])
-    assert np.isnan(matched_median(stack, 0).reflectance).all()
+    assert np.isnan(fused(stack, 0).reflectance).all()
 
 
 def test_a_clean_target_gets_the_full_shift() -> None:
@@ -115,15 +122,15 @@ def test_haze_does_not_enter_the_prior() -> None:
     haze = np.zeros((SIDE, SIDE))
     haze[:56, SIDE // 2 :] = 0.06
     stack = make_stack([base + haze, base], [half(), None], [10, 12])
-    error = {p: np.abs(p(stack, 0).reflectance - base)[:, half()].mean() for p in (nearest_clear, matched_median)}
-    assert error[matched_median] < 0.003 < error[nearest_clear]
+    error = {p: np.abs(p(stack, 0).reflectance - base)[:, half()].mean() for p in (nearest_clear, fused)}
+    assert error[fused] < 0.003 < error[nearest_clear]
 
 
 def test_a_target_that_teaches_nothing_is_not_believed() -> None:
     base, random = ground(), np.random.default_rng(3)
     hazy = base + 0.05 + random.normal(0, 0.08, base.shape)
     stack = make_stack([hazy, base], [half(), None], [10, 12])
-    assert np.abs(matched_median(stack, 0).reflectance - base)[:, half()].mean() < 0.01
+    assert np.abs(fused(stack, 0).reflectance - base)[:, half()].mean() < 0.01
 
 
 def test_median_source_is_a_date_that_saw_the_pixel() -> None:

@@ -8,10 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stac.composite import median_clear, nearest_clear
+from stac.composite import geomedian_clear, median_clear, nearest_clear
 from stac.errors import InvalidInput
 from stac.fusion import fit_fused
-from stac.geomedian import geomedian_clear
 from stac.grid import Cell
 from stac.masks.classes import PixelClass, is_observed
 from stac.priors import Prior, fit_prior, prior_from_dict
