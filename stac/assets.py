@@ -19,8 +19,8 @@ _RESOLUTION = re.compile(r"(.+?)[_-]?r?(\d{1,4})m", re.IGNORECASE)
 #: Pictures of bands are not the bands.
 _PICTURES = frozenset({"thumbnail", "overview", "visual"})
 _LISTS = ("bands", "eo:bands")
-#: Longest wait for a file whose pixel size is asked for, seconds.
-_TIMEOUT_S = 15.0
+#: Longest wait for a file whose pixel size is asked for, seconds; it may not be inside this network.
+_TIMEOUT_S, _OUTSIDE = 15.0, Access(hosts=frozenset())
 
 
 def sensor_of(item: pystac.Item) -> Sensor | None:
@@ -163,7 +163,7 @@ def _size_in_file(item: pystac.Item, key: str, band: str, asset: pystac.Asset) -
     """Return the pixel size of a file; where it cannot be read, the asset of the band's own name counts as finest."""
     href = asset.get_absolute_href() or asset.href
     try:
-        facts = file_facts(href, f"Item {item.id}, asset {key}", _TIMEOUT_S, Access(), item.collection_id or "", "")
+        facts = file_facts(href, f"Item {item.id}, asset {key}", _TIMEOUT_S, _OUTSIDE, item.collection_id or "", "")
     except StacError:
         return 0.0 if key.lower() == band.lower() else math.inf
     return math.hypot(facts.transform[0], facts.transform[3])
