@@ -27,6 +27,8 @@ def sensor_of(item: pystac.Item) -> Sensor | None:
     """Return the instrument of a scene where its band numbers are known."""
     said = " ".join(str(item.properties.get(name, "")) for name in ("platform", "constellation")).lower()
     words = f"{said} {item.collection_id or ''} {item.id}".lower()
+    if "mss" in str(item.properties.get("instruments", "")).lower():
+        return None
     esa = any(name.startswith("s2:") and value is not None for name, value in item.properties.items())
     if esa or re.search(r"sentinel[-_ ]?2|\bs2[a-d]?[_ -]", words):
         return Sensor.MSI
