@@ -159,7 +159,7 @@ def _outline(item: pystac.Item, settings: RunSettings) -> BaseGeometry:
         return outline_of_item(item)
     except InvalidInput:
         # A band round the world, or nothing: the pixel grid still says where the scene lies.
-        return outline_of_item(item, native_geobox(item, settings.bands[0]))
+        return outline_of_item(item, native_geobox(item, settings.bands[0], access=settings.access))
 
 
 def _native(scenes: _Scenes, settings: RunSettings) -> Iterator[Choice]:
@@ -173,7 +173,7 @@ def _native(scenes: _Scenes, settings: RunSettings) -> Iterator[Choice]:
                 continue
             try:
                 with one_item(target.id):
-                    cell = cell_of(target.items[0], settings.bands[0], settings.query.bbox)
+                    cell = cell_of(target.items[0], settings.bands[0], settings.query.bbox, settings.access)
                 ground = next((known for known in grounds if same_cell(known.cell, cell)), None)
                 if ground is None:
                     named = code != target.items[0].id

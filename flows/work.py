@@ -201,7 +201,7 @@ def unit_cell(unit: WorkUnit, items: Mapping[str, pystac.Item], settings: RunSet
     """
     if settings.grid is GridKind.FIXED:
         return settings.fixed_grid.cell(unit.cell_id)
-    return cell_of(items[unit.dates[0][0]], settings.bands[0], settings.query.bbox)
+    return cell_of(items[unit.dates[0][0]], settings.bands[0], settings.query.bbox, settings.access)
 
 
 def unit_dates(unit: WorkUnit, items: Mapping[str, pystac.Item]) -> list[Acquisition]:

@@ -19,14 +19,16 @@ _RESOLUTION = re.compile(r"(.+?)[_-]?r?(\d{1,4})m", re.IGNORECASE)
 #: Pictures of bands are not the bands.
 _PICTURES = frozenset({"thumbnail", "overview", "visual"})
 _LISTS = ("bands", "eo:bands")
-#: Longest wait for a file whose pixel size is asked for, seconds.
-_TIMEOUT_S = 15.0
+#: Longest wait for a file whose pixel size is asked for, seconds; it may not be inside this network.
+_TIMEOUT_S, _OUTSIDE = 15.0, Access(hosts=frozenset())
 
 
 def sensor_of(item: pystac.Item) -> Sensor | None:
     """Return the instrument of a scene where its band numbers are known."""
     said = " ".join(str(item.properties.get(name, "")) for name in ("platform", "constellation")).lower()
     words = f"{said} {item.collection_id or ''} {item.id}".lower()
+    if "mss" in str(item.properties.get("instruments", "")).lower():
+        return None
     esa = any(name.startswith("s2:") and value is not None for name, value in item.properties.items())
     if esa or re.search(r"sentinel[-_ ]?2|\bs2[a-d]?[_ -]", words):
         return Sensor.MSI
@@ -163,7 +165,7 @@ def _size_in_file(item: pystac.Item, key: str, band: str, asset: pystac.Asset) -
     """Return the pixel size of a file; where it cannot be read, the asset of the band's own name counts as finest."""
     href = asset.get_absolute_href() or asset.href
     try:
-        facts = file_facts(href, f"Item {item.id}, asset {key}", _TIMEOUT_S, Access(), item.collection_id or "", "")
+        facts = file_facts(href, f"Item {item.id}, asset {key}", _TIMEOUT_S, _OUTSIDE, item.collection_id or "", "")
     except StacError:
         return 0.0 if key.lower() == band.lower() else math.inf
     return math.hypot(facts.transform[0], facts.transform[3])

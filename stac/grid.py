@@ -15,6 +15,7 @@ from odc.geo.geom import Geometry
 from pyproj.exceptions import CRSError
 from shapely.errors import ShapelyError
 
+from stac.access import Access
 from stac.assets import find_asset
 from stac.errors import InvalidItem, InvalidQuery
 from stac.file_facts import facts_of
@@ -121,7 +122,7 @@ def declared_projection(item: pystac.Item) -> str:
     return Declared(item=Grid.of({**item.properties, "proj:shape": None, "proj:transform": None}, "")).code.upper()
 
 
-def native_geobox(item: pystac.Item, band: str, timeout_s: float = 30) -> GeoBox:
+def native_geobox(item: pystac.Item, band: str, timeout_s: float = 30, access: Access | None = None) -> GeoBox:
     """Return the pixel grid of a band of an item: from its projection fields, else from the file.
 
     The fields are compared with the file when pixels are read; here only where they cannot be true.
@@ -138,7 +139,8 @@ def native_geobox(item: pystac.Item, band: str, timeout_s: float = 30) -> GeoBox
         geobox = _declared_geobox(name, declared.code, shape, transform)
         if _near_footprint(item, geobox):
             return geobox
-    with open_raster(asset.get_absolute_href() or asset.href, name, timeout_s) as source:
+    href, collection = asset.get_absolute_href() or asset.href, item.collection_id or ""
+    with open_raster(href, name, timeout_s, access or Access(), collection) as source:
         facts = facts_of(source, name)
     require_as_declared(facts, declared, name)
     return facts.geobox
@@ -175,19 +177,20 @@ def same_cell(one: Cell, other: Cell) -> bool:
     return one.id == other.id and bool(one.geobox == other.geobox)
 
 
-def cell_of(item: pystac.Item, band: str, bbox: Sequence[float] | None = None) -> Cell:
+def cell_of(item: pystac.Item, band: str, bbox: Sequence[float] | None = None, access: Access | None = None) -> Cell:
     """Return the cell of an item: its native grid, clipped to `bbox` on whole pixels.
 
     Args:
         item: the scene whose grid is used.
         band: the band whose pixels define the grid, by common name.
         bbox: west, south, east, north in degrees; None takes the whole grid.
+        access: how remote bytes are reached, where the item does not say its grid.
 
     Raises:
         InvalidItem: the item has no such band, or its projection fields are wrong.
         InvalidQuery: the box does not touch the item's grid.
     """
-    geobox, code = native_geobox(item, band), grid_code(item)
+    geobox, code = native_geobox(item, band, access=access), grid_code(item)
     if bbox is None:
         return Cell(code, geobox)
     window = _window(geobox, bbox)

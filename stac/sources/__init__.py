@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from stac.access import Access
@@ -36,9 +37,10 @@ def open_source(location: str, patience: Patience | None = None, access: Access 
         raise UnreadableCatalog("The source is empty; give the URL of a STAC API or the path of a catalog.json.")
     patience, location = patience or Patience(), keep(location)
     if provider := provider_of(location):
-        return _known(provider, patience, access)
+        return _known(provider, patience, replace(access or Access(), hosts=frozenset()))
     access = access or Access()
     hosts = (access.hosts or frozenset()) | {host_of(location)}
+    access = replace(access, hosts=hosts)
     if is_web(location) and _is_api(Documents(patience, named=hosts).read(location)):
         return ApiSource(location, patience, hosts=hosts, access=access)
     return StaticSource(location, patience, access.s3, hosts, access)

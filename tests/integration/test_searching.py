@@ -155,6 +155,20 @@ def test_pages_that_do_not_add_up_are_an_error(change: Callable[[Reply], Reply],
         search(StacApi(recorded(), troubles=[change] * 99), page=5 if change is _miscounted else 2)
 
 
+def _overlapping(reply: Reply) -> Reply:
+    """Every page begins with an item of the first, and none says how many there are."""
+    features = [recorded()[0], *reply.content["features"]]
+    return Reply(content={k: v for k, v in reply.content.items() if k != "numberMatched"} | {"features": features})
+
+
+def test_pages_that_overlap_are_put_together_and_it_is_reported() -> None:
+    with web_server(StacApi(recorded(), troubles=[_overlapping] * 99)) as url:
+        source = ApiSource(url, QUICK, 2)
+        assert {item.id for item in source.search(DECADE)} == set(NAMES)
+    assert [(each.item_id, each.superseded_by) for each in source.skipped] == [(recorded()[0]["id"],) * 2]
+    assert "was sent 4 times" in source.skipped[0].reason
+
+
 def test_an_item_sent_twice_is_used_once_where_the_count_agrees() -> None:
     assert len(search(StacApi(recorded(), troubles=[_twice]))) == 5
 

@@ -16,8 +16,9 @@ from de_model.calibration import (
     calibration_path,
     conformal_factor,
     load_table,
+    squares_in,
 )
-from de_model.checkpoint import sha256_of, shipped_weights
+from de_model.checkpoint import read_card, sha256_of, shipped_weights
 from de_model.errors import InvalidCheckpoint, InvalidModelInput
 
 TABLE = CalibrationTable("a" * 64, ("red", "nir"), {Origin.OTHER_DATES: (1.2, 1.3), Origin.MODEL: (3.0, 4.0)}, "tests")
@@ -75,3 +76,19 @@ def test_a_table_of_other_weights_is_refused_and_a_copy_of_the_shipped_ones_find
     TABLE.save(calibration_path(other))
     with pytest.raises(InvalidCheckpoint, match="other weights"):
         calibration_of(other)
+
+
+def test_a_model_is_calibrated_elsewhere_than_it_was_trained(tmp_path: Path) -> None:
+    """Both cards name their squares: errors where a model was trained are smaller than elsewhere."""
+    shutil.copy(shipped_weights(), tmp_path / "m.safetensors")
+    shipped = calibration_of(shipped_weights())
+    assert shipped is not None
+    trained, fitted = squares_in(read_card(shipped_weights()).trained_on), squares_in(shipped.fitted_on)
+    assert trained and fitted and not trained & fitted
+    square = min(trained)
+    table = dataclasses.replace(shipped, fitted_on=f"MGRS-33TWL, {square}: 12 cases")
+    table.save(calibration_path(tmp_path / "m.safetensors"))
+    with pytest.raises(
+        InvalidCheckpoint, match=f"calibrated on {square} would be too narrow.*calibrate on other squares"
+    ):
+        calibration_of(tmp_path / "m.safetensors")

@@ -221,6 +221,43 @@ def test_bands_are_put_in_the_models_order(tmp_path: Path, weights: dict[int, Pa
     assert np.array_equal(read(tmp_path / "a.restored.tif"), read(tmp_path / "b.restored.tif")[::-1])
 
 
+@pytest.mark.parametrize(
+    ("names", "colours"),
+    [
+        (("B4", "B3", "B2", "B8"), False),
+        (("B04", "B03", "B02", "B08"), False),
+        (("SR_B4", "SR_B3", "SR_B2", "SR_B5"), False),
+        (("Red (band 4)", "Green", "Blue", "Near infrared"), False),
+        (None, True),
+        (("red", "green", "blue", "nir"), True),
+    ],
+)
+def test_numbers_and_colours_of_bands_are_understood(
+    tmp_path: Path, weights: dict[int, Path], unveil: Any, names: tuple[str, ...] | None, colours: bool
+) -> None:
+    before = scene()[[2, 1, 0, 3]]
+    profile = {"photometric": "RGB", "nodata": None} if colours else {}
+    raster(tmp_path / "a.tif", before, descriptions=names, **profile)
+    found = unveil(tmp_path / "a.tif", "--weights", weights[4], "--out", tmp_path / "out", "--json", *QUICK)
+    assert [r["band_order"] for r in json.loads(found.stdout)] == [[3, 2, 1, 4]]
+
+
+@pytest.mark.parametrize(
+    ("names", "colours"),
+    [(("B4", "B3", "B2", "B11"), False), (("B4", "B3", "B2", ""), False), (("blue", "green", "red", "nir"), True)],
+)
+def test_bands_that_are_named_wrongly_or_twice_are_refused(
+    tmp_path: Path, weights: dict[int, Path], unveil: Any, names: tuple[str, ...], colours: bool
+) -> None:
+    raster(tmp_path / "a.tif", scene(), descriptions=names, **({"photometric": "RGB"} if colours else {}))
+    one_sentence(
+        unveil(tmp_path / "a.tif", "--weights", weights[4], "--out", tmp_path / "out", *QUICK),
+        2,
+        "a.tif",
+        "B2" if not colours else "coloured",
+    )
+
+
 def test_folders_of_images_and_masks_are_paired_by_name(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
     for name in ("in", "masks"):
         (tmp_path / name).mkdir()

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from odc.geo.crs import CRS
 from shapely.geometry import shape
 
 from stac.errors import InvalidProduct
 from stac.extensions import Extension
 from stac.item_assets import file_info
-from stac.items import footprint
+from stac.items import footprint, projection
 from stac.layers import ProductLayers
 from stac.product import ProductSummary
 from stac.publish import StaticCatalog
@@ -157,3 +158,32 @@ def test_numbers_in_the_item_are_plain_json(document: dict[str, Any]) -> None:
     json.dumps(document, allow_nan=False)
     assert document["assets"]["uncertainty"]["nodata"] == "nan" and document["assets"]["data"]["nodata"] == 0
     assert document["assets"]["source_date"]["nodata"] == np.iinfo(np.int32).min
+
+
+def test_a_projection_without_a_code_is_written_out(document: dict[str, Any]) -> None:
+    modis = CRS("+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m +no_defs")
+    named = projection(modis)
+    assert named["proj:code"] is None and CRS(named["proj:wkt2"]) == modis
+    assert projection(CRS("EPSG:32633")) == {"proj:code": "EPSG:32633"}
+    document["properties"] |= named
+    validate_item(document)
+    del document["properties"]["proj:wkt2"]
+    with pytest.raises(InvalidProduct, match="proj:code"):
+        validate_item(document)
+
+
+@pytest.mark.parametrize(
+    ("prior", "composite", "name"),
+    [
+        ("fused", "weighted mean of the other dates, each mapped to the target date", "synthesised"),
+        ("geomedian", "geometric median of the other dates, as they are", "synthesised"),
+        ("nearest", "nearest other date, as it is", "observed_other_date"),
+    ],
+)
+def test_an_item_says_what_was_done(tmp_path: Path, staged: Any, prior: str, composite: str, name: str) -> None:
+    _, item = staged(StaticCatalog(tmp_path / "catalog"), "aaaa", prior=prior)
+    made = item.to_dict(transform_hrefs=False)
+    assert composite in made["properties"]["processing:lineage"]
+    assert composite in made["properties"]["processing:expression"]["expression"]
+    classes = made["assets"]["provenance"]["classification:classes"]
+    assert [each["name"] for each in classes if each["value"] == 2] == [name]
