@@ -16,7 +16,7 @@ from pydantic_settings import SettingsError
 from flows.errors import InvalidSettings
 from flows.services.login import login_file, read_login
 from flows.services.prefect_app import loopback_hosts
-from flows.settings import ADDRESSES, RunSettings, has_password
+from flows.settings import ADDRESSES, GridKind, RunSettings, has_password
 from stac.access.redaction import holds_secret, redact
 from stac.indexes import index_secret
 
@@ -28,6 +28,7 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
 
     Raises:
         InvalidSettings: the file cannot be read, a name is unknown, or a value is out of range.
+        InvalidQuery: there is no such fixed grid.
     """
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     from_file = {} if config is None else read_yaml(config)
@@ -45,6 +46,8 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
         raise InvalidSettings("public_root holds a login or a signature; give an address that everybody may read.")
     if settings.min_cloud > settings.max_cloud:
         raise InvalidSettings(f"min_cloud {settings.min_cloud} is above max_cloud {settings.max_cloud}; swap them.")
+    if settings.grid is GridKind.FIXED:
+        _ = settings.fixed_grid  # before anything is searched
     _use_login_of_up(settings)
     _, steps, start = settings.walk
     if start is not None and steps > start + 1:

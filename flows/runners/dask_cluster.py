@@ -24,6 +24,7 @@ from flows.runners.base import Runner, stopped
 from flows.runners.dask_worker import Begin, looks
 from flows.runners.kinds import Share
 from flows.runners.worker_process import inherited
+from stac.access.redaction import without_secret
 from stac.access.secrets import kept
 
 _log = logging.getLogger(__name__)
@@ -152,6 +153,7 @@ def cluster_at(address: str, wanted: int | None, seen: Path) -> Iterator[Runner]
         WorkersLost: nobody answers there, or no worker comes.
         InvalidSettings: workers do not see the run's files, or have another version of Unveil.
     """
+    address = without_secret(address)  # Dask knows no login, and Prefect logs where it connects to
     with _quiet(), DaskTaskRunner(address=address, client_kwargs={"timeout": _CONNECT_S}) as runner:
         try:
             client = runner.client

@@ -59,5 +59,8 @@ def index_label(address: str) -> str:
 
 def index_secret(address: str) -> str:
     """Return the password in an address, empty where there is none."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # it is no address, which is said where it is opened
+        return ""
     return parts.password or next(iter(parse_qs(parts.query).get("password", [])), "")

@@ -18,9 +18,10 @@ from de_model.calibration import calibration_of, calibration_path
 from de_model.errors import InvalidCheckpoint
 from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
 from flows.loading import load_settings
+from flows.models.loaded import load_model
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.models.resolving import resolve
-from flows.settings import ModelFallback
+from flows.settings import Device, ModelFallback
 from stac.errors import NotWritable
 from tests.command import ROOT, environment
 
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.integration
 STARTER = """
 import json, sys
 from pathlib import Path
+from flows.models.loaded import load_model
 from flows.models.registry import Registry
 version = Registry(Path(sys.argv[1])).ensure_shipped()
 print(json.dumps([version.version, version.alias, version.sha256]))
@@ -169,6 +171,21 @@ def test_damaged_files_of_the_shipped_weights_are_stored_again(registry: Registr
     model = resolve(load_settings(None, {"state_dir": registry.state_dir}))
     assert (model.version, model.sha256) == ("1", checkpoint.sha256_of(checkpoint.shipped_weights()))
     assert Path(model.weights).read_bytes() == whole
+
+
+def test_the_code_in_a_package_is_never_executed(registry: Registry) -> None:
+    package = registry.weights(registry.resolve(f"models:/{MODEL_NAME}/1")).parents[1]
+    scripts = {path: path.read_bytes() for path in package.rglob("*.py")}
+    assert scripts, "the package carries code for those who load it without Unveil"
+    try:
+        for path in scripts:
+            path.write_text("raise SystemExit('executed')")
+        model = resolve(load_settings(None, {"state_dir": registry.state_dir}))
+        assert model.version == "1" and load_model(model.weights, model.sha256, Device.CPU).card.bands
+        assert registry.calibration(registry.resolve(f"models:/{MODEL_NAME}/1")) is not None
+    finally:
+        for path, content in scripts.items():
+            path.write_bytes(content)
 
 
 def test_weights_that_are_calibrated_anew_are_another_version(

@@ -114,3 +114,17 @@ def test_what_is_no_grid_is_refused() -> None:
     for name in ("utm33n-10m-2048px-r246", "utm33n-20m-2048px-r246c25", "MGRS-33TWL", "../utm33n-10m-2048px-r1c1"):
         with pytest.raises(InvalidQuery, match="no cell of the grid"):
             GridSpec().cell(name)
+
+
+@pytest.mark.parametrize("metres", [1e-300, 1e-9, 0.0, -1.0, 1e300, float("nan"), float("inf")])
+def test_a_resolution_beyond_reason_is_refused(metres: float) -> None:
+    with pytest.raises(InvalidQuery, match="resolution of"):
+        GridSpec(metres)
+
+
+def test_more_cells_than_can_be_planned_are_refused_at_once() -> None:
+    with pytest.raises(InvalidQuery, match="more than 500000 cells"):
+        GridSpec(0.01, 64).cells((15, 45, 16, 46))
+    for origin in ((float("nan"), 0.0), (0.0, 1e300)):
+        with pytest.raises(InvalidQuery, match="outside the world"):
+            GridSpec(10, 64, None, origin)
