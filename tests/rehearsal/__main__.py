@@ -37,27 +37,9 @@ def page(lines: list[str]) -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     machine = f"{os.cpu_count()} cores, {memory:.0f} GiB of memory, Linux {platform.release().split('-')[0]}"
     today = datetime.datetime.now(datetime.UTC).date()
-    return _PAGE.format(today=today, machine=machine, log="\n".join(lines))
+    text = Path(__file__).with_name("page.md").read_text("utf-8")
+    return text.format(today=today, machine=machine, log="\n".join(lines))
 
-
-_PAGE = """# The deployment, rehearsed
-
-`make rehearse`, {today}, {machine}, Debian 12; no container engine.
-
-What a builder and Compose do is done with debootstrap, overlayfs, namespaces and a bridge
-([tests/rehearsal](../../tests/rehearsal)): every RUN and COPY of [the Dockerfile](../../infra/image/Dockerfile) is
-carried out in a Debian root, one layer each, on what `.dockerignore` lets through. Each service of
-[compose.yaml](../../infra/compose/compose.yaml) then runs in that image as its user, without capabilities, on a
-read-only root with its tmpfs and volumes, on a host of its own that knows the names of its networks and reaches nothing
-else; its own health check is run in it.
-
-Emulated: the base image python:3.11-slim is Debian's python3.11 in a minimal Debian 12. Programs of the machine stand
-in for PostGIS, SeaweedFS (moto) and Prometheus; Grafana is not started. Limits of memory and processors are not set.
-
-```
-{log}
-```
-"""
 
 if __name__ == "__main__":
     main()

@@ -221,6 +221,11 @@ def test_nothing_is_allowed_that_no_policy_names(overlay: str) -> None:
     assert not {"write", "prometheus", "database"} & set(json.dumps(policies.get("visitors", {})).split('"'))
 
 
+def test_a_slow_scrape_restarts_no_pod() -> None:
+    (container,) = pods("laptop")["metrics"][1]["containers"]
+    assert "/metrics" not in json.dumps([container["livenessProbe"], container["startupProbe"]])
+
+
 def test_the_worker_has_the_rights_it_needs_and_its_namespace_only() -> None:
     assert not of_kind("laptop", "ClusterRole") and set(of_kind("laptop", "Role")) == {"unveil-worker"}
     (container,) = pods("laptop")["worker"][1]["containers"]
