@@ -163,7 +163,7 @@ def scenes(catalog: Path, changes: list[Edit]) -> tuple[list[pystac.Item], list[
         replaced(catalog, "10.json", original)
 
 
-@settings(QUICK, max_examples=900)
+@settings(QUICK, max_examples=700)
 @given(st.lists(edits, min_size=1, max_size=3), st.sampled_from(GridKind))
 def test_an_odd_item_never_stops_what_is_done_to_the_others(catalog: Path, changes: list[Edit], kind: GridKind) -> None:
     found, reasons = scenes(catalog, changes)
@@ -178,7 +178,7 @@ def test_an_odd_item_never_stops_what_is_done_to_the_others(catalog: Path, chang
         json.dumps(public_href(item))
 
 
-@settings(QUICK, max_examples=500)
+@settings(QUICK, max_examples=350)
 @given(st.lists(edits, min_size=1, max_size=3))
 def test_an_odd_scene_is_read_or_refused(catalog: Path, changes: list[Edit]) -> None:
     found, _ = scenes(catalog, changes)
@@ -192,7 +192,7 @@ def test_an_odd_scene_is_read_or_refused(catalog: Path, changes: list[Edit]) -> 
             assert stack.dn.shape == (1, 2, 64, 64)
 
 
-@settings(QUICK, max_examples=300)
+@settings(QUICK, max_examples=250)
 @given(st.lists(collection_edits, min_size=1, max_size=2))
 def test_an_odd_collection_is_searched_or_refused(catalog: Path, changes: list[Edit]) -> None:
     original = json.loads((catalog / "catalog.json").read_text())
