@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -102,7 +103,7 @@ class Rehearsal:
             " | sed -nE 's/^\\t(.*) => (\\/(usr\\/)?lib\\/[^ ]*).*/\\2/p; s/.*=> (not found)/\\1/p' | sort -u"
             " | while read library; do readlink -f $library; done | sort -u | xargs dpkg -S | cut -d: -f1 | sort -u"
         )
-        lines = [mounted(self.state, image.layers, ""), f"exec chroot $ROOT sh -c {json.dumps(script)}"]
+        lines = [mounted(self.state, image.layers, ""), f"exec chroot $ROOT sh -c {shlex.quote(script)}"]
         done = subprocess.run(namespace("\n".join(lines)), capture_output=True, text=True, timeout=300, check=False)
         needed = set(done.stdout.split())
         installed = set(
