@@ -100,8 +100,9 @@ class Rehearsal:
         """Every library that a wheel takes from Debian is in the slim image or installed by the Dockerfile."""
         script = (
             "export LC_ALL=C; find /opt/venv -name '*.so*' -type f -exec ldd {} + 2>/dev/null"
-            " | sed -nE 's/^\\t(.*) => (\\/(usr\\/)?lib\\/[^ ]*).*/\\2/p; s/.*=> (not found)/\\1/p' | sort -u"
-            " | while read library; do readlink -f $library; done | sort -u | xargs dpkg -S | cut -d: -f1 | sort -u"
+            " | sed -nE 's/^\\t.* => (\\/(usr\\/)?lib\\/[^ ]*).*/\\1/p' | sort -u | xargs readlink -f"
+            # Debian's list has paths from before /lib became /usr/lib.
+            " | xargs -n 1 basename | sort -u | sed 's,^,*/,' | xargs dpkg -S | cut -d: -f1 | sort -u"
         )
         lines = [mounted(self.state, image.layers, ""), f"exec chroot $ROOT sh -c {shlex.quote(script)}"]
         done = subprocess.run(namespace("\n".join(lines)), capture_output=True, text=True, timeout=300, check=False)
