@@ -22,18 +22,18 @@ def _database(stack: Stack) -> list[str]:
     if not (folder / "PG_VERSION").exists():
         folder.mkdir(parents=True, exist_ok=True)
         shutil.chown(folder, "postgres", "postgres")
-    server = f"{found}/postgres -D {folder} -c listen_addresses='*' -c port=5432 -c unix_socket_directories=/tmp"
     secret = shlex.quote(stack.environment("database")["POSTGRES_PASSWORD"])
     script = f"""
-    if [ ! -e {folder}/PG_VERSION ]; then
+    if [ ! -e /mnt/PG_VERSION ]; then
       printf %s {secret} >/tmp/password
-      {found}/initdb -D {folder} -U unveil -A scram-sha-256 --pwfile /tmp/password -N
-      echo 'host all all all scram-sha-256' >>{folder}/pg_hba.conf
+      {found}/initdb -D /mnt -U unveil -A scram-sha-256 --pwfile /tmp/password -N
+      echo 'host all all all scram-sha-256' >>/mnt/pg_hba.conf
     fi
-    exec {server} -c fsync=off"""
+    exec {found}/postgres -D /mnt -c listen_addresses='*' -c port=5432 -c unix_socket_directories=/tmp -c fsync=off"""
     user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "sh", "-ec", script]
-    # A /tmp of its own, as in a container: no password is left on this machine.
-    return _as_host(stack, "database", f"mount -t tmpfs tmpfs /tmp; exec {shlex.join(user)}")
+    # Folders of its own, as in a container: no password is left on this machine.
+    places = f"mount --bind {folder} /mnt; mount -t tmpfs tmpfs /tmp; cd /"
+    return _as_host(stack, "database", f"{places}; exec {shlex.join(user)}")
 
 
 def _s3(stack: Stack) -> list[str]:
