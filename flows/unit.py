@@ -265,11 +265,13 @@ def _record(
 
 
 def _archived(item: pystac.Item) -> pystac.Item:
-    """Return the item under its archive's address where it names one, not under that of a passing server."""
+    """Return the item under its archive's address where it names one; the item itself, whose files are read, stays."""
     canonical = item.get_single_link("canonical")
-    if canonical is not None:
-        item.set_self_href(str(canonical.href))
-    return item
+    if canonical is None:
+        return item
+    archived = item.clone()
+    archived.set_self_href(str(canonical.href))
+    return archived
 
 
 def radiometry_of(scene: pystac.Item, settings: RunSettings) -> str:
