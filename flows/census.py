@@ -10,6 +10,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows.errors import CensusIncomplete
 from flows.events import EventName, emit
+from flows.loading import load_settings
 from flows.operations.census import INCOMPLETE, Census, CensusRow
 from flows.operations.census import census as count
 from flows.rolling import recent
@@ -23,12 +24,12 @@ _NAMED = 20
 
 @flow(name="census", log_prints=False, persist_result=False, retries=0)
 def census(
-    settings: dict[str, Any] | None = None, last_days: int | None = None, verify: bool = False, strict: bool = True
+    settings: RunSettings | None = None, last_days: int | None = None, verify: bool = False, strict: bool = True
 ) -> Census:
     """Compare what the source has with what the catalog has; keep the table, and raise what is missing.
 
     Args:
-        settings: names and values of `RunSettings`.
+        settings: as in a `--config` file; the environment and defaults fill the rest.
         last_days: count the last days instead of `datetime` of the settings.
         verify: check every published file against its checksum, too.
         strict: fail when something is missing; otherwise only the event tells.
@@ -37,7 +38,7 @@ def census(
         CensusIncomplete: scenes are missing, failed or broken.
         EmptySearch: the source has no scene in the area and interval.
     """
-    found = count(recent(RunSettings(**(settings or {})), last_days), verify=verify)
+    found = count(recent(settings or load_settings(), last_days), verify=verify)
     create_table_artifact(table_of(found), key="census", description=f"Census of {found.datetime}")
     create_markdown_artifact(sentence_of(found), key="census-summary", description="What the census found")
     if not found.complete:

@@ -9,6 +9,7 @@ from prefect import flow, tags
 from prefect.artifacts import create_markdown_artifact
 
 from flows.errors import WorkFailed
+from flows.loading import load_settings
 from flows.operations.redrive import RedriveOptions, RedriveSummary
 from flows.operations.redrive import redrive as run_again
 from flows.settings import RunSettings
@@ -16,7 +17,7 @@ from flows.settings import RunSettings
 
 @flow(name="redrive", log_prints=False, persist_result=False, retries=0)
 def redrive(
-    settings: dict[str, Any] | None = None, max_attempts: int = 5, include_invalid: bool = False
+    settings: RunSettings | None = None, max_attempts: int = 5, include_invalid: bool = False
 ) -> dict[str, Any]:
     """Try FAILED, ABORTED and abandoned units of the ledger again.
 
@@ -28,7 +29,7 @@ def redrive(
     Raises:
         WorkFailed: a unit that was tried again is still not published.
     """
-    wanted = RunSettings(**(settings or {}))
+    wanted = settings or load_settings()
     # Automations that look after dead runs know ours by this tag.
     with tags("unveil"):
         summary = run_again(wanted, RedriveOptions(include_invalid, max_attempts))

@@ -15,17 +15,14 @@ from prefect.client.schemas.objects import State as PrefectState
 from prefect.tasks import exponential_backoff
 
 from flows.errors import KNOWN_ERRORS, LeaseLost
-from flows.frozen_plan import read_plan, revive
 from flows.gpu import gpu_slot
 from flows.ledger.records import is_own
 from flows.metrics.json_log import about_unit, json_log
-from flows.models.resolving import resolve
 from flows.progress import tell
-from flows.scenes import find_scenes, read_items, write_items, write_json
+from flows.scenes import read_items
 from flows.settings import RunSettings
 from flows.unit import UnitFigures, make_product, publish_product
-from flows.work import ModelRef, Plan, WorkUnit, make_plan
-from stac.sources.base import Skipped
+from flows.work import ModelRef, WorkUnit
 from stac.sources.sentinel_hub.units import METER
 from stac.storage import writing
 
@@ -63,39 +60,6 @@ class Staged:
     figures: UnitFigures
     #: What Sentinel Hub billed the process meanwhile.
     processing_units: float
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a search found."""
-
-    #: File of the scenes; their collection is written beside it.
-    scenes: str
-    skipped: tuple[Skipped, ...]
-
-
-@task(name="find", **RETRIES)
-def find(settings: Mapping[str, Any], location: str, folder: str) -> Found:
-    """Search the source, and write the scenes found to a file."""
-    wanted = RunSettings(**settings)
-    items, source = find_scenes(wanted, location)
-    write_json(Path(folder) / "collection.json", source.collection(wanted.collection))
-    return Found(str(write_items(Path(folder) / "scenes.json", items)), tuple(source.skipped))
-
-
-@task(name="resolve model", **RETRIES)
-def resolve_model(settings: Mapping[str, Any]) -> ModelRef:
-    """Resolve the model's alias once and fetch its weights."""
-    return resolve(RunSettings(**settings))
-
-
-@task(name="plan", **RETRIES)
-def plan(settings: Mapping[str, Any], found: Found, model: ModelRef, frozen: str | None = None) -> Plan:
-    """Turn scenes into work units: those of a frozen plan where one is named, else all that the settings want."""
-    items, wanted = list(read_items(Path(found.scenes)).values()), RunSettings(**settings)
-    if frozen is not None:
-        return revive(read_plan(Path(frozen)), items, wanted, model)
-    return make_plan(items, wanted, model, found.skipped)
 
 
 @task(name="restore", task_run_name="restore {unit.target_id}", **RETRIES)

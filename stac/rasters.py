@@ -80,7 +80,8 @@ def environment(timeout_s: float, s3: S3Options | None = None) -> rasterio.Env:
         GDAL_PAM_ENABLED=False,
         GDAL_HTTP_TIMEOUT=seconds,
         GDAL_HTTP_CONNECTTIMEOUT=min(seconds, 15),
-        GDAL_HTTP_LOW_SPEED_TIME=seconds,
+        # A server that hangs is given up sooner than one that is slow: it is asked several times.
+        GDAL_HTTP_LOW_SPEED_TIME=max(1, seconds // 4),
         GDAL_HTTP_LOW_SPEED_LIMIT=_SLOWEST,
         # Each doubles the time of a server that hangs; the whole asset is tried again, too (`stac.reading`).
         GDAL_HTTP_MAX_RETRY=1,

@@ -197,7 +197,7 @@ def _run(settings: RunSettings, as_json: bool, plan_file: Path | None = None) ->
 
     failure = None
     with progress_bar():
-        from flows.runs import run_clear_scenes
+        from flows.mosaic import run_clear_scenes
 
         try:
             summary = run_clear_scenes(settings, plan_file)
@@ -229,7 +229,7 @@ def show_run(summary: dict[str, Any], failure: WorkFailed | None, out: str, *, a
 
 def _plan(settings: RunSettings, as_json: bool, freeze_to: Path | None = None) -> None:
     with progress_bar():
-        from flows.runs import plan_rows
+        from flows.mosaic import plan_rows
 
         rows = plan_rows(settings, freeze_to)
     if as_json:

@@ -18,7 +18,7 @@ import httpx
 
 from flows.errors import InvalidSettings, ServiceUnavailable
 from flows.services.prefect_server import without_credentials
-from stac.errors import NotWritable
+from stac.errors import DiskFull, NotWritable
 from stac.storage import private_state
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 HEALTH_TIMEOUT_S = 3.0
 
 _SQLITE = "sqlite:///"
+#: What SQLite and the system say of a full disk.
+_NO_ROOM = re.compile(r"No space left|disk is full|disk I/O error|Disk quota exceeded", re.IGNORECASE)
 
 #: Set before the first import unless the user says otherwise.
 _DEFAULTS = {
@@ -168,14 +170,24 @@ def _prepare_import() -> None:
 
 @contextlib.contextmanager
 def plain_errors(uri: str) -> Iterator[None]:
-    """Turn what MLflow raises in this context into ServiceUnavailable, and keep its progress notes off the terminal."""
-    from mlflow.exceptions import MlflowException
+    """Turn what MLflow raises in this context into our errors, and keep its notes and tracebacks off the terminal.
 
-    with _only_errors("mlflow", "alembic"):
+    Raises:
+        DiskFull: there is no room for its database or artefacts.
+        ServiceUnavailable: anything else.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    with _silent("mlflow", "alembic"):
         try:
             yield
-        except MlflowException as error:
-            first = str(error).strip().splitlines()[0]
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            if _NO_ROOM.search(str(error)):
+                raise DiskFull(
+                    f"No room for MLflow's database or artefacts at {without_credentials(uri)}; free some space."
+                ) from error
             raise ServiceUnavailable(
                 f"MLflow at {without_credentials(uri)} failed: {first} Check that it runs and fits MLflow "
                 f"{_mlflow_version()}."
@@ -189,10 +201,10 @@ def _mlflow_version() -> str:
 
 
 @contextlib.contextmanager
-def _only_errors(*names: str) -> Iterator[None]:
+def _silent(*names: str) -> Iterator[None]:
     loggers: list[tuple[logging.Logger, Any]] = [(logging.getLogger(n), logging.getLogger(n).level) for n in names]
     for logger, _ in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:

@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-from flows.clear_scenes import RunSummary
 from flows.errors import KNOWN_ERRORS, WorkFailed
 from flows.ledger.states import State
+from flows.mosaic import RunSummary, run_clear_scenes
 from flows.progress import tell
-from flows.runs import run_clear_scenes
 from flows.services.prefect_server import prefect_api
 from flows.settings import RunSettings
 from stac.errors import EmptySearch

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from flows.clear_scenes import RunSummary
 from flows.errors import WorkFailed
 from flows.frozen_plan import settings_of, thaw, write_plan
 from flows.ledger.book import Ledger
@@ -14,8 +13,8 @@ from flows.ledger.listing import Planned
 from flows.ledger.opening import open_ledger
 from flows.ledger.records import is_dead, new_run_id
 from flows.ledger.states import HELD, State
+from flows.mosaic import RunSummary, run_clear_scenes
 from flows.progress import tell
-from flows.runs import run_clear_scenes
 from flows.settings import RunSettings
 
 #: Units of one run: bounds memory and the size of a plan.

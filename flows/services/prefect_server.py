@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -61,6 +62,8 @@ _LEAN = {
 }
 
 
+#: A disk with less room is full.
+_LEAST_ROOM_BYTES = 1 << 20
 #: What SQLite and the system say of a full disk, and of a database that cannot be used.
 _NO_ROOM = re.compile(r"No space left|disk is full|disk I/O error|Disk quota exceeded", re.IGNORECASE)
 _BROKEN_DATABASE = re.compile(r"malformed|file is not a database|Can't locate revision", re.IGNORECASE)
@@ -181,7 +184,8 @@ class _Server:
         tail = self._last_words()
         if "already in use" in tail:
             return _PortTaken()
-        if _NO_ROOM.search(tail):
+        # On a full disk the log is empty, too.
+        if _NO_ROOM.search(tail) or shutil.disk_usage(self.home).free < _LEAST_ROOM_BYTES:
             return DiskFull(f"No room for the local Prefect server in {self.home}: free some space, then try again.")
         status, advice = self.process.returncode, ""
         if _BROKEN_DATABASE.search(tail):

@@ -51,7 +51,7 @@ _KILLS_PER_CATALOG = 12
 _AIMED, _AIMED_S = 1 / 3, 0.3
 _TIMEOUT_S = 300
 #: Modules that a run imports late; forked runs find them there.
-_PRELOAD = ("flows.clear_scenes", "flows.runs", "mlflow.tracking", "mlflow.store.tracking.sqlalchemy_store")
+_PRELOAD = ("flows.mosaic", "mlflow.tracking", "mlflow.store.tracking.sqlalchemy_store")
 _SETTINGS = TINY_SETTINGS | {"UNVEIL_BLOCK": "64"}
 
 
@@ -70,7 +70,7 @@ def run_flow(out: str, state: str, log: str) -> None:
     record = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(record, 1)
     os.dup2(record, 2)
-    from flows.clear_scenes import clear_scenes
+    from flows.mosaic import clear_scenes
     from flows.settings import RunSettings
 
     settings = RunSettings(bbox=TINY_BBOX, out=Path(out), state_dir=Path(state))

@@ -14,11 +14,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
+from flows.services.login import Login
 from stac.sample_catalog import sample_catalog
 from stac.validate import item_problems, validate_catalog
 from tests.command import TINY_BBOX, Run
 
-pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(1200)]
 
 AUGUST_10, AUGUST_18 = "S2B_33TWM_20230810_0_L2A", "S2A_33TWM_20230818_0_L2A"
 
@@ -50,17 +51,18 @@ def catalog(tiny_run: Run, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_run.root, tmp_path / "catalog", ignore=shutil.ignore_patterns("prefect", "logs")))
 
 
-def last_run(url: str) -> tuple[dict[str, Any], list[str]]:
+def last_run(url: str, login: Login) -> tuple[dict[str, Any], list[str]]:
     """The state of the newest run of `clear-scenes`, and the log lines that the Prefect UI shows of it."""
     body = {"sort": "START_TIME_DESC", "limit": 1, "flows": {"name": {"any_": ["clear-scenes"]}}}
-    (run,) = httpx.post(f"{url}/flow_runs/filter", json=body).raise_for_status().json()
-    logs = httpx.post(f"{url}/logs/filter", json={"logs": {"flow_run_id": {"any_": [run["id"]]}}, "limit": 200})
+    with httpx.Client(base_url=url, auth=(login.user, login.password)) as client:
+        (run,) = client.post("/flow_runs/filter", json=body).raise_for_status().json()
+        logs = client.post("/logs/filter", json={"logs": {"flow_run_id": {"any_": [run["id"]]}}, "limit": 200})
     return run["state"], [line["message"] for line in logs.raise_for_status().json() if line["name"] == "unveil"]
 
 
 @pytest.mark.parametrize("what", ["failed", "invalid"])
 def test_one_bad_scene_of_two_is_a_failed_run_that_says_so(
-    what: str, sample: Path, prefect_url: str, services_here: None, tmp_path: Path
+    what: str, sample: Path, prefect_url: str, prefect_login: Login, services_here: None, tmp_path: Path
 ) -> None:
     if what == "failed":
         os.truncate(sample / AUGUST_18 / "B04.tif", 1000)
@@ -77,7 +79,7 @@ def test_one_bad_scene_of_two_is_a_failed_run_that_says_so(
     from prefect.logging.handlers import APILogWorker
 
     APILogWorker.drain_all(timeout=10)
-    state, lines = last_run(prefect_url)
+    state, lines = last_run(prefect_url, prefect_login)
     assert state["type"] == "FAILED" and sentence in state["message"]
     ended = [line for line in lines if line.startswith(AUGUST_18)]
     assert any(f"{what.upper()} after" in line for line in ended), lines

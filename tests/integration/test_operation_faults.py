@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from flows.up.control import detach
 from flows.up.record import ProcessId
 from flows.up.supervisor import place_for
 from stac.checking import check_catalog
-from stac.errors import UnreadableAsset
+from stac.errors import DiskFull, UnreadableAsset
 from stac.geoparquet import ids_in
 from stac.reading import AssetRequest, read_asset, read_thinned
 from tests.command import TINY_BBOX, Run, environment, unveil
@@ -36,7 +37,7 @@ from tests.misbehaving_server import Asked, Reply, web_server
 from tests.prefect_client import client_of
 from tests.prefect_service import prefect_service
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 #: Nobody listens there.
 DEAD_PROXY = "http://127.0.0.1:9"
@@ -113,17 +114,16 @@ def test_a_version_that_was_deleted_in_mlflow_is_forgotten(moved: Path, tmp_path
 
 
 @pytest.mark.slow
-def test_a_password_that_is_missing_is_named_by_doctor_and_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_that_is_missing_is_named_by_doctor_and_run(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     with prefect_service(home, environment(home, {"PREFECT_SERVER_API_AUTH_STRING": "unveil:word"})) as service:
-        with client_of(service.url, home):
+        with client_of(service.url, "unveil:another", home):
             check = service_checks(RunSettings())["Prefect"]()
             assert check.detail.endswith("refuses the credentials") and "PREFECT_API_AUTH_STRING" in check.remedy
             with pytest.raises(ServiceUnavailable, match="set PREFECT_API_AUTH_STRING"), prefect_api(tmp_path):
                 pass
-        monkeypatch.setenv("PREFECT_API_AUTH_STRING", "unveil:word")
-        with client_of(service.url, home), prefect_api(tmp_path) as url:
+        with client_of(service.url, "unveil:word", home), prefect_api(tmp_path) as url:
             assert url == service.url
 
 
@@ -180,4 +180,28 @@ def test_a_server_that_hangs_holds_an_asset_for_one_deadline() -> None:
                 read_asset(request, cell(), 1)
             with pytest.raises(UnreadableAsset, match=r"B02\.tif cannot be read"):
                 read_thinned(request, 64, 1)
-    assert len(asked) <= 2
+    assert len(asked) <= 4, "what GDAL asks to open a file, once"
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with hardly any room; only where the system lets us mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("file systems cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_is_named_as_such_and_nothing_is_advised_to_be_removed(
+    full_disk: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(DiskFull, match="No room"):
+        Registry(full_disk / "state").ensure_shipped()
+    with pytest.raises(DiskFull, match="No room") as told, prefect_api(full_disk / "other"):
+        pass
+    assert "remove" not in str(told.value) and "Traceback" not in "".join(capfd.readouterr())

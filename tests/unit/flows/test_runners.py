@@ -83,7 +83,7 @@ def test_numeric_libraries_are_told_their_threads() -> None:
 def test_flow_and_tasks_travel_to_other_processes() -> None:
     import cloudpickle
 
-    from flows.clear_scenes import clear_scenes
+    from flows.mosaic import clear_scenes
     from flows.tasks import publish, restore
 
     for thing in (clear_scenes, restore, publish):

@@ -1,0 +1,29 @@
+"""What the Prefect UI asks for before a run: the settings themselves, as a form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonschema
+import pytest
+from prefect.utilities.callables import parameter_schema
+
+from flows.census import census
+from flows.mosaic import clear_scenes
+from flows.redrive import redrive
+from flows.settings import RunSettings
+
+
+@pytest.mark.parametrize("flow", [clear_scenes, census, redrive])
+def test_settings_are_a_form_that_takes_what_runs_store(flow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = parameter_schema(flow).model_dump()
+    fields = schema["definitions"]["RunSettings"]["properties"]
+    assert fields.keys() == RunSettings.model_fields.keys()
+    whole = {"type": "object", "properties": schema["properties"], "definitions": schema["definitions"]}
+    jsonschema.validate({"settings": RunSettings().shareable}, whole)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"settings": {"max_cloud": "many"}}, whole)
+    # What is not given is found in the environment of the worker, as for a command.
+    monkeypatch.setenv("UNVEIL_SEED", "7")
+    found = flow.validate_parameters({"settings": {"max_cloud": 60}})["settings"]
+    assert (found.seed, found.max_cloud) == (7, 60)
