@@ -30,6 +30,13 @@ def login(server: Postgres, user: str, password: str, database: str) -> dict[str
     return here | {"PGUSER": user, "PGPASSWORD": password, "PGDATABASE": database}
 
 
+def program(name: str) -> Path:
+    """Return the path of a client of PostgreSQL; they lie beside the server's programs."""
+    found = programs()
+    assert found is not None
+    return (found / "initdb").resolve().parent / name
+
+
 def test_a_run_finds_everything_done_after_a_restore(tmp_path: Path) -> None:
     require(Needed.POSTGRESQL)
     passwords = {f"UNVEIL_{name}_PASSWORD": secrets.token_hex(8) for name in _PASSWORDS}
@@ -42,16 +49,16 @@ def test_a_run_finds_everything_done_after_a_restore(tmp_path: Path) -> None:
         assert made["run_id"] and [unit["state"] for unit in made["units"]] == ["SUCCEEDED"], made
         items = searched(server, passwords)
         assert len(items) == 1
-        dump = tmp_path / "databases.sql"
+        dump, password = tmp_path / "databases.sql", server.password
         with dump.open("wb") as out:
-            command = [programs() / "pg_dumpall", "--clean", "--if-exists", "--username", server.user]
+            command = [program("pg_dumpall"), "--clean", "--if-exists", "--username", server.user]
             subprocess.run(command, env=os.environ | owner, stdout=out, check=True, timeout=120)
         shutil.copytree(first, copy, symlinks=True)
     shutil.rmtree(first)
 
     copy.rename(first)
     with cluster() as server:
-        restore(server, dump)
+        restore(server, password, dump)
         again = run(first, server, passwords)
         # Nothing is left to do, by the catalog and by the ledger.
         assert not again["run_id"] and len(again["already_done"]) == 1, again
@@ -91,14 +98,21 @@ def connected(server: Postgres, passwords: dict[str, str], database: str) -> psy
     return psycopg.connect(host=server.host, port=server.port, user="unveil_reader", password=password, dbname=database)
 
 
-def restore(server: Postgres, dump: Path) -> None:
-    """Feed the dump to another server; nothing may fail but what is about its owner."""
+def restore(server: Postgres, password: str, dump: Path) -> None:
+    """Feed the dump to another server; nothing may fail but what is about its owner.
+
+    The owner has the password of the first server, as the `.env` that belongs to the dump says: the dump sets it, and
+    psql connects anew for each database.
+    """
     owner = login(server, server.user, server.password, "postgres")
+    command = [program("psql"), "--quiet", "--no-psqlrc"]
+    change = [*command, "--command", f"ALTER ROLE {server.user} PASSWORD '{password}'"]
+    subprocess.run(change, env=os.environ | owner, check=True, timeout=60)
     with dump.open("rb") as text:
         done = subprocess.run(
-            [programs() / "psql", "--quiet", "--no-psqlrc"], env=os.environ | owner, stdin=text,
-            capture_output=True, text=False, timeout=300, check=False,
-        )  # fmt: skip
-    errors = [line for line in done.stderr.decode().splitlines() if "ERROR" in line]
+            command, env=os.environ | owner | {"PGPASSWORD": password}, stdin=text, capture_output=True, timeout=300
+        )
+    errors = [line for line in done.stderr.decode().splitlines() if "error" in line.lower()]
     expected = [each.format(owner=server.user) for each in _EXPECTED]
     assert not [line for line in errors if not any(each in line for each in expected)], errors
+    assert done.returncode == 0

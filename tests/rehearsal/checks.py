@@ -107,9 +107,8 @@ class Rehearsal:
         lines = [mounted(self.state, image.layers, ""), f"exec chroot $ROOT sh -c {shlex.quote(script)}"]
         done = subprocess.run(namespace("\n".join(lines)), capture_output=True, text=True, timeout=300, check=False)
         needed = set(done.stdout.split())
-        installed = set(
-            re.findall(r"lib[\w.+-]+", (ROOT / "infra/image/Dockerfile").read_text("utf-8").split("\nFROM ")[-1])
-        )
+        final = parse((ROOT / "infra/image/Dockerfile").read_text("utf-8"), {})[-1]
+        installed = {word for step in final.steps if "apt-get install" in step.text for word in step.text.split()}
         assert "libexpat1" in needed, f"rasterio needs it: {done.stdout}{done.stderr}"
         missing = needed - _SLIM - installed
         assert not missing, f"no RUN of the last stage installs {sorted(missing)}"
