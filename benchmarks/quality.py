@@ -225,11 +225,11 @@ def _over_reference(groups: Sequence[Group], found: Mapping[str, Evaluation]) ->
     for group in groups:
         cases = [case.gaps for case in found[group.name].cases if Filler.REFERENCE in case.gaps]
         if cases:
-            pairs = zip(*((c[Filler.DE].psnr, c[Filler.REFERENCE].psnr) for c in cases), strict=True)
-            gain = difference_interval(*map(list, pairs), Bootstrap())
-            blur = difference_interval(
-                [c[Filler.DE].psnr for c in cases], [c[Filler.BLURRED_REFERENCE].psnr for c in cases], Bootstrap()
+            own, reference, smooth = (
+                [c[filler].psnr for c in cases] for filler in (Filler.DE, Filler.REFERENCE, Filler.BLURRED_REFERENCE)
             )
+            gain = difference_interval(own, reference, Bootstrap())
+            blur = difference_interval(own, smooth, Bootstrap())
             rows.append((group.name, len(cases), _signed(gain), _signed(blur)))
     return table(("group", "cases", "DE over the reference, dB", "over the blurred reference, dB"), rows)
 
