@@ -59,7 +59,7 @@ def promote(registry: Registry, version: ModelVersion, why: str, against: str | 
                 "since; compare again."
             )
         registry.note(version, {"unveil_promoted": _now(), "unveil_promoted_why": why})
-        if before is not None:
+        if before is not None and registry.has(version.name, before):
             registry.point(version.name, PREVIOUS, before)
         registry.point(version.name, CHAMPION, version.version)
         if registry.aliases(version.name).get(CHALLENGER) == version.version:
@@ -84,7 +84,7 @@ def rollback(registry: Registry, name: str) -> Promotion:
         if previous is None or previous == champion or not registry.has(name, previous):
             raise UnknownModel(f"Model {name} has no previous champion to go back to; see `unveil models`.")
         registry.point(name, CHAMPION, previous)
-        if champion is not None:
+        if champion is not None and registry.has(name, champion):
             registry.point(name, PREVIOUS, champion)
     _look(registry, name)
     return Promotion(name, previous, champion)

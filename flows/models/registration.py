@@ -139,9 +139,7 @@ def store_again(client: MlflowClient, version: ModelVersion, weights: Path, sha2
         MlflowException: the registry refuses.
     """
     source = _Source.of(weights, sha256)
-    # The registry does not list a version's model; its run does.
-    outputs = client.get_run(str(version.run_id)).outputs.model_outputs
-    model = client.get_logged_model(outputs[-1].model_id)
+    model = client.get_logged_model(version.tags[MODEL_ID_TAG])
     with tempfile.TemporaryDirectory(prefix="unveil-model-") as folder:
         client.log_model_artifacts(model.model_id, str(_package(Path(folder), source, model, str(version.run_id))))
 
