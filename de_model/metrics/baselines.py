@@ -26,6 +26,8 @@ REACH_PX = math.ceil(_SCALES[-1] * _TRUNCATE)
 #: Pixels needed to fit a line, and to fit an offset alone; slopes outside the range are not believed.
 _PIXELS_FOR_LINE, _PIXELS_FOR_OFFSET = 500, 50
 _SLOPES = (0.5, 2.0)
+#: How far clear dates agree at best: 0.005 + 5 %, the requirement on level-2A reflectance of Sentinel-2.
+_USUAL = (0.005, 0.05)
 #: Residuals beyond this many robust standard deviations are left out of the next iteration.
 _TRIM, _ITERATIONS = 2.5, 4
 
@@ -129,9 +131,24 @@ def linear_match(image: FloatArray, target: FloatArray, both: BoolArray) -> Floa
     """
     matched = np.empty_like(image)
     for band, (there, here) in enumerate(zip(image[:, both], target[:, both], strict=True)):
-        slope, offset = _line(there.astype(np.float64), here.astype(np.float64))
+        slope, offset = _believed(there.astype(np.float64), here.astype(np.float64))
         matched[band] = np.float32(slope) * image[band] + np.float32(offset)
     return matched
+
+
+def _believed(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    """Return slope and offset, drawn towards a plain copy as far as the line explains the target worse than usual.
+
+    Haze of the target date is no property of the ground below its clouds: a line that follows it is worse than a copy.
+    """
+    slope, offset = _line(x, y)
+    if len(x) < _PIXELS_FOR_OFFSET:
+        return slope, offset
+    residual = y - slope * x - offset
+    found = 1.4826 * float(np.median(np.abs(residual - np.median(residual))))
+    usual = _USUAL[0] + _USUAL[1] * float(np.median(y))
+    belief = min(1.0, (usual / max(found, 1e-6)) ** 2)
+    return 1 + belief * (slope - 1), belief * offset
 
 
 def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:

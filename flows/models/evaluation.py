@@ -341,7 +341,7 @@ def measure(filled: Filled, options: RestorationOptions) -> CaseResult:
     coverage, changed = _covered(filled, options)
     return CaseResult(
         name=case.name,
-        place=case.stack.cell.id,
+        place=case.place,
         errors={kind: found for kind, found in errors.items() if found},
         gaps=_errors(case, gaps, hidden, bands),
         coverage=coverage,

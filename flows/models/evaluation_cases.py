@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -21,6 +22,10 @@ from stac.stack import Stack
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
+
+
+#: What a window adds to the id of its cell.
+_WINDOW_OF = re.compile(r"(-r\d+c\d+h\d+w\d+)+$")
 
 
 @unique
@@ -47,6 +52,11 @@ class Case:
     truth: FloatArray
     #: `(y, x)`, pixels that are scored: hidden on the target, seen on the truth date.
     where: BoolArray
+
+    @property
+    def place(self) -> str:
+        """Grid cell that the case is part of."""
+        return _WINDOW_OF.sub("", self.stack.cell.id)
 
     def alone(self, side: int) -> Case:
         """Return the case without other dates, in a window of `side` pixels with hidden ground beside clear one."""
