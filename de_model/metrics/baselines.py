@@ -20,6 +20,8 @@ BoolArray = NDArray[np.bool_]
 _SCALES = (2.0, 4.0, 8.0, 16.0)
 #: Where a Gaussian is cut off, in standard deviations.
 _TRUNCATE = 3.0
+#: Share of known ground under a Gaussian from which it is believed alone: the finest scale that sees a gap's rim fills it.
+_ENOUGH = 1 / 8
 #: Pixels around a gap that its interpolation looks at; with them a window gives what the whole image gives, bit by bit.
 REACH_PX = math.ceil(_SCALES[-1] * _TRUNCATE)
 
@@ -67,8 +69,7 @@ def interpolated(image: FloatArray, known: BoolArray, level: Sequence[float]) ->
         weight = _smooth(known.astype(np.float64), scale)
         share = np.maximum(weight, 1e-12)
         here, here_square = (np.stack([_smooth(band, scale) for band in each]) / share for each in (values, values**2))
-        # A gap's edge has half of its surroundings known: that is all there can be.
-        trust = np.minimum(2 * weight, 1)
+        trust = np.minimum(weight / _ENOUGH, 1)
         mean = trust * here + (1 - trust) * mean
         square = trust * here_square + (1 - trust) * square
     spread = np.sqrt(np.maximum(square - mean**2, 0))
