@@ -20,7 +20,7 @@ BoolArray = NDArray[np.bool_]
 _SCALES = (2.0, 4.0, 8.0, 16.0)
 #: Where a Gaussian is cut off, in standard deviations.
 _TRUNCATE = 3.0
-#: Share of known ground under a Gaussian from which it is believed alone: the finest scale that sees a gap's rim fills it.
+#: Share of known ground under a Gaussian that is believed alone: the finest scale that sees a gap's rim fills it.
 _ENOUGH = 1 / 8
 #: Pixels around a gap that its interpolation looks at; with them a window gives what the whole image gives, bit by bit.
 REACH_PX = math.ceil(_SCALES[-1] * _TRUNCATE)
