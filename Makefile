@@ -77,7 +77,7 @@ train: setup
 
 # Every table in docs/results.
 results: setup
-	$(BIN)/unveil evaluate product --out docs/results
+	$(BIN)/python -m benchmarks.quality --out docs/results
 	$(BIN)/python -m benchmarks.demo --out docs/results
 	$(BIN)/python -m benchmarks.composite --out docs/results
 	$(BIN)/python -m benchmarks.model --out docs/results

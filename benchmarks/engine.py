@@ -37,11 +37,10 @@ from de_model.sampling.kinds import SamplerKind
 from flows.cli.console import progress_bar
 from flows.loading import load_settings
 from flows.models.evaluation_cases import Case, index_on, transplanted_cases
-from flows.models.product_evaluation import fullest_window
 from flows.progress import tell
 from flows.restoration import prepare, prior_of, restore_date
 from flows.restoration_options import RestorationOptions
-from flows.stacks import SceneSet, stacks_of
+from flows.stacks import SceneSet, fullest_window, stacks_of
 from stac.assembly import ModelResult, assemble, unseen
 from stac.layers import ProductLayers
 from stac.masks.classes import is_obscured

@@ -9,10 +9,10 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.models import promotion
+from flows.models.gates import Trial
 from flows.models.model_item import publish_promoted
 from flows.models.promotion_watch import Move, watch
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
-from flows.models.trial import Trial
 from flows.retrain import trial
 from flows.retraining.settings import load_retrain_settings
 from flows.settings import RunSettings
@@ -29,7 +29,8 @@ class PromoteSummary:
     champion: str
     #: None without a trial.
     trial: Trial | None
-    promoted: bool
+    #: None where no alias was moved.
+    promotion: promotion.Promotion | None
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -38,17 +39,18 @@ class PromoteSummary:
 
 
 @flow(name="promote", log_prints=False, persist_result=False, retries=0)
-def promote(settings: dict[str, Any] | None = None, version: str | None = None, force: bool = False) -> PromoteSummary:
-    """Let the challenger meet the champion, and promote it if it passes the gates and `promotion` is automatic.
+def promote(
+    settings: dict[str, Any] | None = None, version: str | None = None, force: bool = False, dry_run: bool = False
+) -> PromoteSummary:
+    """Try the challenger against the champion and trivial fillers on the watched area; promote it if it passes.
 
-    With `promotion: manual`, the default, the trial is held and reported and no alias moves: a person reads the
-    report, then runs this again with `automatic`, or `force`, or uses `unveil promote`.
+    The command `unveil promote` runs this flow.
 
     Args:
-        settings: names and values of `RetrainSettings`: model, squares of the contest, scenes of the
-            shadow run, gates, promotion.
+        settings: names and values of `RetrainSettings`: model, area, scenes of the shadow run, gates.
         version: what is judged; the challenger when left out.
         force: promote without a trial.
+        dry_run: judge, but move no alias.
 
     Raises:
         UnknownModel: there is no challenger, or no such version.
@@ -59,15 +61,16 @@ def promote(settings: dict[str, Any] | None = None, version: str | None = None, 
     registry.ensure_shipped()
     uri = f"models:/{wanted.model}/{version}" if version else f"models:/{wanted.model}@{promotion.CHALLENGER}"
     challenger = registry.resolve(uri)
-    if force:
-        held = None
-        moved: promotion.Promotion | None = promotion.promote(registry, challenger, "flow promote, without a trial")
-        publish_promoted(wanted.run_settings(), registry, challenger)
-    else:
-        decision = trial(wanted.shareable, challenger.version, by="flow promote")
+    held: Trial | None = None
+    moved: promotion.Promotion | None = None
+    if not force:
+        decision = trial(wanted.shareable, challenger.version, not dry_run, "promote")
         held, moved = decision.trial, decision.promotion
+    elif not dry_run:
+        moved = promotion.promote(registry, challenger, "promoted without a trial")
+        publish_promoted(wanted.run_settings(), registry, challenger)
     champion = registry.resolve(f"models:/{wanted.model}@{CHAMPION}").version
-    summary = PromoteSummary(wanted.model, challenger.version, champion, held, moved is not None)
+    summary = PromoteSummary(wanted.model, challenger.version, champion, held, moved)
     create_markdown_artifact(as_markdown(summary), key="promote-report", description="Report of this promotion")
     return summary
 
@@ -86,9 +89,9 @@ def watch_models(settings: dict[str, Any] | None = None, model: str = MODEL_NAME
 
 def as_markdown(summary: PromoteSummary) -> str:
     """Return the report of a promotion."""
-    outcome = "promoted" if summary.promoted else "refused" if summary.reasons else "passed; nothing was moved"
+    outcome = "promoted" if summary.promotion else "refused" if summary.reasons else "passed; nothing was moved"
     lines = [f"# promote\n\n{summary.name} version {summary.challenger}: {outcome}."]
     if summary.trial is not None:
-        lines.append(f"Against version {summary.trial.champion}: {summary.trial.contest.sentence}.")
+        lines.append(f"Against version {summary.trial.champion}: {summary.trial.comparison.sentence}.")
     lines.append(f"Champion: version {summary.champion}.")
     return "\n\n".join([*lines, *(f"- {reason}" for reason in summary.reasons)]) + "\n"

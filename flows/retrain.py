@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from itertools import islice, zip_longest
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +17,31 @@ from prefect.artifacts import create_markdown_artifact
 from de_model import checkpoint
 from de_model.calibration import calibration_path
 from de_model.training.options import States, TrainingOptions
+from de_model.validation import validation_path
 from flows.drift.baseline import baseline_path
 from flows.drift.making import make_baseline
 from flows.gpu import gpu_slot
 from flows.models import promotion
 from flows.models.calibration import fit_calibration
-from flows.models.contest import cases_found, windowed
-from flows.models.evaluation_cases import Case, real_cases, transplanted_cases
+from flows.models.evaluation import Entrant, evaluate
+from flows.models.evaluation_cases import Case, cases_of
+from flows.models.gates import GATES_TAG, Decision, Terms, Trial, plain, promote_if_gates_pass
 from flows.models.model_item import publish_promoted
 from flows.models.registry import CHAMPION, Registry
 from flows.models.training import train_model
-from flows.models.training_pairs import PairChoice, cloudy_and_clear, mine_pairs
+from flows.models.training_pairs import PairChoice, mine_pairs
 from flows.models.training_request import Tracking, TrainingRequest
-from flows.models.trial import GATES_TAG, Decision, Terms, Trial, promote_if_gates_pass
-from flows.models.trial_report import plain
 from flows.models.usage import alone, in_products
 from flows.progress import tell
 from flows.retraining import training_set
 from flows.retraining.settings import Promotion, RetrainSettings, load_retrain_settings
-from flows.stacks import SceneSet, stacks_of
+from flows.stacks import stacks_of
 from flows.tasks import RETRIES
 
 #: Tag of a version with the number of the training set it was trained on.
 _SET_TAG = "unveil_training_set"
+#: Side of the part of each date that intervals are fitted on, pixels.
+_CALIBRATION_PX = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def calibrate(settings: Mapping[str, Any], weights: str, champion: str) -> None:
     registry = _registry(wanted)
     known = registry.calibration(registry.resolve(f"models:/{wanted.model}/{champion}"))
     _, cells = wanted.split()
-    cases = list(islice(_calibration_cases(wanted.scenes(cells)), wanted.calibration_cases))
+    cases = list(islice(_cases(wanted, cells, _CALIBRATION_PX), wanted.calibration_cases))
     enhancer = checkpoint.load(path)
     table = fit_calibration(
         cases,
@@ -140,6 +142,16 @@ def calibrate(settings: Mapping[str, Any], weights: str, champion: str) -> None:
         known,
     )
     table.save(calibration_path(path))
+
+
+@task(name="validate", **RETRIES)
+def validate(settings: Mapping[str, Any], weights: str) -> None:
+    """Find out what the challenger is worth beside trivial fillers on the squares held out; kept beside its weights."""
+    wanted, path = load_retrain_settings(dict(settings)), Path(weights)
+    cases = islice(_cases(wanted, wanted.split()[1], wanted.contest_window), wanted.contest_cases)
+    with gpu_slot():
+        found = evaluate(Entrant.of(path), cases, (in_products(), alone()))
+    found.record().save(validation_path(path))
 
 
 @task(name="drift baseline", **RETRIES)
@@ -174,23 +186,21 @@ def register(settings: Mapping[str, Any], weights: str, mined: Mined) -> str:
 
 
 @task(name="trial", **RETRIES)
-def trial(settings: Mapping[str, Any], challenger: str, by: str = "retrain") -> Decision:
+def trial(settings: Mapping[str, Any], challenger: str, move: bool, by: str) -> Decision:
     """Let both models restore the squares that were held out, and what was published; promote what passes, if asked."""
     wanted = load_retrain_settings(dict(settings))
     registry = _registry(wanted)
     run = wanted.run_settings()
-    cases = islice(cases_found(stacks_of(wanted.scenes(wanted.split()[1]))), wanted.contest_cases)
     terms = Terms(
-        cases=windowed(cases, wanted.contest_window),
-        sampling=lambda _card: alone(),
+        cases=lambda: islice(_cases(wanted, wanted.split()[1], wanted.contest_window), wanted.contest_cases),
+        usage=(in_products(), alone()),
         gates=wanted.gates,
         run=run if wanted.shadow_scenes else None,
         shadow_scenes=wanted.shadow_scenes,
     )
     version = registry.resolve(f"models:/{wanted.model}/{challenger}")
-    automatic = wanted.promotion is Promotion.AUTOMATIC
     with gpu_slot():
-        decision = promote_if_gates_pass(registry, version, terms, move=automatic, by=by)
+        decision = promote_if_gates_pass(registry, version, terms, move=move, by=by)
     if decision.promotion is not None:
         publish_promoted(run, registry, version)
     return decision
@@ -210,7 +220,6 @@ def retrain(settings: dict[str, Any] | None = None) -> RetrainSummary:
     values, registry = wanted.shareable, _registry(wanted)
     wanted.split()
     registry.ensure_shipped()
-    promotion.settle(registry, wanted.model)
     champion = registry.resolve(f"models:/{wanted.model}@{CHAMPION}").version
     challenger = _waiting(registry, wanted)
     tell("mining pairs")
@@ -219,11 +228,13 @@ def retrain(settings: dict[str, Any] | None = None) -> RetrainSummary:
         tell(f"fine-tuning on {mined.pairs} pairs, {mined.new} of them new")
         weights = fine_tune(values, mined, champion)
         calibrate(values, weights, champion)
+        validate(values, weights)
         remember_training(values, weights)
         challenger = register(values, weights, mined)
     summary = RetrainSummary(mined, champion, challenger, None, None)
     if challenger is not None:
-        decision = trial(values, challenger)
+        automatic = wanted.promotion is Promotion.AUTOMATIC
+        decision = trial(values, challenger, automatic, "retrain")
         summary = replace(summary, trial=decision.trial, promotion=decision.promotion)
     create_markdown_artifact(as_markdown(summary), key="retrain-report", description="Report of this retraining")
     return summary
@@ -238,7 +249,7 @@ def as_markdown(summary: RetrainSummary) -> str:
         return "\n\n".join([*lines, "Too few new pairs: nothing was trained.\n"])
     verdict = summary.trial.verdict
     outcome = "promoted" if summary.promotion else "passed; `unveil promote` moves it" if verdict.passed else "refused"
-    lines += [f"Challenger: version {summary.challenger}, {summary.trial.contest.sentence}: {outcome}."]
+    lines += [f"Challenger: version {summary.challenger}, {summary.trial.comparison.sentence}: {outcome}."]
     return "\n\n".join([*lines, *(f"- {reason}" for reason in verdict.reasons)]) + "\n"
 
 
@@ -253,19 +264,15 @@ def _work(settings: RetrainSettings, version: int, champion: str) -> Path:
     return settings.folder / f"set{version:05d}-from{champion}.work"
 
 
-def _calibration_cases(scenes: SceneSet) -> Iterator[Case]:
-    """Yield cases with all dates as source, both protocols in turn."""
-    for stack in stacks_of(scenes):
-        dates = cloudy_and_clear(stack)
-        laid = (case for case in transplanted_cases(stack, *dates) if case.donors == "all")
-        for pair in zip_longest(laid, real_cases(stack, *dates)):
-            yield from (case for case in pair if case is not None)
+def _cases(settings: RetrainSettings, cells: tuple[str, ...], side: int) -> Iterator[Case]:
+    """Yield the cases of some squares."""
+    return cases_of(stacks_of(settings.scenes(cells)), side)
 
 
 def _waiting(registry: Registry, settings: RetrainSettings) -> str | None:
     """Return a challenger of an earlier retraining whose trial was interrupted, or whose promotion was."""
     for version in registry.versions(settings.model):
-        if promotion.CHALLENGER in version.aliases and _SET_TAG in version.tags:
+        if CHAMPION not in version.aliases and promotion.CHALLENGER in version.aliases and _SET_TAG in version.tags:
             verdict = json.loads(version.tags.get(GATES_TAG, "null"))
             cut_short = verdict is None or (verdict["passed"] and settings.promotion is Promotion.AUTOMATIC)
             return version.version if cut_short else None

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from flows.errors import InvalidSettings
 from stac.acquisitions import Acquisition, group_passes
 from stac.grid import cell_of, grid_code
@@ -12,6 +15,9 @@ from stac.query import Query
 from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 from stac.sources import open_source
 from stac.stack import Stack, read_stack
+
+#: Side of a window that is looked at alone, pixels.
+_WINDOW = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +56,24 @@ def dated_stacks_of(scenes: SceneSet) -> Iterator[tuple[Stack, list[Acquisition]
             raise InvalidSettings(f"No scene of cell {code} in {scenes.interval}; cells found: {known}.")
         dates = group_passes(chosen)
         yield read_stack(dates, cell_of(chosen[0], scenes.bands[0]), scenes.bands), dates
+
+
+def fullest_window(
+    where: NDArray[np.bool_], side: int = _WINDOW, beside: NDArray[np.bool_] | None = None
+) -> tuple[slice, slice]:
+    """Return the rows and columns of the window of so many pixels with the most chosen ones; the first of equals.
+
+    Args:
+        where: the chosen ones `(y, x)`.
+        side: of the window, pixels.
+        beside: what must be there, too, `(y, x)`: the product of both counts decides.
+    """
+    height, width = where.shape
+    best, found = -1, (slice(0, side), slice(0, side))
+    for row in range(0, max(1, height - side + 1), max(1, side // 2)):
+        for column in range(0, max(1, width - side + 1), max(1, side // 2)):
+            at = (slice(row, row + side), slice(column, column + side))
+            count = int(where[at].sum()) * (1 if beside is None else 1 + int(beside[at].sum()))
+            if count > best:
+                best, found = count, at
+    return found

@@ -11,13 +11,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.ablations.block_gains import BlockGain, block_gains
 from benchmarks.ablations.setting import Setting
 from de_model.enhancer import Enhancer
 from de_model.inference.engine import Restoration, restore
 from de_model.inference.sampling import Sampling
 from de_model.metrics.bootstrap import Bootstrap, Interval, difference_interval, mean_interval
 from flows.errors import InvalidSettings
-from flows.models.block_gains import BlockGain, block_gains
 from flows.models.evaluation_cases import index_on
 from flows.progress import tell
 from flows.stacks import SceneSet, stacks_of

@@ -20,12 +20,16 @@ BoolArray = NDArray[np.bool_]
 _SCALES = (2.0, 4.0, 8.0, 16.0)
 #: Where a Gaussian is cut off, in standard deviations.
 _TRUNCATE = 3.0
+#: Share of known ground under a Gaussian that is believed alone: the finest scale that sees a gap's rim fills it.
+_ENOUGH = 1 / 8
 #: Pixels around a gap that its interpolation looks at; with them a window gives what the whole image gives, bit by bit.
 REACH_PX = math.ceil(_SCALES[-1] * _TRUNCATE)
 
 #: Pixels needed to fit a line, and to fit an offset alone; slopes outside the range are not believed.
 _PIXELS_FOR_LINE, _PIXELS_FOR_OFFSET = 500, 50
 _SLOPES = (0.5, 2.0)
+#: How far clear dates agree at best: 0.005 + 5 %, the requirement on level-2A reflectance of Sentinel-2.
+_USUAL = (0.005, 0.05)
 #: Residuals beyond this many robust standard deviations are left out of the next iteration.
 _TRIM, _ITERATIONS = 2.5, 4
 
@@ -65,8 +69,7 @@ def interpolated(image: FloatArray, known: BoolArray, level: Sequence[float]) ->
         weight = _smooth(known.astype(np.float64), scale)
         share = np.maximum(weight, 1e-12)
         here, here_square = (np.stack([_smooth(band, scale) for band in each]) / share for each in (values, values**2))
-        # A gap's edge has half of its surroundings known: that is all there can be.
-        trust = np.minimum(2 * weight, 1)
+        trust = np.minimum(weight / _ENOUGH, 1)
         mean = trust * here + (1 - trust) * mean
         square = trust * here_square + (1 - trust) * square
     spread = np.sqrt(np.maximum(square - mean**2, 0))
@@ -129,9 +132,24 @@ def linear_match(image: FloatArray, target: FloatArray, both: BoolArray) -> Floa
     """
     matched = np.empty_like(image)
     for band, (there, here) in enumerate(zip(image[:, both], target[:, both], strict=True)):
-        slope, offset = _line(there.astype(np.float64), here.astype(np.float64))
+        slope, offset = _believed(there.astype(np.float64), here.astype(np.float64))
         matched[band] = np.float32(slope) * image[band] + np.float32(offset)
     return matched
+
+
+def _believed(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    """Return slope and offset, drawn towards a plain copy as far as the line explains the target worse than usual.
+
+    Haze of the target date is no property of the ground below its clouds: a line that follows it is worse than a copy.
+    """
+    slope, offset = _line(x, y)
+    if len(x) < _PIXELS_FOR_OFFSET:
+        return slope, offset
+    residual = y - slope * x - offset
+    found = 1.4826 * float(np.median(np.abs(residual - np.median(residual))))
+    usual = _USUAL[0] + _USUAL[1] * float(np.median(y))
+    belief = min(1.0, (usual / max(found, 1e-6)) ** 2)
+    return 1 + belief * (slope - 1), belief * offset
 
 
 def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:

@@ -48,6 +48,7 @@ _WORK: tuple[Callable[..., None], ...] = (runs.demo, runs.run, runs.plan, servic
 _MODEL: tuple[Callable[..., None], ...] = (
     predict.predict,
     train.train,
+    evaluate.evaluate,
     evaluate.calibrate,
 )
 _REGISTRY: tuple[Callable[..., None], ...] = (
@@ -80,7 +81,6 @@ for _command in _REGISTRY:
     app.command(rich_help_panel="Model registry")(_command)
 app.add_typer(data.app, name="data", rich_help_panel="Model")
 app.add_typer(catalog.app, name="catalog", rich_help_panel="Operations")
-app.add_typer(evaluate.app, name="evaluate", rich_help_panel="Model")
 
 
 def _print_version(wanted: bool) -> None:

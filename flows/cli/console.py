@@ -123,7 +123,7 @@ def _totals(summary: Mapping[str, Any], out: str) -> Table:
 
 def print_models(rows: Sequence[Mapping[str, Any]], name: str) -> None:
     """Print the versions of a model, oldest first."""
-    from flows.models.trial_report import summary
+    from flows.models.gates import summary
 
     table = Table("version", "aliases", "registered", "preset", "trained on", "gates", "promoted", title=escape(name))
     for row in rows:
@@ -143,7 +143,7 @@ def print_models(rows: Sequence[Mapping[str, Any]], name: str) -> None:
 
 def print_gates(row: Mapping[str, Any], name: str) -> None:
     """Print the gate table of a version."""
-    from flows.models.trial_report import gate_rows
+    from flows.models.gates import gate_rows
 
     if row["gates"] is None:
         output.print(f"{name} version {row['version']} was never on trial; see `unveil promote`.", markup=False)

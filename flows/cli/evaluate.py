@@ -1,11 +1,10 @@
-"""`unveil evaluate product` and `unveil calibrate`."""
+"""`unveil evaluate` and `unveil calibrate`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -13,20 +12,15 @@ from flows.cli import options as o
 from flows.cli.console import output, print_json, progress_bar
 from flows.progress import Event
 
-if TYPE_CHECKING:
-    from flows.models.evaluation_cases import Case
-
-#: The cloudy and the clear dates of the sample.
-_TARGETS, _TRUTHS = ("2023-08-18", "2023-08-10"), ("2023-08-15", "2023-08-13", "2023-08-20")
-#: Nothing is judged on the cell that the shipped weights were trained on.
+#: Nothing is judged on the cell that the shipped weights were trained on, and nothing calibrated on the judged one.
 _JUDGED, _FITTED = ("MGRS-33TWL",), ("MGRS-33TWM",)
 
-app = typer.Typer(help="Judge the product against a truth that was withheld.", no_args_is_help=True)
-
-Report = Annotated[Path | None, typer.Option("--out", help="Folder for the results page; printed when left out.")]
+Report = Annotated[Path | None, typer.Option("--out", help="Folder for the report; printed when left out.")]
 Weights = Annotated[Path | None, typer.Option("--weights", help="Weights file; the shipped one.")]
-Targets = Annotated[list[str], typer.Option("--target", help="Cloudy date.", default_factory=lambda: [*_TARGETS])]
-Truths = Annotated[list[str], typer.Option("--truth", help="Clear date.", default_factory=lambda: [*_TRUTHS])]
+Targets = Annotated[list[str] | None, typer.Option("--target", help="Cloudy date; found when left out.")]
+Truths = Annotated[list[str] | None, typer.Option("--truth", help="Clear date; found when left out.")]
+Window = Annotated[int, typer.Option("--window", min=64, help="Side of the part restored without other dates, px.")]
+Most = Annotated[int | None, typer.Option("--cases", min=1, help="Cases at most; all when left out.")]
 Judged = Annotated[
     list[str], typer.Option("--cell", help="Grid square, e.g. MGRS-33TWL.", default_factory=lambda: [*_JUDGED])
 ]
@@ -35,56 +29,57 @@ Fitted = Annotated[
 ]
 
 
-@app.command()
-def product(
+def evaluate(
     cells: Judged,
-    targets: Targets,
-    truths: Truths,
+    targets: Targets = None,
+    truths: Truths = None,
     weights: Weights = None,
+    window: Window = 256,
+    most: Most = None,
+    record: Annotated[bool, typer.Option("--record", help="Write the validation record beside the weights.")] = False,
     out: Report = None,
     source: o.Source = None,
     collection: o.Collection = None,
     interval: o.Interval = None,
     as_json: o.AsJson = False,
 ) -> None:
-    """Compare the product with simpler ways to fill clouds, in transplanted clouds and in real pairs.
+    """Compare the model with trivial ways to fill clouds, by kind of pixel, against a truth that was withheld.
 
-    Example (made docs/results/product.md):
+    Example:
 
-        unveil evaluate product --out docs/results
+        unveil evaluate --cell MGRS-33TWL --record
     """
-    from dataclasses import replace
+    from itertools import islice
 
     from de_model import checkpoint
-    from de_model.calibration import calibration_of
-    from flows.models.product_evaluation import evaluate_cases
-    from flows.models.product_page import as_markdown, as_records, write_plot
+    from de_model.validation import validation_path
+    from flows.models import evaluation as e
     from flows.models.usage import alone, in_products
-    from flows.restoration import intervals_of
 
     path = weights or checkpoint.shipped_weights()
-    enhancer = checkpoint.load(path)
-    options = replace(in_products(), intervals=intervals_of(calibration_of(path)))
-    cases = _cases(o.scenes(cells, source, collection, interval), targets, truths)
-    with progress_bar() as show:
-        figures = list(evaluate_cases(cases, enhancer, options, alone(), _teller(show)))
-    page = as_markdown(figures, "unveil evaluate product", f"{path.name} (sha256 {checkpoint.sha256_of(path)[:12]})")
+    cases = islice(_cases(o.scenes(cells, source, collection, interval), window, targets, truths), most)
+    with progress_bar():
+        found = e.evaluate(e.Entrant.of(path), cases, (in_products(), alone()))
+    if record:
+        found.record().save(validation_path(path))
+    said = e.sentences(found)
+    page = "\n\n".join(["# What fills clouds best", "\n".join(f"- {each}" for each in said), e.tables(found)]) + "\n"
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        write_plot(figures, out / "product.png")
-        (out / "product.md").write_text(page, "utf-8")
-        output.print(f"{out / 'product.md'} written.", markup=False)
+        (out / "evaluation.md").write_text(page, "utf-8")
+        output.print(f"{out / 'evaluation.md'} written.", markup=False)
     if as_json:
-        print_json(as_records(figures))
+        print_json({"sentences": said, "metrics": e.metrics_of(found), "cases": [case.name for case in found.cases]})
     elif out is None:
         output.print(page, markup=False)
 
 
 def calibrate(
     cells: Fitted,
-    targets: Targets,
-    truths: Truths,
+    targets: Targets = None,
+    truths: Truths = None,
     weights: Weights = None,
+    window: Window = 128,
     source: o.Source = None,
     collection: o.Collection = None,
     interval: o.Interval = None,
@@ -92,7 +87,7 @@ def calibrate(
 ) -> None:
     """Fit the 90 % intervals of a model and write them beside its weights.
 
-    Use cells that the model was not trained on. Example:
+    Use cells that the model was not trained on, and others than those it is judged on. Example:
 
         unveil calibrate --cell MGRS-33TWL
     """
@@ -106,9 +101,7 @@ def calibrate(
     path = weights or checkpoint.shipped_weights()
     enhancer = checkpoint.load(path)
     require_apart(enhancer.card, cells)
-    cases = [
-        case for case in _cases(o.scenes(cells, source, collection, interval), targets, truths) if case.donors == "all"
-    ]
+    cases = list(_cases(o.scenes(cells, source, collection, interval), window, targets, truths))
     fitted_on = f"{', '.join(cells)}: {len(cases)} cases, transplanted clouds and real pairs"
     with progress_bar() as show:
         options, single = in_products(), alone()
@@ -120,25 +113,13 @@ def calibrate(
         output.print(f"{calibration_path(path)} written.", markup=False)
 
 
-def _cases(scenes: Any, targets: list[str], truths: list[str]) -> list[Case]:
-    from flows.models.evaluation_cases import index_on, real_cases, transplanted_cases
+def _cases(scenes: Any, window: int, targets: list[str] | None, truths: list[str] | None) -> Any:
+    from flows.models.evaluation_cases import cases_of
     from flows.stacks import stacks_of
 
-    cases: list[Case] = []
-    for stack in stacks_of(scenes):
-        cloudy, clear = ([index_on(stack, _date(text)) for text in texts] for texts in (targets, truths))
-        cases += [*transplanted_cases(stack, cloudy, clear), *real_cases(stack, cloudy, clear)]
-    return cases
+    cloudy, clear = ([o.day(text) for text in texts or ()] for texts in (targets, truths))
+    return cases_of(stacks_of(scenes), window, cloudy, clear)
 
 
 def _teller(show: Callable[[Event], None]) -> Callable[[str, int, int], None]:
     return lambda what, done, total: show(Event(what, done, total))
-
-
-def _date(text: str) -> date:
-    from flows.errors import InvalidSettings
-
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidSettings(f"Date {text} is not understood; write 2023-08-18.") from error

@@ -39,6 +39,9 @@ def predict(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise.")] = 0,
     device: o.Device = None,
+    gaps: Annotated[
+        str, typer.Option("--gaps", help="validated: what was best on places the model never saw; or model.")
+    ] = "validated",
     as_json: o.AsJson = False,
 ) -> None:
     """Restore image files: GeoTIFF, PNG (8 or 16 bits) and JPEG of any size. No catalog and no labels are needed.
@@ -61,7 +64,7 @@ def predict(
     card = checkpoint.read_card(path)
     share = card.eta if eta is None else eta
     sampling = Sampling(seed, samples, steps, share, tile, tile // 4, batch, sampler_kind(sampler or SamplerKind.DDIM))
-    request = Request(tuple(inputs), path, out, sampling, mask, scale, _device(device))
+    request = Request(tuple(inputs), path, out, sampling, mask, scale, _device(device), _gaps(gaps))
     records: list[dict[str, Any]] = []
     with progress_bar() as show:
         for record in run(request, lambda name, done, total: show(Event(name, done, total))):
@@ -80,6 +83,16 @@ def _device(name: str | None) -> Any:
         return Device(name or Device.AUTO)
     except ValueError as error:
         raise InvalidSettings(f"Device {name} is unknown; choose one of {', '.join(Device)}.") from error
+
+
+def _gaps(name: str) -> Any:
+    from flows.errors import InvalidSettings
+    from flows.settings import GapFilling
+
+    try:
+        return GapFilling(name)
+    except ValueError as error:
+        raise InvalidSettings(f"--gaps {name} is unknown; choose one of {', '.join(GapFilling)}.") from error
 
 
 def _line(record: dict[str, Any], out: Path) -> str:

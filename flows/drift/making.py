@@ -10,6 +10,7 @@ from pathlib import Path
 from de_model import checkpoint
 from de_model.calibration import calibration_of
 from de_model.enhancer import Enhancer
+from de_model.validation import fillers_of, validation_of
 from flows.drift.baseline import Baseline
 from flows.drift.features import SKY
 from flows.drift.histogram import Histogram
@@ -56,7 +57,7 @@ def make_baseline(
     Raises:
         InvalidSettings: a cell has no scenes, or the cells hold no pair of a cloudy and a clear date.
     """
-    own = replace(options, intervals=intervals_of(calibration_of(weights)))
+    own = replace(options, intervals=intervals_of(calibration_of(weights)), fillers=fillers_of(validation_of(weights)))
     maker = _Maker(checkpoint.load(weights), own, tell)
     units: list[UnitStatistics] = []
     pairs: list[str] = []

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from de_model.calibration import CalibrationTable, Origin, conformal_factor
 from de_model.enhancer import Enhancer
 from de_model.inference.sampling import Sampling
+from de_model.validation import KindCode
 from flows.errors import InvalidSettings
+from flows.models.evaluation import Filled, fill_case
 from flows.models.evaluation_cases import Case
-from flows.models.product_evaluation import fullest_window, model_alone
 from flows.restoration_options import RestorationOptions
-from stac.assembly import Intervals
-from stac.priors import fit_prior
-from stac.reflectance import to_reflectance
+from stac.harmonisation import repeatability
 
 FloatArray = NDArray[np.float32]
 
@@ -38,58 +37,57 @@ def fit_calibration(
     """Return the factors per band that make intervals hold the truth in 90 % of the values of the cases.
 
     Args:
-        cases: with all dates as source, both protocols, on ground that nothing is judged on.
+        cases: of `cases_of`: with other dates and alone, on ground that nothing is trained on or judged by.
         enhancer: the model.
         options: how the product is made.
-        single: how the model restores whole clouds; these are what is scored, as gaps are too few, but in the walk of
-            `options`, whose spread is what products scale.
+        single: how the model restores whole clouds; only its tiles are used: what products scale is the spread of the
+            sampling schedule of `options`.
         sha256: of the model's weights.
         fitted_on: the cases, for people.
         tell: told of progress.
-        known: a table made with the same options, whose factors for pixels from other dates are taken over: they do
-            not depend on the model.
+        known: a table whose factors are taken over for origins that no case has.
 
     Raises:
         InvalidSettings: the cases hide no pixel.
     """
-    walk = replace(options.sampling, tile=single.tile, overlap=single.overlap)
-    origins = list(Origin) if known is None else [Origin.MODEL]
-    scores: dict[Origin, list[FloatArray]] = {origin: [] for origin in origins}
+    schedule = replace(options.sampling, tile=single.tile, overlap=single.overlap)
+    scores: dict[Origin, list[FloatArray]] = {origin: [] for origin in Origin}
     for done, case in enumerate(cases):
         tell("cases", done, len(cases))
-        if known is None:
-            scores[Origin.OTHER_DATES].append(_prior_scores(case, options))
-        scores[Origin.MODEL].append(_model_scores(case, enhancer, options, walk))
+        for origin, found in _scores(fill_case(case, enhancer, options, schedule)).items():
+            scores[origin].append(found)
     tell("cases", len(cases), len(cases))
     joined = {origin: np.concatenate(found, axis=1) for origin, found in scores.items() if found}
-    if not joined or not all(found.size for found in joined.values()):
-        raise InvalidSettings("The cases hide no pixel that could be calibrated; name cloudier dates with --target.")
-    factors = {origin: tuple(conformal_factor(band) for band in found) for origin, found in joined.items()}
-    taken_over = {} if known is None else {Origin.OTHER_DATES: known.factors[Origin.OTHER_DATES]}
-    return CalibrationTable(sha256, enhancer.card.bands, taken_over | factors, fitted_on)
+    factors = {} if known is None else dict(known.factors)
+    factors |= {
+        origin: tuple(conformal_factor(band) for band in found) for origin, found in joined.items() if found.size
+    }
+    missing = [str(origin) for origin in Origin if origin not in factors]
+    if missing:
+        raise InvalidSettings(
+            f"The cases hide no pixel from {missing[0]} that could be calibrated; name cloudier dates with --target."
+        )
+    return CalibrationTable(sha256, enhancer.card.bands, factors, fitted_on)
 
 
-def _prior_scores(case: Case, options: RestorationOptions) -> FloatArray:
-    fitted = fit_prior(options.prior, case.stack, case.target, max_days=options.prior_days)
-    if fitted is None:
-        return np.zeros((len(case.stack.bands), 0), np.float32)
-    prior = fitted.apply(case.stack, case.target)
-    where = case.where & (prior.source >= 0)
-    return _some(np.abs(prior.reflectance - case.truth)[:, where] / prior.spread[:, where])
+def _scores(filled: Filled) -> dict[Origin, FloatArray]:
+    """Return |estimate - truth| / standard deviation by origin, `(band, pixel)`."""
+    case, dates = filled.case, filled.kinds == KindCode.OTHER_DATES
+    gap = (filled.kinds != 0) & ~dates
+    found: dict[Origin, FloatArray] = {}
+    if filled.prior is not None:
+        found[Origin.OTHER_DATES] = _some(filled.prior.reflectance, filled.prior.spread, case, dates)
+    if filled.answer is not None:
+        scale = np.hypot(filled.answer.spread, repeatability(filled.answer.image))
+        found[Origin.MODEL] = _some(filled.answer.image, scale, case, gap)
+    if filled.around is not None:
+        scale = np.hypot(filled.around.spread, repeatability(filled.around.image))
+        found[Origin.SURROUNDINGS] = _some(filled.around.image, scale, case, gap)
+    return found
 
 
-def _model_scores(case: Case, enhancer: Enhancer, options: RestorationOptions, walk: Sampling) -> FloatArray:
-    """Return the scores of the model alone in the fullest window."""
-    at = fullest_window(case.where)
-    part = replace(case, stack=case.stack.window(*at), truth=case.truth[:, *at], where=case.where[at])
-    # With factors of 1 the half-width is the scale.
-    one = (1.0,) * len(part.stack.bands)
-    _, layers = model_alone(part, enhancer, replace(options, intervals=Intervals(one, one)), walk)
-    error = np.abs(to_reflectance(layers.data) - part.truth)
-    return _some(error[:, part.where] / layers.uncertainty[:, part.where])
-
-
-def _some(scores: FloatArray) -> FloatArray:
-    """Return at most so many pixels, spread evenly."""
-    step = max(1, scores.shape[1] // _MOST_SCORES)
-    return scores[:, ::step]
+def _some(image: FloatArray, scale: FloatArray, case: Case, where: NDArray[np.bool_]) -> FloatArray:
+    """Return the scores of at most so many pixels, spread evenly."""
+    at = where & case.where & np.isfinite(image).all(axis=0) & np.isfinite(case.truth).all(axis=0)
+    scores: FloatArray = np.abs(image - case.truth)[:, at] / scale[:, at]
+    return scores[:, :: max(1, scores.shape[1] // _MOST_SCORES)]

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum, unique
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
 
 from de_model.data.transplant import transplant
 from flows.errors import InvalidSettings
+from flows.models.training_pairs import cloudy_and_clear
+from flows.stacks import fullest_window
 from stac.masks.classes import PixelClass, is_obscured, is_observed
 from stac.reflectance import to_product_dn
 from stac.stack import Stack
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
+
+
+#: What a window adds to the id of its cell.
+_WINDOW_OF = re.compile(r"(-r\d+c\d+h\d+w\d+)+$")
 
 
 @unique
@@ -46,6 +54,18 @@ class Case:
     where: BoolArray
 
     @property
+    def place(self) -> str:
+        """Grid cell that the case is part of."""
+        return _WINDOW_OF.sub("", self.stack.cell.id)
+
+    def alone(self, side: int) -> Case:
+        """Return the case without other dates, in a window of `side` pixels with hidden ground beside clear one."""
+        at = fullest_window(self.where, side, is_observed(self.stack.classes[self.target]))
+        kept = self.stack.item_ids[self.target]
+        stack = self.stack.without([item for item in self.stack.item_ids if item != kept]).window(*at)
+        return replace(self, donors="none", stack=stack, target=0, truth=self.truth[:, *at], where=self.where[at])
+
+    @property
     def gap(self) -> int:
         """Days from the target to the nearest other date."""
         days = np.delete(self.stack.days, self.target)
@@ -54,10 +74,10 @@ class Case:
     @property
     def name(self) -> str:
         """The case in one line."""
-        sources = "" if self.donors == "all" else f", only {self.donors} as source"
+        sources = {"all": "", "none": ", no other date"}.get(self.donors, f", only {self.donors} as source")
         if self.protocol is Protocol.TRANSPLANTED:
             return f"clouds of {self.clouds} on {self.truth_day}{sources}"
-        return f"{self.clouds} against {self.truth_day}"
+        return f"{self.clouds} against {self.truth_day}{sources}"
 
 
 def day_of(stack: Stack, index: int) -> str:
@@ -110,6 +130,32 @@ def real_cases(stack: Stack, cloudy: Sequence[int], clear: Sequence[int]) -> Ite
                 Protocol.REAL_PAIRS, day_of(stack, target), day_of(stack, truth), "all",
                 rest, rest.index_of(stack.item_ids[target]), stack.reflectance(truth), where,
             )  # fmt: skip
+
+
+def cases_of(
+    stacks: Iterable[Stack], side: int, cloudy: Sequence[date] = (), clear: Sequence[date] = ()
+) -> Iterator[Case]:
+    """Yield the cases that a model is evaluated on: real pairs and transplanted clouds, each alone and with all dates.
+
+    Args:
+        stacks: cells with all their dates.
+        side: of the window that is restored where no other date helps, pixels.
+        cloudy: days that are restored, or whose clouds are laid on clear ones; found in every stack when left out.
+        clear: days whose ground is the truth; found when left out.
+
+    Raises:
+        InvalidSettings: a stack does not have such a day.
+    """
+    for stack in stacks:
+        found = cloudy_and_clear(stack)
+        hidden = [index_on(stack, day) for day in cloudy] or found[0]
+        truths = [index_on(stack, day) for day in clear] or found[1]
+        laid = (case for case in transplanted_cases(stack, hidden, truths) if case.donors == "all")
+        for pair in zip_longest(real_cases(stack, hidden, truths), laid):
+            for case in pair:
+                if case is not None and case.where.any():
+                    yield case.alone(side)
+                    yield case
 
 
 def _covered(stack: Stack, clouds: int, truth: int) -> Stack:

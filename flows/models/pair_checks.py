@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.models.product_evaluation import fullest_window
+from flows.stacks import fullest_window
 from stac.masks.classes import is_observed
 from stac.stack import Stack
 

@@ -17,11 +17,14 @@ from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.inference.sampling import Sampling
 from de_model.inference.whole import RestoredImage, restore_image
+from de_model.metrics.baselines import REACH_PX, flat_colour, interpolated
 from de_model.metrics.signatures import signatures
+from de_model.validation import CLEAR_SHARE, Filler, KindCode, PixelKind, fillers_of, kinds_of_gaps, validation_of
 from flows import __version__
 from flows.errors import InvalidSettings
 from flows.models.loaded import load_model
-from flows.settings import Device
+from flows.settings import Device, GapFilling
+from stac.blocks import blocks_of
 from stac.image_values import ValueScale, decode, encode, missing, scale_of
 from stac.images import SUFFIXES, ImageFile, encode_like, open_image, read_mask, read_pixels
 from stac.spectral import looks_spectral, readings, same
@@ -31,6 +34,8 @@ from stac.storage import write_bytes, write_json, writing
 OnTile = Callable[[str, int, int], None]
 Document = dict[str, Any]
 
+#: Side of what is interpolated at once, pixels.
+_BLOCK_PX = 1024
 _RGB = frozenset({"red", "green", "blue"})
 
 
@@ -49,6 +54,8 @@ class Request:
     #: Reflectance = stored value * scale; None takes what the file declares or the default of its type.
     scale: float | None = None
     device: Device = Device.AUTO
+    #: What fills the masked pixels: the best validated filler of their kind, or the model.
+    gaps: GapFilling = GapFilling.VALIDATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,15 +229,60 @@ def _restore(job: _Job, enhancer: Enhancer, request: Request, digest: str, on_ti
             on_tile(job.image.path.name, done, total)
 
     tell(0, 0)
-    found = restore_image(enhancer, scene, needed, request.sampling, tell)
+    fillers = fillers_of(validation_of(request.weights)) if request.gaps is GapFilling.VALIDATED else {}
+    found, pixels_of = _fill(scene, needed, fillers, enhancer, request, tell)
     stored_order = np.argsort(job.order)
     content = encode_like(job.image, encode(found.image[stored_order], needed, pixels, job.image, job.scale))
     scene[:, needed] = found.image[:, needed]
     about = {
+        "fillers": {"kinds": {str(kind): str(name) for kind, name in fillers.items()}, "pixels": pixels_of},
         "figures": _figures(found, needed),
         "signatures": _signatures(scene, needed, enhancer.card.bands),
     }
     return _write(job, content, _record(job, enhancer.card, request, digest) | about)
+
+
+def _fill(
+    scene: NDArray[np.float32],
+    needed: NDArray[np.bool_],
+    fillers: Mapping[PixelKind, Filler],
+    enhancer: Enhancer,
+    request: Request,
+    tell: Callable[[int, int], None],
+) -> tuple[RestoredImage, dict[str, int]]:
+    """Return an image filled kind by kind as products are, all of it opaque, and the pixels by filler."""
+    known = np.isfinite(scene).all(axis=0) & ~needed
+    level, clear_ground = flat_colour(scene, known), bool(known.mean() >= CLEAR_SHARE)
+    around, trivial = np.full_like(scene, np.nan), np.zeros_like(needed)
+    for at, window in _windows(needed):
+        thin = np.zeros_like(needed[window])
+        kinds = kinds_of_gaps(needed[window], thin, known[window], clear_ground=clear_ground)
+        by_filler = {
+            name: np.isin(kinds, [code for code in KindCode if fillers.get(code.kind, Filler.DE) is name])
+            for name in (Filler.FLAT, Filler.NORMALISED_CONVOLUTION)
+        }
+        filled = interpolated(scene[:, *window], known[window], level).image
+        filled[:, by_filler[Filler.FLAT]] = np.array(level, np.float32)[:, None]
+        inside = tuple(
+            slice(own.start - all_.start, own.stop - all_.start) for own, all_ in zip(at, window, strict=True)
+        )
+        around[:, *at], trivial[at] = filled[:, *inside], np.logical_or(*by_filler.values())[inside]
+    left = needed & ~trivial
+    found = restore_image(enhancer, scene, left, request.sampling, tell)
+    found.image[:, trivial] = around[:, trivial]
+    return found, {"interpolated": int(trivial.sum()), "model": int(left.sum())}
+
+
+def _windows(needed: NDArray[np.bool_]) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
+    """Yield every block in which a pixel is needed, and the same with the ground around that fills it."""
+    for block in blocks_of(slice(0, needed.shape[0]), slice(0, needed.shape[1]), _BLOCK_PX):
+        at = (block.rows, block.columns)
+        if needed[at].any():
+            rows, columns = (
+                slice(max(0, own.start - REACH_PX), min(size, own.stop + REACH_PX))
+                for own, size in zip(at, needed.shape, strict=True)
+            )
+            yield at, (rows, columns)
 
 
 def _write(job: _Job, content: bytes, record: Document) -> Document:

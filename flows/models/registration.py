@@ -17,11 +17,12 @@ from de_model.card import ModelCard
 from de_model.validation import ValidationRecord, validation_of, validation_path
 from flows import __version__
 from flows.drift.baseline import Baseline, baseline_of, baseline_path
+from flows.models.tracking import EXPERIMENT as TRAINING_EXPERIMENT
 from stac.storage import make_private
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel
+    from mlflow.entities import LoggedModel, Run
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import ModelSignature
 
@@ -40,6 +41,8 @@ CARD_FILE = "README.md"
 CALIBRATION_TAG = "calibration_sha256"
 #: Tag with the checksum of what the validation record says; empty for a version without one.
 VALIDATION_TAG = "validation_sha256"
+#: Tag with the id of the logged model: MLflow does not give it back with a version.
+MODEL_ID_TAG = "unveil_model_id"
 #: Tag that says `yes` where a version has a baseline.
 BASELINE_TAG = "baseline"
 #: How MLflow calls the types of sampling parameters; what may be left out is a whole number.
@@ -80,7 +83,7 @@ class _Source:
 def register_weights(
     client: MlflowClient, weights: Path, sha256: str, name: str, artifact_root: Path | None
 ) -> ModelVersion:
-    """Register the safetensors file `weights` as the next version of model `name`.
+    """Register the safetensors file `weights` as the next version of model `name`, from the run that trained it.
 
     The client is used throughout, never MLflow's global state, so that threads do not disturb each other. The version
     is created last and with all its tags: whoever sees it sees it whole.
@@ -100,6 +103,12 @@ def register_weights(
     """
     source = _Source.of(weights, sha256)
     tags = source.tags
+    trained = _training_run(client, sha256)
+    if trained is not None:
+        run = trained.info
+        return _create_version(
+            client, name, _log_model(client, run.experiment_id, run.run_id, name, source), run.run_id, source
+        )
     experiment = _experiment(client, artifact_root)
     run_id = client.create_run(experiment, run_name=f"register {sha256[:8]}", tags=tags).info.run_id
     status = "FAILED"
@@ -112,6 +121,16 @@ def register_weights(
     return version
 
 
+def _training_run(client: MlflowClient, sha256: str) -> Run | None:
+    """Return the run that trained the weights, the latest of several; None where they were trained elsewhere."""
+    experiment = client.get_experiment_by_name(TRAINING_EXPERIMENT)
+    if experiment is None or experiment.lifecycle_stage != "active":
+        return None
+    known = f"tags.sha256 = '{sha256}' and attributes.status = 'FINISHED'"
+    found = client.search_runs([experiment.experiment_id], known, max_results=1)
+    return found[0] if found else None
+
+
 def store_again(client: MlflowClient, version: ModelVersion, weights: Path, sha256: str) -> None:
     """Store the package of a registered version once more, from the same weights: its files were lost or damaged.
 
@@ -120,9 +139,7 @@ def store_again(client: MlflowClient, version: ModelVersion, weights: Path, sha2
         MlflowException: the registry refuses.
     """
     source = _Source.of(weights, sha256)
-    # The registry does not list a version's model; its run does.
-    outputs = client.get_run(str(version.run_id)).outputs.model_outputs
-    model = client.get_logged_model(outputs[-1].model_id)
+    model = client.get_logged_model(version.tags[MODEL_ID_TAG])
     with tempfile.TemporaryDirectory(prefix="unveil-model-") as folder:
         client.log_model_artifacts(model.model_id, str(_package(Path(folder), source, model, str(version.run_id))))
 
@@ -232,7 +249,7 @@ def _create_version(client: MlflowClient, name: str, model: LoggedModel, run_id:
         name,
         model.artifact_location,
         run_id=run_id,
-        tags=source.tags,
+        tags=source.tags | {MODEL_ID_TAG: model.model_id},
         description=source.description,
         model_id=model.model_id,
     )

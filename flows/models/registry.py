@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import re
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +31,7 @@ from flows.models.registration import (
     BASELINE_FILE,
     CALIBRATION_FILE,
     CALIBRATION_TAG,
+    MODEL_ID_TAG,
     VALIDATION_FILE,
     VALIDATION_TAG,
     WEIGHTS_FILE,
@@ -55,6 +59,8 @@ if TYPE_CHECKING:
 MODEL_NAME = "unveil-de"
 CHAMPION = "champion"
 
+#: Characters of a data set's digest that MLflow keeps.
+_DIGEST_LENGTH = 36
 #: Seconds that a second command waits for the first start of another.
 _LOCK_TIMEOUT_S = 120.0
 _URI = re.compile(r"models:/(?P<name>[\w. -]+)(?:@(?P<alias>[\w.-]+)|/(?P<version>[1-9]\d*))")
@@ -221,19 +227,32 @@ class Registry:
         with self._session():
             self._client.log_artifacts(version.run_id, str(folder), under)
 
-    def marks(self, name: str) -> dict[str, str]:
-        """Return the tags of a model, those of no version.
+    def measured(self, version: ModelVersion, figures: Mapping[str, float], dataset: str, digest: str) -> None:
+        """Keep figures of a version as metrics of its run and its model, with the data set they were measured on.
+
+        Args:
+            version: what was measured.
+            figures: by name; those that are not finite are left out.
+            dataset: places, for people.
+            digest: SHA-256 of inputs and truths.
 
         Raises:
-            ServiceUnavailable: there is no such model, or the registry does not answer.
+            ServiceUnavailable: the registry does not answer.
         """
-        with self._session():
-            return dict(self._client.get_registered_model(name).tags)
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
-    def mark(self, name: str, tag: str, value: str) -> None:
-        """Set a tag of a model."""
+        name, short, now = dataset[:500], digest[:_DIGEST_LENGTH], int(time.time() * 1000)
+        known = {key: float(value) for key, value in figures.items() if math.isfinite(value)}
         with self._session():
-            self._client.set_registered_model_tag(name, tag, value)
+            model = self._client.get_model_version(version.name, version.version).tags.get(MODEL_ID_TAG)
+            metrics = [
+                Metric(key, value, now, 0, model_id=model, dataset_name=name, dataset_digest=short)
+                for key, value in known.items()
+            ]
+            tag = InputTag("mlflow.data.context", "evaluation")
+            found = DatasetInput(Dataset(name, short, "stac", json.dumps({"sha256": digest})), [tag])
+            self._client.log_inputs(version.run_id, datasets=[found])
+            self._client.log_batch(version.run_id, metrics=metrics)
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:

@@ -69,8 +69,8 @@ class RetrainSettings(BaseModel):
     baseline_dates: int = Field(
         4, ge=0, description="cloudy dates of each training square whose restoration the drift baseline tells of"
     )
-    contest_cases: int = Field(20, ge=1, description="cloudy dates of the contest, at most")
-    contest_window: int = Field(1024, ge=64, description="side of the part of each date that is restored, pixels")
+    contest_cases: int = Field(20, ge=1, description="cases that challenger and champion are compared on, at most")
+    contest_window: int = Field(512, ge=64, description="side of the part of each date that is restored, pixels")
     shadow_scenes: int = Field(
         2, ge=0, description="published scenes that champion and challenger make again, the latest first"
     )

@@ -49,6 +49,7 @@ BRIEF: dict[str, Any] = {
     "gates": {
         "least_gain_db": -5.0,
         "least_psnr_db": 10,
+        "least_trivial_gain_db": -20,
         "least_blocks": 3,
         "least_coverage": 0.1,
         "most_coverage": 1,

@@ -17,11 +17,12 @@ import yaml
 
 from de_model import checkpoint
 from de_model.calibration import LEVEL
+from de_model.validation import validation_of
 from flows.drift.baseline import baseline_of
 from flows.errors import InvalidSettings
+from flows.models.gates import GATES_TAG
 from flows.models.promotion import CHALLENGER, PREVIOUS
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
-from flows.models.trial import GATES_TAG
 from flows.retrain import RetrainSummary, retrain
 from flows.retraining.settings import load_retrain_settings
 from flows.services.login import Login
@@ -31,7 +32,10 @@ from tests.prefect_client import client_of
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(600)]
 
 #: One step a stage, one case, a window of it: the same code in a minute.
-GATES = {"least_gain_db": -5.0, "most_time_ratio": 20, "least_coverage": 0.3, "most_coverage": 1, "least_blocks": 3}
+GATES = {
+    "least_gain_db": -5.0, "least_trivial_gain_db": -20.0, "least_psnr_db": 10.0, "most_time_ratio": 20,
+    "least_coverage": 0.0, "most_coverage": 1, "least_blocks": 3,
+}  # fmt: skip
 BRIEF: dict[str, Any] = {
     "effort": 0.001, "synthetic": 0, "calibration_cases": 1, "baseline_dates": 0, "contest_cases": 1,
     "contest_window": 192, "gates": GATES, "datetime": "2023-08-10/2023-08-15",
@@ -100,9 +104,13 @@ def test_new_pairs_make_a_challenger_that_earns_its_place(killed: Killed, first:
     assert tags["unveil_training_set"] == "1" and tags["unveil_promoted_why"].startswith("retrain: PSNR")
     gates = json.loads(tags[GATES_TAG])
     assert gates["passed"] and gates["champion"] == "1"
-    assert {c["name"] for c in gates["checks"]} >= {"gain", "psnr", "coverage", "fidelity", "speed", "size"}
+    assert {c["name"] for c in gates["checks"]} >= {"gain", "trivial", "psnr", "coverage", "fidelity", "speed", "size"}
     names = {a.path for a in registry._client.list_artifacts(version.run_id, "evaluation")}
     assert {"evaluation/report.md", "evaluation/gates.json"} < names and any(n.endswith(".png") for n in names)
+    run = registry._client.get_run(version.run_id)
+    assert run.data.tags["sha256"] == version.sha256 and run.data.metrics["gate/trivial"] < 20, "the training's own run"
+    assert {d.tags[0].value for d in run.inputs.dataset_inputs} == {"training", "evaluation"}
+    assert validation_of(registry.weights(version)) is not None
     sets = registry._client.list_artifacts(version.run_id, "training-set")
     assert [a.path for a in sets] == ["training-set/training-set-00001.json"]
 

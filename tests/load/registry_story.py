@@ -31,9 +31,17 @@ from tests.prefect_service import PREFECT, end, spawn
 
 #: Wide enough for one step of training and one sample, too narrow for the spoilt weights.
 GATES = {
-    "least_gain_db": -0.5, "least_psnr_db": 15, "least_blocks": 3, "least_coverage": 0.5, "most_coverage": 1,
-    "most_time_ratio": 5, "least_shadow_scenes": 1, "most_shadow_seams": 2, "most_shadow_width": 3,
-}  # fmt: skip
+    "least_gain_db": -0.5,
+    "least_trivial_gain_db": -20,
+    "least_psnr_db": 15,
+    "least_blocks": 3,
+    "least_coverage": 0.5,
+    "most_coverage": 1,
+    "most_time_ratio": 5,
+    "least_shadow_scenes": 1,
+    "most_shadow_seams": 2,
+    "most_shadow_width": 3,
+}
 _WINDOW, _DEADLINE_S = 192, 1500
 
 
@@ -164,7 +172,7 @@ def retraining(story: Story, deployment: str, until: str, outcome: list[str]) ->
 
 def gates_of(table: Mapping[str, Any] | None) -> str:
     """Return a gate table in words."""
-    from flows.models.trial_report import summary
+    from flows.models.gates import summary
 
     return "never on trial" if table is None else f"gates: {summary(table)}"
 
@@ -187,12 +195,9 @@ def spoil(weights: Path) -> Path:
 def spoilt(story: Story, outcome: list[str]) -> None:
     """Register worse weights and ask for their promotion."""
     registered = story.command("register", spoil(story.work / "spoilt.safetensors"), "--out", story.out)
-    gates = story.work / "gates.yaml"
-    gates.write_text(json.dumps(GATES), "utf-8")
-    judged = story.command(
-        "promote", "--gates", gates, "--window", str(_WINDOW), "--target", "2023-08-18", "--truth", "2023-08-15",
-        "--shadow", "1", "--out", story.out,
-    )  # fmt: skip
+    config = story.work / "retrain.yaml"
+    config.write_text(json.dumps({"contest_cases": 1, "contest_window": _WINDOW, "shadow_scenes": 1, "gates": GATES}))
+    judged = story.command("promote", "--config", config, "--out", story.out)
     story.expect(judged.status == 1, f"the spoilt weights were not refused: status {judged.status}, {judged.sentence}")
     outcome.append(f"version {registered.document['version']} refused, status {judged.status}")
     outcome.append(gates_of(judged.document["gates"]))

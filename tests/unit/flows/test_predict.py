@@ -24,6 +24,7 @@ from de_model import checkpoint
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.presets import Preset
+from de_model.validation import UNVALIDATED, Figures, Filler, KindRecord, ValidationRecord, validation_path
 from flows.cli import main
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -149,6 +150,28 @@ def test_a_geotiff_keeps_everything_but_the_masked_pixels(
     assert record["output"]["sha256"] == hashlib.sha256((tmp_path / "s.restored.tif").read_bytes()).hexdigest()
     assert record["model"]["sha256"] == checkpoint.sha256_of(weights[4]) and record["sampling"]["steps"] == 1
     assert record["figures"]["restored_pixels"] == hidden.sum() and record["signatures"]["colour_shift"] >= 0
+
+
+def test_masked_pixels_are_filled_by_what_was_validated(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
+    values = np.broadcast_to(np.array([500, 800, 900, 3000], np.uint16)[:, None, None], (4, 40, 50)).copy()
+    hidden = mask(tmp_path / "m.png")
+    values[:, hidden] = 9000
+    raster(tmp_path / "s.tif", values)
+    own = tmp_path / weights[4].name
+    own.write_bytes(weights[4].read_bytes())
+    command = (tmp_path / "s.tif", "--mask", tmp_path / "m.png", "--weights", own, "--out", tmp_path, "--json", *QUICK)
+    figures = {Filler.FLAT: Figures(0.02, 30.0), Filler.DE: Figures(0.01, 36.0)}
+    kinds = {kind: KindRecord(1, 1, 1, figures) for kind in UNVALIDATED}
+    for record, interpolated in ((None, int(hidden.sum())), (kinds, 0)):
+        if record is not None:
+            ValidationRecord(checkpoint.sha256_of(own), MULTI, "a test", record).save(validation_path(own))
+        (document,) = json.loads(unveil(*command).stdout)
+        assert document["fillers"]["pixels"] == {"interpolated": interpolated, "model": hidden.sum() - interpolated}
+        restored = read(tmp_path / "s.restored.tif")
+        flat = (restored == values[:, :1, :1]).all()
+        assert flat == (record is None), "without a record the ground around fills the mask"
+    assert json.loads(unveil(*command, "--gaps", "model").stdout)[0]["fillers"]["kinds"] == {}
+    one_sentence(unveil(*command, "--gaps", "best"), 2, "--gaps best", "validated")
 
 
 @pytest.mark.parametrize(("name", "driver"), [("p.png", "PNG"), ("p.JPG", "JPEG")])

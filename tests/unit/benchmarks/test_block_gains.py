@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flows.models.block_gains import block_gains
+from benchmarks.ablations.block_gains import block_gains
 
 BANDS = ("blue", "green", "red", "nir")
 

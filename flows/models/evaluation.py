@@ -1,0 +1,476 @@
+"""Every way of filling against a known truth, by kind of pixel: what a model beats, and what beats it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.fill import fillnodata
+
+from de_model import checkpoint
+from de_model.calibration import CalibrationTable, Origin, calibration_of
+from de_model.enhancer import Enhancer
+from de_model.inference.engine import Restoration, restore
+from de_model.inference.part import Part
+from de_model.inference.sampling import Sampling
+from de_model.metrics.baselines import (
+    Interpolated,
+    blurred,
+    interpolated,
+    linear_match,
+    mean_of_dates,
+    nearest_date,
+)
+from de_model.metrics.bootstrap import Bootstrap, Interval, difference_interval
+from de_model.validation import (
+    Figures,
+    Filler,
+    KindCode,
+    KindRecord,
+    PixelKind,
+    ValidationRecord,
+    kinds_of_gaps,
+)
+from flows.errors import InvalidSettings
+from flows.models.error_sums import ErrorSums, error_sums
+from flows.models.evaluation_cases import Case
+from flows.progress import tell
+from flows.restoration import Prepared, intervals_of, prepare, prior_of
+from flows.restoration_options import RestorationOptions
+from flows.stacks import fullest_window
+from stac.assembly import ModelResult, assemble, best_known, unseen
+from stac.composite import TemporalPrior, donors_of
+from stac.layers import ProductLayers
+from stac.masks.classes import PixelClass, is_observed
+from stac.preview import visual
+from stac.priors import Prior
+from stac.reflectance import to_product_dn, to_reflectance
+from stac.stack import Stack
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+#: How a model restores a case: beside other dates, and whole clouds without any.
+Usage = tuple[RestorationOptions, Sampling]
+
+#: Pixels that a gap's filling by GDAL looks at, as far as the interpolation of a product.
+_SEARCH_PX = 100
+#: Side of the pictures, pixels.
+_PICTURE_PX = 128
+#: A block with fewer scored pixels says nothing.
+_LEAST_PIXELS = 400
+#: Weight of what lies outside of a 90 % interval in its score: 2 / (1 - 0.9).
+_MISS = 20.0
+#: What other dates can fill.
+OF_DATES = (Filler.NEAREST_DATE, Filler.LINEAR_MATCH, Filler.MEAN_LINEAR_MATCHES, Filler.COMPOSITE)
+#: What is trivial: none of it is trained.
+TRIVIAL_IN_GAPS = (Filler.FLAT, Filler.NORMALISED_CONVOLUTION, Filler.FILLNODATA)
+
+
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """A model that is evaluated."""
+
+    weights: Path
+    #: Of its intervals; None for those of a Gaussian.
+    calibration: CalibrationTable | None
+
+    @classmethod
+    def of(cls, weights: Path) -> Entrant:
+        """Return the model of a weights file with the calibration beside it.
+
+        Raises:
+            InvalidCheckpoint: the calibration belongs to other weights.
+        """
+        return cls(weights, calibration_of(weights))
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How 90 % intervals hold the truth: counts of values (pixels times bands), and sums over them."""
+
+    inside: int = 0
+    values: int = 0
+    #: Interval score: width, and ten times twice what lies outside (Gneiting and Raftery 2007), summed.
+    score: float = 0.0
+
+    def __add__(self, other: Coverage) -> Coverage:
+        return Coverage(self.inside + other.inside, self.values + other.values, self.score + other.score)
+
+    @property
+    def share(self) -> float:
+        """Share of the values inside; NaN without any."""
+        return self.inside / self.values if self.values else float("nan")
+
+    @property
+    def mean_score(self) -> float:
+        """Mean interval score, reflectance; less is better. NaN without any."""
+        return self.score / self.values if self.values else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What every filler makes of one case."""
+
+    case: Case
+    prior: TemporalPrior | None
+    #: `KindCode` of every hidden pixel `(y, x)`, 0 elsewhere.
+    kinds: NDArray[np.uint8]
+    #: Reflectance `(band, y, x)`, of value on the kinds a filler applies to.
+    images: Mapping[Filler, FloatArray]
+    #: What the model answered, and the ground around; None where no pixel needed them.
+    answer: Restoration | None
+    around: Interpolated | None
+    #: In the model.
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """What was measured on one case."""
+
+    name: str
+    place: str
+    #: By kind of pixel and filler; all fillers of a kind on the same pixels.
+    errors: Mapping[PixelKind, Mapping[Filler, ErrorSums]]
+    #: All pixels that no other date saw.
+    gaps: Mapping[Filler, ErrorSums]
+    coverage: Mapping[Origin, Coverage]
+    #: Observed pixels that came out other than they were observed.
+    changed_pixels: int
+    seconds: float
+    #: Cloudy scene, model and truth side by side, `(3, y, x)`; None where the model had nothing to do.
+    picture: NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One model on many cases."""
+
+    sha256: str
+    bands: tuple[str, ...]
+    size_bytes: int
+    cases: tuple[CaseResult, ...]
+    #: SHA-256 over inputs and truths: equal for evaluations that can be compared.
+    digest: str
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Cells that were looked at."""
+        return tuple(sorted({case.place for case in self.cases}))
+
+    def total(self, kind: PixelKind | None = None) -> dict[Filler, ErrorSums]:
+        """Return the errors over all cases, of one kind of pixel or of all gaps."""
+        found: dict[Filler, list[ErrorSums]] = {}
+        for case in self.cases:
+            for filler, sums in (case.gaps if kind is None else case.errors.get(kind, {})).items():
+                found.setdefault(filler, []).append(sums)
+        return {filler: reduce(add, sums) for filler, sums in found.items()}
+
+    def coverage(self, origin: Origin, place: str | None = None) -> Coverage:
+        """Return how intervals of an origin hold the truth, in one place or in all."""
+        found = [c.coverage[origin] for c in self.cases if origin in c.coverage and place in (None, c.place)]
+        return reduce(add, found, Coverage())
+
+    @property
+    def psnr(self) -> float:
+        """Mean PSNR over blocks of the gaps, dB; NaN without any."""
+        blocks = self.block_psnr(Filler.DE)
+        return float(np.mean(blocks)) if len(blocks) else float("nan")
+
+    def block_psnr(self, filler: Filler) -> NDArray[np.float64]:
+        """Return the PSNR of every block of the gaps with enough pixels, dB."""
+        sums = self.total().get(filler)
+        if sums is None:
+            return np.zeros(0)
+        enough = sums.sums[sums.sums[:, 0] >= _LEAST_PIXELS]
+        return np.asarray(-10 * np.log10(np.maximum(enough[:, 2] / enough[:, 0], 1e-12)))
+
+    def best_trivial(self) -> Filler | None:
+        """Return the trivial filler with the least error in gaps; None where there is none."""
+        totals = self.total()
+        known = [filler for filler in TRIVIAL_IN_GAPS if filler in totals]
+        return min(known, key=lambda filler: totals[filler].mae) if known else None
+
+    def gain_over(self, filler: Filler, other: Evaluation | None = None) -> Interval:
+        """Return the PSNR of the model above a filler of this or of another evaluation, dB, paired by block."""
+        return difference_interval(self.block_psnr(Filler.DE), (other or self).block_psnr(filler), Bootstrap())
+
+    def record(self) -> ValidationRecord:
+        """Return the validation record: means over places, every case of a place counting alike."""
+        kinds = {kind: found for kind in PixelKind if (found := self._kind(kind)) is not None}
+        about = f"{', '.join(self.places)}: {len(self.cases)} cases"
+        return ValidationRecord(self.sha256, self.bands, about, kinds)
+
+    def _kind(self, kind: PixelKind) -> KindRecord | None:
+        cases = [case for case in self.cases if case.errors.get(kind)]
+        if not cases:
+            return None
+        places = sorted({case.place for case in cases})
+        fillers: dict[Filler, Figures | None] = {}
+        for filler in Filler:
+            by_place = [
+                [sums for case in cases if case.place == place and (sums := case.errors[kind].get(filler)) is not None]
+                for place in places
+            ]
+            known = [sums for sums in by_place if sums]
+            fillers[filler] = (
+                Figures(
+                    float(np.mean([reduce(add, sums).mae for sums in known])),
+                    float(np.mean([np.mean([each.psnr for each in sums]) for sums in known])),
+                )
+                if len(known) == len(places)
+                else None
+            )
+        pixels = sum(next(iter(case.errors[kind].values())).pixels for case in cases)
+        return KindRecord(len(cases), len(places), pixels, fillers)
+
+
+def evaluate(entrant: Entrant, cases: Iterable[Case], usage: Usage) -> Evaluation:
+    """Return how a model and every trivial filler do.
+
+    Args:
+        entrant: the model.
+        cases: what to restore; single dates are restored alone.
+        usage: how the model is used.
+
+    Raises:
+        InvalidSettings: there is no case, or its bands are not the model's.
+        InvalidCheckpoint: the file is not a model.
+    """
+    enhancer = checkpoint.load(entrant.weights)
+    options, single = replace(usage[0], intervals=intervals_of(entrant.calibration)), usage[1]
+    digest, results = hashlib.sha256(), []
+    for number, case in enumerate(cases):
+        tell(f"{entrant.weights.name}: case {number + 1}, {case.name}")
+        digest.update(case.stack.dn.tobytes() + case.truth.tobytes())
+        results.append(measure(fill_case(case, enhancer, options, single), options))
+    if not results:
+        raise InvalidSettings(
+            "There is no case to evaluate on: no date is cloudy in part with a clear one beside it; widen the interval."
+        )
+    sha256, size = checkpoint.sha256_of(entrant.weights), entrant.weights.stat().st_size
+    return Evaluation(sha256, enhancer.card.bands, size, tuple(results), digest.hexdigest())
+
+
+def fill_case(case: Case, enhancer: Enhancer, options: RestorationOptions, single: Sampling) -> Filled:
+    """Return what every filler makes of a case.
+
+    Raises:
+        InvalidSettings: the case has other bands than the model.
+    """
+    stack, target = case.stack, case.target
+    if stack.bands != enhancer.card.bands:
+        raise InvalidSettings(f"The model restores {enhancer.card.bands}, the case {case.name} has {stack.bands}.")
+    alone = len(stack.days) == 1
+    sampling = single if alone else options.sampling
+    wanted = replace(options, prior=Prior.NONE if alone else options.prior)
+    prepared = prepare(stack, target, stack.cell, wanted)
+    prior = prior_of(stack, prepared)
+    needed, scene = unseen(stack, target, prior), best_known(stack, target, prior)
+    known = np.isfinite(scene).all(axis=0) & ~needed
+    thin = np.isin(stack.classes[target], (PixelClass.THIN_CLOUD, PixelClass.SHADOW))
+    kinds = kinds_of_gaps(needed, thin, known, clear_ground=prepared.clear_ground)
+    images: dict[Filler, FloatArray] = {}
+    if prior is not None:
+        kinds[(prior.source >= 0) & ~is_observed(stack.classes[target])] = KindCode.OTHER_DATES
+        images = {**_from_dates(stack, target, wanted), Filler.COMPOSITE: prior.reflectance}
+    answer, around, seconds = None, None, 0.0
+    if (needed & case.where).any():
+        if prepared.clear_ground:
+            around = interpolated(scene, known, prepared.fill)
+            images |= _from_ground(scene, known, around, prepared)
+        part, began = Part(needed.shape, (0, 0), prepared.fill), time.monotonic()
+        answer = restore(enhancer, scene, needed, sampling, origin=stack.cell.origin, part=part)
+        seconds = time.monotonic() - began
+        # Beside the gap the blur sees the scene, as a product would show it.
+        joined = np.where(needed, answer.reference, np.where(known, scene, answer.reference))
+        images |= {
+            Filler.BLURRED_REFERENCE: blurred(np.nan_to_num(joined)),
+            Filler.REFERENCE: answer.reference,
+            Filler.DE: answer.image,
+        }
+    return Filled(case, prior, kinds, images, answer, around, seconds)
+
+
+def _from_ground(
+    scene: FloatArray, known: BoolArray, around: Interpolated, prepared: Prepared
+) -> dict[Filler, FloatArray]:
+    colour = np.array(prepared.fill, np.float32)[:, None, None]
+    holes = np.where(known, scene, np.float32(0))
+    filled = np.stack([fillnodata(band, known.astype(np.uint8), max_search_distance=_SEARCH_PX) for band in holes])
+    return {
+        Filler.FLAT: np.broadcast_to(colour, scene.shape),
+        Filler.NORMALISED_CONVOLUTION: around.image,
+        Filler.FILLNODATA: filled,
+    }
+
+
+def _from_dates(stack: Stack, target: int, options: RestorationOptions) -> dict[Filler, FloatArray]:
+    """Return what simple use of the other dates makes of the target."""
+    others = donors_of(stack, target, max_days=options.prior_days)
+    if not others:
+        return {}
+    clear, image = is_observed(stack.classes[target]), stack.reflectance(target)
+    images = [stack.reflectance(i) for i in others]
+    seen = [is_observed(stack.classes[i]) for i in others]
+    matched = [linear_match(each, image, clear & there) for each, there in zip(images, seen, strict=True)]
+    return {
+        Filler.NEAREST_DATE: nearest_date(images, seen),
+        Filler.LINEAR_MATCH: nearest_date(matched, seen),
+        Filler.MEAN_LINEAR_MATCHES: mean_of_dates(matched, seen),
+    }
+
+
+def measure(filled: Filled, options: RestorationOptions) -> CaseResult:
+    """Return the errors of every filler, and how the intervals of every origin hold the truth."""
+    case, bands = filled.case, filled.case.stack.bands
+    gaps = {f: image for f, image in filled.images.items() if f not in OF_DATES}
+    of_kind = {
+        code: {f: filled.images[f] for f in OF_DATES if f in filled.images} if code is KindCode.OTHER_DATES else gaps
+        for code in KindCode
+    }
+    errors = {code.kind: _errors(case, images, filled.kinds == code, bands) for code, images in of_kind.items()}
+    hidden = (filled.kinds != 0) & (filled.kinds != KindCode.OTHER_DATES)
+    coverage, changed = _covered(filled, options)
+    return CaseResult(
+        name=case.name,
+        place=case.place,
+        errors={kind: found for kind, found in errors.items() if found},
+        gaps=_errors(case, gaps, hidden, bands),
+        coverage=coverage,
+        changed_pixels=changed,
+        seconds=filled.seconds,
+        picture=_picture(filled),
+    )
+
+
+def _picture(filled: Filled) -> NDArray[np.uint8] | None:
+    case = filled.case
+    if filled.answer is None:
+        return None
+    at = fullest_window(case.where & (filled.kinds != 0), _PICTURE_PX)
+    parts = (image[:, *at] for image in (case.stack.reflectance(case.target), filled.answer.image, case.truth))
+    return np.concatenate([visual(to_product_dn(part), case.stack.bands) for part in parts], axis=2)
+
+
+def _errors(
+    case: Case, images: Mapping[Filler, FloatArray], where: BoolArray, bands: tuple[str, ...]
+) -> dict[Filler, ErrorSums]:
+    scored = case.where & where & np.isfinite(case.truth).all(axis=0)
+    for image in images.values():
+        scored &= np.isfinite(image).all(axis=0)
+    if not images or not scored.any():
+        return {}
+    return {filler: error_sums(image, case.truth, scored, bands) for filler, image in images.items()}
+
+
+def _covered(filled: Filled, options: RestorationOptions) -> tuple[dict[Origin, Coverage], int]:
+    """Return the coverage by origin, and the observed pixels that a product would change."""
+    case, found = filled.case, dict[Origin, Coverage]()
+    observed = is_observed(case.stack.classes[case.target])
+    shape = observed.shape
+    gap = (filled.kinds != 0) & (filled.kinds != KindCode.OTHER_DATES)
+    empty = ModelResult(
+        np.full(case.truth.shape, np.nan, np.float32), np.ones(shape, np.float32), np.zeros_like(case.truth)
+    )
+    fills = {Origin.OTHER_DATES: (empty, filled.kinds == KindCode.OTHER_DATES)}
+    if filled.answer is not None:
+        made = filled.answer
+        fills[Origin.MODEL] = (ModelResult(made.image, made.reference_weight, made.spread), gap)
+    if filled.around is not None:
+        smooth = filled.around
+        fills[Origin.SURROUNDINGS] = (
+            ModelResult(smooth.image, empty.reference_weight, smooth.spread, np.ones(shape, bool)), gap
+        )  # fmt: skip
+    changed = 0
+    for origin, (result, where) in fills.items():
+        layers = assemble(case.stack, case.target, filled.prior, result, intervals=options.intervals)
+        changed = max(changed, int((layers.data != case.stack.dn[case.target]).any(axis=0)[observed].sum()))
+        covered = _coverage(layers, case, where)
+        if covered.values:
+            found[origin] = covered
+    return found, changed
+
+
+def _coverage(layers: ProductLayers, case: Case, where: BoolArray) -> Coverage:
+    scored = case.where & where & (layers.data > 0).all(axis=0)
+    error = np.abs(to_reflectance(layers.data) - case.truth)[:, scored].astype(np.float64)
+    half = layers.uncertainty[:, scored].astype(np.float64)
+    known = np.isfinite(error) & np.isfinite(half)
+    error, half = error[known], half[known]
+    score = 2 * half + _MISS * np.maximum(error - half, 0)
+    return Coverage(int((error <= half).sum()), error.size, float(score.sum()))
+
+
+def sentences(evaluation: Evaluation) -> list[str]:
+    """Return what the model beats and what beats it, one sentence per kind of pixel."""
+    found = []
+    for kind, record in evaluation.record().kinds.items():
+        errors = {filler: figures.mae for filler, figures in record.fillers.items() if figures is not None}
+        name = f"{kind} ({record.cases} cases, {record.pixels} pixels)"
+        own = errors.pop(Filler.DE, None)
+        if own is None:
+            found.append(f"{name}: best is {record.best}, MAE {errors[record.best]:.4f}.")
+            continue
+        worse = _listed({f: mae for f, mae in errors.items() if mae > own})
+        better = _listed({f: mae for f, mae in errors.items() if mae <= own})
+        found.append(f"{name}: the model (MAE {own:.4f}) beats {worse}; it is beaten by {better}.")
+    return found
+
+
+def _listed(errors: Mapping[Filler, float]) -> str:
+    return ", ".join(f"{filler} ({mae:.4f})" for filler, mae in sorted(errors.items(), key=lambda e: e[1])) or "nothing"
+
+
+def tables(evaluation: Evaluation) -> str:
+    """Return the figures of every kind of pixel, and the coverage of intervals, in Markdown."""
+    parts = []
+    for kind in PixelKind:
+        totals = evaluation.total(kind)
+        if totals:
+            parts += [f"### {kind}", _errors_table(totals)]
+    rows = [
+        f"| {origin} | {place or 'all'} | {c.share:.1%} | {c.mean_score:.4f} | {c.values} |"
+        for origin in Origin
+        for place in (*evaluation.places, None)
+        if (c := evaluation.coverage(origin, place)).values
+    ]
+    head = "| origin | place | truth inside the 90 % interval | interval score | values |\n|---|---|---|---|---|"
+    return "\n\n".join([*parts, "### Intervals", "\n".join([head, *rows])])
+
+
+def _errors_table(totals: Mapping[Filler, ErrorSums]) -> str:
+    head = "| filler | MAE (95 %) | PSNR, dB | spectral angle, ° | NDVI error |\n|---|---|---|---|---|"
+    rows = []
+    for filler, sums in totals.items():
+        low, high = sums.mae_interval()
+        figures = f"{sums.mae:.4f} ({low:.4f} to {high:.4f}) | {sums.psnr:.2f} | {sums.sam:.2f} | {sums.ndvi:.4f}"
+        rows.append(f"| {filler} | {figures} |")
+    return "\n".join([head, *rows])
+
+
+def metrics_of(evaluation: Evaluation) -> dict[str, float]:
+    """Return the figures by name, as a registry keeps them; those that are defined."""
+    figures = {"psnr_db": evaluation.psnr, "seconds": sum(case.seconds for case in evaluation.cases)}
+    for kind in PixelKind:
+        for filler, sums in evaluation.total(kind).items():
+            figures |= {f"mae/{kind}/{filler}": sums.mae, f"psnr_db/{kind}/{filler}": sums.psnr}
+    for origin in Origin:
+        covered, name = evaluation.coverage(origin), origin.name.lower()
+        figures |= {f"coverage/{name}": covered.share, f"interval_score/{name}": covered.mean_score}
+    return {name: float(value) for name, value in figures.items() if np.isfinite(value)}
+
+
+def check_same_bands(entrants: Sequence[Entrant]) -> None:
+    """Raise `InvalidSettings` unless the models restore the same bands."""
+    bands = [checkpoint.read_card(entrant.weights).bands for entrant in entrants]
+    if len(set(bands)) > 1:
+        ours, theirs = (", ".join(each) for each in bands[:2])
+        raise InvalidSettings(f"The champion restores {ours}, the challenger {theirs}: they cannot be compared.")

@@ -1,0 +1,108 @@
+"""What a model is worth beside trivial fillers: an untrained one loses, and the gates say to what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from de_model import checkpoint
+from de_model.calibration import Origin
+from de_model.inference.sampling import Sampling
+from de_model.validation import Filler, PixelKind, fillers_of
+from flows.errors import InvalidSettings
+from flows.models.evaluation import Entrant, Evaluation, evaluate, metrics_of, sentences, tables
+from flows.models.evaluation_cases import Case, Protocol
+from flows.models.gates import Gates, compared, judge
+from flows.restoration_options import RestorationOptions
+from stac.grid import Cell
+from stac.masks.classes import PixelClass
+from stac.priors import Prior
+from stac.stack import Stack
+from tests.unit.de_model.tiny_model import tiny_model
+
+SIDE = 96
+SAMPLING = Sampling(samples=1, steps=1, tile=32, overlap=8)
+USAGE = (RestorationOptions(SAMPLING, Prior.MEDIAN), SAMPLING)
+
+
+def case_of(dates: int) -> Case:
+    """A bright cloud with a thin rim over ground that rises from west to east; the second date saw half of it."""
+    random = np.random.default_rng(0)
+    ground = np.linspace(0.1, 0.3, SIDE, dtype=np.float32)
+    truth = np.broadcast_to(ground, (2, SIDE, SIDE)) + random.normal(0, 0.002, (2, SIDE, SIDE)).astype(np.float32)
+    classes = np.full((dates, SIDE, SIDE), PixelClass.CLEAR, np.uint8)
+    classes[0, 20:70, 20:70], classes[0, 25:65, 25:65] = PixelClass.THIN_CLOUD, PixelClass.CLOUD
+    classes[1:, :, 45:] = PixelClass.CLOUD
+    hidden = classes[0] != PixelClass.CLEAR
+    dn = np.round(np.broadcast_to(truth, (dates, 2, SIDE, SIDE)) * 1e4).astype(np.uint16)
+    dn[0][:, hidden] = 8000
+    dn[1:] += 100
+    ids, days = tuple(f"item{i}" for i in range(dates)), np.array([100, 103][:dates], np.int32)
+    cell = Cell("T", GeoBox((SIDE, SIDE), Affine(10, 0, 0, 0, -10, 0), "EPSG:32633"))
+    stack = Stack(dn, classes, ids, days, ("red", "nir"), cell)
+    return Case(Protocol.TRANSPLANTED, "2020-01-01", "2020-01-02", "all", stack, 0, truth, hidden)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    checkpoint.save(tiny_model(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def found(weights: Path) -> Evaluation:
+    return evaluate(Entrant.of(weights), [case_of(1), case_of(2)], USAGE)
+
+
+def test_every_filler_is_scored_on_the_same_pixels_of_its_kinds(found: Evaluation) -> None:
+    alone, dated = found.cases
+    assert set(alone.errors) == {PixelKind.THIN_CLOUD, PixelKind.GAP_NEAR, PixelKind.GAP_FAR}
+    in_gaps = {Filler.FLAT, Filler.NORMALISED_CONVOLUTION, Filler.FILLNODATA} | {f for f in Filler if f.of_model}
+    for kind, errors in alone.errors.items():
+        assert set(errors) == in_gaps, kind
+        assert len({sums.pixels for sums in errors.values()}) == 1
+    assert sum(next(iter(errors.values())).pixels for errors in alone.errors.values()) == 50 * 50
+    others = dated.errors[PixelKind.OTHER_DATES]
+    assert set(others) == {f for f in Filler if "date" in f or "match" in f} | {Filler.COMPOSITE} - {Filler.FILLNODATA}
+    assert next(iter(others.values())).pixels == 50 * 25
+    assert others[Filler.NEAREST_DATE].mae == pytest.approx(0.01, abs=1e-3), "100 digital numbers too bright"
+    assert others[Filler.LINEAR_MATCH].mae < 0.001
+
+
+def test_an_untrained_model_is_beaten_and_does_not_fill(found: Evaluation) -> None:
+    record = found.record()
+    assert record.weights_sha256 == found.sha256 and record.bands == ("red", "nir")
+    near = record.kinds[PixelKind.GAP_NEAR].fillers
+    assert near[Filler.NORMALISED_CONVOLUTION].mae < near[Filler.FLAT].mae < near[Filler.DE].mae  # type: ignore[union-attr]
+    assert not any(f.of_model for kind, f in fillers_of(record).items() if kind is not PixelKind.NO_CLEAR_GROUND)
+    (said,) = (text for text in sentences(found) if text.startswith("gap_near"))
+    assert "is beaten by" in said and "normalised_convolution" in said.split("beaten by")[1]
+    assert f"mae/{PixelKind.GAP_FAR}/de" in metrics_of(found) and "### gap_far" in tables(found)
+
+
+def test_the_gate_refuses_weights_that_lose_to_a_trivial_filler_with_the_figures(found: Evaluation) -> None:
+    comparison = compared(found, found)
+    assert comparison.gain.mean == 0 and comparison.trivial_gain.mean < 0 and comparison.changed_pixels == 0
+    loose = Gates(least_blocks=1, least_coverage=0, most_coverage=1, least_psnr_db=0, most_time_ratio=99)
+    verdict = judge(comparison, loose)
+    (reason,) = verdict.reasons
+    assert (
+        reason.startswith(f"Mean gain in PSNR over {comparison.trivial} (dB) is -") and "below the limit of 0" in reason
+    )
+
+
+def test_coverage_and_score_of_intervals_are_those_of_plain_formulas(found: Evaluation) -> None:
+    assert found.coverage(Origin.OTHER_DATES).values == 2 * 50 * 25
+    around = found.coverage(Origin.SURROUNDINGS, "T")
+    assert 0 <= around.share <= 1 and around.mean_score > 0 and around == found.coverage(Origin.SURROUNDINGS)
+    assert np.isnan(found.coverage(Origin.MODEL, "elsewhere").share)
+
+
+def test_there_must_be_cases_and_the_models_bands(weights: Path) -> None:
+    with pytest.raises(InvalidSettings, match="no case"):
+        evaluate(Entrant.of(weights), [], USAGE)
