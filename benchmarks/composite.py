@@ -26,12 +26,12 @@ from de_model.checkpoint import shipped_weights
 from flows.models.evaluation_cases import Case, real_cases, transplanted_cases
 from flows.models.training_pairs import cloudy_and_clear
 from flows.stacks import SceneSet, stacks_of
-from stac.composite import donors_of, geomedian_clear, median_clear, nearest_clear
-from stac.fusion import FusedPrior, fit_fused
-from stac.grid import Cell
-from stac.harmonisation import repeatability
+from stac.composite.fusion import FusedPrior, fit_fused
+from stac.composite.normalisation import repeatability
+from stac.composite.temporal import donors_of, geomedian_clear, median_clear, nearest_clear
+from stac.grid.cell import Cell
+from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_observed
-from stac.stack import Stack
 
 FloatArray = NDArray[np.float32]
 Values = NDArray[np.float64]

@@ -21,7 +21,7 @@ from flows.errors import InvalidBaseline
 from flows.loading import load_settings
 from flows.models.training_pairs import cloudy_and_clear
 from flows.stacks import SceneSet, dated_stacks_of
-from stac.stack import Stack
+from stac.load.stack import Stack
 
 _TRAINED, _FOREIGN = "MGRS-33TWM", "MGRS-33TWL"
 

@@ -41,11 +41,11 @@ from flows.progress import tell
 from flows.restoration import prepare, prior_of, restore_date
 from flows.restoration_options import RestorationOptions
 from flows.stacks import SceneSet, fullest_window, stacks_of
-from stac.assembly import ModelResult, assemble, unseen
-from stac.layers import ProductLayers
+from stac.composite.priors import Prior
 from stac.masks.classes import is_obscured
-from stac.priors import Prior
-from stac.product import write_product
+from stac.product.assembly import ModelResult, assemble, unseen
+from stac.product.layers import ProductLayers
+from stac.product.writer import write_product
 from stac.reflectance import to_reflectance
 
 FloatArray = NDArray[np.float32]

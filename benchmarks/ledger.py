@@ -36,9 +36,9 @@ from flows.operations.backfill import windows_of
 from flows.progress import tell
 from flows.work import ModelRef, WorkUnit, make_plan
 from flows.working import job_of
-from stac.query import Query
-from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
-from stac.sources import open_source
+from stac.search.opening import open_source
+from stac.search.query import Query
+from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 
 SIZES = (10_000, 100_000, 1_000_000)
 _MIB = 2**20

@@ -42,11 +42,11 @@ from flows.models.training_pairs import cloudy_and_clear
 from flows.models.usage import alone, in_products
 from flows.progress import tell
 from flows.stacks import SceneSet, stacks_of
-from stac.grid import Cell
+from stac.grid.cell import Cell
+from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_obscured
-from stac.masks.dilation import grow
+from stac.masks.combination import grow
 from stac.reflectance import to_product_dn
-from stac.stack import Stack
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]

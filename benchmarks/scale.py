@@ -19,7 +19,7 @@ from flows.ledger.opening import open_ledger
 from flows.ledger.records import Entry
 from flows.loading import load_settings
 from flows.progress import tell
-from stac.sample_catalog import sample_catalog
+from stac.search.static import sample_catalog
 
 #: Parts of the sample that take some seconds each, in more steps than by default: real units take minutes, beside
 #: which publishing and its server count for little. Every worker computes with one thread.

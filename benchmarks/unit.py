@@ -29,13 +29,13 @@ from flows.cli.console import progress_bar
 from flows.loading import load_settings
 from flows.progress import tell
 from flows.settings import RunSettings
-from stac.assets import find_asset
-from stac.grid import Cell, cell_of
-from stac.query import Query
-from stac.raster import CogWriter, RasterSpec
-from stac.sample_catalog import sample_catalog
-from stac.sources import open_source
-from stac.stack import read_stack
+from stac.grid.assets import find_asset
+from stac.grid.cell import Cell, cell_of
+from stac.load.stack import read_stack
+from stac.product.cog import CogWriter, RasterSpec
+from stac.search.opening import open_source
+from stac.search.query import Query
+from stac.search.static import sample_catalog
 
 #: The cloudy date that is restored; the sample's other four dates are its donors.
 _DAY, _MONTH = "2023-08-18T00:00:00Z/2023-08-18T23:59:59Z", "2023-08-01T00:00:00Z/2023-08-31T23:59:59Z"

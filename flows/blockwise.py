@@ -13,10 +13,10 @@ from de_model.enhancer import Enhancer
 from flows.ahead import ahead
 from flows.restoration import Prepared, needed_window, restore_block
 from flows.restoration_options import RestorationOptions
-from stac.blocks import Block, BlockStore, blocks_of
-from stac.grid import Cell
-from stac.layers import ProductLayers
-from stac.stack import Stack
+from stac.grid.cell import Cell
+from stac.load.stack import Stack
+from stac.product.layers import ProductLayers
+from stac.product.writer import Block, BlockStore, blocks_of
 
 #: Reads all dates of a window of the cell.
 Reader = Callable[[Cell], Stack]

@@ -12,13 +12,13 @@ import pystac
 from shapely.geometry.base import BaseGeometry
 
 from flows.settings import GridKind, RunSettings
-from stac import acquisitions
-from stac.acquisitions import Acquisition, group_passes, instant_of
-from stac.containment import one_item
 from stac.errors import InvalidInput, StacError
-from stac.fixed_grid import outline_of_cell
-from stac.footprints import box_around, boxes_touch, outline_of_item, share_covered
-from stac.grid import Cell, cell_of, declared_projection, grid_code, native_geobox, same_cell
+from stac.grid.cell import Cell, cell_of, declared_projection, grid_code, native_geobox, same_cell
+from stac.grid.fixed import outline_of_cell
+from stac.grid.footprint import box_around, boxes_touch, outline_of_item, share_covered
+from stac.search import acquisitions
+from stac.search.acquisitions import Acquisition, group_passes, instant_of
+from stac.search.source import one_item
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
 from flows.settings import RunSettings
-from stac.indexes import open_index
-from stac.indexes.following import Indexes
-from stac.publish import DEFAULT_COLLECTION, StaticCatalog
-from stac.targets import target_at
+from stac.catalog.indexes.following import Indexes
+from stac.catalog.indexes.opening import open_index
+from stac.catalog.opening import target_at
+from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
 
 
 def catalog_of(settings: RunSettings, collection_id: str = DEFAULT_COLLECTION) -> StaticCatalog:

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
-from stac.provenance import Provenance
+from stac.product.layers import Provenance
 from stac.quality.figures import HALF_WIDTH_EDGES
 
 #: Stands for the colour of the page's text, which a browser knows and matplotlib does not.

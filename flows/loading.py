@@ -17,8 +17,8 @@ from flows.errors import InvalidSettings
 from flows.services.login import login_file, read_login
 from flows.services.prefect_app import loopback_hosts
 from flows.settings import ADDRESSES, GridKind, RunSettings, has_password
-from stac.access.redaction import holds_secret, redact
-from stac.indexes import index_secret
+from stac.catalog.indexes.opening import index_secret
+from stac.io.secrets import holds_secret, redact
 
 _SECRET = frozenset({"indexes", "ledger_url"})
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 
 from flows import __version__
-from stac.cores import cores
+from stac.io.cores import cores
 
 
 def machine() -> str:

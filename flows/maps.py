@@ -14,10 +14,9 @@ import rasterio
 from numpy.typing import NDArray
 from PIL import Image
 
-from stac.layers import SOURCE_DATE_NODATA
-from stac.product import Layer
-from stac.provenance import Provenance
-from stac.raster import rgb_of
+from stac.product.cog import rgb_of
+from stac.product.layers import SOURCE_DATE_NODATA, Provenance
+from stac.product.writer import Layer
 
 _SIDE_PX = 640
 #: Pixels that no acquisition saw, and those without an interval: grey that shows on light and on dark paper.

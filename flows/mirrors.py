@@ -6,8 +6,8 @@ import logging
 
 from flows.progress import tell
 from flows.settings import RunSettings
+from stac.catalog.opening import target_at
 from stac.errors import StacError
-from stac.targets import target_at
 
 _log = logging.getLogger("unveil")
 
@@ -17,7 +17,7 @@ def keep_mirrors(settings: RunSettings) -> None:
     if not settings.geoparquet:
         return
     # Half a second of imports: only who writes mirrors pays for it.
-    from stac.geoparquet import keep_mirror
+    from stac.catalog.geoparquet import keep_mirror
 
     tell("updating GeoParquet")
     for name in target_at(settings.out, settings.access.s3, settings.state).collection_ids():

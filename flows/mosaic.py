@@ -49,12 +49,12 @@ from flows.tasks import RETRIES, Staged, publish, restore
 from flows.unit import discard_blocks
 from flows.work import ModelRef, Plan, WorkUnit, make_plan
 from flows.working import Made, UnitResult, Worker, settle, work_through
-from stac.access.locations import Location
+from stac.catalog.publish import StaticCatalog
+from stac.catalog.shelves import broken_work, finished_work, repair_shelves
 from stac.errors import StacError
-from stac.publish import StaticCatalog
-from stac.shelves import broken_work, finished_work, repair_shelves
-from stac.sources.base import Skipped
-from stac.sources.sentinel_hub.units import METER
+from stac.io.s3 import Location
+from stac.search.sentinel_hub.client import METER
+from stac.search.source import Skipped
 
 _log = logging.getLogger("unveil")
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pystac
 
-from stac.publish import StaticCatalog
+from stac.catalog.publish import StaticCatalog
+from stac.catalog.shelves import GATE, GATE_LIMITS, GATE_REASONS, GateState, Shelf
 from stac.quality.assess import assess
 from stac.quality.figures import QualityFigures
 from stac.quality.gate import Gate, Verdict, gate_document, judge
-from stac.shelves import GATE, GATE_LIMITS, GATE_REASONS, GateState, Shelf
 
 #: How the note of a unit begins whose product failed the gate.
 NEEDS_REVIEW = "needs review"

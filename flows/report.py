@@ -14,8 +14,8 @@ from flows.candidates import Cause
 from flows.drift.page import drift_markdown, drift_parts
 from flows.maps import maps_of
 from flows.quality_page import percent, quality_parts
-from stac.provenance import Provenance
-from stac.storage import writing
+from stac.io.files import writing
+from stac.product.layers import Provenance
 
 #: Of a table artifact.
 _ROWS = 1000

@@ -23,14 +23,14 @@ from de_model.metrics.baselines import REACH_PX, interpolated
 from de_model.validation import CLEAR_SHARE, Filler, KindCode, kinds_of_gaps
 from flows.errors import InvalidSettings
 from flows.restoration_options import RestorationOptions
-from stac.assembly import Intervals, ModelResult, assemble, best_known, unseen
-from stac.blocks import Block
-from stac.composite import TemporalPrior
-from stac.grid import Cell
-from stac.layers import ProductLayers
+from stac.composite.priors import FittedPrior, fit_prior
+from stac.composite.temporal import TemporalPrior
+from stac.grid.cell import Cell
+from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_obscured, is_observed
-from stac.priors import FittedPrior, fit_prior
-from stac.stack import Stack
+from stac.product.assembly import Intervals, ModelResult, assemble, best_known, unseen
+from stac.product.layers import ProductLayers
+from stac.product.writer import Block
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]

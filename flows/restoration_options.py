@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from de_model.inference.sampling import Sampling
 from de_model.validation import Filler, PixelKind
-from stac.assembly import Intervals
-from stac.priors import Prior
+from stac.composite.priors import Prior
+from stac.product.assembly import Intervals
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from typing import Any
 import pystac
 
 from flows.settings import SAMPLE, RunSettings
-from stac import storage
 from stac.errors import EmptySearch
-from stac.sample_catalog import sample_catalog
-from stac.sources import Source, open_source
-from stac.storage import writing
+from stac.io import files as storage
+from stac.io.files import writing
+from stac.search.opening import Source, open_source
+from stac.search.static import sample_catalog
 
 
 def source_of(settings: RunSettings) -> str:

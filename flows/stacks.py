@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.errors import InvalidSettings
-from stac.acquisitions import Acquisition, group_passes
-from stac.grid import cell_of, grid_code
-from stac.query import Query
-from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
-from stac.sources import open_source
-from stac.stack import Stack, read_stack
+from stac.grid.cell import cell_of, grid_code
+from stac.load.stack import Stack, read_stack
+from stac.search.acquisitions import Acquisition, group_passes
+from stac.search.opening import open_source
+from stac.search.query import Query
+from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 
 #: Side of a window that is looked at alone, pixels.
 _WINDOW = 128

@@ -23,8 +23,8 @@ from flows.scenes import read_items
 from flows.settings import RunSettings
 from flows.unit import UnitFigures, make_product, publish_product
 from flows.work import ModelRef, WorkUnit
-from stac.sources.sentinel_hub.units import METER
-from stac.storage import writing
+from stac.io.files import writing
+from stac.search.sentinel_hub.client import METER
 
 _log = logging.getLogger("unveil")
 

@@ -33,19 +33,17 @@ from flows.restoration import Prepared, intervals_of, prepare
 from flows.scenes import write_json
 from flows.settings import GapFilling, RunSettings
 from flows.work import ModelRef, WorkUnit, unit_cell, unit_dates
-from stac.access.locations import Location
-from stac.acquisitions import Acquisition
-from stac.assets import find_asset
-from stac.blocks import BlockStore
-from stac.credits import credit
-from stac.grid import Cell
-from stac.items import ProductRecord, build_item
-from stac.layer import look_at
-from stac.model_items import model_item_href
-from stac.product import ProductSummary, ProductWriter
-from stac.provenance import Provenance
-from stac.shelves import places_of_versions, publish_on_shelf
-from stac.stack import Stack, read_overview, read_stack
+from stac.catalog.shelves import places_of_versions, publish_on_shelf
+from stac.grid.assets import find_asset
+from stac.grid.cell import Cell
+from stac.io.s3 import Location
+from stac.load.layer import look_at
+from stac.load.stack import Stack, read_overview, read_stack
+from stac.product.item import ProductRecord, build_item, credit
+from stac.product.layers import Provenance
+from stac.product.model_item import model_item_href
+from stac.product.writer import BlockStore, ProductSummary, ProductWriter
+from stac.search.acquisitions import Acquisition
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ import pystac
 from flows.candidates import Candidate, Cause, LeftOut, Refused, candidates, cloud_cover
 from flows.errors import InvalidSettings
 from flows.settings import GridKind, RunSettings
-from stac.acquisitions import Acquisition
+from stac.catalog.validation import safe_id
 from stac.errors import EmptySearch
-from stac.grid import Cell, cell_of
-from stac.sources.base import Skipped
-from stac.validate import safe_id
+from stac.grid.cell import Cell, cell_of
+from stac.search.acquisitions import Acquisition
+from stac.search.source import Skipped
 
 #: Raised when the same inputs give other pixels than before.
 ALGORITHM = "unveil/4"

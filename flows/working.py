@@ -20,9 +20,9 @@ from flows.progress import tell
 from flows.side_by_side import side_by_side
 from flows.unit import UnitFigures
 from flows.work import WorkUnit
-from stac.access.locations import Location
-from stac.access.redaction import redact
 from stac.errors import InvalidInput
+from stac.io.s3 import Location
+from stac.io.secrets import redact
 
 _log = logging.getLogger("unveil")
 #: Between two looks at a unit that another run holds, seconds.

@@ -1,7 +1,7 @@
 """Between archived digital numbers and surface reflectance: the only place that converts.
 
 A product stores reflectance as uint16 with scale 1e-4 and 0 for nodata ("product DN"). Which scale and offset a
-scene has is decided in `stac.radiometry`.
+scene has is decided in `stac.load.scaling`.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from typing import Any
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-from stac.access import S3Options
-from stac.access.s3 import filesystem
+from stac.io.access import S3Options
+from stac.io.s3 import filesystem
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ from rasterio.transform import from_bounds
 from rasterio.vrt import WarpedVRT
 from shapely.geometry import shape
 
-from stac.sample_catalog import sample_catalog
-from stac.sources.sentinel_hub.units import estimated_units
+from stac.search.sentinel_hub.client import estimated_units
+from stac.search.static import sample_catalog
 from tests.misbehaving_server import Asked, Reply, web_server
 
 CLIENT_ID, CLIENT_SECRET = "client-of-the-test", "secret-of-the-test"

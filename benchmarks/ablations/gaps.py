@@ -27,8 +27,8 @@ from flows.models.evaluation_cases import Case, index_on, transplanted_cases
 from flows.progress import tell
 from flows.restoration import intervals_of, prepare, prior_of
 from flows.stacks import stacks_of
-from stac.assembly import Intervals, best_known, unseen
-from stac.harmonisation import repeatability
+from stac.composite.normalisation import repeatability
+from stac.product.assembly import Intervals, best_known, unseen
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]

@@ -21,9 +21,9 @@ from flows.errors import InvalidSettings
 from flows.models.evaluation_cases import index_on
 from flows.progress import tell
 from flows.stacks import SceneSet, stacks_of
-from stac.fusion import fit_fused
+from stac.composite.fusion import fit_fused
+from stac.load.stack import Stack
 from stac.masks.classes import is_obscured, is_observed
-from stac.stack import Stack
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]

@@ -139,7 +139,7 @@ def _explain(error: Exception, as_json: bool) -> int:
     if isinstance(error, KNOWN_ERRORS):
         print_error(str(error), as_json=as_json, kind=type(error).__name__)
         return exit_status(error)
-    from stac.access.redaction import redact
+    from stac.io.secrets import redact
 
     first = redact((str(error).splitlines() or [""])[0])
     message = f"Unexpected {type(error).__name__}: {first}. The details are in {_keep(error)}; please report them."
@@ -149,7 +149,7 @@ def _explain(error: Exception, as_json: bool) -> int:
 
 def _keep(error: Exception) -> Path:
     """Write the traceback to a log in the working folder, or where it cannot be written in the temporary one."""
-    from stac.access.redaction import redact
+    from stac.io.secrets import redact
 
     text = redact(f"{' '.join(sys.argv)}\n{''.join(traceback.format_exception(error))}")
     for folder in (Path.cwd(), Path(tempfile.gettempdir())):

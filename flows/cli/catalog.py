@@ -39,7 +39,7 @@ def check(
     """
     from flows.loading import load_settings
     from flows.progress import tell
-    from stac.checking import CheckOptions, check_catalog
+    from stac.catalog.check import CheckOptions, check_catalog
 
     settings = load_settings(overrides=o.overrides(out=out))
     options = CheckOptions(checksums=checksums, s3=settings.access.s3)
@@ -80,7 +80,7 @@ def export(
     """
     from flows.loading import load_settings
     from flows.progress import tell
-    from stac.geoparquet import Export, export_items
+    from stac.catalog.geoparquet import Export, export_items
 
     settings = load_settings(overrides=o.overrides(out=out))
     place = catalog or str(settings.out)
@@ -112,8 +112,8 @@ def retract(
     from flows.errors import InvalidSettings
     from flows.loading import load_settings
     from flows.mirrors import keep_mirrors
-    from stac.shelves import Shelf
-    from stac.shelves import retract as take_out
+    from stac.catalog.shelves import Shelf
+    from stac.catalog.shelves import retract as take_out
 
     settings = load_settings(overrides=o.overrides(out=out, indexes=index or None, state_dir=state_dir))
     catalog = catalog_of(settings)

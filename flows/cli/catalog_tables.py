@@ -10,7 +10,7 @@ from rich.table import Table
 from flows.cli.console import output
 
 if TYPE_CHECKING:
-    from stac.checking import CatalogReport
+    from stac.catalog.check import CatalogReport
 
 
 def print_report(report: CatalogReport) -> None:

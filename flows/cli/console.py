@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from flows.progress import Event, listening
-from stac.access.redaction import redact
+from stac.io.secrets import redact
 
 #: Everything for people goes to stderr while a command prints JSON.
 errors = Console(stderr=True, highlight=False)

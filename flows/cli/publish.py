@@ -14,8 +14,8 @@ from flows.cli.console import output, print_json, progress_bar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stac.indexes.following import Update
-    from stac.transfer import Transfer
+    from stac.catalog.indexes.following import Update
+    from stac.catalog.shelves import Transfer
 
 
 def publish(
@@ -49,8 +49,8 @@ def publish(
     from flows.loading import load_settings
     from flows.mirrors import keep_mirrors
     from flows.progress import tell
-    from stac.access.locations import parse_location
-    from stac.transfer import copy_catalog
+    from stac.catalog.shelves import copy_catalog
+    from stac.io.s3 import parse_location
 
     given = o.overrides(out=out, indexes=index or None, public_root=public_root, state_dir=state_dir)
     settings = load_settings(config, given)

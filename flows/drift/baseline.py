@@ -10,7 +10,7 @@ from pathlib import Path
 from de_model.checkpoint import sha256_of, shipped_weights
 from flows.drift.statistics import UnitStatistics
 from flows.errors import InvalidBaseline
-from stac.storage import write_bytes
+from stac.io.files import write_bytes
 
 FORMAT = "unveil-drift-baseline/1"
 

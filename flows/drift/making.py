@@ -20,12 +20,11 @@ from flows.models.training_pairs import cloudy_and_clear
 from flows.restoration import intervals_of, restore_date
 from flows.restoration_options import RestorationOptions
 from flows.stacks import SceneSet, dated_stacks_of
-from stac.acquisitions import Acquisition
-from stac.blocks import Block, blocks_of
-from stac.layers import ProductLayers
-from stac.product import write_product
+from stac.load.stack import Stack
+from stac.product.layers import ProductLayers
+from stac.product.writer import Block, blocks_of, write_product
 from stac.quality.assess import assess
-from stac.stack import Stack
+from stac.search.acquisitions import Acquisition
 
 Tell = Callable[[str, int, int], None]
 #: A date is cut into parts of at most this share of its side: how far they differ is what chance may do.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flows.drift.statistics import UnitStatistics
 from flows.errors import InvalidBaseline
-from stac.storage import write_json, writing
+from stac.io.files import write_json, writing
 
 #: Units that are kept; older ones are removed.
 KEPT = 1000

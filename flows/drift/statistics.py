@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from flows.drift.features import HALF_WIDTH, NDVI, RESIDUAL_CLOUD, SKY, SUN, WEIGHT, feature_of, reflectance
 from flows.drift.histogram import Histogram
 from flows.errors import InvalidBaseline
+from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_observed
 from stac.quality.figures import QualityFigures
-from stac.quality.groups import EVERYTHING
+from stac.quality.measures import EVERYTHING
 from stac.reflectance import PRODUCT_SCALE
-from stac.stack import Stack
 
 
 @dataclass(frozen=True, slots=True)

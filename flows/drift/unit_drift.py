@@ -15,8 +15,8 @@ from flows.drift.limits import DriftLimits
 from flows.drift.statistics import UnitStatistics, input_statistics, output_statistics
 from flows.drift.verdict import DriftReport
 from flows.errors import InvalidBaseline
+from stac.load.stack import Stack
 from stac.quality.figures import QualityFigures
-from stac.stack import Stack
 
 NO_BASELINE = "The model has no drift baseline; `unveil drift --baseline` makes one of its training cells."
 

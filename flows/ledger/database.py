@@ -16,7 +16,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from flows.errors import FlowError, InvalidSettings, LedgerUnavailable
 from stac.errors import PublishError
-from stac.storage import private_state
+from stac.io.files import private_state
 
 #: Seconds that a process waits for others to finish writing, and for a server to accept a connection.
 _BUSY_TIMEOUT_S = 30

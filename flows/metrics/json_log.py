@@ -10,8 +10,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 
-from stac.access.redaction import redact
-from stac.storage import writing
+from stac.io.files import writing
+from stac.io.secrets import redact
 
 #: Our logger, whose lines are written.
 _LOGGER = "unveil"

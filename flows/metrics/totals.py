@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from flows.metrics.spent import Spent
-from stac.storage import write_json, writing
+from stac.io.files import write_json, writing
 
 _LOCK_TIMEOUT_S = 60.0
 #: What is added up, in the order of the metrics.

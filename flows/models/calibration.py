@@ -16,7 +16,7 @@ from flows.errors import InvalidSettings
 from flows.models.evaluation import Filled, fill_case
 from flows.models.evaluation_cases import Case
 from flows.restoration_options import RestorationOptions
-from stac.harmonisation import repeatability
+from stac.composite.normalisation import repeatability
 
 FloatArray = NDArray[np.float32]
 

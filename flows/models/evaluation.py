@@ -45,14 +45,14 @@ from flows.progress import tell
 from flows.restoration import Prepared, intervals_of, prepare, prior_of
 from flows.restoration_options import RestorationOptions
 from flows.stacks import fullest_window
-from stac.assembly import ModelResult, assemble, best_known, unseen
-from stac.composite import TemporalPrior, donors_of
-from stac.layers import ProductLayers
+from stac.composite.priors import Prior
+from stac.composite.temporal import TemporalPrior, donors_of
+from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_observed
-from stac.preview import visual
-from stac.priors import Prior
+from stac.product.assembly import ModelResult, assemble, best_known, unseen
+from stac.product.layers import ProductLayers
+from stac.product.preview import visual
 from stac.reflectance import to_product_dn, to_reflectance
-from stac.stack import Stack
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]

@@ -16,9 +16,9 @@ from de_model.data.transplant import transplant
 from flows.errors import InvalidSettings
 from flows.models.training_pairs import cloudy_and_clear
 from flows.stacks import fullest_window
+from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_obscured, is_observed
 from stac.reflectance import to_product_dn
-from stac.stack import Stack
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]

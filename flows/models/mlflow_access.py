@@ -19,7 +19,7 @@ import httpx
 from flows.errors import InvalidSettings, ServiceUnavailable
 from flows.services.prefect_server import without_credentials
 from stac.errors import DiskFull, NotWritable
-from stac.storage import private_state
+from stac.io.files import private_state
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

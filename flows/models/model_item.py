@@ -24,8 +24,10 @@ from flows.models.registry import Registry
 from flows.models.version import ModelVersion
 from flows.settings import RunSettings
 from flows.work import ModelRef
-from stac.access.locations import Location
-from stac.model_items import (
+from stac.catalog.publish import StaticCatalog
+from stac.io.files import write_json, writing
+from stac.io.s3 import Location
+from stac.product.model_item import (
     CARD_FILE,
     MODELS_COLLECTION,
     TABLE_FILE,
@@ -34,8 +36,6 @@ from stac.model_items import (
     build_model_item,
     model_item_id,
 )
-from stac.publish import StaticCatalog
-from stac.storage import write_json, writing
 
 _BYTES_OF_FLOAT32 = 4
 _INTERVAL = re.compile(r"(\d{4}-\d\d-\d\d)/(\d{4}-\d\d-\d\d)")

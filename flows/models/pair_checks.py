@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.stacks import fullest_window
+from stac.load.stack import Stack
 from stac.masks.classes import is_observed
-from stac.stack import Stack
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]

@@ -24,11 +24,11 @@ from flows import __version__
 from flows.errors import InvalidSettings
 from flows.models.loaded import load_model
 from flows.settings import Device, GapFilling
-from stac.blocks import blocks_of
-from stac.image_values import ValueScale, decode, encode, missing, scale_of
-from stac.images import SUFFIXES, ImageFile, encode_like, open_image, read_mask, read_pixels
-from stac.spectral import looks_spectral, readings, same
-from stac.storage import write_bytes, write_json, writing
+from stac.grid.assets import looks_spectral, readings, same
+from stac.io.files import write_bytes, write_json, writing
+from stac.product.image_file import SUFFIXES, ImageFile, encode_like, open_image, read_mask, read_pixels
+from stac.product.image_values import ValueScale, decode, encode, missing, scale_of
+from stac.product.writer import blocks_of
 
 #: Told (file name, tiles done, tiles in all).
 OnTile = Callable[[str, int, int], None]

@@ -21,9 +21,8 @@ from flows.scenes import find_scenes, source_of
 from flows.settings import RunSettings
 from flows.unit import make_product
 from flows.work import ModelRef, WorkUnit, make_plan
-from stac.provenance import RESTORED, Provenance
-from stac.quality.groups import EVERYTHING
-from stac.quality.parts import Product
+from stac.product.layers import RESTORED, Provenance
+from stac.quality.measures import EVERYTHING, Product
 from stac.reflectance import PRODUCT_SCALE
 
 #: How much the difference of two pictures is amplified.

@@ -14,7 +14,7 @@ from de_model.training.sources import DrawnData, PairData, TrainingData
 from flows.errors import InvalidSettings
 from flows.models.training_pairs import PairChoice, mine_pairs
 from flows.stacks import SceneSet
-from stac.access.redaction import redact
+from stac.io.secrets import redact
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from de_model.data.pairs import ScenePair
 from flows.errors import InvalidSettings
 from flows.models.pair_checks import PairLimits, objection
 from flows.stacks import SceneSet, stacks_of
-from stac.harmonisation import clean_sky_match
+from stac.composite.normalisation import clean_sky_match
+from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_obscured, is_observed
-from stac.stack import Stack
 
 _log = logging.getLogger("unveil")
 

@@ -21,12 +21,12 @@ from flows.progress import tell
 from flows.scenes import find_scenes, source_of
 from flows.settings import RunSettings
 from flows.work import Plan, WorkUnit, make_plan
-from stac.access.locations import is_s3
+from stac.catalog.shelves import Shelf, broken_work, finished_work
+from stac.catalog.validation import item_problems
+from stac.catalog.versions import subject_of
 from stac.errors import EmptySearch
-from stac.product_versions import subject_of
-from stac.shelves import Shelf, broken_work, finished_work
-from stac.sources.base import Skipped
-from stac.validate import item_problems
+from stac.io.s3 import is_s3
+from stac.search.source import Skipped
 
 
 @unique

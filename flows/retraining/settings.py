@@ -19,8 +19,8 @@ from flows.models.gates import Gates
 from flows.models.pair_checks import PairLimits
 from flows.settings import RunSettings
 from flows.stacks import SceneSet
-from stac.access.redaction import holds_secret
-from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
+from stac.io.secrets import holds_secret
+from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 
 #: Settings that say where things are: a deployment leaves them to its worker.
 _PLACES = ("out", "state_dir", "mlflow_uri")

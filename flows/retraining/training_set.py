@@ -11,7 +11,7 @@ from pathlib import Path
 from de_model.data.pairs import ScenePair
 from de_model.training.sources import PairData
 from flows.errors import InvalidSettings
-from stac.storage import write_json
+from stac.io.files import write_json
 
 _PREFIX = "training-set-"
 

@@ -24,8 +24,7 @@ from flows.runners.base import Runner, stopped
 from flows.runners.dask_worker import Begin, looks
 from flows.runners.kinds import Share
 from flows.runners.worker_process import inherited
-from stac.access.redaction import without_secret
-from stac.access.secrets import kept
+from stac.io.secrets import kept, without_secret
 
 _log = logging.getLogger(__name__)
 

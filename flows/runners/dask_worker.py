@@ -11,7 +11,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 
 from flows import __version__
 from flows.runners.worker_process import follow_parent, limit_threads, use_gpu
-from stac.access.secrets import Kept, take
+from stac.io.secrets import Kept, take
 
 
 class Begin(WorkerPlugin):

@@ -7,7 +7,7 @@ from enum import StrEnum, unique
 
 import psutil
 
-from stac.cores import cores
+from stac.io.cores import cores
 
 #: What one process with a work unit in hand may need, bytes (docs/results/unit.md).
 _PROCESS_BYTES = 2.5 * 2**30

@@ -19,7 +19,7 @@ from flows.errors import WorkersLost
 from flows.runners.base import Runner, stopped
 from flows.runners.kinds import Share
 from flows.runners.worker_process import begin, environment, inherited
-from stac.access.secrets import kept
+from stac.io.secrets import kept
 
 _log = logging.getLogger("unveil")
 #: Pools that may break in one run: a unit that kills every process it gets must not go on for ever.

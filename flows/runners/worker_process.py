@@ -11,7 +11,7 @@ from multiprocessing import connection, parent_process
 from typing import Any
 
 from flows.runners.kinds import thread_limits
-from stac.access.secrets import Kept, take
+from stac.io.secrets import Kept, take
 
 
 def inherited(threads: int) -> dict[str, str]:

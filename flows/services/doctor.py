@@ -23,8 +23,8 @@ from flows.progress import tell
 from flows.services.checks import Check, Status, failed, passed, warned
 from flows.services.service_checks import service_checks
 from flows.settings import RunSettings
-from stac.access.redaction import redact
 from stac.errors import StacError
+from stac.io.secrets import redact
 
 __all__ = ["Check", "Status", "examine"]
 
@@ -193,7 +193,7 @@ def _nearest(path: Path) -> Path:
 
 
 def _sample() -> Check:
-    from stac.sample_catalog import sample_catalog
+    from stac.search.static import sample_catalog
 
     remedy = "Install unveil-eo again: `make setup`; in a clone, `git checkout -- stac/sample`."
     root = sample_catalog()

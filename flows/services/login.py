@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.errors import InvalidSettings
-from stac.storage import writing
+from stac.io.files import writing
 
 _FILE = "login"
 _USER = "unveil"

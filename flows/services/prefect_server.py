@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from flows.errors import ServiceUnavailable
 from flows.services.login import Login, ensure_login
 from stac.errors import DiskFull, NotWritable
-from stac.storage import private_state
+from stac.io.files import private_state
 
 Log = Callable[[str], None]
 

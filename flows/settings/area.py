@@ -9,11 +9,11 @@ from pydantic_settings import NoDecode
 
 from flows.settings.kinds import SAMPLE, GridKind
 from flows.settings.words import Commas
-from stac.access.redaction import redact, without_secret
-from stac.fixed_grid import GridSpec
-from stac.query import Query
-from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL
-from stac.sources import Patience
+from stac.grid.fixed import GridSpec
+from stac.io.secrets import redact, without_secret
+from stac.search.opening import Patience
+from stac.search.query import Query
+from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL
 
 
 class AreaSettings(BaseModel):

@@ -11,9 +11,9 @@ from pydantic import BaseModel, Field, PlainSerializer, PlainValidator, SecretSt
 from pydantic_settings import NoDecode
 
 from flows.settings.words import Commas
-from stac.access import S3Options
-from stac.access.locations import Location, parse_location
-from stac.access.signing import PLANETARY_COMPUTER_TOKENS, Signing
+from stac.io.access import S3Options
+from stac.io.s3 import Location, parse_location
+from stac.io.signing import PLANETARY_COMPUTER_TOKENS, Signing
 
 
 class PlaceSettings(BaseModel):

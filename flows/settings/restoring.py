@@ -13,11 +13,10 @@ from de_model.sampling.kinds import SamplerKind
 from flows.restoration_options import RestorationOptions
 from flows.settings.kinds import GapFilling, ModelFallback
 from flows.settings.words import Commas
-from stac.masks.combination import MaskRule
-from stac.masks.kinds import MaskKind
-from stac.priors import Prior
-from stac.radiometry.scene_check import RadiometryCheck
-from stac.resampling import Interpolation
+from stac.composite.priors import Prior
+from stac.load.resampling import Interpolation
+from stac.load.scale_check import RadiometryCheck
+from stac.masks.combination import MaskKind, MaskRule
 
 DEFAULT_MODEL = "models:/unveil-de@champion"
 #: Where other dates fill most of a scene the gaps are a few pixels wide, and small tiles save half the work; without

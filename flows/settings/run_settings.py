@@ -13,16 +13,15 @@ from flows.settings.kinds import GridKind
 from flows.settings.places import PlaceSettings, has_password
 from flows.settings.restoring import RestoringSettings
 from flows.settings.running import RunningSettings
-from stac.access import Access, SigningOptions
-from stac.access.addresses import host_of
-from stac.access.redaction import holds_secret
-from stac.access.secrets import keep
-from stac.access.signing import Signing
-from stac.footprints import grown
-from stac.indexes import index_secret
-from stac.query import Query
-from stac.sources import provider_of
-from stac.stack import ReadOptions
+from stac.catalog.indexes.opening import index_secret
+from stac.grid.footprint import grown
+from stac.io.access import Access, SigningOptions
+from stac.io.addresses import host_of
+from stac.io.secrets import holds_secret, keep
+from stac.io.signing import Signing
+from stac.load.stack import ReadOptions
+from stac.search.opening import provider_of
+from stac.search.query import Query
 
 #: Settings that are addresses of services, whose logins are read from the environment alone.
 ADDRESSES = ("source", "mlflow_uri", "signing_url", "s3_endpoint", "dask_scheduler")

@@ -15,7 +15,7 @@ from flows.errors import ServiceUnavailable
 from flows.up.keeper import sweep
 from flows.up.members import PYTHON, Place, Service
 from flows.up.record import ProcessId, read_record
-from stac.storage import private_state
+from stac.io.files import private_state
 
 #: A first start deploys and makes databases; a stop waits for runs to end politely.
 _DETACH_S, _STOP_S = 900.0, 60.0

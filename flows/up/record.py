@@ -11,7 +11,7 @@ import psutil
 
 from flows.errors import InvalidSettings
 from flows.ledger.records import started_at
-from stac.storage import write_json
+from stac.io.files import write_json
 
 _FILE = "up.json"
 

@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from stac.storage import public_folder, write_json, writing
+from stac.io.files import public_folder, write_json, writing
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def begin_catalog(out: Path) -> None:
     root = out / "catalog.json"
     if root.exists():
         return
-    from stac.catalog import empty_root  # it imports all of rasterio, for the first start only
+    from stac.catalog.documents import empty_root
 
     with writing(root):
         public_folder(out)

@@ -25,7 +25,7 @@ from flows.up.members import DEFAULT_PORTS, PYTHON, Place, Service, command_of, 
 from flows.up.record import ProcessId, Record, read_record, write_record
 from flows.up.setup import begin_catalog
 from stac.errors import NotWritable
-from stac.storage import private_state, public_folder
+from stac.io.files import private_state, public_folder
 
 Log = Callable[[str], None]
 

@@ -1,1 +1,1 @@
-"""Cloud, shadow and snow: what each pixel of an acquisition shows."""
+"""Cloud, shadow and validity masks."""

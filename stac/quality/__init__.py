@@ -1,1 +1,1 @@
-"""Measuring a finished product against what was observed around its restored pixels, and judging it."""
+"""Figures of a product, and the gate that judges them."""

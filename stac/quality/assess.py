@@ -9,17 +9,24 @@ from pathlib import Path
 
 import numpy as np
 
-from stac.cores import cores
-from stac.layers import SOURCE_DATE_NODATA
-from stac.provenance import Provenance
-from stac.quality.clouds import CloudTally, ResidualCloud
-from stac.quality.colour import ColourTally
+from stac.io.cores import cores
+from stac.product.layers import SOURCE_DATE_NODATA, Provenance
 from stac.quality.figures import HALF_WIDTH_EDGES, WEIGHT_EDGES, GroupFigures, QualityFigures, SourceDate, area_name
-from stac.quality.groups import EVERYTHING, GROUPS, groups_of, reach_of
 from stac.quality.intervals import IntervalTally
-from stac.quality.parts import WINDOW, Part, Product
+from stac.quality.measures import (
+    EVERYTHING,
+    GROUPS,
+    WINDOW,
+    CloudTally,
+    ColourTally,
+    Part,
+    Product,
+    ResidualCloud,
+    SharpnessTally,
+    groups_of,
+    reach_of,
+)
 from stac.quality.seams import SeamTally
-from stac.quality.sharpness import SharpnessTally
 from stac.reflectance import PRODUCT_SCALE
 
 #: Measurements that can go on at once, while the next window is read.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stac.provenance import Provenance
+from stac.product.layers import Provenance
 from stac.quality.seams import Seam
 
 #: Lower edges of the bins of `GroupFigures.half_widths`, reflectance; the last bin has no end.

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stac.quality.figures import GroupFigures, QualityFigures
-from stac.quality.groups import EVERYTHING
+from stac.quality.measures import EVERYTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

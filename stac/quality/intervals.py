@@ -8,8 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from stac.quality.groups import Group
-from stac.quality.parts import Part
+from stac.quality.measures import Group, Part
 from stac.reflectance import PRODUCT_SCALE
 
 #: Intervals wider than this (steps of 1e-4) share one bin.

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stac.provenance import RESTORED, Provenance
-from stac.quality.groups import FEWEST
-from stac.quality.parts import Part
+from stac.product.layers import RESTORED, Provenance
+from stac.quality.measures import FEWEST, Part
 from stac.reflectance import PRODUCT_SCALE
 
 _KINDS = len(Provenance)

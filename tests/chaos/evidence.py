@@ -33,7 +33,7 @@ def files_of(out: Path) -> dict[str, str]:
 
 def problems_of(out: Path) -> list[str]:
     """Return what is wrong with a catalog and each item in it, linked or not."""
-    from stac.validate import item_problems, validate_catalog
+    from stac.catalog.validation import item_problems, validate_catalog
 
     found = validate_catalog(out) if (out / "catalog.json").is_file() else []
     return sorted({*found, *(problem for path in items_of(out) for problem in item_problems(path))})
@@ -66,7 +66,7 @@ def blocks_of(state: Path) -> dict[str, int]:
 
 def leftovers_of(out: Path, state: Path) -> list[str]:
     """Return what nothing will ever use again, once a catalog is done and what crashes left is cleared away."""
-    from stac.publish import StaticCatalog
+    from stac.catalog.publish import StaticCatalog
 
     StaticCatalog(out).repair(older_than_s=0)
     hidden = [p for p in out.rglob(".*") if p.is_file() and p.name not in _HIDDEN]

@@ -20,8 +20,8 @@ from typing import Any
 import psutil
 import pytest
 
-from stac.sample_catalog import sample_catalog
-from stac.validate import validate_catalog
+from stac.catalog.validation import validate_catalog
+from stac.search.static import sample_catalog
 from tests.command import TINY_BBOX, TINY_SETTINGS, Outcome, Run, start, unveil
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(900)]

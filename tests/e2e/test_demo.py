@@ -23,8 +23,8 @@ from PIL import Image
 from rio_cogeo.cogeo import cog_validate
 from scipy.ndimage import binary_dilation
 
-from stac.sample_catalog import sample_catalog
-from stac.validate import validate_catalog
+from stac.catalog.validation import validate_catalog
+from stac.search.static import sample_catalog
 from tests.command import TINY_BBOX, unveil
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(1500)]

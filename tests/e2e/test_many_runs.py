@@ -27,8 +27,8 @@ from flows.ledger.states import State
 from flows.loading import load_settings
 from flows.models import loaded
 from flows.unit import blocks_folder
-from stac.sample_catalog import sample_catalog
-from stac.validate import validate_catalog
+from stac.catalog.validation import validate_catalog
+from stac.search.static import sample_catalog
 from tests.command import ROOT, TINY_BBOX, environment, unveil
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(900)]

@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 
 from flows.cli import app
 from flows.services.login import Login
-from stac.sample_catalog import sample_catalog
-from stac.validate import item_problems, validate_catalog
+from stac.catalog.validation import item_problems, validate_catalog
+from stac.search.static import sample_catalog
 from tests.command import TINY_BBOX, Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(1200)]

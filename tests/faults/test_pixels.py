@@ -11,10 +11,10 @@ import rasterio
 from odc.geo.geobox import GeoBox
 
 from stac.errors import InvalidItem
-from stac.grid import Cell, cell_of
+from stac.grid.cell import Cell, cell_of
+from stac.load.resampling import Interpolation
+from stac.load.stack import ReadOptions, read_overview, read_stack
 from stac.masks.classes import PixelClass
-from stac.resampling import Interpolation
-from stac.stack import ReadOptions, read_overview, read_stack
 from tests.faults.world import AS_IS, BANDS, LEFT, SIDE, TOP, World, ground, truth, write
 
 OTHER = {"platform": "some-satellite", "constellation": "", "s2:processing_baseline": None}

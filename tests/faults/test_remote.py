@@ -8,12 +8,12 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
-from stac.access import Access
 from stac.errors import UnreadableAsset
-from stac.grid import cell_of
-from stac.query import Query
-from stac.sources import open_source
-from stac.stack import ReadOptions, read_stack
+from stac.grid.cell import cell_of
+from stac.io.access import Access
+from stac.load.stack import ReadOptions, read_stack
+from stac.search.opening import open_source
+from stac.search.query import Query
 from tests.faults.world import BANDS, World, truth
 from tests.misbehaving_server import Asked, Reply, web_server
 

@@ -11,12 +11,12 @@ import pytest
 
 from flows.candidates import Candidate, candidates
 from flows.settings import RunSettings
-from stac.acquisitions import cloud_cover, group_passes
 from stac.errors import InvalidItem
-from stac.grid import cell_of
+from stac.grid.cell import cell_of
+from stac.load.stack import read_stack
 from stac.masks.classes import PixelClass
-from stac.processing import version_numbers
-from stac.stack import read_stack
+from stac.search.acquisitions import cloud_cover, group_passes
+from stac.search.processing import version_numbers
 from tests.faults.world import AS_IS, BANDS, SIDE, World, footprint, ground, truth, write
 
 NUMBERS = ("B02", "B03", "B04", "B08")

@@ -13,11 +13,11 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.warp import transform_bounds
 
-from stac.grid import Cell, cell_of
-from stac.query import Query
-from stac.sources.base import Skipped
-from stac.sources.static import StaticSource
-from stac.stack import ReadOptions, Stack, read_stack
+from stac.grid.cell import Cell, cell_of
+from stac.load.stack import ReadOptions, Stack, read_stack
+from stac.search.query import Query
+from stac.search.source import Skipped
+from stac.search.static import StaticSource
 
 Pixels = NDArray[Any]
 BANDS = ("blue", "green", "red", "nir")

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from flows.candidates import candidates
 from flows.settings import GridKind, RunSettings
 from stac.errors import StacError
-from stac.grid import cell_of
-from stac.items import public_href
-from stac.query import Query
-from stac.sources.static import StaticSource
-from stac.stack import ReadOptions, read_stack
+from stac.grid.cell import cell_of
+from stac.load.stack import ReadOptions, read_stack
+from stac.product.item import public_href
+from stac.search.query import Query
+from stac.search.static import StaticSource
 
 QUICK = settings(
     max_examples=1,

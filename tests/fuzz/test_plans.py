@@ -17,8 +17,8 @@ from flows.errors import KNOWN_ERRORS, InvalidPlan
 from flows.frozen_plan import _checksum, freeze, read_plan, revive, settings_of, thaw
 from flows.loading import load_settings
 from flows.work import ModelRef, make_plan
-from stac.sample_catalog import sample_catalog
-from stac.sources import open_source
+from stac.search.opening import open_source
+from stac.search.static import sample_catalog
 from tests.fuzz.mutations import VALUES, mutated
 
 MODEL = ModelRef("unveil-de", "1", "a" * 64, "weights")

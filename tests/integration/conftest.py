@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stac.access.s3 import forget_clients
+from stac.io.s3 import forget_clients
 from tests.s3_server import S3Server, s3_server
 
 #: Of a user who may do everything; the secret must turn up nowhere.

@@ -12,14 +12,13 @@ import rasterio
 import requests
 from rasterio.transform import from_origin
 
-from stac.access import Access
-from stac.access.addresses import check_address, look_up
 from stac.errors import InvalidItem, StacError, UnreadableAsset, UnsafeHref
-from stac.rasters import open_raster
-from stac.sample_catalog import sample_catalog
-from stac.sources.hrefs import resolve
-from stac.sources.web.patience import Patience
-from stac.sources.web.transport import PatientAdapter, patient_session
+from stac.io.access import Access
+from stac.io.addresses import check_address, look_up
+from stac.io.http import Patience, PatientAdapter, patient_session
+from stac.io.raster import open_raster
+from stac.search.hrefs import resolve
+from stac.search.static import sample_catalog
 from tests.misbehaving_server import Asked, Reply, web_server
 
 WHOLE = (sample_catalog().parent / "S2A_33TWL_20230818_0_L2A" / "B02.tif").read_bytes()

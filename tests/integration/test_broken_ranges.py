@@ -10,10 +10,10 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 
 from stac.errors import UnreadableAsset
-from stac.grid import Cell
-from stac.rasters import open_raster
-from stac.reading import AssetRequest, read_asset
-from stac.sample_catalog import sample_catalog
+from stac.grid.cell import Cell
+from stac.io.raster import open_raster
+from stac.load.reading import AssetRequest, read_asset
+from stac.search.static import sample_catalog
 from tests.misbehaving_server import Asked, Reply, web_server
 
 pytestmark = pytest.mark.integration

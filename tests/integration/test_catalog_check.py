@@ -1,4 +1,4 @@
-"""`stac.checking` finds each kind of damage, and nothing else, on disk, in S3 and over HTTP."""
+"""`stac.catalog.check` finds each kind of damage, and nothing else, on disk, in S3 and over HTTP."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from flows.viewer.serving import running
-from stac.access.s3 import filesystem
-from stac.checking import CheckOptions, ProblemKind, check_catalog
+from stac.catalog.check import CheckOptions, ProblemKind, check_catalog
+from stac.catalog.geoparquet import keep_mirror
+from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
+from stac.catalog.tree import MIRRORS
 from stac.errors import SourceUnavailable, UnreadableCatalog
-from stac.geoparquet import keep_mirror
-from stac.items import file_info
-from stac.publish import DEFAULT_COLLECTION, StaticCatalog
-from stac.sources.web.patience import Patience
-from stac.tree.nodes import MIRRORS
+from stac.io.http import Patience
+from stac.io.s3 import filesystem
+from stac.product.assets import file_info
 from tests import misbehaving_server
 from tests.misbehaving_server import Asked, Reply
 from tests.s3_server import S3Server

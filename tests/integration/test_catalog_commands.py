@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stac.validate import validate_catalog
+from stac.catalog.validation import validate_catalog
 from tests.command import unveil
 
 pytestmark = pytest.mark.integration

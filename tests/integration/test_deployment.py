@@ -25,8 +25,8 @@ from flows.loading import load_settings
 from flows.models.promotion import CHALLENGER, PREVIOUS
 from flows.models.promotion_watch import Move, watch
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
-from stac.publish import StaticCatalog
-from stac.validate import validate_catalog
+from stac.catalog.publish import StaticCatalog
+from stac.catalog.validation import validate_catalog
 from tests.command import ROOT, TINY_BBOX, environment
 from tests.prefect_service import PrefectService, end, kill, poll, prefect_service, start_worker
 

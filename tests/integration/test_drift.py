@@ -14,8 +14,8 @@ import pytest
 import rasterio
 
 from flows.services.login import Login
-from stac.publish import StaticCatalog
-from stac.sample_catalog import sample_catalog
+from stac.catalog.publish import StaticCatalog
+from stac.search.static import sample_catalog
 from tests.command import TINY_BBOX, Outcome, unveil
 from tests.prefect_service import poll
 

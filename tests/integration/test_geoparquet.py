@@ -17,14 +17,14 @@ from shapely.geometry import shape
 
 from flows.loading import load_settings
 from flows.mirrors import keep_mirrors
-from stac import geoparquet
-from stac.access.locations import S3Location
-from stac.checking import check_catalog
+from stac.catalog import geoparquet
+from stac.catalog.check import check_catalog
+from stac.catalog.geoparquet import MEDIA_TYPE, Export, export_items, ids_in, keep_mirror, read_items
+from stac.catalog.opening import target_at
+from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
+from stac.catalog.tree import MIRRORS
 from stac.errors import EmptySearch, InvalidItem, InvalidQuery
-from stac.geoparquet import MEDIA_TYPE, Export, export_items, ids_in, keep_mirror, read_items
-from stac.publish import DEFAULT_COLLECTION, StaticCatalog
-from stac.targets import target_at
-from stac.tree.nodes import MIRRORS
+from stac.io.s3 import S3Location
 from tests.command import unveil
 from tests.s3_server import S3Server
 

@@ -27,10 +27,10 @@ from flows.settings import RunSettings
 from flows.up.control import detach
 from flows.up.record import ProcessId
 from flows.up.supervisor import place_for
-from stac.checking import check_catalog
+from stac.catalog.check import check_catalog
+from stac.catalog.geoparquet import ids_in
 from stac.errors import DiskFull, UnreadableAsset
-from stac.geoparquet import ids_in
-from stac.reading import AssetRequest, read_asset, read_thinned
+from stac.load.reading import AssetRequest, read_asset, read_thinned
 from tests.command import TINY_BBOX, Run, environment, unveil
 from tests.integration.test_broken_ranges import cell
 from tests.misbehaving_server import Asked, Reply, web_server

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stac.sample_catalog import sample_catalog
+from stac.search.static import sample_catalog
 from tests.command import TINY_BBOX, unveil
 from tests.s3_server import S3Server
 

@@ -24,12 +24,11 @@ from pystac_client import Client
 from flows.catalogs import catalog_of, indexes_of
 from flows.settings import RunSettings
 from flows.unit import ITEM_FILE, publish_product
+from stac.catalog.indexes.opening import open_index
+from stac.catalog.publish import StaticCatalog
+from stac.catalog.shelves import Shelf, copy_catalog
+from stac.catalog.validation import validate_catalog
 from stac.errors import IndexNotUpdated, IndexRefused, IndexUnavailable, InvalidProduct
-from stac.indexes import open_index
-from stac.publish import StaticCatalog
-from stac.shelves import Shelf
-from stac.transfer import copy_catalog
-from stac.validate import validate_catalog
 from tests.command import unveil
 from tests.installed import Needed, require
 from tests.misbehaving_server import web_server

@@ -13,10 +13,10 @@ import pystac
 import pytest
 
 from stac.errors import SourceUnavailable, StacError
-from stac.query import Query
-from stac.sources import Patience, Source, open_source
-from stac.sources.api import ApiSource
-from stac.sources.providers import PROVIDERS
+from stac.search.api import ApiSource
+from stac.search.opening import Patience, Source, open_source
+from stac.search.providers import PROVIDERS
+from stac.search.query import Query
 from tests.misbehaving_server import Asked, Reply, StacApi, Trouble, web_server
 
 pytestmark = pytest.mark.integration

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stac.sample_catalog import sample_catalog
+from stac.search.static import sample_catalog
 from tests.command import TINY_BBOX, TINY_SETTINGS, Outcome, unveil
 from tests.misbehaving_server import Asked, Reply, web_server
 

@@ -15,16 +15,15 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 
 from stac.errors import AccessRefused, InvalidItem, InvalidQuery, SourceUnavailable, UnreadableAsset, UnsafeHref
-from stac.grid import Cell, native_geobox
-from stac.query import Query
-from stac.reading import AssetRequest, read_asset
-from stac.sample_catalog import sample_catalog
-from stac.sources import Patience, open_source
-from stac.sources.providers import PROVIDERS
-from stac.sources.sentinel_hub.hrefs import BandAddress
-from stac.sources.sentinel_hub.process_api import ProcessReader
-from stac.sources.sentinel_hub.units import METER, estimated_units
-from stac.stack import read_stack
+from stac.grid.cell import Cell, native_geobox
+from stac.load.reading import AssetRequest, read_asset
+from stac.load.stack import read_stack
+from stac.search.opening import Patience, open_source
+from stac.search.providers import PROVIDERS
+from stac.search.query import Query
+from stac.search.sentinel_hub.client import METER, estimated_units
+from stac.search.sentinel_hub.process import BandAddress, ProcessReader
+from stac.search.static import sample_catalog
 from tests.misbehaving_server import Reply
 from tests.sentinel_hub_server import CLIENT_ID, CLIENT_SECRET, SentinelHub, sample_items, sentinel_hub
 
@@ -53,7 +52,7 @@ def search(query: Query = AUGUST) -> list[pystac.Item]:
 
 
 def test_the_catalog_is_searched_to_its_last_page(hub: SentinelHub) -> None:
-    from stac.sources.sentinel_hub.catalog import SentinelHubSource
+    from stac.search.sentinel_hub.catalog import SentinelHubSource
 
     source = SentinelHubSource(PROVIDER, QUICK, page=3)
     assert source.collections() == ["sentinel-1-grd", "sentinel-2-l2a"]
@@ -140,7 +139,7 @@ def test_one_unit_is_what_the_service_defines() -> None:
 
 
 def test_a_large_area_is_asked_in_parts(hub: SentinelHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stac.sources.sentinel_hub.process_api._LARGEST_SIDE", 32)
+    monkeypatch.setattr("stac.search.sentinel_hub.process._LARGEST_SIDE", 32)
     where, expected, name = cell()
     assert np.array_equal(read_asset(request(scene(name), "blue"), where, 5), expected)
     assert [(r["output"]["width"], r["output"]["height"]) for r in hub.processed] == [
@@ -251,7 +250,7 @@ def test_an_answer_without_images_is_no_data(hub: SentinelHub, content: bytes) -
 
 
 def test_pages_in_a_circle_end(hub: SentinelHub) -> None:
-    from stac.sources.sentinel_hub.catalog import SentinelHubSource
+    from stac.search.sentinel_hub.catalog import SentinelHubSource
 
     hub.circles = True
     with pytest.raises(SourceUnavailable, match="twice"):

@@ -13,7 +13,7 @@ from de_model.validation import UNVALIDATED, Figures, Filler, KindRecord, Valida
 from flows.loading import load_settings
 from flows.models.resolving import resolve
 from flows.models.shadow import shadow_run
-from stac.publish import DEFAULT_COLLECTION
+from stac.catalog.publish import DEFAULT_COLLECTION
 from tests.command import Run
 
 pytestmark = pytest.mark.integration

@@ -13,13 +13,12 @@ import pystac
 import pytest
 
 from stac.errors import InvalidQuery, SourceUnavailable, UnreadableCatalog, UnsafeHref
-from stac.grid import cell_of
-from stac.query import Query
-from stac.sample_catalog import SAMPLE_BBOX, SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
-from stac.sources import Patience, open_source
-from stac.sources.api import ApiSource
-from stac.sources.static import StaticSource
-from stac.stack import read_stack
+from stac.grid.cell import cell_of
+from stac.load.stack import read_stack
+from stac.search.api import ApiSource
+from stac.search.opening import Patience, open_source
+from stac.search.query import Query
+from stac.search.static import SAMPLE_BBOX, SAMPLE_COLLECTION, SAMPLE_INTERVAL, StaticSource, sample_catalog
 from tests import misbehaving_server
 from tests.misbehaving_server import Asked, Reply
 from tests.support.stac_api import serve_api

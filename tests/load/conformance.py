@@ -24,9 +24,9 @@ from stac_validator.validate import StacValidate
 import stac
 from flows.viewer.browser_config import utm_definitions
 from flows.viewer.serving import running
-from stac.checking import check_catalog
+from stac.catalog.check import check_catalog
+from stac.catalog.validation import validate_document
 from stac.errors import InvalidProduct
-from stac.validate import validate_document
 from tests.installed import require_node
 
 _NODE = Path(__file__).parents[1] / "node"

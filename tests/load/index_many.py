@@ -28,9 +28,9 @@ import psycopg
 import typer
 
 from flows.machine import machine
-from stac.indexes import Index, open_index
-from stac.indexes.copies import PublicPlace, copy_of
-from stac.sample_catalog import SAMPLE_COLLECTION, sample_catalog
+from stac.catalog.indexes.following import PublicPlace, copy_of
+from stac.catalog.indexes.opening import Index, open_index
+from stac.search.static import SAMPLE_COLLECTION, sample_catalog
 from tests.support import pgstac
 
 COLLECTION = "many"

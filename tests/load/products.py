@@ -14,15 +14,15 @@ import pystac
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from stac.catalog import heading_of
-from stac.items import ProductRecord, build_item
-from stac.layers import SOURCE_DATE_NODATA, ProductLayers
-from stac.product import write_product
-from stac.publish import StaticCatalog
-from stac.targets import target_at
-from stac.tree.nodes import placed
-from stac.tree.upkeep import DateTree
-from stac.validate import read_document
+from stac.catalog.documents import heading_of
+from stac.catalog.opening import target_at
+from stac.catalog.publish import StaticCatalog
+from stac.catalog.tree import placed
+from stac.catalog.upkeep import DateTree
+from stac.catalog.validation import read_document
+from stac.product.item import ProductRecord, build_item
+from stac.product.layers import SOURCE_DATE_NODATA, ProductLayers
+from stac.product.writer import write_product
 
 _SHAPE, _BANDS = (16, 16), ("blue", "green", "red", "nir")
 _FIRST, _DAYS = datetime(2021, 1, 1, 10, tzinfo=UTC), 1000

@@ -29,8 +29,8 @@ from typing import Annotated, Any
 
 import typer
 
-from stac.publish import StaticCatalog
-from stac.validate import validate_catalog
+from stac.catalog.publish import StaticCatalog
+from stac.catalog.validation import validate_catalog
 from tests.load.products import lay, make_stock, stage
 
 #: Changes of a file system that a publication is killed at; `open` counts when it writes.

@@ -17,7 +17,7 @@ import httpx
 import psutil
 
 from flows.errors import ServiceUnavailable
-from stac.storage import write_json, writing
+from stac.io.files import write_json, writing
 from tests.support import postgres
 
 DATABASE = "stac"

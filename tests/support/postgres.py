@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 
 from flows.errors import ServiceUnavailable
-from stac.storage import writing
+from stac.io.files import writing
 
 _DEBIAN = Path("/usr/lib/postgresql")
 _SYSTEM_USER = "postgres"

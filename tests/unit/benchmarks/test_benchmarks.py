@@ -27,12 +27,12 @@ from flows.errors import WorkFailed
 from flows.ledger.states import State
 from flows.loading import load_settings
 from flows.work import ModelRef, make_plan
-from stac.assets import find_asset
-from stac.grid import cell_of
-from stac.query import Query
-from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
-from stac.sources import open_source
-from stac.stack import read_stack
+from stac.grid.assets import find_asset
+from stac.grid.cell import cell_of
+from stac.load.stack import read_stack
+from stac.search.opening import open_source
+from stac.search.query import Query
+from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 
 TILES = Sampling(tile=32, overlap=8)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks.composite import Line, Score, Simple, blobby, least_squares, major_axis, page_of, theil_sen
+from stac.load.stack import Stack
 from stac.masks.classes import PixelClass
-from stac.stack import Stack
 
 
 @pytest.fixture

@@ -22,15 +22,14 @@ from flows import blockwise
 from flows.blockwise import Done, Effort, Progress, Reader, restore_cell, untold
 from flows.restoration import Prepared, Restored, prepare, restore_block, restore_date
 from flows.restoration_options import RestorationOptions
-from stac.blocks import BlockStore
-from stac.grid import Cell, cell_of
-from stac.layers import INTERPOLATED_WEIGHT, ProductLayers
-from stac.priors import Prior
-from stac.provenance import Provenance
-from stac.query import Query
-from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
-from stac.sources import open_source
-from stac.stack import Stack, read_stack
+from stac.composite.priors import Prior
+from stac.grid.cell import Cell, cell_of
+from stac.load.stack import Stack, read_stack
+from stac.product.layers import INTERPOLATED_WEIGHT, ProductLayers, Provenance
+from stac.product.writer import BlockStore
+from stac.search.opening import open_source
+from stac.search.query import Query
+from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 
 BANDS = ("blue", "green", "red", "nir")
 SAMPLING = Sampling(samples=1, steps=1, tile=32, overlap=8)

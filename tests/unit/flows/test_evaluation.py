@@ -18,10 +18,10 @@ from flows.models.evaluation import Entrant, Evaluation, evaluate, metrics_of, s
 from flows.models.evaluation_cases import Case, Protocol
 from flows.models.gates import Gates, compared, judge
 from flows.restoration_options import RestorationOptions
-from stac.grid import Cell
+from stac.composite.priors import Prior
+from stac.grid.cell import Cell
+from stac.load.stack import Stack
 from stac.masks.classes import PixelClass
-from stac.priors import Prior
-from stac.stack import Stack
 from tests.unit.de_model.tiny_model import tiny_model
 
 SIDE = 96

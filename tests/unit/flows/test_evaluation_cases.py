@@ -11,14 +11,14 @@ import pytest
 from flows.errors import InvalidSettings
 from flows.models.error_sums import error_sums
 from flows.models.evaluation_cases import Case, Protocol, index_on, real_cases, transplanted_cases
-from stac.composite import median_clear, nearest_clear
-from stac.fusion import fit_fused
-from stac.grid import cell_of
+from stac.composite.fusion import fit_fused
+from stac.composite.temporal import median_clear, nearest_clear
+from stac.grid.cell import cell_of
+from stac.load.stack import Stack, read_stack
 from stac.masks.classes import PixelClass, is_obscured
-from stac.query import Query
-from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
-from stac.sources import open_source
-from stac.stack import Stack, read_stack
+from stac.search.opening import open_source
+from stac.search.query import Query
+from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 
 BANDS = ("blue", "green", "red", "nir")
 CLOUDY, CLEAR = [3], [2, 4]

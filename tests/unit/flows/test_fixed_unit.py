@@ -15,11 +15,11 @@ from flows.loading import load_settings
 from flows.settings import RunSettings
 from flows.unit import ITEM_FILE, make_product
 from flows.work import ModelRef, WorkUnit, make_plan, unit_cell, unit_dates
+from stac.load.stack import read_stack
 from stac.masks.classes import is_observed
-from stac.provenance import Provenance
-from stac.sample_catalog import sample_catalog
-from stac.sources import open_source
-from stac.stack import read_stack
+from stac.product.layers import Provenance
+from stac.search.opening import open_source
+from stac.search.static import sample_catalog
 
 
 @pytest.fixture(scope="module")

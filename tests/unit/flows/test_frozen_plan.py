@@ -14,8 +14,8 @@ from flows.loading import load_settings
 from flows.settings import RunSettings
 from flows.work import ModelRef, make_plan
 from flows.working import job_of
-from stac.sample_catalog import sample_catalog
-from stac.sources import open_source
+from stac.search.opening import open_source
+from stac.search.static import sample_catalog
 
 MODEL = ModelRef("unveil-de", "7", "a" * 64, "weights")
 

@@ -11,8 +11,8 @@ import pytest
 from de_model import checkpoint
 from flows.models.model_item import ensure_model_item
 from flows.work import ModelRef
-from stac.publish import StaticCatalog
-from stac.validate import validate_catalog
+from stac.catalog.publish import StaticCatalog
+from stac.catalog.validation import validate_catalog
 
 
 @pytest.fixture

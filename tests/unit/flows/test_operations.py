@@ -14,7 +14,7 @@ from flows.loading import load_settings
 from flows.operations.backfill import windows_of
 from flows.operations.status import status
 from flows.settings import RunSettings
-from stac.query import Query
+from stac.search.query import Query
 
 SECRET = "postgresql://me:s3cret@127.0.0.1/unveil"
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from flows.models.pair_checks import PairLimits, best_shift, objection
-from stac.grid import cell_of
-from stac.query import Query
-from stac.sample_catalog import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
-from stac.sources import open_source
-from stac.stack import Stack, read_stack
+from stac.grid.cell import cell_of
+from stac.load.stack import Stack, read_stack
+from stac.search.opening import open_source
+from stac.search.query import Query
+from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 
 #: Positions of two dates of the stack that both saw most of the ground.
 ONE, OTHER = 0, 1

@@ -17,13 +17,12 @@ from flows.report import write_report
 from flows.scenes import write_json
 from flows.settings import RunSettings
 from flows.unit import ITEM_FILE, publish_product
-from stac.items import ProductRecord, build_item
-from stac.layers import ProductLayers
-from stac.product import write_product
-from stac.provenance import Provenance
-from stac.publish import StaticCatalog
+from stac.catalog.publish import StaticCatalog
+from stac.catalog.validation import validate_catalog
+from stac.product.item import ProductRecord, build_item
+from stac.product.layers import ProductLayers, Provenance
+from stac.product.writer import write_product
 from stac.quality.gate import Gate
-from stac.validate import validate_catalog
 
 BANDS = ("blue", "green", "red", "nir")
 SHAPE = (64, 64)

@@ -15,9 +15,8 @@ from odc.geo.geobox import GeoBox
 from flows.quality import quality_of
 from flows.report import data_uri, run_markdown, unit_table, warnings_of, write_report
 from stac.errors import NotWritable
-from stac.layers import SOURCE_DATE_NODATA, ProductLayers
-from stac.product import write_product
-from stac.provenance import Provenance
+from stac.product.layers import SOURCE_DATE_NODATA, ProductLayers, Provenance
+from stac.product.writer import write_product
 from stac.quality.gate import Gate
 
 BANDS = ("blue", "green", "red", "nir")

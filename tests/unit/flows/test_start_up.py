@@ -19,7 +19,7 @@ _HEAVY = {"torch", "prefect", "mlflow", "matplotlib"}
         pytest.param("flows.cli", _HEAVY | {"rasterio", "scipy", "s3fs"}, id="help"),
         pytest.param("flows.loading", _HEAVY, id="settings"),
         pytest.param("flows.operations.status", _HEAVY, id="status"),
-        pytest.param("stac.checking", _HEAVY, id="check"),
+        pytest.param("stac.catalog.check", _HEAVY, id="check"),
     ],
 )
 def test_loads_nothing_it_does_not_need(module: str, unwanted: set[str]) -> None:

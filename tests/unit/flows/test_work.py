@@ -11,12 +11,12 @@ from shapely.geometry import box, mapping
 from flows.candidates import Cause
 from flows.loading import load_settings
 from flows.work import ModelRef, make_plan, unit_cell, unit_dates
+from stac.catalog.validation import check_id, safe_id
+from stac.catalog.versions import subject_of
 from stac.errors import EmptySearch, InvalidQuery
-from stac.product_versions import subject_of
-from stac.sample_catalog import sample_catalog
-from stac.sources import open_source
-from stac.sources.base import Skipped
-from stac.validate import check_id, safe_id
+from stac.search.opening import open_source
+from stac.search.source import Skipped
+from stac.search.static import sample_catalog
 
 MODEL = ModelRef("unveil-de", "1", "a" * 64, "weights")
 

@@ -15,14 +15,12 @@ import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from stac.items import ProductRecord, build_item
-from stac.layers import SOURCE_DATE_NODATA, ProductLayers
-from stac.product import ProductSummary, write_product
-from stac.provenance import Provenance
-from stac.publish import StaticCatalog
-from stac.query import Query
-from stac.sample_catalog import SAMPLE_BBOX, SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
-from stac.sources.static import StaticSource
+from stac.catalog.publish import StaticCatalog
+from stac.product.item import ProductRecord, build_item
+from stac.product.layers import SOURCE_DATE_NODATA, ProductLayers, Provenance
+from stac.product.writer import ProductSummary, write_product
+from stac.search.query import Query
+from stac.search.static import SAMPLE_BBOX, SAMPLE_COLLECTION, SAMPLE_INTERVAL, StaticSource, sample_catalog
 
 Edit = Callable[[dict[str, Any]], None]
 

@@ -11,9 +11,8 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from scipy.ndimage import gaussian_filter, uniform_filter
 
-from stac.layers import SOURCE_DATE_NODATA, ProductLayers
-from stac.product import write_product
-from stac.provenance import Provenance
+from stac.product.layers import SOURCE_DATE_NODATA, ProductLayers, Provenance
+from stac.product.writer import write_product
 from stac.quality.assess import assess
 from stac.quality.figures import QualityFigures
 

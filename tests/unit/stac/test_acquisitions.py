@@ -12,12 +12,12 @@ import rasterio
 from rasterio.crs import CRS
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 
-from stac.acquisitions import Acquisition, group_passes
 from stac.errors import InvalidInput, InvalidItem
-from stac.fixed_grid import GridSpec
-from stac.grid import Cell, cell_of
+from stac.grid.cell import Cell, cell_of
+from stac.grid.fixed import GridSpec
+from stac.load.stack import ReadOptions, read_stack
 from stac.masks.classes import PixelClass
-from stac.stack import ReadOptions, read_stack
+from stac.search.acquisitions import Acquisition, group_passes
 
 AS_IS = ReadOptions(cloud_dilation_m=0, shadow_dilation_m=0)
 #: The pixels of 33TWL: 120 m, from 517 620 m.

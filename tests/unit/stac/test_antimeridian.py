@@ -10,14 +10,14 @@ import pystac
 import pytest
 from shapely.geometry import box, mapping
 
-from stac.acquisitions import group_passes
 from stac.errors import InvalidItem
-from stac.fixed_grid import GridSpec, outline_of_cell
-from stac.footprints import box_around, cut, grown, outline_of_grid, outline_of_item, share_covered
-from stac.grid import cell_of, native_geobox
-from stac.items import footprint
+from stac.grid.cell import cell_of, native_geobox
+from stac.grid.fixed import GridSpec, outline_of_cell
+from stac.grid.footprint import box_around, cut, grown, outline_of_grid, outline_of_item, share_covered
+from stac.load.stack import ReadOptions, read_stack
 from stac.masks.classes import PixelClass
-from stac.stack import ReadOptions, read_stack
+from stac.product.item import footprint
+from stac.search.acquisitions import group_passes
 
 FOLDER = Path(__file__).parents[2] / "data" / "antimeridian"
 SPEC = GridSpec(600, 100)

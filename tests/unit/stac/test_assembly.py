@@ -9,14 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from stac.assembly import Intervals, ModelResult, assemble, best_known, unseen
+from stac.composite.fusion import fit_fused
 from stac.errors import InvalidInput
-from stac.fusion import fit_fused
-from stac.grid import Cell
-from stac.layers import SOURCE_DATE_NODATA, ProductLayers
+from stac.grid.cell import Cell
+from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_obscured, is_observed
-from stac.provenance import Provenance
-from stac.stack import Stack
+from stac.product.assembly import Intervals, ModelResult, assemble, best_known, unseen
+from stac.product.layers import SOURCE_DATE_NODATA, ProductLayers, Provenance
 
 SIDE = 12
 SYNTHETIC = (

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stac.blocks import Block, BlockStore, blocks_of
 from stac.errors import UnreadableAsset
-from stac.grid import Cell
-from stac.layers import ProductLayers
+from stac.grid.cell import Cell
+from stac.product.layers import ProductLayers
+from stac.product.writer import Block, BlockStore, blocks_of
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(16, 128))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stac.cores import cores
+from stac.io.cores import cores
 
 ALLOWED = len(os.sched_getaffinity(0))
 

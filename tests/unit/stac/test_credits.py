@@ -10,9 +10,8 @@ from typing import Any
 import pystac
 import pytest
 
-from stac.catalog import collection_document
-from stac.credits import credit, may_be_shown
-from stac.items import public_href
+from stac.catalog.documents import collection_document
+from stac.product.item import credit, may_be_shown, public_href
 
 BAD = [
     "javascript:alert(1)", "JavaScript:alert(1)", " javascript:alert(1)", "java\nscript:alert(1)", "vbscript:x",

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 
 from stac.errors import InvalidQuery
-from stac.fixed_grid import GridSpec, outline_of_cell
-from stac.footprints import around
-from stac.grid import Cell
+from stac.grid.cell import Cell
+from stac.grid.fixed import GridSpec, outline_of_cell
+from stac.grid.footprint import around
 
 COARSE = GridSpec(resolution_m=500, cell_pixels=64)
 

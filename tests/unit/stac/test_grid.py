@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from odc.geo.geom import box
 
 from stac.errors import InvalidItem, InvalidQuery
-from stac.grid import cell_of, grid_code, same_cell
+from stac.grid.cell import cell_of, grid_code, same_cell
 
 LONGITUDES = st.floats(15.0, 16.6)
 LATITUDES = st.floats(45.3, 46.2)
@@ -51,8 +51,8 @@ def test_clipping_stays_on_whole_pixels(x0: float, x1: float, y0: float, y1: flo
     assert column + geobox.shape[1] <= native.shape[1] and row + geobox.shape[0] <= native.shape[0]
     assert geobox.resolution == native.resolution
     wanted = box(west, south, east, north, "EPSG:4326").to_crs(native.crs, resolution=0.01)
-    covered = geobox.extent.buffer(1.0)
-    assert covered.contains(wanted.intersection(native.extent)), "no asked-for pixel is lost"
+    asked_for = wanted.intersection(native.extent)
+    assert asked_for.is_empty or geobox.extent.buffer(1.0).contains(asked_for), "no asked-for pixel is lost"
 
 
 def test_the_name_tells_the_window(twl: list[pystac.Item]) -> None:

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from stac.composite import TemporalPrior, median_clear, nearest_clear
-from stac.fusion import fit_fused
-from stac.grid import Cell
-from stac.harmonisation import clean_sky_match, harmonisation_fits
+from stac.composite.fusion import fit_fused
+from stac.composite.normalisation import clean_sky_match, harmonisation_fits
+from stac.composite.temporal import TemporalPrior, median_clear, nearest_clear
+from stac.grid.cell import Cell
+from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_observed
-from stac.stack import Stack
 
 BANDS = ("blue", "green", "red", "nir")
 LEVELS = np.array([0.04, 0.06, 0.05, 0.3])[:, None, None]

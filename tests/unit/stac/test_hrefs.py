@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from stac.errors import UnsafeHref
-from stac.sources.hrefs import checked_id, resolve
+from stac.search.hrefs import checked_id, resolve
 
 REMOTE = "https://example.org/stac/items/a.json"
 LOCAL = "/data/catalog/items/a.json"

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from stac.access.locations import parse_location
+from stac.catalog.indexes.base import difference
+from stac.catalog.indexes.following import PublicPlace, copy_of
+from stac.catalog.indexes.opening import index_label, index_secret, open_index
 from stac.errors import IndexNotUpdated, IndexRefused, IndexUnavailable, InvalidQuery
-from stac.indexes import index_label, index_secret, open_index
-from stac.indexes.comparison import difference
-from stac.indexes.copies import PublicPlace, copy_of
-from stac.sources.web.patience import Patience
+from stac.io.http import Patience
+from stac.io.s3 import parse_location
 from tests.misbehaving_server import Reply, web_server
 from tests.transaction_api import TransactionApi
 

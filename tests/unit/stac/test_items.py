@@ -13,14 +13,13 @@ import pytest
 from odc.geo.crs import CRS
 from shapely.geometry import shape
 
+from stac.catalog.publish import StaticCatalog
+from stac.catalog.validation import check_id, item_problems, validate_catalog, validate_item
 from stac.errors import InvalidProduct
-from stac.extensions import Extension
-from stac.item_assets import file_info
-from stac.items import footprint, projection
-from stac.layers import ProductLayers
-from stac.product import ProductSummary
-from stac.publish import StaticCatalog
-from stac.validate import check_id, item_problems, validate_catalog, validate_item
+from stac.product.assets import file_info
+from stac.product.item import Extension, footprint, projection
+from stac.product.layers import ProductLayers
+from stac.product.writer import ProductSummary
 
 Edit = Callable[[dict[str, Any]], object]
 

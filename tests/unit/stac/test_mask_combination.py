@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from stac.errors import InvalidInput
-from stac.grid import cell_of
+from stac.grid.cell import cell_of
+from stac.load.stack import ReadOptions, Stack, read_stack
 from stac.masks.classes import PixelClass, is_obscured
 from stac.masks.combination import MaskRule, Opinion, combine
-from stac.masks.persistent_bright import persistent_bright, without_persistent_bright
-from stac.stack import ReadOptions, Stack, read_stack
+from stac.masks.scene import persistent_bright, without_persistent_bright
 
 N, CLR, THIN, CLD, SHD, SNW, DEF = (int(c) for c in PixelClass)
 ALL_KINDS = frozenset(PixelClass)

@@ -13,13 +13,12 @@ import rasterio
 from affine import Affine
 
 from stac.errors import InvalidItem, MissingExtra
-from stac.grid import Cell, cell_of
+from stac.grid.cell import Cell, cell_of
+from stac.load.stack import ReadOptions, read_stack
 from stac.masks.classes import PixelClass
-from stac.masks.combination import MaskRule
-from stac.masks.kinds import MaskKind
-from stac.masks.qa_pixel import classify_qa_pixel
-from stac.masks.s2cloudless import BANDS, THRESHOLD, cloud_probability
-from stac.stack import ReadOptions, read_stack
+from stac.masks.combination import MaskKind, MaskRule
+from stac.masks.learned import BANDS, THRESHOLD, cloud_probability
+from stac.masks.scene import classify_qa_pixel
 
 L1C = Path(__file__).parents[2] / "data" / "sentinel2-l1c-thinned.tif"
 AS_IS = ReadOptions(cloud_dilation_m=0, shadow_dilation_m=0)

@@ -9,8 +9,8 @@ from scipy.ndimage import binary_dilation
 
 from stac.errors import InvalidInput, InvalidItem
 from stac.masks.classes import PixelClass, is_obscured
-from stac.masks.dilation import dilate, disk, grow
-from stac.masks.scl import classify_scl
+from stac.masks.combination import dilate, disk, grow
+from stac.masks.scene import classify_scl
 
 MASKS = hnp.arrays(np.uint8, (12, 15), elements=st.sampled_from([int(c) for c in PixelClass]))
 REACH = st.floats(0, 700)

@@ -14,9 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stac.catalog.publish import StaticCatalog
+from stac.catalog.schemas import schema_problem
+from stac.catalog.validation import check_id, validate_catalog, validate_item
 from stac.errors import InvalidProduct
-from stac.item_assets import file_info
-from stac.model_items import (
+from stac.product.assets import file_info
+from stac.product.model_item import (
     CARD_FILE,
     MODELS_COLLECTION,
     TABLE_FILE,
@@ -26,9 +29,6 @@ from stac.model_items import (
     model_item_href,
     model_item_id,
 )
-from stac.publish import StaticCatalog
-from stac.schema_check import schema_problem
-from stac.validate import check_id, validate_catalog, validate_item
 
 RECORD = ModelRecord(
     name="unveil-de",

@@ -10,8 +10,8 @@ import pytest
 import rasterio
 from rasterio.enums import Resampling
 
-from stac.grid import cell_of
-from stac.stack import ReadOptions, overview_factor, read_overview, read_stack
+from stac.grid.cell import cell_of
+from stac.load.stack import ReadOptions, overview_factor, read_overview, read_stack
 
 BANDS = ("blue", "nir")
 AS_IS = ReadOptions(cloud_dilation_m=0, shadow_dilation_m=0)

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stac.layers import ProductLayers
-from stac.preview import visual, write_quicklook, write_thumbnail
-from stac.provenance import Provenance
-from stac.raster import rgb_of
+from stac.product.cog import rgb_of
+from stac.product.layers import ProductLayers, Provenance
+from stac.product.preview import visual, write_quicklook, write_thumbnail
 
 BANDS = ("blue", "green", "red", "nir")
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stac.composite import geomedian_clear, median_clear, nearest_clear
+from stac.composite.fusion import fit_fused
+from stac.composite.priors import Prior, fit_prior, prior_from_dict
+from stac.composite.temporal import geomedian_clear, median_clear, nearest_clear
 from stac.errors import InvalidInput
-from stac.fusion import fit_fused
-from stac.grid import Cell
+from stac.grid.cell import Cell
+from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_observed
-from stac.priors import Prior, fit_prior, prior_from_dict
-from stac.stack import Stack
 
 BANDS = ("blue", "green", "red", "nir")
 HEIGHT, WIDTH = 120, 150

@@ -9,10 +9,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stac.product_versions import in_succession, number_of, subject_of, version_for
-from stac.publish import StaticCatalog
-from stac.shelves import publish_on_shelf
-from stac.validate import validate_catalog, validate_item
+from stac.catalog.publish import StaticCatalog
+from stac.catalog.shelves import publish_on_shelf
+from stac.catalog.validation import validate_catalog, validate_item
+from stac.catalog.versions import in_succession, number_of, subject_of, version_for
 
 _RELATIONS = {"predecessor-version", "successor-version", "latest-version"}
 

@@ -6,9 +6,9 @@ import pystac
 import pytest
 
 from flows.settings import RunSettings
-from stac.assets import find_asset
-from stac.sources.providers import PROVIDERS, Archive, Protocol, provider_of
-from stac.sources.records import with_band_names
+from stac.grid.assets import find_asset
+from stac.search.providers import PROVIDERS, Archive, Protocol, provider_of
+from stac.search.source import with_band_names
 
 
 @pytest.mark.parametrize("name", PROVIDERS)

@@ -14,10 +14,10 @@ from typing import Any
 import pystac
 import pytest
 
+from stac.catalog.publish import StaticCatalog, require_writable
+from stac.catalog.validation import validate_catalog
 from stac.errors import DiskFull, InvalidProduct, NotWritable, StacError
-from stac.items import file_info
-from stac.publish import StaticCatalog, require_writable
-from stac.validate import validate_catalog
+from stac.product.assets import file_info
 
 #: What changes a file system; `open` counts when it writes.
 CHANGES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "shutil.rmtree"}

@@ -19,11 +19,10 @@ from typing import Any
 import pystac
 import pytest
 
+from stac.catalog.publish import StaticCatalog
+from stac.catalog.tree import Contents, Latest, Node, items_in, node_at, node_of, total
+from stac.catalog.validation import validate_catalog
 from stac.errors import DiskFull, InvalidProduct, NotWritable
-from stac.publish import StaticCatalog
-from stac.tree.contents import Contents, Latest, total
-from stac.tree.nodes import Node, items_in, node_at, node_of
-from stac.validate import validate_catalog
 from tests.command import ROOT, environment
 
 NAME = "S2B_33TWM_20230810_0_L2A-unveil-"
@@ -43,7 +42,7 @@ def found(root: Path) -> list[str]:
 @pytest.fixture
 def small_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nodes with room for few items."""
-    monkeypatch.setattr("stac.tree.nodes._ROOM", {2: 1, 3: 1, 4: 2})
+    monkeypatch.setattr("stac.catalog.tree._ROOM", {2: 1, 3: 1, 4: 2})
 
 
 @pytest.fixture

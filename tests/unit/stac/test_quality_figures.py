@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from stac.errors import InvalidProduct
-from stac.layers import SOURCE_DATE_NODATA
-from stac.provenance import Provenance
+from stac.product.layers import SOURCE_DATE_NODATA, Provenance
 from stac.quality.assess import assess
 from stac.quality.figures import HALF_WIDTH_EDGES
 from stac.quality.gate import Gate, judge

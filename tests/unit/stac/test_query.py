@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stac.errors import InvalidQuery
-from stac.query import Query
+from stac.search.query import Query
 
 DATES = "2023-08-10/2023-08-20"
 

@@ -13,11 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stac.errors import InvalidItem
-from stac.grid import cell_of
-from stac.radiometry.pixel_check import BandSample, find_contradiction
-from stac.radiometry.scene_check import RadiometryCheck
+from stac.grid.cell import cell_of
+from stac.load.scale_check import BandSample, RadiometryCheck, find_contradiction
+from stac.load.stack import ReadOptions, read_stack
 from stac.reflectance import Scaling
-from stac.stack import ReadOptions, read_stack
 
 BANDS = ("blue", "green", "red", "nir")
 SMALL = (15.4, 45.6, 15.42, 45.62)

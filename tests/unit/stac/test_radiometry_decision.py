@@ -12,7 +12,7 @@ import pystac
 import pytest
 
 from stac.errors import InvalidItem
-from stac.radiometry.decision import RULES, Decision, decide, offset_at_stake
+from stac.load.scaling import RULES, Decision, decide, offset_at_stake
 
 ITEMS = Path(__file__).parents[2] / "data" / "earth-search-items"
 OLD = "older than 04.00"

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rio_cogeo.cogeo import cog_validate
 
-from stac import raster
 from stac.errors import InvalidProduct, NotWritable
-from stac.raster import CogWriter, RasterSpec, check_cog, rgb_of, write_cog
+from stac.product import cog as raster
+from stac.product.cog import CogWriter, RasterSpec, check_cog, rgb_of, write_cog
 
 
 def grid(shape: tuple[int, int]) -> GeoBox:

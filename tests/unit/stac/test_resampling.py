@@ -8,11 +8,11 @@ import pytest
 import rasterio
 
 from stac.errors import InvalidItem
-from stac.fixed_grid import GridSpec
-from stac.grid import cell_of
+from stac.grid.cell import cell_of
+from stac.grid.fixed import GridSpec
+from stac.load.resampling import Interpolation, worst_class
+from stac.load.stack import ReadOptions, read_stack
 from stac.masks.classes import PixelClass
-from stac.resampling import Interpolation, worst_class
-from stac.stack import ReadOptions, read_stack
 
 AS_IS = ReadOptions(cloud_dilation_m=0, shadow_dilation_m=0)
 INSIDE = (15.6, 45.75, 15.61, 45.76)

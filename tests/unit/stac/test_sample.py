@@ -15,8 +15,8 @@ import shapely
 from rio_cogeo.cogeo import cog_validate
 from shapely.geometry import shape
 
-from stac.grid import cell_of
-from stac.sample_catalog import sample_catalog
+from stac.grid.cell import cell_of
+from stac.search.static import sample_catalog
 
 FOLDER = sample_catalog().parent
 BUILDER = Path(__file__).parents[3] / "infra" / "sample" / "build_sample.py"

@@ -14,9 +14,9 @@ from pystac.validation import JsonSchemaSTACValidator
 from pystac.validation.local_validator import get_local_schema_cache
 from stac_validator.validate import StacValidate
 
-from stac.extensions import Extension
-from stac.publish import StaticCatalog
-from stac.schema_check import SCHEMAS, schema_paths, schema_problem
+from stac.catalog.publish import StaticCatalog
+from stac.catalog.schemas import SCHEMAS, schema_paths, schema_problem
+from stac.product.item import Extension
 
 Edit = Callable[[dict[str, Any]], object]
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import pystac
 import pytest
 
-from stac.catalog import REVIEW_COLLECTION
-from stac.publish import DEFAULT_COLLECTION, StaticCatalog
-from stac.quality.gate import Gate, gate_document
-from stac.shelves import (
+from stac.catalog.documents import REVIEW_COLLECTION
+from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
+from stac.catalog.shelves import (
     GATE,
     GATE_LIMITS,
     GATE_REASONS,
@@ -22,7 +21,8 @@ from stac.shelves import (
     publish_on_shelf,
     repair_shelves,
 )
-from stac.validate import validate_catalog
+from stac.catalog.validation import validate_catalog
+from stac.quality.gate import Gate, gate_document
 
 Publish = Callable[..., Path]
 LIMITS = gate_document(Gate())

@@ -10,9 +10,9 @@ import rasterio
 from rasterio.windows import Window
 
 from stac.errors import InvalidInput, InvalidItem, UnreadableAsset
-from stac.grid import Cell, cell_of
+from stac.grid.cell import Cell, cell_of
+from stac.load.stack import ReadOptions, read_stack
 from stac.masks.classes import PixelClass
-from stac.stack import ReadOptions, read_stack
 
 BANDS = ("blue", "green", "red", "nir")
 SMALL = (15.4, 45.6, 15.6, 45.8)

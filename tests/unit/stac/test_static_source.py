@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from stac.errors import InvalidQuery, UnreadableCatalog
-from stac.query import Query
-from stac.sample_catalog import SAMPLE_COLLECTION
-from stac.sources import open_source
-from stac.sources.static import StaticSource
+from stac.search.opening import open_source
+from stac.search.query import Query
+from stac.search.static import SAMPLE_COLLECTION, StaticSource
 
 BAD = "S2B_33TWM_20230810_0_L2A"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from stac.errors import DiskFull, NotWritable
-from stac.storage import write_json, writing
+from stac.io.files import write_json, writing
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stac.tally import BandTally
+from stac.product.writer import BandTally
 
 
 def test_statistics_are_those_of_valid_pixels() -> None:

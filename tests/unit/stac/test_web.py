@@ -10,9 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stac.errors import SourceUnavailable, UnsafeHref
-from stac.sources.web.pace import Pace, pace_of
-from stac.sources.web.patience import Deadline, Patience, retry_after_s
-from stac.sources.web.transport import PatientAdapter, patient_session
+from stac.io.http import Deadline, Pace, Patience, PatientAdapter, pace_of, patient_session, retry_after_s
 
 
 class Clock:

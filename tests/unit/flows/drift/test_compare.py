@@ -22,7 +22,7 @@ from flows.drift.verdict import DriftReport, Verdict
 from flows.errors import InvalidBaseline
 from flows.models.training_pairs import cloudy_and_clear
 from flows.stacks import SceneSet, dated_stacks_of
-from stac.stack import Stack
+from stac.load.stack import Stack
 
 #: The square that the shipped model was never trained on.
 FOREIGN = SceneSet(("MGRS-33TWL",))

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from stac.access.signing import Signing, SigningOptions
+from stac.io.signing import Signing, SigningOptions
 
 
 @dataclass

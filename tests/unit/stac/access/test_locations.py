@@ -8,10 +8,10 @@ import pytest
 
 from flows.errors import InvalidSettings
 from flows.loading import load_settings
-from stac.access import S3Options
-from stac.access.locations import S3Location, parse_location
 from stac.errors import InvalidQuery
-from stac.sources.hrefs import resolve
+from stac.io.access import S3Options
+from stac.io.s3 import S3Location, parse_location
+from stac.search.hrefs import resolve
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,10 @@ import pytest
 import rasterio
 from pystac.stac_io import DefaultStacIO
 
-from stac.access.locations import S3Location
-from stac.access.s3 import filesystem
+from stac.catalog.publish import StaticCatalog
+from stac.catalog.validation import validate_item
 from stac.errors import InvalidProduct, NotWritable, TargetUnavailable
-from stac.publish import StaticCatalog
-from stac.validate import validate_item
+from stac.io.s3 import S3Location, filesystem
 from tests.s3_server import Request, S3Server
 
 COLLECTION = "unveil-cloud-free"

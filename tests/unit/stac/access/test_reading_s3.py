@@ -10,15 +10,15 @@ import numpy as np
 import pystac
 import pytest
 
-from stac.access import Access, S3Options
-from stac.access.s3 import forget_clients
 from stac.errors import AccessRefused, UnreadableAsset, UnreadableCatalog, UnsafeHref
-from stac.grid import cell_of
-from stac.query import Query
-from stac.rasters import open_raster
-from stac.sample_catalog import sample_catalog
-from stac.sources import Patience, open_source
-from stac.stack import ReadOptions, read_stack
+from stac.grid.cell import cell_of
+from stac.io.access import Access, S3Options
+from stac.io.raster import open_raster
+from stac.io.s3 import forget_clients
+from stac.load.stack import ReadOptions, read_stack
+from stac.search.opening import Patience, open_source
+from stac.search.query import Query
+from stac.search.static import sample_catalog
 from tests.s3_server import Request, S3Server
 
 BANDS = ("blue", "green", "red", "nir")

@@ -14,15 +14,14 @@ import numpy as np
 import pystac
 import pytest
 
-from stac.access import Access
-from stac.access.redaction import holds_secret, redact, without_secret
-from stac.access.signing import Signing, SigningOptions, sign, tokens_of
-from stac.access.tokens import _asked_wait
 from stac.errors import AccessRefused, SourceUnavailable, UnreadableAsset
-from stac.grid import cell_of
-from stac.rasters import open_raster
-from stac.sample_catalog import sample_catalog
-from stac.stack import ReadOptions, Stack, read_stack
+from stac.grid.cell import cell_of
+from stac.io.access import Access
+from stac.io.raster import open_raster
+from stac.io.secrets import holds_secret, redact, without_secret
+from stac.io.signing import Signing, SigningOptions, _asked_wait, sign, tokens_of
+from stac.load.stack import ReadOptions, Stack, read_stack
+from stac.search.static import sample_catalog
 from tests.unit.stac.access.archive import Archive, serve_archive
 
 SCENE = "S2A_33TWL_20230815_0_L2A"

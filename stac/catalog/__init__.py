@@ -1,0 +1,1 @@
+"""Publish items atomically; keep, copy, index and check a catalog."""

@@ -1,0 +1,111 @@
+"""What a check of a catalog says: one record per problem, and how much was looked at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from enum import StrEnum, unique
+from typing import Any
+
+from stac.io.secrets import redact
+
+
+@unique
+class ProblemKind(StrEnum):
+    """What is wrong; scripts may rely on these words."""
+
+    #: A document is there but is no STAC document.
+    UNREADABLE = "document-unreadable"
+    #: The place cannot be reached, so nothing is known about it.
+    UNREACHABLE = "unreachable"
+    #: A document breaks the STAC schema or the schema of an extension.
+    SCHEMA = "schema"
+    #: An item of ours lacks what every product has.
+    RULE = "product-rule"
+    #: A link leads to nothing.
+    LINK_BROKEN = "link-broken"
+    #: A link that every document of a catalog has is missing.
+    LINK_MISSING = "link-missing"
+    #: A link contradicts the place of the document in the catalog.
+    LINK_WRONG = "link-wrong"
+    #: A document or an id appears twice.
+    DUPLICATE = "duplicate"
+    #: A document lies in the catalog, but no link leads to it.
+    ORPHAN = "orphan"
+    ASSET_MISSING = "asset-missing"
+    ASSET_SIZE = "asset-size"
+    ASSET_CHECKSUM = "asset-checksum"
+    #: The asset cannot be read in parts over HTTP, as viewers of COGs do.
+    ASSET_RANGES = "asset-ranges"
+    COG = "cog"
+    #: A collection does not cover its items.
+    EXTENT = "extent"
+    #: A catalog or collection counts other items than it links.
+    COUNT = "count"
+    #: The GeoParquet mirror of a collection holds other items than the collection.
+    MIRROR = "mirror"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong."""
+
+    code: ProblemKind
+    #: Path or address of the document or file that has it.
+    place: str
+    message: str
+
+    @classmethod
+    def at(cls, code: ProblemKind, place: str, message: str) -> Problem:
+        """Return a problem whose texts hold no secrets of an address."""
+        return cls(code, redact(place), redact(message))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How much was looked at."""
+
+    #: Catalogs that are no collections: the root, and the nodes between a collection and its items.
+    catalogs: int = 0
+    collections: int = 0
+    items: int = 0
+    assets: int = 0
+    cogs: int = 0
+    #: Sum of the sizes of all assets.
+    bytes: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogReport:
+    """The result of a check."""
+
+    catalog: str
+    counts: Counts
+    problems: tuple[Problem, ...]
+
+    @property
+    def valid(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def by_kind(self) -> dict[ProblemKind, int]:
+        """Return how often each kind of problem was found."""
+        return dict(sorted(Counter(problem.code for problem in self.problems).items()))
+
+    def document(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {
+            "catalog": self.catalog,
+            "valid": self.valid,
+            "counts": asdict(self.counts),
+            "problems": [asdict(problem) for problem in self.problems],
+        }
+
+
+def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Return problems by place, so that two checks of the same catalog say the same."""
+    return tuple(sorted(set(problems), key=lambda problem: (problem.place, problem.code, problem.message)))

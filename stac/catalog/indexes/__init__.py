@@ -1,0 +1,1 @@
+"""Searchable copies of a catalog."""

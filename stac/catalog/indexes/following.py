@@ -1,0 +1,238 @@
+"""Keep searchable copies true to a catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urljoin
+
+from stac.catalog.indexes.base import Document, Index
+from stac.catalog.opening import Target
+from stac.catalog.publish import StaticCatalog
+from stac.catalog.shelves import Shelf
+from stac.errors import IndexNotUpdated, InvalidQuery
+from stac.io.s3 import Location, S3Location
+from stac.search.hrefs import is_remote, resolve
+
+#: An index lists items and children itself.
+_LISTING = frozenset({"item", "items", "child", "children"})
+
+
+@dataclass(frozen=True, slots=True)
+class PublicPlace:
+    """Where a catalog lies, and the address under which readers of its copies reach it."""
+
+    root: Location
+    #: The catalog's own place when empty.
+    address: str = ""
+
+    def of(self, place: Location) -> str:
+        """Return the public address of a file of the catalog.
+
+        Raises:
+            InvalidQuery: the public address is none.
+        """
+        return f"{self._base}/{self.name_of(place)}"
+
+    def name_of(self, place: Location) -> str:
+        """Return the path of a file of the catalog below its root, with forward slashes."""
+        if isinstance(place, S3Location) and isinstance(self.root, S3Location):
+            return place.key.removeprefix(self.root.key).lstrip("/")
+        return PurePosixPath(Path(str(place)).relative_to(str(self.root))).as_posix()
+
+    @property
+    def _base(self) -> str:
+        if not self.address:
+            # A bare path would be taken for one on the index's own server.
+            return self.root.resolve().as_uri() if isinstance(self.root, Path) else str(self.root)
+        if not is_remote(self.address):
+            raise InvalidQuery(f"public_root {self.address!r} is no address; write https://HOST/PATH or s3://BUCKET.")
+        return self.address.rstrip("/")
+
+
+def copy_of(document: Mapping[str, Any], place: Location, public: PublicPlace) -> Document:
+    """Return an item or a collection with absolute hrefs, a `self` that is true, and a `canonical` link to it.
+
+    Args:
+        document: as it lies in the catalog, hrefs relative to itself.
+        place: where it lies there.
+        public: where readers find the catalog.
+
+    Raises:
+        UnsafeHref: an href leads nowhere.
+    """
+    address = public.of(place)
+    links = [link for link in document.get("links", []) if link["rel"] not in {*_LISTING, "self", "canonical"}]
+    media_type = "application/geo+json" if document.get("type") == "Feature" else "application/json"
+    here = {"href": address, "type": media_type, "title": _title(document)}
+    assets = {key: asset | {"href": _absolute(address, asset["href"])} for key, asset in _assets(document).items()}
+    return {
+        **document,
+        "links": [
+            {"rel": "self", **here},
+            {"rel": "canonical", **here},
+            *({**link, "href": _absolute(address, link["href"])} for link in links),
+        ],
+        **({"assets": assets} if assets else {}),
+    }
+
+
+def _assets(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return dict(document.get("assets") or {})
+
+
+def _title(document: Mapping[str, Any]) -> str:
+    return str(document.get("title") or document.get("properties", {}).get("title") or document["id"])
+
+
+def _absolute(address: str, href: str) -> str:
+    # What is absolute was made public by whoever wrote it; only the catalog's own files move with its address.
+    if "://" in href:
+        return href
+    return resolve(address, href) if is_remote(address) else urljoin(address, href)
+
+
+#: Items that are read and sent at once.
+_BATCH = 500
+#: How often a collection is written again that other publishers change meanwhile.
+_ROUNDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What was done to one collection of an index."""
+
+    index: str
+    collection: str
+    put: int
+    removed: int
+    unchanged: int
+
+
+#: Told what is being done, how much of it is done, and how much there is in all.
+Progress = Callable[[str, int, int], None]
+
+
+def untold(_what: str, _done: int, _total: int) -> None:
+    """Tell nobody."""
+
+
+class Indexes:
+    """The indexes of a catalog. The catalog alone says what is published; an index that failed is mended later."""
+
+    def __init__(self, catalog: StaticCatalog, target: Target, indexes: Sequence[Index], public_root: str = "") -> None:
+        """Name what follows what; nothing is written yet.
+
+        Args:
+            catalog: any collection of the catalog.
+            target: the place it is written to.
+            indexes: what follows it.
+            public_root: address of the catalog for readers of the indexes; its own place when empty.
+
+        Raises:
+            InvalidQuery: the public address is none.
+        """
+        self._catalog, self._target, self._indexes = catalog, target, tuple(indexes)
+        self._public = PublicPlace(catalog.root, public_root)
+
+    def put(self, place: Location) -> None:
+        """Bring one published item into every index, and out of its other collection there.
+
+        Raises:
+            IndexNotUpdated: an index does not hold it; the catalog does.
+        """
+        try:
+            self._each(lambda index: self._put(index, place))
+        except IndexNotUpdated as error:
+            raise type(error)(f"Item {place.stem} is published, but not in every index: {error}") from error
+
+    def remove(self, item_ids: Iterable[str]) -> None:
+        """Take items out of every index, whatever collection they are in.
+
+        Raises:
+            IndexNotUpdated: an index still holds one.
+        """
+        ids = list(item_ids)
+        self._each(lambda index: _remove(index, Shelf, ids))
+
+    def reconcile(self, *, again: bool = False, tell: Progress = untold) -> list[Update]:
+        """Compare ids and work ids of catalog and indexes; put what is missing or different, remove what is gone.
+
+        Args:
+            again: put everything, e.g. because the public address has changed.
+            tell: told of progress.
+
+        Raises:
+            IndexNotUpdated: an index cannot be brought up to date.
+            PublishError: the catalog cannot be read.
+        """
+        return [self._follow(index, shelf, again, tell) for index in self._indexes for shelf in Shelf]
+
+    def _each(self, work: Callable[[Index], None]) -> None:
+        """Do something to every index, also where an earlier one failed; then raise the first failure."""
+        failed: list[IndexNotUpdated] = []
+        for index in self._indexes:
+            try:
+                work(index)
+            except IndexNotUpdated as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
+
+    def _put(self, index: Index, place: Location) -> None:
+        """Put an item, until the catalog is still what was put: others may publish or retract meanwhile."""
+        document = self._read(place)
+        for _ in range(_ROUNDS):
+            if document is None:
+                return _remove(index, Shelf, [place.stem])
+            shelf = Shelf(document["collection"])
+            collection = self._collection(shelf)
+            if collection is not None:
+                index.put(collection, [copy_of(document, place, self._public)])
+            _remove(index, set(Shelf) - {shelf}, [place.stem])
+            before, document = document, self._read(place)
+            if document == before and self._collection(shelf) == collection:
+                return None
+        return None
+
+    def _follow(self, index: Index, shelf: Shelf, again: bool, tell: Progress) -> Update:
+        tell(f"comparing {shelf} with {index.label}", 0, 0)
+        # The index first: what it holds was in the catalog before, so what others publish meanwhile is not removed.
+        held = index.works(shelf)
+        published = {place.stem: (work, place) for work, place in self._published(shelf).items()}
+        wanted = [place for name, (work, place) in published.items() if again or held.get(name) != work]
+        gone = sorted(set(held) - set(published))
+        self._put_all(index, shelf, wanted, tell)
+        index.remove(shelf, gone)
+        return Update(index.label, str(shelf), len(wanted), len(gone), len(published) - len(wanted))
+
+    def _put_all(self, index: Index, shelf: Shelf, places: Sequence[Location], tell: Progress) -> None:
+        """Put items in batches, and at the end the collection as it is then."""
+        collection = self._collection(shelf)
+        if collection is None:
+            return
+        for first in range(0, len(places), _BATCH):
+            tell(f"loading {shelf} into {index.label}", first, len(places))
+            part = {self._public.name_of(place): place for place in places[first : first + _BATCH]}
+            documents = self._target.read_many(part)
+            index.put(collection, [copy_of(d, part[name], self._public) for name, d in documents.items()])
+        index.put(self._collection(shelf) or collection, [])
+
+    def _published(self, shelf: Shelf) -> Mapping[str, Location]:
+        return self._catalog.beside(shelf).published_work()
+
+    def _read(self, place: Location) -> Document | None:
+        return self._target.read(self._public.name_of(place))
+
+    def _collection(self, shelf: Shelf) -> Document | None:
+        """Return a collection as indexes hold it, None where the catalog has none."""
+        place = self._catalog.root / shelf / "collection.json"
+        document = self._read(place)
+        return None if document is None else copy_of(document, place, self._public)
+
+
+def _remove(index: Index, collections: Iterable[str], item_ids: Sequence[str]) -> None:
+    for collection in collections:
+        index.remove(collection, item_ids)

@@ -1,0 +1,250 @@
+"""The collections of a catalog: products, products under review, models; copies between catalogs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum, unique
+from pathlib import Path
+from typing import Any
+
+import pystac
+
+from stac.catalog.documents import REVIEW_COLLECTION
+from stac.catalog.opening import target_at
+from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
+from stac.catalog.store import Document
+from stac.catalog.upkeep import Survey
+from stac.catalog.versions import version_for
+from stac.errors import InvalidProduct
+from stac.io.files import writing
+from stac.io.s3 import Location
+from stac.product.model_item import MODELS_COLLECTION
+
+#: Published products that are looked at together.
+_AT_ONCE = 16
+#: What the gate said: `passed`, `failed` or `off`; why it failed; and the thresholds it held the figures against.
+GATE, GATE_REASONS, GATE_LIMITS = "unveil:gate", "unveil:gate_reasons", "unveil:gate_limits"
+
+
+@unique
+class GateState(StrEnum):
+    """Values of the property `unveil:gate`."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    #: Published without being judged.
+    OFF = "off"
+
+
+@unique
+class Shelf(StrEnum):
+    """Ids of the collections."""
+
+    GOOD = DEFAULT_COLLECTION
+    REVIEW = REVIEW_COLLECTION
+
+
+def shelf_of(item: pystac.Item) -> Shelf:
+    """Return the collection an item belongs to."""
+    return Shelf.REVIEW if item.properties.get(GATE) == GateState.FAILED else Shelf.GOOD
+
+
+def publish_on_shelf(
+    catalog: StaticCatalog, staging: Path, item: pystac.Item, source_collection: Mapping[str, Any] | None = None
+) -> Location:
+    """Publish a staged product into its collection, and take an older verdict on the same item out of the other.
+
+    Args:
+        catalog: any collection of the catalog.
+        staging: folder with all files that the item's assets name.
+        item: the product's item, marked with what the gate said.
+        source_collection: carries licence, providers and keywords into the collection.
+
+    Raises:
+        InvalidProduct: a file, the item, or what was read back is wrong.
+        DiskFull, NotWritable: the catalog cannot be written.
+        PublishError: another process holds the catalog for too long.
+    """
+    shelf = shelf_of(item)
+    chosen = catalog.beside(shelf)
+    day = item.datetime.isoformat() if item.datetime else ""
+    published = chosen.versions(item.id, day) if day else []
+    item.properties["version"] = version_for(item.id, published)
+    place = chosen.publish(staging, item, source_collection)
+    if published:
+        chosen.settle_versions(item.id, day)
+    for other in set(Shelf) - {shelf}:
+        catalog.beside(other).withdraw(item.id)
+    return place
+
+
+def places_of_versions(catalog: StaticCatalog, item: pystac.Item) -> list[Location]:
+    """Return the places of all published items of the same target and cell: a new one changes the older ones.
+
+    Args:
+        catalog: any collection of the catalog.
+        item: one of them.
+
+    Raises:
+        InvalidProduct: a document cannot be read.
+    """
+    chosen = catalog.beside(shelf_of(item))
+    day = item.datetime.isoformat() if item.datetime else ""
+    names = {item.id, *(str(document["id"]) for document in chosen.versions(item.id, day))} if day else {item.id}
+    return [chosen.place_of(name) for name in sorted(names)]
+
+
+def retract(catalog: StaticCatalog, item_ids: Iterable[str]) -> list[Location]:
+    """Take items out of whatever collection they are in; return the places of the other versions, which have changed.
+
+    Args:
+        catalog: any collection of the catalog.
+        item_ids: what goes; an id that is not there is passed over.
+
+    Raises:
+        InvalidProduct: a document cannot be read.
+        DiskFull, NotWritable: the catalog cannot be written.
+        PublishError: another process holds the catalog for too long.
+    """
+    changed: set[Location] = set()
+    for item_id in item_ids:
+        for shelf in map(catalog.beside, Shelf):
+            document = shelf.document(item_id)
+            shelf.withdraw(item_id)
+            day = "" if document is None else str(document["properties"].get("datetime") or "")
+            if day:
+                changed |= {shelf.place_of(str(version["id"])) for version in shelf.versions(item_id, day)}
+            changed.discard(shelf.place_of(item_id))
+    return sorted(changed, key=str)
+
+
+def finished_work(catalog: StaticCatalog, limits: Mapping[str, float] | None) -> dict[str, Location]:
+    """Return the place of every item that need not be made again, by its work id.
+
+    A product that waits for review counts as long as the gate is the one that failed it: with other thresholds it is
+    made and judged anew.
+
+    Args:
+        catalog: any collection of the catalog.
+        limits: thresholds of the gate, None when it is off.
+
+    Raises:
+        InvalidProduct: an item cannot be read.
+    """
+    good, review = catalog.beside(Shelf.GOOD), catalog.beside(Shelf.REVIEW)
+    return _finished(good.published_work(), review, limits)
+
+
+def broken_work(catalog: StaticCatalog, done: Mapping[str, Location]) -> dict[str, str]:
+    """Return what is wrong with published products at a look, by work id; whole ones are left out.
+
+    Args:
+        catalog: any collection of the catalog.
+        done: places of items by their work id, from `finished_work`.
+
+    Raises:
+        TargetUnavailable: the catalog does not answer.
+    """
+
+    def flaw(work_id: str) -> str:
+        place = done[work_id]
+        return catalog.beside(place.parent.parent.name).flaw(place.stem, work_id)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:  # on S3 each look is two requests
+        return {work_id: found for work_id, found in zip(done, pool.map(flaw, done), strict=True) if found}
+
+
+def repair_shelves(catalog: StaticCatalog, limits: Mapping[str, float] | None) -> dict[str, Location]:
+    """Repair both collections after a crash, and return what `finished_work` does, from the same walk of the links.
+
+    What has no link is linked, and what was published as good meanwhile leaves the review.
+
+    Args:
+        catalog: any collection of the catalog.
+        limits: thresholds of the gate, None when it is off.
+
+    Raises:
+        InvalidProduct: an item cannot be read.
+        DiskFull, NotWritable: the catalog cannot be written.
+    """
+    good, review = catalog.beside(Shelf.GOOD), catalog.beside(Shelf.REVIEW)
+    passed, survey = good.published_work(survey=good.repair()), review.repair()
+    for work_id, place in review.published_work(survey=survey).items():
+        if work_id in passed:
+            review.withdraw(place.stem)
+    return _finished(passed, review, limits, survey)
+
+
+def _finished(
+    passed: Mapping[str, Location],
+    review: StaticCatalog,
+    limits: Mapping[str, float] | None,
+    survey: Survey | None = None,
+) -> dict[str, Location]:
+    judged = review.published_work(lambda properties: properties.get(GATE_LIMITS) == limits, survey)
+    return judged | dict(passed)
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What was done to one collection."""
+
+    collection: str
+    copied: int
+    unchanged: int
+
+
+def copy_catalog(
+    root: Path, target: StaticCatalog, tell: Callable[[str, int, int], None] = lambda *_: None
+) -> list[Transfer]:
+    """Copy all collections of a catalog in a folder to another catalog; work that is there already is left alone.
+
+    A product arrives there whole or not at all, and what was copied stays when a later one fails: the same call
+    continues. Nothing is removed.
+
+    Args:
+        root: folder of the catalog that is copied.
+        target: any collection of the other one.
+        tell: told of progress.
+
+    Raises:
+        InvalidProduct: a product of the source is broken.
+        PublishError: the other place cannot be written.
+    """
+    # The models first: products name them in links.
+    names = [MODELS_COLLECTION, *Shelf]
+    others = sorted(set(target_at(root).collection_ids()) - {*names})
+    source = StaticCatalog(root)
+    return [_copy_shelf(source.beside(name), target.beside(name), tell) for name in [*names, *others]]
+
+
+def _copy_shelf(source: StaticCatalog, target: StaticCatalog, tell: Callable[[str, int, int], None]) -> Transfer:
+    there, published = target.published_work(), source.published_work()
+    origin = target_at(source.root).read(f"{source.collection_id}/.source-collection.json")
+    wanted = [(work_id, Path(str(place))) for work_id, place in published.items() if work_id not in there]
+    for number, (work_id, place) in enumerate(wanted):
+        tell(f"copying {place.stem}", number, len(wanted))
+        _copy_product(source, target, work_id, place, origin)
+    return Transfer(target.collection_id, len(wanted), len(published) - len(wanted))
+
+
+def _copy_product(
+    source: StaticCatalog, target: StaticCatalog, work_id: str, place: Path, origin: Document | None
+) -> None:
+    document = source.document(place.stem)
+    if document is None:  # retracted meanwhile
+        return
+    staging = target.staging(work_id)
+    for asset in document["assets"].values():
+        name = str(asset["href"]).removeprefix("./")
+        found = place.parent / name
+        if not found.is_file():
+            raise InvalidProduct(f"Item {place.stem}: {found} is missing; restore it, or retract the item.")
+        with writing(staging / name):
+            (staging / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(found, staging / name)
+    item = pystac.Item.from_dict(document, preserve_dict=False)
+    target.publish(staging, item, origin)

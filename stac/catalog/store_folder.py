@@ -1,0 +1,230 @@
+"""A catalog in a folder: a product arrives with its item in one rename."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from stac.catalog.store import Document, exchange
+from stac.catalog.tree import DATES
+from stac.catalog.validation import check_id, item_problems, read_document
+from stac.errors import InvalidProduct, NotWritable, PublishError
+from stac.io.files import make_public, public_folder, write_json, writing
+
+_LOCK_TIMEOUT_S = 120.0
+#: A waiting publisher looks so often whether it is its turn, seconds.
+_POLL_S = 0.01
+_STAGING = ".staging"
+
+
+class FolderTarget:
+    """A folder of this machine, or one that is mounted."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def staging(self, name: str) -> Path:
+        """Return an empty folder on the catalog's own file system."""
+        return empty_folder(self.root / _STAGING / check_id(name))
+
+    def read(self, name: str) -> Document | None:
+        """Return a document, None where there is none."""
+        path = self.root / name
+        with writing(path):  # what a person without permission is told
+            return read_document(path) if path.is_file() else None
+
+    def read_many(self, names: Iterable[str]) -> dict[str, Document]:
+        """Return several documents by name; those that are not there are left out."""
+        found = ((name, self.read(name)) for name in names)
+        return {name: document for name, document in found if document is not None}
+
+    def update(self, name: str, build: Callable[[Document | None], Document | None], *, mend: bool = False) -> None:
+        """Replace a document atomically; `exclusive` keeps others out."""
+        try:
+            current = self.read(name)
+        except InvalidProduct:
+            if not mend:
+                raise
+            current = None
+        document = build(current)
+        if document is None or document == current:
+            return
+        path = self.root / name
+        with writing(path):
+            public_folder(path.parent)
+        write_json(path, document, public=True)
+
+    def item_ids(self, collection: str) -> list[str]:
+        """Return the ids of all products that are done, sorted."""
+        above = self.root / collection
+        names = sorted(os.listdir(above)) if above.is_dir() else []  # noqa: PTH208 - ten thousands of them
+        return [name for name in names if name[0] not in "._" and (above / name / f"{name}.json").is_file()]
+
+    def collection_ids(self) -> list[str]:
+        """Return the ids of all collections that have a document, sorted."""
+        return sorted(path.parent.name for path in self.root.glob("[!.]*/collection.json"))
+
+    def files(self, folder: str) -> list[str]:
+        """Return the names of the files in a folder, sorted."""
+        return sorted(path.name for path in (self.root / folder).glob("*") if path.is_file())
+
+    def holds(self, collection: str, document: Mapping[str, Any]) -> bool:
+        """Tell whether the product of an item is there already, whole and from the same work."""
+        path = self._item_path(collection, str(document["id"]))
+        return path.is_file() and not item_problems(path) and same_work(read_document(path), document)
+
+    def size_of(self, collection: str, item_id: str) -> dict[str, int]:
+        """Return the size of every file beside an item, bytes."""
+        folder = self._item_path(collection, item_id).parent
+        with writing(folder):
+            return {str(p.relative_to(folder)): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
+
+    def add(self, collection: str, staging: Path, document: Document) -> None:
+        """Put the product's files in place; an older product of the same id makes room in the same instant."""
+        folder = self._item_path(collection, document["id"]).parent
+        write_json(staging / f"{folder.name}.json", document)
+        with writing(folder):
+            public_folder(folder.parent)
+            make_public(staging)
+            if not folder.exists():
+                staging.rename(folder)
+            elif exchange(staging, folder):
+                shutil.rmtree(staging, ignore_errors=True)
+            else:
+                _step_aside(staging, folder)
+
+    def remove(self, collection: str, item_id: str) -> None:
+        """Remove a product whose link is gone."""
+        folder = self._item_path(collection, item_id).parent
+        with writing(folder):
+            shutil.rmtree(folder)
+
+    def remove_collection(self, collection: str) -> None:
+        """Remove the folder of a collection that is empty."""
+        with writing(self.root / collection):
+            shutil.rmtree(self.root / collection)
+
+    def prune(self, names: Iterable[str]) -> None:
+        """Remove documents that nothing links to, and their folders; `exclusive` keeps others out."""
+        for path in (self.root / name for name in names):
+            with writing(path):
+                path.unlink(missing_ok=True)
+            with suppress(OSError):  # a half-written file lies there still, until it is swept
+                path.parent.rmdir()
+
+    def place(self, name: str, file: Path) -> None:
+        """Move a file into place."""
+        path = self.root / name
+        with writing(path):
+            make_public(file)
+            public_folder(path.parent)
+            file.replace(path)
+
+    def drop(self, name: str) -> None:
+        """Remove a file."""
+        path = self.root / name
+        with writing(path):
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def at_hand(self, name: str) -> Iterator[Path | None]:
+        """Yield the file itself."""
+        path = self.root / name
+        yield path if path.is_file() else None
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Let one publisher at a time change the catalog."""
+        with writing(self.root):
+            public_folder(self.root)
+            lock = FileLock(self.root / ".publish.lock", timeout=_LOCK_TIMEOUT_S, poll_interval=_POLL_S)
+            try:
+                lock.acquire()
+            except Timeout as error:
+                raise PublishError(
+                    f"Another process has held {self.root} for {_LOCK_TIMEOUT_S:.0f} s; stop it or try later."
+                ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def sweep(self, collection: str, older_than_s: float) -> list[str]:
+        """Remove old staging folders and half-written documents; put back a product that a crash left aside."""
+        sweep_folders(self.root / _STAGING, older_than_s)
+        dates = self.root / collection / DATES
+        for above in (self.root, self.root / collection, *(path for path in dates.rglob("*") if path.is_dir())):
+            _sweep_unfinished(above, older_than_s)
+        for aside in sorted((self.root / collection).glob(".*.old")):
+            folder = aside.with_name(aside.name.removeprefix(".").removesuffix(".old"))
+            with self.exclusive(), writing(folder):
+                if aside.exists() and not folder.exists():
+                    aside.rename(folder)
+                shutil.rmtree(aside, ignore_errors=True)
+        return self.item_ids(collection)
+
+    def require_writable(self) -> None:
+        """Raise unless the folder, or the nearest one above it that exists, can be written."""
+        place = next(p for p in (self.root.absolute(), *self.root.absolute().parents) if p.exists())
+        if not (place.is_dir() and os.access(place, os.W_OK)):
+            reason = "no permission to write" if place.is_dir() else "no folder"
+            raise NotWritable(f"{self.root} cannot be written ({place}: {reason}); check it or choose another --out.")
+
+    def _item_path(self, collection: str, item_id: str) -> Path:
+        return self.root / collection / item_id / f"{item_id}.json"
+
+
+def _step_aside(staging: Path, folder: Path) -> None:
+    """Replace a folder where the file system cannot do it in one step; `sweep` puts it back after a crash."""
+    aside = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    try:
+        staging.rename(folder)
+    except OSError:
+        aside.rename(folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def same_work(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether two items are of the same work."""
+    return bool(one["properties"]["unveil:work_id"] == other["properties"]["unveil:work_id"])
+
+
+def empty_folder(folder: Path) -> Path:
+    """Return a folder that is there and empty.
+
+    Raises:
+        NotWritable, DiskFull: it cannot be made.
+    """
+    with writing(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    return folder
+
+
+def sweep_folders(above: Path, older_than_s: float) -> None:
+    """Remove the folders in which nothing has changed for so long."""
+    for folder in sorted(above.glob("*/")):
+        try:
+            newest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+        except FileNotFoundError:  # its owner is at work
+            continue
+        if time.time() - newest > older_than_s:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep_unfinished(above: Path, older_than_s: float) -> None:
+    """Remove the temporary files of documents whose writer was killed (`write_json`)."""
+    for path in sorted(above.glob(".*.json.*")):
+        with suppress(FileNotFoundError):  # its writer is at work
+            if time.time() - path.stat().st_mtime > older_than_s:
+                path.unlink()

@@ -1,0 +1,309 @@
+"""Keeping the tree of one collection: where an item belongs, and links that follow from the items that are there.
+
+A link is never changed because somebody remembers what he did, but because of what is there when it is written: an
+item's link from the item's document, a node's from the node's document. Two publishers at the same time, and one that
+comes after a crash, therefore write the same.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from stac.catalog.store import Document, Target
+from stac.catalog.tree import (
+    Heading,
+    Link,
+    Node,
+    child_link,
+    contents_of,
+    day_of,
+    foreign_links,
+    item_link,
+    items_in,
+    links_of,
+    month_of,
+    node_document,
+    node_of,
+    nodes_in,
+    page_of,
+)
+from stac.errors import InvalidProduct
+
+
+@dataclass(slots=True)
+class Survey:
+    """What a walk from the collection found."""
+
+    #: Links to items by item id, by the node that holds them; None stands for the collection itself.
+    items: dict[Node | None, dict[str, Link]] = field(default_factory=dict)
+    #: Nodes that are missing, unreadable, or hold something else than the link to them tells.
+    amiss: set[Node] = field(default_factory=set)
+
+    @property
+    def flat(self) -> dict[str, Link]:
+        """Items that the collection links to itself, as it did before there were nodes."""
+        return self.items.get(None, {})
+
+    @property
+    def links(self) -> dict[str, Link]:
+        """All links to items by item id."""
+        return {item_id: link for links in self.items.values() for item_id, link in links.items()}
+
+    def holders(self, item_id: str) -> list[Node]:
+        """Return the nodes that link to an item; more than one after a crash while it moved."""
+        return [node for node, links in self.items.items() if node is not None and item_id in links]
+
+
+class DateTree:
+    """The nodes of a collection."""
+
+    def __init__(self, target: Target, heading: Heading) -> None:
+        self._target, self._heading, self._id = target, heading, heading.collection_id
+
+    def seat(self, item: Document, held: Document | None, counts: dict[Node, int] | None = None) -> Node:
+        """Return the node an item is to be linked from: where it is already, or the first with room.
+
+        Args:
+            item: the item's document.
+            held: the document of the same id that is published already, None without one.
+            counts: how many items each node holds, none where it is not named; the item is added. Read when left out.
+
+        Raises:
+            InvalidProduct: the item has no date, or a node cannot be read.
+        """
+        day = day_of(item)
+        current = node_of(held) if held is not None else None
+        if current is not None and current.path[:3] in (day.path[:2], day.path):
+            return current
+        if counts is None:
+            counts = self._counts(item)
+        node = next(node for node in _choices(day) if counts.get(node, 0) < node.room)
+        counts[node] = counts.get(node, 0) + 1
+        return node
+
+    def _counts(self, item: Document) -> dict[Node, int]:
+        """Return how many items the nodes hold that an item may go to; those below are read only where one is full."""
+        month, day = month_of(item), day_of(item)
+        counts = {month: len(items_in(self.read(month)))}
+        if counts[month] >= month.room:
+            document = self.read(day)
+            pages = nodes_in(document, day)
+            counts |= {day: len(items_in(document))} | {page: contents_of(pages[page]).items for page in pages}
+        return counts
+
+    def read(self, node: Node) -> Document | None:
+        """Return the document of a node, None where there is none.
+
+        Raises:
+            InvalidProduct: it cannot be read.
+        """
+        return self._target.read(self._name(node))
+
+    def of_day(self, item_id: str, day: str) -> list[str]:
+        """Return the ids of the linked items of the month of an acquisition, and of its day where that has a node.
+
+        Args:
+            item_id: an item, for messages.
+            day: when it was acquired, RFC 3339.
+
+        Raises:
+            InvalidProduct: `day` is no date, or a node cannot be read.
+        """
+        item = {"id": item_id, "properties": {"datetime": day}}
+        month, date = self.read(month_of(item)), self.read(day_of(item))
+        pages = [self.read(page) for page in nodes_in(date, day_of(item))]
+        return sorted({name for document in (month, date, *pages) for name in items_in(document)})
+
+    def ensure(self, node: Node) -> None:
+        """Write a node that holds nothing yet, unless it is there: an item may name it before it is linked from it."""
+
+        def build(current: Document | None) -> Document:
+            return node_document(self._heading, node, {}, ()) if current is None else current
+
+        self._target.update(self._name(node), build)
+
+    def survey(self, collection: Document | None, *, strict: bool = True) -> Survey:
+        """Walk all nodes, level by level.
+
+        Args:
+            collection: the document of the collection.
+            strict: a node that cannot be read is an error, and not only amiss.
+
+        Raises:
+            InvalidProduct: a node cannot be read.
+        """
+        found = Survey()
+        found.items[None] = items_in(collection)
+        self._walk(nodes_in(collection, None), found, strict=strict)
+        return found
+
+    def ids_below(self, node: Node) -> list[str]:
+        """Return the ids of the items that a node and the nodes below it link to, sorted.
+
+        Raises:
+            InvalidProduct: a node cannot be read.
+        """
+        found = Survey()
+        self._walk({node: {}}, found, strict=True)
+        return sorted(found.links)
+
+    def _walk(self, level: Mapping[Node, Link], found: Survey, *, strict: bool) -> None:
+        """Read nodes, and all below them, level by level."""
+        while level:
+            documents = self._read_all(level, found, strict=strict)
+            below: dict[Node, Link] = {}
+            for node, document in documents.items():
+                if contents_of(level[node]) != contents_of(document):
+                    found.amiss.add(node)
+                found.items[node] = items_in(document)
+                below |= nodes_in(document, node)
+            level = below
+
+    def _read_all(self, nodes: Collection[Node], found: Survey, *, strict: bool) -> dict[Node, Document]:
+        names = {node: self._name(node) for node in nodes}
+        try:
+            documents = self._target.read_many(names.values())
+        except InvalidProduct:
+            if strict:
+                raise
+            documents = {}
+            for name in names.values():
+                try:
+                    documents |= self._target.read_many([name])
+                except InvalidProduct:  # its items are found without a link, and linked anew
+                    continue
+        found.amiss |= {node for node, name in names.items() if name not in documents}
+        return {node: documents[name] for node, name in names.items() if name in documents}
+
+    def link(
+        self, leaves: Mapping[Node, Iterable[str]], without: str | None = None, *, mend: bool = False
+    ) -> set[Node]:
+        """Write nodes so that they link to exactly what is there, from the leaves up; return the years touched.
+
+        Args:
+            leaves: ids of the items that came, changed or went, by the node concerned.
+            without: id of an item that is about to go.
+            mend: a node that cannot be read is written anew.
+
+        Raises:
+            PublishError: a node cannot be written.
+        """
+        for node in sorted(leaves):
+            self._link_items(node, sorted(set(leaves[node])), without, mend=mend)
+        touched, years = set(leaves), {node for node in leaves if node.above is None}
+        for depth in (4, 3, 2):
+            groups: dict[Node, set[Node]] = defaultdict(set)
+            for node in touched:
+                if len(node.path) == depth and node.above is not None:
+                    groups[node.above].add(node)
+            for above, children in sorted(groups.items()):
+                self._link_nodes(above, children, mend=mend)
+            touched |= groups.keys()
+            years |= {node for node in groups if node.above is None}
+        return years
+
+    def _link_items(self, node: Node, item_ids: list[str], without: str | None, *, mend: bool) -> None:
+        def build(current: Document | None) -> Document | None:
+            links = items_in(current)
+            names = {item_id: f"{self._id}/{item_id}/{item_id}.json" for item_id in item_ids if item_id != without}
+            found = self._target.read_many(names.values())
+            for item_id in item_ids:
+                document = found.get(names.get(item_id, ""))
+                links.pop(item_id, None)
+                # An item that names no node is from the time before there were any.
+                if document is not None and node_of(document) in (node, None):
+                    links[item_id] = item_link(node, document)
+            return self._document(current, node, links)
+
+        self._target.update(self._name(node), build, mend=mend)
+
+    def _link_nodes(self, above: Node, children: set[Node], *, mend: bool) -> None:
+        def build(current: Document | None) -> Document | None:
+            return self._document(current, above, items_in(current), self.children(current, above, children))
+
+        self._target.update(self._name(above), build, mend=mend)
+
+    def children(self, current: Document | None, above: Node | None, touched: Iterable[Node]) -> list[Link]:
+        """Return the links of a document to its nodes, those to `touched` ones as these are now; empty ones go."""
+        links = nodes_in(current, above)
+        for node in touched:
+            links.pop(node, None)
+            contents = contents_of(self.read(node) or {})
+            if contents.items:
+                links[node] = child_link(node, contents)
+        return [links[node] for node in sorted(links)]
+
+    def _document(
+        self, current: Document | None, node: Node, items: Mapping[str, Link], children: list[Link] | None = None
+    ) -> Document | None:
+        if current is None and not items and not children:
+            return None
+        if children is None:
+            children = self.children(current, node, ())
+        return node_document(self._heading, node, items, [*foreign_links(current, node), *children])
+
+    def empty(self, nodes: Iterable[Node]) -> list[str]:
+        """Return the names of the documents, of these nodes and those above, that hold nothing, the deepest first."""
+        found: set[Node] = set()
+        for node in nodes:
+            above: Node | None = node
+            while above is not None:
+                found.add(above)
+                above = above.above
+        ordered = sorted(found, key=lambda each: (-len(each.path), each.path))
+        return [self._name(node) for node in ordered if self._is_empty(self.read(node))]
+
+    @staticmethod
+    def _is_empty(document: Document | None) -> bool:
+        return document is not None and not (links_of(document, "item") or links_of(document, "child"))
+
+    def _name(self, node: Node) -> str:
+        return f"{self._id}/{node.name}"
+
+
+def _choices(day: Node) -> Iterator[Node]:
+    """Yield the nodes that an item of a day may go to, the best one first."""
+    yield from (Node(day.path[:2]), day)
+    number = 1
+    while True:
+        yield page_of(day, number)
+        number += 1
+
+
+@dataclass(slots=True)
+class Flaws:
+    """What crashes, people and older versions leave behind."""
+
+    #: Items that no node links to, those that the collection links to itself among them.
+    unlinked: list[str]
+    #: Nodes to be written anew, with the ids of the items they wrongly link to.
+    nodes: dict[Node, set[str]] = field(default_factory=dict)
+    #: The collection links to items itself.
+    flat: bool = False
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is amiss."""
+        return bool(self.unlinked or self.nodes or self.flat)
+
+
+def flaws_of(survey: Survey, present: Collection[str]) -> Flaws:
+    """Compare the links of a collection with the ids of the items that are there."""
+    there, seen = set(present), set[str]()
+    found = Flaws([], {node: set() for node in survey.amiss}, flat=bool(survey.flat))
+    for node, links in survey.items.items():
+        if node is None:
+            continue
+        wrong = links.keys() - there
+        # Of two links to an item one is wrong: both are made anew from the item.
+        twice = links.keys() & seen
+        for item_id in twice:
+            for holder in survey.holders(item_id):
+                found.nodes.setdefault(holder, set()).add(item_id)
+        if wrong:
+            found.nodes.setdefault(node, set()).update(wrong)
+        seen |= links.keys()
+    found.unlinked = sorted(there - seen)
+    return found

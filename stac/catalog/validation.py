@@ -1,0 +1,220 @@
+"""Checking what is published, without a network: official schemas, our own rules, files and links."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pystac
+
+from stac.catalog.schemas import schema_problem
+from stac.catalog.tree import STAC_VERSION
+from stac.errors import InvalidProduct, StacError
+from stac.product.assets import COG_TYPE, file_info
+from stac.product.cog import check_cog
+from stac.product.item import MODEL_EXTENSIONS, PRODUCT_EXTENSIONS
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+#: Of the part of a product's id that is its scene's: file systems take 255 bytes, and more is added.
+_LONGEST = 120
+_WORDS = {
+    pystac.STACObjectType.ITEM: "Item",
+    pystac.STACObjectType.CATALOG: "Catalog",
+    pystac.STACObjectType.COLLECTION: "Collection",
+}
+_REQUIRED_ASSETS = (
+    "visual", "data", "provenance", "source_date", "reference_weight", "uncertainty",
+    "thumbnail", "quicklook", "report", "metadata",
+)  # fmt: skip
+_REQUIRED_PROPERTIES = (
+    "datetime", "created", "version", "proj:code", "renders", "processing:level", "processing:software",
+    "unveil:work_id", "unveil:target", "unveil:model", "unveil:seed", "unveil:areas", "unveil:quality",
+)  # fmt: skip
+_REQUIRED_MODEL_ASSETS = ("weights", "card")
+_REQUIRED_OF_MODELS = ("version", "bands", "mlm:framework", "mlm:total_parameters", "unveil:model", "unveil:work_id")
+
+
+def check_id(item_id: str) -> str:
+    """Return an id that is safe as a file name.
+
+    Raises:
+        InvalidProduct: it is not.
+    """
+    if not _ID.fullmatch(item_id) or ".." in item_id:
+        raise InvalidProduct(f"Item id {item_id!r} cannot be a folder name; use letters, digits, and . _ - only.")
+    return item_id
+
+
+def safe_id(name: str) -> str:
+    """Return an id as it is where it is safe as a file name; else one that is, and differs for different ids.
+
+    Args:
+        name: id of an archive, which may hold slashes, colons, blanks, accents, or begin with a dot.
+    """
+    if _ID.fullmatch(name) and ".." not in name and len(name) <= _LONGEST:
+        return name
+    ascii_ = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9_.-]+", "-", ascii_)).strip("._-")
+    return f"{plain[:_LONGEST] or 'scene'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def validate_item(document: Mapping[str, Any]) -> None:
+    """Check an item against the official schemas of STAC and its extensions, and against our rules of its kind.
+
+    Raises:
+        InvalidProduct: naming the item and the first thing that is wrong; it is neither product nor model.
+    """
+    item_id = check_id(str(document.get("id")))
+    _validate_core(document, pystac.STACObjectType.ITEM, item_id)
+    for problem in _item_problems(document):
+        raise InvalidProduct(f"Item {item_id}: {problem}.")
+
+
+_KINDS = {
+    "Feature": pystac.STACObjectType.ITEM,
+    "Catalog": pystac.STACObjectType.CATALOG,
+    "Collection": pystac.STACObjectType.COLLECTION,
+}
+
+
+def validate_document(document: Mapping[str, Any]) -> None:
+    """Check an item, collection or catalog, whoever wrote it, against the STAC schemas.
+
+    Raises:
+        InvalidProduct: naming the document and what is wrong.
+    """
+    name, kind = str(document.get("id")), _KINDS.get(str(document.get("type")))
+    if kind is None:
+        raise InvalidProduct(f"{name} is of type {document.get('type')!r}, so it is no document of a STAC catalog.")
+    _validate_core(document, kind, name)
+
+
+def _validate_core(document: Mapping[str, Any], kind: pystac.STACObjectType, name: str) -> None:
+    """Check a document against the schemas of its kind and of every extension it declares."""
+    # The schema of another version would need the network.
+    if document.get("stac_version") != STAC_VERSION:
+        raise InvalidProduct(f"{_WORDS[kind]} {name} is of STAC {document.get('stac_version')}, not {STAC_VERSION}.")
+    if problem := schema_problem(document):
+        raise InvalidProduct(f"{_WORDS[kind]} {name}: {problem}.")
+
+
+def _item_problems(document: Mapping[str, Any]) -> Iterator[str]:
+    if "mlm:name" in document["properties"]:
+        yield from _model_problems(document)
+    elif any(name.startswith("unveil:") for name in document["properties"]):
+        yield from _product_problems(document)
+    else:
+        yield "it is neither a product nor a model of Unveil"
+    for key, asset in document["assets"].items():
+        yield from _asset_problems(key, asset)
+    untitled = [link["rel"] for link in document["links"] if not link.get("title")]
+    yield from (f"its {rel} link has no title" for rel in untitled)
+
+
+def _product_problems(document: Mapping[str, Any]) -> Iterator[str]:
+    yield from _missing(document, PRODUCT_EXTENSIONS, _REQUIRED_PROPERTIES, _REQUIRED_ASSETS)
+
+
+def _model_problems(document: Mapping[str, Any]) -> Iterator[str]:
+    yield from _missing(document, MODEL_EXTENSIONS, _REQUIRED_OF_MODELS, _REQUIRED_MODEL_ASSETS)
+
+
+def _missing(
+    document: Mapping[str, Any], extensions: Iterable[str], properties: Iterable[str], assets: Iterable[str]
+) -> Iterator[str]:
+    declared = set(document.get("stac_extensions", []))
+    yield from (f"extension {uri} is not declared" for uri in extensions if uri not in declared)
+    told = document["properties"]
+    # A projection without a code has a definition instead.
+    told = {**told, "proj:code": told.get("proj:code") or told.get("proj:wkt2")}
+    yield from (f"property {name} is missing" for name in properties if told.get(name) is None)
+    yield from (f"asset {name} is missing" for name in assets if name not in document["assets"])
+
+
+def _asset_problems(key: str, asset: Mapping[str, Any]) -> Iterator[str]:
+    if not re.fullmatch(r"1220[0-9a-f]{64}", str(asset.get("file:checksum"))) or not asset.get("file:size"):
+        yield f"asset {key} has no size or SHA2-256 checksum"
+    href = str(asset["href"])
+    if not href.startswith("./") or ".." in href:
+        yield f"asset {key} lies outside the item's folder ({href})"
+    if asset.get("type") == COG_TYPE:
+        yield from (f"asset {key} has no {name}" for name in ("proj:shape", "proj:transform") if not asset.get(name))
+        for band in asset.get("bands") or [{}]:
+            if not {"name", "data_type", "nodata", "statistics"} <= band.keys():
+                yield f"asset {key} has a band without name, data_type, nodata or statistics"
+
+
+def validate_catalog(root: Path) -> list[str]:
+    """Walk a catalog from its root; return everything that is wrong, nothing when all is well."""
+    problems: list[str] = []
+    try:
+        catalog = read_document(root / "catalog.json")
+        _validate_core(catalog, pystac.STACObjectType.CATALOG, "root")
+        for item_path in _items_below(root / "catalog.json", catalog):
+            problems += item_problems(item_path)
+    except StacError as error:
+        problems.append(str(error))
+    return problems
+
+
+def _items_below(path: Path, document: Mapping[str, Any]) -> Iterator[Path]:
+    """Walk collections and catalogs at any depth, check each, and yield the items they link to."""
+    for below in _linked(path, document, "child"):
+        node = read_document(below)
+        is_collection = node.get("type") == "Collection"
+        kind = pystac.STACObjectType.COLLECTION if is_collection else pystac.STACObjectType.CATALOG
+        _validate_core(node, kind, str(node.get("id")))
+        yield from _items_below(below, node)
+    yield from _linked(path, document, "item")
+
+
+def item_problems(path: Path) -> list[str]:
+    """Return everything that is wrong with a published item and its files, nothing when all is well."""
+    try:
+        document = read_document(path)
+        validate_item(document)
+    except StacError as error:
+        return [str(error)]
+    return [p for key, asset in document["assets"].items() for p in _file_problems(path, key, asset)]
+
+
+def _file_problems(item_path: Path, key: str, asset: Mapping[str, Any]) -> Iterator[str]:
+    path = item_path.parent / str(asset["href"])
+    if not path.is_file():
+        yield f"{item_path}: asset {key} is missing ({path})"
+        return
+    if file_info(path) != {name: asset.get(name) for name in ("file:size", "file:checksum")}:
+        yield f"{item_path}: asset {key} differs from its checksum"
+    if asset.get("type") == COG_TYPE:
+        try:
+            check_cog(path)
+        except StacError as error:
+            yield str(error)
+
+
+def _linked(path: Path, document: Mapping[str, Any], rel: str) -> Iterator[Path]:
+    for link in document.get("links", []):
+        if link.get("rel") == rel:
+            yield path.parent / str(link["href"])
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a published file.
+
+    Raises:
+        InvalidProduct: there is none, naming the file.
+    """
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidProduct(
+            f"{path} cannot be read as JSON ({error}); restore the file, or remove its folder and run again."
+        ) from error
+    if not isinstance(document, dict):
+        raise InvalidProduct(f"{path} is no JSON object; restore the file, or remove its folder and run again.")
+    return document

@@ -1,0 +1,1 @@
+"""What other dates say about hidden pixels."""

@@ -1,0 +1,283 @@
+"""The fused prior: every date as it would look on the target date, averaged by how well each one agrees with it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stac.composite.normalisation import (
+    DonorMap,
+    HarmonisationFit,
+    ResidualField,
+    fit_field,
+    fit_map,
+    fit_offset,
+    haze_span,
+    least_hazy,
+)
+from stac.composite.temporal import TemporalPrior, donors_of, empty_prior, median_clear
+from stac.load.stack import Stack
+from stac.masks.classes import is_observed
+from stac.reflectance import to_reflectance
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+Matrix = NDArray[np.float64]
+
+#: A target is hazy when its haze index spans this much more than the cleanest other date's over the same ground.
+_HAZY = 2.2
+#: Pixels of an overview that are looked at: more teach nothing new.
+_MOST_PIXELS = 500_000
+#: Shared pixels needed for the error of a date; standard deviation of a date that shares fewer, reflectance.
+_PIXELS_FOR_ERROR, _UNFITTED_SPREAD = 200, 0.05
+#: Residuals count at most as this many robust standard deviations.
+_CUT = 6.0
+#: Dates that are averaged at a pixel: the best of those that saw it.
+_MOST_DATES = 8
+#: Share of a date's variance that is its own at least, however much of it all dates have in common.
+_OWN_SHARE = 0.1
+#: Variance of a date that agrees perfectly: that of the rounding of digital numbers.
+_LEAST_VARIANCE = 1e-8
+
+
+@dataclass(frozen=True, slots=True)
+class FusedPrior:
+    """What the fused prior learns once about a whole cell; it is then applied to any window, pixel by pixel."""
+
+    bands: tuple[str, ...]
+    #: The dates, those of least expected error first.
+    maps: tuple[DonorMap, ...]
+    #: Standard deviation of the residuals `[band][date]`, reflectance, dates as in `maps`.
+    errors: tuple[tuple[float, ...], ...]
+    #: The part of it that all dates share, the target's own `[band]`, reflectance.
+    shared: tuple[float, ...]
+    #: None for a hazy target, whose residuals are haze.
+    field: ResidualField | None
+
+    @property
+    def fits(self) -> tuple[HarmonisationFit, ...]:
+        """How every date was matched, per band, summed up for people."""
+        return tuple(
+            HarmonisationFit(m.item_id, band, 1.0, m.shift[b], self.errors[b][d], m.n_pixels)
+            for d, m in enumerate(self.maps)
+            for b, band in enumerate(self.bands)
+        )
+
+    def apply(
+        self, stack: Stack, target: int, *, exclude: Collection[int] = (), where: BoolArray | None = None
+    ) -> TemporalPrior:
+        """Return the prior of a window; a pixel's value depends on its own observations and place alone.
+
+        The time is proportional to the dates, up to the number that is averaged at a pixel.
+
+        Args:
+            stack: dates of the window; those that the fit did not see are not used.
+            target: index of the date to estimate.
+            exclude: indices that are not used.
+            where: `(y, x)`, pixels that are wanted; all others stay unknown. All when left out.
+        """
+        prior = empty_prior(stack)
+        rows, columns = np.nonzero(np.ones(prior.source.shape, bool) if where is None else where)
+        found = _Average.of(len(self.bands), len(rows))
+        for index, m, weight in self._known(stack):
+            if index == target or index in exclude:
+                continue
+            seen = np.flatnonzero(is_observed(stack.classes[index][rows, columns]) & (found.dates < _MOST_DATES))
+            image = to_reflectance(stack.dn[index][:, rows[seen], columns[seen]])
+            found.add(index, seen, m.apply(image, self.bands), weight)
+        mean, spread = found.result(np.square(np.array(self.shared, np.float32)))
+        if self.field is not None:
+            mean = np.maximum(mean + self.field.at(stack.cell)[:, rows, columns], np.float32(1e-4))
+        prior.reflectance[:, rows, columns], prior.spread[:, rows, columns] = mean, spread
+        prior.source[rows, columns] = found.source
+        return prior
+
+    def _known(self, stack: Stack) -> list[tuple[int, DonorMap, FloatArray]]:
+        """Return the dates of a stack that were fitted, the best first: index, map, and weight `(band,)`.
+
+        All residuals hold the target's own noise, so the covariance of the dates is taken as diag(a) + s^2 with one s
+        per band. The best linear unbiased estimate (Aitken 1935) then has weights 1 / a: no date's weight depends on
+        which others saw a pixel, and none is negative.
+        """
+        variance = np.square(self.errors)
+        own = np.maximum(variance - np.square(self.shared)[:, None], np.maximum(_OWN_SHARE * variance, _LEAST_VARIANCE))
+        weights = (1 / own).astype(np.float32).T
+        return [
+            (stack.item_ids.index(m.item_id), m, weight)
+            for m, weight in zip(self.maps, weights, strict=True)
+            if m.item_id in stack.item_ids
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {
+            "bands": list(self.bands),
+            "maps": [m.to_dict() for m in self.maps],
+            "errors": self.errors,
+            "shared": self.shared,
+            "field": None if self.field is None else self.field.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FusedPrior:
+        """Read `to_dict` back."""
+        errors = tuple(tuple(map(float, band)) for band in values["errors"])
+        shared = tuple(map(float, values["shared"]))
+        field = None if values["field"] is None else ResidualField.from_dict(values["field"])
+        maps = tuple(DonorMap.from_dict(m) for m in values["maps"])
+        return cls(tuple(values["bands"]), maps, errors, shared, field)
+
+
+@dataclass(slots=True)
+class _Average:
+    """A weighted mean of dates that come one by one (West 1979); arrays are `(band, pixel)` or `(pixel,)`."""
+
+    mean: FloatArray
+    #: Sum of the weights, and of the weighted squares of deviations from the mean.
+    weight: FloatArray
+    squares: FloatArray
+    #: How many dates came.
+    dates: NDArray[np.int16]
+    #: The first that did, -1 without any.
+    source: NDArray[np.int16]
+
+    @classmethod
+    def of(cls, bands: int, pixels: int) -> _Average:
+        """Return the mean of nothing."""
+        mean, weight, squares = np.zeros((3, bands, pixels), np.float32)
+        return cls(mean, weight, squares, np.zeros(pixels, np.int16), np.full(pixels, -1, np.int16))
+
+    def add(self, index: int, pixels: NDArray[np.intp], values: FloatArray, weight: FloatArray) -> None:
+        """Add a date where it was seen.
+
+        Args:
+            index: of the date.
+            pixels: where it was seen.
+            values: its reflectance there `(band, pixel)`.
+            weight: `(band,)`.
+        """
+        self.source[pixels] = np.where(self.dates[pixels] == 0, index, self.source[pixels])
+        self.dates[pixels] += 1
+        share = weight[:, None]
+        total, before = self.weight[:, pixels] + share, self.mean[:, pixels]
+        mean = before + (values - before) * (share / total)
+        self.squares[:, pixels] += share * (values - before) * (values - mean)
+        self.weight[:, pixels], self.mean[:, pixels] = total, mean
+
+    def result(self, shared: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return mean and standard deviation, NaN where no date came.
+
+        Args:
+            shared: variance that all dates have in common `(band,)`.
+        """
+        weight = np.where(self.dates > 0, self.weight, np.float32(np.nan))
+        spread: FloatArray = np.sqrt((self.squares + 1) / weight + shared[:, None])
+        return np.where(self.dates > 0, self.mean, np.float32(np.nan)), spread
+
+
+def fit_fused(
+    overview: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
+) -> FusedPrior:
+    """Learn how every other date is mapped to the target date, and how much each is worth.
+
+    A target with clean clear pixels teaches a full map per date and what is left over as a smooth field. Where its
+    clear pixels are hazy, only an offset is learnt, from the cleanest of them. A date counts by how well its map
+    agrees with the target: one from the same orbit, near in time and without haze counts most.
+
+    Args:
+        overview: all dates of the whole cell, at full resolution or thinned.
+        target: index of the date to estimate; its own pixels only steer the match.
+        max_days: dates further away are not used.
+        exclude: indices that are not used.
+    """
+    overview = _thinned(overview)
+    donors = donors_of(overview, target, max_days=max_days, exclude=exclude)
+    observed = is_observed(overview.classes[target])
+    hazy = _is_hazy(overview, target, donors)
+    clean = observed
+    if hazy:
+        ground = median_clear(overview, target, max_days=max_days, exclude=exclude).reflectance
+        clean = least_hazy(overview.reflectance(target), ground, observed, overview.bands)
+    maps = [_fit(overview, target, donor, clean, hazy) for donor in donors]
+    errors, shared = _errors(overview, target, donors, maps, clean)
+    best = np.argsort(np.square(errors).mean(axis=0), kind="stable")
+    fitted = FusedPrior(
+        overview.bands,
+        tuple(maps[date] for date in best),
+        tuple(tuple(map(float, band[best])) for band in errors),
+        tuple(map(float, shared)),
+        None,
+    )
+    return fitted if hazy or not donors else replace(fitted, field=_field(fitted, overview, target))
+
+
+def _thinned(stack: Stack) -> Stack:
+    factor = 1
+    while stack.cell.pixels > _MOST_PIXELS * factor**2:
+        factor += 1
+    if factor == 1:
+        return stack
+    dn, classes = stack.dn[:, :, ::factor, ::factor], stack.classes[:, ::factor, ::factor]
+    return replace(stack, dn=dn, classes=classes, cell=stack.cell.thinned(factor))
+
+
+def _is_hazy(stack: Stack, target: int, donors: Sequence[int]) -> bool:
+    """Tell whether the target is much hazier than the cleanest other date over the ground that both saw."""
+    observed, image = is_observed(stack.classes[target]), stack.reflectance(target)
+    spans = []
+    for donor in donors:
+        both = observed & is_observed(stack.classes[donor])
+        other = haze_span(stack.reflectance(donor), both, stack.bands)
+        spans.append((other, haze_span(image, both, stack.bands)))
+    usable = [pair for pair in spans if pair[0] > 0]
+    if not usable:
+        return False
+    clean, own = min(usable)
+    return own > _HAZY * clean
+
+
+def _fit(stack: Stack, target: int, donor: int, clean: BoolArray, hazy: bool) -> DonorMap:
+    both = clean & is_observed(stack.classes[donor])
+    there, here = stack.reflectance(donor)[:, both], stack.reflectance(target)[:, both]
+    return (fit_offset if hazy else fit_map)(stack.item_ids[donor], there, here, stack.bands)
+
+
+def _errors(
+    stack: Stack, target: int, donors: Sequence[int], maps: Sequence[DonorMap], clean: BoolArray
+) -> tuple[Matrix, Matrix]:
+    """Return the standard deviation of the residuals of every date `(band, date)`, and of what they share `(band,)`.
+
+    Where several dates saw a pixel, the products of all pairs of their residuals add up to (sum r)^2 - sum r^2: one
+    pass over the dates gives the mean covariance of all pairs.
+    """
+    image = stack.reflectance(target)
+    errors = np.full((len(stack.bands), len(donors)), _UNFITTED_SPREAD)
+    total, squares, dates = np.zeros_like(image), np.zeros_like(image), np.zeros(clean.shape, np.int32)
+    for date, (donor, m) in enumerate(zip(donors, maps, strict=True)):
+        both = clean & is_observed(stack.classes[donor])
+        if both.sum() < _PIXELS_FOR_ERROR:
+            continue
+        residual = _cut(image[:, both] - m.apply(stack.reflectance(donor)[:, both], stack.bands))
+        errors[:, date] = np.sqrt(np.square(residual).mean(axis=1, dtype=np.float64))
+        total[:, both] += residual
+        squares[:, both] += np.square(residual)
+        dates[both] += 1
+    pairs = int((dates * (dates - 1)).sum())
+    products = (np.square(total) - squares).sum(axis=(1, 2), dtype=np.float64, where=dates > 1)
+    return errors, np.sqrt(np.maximum(products, 0) / max(pairs, 1))
+
+
+def _cut(residual: FloatArray) -> FloatArray:
+    limit = np.maximum(_CUT * 1.4826 * np.median(np.abs(residual), axis=1, keepdims=True), 1e-4)
+    cut: FloatArray = residual.clip(-limit, limit)
+    return cut
+
+
+def _field(fitted: FusedPrior, stack: Stack, target: int) -> ResidualField:
+    prior = fitted.apply(stack, target)
+    where = is_observed(stack.classes[target]) & (prior.source >= 0)
+    return fit_field(stack.reflectance(target) - prior.reflectance, where, stack.cell)

@@ -1,0 +1,431 @@
+"""Relative radiometric normalisation: map the radiometry of a source date to the target date's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, uniform_filter
+
+from stac.grid.cell import Cell
+from stac.load.stack import Stack
+from stac.masks.classes import is_observed
+
+FloatArray = NDArray[np.float32]
+
+#: Pixels needed to fit slope and offset, and to fit the offset alone.
+_PIXELS_FOR_LINE, _PIXELS_FOR_OFFSET = 500, 50
+_SLOPES = (0.5, 2.0)
+#: Residuals beyond this many robust standard deviations are left out of the next iteration (changed
+#: ground, missed cloud).
+_TRIM, _ITERATIONS = 2.5, 4
+#: Spread given to a donor that nothing could be fitted to, reflectance: honest ignorance.
+_UNFITTED_SPREAD = 0.05
+
+
+#: Clean sky: pixels whose neighbourhood is among the least brightened of the date. The share that is taken
+#: as certainly clean, how much brighter (reflectance) still counts, and the side of the neighbourhood, px.
+_CLEAN_SHARE, _CLEAN_MARGIN, _NEIGHBOURHOOD = 0.02, 0.003, 9
+
+
+@dataclass(frozen=True, slots=True)
+class HarmonisationFit:
+    """Target = slope * donor + intercept, in reflectance, for one band of one donor."""
+
+    item_id: str
+    band: str
+    slope: float
+    intercept: float
+    #: Standard deviation of all residuals (untrimmed), reflectance.
+    residual_std: float
+    #: Pixels seen on both dates.
+    n_pixels: int
+
+
+def repeatability(reflectance: NDArray[Any]) -> NDArray[Any]:
+    """Return how well two clear dates agree at best, reflectance: 0.005 + 5 %, any shape.
+
+    The Sentinel-2 level-2A requirement on surface reflectance (ESA, Sentinel-2 L2A data quality reports).
+    """
+    return 0.005 + 0.05 * reflectance
+
+
+def harmonisation_fits(stack: Stack, target: int, donor: int) -> tuple[HarmonisationFit, ...]:
+    """Fit every band of a donor date to the target date on the pixels that both dates saw.
+
+    Obscured pixels of either date are never used.
+    """
+    both = is_observed(stack.classes[target]) & is_observed(stack.classes[donor])
+    seen_there, seen_here = stack.reflectance(donor)[:, both], stack.reflectance(target)[:, both]
+    return tuple(
+        _fit(stack.item_ids[donor], band, x.astype(np.float64), y.astype(np.float64))
+        for band, x, y in zip(stack.bands, seen_there, seen_here, strict=True)
+    )
+
+
+def _fit(item_id: str, band: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> HarmonisationFit:
+    """Fit a line by trimmed least squares; fall back to an offset, then to nothing."""
+    slope, intercept, spread = 1.0, 0.0, _UNFITTED_SPREAD
+    if len(x) >= _PIXELS_FOR_OFFSET:
+        intercept = float(np.median(y - x))
+    if len(x) >= _PIXELS_FOR_LINE and x.std() > 1e-6:
+        candidate = _trimmed_line(x, y)
+        if _SLOPES[0] <= candidate[0] <= _SLOPES[1]:
+            slope, intercept = candidate
+    if len(x) >= _PIXELS_FOR_OFFSET:
+        spread = float((y - slope * x - intercept).std())
+    return HarmonisationFit(item_id, band, slope, intercept, spread, len(x))
+
+
+def _trimmed_line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    keep = np.ones(len(x), dtype=bool)
+    slope, intercept = 1.0, 0.0
+    for _ in range(_ITERATIONS):
+        mean_x, mean_y = x[keep].mean(), y[keep].mean()
+        variance = np.square(x[keep] - mean_x).mean()
+        if variance <= 0:
+            break
+        slope = float(((x[keep] - mean_x) * (y[keep] - mean_y)).mean() / variance)
+        intercept = float(mean_y - slope * mean_x)
+        residual = y - slope * x - intercept
+        centre = np.median(residual)
+        robust = 1.4826 * np.median(np.abs(residual - centre))
+        keep = np.abs(residual - centre) <= _TRIM * max(robust, 1e-6)
+    return slope, intercept
+
+
+def clean_sky_match(composite: FloatArray, stack: Stack, target: int) -> tuple[HarmonisationFit, ...]:
+    """Return the shift per band that matches a composite to the clean sky of the target date.
+
+    Undetected haze only brightens, and blue most; so the shift is the median difference over the pixels
+    whose smoothed blue difference is lowest. It is shrunk by (repeatability / residual)^2 where it explains
+    the target worse than clear dates usually agree: a date with hardly any clean sky teaches nothing.
+
+    Args:
+        composite: reflectance `(band, y, x)` of other dates, NaN where none.
+        stack: all dates of the cell, same bands.
+        target: index of the date to match.
+    """
+    usable = is_observed(stack.classes[target]) & np.isfinite(composite).all(axis=0)
+    if usable.sum() < _PIXELS_FOR_LINE:
+        return tuple(HarmonisationFit("median", band, 1.0, 0.0, _UNFITTED_SPREAD, 0) for band in stack.bands)
+    difference = stack.reflectance(target) - composite
+    clean = _clean_sky(difference[_haziest_band(stack.bands)], usable)
+    return tuple(
+        _believed_shift(band, level[clean], delta[clean])
+        for band, level, delta in zip(stack.bands, composite, difference, strict=True)
+    )
+
+
+def _haziest_band(bands: tuple[str, ...]) -> int:
+    """Return the index of the band that haze brightens most."""
+    return bands.index("blue") if "blue" in bands else 0
+
+
+def _clean_sky(difference: FloatArray, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the usable pixels `(y, x)` whose neighbourhood is least brightened."""
+    share = uniform_filter(usable.astype(np.float32), _NEIGHBOURHOOD)
+    total = uniform_filter(np.where(usable, difference, 0).astype(np.float32), _NEIGHBOURHOOD)
+    smooth = total / np.maximum(share, 1e-3)
+    limit = np.quantile(smooth[usable], _CLEAN_SHARE) + _CLEAN_MARGIN
+    clean: NDArray[np.bool_] = usable & (smooth <= limit)
+    return clean
+
+
+def _believed_shift(band: str, level: FloatArray, delta: FloatArray) -> HarmonisationFit:
+    shift = float(np.median(delta))
+    residual = 1.4826 * float(np.median(np.abs(delta - shift)))
+    usual = float(repeatability(np.asarray(np.median(level))))
+    belief = min(1.0, (usual / max(residual, 1e-6)) ** 2)
+    return HarmonisationFit("median", band, 1.0, belief * shift, residual, len(delta))
+
+
+Values = NDArray[np.float64]
+
+#: Pixels needed to fit all features, and to fit an offset.
+_PIXELS_FOR_MAP, _DONOR_MAP_PIXELS_FOR_OFFSET = 300, 50
+#: Residuals beyond this many robust standard deviations lose weight with their square.
+_HUBER, _DONOR_MAP_ITERATIONS = 2.5, 5
+#: Features are only believed within these quantiles of what they were fitted on.
+_RANGE = (0.001, 0.999)
+#: How fast trust falls once a hazy target agrees worse than clear dates do: (usual / found)^4.
+_DISTRUST = 4
+
+
+@dataclass(frozen=True, slots=True)
+class DonorMap:
+    """Target = donor + coefficients x features(donor), band by band, reflectance."""
+
+    item_id: str
+    #: `[band][feature]`; zeros where nothing could be fitted.
+    coefficients: tuple[tuple[float, ...], ...]
+    #: `[band]`: donor reflectance is cut to these before the features are made.
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    #: `[band]`: median correction over the pixels it was fitted on, reflectance, for people.
+    shift: tuple[float, ...]
+    #: Pixels it was fitted on.
+    n_pixels: int
+
+    def apply(self, image: FloatArray, bands: tuple[str, ...]) -> FloatArray:
+        """Return the donor as on the target date, `(band, ...)`, at least 1e-4; NaN stays NaN.
+
+        Summed feature by feature, so that a pixel's value does not depend on how many others there are.
+        """
+        shape = (-1, *[1] * (image.ndim - 1))
+        low, high = (np.array(limit, np.float32).reshape(shape) for limit in (self.low, self.high))
+        matched = image.copy()
+        for position, feature in enumerate(features(image.clip(low, high), bands)):
+            for band, row in enumerate(self.coefficients):
+                matched[band] += np.float32(row[position]) * feature
+        return np.maximum(matched, np.float32(1e-4))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DonorMap:
+        """Read `to_dict` back."""
+        rows = tuple(tuple(map(float, row)) for row in values["coefficients"])
+        low, high, shift = (tuple(map(float, values[name])) for name in ("low", "high", "shift"))
+        return cls(str(values["item_id"]), rows, low, high, shift, int(values["n_pixels"]))
+
+
+def features(image: FloatArray, bands: tuple[str, ...]) -> list[FloatArray]:
+    """Return what the correction is linear in, `(...)` each: 1, all bands and, with red and near infrared, NDVI = v,
+    v^2 and v times every band. The angle of view changes vegetation and soil differently; NDVI tells them apart.
+    """
+    found = [np.ones_like(image[0]), *image]
+    if {"red", "nir"} <= set(bands):
+        red, nir = image[bands.index("red")], image[bands.index("nir")]
+        greenness = (nir - red) / np.maximum(nir + red, np.float32(1e-3))
+        found += [greenness, greenness * greenness, *(greenness * band for band in image)]
+    return found
+
+
+def fit_map(item_id: str, donor: FloatArray, target: FloatArray, bands: tuple[str, ...]) -> DonorMap:
+    """Fit all features.
+
+    Args:
+        item_id: of the donor.
+        donor: reflectance `(band, pixel)` of pixels that both dates saw.
+        target: the same pixels on the target date.
+        bands: common names in channel order.
+    """
+    if donor.shape[1] < _PIXELS_FOR_MAP:
+        return fit_offset(item_id, donor, target, bands)
+    low, high = np.quantile(donor, _RANGE, axis=1).astype(np.float32)
+    columns = np.stack(features(donor.clip(low[:, None], high[:, None]), bands)).astype(np.float64)
+    coefficients = _robust_regression(columns, (target - donor).astype(np.float64))
+    return _map(item_id, coefficients, low, high, np.median(coefficients @ columns, axis=1), donor.shape[1])
+
+
+def fit_offset(item_id: str, donor: FloatArray, target: FloatArray, bands: tuple[str, ...]) -> DonorMap:
+    """Fit an offset per band, believed as far as the target agrees with the donor as clear dates usually do.
+
+    For targets whose clear pixels are hazy: more freedom would learn the haze. Arguments as for `fit_map`.
+    """
+    count = len(features(np.zeros((len(bands), 1), np.float32), bands))
+    coefficients = np.zeros((len(bands), count))
+    if donor.shape[1] >= _DONOR_MAP_PIXELS_FOR_OFFSET:
+        difference = (target - donor).astype(np.float64)
+        offset = _robust_regression(np.ones((1, donor.shape[1])), difference)[:, 0]
+        found = _robust_deviation(difference - offset[:, None])
+        usual = repeatability(np.median(donor, axis=1))
+        coefficients[:, 0] = offset * np.minimum(1, (usual / found) ** _DISTRUST)
+    return _map(item_id, coefficients, np.zeros(len(bands)), np.ones(len(bands)), coefficients[:, 0], donor.shape[1])
+
+
+def _map(
+    item_id: str, coefficients: Values, low: NDArray[Any], high: NDArray[Any], shift: Values, pixels: int
+) -> DonorMap:
+    rows = tuple(tuple(map(float, row)) for row in coefficients)
+    limits, median = [tuple(map(float, limit)) for limit in (low, high)], tuple(map(float, shift))
+    return DonorMap(item_id, rows, limits[0], limits[1], median, pixels)
+
+
+def _robust_regression(columns: Values, wanted: Values) -> Values:
+    """Return coefficients `(band, feature)` by reweighted least squares; a pixel's weight is that of its worst band.
+
+    Args:
+        columns: `(feature, pixel)`, the first of them 1.
+        wanted: `(band, pixel)`.
+    """
+    scale = np.sqrt(np.square(columns).mean(axis=1, keepdims=True)).clip(1e-6)
+    scaled, weight = columns / scale, np.ones(columns.shape[1])
+    # Features of one image are nearly dependent; a trace of ridge keeps their coefficients small.
+    ridge = 1e-6 * np.eye(len(columns))
+    coefficients = np.zeros((len(wanted), len(columns)))
+    for _ in range(_DONOR_MAP_ITERATIONS):
+        weighted = scaled * (weight / weight.sum())
+        coefficients = np.linalg.solve(weighted @ scaled.T + ridge, weighted @ wanted.T).T
+        residual = np.abs(wanted - coefficients @ scaled)
+        limit = _HUBER * 1.4826 * np.median(residual, axis=1, keepdims=True).clip(1e-5)
+        weight = 1 / np.square(np.maximum(1, (residual / limit).max(axis=0)))
+    result: Values = coefficients / scale.T
+    return result
+
+
+def _robust_deviation(residual: Values) -> Values:
+    middle = np.median(residual, axis=1, keepdims=True)
+    deviation: Values = 1.4826 * np.median(np.abs(residual - middle), axis=1)
+    return deviation.clip(1e-6)
+
+
+BoolArray = NDArray[np.bool_]
+
+#: Most nodes along a side.
+_NODES = 64
+#: Reach of an observation, metres (standard deviation); at least one node.
+_REACH_M = 1920.0
+#: Share of observed pixels at which half of the local mean is believed: far from observations the field fades to 0.
+_BELIEF = 0.02
+#: Residuals are cut at this many robust standard deviations: changed ground is no field.
+_CUT = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class ResidualField:
+    """Offsets on a coarse grid of nodes, between which they are bilinear, beyond which constant."""
+
+    #: `[band][row][column]`, reflectance.
+    offsets: tuple[tuple[tuple[float, ...], ...], ...]
+    #: Coordinates (x, y) of the first node and steps (x, y) between nodes, in units of the projection.
+    first: tuple[float, float]
+    step: tuple[float, float]
+
+    def at(self, cell: Cell) -> FloatArray:
+        """Return the offsets of a window's pixels `(band, y, x)`, the same for a pixel whatever the window."""
+        nodes, affine = np.array(self.offsets, np.float32), cell.geobox.affine
+        height, width = (int(n) for n in cell.geobox.shape)
+        top, left = cell.origin
+        rows = self._nodes(top, height, float(affine.e), axis=1, count=nodes.shape[1])
+        columns = self._nodes(left, width, float(affine.a), axis=0, count=nodes.shape[2])
+        upper, lower = (_between(nodes[:, row], columns, 2) for row in (rows[0], rows[1]))
+        field: FloatArray = upper + (lower - upper) * rows[2][:, None]
+        return field
+
+    def _nodes(
+        self, start: int, count_px: int, size: float, axis: int, count: int
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp], FloatArray]:
+        """Return for every pixel along an axis the nodes before and behind it, and its way from one to the other."""
+        centres = (np.arange(start, start + count_px) + 0.5) * size
+        place = ((centres - self.first[axis]) / self.step[axis]).clip(0, count - 1)
+        before = np.floor(place).astype(np.intp)
+        return before, np.minimum(before + 1, count - 1), (place - before).astype(np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ResidualField:
+        """Read `to_dict` back."""
+        offsets = tuple(tuple(tuple(map(float, row)) for row in band) for band in values["offsets"])
+        (x, y), (dx, dy) = values["first"], values["step"]
+        return cls(offsets, (float(x), float(y)), (float(dx), float(dy)))
+
+
+def _between(nodes: FloatArray, places: tuple[NDArray[np.intp], NDArray[np.intp], FloatArray], axis: int) -> FloatArray:
+    before, behind = nodes.take(places[0], axis), nodes.take(places[1], axis)
+    value: FloatArray = before + (behind - before) * places[2]
+    return value
+
+
+def fit_field(residual: FloatArray, where: BoolArray, cell: Cell) -> ResidualField:
+    """Return the local mean of residuals, fading to 0 away from observations.
+
+    Args:
+        residual: target - prior `(band, y, x)`, reflectance; anything outside `where`.
+        where: `(y, x)`, pixels at which the residual is known.
+        cell: the grid of both.
+    """
+    side = max(1, -(-max(where.shape) // _NODES))
+    count = _pooled(where[None].astype(np.float32), side)[0] / side**2
+    sigma = max(1.0, _REACH_M / (side * cell.gsd_m))
+    density = gaussian_filter(count, sigma, mode="constant")
+    nodes = []
+    for band in residual:
+        limit = _CUT * 1.4826 * float(np.median(np.abs(band[where]))) if where.any() else 0.0
+        kept = np.where(where, band, 0).clip(-limit, limit).astype(np.float32)
+        total = gaussian_filter(_pooled(kept[None], side)[0] / side**2, sigma, mode="constant")
+        nodes.append(total / (density + _BELIEF))
+    affine, (top, left) = cell.geobox.affine, cell.origin
+    size_x, size_y = float(affine.a), float(affine.e)
+    first = ((left + side / 2) * size_x, (top + side / 2) * size_y)
+    offsets = tuple(tuple(tuple(float(f"{v:.6g}") for v in row) for row in band) for band in nodes)
+    return ResidualField(offsets, first, (side * size_x, side * size_y))
+
+
+def _pooled(values: FloatArray, side: int) -> FloatArray:
+    """Return sums over squares of `side` pixels; squares at the edge hold what there is."""
+    height, width = values.shape[1:]
+    padded = np.pad(values, ((0, 0), (0, -height % side), (0, -width % side)))
+    shape = (len(values), padded.shape[1] // side, side, padded.shape[2] // side, side)
+    pooled: FloatArray = padded.reshape(shape).sum(axis=(2, 4))
+    return pooled
+
+
+#: Side of the neighbourhood over which the index is averaged, pixels: haze is wide, fields are not.
+_HAZE_NEIGHBOURHOOD = 9
+#: Share of a date that is taken as certainly clean, and how far above it still counts, reflectance.
+_HAZE_CLEAN_SHARE, _HAZE_CLEAN_MARGIN = 0.05, 0.008
+#: The span of the index: between these quantiles.
+_SPAN = (0.05, 0.95)
+_LEAST_PIXELS = 50
+
+
+def haze_index(reflectance: FloatArray, bands: Sequence[str]) -> FloatArray:
+    """Return blue - red / 2 `(y, x)`, reflectance; the first band where there is no blue or red.
+
+    After the haze-optimised transformation of Zhang, Guindon and Cihlar (2002, Remote Sensing of Environment 82): clear
+    ground lies near a line in blue and red, and haze lifts a pixel off it.
+    """
+    if not {"blue", "red"} <= set(bands):
+        first: FloatArray = reflectance[0]
+        return first
+    index: FloatArray = reflectance[bands.index("blue")] - np.float32(0.5) * reflectance[bands.index("red")]
+    return index
+
+
+def smoothed(values: FloatArray, where: BoolArray) -> FloatArray:
+    """Return the mean of `values` over the chosen pixels of each neighbourhood, `(y, x)`."""
+    share = uniform_filter(where.astype(np.float32), _HAZE_NEIGHBOURHOOD)
+    total = uniform_filter(np.where(where, values, 0).astype(np.float32), _HAZE_NEIGHBOURHOOD)
+    mean: FloatArray = total / np.maximum(share, np.float32(1e-3))
+    return mean
+
+
+def haze_span(reflectance: FloatArray, where: BoolArray, bands: Sequence[str]) -> float:
+    """Return the span of the smoothed index over the chosen pixels, reflectance: the ground's own, and haze.
+
+    The same ground on two dates has the same span of its own, so the date with the wider one is the hazier. 0 with
+    hardly any pixel.
+    """
+    if where.sum() < _LEAST_PIXELS:
+        return 0.0
+    index = smoothed(haze_index(reflectance, bands), where)[where]
+    low, high = np.quantile(index, _SPAN)
+    return float(high - low)
+
+
+def least_hazy(reflectance: FloatArray, clear: FloatArray, where: BoolArray, bands: Sequence[str]) -> BoolArray:
+    """Return the chosen pixels `(y, x)` that haze brightens least over another image of the same ground.
+
+    Args:
+        reflectance: the hazy date `(band, y, x)`.
+        clear: what is known of the ground, same shape, NaN where nothing is.
+        where: `(y, x)`, pixels to choose among.
+        bands: common names in channel order.
+    """
+    usable = where & np.isfinite(clear).all(axis=0)
+    if not usable.any():
+        return usable
+    above = smoothed(haze_index(reflectance, bands) - haze_index(clear, bands), usable)
+    limit = np.quantile(above[usable], _HAZE_CLEAN_SHARE) + _HAZE_CLEAN_MARGIN
+    clean: BoolArray = usable & (above <= limit)
+    return clean

@@ -1,0 +1,1 @@
+"""Tiles, fixed grids, footprints, and the grid of a file."""

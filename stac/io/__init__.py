@@ -1,0 +1,1 @@
+"""Bytes in and out: HTTP, S3, files, rasters, signing, secrets."""

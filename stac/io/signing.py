@@ -1,0 +1,221 @@
+"""Signed URLs of providers that hand out tokens per collection."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from enum import StrEnum, unique
+from functools import lru_cache
+from urllib.parse import quote, urlsplit
+
+import httpx
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from stac.errors import AccessRefused, SourceUnavailable, StacError
+from stac.io.secrets import redact
+
+_PASSING = (408, 425, 429, 500, 502, 503, 504)
+_ATTEMPTS = 5
+#: Longest wait a server may ask for, seconds.
+_LONGEST_WAIT_S = 60.0
+#: A token is renewed this long before it expires, or after nine tenths of a shorter life.
+_MARGIN = timedelta(minutes=2)
+_MARGIN_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token and how long it may be used."""
+
+    value: str = field(repr=False)
+    renew_at: datetime
+
+    def is_fresh(self, now: datetime) -> bool:
+        """Tell whether it may still be used."""
+        return now < self.renew_at
+
+
+class TokenService:
+    """The tokens of one service, by collection."""
+
+    def __init__(self, url: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._url, self._now = url.rstrip("/"), now
+        self._tokens: dict[str, Token] = {}
+        # One lock per collection: threads that want the same token wait for one request.
+        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._guard = threading.Lock()
+
+    def token(self, collection: str, timeout_s: float) -> Token:
+        """Return a token that is good for some time yet.
+
+        Raises:
+            AccessRefused: the service does not know the collection or refuses.
+            SourceUnavailable: the service does not answer in time, also after retries.
+        """
+        with self._guard:
+            lock = self._locks[collection]
+        with lock:
+            known = self._tokens.get(collection)
+            if known is None or not known.is_fresh(self._now()):
+                known = self._tokens[collection] = self._fetch(collection, timeout_s)
+            return known
+
+    def forget(self, collection: str, value: str) -> None:
+        """Drop a token that was refused, unless it has been renewed meanwhile."""
+        with self._guard:
+            known = self._tokens.get(collection)
+            if known is not None and known.value == value:
+                del self._tokens[collection]
+
+    def _fetch(self, collection: str, timeout_s: float) -> Token:
+        retrying = Retrying(
+            retry=retry_if_exception_type(SourceUnavailable),
+            stop=stop_after_attempt(_ATTEMPTS),
+            wait=_wait,
+            reraise=True,
+        )
+        return retrying(self._ask, collection, timeout_s)
+
+    def _ask(self, collection: str, timeout_s: float) -> Token:
+        name = f"The token service {redact(self._url)} (collection {collection})"
+        began = self._now()
+        try:
+            answer = httpx.get(f"{self._url}/{quote(collection, safe='')}", timeout=timeout_s)
+        except httpx.HTTPError as error:
+            raise SourceUnavailable(
+                f"{name} does not answer ({type(error).__name__}); check the address and try again later."
+            ) from error
+        if answer.status_code in _PASSING:
+            raise _Busy(f"{name} answers {answer.status_code}, also after retries; try again later.", answer)
+        if answer.status_code != httpx.codes.OK:
+            raise AccessRefused(f"{name} answers {answer.status_code}; check --collection and the signing settings.")
+        return _parse(answer, name, began)
+
+
+class _Busy(SourceUnavailable):
+    """The service asked for patience."""
+
+    def __init__(self, message: str, answer: httpx.Response) -> None:
+        super().__init__(message)
+        self.wait_s = _asked_wait(answer.headers.get("Retry-After"))
+
+
+def _wait(state: RetryCallState) -> float:
+    """Return the longer of our own growing, jittered pause and what the server asked for, seconds."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.wait_s if isinstance(error, _Busy) else 0.0
+    return max(asked, wait_exponential_jitter(initial=0.2, max=10, jitter=0.3)(state))
+
+
+def _asked_wait(header: str | None) -> float:
+    """Return what `Retry-After` asks for, seconds, at most a minute: a number or a date (RFC 9110, 10.2.3)."""
+    if not header:
+        return 0.0
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            return 0.0
+    return min(max(0.0, seconds), _LONGEST_WAIT_S)  # in this order "nan" is no wait
+
+
+def _parse(answer: httpx.Response, name: str, now: datetime) -> Token:
+    try:
+        document = answer.json()
+        value = str(document["token"]).lstrip("?")
+        expires = datetime.fromisoformat(str(document["msft:expiry"]))
+        expires = expires if expires.tzinfo else expires.replace(tzinfo=UTC)
+    except (ValueError, KeyError, TypeError):
+        # The answer may hold the token, so it is neither shown nor chained.
+        problem: StacError = SourceUnavailable(f"{name} sends no token and expiry; check its address.")
+        raise problem from None
+    if not value or any(c.isspace() for c in value):
+        raise SourceUnavailable(f"{name} sends no usable token; check its address.")
+    return Token(value, expires - min(_MARGIN, _MARGIN_SHARE * (expires - now)))
+
+
+PLANETARY_COMPUTER_TOKENS = "https://planetarycomputer.microsoft.com/api/sas/v1/token"
+#: A token is sent to no other host.
+_AZURE = (".blob.core.windows.net",)
+
+
+@unique
+class Signing(StrEnum):
+    """How hrefs are signed."""
+
+    NONE = "none"
+    PLANETARY_COMPUTER = "planetary-computer"
+
+
+@dataclass(frozen=True, slots=True)
+class SigningOptions:
+    """Who signs, and for which hosts. Holds no token."""
+
+    kind: Signing = Signing.NONE
+    #: Address of the token service, without the collection.
+    token_url: str = PLANETARY_COMPUTER_TOKENS
+    #: Hosts whose addresses are signed: whole names, or endings that begin with a dot.
+    hosts: tuple[str, ...] = _AZURE
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SignedHref:
+    """An href as it is opened. Its text is a secret; what is shown is the plain href."""
+
+    plain: str
+    #: The address with its token; the plain one where nothing was signed.
+    address: str
+    collection: str = ""
+
+    def __repr__(self) -> str:
+        return f"SignedHref({self.plain!r})"
+
+    @property
+    def signed(self) -> bool:
+        """Whether a token was added."""
+        return self.address != self.plain
+
+
+def sign(href: str, collection: str, options: SigningOptions, timeout_s: float) -> SignedHref:
+    """Return an href as it is to be opened now.
+
+    Args:
+        href: absolute href of an asset.
+        collection: id of the item's collection.
+        options: who signs.
+        timeout_s: longest wait for one request, seconds.
+
+    Raises:
+        AccessRefused: the token service does not know the collection or refuses.
+        SourceUnavailable: the token service does not answer in time, also after retries.
+    """
+    if options.kind is Signing.NONE or not _wants_token(href, options):
+        return SignedHref(href, href)
+    token = tokens_of(options.token_url).token(collection, timeout_s)
+    return SignedHref(href, f"{href}?{token.value}", collection)
+
+
+def refused(signed: SignedHref, options: SigningOptions) -> None:
+    """Forget the token of an href that was refused, so that the next reading asks for another."""
+    if signed.signed:
+        tokens_of(options.token_url).forget(signed.collection, signed.address.partition("?")[2])
+
+
+@lru_cache(maxsize=8)
+def tokens_of(token_url: str) -> TokenService:
+    """Return the tokens of a service, shared by all threads of this process."""
+    return TokenService(token_url)
+
+
+def _wants_token(href: str, options: SigningOptions) -> bool:
+    """Tell whether an href is on a host of the archive and does not carry a signature already."""
+    address = urlsplit(href)
+    host = (address.hostname or "").lower()
+    known = any(host.endswith(name) if name.startswith(".") else host == name for name in options.hosts)
+    return address.scheme in ("http", "https") and known and not address.query

@@ -1,0 +1,1 @@
+"""Pixels of items on a grid, scaled by evidence and masked."""

@@ -1,0 +1,166 @@
+"""Masks that come with a scene: SCL, QA_PIXEL, and a check for bright ground taken for cloud."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntFlag, unique
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stac.errors import InvalidItem
+from stac.masks.classes import PixelClass
+from stac.masks.learned import MaskInput, MaskMethod
+from stac.reflectance import PRODUCT_NODATA, PRODUCT_SCALE
+
+#: Fewer days prove nothing.
+_FEWEST_DAYS = 4
+#: Share of the dates with data that call it cloud.
+_NEARLY_ALL = 0.8
+#: Largest difference between any two dates, of the median over dates and in reflectance: what sun angle, haze and
+#: noise do to still ground. The larger of both counts.
+_RELATIVE, _ABSOLUTE = 0.15, 0.02
+
+
+def persistent_bright(dn: NDArray[np.uint16], classes: NDArray[np.uint8], days: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Return where `(y, x)` the mask calls ground cloud. Every pixel is judged by itself.
+
+    Args:
+        dn: product DN `(time, band, y, x)`.
+        classes: `PixelClass` values `(time, y, x)` before dilation.
+        days: days since 1970-01-01 `(time,)`; scenes of one day count as one.
+    """
+    has_data = (dn != PRODUCT_NODATA).all(axis=1) & (classes != PixelClass.NODATA)
+    cloudy = has_data & np.isin(classes, (PixelClass.CLOUD, PixelClass.THIN_CLOUD))
+    seen_days = sum(has_data[days == day].any(axis=0).astype(np.uint8) for day in np.unique(days))
+    found: NDArray[np.bool_] = (seen_days >= _FEWEST_DAYS) & (cloudy.sum(axis=0) >= _NEARLY_ALL * has_data.sum(axis=0))
+    rows, columns = np.nonzero(found)
+    found[rows, columns] = _is_stable(dn[:, :, rows, columns], has_data[:, rows, columns])
+    return found
+
+
+def _is_stable(dn: NDArray[np.uint16], has_data: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tell for pixels `(time, band, n)` whether all dates with data `(time, n)` agree in every band; `(n,)`."""
+    if dn.shape[2] == 0:
+        return np.zeros(0, np.bool_)
+    values = np.where(has_data[:, None], dn * PRODUCT_SCALE, np.nan)
+    difference = np.nanmax(values, axis=0) - np.nanmin(values, axis=0)
+    allowed = np.maximum(_RELATIVE * np.nanmedian(values, axis=0), _ABSOLUTE)
+    stable: NDArray[np.bool_] = (difference <= allowed).all(axis=0)
+    return stable
+
+
+def without_persistent_bright(
+    dn: NDArray[np.uint16], classes: NDArray[np.uint8], days: NDArray[np.int32]
+) -> NDArray[np.uint8]:
+    """Return the classes with such pixels clear wherever they were called cloud; arguments as `persistent_bright`."""
+    cloudy = np.isin(classes, (PixelClass.CLOUD, PixelClass.THIN_CLOUD))
+    return np.where(cloudy & persistent_bright(dn, classes, days), PixelClass.CLEAR, classes).astype(np.uint8)
+
+
+# "Unclassified" (7) counts as clear: over land it is mostly mixed or unusual ground, rarely cloud, and the
+# dilation of the confident cloud classes takes the cloud edges among it. "Dark features" (2) are relief
+# shadow and dark ground, which were observed. "Saturated or defective" (1) was measured but is not the ground's
+# value: it is hidden, so that other dates fill it; as nodata it would stay a hole in the product.
+_SCL_CLASSES = {
+    0: PixelClass.NODATA,
+    1: PixelClass.DEFECTIVE,
+    2: PixelClass.CLEAR,
+    3: PixelClass.SHADOW,
+    4: PixelClass.CLEAR,
+    5: PixelClass.CLEAR,
+    6: PixelClass.CLEAR,
+    7: PixelClass.CLEAR,
+    8: PixelClass.CLOUD,
+    9: PixelClass.CLOUD,
+    10: PixelClass.THIN_CLOUD,
+    11: PixelClass.SNOW,
+}
+# Values beyond the legend occur, a handful in a scene: nobody says what they show, so they are hidden too.
+_TABLE = np.full(256, PixelClass.DEFECTIVE, dtype=np.uint8)
+_TABLE[list(_SCL_CLASSES)] = [int(c) for c in _SCL_CLASSES.values()]
+_LAST = max(_SCL_CLASSES)
+#: A larger share of values beyond the legend is another raster.
+_MOST_UNKNOWN = 0.5
+
+
+def classify_scl(scl: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return `PixelClass` values for SCL values; any shape in, same shape out.
+
+    Raises:
+        InvalidItem: the array is not of 8-bit integers, or most of its values are in no legend.
+    """
+    if scl.dtype != np.uint8:
+        raise InvalidItem(f"The scene classification is {scl.dtype}, expected uint8; name the right asset.")
+    unknown = (scl > _LAST).sum()
+    if unknown > _MOST_UNKNOWN * (scl > 0).sum():
+        raise InvalidItem(
+            f"The scene classification holds values up to {scl.max()}, most of them above {_LAST}, the last class; "
+            "name the right asset."
+        )
+    return _TABLE[scl]
+
+
+def _classify(layers: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
+    return classify_scl(layers[0])
+
+
+SCL = MaskMethod((MaskInput(("scl",)),), frozenset(PixelClass), _classify)
+
+
+@unique
+class QaBit(IntFlag):
+    """Single bits."""
+
+    FILL = 1 << 0
+    DILATED_CLOUD = 1 << 1
+    CIRRUS = 1 << 2
+    CLOUD = 1 << 3
+    CLOUD_SHADOW = 1 << 4
+    SNOW = 1 << 5
+    CLEAR = 1 << 6
+    WATER = 1 << 7
+
+
+#: First of two bits of confidence: 0 not set, 1 low, 2 medium, 3 high.
+_CLOUD_CONFIDENCE, _SHADOW_CONFIDENCE, _SNOW_CONFIDENCE, _CIRRUS_CONFIDENCE = 8, 10, 12, 14
+_MEDIUM, _HIGH = 2, 3
+
+
+def classify_qa_pixel(qa: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Return `PixelClass` values for QA_PIXEL values; any shape in, same shape out.
+
+    A cloud is one of medium or high confidence, or the margin that the USGS put around one. Shadow, snow and cirrus
+    need their bit or high confidence. Cloud wins over shadow, shadow over cirrus, cirrus over snow. 0 is no value of
+    this band and counts as fill.
+
+    Raises:
+        InvalidItem: the array is not of 16-bit integers: Collection 1 and Fmask have other bits.
+    """
+    if qa.dtype != np.uint16:
+        raise InvalidItem(f"The quality band is {qa.dtype}, expected uint16 (QA_PIXEL); name the right asset.")
+    found = np.full(qa.shape, PixelClass.CLEAR, np.uint8)
+    found[_is_set(qa, QaBit.SNOW) | (_confidence(qa, _SNOW_CONFIDENCE) == _HIGH)] = PixelClass.SNOW
+    found[_is_set(qa, QaBit.CIRRUS) | (_confidence(qa, _CIRRUS_CONFIDENCE) == _HIGH)] = PixelClass.THIN_CLOUD
+    found[_is_set(qa, QaBit.CLOUD_SHADOW) | (_confidence(qa, _SHADOW_CONFIDENCE) == _HIGH)] = PixelClass.SHADOW
+    cloud = _is_set(qa, QaBit.CLOUD | QaBit.DILATED_CLOUD) | (_confidence(qa, _CLOUD_CONFIDENCE) >= _MEDIUM)
+    found[cloud] = PixelClass.CLOUD
+    found[_is_set(qa, QaBit.FILL) | (qa == 0)] = PixelClass.NODATA
+    return found
+
+
+def _is_set(qa: NDArray[np.uint16], bits: QaBit) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = (qa & np.uint16(bits)) != 0
+    return found
+
+
+def _confidence(qa: NDArray[np.uint16], first: int) -> NDArray[np.uint16]:
+    return (qa >> np.uint16(first)) & np.uint16(3)
+
+
+def _qa_pixel_classify(layers: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
+    return classify_qa_pixel(layers[0])
+
+
+QA_PIXEL = MaskMethod((MaskInput(("qa_pixel",), nodata=int(QaBit.FILL)),), frozenset(PixelClass), _qa_pixel_classify)

@@ -1,0 +1,1 @@
+"""From restored pixels to COGs and a STAC item."""

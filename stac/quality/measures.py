@@ -1,0 +1,396 @@
+"""Measure restored against observed ground: residual cloud, colour, sharpness."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+from scipy.ndimage import maximum_filter
+
+from stac.errors import InvalidProduct
+from stac.product.layers import RESTORED, Provenance
+from stac.product.writer import SPECS, Layer
+from stac.reflectance import PRODUCT_SCALE
+
+BoolArray = NDArray[np.bool_]
+
+#: Name of all restored pixels together, and what each group holds.
+EVERYTHING = "restored"
+GROUPS: dict[str, tuple[Provenance, ...]] = {EVERYTHING: RESTORED} | {p.name.lower(): (p,) for p in RESTORED}
+
+#: How far from a patch its surroundings reach: where the ground is alike, but beyond the haze at a cloud's edge.
+_REACH_M, _LEAST_REACH, _MOST_REACH = 1000.0, 8, 100
+#: Fewer pixels than this on either side, and a comparison says nothing.
+FEWEST = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Pixels of one group in a part, whole part with its margin, `(y, x)`."""
+
+    #: Pixels of the group.
+    inside: BoolArray
+    #: Those of them that lie near observed ones.
+    rim: BoolArray
+    #: Observed pixels that lie near the group.
+    ring: BoolArray
+
+
+def reach_of(gsd_m: float) -> int:
+    """Return how far surroundings reach, pixels."""
+    return int(np.clip(round(_REACH_M / gsd_m), _LEAST_REACH, _MOST_REACH))
+
+
+def groups_of(part: Part, reach: int) -> dict[str, Group]:
+    """Return the groups that a part holds, by name.
+
+    Near means at most `reach` pixels away along rows and along columns. Only the core is right: the margin must be
+    at least `reach`.
+    """
+    observed = part.provenance == Provenance.OBSERVED
+    found = {name: np.isin(part.provenance, classes) for name, classes in GROUPS.items()}
+    beside = _near(observed, reach)
+    return {
+        name: Group(inside, inside & beside, observed & _near(inside, reach))
+        for name, inside in found.items()
+        if inside.any()
+    }
+
+
+def _near(mask: BoolArray, reach: int) -> BoolArray:
+    near: BoolArray = maximum_filter(mask.view(np.uint8), 2 * reach + 1, mode="constant").view(np.bool_)
+    return near
+
+
+#: Layers that are measured.
+_LAYERS = (Layer.DATA, Layer.PROVENANCE, Layer.UNCERTAINTY, Layer.REFERENCE_WEIGHT, Layer.SOURCE_DATE)
+#: Side of a window, pixels: a multiple of the blocks of the files.
+WINDOW = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A window of a product with a margin; arrays share their last two axes `(y, x)`."""
+
+    #: Reflectance / 1e-4 `(band, y, x)`, int32, so that differences need no care; 0 where nodata.
+    data: NDArray[np.int32]
+    #: `Provenance` values; nodata beyond the edge of the product.
+    provenance: NDArray[np.uint8]
+    #: Half-width of the 90 % interval / 1e-4 `(band, y, x)`, int32; -1 where there is none.
+    half_width: NDArray[np.int32]
+    #: Share of the reference / 1e-4, int32; -1 where the model did not run.
+    reference_weight: NDArray[np.int32]
+    #: Days since 1970-01-01, or `SOURCE_DATE_NODATA`.
+    source_date: NDArray[np.int32]
+    #: Pixels on each side that belong to neighbours.
+    margin: int
+
+    @property
+    def core(self) -> tuple[slice, slice]:
+        """Rows and columns of the window itself: every pixel of a product is in the core of one part."""
+        rows, columns = self.provenance.shape
+        return slice(self.margin, rows - self.margin), slice(self.margin, columns - self.margin)
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """The written layers of one product."""
+
+    folder: Path
+    bands: tuple[str, ...]
+    #: Rows and columns.
+    shape: tuple[int, int]
+    #: Size of a pixel, metres.
+    gsd_m: float
+
+    @classmethod
+    def open(cls, folder: Path, bands: tuple[str, ...]) -> Product:
+        """Return the product in a folder.
+
+        Raises:
+            InvalidProduct: a layer is missing, cannot be read, or differs from the others in shape or bands.
+        """
+        with _opened(folder) as layers:
+            shapes = {layer.shape for layer in layers.values()}
+            counts = {layers[Layer.DATA].count, layers[Layer.UNCERTAINTY].count}
+            gsd = abs(float(layers[Layer.DATA].transform.a))
+        if len(shapes) != 1 or counts != {len(bands)}:
+            raise InvalidProduct(
+                f"{folder}: layers of shapes {sorted(shapes)} with {sorted(counts)} bands; run it again."
+            )
+        return cls(folder, bands, shapes.pop(), gsd)
+
+    @property
+    def pixel_km2(self) -> float:
+        """Area of a pixel, square kilometres."""
+        return self.gsd_m**2 / 1e6
+
+    def parts(self, margin: int, window: int = WINDOW) -> Generator[Part]:
+        """Yield the product in windows, row by row.
+
+        Args:
+            margin: pixels of the neighbours on each side.
+            window: side of a window, pixels.
+
+        Raises:
+            InvalidProduct: a layer cannot be read.
+        """
+        with _opened(self.folder) as layers:
+            for row in range(0, self.shape[0], window):
+                for column in range(0, self.shape[1], window):
+                    pixels = {
+                        layer: _read(file, SPECS[layer].nodata, row, column, window, margin)
+                        for layer, file in layers.items()
+                    }
+                    yield _part(pixels, margin)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[dict[Layer, Any]]:
+    """Open all layers of a product; what GDAL says about a broken one becomes our error, naming the product."""
+    try:
+        with ExitStack() as files:
+            yield {layer: files.enter_context(rasterio.open(folder / layer.file_name)) for layer in _LAYERS}
+    except (RasterioError, OSError) as error:
+        raise InvalidProduct(f"A layer of {folder} cannot be read ({error}); make the product again.") from error
+
+
+def _read(layer: Any, outside: float, row: int, column: int, window: int, margin: int) -> NDArray[Any]:
+    """Return `(band, y, x)` of a window with its margin; what lies outside of the file is filled."""
+    top, left = max(row - margin, 0), max(column - margin, 0)
+    end_row, end_column = min(row + window, layer.height), min(column + window, layer.width)
+    bottom, right = min(end_row + margin, layer.height), min(end_column + margin, layer.width)
+    pixels = layer.read(window=Window(left, top, right - left, bottom - top))
+    beyond = (
+        (0, 0),
+        (margin - (row - top), margin - (bottom - end_row)),
+        (margin - (column - left), margin - (right - end_column)),
+    )
+    return np.pad(pixels, beyond, constant_values=outside)
+
+
+def _part(layers: Mapping[Layer, NDArray[Any]], margin: int) -> Part:
+    return Part(
+        data=layers[Layer.DATA].astype(np.int32),
+        provenance=layers[Layer.PROVENANCE][0],
+        half_width=_whole(layers[Layer.UNCERTAINTY]),
+        reference_weight=_whole(layers[Layer.REFERENCE_WEIGHT][0]),
+        source_date=layers[Layer.SOURCE_DATE][0],
+        margin=margin,
+    )
+
+
+def _whole(values: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Return values in steps of 1e-4, -1 for NaN: sums of integers do not depend on the order of windows."""
+    known = np.isfinite(values)
+    # Beyond 10 an interval says nothing more.
+    steps = np.rint(np.where(known, values, 0).clip(0, 10) / PRODUCT_SCALE).astype(np.int32)
+    steps[~known] = -1
+    return steps
+
+
+#: Spectral bands that the test needs.
+NEEDED = ("blue", "green", "red")
+#: Whiteness of a cloud stays below this (Fmask, Zhu and Woodcock 2012, equation 2).
+_WHITENESS = 0.7
+#: A cloud's mean visible reflectance, lower than that of thin cloud over forest in the sample.
+_BRIGHTNESS = 0.12
+#: HOT of a cloud above that of clear ground. Fmask takes 0.08 at the top of the atmosphere (equation 3), whose blue
+#: holds the path radiance; after correction clear ground lies near 0.02, and 0.05 above it flags 0.2 to 0.5 % of the
+#: clear pixels of the sample's clear dates.
+_HOT_STEP, _HOT_GROUND = 0.05, 0.02
+#: 2 HOT in steps of 1e-4 is a whole number; it is counted in bins between these.
+_LOWEST, _HIGHEST = -20_000, 40_000
+
+
+@dataclass(frozen=True, slots=True)
+class ResidualCloud:
+    """What a cloud test says about the result."""
+
+    #: Share of the restored pixels that look like cloud, by group.
+    shares: Mapping[str, float]
+    #: Share of observed surroundings that look like it: bright ground, or clouds that the mask missed.
+    observed_share: float | None
+    #: HOT from which a bright white pixel looks like cloud, reflectance.
+    threshold: float
+
+
+class CloudTally:
+    """A cloud test, run on the result.
+
+    A pixel looks like cloud when it is bright (mean visible reflectance above 0.12), white (sum of the absolute
+    deviations of blue, green and red from their mean, divided by it, below 0.7) and hazy: its haze-optimised
+    transform HOT = blue - red / 2 lies 0.05 above the median of the observed surroundings. Whiteness and HOT are
+    those of Fmask (Zhu and Woodcock 2012, https://doi.org/10.1016/j.rse.2011.10.028, equations 2 and 3; HOT from
+    Zhang et al. 2002), the offset is measured against surroundings because Fmask's is for the top of the atmosphere.
+    """
+
+    def __init__(self, bands: tuple[str, ...]) -> None:
+        self._bands = [bands.index(b) for b in NEEDED] if set(NEEDED) <= set(bands) else None
+        size = _HIGHEST - _LOWEST + 1
+        self._bright: dict[str, NDArray[np.int64]] = defaultdict(lambda: np.zeros(size, np.int64))
+        self._counts: dict[str, int] = defaultdict(int)
+        self._ring, self._bright_ring = np.zeros(size, np.int64), np.zeros(size, np.int64)
+
+    def add(self, part: Part, groups: Mapping[str, Group]) -> None:
+        """Count the core of a part."""
+        if self._bands is None:
+            return
+        visible = part.data[self._bands, part.core[0], part.core[1]]
+        hot, white = twice_hot(visible), is_bright_and_white(visible)
+        for name, group in groups.items():
+            inside = group.inside[part.core]
+            self._bright[name] += _histogram(hot[inside & white])
+            self._counts[name] += int(inside.sum())
+        if EVERYTHING in groups:
+            ring = groups[EVERYTHING].ring[part.core]
+            self._ring += _histogram(hot[ring])
+            self._bright_ring += _histogram(hot[ring & white])
+
+    def result(self) -> ResidualCloud | None:
+        """Return what was found; None without blue, green and red, or without restored pixels."""
+        if self._bands is None or not self._counts:
+            return None
+        observed = int(self._ring.sum())
+        ground = self._median() if observed >= FEWEST else _HOT_GROUND
+        first = round(2 * (ground + _HOT_STEP) / PRODUCT_SCALE) - _LOWEST
+        shares = {name: int(self._bright[name][first:].sum()) / count for name, count in self._counts.items()}
+        share = int(self._bright_ring[first:].sum()) / observed if observed >= FEWEST else None
+        return ResidualCloud(shares, share, ground + _HOT_STEP)
+
+    def _median(self) -> float:
+        """Return the median HOT of the surroundings, reflectance."""
+        middle = np.searchsorted(np.cumsum(self._ring), (int(self._ring.sum()) + 1) // 2)
+        return float(int(middle) + _LOWEST) * PRODUCT_SCALE / 2
+
+
+def twice_hot(visible: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return 2 blue - red `(y, x)` of blue, green and red `(3, y, x)`, in the same unit."""
+    hot: NDArray[np.int32] = 2 * visible[0] - visible[2]
+    return hot
+
+
+def is_bright_and_white(visible: NDArray[np.int32]) -> BoolArray:
+    """Return where `(y, x)` blue, green and red `(3, y, x)`, reflectance / 1e-4, are bright and of no colour."""
+    total = visible.sum(axis=0)
+    # |b - mean| = |3 b - total| / 3, in integers.
+    deviation = np.abs(3 * visible - total).sum(axis=0)
+    white: BoolArray = (total > 3 * _BRIGHTNESS / PRODUCT_SCALE) & (deviation < _WHITENESS * total)
+    return white
+
+
+def _histogram(values: NDArray[np.int32]) -> NDArray[np.int64]:
+    bins = np.clip(values, _LOWEST, _HIGHEST) - _LOWEST
+    return np.bincount(bins, minlength=_HIGHEST - _LOWEST + 1)
+
+
+class ColourTally:
+    """Mean reflectance and NDVI of the rim of groups and of the observed ring around them.
+
+    Only the rim counts: the ground far inside a large patch may be another kind of ground than that around it.
+    """
+
+    def __init__(self, bands: tuple[str, ...]) -> None:
+        self.bands = bands
+        self._ndvi = [bands.index(b) for b in ("red", "nir")] if {"red", "nir"} <= set(bands) else None
+        self._sums: dict[tuple[str, str], NDArray[np.int64]] = defaultdict(lambda: np.zeros(1, np.int64))
+        self._counts: dict[tuple[str, str], int] = defaultdict(int)
+
+    def add(self, part: Part, groups: Mapping[str, Group]) -> None:
+        """Count the core of a part."""
+        values = self._values(part.data[:, part.core[0], part.core[1]])
+        for name, group in groups.items():
+            for kind, mask in (("rim", group.rim[part.core]), ("ring", group.ring[part.core])):
+                self._sums[name, kind] = self._sums[name, kind] + values[:, mask].sum(axis=1, dtype=np.int64)
+                self._counts[name, kind] += int(mask.sum())
+
+    def shift(self, name: str) -> dict[str, float] | None:
+        """Return restored minus observed by band, reflectance; None where either is unknown."""
+        difference = self._difference(name)
+        if difference is None:
+            return None
+        return {band: float(value) for band, value in zip(self.bands, difference, strict=False)}
+
+    def ndvi_shift(self, name: str) -> float | None:
+        """Return mean NDVI restored minus observed; None without red and near infrared, or where either is unknown."""
+        difference = self._difference(name)
+        return float(difference[-1]) if difference is not None and self._ndvi else None
+
+    def _difference(self, name: str) -> NDArray[np.float64] | None:
+        rim, ring = self._counts[name, "rim"], self._counts[name, "ring"]
+        if min(rim, ring) < FEWEST:
+            return None
+        difference: NDArray[np.float64] = self._sums[name, "rim"] / rim - self._sums[name, "ring"] / ring
+        return difference * PRODUCT_SCALE
+
+    def _values(self, data: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Return the bands, and NDVI / 1e-4 after them where it is defined."""
+        if self._ndvi is None:
+            return data
+        red, nir = data[self._ndvi]
+        ndvi = np.rint((nir - red) / np.maximum(nir + red, 1) / PRODUCT_SCALE).astype(np.int32)
+        return np.concatenate([data, ndvi[None]])
+
+
+class SharpnessTally:
+    """Mean fine detail of groups and of their surroundings.
+
+    Detail is the absolute discrete Laplacian (4 neighbours): it vanishes on flat and evenly sloping ground, blur
+    lowers it, noise and invented texture raise it. Only pixels whose four neighbours are of the same kind count, so
+    that no border between kinds is mistaken for detail.
+    """
+
+    def __init__(self) -> None:
+        self._inside: dict[str, _Sum] = defaultdict(_Sum)
+        self._ring: dict[str, _Sum] = defaultdict(_Sum)
+
+    def add(self, part: Part, groups: Mapping[str, Group]) -> None:
+        """Count the core of a part; its margin must be 1 pixel or more."""
+        detail, calm = laplacian(part.data), same_around(part.provenance)
+        for name, group in groups.items():
+            self._inside[name].add(detail, group.inside & calm, part)
+            self._ring[name].add(detail, group.ring & calm, part)
+
+    def ratio(self, name: str) -> float | None:
+        """Return detail inside a group / detail around it, mean over bands; None where either is unknown."""
+        inside, ring = self._inside[name], self._ring[name]
+        if min(inside.count, ring.count) < FEWEST or not np.all(ring.total > 0):
+            return None
+        return float(np.mean((inside.total / inside.count) / (ring.total / ring.count)))
+
+
+class _Sum:
+    """A sum over pixels, by band, in integers."""
+
+    def __init__(self) -> None:
+        self.count, self.total = 0, np.zeros(1, np.int64)
+
+    def add(self, values: NDArray[np.int32], where: BoolArray, part: Part) -> None:
+        here = where[part.core]
+        self.count += int(here.sum())
+        self.total = self.total + values[:, part.core[0], part.core[1]][:, here].sum(axis=1, dtype=np.int64)
+
+
+def laplacian(data: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return |4 c - n - s - w - e| `(band, y, x)` of `data`; 0 on its outermost pixels."""
+    detail = np.zeros_like(data)
+    around = data[:, :-2, 1:-1] + data[:, 2:, 1:-1] + data[:, 1:-1, :-2] + data[:, 1:-1, 2:]
+    detail[:, 1:-1, 1:-1] = np.abs(4 * data[:, 1:-1, 1:-1] - around)
+    return detail
+
+
+def same_around(provenance: NDArray[np.uint8]) -> BoolArray:
+    """Return where `(y, x)` a pixel and its four neighbours are of one class; False on the outermost pixels."""
+    same, middle = np.zeros(provenance.shape, bool), provenance[1:-1, 1:-1]
+    neighbours = (provenance[:-2, 1:-1], provenance[2:, 1:-1], provenance[1:-1, :-2], provenance[1:-1, 2:])
+    same[1:-1, 1:-1] = np.logical_and.reduce([middle == other for other in neighbours])
+    return same

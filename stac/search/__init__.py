@@ -1,0 +1,1 @@
+"""Find items: STAC APIs, static catalogs, Sentinel Hub; which items make a scene."""

@@ -1,0 +1,1 @@
+"""Sentinel Hub as a source of items and pixels."""

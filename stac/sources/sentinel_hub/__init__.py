@@ -1,1 +1,0 @@
-"""Sentinel Hub: scenes from its Catalog, pixels from its Process API, through the `sentinelhub` library."""
