@@ -11,6 +11,8 @@ import datetime
 import os
 import platform
 import shutil
+import signal
+import sys
 from pathlib import Path
 
 from tests.rehearsal.checks import Rehearsal
@@ -22,6 +24,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of the page rehearsal.md")
     parser.add_argument("--state", type=Path, default=Path.home() / ".cache" / "unveil" / "rehearsal")
     options = parser.parse_args()
+    # A rehearsal that is ended ends its services, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     # Logs and volumes of the last rehearsal stay, for what went wrong.
     home = options.state.resolve() / "last"
     shutil.rmtree(home, ignore_errors=True)

@@ -53,13 +53,20 @@ class Builder:
     log: Path
 
     def build(self, stages: Sequence[Stage]) -> Image:
-        """Carry out all steps; a step that was carried out on the same files before is not repeated."""
+        """Carry out all steps; a step that was carried out on the same files before is not repeated.
+
+        Layers that no stage has any more are removed.
+        """
         done: dict[str, Image] = {}
         for stage in stages:
             image = done.get(stage.base) or self._python()
             for step in stage.steps:
                 image = self._step(image, step, done)
             done[stage.name] = image
+        used = {layer for each in done.values() for layer in each.layers}
+        for layer in (self.state / "layers").iterdir():
+            if layer.name not in used:
+                shutil.rmtree(layer)
         return image
 
     def _python(self) -> Image:
