@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,7 +132,7 @@ class Builder:
         options, command = step.options()
         environment = {name.removeprefix("ARG "): value for name, value in image.environment.items()}
         reach = {name: value for name, value in os.environ.items() if name.startswith(_REACH_PREFIXES)}
-        binds = [path for path in _REACH if Path(path).exists()]
+        binds = reach_of_pip()
         lines = ["cp /etc/resolv.conf $ROOT/etc/resolv.conf", *(_bind(path, path, "ro") for path in binds)]
         for mount in [options["mount"]] if "mount" in options else []:
             target = dict(part.split("=") for part in mount.split(","))["target"]
@@ -144,10 +146,8 @@ class Builder:
         lines.append(" ".join([*words, "sh", "-c", shlex.quote(inner)]))
         # No trace of the mounts: empty folders and files that they were put on.
         lines.append("umount -R $ROOT/proc $ROOT/dev " + " ".join(f"$ROOT{path}" for path in binds))
-        lines.append(
-            "rm -rf $ROOT/etc/resolv.conf $ROOT/etc/xdg/pip"
-        )
-        lines.append("rm -f $ROOT/etc/pip.conf")
+        lines.append("rm -f $ROOT/etc/resolv.conf $ROOT/etc/pip.conf; cd $ROOT")
+        lines += [f"rmdir -p --ignore-fail-on-non-empty .{path} 2>/dev/null || true" for path in binds]
         return self._layer(image, step, "\n".join(lines), key=json.dumps(environment, sort_keys=True) + image.user)
 
     def _layer(self, image: Image, step: Step, script: str, other: Sequence[str] = (), key: str = "") -> Image:
@@ -176,6 +176,18 @@ class Builder:
         if done.returncode:
             tail = self.log.read_text("utf-8", "replace")[-3000:]
             raise RuntimeError(f"a step of the image failed, see {self.log}:\n{tail}")
+
+
+def reach_of_pip() -> list[str]:
+    """Return the files and folders of this machine by which its pip reaches packages."""
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    named = [path for path in re.findall(r"(?:^|['\\s]|file://)(/[\w./-]+)", said) if Path(path).exists()]
+    return [path for path in (*_REACH, *dict.fromkeys(named)) if Path(path).exists() and not _inside(path)]
+
+
+def _inside(path: str) -> bool:
+    return any(path.startswith(f"{folder}/") for folder in _REACH)
 
 
 def namespace(script: str) -> list[str]:
