@@ -132,8 +132,8 @@ def calibrate(settings: Mapping[str, Any], weights: str, champion: str) -> None:
     table = fit_calibration(
         cases,
         enhancer,
-        in_products(),
-        alone(),
+        in_products(enhancer.card),
+        alone(enhancer.card),
         checkpoint.sha256_of(path),
         f"{', '.join(cells)}: {len(cases)} cases",
         lambda what, done, total: tell(f"calibrating: {what}", done, total),
@@ -151,7 +151,7 @@ def remember_training(settings: Mapping[str, Any], weights: str) -> None:
         baseline = make_baseline(
             wanted.scenes(cells),
             path,
-            in_products(),
+            in_products(checkpoint.read_card(path)),
             lambda what, done, total: tell(f"drift baseline: {what}", done, total),
             wanted.baseline_dates,
         )
@@ -182,7 +182,7 @@ def trial(settings: Mapping[str, Any], challenger: str, by: str = "retrain") -> 
     cases = islice(cases_found(stacks_of(wanted.scenes(wanted.split()[1]))), wanted.contest_cases)
     terms = Terms(
         cases=windowed(cases, wanted.contest_window),
-        sampling=lambda _card: alone(),
+        sampling=alone,
         gates=wanted.gates,
         run=run if wanted.shadow_scenes else None,
         shadow_scenes=wanted.shadow_scenes,

@@ -64,10 +64,10 @@ def product(
 
     path = weights or checkpoint.shipped_weights()
     enhancer = checkpoint.load(path)
-    options = replace(in_products(), intervals=intervals_of(calibration_of(path)))
+    options = replace(in_products(enhancer.card), intervals=intervals_of(calibration_of(path)))
     cases = _cases(o.scenes(cells, source, collection, interval), targets, truths)
     with progress_bar() as show:
-        figures = list(evaluate_cases(cases, enhancer, options, alone(), _teller(show)))
+        figures = list(evaluate_cases(cases, enhancer, options, alone(enhancer.card), _teller(show)))
     page = as_markdown(figures, "unveil evaluate product", f"{path.name} (sha256 {checkpoint.sha256_of(path)[:12]})")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def calibrate(
     ]
     fitted_on = f"{', '.join(cells)}: {len(cases)} cases, transplanted clouds and real pairs"
     with progress_bar() as show:
-        options, single = in_products(), alone()
+        options, single = in_products(enhancer.card), alone(enhancer.card)
         table = fit_calibration(cases, enhancer, options, single, checkpoint.sha256_of(path), fitted_on, _teller(show))
     table.save(calibration_path(path))
     if as_json:

@@ -252,7 +252,7 @@ def _terms(settings: RunSettings, cases: Iterator[Case], gates: Path | None, sha
 
     return Terms(
         cases=cases,
-        sampling=lambda _card: alone(),
+        sampling=alone,
         gates=load_gates(gates),
         run=settings if shadow else None,
         shadow_scenes=shadow,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BaseModel, Field
 from pydantic_settings import NoDecode
@@ -10,6 +10,7 @@ from pydantic_settings import NoDecode
 from de_model.inference.acceleration import Acceleration, Precision
 from de_model.inference.sampling import Sampling
 from de_model.sampling.kinds import SamplerKind
+from de_model.scene.design import SceneDesign
 from flows.restoration_options import RestorationOptions
 from flows.settings.kinds import GapFilling, ModelFallback
 from flows.settings.words import Commas
@@ -135,6 +136,28 @@ class RestoringSettings(BaseModel):
     def acceleration(self) -> Acceleration:
         """How the networks are run."""
         return Acceleration(precision=self.precision, compiled=self.compiled)
+
+    def fitted_to(self, scene: SceneDesign | None) -> Self:
+        """Return the settings as a model needs them: what is not named is chosen by the design of its card.
+
+        Everything that restores asks here once the model is known. None stands for models of the first edition.
+        """
+        return self if scene is None else self._suited(scene)
+
+    def _suited(self, own: SceneDesign) -> Self:
+        """Return the settings with the walk and the tiles of a design, except for what the user named."""
+        suited = {
+            "samples": own.samples,
+            "steps": own.steps,
+            "sampler": SamplerKind.DDIM,
+            "start": own.t_start,
+            "tile": own.tile,
+            "overlap": own.overlap,
+        }
+        chosen = {name: value for name, value in suited.items() if name not in self.model_fields_set}
+        if "tile" in self.model_fields_set:
+            chosen.pop("overlap", None)
+        return self.model_copy(update=chosen)
 
     @property
     def walk(self) -> tuple[SamplerKind, int, int | None]:
