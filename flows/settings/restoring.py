@@ -145,7 +145,10 @@ class RestoringSettings(BaseModel):
         return self if scene is None else self._suited(scene)
 
     def _suited(self, own: SceneDesign) -> Self:
-        """Return the settings with the walk and the tiles of a design, except for what the user named."""
+        """Return the settings with the walk and the tiles of a design, except for what differs from the defaults.
+
+        Workers get all settings by name: what was named cannot be told from what was left out.
+        """
         suited = {
             "samples": own.samples,
             "steps": own.steps,
@@ -154,10 +157,10 @@ class RestoringSettings(BaseModel):
             "tile": own.tile,
             "overlap": own.overlap,
         }
-        chosen = {name: value for name, value in suited.items() if name not in self.model_fields_set}
-        if "tile" in self.model_fields_set:
-            chosen.pop("overlap", None)
-        return self.model_copy(update=chosen)
+        left = {name for name in suited if getattr(self, name) == type(self).model_fields[name].default}
+        if "tile" not in left:
+            left.discard("overlap")
+        return self.model_copy(update={name: suited[name] for name in left})
 
     @property
     def walk(self) -> tuple[SamplerKind, int, int | None]:
