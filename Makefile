@@ -73,6 +73,7 @@ format: setup
 # What made the shipped weights (about an hour on one core), from the imagery that the listing names below DATA. It may be
 # stopped at any time; the same command goes on. Then the places that were held out say how wide intervals are and what
 # fills which kind of pixel.
+DATA ?= data
 train: setup
 	$(BIN)/unveil train --places de_model/weights/places.yaml --data $(DATA) --effort 1 --seed 0 --no-mlflow --out de_model/weights/unveil-de-small.safetensors
 	$(BIN)/python -m benchmarks.places --data $(DATA) --widths --record --out docs/results

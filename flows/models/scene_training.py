@@ -32,14 +32,14 @@ from flows.models.training_places import scenes_of, scenes_of_stacks
 from flows.models.training_request import TrainingReport, TrainingRequest
 from flows.models.writing import check_writable, revision
 
-#: Cases of the reference and of what rests on it, which must not learn from errors on cases that the reference knows;
-#: seeds of theirs beside that of the training.
-_CASES, _CASE_SEEDS = (3600, 1400), (2, 7)
+#: Cases of every stage, and their seeds beside that of the training: what rests on a network must not learn from its
+#: errors on cases that it knows.
+_CASES, _CASE_SEEDS = (3600, 1400, 600), (2, 7, 11)
 #: Stages at effort 1; fine-tuning is slower.
 _SCHEDULE = (
     SceneStageOptions(SceneStage.REFERENCE, 3600, 8, 1e-3),
     SceneStageOptions(SceneStage.PREDICTOR, 600, 8, 1e-3),
-    SceneStageOptions(SceneStage.ALLOCATION, 200, 8, 2e-3),
+    SceneStageOptions(SceneStage.ALLOCATION, 120, 8, 5e-4),
 )
 _FINE_TUNING = 0.3
 #: The names under which other commands know the stages.
@@ -99,7 +99,7 @@ def train_standardised(
     archive = request.work / "archive"
     fingerprint = write_archive(archive, scenes)
     kept = read_archive(archive, held_out)
-    first, later = (_cases(request, kept, fingerprint, log, part) for part in range(2))
+    cases = [_cases(request, kept, fingerprint, log, number) for number in range(len(_CASES))]
     stages = _stages(request)
     options = SceneTrainingOptions(seed=request.options.seed)
     card = _card(request, kept, title, fingerprint, stages, options)
@@ -110,8 +110,8 @@ def train_standardised(
     parameters = {"preset": str(card.preset), "edition": "2", "effort": str(request.effort), "device": request.device}
     with tracked(request.tracking, request.work, parameters, lineage, log) as tracker:
         report = _Reporter([*observers, *([] if tracker is None else [tracker])])
-        for cases, part in ((first, stages[:1]), (later, stages[1:])):
-            train_scene(enhancer.scene, cases, part, options, request.work / "scene", report, request.save_every)
+        for own, stage in zip(cases, stages, strict=True):
+            train_scene(enhancer.scene, own, (stage,), options, request.work / "scene", report, request.save_every)
         checkpoint.save(enhancer.cpu(), request.out)
         done = _report(request, card, stages, report, kept, tracker)
         if tracker is not None:
