@@ -38,7 +38,7 @@ from flows.models.training_places import read_listing, scenes_of
 
 _LISTING = Path(checkpoint.__file__).parent / "weights" / "places.yaml"
 _ABOUT = """\
-Places that neither training nor the choice of the model saw. Clouds, shadows and gaps are those of the held-out scenes,
+Places that training never saw. Clouds, shadows and gaps are those of the held-out scenes,
 moved and turned onto other clear ground of the same places, whose truth is exact; `real pairs` are two dates, and what
 changed between them counts as error for every filler. PSNR per case, then means over places."""
 
