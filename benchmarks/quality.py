@@ -39,7 +39,7 @@ from flows.models.evaluation import (
 )
 from flows.models.evaluation_cases import Case, Protocol, cases_of, transplanted_cases
 from flows.models.training_pairs import cloudy_and_clear
-from flows.models.usage import alone, in_products
+from flows.models.usage import alone, usual
 from flows.progress import tell
 from flows.stacks import SceneSet, stacks_of
 from stac.grid.cell import Cell
@@ -89,7 +89,7 @@ def main() -> None:
     path = options.weights or checkpoint.shipped_weights()
     with progress_bar():
         groups = [group for group in _groups(options.data, options.cases) if group.cases]
-        found = {group.name: evaluate(Entrant.of(path), group.cases, (in_products(), alone())) for group in groups}
+        found = {group.name: evaluate(Entrant.of(path), group.cases, usual) for group in groups}
         blending = _blending(groups, path) if options.blending else ""
     rows = [_row(group, found[group.name]) for group in groups]
     head = (
@@ -237,10 +237,11 @@ def _over_reference(groups: Sequence[Group], found: Mapping[str, Evaluation]) ->
 def _blending(groups: Sequence[Group], path: Path) -> str:
     """Return how the learnt W does beside constants, on the groups without other dates."""
     cases = [case for group in groups if group.own is Filler.DE for case in group.cases]
-    learnt = _psnr(cases, checkpoint.load(path), alone(), "learnt W")
+    sampling = alone(checkpoint.read_card(path))
+    learnt = _psnr(cases, checkpoint.load(path), sampling, "learnt W")
     fixed = checkpoint.load(path)
     without_allocation(fixed)
-    constants = {value: _psnr(cases, fixed, replace(alone(), eta=value), f"W = {value}") for value in _CONSTANTS}
+    constants = {value: _psnr(cases, fixed, replace(sampling, eta=value), f"W = {value}") for value in _CONSTANTS}
     best = max(constants, key=lambda value: float(np.mean(constants[value])))
     gain = difference_interval(learnt, constants[best], Bootstrap())
     return f"## Learnt W\n\nAbove the best constant, W = {best:g}: {_signed(gain)} dB over {len(cases)} cases."

@@ -13,10 +13,11 @@ from de_model.conditioning import Conditioning
 from de_model.errors import InvalidCheckpoint, InvalidModelInput
 from de_model.presets import SIZES, Preset, ReferenceKind
 from de_model.radiometry import COMPANDING
+from de_model.scene.design import SceneDesign
 from de_model.weighting import WeightMode
 
-#: Raised when the meaning of a stored field changes.
-FORMAT = "unveil-de/1"
+#: Raised when the meaning of a stored field changes; cards of the second edition have one of their own.
+FORMAT, SCENE_FORMAT = "unveil-de/1", "unveil-de/2"
 #: A schedule of more is a mistake.
 _MOST_TIMESTEPS = 100_000
 
@@ -50,6 +51,8 @@ class ModelCard:
     band_conditioning: bool = False
     #: How W is limited, in training and at inference.
     weight_mode: WeightMode = WeightMode.CLAMP
+    #: Of the second edition: everything its networks and walks depend on; `preset`'s own sizes do not count then.
+    scene: SceneDesign | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -71,8 +74,13 @@ class ModelCard:
         """Return the card as the string map that safetensors stores.
 
         It has one key, because safetensors writes several in random order, and equal models are to be equal files.
+        `scene` is stored where it is set only: cards of other models stay what they were.
         """
-        return {"card": json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, sort_keys=True)}
+        values = dataclasses.asdict(self)
+        if self.scene is None:
+            del values["scene"]
+        kind = FORMAT if self.scene is None else SCENE_FORMAT
+        return {"card": json.dumps({"format": kind, **values}, sort_keys=True)}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str] | None, origin: str) -> ModelCard:
@@ -82,9 +90,11 @@ class ModelCard:
             InvalidCheckpoint: the metadata are missing, of another format, or incomplete.
         """
         values = _stored(metadata or {}, origin)
-        if values.get("format") != FORMAT:
+        if values.get("format") not in (FORMAT, SCENE_FORMAT):
             found = values.get("format", "none")
-            raise InvalidCheckpoint(f"{origin} is not an Unveil model (format {found}, expected {FORMAT}).")
+            raise InvalidCheckpoint(
+                f"{origin} is not an Unveil model (format {found}, expected {FORMAT} or {SCENE_FORMAT})."
+            )
         try:
             card = cls(**_fields({name: value for name, value in values.items() if name != "format"}))
             _check_values(card)
@@ -126,5 +136,7 @@ def _check_values(card: ModelCard) -> None:
 
 def _fields(values: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a stored card; the first cards named no reference, because there was only one."""
-    kinds = {"preset": Preset(values["preset"]), "bands": tuple(values["bands"])}
+    kinds: dict[str, Any] = {"preset": Preset(values["preset"]), "bands": tuple(values["bands"])}
+    if values.get("scene") is not None:
+        kinds["scene"] = SceneDesign.from_values(values["scene"])
     return {"reference": ReferenceKind.LIGHT, **values, **kinds}

@@ -18,6 +18,7 @@ from de_model.presets import SIZES
 from de_model.radiometry import to_signed, to_unsigned
 from de_model.references.base import Reference
 from de_model.references.networks import build_reference
+from de_model.scene.model import SceneNetworks
 from de_model.schedule import Schedule
 from de_model.weighting import limit
 
@@ -58,6 +59,11 @@ class Enhancer(nn.Module):
         sizes, bands = SIZES[card.preset], len(card.bands)
         self.card = card
         self.schedule = Schedule(card.timesteps)
+        #: Networks of the second edition; None for the published structure.
+        self.scene: SceneNetworks | None = None
+        if card.scene is not None:
+            self.scene = SceneNetworks(bands, card.scene.sizes, card.timesteps)
+            return
         self.predictor = NoisePredictor(bands, sizes.predictor, card.conditioning)
         self.allocation = WeightAllocation(bands, sizes.allocation, card.conditioning)
         self.reference: Reference = build_reference(card.reference, bands, sizes)
@@ -65,6 +71,8 @@ class Enhancer(nn.Module):
     @property
     def stride(self) -> int:
         """Height and width of every input must be divisible by this."""
+        if self.scene is not None:
+            return self.scene.stride
         return max(self.predictor.net.config.stride, self.allocation.net.config.stride, self.reference.stride)
 
     def channels_last(self) -> Enhancer:
@@ -96,6 +104,8 @@ class Enhancer(nn.Module):
             InvalidModelInput: a shape or a range does not fit, or the model was trained without a condition
                 that is given.
         """
+        if self.scene is not None:
+            raise InvalidModelInput("A model of the second edition is not asked tile by tile; call restore.")
         self._check_image(cloudy_unit, "cloudy image")
         gsd, present = self._gsd(cloudy_unit, gsd), self._band_mask(cloudy_unit, band_mask)
         if present is not None:

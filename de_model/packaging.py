@@ -17,7 +17,7 @@ from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
 from de_model.inference.engine import Restoration, restore
-from de_model.inference.sampling import Sampling
+from de_model.inference.sampling import Sampling, sampling_for
 from de_model.sampling.kinds import sampler_kind
 
 #: Names of the artefacts: the weights, and the calibration of their intervals.
@@ -117,7 +117,7 @@ def default_parameters(card: ModelCard) -> dict[str, int | float | str | None]:
 
     Numbers are whole where the default is an `int` or None, real where it is a `float`.
     """
-    sampling = _default_sampling(card)
+    sampling = sampling_for(card)
     plain = {f.name: getattr(sampling, f.name) for f in fields(sampling) if f.name != "acceleration"}
     return plain | {"sampler": str(sampling.sampler)}
 
@@ -169,11 +169,7 @@ def _sampling(card: ModelCard, parameters: Mapping[str, Any]) -> Sampling:
     if unknown:
         raise InvalidModelInput(f"Parameter {min(unknown)} is unknown; known are {', '.join(defaults)}.")
     given = {name: _parsed(name, value, defaults[name]) for name, value in parameters.items()}
-    return replace(_default_sampling(card), **given)
-
-
-def _default_sampling(card: ModelCard) -> Sampling:
-    return Sampling(eta=card.eta)
+    return replace(sampling_for(card), **given)
 
 
 def _parsed(name: str, value: Any, default: Any) -> Any:

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from de_model.calibration import CalibrationTable, Origin
 from de_model.enhancer import Enhancer
-from de_model.inference.engine import Restoration, restore
+from de_model.inference.engine import Restoration, restore, scene_levels
 from de_model.inference.frame import Frame
 from de_model.inference.part import Part, surroundings
 from de_model.inference.sampling import Sampling
 from de_model.metrics.baselines import REACH_PX, interpolated
+from de_model.scene.observation import Levels
 from de_model.validation import CLEAR_SHARE, Filler, KindCode, kinds_of_gaps
 from flows.errors import InvalidSettings
 from flows.restoration_options import RestorationOptions
@@ -57,6 +58,8 @@ class Prepared:
     fill: tuple[float, ...]
     #: Whether the target date saw enough to know its colours.
     clear_ground: bool
+    #: Levels of the ground, for models of the second edition: of what the target date saw, else of the prior.
+    levels: Levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,17 @@ def prepare(overview: Stack, target: int, cell: Cell, options: RestorationOption
     """
     prior = fit_prior(options.prior, overview, target, max_days=options.prior_days)
     clear_ground = bool(is_observed(overview.classes[target]).mean() >= CLEAR_SHARE)
-    return Prepared(cell, target, prior, _ground_level(overview, target), clear_ground)
+    fill = _ground_level(overview, target)
+    return Prepared(cell, target, prior, fill, clear_ground, _levels(overview, target, prior, clear_ground))
+
+
+def _levels(overview: Stack, target: int, prior: FittedPrior | None, clear_ground: bool) -> Levels:
+    """Return level and deviation per band of what the target date saw, else of what other dates say."""
+    image, hidden = overview.reflectance(target), ~is_observed(overview.classes[target])
+    if clear_ground or prior is None:
+        return scene_levels(image, hidden)
+    found = prior.apply(overview, target, where=is_obscured(overview.classes[target]))
+    return scene_levels(best_known(overview, target, found), unseen(overview, target, found))
 
 
 def _ground_level(overview: Stack, target: int) -> tuple[float, ...]:
@@ -202,9 +215,18 @@ def _fill(
     found, seconds = None, 0.0
     image, weight, spread = _empty(needed.shape, len(around.scene))
     if (needed & ~trivial).any():
-        part = Part(_shape(prepared.cell), around.offset, prepared.fill)
+        part = Part(_shape(prepared.cell), around.offset, prepared.fill, prepared.levels)
         began = time.monotonic()
-        every = restore(enhancer, around.scene, wanted, options.sampling, on_tile, prepared.cell.origin, part=part)
+        every = restore(
+            enhancer,
+            around.scene,
+            wanted,
+            options.sampling,
+            on_tile,
+            prepared.cell.origin,
+            part=part,
+            hidden=~around.known,
+        )
         found, seconds = every.window(around.inside), time.monotonic() - began
         image, weight, spread = found.image.copy(), found.reference_weight, found.spread.copy()
         alone = np.isin(kinds, [code for code, name in filler.items() if name is Filler.REFERENCE])

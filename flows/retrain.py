@@ -31,7 +31,7 @@ from flows.models.registry import CHAMPION, Registry
 from flows.models.training import train_model
 from flows.models.training_pairs import PairChoice, mine_pairs
 from flows.models.training_request import Tracking, TrainingRequest
-from flows.models.usage import alone, in_products
+from flows.models.usage import alone, in_products, usual
 from flows.progress import tell
 from flows.retraining import training_set
 from flows.retraining.settings import Promotion, RetrainSettings, load_retrain_settings
@@ -134,8 +134,8 @@ def calibrate(settings: Mapping[str, Any], weights: str, champion: str) -> None:
     table = fit_calibration(
         cases,
         enhancer,
-        in_products(),
-        alone(),
+        in_products(enhancer.card),
+        alone(enhancer.card),
         checkpoint.sha256_of(path),
         f"{', '.join(cells)}: {len(cases)} cases",
         lambda what, done, total: tell(f"calibrating: {what}", done, total),
@@ -150,7 +150,7 @@ def validate(settings: Mapping[str, Any], weights: str) -> None:
     wanted, path = load_retrain_settings(dict(settings)), Path(weights)
     cases = islice(_cases(wanted, wanted.split()[1], wanted.contest_window), wanted.contest_cases)
     with gpu_slot():
-        found = evaluate(Entrant.of(path), cases, (in_products(), alone()))
+        found = evaluate(Entrant.of(path), cases, usual)
     found.record().save(validation_path(path))
 
 
@@ -163,7 +163,7 @@ def remember_training(settings: Mapping[str, Any], weights: str) -> None:
         baseline = make_baseline(
             wanted.scenes(cells),
             path,
-            in_products(),
+            in_products(checkpoint.read_card(path)),
             lambda what, done, total: tell(f"drift baseline: {what}", done, total),
             wanted.baseline_dates,
         )
@@ -193,7 +193,7 @@ def trial(settings: Mapping[str, Any], challenger: str, move: bool, by: str) -> 
     run = wanted.run_settings()
     terms = Terms(
         cases=lambda: islice(_cases(wanted, wanted.split()[1], wanted.contest_window), wanted.contest_cases),
-        usage=(in_products(), alone()),
+        usage=usual,
         gates=wanted.gates,
         run=run if wanted.shadow_scenes else None,
         shadow_scenes=wanted.shadow_scenes,

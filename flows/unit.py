@@ -90,6 +90,7 @@ def make_product(
     """
     began, stopwatch = time.monotonic(), Stopwatch()
     enhancer = load_model(model.weights, model.sha256, settings.device)
+    settings = settings.fitted_to(model.scene)
     cell = unit_cell(unit, items, settings)
     store = _store(unit.work_id, cell, settings)
     overview = _overview(unit, items, cell, settings, store)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pystac
 
+from de_model.scene.design import SceneDesign
 from flows.candidates import Candidate, Cause, LeftOut, Refused, candidates, cloud_cover
 from flows.errors import InvalidSettings
 from flows.settings import GridKind, RunSettings
@@ -38,6 +39,8 @@ class ModelRef:
     calibration: str = ""
     #: Checksum of the record that says what fills which kind of gap; empty without one.
     validation: str = ""
+    #: Of the second edition: its design, which says how it is walked.
+    scene: SceneDesign | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ def make_plan(
         InvalidQuery: area, interval or grid make no sense.
     """
     covers = _covers_inside(items, settings, skipped)
-    parameters = settings.parameters
+    parameters = settings.fitted_to(model.scene).parameters
     units: list[WorkUnit] = []
     refused: list[Refused] = []
     left_out = [_skipped(each) for each in skipped]

@@ -16,6 +16,8 @@ from de_model.inference.part import Part
 from de_model.inference.running import Inputs, Runner
 from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import blending_window, plan_tiles
+from de_model.scene.observation import Levels, Observation, SceneClass, classes_of, levels_of
+from de_model.scene.restoring import restore_observation
 
 FloatArray = NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -29,7 +31,7 @@ class Restoration:
     image: FloatArray
     #: W averaged over bands and samples `(y, x)`, eta..1.
     reference_weight: FloatArray
-    #: Standard deviation over samples `(band, y, x)`, reflectance; 0 with one sample.
+    #: Standard deviation `(band, y, x)`, reflectance: as the model predicts it, over samples with the first edition.
     spread: FloatArray
     #: The reference alone `(band, y, x)`, reflectance: the network's, or the given one where it was given.
     reference: FloatArray
@@ -55,6 +57,7 @@ def restore(
     origin: tuple[int, int] = (0, 0),
     reference: FloatArray | None = None,
     part: Part | None = None,
+    hidden: NDArray[np.bool_] | None = None,
 ) -> Restoration:
     """Restore the needed pixels of a scene, or of a part of it.
 
@@ -69,6 +72,8 @@ def restore(
             of other dates; the network stays where a pixel is not finite in every band.
         part: where the arrays lie when they are a window of a larger scene; `origin` is then that of the whole scene,
             and the result is what the whole scene would give, bit for bit on a CPU.
+        hidden: `(y, x)`, every pixel that does not show the ground, needed or not; the needed ones when left out. To
+            models of the second edition the rest is known ground.
 
     Raises:
         InvalidModelInput: bands or shapes do not fit, a value of `sampling` is out of range, or the
@@ -79,6 +84,10 @@ def restore(
     _check_scene(enhancer, scene, needed, reference)
     part = part or Part(needed.shape, (0, 0), fill_level(scene))
     part.check(needed.shape)
+    if enhancer.scene is not None:
+        return _restore_standardised(
+            enhancer, scene, needed, needed if hidden is None else hidden, sampling, on_tile, origin, part
+        )
     bands, size, overlap = len(scene), sampling.tile, sampling.overlap
     whole = Frame.around(part.scene, origin, size, sampling.grid)
     frame = whole.part(part.offset, needed.shape)
@@ -99,6 +108,33 @@ def restore(
     blended = frame.crop(canvas.mean())
     image, spread, used, weight = np.split(blended, [bands, 2 * bands, 3 * bands])
     return Restoration(image, weight[0], spread, used, len(tiles), runner.redone)
+
+
+def _restore_standardised(
+    enhancer: Enhancer,
+    scene: FloatArray,
+    needed: NDArray[np.bool_],
+    hidden: NDArray[np.bool_],
+    sampling: Sampling,
+    on_tile: Progress | None,
+    origin: tuple[int, int],
+    part: Part,
+) -> Restoration:
+    """Restore with a model of the second edition what is needed, knowing the rest of the scene as it is."""
+    networks, design = enhancer.scene, enhancer.card.scene
+    if networks is None or design is None:
+        raise InvalidModelInput(f"Model {enhancer.card.preset} is of the first edition; it works on companded tiles.")
+    levels = part.levels or scene_levels(scene, hidden)
+    seen = Observation(scene, classes_of(scene, hidden, levels), gsd_m=enhancer.card.gsd_m)
+    found = restore_observation(networks, design, seen, needed, sampling, levels, on_tile, origin, part)
+    return Restoration(found.image, found.reference_weight, found.deviation, found.reference, found.tiles)
+
+
+def scene_levels(scene: FloatArray, hidden: NDArray[np.bool_]) -> Levels:
+    """Return the levels of a scene outside the hidden pixels; arguments as for `restore`."""
+    classes = np.where(hidden, SceneClass.THICK, SceneClass.CLEAR).astype(np.uint8)
+    classes[~np.isfinite(scene).all(axis=0)] = SceneClass.NODATA
+    return levels_of(scene, classes)
 
 
 def _check_scene(

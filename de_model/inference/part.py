@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from de_model.errors import InvalidModelInput
 from de_model.inference.frame import Frame
 from de_model.inference.tiles import starts
+from de_model.scene.observation import Levels
 
 Span = tuple[int, int]
 
@@ -21,6 +22,8 @@ class Part:
     offset: tuple[int, int]
     #: Reflectance per band put where the scene has no data; the same for all parts of a scene.
     fill: tuple[float, ...]
+    #: Levels of the whole scene, for models of the second edition; None takes those of the window.
+    levels: Levels | None = None
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise `InvalidModelInput` unless a window of `shape` lies inside the scene."""

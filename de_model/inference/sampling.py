@@ -10,6 +10,7 @@ from de_model.inference.acceleration import DEFAULT, Acceleration
 from de_model.sampling.kinds import SamplerKind, coarsest_scale, sampler_kind
 
 if TYPE_CHECKING:
+    from de_model.card import ModelCard
     from de_model.enhancer import Enhancer
 
 
@@ -56,3 +57,18 @@ class Sampling:
             raise InvalidModelInput(f"Tile of {self.tile} px; choose a multiple of {unit} px{where}.")
         if self.overlap % self.grid:
             raise InvalidModelInput(f"Overlap of {self.overlap} px; choose a multiple of {self.grid} px{where}.")
+
+
+def sampling_for(card: ModelCard) -> Sampling:
+    """Return the settings that suit a model: one set for predict, runs and the packaged model."""
+    if card.scene is not None:
+        own = card.scene
+        return Sampling(
+            samples=own.samples,
+            steps=own.steps,
+            eta=card.eta,
+            tile=own.tile,
+            overlap=own.overlap,
+            start=own.t_start,
+        )
+    return Sampling(eta=card.eta)

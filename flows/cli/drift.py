@@ -86,10 +86,11 @@ def _weights_of(settings: RunSettings, *, registered: bool) -> Path:
 
 
 def _make(scenes: SceneSet, path: Path, settings: RunSettings, as_json: bool) -> None:
+    from de_model.checkpoint import read_card
     from flows.drift.baseline import baseline_path
     from flows.drift.making import make_baseline
 
-    options = settings.restoration
+    options = settings.fitted_to(read_card(path).scene).restoration
     with progress_bar() as show:
         made = make_baseline(scenes, path, options, lambda *event: show(Event(*event)))
     made.save(baseline_path(path))

@@ -54,12 +54,12 @@ def evaluate(
     from de_model import checkpoint
     from de_model.validation import validation_path
     from flows.models import evaluation as e
-    from flows.models.usage import alone, in_products
+    from flows.models.usage import usual
 
     path = weights or checkpoint.shipped_weights()
     cases = islice(_cases(o.scenes(cells, source, collection, interval), window, targets, truths), most)
     with progress_bar():
-        found = e.evaluate(e.Entrant.of(path), cases, (in_products(), alone()))
+        found = e.evaluate(e.Entrant.of(path), cases, usual)
     if record:
         found.record().save(validation_path(path))
     said = e.sentences(found)
@@ -104,7 +104,7 @@ def calibrate(
     cases = list(_cases(o.scenes(cells, source, collection, interval), window, targets, truths))
     fitted_on = f"{', '.join(cells)}: {len(cases)} cases, transplanted clouds and real pairs"
     with progress_bar() as show:
-        options, single = in_products(), alone()
+        options, single = in_products(enhancer.card), alone(enhancer.card)
         table = fit_calibration(cases, enhancer, options, single, checkpoint.sha256_of(path), fitted_on, _teller(show))
     table.save(calibration_path(path))
     if as_json:

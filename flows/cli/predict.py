@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,10 +28,14 @@ def predict(
             "(16-bit GeoTIFF), 1/65535 (16-bit PNG), 1 (floating point).",
         ),
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Samples per tile; their mean is the result.")] = 2,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Denoising steps per sample.")] = 10,
+    samples: Annotated[
+        int | None, typer.Option("--samples", min=1, help="Samples per tile, averaged; the model's own number.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Denoising steps per sample; the model's own number.")
+    ] = None,
     sampler: o.Sampler = None,
-    tile: Annotated[int, typer.Option("--tile", min=32, help="Side of a tile, pixels.")] = 128,
+    tile: Annotated[int | None, typer.Option("--tile", min=32, help="Side of a tile, pixels; the model's own.")] = None,
     batch: Annotated[
         int | None, typer.Option("--batch", min=1, help="Tiles at once on a GPU; as many as suit its memory.")
     ] = None,
@@ -54,16 +59,25 @@ def predict(
         unveil predict scene.tif --mask clouds.tif --weights unveil-de-small.safetensors --out restored
     """
     from de_model import checkpoint
-    from de_model.inference.sampling import Sampling
-    from de_model.sampling.kinds import SamplerKind, sampler_kind
+    from de_model.inference.sampling import sampling_for
+    from de_model.sampling.kinds import sampler_kind
     from flows.models.predict import Request
     from flows.models.predict import predict as run
     from flows.progress import Event
 
     path = weights or checkpoint.shipped_weights()
-    card = checkpoint.read_card(path)
-    share = card.eta if eta is None else eta
-    sampling = Sampling(seed, samples, steps, share, tile, tile // 4, batch, sampler_kind(sampler or SamplerKind.DDIM))
+    given: dict[str, Any] = {
+        "seed": seed,
+        "samples": samples,
+        "steps": steps,
+        "sampler": None if sampler is None else sampler_kind(sampler),
+        "eta": eta,
+        "tile": tile,
+        "overlap": None if tile is None else tile // 4,
+        "batch": batch,
+    }
+    own = sampling_for(checkpoint.read_card(path))
+    sampling = replace(own, **{name: value for name, value in given.items() if value is not None})
     request = Request(tuple(inputs), path, out, sampling, mask, scale, _device(device), _gaps(gaps))
     records: list[dict[str, Any]] = []
     with progress_bar() as show:

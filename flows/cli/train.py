@@ -28,6 +28,10 @@ def train(
         Path | None,
         typer.Option("--data", help="Folder of RICE, CUHK-CR, SEN12MS-CR or pairs in cloud/ and label/, not scenes."),
     ] = None,
+    places: Annotated[
+        Path | None,
+        typer.Option("--places", help="Listing of catalogs and image folders (YAML); trains the second edition."),
+    ] = None,
     gsd: Annotated[
         float | None, typer.Option("--gsd", min=0.01, help="Pixel size, metres, of data that does not say.")
     ] = None,
@@ -101,6 +105,8 @@ def train(
 
         unveil train --cell MGRS-33TWM --out unveil-de-small.safetensors
 
+        unveil train --places places.yaml --data ~/imagery --out unveil-de-small.safetensors
+
         unveil train --data ~/data/CUHK-CR1 --out cuhk.safetensors
 
         unveil train --cell MGRS-33TWM --stage allocation --from unveil-de-small.safetensors --out other.safetensors
@@ -114,6 +120,7 @@ def train(
     from flows.cli.training_bars import stage_bars
     from flows.models.training import train_model
     from flows.models.training_data import Folder
+    from flows.models.training_places import read_listing
     from flows.models.training_request import TrainingRequest, preset_for
 
     options = TrainingOptions(
@@ -127,7 +134,8 @@ def train(
     )
     request = TrainingRequest(
         scenes=o.scenes(cells or [], source, collection, interval),
-        folder=None if data is None else Folder(data, gsd),
+        folder=None if data is None or places is not None else Folder(data, gsd),
+        places=None if places is None else read_listing(places, data),
         out=out,
         work=work or out.with_suffix(".work"),
         validation_cells=tuple(validation or ()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
@@ -16,6 +16,7 @@ from rasterio.fill import fillnodata
 
 from de_model import checkpoint
 from de_model.calibration import CalibrationTable, Origin, calibration_of
+from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.inference.engine import Restoration, restore
 from de_model.inference.part import Part
@@ -56,8 +57,8 @@ from stac.reflectance import to_product_dn, to_reflectance
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
-#: How a model restores a case: beside other dates, and whole clouds without any.
-Usage = tuple[RestorationOptions, Sampling]
+#: How the model of a card restores a case: beside other dates, and whole clouds without any.
+Usage = Callable[[ModelCard], tuple[RestorationOptions, Sampling]]
 
 #: Pixels that a gap's filling by GDAL looks at, as far as the interpolation of a product.
 _SEARCH_PX = 100
@@ -245,7 +246,8 @@ def evaluate(entrant: Entrant, cases: Iterable[Case], usage: Usage) -> Evaluatio
         InvalidCheckpoint: the file is not a model.
     """
     enhancer = checkpoint.load(entrant.weights)
-    options, single = replace(usage[0], intervals=intervals_of(entrant.calibration)), usage[1]
+    options, single = usage(enhancer.card)
+    options = replace(options, intervals=intervals_of(entrant.calibration))
     digest, results = hashlib.sha256(), []
     for number, case in enumerate(cases):
         tell(f"{entrant.weights.name}: case {number + 1}, {case.name}")

@@ -61,15 +61,16 @@ def model_of(settings: RunSettings, registry: Registry, version: ModelVersion) -
     check_bands(settings, card.bands)
     table = registry.calibration(version)
     record = _checksum(validation_of(weights))
-    return ModelRef(version.name, version.version, version.sha256, str(weights), _checksum(table), record)
+    return ModelRef(version.name, version.version, version.sha256, str(weights), _checksum(table), record, card.scene)
 
 
 def _shipped(settings: RunSettings) -> ModelRef:
     weights = checkpoint.shipped_weights()
-    check_bands(settings, checkpoint.read_card(weights).bands)
+    card = checkpoint.read_card(weights)
+    check_bands(settings, card.bands)
     sha256 = checkpoint.sha256_of(weights)
     table, record = calibration_of(weights), validation_of(weights)
-    return ModelRef(MODEL_NAME, UNREGISTERED, sha256, str(weights), _checksum(table), _checksum(record))
+    return ModelRef(MODEL_NAME, UNREGISTERED, sha256, str(weights), _checksum(table), _checksum(record), card.scene)
 
 
 def _checksum(table: CalibrationTable | ValidationRecord | None) -> str:

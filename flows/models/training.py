@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,11 +21,12 @@ from de_model.training.store import Store
 from de_model.training.trainer import Observer, StageResult, check, train
 from de_model.training.validation import Validation
 from flows.errors import InvalidSettings
+from flows.models.scene_training import is_standardised, train_standardised
 from flows.models.tracking import Lineage, Tracker, tracked
 from flows.models.training_data import Material, material_of
 from flows.models.training_pairs import mine_pairs
 from flows.models.training_request import TrainingReport, TrainingRequest, plan_stages
-from stac.errors import NotWritable
+from flows.models.writing import check_writable, revision
 
 #: Names of pairs that are told before training; data sets have thousands.
 _NAMED = 12
@@ -47,6 +46,8 @@ def train_model(
         NotWritable: `out` or `work` cannot be written.
         ServiceUnavailable: MLflow cannot be used.
     """
+    if is_standardised(request):
+        return train_standardised(request, observers, log or _unheard)
     with joined(request.device) as world:
         tell = log if log is not None and world.leads else _unheard
         return _train_here(request, observers, tell, world)
@@ -144,7 +145,7 @@ def _card(request: TrainingRequest, material: Material, stages: Sequence[StageOp
         "gsd_m": material.gsd_m,
         "trained_on": material.title,
         "data_fingerprint": material.data.fingerprint,
-        "revision": _revision(),
+        "revision": revision(),
         "training": json.dumps(training),
     }
     if request.reference is not None:
@@ -195,27 +196,3 @@ def _report(
 ) -> TrainingReport:
     run = None if tracker is None else tracker.run_id
     return TrainingReport(request.out, checkpoint.sha256_of(request.out), card, results, material.names, run)
-
-
-def check_writable(path: Path) -> None:
-    """Make the folder of `path`; raise `NotWritable` now rather than after hours of training."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-    except OSError as error:
-        raise NotWritable(f"{path} cannot be written ({error.strerror or error}); choose another place.") from error
-
-
-def _revision() -> str:
-    """Return the version-control revision of this code, or `unknown` outside a checkout."""
-    try:
-        command = ["git", "rev-parse", "HEAD"]
-        found = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return found.stdout.strip()

@@ -17,6 +17,7 @@ from de_model.weighting import WeightMode
 from flows.errors import InvalidSettings
 from flows.models.training_data import Folder
 from flows.models.training_pairs import PairChoice
+from flows.models.training_places import PlaceListing
 from flows.stacks import SceneSet
 
 #: What must have been trained before a stage makes sense: one of each of these.
@@ -48,6 +49,8 @@ class TrainingRequest:
     pairs: PairChoice | None = None
     #: A data set on disk to train on instead of the scenes.
     folder: Folder | None = None
+    #: Places to train the second edition on instead of the scenes.
+    places: PlaceListing | None = None
     #: Cells of the same source and interval that are looked at and never trained on.
     validation_cells: tuple[str, ...] = ()
     #: Steps between two looks.

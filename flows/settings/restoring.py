@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BaseModel, Field
 from pydantic_settings import NoDecode
@@ -10,6 +10,7 @@ from pydantic_settings import NoDecode
 from de_model.inference.acceleration import Acceleration, Precision
 from de_model.inference.sampling import Sampling
 from de_model.sampling.kinds import SamplerKind
+from de_model.scene.design import SceneDesign
 from flows.restoration_options import RestorationOptions
 from flows.settings.kinds import GapFilling, ModelFallback
 from flows.settings.words import Commas
@@ -134,6 +135,31 @@ class RestoringSettings(BaseModel):
     def acceleration(self) -> Acceleration:
         """How the networks are run."""
         return Acceleration(precision=self.precision, compiled=self.compiled)
+
+    def fitted_to(self, scene: SceneDesign | None) -> Self:
+        """Return the settings as a model needs them: what is not named is chosen by the design of its card.
+
+        Everything that restores asks here once the model is known. None stands for models of the first edition.
+        """
+        return self if scene is None else self._suited(scene)
+
+    def _suited(self, own: SceneDesign) -> Self:
+        """Return the settings with the walk and the tiles of a design, except for what differs from the defaults.
+
+        Workers get all settings by name: what was named cannot be told from what was left out.
+        """
+        suited = {
+            "samples": own.samples,
+            "steps": own.steps,
+            "sampler": SamplerKind.DDIM,
+            "start": own.t_start,
+            "tile": own.tile,
+            "overlap": own.overlap,
+        }
+        left = {name for name in suited if getattr(self, name) == type(self).model_fields[name].default}
+        if "tile" not in left:
+            left.discard("overlap")
+        return self.model_copy(update={name: suited[name] for name in left})
 
     @property
     def walk(self) -> tuple[SamplerKind, int, int | None]:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from de_model import checkpoint
+from de_model.card import ModelCard
 from de_model.inference.sampling import Sampling
 from de_model.metrics.bootstrap import Interval
 from flows.errors import ChampionChanged, InvalidSettings, UnknownModel
@@ -71,7 +72,10 @@ def test_a_worse_challenger_is_refused_by_what_it_restored_and_its_figures_are_m
     (stack,) = stacks_of(SceneSet(("MGRS-33TWL",)))
     part = stack.window(slice(100, 420), slice(300, 620))
     cases = list(islice(cases_of([part], 256, [date(2023, 8, 18)], [date(2023, 8, 15)]), 1))
-    usage = (RestorationOptions(ONE_STEP), ONE_STEP)
+
+    def usage(_: ModelCard) -> tuple[RestorationOptions, Sampling]:
+        return RestorationOptions(ONE_STEP), ONE_STEP
+
     loose = Gates(
         least_blocks=5,
         most_time_ratio=10,

@@ -65,7 +65,7 @@ def killed(prefect_url: str, prefect_login: Login, tmp_path_factory: pytest.Temp
             patch.setenv(name, value)
         server = {"PREFECT_API_URL": prefect_url, "PREFECT_API_AUTH_STRING": prefect_login.auth_string}
         process = start("retrain", "--config", config, home=folder / "home", extra=few | server)
-        stage = folder / "retraining" / "set00001-from1.work" / "fine.safetensors"
+        stage = folder / "retraining" / "set00001-from1.work" / "scene" / "reference.safetensors"
         deadline = time.monotonic() + 300
         while not stage.is_file():
             assert process.poll() is None and time.monotonic() < deadline, "the first stage was not finished"
@@ -84,7 +84,7 @@ def first(killed: Killed) -> RetrainSummary:
 def test_a_killed_retraining_goes_on_where_it_was(killed: Killed, first: RetrainSummary) -> None:
     assert killed.versions == ("1",), "the watermark moves with the registration, not before"
     folder = killed.state / "retraining"
-    assert (folder / "set00001-from1.work" / "fine.safetensors").stat().st_mtime_ns == killed.finished
+    assert (folder / "set00001-from1.work" / "scene" / "reference.safetensors").stat().st_mtime_ns == killed.finished
     assert [path.name for path in folder.glob("training-set-*.json")] == ["training-set-00001.json"]
     assert first.training_set.version == 1 and first.training_set.new == first.training_set.pairs == 2
 

@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from de_model import checkpoint
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidCheckpoint, InvalidModelInput
+from de_model.inference.engine import restore
+from de_model.inference.sampling import Sampling, sampling_for
 from de_model.presets import Preset, ReferenceKind
 from de_model.weighting import WeightMode
 
@@ -153,22 +156,32 @@ def test_a_card_from_before_references_had_names_means_the_light_one(tmp_path: P
 def test_shipped_weights_answer_as_when_they_were_shipped() -> None:
     """Figures of the code that trained them; another processor may round the last digits differently."""
     found = restored(checkpoint.load(checkpoint.shipped_weights()))
-    assert found.mean(dim=(0, 2, 3)).tolist() == pytest.approx(MEANS, abs=1e-5)
-    assert found.std(dim=(0, 2, 3)).tolist() == pytest.approx(DEVIATIONS, abs=1e-5)
+    assert found.mean(axis=1).tolist() == pytest.approx(MEANS, abs=1e-4)
+    assert found.std(axis=1).tolist() == pytest.approx(DEVIATIONS, abs=1e-4)
 
 
-@torch.inference_mode()
-def restored(enhancer: Enhancer) -> torch.Tensor:
-    y, x = np.mgrid[:64, :96].astype(np.float32)
-    waves = np.stack([0.4 + 0.05 * b + 0.2 * np.sin(x / (9 + b)) * np.cos(y / (7 + b)) for b in range(4)])
-    cloudy = torch.from_numpy(waves.astype(np.float32))[None]
-    x_t = torch.from_numpy(np.sin(37.0 * waves).astype(np.float32))[None]
-    condition = enhancer.condition(cloudy)
-    return enhancer.estimate(x_t, condition, torch.tensor([200]), 0.3).fused
+def restored(enhancer: Enhancer) -> NDArray[np.float32]:
+    """Return what is made of a cloud over waves, `(band, pixel)`."""
+    y, x = np.mgrid[:96, :128].astype(np.float32)
+    waves = [0.1 + 0.05 * b + 0.02 * np.sin(x / (9 + b)) * np.cos(y / (7 + b)) for b in range(4)]
+    scene, cloud = np.stack(waves).astype(np.float32), np.zeros((96, 128), bool)
+    cloud[30:70, 40:90] = True
+    scene[:, cloud] = 0.6
+    return restore(enhancer, scene, cloud, sampling_for(enhancer.card)).image[:, cloud]
 
 
-MEANS = [-0.321066, -0.229134, -0.13894, 0.172407]
-DEVIATIONS = [0.146654, 0.236596, 0.31627, 0.161472]
+MEANS = [0.09814, 0.14915, 0.2012, 0.25063]
+DEVIATIONS = [0.00453, 0.00575, 0.005, 0.00528]
+
+
+def test_first_edition_weights_load_and_run(tmp_path: Path) -> None:
+    enhancer = model()
+    checkpoint.save(enhancer, tmp_path / "first.safetensors")
+    loaded = checkpoint.load(tmp_path / "first.safetensors")
+    assert loaded.card.scene is None and loaded.scene is None
+    scene, needed = np.full((len(loaded.card.bands), 32, 32), 0.2, np.float32), np.zeros((32, 32), bool)
+    needed[8:16, 8:16] = True
+    assert np.isfinite(restore(loaded, scene, needed, Sampling(samples=1, steps=2, tile=32, overlap=0)).image).any()
 
 
 def test_equal_models_are_equal_files(tmp_path: Path) -> None:

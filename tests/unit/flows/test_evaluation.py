@@ -11,6 +11,7 @@ from odc.geo.geobox import GeoBox
 
 from de_model import checkpoint
 from de_model.calibration import Origin
+from de_model.card import ModelCard
 from de_model.inference.sampling import Sampling
 from de_model.validation import Filler, PixelKind, fillers_of
 from flows.errors import InvalidSettings
@@ -26,7 +27,10 @@ from tests.unit.de_model.tiny_model import tiny_model
 
 SIDE = 96
 SAMPLING = Sampling(samples=1, steps=1, tile=32, overlap=8)
-USAGE = (RestorationOptions(SAMPLING, Prior.MEDIAN), SAMPLING)
+
+
+def usage(_: ModelCard) -> tuple[RestorationOptions, Sampling]:
+    return RestorationOptions(SAMPLING, Prior.MEDIAN), SAMPLING
 
 
 def case_of(dates: int) -> Case:
@@ -56,7 +60,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(weights: Path) -> Evaluation:
-    return evaluate(Entrant.of(weights), [case_of(1), case_of(2)], USAGE)
+    return evaluate(Entrant.of(weights), [case_of(1), case_of(2)], usage)
 
 
 def test_every_filler_is_scored_on_the_same_pixels_of_its_kinds(found: Evaluation) -> None:
@@ -105,4 +109,4 @@ def test_coverage_and_score_of_intervals_are_those_of_plain_formulas(found: Eval
 
 def test_there_must_be_cases_and_the_models_bands(weights: Path) -> None:
     with pytest.raises(InvalidSettings, match="no case"):
-        evaluate(Entrant.of(weights), [], USAGE)
+        evaluate(Entrant.of(weights), [], usage)

@@ -1,0 +1,1 @@
+"""Second edition of the method: Diffusion Enhancement in scene-standardised reflectance."""

@@ -1,0 +1,68 @@
+"""What a model of the second edition is built from and how it is walked: named fields of its card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from de_model.errors import InvalidModelInput
+
+
+@dataclass(frozen=True, slots=True)
+class SceneSizes:
+    """Sizes of the three networks."""
+
+    #: Channels of the reference's levels, and the side of the blocks of pixels that the first one works on.
+    reference: tuple[int, ...] = (48, 80, 112)
+    reference_factor: int = 4
+    #: The same of the conditional diffusion.
+    predictor: tuple[int, ...] = (32, 48, 64, 80)
+    predictor_factor: int = 2
+    #: Of weight allocation's one level.
+    allocation: int = 24
+    #: Standard deviations of the interpolated surroundings, pixels.
+    scales: tuple[int, ...] = (3, 8, 20, 48)
+    dropout: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class SceneDesign:
+    """Structure, walk and calibration of a model of the second edition."""
+
+    sizes: SceneSizes = field(default_factory=SceneSizes)
+    #: What the diffusion predicts.
+    prediction: str = "x0"
+    #: How reflectance becomes network input.
+    standardisation: str = "clear median, (p84 - p16) / 2 per band"
+    #: Walks begin here, at the noised reference; nothing later was trained.
+    t_start: int = 200
+    #: Evaluations of a walk that suit the weights, and samples whose mean is the image.
+    steps: int = 2
+    samples: int = 1
+    #: Tile and overlap that suit the receptive field, pixels.
+    tile: int = 256
+    overlap: int = 64
+    #: Recalibration of the predicted deviation: knots of its logarithm in standardised reflectance, and the factor's
+    #: logarithm there; linear between, constant beyond.
+    widths: tuple[tuple[float, float], ...] = ()
+    #: What another, clear day shows below the clouds of an image that stands alone, in standardised reflectance: this
+    #: share of what is restored, and this much added. Ground between clouds is seen through haze.
+    another_day: tuple[float, float] = (1.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if self.prediction != "x0":
+            raise InvalidModelInput(f"Prediction {self.prediction} is unknown; this version knows x0.")
+        if self.t_start < 0 or self.steps < 1 or self.samples < 1:
+            raise InvalidModelInput(
+                f"t_start={self.t_start}, steps={self.steps}, samples={self.samples}: out of range."
+            )
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> SceneDesign:
+        """Read a design back from JSON values."""
+        sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["sizes"].items()}
+        widths = tuple((float(at), float(by)) for at, by in values.get("widths", ()))
+        share, added = values.get("another_day", (1.0, 0.0))
+        parts = {"sizes": SceneSizes(**sizes), "widths": widths, "another_day": (float(share), float(added))}
+        return cls(**{**values, **parts})

@@ -1,0 +1,115 @@
+"""The whole model of the second edition: frozen reference, conditional diffusion and W, fused at every step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from de_model.errors import InvalidModelInput
+from de_model.scene.design import SceneSizes
+from de_model.scene.networks import (
+    Belief,
+    Inputs,
+    SceneAllocation,
+    ScenePredictor,
+    SceneReference,
+)
+from de_model.schedule import Schedule
+
+
+class SceneEstimate(NamedTuple):
+    """One fused estimate, all `(batch, band, y, x)` in standardised reflectance."""
+
+    #: `W * reference + (1 - W) * found`.
+    fused: Tensor
+    #: W within eta..1.
+    weight: Tensor
+    #: The diffusion's own belief.
+    found: Belief
+
+
+@dataclass(frozen=True, slots=True)
+class SceneSample:
+    """What a batch of windows is restored to, `(batch, band, y, x)` in standardised reflectance."""
+
+    mean: Tensor
+    log_variance: Tensor
+    weight: Tensor
+    reference: Tensor
+
+
+class SceneNetworks(nn.Module):
+    """Reference, conditional diffusion and weight allocation in standardised reflectance."""
+
+    #: Sides of every window must be divisible by this.
+    stride = 16
+
+    def __init__(self, bands: int, sizes: SceneSizes, timesteps: int = 1000) -> None:
+        super().__init__()
+        self.bands, self.schedule = bands, Schedule(timesteps)
+        self.reference = SceneReference(bands, sizes)
+        self.predictor = ScenePredictor(bands, sizes)
+        self.allocation = SceneAllocation(bands, sizes)
+
+    def estimate(
+        self, x_t: Tensor, inputs: Inputs, reference: Belief, t: Tensor, eta: float, weight: float | None = None
+    ) -> SceneEstimate:
+        """Return the fused estimate at step `t`.
+
+        Args:
+            x_t: state `(batch, band, y, x)`.
+            inputs: what is known.
+            reference: the frozen belief.
+            t: `(batch,)` timesteps.
+            eta: least share of the reference, 0..1; 1 returns it exactly.
+            weight: a constant W in place of the learnt one.
+        """
+        signal, noise = self.schedule.coefficients(t, x_t)
+        found = self.predictor(x_t, inputs, reference, signal, noise)
+        if weight is None:
+            share = self.allocation(x_t, inputs, reference, found, signal, noise)
+        else:
+            share = torch.full_like(x_t, weight)
+        share = share.clamp(eta, 1.0)
+        return SceneEstimate(share * reference.mean + (1 - share) * found.mean, share, found)
+
+    def sample(
+        self,
+        inputs: Inputs,
+        noise: Tensor,
+        t_start: int,
+        steps: int,
+        eta: float,
+        weight: float | None = None,
+        reference: Belief | None = None,
+    ) -> SceneSample:
+        """Restore windows: from the noised reference down to 0 with deterministic DDIM on the fused estimate.
+
+        Args:
+            inputs: what is known.
+            noise: unit Gaussian `(batch, band, y, x)`.
+            t_start: where the walk begins.
+            steps: evaluations.
+            eta: least share of the reference.
+            weight: a constant W in place of the learnt one.
+            reference: another belief in place of the reference network's.
+        """
+        if not 0 <= eta <= 1:
+            raise InvalidModelInput(f"eta is {eta}; it is the reference's least share and must lie in 0..1.")
+        belief = self.reference(inputs) if reference is None else reference
+        timesteps = self.schedule.respaced(steps, t_start).tolist()
+        t = torch.full((len(noise),), timesteps[0], dtype=torch.long, device=noise.device)
+        x_t = self.schedule.add_noise(belief.mean, noise, t)
+        for index, step in enumerate(timesteps):
+            t = torch.full_like(t, step)
+            found = self.estimate(x_t, inputs, belief, t, eta, weight)
+            if index + 1 < len(timesteps):
+                rest = self.schedule.noise_given_x0(x_t, found.fused, t)
+                x_t = self.schedule.add_noise(found.fused, rest, torch.full_like(t, timesteps[index + 1]))
+        w = found.weight
+        # The two beliefs err alike for the most part: the variance of the blend is the blend of the variances.
+        variance = w * belief.log_variance.exp() + (1 - w) * found.found.log_variance.exp()
+        return SceneSample(found.fused, variance.log(), w, belief.mean)

@@ -1,0 +1,207 @@
+"""The second edition: standardised reflectance, a reference that cannot leak cloud, walks, files that carry it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from de_model import checkpoint
+from de_model.card import ModelCard
+from de_model.enhancer import Enhancer
+from de_model.inference.engine import restore
+from de_model.inference.sampling import sampling_for
+from de_model.inference.whole import restore_image
+from de_model.presets import Preset
+from de_model.scene.design import SceneDesign, SceneSizes
+from de_model.scene.networks import Inputs
+from de_model.scene.observation import Levels, Observation, SceneClass, classes_of, levels_of, maps_of
+from de_model.scene.restoring import recalibrated
+
+BANDS = ("blue", "green", "red", "nir")
+SIZES = SceneSizes(reference=(8, 8, 8), predictor=(8, 8, 8, 8), allocation=4, scales=(3, 8))
+DESIGN = SceneDesign(sizes=SIZES, tile=64, overlap=16)
+CARD = ModelCard(Preset.TINY, BANDS, 10.0, scene=DESIGN)
+
+
+@pytest.fixture(scope="module")
+def model() -> Enhancer:
+    """A model whose heads are not zero, so that every path has a say."""
+    torch.manual_seed(3)
+    enhancer = Enhancer(CARD)
+    for parameter in enhancer.parameters():
+        if parameter.dim() > 1:
+            parameter.data.add_(0.004 * torch.randn_like(parameter))
+    return enhancer.eval().requires_grad_(False)
+
+
+def scene(rows: int = 96, columns: int = 112) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Ground of two fields with a bright cloud over their border."""
+    random = np.random.default_rng(5)
+    level = np.array([0.05, 0.08, 0.06, 0.3], np.float32)[:, None, None]
+    ground = level * (1 + 0.05 * random.standard_normal((4, rows, columns), np.float32))
+    ground[:, :, columns // 2 :] *= 1.5
+    cloud = np.zeros((rows, columns), bool)
+    cloud[30:60, 40:75] = True
+    return np.where(cloud, np.float32(0.7), ground).astype(np.float32), cloud
+
+
+def inputs_of(image: NDArray[np.float32], cloud: NDArray[np.bool_], composite: NDArray[np.float32] | None) -> Inputs:
+    classes = classes_of(image, cloud)
+    maps, numbers = maps_of(Observation(image, classes, composite), levels_of(image, classes))
+    return Inputs(torch.from_numpy(maps)[None], torch.from_numpy(numbers)[None], 4)
+
+
+def test_an_untrained_reference_is_the_composite_and_the_surroundings_where_there_is_none() -> None:
+    image, cloud = scene()
+    composite = np.where(cloud, np.float32(0.11), np.nan) * np.ones((4, 1, 1), np.float32)
+    composite[:, :, 60:] = np.nan
+    torch.manual_seed(0)
+    network = Enhancer(CARD).scene
+    assert network is not None
+    inputs = inputs_of(image, cloud, composite)
+    mean = network.reference(inputs).mean[0].detach().numpy()
+    levels = levels_of(image, classes_of(image, cloud))
+    found = levels.reflectance(mean)
+    assert np.allclose(found[:, 35:55, 42:60], 0.11, atol=1e-5)
+    around = image[:, :, 80:].mean(axis=(1, 2))
+    nearest = found[:, 40, 73]
+    assert np.all(np.abs(nearest - around) < 0.25 * around)
+
+
+def test_what_is_under_an_opaque_cloud_cannot_leak(model: Enhancer) -> None:
+    image, cloud = scene()
+    brighter = np.where(cloud, image + 0.2 * np.random.default_rng(1).random(image.shape, np.float32), image)
+    found, other = (restore(model, each, cloud, sampling_for(CARD)) for each in (image, brighter))
+    assert np.array_equal(found.image[:, cloud], other.image[:, cloud])
+    assert np.isfinite(found.image[:, cloud]).all() and (found.spread[:, cloud] > 0).all()
+    hazy = np.where(cloud, image - 0.6, image).astype(np.float32)
+    hazier = np.where(cloud, image - 0.58, image).astype(np.float32)
+    first, second = (restore(model, each, cloud, sampling_for(CARD)).image[:, cloud] for each in (hazy, hazier))
+    assert not np.array_equal(first, second)
+
+
+def test_another_brightness_and_contrast_of_the_scene_changes_nothing_else(model: Enhancer) -> None:
+    image, _ = scene()
+    gap = np.zeros(image.shape[1:], bool)
+    gap[20:50, 30:60] = True
+    gain = np.array([1.5, 0.8, 1.2, 0.7], np.float32)[:, None, None]
+    other = image * gain + 0.01
+    masked = [np.where(gap, np.float32(0.9), each) for each in (image, other)]
+    first, second = (restore(model, each, gap, sampling_for(CARD)).image[:, gap] for each in masked)
+    assert np.allclose(first * gain[:, 0] + 0.01, second, atol=2e-4)
+
+
+def test_blocks_give_the_bits_of_the_whole_image(model: Enhancer) -> None:
+    image, cloud = scene(150, 170)
+    cloud[100:120, 120:160] = True
+    whole, parts = (restore_image(model, image, cloud, sampling_for(CARD), side=side) for side in (1024, 48))
+    assert np.array_equal(whole.image[:, cloud], parts.image[:, cloud])
+
+
+def test_alone_an_image_shows_what_another_clear_day_would(model: Enhancer) -> None:
+    image, cloud = scene()
+    share, added = 0.5, -0.25
+    other = Enhancer(replace(CARD, scene=replace(DESIGN, another_day=(share, added))))
+    other.load_state_dict(model.state_dict())
+    other.eval()
+    plain, expected = (restore_image(each, image, cloud, sampling_for(CARD)).image for each in (model, other))
+    levels = levels_of(image, classes_of(image, cloud))
+    shifted = levels.reflectance(share * levels.standardised(plain) + np.float32(added))
+    assert np.allclose(expected[:, cloud], np.clip(shifted, 0, 1)[:, cloud], atol=1e-5)
+    gap = np.where(cloud, image * 0 + 0.01, image).astype(np.float32)
+    found = [restore_image(each, gap, cloud, sampling_for(CARD)).image[:, cloud] for each in (model, other)]
+    assert np.array_equal(*found), "without a cloud nothing says that the ground is another day's"
+
+
+def test_a_file_carries_the_whole_design(tmp_path: Path, model: Enhancer) -> None:
+    card = replace(CARD, scene=replace(DESIGN, widths=((-1.0, 0.1), (1.0, 0.2)), t_start=150))
+    enhancer = Enhancer(card)
+    enhancer.load_state_dict(model.state_dict())
+    path = tmp_path / "model.safetensors"
+    checkpoint.save(enhancer, path)
+    loaded = checkpoint.load(path)
+    assert loaded.card == card
+    sampling = sampling_for(card)
+    assert (sampling.tile, sampling.overlap, sampling.start, sampling.steps) == (64, 16, 150, DESIGN.steps)
+    image, cloud = scene()
+    found, again = (restore(each, image, cloud, sampling).image[:, cloud] for each in (enhancer, loaded))
+    assert np.allclose(found, again, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["no clear pixel", "one colour", "one clear pixel", "offset", "factor", "nodata"])
+def test_bad_scenes_give_sensible_ground_with_wider_intervals(model: Enhancer, kind: str) -> None:
+    image, cloud = scene()
+    good = restore(model, image, cloud, sampling_for(CARD))
+    if kind == "no clear pixel":
+        cloud = np.ones_like(cloud)
+    elif kind == "one colour":
+        image = np.where(cloud, image, np.float32(0.2))
+    elif kind == "one clear pixel":
+        cloud = np.ones_like(cloud)
+        cloud[0, 0] = False
+    elif kind == "offset":
+        image = image + np.float32(0.1)
+    elif kind == "factor":
+        image = image * np.float32(0.1)
+    else:
+        image[:, :40] = np.nan
+    found = restore(model, image, cloud, sampling_for(CARD))
+    assert np.isfinite(found.image[:, cloud]).all()
+    assert (found.image[:, cloud] >= 0).all() and (found.image[:, cloud] <= 1).all()
+    if kind in ("no clear pixel", "one clear pixel"):
+        assert np.median(found.image[:, cloud]) < 0.4, "the cloud itself is no ground"
+        assert np.median(found.spread[:, cloud]) > np.median(good.spread[:, cloud])
+
+
+def test_levels_fall_back_from_clear_ground_to_the_composite_to_the_usual() -> None:
+    image, cloud = scene()
+    classes = classes_of(image, np.ones_like(cloud))
+    composite = np.full_like(image, 0.15)
+    assert levels_of(image, classes, composite).median == pytest.approx((0.15,) * 4)
+    usual = levels_of(image, classes)
+    assert usual.clear_share == 0 and max(usual.median) <= 0.25
+    clear = levels_of(image, classes_of(image, cloud))
+    assert clear.median == pytest.approx(tuple(np.median(image[:, ~cloud], axis=1)), rel=0.05)
+
+
+def test_standardising_is_undone() -> None:
+    levels = Levels((0.1, 0.2), (0.05, 0.02), 1.0)
+    image = np.random.default_rng(0).random((2, 8, 8), np.float32)
+    assert np.allclose(levels.reflectance(levels.standardised(image)), image, atol=1e-6)
+
+
+def test_classes_tell_thin_cloud_by_brightness() -> None:
+    image, cloud = scene()
+    image[:3, 30:60, 40:50] = 0.12
+    classes = classes_of(image, cloud)
+    assert (classes[32:58, 41:49] == SceneClass.THIN).mean() > 0.9
+    assert (classes[32:58, 52:74] == SceneClass.THICK).all()
+    assert (classes[~cloud] == SceneClass.CLEAR).all()
+
+
+def test_deviations_are_recalibrated_between_knots() -> None:
+    values = torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0])
+    found = recalibrated(values, ((-1.0, 0.1), (1.0, 0.3)))
+    assert torch.allclose(found, values + torch.tensor([0.1, 0.1, 0.2, 0.3, 0.3]))
+    assert torch.equal(recalibrated(values, ()), values)
+
+
+def test_w_starts_at_the_inverse_variance_rule_and_has_its_floor() -> None:
+    torch.manual_seed(0)
+    network = Enhancer(CARD).scene
+    assert network is not None
+    image, cloud = scene(96, 96)
+    inputs = inputs_of(image, cloud, None)
+    belief = network.reference(inputs)
+    x_t, t = torch.randn(1, 4, 96, 96), torch.tensor([100])
+    found = network.estimate(x_t, inputs, belief, t, 0.0)
+    expected = 1 / (1 + (belief.log_variance - found.found.log_variance).exp())
+    assert torch.allclose(found.weight, expected, atol=1e-5)
+    assert float(network.estimate(x_t, inputs, belief, t, 0.7).weight.detach().min()) >= 0.7 - 1e-6
+    alone = network.estimate(x_t, inputs, belief, t, 1.0)
+    assert torch.equal(alone.fused, belief.mean)

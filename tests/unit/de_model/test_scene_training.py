@@ -1,0 +1,203 @@
+"""The archive teaches itself: clouds apart from ground, cases drawn alike by anyone, training that goes on exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from de_model.data.archive import (
+    Scene,
+    SceneInfo,
+    fingerprint_of,
+    layer_of,
+    matched,
+    read_archive,
+    write_archive,
+)
+from de_model.data.case_cache import CaseCache, prepare_cases
+from de_model.data.cases import CaseKind, CaseMixture, CaseSource
+from de_model.errors import InvalidModelInput, TrainingFailed
+from de_model.scene.design import SceneSizes
+from de_model.scene.model import SceneNetworks
+from de_model.scene.observation import SceneClass
+from de_model.scene.training import (
+    SceneProgress,
+    SceneStage,
+    SceneStageOptions,
+    SceneTrainingOptions,
+    train_scene,
+)
+
+SIZES = SceneSizes(reference=(8, 8, 8), predictor=(8, 8, 8, 8), allocation=4, scales=(3, 8), dropout=0.1)
+STAGES = tuple(SceneStageOptions(stage, 6, 2, 1e-3) for stage in SceneStage)
+OPTIONS = SceneTrainingOptions(warmup=2, bfloat16=False)
+
+
+def ground(seed: int, side: int = 128) -> NDArray[np.float32]:
+    """Fields of different colour."""
+    random = np.random.default_rng(seed)
+    fields = random.uniform(0.5, 1.5, (4, 8, 8)).astype(np.float32)
+    level = np.array([0.05, 0.08, 0.06, 0.3], np.float32)[:, None, None]
+    return level * np.kron(fields, np.ones((1, side // 8, side // 8), np.float32))
+
+
+def scenes() -> list[Scene]:
+    """Three dates of one place, one of them cloudy, and a clear image of another place."""
+    found = []
+    for day in (0, 5, 10):
+        image, classes = ground(1) * (1 + 0.02 * day), np.zeros((128, 128), np.uint8)
+        if day == 5:
+            classes[30:90, 20:100] = SceneClass.THICK
+            image = np.where(classes == SceneClass.THICK, 0.4 * image + 0.36, image).astype(np.float32)
+        found.append(Scene(SceneInfo(f"here-{day}", "here", "here", day, 10.0), image, classes))
+    clear = Scene(SceneInfo("there", "there", "", 0, 10.0), ground(2), np.zeros((128, 128), np.uint8))
+    return [*found, clear]
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archive")
+    write_archive(folder, scenes())
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def source(archive: Path, mixture: CaseMixture | None = None) -> CaseSource:
+    return CaseSource(read_archive(archive), size=64, seed=3, mixture=mixture or CaseMixture(), window=128)
+
+
+def test_an_archive_gives_back_its_scenes_and_leaves_out_places(archive: Path) -> None:
+    before, after = scenes(), read_archive(archive)
+    assert [scene.info for scene in after] == [scene.info for scene in sorted(before, key=lambda s: s.info.name)]
+    assert np.allclose(after[0].image, before[0].image, atol=1e-4)
+    assert {scene.info.place for scene in read_archive(archive, without=["here"])} == {"there"}
+    with pytest.raises(InvalidModelInput, match="prepare it first"):
+        read_archive(archive, only=["nowhere"])
+    with pytest.raises(InvalidModelInput, match="holds no training archive"):
+        fingerprint_of(archive / "nothing")
+
+
+def test_a_cloud_is_taken_off_its_ground_and_laid_back(archive: Path) -> None:
+    cloudy = next(scene for scene in read_archive(archive) if scene.info.name == "here-5")
+    assert cloudy.layer is not None
+    layer, inside = cloudy.layer, np.s_[40:80, 30:90]
+    again = layer.path + (1 - layer.opacity) * ground(1) * 1.1
+    assert np.abs(again - cloudy.image)[:, *inside].mean() < 0.03
+    assert layer.opacity[inside].mean() == pytest.approx(0.6, abs=0.12)
+    assert (layer.opacity[:10] == 0).all()
+    assert layer_of(scenes()[0], None) is None
+
+
+def test_another_date_is_matched_by_its_clear_ground() -> None:
+    there, here = ground(4), 1.3 * ground(4) + 0.02
+    assert np.allclose(matched(there, here, np.ones((128, 128), bool)), here, atol=2e-3)
+
+
+def test_a_case_depends_on_its_number_alone(archive: Path) -> None:
+    first, again = source(archive), source(archive)
+    for number in (5, 2, 9):
+        one, two = first.case(number), again.case(number)
+        assert np.array_equal(one.maps, two.maps) and np.array_equal(one.truth, two.truth)
+    assert not np.array_equal(first.case(1).maps, first.case(2).maps)
+
+
+def test_cases_hide_what_they_ask_for_and_know_the_truth_of_the_rest(archive: Path) -> None:
+    drawn = source(archive, CaseMixture(transplant=0, gap=1, pair=0, with_dates=0, invented_dates=0))
+    for number in range(6):
+        case = drawn.case(number)
+        clear = case.maps[4] > 0
+        assert case.kind is CaseKind.GAP and case.wanted.mean() > 0.05
+        assert np.allclose(case.maps[:4, clear & case.valid], case.truth[:, clear & case.valid], atol=1e-4)
+        assert (case.maps[:4, case.maps[6] > 0] == 0).all(), "what is hidden is not among the inputs"
+
+
+def test_other_dates_come_as_composite_with_its_real_errors(archive: Path) -> None:
+    drawn = source(archive, CaseMixture(transplant=0, gap=1, pair=0, with_dates=1, invented_dates=0))
+    cases = [drawn.case(number) for number in range(12)]
+    dated = [case for case in cases if case.maps[12].any()]
+    assert dated
+    for case in dated:
+        seen = case.wanted & (case.maps[12] > 0)
+        error = np.abs(case.maps[8:12] - case.truth)[:, seen].mean()
+        assert error < 0.3, "dates of the same fields agree once their light is matched"
+
+
+def data(archive: Path, folder: Path, count: int = 8) -> CaseCache:
+    prepare_cases(folder, source(archive), count, fingerprint_of(archive))
+    return CaseCache(folder)
+
+
+def networks() -> SceneNetworks:
+    torch.manual_seed(0)
+    return SceneNetworks(4, SIZES)
+
+
+class Stopped(Exception):
+    """A training that is killed."""
+
+
+@pytest.mark.parametrize("stage", list(SceneStage))
+def test_a_stopped_training_ends_with_the_same_weights(archive: Path, tmp_path: Path, stage: SceneStage) -> None:
+    cases, straight, halting = data(archive, tmp_path / "cases"), networks(), networks()
+    train_scene(straight, cases, STAGES, OPTIONS, tmp_path / "straight", save_every=2)
+
+    def stop(progress: SceneProgress) -> None:
+        if progress.stage is stage and progress.step == 5:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train_scene(halting, cases, STAGES, OPTIONS, tmp_path / "halting", stop, save_every=2)
+    resumed = networks()
+    train_scene(resumed, cases, STAGES, OPTIONS, tmp_path / "halting", save_every=2)
+    expected, found = straight.state_dict(), resumed.state_dict()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert not torch.equal(expected["reference.net.head.weight"], networks().state_dict()["reference.net.head.weight"])
+
+
+def test_a_folder_of_another_training_is_refused(archive: Path, tmp_path: Path) -> None:
+    cases = data(archive, tmp_path / "cases")
+    train_scene(networks(), cases, STAGES[:1], OPTIONS, tmp_path / "work")
+    other = SceneTrainingOptions(seed=1, warmup=2, bfloat16=False)
+    with pytest.raises(TrainingFailed, match="belongs to another training"):
+        train_scene(networks(), cases, STAGES[:1], other, tmp_path / "work")
+
+
+def test_preparing_goes_on_where_it_was_stopped(archive: Path, tmp_path: Path) -> None:
+    whole = data(archive, tmp_path / "whole")
+
+    def stop(done: int, _: int) -> None:
+        if done == 5:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        prepare_cases(tmp_path / "parts", source(archive), 8, fingerprint_of(archive), stop)
+    with pytest.raises(InvalidModelInput, match="prepare them first"):
+        CaseCache(tmp_path / "parts")
+    parts = data(archive, tmp_path / "parts")
+    for one, two in zip(whole.batch(3, 4, 0), parts.batch(3, 4, 0), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_an_epoch_shows_every_case_once(archive: Path, tmp_path: Path) -> None:
+    cases = data(archive, tmp_path / "cases")
+    numbers = torch.cat([cases.batch(step, 4, 0).truth.square().sum(dim=(1, 2, 3)) for step in range(2)])
+    assert len({round(float(value), 2) for value in numbers}) == 8
+
+
+def test_training_makes_the_reference_better(archive: Path, tmp_path: Path) -> None:
+    cases, losses = data(archive, tmp_path / "cases", 16), []
+    stages = (SceneStageOptions(SceneStage.REFERENCE, 60, 4, 3e-3),)
+    train_scene(networks(), cases, stages, OPTIONS, tmp_path / "work", lambda progress: losses.append(progress.loss))
+    assert np.mean(losses[-15:]) < np.mean(losses[:15])
