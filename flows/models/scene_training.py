@@ -107,7 +107,13 @@ def train_standardised(
     if enhancer.scene is None:
         raise InvalidModelInput("The card names no design of the second edition.")
     lineage = Lineage(title, fingerprint, tuple(scene.info.name for scene in kept), source)
-    parameters = {"preset": str(card.preset), "edition": "2", "effort": str(request.effort), "device": request.device}
+    parameters = {
+        "preset": str(card.preset),
+        "bands": ",".join(card.bands),
+        "edition": "2",
+        "effort": str(request.effort),
+        "device": request.device,
+    }
     with tracked(request.tracking, request.work, parameters, lineage, log) as tracker:
         report = _Reporter([*observers, *([] if tracker is None else [tracker])])
         for own, stage in zip(cases, stages, strict=True):
