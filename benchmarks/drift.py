@@ -11,16 +11,15 @@ import pystac
 from benchmarks.report import Page, parser, publish, table
 from de_model.checkpoint import shipped_weights
 from flows.drift.baseline import Baseline, baseline_of
-from flows.drift.compare import compare
-from flows.drift.limits import DriftLimits
-from flows.drift.page import drift_table
+from flows.drift.compare import DriftReport, Verdict, compare
 from flows.drift.statistics import UnitStatistics, input_statistics
-from flows.drift.unit_drift import NO_BASELINE
-from flows.drift.verdict import DriftReport, Verdict
+from flows.drift.store import NO_BASELINE
 from flows.errors import InvalidBaseline
-from flows.loading import load_settings
-from flows.models.training_pairs import cloudy_and_clear
-from flows.stacks import SceneSet, dated_stacks_of
+from flows.models.training_data import cloudy_and_clear
+from flows.planning.search import SceneSet, dated_stacks_of
+from flows.reports.drift import drift_table
+from flows.settings.fields import DriftLimits
+from flows.settings.loading import load_settings
 from stac.load.stack import Stack
 
 _TRAINED, _FOREIGN = "MGRS-33TWM", "MGRS-33TWL"

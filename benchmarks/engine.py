@@ -35,12 +35,12 @@ from de_model.inference.whole import restore_image
 from de_model.metrics.standard import score
 from de_model.sampling.kinds import SamplerKind
 from flows.cli.console import progress_bar
-from flows.loading import load_settings
 from flows.models.evaluation_cases import Case, index_on, transplanted_cases
+from flows.planning.search import SceneSet, fullest_window, stacks_of
+from flows.processing.restore import prepare, prior_of, restore_date
 from flows.progress import tell
-from flows.restoration import prepare, prior_of, restore_date
-from flows.restoration_options import RestorationOptions
-from flows.stacks import SceneSet, fullest_window, stacks_of
+from flows.settings.fields import RestorationOptions
+from flows.settings.loading import load_settings
 from stac.composite.priors import Prior
 from stac.masks.classes import is_obscured
 from stac.product.assembly import ModelResult, assemble, unseen

@@ -26,16 +26,14 @@ from sqlalchemy import URL, insert
 from benchmarks.measuring import MemoryWatch
 from benchmarks.report import Page, parser, publish, table
 from flows.cli.console import progress_bar
-from flows.ledger.book import Ledger
+from flows.execution.units import job_of
 from flows.ledger.database import open_engine, parse_url
-from flows.ledger.records import Job, Lease, new_run_id
-from flows.ledger.schema import work
-from flows.ledger.states import State
-from flows.loading import load_settings
+from flows.ledger.schema import Job, Lease, State, new_run_id, work
+from flows.ledger.store import Ledger
 from flows.operations.backfill import windows_of
+from flows.planning.workunit import ModelRef, WorkUnit, make_plan
 from flows.progress import tell
-from flows.work import ModelRef, WorkUnit, make_plan
-from flows.working import job_of
+from flows.settings.loading import load_settings
 from stac.search.opening import open_source
 from stac.search.query import Query
 from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog

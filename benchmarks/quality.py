@@ -26,7 +26,6 @@ from de_model.inference.sampling import Sampling
 from de_model.metrics.bootstrap import Bootstrap, Interval, difference_interval
 from de_model.validation import Filler, PixelKind
 from flows.cli.console import progress_bar
-from flows.models.error_sums import ErrorSums
 from flows.models.evaluation import (
     OF_DATES,
     TRIVIAL_IN_GAPS,
@@ -37,11 +36,11 @@ from flows.models.evaluation import (
     metrics_of,
     tables,
 )
-from flows.models.evaluation_cases import Case, Protocol, cases_of, transplanted_cases
-from flows.models.training_pairs import cloudy_and_clear
-from flows.models.usage import alone, usual
+from flows.models.evaluation_cases import Case, ErrorSums, Protocol, cases_of, transplanted_cases
+from flows.models.training_data import cloudy_and_clear
+from flows.planning.search import SceneSet, stacks_of
+from flows.processing.model import alone, usual
 from flows.progress import tell
-from flows.stacks import SceneSet, stacks_of
 from stac.grid.cell import Cell
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_obscured

@@ -15,10 +15,10 @@ import psutil
 from benchmarks.measuring import run_unveil
 from benchmarks.report import Page, goal, parser, publish, table
 from flows.cli.console import progress_bar
-from flows.ledger.opening import open_ledger
-from flows.ledger.records import Entry
-from flows.loading import load_settings
+from flows.ledger.schema import Entry
+from flows.ledger.store import open_ledger
 from flows.progress import tell
+from flows.settings.loading import load_settings
 from stac.search.static import sample_catalog
 
 #: Parts of the sample that take some seconds each, in more steps than by default: real units take minutes, beside

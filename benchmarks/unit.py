@@ -24,11 +24,11 @@ from rasterio.windows import Window
 
 from benchmarks.measuring import Measurement, run_unveil
 from benchmarks.report import Page, goal, parser, publish, table
-from flows.blockwise import regions_of, window_of
 from flows.cli.console import progress_bar
-from flows.loading import load_settings
+from flows.processing.blocks import regions_of, window_of
 from flows.progress import tell
 from flows.settings import RunSettings
+from flows.settings.loading import load_settings
 from stac.grid.assets import find_asset
 from stac.grid.cell import Cell, cell_of
 from stac.load.stack import read_stack

@@ -9,12 +9,11 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows.errors import CensusIncomplete
-from flows.events import EventName, emit
-from flows.loading import load_settings
 from flows.operations.census import INCOMPLETE, Census, CensusRow
 from flows.operations.census import census as count
-from flows.rolling import recent
+from flows.progress import EventName, emit
 from flows.settings import RunSettings
+from flows.settings.loading import load_settings, recent
 
 #: Rows of the artifact; what is missing comes first.
 _ROWS = 500

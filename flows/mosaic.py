@@ -21,34 +21,28 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext
 
-from flows.candidates import Cause, LeftOut, Refused
-from flows.catalogs import catalog_of, indexes_of
-from flows.drift.run_drift import watch_run
+from flows.drift.alarms import watch_run
 from flows.errors import LedgerUnavailable, ScenesInvalid, WorkFailed
-from flows.frozen_plan import freeze, read_plan, revive, write_plan
-from flows.ledger.book import Ledger
-from flows.ledger.opening import open_ledger
-from flows.ledger.records import new_run_id
-from flows.ledger.states import State
-from flows.loading import load_settings
-from flows.metrics.json_log import json_log
-from flows.mirrors import keep_mirrors
+from flows.execution.opening import check_runner, open_runner
+from flows.execution.tasks import RETRIES, Staged, publish, restore
+from flows.execution.threads import Runner
+from flows.execution.units import Made, UnitResult, Worker, settle, work_through
+from flows.json_log import json_log
+from flows.ledger.schema import State, new_run_id
+from flows.ledger.store import Ledger, open_ledger
 from flows.models.model_item import ensure_model_item
 from flows.models.resolving import resolve
+from flows.planning.candidates import Cause, LeftOut, Refused
+from flows.planning.plan_file import freeze, read_plan, revive, write_plan
+from flows.planning.search import find_scenes, source_of, write_items
+from flows.planning.workunit import ModelRef, Plan, WorkUnit, make_plan
+from flows.processing.product import discard_blocks, review_note
+from flows.processing.publishing import catalog_of, indexes_of, keep_mirrors
 from flows.progress import tell
-from flows.quality import review_note
-from flows.report import left_out_table, run_markdown, unit_table
-from flows.rolling import recent
-from flows.runners.base import Runner
-from flows.runners.opening import check_runner, open_runner
-from flows.scenes import find_scenes, source_of, write_items
-from flows.services.outage import through_restart
-from flows.services.prefect_server import prefect_api
+from flows.reports.page import left_out_table, run_markdown, unit_table
+from flows.services.prefect_server import prefect_api, through_restart
 from flows.settings import RunSettings
-from flows.tasks import RETRIES, Staged, publish, restore
-from flows.unit import discard_blocks
-from flows.work import ModelRef, Plan, WorkUnit, make_plan
-from flows.working import Made, UnitResult, Worker, settle, work_through
+from flows.settings.loading import load_settings, recent
 from stac.catalog.publish import StaticCatalog
 from stac.catalog.shelves import broken_work, finished_work, repair_shelves
 from stac.errors import StacError

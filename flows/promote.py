@@ -11,10 +11,10 @@ from prefect.artifacts import create_markdown_artifact
 from flows.models import promotion
 from flows.models.gates import Trial
 from flows.models.model_item import publish_promoted
-from flows.models.promotion_watch import Move, watch
+from flows.models.promotion import Move, watch
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
+from flows.models.retrain_settings import load_retrain_settings
 from flows.retrain import trial
-from flows.retraining.settings import load_retrain_settings
 from flows.settings import RunSettings
 
 

@@ -9,10 +9,10 @@ from prefect import flow, tags
 from prefect.artifacts import create_markdown_artifact
 
 from flows.errors import WorkFailed
-from flows.loading import load_settings
 from flows.operations.redrive import RedriveOptions, RedriveSummary
 from flows.operations.redrive import redrive as run_again
 from flows.settings import RunSettings
+from flows.settings.loading import load_settings
 
 
 @flow(name="redrive", log_prints=False, persist_result=False, retries=0)

@@ -19,24 +19,22 @@ from de_model.calibration import calibration_path
 from de_model.training.options import States, TrainingOptions
 from de_model.validation import validation_path
 from flows.drift.baseline import baseline_path
-from flows.drift.making import make_baseline
-from flows.gpu import gpu_slot
-from flows.models import promotion
+from flows.execution.tasks import RETRIES, gpu_slot
+from flows.models import promotion, training_set
 from flows.models.calibration import fit_calibration
+from flows.models.drift_baseline import make_baseline
 from flows.models.evaluation import Entrant, evaluate
 from flows.models.evaluation_cases import Case, cases_of
 from flows.models.gates import GATES_TAG, Decision, Terms, Trial, plain, promote_if_gates_pass
 from flows.models.model_item import publish_promoted
 from flows.models.registry import CHAMPION, Registry
+from flows.models.retrain_settings import Promotion, RetrainSettings, load_retrain_settings
 from flows.models.training import train_model
-from flows.models.training_pairs import PairChoice, mine_pairs
+from flows.models.training_data import PairChoice, mine_pairs
 from flows.models.training_request import Tracking, TrainingRequest
-from flows.models.usage import alone, in_products, usual
+from flows.planning.search import stacks_of
+from flows.processing.model import alone, in_products, usual
 from flows.progress import tell
-from flows.retraining import training_set
-from flows.retraining.settings import Promotion, RetrainSettings, load_retrain_settings
-from flows.stacks import stacks_of
-from flows.tasks import RETRIES
 
 #: Tag of a version with the number of the training set it was trained on.
 _SET_TAG = "unveil_training_set"

@@ -22,8 +22,8 @@ from de_model.training.objective import Batch
 from de_model.training.sources import DrawnData, PairData, TrainingData
 from de_model.training.stages import Stage
 from de_model.training.validation import fixed_batch, psnr, restored
+from flows.planning.search import SceneSet
 from flows.progress import tell
-from flows.stacks import SceneSet
 
 #: Patches a model is judged on, for every hold-out window that is asked for.
 _PATCHES = 6

@@ -21,12 +21,11 @@ from de_model.inference.part import Part
 from de_model.inference.sampling import Sampling
 from de_model.metrics.bootstrap import Interval
 from de_model.sampling.kinds import SamplerKind
-from flows.loading import load_settings
-from flows.models.error_sums import ErrorSums, error_sums
-from flows.models.evaluation_cases import Case, index_on, transplanted_cases
+from flows.models.evaluation_cases import Case, ErrorSums, error_sums, index_on, transplanted_cases
+from flows.planning.search import stacks_of
+from flows.processing.restore import intervals_of, prepare, prior_of
 from flows.progress import tell
-from flows.restoration import intervals_of, prepare, prior_of
-from flows.stacks import stacks_of
+from flows.settings.loading import load_settings
 from stac.composite.normalisation import repeatability
 from stac.product.assembly import Intervals, best_known, unseen
 

@@ -30,7 +30,7 @@ from de_model.training.options import TrainingOptions
 from de_model.training.sources import PairData
 from de_model.training.stages import Stage, schedule_for
 from de_model.training.trainer import train
-from flows.models.training_pairs import mine_pairs
+from flows.models.training_data import mine_pairs
 from flows.progress import tell
 
 #: Strengths in companded units and pixels; see `de_model.references.degraded`.

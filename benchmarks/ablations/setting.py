@@ -13,7 +13,7 @@ from benchmarks.chart import Panel
 from benchmarks.report import finite, table
 from de_model.metrics.bootstrap import Interval
 from de_model.presets import Preset
-from flows.stacks import SceneSet
+from flows.planning.search import SceneSet
 
 #: An interval stands for three columns of the CSV: mean, low, high.
 Cell = str | int | float | Interval

@@ -19,9 +19,9 @@ from de_model.training.sources import PairData, TrainingData
 from de_model.training.stages import Stage, StageOptions, schedule_for
 from de_model.training.trainer import Observer, Progress, train
 from de_model.weighting import WeightMode
-from flows.models.training_pairs import mine_pairs
+from flows.models.training_data import mine_pairs
+from flows.planning.search import SceneSet
 from flows.progress import tell
-from flows.stacks import SceneSet
 
 #: Raw output that either way of limiting turns into eta.
 _LOWEST = -1e4

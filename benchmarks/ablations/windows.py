@@ -19,8 +19,8 @@ from de_model.inference.sampling import Sampling
 from de_model.metrics.bootstrap import Bootstrap, Interval, difference_interval, mean_interval
 from flows.errors import InvalidSettings
 from flows.models.evaluation_cases import index_on
+from flows.planning.search import SceneSet, stacks_of
 from flows.progress import tell
-from flows.stacks import SceneSet, stacks_of
 from stac.composite.fusion import fit_fused
 from stac.load.stack import Stack
 from stac.masks.classes import is_obscured, is_observed

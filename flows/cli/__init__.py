@@ -15,22 +15,10 @@ from typing import Annotated
 import typer
 
 from flows import __version__
-from flows.cli import (
-    automations,
-    catalog,
-    data,
-    drift,
-    evaluate,
-    metrics,
-    operations,
-    predict,
-    publish,
-    registry,
-    runs,
-    services,
-    train,
-    up,
-)
+from flows.cli import catalog, data, drift, evaluate, operations, predict, publish, registry, runs, services, train
+from flows.cli import services as automations
+from flows.cli import services as metrics
+from flows.cli import services as up
 from flows.cli.console import print_error
 from flows.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from flows.cli import options as o
-from flows.cli.catalog_tables import print_report
 from flows.cli.console import output, print_json, progress_bar
+from flows.cli.tables import print_report
 from flows.errors import EXIT_FAILED
 
 app = typer.Typer(help="The catalog that runs write.", no_args_is_help=True)
@@ -37,8 +37,8 @@ def check(
         unveil catalog check --out unveil-out
         unveil catalog check https://example.org/catalog/catalog.json --json
     """
-    from flows.loading import load_settings
     from flows.progress import tell
+    from flows.settings.loading import load_settings
     from stac.catalog.check import CheckOptions, check_catalog
 
     settings = load_settings(overrides=o.overrides(out=out))
@@ -78,8 +78,8 @@ def export(
         unveil catalog export --geoparquet items.parquet --out unveil-out
         unveil catalog export --geoparquet items.parquet --base https://example.org/catalog
     """
-    from flows.loading import load_settings
     from flows.progress import tell
+    from flows.settings.loading import load_settings
     from stac.catalog.geoparquet import Export, export_items
 
     settings = load_settings(overrides=o.overrides(out=out))
@@ -108,10 +108,9 @@ def retract(
 
         unveil retract S2A_33TWL_20230818_0_L2A-unveil-1b2c3d4e --out unveil-out
     """
-    from flows.catalogs import catalog_of, indexes_of
     from flows.errors import InvalidSettings
-    from flows.loading import load_settings
-    from flows.mirrors import keep_mirrors
+    from flows.processing.publishing import catalog_of, indexes_of, keep_mirrors
+    from flows.settings.loading import load_settings
     from stac.catalog.shelves import Shelf
     from stac.catalog.shelves import retract as take_out
 

@@ -15,9 +15,9 @@ from flows.errors import EXIT_FAILED
 from flows.progress import Event
 
 if TYPE_CHECKING:
-    from flows.drift.verdict import DriftReport
+    from flows.drift.compare import DriftReport
+    from flows.planning.search import SceneSet
     from flows.settings import RunSettings
-    from flows.stacks import SceneSet
 
 _STYLES = {"stable": "green", "watch": "yellow", "alarm": "red"}
 
@@ -51,7 +51,7 @@ def drift(
 
         unveil drift --baseline --weights zagreb.safetensors --cell MGRS-33TWL --source zagreb-scenes/catalog.json
     """
-    from flows.loading import load_settings
+    from flows.settings.loading import load_settings
 
     settings = load_settings(config, o.overrides(out=out, state_dir=state_dir, model=model, drift_last=last))
     if baseline:
@@ -62,8 +62,8 @@ def drift(
 
 
 def _look(settings: RunSettings, as_json: bool, fail_on_alarm: bool) -> None:
-    from flows.drift.verdict import Verdict
-    from flows.drift.window import look
+    from flows.drift.compare import Verdict
+    from flows.models.drift_window import look
 
     report = look(settings)
     if as_json:
@@ -88,7 +88,7 @@ def _weights_of(settings: RunSettings, *, registered: bool) -> Path:
 def _make(scenes: SceneSet, path: Path, settings: RunSettings, as_json: bool) -> None:
     from de_model.checkpoint import read_card
     from flows.drift.baseline import baseline_path
-    from flows.drift.making import make_baseline
+    from flows.models.drift_baseline import make_baseline
 
     options = settings.fitted_to(read_card(path).scene).restoration
     with progress_bar() as show:
@@ -101,7 +101,7 @@ def _make(scenes: SceneSet, path: Path, settings: RunSettings, as_json: bool) ->
 
 
 def _print(report: DriftReport) -> None:
-    from flows.drift.features import feature_of
+    from flows.drift.statistics import feature_of
 
     heads = ("verdict", "feature", "here", "in training", "stability index", "alarm", "shift", "alarm")
     table = Table(*heads, title=f"The last {report.units} units against the training set")

@@ -54,7 +54,7 @@ def evaluate(
     from de_model import checkpoint
     from de_model.validation import validation_path
     from flows.models import evaluation as e
-    from flows.models.usage import usual
+    from flows.processing.model import usual
 
     path = weights or checkpoint.shipped_weights()
     cases = islice(_cases(o.scenes(cells, source, collection, interval), window, targets, truths), most)
@@ -96,7 +96,7 @@ def calibrate(
     from de_model import checkpoint
     from de_model.calibration import calibration_path, require_apart
     from flows.models.calibration import fit_calibration
-    from flows.models.usage import alone, in_products
+    from flows.processing.model import alone, in_products
 
     path = weights or checkpoint.shipped_weights()
     enhancer = checkpoint.load(path)
@@ -115,7 +115,7 @@ def calibrate(
 
 def _cases(scenes: Any, window: int, targets: list[str] | None, truths: list[str] | None) -> Any:
     from flows.models.evaluation_cases import cases_of
-    from flows.stacks import stacks_of
+    from flows.planning.search import stacks_of
 
     cloudy, clear = ([o.day(text) for text in texts or ()] for texts in (targets, truths))
     return cases_of(stacks_of(scenes), window, cloudy, clear)

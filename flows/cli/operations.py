@@ -10,7 +10,7 @@ import typer
 
 from flows.cli import options as o
 from flows.cli.console import print_json, progress_bar
-from flows.cli.ledger_tables import print_backfill, print_census, print_redrive, print_status
+from flows.cli.tables import print_backfill, print_census, print_redrive, print_status
 from flows.errors import EXIT_FAILED
 
 
@@ -166,8 +166,8 @@ def status(
     """
     settings = _settings(config, out=out, state_dir=state_dir)
     from flows.errors import InvalidSettings
-    from flows.ledger.states import State
-    from flows.operations.status import status as look
+    from flows.ledger.schema import State
+    from flows.ledger.status import status as look
 
     if state is not None and state.upper() not in set(State):
         raise InvalidSettings(f"--state {state} is unknown; choose one of {', '.join(State)}.")
@@ -179,7 +179,7 @@ def status(
 
 
 def _settings(config: Path | None, **given: Any) -> Any:
-    from flows.loading import load_settings
+    from flows.settings.loading import load_settings
 
     return load_settings(config, o.overrides(**given))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from flows.stacks import SceneSet
+    from flows.planning.search import SceneSet
 
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file with settings; the command line wins.")]
 Source = Annotated[
@@ -66,7 +66,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on
 
 def scenes(cells: list[str], source: str | None, collection: str | None, interval: str | None) -> SceneSet:
     """Return the scenes that training and evaluation are about."""
-    from flows.stacks import SceneSet
+    from flows.planning.search import SceneSet
 
     return SceneSet(tuple(cells), **overrides(source=source, collection=collection, interval=interval))
 

@@ -44,11 +44,10 @@ def publish(
 
         unveil publish --out zagreb --to s3://mosaics/zagreb
     """
-    from flows.catalogs import catalog_of, indexes_of
     from flows.errors import InvalidSettings
-    from flows.loading import load_settings
-    from flows.mirrors import keep_mirrors
+    from flows.processing.publishing import catalog_of, indexes_of, keep_mirrors
     from flows.progress import tell
+    from flows.settings.loading import load_settings
     from stac.catalog.shelves import copy_catalog
     from stac.io.s3 import parse_location
 

@@ -114,13 +114,13 @@ def promote(
     """
     from dataclasses import asdict
 
-    from flows.loading import read_yaml
     from flows.models.gates import as_json as gate_table
     from flows.models.gates import load_gates, plain
+    from flows.models.retrain_settings import load_retrain_settings
     from flows.promote import as_markdown
     from flows.promote import promote as flow
-    from flows.retraining.settings import load_retrain_settings
     from flows.services.prefect_server import prefect_api
+    from flows.settings.loading import read_yaml
 
     given = o.overrides(out=out, state_dir=state_dir, mlflow_uri=mlflow_uri, model=name)
     limits = {} if gates is None else {"gates": asdict(load_gates(gates))}
@@ -188,11 +188,11 @@ def retrain(
 
         unveil retrain --config retrain.yaml --promotion automatic
     """
-    from flows.loading import read_yaml
+    from flows.models.retrain_settings import load_retrain_settings
     from flows.retrain import as_markdown, as_record
     from flows.retrain import retrain as flow
-    from flows.retraining.settings import load_retrain_settings
     from flows.services.prefect_server import prefect_api
+    from flows.settings.loading import read_yaml
 
     given = o.overrides(out=out, state_dir=state_dir, mlflow_uri=mlflow_uri, promotion=promotion)
     settings = load_retrain_settings(({} if config is None else read_yaml(config)) | given)
@@ -205,7 +205,7 @@ def retrain(
 
 
 def _settings(out: str | None, state_dir: Path | None, mlflow_uri: str | None) -> RunSettings:
-    from flows.loading import load_settings
+    from flows.settings.loading import load_settings
 
     return load_settings(overrides=o.overrides(out=out, state_dir=state_dir, mlflow_uri=mlflow_uri))
 

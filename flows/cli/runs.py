@@ -26,7 +26,7 @@ def demo(
     Searches the sample through a STAC API on loopback, restores its cloudy dates, publishes the mosaics to a static
     catalog, and says where to look. A second run finds its work done.
     """
-    from flows.loading import load_settings
+    from flows.settings.loading import load_settings
 
     _run(load_settings(None, {"source": "sample", "out": out}), as_json)
 
@@ -72,7 +72,7 @@ def run(
 
         unveil run --config zagreb.yaml --runner dask --workers 4
     """
-    from flows.loading import load_settings
+    from flows.settings.loading import load_settings
 
     given = overrides(
         source=source,
@@ -143,7 +143,7 @@ def plan(
 
         unveil run --plan august.json --out zagreb
     """
-    from flows.loading import load_settings
+    from flows.settings.loading import load_settings
 
     given = overrides(
         source=source,
@@ -170,7 +170,7 @@ def plan(
 def _of_plan(plan_file: Path, settings: RunSettings, given: dict[str, Any], dry_run: bool) -> RunSettings:
     """Return the settings of a frozen plan, at the places that were named for this run."""
     from flows.errors import InvalidSettings
-    from flows.frozen_plan import read_plan, settings_of
+    from flows.planning.plan_file import read_plan, settings_of
 
     own = {
         "out",

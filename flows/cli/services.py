@@ -1,15 +1,91 @@
-"""Commands around services: serve, doctor."""
+"""Commands for services: metrics, automations, serve, doctor, up, down."""
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
 from flows.cli import options as o
 from flows.cli.console import errors, output, print_checks, print_json, progress_bar
+from flows.errors import EXIT_FAILED
+
+if TYPE_CHECKING:
+    from flows.ops.up.control import Standing
+    from flows.ops.up.members import Place
+
+
+def metrics(
+    config: o.Config = None,
+    out: o.Out = None,
+    state_dir: o.StateDir = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 9464,
+    once: Annotated[bool, typer.Option("--once", help="Print the metrics and end; for a textfile collector.")] = False,
+    as_json: o.AsJson = False,
+) -> None:
+    """Serve the metrics of all runs of a state folder and its ledger to Prometheus, until Ctrl-C.
+
+    Runs add up what they did in the state folder, so that short ones are counted too; this reads it when asked.
+
+    Example:
+
+        unveil metrics --out zagreb --port 9464
+    """
+    from flows.ops.exposition import exposed, serve
+    from flows.settings.loading import load_settings
+
+    settings = load_settings(config, o.overrides(out=out, state_dir=state_dir))
+    if once:
+        sys.stdout.write(exposed(settings))
+        return
+    server, thread = serve(settings, host, port)
+    url = f"http://{host}:{server.server_port}/metrics"
+    if as_json:
+        print_json({"url": url})
+    else:
+        output.print(f"[bold]{url}[/]  (Ctrl-C stops)")
+    thread.join()
+
+
+_STYLES = {"create": "green", "update": "yellow", "remove": "red"}
+
+
+def automations(
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; otherwise only tell what would be done.")] = False,
+    silence: Annotated[float, typer.Option(min=10, help="Seconds without heartbeat after which a run is dead.")] = 540,
+    pending: Annotated[float, typer.Option(min=10, help="Seconds in which a handed-out run must begin.")] = 900,
+    longest: Annotated[float, typer.Option(min=10, help="Seconds after which a run is cancelled.")] = 43_200,
+    redrive_after: Annotated[float, typer.Option(min=0, help="Seconds from a crash to the redrive.")] = 120,
+    as_json: o.AsJson = False,
+) -> None:
+    """Bring the automations of the configured Prefect server to what they should be; others are not touched.
+
+    `UNVEIL_NOTIFY_BLOCK=TYPE/NAME` or `UNVEIL_NOTIFY_WEBHOOK=URL` says who is told of failures.
+
+    Example:
+
+        unveil automations --apply
+    """
+    from flows.ops.automations import Patience, apply_automations
+
+    patience = Patience(silence_s=silence, pending_s=pending, longest_s=longest, redrive_after_s=redrive_after)
+    lines = apply_automations(patience, dry_run=not apply)
+    if as_json:
+        print_json([asdict(line) for line in lines])
+        return
+    table = Table("automation", "done" if apply else "to do", "", title="Automations")
+    for line in lines:
+        style = _STYLES.get(line.change, "white")
+        table.add_row(escape(line.name), f"[{style}]{line.change}[/]", "" if line.enabled else "paused")
+    output.print(table)
 
 
 def serve(
@@ -24,10 +100,10 @@ def serve(
     STAC Browser is built once from npm (about two minutes) and kept. Without Node the catalog is served alone and the
     link that opens it in the public STAC Browser is printed.
     """
+    from flows.ops.serve.app import check_catalog
+    from flows.ops.serve.app import serve as run_server
+    from flows.ops.serve.stac_browser import ensure_browser, public_browser_link
     from flows.progress import tell
-    from flows.viewer.serving import check_catalog
-    from flows.viewer.serving import serve as run_server
-    from flows.viewer.stac_browser import ensure_browser, public_browser_link
 
     check_catalog(out)
     folder = None
@@ -51,8 +127,8 @@ def serve(
 
 def doctor(config: o.Config = None, out: o.Out = None, state_dir: o.StateDir = None, as_json: o.AsJson = False) -> None:
     """Check versions, GPU, services, disk and credentials, and say how to mend what is missing."""
-    from flows.loading import load_settings
-    from flows.services.doctor import Status, examine
+    from flows.ops.doctor import Status, examine
+    from flows.settings.loading import load_settings
 
     settings = load_settings(config, o.overrides(out=out, state_dir=state_dir))
     with progress_bar():
@@ -63,3 +139,125 @@ def doctor(config: o.Config = None, out: o.Out = None, state_dir: o.StateDir = N
         print_checks([asdict(check) for check in checks])
     if any(check.status is Status.FAIL for check in checks):
         raise typer.Exit(1)
+
+
+Out = Annotated[Path, typer.Option("--out", help="Folder of the catalog.")]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Remembered; 0 takes a free one.")]
+_SHOWN = {"prefect": "Prefect", "mlflow": "MLflow", "catalog": "catalog and browser", "worker": "worker"}
+
+
+def up(
+    out: Out = Path("unveil-out"),
+    state_dir: o.StateDir = None,
+    prefect_port: Port = None,
+    mlflow_port: Port = None,
+    catalog_port: Port = None,
+    worker_port: Port = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Serve STAC Browser too.")] = True,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when all services answer.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Only show how the services are.")] = False,
+    as_json: o.AsJson = False,
+) -> None:
+    """Start Prefect, a worker, MLflow, and the catalog with STAC Browser; the deployments of prefect.yaml are ready.
+
+    All state is kept in the state folder, so the next start goes on with it, on the same ports. A service that ends is
+    started again. Ctrl-C, or `unveil down`, stops everything.
+
+    Example:
+
+        unveil up --out zagreb --detach
+    """
+    from flows.ops.up.control import detach as run_detached
+    from flows.ops.up.control import standing
+    from flows.ops.up.members import Service
+    from flows.ops.up.supervisor import place_for, require_down, require_free
+    from flows.ops.up.supervisor import up as run
+    from flows.services.login import login_file
+
+    ports = dict(zip(Service, (prefect_port, mlflow_port, catalog_port, worker_port), strict=True))
+    place = place_for(out, _state(out, state_dir), ports, browser=browser)
+    login = login_file(place.folder)
+    if status:
+        _show(standing(place), as_json, login)
+        return
+    require_down(place)
+    require_free(place)
+    if browser:
+        _prepare_browser()
+    if detach:
+        run_detached(_arguments(place), place.state)
+        _show(standing(place), as_json, login)
+        return
+
+    def announce(ready: Place) -> None:
+        _show(standing(ready), as_json, login)
+        if not as_json:
+            output.print("Ctrl-C stops all of it.")
+
+    try:
+        run(place, announce, lambda line: errors.print(line, markup=False))
+    except KeyboardInterrupt:
+        errors.print("Stopped; the same command goes on.")
+
+
+def down(out: Out = Path("unveil-out"), state_dir: o.StateDir = None, as_json: o.AsJson = False) -> None:
+    """Stop what `unveil up` started, runs included; the next run goes on with their work.
+
+    Example:
+
+        unveil down --out zagreb
+    """
+    from flows.ops.up.control import down as stop
+    from flows.ops.up.supervisor import place_for
+
+    stopped = stop(place_for(out, _state(out, state_dir), {}, browser=False))
+    if as_json:
+        print_json({"stopped": stopped})
+    else:
+        output.print("Stopped." if stopped else f"Nothing was up in {out}.", markup=False)
+
+
+def _state(out: Path, state_dir: Path | None) -> Path:
+    """Return the state folder as a run has it, without the import of all that a run needs."""
+    return Path(state_dir or os.environ.get("UNVEIL_STATE_DIR") or out / ".unveil").resolve()
+
+
+def _prepare_browser() -> None:
+    from flows.ops.serve.stac_browser import ensure_browser
+    from flows.progress import tell
+
+    with progress_bar():
+        ensure_browser(log=tell)
+
+
+def _arguments(place: Place) -> list[str]:
+    ports = [word for name, port in place.ports.items() for word in (f"--{name}-port", str(port))]
+    browser = "--browser" if place.browser else "--no-browser"
+    return ["up", "--out", str(place.out), "--state-dir", str(place.state), browser, *ports]
+
+
+def _how_to_log_in(services: tuple[Standing, ...], login: Path) -> str:
+    """Return what a person needs to open the pages and to use `prefect` and `mlflow`, without the password itself."""
+    address = {service.service: service.address for service in services}
+    return (
+        f"Login: the line USER:PASSWORD in {login}. Prefect's page asks for the whole line, MLflow's for both halves.\n"
+        f'  export PREFECT_API_URL={address["prefect"]}/api PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(login))})"'
+    )
+
+
+def _show(services: tuple[Standing, ...], as_json: bool, login: Path | None = None) -> None:
+    healthy = all(service.healthy for service in services)
+    if as_json:
+        document = {"healthy": healthy, "services": [asdict(service) for service in services]}
+        print_json(document if login is None else {**document, "login": str(login)})
+    else:
+        table = Table("", "address", "health", "process", title="Unveil")
+        for service in services:
+            health = "[green]ok[/]" if service.healthy else f"[red]{escape(service.problem)}[/]"
+            table.add_row(_SHOWN[service.service], service.address, health, str(service.pid or ""))
+        output.print(table)
+        if healthy and login is not None:
+            output.print(_how_to_log_in(services, login), markup=False, highlight=False, soft_wrap=True)
+        sys.stdout.flush()
+    if not healthy:
+        raise typer.Exit(EXIT_FAILED)

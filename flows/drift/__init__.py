@@ -1,1 +1,1 @@
-"""Is what the model sees today still what it was trained on?"""
+"""Statistics of restored pixels against the training set."""

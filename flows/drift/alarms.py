@@ -1,15 +1,53 @@
-"""Telling Prefect: a table for people, events for automations."""
+"""Compare a run with the training set of its model; emit alarms as events."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
+import httpx
 from prefect.artifacts import create_table_artifact
 
-from flows.drift.verdict import DriftReport, FeatureDrift, Verdict
-from flows.events import EventName, emit
-from flows.services.outage import through_restart
-from flows.work import ModelRef
+from flows.drift.baseline import baseline_of
+from flows.drift.compare import DriftReport, FeatureDrift, Verdict, compare
+from flows.drift.store import of_units
+from flows.errors import KNOWN_ERRORS
+from flows.planning.workunit import ModelRef
+from flows.progress import EventName, emit
+from flows.services.prefect_server import through_restart
+from flows.settings import RunSettings
+
+_log = logging.getLogger("unveil")
+
+
+def watch_run(settings: RunSettings, model: ModelRef, run_id: str, work_ids: Collection[str]) -> dict[str, Any] | None:
+    """Compare what a run restored with the training set, and report it to Prefect.
+
+    Watching never fails a run: what goes wrong is logged.
+
+    Args:
+        settings: of the run.
+        model: that restored the units.
+        run_id: of the run.
+        work_ids: of the units that it restored.
+
+    Returns:
+        the comparison as JSON values, None where nothing could be compared.
+    """
+    try:
+        baseline = baseline_of(Path(model.weights))
+        units = of_units(settings.state, work_ids)
+        if baseline is None or not units:
+            return None
+        report = compare(units, baseline, settings.drift_limits)
+        tell_drift(report, model, settings.collection, run_id)
+    except (*KNOWN_ERRORS, httpx.HTTPError, OSError) as error:
+        _log.warning("drift was not watched: %s", error)
+        return None
+    _log.info("%s", report.sentence)
+    return report.document(shares=False)
 
 
 def tell_drift(report: DriftReport, model: ModelRef, collection: str, run_id: str) -> None:

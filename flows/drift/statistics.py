@@ -1,23 +1,234 @@
-"""The statistics of one work unit: of what went in, and of what the model made of it."""
+"""Features of pixels, their histograms, and statistics of a set."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum, unique
 from typing import Any
 
 import numpy as np
 import pystac
 from numpy.typing import NDArray
 
-from flows.drift.features import HALF_WIDTH, NDVI, RESIDUAL_CLOUD, SKY, SUN, WEIGHT, feature_of, reflectance
-from flows.drift.histogram import Histogram
 from flows.errors import InvalidBaseline
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_observed
-from stac.quality.figures import QualityFigures
+from stac.quality.figures import HALF_WIDTH_EDGES, WEIGHT_EDGES, QualityFigures
 from stac.quality.measures import EVERYTHING
 from stac.reflectance import PRODUCT_SCALE
+
+#: Quantiles of a summary, by name.
+QUANTILES = {"p05": 0.05, "p50": 0.5, "p95": 0.95}
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """The distribution of one feature."""
+
+    counts: tuple[int, ...]
+    #: Sum of the values and of their squares, in the feature's unit; 0 for classes.
+    total: float = 0.0
+    squares: float = 0.0
+
+    @classmethod
+    def of_steps(cls, feature: Feature, steps: NDArray[Any]) -> Histogram:
+        """Return the distribution of whole steps of 1e-4, any shape: sums of integers depend on no order."""
+        if not steps.size:
+            return cls((0,) * feature.bins)
+        values = steps.astype(np.int32).ravel()
+        least = min(int(values.min()), 0)
+        # How often each step occurs: from here on the number of pixels does not matter.
+        every = np.bincount(values - least)
+        step = np.arange(least, least + len(every))
+        edges = np.rint(np.array(feature.edges) / PRODUCT_SCALE).astype(np.int64)
+        bins = np.maximum(np.searchsorted(edges, step, side="right") - 1, 0)
+        counts = np.bincount(bins, every, feature.bins).astype(np.int64)
+        total, squares = int(every @ step), int(every @ np.square(step))
+        return cls(tuple(counts.tolist()), total * PRODUCT_SCALE, squares * PRODUCT_SCALE**2)
+
+    @classmethod
+    def of_counts(cls, feature: Feature, counts: Sequence[int]) -> Histogram:
+        """Return a distribution of which only the counts are known; its sums take the middle of every bin."""
+        numbers = tuple(int(n) for n in counts)
+        if not feature.edges:
+            return cls(numbers)
+        weights, centres = np.array(numbers, np.float64), feature.centres
+        return cls(numbers, float(weights @ centres), float(weights @ np.square(centres)))
+
+    @classmethod
+    def pooled(cls, parts: Iterable[Histogram]) -> Histogram:
+        """Return all parts together; there must be one at least."""
+        every = list(parts)
+        counts = np.sum([part.counts for part in every], axis=0)
+        total, squares = (sum(getattr(part, name) for part in every) for name in ("total", "squares"))
+        return cls(tuple(counts.tolist()), total, squares)
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return sum(self.counts)
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """Share of the values in every bin `(bin,)`; zeros without any."""
+        return np.array(self.counts, np.float64) / max(self.size, 1)
+
+    @property
+    def mean(self) -> float:
+        """Mean of the values; 0 without any."""
+        return self.total / self.size if self.size else 0.0
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the values; 0 without any."""
+        return float(max(self.squares / self.size - self.mean**2, 0.0) ** 0.5) if self.size else 0.0
+
+    def quantile(self, feature: Feature, share: float) -> float:
+        """Return the value that `share` of the values do not exceed, evenly spread within bins; 0 without any."""
+        if not self.size:
+            return 0.0
+        ends = np.append(np.array(feature.edges), 2 * feature.edges[-1] - feature.edges[-2])
+        below = np.concatenate([[0.0], np.cumsum(self.shares)])
+        upper = int(np.searchsorted(below, share))
+        upper = min(max(upper, 1), feature.bins)
+        inside = (share - below[upper - 1]) / max(below[upper] - below[upper - 1], 1e-12)
+        return float(ends[upper - 1] + min(inside, 1.0) * (ends[upper] - ends[upper - 1]))
+
+    def summary(self, feature: Feature) -> dict[str, float]:
+        """Return what people read: mean, standard deviation and quantiles, or the share of every class."""
+        if not feature.edges:
+            return {name: round(float(s), 6) for name, s in zip(feature.classes, self.shares, strict=True)}
+        found = {"mean": self.mean, "std": self.std}
+        found |= {name: self.quantile(feature, share) for name, share in QUANTILES.items()}
+        return {name: round(value, 6) for name, value in found.items()}
+
+    def document(self) -> dict[str, Any]:
+        """Return the histogram as JSON values."""
+        return {"counts": list(self.counts), "sum": self.total, "squares": self.squares}
+
+    @classmethod
+    def from_document(cls, feature: Feature, document: Any) -> Histogram:
+        """Return the histogram of a document.
+
+        Raises:
+            InvalidBaseline: it is none, or has other bins than the feature.
+        """
+        try:
+            counts = tuple(int(n) for n in document["counts"])
+            found = cls(counts, float(document["sum"]), float(document["squares"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidBaseline(f"The statistics of {feature.name} cannot be read ({error}).") from error
+        if len(counts) != feature.bins or min(counts) < 0:
+            raise InvalidBaseline(f"The statistics of {feature.name} have {len(counts)} bins, not {feature.bins}.")
+        return found
+
+
+#: Prefix of the features that hold one band each.
+_REFLECTANCE = "reflectance."
+
+
+@unique
+class Kind(StrEnum):
+    """How a feature is counted."""
+
+    #: Many values per unit, in ordered bins.
+    VALUES = "values"
+    #: One value per unit, in ordered bins.
+    SCALAR = "scalar"
+    #: Pixels per class; classes have no order.
+    CLASSES = "classes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """One watched figure, its bins, and how far it may move before that means something."""
+
+    name: str
+    label: str
+    kind: Kind
+    #: Lower edges of the bins; what lies below the first is in the first, and the last has no end. Empty for classes.
+    edges: tuple[float, ...] = ()
+    classes: tuple[str, ...] = ()
+    #: Class that may grow at the cost of the others: a sky that is clearer than in training harms nobody.
+    harmless: str = ""
+    #: Unit of the shift; a share for classes.
+    unit: str
+    #: Least shift that is watched, and least that alarms: smaller ones do not matter, however sure they are.
+    watch: float
+    alarm: float
+
+    @property
+    def bins(self) -> int:
+        """Number of bins or classes."""
+        return len(self.edges) or len(self.classes)
+
+    @property
+    def centres(self) -> NDArray[np.float64]:
+        """Middle of every bin; the last one counts as wide as the one before."""
+        edges = np.array([*self.edges, 2 * self.edges[-1] - self.edges[-2]])
+        return np.asarray((edges[:-1] + edges[1:]) / 2)
+
+
+def _steps(first: float, step: float, count: int) -> tuple[float, ...]:
+    return tuple(round(first + step * i, 4) for i in range(count))
+
+
+#: Ground lies below 0.3 nearly everywhere; above, wider bins are enough.
+_REFLECTANCE_EDGES = (*_steps(0.0, 0.01, 30), *_steps(0.3, 0.05, 8))
+
+NDVI = Feature(
+    name="ndvi", label="NDVI of clear ground", kind=Kind.VALUES, edges=_steps(-0.2, 0.04, 30), unit="",
+    watch=0.1, alarm=0.2,
+)  # fmt: skip
+SKY = Feature(
+    name="sky", label="Classes of the mask", kind=Kind.CLASSES,
+    classes=tuple(kind.name.lower() for kind in PixelClass if kind is not PixelClass.NODATA), unit="share",
+    harmless="clear", watch=0.25, alarm=0.5,
+)  # fmt: skip
+SUN = Feature(
+    name="sun_elevation", label="Elevation of the sun", kind=Kind.SCALAR, edges=_steps(0.0, 2.5, 36), unit="°",
+    watch=10.0, alarm=20.0,
+)  # fmt: skip
+WEIGHT = Feature(
+    name="reference_weight", label="Share of the reference, W", kind=Kind.VALUES, edges=WEIGHT_EDGES, unit="",
+    watch=0.1, alarm=0.2,
+)  # fmt: skip
+HALF_WIDTH = Feature(
+    name="half_width", label="Half-width of the 90 % interval", kind=Kind.VALUES, edges=HALF_WIDTH_EDGES,
+    unit="reflectance", watch=0.01, alarm=0.02,
+)  # fmt: skip
+RESIDUAL_CLOUD = Feature(
+    name="residual_cloud", label="Restored pixels that look like cloud", kind=Kind.CLASSES,
+    classes=("clean", "cloud"), harmless="clean", unit="share", watch=0.02, alarm=0.1,
+)  # fmt: skip
+_OTHERS = {f.name: f for f in (NDVI, SKY, SUN, WEIGHT, HALF_WIDTH, RESIDUAL_CLOUD)}
+
+
+def reflectance(band: str) -> Feature:
+    """Return the feature of one band's clear ground."""
+    return Feature(
+        name=f"{_REFLECTANCE}{band}",
+        label=f"Reflectance of clear ground, {band}",
+        kind=Kind.VALUES,
+        edges=_REFLECTANCE_EDGES,
+        unit="reflectance",
+        watch=0.015,
+        alarm=0.04,
+    )
+
+
+def feature_of(name: str) -> Feature:
+    """Return a feature by its name in a document.
+
+    Raises:
+        InvalidBaseline: there is no such feature.
+    """
+    if name.startswith(_REFLECTANCE):
+        return reflectance(name.removeprefix(_REFLECTANCE))
+    if name not in _OTHERS:
+        raise InvalidBaseline(f"Feature {name} is unknown; statistics of a newer version cannot be compared.")
+    return _OTHERS[name]
 
 
 @dataclass(frozen=True, slots=True)

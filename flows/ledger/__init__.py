@@ -1,1 +1,1 @@
-"""The ledger of work: which unit is in which state, who holds it and until when, and how it ended."""
+"""The state store of work units: leases, fencing tokens, attempts."""

@@ -1,1 +1,1 @@
-"""Models: the MLflow registry, training, evaluation, and restoring plain images."""
+"""Models: registry, training, evaluation, gates, promotion."""

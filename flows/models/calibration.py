@@ -15,7 +15,7 @@ from de_model.validation import KindCode
 from flows.errors import InvalidSettings
 from flows.models.evaluation import Filled, fill_case
 from flows.models.evaluation_cases import Case
-from flows.restoration_options import RestorationOptions
+from flows.settings.fields import RestorationOptions
 from stac.composite.normalisation import repeatability
 
 FloatArray = NDArray[np.float32]

@@ -40,12 +40,11 @@ from de_model.validation import (
     kinds_of_gaps,
 )
 from flows.errors import InvalidSettings
-from flows.models.error_sums import ErrorSums, error_sums
-from flows.models.evaluation_cases import Case
+from flows.models.evaluation_cases import Case, ErrorSums, error_sums
+from flows.planning.search import fullest_window
+from flows.processing.restore import Prepared, intervals_of, prepare, prior_of
 from flows.progress import tell
-from flows.restoration import Prepared, intervals_of, prepare, prior_of
-from flows.restoration_options import RestorationOptions
-from flows.stacks import fullest_window
+from flows.settings.fields import RestorationOptions
 from stac.composite.priors import Prior
 from stac.composite.temporal import TemporalPrior, donors_of
 from stac.load.stack import Stack

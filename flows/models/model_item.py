@@ -19,11 +19,11 @@ from de_model import checkpoint
 from de_model.calibration import calibration_of
 from de_model.card import ModelCard
 from flows import __version__
-from flows.catalogs import catalog_of
 from flows.models.registry import Registry
 from flows.models.version import ModelVersion
+from flows.planning.workunit import ModelRef
+from flows.processing.publishing import catalog_of
 from flows.settings import RunSettings
-from flows.work import ModelRef
 from stac.catalog.publish import StaticCatalog
 from stac.io.files import write_json, writing
 from stac.io.s3 import Location

@@ -22,7 +22,7 @@ from de_model.metrics.signatures import signatures
 from de_model.validation import CLEAR_SHARE, Filler, KindCode, PixelKind, fillers_of, kinds_of_gaps, validation_of
 from flows import __version__
 from flows.errors import InvalidSettings
-from flows.models.loaded import load_model
+from flows.processing.model import load_model
 from flows.settings import Device, GapFilling
 from stac.grid.assets import looks_spectral, readings, same
 from stac.io.files import write_bytes, write_json, writing

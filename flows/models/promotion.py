@@ -1,14 +1,15 @@
-"""Which version makes today's mosaics: aliases are moved one at a time, so that a champion exists at every moment."""
+"""Promote, roll back and watch the champion."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from flows.errors import ChampionChanged, InvalidSettings, UnknownModel
-from flows.models.promotion_watch import watch
 from flows.models.registry import CHAMPION, Registry
 from flows.models.version import ModelVersion
+from flows.progress import EventName, emit
 from flows.services.prefect_server import configured_api_url, health_problem
 
 #: The version that waits for its contest, and the champion before the present one.
@@ -99,3 +100,44 @@ def _look(registry: Registry, name: str) -> None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A champion that is another one than before."""
+
+    name: str
+    version: str
+    #: Version that was seen before.
+    before: str
+
+
+def watch(registry: Registry, name: str) -> Move | None:
+    """Return how the champion has changed since the last look, after an event told of it; None when it has not.
+
+    What was seen last is a variable at the Prefect server, so that all workers and machines share it. The first look
+    only remembers. Two looks at the same moment may both tell.
+
+    Raises:
+        UnknownModel: there is no such model.
+        ServiceUnavailable: the registry does not answer.
+    """
+    from prefect.variables import Variable
+
+    version = registry.aliases(name).get(CHAMPION)
+    if version is None:
+        return None
+    variable = variable_of(name)
+    before = Variable.get(variable)
+    if before == version:
+        return None
+    move = None if before is None else Move(name, version, str(before))
+    if move is not None:
+        emit(EventName.MODEL_PROMOTED, f"model.{name}", asdict(move))
+    Variable.set(variable, version, overwrite=True)
+    return move
+
+
+def variable_of(name: str) -> str:
+    """Return the name of the variable that holds the champion of a model."""
+    return "unveil_champion_" + re.sub(r"[^a-z0-9]+", "_", name.lower())

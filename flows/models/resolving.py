@@ -11,8 +11,8 @@ from de_model.validation import ValidationRecord, validation_of
 from flows.errors import ServiceUnavailable, UnknownModel
 from flows.models.registry import MODEL_NAME, Registry
 from flows.models.version import ModelVersion
+from flows.planning.workunit import ModelRef, check_bands
 from flows.settings import ModelFallback, RunSettings
-from flows.work import ModelRef, check_bands
 
 _log = logging.getLogger("unveil")
 

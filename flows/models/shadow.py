@@ -11,16 +11,15 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from flows.errors import KNOWN_ERRORS, InvalidPlan
-from flows.frozen_plan import settings_of, thaw
-from flows.ledger.listing import Planned
-from flows.ledger.opening import open_ledger
-from flows.ledger.states import State
+from flows.ledger.database import Planned
+from flows.ledger.schema import State
+from flows.ledger.store import open_ledger
+from flows.planning.plan_file import settings_of, thaw
+from flows.planning.search import find_scenes, source_of
+from flows.planning.workunit import ModelRef, WorkUnit, make_plan
+from flows.processing.product import make_product, quality_of
 from flows.progress import tell
-from flows.quality import quality_of
-from flows.scenes import find_scenes, source_of
 from flows.settings import RunSettings
-from flows.unit import make_product
-from flows.work import ModelRef, WorkUnit, make_plan
 from stac.product.layers import RESTORED, Provenance
 from stac.quality.measures import EVERYTHING, Product
 from stac.reflectance import PRODUCT_SCALE

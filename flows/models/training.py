@@ -23,8 +23,7 @@ from de_model.training.validation import Validation
 from flows.errors import InvalidSettings
 from flows.models.scene_training import is_standardised, train_standardised
 from flows.models.tracking import Lineage, Tracker, tracked
-from flows.models.training_data import Material, material_of
-from flows.models.training_pairs import mine_pairs
+from flows.models.training_data import Material, material_of, mine_pairs
 from flows.models.training_request import TrainingReport, TrainingRequest, plan_stages
 from flows.models.writing import check_writable, revision
 

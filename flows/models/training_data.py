@@ -1,10 +1,14 @@
-"""What a training looks at: pairs mined from a catalog's scenes, or a data set on disk."""
+"""Training pairs: mine them from scenes, check them, bring folders and pairs together."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from de_model.data.datasets import Split
 from de_model.data.pairs import ScenePair
@@ -12,9 +16,171 @@ from de_model.data.readers import open_dataset
 from de_model.data.synthetic import with_synthetic
 from de_model.training.sources import DrawnData, PairData, TrainingData
 from flows.errors import InvalidSettings
-from flows.models.training_pairs import PairChoice, mine_pairs
-from flows.stacks import SceneSet
+from flows.planning.search import SceneSet, fullest_window, stacks_of
+from stac.composite.normalisation import clean_sky_match
 from stac.io.secrets import redact
+from stac.load.stack import Stack
+from stac.masks.classes import PixelClass, is_obscured, is_observed
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+#: Fewer pixels than this seen on both dates, and nothing can be checked: the pair is left out.
+_FEWEST = 400
+#: Side of the window in which dates are registered, pixels.
+_WINDOW = 256
+#: Shifts that are tried, pixels in each direction.
+_REACH = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PairLimits:
+    """What a pair must keep, measured on the pixels that both dates saw."""
+
+    #: Days between the dates.
+    most_days: int = 15
+    #: Shift of one date against the other at which they fit best, pixels.
+    most_shift: int = 1
+    #: Share of pixels whose mean absolute difference, after the match, exceeds `change`. Haze around clouds is change,
+    #: too: up to 0.36 of the sample's cloudiest date.
+    most_changed: float = 0.5
+    #: Reflectance.
+    change: float = 0.05
+
+
+def objection(stack: Stack, cloudy: int, clear: int, ground: FloatArray, limits: PairLimits) -> str | None:
+    """Return why a pair is left out, one sentence; None for a good pair.
+
+    Args:
+        stack: all dates of the cell.
+        cloudy: index of one date.
+        clear: index of the other.
+        ground: reflectance `(band, y, x)` of the clear date, matched to the cloudy one, NaN where it saw nothing.
+        limits: what it must keep.
+    """
+    name = f"{stack.item_ids[cloudy]} <- {stack.item_ids[clear]}"
+    days = abs(int(stack.days[cloudy]) - int(stack.days[clear]))
+    if days > limits.most_days:
+        return f"{name}: {days} days apart, more than {limits.most_days}."
+    both = is_observed(stack.classes[cloudy]) & np.isfinite(ground).all(axis=0)
+    if both.sum() < _FEWEST:
+        return f"{name}: only {int(both.sum())} pixels were seen on both dates."
+    scene = stack.reflectance(cloudy)
+    at = fullest_window(both, _WINDOW)
+    shift = best_shift(scene[-1][at], ground[-1][at], both[at])
+    if max(map(abs, shift)) > limits.most_shift:
+        return f"{name}: shifted by {shift[0]} rows and {shift[1]} columns."
+    changed = float((np.abs(scene - ground).mean(axis=0)[both] > limits.change).mean())
+    if changed > limits.most_changed:
+        return f"{name}: {changed:.0%} of the ground has changed, more than {limits.most_changed:.0%}."
+    return None
+
+
+def best_shift(one: FloatArray, other: FloatArray, where: BoolArray) -> tuple[int, int]:
+    """Return by how many rows and columns `other` lies off `one`: the shift with the highest correlation.
+
+    Pearson's correlation over the pixels that are seen in both after the shift (masked registration, Padfield 2012,
+    https://doi.org/10.1109/TIP.2011.2181402, evaluated for small shifts only).
+
+    Args:
+        one: `(y, x)`.
+        other: `(y, x)`.
+        where: `(y, x)`, pixels seen in both.
+    """
+    a, b = np.where(where, one, np.nan), np.where(where, other, np.nan)
+    found: dict[tuple[int, int], float] = {}
+    for row in range(-_REACH, _REACH + 1):
+        for column in range(-_REACH, _REACH + 1):
+            found[row, column] = _correlation(a, np.roll(b, (-row, -column), axis=(0, 1)))
+    # Of equals the smallest shift: flat ground says nothing.
+    return max(found, key=lambda shift: (round(found[shift], 6), -abs(shift[0]) - abs(shift[1])))
+
+
+def _correlation(a: FloatArray, b: FloatArray) -> float:
+    inside = np.s_[_REACH:-_REACH, _REACH:-_REACH]
+    one, other = a[inside], b[inside]
+    both = np.isfinite(one) & np.isfinite(other)
+    x, y = one[both].astype(np.float64), other[both].astype(np.float64)
+    if len(x) < 2 or not (x.std() and y.std()):
+        return 0.0
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+_log = logging.getLogger("unveil")
+
+#: A date is cloudy when this share of its valid pixels is hidden, and clear when this share is seen.
+_CLOUDY_SHARE, _CLEAR_SHARE = (0.15, 0.95), 0.85
+
+
+@dataclass(frozen=True, slots=True)
+class PairChoice:
+    """Which of the pairs are taken."""
+
+    limits: PairLimits
+    #: Names of the only ones, as a training set lists them; empty for all that keep the limits.
+    names: tuple[str, ...] = ()
+
+
+def mine_pairs(scenes: SceneSet, choice: PairChoice | None = None) -> tuple[list[ScenePair], float]:
+    """Return the pairs of all cells, and the ground sampling distance in metres.
+
+    Args:
+        scenes: the cells.
+        choice: which pairs are taken; every pair when left out.
+
+    Raises:
+        InvalidSettings: there is no cell, or the cells hold no pair or have different sampling distances.
+    """
+    stacks = list(stacks_of(scenes))
+    pairs = [pair for stack in stacks for pair in pairs_of(stack, choice)]
+    if not pairs:
+        raise InvalidSettings(
+            f"Cells {', '.join(scenes.cells) or '(none)'} hold no pair of a cloudy and a clear date; widen --datetime."
+        )
+    distances = {abs(float(stack.cell.geobox.resolution.x)) for stack in stacks}
+    if len(distances) > 1:
+        raise InvalidSettings(
+            f"Cells {', '.join(scenes.cells)} have pixels of {sorted(distances)} m; train on one size at a time."
+        )
+    return pairs, distances.pop()
+
+
+def pairs_of(stack: Stack, choice: PairChoice | None = None) -> list[ScenePair]:
+    """Return the pairs of a cloudy and a clear date of a stack, the clear one matched to the cloudy one."""
+    cloudy, clear = cloudy_and_clear(stack)
+    pairs = (_pair(stack, c, k, choice) for c in cloudy for k in clear)
+    return [pair for pair in pairs if pair is not None]
+
+
+def cloudy_and_clear(stack: Stack) -> tuple[list[int], list[int]]:
+    """Return the indices of the dates that are cloudy in part, and of those that are clear."""
+    valid = [classes != PixelClass.NODATA for classes in stack.classes]
+    hidden = [is_obscured(c)[v].mean() if v.any() else 0.0 for c, v in zip(stack.classes, valid, strict=True)]
+    cloudy = [i for i, share in enumerate(hidden) if _CLOUDY_SHARE[0] <= share <= _CLOUDY_SHARE[1]]
+    clear = [i for i, share in enumerate(hidden) if valid[i].any() and share <= 1 - _CLEAR_SHARE]
+    return cloudy, clear
+
+
+def _pair(stack: Stack, cloudy: int, clear: int, choice: PairChoice | None) -> ScenePair | None:
+    name = f"{stack.item_ids[cloudy]} <- {stack.item_ids[clear]}"
+    if choice is not None and choice.names and name not in choice.names:
+        return None
+    seen = is_observed(stack.classes[clear])
+    ground = np.where(seen, stack.reflectance(clear), np.float32(np.nan))
+    # Matched where the cloudy date is cleanest: a fit over all its clear pixels would teach the haze around clouds.
+    shift = np.array([fit.intercept for fit in clean_sky_match(ground, stack, cloudy)], np.float32)
+    matched = np.where(np.isnan(ground), ground, np.maximum(ground + shift[:, None, None], 1e-4))
+    if choice is not None and (reason := objection(stack, cloudy, clear, matched, choice.limits)) is not None:
+        _log.info("left out: %s", reason)
+        return None
+    has_data = stack.classes[cloudy] != PixelClass.NODATA
+    return ScenePair(
+        name=name,
+        cloudy=stack.reflectance(cloudy),
+        clear=matched,
+        valid=has_data & seen,
+        obscured=is_obscured(stack.classes[cloudy]),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from scipy.ndimage import binary_dilation
 from de_model.data.archive import Scene, SceneInfo
 from de_model.scene.observation import SceneClass
 from flows.errors import InvalidSettings
-from flows.stacks import SceneSet, stacks_of
+from flows.planning.search import SceneSet, stacks_of
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, among
 from stac.masks.scene import classify_scl

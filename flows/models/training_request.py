@@ -15,10 +15,9 @@ from de_model.training.stages import Stage, StageOptions, schedule_for
 from de_model.training.trainer import StageResult
 from de_model.weighting import WeightMode
 from flows.errors import InvalidSettings
-from flows.models.training_data import Folder
-from flows.models.training_pairs import PairChoice
+from flows.models.training_data import Folder, PairChoice
 from flows.models.training_places import PlaceListing
-from flows.stacks import SceneSet
+from flows.planning.search import SceneSet
 
 #: What must have been trained before a stage makes sense: one of each of these.
 _NEEDS: dict[Stage, tuple[frozenset[Stage], ...]] = {

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from flows.errors import KNOWN_ERRORS, WorkFailed
-from flows.ledger.states import State
+from flows.ledger.schema import State
 from flows.mosaic import RunSummary, run_clear_scenes
 from flows.progress import tell
 from flows.services.prefect_server import prefect_api

@@ -10,17 +10,16 @@ from pathlib import Path, PurePosixPath
 
 import pystac
 
-from flows.candidates import cloud_cover
-from flows.catalogs import catalog_of
 from flows.errors import InvalidSettings
-from flows.ledger.opening import open_ledger
-from flows.ledger.records import Entry, is_dead
-from flows.ledger.states import State
+from flows.ledger.schema import Entry, State, is_dead
+from flows.ledger.store import open_ledger
 from flows.models.resolving import resolve
+from flows.planning.candidates import cloud_cover
+from flows.planning.search import find_scenes, source_of
+from flows.planning.workunit import Plan, WorkUnit, make_plan
+from flows.processing.publishing import catalog_of
 from flows.progress import tell
-from flows.scenes import find_scenes, source_of
 from flows.settings import RunSettings
-from flows.work import Plan, WorkUnit, make_plan
 from stac.catalog.shelves import Shelf, broken_work, finished_work
 from stac.catalog.validation import item_problems
 from stac.catalog.versions import subject_of

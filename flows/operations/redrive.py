@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flows.errors import WorkFailed
-from flows.frozen_plan import settings_of, thaw, write_plan
-from flows.ledger.book import Ledger
-from flows.ledger.listing import Planned
-from flows.ledger.opening import open_ledger
-from flows.ledger.records import is_dead, new_run_id
-from flows.ledger.states import HELD, State
+from flows.ledger.database import Planned
+from flows.ledger.schema import HELD, State, is_dead, new_run_id
+from flows.ledger.store import Ledger, open_ledger
 from flows.mosaic import RunSummary, run_clear_scenes
+from flows.planning.plan_file import settings_of, thaw, write_plan
 from flows.progress import tell
 from flows.settings import RunSettings
 

@@ -1,1 +1,1 @@
-"""Services a run needs: a local Prefect server, and the doctor that looks at everything."""
+"""Local Prefect and MLflow servers, and their logins."""

@@ -1,4 +1,4 @@
-"""The Prefect API a command talks to: the configured one, or a real local server that lives as long as the command."""
+"""A local Prefect server for as long as a command runs, and waiting for one that restarts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,32 @@ from urllib.parse import urlsplit
 
 import httpx
 from filelock import FileLock, Timeout
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from flows.errors import ServiceUnavailable
 from flows.services.login import Login, ensure_login
 from stac.errors import DiskFull, NotWritable
 from stac.io.files import private_state
+
+#: Longest that a server may be away, seconds.
+OUTAGE_S = 120.0
+
+
+def through_restart(outage_s: float = OUTAGE_S) -> Retrying:
+    """Return what calls a function again while no connection to the server can be made; then its error is raised.
+
+    Prefect's own client asks again only when it has reached the server before, and each task makes new clients.
+
+    Args:
+        outage_s: longest that is waited, seconds.
+    """
+    return Retrying(
+        retry=retry_if_exception_type(httpx.TransportError),
+        wait=wait_exponential_jitter(initial=0.5, max=10),
+        stop=stop_after_delay(outage_s),
+        reraise=True,
+    )
+
 
 Log = Callable[[str], None]
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from flows.settings.kinds import SAMPLE, Device, GapFilling, GateMode, GridKind, ModelFallback
-from flows.settings.places import has_password
-from flows.settings.run_settings import ADDRESSES, RunSettings
+from flows.settings.fields import SAMPLE, Device, GapFilling, GateMode, GridKind, ModelFallback
+from flows.settings.run_settings import ADDRESSES, RunSettings, has_password
 
 __all__ = [
     "ADDRESSES",

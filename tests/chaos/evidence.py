@@ -50,9 +50,8 @@ def unlinked_of(out: Path) -> list[str]:
 
 def unsettled_of(out: Path, state: Path) -> list[str]:
     """Return the units of a finished catalog that the ledger does not know as published."""
-    from flows.ledger.book import Ledger
-    from flows.ledger.opening import ledger_place
-    from flows.ledger.states import State
+    from flows.ledger.schema import State
+    from flows.ledger.store import Ledger, ledger_place
 
     with closing(Ledger(*ledger_place(state, str(out), None))) as ledger:
         entries = ledger.listing.page(100).entries

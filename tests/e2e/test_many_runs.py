@@ -21,12 +21,11 @@ from de_model.errors import DeviceLost
 from de_model.inference.running import Runner
 from de_model.inference.tiles import Tile
 from flows.cli import app
-from flows.ledger.opening import open_ledger
-from flows.ledger.records import Entry
-from flows.ledger.states import State
-from flows.loading import load_settings
-from flows.models import loaded
-from flows.unit import blocks_folder
+from flows.ledger.schema import Entry, State
+from flows.ledger.store import open_ledger
+from flows.processing import model as loaded
+from flows.processing.product import blocks_folder
+from flows.settings.loading import load_settings
 from stac.catalog.validation import validate_catalog
 from stac.search.static import sample_catalog
 from tests.command import ROOT, TINY_BBOX, environment, unveil

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from rasterio.io import MemoryFile
 
-from flows.viewer.serving import running
-from flows.viewer.stac_browser import ensure_browser
+from flows.ops.serve.app import running
+from flows.ops.serve.stac_browser import ensure_browser
 from tests.installed import Needed, require, require_node
 
 # The first run builds STAC Browser and makes the demo.

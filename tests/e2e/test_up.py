@@ -13,8 +13,8 @@ import httpx
 import psutil
 import pytest
 
+from flows.ops.up.keeper import marked, sweep
 from flows.services.login import read_login
-from flows.up.keeper import marked, sweep
 from tests.command import TINY_BBOX, TINY_SETTINGS, unveil
 from tests.prefect_service import PrefectService, poll
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.candidates import Candidate, candidates
+from flows.planning.candidates import Candidate, candidates
 from flows.settings import RunSettings
 from stac.errors import InvalidItem
 from stac.grid.cell import cell_of

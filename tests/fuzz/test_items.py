@@ -14,7 +14,7 @@ import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flows.candidates import candidates
+from flows.planning.candidates import candidates
 from flows.settings import GridKind, RunSettings
 from stac.errors import StacError
 from stac.grid.cell import cell_of

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flows.errors import KNOWN_ERRORS, InvalidPlan
-from flows.frozen_plan import _checksum, freeze, read_plan, revive, settings_of, thaw
-from flows.loading import load_settings
-from flows.work import ModelRef, make_plan
+from flows.planning.plan_file import _checksum, freeze, read_plan, revive, settings_of, thaw
+from flows.planning.workunit import ModelRef, make_plan
+from flows.settings.loading import load_settings
 from stac.search.opening import open_source
 from stac.search.static import sample_catalog
 from tests.fuzz.mutations import VALUES, mutated

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from flows.errors import KNOWN_ERRORS, InvalidSettings
-from flows.loading import load_settings, read_yaml
 from flows.operations.backfill import windows_of
 from flows.settings import RunSettings
+from flows.settings.loading import load_settings, read_yaml
 from tests.fuzz.mutations import VALUES
 
 SAME_FOLDER = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from flows.viewer.serving import running
+from flows.ops.serve.app import running
 from stac.catalog.check import CheckOptions, ProblemKind, check_catalog
 from stac.catalog.geoparquet import keep_mirror
 from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog

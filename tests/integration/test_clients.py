@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from flows.loading import load_settings
-from flows.mirrors import keep_mirrors
+from flows.processing.publishing import keep_mirrors
+from flows.settings.loading import load_settings
 from tests.command import ROOT, start
 
 pytestmark = pytest.mark.integration

@@ -15,16 +15,13 @@ from typing import Any
 import httpx
 import pytest
 
-from flows.automations.applying import NOTIFY_WEBHOOK, Change, apply_automations
-from flows.automations.definitions import Patience
-from flows.events import EventName, emit
-from flows.ledger.opening import open_ledger
-from flows.ledger.records import Entry
-from flows.ledger.states import HELD, State
-from flows.loading import load_settings
-from flows.models.promotion import CHALLENGER, PREVIOUS
-from flows.models.promotion_watch import Move, watch
+from flows.ledger.schema import HELD, Entry, State
+from flows.ledger.store import open_ledger
+from flows.models.promotion import CHALLENGER, PREVIOUS, Move, watch
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
+from flows.ops.automations import NOTIFY_WEBHOOK, Change, Patience, apply_automations
+from flows.progress import EventName, emit
+from flows.settings.loading import load_settings
 from stac.catalog.publish import StaticCatalog
 from stac.catalog.validation import validate_catalog
 from tests.command import ROOT, TINY_BBOX, environment

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from flows.loading import load_settings
-from flows.services.doctor import Status, examine
+from flows.ops.doctor import Status, examine
+from flows.settings.loading import load_settings
 from tests.command import ROOT, environment
 
 pytestmark = pytest.mark.integration

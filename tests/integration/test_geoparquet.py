@@ -15,8 +15,8 @@ import pytest
 from pyarrow import parquet
 from shapely.geometry import shape
 
-from flows.loading import load_settings
-from flows.mirrors import keep_mirrors
+from flows.processing.publishing import keep_mirrors
+from flows.settings.loading import load_settings
 from stac.catalog import geoparquet
 from stac.catalog.check import check_catalog
 from stac.catalog.geoparquet import MEDIA_TYPE, Export, export_items, ids_in, keep_mirror, read_items

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from flows.ledger.states import State
+from flows.ledger.schema import State
 from tests.command import ROOT, start, unveil
 
 pytestmark = pytest.mark.integration

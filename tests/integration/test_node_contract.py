@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from flows.viewer.browser_config import utm_definitions
-from flows.viewer.serving import running
+from flows.ops.serve.app import running
+from flows.ops.serve.files import utm_definitions
 from tests.installed import require_node
 
 # The first run installs the packages.

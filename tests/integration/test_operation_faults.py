@@ -17,16 +17,15 @@ from typer.testing import CliRunner
 from de_model import checkpoint
 from flows.cli import app
 from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
-from flows.ledger.records import is_dead, new_run_id, started_at
-from flows.loading import load_settings
+from flows.ledger.schema import is_dead, new_run_id, started_at
 from flows.models.promotion import PREVIOUS, promote, rollback
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
+from flows.ops.doctor import service_checks
+from flows.ops.up.control import ProcessId, detach
+from flows.ops.up.supervisor import place_for
 from flows.services.prefect_server import prefect_api
-from flows.services.service_checks import service_checks
 from flows.settings import RunSettings
-from flows.up.control import detach
-from flows.up.record import ProcessId
-from flows.up.supervisor import place_for
+from flows.settings.loading import load_settings
 from stac.catalog.check import check_catalog
 from stac.catalog.geoparquet import ids_in
 from stac.errors import DiskFull, UnreadableAsset

@@ -24,8 +24,8 @@ from flows.models.gates import Comparison, Gates, Terms, compared, hold_trial, j
 from flows.models.promotion import CHALLENGER, PREVIOUS, nominate, promote, rollback
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.models.shadow import Measured, Shadow, ShadowScene
-from flows.restoration_options import RestorationOptions
-from flows.stacks import SceneSet, stacks_of
+from flows.planning.search import SceneSet, stacks_of
+from flows.settings.fields import RestorationOptions
 from tests.command import ROOT, environment, unveil
 
 pytestmark = pytest.mark.integration

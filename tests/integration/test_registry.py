@@ -17,11 +17,11 @@ from de_model import checkpoint, packaging
 from de_model.calibration import calibration_of, calibration_path
 from de_model.errors import InvalidCheckpoint
 from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
-from flows.loading import load_settings
-from flows.models.loaded import load_model
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.models.resolving import resolve
+from flows.processing.model import load_model
 from flows.settings import Device, ModelFallback
+from flows.settings.loading import load_settings
 from stac.errors import NotWritable
 from tests.command import ROOT, environment
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.integration
 STARTER = """
 import json, sys
 from pathlib import Path
-from flows.models.loaded import load_model
+from flows.processing.model import load_model
 from flows.models.registry import Registry
 version = Registry(Path(sys.argv[1])).ensure_shipped()
 print(json.dumps([version.version, version.alias, version.sha256]))

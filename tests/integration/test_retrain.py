@@ -23,8 +23,8 @@ from flows.errors import InvalidSettings
 from flows.models.gates import GATES_TAG
 from flows.models.promotion import CHALLENGER, PREVIOUS
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
+from flows.models.retrain_settings import load_retrain_settings
 from flows.retrain import RetrainSummary, retrain
-from flows.retraining.settings import load_retrain_settings
 from flows.services.login import Login
 from tests.command import start
 from tests.prefect_client import client_of

@@ -21,9 +21,9 @@ import rasterio
 import requests
 from pystac_client import Client
 
-from flows.catalogs import catalog_of, indexes_of
+from flows.processing.product import ITEM_FILE, publish_product
+from flows.processing.publishing import catalog_of, indexes_of
 from flows.settings import RunSettings
-from flows.unit import ITEM_FILE, publish_product
 from stac.catalog.indexes.opening import open_index
 from stac.catalog.publish import StaticCatalog
 from stac.catalog.shelves import Shelf, copy_catalog

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from pyproj import CRS, Transformer
 
 from flows.errors import InvalidSettings, ServiceUnavailable
-from flows.viewer.browser_config import Basemap, config_script, utm_codes, utm_definitions
-from flows.viewer.serving import running, serve
+from flows.ops.serve.app import running, serve
+from flows.ops.serve.files import Basemap, config_script, utm_codes, utm_definitions
 
 pytestmark = pytest.mark.integration
 
@@ -317,7 +317,7 @@ def test_a_folder_without_a_browser_is_refused(catalog_root: Path, tmp_path: Pat
 
 def test_ctrl_c_ends_without_a_traceback(catalog_root: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from flows.viewer.serving import serve\n"
+        "import sys; from pathlib import Path; from flows.ops.serve.app import serve\n"
         "serve(Path(sys.argv[1]), '127.0.0.1', 0, None, lambda url: print(url, flush=True))\n"
         "print('ended')\n"
     )

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from flows.errors import ServiceUnavailable
-from flows.viewer import stac_browser
-from flows.viewer.stac_browser import (
+from flows.ops.serve import stac_browser
+from flows.ops.serve.stac_browser import (
     browser_version,
     build_key,
     cached_browser,

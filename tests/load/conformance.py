@@ -22,8 +22,8 @@ from rio_cogeo.cogeo import cog_validate
 from stac_validator.validate import StacValidate
 
 import stac
-from flows.viewer.browser_config import utm_definitions
-from flows.viewer.serving import running
+from flows.ops.serve.app import running
+from flows.ops.serve.files import utm_definitions
 from stac.catalog.check import check_catalog
 from stac.catalog.validation import validate_document
 from stac.errors import InvalidProduct

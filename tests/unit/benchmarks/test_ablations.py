@@ -27,7 +27,7 @@ from de_model.sampling.kinds import SamplerKind
 from de_model.weighting import WeightMode
 from flows.errors import InvalidSettings
 from flows.models.evaluation_cases import index_on
-from flows.stacks import SceneSet, stacks_of
+from flows.planning.search import SceneSet, stacks_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BANDS = ("blue", "green", "red", "nir")

@@ -22,11 +22,11 @@ from benchmarks.measuring import disk_rates, flops_of, run_unveil
 from benchmarks.report import Page
 from de_model.inference.sampling import Sampling
 from de_model.presets import Preset
-from flows.drift.verdict import Verdict
+from flows.drift.compare import Verdict
 from flows.errors import WorkFailed
-from flows.ledger.states import State
-from flows.loading import load_settings
-from flows.work import ModelRef, make_plan
+from flows.ledger.schema import State
+from flows.planning.workunit import ModelRef, make_plan
+from flows.settings.loading import load_settings
 from stac.grid.assets import find_asset
 from stac.grid.cell import cell_of
 from stac.load.stack import read_stack

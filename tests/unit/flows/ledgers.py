@@ -5,8 +5,8 @@ from __future__ import annotations
 from sqlalchemy import URL, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from flows.ledger.book import Ledger
-from flows.ledger.records import Job, Lease
+from flows.ledger.schema import Job, Lease
+from flows.ledger.store import Ledger
 
 CATALOG = "catalog"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from flows.ahead import Behind, ahead
+from flows.processing.prefetch import Behind, ahead
 
 WAIT_S = 30
 

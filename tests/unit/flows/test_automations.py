@@ -8,7 +8,7 @@ import pytest
 from prefect.events.actions import CallWebhook, ChangeFlowRunState, RunDeployment, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
-from flows.automations.definitions import DEPLOYMENTS, PREFIX, REDRIVE, RETRAIN, Notifier, Patience, automations
+from flows.ops.automations import DEPLOYMENTS, PREFIX, REDRIVE, RETRAIN, Notifier, Patience, automations
 
 IDS = {name: uuid4() for name in DEPLOYMENTS}
 

@@ -18,10 +18,10 @@ from de_model.enhancer import Enhancer
 from de_model.inference.sampling import Sampling
 from de_model.presets import Preset
 from de_model.validation import UNVALIDATED, Filler, PixelKind
-from flows import blockwise
-from flows.blockwise import Done, Effort, Progress, Reader, restore_cell, untold
-from flows.restoration import Prepared, Restored, prepare, restore_block, restore_date
-from flows.restoration_options import RestorationOptions
+from flows.processing import blocks as blockwise
+from flows.processing.blocks import Done, Effort, Progress, Reader, restore_cell, untold
+from flows.processing.restore import Prepared, Restored, prepare, restore_block, restore_date
+from flows.settings.fields import RestorationOptions
 from stac.composite.priors import Prior
 from stac.grid.cell import Cell, cell_of
 from stac.load.stack import Stack, read_stack

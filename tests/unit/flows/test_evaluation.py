@@ -18,7 +18,7 @@ from flows.errors import InvalidSettings
 from flows.models.evaluation import Entrant, Evaluation, evaluate, metrics_of, sentences, tables
 from flows.models.evaluation_cases import Case, Protocol
 from flows.models.gates import Gates, compared, judge
-from flows.restoration_options import RestorationOptions
+from flows.settings.fields import RestorationOptions
 from stac.composite.priors import Prior
 from stac.grid.cell import Cell
 from stac.load.stack import Stack

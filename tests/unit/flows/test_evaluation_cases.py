@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from flows.errors import InvalidSettings
-from flows.models.error_sums import error_sums
-from flows.models.evaluation_cases import Case, Protocol, index_on, real_cases, transplanted_cases
+from flows.models.evaluation_cases import Case, Protocol, error_sums, index_on, real_cases, transplanted_cases
 from stac.composite.fusion import fit_fused
 from stac.composite.temporal import median_clear, nearest_clear
 from stac.grid.cell import cell_of

@@ -11,10 +11,10 @@ import pytest
 import rasterio
 
 from de_model.checkpoint import sha256_of, shipped_weights
-from flows.loading import load_settings
+from flows.planning.workunit import ModelRef, WorkUnit, make_plan, unit_cell, unit_dates
+from flows.processing.product import ITEM_FILE, make_product
 from flows.settings import RunSettings
-from flows.unit import ITEM_FILE, make_product
-from flows.work import ModelRef, WorkUnit, make_plan, unit_cell, unit_dates
+from flows.settings.loading import load_settings
 from stac.load.stack import read_stack
 from stac.masks.classes import is_observed
 from stac.product.layers import Provenance

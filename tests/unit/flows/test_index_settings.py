@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from flows.errors import InvalidSettings
-from flows.loading import load_settings
 from flows.settings import RunSettings
+from flows.settings.loading import load_settings
 
 
 def test_addresses_without_a_password_travel_with_a_run() -> None:

@@ -17,12 +17,9 @@ import pytest
 from sqlalchemy import URL, make_url
 
 from flows.errors import FlowError, InvalidSettings, LeaseLost, LedgerTooNew, LedgerUnavailable
-from flows.ledger.book import Ledger
 from flows.ledger.database import parse_url, shown
-from flows.ledger.heartbeat import Heartbeat
-from flows.ledger.opening import ledger_place
-from flows.ledger.records import Entry, Lease, new_run_id
-from flows.ledger.states import ENDED, HELD, State, allowed, leading_to
+from flows.ledger.schema import ENDED, HELD, Entry, Lease, State, allowed, leading_to, new_run_id
+from flows.ledger.store import Heartbeat, Ledger, ledger_place
 from tests.unit.flows.ledgers import CATALOG, claimed, execute, expire, job
 
 ELSEWHERE = "another-host:1:0"
@@ -124,8 +121,8 @@ def test_the_heartbeat_notices_that_the_lease_is_lost(url: URL) -> None:
 CLAIM_AND_DIE = """
 import sys
 from sqlalchemy import make_url
-from flows.ledger.book import Ledger
-from flows.ledger.records import Job, Lease, new_run_id
+from flows.ledger.store import Ledger
+from flows.ledger.schema import Job, Lease, new_run_id
 ledger = Ledger(make_url(sys.argv[1]), sys.argv[2])
 assert isinstance(ledger.claim(Job("w", "i", "t"), new_run_id()), Lease)
 """
@@ -220,7 +217,7 @@ def test_pages_hold_every_line_once_latest_first(ledger: Ledger) -> None:
 
 
 def test_a_sweep_over_more_units_than_a_page_sees_all_of_them(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.ledger.listing._PAGE", 4)
+    monkeypatch.setattr("flows.ledger.database._PAGE", 4)
     request = ledger.remember('{"seed": 0}')
     assert ledger.remember('{"seed": 0}') == request and ledger.request(request) == '{"seed": 0}'
     for number in range(11):

@@ -12,8 +12,8 @@ from de_model import checkpoint
 from de_model.errors import DeviceLost
 from de_model.inference.execution import watched
 from flows.errors import InvalidSettings
-from flows.models import loaded
-from flows.models.loaded import load_model, without_a_lost_gpu
+from flows.processing import model as loaded
+from flows.processing.model import load_model, without_a_lost_gpu
 from flows.settings import Device
 
 GPU = torch.device("cuda")

@@ -10,7 +10,7 @@ import pytest
 
 from de_model import checkpoint
 from flows.models.model_item import ensure_model_item
-from flows.work import ModelRef
+from flows.planning.workunit import ModelRef
 from stac.catalog.publish import StaticCatalog
 from stac.catalog.validation import validate_catalog
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from flows.errors import InvalidSettings
-from flows.ledger.states import State
-from flows.loading import load_settings
+from flows.ledger.schema import State
+from flows.ledger.status import status
 from flows.operations.backfill import windows_of
-from flows.operations.status import status
 from flows.settings import RunSettings
+from flows.settings.loading import load_settings
 from stac.search.query import Query
 
 SECRET = "postgresql://me:s3cret@127.0.0.1/unveil"

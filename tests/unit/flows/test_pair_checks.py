@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flows.models.pair_checks import PairLimits, best_shift, objection
+from flows.models.training_data import PairLimits, best_shift, objection
 from stac.grid.cell import cell_of
 from stac.load.stack import Stack, read_stack
 from stac.search.opening import open_source

@@ -12,11 +12,10 @@ import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from flows.quality import Quality, quality_of, review_note
-from flows.report import write_report
-from flows.scenes import write_json
+from flows.planning.search import write_json
+from flows.processing.product import ITEM_FILE, Quality, publish_product, quality_of, review_note
+from flows.reports.page import write_report
 from flows.settings import RunSettings
-from flows.unit import ITEM_FILE, publish_product
 from stac.catalog.publish import StaticCatalog
 from stac.catalog.validation import validate_catalog
 from stac.product.item import ProductRecord, build_item

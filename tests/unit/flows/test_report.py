@@ -12,8 +12,8 @@ import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from flows.quality import quality_of
-from flows.report import data_uri, run_markdown, unit_table, warnings_of, write_report
+from flows.processing.product import quality_of
+from flows.reports.page import data_uri, run_markdown, unit_table, warnings_of, write_report
 from stac.errors import NotWritable
 from stac.product.layers import SOURCE_DATE_NODATA, ProductLayers, Provenance
 from stac.product.writer import write_product

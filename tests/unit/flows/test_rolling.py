@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from flows.errors import InvalidSettings
-from flows.rolling import recent
 from flows.settings import RunSettings
+from flows.settings.loading import recent
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.loading import load_settings
-from flows.metrics.exposition import exposed
-from flows.metrics.json_log import about_unit, json_log
-from flows.metrics.spent import Spent, Stopwatch
-from flows.metrics.totals import add_unit, totals
+from flows.json_log import about_unit, json_log
+from flows.ledger.spent import Spent, Stopwatch, add_unit, totals
+from flows.ops.exposition import exposed
+from flows.settings.loading import load_settings
 
 SPENT = Spent(seconds=10, cpu_seconds=8, gpu_seconds=0, km2=4, bytes_written=1000, tiles=3, cost=0.5)
 

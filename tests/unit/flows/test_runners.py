@@ -9,13 +9,12 @@ import pytest
 
 from flows import __version__
 from flows.errors import InvalidSettings
-from flows.frozen_plan import freeze, settings_of
-from flows.loading import load_settings
-from flows.runners.dask_cluster import Cluster, local_cluster
-from flows.runners.dask_worker import looks
-from flows.runners.kinds import RunnerKind, Share, share_of, thread_limits
-from flows.runners.opening import check_runner
-from flows.work import ModelRef
+from flows.execution.dask import Cluster, local_cluster, looks
+from flows.execution.opening import check_runner
+from flows.planning.plan_file import freeze, settings_of
+from flows.planning.workunit import ModelRef
+from flows.settings.fields import RunnerKind, Share, share_of, thread_limits
+from flows.settings.loading import load_settings
 
 MODEL = ModelRef("unveil-de", "1", "a" * 64, "weights")
 
@@ -83,8 +82,8 @@ def test_numeric_libraries_are_told_their_threads() -> None:
 def test_flow_and_tasks_travel_to_other_processes() -> None:
     import cloudpickle
 
+    from flows.execution.tasks import publish, restore
     from flows.mosaic import clear_scenes
-    from flows.tasks import publish, restore
 
     for thing in (clear_scenes, restore, publish):
         assert len(cloudpickle.dumps(thing)) < 100_000

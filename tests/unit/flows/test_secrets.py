@@ -10,11 +10,11 @@ import pytest
 
 from flows.cli import _explain
 from flows.errors import InvalidSettings
-from flows.frozen_plan import freeze
-from flows.loading import load_settings
-from flows.metrics.json_log import json_log
-from flows.retraining.settings import load_retrain_settings
-from flows.work import ModelRef
+from flows.json_log import json_log
+from flows.models.retrain_settings import load_retrain_settings
+from flows.planning.plan_file import freeze
+from flows.planning.workunit import ModelRef
+from flows.settings.loading import load_settings
 
 LOGIN = "https://me:hush@mlflow.example.org"
 SIGNED = "https://stac.example.org/catalog.json?sv=1&sig=hush"

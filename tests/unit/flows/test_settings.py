@@ -10,7 +10,7 @@ import pytest
 from de_model.inference.acceleration import Precision
 from de_model.sampling.kinds import SamplerKind
 from flows.errors import InvalidSettings
-from flows.loading import load_settings
+from flows.settings.loading import load_settings
 from stac.errors import InvalidQuery
 from stac.quality.gate import Gate
 

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from flows.side_by_side import side_by_side
+from flows.execution.units import side_by_side
 
 _PLACE: ContextVar[str] = ContextVar("place", default="nowhere")
 #: Seconds after which a test that hangs is told so.

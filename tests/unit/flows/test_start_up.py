@@ -17,8 +17,8 @@ _HEAVY = {"torch", "prefect", "mlflow", "matplotlib"}
     ("module", "unwanted"),
     [
         pytest.param("flows.cli", _HEAVY | {"rasterio", "scipy", "s3fs"}, id="help"),
-        pytest.param("flows.loading", _HEAVY, id="settings"),
-        pytest.param("flows.operations.status", _HEAVY, id="status"),
+        pytest.param("flows.settings.loading", _HEAVY, id="settings"),
+        pytest.param("flows.ledger.status", _HEAVY, id="status"),
         pytest.param("stac.catalog.check", _HEAVY, id="check"),
     ],
 )

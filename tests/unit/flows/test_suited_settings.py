@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from de_model.scene.design import SceneDesign
-from flows.loading import load_settings
+from flows.settings.loading import load_settings
 
 DESIGN = SceneDesign(t_start=150, steps=3, samples=1, tile=192, overlap=48)
 

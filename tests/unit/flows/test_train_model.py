@@ -24,7 +24,7 @@ from flows.models.mlflow_access import open_client, registry_uri
 from flows.models.tracking import EXPERIMENT
 from flows.models.training import train_model
 from flows.models.training_request import Tracking, TrainingRequest, plan_stages, preset_for
-from flows.stacks import SceneSet
+from flows.planning.search import SceneSet
 from stac.errors import NotWritable
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -19,8 +19,8 @@ from de_model.training.sources import FixedPatches
 from de_model.training.stages import Stage, StageOptions
 from de_model.training.trainer import train
 from de_model.training.validation import psnr, restored
-from flows.models.training_pairs import mine_pairs
-from flows.stacks import SceneSet
+from flows.models.training_data import mine_pairs
+from flows.planning.search import SceneSet
 
 SIDE, NUMBER = 64, 8
 STAGES = (

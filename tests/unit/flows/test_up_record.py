@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from flows.errors import AlreadyRunning, InvalidSettings
-from flows.up.members import DEFAULT_PORTS, Service
-from flows.up.record import ProcessId, Record, read_record, write_record
-from flows.up.supervisor import place_for, require_down
+from flows.ops.up.control import ProcessId, Record, read_record, write_record
+from flows.ops.up.members import DEFAULT_PORTS, Service
+from flows.ops.up.supervisor import place_for, require_down
 
 
 def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:

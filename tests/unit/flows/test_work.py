@@ -8,9 +8,9 @@ import pystac
 import pytest
 from shapely.geometry import box, mapping
 
-from flows.candidates import Cause
-from flows.loading import load_settings
-from flows.work import ModelRef, make_plan, unit_cell, unit_dates
+from flows.planning.candidates import Cause
+from flows.planning.workunit import ModelRef, make_plan, unit_cell, unit_dates
+from flows.settings.loading import load_settings
 from stac.catalog.validation import check_id, safe_id
 from stac.catalog.versions import subject_of
 from stac.errors import EmptySearch, InvalidQuery

@@ -12,12 +12,11 @@ import pytest
 from sqlalchemy import URL
 
 from flows.errors import LeaseLost, LedgerUnavailable, RunStopped, WorkersLost
-from flows.ledger.book import Ledger
-from flows.ledger.records import Lease, new_run_id
-from flows.ledger.states import State
-from flows.unit import UnitFigures
-from flows.work import WorkUnit
-from flows.working import Made, Worker, job_of, settle, work_through
+from flows.execution.units import Made, Worker, job_of, settle, work_through
+from flows.ledger.schema import Lease, State, new_run_id
+from flows.ledger.store import Ledger
+from flows.planning.workunit import WorkUnit
+from flows.processing.product import UnitFigures
 from stac.errors import InvalidItem, UnreadableAsset
 from tests.unit.flows.ledgers import CATALOG, execute
 

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
-from flows.up.members import POOL
+from flows.ops.up.members import POOL
 from tests.command import ROOT
 from tests.compose_stack import FOLDER, REFERENCE, document, interpolated, services
 from tests.container_commands import problem_of, unknown_settings
@@ -245,7 +245,7 @@ def test_settings_are_settings(name: str) -> None:
 
 
 def test_a_run_in_the_worker_finds_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows.loading import load_settings
+    from flows.settings.loading import load_settings
 
     given = {name: interpolated(str(value), dict.fromkeys(VARIABLES, "x")) for name, value in _worker().items()}
     for name, value in given.items():

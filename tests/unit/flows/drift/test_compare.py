@@ -13,15 +13,13 @@ import pytest
 
 from de_model.checkpoint import sha256_of, shipped_weights
 from flows.drift.baseline import Baseline, baseline_of, baseline_path, load_baseline
-from flows.drift.compare import compare
-from flows.drift.features import reflectance
-from flows.drift.limits import DriftLimits
-from flows.drift.page import drift_markdown, drift_parts
-from flows.drift.statistics import UnitStatistics, input_statistics
-from flows.drift.verdict import DriftReport, Verdict
+from flows.drift.compare import DriftReport, Verdict, compare
+from flows.drift.statistics import UnitStatistics, input_statistics, reflectance
 from flows.errors import InvalidBaseline
-from flows.models.training_pairs import cloudy_and_clear
-from flows.stacks import SceneSet, dated_stacks_of
+from flows.models.training_data import cloudy_and_clear
+from flows.planning.search import SceneSet, dated_stacks_of
+from flows.reports.drift import drift_markdown, drift_parts
+from flows.settings.fields import DriftLimits
 from stac.load.stack import Stack
 
 #: The square that the shipped model was never trained on.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import wasserstein_distance
 
-from flows.drift.distances import kolmogorov_smirnov, population_stability_index, total_variation, wasserstein
+from flows.drift.compare import kolmogorov_smirnov, population_stability_index, total_variation, wasserstein
 
 CENTRES = np.array([0.0, 0.1, 0.2, 0.4, 0.9])
 COUNTS = arrays(np.int64, 5, elements=st.integers(0, 1000)).filter(lambda counts: counts.sum() > 0)

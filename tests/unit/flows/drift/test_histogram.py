@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.drift.features import NDVI, SKY, SUN, feature_of, reflectance
-from flows.drift.histogram import Histogram
-from flows.drift.statistics import ndvi_steps
+from flows.drift.statistics import NDVI, SKY, SUN, Histogram, feature_of, ndvi_steps, reflectance
 from flows.errors import InvalidBaseline
 
 BLUE = reflectance("blue")

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.drift import shelf
-from flows.drift.histogram import Histogram
-from flows.drift.statistics import UnitStatistics
+from flows.drift import store as shelf
+from flows.drift.statistics import Histogram, UnitStatistics
 from flows.errors import InvalidBaseline
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.errors import InvalidSettings
-from flows.loading import load_settings
+from flows.settings.loading import load_settings
 from stac.errors import InvalidQuery
 from stac.io.access import S3Options
 from stac.io.s3 import S3Location, parse_location

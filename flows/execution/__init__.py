@@ -1,0 +1,1 @@
+"""How the units of a run are carried out."""

@@ -1,1 +1,0 @@
-"""Figures of runs for Prometheus, and what a scene costs."""

@@ -1,0 +1,101 @@
+"""Making the baseline of a model from the scenes it was trained on."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from de_model import checkpoint
+from de_model.calibration import calibration_of
+from de_model.enhancer import Enhancer
+from de_model.validation import fillers_of, validation_of
+from flows.drift.baseline import Baseline
+from flows.drift.statistics import SKY, Histogram, UnitStatistics, input_statistics, output_statistics
+from flows.errors import InvalidSettings
+from flows.models.training_data import cloudy_and_clear
+from flows.planning.search import SceneSet, dated_stacks_of
+from flows.processing.restore import intervals_of, restore_date
+from flows.settings.fields import RestorationOptions
+from stac.load.stack import Stack
+from stac.product.layers import ProductLayers
+from stac.product.writer import Block, blocks_of, write_product
+from stac.quality.assess import assess
+from stac.search.acquisitions import Acquisition
+
+Tell = Callable[[str, int, int], None]
+#: A date is cut into parts of at most this share of its side: how far they differ is what chance may do.
+_PARTS_A_SIDE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """What every date of a baseline needs."""
+
+    enhancer: Enhancer
+    options: RestorationOptions
+    tell: Tell
+
+
+def make_baseline(
+    scenes: SceneSet, weights: Path, options: RestorationOptions, tell: Tell, most_restored: int | None = None
+) -> Baseline:
+    """Return the statistics of a training set: of all its dates, and of what the model makes of the cloudy ones.
+
+    Args:
+        scenes: what the model was trained on.
+        weights: the model.
+        options: how scenes are restored; the intervals are those of the model's own table.
+        tell: told of progress.
+        most_restored: cloudy dates of a cell that are restored, the first ones; all when left out. The others tell of
+            their input only.
+
+    Raises:
+        InvalidSettings: a cell has no scenes, or the cells hold no pair of a cloudy and a clear date.
+    """
+    own = replace(options, intervals=intervals_of(calibration_of(weights)), fillers=fillers_of(validation_of(weights)))
+    maker = _Maker(checkpoint.load(weights), own, tell)
+    units: list[UnitStatistics] = []
+    pairs: list[str] = []
+    for stack, dates in dated_stacks_of(scenes):
+        cloudy, clear = cloudy_and_clear(stack)
+        pairs += [f"{stack.item_ids[c]} <- {stack.item_ids[k]}" for c in cloudy for k in clear]
+        units += _units_of(stack, dates, set(cloudy), set(cloudy[:most_restored]), maker)
+    if not pairs:
+        raise InvalidSettings(f"Cells {', '.join(scenes.cells)} hold no pair of a cloudy and a clear date.")
+    made_of = f"{scenes.collection} {scenes.interval}, cells {', '.join(scenes.cells)}"
+    return Baseline(checkpoint.sha256_of(weights), made_of, tuple(pairs), tuple(units))
+
+
+def _units_of(
+    stack: Stack, dates: list[Acquisition], cloudy: set[int], restored: set[int], maker: _Maker
+) -> Iterator[UnitStatistics]:
+    """Yield the parts of every date; a clear date tells the ground, but not which sky the model is used under."""
+    parts = _parts(stack)
+    for index, date in enumerate(dates):
+        maker.tell("dates", index, len(dates))
+        layers = restore_date(stack, index, maker.enhancer, maker.options).layers if index in restored else None
+        for part in parts:
+            window = stack.window(part.rows, part.columns)
+            found = input_statistics(window, index, date.items)
+            if index not in cloudy:
+                del found[SKY.name]
+            if layers is not None:
+                found |= _made(layers.window(part.rows, part.columns))
+            yield UnitStatistics(f"{date.id} {part.name.removesuffix('.block')}", found)
+    maker.tell("dates", len(dates), len(dates))
+
+
+def _parts(stack: Stack) -> list[Block]:
+    height, width = (int(n) for n in stack.cell.geobox.shape)
+    side = -(-max(height, width) // _PARTS_A_SIDE)
+    return blocks_of(slice(0, height), slice(0, width), side)
+
+
+def _made(layers: ProductLayers) -> dict[str, Histogram]:
+    """Return the statistics of a restored part, measured on its written files as those of a product are."""
+    with tempfile.TemporaryDirectory(prefix="unveil-baseline-") as name:
+        folder = Path(name)
+        write_product([layers], layers.geobox, layers.bands, layers.data, folder)
+        return output_statistics(assess(folder, layers.bands))

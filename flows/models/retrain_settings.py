@@ -1,0 +1,150 @@
+"""Settings of a retraining."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from enum import StrEnum, unique
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from de_model.data.datasets import Split
+from de_model.data.splits import split_of
+from de_model.training.stages import Stage
+from flows.errors import InvalidSettings
+from flows.models.gates import Gates
+from flows.models.training_data import PairLimits
+from flows.planning.search import SceneSet
+from flows.settings import RunSettings
+from flows.settings.loading import load_settings
+from stac.io.secrets import holds_secret
+from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
+
+#: Settings that say where things are: a deployment leaves them to its worker.
+_PLACES = ("out", "state_dir", "mlflow_uri")
+
+
+@unique
+class Promotion(StrEnum):
+    """Who promotes a challenger that passed."""
+
+    #: The flow.
+    AUTOMATIC = "automatic"
+    #: A person, with `unveil promote`.
+    MANUAL = "manual"
+
+
+class RetrainSettings(BaseModel):
+    """Everything a retraining depends on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str = Field(str(sample_catalog()), description="URL or path of the catalog that pairs are mined from")
+    collection: str = SAMPLE_COLLECTION
+    datetime: str = Field(SAMPLE_INTERVAL, description="interval of the scenes; pairs known before are not new")
+    cells: tuple[str, ...] = Field(("MGRS-33TWM", "MGRS-33TWL"), description="grid squares that are watched")
+    holdout: tuple[str, ...] = Field(
+        ("MGRS-33TWL",), description="squares of the contest, never trained on; empty: as the hash of their name says"
+    )
+    bands: tuple[str, ...] = ("blue", "green", "red", "nir")
+    out: Path = Field(Path("unveil-out"), description="folder of the catalog whose model is retrained")
+    state_dir: Path | None = Field(None, description="folder of registry and training; `<out>/.unveil`")
+    mlflow_uri: str | None = Field(None, description="MLflow server or database; a local one when left out")
+    model: str = Field("unveil-de", description="name of the registered model")
+    most_gap_days: int = Field(15, ge=1, description="days between the cloudy and the clear date of a pair")
+    most_shift: int = Field(1, ge=0, le=3, description="pixels by which the dates of a pair may lie off each other")
+    most_changed: float = Field(0.5, ge=0, le=1, description="share of the ground of a pair that may have changed")
+    least_new_pairs: int = Field(1, ge=0, description="fewer new pairs than this are not worth a training")
+    stages: tuple[Stage, ...] = Field(
+        (Stage.FINE, Stage.ALLOCATION), description="stages of the fine-tuning, from the champion's weights"
+    )
+    effort: float = Field(0.3, gt=0, description="factor on the number of steps of the preset's schedule")
+    synthetic: float = Field(0.3, ge=0, le=1, description="share of patches with synthetic clouds")
+    seed: int = Field(0, ge=0)
+    calibration_cases: int = Field(
+        12, ge=1, description="cases of the training squares that the challenger's intervals are fitted on, at most"
+    )
+    baseline_dates: int = Field(
+        4, ge=0, description="cloudy dates of each training square whose restoration the drift baseline tells of"
+    )
+    contest_cases: int = Field(20, ge=1, description="cases that challenger and champion are compared on, at most")
+    contest_window: int = Field(512, ge=64, description="side of the part of each date that is restored, pixels")
+    shadow_scenes: int = Field(
+        2, ge=0, description="published scenes that champion and challenger make again, the latest first"
+    )
+    gates: Gates = Field(default_factory=Gates, description="what a challenger must show")
+    promotion: Promotion = Field(Promotion.MANUAL, description="automatic: the flow promotes what passed")
+
+    @field_validator("gates", mode="before")
+    @classmethod
+    def _gates(cls, value: Any) -> Any:
+        return asdict(value) if isinstance(value, Gates) else value
+
+    @property
+    def state(self) -> Path:
+        """Folder of registry, training set and trainings in progress."""
+        return self.state_dir or self.out / ".unveil"
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the training set and of trainings in progress."""
+        return self.state / "retraining"
+
+    @property
+    def limits(self) -> PairLimits:
+        """What a pair must keep."""
+        return PairLimits(self.most_gap_days, self.most_shift, self.most_changed)
+
+    def run_settings(self) -> RunSettings:
+        """Return the settings of a run that writes the same catalog with the same registry."""
+        places = {"out": str(self.out), "state_dir": self.state_dir, "mlflow_uri": self.shareable.get("mlflow_uri")}
+        return load_settings(None, places)
+
+    @property
+    def shareable(self) -> dict[str, Any]:
+        """All settings as JSON values that may be stored; a login of MLflow is found in the environment again."""
+        secret = {"mlflow_uri"} if holds_secret(self.mlflow_uri or "") else set()
+        return self.model_dump(mode="json", exclude=secret)
+
+    def split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the squares that are trained on, and those of the contest.
+
+        Raises:
+            InvalidSettings: one of them is empty.
+        """
+        held = set(self.holdout) or {cell for cell in self.cells if split_of(cell) is not Split.TRAIN}
+        training = tuple(cell for cell in self.cells if cell not in held)
+        contest = tuple(cell for cell in self.cells if cell in held)
+        if not training or not contest:
+            raise InvalidSettings(
+                f"Of cells {', '.join(self.cells)}, {len(training)} would be trained on and {len(contest)} held out; "
+                "each needs one at least. Add cells, or name some with holdout."
+            )
+        return training, contest
+
+    def scenes(self, cells: tuple[str, ...]) -> SceneSet:
+        """Return the scenes of some squares."""
+        return SceneSet(cells, self.source, self.collection, self.datetime, self.bands)
+
+
+def load_retrain_settings(values: dict[str, Any]) -> RetrainSettings:
+    """Return checked settings; where things are may also stand in the environment (`UNVEIL_OUT` and others).
+
+    Raises:
+        InvalidSettings: a name is unknown, a value is out of range, or an address holds a login.
+    """
+    for name in ("source", "mlflow_uri"):
+        if holds_secret(str(values.get(name) or "")):
+            raise InvalidSettings(
+                f"Retraining setting {name} holds a login or a signature, and settings are stored; leave MLflow's to "
+                "UNVEIL_MLFLOW_URI in the environment."
+            )
+    places = {name: place for name in _PLACES if (place := os.environ.get(f"UNVEIL_{name.upper()}"))}
+    try:
+        return RetrainSettings(**(places | values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "settings"
+        raise InvalidSettings(f"Retraining setting {name}: {first['msg']}.") from error

@@ -1,0 +1,317 @@
+"""Automations of the Prefect server: definitions, and applying them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum, unique
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import httpx
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import (
+    ActionTypes,
+    CallWebhook,
+    CancelFlowRun,
+    ChangeFlowRunState,
+    RunDeployment,
+    SendNotification,
+)
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+
+from flows.errors import InvalidSettings, ServiceUnavailable
+from flows.progress import EventName
+from flows.services.prefect_server import configured_api_url, without_credentials
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.events.schemas.automations import Automation, AutomationCore
+
+
+#: Every automation of ours begins with that; others are never touched.
+PREFIX = "unveil: "
+#: Deployments that automations run, as `flow/deployment`.
+REDRIVE, RETRAIN, CLEAR_SCENES = "redrive/redrive", "retrain/retrain", "clear-scenes/clear-scenes"
+DEPLOYMENTS = (REDRIVE, RETRAIN, CLEAR_SCENES)
+
+_Labels = dict[str, str | list[str]]
+
+_FLOW_RUN = "prefect.flow-run."
+_ENDS = frozenset(f"{_FLOW_RUN}{name}" for name in ("Completed", "Failed", "TimedOut", "Crashed", "Cancelled"))
+_BAD_ENDS = frozenset(f"{_FLOW_RUN}{name}" for name in ("Failed", "TimedOut", "Crashed"))
+_HEARTBEAT = f"{_FLOW_RUN}heartbeat"
+#: Runs of our deployments carry this tag.
+_OURS: _Labels = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.unveil"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long the automations wait, seconds."""
+
+    #: A run without a sign of life for so long is dead: three heartbeats of Prefect's 180 s.
+    silence_s: float = 540
+    #: A run that was handed to a worker must begin within this time.
+    pending_s: float = 900
+    #: No run takes longer.
+    longest_s: float = 12 * 3600
+    #: From a crash to the redrive: leases of the dead run out on other machines.
+    redrive_after_s: float = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Notifier:
+    """A block at the Prefect server that reaches people; its address is the server's secret."""
+
+    block_id: UUID
+    #: It is a plain webhook, not one of the notification services.
+    webhook: bool
+
+
+def automations(
+    patience: Patience, deployments: Mapping[str, UUID], notifier: Notifier | None
+) -> tuple[AutomationCore, ...]:
+    """Return all automations.
+
+    Args:
+        patience: how long they wait.
+        deployments: ids of `DEPLOYMENTS`.
+        notifier: who is told of failures; nobody for None.
+    """
+    crashed = {"settings": _settings_of_the_crashed()}
+    rerun = _run(deployments, REDRIVE, parameters=crashed, after_s=patience.redrive_after_s)
+    told = () if notifier is None else _telling(notifier)
+    return (
+        _dead("runs without a heartbeat are crashed", {_HEARTBEAT}, {_HEARTBEAT}, patience.silence_s),
+        _dead(
+            "runs that never begin are crashed",
+            {f"{_FLOW_RUN}Pending"},
+            {f"{_FLOW_RUN}Running", f"{_FLOW_RUN}Scheduled", f"{_FLOW_RUN}AwaitingConcurrencySlot"},
+            patience.pending_s,
+        ),
+        _overdue(patience.longest_s),
+        _reacting("a crash is redriven", {f"{_FLOW_RUN}Crashed"}, rerun, related=_run_of("clear-scenes")),
+        _reacting("drift retrains", {EventName.DRIFT_ALARM}, _run(deployments, RETRAIN)),
+        _reacting("a promotion makes mosaics", {EventName.MODEL_PROMOTED}, _run(deployments, CLEAR_SCENES)),
+        *told,
+    )
+
+
+def _dead(name: str, after: set[str], expect: set[str], within_s: float) -> AutomationCore:
+    """Return the automation that crashes a run after which nothing more was heard."""
+    action = ChangeFlowRunState(
+        name=None,
+        state=StateType.CRASHED,
+        force=False,
+        message=f"Nothing was heard of this run for {within_s:.0f} s: its process is gone.",
+    )
+    return AutomationCore(
+        name=PREFIX + name,
+        description="A worker or a machine that died cannot say so.",
+        trigger=_silence(after, expect | _ENDS, within_s),
+        actions=[action],
+    )
+
+
+def _overdue(longest_s: float) -> AutomationCore:
+    return AutomationCore(
+        name=PREFIX + "overdue runs are cancelled",
+        description=f"No run takes longer than {longest_s / 3600:g} hours.",
+        trigger=_silence({f"{_FLOW_RUN}Running"}, set(_ENDS), longest_s),
+        actions=[CancelFlowRun()],
+    )
+
+
+def _silence(after: set[str], expect: set[str], within_s: float) -> EventTrigger:
+    return EventTrigger(
+        after=after,
+        expect=expect,
+        match={"prefect.resource.id": f"{_FLOW_RUN}*"},
+        match_related=_OURS,
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=timedelta(seconds=within_s),
+    )
+
+
+def _reacting(
+    name: str,
+    expect: AbstractSet[str],
+    action: ActionTypes,
+    *,
+    related: Sequence[_Labels] = (),
+) -> AutomationCore:
+    trigger = EventTrigger(
+        expect={str(event) for event in expect},
+        match_related=list(related),
+        posture=Posture.Reactive,
+        threshold=1,
+    )
+    return AutomationCore(name=PREFIX + name, trigger=trigger, actions=[action])
+
+
+def _run(
+    deployments: Mapping[str, UUID], name: str, *, parameters: dict[str, Any] | None = None, after_s: float = 0
+) -> RunDeployment:
+    return RunDeployment(
+        source="selected",
+        deployment_id=deployments[name],
+        parameters=parameters,
+        job_variables=None,
+        schedule_after=timedelta(seconds=after_s),
+    )
+
+
+def _run_of(deployment: str) -> Sequence[_Labels]:
+    """Return what an event of a run of the deployment is related to; a redrive is not redriven."""
+    return [_OURS, {"prefect.resource.role": "deployment", "prefect.resource.name": deployment}]
+
+
+def _settings_of_the_crashed() -> dict[str, Any]:
+    """Return the template of the settings that the crashed run was given."""
+    template = "{{ (flow_run.parameters['settings'] or {}) | tojson }}"
+    return {"__prefect_kind": "json", "value": {"__prefect_kind": "jinja", "template": template}}
+
+
+def _telling(notifier: Notifier) -> tuple[AutomationCore, ...]:
+    run = "{{ flow.name }} run {{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.message }}"
+    event = "{{ event.event }} about {{ event.resource.id }}: {{ event.payload | tojson }}"
+    happened = {EventName.CENSUS_INCOMPLETE, EventName.DRIFT_ALARM, EventName.MODEL_PROMOTED}
+    return (
+        _reacting("failures are told", _BAD_ENDS, _message(notifier, "Unveil: a run failed", run), related=[_OURS]),
+        _reacting("alarms are told", happened, _message(notifier, "Unveil: an alarm", event)),
+    )
+
+
+def _message(notifier: Notifier, subject: str, body: str) -> ActionTypes:
+    if notifier.webhook:
+        # One JSON document, as chat services and alert managers take it.
+        payload = '{"text": {% set told %}' + body + "{% endset %}{{ told | tojson }}}"
+        return CallWebhook(block_document_id=notifier.block_id, payload=payload)
+    return SendNotification(block_document_id=notifier.block_id, subject=subject, body=body)
+
+
+#: A saved block that tells people, as TYPE/NAME, e.g. `slack-webhook/ops`.
+NOTIFY_BLOCK = "UNVEIL_NOTIFY_BLOCK"
+#: The URL of a webhook; it is kept at the server, encrypted, as the block `webhook/unveil-notify`.
+NOTIFY_WEBHOOK = "UNVEIL_NOTIFY_WEBHOOK"
+_OWN_BLOCK = "unveil-notify"
+
+
+@unique
+class Change(StrEnum):
+    """What becomes, or would become, of an automation."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    REMOVE = "remove"
+    NONE = "unchanged"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One automation."""
+
+    name: str
+    change: Change
+    #: False where somebody has paused it; that is left so.
+    enabled: bool
+
+
+def apply_automations(patience: Patience, *, dry_run: bool = False) -> tuple[Line, ...]:
+    """Create, update and remove automations whose names begin with `unveil: `; return what was, or would be, done.
+
+    Where people are told is taken from the environment: `UNVEIL_NOTIFY_BLOCK` or `UNVEIL_NOTIFY_WEBHOOK`.
+
+    Raises:
+        InvalidSettings: no Prefect server is configured, a deployment is missing, or the block is unknown.
+        ServiceUnavailable: the server does not answer.
+    """
+    url = configured_api_url()
+    if url is None:
+        raise InvalidSettings("No Prefect server is configured: set PREFECT_API_URL, e.g. http://127.0.0.1:4200/api.")
+    from prefect.client.orchestration import get_client
+
+    try:
+        with get_client(sync_client=True) as client:
+            wanted = automations(patience, _deployments(client), _notifier(client, dry_run))
+            return tuple(_settle(client, wanted, dry_run))
+    except httpx.HTTPError as error:
+        raise ServiceUnavailable(
+            f"The Prefect API {without_credentials(url)} does not answer ({type(error).__name__}): see that it runs."
+        ) from error
+
+
+def _settle(client: SyncPrefectClient, wanted: tuple[AutomationCore, ...], dry_run: bool) -> Iterator[Line]:
+    present = {found.name: found for found in client.read_automations() if found.name.startswith(PREFIX)}
+    for automation in wanted:
+        yield _bring(client, automation, present.pop(automation.name, None), dry_run)
+    for left_over in present.values():
+        if not dry_run:
+            client.delete_automation(left_over.id)
+        yield Line(left_over.name, Change.REMOVE, left_over.enabled)
+
+
+def _bring(client: SyncPrefectClient, wanted: AutomationCore, found: Automation | None, dry_run: bool) -> Line:
+    if found is None:
+        if not dry_run:
+            client.create_automation(wanted)
+        return Line(wanted.name, Change.CREATE, wanted.enabled)
+    wanted = wanted.model_copy(update={"enabled": found.enabled})
+    if _same(wanted, found):
+        return Line(wanted.name, Change.NONE, found.enabled)
+    if not dry_run:
+        client.update_automation(found.id, wanted)
+    return Line(wanted.name, Change.UPDATE, found.enabled)
+
+
+def _same(wanted: AutomationCore, found: Automation) -> bool:
+    return all(getattr(wanted, name) == getattr(found, name) for name in ("description", "trigger", "actions"))
+
+
+def _deployments(client: SyncPrefectClient) -> dict[str, UUID]:
+    from prefect.exceptions import ObjectNotFound
+
+    found = {}
+    for name in DEPLOYMENTS:
+        try:
+            found[name] = client.read_deployment_by_name(name).id
+        except ObjectNotFound as error:
+            raise InvalidSettings(
+                f"Deployment {name} is not at the Prefect server: `prefect deploy --all` first."
+            ) from error
+    return found
+
+
+def _notifier(client: SyncPrefectClient, dry_run: bool) -> Notifier | None:
+    """Return who is told, by the environment."""
+    block, url = os.environ.get(NOTIFY_BLOCK), os.environ.get(NOTIFY_WEBHOOK)
+    if block:
+        slug, _, name = block.partition("/")
+    elif url:
+        slug, name = "webhook", _OWN_BLOCK
+        if dry_run:
+            return Notifier(UUID(int=0), webhook=True)
+        from prefect.blocks.webhook import Webhook
+        from pydantic import SecretStr
+
+        Webhook(url=SecretStr(url)).save(name, overwrite=True)
+    else:
+        return None
+    return Notifier(_block_id(client, slug, name), slug == "webhook")
+
+
+def _block_id(client: SyncPrefectClient, slug: str, name: str) -> UUID:
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        return UUID(str(client.read_block_document_by_name(name, slug).id))
+    except ObjectNotFound as error:
+        raise InvalidSettings(
+            f"{NOTIFY_BLOCK} names the block {slug}/{name}, which the Prefect server does not have; save it there, or "
+            "correct the name (TYPE/NAME, as `prefect block ls` shows)."
+        ) from error

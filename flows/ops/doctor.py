@@ -1,0 +1,417 @@
+"""Check installation, services, credentials and disk; say how to fix what is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum, unique
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from flows.errors import InvalidSettings
+from flows.models import mlflow_access
+from flows.ops.serve import stac_browser
+from flows.processing.publishing import catalog_of
+from flows.progress import tell
+from flows.services import prefect_server
+from flows.services.prefect_server import without_credentials
+from flows.settings import SAMPLE, RunSettings
+from stac.errors import StacError
+from stac.io.secrets import redact
+
+
+@unique
+class Status(StrEnum):
+    """How a check ended."""
+
+    OK = "OK"
+    #: Unveil works, with less speed or without one of its sources.
+    WARN = "WARN"
+    #: Runs will fail.
+    FAIL = "FAIL"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    status: Status
+    #: What was found.
+    detail: str
+    #: What to do, one sentence; empty when the status is OK.
+    remedy: str = ""
+
+
+def passed(name: str, detail: str) -> Check:
+    """Return a check that found nothing wrong."""
+    return Check(name, Status.OK, detail)
+
+
+def warned(name: str, detail: str, remedy: str) -> Check:
+    """Return a check that found something to know about."""
+    return Check(name, Status.WARN, detail, remedy)
+
+
+def failed(name: str, detail: str, remedy: str) -> Check:
+    """Return a check that found what makes runs fail."""
+    return Check(name, Status.FAIL, detail, remedy)
+
+
+#: Seconds for each answer from the network.
+TIMEOUT_S = 3.0
+
+
+def service_checks(settings: RunSettings) -> Mapping[str, Callable[[], Check]]:
+    """Return the checks by name; none is run yet."""
+    return {
+        "Prefect": _prefect,
+        "MLflow": lambda: _mlflow(settings),
+        "source": lambda: _source(settings.source),
+        "STAC Browser": _browser,
+        "S3 credentials": _s3,
+        "Sentinel Hub credentials": _sentinel_hub,
+    }
+
+
+def _prefect() -> Check:
+    url = prefect_server.configured_api_url()
+    if url is None:
+        return passed("Prefect", "no API configured; each run starts a local server and stops it")
+    problem = prefect_server.health_problem(url, TIMEOUT_S)
+    shown = without_credentials(url)
+    if problem is None:
+        return passed("Prefect", f"{shown} answers")
+    if problem == prefect_server.REFUSED:
+        return failed("Prefect", f"{shown} refuses the credentials", "Set PREFECT_API_AUTH_STRING or PREFECT_API_KEY.")
+    remedy = "Start that server, correct PREFECT_API_URL, or run `prefect config unset PREFECT_API_URL`."
+    return failed("Prefect", f"{shown} does not answer: {problem}", remedy)
+
+
+def _mlflow(settings: RunSettings) -> Check:
+    try:
+        uri = mlflow_access.registry_uri(settings.state, settings.mlflow_uri)
+    except InvalidSettings as error:
+        return failed("MLflow", str(error), "Correct the setting mlflow_uri.")
+    shown, problem = without_credentials(uri), mlflow_access.problem_of(uri)
+    if problem is not None:
+        remedy = "Start that server, move that database away, or correct the setting mlflow_uri."
+        return failed("MLflow", f"{shown} cannot be used: {problem}", remedy)
+    database = mlflow_access.database_of(uri)
+    if database is not None and not database.exists():
+        return passed("MLflow", f"{shown}, created by the first run")
+    return passed("MLflow", f"{shown} can be used")
+
+
+def _source(source: str) -> Check:
+    import httpx
+
+    if source == SAMPLE:
+        return passed("source", "the sample that ships, no network needed")
+    if not source.startswith(("http://", "https://")):
+        found = Path(source).exists()
+        remedy = "Correct --source: `sample`, the URL of a STAC API, or the path of a catalog.json."
+        return passed("source", source) if found else failed("source", f"{source} does not exist", remedy)
+    shown = without_credentials(source)
+    try:
+        status = httpx.get(source, timeout=TIMEOUT_S, follow_redirects=True).status_code
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return failed(
+            "source", f"{shown}: {error or type(error).__name__}", "Check the network, a proxy, and --source."
+        )
+    if status >= httpx.codes.BAD_REQUEST:
+        return failed(
+            "source", f"{shown}: HTTP status {status}", "Check --source, and whether it asks for credentials."
+        )
+    return passed("source", f"{shown} answers")
+
+
+def _browser() -> Check:
+    if stac_browser.cached_browser() is not None:
+        return passed("STAC Browser", f"{stac_browser.browser_version()}, built and kept")
+    tools = stac_browser.find_tools()
+    if tools is None:
+        remedy = "Install Node.js 18 or later with npm; until then `unveil serve` prints a link to the public browser."
+        return warned("STAC Browser", "not built, and Node.js 18 with npm was not found", remedy)
+    answer = subprocess.run([tools.node, "--version"], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    return passed("STAC Browser", f"Node {answer.stdout.strip()}; `unveil serve` builds it once (about two minutes)")
+
+
+def _s3() -> Check:
+    import botocore.session
+    from botocore.exceptions import BotoCoreError
+
+    name = "S3 credentials"
+    remedy = (
+        "Only needed for private or requester-pays buckets: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+        "AWS_PROFILE."
+    )
+    session = botocore.session.Session()
+    # On a machine outside AWS the metadata service does not exist; one short question must do.
+    session.set_config_variable("metadata_service_timeout", 1)
+    session.set_config_variable("metadata_service_num_attempts", 1)
+    try:
+        credentials = session.get_credentials()
+    except BotoCoreError as error:
+        return warned(name, f"not usable: {error}", remedy)
+    if credentials is None:
+        return warned(name, "none found", remedy)
+    return passed(name, f"present ({credentials.method})")
+
+
+def _sentinel_hub() -> Check:
+    from sentinelhub import SHConfig
+
+    name = "Sentinel Hub credentials"
+    remedy = "Only needed for Sentinel Hub and Copernicus Data Space sources: set SH_CLIENT_ID and SH_CLIENT_SECRET."
+    given = bool(os.environ.get("SH_CLIENT_ID") and os.environ.get("SH_CLIENT_SECRET"))
+    # Reading the configuration would create its file.
+    if not given and not Path(SHConfig.get_config_location()).is_file():
+        return warned(name, "none found", remedy)
+    config = SHConfig()
+    if config.sh_client_id and config.sh_client_secret:
+        return passed(name, f"present for {without_credentials(config.sh_base_url)}")
+    return warned(name, "incomplete", remedy)
+
+
+__all__ = ["Check", "Status", "examine"]
+
+_DISTRIBUTION = "unveil-eo"
+_GIB = 2**30
+_MULTIHASH_SHA256 = "1220"
+
+#: Free space below which a run fails (the sample's products take about 50 MB) or should be watched, bytes.
+_DISK_FAIL, _DISK_WARN = 0.25 * _GIB, 2 * _GIB
+#: Memory of the machine, bytes.
+_MEMORY_FAIL, _MEMORY_WARN = 2 * _GIB, 4 * _GIB
+
+_DRIVERS = ("GTiff", "COG", "PNG")
+_DRIVER_L1C = "JP2OpenJPEG"
+
+
+def examine(settings: RunSettings) -> list[Check]:
+    """Return all checks for a run with `settings`, in the order to read them. Never raises for what it finds."""
+    checks = {
+        "Python": _python,
+        "packages": _packages,
+        "GDAL": _gdal,
+        "compute": _compute,
+        "memory": _memory,
+        "output folder": lambda: _output(settings),
+        "state folder": lambda: _folder("state folder", settings.state),
+        "sample": _sample,
+        "weights": _weights,
+        **service_checks(settings),
+    }
+    return [_guarded(name, check) for name, check in checks.items()]
+
+
+def _guarded(name: str, check: Callable[[], Check]) -> Check:
+    tell(f"checking {name}")
+    try:
+        return check()
+    except Exception as error:  # noqa: BLE001 - whatever breaks a check is what the doctor has found
+        return failed(
+            name,
+            f"the check failed: {type(error).__name__}: {redact(str(error)).splitlines()[0] if str(error) else ''}",
+            "Install again with `make setup`; when that does not help, report this line.",
+        )
+
+
+def _python() -> Check:
+    wanted = SpecifierSet(metadata.metadata(_DISTRIBUTION)["Requires-Python"])
+    found = platform.python_version()
+    if wanted.contains(found, prereleases=True):
+        return passed("Python", f"{found} on {platform.platform(terse=True)}")
+    return failed(
+        "Python", f"{found}, wanted {wanted}", "Make the environment again with a newer Python: `make setup`."
+    )
+
+
+def _packages() -> Check:
+    wanted = [Requirement(text) for text in metadata.requires(_DISTRIBUTION) or []]
+    core = [r for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""})]
+    wrong = [problem for requirement in core if (problem := _misfit(requirement))]
+    if wrong:
+        return failed("packages", "; ".join(wrong), "Install the pinned versions with `make setup`.")
+    names = ("prefect", "torch", "mlflow", "rasterio")
+    shown = ", ".join(f"{name} {metadata.version(name)}" for name in names)
+    return passed("packages", f"all {len(core)} fit; {_DISTRIBUTION} {metadata.version(_DISTRIBUTION)}, {shown}")
+
+
+def _misfit(requirement: Requirement) -> str | None:
+    try:
+        found = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return f"{requirement.name} is missing"
+    fits = requirement.specifier.contains(found, prereleases=True)
+    return None if fits else f"{requirement.name} {found} instead of {requirement.specifier}"
+
+
+def _gdal() -> Check:
+    import rasterio
+
+    with rasterio.Env() as environment:
+        drivers = environment.drivers()
+    missing = [name for name in _DRIVERS if name not in drivers]
+    detail = f"{rasterio.__gdal_version__} (rasterio {rasterio.__version__}), {len(drivers)} drivers"
+    if missing:
+        return failed(
+            "GDAL", f"{detail}, without {', '.join(missing)}", "Install rasterio from its wheel: `make setup`."
+        )
+    if _DRIVER_L1C not in drivers:
+        remedy = f"Sources that hold JPEG 2000 need a rasterio with {_DRIVER_L1C}, as its wheel is: `make setup`."
+        return warned("GDAL", f"{detail}, without {_DRIVER_L1C}", remedy)
+    return passed("GDAL", f"{detail}, among them COG and {_DRIVER_L1C}")
+
+
+def _compute() -> Check:
+    import torch
+
+    if torch.cuda.is_available():
+        return passed("compute", "; ".join(_gpu(index) for index in range(torch.cuda.device_count())))
+    detail = f"no GPU in use; {torch.get_num_threads()} CPU threads of {os.cpu_count()}"
+    if shutil.which("nvidia-smi"):
+        remedy = "This machine has an NVIDIA driver: install a torch build with CUDA to use its GPU."
+        return warned("compute", f"{detail}; torch {torch.__version__}", remedy)
+    return passed("compute", detail)
+
+
+def _gpu(index: int) -> str:
+    import torch
+
+    free, total = torch.cuda.mem_get_info(index)
+    return f"{torch.cuda.get_device_name(index)}, {free / _GIB:.1f} of {total / _GIB:.1f} GiB free"
+
+
+def _memory() -> Check:
+    total = _memory_limit()
+    detail = f"{total / _GIB:.1f} GiB"
+    if total < _MEMORY_FAIL:
+        return failed("memory", detail, "Use a machine with at least 4 GiB, or a container with a higher limit.")
+    if total < _MEMORY_WARN:
+        return warned("memory", detail, "Keep work units small: set a small --bbox, and batch: 1 in the settings.")
+    return passed("memory", detail)
+
+
+def _memory_limit() -> int:
+    """Return the memory of the machine or the limit of the container, whichever is less, bytes."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text("ascii").strip() if limit.is_file() else "max"
+    return min(machine, int(text)) if text.isdigit() else machine
+
+
+def _output(settings: RunSettings) -> Check:
+    """Check that the catalog can be written, wherever it is."""
+    if isinstance(settings.out, Path):
+        return _folder("output folder", settings.out)
+    try:
+        catalog_of(settings).require_writable()
+    except StacError as error:
+        return failed("output folder", str(error), "Choose another --out, or give yourself the right to write there.")
+    return passed("output folder", f"{settings.out} is writable")
+
+
+def _folder(name: str, folder: Path) -> Check:
+    """Check that `folder` can be made and written, and that there is room."""
+    place = _nearest(folder.resolve())
+    choose = "Choose another folder with --out or --state-dir."
+    if not place.is_dir():
+        return failed(name, f"{place} is no folder", choose)
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        return failed(
+            name, f"{place} cannot be written ({error.strerror})", f"Give yourself write permission. {choose}"
+        )
+    free = shutil.disk_usage(place).free
+    detail = f"{folder} is writable, {free / _GIB:.1f} GiB free"
+    if free < _DISK_FAIL:
+        return failed(name, detail, f"Make room on this disk. {choose}")
+    if free < _DISK_WARN:
+        return warned(name, detail, f"Enough for the sample, not for many scenes: make room. {choose}")
+    return passed(name, detail)
+
+
+def _nearest(path: Path) -> Path:
+    """Return `path` or the nearest of its parents that exists."""
+    return next((p for p in (path, *path.parents) if p.exists()), path)
+
+
+def _sample() -> Check:
+    from stac.search.static import sample_catalog
+
+    remedy = "Install unveil-eo again: `make setup`; in a clone, `git checkout -- stac/sample`."
+    root = sample_catalog()
+    if not root.is_file():
+        return failed("sample", f"{root} is missing", remedy)
+    files = list(_sample_files(root))
+    broken = [path.relative_to(root.parent).as_posix() for path, digest in files if not _intact(path, digest)]
+    if broken or not files:
+        return failed("sample", f"{len(broken)} of {len(files)} files are broken: {', '.join(broken[:3])}", remedy)
+    return passed("sample", f"all {len(files)} files read")
+
+
+def _sample_files(root: Path) -> Iterator[tuple[Path, str | None]]:
+    """Yield path and SHA-256, where the item states one, of every raster of the sample."""
+    import pystac
+
+    for item in pystac.Catalog.from_file(str(root)).get_items(recursive=True):
+        for asset in item.assets.values():
+            href = asset.get_absolute_href() or ""
+            if "://" not in href and (asset.media_type or "").startswith("image/tiff"):
+                stated = str(asset.extra_fields.get("file:checksum", ""))
+                digest = stated.removeprefix(_MULTIHASH_SHA256) if stated.startswith(_MULTIHASH_SHA256) else None
+                yield Path(href), digest
+
+
+def _intact(path: Path, sha256: str | None) -> bool:
+    from rasterio.errors import RasterioError
+
+    from de_model.checkpoint import sha256_of
+
+    if not path.is_file() or (sha256 is not None and sha256_of(path) != sha256):
+        return False
+    import rasterio
+
+    try:
+        with rasterio.open(path) as raster:
+            raster.read()
+    except RasterioError:
+        return False
+    return True
+
+
+def _weights() -> Check:
+    from de_model.checkpoint import load, sha256_of, shipped_weights
+    from de_model.errors import InvalidCheckpoint
+
+    remedy = "Install unveil-eo again: `make setup`; in a clone, `git checkout -- de_model/weights`."
+    try:
+        path = shipped_weights()
+        card = load(path).card
+    except InvalidCheckpoint as error:
+        return failed("weights", str(error), remedy)
+    found, wanted = sha256_of(path), _stated_checksum(path)
+    if wanted is not None and found != wanted:
+        return failed("weights", f"{path.name} has SHA-256 {found[:12]}..., shipped was {wanted[:12]}...", remedy)
+    return passed("weights", f"{path.name}, preset {card.preset}, {card.gsd_m:g} m, SHA-256 {found[:12]}...")
+
+
+def _stated_checksum(path: Path) -> str | None:
+    """Return the SHA-256 of `path` in the file SHA256SUMS beside it, or None where none is stated."""
+    sums = path.parent / "SHA256SUMS"
+    text = sums.read_text("ascii") if sums.is_file() else ""
+    match = re.search(rf"^([0-9a-f]{{64}})\s+\*?{re.escape(path.name)}$", text, re.MULTILINE)
+    return match[1] if match else None

@@ -1,0 +1,1 @@
+"""`unveil serve`: the catalog and STAC Browser."""

@@ -1,0 +1,1 @@
+"""`unveil up`: a whole system from one folder."""

@@ -1,0 +1,1 @@
+"""Which scenes, which cells, which work units."""

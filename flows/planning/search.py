@@ -1,0 +1,134 @@
+"""Find the scenes of a run, and group them by cell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pystac
+from numpy.typing import NDArray
+
+from flows.errors import InvalidSettings
+from flows.settings import SAMPLE, RunSettings
+from stac.errors import EmptySearch
+from stac.grid.cell import cell_of, grid_code
+from stac.io import files as storage
+from stac.io.files import writing
+from stac.load.stack import Stack, read_stack
+from stac.search.acquisitions import Acquisition, group_passes
+from stac.search.opening import Source, open_source
+from stac.search.query import Query
+from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
+
+#: Side of a window that is looked at alone, pixels.
+_WINDOW = 128
+
+
+@dataclass(frozen=True, slots=True)
+class SceneSet:
+    """All scenes of some grid squares in an interval."""
+
+    #: Grid codes, e.g. `MGRS-33TWM`.
+    cells: tuple[str, ...]
+    source: str = str(sample_catalog())
+    collection: str = SAMPLE_COLLECTION
+    interval: str = SAMPLE_INTERVAL
+    bands: tuple[str, ...] = ("blue", "green", "red", "nir")
+
+
+def stacks_of(scenes: SceneSet) -> Iterator[Stack]:
+    """Yield the stack of all dates of every cell.
+
+    Raises:
+        InvalidSettings: a cell has no scenes in the interval.
+    """
+    for stack, _ in dated_stacks_of(scenes):
+        yield stack
+
+
+def dated_stacks_of(scenes: SceneSet) -> Iterator[tuple[Stack, list[Acquisition]]]:
+    """Yield the stack of all dates of every cell, and the dates in its order.
+
+    Raises:
+        InvalidSettings: a cell has no scenes in the interval.
+    """
+    items = open_source(scenes.source).search(Query.parse(scenes.collection, None, scenes.interval))
+    for code in scenes.cells:
+        chosen = [item for item in items if grid_code(item) == code]
+        if not chosen:
+            known = ", ".join(sorted({grid_code(item) for item in items})) or "none"
+            raise InvalidSettings(f"No scene of cell {code} in {scenes.interval}; cells found: {known}.")
+        dates = group_passes(chosen)
+        yield read_stack(dates, cell_of(chosen[0], scenes.bands[0]), scenes.bands), dates
+
+
+def fullest_window(
+    where: NDArray[np.bool_], side: int = _WINDOW, beside: NDArray[np.bool_] | None = None
+) -> tuple[slice, slice]:
+    """Return the rows and columns of the window of so many pixels with the most chosen ones; the first of equals.
+
+    Args:
+        where: the chosen ones `(y, x)`.
+        side: of the window, pixels.
+        beside: what must be there, too, `(y, x)`: the product of both counts decides.
+    """
+    height, width = where.shape
+    best, found = -1, (slice(0, side), slice(0, side))
+    for row in range(0, max(1, height - side + 1), max(1, side // 2)):
+        for column in range(0, max(1, width - side + 1), max(1, side // 2)):
+            at = (slice(row, row + side), slice(column, column + side))
+            count = int(where[at].sum()) * (1 if beside is None else 1 + int(beside[at].sum()))
+            if count > best:
+                best, found = count, at
+    return found
+
+
+def source_of(settings: RunSettings) -> str:
+    """Return the location of the source: the static catalog that ships for `sample`, else what the settings name."""
+    return str(sample_catalog()) if settings.source == SAMPLE else settings.source
+
+
+def find_scenes(settings: RunSettings, location: str) -> tuple[list[pystac.Item], Source]:
+    """Return all scenes of `settings.search`, and the source they are from.
+
+    Raises:
+        EmptySearch: the search matched nothing; items that it passed over are in `skipped` of the source.
+        InvalidQuery: the collection does not exist, or area or interval make no sense.
+    """
+    source = open_source(location, settings.patience, settings.access)
+    items = source.search(settings.search)
+    if not (items or source.skipped):
+        area = f" within {settings.bbox}" if settings.bbox else ""
+        raise EmptySearch(
+            f"{source.describe()} has no scene of {settings.collection} in {settings.datetime}{area}; "
+            "widen --datetime or move --bbox."
+        )
+    return items, source
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> Path:
+    """Write a JSON file, whole or not at all, and return its path; its folder is made.
+
+    Raises:
+        DiskFull, NotWritable: it cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    storage.write_json(path, document)
+    return path
+
+
+def write_items(path: Path, items: list[pystac.Item]) -> Path:
+    """Write items as a feature collection with absolute hrefs."""
+    features = [item.to_dict(include_self_link=True, transform_hrefs=False) for item in items]
+    return write_json(path, {"type": "FeatureCollection", "features": features})
+
+
+def read_items(path: Path) -> dict[str, pystac.Item]:
+    """Return the items of a feature collection by id."""
+    features = json.loads(path.read_text("utf-8"))["features"]
+    return {feature["id"]: pystac.Item.from_dict(feature) for feature in features}

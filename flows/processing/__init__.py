@@ -1,0 +1,1 @@
+"""From a work unit to a product, without Prefect."""

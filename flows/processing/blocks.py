@@ -1,0 +1,160 @@
+"""Restoring a cell of any size block by block: memory stays bounded, and a killed run goes on where it stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+
+from de_model.enhancer import Enhancer
+from flows.processing.prefetch import ahead
+from flows.processing.restore import Prepared, needed_window, restore_block
+from flows.settings.fields import RestorationOptions
+from stac.grid.cell import Cell
+from stac.load.stack import Stack
+from stac.product.layers import ProductLayers
+from stac.product.writer import Block, BlockStore, blocks_of
+
+#: Reads all dates of a window of the cell.
+Reader = Callable[[Cell], Stack]
+#: Takes the layers of a finished block.
+Done = Callable[[ProductLayers], None]
+#: Told what is being done, how much of it is done, and how much there is.
+Progress = Callable[[str, int, int], None]
+
+
+def untold(_what: str, _done: int, _total: int) -> None:
+    """Tell nobody."""
+
+
+#: Scenes are read in windows of this many pixels a side: fewer requests than one for every block.
+_REGION_PX = 2048
+
+
+@dataclass(slots=True)
+class Effort:
+    """What restoring took; blocks that were found done take nothing."""
+
+    blocks: int = 0
+    tiles: int = 0
+    #: Tiles run again in float32.
+    redone: int = 0
+    #: Of reading, and of these the ones in which nothing else was done.
+    read_seconds: float = 0.0
+    waited_seconds: float = 0.0
+    restore_seconds: float = 0.0
+    #: Of restoring, in the model.
+    model_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """The dates of some blocks and their surroundings."""
+
+    stack: Stack
+    #: Row and column of its first pixel in the cell.
+    offset: tuple[int, int]
+    #: That reading took.
+    seconds: float
+
+
+def restore_cell(
+    read: Reader,
+    prepared: Prepared,
+    enhancer: Enhancer,
+    options: RestorationOptions,
+    store: BlockStore,
+    side: int,
+    tell: Progress,
+    done: Done,
+) -> Effort:
+    """Hand over every block of a cell, and put into the store what is not there yet; the next ones are read meanwhile.
+
+    Args:
+        read: reads the dates that `prepared` knows, on a window of the cell.
+        prepared: what is known about the whole cell.
+        enhancer: the model.
+        options: prior and sampling.
+        store: where blocks are kept.
+        side: of a block, pixels.
+        tell: told of progress.
+        done: takes the layers of every block once: first those that were there, then the others as they are made.
+
+    Raises:
+        UnreadableAsset: pixels cannot be read after retries, or a block of the store cannot any more.
+        DiskFull, NotWritable: the store cannot be written.
+    """
+    effort, every = Effort(), regions_of(prepared.cell, side)
+    held = [[block for block in blocks if store.holds(block)] for blocks in every]
+    for block in chain.from_iterable(held):
+        done(store.get(block))
+    unfinished = [[block for block in blocks if block not in known] for blocks, known in zip(every, held, strict=True)]
+    regions = [blocks for blocks in unfinished if blocks]
+    total, number = sum(map(len, every)), sum(map(len, held))
+    # Closed when a block fails, too: nothing more is read for a unit that has ended.
+    with closing(ahead(partial(_read, read, blocks, prepared.cell, options) for blocks in regions)) as readings:
+        for blocks in regions:
+            began = time.monotonic()
+            region = next(readings)
+            effort.waited_seconds += time.monotonic() - began
+            effort.read_seconds += region.seconds
+            for block in blocks:
+                began = time.monotonic()
+                on_tile = _tiles(tell, number, total)
+                restored = restore_block(region.stack, region.offset, block, prepared, enhancer, options, on_tile)
+                store.put(block, restored.layers)
+                effort.restore_seconds += time.monotonic() - began
+                effort.blocks, effort.tiles, number = effort.blocks + 1, effort.tiles + restored.tiles, number + 1
+                effort.redone += restored.redone
+                effort.model_seconds += restored.model_seconds
+                done(restored.layers)
+            # The one after the next begins to be read; memory holds no third.
+            del region
+    return effort
+
+
+def _read(read: Reader, blocks: Sequence[Block], cell: Cell, options: RestorationOptions) -> _Region:
+    rows, columns = window_of(blocks, cell, options)
+    began = time.monotonic()
+    stack = read(cell.window(rows, columns))
+    return _Region(stack, (rows.start, columns.start), time.monotonic() - began)
+
+
+def regions_of(cell: Cell, side: int) -> list[list[Block]]:
+    """Return the blocks of a cell in groups that are read at once.
+
+    Args:
+        cell: the whole cell.
+        side: of a block, pixels.
+    """
+    regions = blocks_of(*_extent(cell), _region_side(side))
+    return [blocks_of(region.rows, region.columns, side) for region in regions]
+
+
+def window_of(blocks: Sequence[Block], cell: Cell, options: RestorationOptions) -> tuple[slice, slice]:
+    """Return the rows and columns of a cell that must be read to restore some blocks."""
+    rows, columns = zip(*(needed_window(block, cell, options.sampling) for block in blocks), strict=True)
+    return _hull(rows), _hull(columns)
+
+
+def _extent(cell: Cell) -> tuple[slice, slice]:
+    height, width = cell.geobox.shape
+    return slice(0, int(height)), slice(0, int(width))
+
+
+def _region_side(side: int) -> int:
+    """Return the side of the windows that are read: whole blocks, about `_REGION_PX`."""
+    return max(1, _REGION_PX // side) * side
+
+
+def _hull(spans: tuple[slice, ...]) -> slice:
+    return slice(min(span.start for span in spans), max(span.stop for span in spans))
+
+
+def _tiles(tell: Progress, done: int, total: int) -> Callable[[int, int], None]:
+    """Return what the engine tells its tiles."""
+    what = "tiles" if total == 1 else f"block {done + 1} of {total}, tiles"
+    return lambda tile, tiles: tell(what, tile, tiles)

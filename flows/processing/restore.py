@@ -1,0 +1,283 @@
+"""Restoring one date of a cell: prior first, then the best filler of its kind where no date saw the ground. No Prefect.
+
+What a restoration learns about the whole cell is learnt once, from a thinned view of it (`prepare`). After that every
+window is restored on its own (`restore_window`) with the bytes that the whole cell would give.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from de_model.calibration import CalibrationTable, Origin
+from de_model.enhancer import Enhancer
+from de_model.inference.engine import Restoration, restore, scene_levels
+from de_model.inference.frame import Frame
+from de_model.inference.part import Part, surroundings
+from de_model.inference.sampling import Sampling
+from de_model.metrics.baselines import REACH_PX, interpolated
+from de_model.scene.observation import Levels
+from de_model.validation import CLEAR_SHARE, Filler, KindCode, kinds_of_gaps
+from flows.errors import InvalidSettings
+from flows.settings.fields import RestorationOptions
+from stac.composite.priors import FittedPrior, fit_prior
+from stac.composite.temporal import TemporalPrior
+from stac.grid.cell import Cell
+from stac.load.stack import Stack
+from stac.masks.classes import PixelClass, is_obscured, is_observed
+from stac.product.assembly import Intervals, ModelResult, assemble, best_known, unseen
+from stac.product.layers import ProductLayers
+from stac.product.writer import Block
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+Progress = Callable[[int, int], None]
+
+
+def intervals_of(table: CalibrationTable | None) -> Intervals | None:
+    """Return calibrated factors as the plain numbers that the product's assembly takes."""
+    if table is None:
+        return None
+    around = table.factors.get(Origin.SURROUNDINGS, ())
+    return Intervals(table.factors[Origin.OTHER_DATES], table.factors[Origin.MODEL], around)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is known about a whole cell before its windows are restored."""
+
+    cell: Cell
+    #: Index of the date that is restored.
+    target: int
+    prior: FittedPrior | None
+    #: Reflectance per band that the model sees where there is no data: the median of what the target date saw.
+    fill: tuple[float, ...]
+    #: Whether the target date saw enough to know its colours.
+    clear_ground: bool
+    #: Levels of the ground, for models of the second edition: of what the target date saw, else of the prior.
+    levels: Levels
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A restored window, and how it came about."""
+
+    layers: ProductLayers
+    #: Model tiles run, and how many of them again in float32 (`Restoration.redone`).
+    tiles: int
+    redone: int = 0
+    #: In the model, from pixels in memory to pixels in memory.
+    model_seconds: float = 0.0
+
+
+def prepare(overview: Stack, target: int, cell: Cell, options: RestorationOptions) -> Prepared:
+    """Learn what all windows of a cell share.
+
+    Args:
+        overview: all dates of the whole cell, at full resolution or thinned.
+        target: index of the date.
+        cell: the whole cell at full resolution.
+        options: prior and sampling.
+    """
+    prior = fit_prior(options.prior, overview, target, max_days=options.prior_days)
+    clear_ground = bool(is_observed(overview.classes[target]).mean() >= CLEAR_SHARE)
+    fill = _ground_level(overview, target)
+    return Prepared(cell, target, prior, fill, clear_ground, _levels(overview, target, prior, clear_ground))
+
+
+def _levels(overview: Stack, target: int, prior: FittedPrior | None, clear_ground: bool) -> Levels:
+    """Return level and deviation per band of what the target date saw, else of what other dates say."""
+    image, hidden = overview.reflectance(target), ~is_observed(overview.classes[target])
+    if clear_ground or prior is None:
+        return scene_levels(image, hidden)
+    found = prior.apply(overview, target, where=is_obscured(overview.classes[target]))
+    return scene_levels(best_known(overview, target, found), unseen(overview, target, found))
+
+
+def _ground_level(overview: Stack, target: int) -> tuple[float, ...]:
+    """Return the median reflectance per band of what the target date saw; 0 where it saw nothing."""
+    image, observed = overview.reflectance(target), is_observed(overview.classes[target])
+    if not observed.any():
+        return (0.0,) * len(image)
+    return tuple(float(value) for value in np.median(image[:, observed], axis=1))
+
+
+def needed_window(block: Block, cell: Cell, sampling: Sampling) -> tuple[slice, slice]:
+    """Return the rows and columns of a cell that must be read to restore a block of it.
+
+    They hold the model's whole tiles, and the ground that gaps are interpolated from.
+    """
+    frame = Frame.around(_shape(cell), cell.origin, sampling.tile, sampling.grid)
+    rows, columns = ((extent.start, extent.stop) for extent in (block.rows, block.columns))
+    tiles = surroundings(rows, columns, frame, sampling.tile, sampling.overlap)
+    vertical, horizontal = (
+        slice(max(0, min(first, extent.start - REACH_PX)), min(size, max(last, extent.stop + REACH_PX)))
+        for (first, last), extent, size in zip(tiles, (block.rows, block.columns), _shape(cell), strict=True)
+    )
+    return vertical, horizontal
+
+
+def restore_block(
+    stack: Stack,
+    offset: tuple[int, int],
+    block: Block,
+    prepared: Prepared,
+    enhancer: Enhancer,
+    options: RestorationOptions,
+    on_tile: Progress | None = None,
+) -> Restored:
+    """Restore the hidden pixels of one block.
+
+    Args:
+        stack: the dates that `prepared` knows, on a window of the cell that holds `needed_window` of the block.
+        offset: row and column of the stack's first pixel in the cell.
+        block: what is wanted.
+        prepared: what is known about the whole cell.
+        enhancer: the model.
+        options: prior and sampling.
+        on_tile: told (tiles done, tiles in all).
+
+    Raises:
+        InvalidSettings: the stack's bands are not the model's.
+    """
+    _check_bands(stack, enhancer)
+    window = stack.window(_moved(block.rows, -offset[0]), _moved(block.columns, -offset[1]))
+    prior = prior_of(window, prepared)
+    needed = unseen(window, prepared.target, prior)
+    result, asked, seconds = ModelResult(*_empty(needed.shape, len(window.bands))), None, 0.0
+    if needed.any() and options.use_model:
+        surroundings = _surroundings(stack, offset, block, prepared, options)
+        result, asked, seconds = _fill(surroundings, needed, prepared, enhancer, options, on_tile)
+    layers = assemble(
+        window, prepared.target, prior, result, max_spread=options.max_spread, intervals=options.intervals
+    )
+    return Restored(layers, asked.tiles, asked.redone, seconds) if asked else Restored(layers, 0)
+
+
+def prior_of(window: Stack, prepared: Prepared) -> TemporalPrior | None:
+    """Return what other dates say about the hidden pixels of a window; None without a prior."""
+    if prepared.prior is None:
+        return None
+    hidden = is_obscured(window.classes[prepared.target])
+    return prepared.prior.apply(window, prepared.target, where=hidden)
+
+
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """A block with the pixels around it that its gaps depend on."""
+
+    #: Reflectance `(band, y, x)`, filled in where another date saw the ground.
+    scene: FloatArray
+    #: `(y, x)`: observed or filled in; below thin cloud or in shadow.
+    known: BoolArray
+    thin: BoolArray
+    #: Row and column of its first pixel in the cell.
+    offset: tuple[int, int]
+    #: The block in it.
+    inside: tuple[slice, slice]
+
+
+def _surroundings(
+    stack: Stack, offset: tuple[int, int], block: Block, prepared: Prepared, options: RestorationOptions
+) -> _Surroundings:
+    """Return a block with its surroundings."""
+    rows, columns = needed_window(block, prepared.cell, options.sampling)
+    around = stack.window(_moved(rows, -offset[0]), _moved(columns, -offset[1]))
+    # Once more for the block itself: most blocks do not come here, and theirs is the smaller window.
+    prior, classes = prior_of(around, prepared), around.classes[prepared.target]
+    scene = best_known(around, prepared.target, prior)
+    known = np.isfinite(scene).all(axis=0) & ~unseen(around, prepared.target, prior)
+    thin = np.isin(classes, (PixelClass.THIN_CLOUD, PixelClass.SHADOW))
+    return _Surroundings(scene, known, thin, (rows.start, columns.start), block.within(rows, columns))
+
+
+def _fill(
+    around: _Surroundings,
+    needed: BoolArray,
+    prepared: Prepared,
+    enhancer: Enhancer,
+    options: RestorationOptions,
+    on_tile: Progress | None,
+) -> tuple[ModelResult, Restoration | None, float]:
+    """Fill the needed pixels of a block, each kind with its filler; the model runs where a kind is left to it.
+
+    Returns what fills them, the model's answer, and the seconds it took.
+    """
+    wanted = np.zeros(around.known.shape, bool)
+    wanted[around.inside] = needed
+    kinds = kinds_of_gaps(wanted, around.thin, around.known, clear_ground=prepared.clear_ground)[around.inside]
+    filler = {code: options.fillers.get(code.kind, Filler.DE) for code in KindCode}
+    trivial = np.isin(kinds, [code for code, found in filler.items() if not found.of_model])
+    found, seconds = None, 0.0
+    image, weight, spread = _empty(needed.shape, len(around.scene))
+    if (needed & ~trivial).any():
+        part = Part(_shape(prepared.cell), around.offset, prepared.fill, prepared.levels)
+        began = time.monotonic()
+        every = restore(
+            enhancer,
+            around.scene,
+            wanted,
+            options.sampling,
+            on_tile,
+            prepared.cell.origin,
+            part=part,
+            hidden=~around.known,
+        )
+        found, seconds = every.window(around.inside), time.monotonic() - began
+        image, weight, spread = found.image.copy(), found.reference_weight, found.spread.copy()
+        alone = np.isin(kinds, [code for code, name in filler.items() if name is Filler.REFERENCE])
+        image[:, alone] = found.reference[:, alone]
+    if trivial.any():
+        smooth = interpolated(around.scene, around.known, prepared.fill)
+        flat = np.isin(kinds, [code for code, name in filler.items() if name is Filler.FLAT])
+        image[:, trivial] = smooth.image[:, *around.inside][:, trivial]
+        image[:, flat] = np.array(prepared.fill, np.float32)[:, None]
+        spread[:, trivial] = smooth.spread[:, *around.inside][:, trivial]
+    return ModelResult(image, weight, spread, trivial), found, seconds
+
+
+def restore_date(
+    stack: Stack, target: int, enhancer: Enhancer, options: RestorationOptions, on_tile: Progress | None = None
+) -> Restored:
+    """Restore one date of a cell that is in memory as a whole.
+
+    Args:
+        stack: all dates of the cell; bands in the model's order.
+        target: index of the date.
+        enhancer: the model.
+        options: prior and sampling.
+        on_tile: told (tiles done, tiles in all).
+
+    Raises:
+        InvalidSettings: the stack's bands are not the model's.
+    """
+    prepared = prepare(stack, target, stack.cell, options)
+    height, width = _shape(stack.cell)
+    whole = Block(slice(0, height), slice(0, width))
+    return restore_block(stack, (0, 0), whole, prepared, enhancer, options, on_tile)
+
+
+def _check_bands(stack: Stack, enhancer: Enhancer) -> None:
+    if stack.bands != enhancer.card.bands:
+        raise InvalidSettings(
+            f"Bands {stack.bands} were read, the model restores {enhancer.card.bands}; set bands to these."
+        )
+
+
+def _shape(cell: Cell) -> tuple[int, int]:
+    height, width = cell.geobox.shape
+    return int(height), int(width)
+
+
+def _moved(extent: slice, by: int) -> slice:
+    return slice(extent.start + by, extent.stop + by)
+
+
+def _empty(shape: tuple[int, ...], bands: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return image, weight and spread where nothing fills yet: every pixel that needs it is not recoverable."""
+    image = np.full((bands, *shape), np.nan, np.float32)
+    return image, image[0].copy(), image.copy()

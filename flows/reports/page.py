@@ -1,0 +1,224 @@
+"""Reports of units and runs: HTML, Markdown, tables."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from flows.planning.candidates import Cause
+from flows.reports.charts import charts_of, color_of, label_of, maps_of
+from flows.reports.drift import drift_markdown, drift_parts
+from stac.io.files import writing
+from stac.product.layers import Provenance
+
+#: What the figures of the gate say.
+_MEANINGS = {
+    "residual_cloud": "Share of the restored pixels that still look like cloud: bright, white and hazy.",
+    "sharpness": "Fine detail of restored ground / that of observed surroundings; 1 is as sharp, less is blur.",
+    "colour_shift": "Restored minus observed surroundings, in the band with the largest difference; reflectance.",
+    "ndvi_shift": "Difference of mean NDVI between restored pixels and their observed surroundings.",
+    "seam_ratio": "Steps across borders between classes / steps just beside them; 1 cannot be seen.",
+    "half_width": "Mean half-width of the 90 % interval of restored pixels; reflectance.",
+    "not_recoverable": "Share of the area with data that could not be restored and is nodata.",
+}
+_PERCENT = ("residual_cloud", "not_recoverable")
+_CAPTIONS = {
+    "half_width": "How wide the intervals are. The last bin holds everything wider.",
+    "sharpness": "Left of the dotted line restored ground is smoother than its surroundings, right of it rougher.",
+    "colour": "Clouds brighten the observed ground around them, so restored ground is often a little darker.",
+    "seams": "Right of the dotted line a border is stronger than the ground beside it.",
+    "dates": "The area that each date saw; the restored date is green.",
+}
+_UNDEFINED = "–"
+
+
+def quality_parts(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the template shows of a product's quality; empty parts where it was not measured."""
+    quality = metadata.get("quality")
+    if quality is None:
+        empty: dict[str, Any] = {"quality": None, "checks": [], "groups": [], "charts": {}, "captions": {}, "seen": {}}
+        return empty | {"observed_cloud": ""}
+    figures = quality["figures"]
+    observed = figures["observed_cloud"]
+    return {
+        "quality": quality,
+        "checks": [_check(check) for check in quality["gate"]["checks"]],
+        "groups": [_group(name, group) for name, group in figures["groups"].items()],
+        "charts": charts_of(quality, metadata["sources"][0]["date"] if metadata["sources"] else ""),
+        "captions": _CAPTIONS,
+        "seen": {entry["date"]: f"{entry['km2']:.2f}" for entry in figures["dates"]},
+        "observed_cloud": percent(observed) if observed is not None else "",
+    }
+
+
+def percent(share: float | None) -> str:
+    """Return a share as people read it."""
+    if share is None:
+        return _UNDEFINED
+    return "< 0.01 %" if 0 < share < 1e-4 else f"{100 * share:.2f} %"
+
+
+def _check(check: Mapping[str, Any]) -> dict[str, Any]:
+    def show(value: float | None) -> str:
+        if value is None:
+            return _UNDEFINED
+        return percent(value) if check["name"] in _PERCENT else f"{value:.3g}"
+
+    lowest, highest = (None if check[side] is None else show(check[side]) for side in ("lowest", "highest"))
+    limit = f"{lowest} to {highest}" if lowest and highest else f"≤ {highest}" if highest else f"≥ {lowest}"
+    return {
+        "label": check["label"],
+        "meaning": _MEANINGS[check["name"]],
+        "value": show(check["value"]),
+        "limit": limit,
+        "passed": check["passed"],
+    }
+
+
+def _group(name: str, group: Mapping[str, Any]) -> dict[str, Any]:
+    def show(value: float | None, form: str = ".3f") -> str:
+        return _UNDEFINED if value is None else format(value, form)
+
+    shift = group["colour_shift"]
+    band = max(shift, key=lambda b: abs(shift[b])) if shift else None
+    return {
+        "label": label_of(name),
+        "color": color_of(name),
+        "cells": [
+            f"{group['pixels']:,}".replace(",", "\u202f"),
+            show(group["half_width_mean"], ".4f"),
+            show(group["half_width_p90"], ".4f"),
+            show(group["sharpness"], ".2f"),
+            f"{shift[band]:+.4f} ({band})" if shift and band else _UNDEFINED,
+            show(group["ndvi_shift"], "+.3f"),
+            percent(group["residual_cloud"]),
+        ],
+    }
+
+
+#: Of a table artifact.
+_ROWS = 1000
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("flows", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+)
+
+
+def write_report(folder: Path, item_id: str, metadata: Mapping[str, Any]) -> Path:
+    """Write `report.html` into a product's folder; its layers and `quicklook.png` must be there.
+
+    Args:
+        folder: the staging folder.
+        item_id: title of the report.
+        metadata: the content of `metadata.json`.
+
+    Raises:
+        DiskFull, NotWritable: the folder cannot be written.
+    """
+    page = _ENVIRONMENT.get_template("report.html.j2").render(
+        item_id=item_id,
+        picture=data_uri(folder / "quicklook.png"),
+        classes=_classes(metadata["areas_km2"]),
+        warnings=warnings_of(metadata),
+        maps=_maps(folder),
+        target_date=metadata["sources"][0]["date"] if metadata["sources"] else "",
+        **{**metadata, **quality_parts(metadata), "drift": drift_parts(metadata)},
+    )
+    path = folder / "report.html"
+    with writing(path):
+        path.write_text(page, "utf-8")
+    return path
+
+
+def data_uri(picture: Path | bytes) -> str:
+    """Return a PNG as a `data:` URI, so that a page needs no other file."""
+    content = picture if isinstance(picture, bytes) else picture.read_bytes()
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+
+
+def _classes(areas: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return the rows of the table of areas; shares are of the area with data."""
+    valid = sum(km2 for name, km2 in areas.items() if name != Provenance.NODATA.name.lower())
+    rows = []
+    for p in Provenance:
+        km2 = areas[p.name.lower()]
+        share = percent(km2 / valid) if valid and p is not Provenance.NODATA else ""
+        rows.append({"label": p.label, "description": p.description, "color": p.color, "km2": km2, "share": share})
+    return rows
+
+
+def _maps(folder: Path) -> list[dict[str, Any]]:
+    return [
+        {"title": m.title, "description": m.description, "picture": data_uri(m.png), "keys": m.keys}
+        for m in maps_of(folder)
+    ]
+
+
+def warnings_of(metadata: Mapping[str, Any]) -> list[str]:
+    """Return what a reader must know before trusting the product, one sentence each."""
+    figures, found = metadata["figures"], []
+    valid = figures["valid_km2"] or 1.0
+    if figures["model_km2"] / valid > 0.05:
+        found.append(
+            f"{figures['model_km2'] / valid:.0%} of the area was seen on no date and is estimated, from the ground "
+            "around or by the model."
+        )
+    if figures["cloudy_km2"] / valid > 0.9:
+        found.append("More than nine tenths of the scene are hidden: little of it can be matched to the target date.")
+    if figures["not_recoverable_km2"]:
+        found.append(f"{figures['not_recoverable_km2']:.1f} km² could not be restored and are nodata.")
+    found += metadata.get("quality", {}).get("figures", {}).get("warnings", [])
+    return found + [f"A scene was left out: {reason}" for reason in metadata["dropped"]]
+
+
+def run_markdown(summary: Mapping[str, Any]) -> str:
+    """Return the report of a run as markdown."""
+    title = f"# clear-scenes {summary['run_id']}"
+    origin = (
+        f"Source `{summary['source']}`, collection `{summary['collection']}`, {summary['datetime']}; "
+        f"model {summary['model']['name']} version {summary['model']['version']}."
+    )
+    head = "| target | state | cloudy km² | from other dates km² | in gaps km² | seconds | note |"
+    table = "\n".join([head, "|---|---|---|---|---|---|---|", *(_row(unit) for unit in summary["units"])])
+    remade = "".join(f"\n- Made again: {reason}" for reason in summary["remade"])
+    passed = Counter(str(each["cause"]) for each in summary["left_out"])
+    left_out = ", ".join(f"{number} for {cause}" for cause, number in passed.items())
+    notes = f"{remade}\n\nLeft out: {left_out or 'nothing'}.\n"
+    return f"{title}\n\n{origin}\n\n{table}\n{notes}{drift_markdown(summary.get('drift'))}"
+
+
+def _row(unit: Mapping[str, Any]) -> str:
+    f = unit["figures"] or {}
+    numbers = [f"{f[name]:.1f}" if f else "" for name in ("cloudy_km2", "other_dates_km2", "model_km2", "seconds")]
+    # A pipe or a line break in a message would end the cell.
+    note = _note(unit).replace("|", "/").replace("\n", " ")
+    return f"| {unit['target_id']} | {unit['state']} | {' | '.join(numbers)} | {note} |"
+
+
+def unit_table(units: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of the Prefect table artifact."""
+    return [
+        {
+            "target": u["target_id"],
+            "state": u["state"],
+            "item": u["item_href"],
+            "error": u["error"] or u.get("note", ""),
+        }
+        | {name: round(value, 3) for name, value in (u["figures"] or {}).items()}
+        for u in units
+    ]
+
+
+def left_out_table(left_out: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of the table artifact of scenes that no unit was made for; unusable items come first."""
+    rows = sorted(left_out, key=lambda row: (row["cause"] != Cause.UNUSABLE, row["cause"], row["target_id"]))
+    return [{"scene": row["target_id"], "cause": str(row["cause"]), "reason": row["reason"]} for row in rows[:_ROWS]]
+
+
+def _note(unit: Mapping[str, Any]) -> str:
+    """Return why a unit failed, or what to know about its product."""
+    return str(unit["error"] or unit.get("note", ""))

@@ -1,0 +1,464 @@
+"""Settings by subject: area, restoration, judging, execution; their enumerations and checked types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum, unique
+from typing import Annotated, Any, Self
+
+import psutil
+from pydantic import BaseModel, BeforeValidator, Field
+from pydantic_settings import NoDecode
+
+from de_model.inference.acceleration import Acceleration, Precision
+from de_model.inference.sampling import Sampling
+from de_model.sampling.kinds import SamplerKind
+from de_model.scene.design import SceneDesign
+from de_model.validation import Filler, PixelKind
+from stac.composite.priors import Prior
+from stac.grid.fixed import GridSpec
+from stac.io.cores import cores
+from stac.io.secrets import redact, without_secret
+from stac.load.resampling import Interpolation
+from stac.load.scale_check import RadiometryCheck
+from stac.masks.combination import MaskKind, MaskRule
+from stac.product.assembly import Intervals
+from stac.quality.gate import Gate, gate_document
+from stac.search.opening import Patience
+from stac.search.query import Query
+from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL
+
+
+def _split(value: Any) -> Any:
+    return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+
+#: Part of the type of a setting, together with NoDecode: a string is words with commas between, not JSON.
+Commas = BeforeValidator(_split)
+
+
+#: The word for the sample that ships with the package, served as a STAC API on loopback.
+SAMPLE = "sample"
+
+
+@unique
+class Device(StrEnum):
+    """Where the model runs."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+@unique
+class GapFilling(StrEnum):
+    """What fills pixels that no date saw."""
+
+    #: For every kind of pixel what was best on places that the model never saw.
+    VALIDATED = "validated"
+    #: The model, whatever its validation record says.
+    MODEL = "model"
+
+
+@unique
+class ModelFallback(StrEnum):
+    """What a run does when its model cannot be had: no registry, no such alias, a changed artefact."""
+
+    #: Stop and tell why.
+    ERROR = "error"
+    #: Use the weights that come with the package.
+    SHIPPED = "shipped"
+
+
+@unique
+class GateMode(StrEnum):
+    """Whether products are judged before they are published."""
+
+    ON = "on"
+    OFF = "off"
+
+
+@unique
+class GridKind(StrEnum):
+    """Which cells the work is divided into."""
+
+    #: The grid of each scene, such as an MGRS tile.
+    NATIVE = "native"
+    #: The same cells for all scenes, across tiles and zones.
+    FIXED = "fixed"
+
+
+#: What one process with a work unit in hand may need, bytes (docs/results/unit.md).
+_PROCESS_BYTES = 2.5 * 2**30
+
+
+@unique
+class RunnerKind(StrEnum):
+    """Where work units are restored."""
+
+    #: One after the other, in the process of the run.
+    SERIAL = "serial"
+    #: In threads of that process.
+    THREADS = "threads"
+    #: In processes of this machine.
+    PROCESSES = "processes"
+    #: In the workers of a Dask cluster: of this machine, or one whose scheduler is named.
+    DASK = "dask"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How a machine is shared by the workers of one run."""
+
+    workers: int
+    #: Threads of numeric libraries in each worker, so that all of them together fill the cores.
+    threads: int
+
+    @property
+    def in_flight(self) -> int:
+        """Units that the run holds at once: while one is published its worker has the next one already."""
+        return self.workers + max(1, self.workers // 4)
+
+
+def share_of(wanted: int | None, gpus: int, threads: int | None = None) -> Share:
+    """Return how this machine is shared.
+
+    Args:
+        wanted: workers asked for; None for one per GPU, or per core as far as memory goes where there is no GPU.
+        gpus: GPUs that are used.
+        threads: of each worker, where they are asked for.
+    """
+    here = cores()
+    fits = int(psutil.virtual_memory().total // _PROCESS_BYTES)
+    workers = wanted or gpus or max(1, min(here, fits))
+    return Share(workers, threads or max(1, here // workers))
+
+
+def thread_limits(threads: int) -> dict[str, str]:
+    """Return the variables that numeric libraries read when they are loaded."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return dict.fromkeys(names, str(threads))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftLimits:
+    """Thresholds of drift. They change no pixel.
+
+    A threshold is never below what chance alone reaches: windows of the baseline's own parts, as many as are judged,
+    are drawn again and again, and `confidence` of them stay below it.
+    """
+
+    #: Least population stability index that is watched, and that alarms.
+    psi_watch: float = 0.1
+    psi_alarm: float = 0.25
+    #: Factor on every feature's own least shift.
+    shift_scale: float = 1.0
+    #: Share of the windows drawn from the baseline that stay below the threshold of a watch.
+    confidence: float = 0.99
+    #: An alarm needs so many times the distance that chance reaches.
+    margin: float = 1.5
+    #: Neighbours are alike: so many pixels count as one independent value.
+    correlation: int = 25
+    #: Features of fewer values than this are not compared.
+    least_values: int = 200
+    #: Windows drawn.
+    draws: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class RestorationOptions:
+    """How a date is restored."""
+
+    sampling: Sampling
+    prior: Prior = Prior.FUSED
+    #: Dates further away than this are not used.
+    prior_days: int = 15
+    #: Pixels whose samples deviate more than this (reflectance, mean over bands) are not recoverable.
+    max_spread: float = 0.25
+    #: False leaves what no date saw unrestored: not recoverable.
+    use_model: bool = True
+    #: Calibrated factors of the 90 % intervals; those of a Gaussian without.
+    intervals: Intervals | None = None
+    #: What fills the gaps of a kind; the model fills those of a kind that is left out.
+    fillers: Mapping[PixelKind, Filler] = field(default_factory=dict)
+
+
+class AreaSettings(BaseModel):
+    """Which scenes, of which place and time, on which grid."""
+
+    source: str = Field(
+        SAMPLE,
+        description="`sample`, earth-search, planetary-computer, copernicus, sentinel-hub, copernicus-sentinel-hub, "
+        "the URL of a STAC API, or the path or URL of a static catalog (docs/sources.md)",
+    )
+    collection: str = Field(SAMPLE_COLLECTION, description="collection to search")
+    bbox: str | None = Field(None, description="west,south,east,north in degrees; everywhere when left out")
+    datetime: str = Field(SAMPLE_INTERVAL, description="interval of the scenes to restore")
+    min_cloud: float = Field(5, ge=0, le=100, description="scenes clearer than this (percent) need no restoration")
+    max_cloud: float = Field(80, ge=0, le=100, description="scenes cloudier than this (percent) are left alone")
+    grid: GridKind = Field(GridKind.NATIVE, description="native: the tiles of the scenes; fixed: cells over any area")
+    grid_crs: int | None = Field(None, description="EPSG code of the fixed grid, in metres; UTM zones when left out")
+    resolution: float = Field(10, gt=0, description="pixel size of the fixed grid, metres, 0.01 to 100 000")
+    cell_size: int = Field(2048, ge=64, description="side of a cell of the fixed grid, pixels")
+    grid_origin: Annotated[tuple[float, float], NoDecode, Commas] = Field(
+        (0.0, 0.0), description="x,y of a corner of a cell, metres; to share the pixels of an archive"
+    )
+    min_coverage: float = Field(
+        1, ge=0, le=100, description="dates whose footprints cover less of a cell (percent) are left out"
+    )
+    max_pixels: int = Field(250_000_000, ge=1, description="largest area of one work unit, pixels")
+    timeout_s: float = Field(60, gt=0, description="time-out of one request, seconds")
+    search_s: float = Field(600, gt=0, description="longest time of a search with all its pages and retries, seconds")
+    search_retries: int = Field(
+        4, ge=0, le=20, description="attempts after a first one that failed for a passing reason"
+    )
+
+    @property
+    def fixed_grid(self) -> GridSpec:
+        """The fixed grid; raises `InvalidQuery` when there is no such grid."""
+        return GridSpec(self.resolution, self.cell_size, self.grid_crs, self.grid_origin)
+
+    @property
+    def query(self) -> Query:
+        """What to search for; raises `InvalidQuery` when the area or the interval makes no sense."""
+        return Query.parse(self.collection, self.bbox, self.datetime)
+
+    @property
+    def shown_source(self) -> str:
+        """The source for people and reports."""
+        return redact(without_secret(self.source))
+
+    @property
+    def patience(self) -> Patience:
+        """How sources are waited for."""
+        return Patience(self.timeout_s, self.search_s, self.search_retries)
+
+
+DEFAULT_MODEL = "models:/unveil-de@champion"
+#: Where other dates fill most of a scene the gaps are a few pixels wide, and small tiles save half the work; without
+#: other dates whole clouds are restored, which needs more surroundings.
+_TILE_FOR_GAPS, _TILE_FOR_SCENES = 64, 128
+#: Neighbours share one in so many pixels of a side; more costs time (`python -m benchmarks.engine`). Whole pixels of
+#: the smallest image that a sampler works on.
+_SHARED, _COARSEST = 16, 4
+#: Sampler, steps, and the timestep of the start; None is pure noise. Gaps of a few pixels have the ground around them:
+#: one step from the noised reference errs less than four from pure noise, and its samples tell more
+#: (docs/results/experiments/gaps.md). Below whole clouds four steps of DPM-Solver++ beat the paper's ten of DDIM in
+#: time and error (docs/results/experiments/samplers.md).
+_WALK_FOR_GAPS: tuple[SamplerKind, int, int | None] = (SamplerKind.DPMPP2M, 1, 200)
+_WALK_FOR_SCENES: tuple[SamplerKind, int, int | None] = (SamplerKind.DPMPP2M, 4, None)
+
+
+class RestoringSettings(BaseModel):
+    """What pixels depend on, and how fast they are made."""
+
+    bands: Annotated[tuple[str, ...], NoDecode, Commas] = Field(
+        ("blue", "green", "red", "nir"), description="bands by common name"
+    )
+    model: str = Field(DEFAULT_MODEL, description="model URI: models:/NAME@ALIAS or models:/NAME/VERSION")
+    model_fallback: ModelFallback = Field(
+        ModelFallback.ERROR, description="when the model cannot be had: error, or shipped to use the package's weights"
+    )
+    seed: int = Field(0, ge=0, description="seed of the noise")
+    # Intervals of two cover as much of the truth as those of four: docs/engine.md
+    samples: int = Field(2, ge=1, le=64, description="samples of the model per tile")
+    # Left out together, these three are chosen for what is restored (`walk`); one that is named leaves it to the user.
+    steps: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="evaluations of the model per sample; left out, with sampler and start: 1 for "
+        "the small gaps that other dates leave, else 4",
+    )
+    sampler: SamplerKind | None = Field(
+        None, description="dpmpp2m (when left out), pyramid, or the paper's ddim with 10 steps"
+    )
+    start: int | None = Field(
+        None,
+        ge=0,
+        le=999,
+        description="timestep at which to begin with the noised reference, 200 for small gaps; pure "
+        "noise when left out beside steps or sampler",
+    )
+    eta: float = Field(0.3, ge=0, le=1, description="least share of the reference")
+    tile: int | None = Field(
+        None, ge=32, description="side of a tile, pixels; 64 for the small gaps that other dates leave, else 128"
+    )
+    overlap: int | None = Field(
+        None, ge=0, description="pixels shared by neighbours; a sixteenth of a tile when left out"
+    )
+    block: int = Field(
+        512, ge=64, description="side of a block, pixels: what a stopped run repeats at most; no pixel depends on it"
+    )
+    batch: int | None = Field(
+        None,
+        ge=1,
+        description="tiles at once on a GPU; left out, as many as suit its memory, halved where they do not fit",
+    )
+    # Speed; each may change the last bits of a result, or more: docs/engine.md.
+    precision: Precision = Field(Precision.FP32, description="number format of the networks' activations: fp32 or bf16")
+    compiled: bool = Field(False, description="compile the networks first; they stay as they are where that fails")
+    use_model: bool = Field(
+        True, description="restore with the model what no date saw; otherwise these pixels are marked not recoverable"
+    )
+    gaps: GapFilling = Field(
+        GapFilling.VALIDATED,
+        description="what fills pixels that no date saw: validated, for every kind of pixel what was best on places "
+        "the model never saw; or model",
+    )
+    prior: Prior = Field(
+        Prior.FUSED,
+        description="fill from other dates: fused, nearest, median or geomedian; none: the model alone",
+    )
+    prior_days: int = Field(15, ge=0, description="other dates must lie within this many days")
+    cloud_dilation_m: float = Field(120, ge=0, description="growth of clouds, metres")
+    shadow_dilation_m: float = Field(120, ge=0, description="growth of shadows, metres")
+    masks: Annotated[tuple[MaskKind, ...], NoDecode, Commas] = Field(
+        (), description="masks to combine: scl, qa_pixel, s2cloudless, omnicloudmask; left out, the one of the scenes"
+    )
+    mask_rule: MaskRule = Field(MaskRule.ANY, description="how many masks must agree: any, all, majority or first")
+    persistent_bright: bool = Field(
+        False, description="ground that is called cloud on nearly all dates, but never changes, counts as clear"
+    )
+    radiometry_check: RadiometryCheck = Field(
+        RadiometryCheck.REFUSE, description="scenes whose pixels contradict their scale or offset: refuse, warn or off"
+    )
+    max_spread: float = Field(0.25, gt=0, description="samples deviating more than this are not recoverable")
+    interpolation: Interpolation = Field(
+        Interpolation.BILINEAR, description="bilinear or cubic, for scenes on another grid; coarser grids get means"
+    )
+
+    @property
+    def restoration(self) -> RestorationOptions:
+        """How a date is restored."""
+        (sampler, steps, start), (tile, overlap) = self.walk, self.tiling
+        sampling = Sampling(
+            seed=self.seed,
+            samples=self.samples,
+            steps=steps,
+            eta=self.eta,
+            tile=tile,
+            overlap=overlap,
+            batch=self.batch,
+            sampler=sampler,
+            start=start,
+            acceleration=self.acceleration,
+        )
+        return RestorationOptions(sampling, self.prior, self.prior_days, self.max_spread, self.use_model)
+
+    @property
+    def acceleration(self) -> Acceleration:
+        """How the networks are run."""
+        return Acceleration(precision=self.precision, compiled=self.compiled)
+
+    def fitted_to(self, scene: SceneDesign | None) -> Self:
+        """Return the settings as a model needs them: what is not named is chosen by the design of its card.
+
+        Everything that restores asks here once the model is known. None stands for models of the first edition.
+        """
+        return self if scene is None else self._suited(scene)
+
+    def _suited(self, own: SceneDesign) -> Self:
+        """Return the settings with the walk and the tiles of a design, except for what differs from the defaults.
+
+        Workers get all settings by name: what was named cannot be told from what was left out.
+        """
+        suited = {
+            "samples": own.samples,
+            "steps": own.steps,
+            "sampler": SamplerKind.DDIM,
+            "start": own.t_start,
+            "tile": own.tile,
+            "overlap": own.overlap,
+        }
+        left = {name for name in suited if getattr(self, name) == type(self).model_fields[name].default}
+        if "tile" not in left:
+            left.discard("overlap")
+        return self.model_copy(update={name: suited[name] for name in left})
+
+    @property
+    def walk(self) -> tuple[SamplerKind, int, int | None]:
+        """Sampler, steps, and the timestep of the start; None is pure noise."""
+        if (self.sampler, self.steps, self.start) == (None, None, None):
+            return _WALK_FOR_SCENES if self.prior is Prior.NONE else _WALK_FOR_GAPS
+        sampler, steps, _ = _WALK_FOR_SCENES
+        return self.sampler or sampler, self.steps or steps, self.start
+
+    @property
+    def tiling(self) -> tuple[int, int]:
+        """Side of a tile and overlap, pixels."""
+        side = self.tile or (_TILE_FOR_SCENES if self.prior is Prior.NONE else _TILE_FOR_GAPS)
+        shared = max(_COARSEST, side // _SHARED // _COARSEST * _COARSEST)
+        return side, shared if self.overlap is None else self.overlap
+
+
+_GATE, _DRIFT = Gate(), DriftLimits()
+
+
+class JudgingSettings(BaseModel):
+    """Thresholds; none of them changes a pixel."""
+
+    gate: GateMode = Field(GateMode.ON, description="on: products that fail a threshold wait for review; off: none do")
+    gate_max_residual_cloud: float = Field(_GATE.max_residual_cloud, ge=0, le=1, description="restored cloud, share")
+    gate_min_sharpness: float = Field(_GATE.min_sharpness, ge=0, description="least detail against surroundings")
+    gate_max_sharpness: float = Field(_GATE.max_sharpness, ge=0, description="most detail against surroundings")
+    gate_max_colour_shift: float = Field(_GATE.max_colour_shift, ge=0, description="shift of a band, reflectance")
+    gate_max_ndvi_shift: float = Field(_GATE.max_ndvi_shift, ge=0, description="shift of mean NDVI")
+    gate_max_seam_ratio: float = Field(_GATE.max_seam_ratio, ge=0, description="steps across borders / beside them")
+    gate_max_half_width: float = Field(_GATE.max_half_width, ge=0, description="mean half-width, reflectance")
+    gate_max_not_recoverable: float = Field(_GATE.max_not_recoverable, ge=0, le=1, description="lost area, share")
+    # Drift: it is told, and changes no pixel.
+    drift_psi_watch: float = Field(_DRIFT.psi_watch, gt=0, description="least population stability index to watch")
+    drift_psi_alarm: float = Field(_DRIFT.psi_alarm, gt=0, description="least population stability index of an alarm")
+    drift_shift_scale: float = Field(_DRIFT.shift_scale, gt=0, description="factor on the least shift of every feature")
+    drift_confidence: float = Field(_DRIFT.confidence, ge=0.5, lt=1, description="share of chance that stays quiet")
+    drift_margin: float = Field(_DRIFT.margin, ge=1, description="an alarm needs so many times what chance reaches")
+    drift_last: int = Field(20, ge=1, description="units that `unveil drift` looks at together")
+
+    @property
+    def quality_gate(self) -> Gate | None:
+        """Thresholds of a product's quality; None where the gate is off. They change no pixel."""
+        if self.gate is GateMode.OFF:
+            return None
+        return Gate(**{field.name: getattr(self, f"gate_{field.name}") for field in fields(Gate)})
+
+    @property
+    def drift_limits(self) -> DriftLimits:
+        """Thresholds of drift."""
+        return DriftLimits(
+            psi_watch=self.drift_psi_watch,
+            psi_alarm=self.drift_psi_alarm,
+            shift_scale=self.drift_shift_scale,
+            confidence=self.drift_confidence,
+            margin=self.drift_margin,
+        )
+
+    @property
+    def gate_limits(self) -> dict[str, float] | None:
+        """The thresholds as JSON values; None where the gate is off."""
+        gate = self.quality_gate
+        return None if gate is None else gate_document(gate)
+
+
+class RunningSettings(BaseModel):
+    """Devices, workers, and what they cost."""
+
+    device: Device = Device.AUTO
+    # Who restores the units, and how many at once: no pixel depends on it (docs/scale.md).
+    runner: RunnerKind = Field(
+        RunnerKind.SERIAL, description="work units one after the other (serial), or in threads, processes or dask"
+    )
+    workers: int | None = Field(
+        None, ge=1, le=1000, description="units that are restored at once; one for each core, or GPU, when left out"
+    )
+    worker_threads: int | None = Field(
+        None, ge=1, description="threads of numeric libraries in each worker; the cores shared out when left out"
+    )
+    dask_scheduler: str | None = Field(
+        None, description="address of a Dask scheduler, e.g. tcp://HOST:8786; a cluster of this machine when left out"
+    )
+    allow_invalid: bool = Field(
+        False, description="a run in which scenes are INVALID succeeds all the same; one that FAILED never does"
+    )
+    price_per_hour: float = Field(0, ge=0, description="of this machine, in any currency: for the cost of a scene")

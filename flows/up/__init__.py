@@ -1,1 +1,0 @@
-"""`unveil up`: Prefect server, worker, MLflow server, and catalog with STAC Browser, from one folder."""
