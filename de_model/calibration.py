@@ -85,22 +85,22 @@ def conformal_factor(scores: NDArray[Any], level: float = LEVEL) -> float:
 
 def check_apart(card: ModelCard, table: CalibrationTable) -> None:
     """Raise `InvalidCheckpoint` unless a model was trained and its intervals were calibrated on different ground."""
-    require_apart(card, squares_in(table.fitted_on))
+    require_apart(card, places_in(table.fitted_on))
 
 
 def require_apart(card: ModelCard, cells: Iterable[str]) -> None:
-    """Raise unless a model was trained elsewhere than in some grid squares, as its card says in words.
+    """Raise unless a model was trained elsewhere than at some places, as its card says in words.
 
     Errors on ground that was trained on are smaller than elsewhere, so that intervals would be too narrow.
 
     Args:
         card: of the model.
-        cells: squares to calibrate on.
+        cells: grid squares or places to calibrate on.
 
     Raises:
         InvalidCheckpoint: the model was trained on one of them; they are named.
     """
-    shared = squares_in(card.trained_on) & set(cells)
+    shared = trained_on(card, cells)
     if shared:
         raise InvalidCheckpoint(
             f"Intervals calibrated on {', '.join(sorted(shared))} would be too narrow: the model was trained there "
@@ -108,9 +108,18 @@ def require_apart(card: ModelCard, cells: Iterable[str]) -> None:
         )
 
 
-def squares_in(text: str) -> set[str]:
-    """Return the grid squares that a text names: `MGRS-33TWM`, `WRS2-190028`."""
-    return set(re.findall(r"\b(?:MGRS-\d{1,2}[A-Z]{3}|WRS2-\d{6})\b", text))
+def places_in(text: str) -> set[str]:
+    """Return the places that a text names: grid squares and scenes (`MGRS-33TWM`, `chip_id_2`), and lists of places."""
+    listed = re.findall(r"places(?: never trained on)?: ([^;]+)", text)
+    names = {name.strip() for each in listed for name in each.split(",")}
+    words = re.findall(r"[\w-]{5,}", text)
+    return names | {word for word in words if re.search(r"\d", word) and re.search(r"[A-Za-z]", word)}
+
+
+def trained_on(card: ModelCard, places: Iterable[str]) -> set[str]:
+    """Return those of some places that a model was trained on; names may be parts of one another."""
+    trained = places_in(card.trained_on)
+    return {place for place in places if any(place in other or other in place for other in trained)}
 
 
 def calibration_path(weights: Path) -> Path:

@@ -16,7 +16,8 @@ from de_model.calibration import (
     calibration_path,
     conformal_factor,
     load_table,
-    squares_in,
+    places_in,
+    trained_on,
 )
 from de_model.checkpoint import read_card, sha256_of, shipped_weights
 from de_model.errors import InvalidCheckpoint, InvalidModelInput
@@ -83,9 +84,14 @@ def test_a_model_is_calibrated_elsewhere_than_it_was_trained(tmp_path: Path) -> 
     shutil.copy(shipped_weights(), tmp_path / "m.safetensors")
     shipped = calibration_of(shipped_weights())
     assert shipped is not None
-    trained, fitted = squares_in(read_card(shipped_weights()).trained_on), squares_in(shipped.fitted_on)
-    assert trained and fitted and not trained & fitted
-    square = min(trained)
+    card = read_card(shipped_weights())
+    assert "MGRS-33TWL" in places_in(shipped.fitted_on) and not trained_on(card, places_in(shipped.fitted_on))
+    assert trained_on(card, ["33TWM", "adwp", "sen12_ROIs1158_spring_39"]) == {
+        "33TWM",
+        "adwp",
+        "sen12_ROIs1158_spring_39",
+    }
+    square = "MGRS-33TWM"
     table = dataclasses.replace(shipped, fitted_on=f"MGRS-33TWL, {square}: 12 cases")
     table.save(calibration_path(tmp_path / "m.safetensors"))
     with pytest.raises(
