@@ -25,7 +25,7 @@ _BROWSER = (
     "default-src 'self'; "
     "script-src 'self' 'wasm-unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; "
-    "worker-src 'self' blob:; "
+    "worker-src 'self' blob: data:; "
     "img-src 'self' data: blob: https: http:; "
     "connect-src 'self' data: blob: https: http:; "
     "font-src 'self' data:; "
