@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from de_model.inference.blending import Canvas
+from de_model.inference.execution import in_batches, in_threads, watched
 from de_model.inference.frame import Frame
 from de_model.inference.noise_field import NoiseField, TileNoise
 from de_model.inference.part import Part
@@ -65,6 +67,10 @@ def restore_observation(
         origin: absolute row and column of the scene's first pixel, the address in the noise field.
         part: where the window lies when `seen` is one; `origin` is then that of the whole scene, and the result is
             what the whole scene would give, bit for bit on a CPU.
+
+    Raises:
+        OutOfMemory: a tile does not fit into memory.
+        DeviceLost: the GPU does not answer any more.
     """
     maps, numbers = maps_of(seen, levels)
     part = part or Part(needed.shape, (0, 0), ())
@@ -76,8 +82,9 @@ def restore_observation(
     tiles = plan_tiles(wanted, sampling.tile, sampling.overlap, whole.canvas_shape, corner)
     bands = len(seen.image)
     canvas = Canvas(3 * bands + 1, wanted.shape, blending_window(sampling.tile, sampling.overlap))
-    for done, tile in enumerate(tiles):
-        canvas.add(tile, _tile(networks, design, canvas_maps, numbers, tile, sampling, frame.origin))
+    run = partial(_tile, networks, design, canvas_maps, numbers, sampling, frame.origin)
+    for done, ((tile,), found) in enumerate(_results(tiles, run, next(networks.parameters()).device)):
+        canvas.add(tile, found)
         if on_tile is not None:
             on_tile(done + 1, len(tiles))
     mean, deviation, reference, weight = np.split(frame.crop(canvas.mean()), [bands, 2 * bands, 3 * bands])
@@ -91,17 +98,34 @@ def restore_observation(
     )
 
 
+def _results(
+    tiles: Sequence[Tile], run: Callable[[list[Tile]], FloatArray], device: torch.device
+) -> Iterator[tuple[list[Tile], FloatArray]]:
+    """Yield every tile with its layers, in order.
+
+    On a CPU a tile keeps to one thread, so that its bits do not depend on the number of cores.
+
+    Raises:
+        OutOfMemory: a tile does not fit into memory.
+        DeviceLost: the CUDA context is unusable.
+    """
+    if device.type == "cpu":
+        return in_threads(tiles, run)
+    return watched(in_batches(tiles, 1, run), device)
+
+
 @torch.inference_mode()
 def _tile(
     networks: SceneNetworks,
     design: SceneDesign,
     maps: FloatArray,
     numbers: FloatArray,
-    tile: Tile,
     sampling: Sampling,
     origin: tuple[int, int],
+    tiles: list[Tile],
 ) -> FloatArray:
-    """Return mean, deviation, reference (standardised) and W of a tile, `(3 band + 1, y, x)`."""
+    """Return mean, deviation, reference (standardised) and W of the one tile of a batch, `(3 band + 1, y, x)`."""
+    (tile,) = tiles
     device = next(networks.parameters()).device
     cut = torch.from_numpy(np.ascontiguousarray(maps[:, *tile.window]))[None].to(device)
     inputs = Inputs(cut, torch.from_numpy(numbers)[None].to(device), networks.bands)

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -18,8 +18,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from de_model.errors import DeviceLost
-from de_model.inference.running import Runner
-from de_model.inference.tiles import Tile
+from de_model.scene import restoring
 from flows.cli import app
 from flows.ledger.schema import Entry, State
 from flows.ledger.store import open_ledger
@@ -114,16 +113,16 @@ def test_a_gpu_lost_in_mid_run_leaves_the_rest_to_the_cpu(
     services_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All is real but the loss: the engine says after its first tile what it says when a GPU answers no more."""
-    out, results, lost = tmp_path / "catalog", Runner.results, list[str]()
+    out, results, lost = tmp_path / "catalog", restoring._results, list[str]()
 
-    def losing(self: Runner, tiles: Sequence[Tile]) -> Iterator[Any]:
-        for found in results(self, tiles):
+    def losing(*tiles_and_device: Any) -> Iterator[Any]:
+        for found in results(*tiles_and_device):
             if not lost:
                 lost.append("cuda:0")
                 raise DeviceLost("The GPU cuda:0 does not answer any more.")
             yield found
 
-    monkeypatch.setattr(Runner, "results", losing)
+    monkeypatch.setattr(restoring, "_results", losing)
     monkeypatch.setattr(loaded, "_GPU_LOST", Event())
     done = command("run", "--bbox", TINY_BBOX, "--datetime", "2023-08-18", "--out", out)
     assert done.exit_code == 0 and lost and loaded._GPU_LOST.is_set()
