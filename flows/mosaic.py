@@ -214,11 +214,11 @@ def clear_scenes(
         LedgerUnavailable: the work ledger does not answer.
         WorkersLost: those who restore are gone; the next run goes on.
     """
-    began, run_id, billed = time.monotonic(), new_run_id(), METER.spent
+    began, run_id, billed = time.monotonic(), new_run_id(), _billed()
     wanted = _settings(settings, last_days)
     check_runner(wanted)
     with _ledger_of(wanted, run_id) as ledger, json_log(wanted.log_json, run_id):
-        ready = _HANDED.get() or prepared(wanted, plan_file, repair=True, tasks=True)
+        ready = _handed() or prepared(wanted, plan_file, repair=True, tasks=True)
         request_id = _reconcile(ready, ledger)
         results = [_refused(refused) for refused in ready.plan.refused]
         run = _Run(run_id, ready)
@@ -229,7 +229,7 @@ def clear_scenes(
         keep_mirrors(wanted)
     restored = [unit.work_id for unit in results if unit.figures is not None]
     compared = drift(wanted, ready.model, run_id, restored)
-    spent = METER.spent - billed + sum(run.billed_elsewhere)
+    spent = _billed() - billed + sum(run.billed_elsewhere)
     summary = ready.summary(run_id, time.monotonic() - began, results, processing_units=spent, drift=compared)
     report(asdict(summary))
     summary.require_success(allow_invalid=wanted.allow_invalid)
@@ -299,6 +299,15 @@ def plan_rows(settings: RunSettings, freeze_to: Path | None = None) -> list[dict
 
 #: What a command has prepared for the run that it calls.
 _HANDED: ContextVar[Prepared | None] = ContextVar("unveil_prepared", default=None)
+
+
+# Functions, as a flow travels to workers with the objects that it names, and these two cannot.
+def _handed() -> Prepared | None:
+    return _HANDED.get()
+
+
+def _billed() -> float:
+    return METER.spent
 
 
 def prepared(

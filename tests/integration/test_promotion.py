@@ -39,7 +39,7 @@ def worse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = checkpoint.load(checkpoint.shipped_weights())
     with torch.no_grad():
-        for parameter in model.reference.parameters():
+        for parameter in model.parameters():
             parameter += 0.2 * parameter.std(correction=0) * torch.randn_like(parameter)
     path = tmp_path_factory.mktemp("worse") / "worse.safetensors"
     checkpoint.save(model, path)

@@ -28,7 +28,7 @@ def test_published_scenes_are_made_again_beside_each_other(tiny_run: Run, tmp_pa
     settings = load_settings(None, {"out": str(tiny_run.root)})
     champion = resolve(settings)
     enhancer = checkpoint.load(Path(champion.weights))
-    for parameter in enhancer.reference.parameters():
+    for parameter in enhancer.parameters():
         parameter.data *= 1.05
     weights = tmp_path / "other.safetensors"
     checkpoint.save(enhancer, weights)
