@@ -115,14 +115,14 @@ def test_new_pairs_make_a_challenger_that_earns_its_place(killed: Killed, first:
     assert [a.path for a in sets] == ["training-set/training-set-00001.json"]
 
 
-def test_the_promotion_is_told_as_an_event(killed: Killed, first: RetrainSummary) -> None:
+def test_the_promotion_is_an_event(killed: Killed, first: RetrainSummary, prefect_login: Login) -> None:
     wanted = {"filter": {"event": {"name": ["unveil.model.promoted"]}}}
     told = {"name": MODEL_NAME, "version": first.challenger, "before": "1"}
     found: list[dict[str, Any]] = []
-    deadline = time.monotonic() + 60
+    auth, deadline = (prefect_login.user, prefect_login.password), time.monotonic() + 60
     while told not in found and time.monotonic() < deadline:
-        events = httpx.post(f"{killed.api}/events/filter", json=wanted, timeout=30).raise_for_status().json()["events"]
-        found = [event["payload"] for event in events]
+        answer = httpx.post(f"{killed.api}/events/filter", json=wanted, timeout=30, auth=auth).raise_for_status()
+        found = [event["payload"] for event in answer.json()["events"]]
         time.sleep(0.2)
     assert told in found
 
