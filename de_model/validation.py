@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from de_model.checkpoint import sha256_of, shipped_weights
 from de_model.errors import InvalidCheckpoint
 
 FORMAT = "unveil-validation/1"
@@ -214,6 +213,9 @@ def validation_of(weights: Path) -> ValidationRecord | None:
     Raises:
         InvalidCheckpoint: a record beside the weights cannot be read, or belongs to other weights.
     """
+    # Settings load this module, and need no torch.
+    from de_model.checkpoint import sha256_of, shipped_weights
+
     own, shipped = validation_path(weights), validation_path(shipped_weights())
     if own.is_file():
         record = load_record(own)

@@ -2,65 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 
-from de_model.training.stages import Stage
-from de_model.training.trainer import Observer, Progress
 from flows.cli import options as o
 from flows.cli.console import errors, output, print_json
 
 if TYPE_CHECKING:
     from flows.models.training_request import Tracking, TrainingReport
-
-
-def terms(values: Mapping[str, float]) -> str:
-    """Return named numbers as a person reads them."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-
-
-class StageBars(Observer):
-    """Draws what it is told."""
-
-    def __init__(self, bars: Bars) -> None:
-        self.bars, self.score = bars, ""
-        self.lines: dict[Stage, TaskID] = {}
-
-    def on_step(self, progress: Progress) -> None:
-        """Move the bar of the stage."""
-        stage, done = progress.stage, progress.step - 1
-        if stage not in self.lines:
-            self.score = ""
-            self.lines[stage] = self.bars.add_task(stage, total=progress.steps, completed=done, detail="")
-        skipped = f", {progress.skipped} skipped" if progress.skipped else ""
-        detail = f"{terms(progress.losses)}, {progress.images_per_s:.1f} images/s{skipped}{self.score}"
-        self.bars.update(self.lines[stage], completed=progress.step, detail=detail)
-
-    def on_validation(self, stage: Stage, step: int, scores: dict[str, float]) -> None:
-        """Show the latest score behind the losses."""
-        self.score = f", {scores['psnr']:.2f} dB after {stage} {step}"
-
-
-@contextmanager
-def stage_bars() -> Iterator[StageBars]:
-    """Show the bars on stderr while the context is open; yields who must be told."""
-    columns = (
-        TextColumn("{task.description:<10}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[detail]}"),
-    )
-    with Bars(*columns, console=errors) as bars:
-        yield StageBars(bars)
 
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
@@ -166,6 +118,7 @@ def train(
     from de_model.training.options import Decay, GradientFlow, States, TrainingOptions
     from de_model.training.stages import Stage
     from de_model.weighting import WeightMode
+    from flows.cli.training_bars import stage_bars
     from flows.models.training import train_model
     from flows.models.training_data import Folder
     from flows.models.training_places import read_listing
@@ -213,6 +166,8 @@ def _tell(report: TrainingReport, as_json: bool) -> None:
         print_json(report.as_record())
         return
 
+    from flows.cli.training_bars import terms
+
     for stage in report.stages:
         scores = terms(stage.losses) + (f"; validation {terms(stage.validation)}" if stage.validation else "")
         line = "finished before" if stage.before else f"{stage.images_per_s:.1f} images/s, {scores}"
@@ -233,6 +188,7 @@ def _choice(kind: type[_Choice], name: str, option: str) -> _Choice:
 
 def _device(name: str | None) -> str:
     """Return `cpu` or `cuda`."""
+
     import torch
 
     from flows.settings import Device
