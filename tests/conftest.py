@@ -30,6 +30,14 @@ settings.register_profile("unveil", deadline=None)
 settings.load_profile("unveil")
 
 
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """Commands that run inside a test's process close what they write; later tests begin as they would alone."""
+    kept = os.umask(0o022)
+    yield
+    os.umask(kept)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     arrange(items)
 

@@ -17,10 +17,11 @@ import rasterio
 from flows.processing.publishing import keep_mirrors
 from flows.settings.loading import load_settings
 from tests.command import ROOT, start
+from tests.support.stac_api import serve_api
 
 pytestmark = pytest.mark.integration
 PAGE = ROOT / "docs" / "catalog.md"
-WRITTEN = "http://127.0.0.1:8080"
+WRITTEN, WRITTEN_API = "http://127.0.0.1:8080", "http://127.0.0.1:8081"
 
 
 def until_brace(stream: Any) -> str:
@@ -46,14 +47,20 @@ def address(tiny_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture(scope="module")
-def told(tiny_run: Any, address: str) -> dict[str, Any]:
+def api(tiny_run: Any) -> Iterator[str]:
+    with serve_api(tiny_run.root / "catalog.json") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def told(tiny_run: Any, address: str, api: str) -> dict[str, Any]:
     """The names that all snippets of the page leave behind, run one after the other."""
     keep_mirrors(load_settings(overrides={"out": str(tiny_run.root)}))
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert len(blocks) == 6
     names: dict[str, Any] = {}
     for block in blocks:
-        text = block.replace(WRITTEN, address).replace("unveil-out", str(tiny_run.root))
+        text = block.replace(WRITTEN, address).replace(WRITTEN_API, api).replace("unveil-out", str(tiny_run.root))
         exec(compile(text, str(PAGE), "exec"), names)  # noqa: S102 - our own page
     return names
 

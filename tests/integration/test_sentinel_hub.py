@@ -253,7 +253,7 @@ def test_pages_in_a_circle_end(hub: SentinelHub) -> None:
     from stac.search.sentinel_hub.catalog import SentinelHubSource
 
     hub.circles = True
-    with pytest.raises(SourceUnavailable, match="twice"):
+    with pytest.raises(SourceUnavailable, match="page after page"):
         SentinelHubSource(PROVIDER, QUICK, page=3).search(AUGUST)
 
 

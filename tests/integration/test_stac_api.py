@@ -130,10 +130,12 @@ def test_a_count_that_does_not_add_up_is_an_error() -> None:
         open_source(url).search(WHOLE)
 
 
-def test_an_item_sent_twice_is_an_error() -> None:
+def test_an_item_sent_twice_is_used_once_and_listed() -> None:
     answer = strange_api(always(page(feature("a"), feature("a"))))
-    with web_server(answer) as url, pytest.raises(SourceUnavailable, match="1 different"):
-        open_source(url).search(WHOLE)
+    with web_server(answer) as url:
+        source = open_source(url)
+        assert [item.id for item in source.search(WHOLE)] == ["a"]
+    assert [skipped.item_id for skipped in source.skipped] == ["a"]
 
 
 def test_pages_without_end_are_an_error() -> None:

@@ -111,8 +111,14 @@ class SentinelHubSource:
         features = self._catalog.search(
             query.collection, time=(query.start, query.end), bbox=area, limit=self._page, filter_lang="cql2-text"
         )
+        repeated = 0
         for feature in features:
             name = str(feature.get("id"))
+            repeated = repeated + 1 if name in found else 0
+            if repeated > self._page:
+                raise SourceUnavailable(
+                    f"{self._catalog.service_url} sends the same items page after page; try again later."
+                )
             if name in found:
                 self.skipped.append(Skipped(name, f"Item {name} was sent twice; it is used once.", name))
             if len(found) >= _MOST_ITEMS:
