@@ -285,6 +285,7 @@ def main(
     command = f"python -m tests.chaos.kill_runs {options}"
     series = series_of(tally, command, kills, time.monotonic() - began)
     if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
         add_series(out, series)
     if as_json:
         sys.stdout.write(json.dumps(tally.document, indent=2) + "\n")
