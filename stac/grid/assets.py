@@ -102,6 +102,8 @@ def looks_spectral(labels: Iterable[str]) -> bool:
 
 #: Ends of keys that name a resolution: `B02_10m`, `SCL-R20m`.
 _RESOLUTION = re.compile(r"(.+?)[_-]?r?(\d{1,4})m", re.IGNORECASE)
+#: Names that tools give to the bands of any file, which say where a band is and not what: `b1` of rio-stac, `Band 1`.
+_POSITION = re.compile(r"b\d|[Bb]and[ _]?\d")
 #: Pictures of bands are not the bands.
 _PICTURES = frozenset({"thumbnail", "overview", "visual"})
 _LISTS = ("bands", "eo:bands")
@@ -169,7 +171,9 @@ def band_index(item: pystac.Item, asset: pystac.Asset, band: str, facts: FileFac
         found = _among(name, band, _positions(lists, band, sensor), _by_file(facts, band, sensor), count)
     chosen = facts.bands[found - 1]
     for label in (chosen.description, chosen.colour):
-        if label and differ(known := common_name(label, sensor), band):
+        if not label or _POSITION.fullmatch(label):
+            continue
+        if differ(known := common_name(label, sensor), band):
             raise InvalidItem(f"{name}: the file calls this band {label!r} ({known}); correct the item or the file.")
     return chosen.index
 
@@ -261,6 +265,8 @@ def _check_name(item: pystac.Item, asset: pystac.Asset, band: str) -> None:
     """Raise where an asset has the key of one band and the name of another."""
     for names in _listed(asset):
         for label in names[0] if len(names) == 1 else ():
+            if _POSITION.fullmatch(label):
+                continue
             if differ(known := common_name(label, sensor_of(item)), band):
                 raise InvalidItem(
                     f"Item {item.id}, asset {band}: its band is called {label!r} ({known}); correct the item."

@@ -77,6 +77,16 @@ def test_two_names_of_one_band_are_refused(tmp_path: Path, change: dict[str, Any
         world.read()
 
 
+@pytest.mark.parametrize("name", ["b1", "Band 1", "band_1"])
+def test_a_number_says_where_a_band_is_and_not_what(tmp_path: Path, name: str) -> None:
+    world = World(tmp_path)
+    document = world.scene()
+    for band, key in enumerate(BANDS):
+        document["assets"][key]["eo:bands"] = [{"name": name}]
+        write(tmp_path / f"{document['id']}-{key}.tif", (ground(band) + 1000).astype(np.uint16), names=(name,))
+    assert np.array_equal(world.read().dn[0], truth())
+
+
 def test_a_file_that_calls_its_band_otherwise_is_refused(tmp_path: Path) -> None:
     world = World(tmp_path)
     document = world.scene()
