@@ -198,6 +198,8 @@ def _by_file(facts: FileFacts, band: str, sensor: Sensor | None) -> list[int]:
 
 def _best(bands: Sequence[Sequence[str]], band: str, sensor: Sensor | None) -> list[int]:
     """Return the positions of the bands that have a name, from 1: those that have it exactly before its relatives."""
+    if all(labels and all(_POSITION.fullmatch(label) for label in labels) for labels in bands):
+        return []
     exact = [
         number for number, labels in enumerate(bands, 1)
         if any(band.lower() in (label.lower(), common_name(label, sensor)) for label in labels)

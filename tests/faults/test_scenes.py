@@ -87,6 +87,18 @@ def test_a_number_says_where_a_band_is_and_not_what(tmp_path: Path, name: str) -
     assert np.array_equal(world.read().dn[0], truth())
 
 
+def test_numbers_do_not_choose_a_band_of_several(tmp_path: Path) -> None:
+    """`b1` to `b4` of a tool are not bands 1 to 4 of the sensor."""
+    world = World(tmp_path)
+    document = world.scene()
+    names = ("b1", "b2", "b3", "b4")
+    write(tmp_path / "all.tif", (truth() + 1000).astype(np.uint16), names=names, photometric="MINISBLACK")
+    whole = {"href": "./all.tif", "type": "image/tiff", "roles": ["data"], "eo:bands": [{"name": n} for n in names]}
+    document["assets"] |= dict.fromkeys(BANDS, whole)
+    with pytest.raises(InvalidItem):
+        world.read()
+
+
 def test_a_file_that_calls_its_band_otherwise_is_refused(tmp_path: Path) -> None:
     world = World(tmp_path)
     document = world.scene()
