@@ -16,6 +16,7 @@ import pytest
 from de_model import checkpoint, packaging
 from de_model.calibration import calibration_of, calibration_path
 from de_model.errors import InvalidCheckpoint
+from de_model.validation import validation_path
 from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.models.resolving import resolve
@@ -197,6 +198,7 @@ def test_weights_that_are_calibrated_anew_are_another_version(
     document = json.loads(calibration_path(checkpoint.shipped_weights()).read_text("utf-8"))
     document["factors"]["model"] = [2 * factor for factor in document["factors"]["model"]]
     calibration_path(older).write_text(json.dumps(document), "utf-8")
+    shutil.copy(validation_path(checkpoint.shipped_weights()), validation_path(older))
     registry = Registry(tmp_path / "state")
     with monkeypatch.context() as before_the_update:
         before_the_update.setattr(checkpoint, "shipped_weights", lambda: older)
