@@ -85,7 +85,7 @@ def test_one_command_makes_a_working_system_that_survives(system: System) -> Non
     assert system.services()["mlflow"]["pid"] != keeper.pid
 
     # Somebody deletes the pool; the next start asks the server, and deploys again.
-    httpx.delete(f"{addresses['prefect']}/api/work_pools/unveil").raise_for_status()
+    httpx.delete(f"{addresses['prefect']}/api/work_pools/unveil", auth=auth).raise_for_status()
     assert system.command("down").document == {"stopped": True}
     assert not marked(str(system.out / ".unveil" / "up")), "nothing is left"
     assert {s["problem"] for s in system.services().values()} == {"not running"}
