@@ -83,15 +83,31 @@ async function loaded(page, before) {
   return handle.jsonValue();
 }
 
-/** Open the first card of a list page, once the picture on it (if it has one) is there. */
+/** The pictures of a card, read at the moment when all of them have arrived; as they are where one never does. */
+async function picturesOf(page, card) {
+  const image = card.locator('img').first();
+  const shown = await image.waitFor({ timeout: 5_000 }).then(() => true, () => false); // a card may have none
+  if (!shown) {
+    return [];
+  }
+  const read = ([element, all]) => {
+    const pictures = [...element.querySelectorAll('img')].map((one) => ({
+      src: one.src,
+      width: one.naturalWidth,
+      height: one.naturalHeight,
+    }));
+    return all && !pictures.every((one) => one.width > 0) ? null : pictures;
+  };
+  const element = await card.elementHandle();
+  const arrived = await page.waitForFunction(read, [element, true], { timeout: STEP_MS }).catch(() => null);
+  return arrived ? arrived.jsonValue() : page.evaluate(read, [element, false]);
+}
+
+/** Open the first card of a list page. */
 async function openCard(page, folder, seen, name) {
   const card = page.locator('.catalog-card, .item-card').first();
   await card.waitFor({ timeout: STEP_MS });
-  await card.locator('img').first().waitFor({ timeout: 5_000 }).catch(() => null); // a card may have none
-  await page.waitForFunction(() => [...document.images].every((image) => image.complete), null, { timeout: STEP_MS });
-  const pictures = await card.locator('img').evaluateAll((images) =>
-    images.map((image) => ({ src: image.src, width: image.naturalWidth, height: image.naturalHeight })),
-  );
+  const pictures = await picturesOf(page, card);
   seen.cards.push({ page: name, pictures });
   await note(page, folder, seen, name);
   await card.locator('a.stretched-link').click();
@@ -167,7 +183,7 @@ async function seeThumbnail(page, folder, seen) {
   await page.getByRole('tab', { name: 'Thumbnail' }).click();
   const image = page.locator('.tab-pane.active img').first();
   await image.waitFor({ timeout: STEP_MS });
-  await page.waitForFunction((element) => element.complete, await image.elementHandle(), { timeout: STEP_MS });
+  await page.waitForFunction((element) => element.complete && element.naturalWidth > 0, await image.elementHandle(), { timeout: STEP_MS }).catch(() => null);
   seen.thumbnail = await image.evaluate((element) => ({
     src: element.src,
     width: element.naturalWidth,
