@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -24,6 +26,7 @@ from flows.progress import EventName, emit
 from flows.settings.loading import load_settings
 from stac.catalog.publish import StaticCatalog
 from stac.catalog.validation import validate_catalog
+from stac.search.static import sample_catalog
 from tests.command import ROOT, TINY_BBOX, environment
 from tests.prefect_service import PrefectService, end, kill, poll, prefect_service, start_worker
 
@@ -104,6 +107,7 @@ def told() -> Iterator[Told]:
     receiver = Told()
     yield receiver
     receiver.server.shutdown()
+    receiver.server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +160,21 @@ def test_schedules_become_runs(service: PrefectService) -> None:
     daily = {"deployments": {"id": {"any_": [service.deployment("clear-scenes/clear-scenes")["id"]]}}}
     runs = poll(lambda: service.post("flow_runs/filter", daily) or None, "the schedule made no runs")
     assert all(run["auto_scheduled"] and run["state_type"] == "SCHEDULED" for run in runs)
+
+
+def test_a_run_of_which_one_scene_failed_is_notified(
+    service: PrefectService, worker: subprocess.Popen[bytes], told: Told, tmp_path: Path
+) -> None:
+    sample = Path(shutil.copytree(sample_catalog().parent, tmp_path / "sample"))
+    os.truncate(sample / "S2A_33TWM_20230818_0_L2A" / "B04.tif", 1000)
+    catalog = {"source": str(sample / "catalog.json"), "out": str(tmp_path / "out")}
+    wanted = SCENES | catalog | {"datetime": "2023-08-01/2023-08-31"}
+    state = service.ended(service.run("clear-scenes/clear-scenes", {"settings": wanted}))
+    assert state["type"] == "FAILED" and "Of 2 scenes 1 failed" in state["message"], state
+    (item,) = StaticCatalog(tmp_path / "out").items()
+    assert item.properties["unveil:target"].endswith("20230810_0_L2A"), "the whole scene is published"
+    text = poll(lambda: next((t for t in told.texts if "clear-scenes run" in t), None), "no notification arrived")
+    assert "is Failed" in text and "Of 2 scenes 1 failed. The first, S2A_33TWM_20230818_0_L2A: " in text
 
 
 @pytest.mark.thorough
