@@ -32,10 +32,9 @@ from flows.reports.page import write_report
 from flows.settings import GapFilling, RunSettings
 from stac.catalog.publish import StaticCatalog
 from stac.catalog.shelves import GATE, GATE_LIMITS, GATE_REASONS, GateState, Shelf, places_of_versions, publish_on_shelf
-from stac.grid.assets import find_asset
 from stac.grid.cell import Cell
 from stac.io.s3 import Location
-from stac.load.layer import look_at
+from stac.load.dataset import radiometry_of
 from stac.load.stack import Stack, read_overview, read_stack
 from stac.product.item import ProductRecord, build_item, credit
 from stac.product.layers import Provenance
@@ -339,16 +338,6 @@ def _archived(item: pystac.Item) -> pystac.Item:
     return archived
 
 
-def radiometry_of(scene: pystac.Item, settings: RunSettings) -> str:
-    """Return scale and offset of a scene's first band in words, with the reason."""
-    band, reading = settings.bands[0], settings.reading
-    asset, drawn = find_asset(scene, band), reading.interpolation.method
-    decision = look_at(scene, band, asset, drawn, timeout_s=reading.timeout_s, access=reading.access).scaling
-    if decision is None:
-        return ""
-    return f"scale {decision.scale:g}, offset {decision.offset:g}: {decision.reason}"
-
-
 def _metadata(
     unit: WorkUnit,
     settings: RunSettings,
@@ -368,7 +357,8 @@ def _metadata(
         "parameters": settings.parameters,
         "software": {"unveil-eo": __version__, "torch": torch.__version__, "numpy": np.__version__},
         "sources": [
-            {"id": scene.id, "date": str(np.datetime64(int(day), "D"))} | {"radiometry": radiometry_of(scene, settings)}
+            {"id": scene.id, "date": str(np.datetime64(int(day), "D"))}
+            | {"radiometry": radiometry_of(scene, settings.bands[0], settings.reading)}
             for date, day in zip(used, overview.days, strict=True)
             for scene in date.items
         ],

@@ -126,7 +126,7 @@ def product_assets(
         copied: pixels from other dates are as one date saw them, not synthesised from several.
 
     Raises:
-        OSError: a file is missing.
+        OSError: a raster or the thumbnail is missing.
     """
     rasters = {
         str(layer): _raster(layer, summary, target, folder / layer.file_name, _classes(copied=copied))
@@ -135,6 +135,7 @@ def product_assets(
     others = {
         key: pystac.Asset(f"./{name}", title, None, media_type, roles, file_info(folder / name))
         for key, (name, media_type, title, roles) in _PICTURES.items()
+        if key == "thumbnail" or (folder / name).exists()
     }
     return rasters | others
 

@@ -181,14 +181,15 @@ class ProductRecord:
     #: The other dates that were used.
     donors: tuple[pystac.Item, ...]
     cell_id: str
-    model_name: str
-    model_version: str
-    model_sha256: str
-    seed: int
     parameters: Mapping[str, Any]
     quality: Mapping[str, float]
     software_version: str
     created: datetime
+    #: `none` where no model was at hand.
+    model_name: str = "none"
+    model_version: str = ""
+    model_sha256: str = ""
+    seed: int = 0
     #: Where the model's item is, relative to the product's item or absolute; empty where none is published.
     model_href: str = ""
     #: What fills gaps, by kind of pixel.

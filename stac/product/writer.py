@@ -319,11 +319,12 @@ class ProductWriter:
             writer.write(pixels[layer], row, column)
         self._tally.add(pixels)
 
-    def finish(self, before: NDArray[np.uint16], title: str = "") -> ProductSummary:
+    def finish(self, before: NDArray[np.uint16] | None, title: str = "") -> ProductSummary:
         """Make COGs of all layers, and the pictures.
 
         Args:
-            before: the target as it was, reflectance / 1e-4 `(band, y, x)`, whole or thinned, for pictures.
+            before: the target as it was, reflectance / 1e-4 `(band, y, x)`, whole or thinned, for the quicklook;
+                None makes no quicklook.
             title: of the quicklook.
 
         Raises:
@@ -335,7 +336,8 @@ class ProductWriter:
         if sum(counts.values()) != shape[0] * shape[1]:
             raise InvalidInput(f"The windows hold {sum(counts.values())} pixels, the product {shape}.")
         _finish(self._writers.values())
-        _write_pictures(self._folder, visual(before, self._tally.bands), counts, title)
+        earlier = None if before is None else visual(before, self._tally.bands)
+        _write_pictures(self._folder, earlier, counts, title)
         return self._tally.summary(self._geobox)
 
 
@@ -343,7 +345,7 @@ def write_product(
     windows: Iterable[ProductLayers],
     geobox: GeoBox,
     bands: tuple[str, ...],
-    before: NDArray[np.uint16],
+    before: NDArray[np.uint16] | None,
     folder: Path,
     title: str = "",
 ) -> ProductSummary:
@@ -393,10 +395,13 @@ def _place(window: GeoBox, whole: GeoBox) -> tuple[int, int]:
     return round(row), round(column)
 
 
-def _write_pictures(folder: Path, before: NDArray[np.uint8], counts: Mapping[Provenance, int], title: str) -> None:
+def _write_pictures(
+    folder: Path, before: NDArray[np.uint8] | None, counts: Mapping[Provenance, int], title: str
+) -> None:
     after, classes = (_thinned(folder / layer.file_name) for layer in (Layer.VISUAL, Layer.PROVENANCE))
     write_thumbnail(folder / "thumbnail.png", after)
-    write_quicklook(folder / "quicklook.png", before, after, classes[0], counts, title)
+    if before is not None:
+        write_quicklook(folder / "quicklook.png", before, after, classes[0], counts, title)
 
 
 def _thinned(path: Path) -> NDArray[Any]:

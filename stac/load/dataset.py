@@ -1,0 +1,150 @@
+"""Scenes as an `xr.Dataset`: bands and mask as variables with the dimensions `(time, y, x)`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+
+import numpy as np
+import odc.geo.xr  # noqa: F401 - registers the accessor `.odc`
+import pystac
+import rioxarray  # noqa: F401 - registers the accessor `.rio`
+import xarray as xr
+from odc.geo.geobox import GeoBox
+
+from stac.errors import InvalidInput
+from stac.grid.assets import find_asset
+from stac.grid.cell import Cell
+from stac.load.layer import look_at
+from stac.load.stack import ReadOptions, Stack, read_stack
+from stac.masks.classes import PixelClass
+from stac.reflectance import PRODUCT_NODATA, PRODUCT_SCALE, to_product_dn, to_reflectance
+from stac.search.acquisitions import group_passes
+from stac.search.source import one_item
+
+MASK = "mask"
+
+
+def load_dataset(
+    items: Sequence[pystac.Item], cell: Cell, bands: Sequence[str], options: ReadOptions, *, native: bool
+) -> xr.Dataset:
+    """Read scenes onto the pixels of a cell; scenes of one pass are one time.
+
+    Args:
+        items: the scenes.
+        cell: where.
+        bands: common names.
+        options: masks, their growth, resampling, time-outs.
+        native: uint16 digital numbers of reflectance / 1e-4 instead of float32 reflectance.
+
+    Raises:
+        InvalidItem, UnreadableAsset: a scene cannot be used or read.
+    """
+    passes = group_passes(items)
+    found = stack_dataset(read_stack(passes, cell, bands, options), native=native)
+    said = [" ".join(dict.fromkeys(radiometry_of(item, bands[0], options) for item in one.items)) for one in passes]
+    return found.assign_coords(
+        time=("time", [np.datetime64(one.instant.replace(tzinfo=None), "ns") for one in passes]),
+        radiometry=("time", said),
+        source=("time", [" ".join(_address(item) for item in one.items) for one in passes]),
+    )
+
+
+def radiometry_of(scene: pystac.Item, band: str, options: ReadOptions) -> str:
+    """Return scale and offset of a band of a scene in words, with the evidence for them; empty for a classification.
+
+    Raises:
+        InvalidItem, UnreadableAsset: item and file contradict each other, or the file cannot be read.
+    """
+    with one_item(scene.id):
+        asset, drawn = find_asset(scene, band), options.interpolation.method
+        decision = look_at(scene, band, asset, drawn, timeout_s=options.timeout_s, access=options.access).scaling
+    return "" if decision is None else f"scale {decision.scale:g}, offset {decision.offset:g}: {decision.reason}"
+
+
+def stack_dataset(stack: Stack, *, native: bool) -> xr.Dataset:
+    """Return a stack as a Dataset; digital numbers and classes are views of its arrays."""
+    bands = {band: stack.dn[:, index] for index, band in enumerate(stack.bands)}
+    variables = {
+        band: (("time", "y", "x"), dn if native else to_reflectance(dn), band_attributes(native=native))
+        for band, dn in bands.items()
+    }
+    mask = (("time", "y", "x"), stack.classes, flags(PixelClass) | {"long_name": "cloud mask"})
+    times = stack.days.astype("datetime64[D]").astype("datetime64[ns]")
+    coordinates = {"time": times, "item_id": ("time", list(stack.item_ids))}
+    attributes = {"cell": stack.cell.id} | ({"dropped": list(stack.dropped)} if stack.dropped else {})
+    return on_grid(xr.Dataset(variables | {MASK: mask}, coordinates, attributes), stack.cell.geobox)
+
+
+def dataset_stack(dataset: xr.Dataset) -> Stack:
+    """Return the stack that a Dataset of `load` holds, whole or a part of it.
+
+    Raises:
+        InvalidInput: variables, dimensions or the grid are missing.
+    """
+    bands = tuple(str(name) for name in dataset.data_vars if name != MASK)
+    if MASK not in dataset or not bands or dataset[MASK].dims != ("time", "y", "x"):
+        raise InvalidInput(
+            f"The dataset has {sorted(map(str, dataset.variables))} with dimensions {tuple(dataset.dims)}; expected "
+            "bands and `mask` on (time, y, x), as load() returns them."
+        )
+    pixels = np.stack([dataset[band].values for band in bands], axis=1)
+    return Stack(
+        dn=pixels if pixels.dtype == np.uint16 else to_product_dn(pixels),
+        classes=np.ascontiguousarray(dataset[MASK].values),
+        item_ids=tuple(str(name) for name in dataset["item_id"].values),
+        days=dataset["time"].values.astype("datetime64[D]").astype(np.int32),
+        bands=bands,
+        cell=Cell(str(dataset.attrs.get("cell", "")), geobox_of(dataset)),
+    )
+
+
+def on_grid(dataset: xr.Dataset, geobox: GeoBox) -> xr.Dataset:
+    """Return a Dataset with the coordinates `y`, `x` and `spatial_ref` of a pixel grid."""
+    axes = {name: (name, axis.values, {"units": axis.units}) for name, axis in geobox.coordinates.items()}
+    located = dataset.assign_coords({name: axes[dim] for name, dim in zip(("y", "x"), geobox.dimensions, strict=True)})
+    placed: xr.Dataset = located.rio.write_crs(geobox.crs.to_wkt()).rio.write_transform(geobox.affine)
+    return placed
+
+
+def geobox_of(dataset: xr.Dataset) -> GeoBox:
+    """Return the pixel grid of a Dataset.
+
+    Raises:
+        InvalidInput: it has none.
+    """
+    geobox = dataset.odc.geobox
+    if not isinstance(geobox, GeoBox):
+        raise InvalidInput("The dataset has no pixel grid; keep its coordinates y, x and spatial_ref.")
+    return geobox
+
+
+def band_attributes(*, native: bool) -> dict[str, object]:
+    """Return the attributes of a band of reflectance or, native, of its digital numbers."""
+    name = {"standard_name": "surface_bidirectional_reflectance", "units": "1"}
+    stored = {"scale_factor": PRODUCT_SCALE, "add_offset": 0.0, "_FillValue": np.uint16(PRODUCT_NODATA)}
+    return name | (stored if native else {})
+
+
+def flags(kinds: type[IntEnum]) -> dict[str, object]:
+    """Return the CF attributes of a variable whose values are those of an enumeration."""
+    meanings = " ".join(kind.name.lower() for kind in kinds)
+    return {"flag_values": np.array([int(kind) for kind in kinds], np.uint8), "flag_meanings": meanings}
+
+
+def date_of(dataset: xr.Dataset, target: str) -> int:
+    """Return the position in time of a date (`2023-08-18`) or of an item's id.
+
+    Raises:
+        InvalidInput: no time or several are meant.
+    """
+    days, ids = dataset["time"].values.astype("datetime64[D]").astype(str), dataset["item_id"].values
+    found = np.flatnonzero((days == target) | (ids == target))
+    if len(found) != 1:
+        has = ", ".join(f"{day} ({name})" for day, name in zip(days, ids, strict=True))
+        raise InvalidInput(f"Target {target!r} names {len(found)} of the dates; name one of {has} by date or id.")
+    return int(found[0])
+
+
+def _address(item: pystac.Item) -> str:
+    return item.get_self_href() or item.id

@@ -1,0 +1,133 @@
+"""Products as an `xr.Dataset`: the layers as variables with the dimensions `(y, x)`."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pystac
+import xarray as xr
+
+from stac.composite.priors import Prior, fit_prior
+from stac.errors import InvalidInput
+from stac.io.files import write_json, writing
+from stac.load.dataset import band_attributes, dataset_stack, date_of, flags, geobox_of, on_grid
+from stac.masks.classes import is_obscured
+from stac.product.assembly import ModelResult, assemble
+from stac.product.item import ProductRecord, build_item
+from stac.product.layers import SOURCE_DATE_NODATA, ProductLayers, Provenance
+from stac.product.writer import write_product
+from stac.reflectance import to_product_dn, to_reflectance
+
+#: Layers beside the bands.
+PROVENANCE, SOURCE_DATE, WEIGHT, UNCERTAINTY = "provenance", "source_date", "reference_weight", "uncertainty"
+_LAYERS = (PROVENANCE, SOURCE_DATE, WEIGHT, UNCERTAINTY)
+
+
+def layers_dataset(layers: ProductLayers, *, native: bool) -> xr.Dataset:
+    """Return the layers of a product as a Dataset.
+
+    Args:
+        layers: of a whole product or a window of it.
+        native: uint16 digital numbers of reflectance / 1e-4 instead of float32 reflectance.
+    """
+    plane, attributes = ("y", "x"), band_attributes(native=native)
+    variables = {
+        band: (plane, dn if native else to_reflectance(dn), attributes)
+        for band, dn in zip(layers.bands, layers.data, strict=True)
+    }
+    since = {"units": "days since 1970-01-01", "_FillValue": np.int32(SOURCE_DATE_NODATA)}
+    others = {
+        PROVENANCE: (plane, layers.provenance, flags(Provenance) | {"long_name": "where each pixel comes from"}),
+        SOURCE_DATE: (plane, layers.source_date, since | {"long_name": "acquisition that saw each pixel"}),
+        WEIGHT: (plane, layers.reference_weight, {"units": "1", "long_name": "share of the reference"}),
+        UNCERTAINTY: (("band", *plane), layers.uncertainty, {"units": "1", "long_name": "90 % half-width"}),
+    }
+    return on_grid(xr.Dataset(variables | others, {"band": list(layers.bands)}), layers.geobox)
+
+
+def dataset_layers(dataset: xr.Dataset) -> ProductLayers:
+    """Return the layers that a Dataset of `composite` holds.
+
+    Raises:
+        InvalidInput: a layer or the grid is missing.
+    """
+    missing = [name for name in _LAYERS if name not in dataset]
+    if missing:
+        raise InvalidInput(f"The dataset lacks {', '.join(missing)}; expected all layers that composite() returns.")
+    bands = tuple(str(name) for name in dataset["band"].values)
+    pixels = np.stack([dataset[band].values for band in bands])
+    return ProductLayers(
+        pixels if pixels.dtype == np.uint16 else to_product_dn(pixels),
+        dataset[PROVENANCE].values.astype(np.uint8),
+        dataset[SOURCE_DATE].values.astype(np.int32),
+        dataset[WEIGHT].values.astype(np.float32),
+        dataset[UNCERTAINTY].values.astype(np.float32),
+        geobox_of(dataset),
+        bands,
+    )
+
+
+def composite_dataset(dataset: xr.Dataset, target: str, method: str, max_days: int | None) -> xr.Dataset:
+    """Fill one date from the others; arguments and errors are those of `stac.api.composite`."""
+    if method not in set(Prior):
+        raise InvalidInput(f"Method {method!r} is not known; choose one of {', '.join(Prior)}.")
+    stack, index = dataset_stack(dataset), date_of(dataset, target)
+    prior = fit_prior(Prior(method), stack, index, max_days=max_days)
+    found = None if prior is None else prior.apply(stack, index, where=is_obscured(stack.classes[index]))
+    unknown = np.full(stack.dn.shape[1:], np.nan, np.float32)
+    layers = assemble(stack, index, found, ModelResult(unknown, unknown[0], unknown))
+    product = layers_dataset(layers, native=dataset[stack.bands[0]].dtype == np.uint16)
+    others = [date for date in range(len(stack.item_ids)) if date != index]
+    return product.assign_attrs(
+        cell=stack.cell.id,
+        target=stack.item_ids[index],
+        datetime=f"{dataset['time'].values[index].astype('datetime64[s]')}Z",
+        other_dates=[stack.item_ids[date] for date in others],
+        sources=[str(dataset["source"].values[date]) for date in (index, *others)] if "source" in dataset else [],
+        parameters=json.dumps({"prior": method, "prior_days": max_days}),
+    )
+
+
+def write_dataset(product: xr.Dataset, folder: Path) -> pystac.Item:
+    """Write a product; arguments and errors are those of `stac.api.write`."""
+    layers, said = dataset_layers(product), product.attrs
+    if not {"target", "datetime", "parameters"} <= set(said):
+        raise InvalidInput("The dataset does not say which date it restores; keep the attributes of composite().")
+    target, *others = _scenes(product)
+    grid = (layers.geobox.crs.to_wkt(), *layers.geobox.affine, *layers.geobox.shape)
+    made_of = [target.id, *(scene.id for scene in others), said["parameters"], layers.bands, grid]
+    work_id = str(uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(made_of)))
+    record = ProductRecord(
+        item_id=f"{target.id}-composite-{work_id[:8]}",
+        work_id=work_id,
+        target=target,
+        donors=tuple(others),
+        cell_id=said.get("cell", ""),
+        parameters=json.loads(said["parameters"]),
+        quality={},
+        software_version=version("unveil-eo"),
+        created=datetime.now(UTC),
+    )
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    item = build_item(record, write_product([layers], layers.geobox, layers.bands, None, folder), folder)
+    write_json(folder / f"{item.id}.json", item.to_dict(include_self_link=False, transform_hrefs=False))
+    item.set_self_href(str(folder.absolute() / f"{item.id}.json"))
+    item.make_asset_hrefs_absolute()
+    return item
+
+
+def _scenes(product: xr.Dataset) -> Sequence[pystac.Item]:
+    """Return the target and the other dates of a product, under the addresses that they were found at."""
+    said, moment = product.attrs, datetime.fromisoformat(product.attrs["datetime"])
+    ids = [said["target"], *said.get("other_dates", ())]
+    scenes = [pystac.Item(str(name), None, None, moment, {}) for name in ids]
+    for scene, source in zip(scenes, said.get("sources", ()), strict=False):
+        scene.set_self_href(source.split()[0])
+    return scenes
