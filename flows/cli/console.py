@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,52 +53,99 @@ def progress_bar() -> Iterator[Callable[[Event], None]]:
             yield show
 
 
+#: Ids up to this length stand in one line; longer ones are folded. Nothing that tells rows apart is cut.
+_ID_WIDTH = 40
+#: Columns from which on rows have room for whole item ids.
+_WIDE = 120
+#: Pictures that the summary of a run names.
+_PICTURES = 8
+
+
+def table_of_ids(header: str, ids: Sequence[str], *others: str, title: str, first: str = "") -> Table:
+    """Return an empty table in which a column of ids is never cut, however narrow the terminal.
+
+    Args:
+        header: of the column of ids.
+        ids: its values.
+        others: headers of the columns after it; their values wrap.
+        title: above the table.
+        first: header of a column before the ids; left out when empty.
+    """
+    table = Table(title=title)
+    if first:
+        table.add_column(first)
+    width = max((len(each) for each in ids), default=len(header))
+    table.add_column(header, overflow="fold", width=max(len(header), min(width, _ID_WIDTH)))
+    for other in others:
+        table.add_column(other, overflow="fold")
+    return table
+
+
+def item_of(item_id: str, scene: str) -> str:
+    """Return an item's id for a row that names its scene: in a narrow terminal without the scene's id before it."""
+    return item_id if output.width >= _WIDE else item_id.removeprefix(f"{scene}-")
+
+
 def print_plan(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print work units: new, done, or invalid with the reason."""
-    table = Table("state", "target", "cloud %", "donors", "megapixels", "product or reason", title="Work units")
-    styles = {"new": "cyan", "done": "green", "invalid": "yellow", "left out": "white"}
-    for row in rows:
+    """Print work units: new, done, or invalid with the reason; then the scenes that are left out."""
+    units = [row for row in rows if row["state"] != "left out"]
+    ids = [str(row["target_id"]) for row in units]
+    table = table_of_ids("scene", ids, "cloud %", "dates", "Mpx", "item or reason", title="Plan", first="state")
+    styles = {"new": "cyan", "done": "green", "invalid": "yellow"}
+    for row in units:
+        scene = str(row["target_id"])
         values = (
-            row["target_id"],
+            scene,
             row["cloud_cover"],
             row["donors"],
             row["megapixels"],
-            row["item_id"] or row["reason"],
+            item_of(str(row["item_id"]), scene) or row["reason"],
         )
         table.add_row(f"[{styles[row['state']]}]{row['state']}[/]", *(escape(str(v)) for v in values))
     output.print(table)
+    left_out = [row for row in rows if row["state"] == "left out"]
+    if left_out:
+        reasons = table_of_ids("scene", [str(row["target_id"]) for row in left_out], "reason", title="Left out")
+        for row in left_out:
+            reasons.add_row(escape(str(row["target_id"])), escape(str(row["reason"])))
+        output.print(reasons)
 
 
 def print_summary(summary: Mapping[str, Any], out: str) -> None:
-    """Print what a run made and where to look."""
-    table = Table("target", "state", "cloudy km²", "other dates km²", "gaps km²", "seconds", title="Scenes")
-    for unit in summary["units"]:
+    """Print what a run made, what failed, where to look, and what to do next."""
+    units = summary["units"]
+    ids = [str(unit["target_id"]) for unit in units]
+    table = table_of_ids("scene", ids, "state", "cloudy", "other dates", "gaps", "s", title="Scenes (areas in km²)")
+    for unit in units:
         style = STATE_STYLES.get(unit["state"], "white")
         f = unit["figures"]
-        numbers = [f"{f[k]:.1f}" for k in ("cloudy_km2", "other_dates_km2", "model_km2", "seconds")] if f else [""] * 4
+        numbers = [f"{f[k]:.0f}" for k in ("cloudy_km2", "other_dates_km2")] if f else ["", ""]
+        numbers += [f"{f[k]:.1f}" for k in ("model_km2", "seconds")] if f else ["", ""]
         # What waits for review succeeded, but is not good yet.
         state = "[yellow]needs review[/]" if unit.get("note") else f"[{style}]{unit['state']}[/]"
         table.add_row(escape(unit["target_id"]), state, *numbers)
-    if summary["units"]:
+    if units:
         output.print(table)
-    for unit in summary["units"]:
+    for unit in units:
         if unit["error"] or unit.get("note"):
             output.print(f"[yellow]{escape(unit['target_id'])}[/]: {escape(unit['error'] or unit['note'])}")
     for reason in summary["remade"]:
         output.print(f"Made again, as it was broken: {escape(reason)}", soft_wrap=True)
     if summary["left_out"]:
         output.print(_left_out(summary["left_out"]))
-    output.print(_totals(summary, out))
+    output.print(_totals(summary))
+    for line in _next_steps(summary, out):
+        output.print(line, markup=False, soft_wrap=True)
 
 
 def _left_out(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("scene", "cause", "reason", title="Left out")
+    table = table_of_ids("scene", [str(row["target_id"]) for row in rows], "cause", "reason", title="Left out")
     for row in rows:
         table.add_row(*(escape(str(row[name])) for name in ("target_id", "cause", "reason")))
     return table
 
 
-def _totals(summary: Mapping[str, Any], out: str) -> Table:
+def _totals(summary: Mapping[str, Any]) -> Table:
     figures = [unit["figures"] for unit in summary["units"] if unit["figures"]]
     total = {k: sum(f[k] for f in figures) for k in ("cloudy_km2", "other_dates_km2", "model_km2")} if figures else {}
     made = [unit for unit in summary["units"] if unit["item_href"]]
@@ -105,6 +153,9 @@ def _totals(summary: Mapping[str, Any], out: str) -> Table:
     table = Table(show_header=False, title="Summary")
     table.add_row("scenes searched", str(summary["scenes"]))
     table.add_row("mosaics published", f"{len(made) - len(review)} new, {len(summary['already_done'])} already there")
+    failed = [unit for unit in summary["units"] if not unit["item_href"]]
+    if failed:
+        table.add_row("[red]not published[/]", f"[red]{len(failed)} of {len(summary['units'])} scenes[/]")
     if review:
         table.add_row("waiting for review", f"{len(review)} in collection unveil-review")
     if total:
@@ -113,27 +164,44 @@ def _totals(summary: Mapping[str, Any], out: str) -> Table:
         table.add_row("  seen on no date, estimated", f"{total['model_km2']:.1f} km²")
     table.add_row("model", escape(f"{summary['model']['name']} version {summary['model']['version']}"))
     table.add_row("time", f"{summary['seconds']:.1f} s")
-    table.add_row("catalog", escape(str(summary["catalog"])))
-    for unit in made[:4]:
-        table.add_row("before and after", escape(str(unit["item_href"]).rsplit("/", 1)[0] + "/quicklook.png"))
-    if not out.startswith("s3://"):
-        table.add_row("look at it", escape(f"unveil serve --out {out}"))
     return table
+
+
+def _next_steps(summary: Mapping[str, Any], out: str) -> Iterator[str]:
+    """Yield where to look and what to do next; paths and commands are whole lines, so that they can be copied."""
+    yield f"Catalog: {summary['catalog']}"
+    made = [str(unit["item_href"]) for unit in summary["units"] if unit["item_href"]]
+    if made:
+        yield "Before and after:"
+        yield from (f"  {href.rsplit('/', 1)[0]}/quicklook.png" for href in made[:_PICTURES])
+        if len(made) > _PICTURES:
+            yield f"  and {len(made) - _PICTURES} more"
+    where = shlex.quote(out)
+    yield "Next:"
+    if any(unit["state"] in ("FAILED", "ABORTED") for unit in summary["units"]):
+        yield f"  unveil status --out {where} --state FAILED   # why scenes failed"
+        yield f"  unveil redrive --out {where}   # try them again"
+    if out.startswith("s3://"):
+        yield f"  unveil catalog check --out {where}   # is everything in order"
+    else:
+        yield f"  unveil serve --out {where}   # look at it in STAC Browser"
 
 
 def print_models(rows: Sequence[Mapping[str, Any]], name: str) -> None:
     """Print the versions of a model, oldest first."""
     from flows.models.gates import summary
 
-    table = Table("version", "aliases", "registered", "preset", "trained on", "gates", "promoted", title=escape(name))
+    table = Table(title=escape(name))
+    for header in ("version", "aliases", "registered", "preset", "trained on", "gates", "promoted"):
+        table.add_column(header, overflow="fold")
     for row in rows:
         tags = row["tags"]
         style = "green" if "champion" in row["aliases"] else "white"
         values = (
             ", ".join(row["aliases"]),
-            row["created"][:16],
+            row["created"][:10],
             tags.get("preset", ""),
-            tags.get("trained_on", ""),
+            tags.get("trained_on", "").partition(":")[0],
             summary(row["gates"]) if row["gates"] else "",
             tags.get("unveil_promoted_why", ""),
         )
@@ -146,7 +214,10 @@ def print_gates(row: Mapping[str, Any], name: str) -> None:
     from flows.models.gates import gate_rows
 
     if row["gates"] is None:
-        output.print(f"{name} version {row['version']} was never on trial; see `unveil promote`.", markup=False)
+        output.print(
+            f"{name} version {row['version']} has no evaluation; run `unveil promote --dry-run`.",
+            markup=False,
+        )
         return
     title = f"{name} version {row['version']} against version {row['gates']['champion']}"
     table = Table("gate", "figure", "limits", "", title=escape(title))
@@ -158,7 +229,9 @@ def print_gates(row: Mapping[str, Any], name: str) -> None:
 def print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
     """Print what `unveil doctor` found."""
     styles = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
-    table = Table("", "check", "found", "what to do")
+    table = Table()
+    for header in ("", "check", "found", "what to do"):
+        table.add_column(header, overflow="fold")
     for check in checks:
         status = str(check["status"]).upper()
         values = (str(check[name]) for name in ("name", "detail", "remedy"))
@@ -167,7 +240,7 @@ def print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
 
 
 def print_error(message: str, *, as_json: bool, kind: str) -> None:
-    """Tell what went wrong in one sentence on stderr, and as JSON on stdout where that was asked for."""
+    """Print an error as one sentence on stderr, with `as_json` also as a document on stdout."""
     message = redact(message)
     if as_json:
         print_json({"error": {"kind": kind, "message": message}})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import webbrowser
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -93,19 +94,23 @@ def serve(
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8080,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Serve STAC Browser too.")] = True,
+    open_page: Annotated[
+        bool, typer.Option("--open", help="Open the mosaics in the web browser of this machine.")
+    ] = False,
     as_json: o.AsJson = False,
 ) -> None:
-    """Serve the catalog together with STAC Browser, and print the address.
+    """Serve the catalog together with STAC Browser, and print the address of the mosaics.
 
     STAC Browser is built once from npm (about two minutes) and kept. Without Node the catalog is served alone and the
     link that opens it in the public STAC Browser is printed.
     """
-    from flows.ops.serve.app import check_catalog
+    from flows.ops.serve.app import check_catalog, start_page
     from flows.ops.serve.app import serve as run_server
     from flows.ops.serve.stac_browser import ensure_browser, public_browser_link
     from flows.progress import tell
 
     check_catalog(out)
+    page = start_page(out)
     folder = None
     if browser:
         with progress_bar():
@@ -115,9 +120,11 @@ def serve(
         if as_json:
             catalog = f"{url}/catalog/catalog.json"
             shown = url + "/" if folder is not None else public_browser_link(catalog)
-            print_json({"url": url, "catalog": catalog, "browser": shown})
+            print_json({"url": url, "catalog": catalog, "browser": shown, "page": url + page})
             return
-        output.print(f"[bold]{url}/[/]  (Ctrl-C stops)")
+        output.print(f"Mosaics: [bold]{url}{page if folder is not None else '/'}[/]  (Ctrl-C stops)", soft_wrap=True)
+        if folder is not None and open_page:
+            webbrowser.open(url + page)
         if folder is None:
             errors.print("Node.js with npm is missing, so STAC Browser is not served; open the catalog with:")
             errors.print(public_browser_link(f"{url}/catalog/catalog.json"), soft_wrap=True)

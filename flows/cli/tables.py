@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli.console import STATE_STYLES, output
+from flows.cli.console import STATE_STYLES, item_of, output, table_of_ids
 
 if TYPE_CHECKING:
     from flows.ledger.status import Status
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def print_report(report: CatalogReport) -> None:
     """Print what was looked at, and one row per problem."""
     if report.problems:
-        table = Table("problem", "where", "what", title="Problems")
-        for problem in report.problems:
-            place = problem.place.removeprefix(report.catalog.rpartition("/")[0] + "/")
+        places = [problem.place.removeprefix(report.catalog.rpartition("/")[0] + "/") for problem in report.problems]
+        table = table_of_ids("where", places, "what", title="Problems", first="problem")
+        for problem, place in zip(report.problems, places, strict=True):
             table.add_row(f"[red]{problem.code}[/]", escape(place), escape(problem.message))
         output.print(table)
     counts = report.counts
@@ -47,14 +47,15 @@ def print_status(found: Status) -> None:
     output.print(f"Ledger {found.ledger}: {_counted(found.counts)}", markup=False, soft_wrap=True)
     if found.expired:
         output.print(f"{found.expired} held units are free again: their runs stand still.", markup=False)
-    table = Table(
-        "state", "target", "attempts", "seconds", "updated", "held until", "item or error", title="Work ledger"
-    )
+    ids = [entry.target_id for entry in found.entries]
+    table = table_of_ids("scene", ids, "tries", "updated", "item or error", title="Work ledger", first="state")
     for entry in found.entries:
         style = STATE_STYLES.get(entry.state, "white")
-        until = f"{entry.lease_until[:19]}{' (expired)' if entry.expired else ''}"
-        last = entry.item_href or entry.error
-        values = (entry.target_id, str(entry.attempts), f"{entry.seconds:.1f}", entry.updated[:19], until, last)
+        until = (
+            f"held until {entry.lease_until[:19]}{' (expired)' if entry.expired else ''}" if entry.lease_until else ""
+        )
+        last = item_of(_item_id(entry.item_href), entry.target_id) or entry.error or until
+        values = (entry.target_id, str(entry.attempts), entry.updated[5:16].replace("T", " "), last)
         table.add_row(f"[{style}]{entry.state}[/]", *(escape(value) for value in values))
     output.print(table)
     if found.next:
@@ -63,11 +64,16 @@ def print_status(found: Status) -> None:
 
 def print_census(found: Census) -> None:
     """Print where every scene stands, and what it comes to."""
-    table = Table("standing", "scene", "attempts", "item or reason", title=f"Census of {escape(found.collection)}")
+    ids = [row.scene_id for row in found.scenes]
+    title = f"Census of {escape(found.collection)}"
+    table = table_of_ids("scene", ids, "tries", "item or reason", title=title, first="state")
     for row in found.scenes:
         style = _STANDING_STYLES[row.standing]
         table.add_row(
-            f"[{style}]{row.standing}[/]", escape(row.scene_id), str(row.attempts), escape(row.reason or row.item_href)
+            f"[{style}]{row.standing}[/]",
+            escape(row.scene_id),
+            str(row.attempts),
+            escape(row.reason or item_of(_item_id(row.item_href), row.scene_id)),
         )
     output.print(table)
     verdict = "complete" if found.complete else "INCOMPLETE: run `unveil run` for what is missing, or `unveil redrive`"
@@ -87,10 +93,16 @@ def print_backfill(found: BackfillSummary) -> None:
 
 def print_redrive(found: RedriveSummary) -> None:
     """Print how the units that were tried again ended."""
-    table = Table("state", "target", "item or error", title="Tried again")
-    for unit in (unit for run in found.runs for unit in run.units):
+    units = [unit for run in found.runs for unit in run.units]
+    ids = [unit.target_id for unit in units]
+    table = table_of_ids("scene", ids, "item or error", title="Tried again", first="state")
+    for unit in units:
         style = STATE_STYLES.get(unit.state, "white")
-        table.add_row(f"[{style}]{unit.state}[/]", escape(unit.target_id), escape(unit.item_href or unit.error))
+        table.add_row(
+            f"[{style}]{unit.state}[/]",
+            escape(unit.target_id),
+            escape(item_of(_item_id(unit.item_href), unit.target_id) or unit.error),
+        )
     output.print(table)
     for error in found.errors:
         output.print(error, markup=False, soft_wrap=True)
@@ -99,6 +111,11 @@ def print_redrive(found: RedriveSummary) -> None:
     if found.without_plan:
         names = ", ".join(found.without_plan)
         output.print(f"Recorded by an older version, so run their command again: {names}", markup=False, soft_wrap=True)
+
+
+def _item_id(href: str) -> str:
+    """Return the id in an item's address; the file is called like the item."""
+    return href.rsplit("/", 1)[-1].removesuffix(".json")
 
 
 def _counted(counts: Mapping[Any, int]) -> str:

@@ -36,6 +36,8 @@ from flows.ops.serve.files import (
 from flows.ops.serve.stac_browser import public_browser_link
 
 CATALOG_FILE = "catalog.json"
+#: Collections that nobody looks at first.
+_NOT_PRODUCTS = frozenset({"unveil-models", "unveil-review"})
 
 _EXPOSED = ("Accept-Ranges", "Content-Length", "Content-Range", "ETag")
 _LAST_PORT = 65535
@@ -147,6 +149,14 @@ def check_catalog(catalog_root: Path) -> None:
             f"There is no catalog in {catalog_root}: run `unveil demo` first, or name the folder that holds "
             f"{CATALOG_FILE}."
         )
+
+
+def start_page(catalog_root: Path) -> str:
+    """Return the path of the page to begin with in STAC Browser: the first collection of products, else the catalog."""
+    for name in sorted(path.parent.name for path in catalog_root.glob("*/collection.json")):
+        if name not in _NOT_PRODUCTS:
+            return f"/{name}/collection.json"
+    return "/"
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -82,6 +82,37 @@ def test_the_summary_tells_failures_totals_and_where_to_look(
         assert text in out, text
 
 
+def test_in_80_columns_no_id_and_no_path_is_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, unit: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(console, "output", Console(highlight=False, width=80))
+    folder = "a-folder-with-a-long-name/" * 3 + "unveil-cloud-free"
+    ids = [f"S2A_33TWM_201808{day}_0_L2A" for day in range(10, 15)]
+    units = [unit | {"target_id": each, "item_href": f"{folder}/{each}-unveil-0/{each}-unveil-0.json"} for each in ids]
+    units[0] |= {"state": "FAILED", "item_href": "", "error": "asset B02 cannot be read", "figures": None}
+    units[1] |= {"note": "needs review: Sharpness is 0.1, below the limit of 0.4."}
+    left_out = [{"target_id": "LC09_L2SP_190028_20230818_20230822_02_T1", "cause": "cloud cover", "reason": "r " * 60}]
+    model = {"name": "unveil-de", "version": "1"}
+    summary = {"left_out": left_out, "remade": (), "units": units, "already_done": [], "scenes": 5, "model": model}
+    console.print_summary(summary | {"seconds": 5.0, "catalog": f"{folder}/catalog.json"}, "my out")
+    rows = [{"state": "new", "target_id": each, "cloud_cover": 40.5, "donors": 4, "megapixels": 120.6} for each in ids]
+    console.print_plan([row | {"item_id": f"{row['target_id']}-unveil-08510f3d", "reason": ""} for row in rows])
+    out = capsys.readouterr().out
+    assert "…" not in out
+    tables = [line for line in out.splitlines() if line[:1] in "│┃┏┡└"]
+    assert max(map(len, tables)) <= 80
+    for each in ids:  # once as a scene, once in the plan
+        assert sum(f"│ {each} │" in line for line in tables) == 2, each
+    assert "LC09_L2SP_190028_20230818_20230822_02_T1" in out
+    for line in (
+        f"  {folder}/{ids[1]}-unveil-0/quicklook.png",
+        f"Catalog: {folder}/catalog.json",
+        "  unveil redrive --out 'my out'   # try them again",
+        "  unveil serve --out 'my out'   # look at it in STAC Browser",
+    ):
+        assert line in out.splitlines(), line
+
+
 def test_the_summary_tells_what_waits_for_review(capsys: pytest.CaptureFixture[str], unit: dict[str, Any]) -> None:
     model = {"name": "unveil-de", "version": "3"}
     waiting = unit | {"note": "needs review: Sharpness is 0.1, below the limit of 0.4."}
