@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from rasterio.io import MemoryFile
 
-from flows.ops.serve.app import running
+from flows.ops.serve.app import running, start_page
 from flows.ops.serve.stac_browser import ensure_browser
 from tests.installed import Needed, require, require_node
 
@@ -109,6 +109,11 @@ def test_cards_lead_to_the_item_and_its_address_opens_it(visit: Visit) -> None:
     assert visit.seen["pages"][0]["heading"] == httpx.get(visit.url + "/catalog/catalog.json").json()["title"]
     assert visit.seen["pages"][-1]["heading"] == httpx.get(visit.seen["item"]).json()["properties"]["title"]
     assert visit.seen["reloaded"] == visit.seen["item"]
+
+
+def test_serve_names_the_page_of_the_mosaics(visit: Visit, shown_catalog: Path) -> None:
+    pages = [page["url"].removeprefix(visit.url) for page in visit.seen["pages"]]
+    assert start_page(shown_catalog) in pages
 
 
 def test_collections_and_items_show_a_picture(visit: Visit) -> None:
