@@ -76,6 +76,46 @@ def stack_dataset(stack: Stack, *, native: bool) -> xr.Dataset:
     return on_grid(xr.Dataset(variables | {MASK: mask}, coordinates, attributes), stack.cell.geobox)
 
 
+#: Reflectance above this, as the median of a band, is not reflectance.
+_BRIGHTEST_MEDIAN = 2.0
+
+
+def completed(dataset: xr.Dataset, bands: Sequence[str] | None = None) -> xr.Dataset:
+    """Return a Dataset of a user's own with all that one of `load` has; what is there stays.
+
+    Args:
+        dataset: bands on `(time, y, x)`, and `mask`: classes as `load` returns them, or true where cloud or shadow
+            hides the ground.
+        bands: those that are needed, in this order; others are left out. None keeps all.
+
+    Raises:
+        InvalidInput: a band, the mask, or the times are missing, or values are not reflectance.
+    """
+    wanted = [str(name) for name in dataset.data_vars if name != MASK] if bands is None else [*bands]
+    missing = [name for name in (*wanted, MASK, "time") if name not in dataset.variables]
+    if missing:
+        raise InvalidInput(
+            f"The dataset has {', '.join(sorted(map(str, dataset.variables)))}, but lacks {', '.join(missing)}; "
+            "expected bands and `mask`, true where cloud or shadow hides the ground, on (time, y, x)."
+        )
+    found = dataset[[*wanted, MASK]].transpose("time", "y", "x", ...)
+    for name in wanted:
+        if found[name].dtype.kind == "f" and float(found[name].median()) > _BRIGHTEST_MEDIAN:
+            raise InvalidInput(
+                f"Half of band {name} lies above {_BRIGHTEST_MEDIAN:g}, so it is not reflectance from 0 to 1; divide "
+                "digital numbers by their scale, such as 10 000."
+            )
+    if "item_id" not in found.coords:
+        days = found["time"].values.astype("datetime64[D]").astype(str)
+        found = found.assign_coords(item_id=("time", [f"scene-{day.replace('-', '')}" for day in days]))
+    if found[MASK].dtype == bool:
+        measured = np.logical_and.reduce([np.isfinite(found[name].values) for name in wanted])
+        hidden = np.where(found[MASK].values, PixelClass.CLOUD, PixelClass.CLEAR)
+        classes = np.where(measured, hidden, PixelClass.NODATA).astype(np.uint8)
+        found[MASK] = (("time", "y", "x"), classes, flags(PixelClass) | {"long_name": "cloud mask"})
+    return found
+
+
 def dataset_stack(dataset: xr.Dataset) -> Stack:
     """Return the stack that a Dataset of `load` holds, whole or a part of it.
 

@@ -132,12 +132,20 @@ def product_assets(
         str(layer): _raster(layer, summary, target, folder / layer.file_name, _classes(copied=copied))
         for layer in Layer
     }
-    others = {
+    return rasters | product_pictures(folder)
+
+
+def product_pictures(folder: Path) -> dict[str, pystac.Asset]:
+    """Return the assets of the pictures and pages in a folder; hrefs are relative to the item.
+
+    Raises:
+        OSError: the thumbnail is missing.
+    """
+    return {
         key: pystac.Asset(f"./{name}", title, None, media_type, roles, file_info(folder / name))
         for key, (name, media_type, title, roles) in _PICTURES.items()
         if key == "thumbnail" or (folder / name).exists()
     }
-    return rasters | others
 
 
 def file_info(path: Path) -> dict[str, Any]:

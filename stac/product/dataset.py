@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,8 @@ import xarray as xr
 from stac.composite.priors import Prior, fit_prior
 from stac.errors import InvalidInput
 from stac.io.files import write_json, writing
-from stac.load.dataset import band_attributes, dataset_stack, date_of, flags, geobox_of, on_grid
+from stac.load.dataset import band_attributes, completed, dataset_stack, date_of, flags, geobox_of, on_grid
+from stac.load.stack import Stack
 from stac.masks.classes import is_obscured
 from stac.product.assembly import ModelResult, assemble
 from stac.product.item import ProductRecord, build_item
@@ -77,20 +78,45 @@ def composite_dataset(dataset: xr.Dataset, target: str, method: str, max_days: i
     """Fill one date from the others; arguments and errors are those of `stac.api.composite`."""
     if method not in set(Prior):
         raise InvalidInput(f"Method {method!r} is not known; choose one of {', '.join(Prior)}.")
+    dataset = completed(dataset)
     stack, index = dataset_stack(dataset), date_of(dataset, target)
     prior = fit_prior(Prior(method), stack, index, max_days=max_days)
     found = None if prior is None else prior.apply(stack, index, where=is_obscured(stack.classes[index]))
     unknown = np.full(stack.dn.shape[1:], np.nan, np.float32)
     layers = assemble(stack, index, found, ModelResult(unknown, unknown[0], unknown))
     product = layers_dataset(layers, native=dataset[stack.bands[0]].dtype == np.uint16)
-    others = [date for date in range(len(stack.item_ids)) if date != index]
+    return described(product, dataset, stack, index, {"prior": method, "prior_days": max_days})
+
+
+def described(
+    product: xr.Dataset,
+    scenes: xr.Dataset,
+    stack: Stack,
+    index: int,
+    parameters: Mapping[str, object],
+    model: Mapping[str, object] | None = None,
+) -> xr.Dataset:
+    """Return a product that says what it was made of, as attributes of JSON values.
+
+    Args:
+        product: its layers.
+        scenes: the Dataset that was restored.
+        stack: the same as a stack.
+        index: of the date that was restored.
+        parameters: all that pixels depend on.
+        model: name, version, sha256, seed and fillers of the model; None where none was used.
+    """
+    dates = [index, *(date for date in range(len(stack.item_ids)) if date != index)]
+    days = stack.days.astype("datetime64[D]").astype(str)
     return product.assign_attrs(
         cell=stack.cell.id,
         target=stack.item_ids[index],
-        datetime=f"{dataset['time'].values[index].astype('datetime64[s]')}Z",
-        other_dates=[stack.item_ids[date] for date in others],
-        sources=[str(dataset["source"].values[date]) for date in (index, *others)] if "source" in dataset else [],
-        parameters=json.dumps({"prior": method, "prior_days": max_days}),
+        datetime=f"{scenes['time'].values[index].astype('datetime64[s]')}Z",
+        dates=[str(days[date]) for date in dates],
+        other_dates=[stack.item_ids[date] for date in dates[1:]],
+        sources=[str(scenes["source"].values[date]) for date in dates] if "source" in scenes.coords else [],
+        parameters=json.dumps(parameters),
+        model=json.dumps(model or {}),
     )
 
 
@@ -101,10 +127,12 @@ def write_dataset(product: xr.Dataset, folder: Path) -> pystac.Item:
         raise InvalidInput("The dataset does not say which date it restores; keep the attributes of composite().")
     target, *others = _scenes(product)
     grid = (layers.geobox.crs.to_wkt(), *layers.geobox.affine, *layers.geobox.shape)
+    model = json.loads(said.get("model", "{}"))
     made_of = [target.id, *(scene.id for scene in others), said["parameters"], layers.bands, grid]
+    made_of += [model["sha256"]] if model else []
     work_id = str(uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(made_of)))
     record = ProductRecord(
-        item_id=f"{target.id}-composite-{work_id[:8]}",
+        item_id=f"{target.id}-{'unveil' if model else 'composite'}-{work_id[:8]}",
         work_id=work_id,
         target=target,
         donors=tuple(others),
@@ -113,6 +141,11 @@ def write_dataset(product: xr.Dataset, folder: Path) -> pystac.Item:
         quality={},
         software_version=version("unveil-eo"),
         created=datetime.now(UTC),
+        model_name=str(model.get("name", "none")),
+        model_version=str(model.get("version", "")),
+        model_sha256=str(model.get("sha256", "")),
+        seed=model.get("seed", 0),
+        fillers=model.get("fillers", {}),
     )
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,140 @@
+"""The public functions as a notebook calls them: xarray in and out, nothing started."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pystac
+import pytest
+import rioxarray
+import xarray as xr
+
+from flows.api import composite, evaluate, load, publish, restore, search, write
+from stac.catalog.check import CheckOptions, check_catalog
+from stac.errors import InvalidInput
+from stac.masks.classes import PixelClass
+from stac.product.layers import Provenance
+from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
+
+_BANDS = ("blue", "green", "red", "nir")
+#: About 60 x 60 pixels of the sample.
+_BOX = (15.9, 45.7, 15.99, 45.76)
+
+
+@pytest.fixture(scope="module")
+def scenes() -> xr.Dataset:
+    items = search(str(sample_catalog()), SAMPLE_COLLECTION, SAMPLE_INTERVAL, bbox=_BOX)
+    return load([item for item in items if "33TWL" in item.id], bbox=_BOX)
+
+
+@pytest.fixture(scope="module")
+def product(scenes: xr.Dataset) -> xr.Dataset:
+    return restore(scenes, "2023-08-18", progress=False)
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed_and_no_service_at_all(tmp_path: Path) -> None:
+    program = f"""
+import sys
+import flows.api
+assert not {{"torch", "xarray", "rasterio"}} & set(sys.modules), "imported with the module"
+from flows.api import *
+items = search({str(sample_catalog())!r}, {SAMPLE_COLLECTION!r}, "2023-08-15/2023-08-18", bbox={_BOX})
+scenes = load([item for item in items if "33TWL" in item.id], bbox={_BOX})
+product = restore(scenes, "2023-08-18", progress=False)
+write(product, "written")
+publish(product, "catalog")
+evaluate(product, scenes.sel(time="2023-08-15").squeeze())
+print([name for name in ("prefect", "mlflow", "sqlalchemy") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert {path.name for path in tmp_path.iterdir()} == {"written", "catalog"}
+
+
+def test_restoring_keeps_what_was_observed_and_fills_the_rest(scenes: xr.Dataset, product: xr.Dataset) -> None:
+    target, filled = scenes.sel(time="2023-08-18").squeeze(), composite(scenes, "2023-08-18")
+    observed = (product.provenance == Provenance.OBSERVED).values
+    np.testing.assert_array_equal(observed, np.isin(target.mask, (PixelClass.CLEAR, PixelClass.SNOW)))
+    others = (product.provenance == Provenance.OTHER_DATES).values
+    gaps = (filled.provenance == Provenance.NOT_RECOVERABLE).values
+    assert observed.any()
+    assert others.any()
+    for band in _BANDS:
+        np.testing.assert_array_equal(product[band].values[observed], target[band].values[observed])
+        np.testing.assert_array_equal(product[band].values[others], filled[band].values[others])
+        assert np.isfinite(product[band].values[gaps]).mean() > 0.9
+    xr.testing.assert_identical(restore(scenes, "2023-08-18", progress=False), product)
+
+
+def test_a_stack_of_ones_own_needs_bands_and_a_mask(scenes: xr.Dataset, product: xr.Dataset) -> None:
+    own = scenes[[*reversed(_BANDS)]].drop_vars(["item_id", "radiometry", "source"]).assign_attrs({})
+    own["swir16"] = own.nir
+    with pytest.raises(InvalidInput, match="lacks mask"):
+        restore(own, "2023-08-18", progress=False)
+    hidden = ~scenes.mask.isin([PixelClass.CLEAR, PixelClass.SNOW, PixelClass.NODATA])
+    own["mask"] = (hidden.dims, hidden.values)
+    found = restore(own.transpose("y", "time", "x"), "2023-08-18", progress=False)
+    np.testing.assert_array_equal(found.provenance == 1, product.provenance == 1)
+    np.testing.assert_array_equal(found.provenance == 2, product.provenance == 2)
+    assert found.attrs["target"] == "scene-20230818"
+    with pytest.raises(InvalidInput, match="divide digital numbers by their scale"):
+        restore(own.assign(red=own.red * 10_000), "2023-08-18", progress=False)
+    with pytest.raises(InvalidInput, match="lacks nir"):
+        restore(own.drop_vars("nir"), "2023-08-18", progress=False)
+
+
+def test_one_date_alone_is_restored(scenes: xr.Dataset) -> None:
+    found = restore(scenes.sel(time="2023-08-18"), "2023-08-18", progress=False)
+    assert set(np.unique(found.provenance)) <= {0, 1, 3, 4, 5, 6}
+    assert (found.provenance == Provenance.REFERENCE_FILLED).any()
+
+
+def test_evaluate_says_how_far_fillers_are_from_the_truth(scenes: xr.Dataset) -> None:
+    clear, cloudy = "2023-08-15", "2023-08-18"
+    hidden = scenes.copy(deep=True)
+    hidden["mask"].loc[{"time": hidden.time.sel(time=clear)}] = scenes.mask.sel(time=cloudy).values
+    truth = scenes.sel(time=clear).squeeze()
+    found = evaluate(restore(hidden, clear, progress=False), truth)
+    restored = found.sel(provenance="restored")
+    assert (
+        int(restored.pixels)
+        == int(
+            found.pixels.sel(provenance=["other_dates", "reference_filled", "generated", "thin_cloud_corrected"]).sum()
+        )
+        > 100
+    )
+    assert float(restored.mae.sel(filler="product")) < float(restored.mae.sel(filler="interpolation"))
+    assert float(restored.mae.sel(filler="product")) < float(restored.mae.sel(filler="flat"))
+    assert 0.5 < float(restored.coverage.sel(filler="product")) <= 1
+    perfect = evaluate(composite(hidden, clear), composite(hidden, clear)[[*_BANDS]]).sel(
+        filler="product", provenance="restored"
+    )
+    assert (float(perfect.mae), float(perfect.bias), float(perfect.coverage)) == (0, 0, 1)
+    with pytest.raises(InvalidInput, match="same grid"):
+        evaluate(composite(hidden, clear), truth.isel(x=slice(1, None)))
+
+
+def test_what_is_published_passes_the_check_of_the_catalog(product: xr.Dataset, tmp_path: Path) -> None:
+    item = publish(product, tmp_path / "catalog")
+    assert publish(product, tmp_path / "catalog").id == item.id
+    report = check_catalog(str(tmp_path / "catalog"), CheckOptions())
+    assert report.problems == ()
+    assert (report.counts.items, report.counts.collections) == (1, 1)
+    document = json.loads(Path(item.get_self_href() or "").read_text())
+    assert document["properties"]["unveil:model"]["name"] == "unveil-de-small"
+    assert document["properties"]["unveil:gate"] in ("passed", "failed")
+    found = rioxarray.open_rasterio(
+        pystac.Item.from_dict(document, href=item.get_self_href()).get_assets()["data"].get_absolute_href()
+    )
+    np.testing.assert_array_equal(found.values[0], np.rint(product.blue.fillna(0) * 1e4))
+
+
+def test_a_restored_product_is_written_as_one_of_the_model(product: xr.Dataset, tmp_path: Path) -> None:
+    item = write(product, tmp_path)
+    assert item.id.startswith("S2A_33TWL_20230818_0_L2A-unveil-")
+    assert item.properties["unveil:model"]["sha256"]
