@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter, zoom
 
 from de_model.data.archive import Layer, Scene, matched
-from de_model.scene.observation import Observation, SceneClass, levels_of, maps_of, thin_of
+from de_model.scene.observation import FLOOR, Observation, SceneClass, levels_of, maps_of, thin_of
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -48,6 +48,11 @@ class CaseMixture:
     invented_dates: float = 0.12
     #: Share of transplants over which haze lies that the mask does not know.
     haze: float = 0.45
+    #: Share of transplants whose clouds go on, ever thinner, outside of the mask.
+    halo: float = 0.5
+    #: Share of cases whose ground is changed in contrast, and mixed with that of another scene.
+    changed: float = 0.5
+    mixed: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +125,10 @@ class CaseSource:
         turn = int(random.integers(8))
         truth, valid = _turned(scene.image[:, rows, columns], turn), _turned(valid, turn)
         dates = self._dates(scene, rows, columns, turn, random)
+        if random.random() < m.changed:
+            truth, dates = _changed(truth, dates, random)
+        if not dates and random.random() < m.mixed:
+            truth, valid = self._mixed(truth, valid, side, random)
         truth, dates = _jittered(truth, dates, random)
         nodata = ~_turned(scene.classes[rows, columns] != SceneClass.NODATA, turn)
         if kind == CaseKind.GAP:
@@ -136,6 +145,24 @@ class CaseSource:
         classes[~valid] = SceneClass.THICK
         classes[nodata] = SceneClass.NODATA
         return self._finish(image, classes, truth, valid, hidden, dates, scene.info.gsd_m, random, CaseKind(kind))
+
+    def _mixed(
+        self, truth: FloatArray, valid: BoolArray, side: int, random: Random
+    ) -> tuple[FloatArray, BoolArray]:
+        """Return the ground with some of another scene's laid over it, and what is known of both."""
+        other = self.grounds[int(random.choice(len(self.grounds), p=self.ground_weight))]
+        if min(other.classes.shape) < side:
+            return truth, valid
+        rows, columns = (_window(length, side, random) for length in other.classes.shape)
+        seen = valid & other.clear[rows, columns]
+        if seen.mean() < 0.6:
+            return truth, valid
+        image = other.image[:, rows, columns]
+        own, its = (_spread_of(part, seen) for part in (truth, image))
+        share = random.uniform(0.2, 0.7)
+        added = (image - its[0]) * (own[1] / its[1])
+        mixed = own[0] + np.sqrt(1 - share**2) * (truth - own[0]) + share * added
+        return mixed.astype(np.float32), seen
 
     def _pair(self, random: Random) -> Case | None:
         cloudy, clear = self.pairs[int(random.integers(len(self.pairs)))]
@@ -196,6 +223,8 @@ class CaseSource:
             if random.random() < 0.6:
                 classes[dark] = SceneClass.SHADOW
         image = path + (1 - opacity) * image
+        if random.random() < self.mixture.halo:
+            image = _haloed(image, opacity, random)
         if random.random() < self.mixture.haze:
             image = _hazy(image, random)
         classes[mask] = SceneClass.THICK
@@ -355,6 +384,42 @@ def _shadow(opacity: FloatArray, side: int, random: Random, bands: int) -> tuple
 def _overlap(side: int, by: int) -> tuple[slice, slice]:
     """Return where a moved image lands, and where it comes from."""
     return slice(max(by, 0), side + min(by, 0)), slice(max(-by, 0), side + min(-by, 0))
+
+
+def _spread_of(image: FloatArray, where: BoolArray) -> tuple[FloatArray, FloatArray]:
+    """Return level and deviation per band, `(band, 1, 1)`."""
+    low, middle, high = np.percentile(image[:, where][:, ::7], [16, 50, 84], axis=1).astype(np.float32)
+    deviation = np.maximum((high - low) / 2, FLOOR)
+    return middle.reshape(-1, 1, 1), deviation.reshape(-1, 1, 1)
+
+
+def _changed(
+    truth: FloatArray, dates: list[tuple[FloatArray, BoolArray, float]], random: Random
+) -> tuple[FloatArray, list[tuple[FloatArray, BoolArray, float]]]:
+    """Return ground and dates with other contrasts: bright or dark ground drawn out, bands mixed a little."""
+    bands = len(truth)
+    everywhere = np.ones(truth.shape[1:], bool)
+    middle, deviation = _spread_of(truth, everywhere)
+    bend = random.normal(0, 0.12) + random.normal(0, 0.06, (bands, 1, 1))
+    mixing = np.eye(bands) + random.normal(0, 0.12, (bands, bands))
+
+    def changed(image: FloatArray) -> FloatArray:
+        z = np.clip((image - middle) / deviation, -8, 8)
+        z = z * np.exp(np.clip(bend * z, -0.6, 0.6))
+        z = np.tensordot(mixing, z, axes=1)
+        return np.maximum(middle + deviation * z, 0.0).astype(np.float32)
+
+    return changed(truth), [(changed(image), seen, days) for image, seen, days in dates]
+
+
+def _haloed(image: FloatArray, opacity: FloatArray, random: Random) -> FloatArray:
+    """Return the image with the light that clouds scatter, and their thin rims, around them."""
+    bands = len(image)
+    amount = float(min(random.exponential(0.08), 0.4))
+    near = gaussian_filter(opacity, random.uniform(5, 30))
+    colour = np.linspace(1.0, random.uniform(0.5, 0.95), bands).reshape(-1, 1, 1)
+    haze = amount * near * colour
+    return (image * (1 - haze) + 0.55 * haze).astype(np.float32)
 
 
 def _hazy(image: FloatArray, random: Random) -> FloatArray:

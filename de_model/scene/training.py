@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from de_model.data.case_cache import Batch
+from de_model.data.case_stream import Batch
 from de_model.errors import TrainingFailed
 from de_model.scene.model import SceneNetworks
 from de_model.scene.networks import Belief, Inputs
@@ -66,12 +66,12 @@ class SceneTrainingOptions:
 
 
 class CaseData(Protocol):
-    """Gives the batch of a step, always the same."""
+    """Gives the batches of a training, always the same."""
 
     fingerprint: str
 
-    def batch(self, step: int, size: int, seed: int) -> Batch:
-        """Return the batch."""
+    def batches(self, first: int, last: int, size: int) -> Iterator[Batch]:
+        """Yield the batches of steps `first` to `last - 1`."""
         ...
 
 
@@ -167,9 +167,10 @@ class _Run:
         self._restore()
         device = next(self.networks.parameters()).device
         began, waited, first = time.monotonic(), 0.0, self.step
+        batches = data.batches(self.step, self.stage.steps, self.stage.batch)
         while self.step < self.stage.steps:
             before = time.monotonic()
-            batch = Batch(*(part.to(device) for part in data.batch(self.step, self.stage.batch, self.options.seed)))
+            batch = Batch(*(part.to(device) for part in next(batches)))
             waited += time.monotonic() - before
             loss = self._advance(batch)
             spent = time.monotonic() - began

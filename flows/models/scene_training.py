@@ -12,7 +12,7 @@ import torch
 from de_model import checkpoint
 from de_model.card import ModelCard
 from de_model.data.archive import Scene, read_archive, write_archive
-from de_model.data.case_cache import CaseCache, prepare_cases
+from de_model.data.case_stream import CaseStream
 from de_model.data.cases import CaseSource
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidCheckpoint, InvalidModelInput
@@ -32,9 +32,9 @@ from flows.models.training_places import scenes_of, scenes_of_stacks
 from flows.models.training_request import TrainingReport, TrainingRequest
 from flows.models.writing import check_writable, revision
 
-#: Cases of every stage, and their seeds beside that of the training: what rests on a network must not learn from its
-#: errors on cases that it knows.
-_CASES, _CASE_SEEDS = (3600, 1400, 600), (2, 7, 11)
+#: Seeds of the cases of every stage beside that of the training: what rests on a network must not learn from its errors
+#: on cases that it knows.
+_CASE_SEEDS = (31, 37, 41)
 #: Stages at effort 1; fine-tuning is slower.
 _SCHEDULE = (
     SceneStageOptions(SceneStage.REFERENCE, 3600, 8, 1e-3),
@@ -99,7 +99,7 @@ def train_standardised(
     archive = request.work / "archive"
     fingerprint = write_archive(archive, scenes)
     kept = read_archive(archive, held_out)
-    cases = [_cases(request, kept, fingerprint, log, number) for number in range(len(_CASES))]
+    cases = [_cases(request, kept, fingerprint, log, number) for number in range(len(_CASE_SEEDS))]
     stages = _stages(request)
     options = SceneTrainingOptions(seed=request.options.seed)
     card = _card(request, kept, title, fingerprint, stages, options)
@@ -141,18 +141,16 @@ def _scenes(request: TrainingRequest) -> tuple[list[Scene], tuple[str, ...], str
 
 def _cases(
     request: TrainingRequest, scenes: Sequence[Scene], fingerprint: str, log: Callable[[str], None], part: int
-) -> CaseCache:
+) -> CaseStream:
     source = CaseSource(scenes, seed=request.options.seed + _CASE_SEEDS[part])
     if not source.grounds or not source.layers:
         raise InvalidSettings(
             f"The archive holds {len(source.grounds)} scenes of clear ground of {source.size + 16} px and "
             f"{len(source.layers)} clouds; a training needs one of each: add scenes."
         )
-    count = max(64, round(_CASES[part] * min(request.effort, 1.0)))
-    log(f"{len(source.grounds)} grounds, {len(source.layers)} clouds: preparing {count} cases")
-    folder = request.work / f"cases-{part + 1}"
-    prepare_cases(folder, source, count, fingerprint)
-    return CaseCache(folder)
+    if part == 0:
+        log(f"{len(source.grounds)} grounds, {len(source.layers)} clouds")
+    return CaseStream(source, fingerprint)
 
 
 def _stages(request: TrainingRequest) -> tuple[SceneStageOptions, ...]:

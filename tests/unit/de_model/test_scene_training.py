@@ -19,7 +19,7 @@ from de_model.data.archive import (
     read_archive,
     write_archive,
 )
-from de_model.data.case_cache import CaseCache, prepare_cases
+from de_model.data.case_stream import CaseStream
 from de_model.data.cases import CaseKind, CaseMixture, CaseSource
 from de_model.errors import InvalidModelInput, TrainingFailed
 from de_model.scene.design import SceneSizes
@@ -134,9 +134,8 @@ def test_other_dates_come_as_composite_with_its_real_errors(archive: Path) -> No
         assert error < 0.3, "dates of the same fields agree once their light is matched"
 
 
-def data(archive: Path, folder: Path, count: int = 8) -> CaseCache:
-    prepare_cases(folder, source(archive), count, fingerprint_of(archive))
-    return CaseCache(folder)
+def data(archive: Path, workers: int = 0) -> CaseStream:
+    return CaseStream(source(archive), fingerprint_of(archive), workers)
 
 
 def networks() -> SceneNetworks:
@@ -150,7 +149,7 @@ class Stopped(Exception):
 
 @pytest.mark.parametrize("stage", list(SceneStage))
 def test_a_stopped_training_ends_with_the_same_weights(archive: Path, tmp_path: Path, stage: SceneStage) -> None:
-    cases, straight, halting = data(archive, tmp_path / "cases"), networks(), networks()
+    cases, straight, halting = data(archive), networks(), networks()
     train_scene(straight, cases, STAGES, OPTIONS, tmp_path / "straight", save_every=2)
 
     def stop(progress: SceneProgress) -> None:
@@ -167,37 +166,24 @@ def test_a_stopped_training_ends_with_the_same_weights(archive: Path, tmp_path: 
 
 
 def test_a_folder_of_another_training_is_refused(archive: Path, tmp_path: Path) -> None:
-    cases = data(archive, tmp_path / "cases")
+    cases = data(archive)
     train_scene(networks(), cases, STAGES[:1], OPTIONS, tmp_path / "work")
     other = SceneTrainingOptions(seed=1, warmup=2, bfloat16=False)
     with pytest.raises(TrainingFailed, match="belongs to another training"):
         train_scene(networks(), cases, STAGES[:1], other, tmp_path / "work")
 
 
-def test_preparing_goes_on_where_it_was_stopped(archive: Path, tmp_path: Path) -> None:
-    whole = data(archive, tmp_path / "whole")
-
-    def stop(done: int, _: int) -> None:
-        if done == 5:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        prepare_cases(tmp_path / "parts", source(archive), 8, fingerprint_of(archive), stop)
-    with pytest.raises(InvalidModelInput, match="prepare them first"):
-        CaseCache(tmp_path / "parts")
-    parts = data(archive, tmp_path / "parts")
-    for one, two in zip(whole.batch(3, 4, 0), parts.batch(3, 4, 0), strict=True):
-        assert torch.equal(one, two)
-
-
-def test_an_epoch_shows_every_case_once(archive: Path, tmp_path: Path) -> None:
-    cases = data(archive, tmp_path / "cases")
-    numbers = torch.cat([cases.batch(step, 4, 0).truth.square().sum(dim=(1, 2, 3)) for step in range(2)])
-    assert len({round(float(value), 2) for value in numbers}) == 8
+def test_batches_are_the_same_whoever_draws_them_and_no_case_comes_twice(archive: Path) -> None:
+    straight = list(data(archive).batches(0, 6, 2))
+    resumed = list(data(archive, workers=2).batches(3, 6, 2))
+    for one, two in zip(straight[3:], resumed, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    cases = torch.cat([batch.truth.square().sum(dim=(1, 2, 3)) for batch in straight])
+    assert len({round(float(value), 2) for value in cases}) == 12
 
 
 def test_training_makes_the_reference_better(archive: Path, tmp_path: Path) -> None:
-    cases, losses = data(archive, tmp_path / "cases", 16), []
+    cases, losses = data(archive), []
     stages = (SceneStageOptions(SceneStage.REFERENCE, 60, 4, 3e-3),)
     train_scene(networks(), cases, stages, OPTIONS, tmp_path / "work", lambda progress: losses.append(progress.loss))
     assert np.mean(losses[-15:]) < np.mean(losses[:15])
