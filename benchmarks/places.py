@@ -25,6 +25,7 @@ from de_model.errors import InvalidModelInput
 from de_model.scene.design import SceneDesign
 from de_model.scene.model import SceneNetworks
 from de_model.scene.validation import (
+    CONSTANTS,
     KindScore,
     band_factors,
     coverage,
@@ -35,6 +36,7 @@ from de_model.scene.validation import (
 )
 from de_model.validation import Filler, PixelKind, ValidationRecord, validation_path
 from flows.models.training_places import read_listing, scenes_of
+from flows.processing.interpolation import inverse_distance
 
 _LISTING = Path(checkpoint.__file__).parent / "weights" / "places.yaml"
 _ABOUT = """\
@@ -54,7 +56,7 @@ def main(options: argparse.Namespace) -> None:
             held = set(listing.held_out)
             write_archive(archive, [scene for scene in scenes_of(listing) if scene.info.place in held])
         scenes = read_archive(archive, only=options.held_out or listing.held_out)
-    scores = measure(*_model(enhancer), scenes, options.cases)
+    scores = measure(*_model(enhancer), scenes, options.cases, others={Filler.FILLNODATA: _by_gdal})
     if options.widths:
         enhancer = _recalibrated(enhancer, scores, options.weights)
     record = ValidationRecord(
@@ -63,6 +65,10 @@ def main(options: argparse.Namespace) -> None:
     if options.record:
         record.save(validation_path(options.weights))
     publish("places", page_of(scores, record, enhancer), options)
+
+
+def _by_gdal(ground: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
+    return inverse_distance(ground, known, (0.0,) * len(ground))
 
 
 def _model(enhancer: Enhancer) -> tuple[SceneNetworks, SceneDesign, float]:
@@ -126,7 +132,7 @@ def _fillers_of(scores: Sequence[KindScore]) -> str:
     return table(("place", "pixels", "number", *_SHOWN), rows)
 
 
-_SHOWN = (Filler.FLAT, Filler.NORMALISED_CONVOLUTION, Filler.REFERENCE, Filler.DE)
+_SHOWN = (Filler.FLAT, Filler.NORMALISED_CONVOLUTION, Filler.FILLNODATA, Filler.REFERENCE, Filler.DE)
 
 
 def _over_reference(scores: Sequence[KindScore]) -> str:
@@ -136,7 +142,9 @@ def _over_reference(scores: Sequence[KindScore]) -> str:
         if len(own) < 2:
             continue
         gain = np.array([s.fillers[Filler.DE].psnr_db - s.fillers[Filler.REFERENCE].psnr_db for s in own])
-        constant = np.array([s.fillers[Filler.DE].psnr_db - s.w_constant for s in own])
+        constants = np.array([s.w_constants for s in own])
+        best = int(constants.mean(axis=0).argmax())
+        constant = np.array([s.fillers[Filler.DE].psnr_db for s in own]) - constants[:, best]
         drop = np.mean([s.w_mean_degraded - s.w_mean for s in own])
         detail = [np.mean([s.detail[i] for s in own]) for i in range(2)]
         rows.append(
@@ -144,7 +152,7 @@ def _over_reference(scores: Sequence[KindScore]) -> str:
                 kind or "all",
                 len(own),
                 _with_interval(gain),
-                _with_interval(constant),
+                f"{_with_interval(constant)} of {CONSTANTS[best]:g}",
                 f"{np.mean([s.w_mean for s in own]):.2f}, {drop:+.2f}",
                 f"{detail[0]:.2f}, {detail[1]:.2f}",
             )

@@ -80,7 +80,7 @@ class Filler(StrEnum):
 
 
 #: What a product can fill gaps with.
-GAP_FILLERS = (Filler.FLAT, Filler.NORMALISED_CONVOLUTION, Filler.REFERENCE, Filler.DE)
+GAP_FILLERS = (Filler.FLAT, Filler.NORMALISED_CONVOLUTION, Filler.FILLNODATA, Filler.REFERENCE, Filler.DE)
 
 
 @dataclass(frozen=True, slots=True)

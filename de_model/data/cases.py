@@ -146,9 +146,7 @@ class CaseSource:
         classes[nodata] = SceneClass.NODATA
         return self._finish(image, classes, truth, valid, hidden, dates, scene.info.gsd_m, random, CaseKind(kind))
 
-    def _mixed(
-        self, truth: FloatArray, valid: BoolArray, side: int, random: Random
-    ) -> tuple[FloatArray, BoolArray]:
+    def _mixed(self, truth: FloatArray, valid: BoolArray, side: int, random: Random) -> tuple[FloatArray, BoolArray]:
         """Return the ground with some of another scene's laid over it, and what is known of both."""
         other = self.grounds[int(random.choice(len(self.grounds), p=self.ground_weight))]
         if min(other.classes.shape) < side:

@@ -17,7 +17,7 @@ FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
 #: Scales of the interpolation, standard deviations in pixels, fine to coarse.
-_SCALES = (2.0, 4.0, 8.0, 16.0)
+_SCALES = (2.0, 4.0, 8.0, 16.0, 32.0)
 #: Where a Gaussian is cut off, in standard deviations.
 _TRUNCATE = 3.0
 #: Share of known ground under a Gaussian that is believed alone: the finest scale that sees a gap's rim fills it.
@@ -52,10 +52,10 @@ def flat_colour(image: FloatArray, known: BoolArray) -> tuple[float, ...]:
 
 
 def interpolated(image: FloatArray, known: BoolArray, level: Sequence[float]) -> Interpolated:
-    """Fill an image from the known pixels around every pixel: normalised convolution, coarse to fine.
+    """Fill an image from the known pixels around every pixel: normalised convolution, fine to coarse.
 
     Every scale counts as far as known pixels lie within it; what it leaves is filled by the next coarser one, and at
-    last by one colour.
+    last by one colour. Scales that no gap is wide enough for are left out.
 
     Args:
         image: reflectance; only its known pixels are looked at.
@@ -63,15 +63,21 @@ def interpolated(image: FloatArray, known: BoolArray, level: Sequence[float]) ->
         level: per band, what is taken where nothing is known within `REACH_PX`.
     """
     values = np.where(known, image, 0).astype(np.float64)
-    mean = np.broadcast_to(np.asarray(level, np.float64)[:, None, None], image.shape)
-    square = mean**2
-    for scale in reversed(_SCALES):
+    mean, square = np.zeros(values.shape), np.zeros(values.shape)
+    left = np.ones(known.shape)
+    for scale in _SCALES:
+        if not left[~known].any():
+            break
         weight = _smooth(known.astype(np.float64), scale)
-        share = np.maximum(weight, 1e-12)
-        here, here_square = (np.stack([_smooth(band, scale) for band in each]) / share for each in (values, values**2))
-        trust = np.minimum(weight / _ENOUGH, 1)
-        mean = trust * here + (1 - trust) * mean
-        square = trust * here_square + (1 - trust) * square
+        share, trust = np.maximum(weight, 1e-12), np.minimum(weight / _ENOUGH, 1)
+        part = left * trust / share
+        for total, each in ((mean, values), (square, values**2)):
+            total += part * np.stack([_smooth(band, scale) for band in each])
+        left *= 1 - trust
+    colour = np.asarray(level, np.float64)[:, None, None]
+    # Without clear ground the level is not known, and nothing asks for it where none of it is left.
+    mean += np.where(left > 0, left * colour, 0)
+    square += np.where(left > 0, left * colour**2, 0)
     spread = np.sqrt(np.maximum(square - mean**2, 0))
     return Interpolated(np.where(known, image, mean).astype(np.float32), spread.astype(np.float32))
 

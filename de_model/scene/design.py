@@ -11,7 +11,7 @@ from de_model.errors import InvalidModelInput
 
 @dataclass(frozen=True, slots=True)
 class SceneSizes:
-    """Sizes of the three networks."""
+    """Sizes of the three networks, and where they start."""
 
     #: Channels of the reference's levels, and the side of the blocks of pixels that the first one works on.
     reference: tuple[int, ...] = (48, 80, 112)
@@ -23,7 +23,14 @@ class SceneSizes:
     allocation: int = 24
     #: Standard deviations of the interpolated surroundings, pixels.
     scales: tuple[int, ...] = (3, 8, 20, 48)
+    #: How the surroundings are joined to the reference's starting point: the finest scale that sees enough ground, or
+    #: the mean of all.
+    start: str = "coarse to fine"
     dropout: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.start not in ("coarse to fine", "mean"):
+            raise InvalidModelInput(f"Start {self.start!r} is unknown; this version knows 'coarse to fine' and 'mean'.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +68,9 @@ class SceneDesign:
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> SceneDesign:
         """Read a design back from JSON values."""
-        sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["sizes"].items()}
+        # Models that do not say so started at the mean.
+        stated = {"start": "mean", **values["sizes"]}
+        sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stated.items()}
         widths = tuple((float(at), float(by)) for at, by in values.get("widths", ()))
         share, added = values.get("another_day", (1.0, 0.0))
         parts = {"sizes": SceneSizes(**sizes), "widths": widths, "another_day": (float(share), float(added))}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from de_model.scene.design import SceneSizes
-from de_model.scene.surroundings import surroundings
+from de_model.scene.surroundings import coarse_to_fine, surroundings
 
 #: Channels of `Inputs.maps`: image, four classes, composite, its validity and spread, nearest date, its validity.
 #: Numbers of one scene: level and deviation per band, pixel size, days to the nearest date, share of clear ground.
@@ -138,6 +138,7 @@ class SceneReference(nn.Module):
     def __init__(self, bands: int, sizes: SceneSizes) -> None:
         super().__init__()
         self.bands, self.scales, self.factor = bands, sizes.scales, sizes.reference_factor
+        self.nearest = sizes.start == "coarse to fine"
         count = len(sizes.scales)
         #: Per band: a weight of every candidate, of the image, a residual, and the logarithm of the variance.
         self.candidates = count + 3
@@ -151,7 +152,8 @@ class SceneReference(nn.Module):
     def start(self, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
         """Return the starting point, the surroundings and their shares."""
         around, share = surroundings(inputs.image, inputs.clear, self.scales)
-        middle = around.unflatten(1, (len(self.scales), self.bands)).mean(dim=1)
+        each = around.unflatten(1, (len(self.scales), self.bands))
+        middle = coarse_to_fine(each, share) if self.nearest else each.mean(dim=1)
         return torch.where(inputs.known > 0, inputs.composite, middle), around, share
 
     def forward(self, inputs: Inputs) -> Belief:

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 #: Weight of the scene's own level, zero in standardised reflectance, against the surroundings.
 _PRIOR = 0.05
+#: Share of ground in a Gaussian that is believed alone.
+_ENOUGH = 1 / 8
 
 
 def _kernel(sigma: float, like: Tensor) -> Tensor:
@@ -61,3 +63,20 @@ def _surroundings(z: Tensor, weight: Tensor, scales: tuple[int, ...]) -> tuple[T
         found.append(small[:, :-1])
         shares.append(small[:, -1:])
     return torch.cat(found, dim=1), torch.cat(shares, dim=1)
+
+
+def coarse_to_fine(around: Tensor, share: Tensor) -> Tensor:
+    """Return the surroundings of the finest scale that sees enough ground, `(batch, band, y, x)`.
+
+    Every scale counts as far as ground lies within it; what it leaves is the next coarser one's, and at last zero.
+
+    Args:
+        around: of every scale, fine to coarse, `(batch, scale, band, y, x)`.
+        share: of ground, `(batch, scale, y, x)`.
+    """
+    joined = torch.zeros_like(around[:, 0])
+    for index in reversed(range(around.shape[1])):
+        seen = share[:, index : index + 1]
+        here = around[:, index] * (seen + _PRIOR) / seen.clamp_min(1e-4)
+        joined = torch.lerp(joined, here, (seen / _ENOUGH).clamp(max=1))
+    return joined

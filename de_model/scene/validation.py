@@ -23,9 +23,12 @@ from de_model.validation import CLEAR_SHARE, NEAR_PX, Figures, Filler, KindRecor
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
+Fill = Callable[[FloatArray, BoolArray], FloatArray]
 
 #: Side of a case, and pixels of a kind that make it count.
 _SIDE, _FEWEST = 192, 150
+#: Constants that W is compared with: the best of them is that of the best mean over all cases.
+CONSTANTS = (0.3, 0.5, 0.7, 1.0)
 #: Scores kept of a kind in a case.
 _MOST_SCORES = 3000
 #: What hides the ground of the cases, by name.
@@ -51,8 +54,9 @@ class KindScore:
     #: `(pixel, band)`: logarithm of the predicted deviation and error of DE, standardised.
     log_deviation: FloatArray = field(repr=False)
     error: FloatArray = field(repr=False)
-    #: PSNR of DE with W as the best constant of several, and with the learnt one on a worse reference.
-    w_constant: float = float("nan")
+    #: PSNR of DE with each of `CONSTANTS` in place of W.
+    w_constants: tuple[float, ...] = ()
+    #: Mean W, and on a worse reference.
     w_mean: float = float("nan")
     w_mean_degraded: float = float("nan")
 
@@ -65,6 +69,7 @@ def measure(
     cases: int,
     seed: int = 0,
     on_case: Callable[[int, int], None] | None = None,
+    others: Mapping[Filler, Fill] | None = None,
 ) -> list[KindScore]:
     """Return scores on cases of places that were held out.
 
@@ -76,11 +81,12 @@ def measure(
         cases: of each place and kind of cover.
         seed: of the cases and the noise.
         on_case: called with (cases done, cases in all).
+        others: more fillers of gaps; each is given standardised ground `(band, y, x)` and where it is known.
     """
     drawn = list(_cases(scenes, cases, seed))
     scores: list[KindScore] = []
     for done, (place, case, real) in enumerate(drawn):
-        scores += _scores(networks, design, eta, place, case, real, seed)
+        scores += _scores(networks, design, eta, place, case, real, seed, others or {})
         if on_case is not None:
             on_case(done + 1, len(drawn))
     return scores
@@ -148,7 +154,14 @@ def kinds_of(case: Case) -> dict[PixelKind, BoolArray]:
 
 @torch.inference_mode()
 def _scores(
-    networks: SceneNetworks, design: SceneDesign, eta: float, place: str, case: Case, real: bool, seed: int
+    networks: SceneNetworks,
+    design: SceneDesign,
+    eta: float,
+    place: str,
+    case: Case,
+    real: bool,
+    seed: int,
+    others: Mapping[Filler, Fill],
 ) -> list[KindScore]:
     bands = len(case.truth)
     inputs = Inputs(torch.from_numpy(case.maps)[None].float(), torch.from_numpy(case.numbers)[None], bands)
@@ -163,8 +176,8 @@ def _scores(
     restored, log_deviation, share = walk()
     worse = Belief(belief.mean + 0.5 * torch.randn(belief.mean.shape, generator=generator), belief.log_variance)
     degraded_share = walk(None, worse)[2]
-    constants = [walk(weight)[0] for weight in (0.5, 0.7, 1.0)]
-    estimates = _fillers(case, belief.mean[0].numpy(), restored)
+    constants = [walk(weight)[0] for weight in CONSTANTS]
+    estimates = _fillers(case, belief.mean[0].numpy(), restored, others)
     deviation = (0.03 * np.exp(case.numbers[bands : 2 * bands])).astype(np.float32)
     found: list[KindScore] = []
     for kind, where in kinds_of(case).items():
@@ -186,7 +199,7 @@ def _scores(
                 (_detail(belief.mean[0].numpy(), case.truth, where), _detail(restored, case.truth, where)),
                 log_deviation[:, where].T[::step],
                 (restored - case.truth)[:, where].T[::step],
-                max(_figures(image, case.truth, where, deviation).psnr_db for image in constants),
+                tuple(_figures(image, case.truth, where, deviation).psnr_db for image in constants),
                 float(share[:, where].mean()),
                 float(degraded_share[:, where].mean()),
             )
@@ -194,14 +207,17 @@ def _scores(
     return found
 
 
-def _fillers(case: Case, reference: FloatArray, restored: FloatArray) -> dict[Filler, FloatArray]:
+def _fillers(
+    case: Case, reference: FloatArray, restored: FloatArray, others: Mapping[Filler, Fill]
+) -> dict[Filler, FloatArray]:
     bands = len(case.truth)
     image, clear = case.maps[:bands], case.maps[bands] > 0
     composite, known = case.maps[bands + 4 : 2 * bands + 4], case.maps[2 * bands + 4] > 0
     date, dated = case.maps[2 * bands + 6 : 3 * bands + 6], case.maps[3 * bands + 6] > 0
     ground = np.where(known & ~clear, composite, image)
     around = interpolated(ground, clear | known, (0.0,) * bands).image
-    found = {
+    found = {name: fill(ground, clear | known) for name, fill in others.items()}
+    found |= {
         Filler.FLAT: np.zeros_like(image),
         Filler.NORMALISED_CONVOLUTION: around,
         Filler.BLURRED_REFERENCE: blurred(reference),

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.fill import fillnodata
 
 from de_model import checkpoint
 from de_model.calibration import CalibrationTable, Origin, calibration_of
@@ -42,6 +41,7 @@ from de_model.validation import (
 from flows.errors import InvalidSettings
 from flows.models.evaluation_cases import Case, ErrorSums, error_sums
 from flows.planning.search import fullest_window
+from flows.processing.interpolation import inverse_distance
 from flows.processing.restore import Prepared, intervals_of, prepare, prior_of
 from flows.progress import tell
 from flows.settings.fields import RestorationOptions
@@ -59,8 +59,6 @@ BoolArray = NDArray[np.bool_]
 #: How the model of a card restores a case: beside other dates, and whole clouds without any.
 Usage = Callable[[ModelCard], tuple[RestorationOptions, Sampling]]
 
-#: Pixels that a gap's filling by GDAL looks at, as far as the interpolation of a product.
-_SEARCH_PX = 100
 #: Side of the pictures, pixels.
 _PICTURE_PX = 128
 #: A block with fewer scored pixels says nothing.
@@ -304,12 +302,10 @@ def _from_ground(
     scene: FloatArray, known: BoolArray, around: Interpolated, prepared: Prepared
 ) -> dict[Filler, FloatArray]:
     colour = np.array(prepared.fill, np.float32)[:, None, None]
-    holes = np.where(known, scene, np.float32(0))
-    filled = np.stack([fillnodata(band, known.astype(np.uint8), max_search_distance=_SEARCH_PX) for band in holes])
     return {
         Filler.FLAT: np.broadcast_to(colour, scene.shape),
         Filler.NORMALISED_CONVOLUTION: around.image,
-        Filler.FILLNODATA: filled,
+        Filler.FILLNODATA: inverse_distance(scene, known, prepared.fill),
     }
 
 

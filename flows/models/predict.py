@@ -17,11 +17,21 @@ from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.inference.sampling import Sampling
 from de_model.inference.whole import RestoredImage, restore_image
-from de_model.metrics.baselines import REACH_PX, flat_colour, interpolated
+from de_model.metrics.baselines import REACH_PX, flat_colour
 from de_model.metrics.signatures import signatures
-from de_model.validation import CLEAR_SHARE, Filler, KindCode, PixelKind, fillers_of, kinds_of_gaps, validation_of
+from de_model.validation import (
+    CLEAR_SHARE,
+    GAP_FILLERS,
+    Filler,
+    KindCode,
+    PixelKind,
+    fillers_of,
+    kinds_of_gaps,
+    validation_of,
+)
 from flows import __version__
 from flows.errors import InvalidSettings
+from flows.processing.interpolation import filled_around
 from flows.processing.model import load_model
 from flows.settings import Device, GapFilling
 from stac.grid.assets import looks_spectral, readings, same
@@ -259,10 +269,10 @@ def _fill(
         kinds = kinds_of_gaps(needed[window], thin, known[window], clear_ground=clear_ground)
         by_filler = {
             name: np.isin(kinds, [code for code in KindCode if fillers.get(code.kind, Filler.DE) is name])
-            for name in (Filler.FLAT, Filler.NORMALISED_CONVOLUTION)
+            for name in GAP_FILLERS
+            if not name.of_model
         }
-        filled = interpolated(scene[:, *window], known[window], level).image
-        filled[:, by_filler[Filler.FLAT]] = np.array(level, np.float32)[:, None]
+        filled = filled_around(scene[:, *window], known[window], level, by_filler).image
         inside = tuple(
             slice(own.start - all_.start, own.stop - all_.start) for own, all_ in zip(at, window, strict=True)
         )

@@ -7,7 +7,7 @@ window is restored on its own (`restore_window`) with the bytes that the whole c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +19,11 @@ from de_model.inference.engine import Restoration, restore, scene_levels
 from de_model.inference.frame import Frame
 from de_model.inference.part import Part, surroundings
 from de_model.inference.sampling import Sampling
-from de_model.metrics.baselines import REACH_PX, interpolated
+from de_model.metrics.baselines import REACH_PX
 from de_model.scene.observation import Levels
 from de_model.validation import CLEAR_SHARE, Filler, KindCode, kinds_of_gaps
 from flows.errors import InvalidSettings
+from flows.processing.interpolation import filled_around
 from flows.settings.fields import RestorationOptions
 from stac.composite.priors import FittedPrior, fit_prior
 from stac.composite.temporal import TemporalPrior
@@ -232,12 +233,22 @@ def _fill(
         alone = np.isin(kinds, [code for code, name in filler.items() if name is Filler.REFERENCE])
         image[:, alone] = found.reference[:, alone]
     if trivial.any():
-        smooth = interpolated(around.scene, around.known, prepared.fill)
-        flat = np.isin(kinds, [code for code, name in filler.items() if name is Filler.FLAT])
-        image[:, trivial] = smooth.image[:, *around.inside][:, trivial]
-        image[:, flat] = np.array(prepared.fill, np.float32)[:, None]
-        spread[:, trivial] = smooth.spread[:, *around.inside][:, trivial]
+        ground = filled_around(around.scene, around.known, prepared.fill, _by_filler(kinds, filler, around))
+        image[:, trivial] = ground.image[:, *around.inside][:, trivial]
+        spread[:, trivial] = ground.spread[:, *around.inside][:, trivial]
     return ModelResult(image, weight, spread, trivial), found, seconds
+
+
+def _by_filler(
+    kinds: NDArray[np.uint8], filler: Mapping[KindCode, Filler], around: _Surroundings
+) -> dict[Filler, BoolArray]:
+    """Return the pixels of every filler that needs no model, on the grid of the surroundings."""
+    found: dict[Filler, BoolArray] = {}
+    for name in {name for name in filler.values() if not name.of_model}:
+        where = np.zeros(around.known.shape, bool)
+        where[around.inside] = np.isin(kinds, [code for code, own in filler.items() if own is name])
+        found[name] = where
+    return found
 
 
 def restore_date(

@@ -49,14 +49,14 @@ def test_a_gap_follows_the_ground_beside_it_and_far_away_there_is_one_colour() -
 
 def test_a_window_with_enough_around_it_gives_the_bytes_of_the_whole() -> None:
     random = np.random.default_rng(0)
-    image = random.random((2, 300, 280)).astype(np.float32)
-    known = random.random((300, 280)) < 0.3
-    known[60:200, 40:220] = False
+    image = random.random((2, 400, 380)).astype(np.float32)
+    known = random.random((400, 380)) < 0.3
+    known[110:250, 90:270] = False
     whole = interpolated(image, known, LEVEL)
-    rows, columns = slice(110 - REACH_PX, 150 + REACH_PX), slice(100 - REACH_PX, 131 + REACH_PX)
+    rows, columns = slice(160 - REACH_PX, 200 + REACH_PX), slice(150 - REACH_PX, 181 + REACH_PX)
     part = interpolated(image[:, rows, columns], known[rows, columns], LEVEL)
     for name in ("image", "spread"):
-        one, other = getattr(whole, name)[:, 110:150, 100:131], getattr(part, name)
+        one, other = getattr(whole, name)[:, 160:200, 150:181], getattr(part, name)
         np.testing.assert_array_equal(one, other[:, REACH_PX:-REACH_PX, REACH_PX:-REACH_PX])
 
 

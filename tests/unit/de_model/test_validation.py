@@ -36,8 +36,8 @@ def test_the_best_filler_is_taken_and_of_equals_the_simpler() -> None:
     assert record_of("0", flat=0.03, normalised_convolution=0.02, de=0.01).gap_filler(PixelKind.GAP_NEAR) is Filler.DE
     tie = record_of("0", flat=0.03, normalised_convolution=0.01004, de=0.01)
     assert tie.gap_filler(PixelKind.GAP_NEAR) is Filler.NORMALISED_CONVOLUTION
-    other = record_of("0", fillnodata=0.001, de=0.01)
-    assert other.kinds[PixelKind.GAP_NEAR].best is Filler.FILLNODATA
+    other = record_of("0", blurred_reference=0.001, de=0.01)
+    assert other.kinds[PixelKind.GAP_NEAR].best is Filler.BLURRED_REFERENCE
     assert other.gap_filler(PixelKind.GAP_NEAR) is Filler.DE, "a product has no other filler that was measured"
 
 

@@ -82,9 +82,11 @@ def blocks(
 
 #: Gaps of every kind are filled by the model, by the ground around, or some by each.
 MIXED = {PixelKind.THIN_CLOUD: Filler.REFERENCE, PixelKind.GAP_NEAR: Filler.NORMALISED_CONVOLUTION}
+GROUND = dict(UNVALIDATED) | {PixelKind.GAP_NEAR: Filler.FILLNODATA, PixelKind.GAP_FAR: Filler.FILLNODATA}
 FILLERS = [(prior, {}) for prior in Prior] + [
     (Prior.FUSED, UNVALIDATED),
     (Prior.NONE, MIXED),
+    (Prior.FUSED, GROUND),
 ]
 
 
@@ -104,7 +106,7 @@ def test_blocks_are_the_whole_cell_bit_for_bit(
     expected, store = restore_date(whole, 0, enhancer, options).layers, BlockStore(tmp_path / "b", cell, BANDS, "x")
     found: list[ProductLayers] = []
     effort = restore_cell(read, prepare(whole, 0, cell, options), enhancer, options, store, SIDE, untold, found.append)
-    assert effort.blocks == len(found) > 4 and (effort.tiles > 0) == (fillers is not UNVALIDATED)
+    assert effort.blocks == len(found) > 4 and (effort.tiles > 0) == (fillers not in (UNVALIDATED, GROUND))
     around = expected.reference_weight == INTERPOLATED_WEIGHT
     assert around.any() == bool(fillers) and (expected.provenance[around] == Provenance.REFERENCE_FILLED).all()
     for layers in found:
