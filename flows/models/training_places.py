@@ -4,11 +4,13 @@ A listing is a YAML file:
 
     bands: [blue, green, red, nir]
     held_out: [MGRS-33TWL]          # places that are read and never trained on
+    coarser_from: 512               # scenes of so many pixels a side are taken at half their resolution, too
     sources:
       - catalog: {source: PATH or URL, collection: ID, interval: START/END, cells: [MGRS-33TWM]}
       - pairs: {folder: sen12mscr-10m, gsd_m: 10, bands: [B02, B03, B04, B08], table: pairs.csv}
       - images: {glob: "terramind-10m/*.tif", gsd_m: 10, bands: [2, 3, 4, 8]}
       - bands: {glob: "T29UNU_{band}.jp2", bands: [B02, B03, B04, B8A], scl: SCL, offset: -0.1, gsd_m: 60, place: NAME}
+      - landsat: {glob: "landsat-30m/*.tar.gz", bands: [SR_B2, SR_B3, SR_B4, SR_B5]}   # Collection 2, level 2
 
 Paths are relative to the listing's folder, or to the one that is given. `images` may carry `mask: _label` (a file of
 the same name with this ending, not 0 = cloud; where there is none, as `bright`), `mask: bright` (what is much brighter
@@ -20,8 +22,10 @@ from __future__ import annotations
 
 import csv
 import os
+import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ import numpy as np
 import rasterio
 import yaml
 from numpy.typing import NDArray
+from rasterio.io import MemoryFile
 from scipy.ndimage import binary_dilation
 
 from de_model.data.archive import Scene, SceneInfo
@@ -48,6 +53,8 @@ _COUNT = 1e-4
 _BRIGHT, _GROWTH_PX = 0.04, 3
 #: Counts beyond this are no reflectance.
 _LARGEST = 60_000
+#: Scale and offset of Collection 2 reflectance.
+_LANDSAT = (2.75e-5, -0.2)
 #: Ground within this many pixels of a cloud, and darker in the last band than this share of the median, is shadow.
 _SHADOW_REACH_PX, _SHADOW_SHARE = 40, 0.55
 #: Scenes hidden by more than this teach nothing.
@@ -65,6 +72,8 @@ class PlaceListing:
     sources: tuple[Mapping[str, Any], ...]
     #: Folder of relative paths.
     root: Path
+    #: Side of scenes that are taken at half their resolution, too; 0 for none.
+    coarser_from: int = 0
 
 
 def read_listing(path: Path, root: Path | None = None) -> PlaceListing:
@@ -80,7 +89,13 @@ def read_listing(path: Path, root: Path | None = None) -> PlaceListing:
     try:
         values = yaml.safe_load(path.read_text("utf-8"))
         sources = tuple(values["sources"])
-        listing = PlaceListing(tuple(values["bands"]), tuple(values.get("held_out", ())), sources, root or path.parent)
+        listing = PlaceListing(
+            tuple(values["bands"]),
+            tuple(values.get("held_out", ())),
+            sources,
+            root or path.parent,
+            int(values.get("coarser_from", 0)),
+        )
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise InvalidSettings(f"{path} is no listing of places ({error}); it needs bands and sources.") from error
     for source in sources:
@@ -106,7 +121,21 @@ def scenes_of(listing: PlaceListing) -> list[Scene]:
         if not read:
             raise InvalidSettings(f"Source {kind} {dict(values)} holds no scene below {listing.root}; check its path.")
         found += read
-    return found
+    least = listing.coarser_from
+    return found + [_coarser(scene) for scene in found if least and min(scene.classes.shape) >= least]
+
+
+def _coarser(scene: Scene) -> Scene:
+    """Return a scene at half its resolution: to a network that sees pixels it is other ground."""
+    height, width = (length // 2 * 2 for length in scene.classes.shape)
+    shape = (height // 2, 2, width // 2, 2)
+    image = scene.image[:, :height, :width].reshape(len(scene.image), *shape).mean(axis=(2, 4))
+    # The worst of four: the classes are in the order of what they hide, but for nodata.
+    classes = scene.classes[:height, :width].reshape(shape).max(axis=(1, 3))
+    info = scene.info
+    series = f"{info.series}-coarser" if info.series else ""
+    changed = SceneInfo(f"{info.name}-coarser", info.place, series, info.day, 2 * info.gsd_m)
+    return Scene(changed, image.astype(np.float32), classes)
 
 
 def _catalog(values: Mapping[str, Any], listing: PlaceListing) -> Iterator[Scene]:
@@ -232,10 +261,41 @@ def _bands(values: Mapping[str, Any], listing: PlaceListing) -> Iterator[Scene]:
     yield Scene(SceneInfo(values["place"], values["place"], "", 0, float(values["gsd_m"])), image, classes)
 
 
+def _landsat(values: Mapping[str, Any], listing: PlaceListing) -> Iterator[Scene]:
+    """Yield the scenes of Collection 2, level 2, as they are delivered; those that lack a band are left out."""
+    for path in sorted(listing.root.glob(values["glob"])):
+        with tarfile.open(path) as archive:
+            names = archive.getnames()
+            members = [next((n for n in names if n.endswith(f"_{band}.TIF")), "") for band in values["bands"]]
+            if not all(members):
+                continue
+            counts = np.stack([_member(archive, name) for name in members])
+        missing = (counts == 0).any(axis=0)
+        image = np.where(missing, 0, counts * np.float32(_LANDSAT[0]) + np.float32(_LANDSAT[1])).astype(np.float32)
+        cloud = _bright(image) & ~missing
+        classes = np.where(cloud, SceneClass.THICK, SceneClass.CLEAR).astype(np.uint8)
+        if cloud.any() and not cloud.all():
+            classes[_shadow(image, cloud)] = SceneClass.SHADOW
+        classes[missing] = SceneClass.NODATA
+        _, _, track, day = path.name.split("_")[:4]
+        since = (date.fromisoformat(day) - date(1970, 1, 1)).days
+        place = f"landsat-{track}"
+        yield Scene(SceneInfo(f"{place}-{day}", place, place, since, 30.0), image, classes)
+
+
+def _member(archive: tarfile.TarFile, name: str) -> NDArray[Any]:
+    stream = archive.extractfile(name)
+    if stream is None:
+        raise InvalidSettings(f"{archive.name}: {name} is no file; get the archive again.")
+    with MemoryFile(stream.read()) as memory, memory.open(driver="GTiff") as source:
+        plane: NDArray[Any] = source.read(1)
+    return plane
+
+
 def _plane(name: str) -> NDArray[Any]:
     with rasterio.open(name, driver="JP2OpenJPEG" if name.endswith(".jp2") else "GTiff") as source:
         plane: NDArray[Any] = source.read(1)
     return plane
 
 
-_READERS = {"catalog": _catalog, "pairs": _pairs, "images": _images, "bands": _bands}
+_READERS = {"catalog": _catalog, "pairs": _pairs, "images": _images, "bands": _bands, "landsat": _landsat}

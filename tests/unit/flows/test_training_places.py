@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,23 @@ def test_images_and_their_labels_become_scenes(tmp_path: Path) -> None:
     assert found.held_out == ("b",) and scene.info.place == "a" and scene.image.shape == (2, 64, 64)
     assert (scene.classes[20:40, 20:40] == SceneClass.THICK).all() and (scene.classes[:8] == SceneClass.NODATA).all()
     assert np.allclose(scene.image[:, scene.clear], 0.1, atol=1e-6)
+
+
+def test_landsat_archives_become_scenes_of_their_track_and_large_ones_are_seen_coarser_too(tmp_path: Path) -> None:
+    name = "LC08_L2SP_218074_20190114_20200829_02_T1"
+    counts = np.full((1, 60, 80), 10_000, np.uint16)
+    counts[:, 10:20, 10:20], counts[:, :4] = 40_000, 0
+    with tarfile.open(tmp_path / f"{name}-cropped.tar.gz", "w:gz") as archive:
+        for band in ("SR_B2", "SR_B5"):
+            image(tmp_path / f"{name}_{band}.TIF", counts)
+            archive.add(tmp_path / f"{name}_{band}.TIF", f"{name}_{band}.TIF")
+    path = listing(tmp_path, {"landsat": {"glob": "*.tar.gz", "bands": ["SR_B2", "SR_B5"]}})
+    path.write_text(path.read_text() + "coarser_from: 60\n")
+    scene, coarser = scenes_of(read_listing(path))
+    assert (scene.info.place, scene.info.day, scene.info.gsd_m) == ("landsat-218074", 17910, 30.0)
+    assert np.allclose(scene.image[:, scene.clear], 10_000 * 2.75e-5 - 0.2, atol=1e-6)
+    assert scene.cloud[10:20, 10:20].all() and (scene.classes[:4] == SceneClass.NODATA).all()
+    assert coarser.image.shape == (2, 30, 40) and coarser.info.gsd_m == 60.0 and coarser.cloud[5:10, 5:10].all()
 
 
 def test_what_a_listing_lacks_is_named(tmp_path: Path) -> None:
