@@ -26,12 +26,12 @@ from sqlalchemy import URL, insert
 from benchmarks.measuring import MemoryWatch
 from benchmarks.report import Page, parser, publish, table
 from flows.cli.console import progress_bar
-from flows.execution.units import job_of
 from flows.ledger.database import open_engine, parse_url
 from flows.ledger.schema import Job, Lease, State, new_run_id, work
 from flows.ledger.store import Ledger
 from flows.operations.backfill import windows_of
 from flows.planning.workunit import ModelRef, WorkUnit, make_plan
+from flows.processing.unit import job_of
 from flows.progress import tell
 from flows.settings.loading import load_settings
 from stac.search.opening import open_source

@@ -19,7 +19,6 @@ from de_model.calibration import calibration_path
 from de_model.training.options import States, TrainingOptions
 from de_model.validation import validation_path
 from flows.drift.baseline import baseline_path
-from flows.execution.tasks import RETRIES, gpu_slot
 from flows.models import promotion, training_set
 from flows.models.calibration import fit_calibration
 from flows.models.drift_baseline import make_baseline
@@ -35,6 +34,7 @@ from flows.models.training_request import Tracking, TrainingRequest
 from flows.planning.search import stacks_of
 from flows.processing.model import alone, in_products, usual
 from flows.progress import tell
+from flows.tasks import RETRIES, gpu_slot
 
 #: Tag of a version with the number of the training set it was trained on.
 _SET_TAG = "unveil_training_set"

@@ -20,6 +20,7 @@ from flows.cli import services as automations
 from flows.cli import services as metrics
 from flows.cli import services as up
 from flows.cli.console import print_error
+from flows.cli.setting_options import SettingsGroup
 from flows.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID
 
 _HELP = """Cloud-free satellite mosaics from STAC, with every restored pixel marked.
@@ -31,7 +32,7 @@ _EPILOG = (
     "used (INVALID) when none failed; 130 interrupted."
 )
 
-app = typer.Typer(help=_HELP, epilog=_EPILOG, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(cls=SettingsGroup, help=_HELP, epilog=_EPILOG, no_args_is_help=True, pretty_exceptions_enable=False)
 _WORK: tuple[Callable[..., None], ...] = (runs.demo, runs.run, runs.plan, services.serve, services.doctor)
 _MODEL: tuple[Callable[..., None], ...] = (
     predict.predict,

@@ -10,23 +10,16 @@ import typer
 
 from flows.cli import options as o
 from flows.cli.console import print_json, progress_bar
+from flows.cli.setting_options import Given, takes_settings
 from flows.cli.tables import print_backfill, print_census, print_redrive, print_status
 from flows.errors import EXIT_FAILED
 
 
+@takes_settings()
 def backfill(
+    given: Given,
     interval: Annotated[str, typer.Option("--datetime", help="The whole interval: 2019-01-01/2023-12-31.")],
     config: o.Config = None,
-    source: o.Source = None,
-    collection: o.Collection = None,
-    bbox: o.Bbox = None,
-    min_cloud: o.MinCloud = None,
-    max_cloud: o.MaxCloud = None,
-    out: o.Out = None,
-    state_dir: o.StateDir = None,
-    model: o.Model = None,
-    seed: o.Seed = None,
-    device: o.Device = None,
     days: Annotated[int, typer.Option("--window-days", min=1, help="Length of a window, days.")] = 30,
     as_json: o.AsJson = False,
 ) -> None:
@@ -39,20 +32,7 @@ def backfill(
         unveil backfill --source https://earth-search.aws.element84.com/v1 --collection sentinel-2-l2a
             --bbox 15.9,45.7,16.1,45.9 --datetime 2019-01-01/2023-12-31 --window-days 30 --out zagreb
     """
-    settings = _settings(
-        config,
-        source=source,
-        collection=collection,
-        bbox=bbox,
-        datetime=interval,
-        min_cloud=min_cloud,
-        max_cloud=max_cloud,
-        out=out,
-        state_dir=state_dir,
-        model=model,
-        seed=seed,
-        device=device,
-    )
+    settings = _settings(config, given | {"datetime": interval})
     with progress_bar():
         from flows.operations.backfill import backfill as run
 
@@ -64,11 +44,10 @@ def backfill(
     _exit(summary.ok)
 
 
+@takes_settings(local=True)
 def redrive(
+    given: Given,
     config: o.Config = None,
-    out: o.Out = None,
-    state_dir: o.StateDir = None,
-    device: o.Device = None,
     include_invalid: Annotated[
         bool, typer.Option("--include-invalid", help="Units whose input was found unusable, too.")
     ] = False,
@@ -85,7 +64,7 @@ def redrive(
 
         unveil redrive --out zagreb --max-attempts 3
     """
-    settings = _settings(config, out=out, state_dir=state_dir, device=device)
+    settings = _settings(config, given)
     with progress_bar():
         from flows.operations.redrive import RedriveOptions
         from flows.operations.redrive import redrive as run
@@ -98,18 +77,10 @@ def redrive(
     _exit(summary.ok)
 
 
+@takes_settings()
 def census(
+    given: Given,
     config: o.Config = None,
-    source: o.Source = None,
-    collection: o.Collection = None,
-    bbox: o.Bbox = None,
-    interval: o.Interval = None,
-    min_cloud: o.MinCloud = None,
-    max_cloud: o.MaxCloud = None,
-    out: o.Out = None,
-    state_dir: o.StateDir = None,
-    model: o.Model = None,
-    seed: o.Seed = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check all published files against their checksums.")
     ] = False,
@@ -125,19 +96,7 @@ def census(
 
         unveil census --config zagreb.yaml --datetime 2023-08-01/2023-08-31 --verify --json
     """
-    settings = _settings(
-        config,
-        source=source,
-        collection=collection,
-        bbox=bbox,
-        datetime=interval,
-        min_cloud=min_cloud,
-        max_cloud=max_cloud,
-        out=out,
-        state_dir=state_dir,
-        model=model,
-        seed=seed,
-    )
+    settings = _settings(config, given)
     with progress_bar():
         from flows.operations.census import census as count
 
@@ -164,7 +123,7 @@ def status(
 
         unveil status --out zagreb --state FAILED --limit 20
     """
-    settings = _settings(config, out=out, state_dir=state_dir)
+    settings = _settings(config, o.overrides(out=out, state_dir=state_dir))
     from flows.errors import InvalidSettings
     from flows.ledger.schema import State
     from flows.ledger.status import status as look
@@ -178,10 +137,10 @@ def status(
         print_status(found)
 
 
-def _settings(config: Path | None, **given: Any) -> Any:
+def _settings(config: Path | None, given: dict[str, Any]) -> Any:
     from flows.settings.loading import load_settings
 
-    return load_settings(config, o.overrides(**given))
+    return load_settings(config, given)
 
 
 def _exit(ok: bool) -> None:

@@ -45,9 +45,7 @@ Prior = Annotated[
 ]
 Gate = Annotated[str | None, typer.Option("--gate", help="on: products that fail a threshold wait for review; off.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
-Runner = Annotated[
-    str | None, typer.Option("--runner", help="serial, threads, processes or dask: several scenes at once.")
-]
+Runner = Annotated[str | None, typer.Option("--runner", help="threads, processes or dask: several scenes at once.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Scenes restored at once; one for each core.")]
 DaskScheduler = Annotated[
     str | None,

@@ -10,7 +10,7 @@ import typer
 
 from flows.cli import options as o
 from flows.cli.console import print_error, print_json, print_plan, print_summary, progress_bar
-from flows.cli.options import overrides
+from flows.cli.setting_options import Given, takes_settings
 
 if TYPE_CHECKING:
     from flows.errors import WorkFailed
@@ -31,35 +31,13 @@ def demo(
     _run(load_settings(None, {"source": "sample", "out": out}), as_json)
 
 
+@takes_settings()
 def run(
+    given: Given,
     config: o.Config = None,
-    source: o.Source = None,
-    collection: o.Collection = None,
-    bbox: o.Bbox = None,
-    interval: o.Interval = None,
-    min_cloud: o.MinCloud = None,
-    max_cloud: o.MaxCloud = None,
-    out: o.Out = None,
-    index: o.Index = None,
-    public_root: o.PublicRoot = None,
-    state_dir: o.StateDir = None,
-    model: o.Model = None,
-    seed: o.Seed = None,
-    sampler: o.Sampler = None,
-    prior: o.Prior = None,
-    gate: o.Gate = None,
-    grid: o.Grid = None,
-    grid_crs: o.GridCrs = None,
-    resolution: o.Resolution = None,
-    cell_size: o.CellSize = None,
-    device: o.Device = None,
-    runner: o.Runner = None,
-    workers: o.Workers = None,
-    dask_scheduler: o.DaskScheduler = None,
     plan_file: Annotated[
         Path | None, typer.Option("--plan", help="Execute a frozen plan (`unveil plan --freeze`), and nothing else.")
     ] = None,
-    allow_invalid: o.AllowInvalid = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan, like `unveil plan`.")] = False,
     as_json: o.AsJson = False,
 ) -> None:
@@ -74,32 +52,6 @@ def run(
     """
     from flows.settings.loading import load_settings
 
-    given = overrides(
-        source=source,
-        collection=collection,
-        bbox=bbox,
-        datetime=interval,
-        min_cloud=min_cloud,
-        max_cloud=max_cloud,
-        out=out,
-        indexes=index or None,
-        public_root=public_root,
-        state_dir=state_dir,
-        model=model,
-        seed=seed,
-        sampler=sampler,
-        prior=prior,
-        gate=gate,
-        grid=grid,
-        grid_crs=grid_crs,
-        resolution=resolution,
-        cell_size=cell_size,
-        device=device,
-        runner=runner,
-        workers=workers,
-        dask_scheduler=dask_scheduler,
-        allow_invalid=allow_invalid,
-    )
     settings = load_settings(config, given)
     if plan_file is not None:
         settings = _of_plan(plan_file, settings, given, dry_run)
@@ -109,25 +61,10 @@ def run(
         _run(settings, as_json, plan_file)
 
 
+@takes_settings()
 def plan(
+    given: Given,
     config: o.Config = None,
-    source: o.Source = None,
-    collection: o.Collection = None,
-    bbox: o.Bbox = None,
-    interval: o.Interval = None,
-    min_cloud: o.MinCloud = None,
-    max_cloud: o.MaxCloud = None,
-    out: o.Out = None,
-    state_dir: o.StateDir = None,
-    model: o.Model = None,
-    seed: o.Seed = None,
-    sampler: o.Sampler = None,
-    prior: o.Prior = None,
-    gate: o.Gate = None,
-    grid: o.Grid = None,
-    grid_crs: o.GridCrs = None,
-    resolution: o.Resolution = None,
-    cell_size: o.CellSize = None,
     freeze: Annotated[
         Path | None, typer.Option("--freeze", help="Write the plan to a file for `unveil run --plan`.")
     ] = None,
@@ -145,25 +82,6 @@ def plan(
     """
     from flows.settings.loading import load_settings
 
-    given = overrides(
-        source=source,
-        collection=collection,
-        bbox=bbox,
-        datetime=interval,
-        min_cloud=min_cloud,
-        max_cloud=max_cloud,
-        out=out,
-        state_dir=state_dir,
-        model=model,
-        seed=seed,
-        sampler=sampler,
-        prior=prior,
-        gate=gate,
-        grid=grid,
-        grid_crs=grid_crs,
-        resolution=resolution,
-        cell_size=cell_size,
-    )
     _plan(load_settings(config, given), as_json, freeze)
 
 
@@ -171,23 +89,14 @@ def _of_plan(plan_file: Path, settings: RunSettings, given: dict[str, Any], dry_
     """Return the settings of a frozen plan, at the places that were named for this run."""
     from flows.errors import InvalidSettings
     from flows.planning.plan_file import read_plan, settings_of
+    from flows.settings.fields import Mark
+    from flows.settings.run_settings import marked
 
-    own = {
-        "out",
-        "indexes",
-        "public_root",
-        "state_dir",
-        "device",
-        "runner",
-        "workers",
-        "dask_scheduler",
-        "allow_invalid",
-    }
-    other = sorted(set(given) - own)
+    other = sorted(set(given) - marked(Mark.LOCAL))
     if other or dry_run:
         name = "dry-run" if dry_run else other[0].replace("_", "-")
         raise InvalidSettings(
-            f"--{name} cannot change a frozen plan; give --plan with --out, --state-dir, --device, --runner only."
+            f"--{name} cannot change a frozen plan; give --plan with options of places, services and execution only."
         )
     return settings_of(read_plan(plan_file), settings)
 
@@ -229,7 +138,7 @@ def show_run(summary: dict[str, Any], failure: WorkFailed | None, out: str, *, a
 
 def _plan(settings: RunSettings, as_json: bool, freeze_to: Path | None = None) -> None:
     with progress_bar():
-        from flows.mosaic import plan_rows
+        from flows.preparation import plan_rows
 
         rows = plan_rows(settings, freeze_to)
     if as_json:

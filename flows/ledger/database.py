@@ -37,6 +37,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.dml import ReturningUpdate
 from sqlalchemy.sql.functions import GenericFunction
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
@@ -201,13 +202,21 @@ def claim(dialect: Dialect) -> Any:
     """Insert a unit or take one that is free; returns the attempt.
 
     Free is what has ended in a state of `again`, what is held under a lease that has run out, our own claim, whose
-    answer was lost on the way, and what is held under `dead_token`.
+    answer was lost on the way, what an earlier execution of the same run holds, which is taken for lost, and what is
+    held under `dead_token`. An attempt is one of a run, however often the run's task is executed.
     """
     ours = work.c.token == bindparam("token")
-    free = or_(work.c.state.in_(bindparam("again", expanding=True)), _expired(), ours, _held_by_dead())
+    same_run = work.c.run_id == bindparam("run_id")
+    free = or_(
+        work.c.state.in_(bindparam("again", expanding=True)),
+        _expired(),
+        ours,
+        and_(same_run, work.c.state.in_(HELD)),
+        _held_by_dead(),
+    )
     insert = _insert(dialect, lease_until=_lease())
     changed = {column.name: insert.excluded[column.name] for column in work.c if column.name not in _KEPT}
-    attempts = case((ours, work.c.attempts), else_=work.c.attempts + 1)
+    attempts = case((or_(ours, same_run), work.c.attempts), else_=work.c.attempts + 1)
     return (
         insert.on_conflict_do_update(index_elements=_KEY, set_=changed | {"attempts": attempts}, where=free)
         .returning(work.c.attempts)
@@ -252,10 +261,11 @@ def finish() -> Update:
 
 
 @cache
-def abort() -> Update:
-    """Mark what a run left unfinished."""
+def abort() -> ReturningUpdate[tuple[str]]:
+    """Mark what a run left unfinished; returns the ids of the units."""
     left = update(work).where(work.c.run_id == bindparam("left_by"), work.c.state.in_(HELD))
-    return left.values(state=State.ABORTED, error="the run was stopped", lease_until=0.0, updated=now_s())
+    ended = left.values(state=State.ABORTED, error="the run was stopped", lease_until=0.0, updated=now_s())
+    return ended.returning(work.c.work_id)
 
 
 def _insert(dialect: Dialect, lease_until: Any) -> Any:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,7 @@ from flows.errors import FlowError, LeaseLost, LedgerUnavailable
 from flows.ledger import database as statements
 from flows.ledger.database import Listing, explained, open_engine, parse_url, shown
 from flows.ledger.schema import ENDED, HELD, Entry, Job, Lease, State, is_dead, leading_to, prepare, request
+from stac.io.s3 import Location
 
 if TYPE_CHECKING:
     from flows.settings import RunSettings
@@ -31,6 +33,8 @@ LEASE_S = 120.0
 #: Ended states after which another try may help.
 AGAIN = frozenset({State.FAILED, State.ABORTED})
 _ATTEMPTS = 3
+#: Between two looks at units that other runs hold, seconds.
+_POLL_S = 1.0
 _Result = TypeVar("_Result")
 
 
@@ -58,6 +62,11 @@ class Ledger:
             raise
         self.listing = Listing(self._engine, url, catalog)
 
+    @property
+    def shown(self) -> str:
+        """The ledger's place for people, without a password."""
+        return shown(self.url)
+
     def close(self) -> None:
         """Close the connections; the ledger opens new ones when it is used again."""
         self._engine.dispose()
@@ -66,7 +75,8 @@ class Ledger:
         """Claim a unit for a run; return the line that stands in the way when it cannot be had.
 
         A unit that another run holds is free again when its lease has run out, or at once when that run's process is
-        known to be dead.
+        known to be dead. One that the same run holds is taken over: its task is executed again only when its worker
+        is taken for lost, and the new token locks that worker out should it still live.
 
         Args:
             job: the unit.
@@ -105,9 +115,9 @@ class Ledger:
         """Record how a unit ended; False when the lease was lost, and then nothing is recorded."""
         return self._step(statements.finish(), lease, state, error=error, item_href=item_href, seconds=seconds)
 
-    def abort(self, run_id: str) -> int:
-        """Mark what a run left unfinished; return how many units that were."""
-        return self._changed(statements.abort(), {"left_by": run_id})
+    def abort(self, run_id: str) -> list[str]:
+        """Mark what a run left unfinished; return the work ids of these units."""
+        return self._write(lambda c: list(c.execute(statements.abort(), {"left_by": run_id}).scalars()))
 
     def settle(self, job: Job, item_href: str) -> bool:
         """Record that a unit was found published, e.g. by a run that died before it could; False when it is known.
@@ -166,6 +176,35 @@ class Ledger:
             with attempt, explained(self.url), self._engine.begin() as connection:
                 return operation(connection)
         raise AssertionError("unreachable")  # pragma: no cover
+
+
+def reconcile(ledger: Ledger, jobs: Sequence[Job], published: Mapping[str, Location]) -> None:
+    """Record units that are published although the ledger does not know: a run that died just after could not.
+
+    Args:
+        ledger: of the catalog.
+        jobs: units that are published.
+        published: the place of each by work id.
+    """
+    known = ledger.listing.of([job.work_id for job in jobs])
+    for job in jobs:
+        entry = known.get(job.work_id)
+        if entry is None or entry.state is not State.SUCCEEDED:
+            ledger.settle(job, str(published[job.work_id]))
+
+
+def wait_for_others(ledger: Ledger, work_ids: Sequence[str], timeout_s: float) -> None:
+    """Wait until no living run holds any of some units, or the time is over.
+
+    Raises:
+        LedgerUnavailable: the database does not answer.
+    """
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        entries = ledger.listing.of(work_ids).values()
+        if not any(entry.held and not is_dead(entry.run_id) for entry in entries):
+            return
+        time.sleep(_POLL_S * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
 
 
 FILE_NAME = "ledger.db"

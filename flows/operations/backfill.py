@@ -99,15 +99,15 @@ def _until_it_keeps_failing(settings: RunSettings, windows: list[str]) -> Iterat
 def _run_window(settings: RunSettings) -> WindowResult:
     began = time.monotonic()
     try:
-        return _counted(settings.datetime, run_clear_scenes(settings), time.monotonic() - began)
+        return _counted(settings.shown_dates, run_clear_scenes(settings), time.monotonic() - began)
     except EmptySearch:
-        return WindowResult(settings.datetime, 0, 0, 0, 0, 0, 0, "", time.monotonic() - began)
+        return WindowResult(settings.shown_dates, 0, 0, 0, 0, 0, 0, "", time.monotonic() - began)
     except WorkFailed as error:
         if error.summary is None:
-            return WindowResult(settings.datetime, 0, 0, 0, 0, 0, 0, str(error), time.monotonic() - began)
-        return replace(_counted(settings.datetime, error.summary, time.monotonic() - began), error=str(error))
+            return WindowResult(settings.shown_dates, 0, 0, 0, 0, 0, 0, str(error), time.monotonic() - began)
+        return replace(_counted(settings.shown_dates, error.summary, time.monotonic() - began), error=str(error))
     except KNOWN_ERRORS as error:
-        return WindowResult(settings.datetime, 0, 0, 0, 0, 0, 0, str(error), time.monotonic() - began)
+        return WindowResult(settings.shown_dates, 0, 0, 0, 0, 0, 0, str(error), time.monotonic() - began)
 
 
 def _counted(interval: str, summary: RunSummary, seconds: float) -> WindowResult:

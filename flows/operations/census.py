@@ -112,7 +112,7 @@ def census(settings: RunSettings, *, verify: bool = False) -> Census:
     allowed = {Standing.INVALID} if settings.allow_invalid else set()
     complete = not any(counts[standing] for standing in INCOMPLETE - allowed)
     tally = {standing: counts[standing] for standing in Standing}
-    return Census(settings.shown_source, settings.collection, settings.datetime, tally, complete, rows)
+    return Census(settings.shown_source, settings.collection, settings.shown_dates, tally, complete, rows)
 
 
 def _rows(items: list[pystac.Item], plan: Plan, settings: RunSettings, verify: bool) -> Iterator[CensusRow]:

@@ -19,28 +19,11 @@ from flows.planning.candidates import Refused
 from flows.planning.search import write_json
 from flows.planning.workunit import ModelRef, Plan, WorkUnit, make_plan
 from flows.settings import SAMPLE, RunSettings
+from flows.settings.fields import Mark
+from flows.settings.run_settings import marked
 from stac.errors import InvalidInput
 
 _TYPE, _VERSION = "unveil-plan", 1
-#: Where the product goes, where a run keeps its things and how it waits is for who executes the plan to say.
-_LOCAL = (
-    "out",
-    "indexes",
-    "public_root",
-    "allow_hosts",
-    "state_dir",
-    "ledger_url",
-    "mlflow_uri",
-    "device",
-    "runner",
-    "workers",
-    "worker_threads",
-    "dask_scheduler",
-    "lease_s",
-    "held_wait_s",
-    "timeout_s",
-    "allow_invalid",
-)
 
 
 class _Model(BaseModel):
@@ -86,7 +69,7 @@ class FrozenPlan:
 
 def freeze(units: Iterable[WorkUnit], settings: RunSettings, model: ModelRef) -> FrozenPlan:
     """Return a plan that names everything its execution depends on."""
-    values = {name: value for name, value in settings.shareable.items() if name not in _LOCAL}
+    values = {name: value for name, value in settings.shareable.items() if name not in marked(Mark.LOCAL)}
     if settings.source != SAMPLE and "://" not in settings.source:
         # A catalog on disk is the same one wherever the plan is executed from.
         values["source"] = str(Path(settings.source).resolve())
@@ -113,7 +96,7 @@ def settings_of(plan: FrozenPlan, local: RunSettings) -> RunSettings:
     Raises:
         InvalidPlan: a setting is not known here, e.g. in a plan of another version.
     """
-    here = {name: getattr(local, name) for name in _LOCAL}
+    here = {name: getattr(local, name) for name in marked(Mark.LOCAL)}
     try:
         return RunSettings(**{**plan.settings, **here})
     except ValidationError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +13,15 @@ from numpy.typing import NDArray
 
 from flows.errors import InvalidSettings
 from flows.settings import SAMPLE, RunSettings
-from stac.errors import EmptySearch
+from stac.errors import EmptySearch, InvalidQuery
 from stac.grid.cell import cell_of, grid_code
 from stac.io import files as storage
 from stac.io.files import writing
 from stac.load.stack import Stack, read_stack
 from stac.search.acquisitions import Acquisition, group_passes
-from stac.search.opening import Source, open_source
+from stac.search.opening import Source, open_source, provider_of
 from stac.search.query import Query
-from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
+from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, StaticSource, sample_catalog
 
 #: Side of a window that is looked at alone, pixels.
 _WINDOW = 128
@@ -97,17 +96,28 @@ def find_scenes(settings: RunSettings, location: str) -> tuple[list[pystac.Item]
 
     Raises:
         EmptySearch: the search matched nothing; items that it passed over are in `skipped` of the source.
-        InvalidQuery: the collection does not exist, or area or interval make no sense.
+        InvalidQuery: the collection does not exist, area or interval make no sense, or an API is asked without dates.
     """
+    dated = settings.datetime is not None
+    _require_dates(dated or provider_of(location) is None, settings)
     source = open_source(location, settings.patience, settings.access)
+    _require_dates(dated or isinstance(source, StaticSource), settings)
     items = source.search(settings.search)
     if not (items or source.skipped):
         area = f" within {settings.bbox}" if settings.bbox else ""
         raise EmptySearch(
-            f"{source.describe()} has no scene of {settings.collection} in {settings.datetime}{area}; "
+            f"{source.describe()} has no scene of {settings.collection} in {settings.shown_dates}{area}; "
             "widen --datetime or move --bbox."
         )
     return items, source
+
+
+def _require_dates(given: bool, settings: RunSettings) -> None:
+    if not given:
+        raise InvalidQuery(
+            f"{settings.shown_source} is an API, which is not searched without dates; name the first and the last with "
+            "--datetime, e.g. 2023-08-01/2023-08-31."
+        )
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> Path:
@@ -120,15 +130,3 @@ def write_json(path: Path, document: Mapping[str, Any]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     storage.write_json(path, document)
     return path
-
-
-def write_items(path: Path, items: list[pystac.Item]) -> Path:
-    """Write items as a feature collection with absolute hrefs."""
-    features = [item.to_dict(include_self_link=True, transform_hrefs=False) for item in items]
-    return write_json(path, {"type": "FeatureCollection", "features": features})
-
-
-def read_items(path: Path) -> dict[str, pystac.Item]:
-    """Return the items of a feature collection by id."""
-    features = json.loads(path.read_text("utf-8"))["features"]
-    return {feature["id"]: pystac.Item.from_dict(feature) for feature in features}

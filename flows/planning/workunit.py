@@ -142,7 +142,7 @@ def _covers_inside(items: Sequence[pystac.Item], settings: RunSettings, skipped:
     inside = [item for item in items if item.datetime is not None and settings.query.contains(item.datetime)]
     if not inside:
         raise EmptySearch(
-            f"No scene of {settings.collection} in {settings.datetime}"
+            f"No scene of {settings.collection} in {settings.shown_dates}"
             f"{f' within {settings.bbox}' if settings.bbox else ''}; widen --datetime or --bbox.{_also(skipped)}"
         )
     return sorted(cloud_cover(item) for item in inside)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum, unique
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import psutil
 from pydantic import BaseModel, BeforeValidator, Field
@@ -26,7 +26,7 @@ from stac.masks.combination import MaskKind, MaskRule
 from stac.product.assembly import Intervals
 from stac.quality.gate import Gate, gate_document
 from stac.search.opening import Patience
-from stac.search.query import Query
+from stac.search.query import ALL_DATES, Query
 from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL
 
 
@@ -95,10 +95,10 @@ _PROCESS_BYTES = 2.5 * 2**30
 
 @unique
 class RunnerKind(StrEnum):
-    """Where work units are restored."""
+    """Where work units are processed: the Prefect task runner that they are mapped on."""
 
-    #: One after the other, in the process of the run.
-    SERIAL = "serial"
+    #: The task runner of the flow: one thread, unless the flow was given another one.
+    FLOW = "flow"
     #: In threads of that process.
     THREADS = "threads"
     #: In processes of this machine.
@@ -114,11 +114,6 @@ class Share:
     workers: int
     #: Threads of numeric libraries in each worker, so that all of them together fill the cores.
     threads: int
-
-    @property
-    def in_flight(self) -> int:
-        """Units that the run holds at once: while one is published its worker has the next one already."""
-        return self.workers + max(1, self.workers // 4)
 
 
 def share_of(wanted: int | None, gpus: int, threads: int | None = None) -> Share:
@@ -184,8 +179,33 @@ class RestorationOptions:
     fillers: Mapping[PixelKind, Filler] = field(default_factory=dict)
 
 
-class AreaSettings(BaseModel):
+@unique
+class Mark(StrEnum):
+    """What a setting is exempt from; every setting is part of a work unit's id and of a frozen plan unless marked."""
+
+    #: No pixel depends on its value as it is. Scenes, cells and weights are in the id themselves.
+    NOT_IN_ID = "no pixel depends on it"
+    #: For whoever executes a frozen plan to choose: where products go, services, devices, waiting.
+    LOCAL = "local"
+
+
+class SettingsGroup(BaseModel):
+    """Settings of one subject; its title heads their options on the command line."""
+
+    title: ClassVar[str]
+    marks: ClassVar[frozenset[Mark]] = frozenset()
+
+    @classmethod
+    def marks_of(cls, name: str) -> frozenset[Mark]:
+        """Return the marks of a field and of its group."""
+        return cls.marks | {mark for mark in cls.model_fields[name].metadata if isinstance(mark, Mark)}
+
+
+class AreaSettings(SettingsGroup):
     """Which scenes, of which place and time, on which grid."""
+
+    title = "Scenes"
+    marks = frozenset({Mark.NOT_IN_ID})  # an id names scenes, their versions and the cell
 
     source: str = Field(
         SAMPLE,
@@ -194,7 +214,11 @@ class AreaSettings(BaseModel):
     )
     collection: str = Field(SAMPLE_COLLECTION, description="collection to search")
     bbox: str | None = Field(None, description="west,south,east,north in degrees; everywhere when left out")
-    datetime: str = Field(SAMPLE_INTERVAL, description="interval of the scenes to restore")
+    datetime: str | None = Field(
+        None,
+        description="dates to restore: 2023-08-10/2023-08-20, or one; left out, all of a static catalog, and those "
+        "that the sample is about",
+    )
     min_cloud: float = Field(5, ge=0, le=100, description="scenes clearer than this (percent) need no restoration")
     max_cloud: float = Field(80, ge=0, le=100, description="scenes cloudier than this (percent) are left alone")
     grid: GridKind = Field(GridKind.NATIVE, description="native: the tiles of the scenes; fixed: cells over any area")
@@ -208,7 +232,7 @@ class AreaSettings(BaseModel):
         1, ge=0, le=100, description="dates whose footprints cover less of a cell (percent) are left out"
     )
     max_pixels: int = Field(250_000_000, ge=1, description="largest area of one work unit, pixels")
-    timeout_s: float = Field(60, gt=0, description="time-out of one request, seconds")
+    timeout_s: Annotated[float, Mark.LOCAL] = Field(60, gt=0, description="time-out of one request, seconds")
     search_s: float = Field(600, gt=0, description="longest time of a search with all its pages and retries, seconds")
     search_retries: int = Field(
         4, ge=0, le=20, description="attempts after a first one that failed for a passing reason"
@@ -222,7 +246,16 @@ class AreaSettings(BaseModel):
     @property
     def query(self) -> Query:
         """What to search for; raises `InvalidQuery` when the area or the interval makes no sense."""
-        return Query.parse(self.collection, self.bbox, self.datetime)
+        return Query.parse(self.collection, self.bbox, self._dates or ALL_DATES)
+
+    @property
+    def shown_dates(self) -> str:
+        """The dates for people and reports."""
+        return self._dates or "all dates"
+
+    @property
+    def _dates(self) -> str | None:
+        return SAMPLE_INTERVAL if self.datetime is None and self.source == SAMPLE else self.datetime
 
     @property
     def shown_source(self) -> str:
@@ -250,31 +283,38 @@ _WALK_FOR_GAPS: tuple[SamplerKind, int, int | None] = (SamplerKind.DPMPP2M, 1, 2
 _WALK_FOR_SCENES: tuple[SamplerKind, int, int | None] = (SamplerKind.DPMPP2M, 4, None)
 
 
-class RestoringSettings(BaseModel):
+class RestoringSettings(SettingsGroup):
     """What pixels depend on, and how fast they are made."""
+
+    title = "Restoration"
 
     bands: Annotated[tuple[str, ...], NoDecode, Commas] = Field(
         ("blue", "green", "red", "nir"), description="bands by common name"
     )
-    model: str = Field(DEFAULT_MODEL, description="model URI: models:/NAME@ALIAS or models:/NAME/VERSION")
-    model_fallback: ModelFallback = Field(
+    # The id holds the checksum of the weights.
+    model: Annotated[str, Mark.NOT_IN_ID] = Field(
+        DEFAULT_MODEL,
+        description="model URI: models:/NAME@ALIAS or models:/NAME/VERSION",
+    )
+    model_fallback: Annotated[ModelFallback, Mark.NOT_IN_ID] = Field(
         ModelFallback.ERROR, description="when the model cannot be had: error, or shipped to use the package's weights"
     )
     seed: int = Field(0, ge=0, description="seed of the noise")
     # Intervals of two cover as much of the truth as those of four: docs/engine.md
     samples: int = Field(2, ge=1, le=64, description="samples of the model per tile")
     # Left out together, these three are chosen for what is restored (`walk`); one that is named leaves it to the user.
-    steps: int | None = Field(
+    # The id holds what was chosen; the same for the tiles, and for options of speed.
+    steps: Annotated[int | None, Mark.NOT_IN_ID] = Field(
         None,
         ge=1,
         le=1000,
         description="evaluations of the model per sample; left out, with sampler and start: 1 for "
         "the small gaps that other dates leave, else 4",
     )
-    sampler: SamplerKind | None = Field(
+    sampler: Annotated[SamplerKind | None, Mark.NOT_IN_ID] = Field(
         None, description="dpmpp2m (when left out), pyramid, or the paper's ddim with 10 steps"
     )
-    start: int | None = Field(
+    start: Annotated[int | None, Mark.NOT_IN_ID] = Field(
         None,
         ge=0,
         le=999,
@@ -282,23 +322,27 @@ class RestoringSettings(BaseModel):
         "noise when left out beside steps or sampler",
     )
     eta: float = Field(0.3, ge=0, le=1, description="least share of the reference")
-    tile: int | None = Field(
+    tile: Annotated[int | None, Mark.NOT_IN_ID] = Field(
         None, ge=32, description="side of a tile, pixels; 64 for the small gaps that other dates leave, else 128"
     )
-    overlap: int | None = Field(
+    overlap: Annotated[int | None, Mark.NOT_IN_ID] = Field(
         None, ge=0, description="pixels shared by neighbours; a sixteenth of a tile when left out"
     )
-    block: int = Field(
+    block: Annotated[int, Mark.NOT_IN_ID] = Field(
         512, ge=64, description="side of a block, pixels: what a stopped run repeats at most; no pixel depends on it"
     )
-    batch: int | None = Field(
+    batch: Annotated[int | None, Mark.NOT_IN_ID] = Field(
         None,
         ge=1,
         description="tiles at once on a GPU; left out, as many as suit its memory, halved where they do not fit",
     )
     # Speed; each may change the last bits of a result, or more: docs/engine.md.
-    precision: Precision = Field(Precision.FP32, description="number format of the networks' activations: fp32 or bf16")
-    compiled: bool = Field(False, description="compile the networks first; they stay as they are where that fails")
+    precision: Annotated[Precision, Mark.NOT_IN_ID] = Field(
+        Precision.FP32, description="number format of the networks' activations: fp32 or bf16"
+    )
+    compiled: Annotated[bool, Mark.NOT_IN_ID] = Field(
+        False, description="compile the networks first; they stay as they are where that fails"
+    )
     use_model: bool = Field(
         True, description="restore with the model what no date saw; otherwise these pixels are marked not recoverable"
     )
@@ -396,8 +440,11 @@ class RestoringSettings(BaseModel):
 _GATE, _DRIFT = Gate(), DriftLimits()
 
 
-class JudgingSettings(BaseModel):
+class JudgingSettings(SettingsGroup):
     """Thresholds; none of them changes a pixel."""
+
+    title = "Quality and drift"
+    marks = frozenset({Mark.NOT_IN_ID})
 
     gate: GateMode = Field(GateMode.ON, description="on: products that fail a threshold wait for review; off: none do")
     gate_max_residual_cloud: float = Field(_GATE.max_residual_cloud, ge=0, le=1, description="restored cloud, share")
@@ -441,13 +488,18 @@ class JudgingSettings(BaseModel):
         return None if gate is None else gate_document(gate)
 
 
-class RunningSettings(BaseModel):
+class RunningSettings(SettingsGroup):
     """Devices, workers, and what they cost."""
 
-    device: Device = Device.AUTO
+    title = "Execution"
+    marks = frozenset({Mark.NOT_IN_ID, Mark.LOCAL})
+
+    device: Device = Field(Device.AUTO, description="where the model runs")
     # Who restores the units, and how many at once: no pixel depends on it (docs/scale.md).
     runner: RunnerKind = Field(
-        RunnerKind.SERIAL, description="work units one after the other (serial), or in threads, processes or dask"
+        RunnerKind.FLOW,
+        description="flow: the flow's own task runner, one unit after the other unless it was given another one; "
+        "threads, processes or dask: several at once",
     )
     workers: int | None = Field(
         None, ge=1, le=1000, description="units that are restored at once; one for each core, or GPU, when left out"

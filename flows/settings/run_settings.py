@@ -8,10 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, PlainSerializer, PlainValidator, SecretStr, field_validator
+from pydantic import Field, PlainSerializer, PlainValidator, SecretStr, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from flows.settings.fields import AreaSettings, Commas, GridKind, JudgingSettings, RestoringSettings, RunningSettings
+from flows.settings.fields import (
+    AreaSettings,
+    Commas,
+    GridKind,
+    JudgingSettings,
+    Mark,
+    RestoringSettings,
+    RunningSettings,
+    SettingsGroup,
+)
 from stac.catalog.indexes.opening import index_secret
 from stac.grid.footprint import grown
 from stac.io.access import Access, S3Options, SigningOptions
@@ -24,8 +34,11 @@ from stac.search.opening import provider_of
 from stac.search.query import Query
 
 
-class PlaceSettings(BaseModel):
+class PlaceSettings(SettingsGroup):
     """Where a run reads, writes and remembers."""
+
+    title = "Places and services"
+    marks = frozenset({Mark.NOT_IN_ID, Mark.LOCAL})
 
     out: Annotated[Location, PlainValidator(parse_location), PlainSerializer(str)] = Field(
         Path("unveil-out"), description="catalog that is written: a folder, or s3://BUCKET/PREFIX"
@@ -35,6 +48,7 @@ class PlaceSettings(BaseModel):
         (),
         description="searchable copies that follow the catalog: https://HOST/PATH of a STAC API with transactions, "
         "postgresql://USER@HOST/DATABASE with pgstac (docs/indexes.md)",
+        json_schema_extra={"option": "--index"},
     )
     public_root: str = Field(
         "", description="address of the catalog in the copies' hrefs, e.g. https://HOST/catalog; `out` when left out"
@@ -186,11 +200,7 @@ class RunSettings(AreaSettings, PlaceSettings, RestoringSettings, JudgingSetting
     @property
     def parameters(self) -> dict[str, Any]:
         """Everything that changes pixels, as JSON values: part of a work unit's identity."""
-        names = {
-            "bands", "seed", "samples", "eta", "use_model", "gaps", "prior", "prior_days",
-            "cloud_dilation_m", "shadow_dilation_m", "masks", "mask_rule", "persistent_bright",
-            "radiometry_check", "max_spread", "interpolation",
-        }  # fmt: skip
+        names = type(self).model_fields.keys() - marked(Mark.NOT_IN_ID)
         (sampler, steps, start), (tile, overlap) = self.walk, self.tiling
         # Options of speed are named where they are taken: works made without them keep their identity.
         return (
@@ -198,3 +208,23 @@ class RunSettings(AreaSettings, PlaceSettings, RestoringSettings, JudgingSetting
             | {"sampler": str(sampler), "steps": steps, "start": start, "tile": tile, "overlap": overlap}
             | self.acceleration.recorded
         )
+
+
+#: Subjects in the order of the command line.
+_GROUPS: tuple[type[SettingsGroup], ...] = (
+    AreaSettings,
+    PlaceSettings,
+    RestoringSettings,
+    JudgingSettings,
+    RunningSettings,
+)
+
+
+def groups() -> list[tuple[str, dict[str, FieldInfo]]]:
+    """Return the settings by subject: its title, and its fields by name."""
+    return [(group.title, group.model_fields) for group in _GROUPS]
+
+
+def marked(mark: Mark) -> frozenset[str]:
+    """Return the names of the settings that a mark is on, itself or by its group."""
+    return frozenset(name for group in _GROUPS for name in group.model_fields if mark in group.marks_of(name))

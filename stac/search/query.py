@@ -13,6 +13,8 @@ BBox = tuple[float, float, float, float]
 _WIDEST_ACROSS = 180
 
 
+#: The interval that leaves nothing out.
+ALL_DATES = "0001-01-01/9999-12-31"
 #: No instant lies outside.
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 

@@ -83,10 +83,10 @@ def moment_of(log: Path, out: Path) -> str:
     last = ended[-1] if ended else ""
     if "'report" in last or "Flow run" in last:
         return "ending"
-    if "'restore" in last:
-        return "publishing"
-    if "'plan" in last or "'publish" in last:
-        if is_staged(out) or any(out.glob(".staging/*/*/*")):
+    if "'plan" in last or "'process" in last:
+        if is_staged(out):
+            return "publishing"
+        if any(out.glob(".staging/*/*/*")):
             return "writing a product"
         return "reading and restoring, or between units"
     return "resolving the model, planning" if "'find" in last else "starting, searching"

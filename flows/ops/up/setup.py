@@ -55,21 +55,18 @@ def begin_catalog(out: Path) -> None:
 def _prepare_server() -> None:
     """Make the work pool and the GPU slot where they are missing; what an operator has changed stays."""
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
+    from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectNotFound
 
-    from flows.execution.tasks import GPU_LIMIT
     from flows.ops.up.members import POOL
+    from flows.tasks import ensure_gpu_limit
 
     with get_client(sync_client=True) as client:
         try:
             client.read_work_pool(POOL)
         except ObjectNotFound:
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-        try:
-            client.read_global_concurrency_limit_by_name(GPU_LIMIT)
-        except ObjectNotFound:
-            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=GPU_LIMIT, limit=1))
+    ensure_gpu_limit(1)
 
 
 def _is_deployed(file: Path) -> bool:

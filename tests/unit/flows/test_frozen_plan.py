@@ -9,9 +9,9 @@ import pystac
 import pytest
 
 from flows.errors import InvalidPlan
-from flows.execution.units import job_of
 from flows.planning.plan_file import FrozenPlan, freeze, read_plan, revive, settings_of, thaw, write_plan
 from flows.planning.workunit import ModelRef, make_plan
+from flows.processing.unit import job_of
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from stac.search.opening import open_source

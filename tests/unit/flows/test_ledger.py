@@ -64,7 +64,7 @@ def test_the_same_step_twice_is_one_step_and_an_ended_unit_stays_ended(ledger: L
 def test_only_one_of_many_runs_gets_a_unit(url: URL) -> None:
     ledgers = [Ledger(url, CATALOG) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        claims = list(pool.map(lambda one: one.claim(job(), ELSEWHERE), ledgers))
+        claims = list(pool.map(lambda one: one.claim(job(), new_run_id()), ledgers))
     assert sum(isinstance(claim, Lease) for claim in claims) == 1
     assert {claim.state for claim in claims if isinstance(claim, Entry)} == {State.CLAIMED}
     assert ledgers[0].listing.entry("w").attempts == 1
@@ -86,6 +86,16 @@ def test_a_claim_holds_until_its_lease_runs_out_and_then_the_old_holder_is_locke
     with Heartbeat(ledger, old) as pulse, pytest.raises(LeaseLost, match="taken over"):
         pulse.require()
     assert ledger.start(new) and ledger.finish(new, State.SUCCEEDED)
+
+
+def test_a_run_takes_its_own_unit_over_and_locks_its_earlier_worker_out(ledger: Ledger) -> None:
+    run = new_run_id()
+    old = claimed(ledger, "w", run)
+    assert ledger.start(old)
+    new = claimed(ledger, "w", run)
+    assert new.attempt == 1, "it is one attempt of the run"
+    assert not ledger.renew(old) and not ledger.finish(old, State.SUCCEEDED) and ledger.finish(new, State.FAILED)
+    assert claimed(ledger, "w", run).attempt == 1 and isinstance(ledger.claim(job(), ELSEWHERE), Entry)
 
 
 def test_the_heartbeat_keeps_a_lease_that_is_shorter_than_the_work(url: URL) -> None:
@@ -155,7 +165,8 @@ def test_a_process_whose_parent_never_asked_how_it_ended_is_dead(ledger: Ledger)
 def test_failed_and_aborted_units_are_tried_again_and_invalid_ones_only_when_asked(ledger: Ledger) -> None:
     for state in (State.FAILED, State.ABORTED, State.INVALID):
         ledger.finish(claimed(ledger, state, ELSEWHERE), state, error="why")
-    assert claimed(ledger, State.FAILED, ELSEWHERE).attempt == claimed(ledger, State.ABORTED, ELSEWHERE).attempt == 2
+    for state in (State.FAILED, State.ABORTED):
+        assert claimed(ledger, state, new_run_id()).attempt == 2
     left = ledger.claim(job(State.INVALID), ELSEWHERE)
     assert isinstance(left, Entry) and (left.state, left.error) == (State.INVALID, "why")
     assert isinstance(ledger.claim(job(State.INVALID), ELSEWHERE, again={State.INVALID}), Lease)
@@ -167,7 +178,7 @@ def test_abort_marks_only_what_the_run_left(ledger: Ledger) -> None:
     claimed(ledger, "other", new_run_id())
     ledger.start(leases["begun"])
     ledger.finish(leases["done"], State.SUCCEEDED)
-    assert ledger.abort(run) == 2
+    assert sorted(ledger.abort(run)) == ["begun", "left"]
     states = {entry.work_id: entry.state for entry in ledger.listing.page(10).entries}
     aborted = State.ABORTED
     assert states == {"done": State.SUCCEEDED, "left": aborted, "begun": aborted, "other": State.CLAIMED}

@@ -1,26 +1,34 @@
-"""Which runner a run gets, how a machine is shared, and that no pixel depends on it."""
+"""Which task runner a run gets, how a machine is shared, and what mapping on one gives."""
 
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prefect import flow, task
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import __version__
+from flows.dask_cluster import Cluster, Probe, local_cluster, probe_worker
 from flows.errors import InvalidSettings
-from flows.execution.dask import Cluster, local_cluster, looks
-from flows.execution.opening import check_runner
 from flows.planning.plan_file import freeze, settings_of
 from flows.planning.workunit import ModelRef
+from flows.progress import tell
 from flows.settings.fields import RunnerKind, Share, share_of, thread_limits
 from flows.settings.loading import load_settings
+from flows.task_runners import check_runner, open_workers
+from stac.errors import UnreadableAsset
 
 MODEL = ModelRef("unveil-de", "1", "a" * 64, "weights")
+#: Seconds after which a test that hangs fails.
+_LONG_S = 60
 
 
-def test_units_are_made_one_after_the_other_unless_asked_for() -> None:
-    assert load_settings().runner is RunnerKind.SERIAL and load_settings().workers is None
+def test_units_are_made_by_the_flows_own_task_runner_unless_another_is_named() -> None:
+    assert load_settings().runner is RunnerKind.FLOW and load_settings().workers is None
     check_runner(load_settings())
 
 
@@ -41,7 +49,7 @@ def test_the_runner_is_set_like_every_setting(monkeypatch: pytest.MonkeyPatch) -
         ({"dask_scheduler": "tcp://there:8786", "runner": "processes"}, "the runner is processes"),
     ],
 )
-def test_settings_that_contradict_each_other_are_told(given: dict[str, object], says: str) -> None:
+def test_settings_that_contradict_each_other_are_refused(given: dict[str, object], says: str) -> None:
     with pytest.raises(InvalidSettings, match=says):
         check_runner(load_settings(None, given))
 
@@ -71,29 +79,75 @@ def test_every_gpu_gets_one_worker() -> None:
     assert share_of(2, gpus=8).workers == 2
 
 
-def test_a_run_has_more_units_in_hand_than_workers() -> None:
-    assert [Share(n, 1).in_flight for n in (1, 2, 4, 40)] == [2, 3, 5, 50]
-
-
-def test_numeric_libraries_are_told_their_threads() -> None:
+def test_numeric_libraries_get_their_threads() -> None:
     assert set(thread_limits(3).values()) == {"3"} and "OMP_NUM_THREADS" in thread_limits(3)
 
 
 def test_flow_and_tasks_travel_to_other_processes() -> None:
     import cloudpickle
 
-    from flows.execution.tasks import publish, restore
-    from flows.mosaic import clear_scenes
+    from flows.mosaic import clear_scenes, process
 
-    for thing in (clear_scenes, restore, publish):
+    for thing in (clear_scenes, process):
         assert len(cloudpickle.dumps(thing)) < 100_000
+
+
+@task
+def work(payload: int, together: threading.Barrier) -> int:
+    if payload < 6:
+        together.wait(_LONG_S)  # broken unless three are at work
+    if payload == 4:
+        raise UnreadableAsset("cut short")
+    return 10 * payload
+
+
+@flow
+def mapping(settings: Any) -> list[tuple[int, Any]]:
+    with open_workers(settings) as workers:
+        workers.batch = 6
+        return list(workers.map(work, range(9), together=threading.Barrier(3)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whose", ["settings", "flow"])
+def test_units_are_mapped_on_the_runner_that_was_asked_for(services_here: None, whose: str) -> None:
+    settings, mapped = load_settings(None, {"runner": "threads", "workers": 3}), mapping
+    if whose == "flow":
+        settings = load_settings()
+        mapped = mapping.with_options(task_runner=ThreadPoolTaskRunner(max_workers=3))
+    ended = dict(mapped(settings))
+    assert isinstance(ended.pop(4), UnreadableAsset)
+    assert ended == {number: 10 * number for number in range(9) if number != 4}
+
+
+@task
+def endless(payload: int, begun: threading.Event) -> None:
+    begun.set()
+    while True:
+        tell("still at it")
+
+
+@flow
+def interrupted(settings: Any) -> None:
+    begun = threading.Event()
+    with open_workers(settings) as workers:
+        workers.runner.submit(endless, {"payload": 0, "begun": begun})
+        assert begun.wait(_LONG_S)
+        raise KeyError("stop")
+
+
+@pytest.mark.slow
+def test_a_run_that_stops_ends_the_units_in_its_threads(services_here: None) -> None:
+    with pytest.raises(KeyError, match="stop"):
+        interrupted(load_settings())
 
 
 @pytest.mark.slow
 def test_workers_of_this_machine_are_not_profiled(tmp_path: Path) -> None:
     """Dask's profiler made a worker hang."""
-    (seen := tmp_path / "seen").touch()
+    settings = load_settings(None, {"out": str(tmp_path)})
     with local_cluster(Share(1, 1), 0) as cluster:
         assert isinstance(cluster, Cluster)
-        told = cluster._client.run(looks, str(seen))
-    assert list(told.values()) == [(__version__, True, False)]
+        (probe,) = cluster.client.run(probe_worker, settings.shareable, str(tmp_path)).values()
+    ledger = str(settings.state.resolve() / "ledger.db")
+    assert probe == Probe(__version__, os.uname().nodename, True, ledger, profiled=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 from de_model.inference.acceleration import Precision
 from de_model.sampling.kinds import SamplerKind
 from flows.errors import InvalidSettings
+from flows.planning.search import find_scenes, source_of
 from flows.settings.loading import load_settings
-from stac.errors import InvalidQuery
+from stac.errors import EmptySearch, InvalidQuery
 from stac.quality.gate import Gate
+from stac.search.static import sample_catalog
 
 
 def test_command_line_beats_environment_beats_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,3 +151,27 @@ def test_masks_are_named_in_a_file_or_in_one_word(tmp_path: Path, monkeypatch: p
     assert [kind.value for kind in load_settings().masks] == ["qa_pixel", "omnicloudmask"]
     with pytest.raises(InvalidSettings, match="masks"):
         load_settings(overrides={"masks": "fmask"})
+
+
+def test_dates_of_the_sample_are_those_of_the_sample_alone(tmp_path: Path) -> None:
+    catalog = Path(shutil.copytree(sample_catalog().parent, tmp_path / "mine")) / "catalog.json"
+    for path in catalog.parent.glob("*/*.json"):
+        text = path.read_text("utf-8")
+        path.write_text(text.replace("2023-08-", "2021-03-"), "utf-8")
+    for location in (str(catalog), str(catalog.parent)):
+        mine = load_settings(None, {"source": location})
+        items, _ = find_scenes(mine, source_of(mine))
+        assert len(items) == 10 and all(mine.query.contains(item.datetime) for item in items if item.datetime)
+        assert mine.shown_dates == "all dates"
+    sample = load_settings()
+    assert sample.shown_dates == "2023-08-10/2023-08-20" and sample.query.start.year == 2023
+    with pytest.raises(EmptySearch, match="in 2023-08-10"):
+        dated = load_settings(None, {"source": str(catalog), "datetime": "2023-08-10"})
+        find_scenes(dated, source_of(dated))
+
+
+def test_an_api_is_not_searched_without_dates() -> None:
+    for name in ("earth-search", "planetary-computer"):
+        api = load_settings(None, {"source": name})
+        with pytest.raises(InvalidQuery, match="name the first and the last with --datetime"):
+            find_scenes(api, source_of(api))

@@ -1,1 +1,0 @@
-"""How the units of a run are carried out."""

@@ -1,0 +1,161 @@
+"""What a run works on: searched, resolved and planned once, and compared with what is published."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pystac
+from prefect import task
+
+from flows.models.resolving import resolve
+from flows.planning.candidates import Cause
+from flows.planning.plan_file import freeze, read_plan, revive, write_plan
+from flows.planning.search import find_scenes, source_of
+from flows.planning.workunit import ModelRef, Plan, WorkUnit, make_plan
+from flows.processing.publishing import catalog_of, indexes_of
+from flows.progress import tell
+from flows.settings import RunSettings
+from flows.tasks import RETRIES
+from stac.catalog.publish import StaticCatalog
+from stac.catalog.shelves import broken_work, finished_work, repair_shelves
+from stac.io.s3 import Location
+from stac.search.source import Skipped
+
+_log = logging.getLogger("unveil")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found."""
+
+    items: Sequence[pystac.Item]
+    skipped: Sequence[Skipped]
+    #: JSON of the source's collection.
+    collection: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRun:
+    """What a run works on."""
+
+    settings: RunSettings
+    found: Found
+    model: ModelRef
+    plan: Plan
+    #: Published units of the plan by work id, and what is wrong with those that have to be made again.
+    done: Mapping[str, Location]
+    broken: Mapping[str, str]
+
+    @property
+    def todo(self) -> list[WorkUnit]:
+        """Units that are not published, or broken."""
+        return [unit for unit in self.plan.units if unit.work_id not in self.done]
+
+    @property
+    def request(self) -> str:
+        """Settings and model as one JSON document, for the ledger."""
+        return freeze((), self.settings, self.model).request
+
+
+@task(name="find", **RETRIES)
+def find(settings: RunSettings) -> Found:
+    """Search the source."""
+    tell(f"searching {settings.shown_source}")
+    items, source = find_scenes(settings, source_of(settings))
+    return Found(items, source.skipped, source.collection(settings.collection))
+
+
+@task(name="resolve model", **RETRIES)
+def resolve_model(settings: RunSettings) -> ModelRef:
+    """Resolve the model's alias once and fetch its weights."""
+    tell(f"resolving {settings.model}")
+    return resolve(settings)
+
+
+@task(name="plan", **RETRIES)
+def plan(settings: RunSettings, found: Found, model: ModelRef, frozen: Path | None = None) -> Plan:
+    """Turn scenes into work units: those of a frozen plan where one is named, else all that the settings want."""
+    if frozen is not None:
+        return revive(read_plan(frozen), found.items, settings, model)
+    return make_plan(found.items, settings, model, found.skipped)
+
+
+def prepare_run(
+    settings: RunSettings, plan_file: Path | None = None, *, repair: bool = False, tasks: bool = False
+) -> PreparedRun:
+    """Search, resolve the model, and plan.
+
+    Args:
+        settings: of the run.
+        plan_file: a frozen plan.
+        repair: put right what crashes left in the catalog and in the indexes that follow it.
+        tasks: within a run of a flow, whose tasks the steps are.
+    """
+    settings.query  # noqa: B018 - a wrong area or interval is reported before anything is asked
+    catalog = catalog_of(settings)
+    steps: Sequence[Any] = (find, resolve_model, plan)
+    find_, resolve_, plan_ = steps if tasks else [step.fn for step in steps]
+    finished = None
+    if repair:
+        finished = repair_shelves(catalog, settings.gate_limits)
+        with indexes_of(settings) as indexes:
+            indexes.reconcile(tell=tell)
+    model: ModelRef = resolve_(settings)
+    found: Found = find_(settings)
+    work: Plan = plan_(settings, found, model, plan_file)
+    for each in work.left_out:
+        if each.cause is not Cause.CLOUD:
+            _log.warning("left out: %s", each.reason)
+    return PreparedRun(settings, found, model, work, *_published(catalog, work, settings, finished))
+
+
+def _published(
+    catalog: StaticCatalog, planned: Plan, settings: RunSettings, finished: Mapping[str, Location] | None
+) -> tuple[dict[str, Location], dict[str, str]]:
+    """Return the places of the plan's units that are published whole, and what is wrong with others, by work id.
+
+    Args:
+        catalog: any collection of the catalog.
+        planned: the plan.
+        settings: thresholds of the gate.
+        finished: places of published work by id, from `repair_shelves`; read from the catalog when None.
+    """
+    linked = finished_work(catalog, settings.gate_limits) if finished is None else finished
+    mine = {unit.work_id: linked[unit.work_id] for unit in planned.units if unit.work_id in linked}
+    broken = broken_work(catalog, mine)
+    for reason in broken.values():
+        _log.warning("a published product is broken and made again: %s", reason)
+    return {work_id: place for work_id, place in mine.items() if work_id not in broken}, broken
+
+
+def plan_rows(settings: RunSettings, freeze_to: Path | None = None) -> list[dict[str, Any]]:
+    """Return what a run would do, one row for each scene: new, done, invalid or left out.
+
+    Args:
+        settings: of the run.
+        freeze_to: file that the plan is frozen into.
+    """
+    ready = prepare_run(settings)
+    if freeze_to is not None:
+        write_plan(freeze_to, freeze(ready.plan.units, settings, ready.model))
+    rows: list[dict[str, Any]] = [
+        {
+            "state": "done" if unit.work_id in ready.done else "new",
+            "target_id": unit.target_id,
+            "work_id": unit.work_id,
+            "item_id": unit.item_id,
+            "cell_id": unit.cell_id,
+            "cloud_cover": unit.cloud_cover,
+            "donors": len(unit.donor_ids),
+            "megapixels": round(unit.pixels / 1e6, 2),
+            "reason": ready.broken.get(unit.work_id, ""),
+        }
+        for unit in ready.plan.units
+    ]
+    others = [("invalid", each) for each in ready.plan.refused] + [("left out", each) for each in ready.plan.left_out]
+    empty = {"work_id": "", "item_id": "", "cell_id": "", "cloud_cover": "", "donors": "", "megapixels": ""}
+    return rows + [{"state": state, "target_id": e.target_id, "reason": e.reason} | empty for state, e in others]

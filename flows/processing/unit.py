@@ -1,0 +1,261 @@
+"""Process one work unit under a lease: claim, restore, check the fencing token, publish, record how it ended."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pystac
+
+from flows.errors import KNOWN_ERRORS, InvalidSettings, LeaseLost, RunStopped
+from flows.json_log import about_unit, json_log
+from flows.ledger.database import shown
+from flows.ledger.schema import Entry, Job, Lease, State, is_own
+from flows.ledger.store import AGAIN, Heartbeat, Ledger, open_ledger
+from flows.planning.workunit import ModelRef, WorkUnit
+from flows.processing.product import UnitFigures, discard_blocks, make_product, publish_product, review_note
+from flows.processing.publishing import catalog_of
+from flows.progress import tell
+from flows.settings import RunSettings
+from stac.catalog.shelves import broken_work, finished_work
+from stac.errors import InvalidInput, StacError
+from stac.io.files import writing
+from stac.io.s3 import Location
+from stac.io.secrets import redact
+from stac.search.sentinel_hub.client import METER
+
+_log = logging.getLogger("unveil")
+_HELD = "another run is working on it"
+_ELSEWHERE = "published by another run"
+_INVALID_HINT = "(found before; `unveil redrive --include-invalid` tries it again)"
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A work unit with the STAC items of its dates: what a worker gets."""
+
+    unit: WorkUnit
+    #: Source items, a JSON array.
+    items: str
+
+    def by_id(self) -> dict[str, pystac.Item]:
+        """Return the source items by id."""
+        return {item["id"]: pystac.Item.from_dict(item) for item in json.loads(self.items)}
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What all units of a run share. It holds no secret: each worker finds those in its own environment."""
+
+    run_id: str
+    #: `RunSettings.shareable`.
+    settings: Mapping[str, Any]
+    model: ModelRef
+    #: JSON of the source's collection.
+    collection: Mapping[str, Any]
+    #: Settings and model in the ledger.
+    request_id: str
+    #: The ledger, as `shown` writes it: a worker that would open another one is refused.
+    ledger: str
+    #: Try units again that were found INVALID.
+    invalid_too: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UnitResult:
+    """How one work unit ended."""
+
+    work_id: str
+    item_id: str
+    target_id: str
+    state: State
+    #: Path of the published item, empty without one.
+    item_href: str = ""
+    #: None where this run did not make it.
+    figures: UnitFigures | None = None
+    error: str = ""
+    #: What to know about a unit that succeeded, e.g. that its product waits for review.
+    note: str = ""
+    #: What Sentinel Hub billed a process other than that of the run.
+    processing_units: float = 0.0
+
+
+#: Holds a slot of the GPU, where these settings use one, while its context is open.
+Slot = Callable[[RunSettings], AbstractContextManager[None]]
+
+
+def payload_of(unit: WorkUnit, items: Mapping[str, pystac.Item]) -> Payload:
+    """Return a unit with its items.
+
+    Args:
+        unit: the unit.
+        items: scenes of the run by id, with absolute hrefs.
+    """
+    names = dict.fromkeys(name for date in unit.dates for name in date)
+    scenes = [items[name].to_dict(include_self_link=True, transform_hrefs=False) for name in names]
+    return Payload(unit, json.dumps(scenes, separators=(",", ":")))
+
+
+def job_of(unit: WorkUnit, request_id: str) -> Job:
+    """Return a unit as the ledger keeps it."""
+    document = json.dumps(asdict(unit), sort_keys=True, separators=(",", ":"))
+    return Job(unit.work_id, unit.item_id, unit.target_id, unit.cell_id, document, request_id)
+
+
+def result_of(unit: WorkUnit, state: State, **more: Any) -> UnitResult:
+    """Return how a unit ended."""
+    return UnitResult(unit.work_id, unit.item_id, unit.target_id, state, **more)
+
+
+def failure_of(unit: WorkUnit, error: BaseException) -> UnitResult:
+    """Return how a unit ended whose processing raised an error."""
+    if isinstance(error, RunStopped) or not isinstance(error, Exception):
+        return result_of(unit, State.ABORTED, error=str(error))
+    state = State.INVALID if isinstance(error, InvalidInput) else State.FAILED
+    text = str(error) if isinstance(error, KNOWN_ERRORS) else f"{type(error).__name__}: {error}"
+    return result_of(unit, state, error=redact(text))
+
+
+def process_unit(payload: Payload, run: RunContext, slot: Slot) -> UnitResult:
+    """Claim a unit, restore it, publish its product, and record in the ledger how it ended.
+
+    What another run holds, has published or has found INVALID is left alone: the result says so.
+
+    Raises:
+        InvalidInput: the target cannot be used.
+        StacError, DeModelError, FlowError: another try may help.
+        LedgerUnavailable: the ledger does not answer, so that the unit cannot be claimed or its end recorded.
+        RunStopped: the run was stopped meanwhile.
+    """
+    settings, unit = RunSettings(**run.settings), payload.unit
+    with _log_of(settings, run, unit), closing(_ledger_of(run, settings)) as ledger:
+        found = _claim(ledger, unit, run, settings)
+        if isinstance(found, Lease):
+            return _work(ledger, found, payload, run, settings, slot)
+        if found.state is State.SUCCEEDED:
+            place = published_place(unit, settings) or found.item_href
+            return result_of(unit, State.SUCCEEDED, item_href=str(place), note=_ELSEWHERE)
+        if found.state is State.INVALID:
+            return result_of(unit, State.INVALID, error=f"{found.error} {_INVALID_HINT}")
+        return result_of(unit, State.RUNNING, error=_HELD)
+
+
+def record_failure(ledger: Ledger, unit: WorkUnit, run: RunContext, error: Exception) -> UnitResult:
+    """Record the end of a unit whose workers were killed before they could."""
+    result = failure_of(unit, error)
+    lease = ledger.claim(job_of(unit, run.request_id), run.run_id)
+    if isinstance(lease, Lease):
+        ledger.finish(lease, result.state, error=result.error)
+    return result
+
+
+def published_place(unit: WorkUnit, settings: RunSettings) -> Location | None:
+    """Return where a unit is published whole, None where it is not."""
+    catalog = catalog_of(settings)
+    place = finished_work(catalog, settings.gate_limits).get(unit.work_id)
+    return None if place is None or broken_work(catalog, {unit.work_id: place}) else place
+
+
+def clear_staging(work_id: str, settings: RunSettings) -> None:
+    """Remove what a unit left in its staging folder."""
+    with suppress(StacError):
+        shutil.rmtree(catalog_of(settings).staging(work_id), ignore_errors=True)
+
+
+def _ledger_of(run: RunContext, settings: RunSettings) -> Ledger:
+    ledger = open_ledger(settings)
+    if shown(ledger.url) == run.ledger:
+        return ledger
+    ledger.close()
+    raise InvalidSettings(
+        f"A worker would keep its work in the ledger {shown(ledger.url)}, the run in {run.ledger}; set "
+        "UNVEIL_LEDGER_URL in the environment of the worker, too."
+    )
+
+
+@contextmanager
+def _log_of(settings: RunSettings, run: RunContext, unit: WorkUnit) -> Iterator[None]:
+    """Write the log of a unit where that of its run is written; the run's own process does so already."""
+    path = None if is_own(run.run_id) else settings.log_json
+    with json_log(path, run.run_id), about_unit(unit.work_id):
+        yield
+
+
+def _claim(ledger: Ledger, unit: WorkUnit, run: RunContext, settings: RunSettings) -> Lease | Entry:
+    """Claim a unit, also one that was published once and is no longer in the catalog."""
+    job = job_of(unit, run.request_id)
+    again: Collection[State] = AGAIN | ({State.INVALID} if run.invalid_too else set())
+    found = ledger.claim(job, run.run_id, again=again)
+    if isinstance(found, Entry) and found.state is State.SUCCEEDED and published_place(unit, settings) is None:
+        return ledger.claim(job, run.run_id, again={*again, State.SUCCEEDED})
+    return found
+
+
+def _work(
+    ledger: Ledger, lease: Lease, payload: Payload, run: RunContext, settings: RunSettings, slot: Slot
+) -> UnitResult:
+    """Work on a unit under its lease; a lost lease leaves everything to the new holder."""
+    unit, began = payload.unit, time.monotonic()
+    result = result_of(unit, State.ABORTED)
+    with Heartbeat(ledger, lease) as pulse:
+        try:
+            ledger.start(lease)
+            result = _make(payload, run, settings, slot, pulse)
+        except LeaseLost as error:
+            _log.warning("%s", error)
+            result = result_of(unit, State.RUNNING, error=redact(str(error)))
+        except BaseException as error:
+            result = failure_of(unit, error)
+            raise
+        finally:
+            _end(ledger, lease, unit, settings, result, time.monotonic() - began)
+    return result
+
+
+def _make(payload: Payload, run: RunContext, settings: RunSettings, slot: Slot, pulse: Heartbeat) -> UnitResult:
+    """Restore a unit into a folder of this execution alone, and publish it if the lease still holds."""
+    unit, catalog, billed = payload.unit, catalog_of(settings), METER.spent
+    folder = catalog.staging(unit.work_id) / uuid.uuid4().hex[:8]
+    with writing(folder):
+        folder.mkdir()
+    tell(f"{unit.target_id}: reading")
+    with slot(settings):
+        figures = make_product(unit, payload.by_id(), settings, run.model, folder, _progress_of(unit, folder, pulse))
+    tell(f"{unit.target_id}: publishing")
+    pulse.require()
+    href = str(publish_product(folder, settings, run.collection))
+    discard_blocks([unit.work_id], settings)
+    elsewhere = 0.0 if is_own(run.run_id) else METER.spent - billed
+    done = result_of(unit, State.SUCCEEDED, item_href=href, figures=figures, processing_units=elsewhere)
+    return replace(done, note=review_note(catalog, unit.item_id))
+
+
+def _progress_of(unit: WorkUnit, folder: Path, pulse: Heartbeat) -> Callable[[str, int, int], None]:
+    """Return what reports progress; it also notices that the unit is no longer ours."""
+
+    def progress(what: str, done: int, total: int) -> None:
+        if pulse.lost or not folder.is_dir():
+            raise LeaseLost(f"Unit {unit.work_id} was taken over or given up; nothing of this attempt is published.")
+        tell(f"{unit.target_id}: restoring {what}", done, total)
+
+    return progress
+
+
+def _end(
+    ledger: Ledger, lease: Lease, unit: WorkUnit, settings: RunSettings, result: UnitResult, seconds: float
+) -> None:
+    """Record the end, and clean up, as long as the unit is ours."""
+    if result.state is State.RUNNING or not ledger.renew(lease):
+        return
+    clear_staging(unit.work_id, settings)
+    text = result.error or result.note
+    _log.info("%s %s after %.1f s%s", unit.target_id, result.state, seconds, f": {text}" if text else "")
+    ledger.finish(lease, result.state, error=text, item_href=result.item_href, seconds=seconds)

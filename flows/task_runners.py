@@ -1,0 +1,175 @@
+"""The Prefect task runner that units are mapped on: of the flow, or threads, processes, Dask by the settings."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from multiprocessing.queues import SimpleQueue
+from typing import Any, TypeVar
+
+from prefect import Task
+from prefect.context import FlowRunContext
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+
+from flows.errors import InvalidSettings, RunStopped, WorkersLost
+from flows.progress import Event, listening
+from flows.settings import RunSettings
+from flows.settings.fields import RunnerKind, Share, share_of
+from flows.tasks import gpus_of
+from flows.workers import Workers, begin_worker, environment, inherited
+from stac.io.secrets import kept
+
+_T = TypeVar("_T")
+_log = logging.getLogger("unveil")
+#: Pools that may break in one run: a unit that kills every process it gets must not go on for ever.
+_POOLS = 4
+_KILLED = (
+    f"Worker processes were killed {_POOLS} times, most likely as memory ran out; the same command continues, better "
+    "with fewer --workers."
+)
+
+
+class Threads(Workers[_T]):
+    """Threads of this process; a thread cannot be interrupted, so a unit ends at its next tile."""
+
+    def __init__(self, runner: TaskRunner[Any]) -> None:
+        super().__init__(runner)
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Ask all units to end."""
+        self._stopped.set()
+
+    def check(self, _event: Event) -> None:
+        """End the unit that reports progress when the run is stopped."""
+        if self._stopped.is_set():
+            raise RunStopped("The run was stopped.")
+
+
+class Processes(Workers[_T]):
+    """Processes of this machine. A pool whose process is killed is broken as a whole, and replaced.
+
+    Units begin again with the blocks that are finished.
+    """
+
+    def __init__(self, opened: ExitStack, pool: Callable[[], ProcessPoolTaskRunner]) -> None:
+        self._opened, self._pool, self._left = opened, pool, _POOLS
+        self._others = set(multiprocessing.active_children())
+        super().__init__(opened.enter_context(pool()))
+
+    def stop(self) -> None:
+        """Kill the processes; finished blocks are kept."""
+        for process in set(multiprocessing.active_children()) - self._others:
+            process.kill()
+
+    def lost(self, error: Exception) -> None:
+        """Replace a broken pool, once for all tasks that it had."""
+        broken = isinstance(error, BrokenProcessPool | CancelledError)
+        if self.runner is not self._mapped_on and (broken or isinstance(error, RuntimeError)):
+            return  # replaced already
+        if not broken:
+            raise error
+        self._left -= 1
+        if not self._left:
+            raise WorkersLost(_KILLED) from error
+        _log.warning("a worker process was killed; another pool takes its place")
+        self._opened.close()
+        self.runner = self._opened.enter_context(self._pool())
+
+    def _mapped(self, task: Task[..., Any], batch: Sequence[_T], shared: Mapping[str, Any]) -> Iterator[tuple[_T, Any]]:
+        self._mapped_on = self.runner
+        yield from super()._mapped(task, batch, shared)
+
+
+def check_runner(settings: RunSettings) -> None:
+    """Raise before anything is searched when a task runner cannot be had.
+
+    Raises:
+        InvalidSettings: settings contradict each other, or Dask is not installed.
+    """
+    kind = settings.runner
+    if settings.dask_scheduler and kind is not RunnerKind.DASK:
+        raise InvalidSettings(f"--dask-scheduler needs --runner dask, and the runner is {kind}.")
+    if (settings.workers or 1) > 1 and kind is RunnerKind.FLOW:
+        raise InvalidSettings(f"{settings.workers} workers need a runner: threads, processes or dask.")
+    if kind is RunnerKind.DASK and importlib.util.find_spec("prefect_dask") is None:
+        raise InvalidSettings("--runner dask needs prefect-dask; install unveil-eo[dask], or name another runner.")
+
+
+@contextmanager
+def open_workers(settings: RunSettings) -> Iterator[Workers[Any]]:
+    """Start the task runner that the settings name; at an early end units in progress are ended first.
+
+    Args:
+        settings: name the runner, how many workers, and perhaps a scheduler. `flow` is the task runner of the flow in
+            whose run this is called: one thread, or whatever it was given by `with_options`.
+
+    Raises:
+        WorkersLost: there are no workers to be had.
+        InvalidSettings: workers do not fit.
+    """
+    with _workers_of(settings) as workers:
+        try:
+            yield workers
+        except BaseException:
+            workers.stop()
+            raise
+
+
+def _workers_of(settings: RunSettings) -> AbstractContextManager[Workers[Any]]:
+    gpus = gpus_of(settings)
+    share = share_of(settings.workers, gpus, settings.worker_threads)
+    match settings.runner:
+        case RunnerKind.FLOW:
+            if (context := FlowRunContext.get()) is None:
+                raise InvalidSettings("runner is flow outside the run of a flow; name threads, processes or dask.")
+            return _threads(context.task_runner.duplicate())
+        case RunnerKind.THREADS:
+            return _threads(ThreadPoolTaskRunner(max_workers=share.workers), share.threads)
+        case RunnerKind.PROCESSES:
+            return _processes(share, gpus)
+        case RunnerKind.DASK:
+            from flows.dask_cluster import cluster_at, local_cluster
+
+            return cluster_at(settings) if settings.dask_scheduler else local_cluster(share, gpus)
+
+
+@contextmanager
+def _threads(runner: TaskRunner[Any], threads: int | None = None) -> Iterator[Workers[Any]]:
+    """Start a runner of threads; each computes with its share of the cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        with runner:
+            workers: Threads[Any] = Threads(runner)
+            with listening(workers.check):
+                yield workers
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _processes(share: Share, gpus: int) -> Iterator[Workers[Any]]:
+    """Have a pool of processes while the context is open; each gets one of several GPUs."""
+
+    def pool() -> ProcessPoolTaskRunner:
+        context = multiprocessing.get_context("spawn")
+        numbers: SimpleQueue[int] | None = None
+        if gpus > 1:
+            numbers = context.SimpleQueue()
+            for number in range(share.workers):
+                numbers.put(number % gpus)
+        given = (share.threads, numbers, kept())
+        return ProcessPoolTaskRunner(max_workers=share.workers, initializer=begin_worker, initargs=given)
+
+    # For as long as processes may be started: they are when they are needed.
+    with environment(inherited(share.threads)), ExitStack() as opened:
+        yield Processes(opened, pool)

@@ -1,0 +1,85 @@
+"""Options of the command line that are made of the settings, and which settings a work unit's id depends on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from flows.cli import app, runs
+from flows.settings import RunSettings
+from flows.settings.fields import Mark, RestoringSettings
+from flows.settings.loading import load_settings
+from flows.settings.run_settings import groups, marked
+
+
+def options_of(name: str) -> dict[str, Any]:
+    group: Any = typer.main.get_command(app)
+    _, command, _ = group.resolve_command(group.make_context("unveil", [name], resilient_parsing=True), [name])
+    return {option.lstrip("-").replace("-", "_"): each for each in command.params for option in each.opts}
+
+
+@pytest.mark.parametrize("name", ["run", "plan", "backfill", "census"])
+def test_every_setting_is_an_option_under_the_title_of_its_group(name: str) -> None:
+    options = options_of(name)
+    for title, fields in groups():
+        for field in fields:
+            option = options["index" if field == "indexes" else field]
+            assert option.help, field
+            assert name == "backfill" or option.rich_help_panel == title, field
+
+
+def test_what_is_planned_already_is_no_option_of_a_redrive() -> None:
+    options = options_of("redrive")
+    assert marked(Mark.LOCAL) - {"indexes"} <= options.keys() and {"seed", "bbox", "prior"}.isdisjoint(options)
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> list[RunSettings]:
+    """The settings of each plan that a command asks for."""
+    asked: list[RunSettings] = []
+    monkeypatch.setattr(runs, "_plan", lambda settings, *_: asked.append(settings))
+    return asked
+
+
+def test_the_command_line_beats_the_environment_which_beats_the_file(
+    planned: list[RunSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("max_pixels: 1000\nlease_s: 10\nprior_days: 3\ngeoparquet: true\nbands: [red]\n")
+    monkeypatch.setenv("UNVEIL_MAX_PIXELS", "2000")
+    monkeypatch.setenv("UNVEIL_LEASE_S", "20")
+    given = ("--max-pixels", "3000", "--no-geoparquet", "--bands", "red,nir", "--grid-origin", "5,6")
+    more = ("--allow-hosts", "one", "--allow-hosts", "two", "--out", str(tmp_path / "there"))
+    ended = CliRunner().invoke(app, ["plan", "--config", str(config), *given, *more])
+    assert ended.exit_code == 0, ended.output
+    (found,) = planned
+    assert (found.max_pixels, found.lease_s, found.prior_days, found.geoparquet) == (3000, 20, 3, False)
+    assert (found.bands, found.grid_origin) == (("red", "nir"), (5.0, 6.0))
+    assert (found.allow_hosts, found.out) == (("one", "two"), tmp_path / "there")
+
+
+def test_a_wrong_value_is_named(planned: list[RunSettings]) -> None:
+    ended = CliRunner().invoke(app, ["plan", "--eta", "2"])
+    assert "eta" in str(ended.exception) and planned == []
+
+
+#: Another value of each setting that pixels depend on.
+OTHERS: dict[str, Any] = {
+    "bands": ("red",), "seed": 1, "samples": 3, "steps": 3, "sampler": "ddim", "start": 300, "eta": 0.5, "tile": 96,
+    "overlap": 12, "precision": "bf16", "compiled": True, "use_model": False, "gaps": "model", "prior": "median",
+    "prior_days": 3, "cloud_dilation_m": 0, "shadow_dilation_m": 0, "masks": ("scl",), "mask_rule": "all",
+    "persistent_bright": True, "radiometry_check": "off", "max_spread": 0.1, "interpolation": "cubic",
+}  # fmt: skip
+
+
+def test_an_id_depends_on_every_setting_of_restoration_but_those_that_change_no_pixel() -> None:
+    usual = load_settings().parameters
+    for name, value in OTHERS.items():
+        assert load_settings(None, {name: value}).parameters != usual, name
+    without = RestoringSettings.model_fields.keys() - OTHERS.keys()
+    assert without == {"model", "model_fallback", "block", "batch"}, "the weights are in the id by their checksum"
+    assert load_settings(None, {"block": 64, "batch": 2, "out": "there", "workers": 1}).parameters == usual
