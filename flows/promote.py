@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
@@ -13,9 +12,10 @@ from flows.models.gates import Trial
 from flows.models.model_item import publish_promoted
 from flows.models.promotion import Move, watch
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
-from flows.models.retrain_settings import load_retrain_settings
+from flows.models.retrain_settings import RetrainSettings, load_retrain_settings
 from flows.retrain import trial
 from flows.settings import RunSettings
+from flows.settings.loading import load_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +40,14 @@ class PromoteSummary:
 
 @flow(name="promote", log_prints=False, persist_result=False, retries=0)
 def promote(
-    settings: dict[str, Any] | None = None, version: str | None = None, force: bool = False, dry_run: bool = False
+    settings: RetrainSettings | None = None, version: str | None = None, force: bool = False, dry_run: bool = False
 ) -> PromoteSummary:
     """Try the challenger against the champion and trivial fillers on the watched area; promote it if it passes.
 
     The command `unveil promote` runs this flow.
 
     Args:
-        settings: names and values of `RetrainSettings`: model, area, scenes of the shadow run, gates.
+        settings: of retrainings: model, area, scenes of the shadow run, gates.
         version: what is judged; the challenger when left out.
         force: promote without a trial.
         dry_run: judge, but move no alias.
@@ -56,7 +56,7 @@ def promote(
         UnknownModel: there is no challenger, or no such version.
         InvalidSettings: it is the champion already.
     """
-    wanted = load_retrain_settings(settings or {})
+    wanted = settings or load_retrain_settings()
     registry = Registry(wanted.state, wanted.mlflow_uri)
     registry.ensure_shipped()
     uri = f"models:/{wanted.model}/{version}" if version else f"models:/{wanted.model}@{promotion.CHALLENGER}"
@@ -64,7 +64,7 @@ def promote(
     held: Trial | None = None
     moved: promotion.Promotion | None = None
     if not force:
-        decision = trial(wanted.shareable, challenger.version, not dry_run, "promote")
+        decision = trial(wanted, challenger.version, not dry_run, "promote")
         held, moved = decision.trial, decision.promotion
     elif not dry_run:
         moved = promotion.promote(registry, challenger, "promoted without a trial")
@@ -76,14 +76,14 @@ def promote(
 
 
 @flow(name="watch-models", log_prints=False, persist_result=False, retries=0)
-def watch_models(settings: dict[str, Any] | None = None, model: str = MODEL_NAME) -> Move | None:
+def watch_models(settings: RunSettings | None = None, model: str = MODEL_NAME) -> Move | None:
     """Notice that the champion is another one than before, also after a promotion by hand in MLflow.
 
     Args:
-        settings: names and values of `RunSettings`: where the registry is.
+        settings: where the registry is.
         model: name of the registered model.
     """
-    wanted = RunSettings(**(settings or {}))
+    wanted = settings or load_settings()
     return watch(Registry(wanted.state, wanted.mlflow_uri), model)
 
 

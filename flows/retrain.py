@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -68,12 +68,11 @@ class RetrainSummary:
 
 
 @task(name="mine pairs", **RETRIES)
-def mine(settings: Mapping[str, Any], champion: str) -> Mined:
+def mine(wanted: RetrainSettings, champion: str) -> Mined:
     """Find all pairs of the squares that are trained on; keep them as a version of the training set.
 
     While a training is unfinished its set is kept: new pairs wait for the next retraining.
     """
-    wanted = load_retrain_settings(dict(settings))
     cells, _ = wanted.split()
     before, trained = training_set.latest(wanted.folder), _trained_on(wanted)
     if before is not None and _work(wanted, before.version, champion).is_dir() and before != trained:
@@ -86,15 +85,14 @@ def mine(settings: Mapping[str, Any], champion: str) -> Mined:
 
 
 @task(name="fine-tune", **RETRIES)
-def fine_tune(settings: Mapping[str, Any], mined: Mined, champion: str) -> str:
+def fine_tune(wanted: RetrainSettings, mined: Mined, champion: str) -> str:
     """Train the champion's weights on; return the path of the challenger's. A killed training is continued.
 
     Args:
-        settings: of the retraining.
+        wanted: settings of the retraining.
         mined: the training set.
         champion: version to start from.
     """
-    wanted = load_retrain_settings(dict(settings))
     registry = _registry(wanted)
     start = registry.weights(registry.resolve(f"models:/{wanted.model}/{champion}"))
     card = checkpoint.read_card(start)
@@ -121,9 +119,9 @@ def fine_tune(settings: Mapping[str, Any], mined: Mined, champion: str) -> str:
 
 
 @task(name="calibrate", **RETRIES)
-def calibrate(settings: Mapping[str, Any], weights: str, champion: str) -> None:
+def calibrate(wanted: RetrainSettings, weights: str, champion: str) -> None:
     """Fit the intervals of the challenger on squares it was not trained on; the table is kept beside its weights."""
-    wanted, path = load_retrain_settings(dict(settings)), Path(weights)
+    path = Path(weights)
     registry = _registry(wanted)
     known = registry.calibration(registry.resolve(f"models:/{wanted.model}/{champion}"))
     _, cells = wanted.split()
@@ -143,9 +141,9 @@ def calibrate(settings: Mapping[str, Any], weights: str, champion: str) -> None:
 
 
 @task(name="validate", **RETRIES)
-def validate(settings: Mapping[str, Any], weights: str) -> None:
+def validate(wanted: RetrainSettings, weights: str) -> None:
     """Find out what the challenger is worth beside trivial fillers on the squares held out; kept beside its weights."""
-    wanted, path = load_retrain_settings(dict(settings)), Path(weights)
+    path = Path(weights)
     cases = islice(_cases(wanted, wanted.split()[1], wanted.contest_window), wanted.contest_cases)
     with gpu_slot():
         found = evaluate(Entrant.of(path), cases, usual)
@@ -153,9 +151,9 @@ def validate(settings: Mapping[str, Any], weights: str) -> None:
 
 
 @task(name="drift baseline", **RETRIES)
-def remember_training(settings: Mapping[str, Any], weights: str) -> None:
+def remember_training(wanted: RetrainSettings, weights: str) -> None:
     """Note what the training set looks like: runs of the challenger are compared with it. Kept beside its weights."""
-    wanted, path = load_retrain_settings(dict(settings)), Path(weights)
+    path = Path(weights)
     cells, _ = wanted.split()
     with gpu_slot():
         baseline = make_baseline(
@@ -169,9 +167,8 @@ def remember_training(settings: Mapping[str, Any], weights: str) -> None:
 
 
 @task(name="register challenger", **RETRIES)
-def register(settings: Mapping[str, Any], weights: str, mined: Mined) -> str:
+def register(wanted: RetrainSettings, weights: str, mined: Mined) -> str:
     """Register the weights as the challenger; return its version."""
-    wanted = load_retrain_settings(dict(settings))
     registry = _registry(wanted)
     version = registry.register(Path(weights), wanted.model)
     with tempfile.TemporaryDirectory() as folder:
@@ -184,9 +181,8 @@ def register(settings: Mapping[str, Any], weights: str, mined: Mined) -> str:
 
 
 @task(name="trial", **RETRIES)
-def trial(settings: Mapping[str, Any], challenger: str, move: bool, by: str) -> Decision:
+def trial(wanted: RetrainSettings, challenger: str, move: bool, by: str) -> Decision:
     """Let both models restore the squares that were held out, and what was published; promote what passes, if asked."""
-    wanted = load_retrain_settings(dict(settings))
     registry = _registry(wanted)
     run = wanted.run_settings()
     terms = Terms(
@@ -205,34 +201,34 @@ def trial(settings: Mapping[str, Any], challenger: str, move: bool, by: str) -> 
 
 
 @flow(name="retrain", log_prints=False, persist_result=False, retries=0)
-def retrain(settings: dict[str, Any] | None = None) -> RetrainSummary:
+def retrain(settings: RetrainSettings | None = None) -> RetrainSummary:
     """Fine-tune the champion on new pairs, try the result, and promote what passes the gates if so configured.
 
     Killed at any moment, the next retraining goes on: with the training, or with the trial of a challenger that was
     registered and not judged.
 
     Args:
-        settings: names and values of `RetrainSettings`.
+        settings: as in a `--config` file; the environment says where things are, defaults fill the rest.
     """
-    wanted = load_retrain_settings(settings or {})
-    values, registry = wanted.shareable, _registry(wanted)
+    wanted = settings or load_retrain_settings()
+    registry = _registry(wanted)
     wanted.split()
     registry.ensure_shipped()
     champion = registry.resolve(f"models:/{wanted.model}@{CHAMPION}").version
     challenger = _waiting(registry, wanted)
     tell("mining pairs")
-    mined = mine(values, champion)
+    mined = mine(wanted, champion)
     if challenger is None and mined.new >= wanted.least_new_pairs:
         tell(f"fine-tuning on {mined.pairs} pairs, {mined.new} of them new")
-        weights = fine_tune(values, mined, champion)
-        calibrate(values, weights, champion)
-        validate(values, weights)
-        remember_training(values, weights)
-        challenger = register(values, weights, mined)
+        weights = fine_tune(wanted, mined, champion)
+        calibrate(wanted, weights, champion)
+        validate(wanted, weights)
+        remember_training(wanted, weights)
+        challenger = register(wanted, weights, mined)
     summary = RetrainSummary(mined, champion, challenger, None, None)
     if challenger is not None:
         automatic = wanted.promotion is Promotion.AUTOMATIC
-        decision = trial(values, challenger, automatic, "retrain")
+        decision = trial(wanted, challenger, automatic, "retrain")
         summary = replace(summary, trial=decision.trial, promotion=decision.promotion)
     create_markdown_artifact(as_markdown(summary), key="retrain-report", description="Report of this retraining")
     return summary

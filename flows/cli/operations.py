@@ -10,7 +10,7 @@ import typer
 
 from flows.cli import options as o
 from flows.cli.console import print_json, progress_bar
-from flows.cli.setting_options import Given, takes_settings
+from flows.cli.setting_options import Given, Taken, takes_settings
 from flows.cli.tables import print_backfill, print_census, print_redrive, print_status
 from flows.errors import EXIT_FAILED
 
@@ -44,7 +44,7 @@ def backfill(
     _exit(summary.ok)
 
 
-@takes_settings(local=True)
+@takes_settings(Taken.LOCAL)
 def redrive(
     given: Given,
     config: o.Config = None,

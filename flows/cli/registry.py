@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from flows.cli import options as o
 from flows.cli.console import output, print_gates, print_json, print_models, progress_bar
+from flows.cli.setting_options import Given, Taken, takes_settings
 
 if TYPE_CHECKING:
     from flows.models.registry import Registry
@@ -91,16 +92,15 @@ def register(
         output.print(f"{version.uri} is the challenger; `unveil promote` compares it with the champion.", markup=False)
 
 
+@takes_settings(Taken.RETRAIN)
 def promote(
+    given: Given,
     version: Annotated[str | None, typer.Argument(help="Version; the challenger when left out.")] = None,
     config: o.Config = None,
     gates: Annotated[Path | None, typer.Option("--gates", help="YAML file with limits.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Without a trial; the reason is kept.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Compare and judge, but move no alias.")] = False,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the registered model.")] = None,
-    out: o.Out = None,
-    state_dir: o.StateDir = None,
-    mlflow_uri: MlflowUri = None,
+    model: Annotated[str | None, typer.Option("--name", help="Name of the registered model.")] = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Try the challenger against the champion and trivial fillers; promote it if it passes the gates.
@@ -116,17 +116,15 @@ def promote(
 
     from flows.models.gates import as_json as gate_table
     from flows.models.gates import load_gates, plain
-    from flows.models.retrain_settings import load_retrain_settings
+    from flows.models.retrain_settings import retrain_settings_of
     from flows.promote import as_markdown
     from flows.promote import promote as flow
     from flows.services.prefect_server import prefect_api
-    from flows.settings.loading import read_yaml
 
-    given = o.overrides(out=out, state_dir=state_dir, mlflow_uri=mlflow_uri, model=name)
     limits = {} if gates is None else {"gates": asdict(load_gates(gates))}
-    settings = load_retrain_settings(({} if config is None else read_yaml(config)) | given | limits)
+    settings = retrain_settings_of(config, given | o.overrides(model=model) | limits)
     with progress_bar(), prefect_api(settings.state):
-        summary = flow(settings.shareable, version, force, dry_run)
+        summary = flow(cast(Any, settings.shareable), version, force, dry_run)
     if as_json:
         found = {name: value for name, value in asdict(summary).items() if name != "trial"}
         trial = summary.trial
@@ -169,14 +167,10 @@ def rollback(
         output.print(f"{name} version {moved.champion} is the champion again.", markup=False)
 
 
+@takes_settings(Taken.RETRAIN)
 def retrain(
+    given: Given,
     config: o.Config = None,
-    out: o.Out = None,
-    state_dir: o.StateDir = None,
-    mlflow_uri: MlflowUri = None,
-    promotion: Annotated[
-        str | None, typer.Option("--promotion", help="automatic: what passes the gates is promoted; manual.")
-    ] = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Fine-tune the champion on new cloudy/clear pairs, and compare; the flow of the weekly deployment.
@@ -188,16 +182,14 @@ def retrain(
 
         unveil retrain --config retrain.yaml --promotion automatic
     """
-    from flows.models.retrain_settings import load_retrain_settings
+    from flows.models.retrain_settings import retrain_settings_of
     from flows.retrain import as_markdown, as_record
     from flows.retrain import retrain as flow
     from flows.services.prefect_server import prefect_api
-    from flows.settings.loading import read_yaml
 
-    given = o.overrides(out=out, state_dir=state_dir, mlflow_uri=mlflow_uri, promotion=promotion)
-    settings = load_retrain_settings(({} if config is None else read_yaml(config)) | given)
+    settings = retrain_settings_of(config, given)
     with progress_bar(), prefect_api(settings.state):
-        summary = flow(settings.shareable)
+        summary = flow(cast(Any, settings.shareable))
     if as_json:
         print_json(as_record(summary))
     else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from enum import StrEnum
+from enum import StrEnum, unique
 from functools import wraps
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
@@ -22,8 +22,21 @@ Command = Callable[..., None]
 #: What a command gets: the settings that were named on the command line, by name.
 Given = dict[str, Any]
 _GIVEN = "given"
-#: Commands that take settings, and whether these are only those that a frozen plan leaves open.
-_COMMANDS: dict[str, tuple[Command, bool]] = {}
+
+
+@unique
+class Taken(StrEnum):
+    """Which settings a command takes."""
+
+    #: All of a run.
+    RUN = "run"
+    #: Of a run only places, services, devices and waiting: what pixels depend on is known already.
+    LOCAL = "local"
+    #: All of a retraining.
+    RETRAIN = "retrain"
+
+
+_COMMANDS: dict[str, tuple[Command, Taken]] = {}
 
 
 class SettingsGroup(TyperGroup):
@@ -37,26 +50,22 @@ class SettingsGroup(TyperGroup):
         return name, command, rest
 
 
-def takes_settings(*, local: bool = False) -> Callable[[Command], Command]:
-    """Let a command take every setting as an option; those that were given are its argument `given`.
-
-    Args:
-        local: only places, services, devices and waiting: what pixels depend on is known already.
-    """
+def takes_settings(taken: Taken = Taken.RUN) -> Callable[[Command], Command]:
+    """Let a command take every setting as an option; those that were given are its argument `given`."""
 
     def decorated(command: Command) -> Command:
-        _COMMANDS[command.__name__] = command, local
+        _COMMANDS[command.__name__] = command, taken
         own = inspect.signature(command, eval_str=True)
         return _signed(command, [each for each in own.parameters.values() if each.name != _GIVEN])
 
     return decorated
 
 
-def _with_options(name: str, command: Command, local: bool) -> Any:
+def _with_options(name: str, command: Command, wanted: Taken) -> Any:
     """Return a command with the options of its settings."""
     own = inspect.signature(command, eval_str=True)
     taken = {str(each.name) for each in own.parameters.values()} | _declared(own.parameters.values())
-    options = {each.name: each for each in _options(local) if each.name not in taken}
+    options = {each.name: each for each in _options(wanted) if each.name not in taken}
 
     @wraps(command)
     def called(**values: Any) -> None:
@@ -94,16 +103,22 @@ def _declared(parameters: Iterable[inspect.Parameter]) -> set[str]:
     return {str(info.default).removeprefix("--").replace("-", "_") for info in infos}
 
 
-def _options(local: bool) -> Iterator[inspect.Parameter]:
-    """Yield the options of all settings, or of local ones, group by group."""
+def _options(wanted: Taken) -> Iterator[inspect.Parameter]:
+    """Yield the options of settings, group by group."""
+    if wanted is Taken.RETRAIN:
+        from flows.models.retrain_settings import RetrainSettings
+
+        simple = {name: field for name, field in RetrainSettings.model_fields.items() if name != "gates"}  # from a file
+        yield from (_option(name, field, "Retraining") for name, field in simple.items())
+        return
     from flows.settings.fields import Mark
     from flows.settings.run_settings import groups, marked
 
-    wanted = marked(Mark.LOCAL)
+    local = marked(Mark.LOCAL)
     for title, fields in groups():
-        for name, field in fields.items():
-            if not local or name in wanted:
-                yield _option(name, field, title)
+        yield from (
+            _option(name, field, title) for name, field in fields.items() if wanted is Taken.RUN or name in local
+        )
 
 
 def _option(name: str, field: FieldInfo, panel: str) -> inspect.Parameter:

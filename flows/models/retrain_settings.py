@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum, unique
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from de_model.data.datasets import Split
 from de_model.data.splits import split_of
@@ -18,7 +19,8 @@ from flows.models.gates import Gates
 from flows.models.training_data import PairLimits
 from flows.planning.search import SceneSet
 from flows.settings import RunSettings
-from flows.settings.loading import load_settings
+from flows.settings.fields import Commas
+from flows.settings.loading import load_settings, read_yaml
 from stac.io.secrets import holds_secret
 from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 
@@ -42,13 +44,17 @@ class RetrainSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: str = Field(str(sample_catalog()), description="URL or path of the catalog that pairs are mined from")
-    collection: str = SAMPLE_COLLECTION
+    collection: str = Field(SAMPLE_COLLECTION, description="collection to search")
     datetime: str = Field(SAMPLE_INTERVAL, description="interval of the scenes; pairs known before are not new")
-    cells: tuple[str, ...] = Field(("MGRS-33TWM", "MGRS-33TWL"), description="grid squares that are watched")
-    holdout: tuple[str, ...] = Field(
+    cells: Annotated[tuple[str, ...], Commas] = Field(
+        ("MGRS-33TWM", "MGRS-33TWL"), description="grid squares that are watched"
+    )
+    holdout: Annotated[tuple[str, ...], Commas] = Field(
         ("MGRS-33TWL",), description="squares of the contest, never trained on; empty: as the hash of their name says"
     )
-    bands: tuple[str, ...] = ("blue", "green", "red", "nir")
+    bands: Annotated[tuple[str, ...], Commas] = Field(
+        ("blue", "green", "red", "nir"), description="bands by common name"
+    )
     out: Path = Field(Path("unveil-out"), description="folder of the catalog whose model is retrained")
     state_dir: Path | None = Field(None, description="folder of registry and training; `<out>/.unveil`")
     mlflow_uri: str | None = Field(None, description="MLflow server or database; a local one when left out")
@@ -57,12 +63,12 @@ class RetrainSettings(BaseModel):
     most_shift: int = Field(1, ge=0, le=3, description="pixels by which the dates of a pair may lie off each other")
     most_changed: float = Field(0.5, ge=0, le=1, description="share of the ground of a pair that may have changed")
     least_new_pairs: int = Field(1, ge=0, description="fewer new pairs than this are not worth a training")
-    stages: tuple[Stage, ...] = Field(
+    stages: Annotated[tuple[Stage, ...], Commas] = Field(
         (Stage.FINE, Stage.ALLOCATION), description="stages of the fine-tuning, from the champion's weights"
     )
     effort: float = Field(0.3, gt=0, description="factor on the number of steps of the preset's schedule")
     synthetic: float = Field(0.3, ge=0, le=1, description="share of patches with synthetic clouds")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="seed of the training")
     calibration_cases: int = Field(
         12, ge=1, description="cases of the training squares that the challenger's intervals are fitted on, at most"
     )
@@ -76,6 +82,21 @@ class RetrainSettings(BaseModel):
     )
     gates: Gates = Field(default_factory=Gates, description="what a challenger must show")
     promotion: Promotion = Field(Promotion.MANUAL, description="automatic: the flow promotes what passed")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _places_of_environment(cls, values: Any) -> Any:
+        """Fill in places from the environment (`UNVEIL_OUT` and others): a deployment leaves them to its worker."""
+        if not isinstance(values, Mapping):
+            return values
+        for name in ("source", "mlflow_uri"):
+            if holds_secret(str(values.get(name) or "")):
+                raise InvalidSettings(
+                    f"Retraining setting {name} holds a login or a signature, and settings are stored; leave MLflow's "
+                    "to UNVEIL_MLFLOW_URI in the environment."
+                )
+        found = {name: place for name in _PLACES if (place := os.environ.get(f"UNVEIL_{name.upper()}"))}
+        return found | {name: value for name, value in values.items() if value is not None or name not in found}
 
     @field_validator("gates", mode="before")
     @classmethod
@@ -129,22 +150,30 @@ class RetrainSettings(BaseModel):
         return SceneSet(cells, self.source, self.collection, self.datetime, self.bands)
 
 
-def load_retrain_settings(values: dict[str, Any]) -> RetrainSettings:
-    """Return checked settings; where things are may also stand in the environment (`UNVEIL_OUT` and others).
+def load_retrain_settings(values: Mapping[str, Any] | None = None) -> RetrainSettings:
+    """Return checked settings; where things are may also stand in the environment.
+
+    Args:
+        values: by name; the environment and defaults fill the rest.
 
     Raises:
         InvalidSettings: a name is unknown, a value is out of range, or an address holds a login.
     """
-    for name in ("source", "mlflow_uri"):
-        if holds_secret(str(values.get(name) or "")):
-            raise InvalidSettings(
-                f"Retraining setting {name} holds a login or a signature, and settings are stored; leave MLflow's to "
-                "UNVEIL_MLFLOW_URI in the environment."
-            )
-    places = {name: place for name in _PLACES if (place := os.environ.get(f"UNVEIL_{name.upper()}"))}
     try:
-        return RetrainSettings(**(places | values))
+        return RetrainSettings(**(values or {}))
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "settings"
         raise InvalidSettings(f"Retraining setting {name}: {first['msg']}.") from error
+
+
+def retrain_settings_of(config: Path | None, given: Mapping[str, Any]) -> RetrainSettings:
+    """Return settings from the command line, the environment, and a YAML file, in this order.
+
+    Raises:
+        InvalidSettings: the file cannot be read, a name is unknown, a value is out of range, or an address holds a
+            login.
+    """
+    from_file = {} if config is None else read_yaml(config)
+    environment = {name for name in _PLACES if os.environ.get(f"UNVEIL_{name.upper()}")}
+    return load_retrain_settings({name: v for name, v in from_file.items() if name not in environment} | dict(given))

@@ -9,8 +9,11 @@ import pytest
 from prefect.utilities.callables import parameter_schema
 
 from flows.census import census
+from flows.models.retrain_settings import RetrainSettings
 from flows.mosaic import clear_scenes
+from flows.promote import promote
 from flows.redrive import redrive
+from flows.retrain import retrain
 from flows.settings import RunSettings
 
 
@@ -27,3 +30,20 @@ def test_settings_are_a_form_that_takes_what_runs_store(flow: Any, monkeypatch: 
     monkeypatch.setenv("UNVEIL_SEED", "7")
     found = flow.validate_parameters({"settings": {"max_cloud": 60}})["settings"]
     assert (found.seed, found.max_cloud) == (7, 60)
+
+
+@pytest.mark.parametrize("flow", [retrain, promote])
+def test_settings_of_a_retraining_are_a_form_that_leaves_places_to_the_worker(
+    flow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema = parameter_schema(flow).model_dump()
+    fields = schema["definitions"]["RetrainSettings"]["properties"]
+    assert fields.keys() == RetrainSettings.model_fields.keys()
+    whole = {"type": "object", "properties": schema["properties"], "definitions": schema["definitions"]}
+    jsonschema.validate({"settings": RetrainSettings().shareable}, whole)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"settings": {"effort": "much"}}, whole)
+    monkeypatch.setenv("UNVEIL_OUT", "there")
+    found = flow.validate_parameters({"settings": {"effort": 0.1, "gates": {"least_blocks": 3}}})["settings"]
+    assert (str(found.out), found.effort, found.gates.least_blocks) == ("there", 0.1, 3)
+    assert str(flow.validate_parameters({"settings": {"out": "here"}})["settings"].out) == "here"

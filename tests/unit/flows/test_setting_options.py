@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from flows.cli import app, runs
+from flows.models.retrain_settings import RetrainSettings, retrain_settings_of
 from flows.settings import RunSettings
 from flows.settings.fields import Mark, RestoringSettings
 from flows.settings.loading import load_settings
@@ -83,3 +84,16 @@ def test_an_id_depends_on_every_setting_of_restoration_but_those_that_change_no_
     without = RestoringSettings.model_fields.keys() - OTHERS.keys()
     assert without == {"model", "model_fallback", "block", "batch"}, "the weights are in the id by their checksum"
     assert load_settings(None, {"block": 64, "batch": 2, "out": "there", "workers": 1}).parameters == usual
+
+
+def test_settings_of_a_retraining_are_options_and_the_environment_beats_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("retrain", "promote"):
+        assert RetrainSettings.model_fields.keys() - {"gates", "model"} <= options_of(name).keys()
+    config = tmp_path / "retrain.yaml"
+    config.write_text("out: file\nstate_dir: file-state\neffort: 0.2\ncells: [A, B]\n")
+    monkeypatch.setenv("UNVEIL_STATE_DIR", "environment")
+    found = retrain_settings_of(config, {"holdout": "B,C", "out": "line"})
+    assert (str(found.out), str(found.state_dir), found.effort) == ("line", "environment", 0.2)
+    assert (found.cells, found.holdout) == (("A", "B"), ("B", "C"))
