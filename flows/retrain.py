@@ -109,7 +109,6 @@ def fine_tune(wanted: RetrainSettings, mined: Mined, champion: str) -> str:
         effort=wanted.effort,
         weight_mode=card.weight_mode,
         reference=card.reference,
-        synthetic=wanted.synthetic,
         options=TrainingOptions(seed=wanted.seed, states=States.ROLLOUT),
         tracking=Tracking(registry.uri, registry.artifact_root),
     )

@@ -13,21 +13,19 @@ from benchmarks.ablations.setting import Cell, Column, Findings, Setting, Table,
 from benchmarks.ablations.trained import pair_data, stage_of, train_on, untrained
 from benchmarks.chart import Panel, Series
 from de_model.data.datasets import RGB, Split
-from de_model.data.pairs import PairSource
 from de_model.data.readers import open_dataset
-from de_model.data.synthetic import SyntheticPair
+from de_model.data.transplant import transplant
 from de_model.enhancer import Enhancer
 from de_model.metrics.bootstrap import Bootstrap, Interval, difference_interval, mean_interval
 from de_model.training.objective import Batch
 from de_model.training.sources import DrawnData, PairData, TrainingData
 from de_model.training.stages import Stage
 from de_model.training.validation import fixed_batch, psnr, restored
-from flows.planning.search import SceneSet
 from flows.progress import tell
 
 #: Patches a model is judged on, for every hold-out window that is asked for.
 _PATCHES = 6
-_REAL, _SYNTHETIC = "real pairs", "synthetic clouds"
+_REAL, _TRANSPLANTED = "real pairs", "transplanted clouds"
 _STAGES = (Stage.REFERENCE, Stage.FINE, Stage.ALLOCATION)
 _COLUMNS = (
     Column("trained on"),
@@ -89,28 +87,24 @@ def run(setting: Setting) -> Findings:
         f"Preset {setting.preset}, {setting.steps} steps each of {', '.join(_STAGES)}, bands {', '.join(bands)}; equal "
         f"initial weights. Trained on {', '.join(setting.train.cells)}, judged on {_patches(setting)} patches of "
         f"{stage_of(setting, Stage.ALLOCATION).patch} px of {', '.join(setting.hold_out.cells)} with DDIM-10; a data "
-        "set given by --data has its own test part. Synthetic clouds lie over the clear dates: exact truth. "
+        "set given by --data has its own test part. Transplanted clouds lie over the clear dates: exact truth. "
         "PSNR in reflectance over all pixels with truth; 95 % bootstrap over patches, not over trainings."
     )
     return Findings(Table(_COLUMNS, tuple(rows)), (_panel(kinds, scores),), method, _seen(scores))
 
 
 def _collections(setting: Setting) -> Iterator[Collection]:
-    train, gsd_m = pair_data(setting.train)
+    train, _ = pair_data(setting.train)
     test, _ = pair_data(setting.hold_out)
     yield Collection(_REAL, train, test)
-    yield Collection(_SYNTHETIC, *(_synthetic(part, setting.train, gsd_m) for part in (train, test)))
+    yield Collection(_TRANSPLANTED, *(_transplanted(part) for part in (train, test)))
     if setting.data is not None:
         yield _from_folder(setting.data)
 
 
-def _synthetic(data: PairData, scenes: SceneSet, gsd_m: float) -> DrawnData:
-    """Return synthetic clouds over the clear dates of the pairs, each clear date once."""
-    clear = {pair.name.split(" <- ")[-1]: pair for pair in data.pairs}
-    made: list[PairSource] = [
-        SyntheticPair(name, pair.clear, scenes.bands, gsd_m, pair.valid) for name, pair in clear.items()
-    ]
-    return DrawnData(made)
+def _transplanted(data: PairData) -> PairData:
+    """Return the pairs with each cloudy date's clouds laid on its clear date."""
+    return PairData([replace(p, cloudy=transplant(p.cloudy, p.obscured, p.clear)) for p in data.pairs])
 
 
 def _from_folder(folder: Path) -> Collection:

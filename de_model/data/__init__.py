@@ -3,9 +3,8 @@
 | what | where |
 |---|---|
 | pairs, mixtures of pairs, patches | `pairs` |
-| RICE, CUHK-CR, SEN12MS-CR on disk | `readers.open_dataset`; `layouts`, `imagefile`, `inspection` beneath |
+| RICE, CUHK-CR on disk | `readers.open_dataset`; `layouts`, `imagefile`, `inspection` beneath |
 | what is wrong with a copy of them | `check.check_folder`, `duplicates` |
 | which pair trains and which tests | `splits` |
-| synthetic clouds, pairs made with them | `clouds`, `cloud_draw`, `synthetic.with_synthetic` |
 | real clouds over a clear date | `transplant` |
 """

@@ -80,9 +80,12 @@ class CaseSource:
     mixture: CaseMixture = field(default_factory=CaseMixture)
     #: Side of the window whose clear ground gives the levels.
     window: int = 256
+    #: Names of the scenes whose ground is shown; the others lend clouds and other dates. Empty for all.
+    shown: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        self.grounds = [s for s in self.scenes if s.clear.sum() > 8000 and min(s.classes.shape) >= self.size + 16]
+        shown = [s for s in self.scenes if not self.shown or s.info.name in self.shown]
+        self.grounds = [s for s in shown if s.clear.sum() > 8000 and min(s.classes.shape) >= self.size + 16]
         self.layers = [s.layer for s in self.scenes if s.layer is not None]
         names = {s.info.name: s for s in self.scenes}
         self.pairs = [

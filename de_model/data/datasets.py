@@ -1,6 +1,6 @@
 """The public cloud-removal data sets: what their files hold.
 
-None of them may be shipped: RICE and CUHK-CR state no licence; SEN12MS-CR is CC BY 4.0 but 280 GB.
+None of them may be shipped: they state no licence.
 """
 
 from __future__ import annotations
@@ -9,11 +9,6 @@ from dataclasses import dataclass
 from enum import StrEnum, unique
 
 RGB = ("red", "green", "blue")
-#: B01 to B12 with B8A after B08, as SEN12MS-CR stores them.
-SENTINEL2 = (
-    *("coastal", "blue", "green", "red", "rededge1", "rededge2", "rededge3"),
-    *("nir", "nir08", "nir09", "cirrus", "swir16", "swir22"),
-)
 
 
 @unique
@@ -24,7 +19,6 @@ class Dataset(StrEnum):
     RICE2 = "RICE2"
     CUHK_CR1 = "CUHK-CR1"
     CUHK_CR2 = "CUHK-CR2"
-    SEN12MS_CR = "SEN12MS-CR"
     #: Any folder with `cloud` and `label`.
     PAIRED = "paired folders"
 
@@ -61,11 +55,5 @@ FACTS = {
     Dataset.RICE2: Facts(RGB, 8, 30.0, pairs=736),
     Dataset.CUHK_CR1: Facts(RGB, 8, 0.5, "nir", pairs=668),
     Dataset.CUHK_CR2: Facts(RGB, 8, 0.5, "nir", pairs=559),
-    Dataset.SEN12MS_CR: Facts(
-        SENTINEL2,
-        16,
-        10.0,
-        pairs=122_218,
-    ),
     Dataset.PAIRED: Facts(RGB, 8, None, "nir"),
 }

@@ -34,7 +34,6 @@ class Problem(StrEnum):
     PAIR_COUNT = "unexpected number of pairs"
     DUPLICATE = "duplicate"
     LEAK = "the same image in two splits"
-    NEAR_DUPLICATE = "near duplicate"
 
 
 @dataclass(frozen=True, slots=True)

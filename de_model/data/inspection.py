@@ -14,7 +14,7 @@ from de_model.data.layouts import PairFiles
 from de_model.errors import InvalidData
 
 #: Parts of a pair that are auxiliary pictures, and the numbers of bands they may have.
-_EXTRA_BANDS = {"mask": (1, 3, 4), "nir_cloudy": (1, 3, 4), "nir_clear": (1, 3, 4), "radar": (2,)}
+_EXTRA_BANDS = {"mask": (1, 3, 4), "nir_cloudy": (1, 3, 4), "nir_clear": (1, 3, 4)}
 
 
 def read_samples(files: PairFiles) -> tuple[dict[str, Samples], list[Finding]]:
@@ -47,8 +47,6 @@ def _faults(part: str, path: Path, samples: Samples, dataset: Dataset) -> Iterat
 
 
 def _sample_types(part: str, dataset: Dataset) -> tuple[str, ...]:
-    if part == "radar":
-        return ("float32", "float64")
     if dataset is Dataset.PAIRED and part != "mask":
         return ("uint8", "uint16")
     return ("uint8",) if part == "mask" or FACTS[dataset].bits == 8 else ("uint16",)

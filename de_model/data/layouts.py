@@ -6,7 +6,6 @@ Known layouts, at the folder given or up to three levels below it:
     NAME/{train,test}/{cloud,label}/1.png                             DE's loader; any of the four names
     NAME/{train,test}/nir/{cloud,label}/1.png                         its near infrared
     CUHK-CR1/{train,test}/... + nir/CUHK-CR1/{train,test}/...         the CUHK-CR archive
-    ROIs1158_spring_{s1,s2,s2_cloudy}/s2_1/ROIs1158_spring_s2_1_p30.tif   SEN12MS-CR
 
 Pairs are matched by path below `cloud` and `label`, without the suffix; folders above them may have any name.
 """
@@ -20,13 +19,9 @@ from pathlib import Path
 from de_model.data.datasets import Dataset, Split
 from de_model.data.findings import Finding, Problem, error, warning
 from de_model.data.imagefile import is_picture
-from de_model.data.sen12ms import SEASON, find_triplets
 
 _DEPTH = 3
-_KNOWN = (
-    "{cloud,label}, {train,test}/{cloud,label} (RICE, CUHK-CR, with `mask` and `nir` beside them) and "
-    "ROIs*_{season}_{s1,s2,s2_cloudy} (SEN12MS-CR)"
-)
+_KNOWN = "{cloud,label} and {train,test}/{cloud,label} (RICE, CUHK-CR, with `mask` and `nir` beside them)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +31,13 @@ class PairFiles:
     dataset: Dataset
     #: None where the data set has no folders for its splits.
     split: Split | None
-    #: Unique within the data set and split: the path below `cloud`, or ROI, scene and patch.
+    #: Unique within the data set and split: the path below `cloud`.
     name: str
-    #: What must not be torn apart by a split: the scene of SEN12MS-CR; the pair's own name elsewhere.
-    group: str
     cloudy: Path
     clear: Path
     mask: Path | None = None
     nir_cloudy: Path | None = None
     nir_clear: Path | None = None
-    #: Sentinel-1 backscatter of SEN12MS-CR.
-    radar: Path | None = None
 
     @property
     def title(self) -> str:
@@ -56,7 +47,7 @@ class PairFiles:
     @property
     def files(self) -> dict[str, Path]:
         """The files that exist, by what they are."""
-        names = ("cloudy", "clear", "mask", "nir_cloudy", "nir_clear", "radar")
+        names = ("cloudy", "clear", "mask", "nir_cloudy", "nir_clear")
         return {name: path for name in names if (path := getattr(self, name)) is not None}
 
 
@@ -76,12 +67,7 @@ def find_pairs(folder: Path) -> Layout:
         return layout
     roots = list(_roots(folder, _DEPTH))
     for root in roots:
-        if _has_seasons(root):
-            pairs, findings = find_triplets(root)
-            layout.pairs += [PairFiles(Dataset.SEN12MS_CR, *fields) for fields in pairs]
-            layout.findings += findings
-        else:
-            _read_root(root, layout)
+        _read_root(root, layout)
     if not roots:
         layout.findings.append(_unknown(folder))
     elif not layout.pairs and not layout.findings:
@@ -91,10 +77,6 @@ def find_pairs(folder: Path) -> Layout:
 
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _has_seasons(folder: Path) -> bool:
-    return any(SEASON.fullmatch(path.name) for path in _subfolders(folder))
 
 
 def _holds_views(folder: Path) -> bool:
@@ -107,7 +89,7 @@ def _holds_views(folder: Path) -> bool:
 
 def _roots(folder: Path, depth: int) -> Iterator[Path]:
     """Yield the folders of data sets. Trees called `nir` belong to the data set beside them."""
-    if _has_seasons(folder) or _holds_views(folder) or any(_holds_views(folder / split) for split in Split):
+    if _holds_views(folder) or any(_holds_views(folder / split) for split in Split):
         yield folder
     elif depth:
         for path in _subfolders(folder):
@@ -132,7 +114,7 @@ def _read_root(root: Path, layout: Layout) -> None:
 
 def _dataset_of(root: Path) -> Dataset:
     """Return the data set by the folder's own name; any other name is a plain folder of pairs."""
-    names = {name.value.casefold(): name for name in Dataset if name is not Dataset.SEN12MS_CR}
+    names = {name.value.casefold(): name for name in Dataset}
     return names.get(root.name.casefold(), Dataset.PAIRED)
 
 
@@ -160,7 +142,7 @@ def _read_views(dataset: Dataset, split: Split | None, folder: Path, nir: Path |
             layout.findings += _unpaired(extra, clouds, folder / "cloud")
     layout.pairs += [
         PairFiles(
-            *(dataset, split, name, name, clouds[name], labels[name]),
+            *(dataset, split, name, clouds[name], labels[name]),
             mask=masks.get(name),
             nir_cloudy=nir_clouds.get(name),
             nir_clear=nir_labels.get(name),

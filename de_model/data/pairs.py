@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, overload
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -95,34 +95,6 @@ class ScenePair:
             yield np.ascontiguousarray(array).tobytes()
 
 
-class Mixture(Sequence[PairSource]):
-    """Pairs of several kinds, each kind drawn with its own probability, whatever its number of pairs."""
-
-    def __init__(self, *kinds: tuple[Sequence[PairSource], float]) -> None:
-        """Join kinds of pairs, each with its weight.
-
-        Raises:
-            TrainingFailed: a weight is not positive, or a kind is empty.
-        """
-        if not kinds or any(not pairs or not weight > 0 for pairs, weight in kinds):
-            raise TrainingFailed("Every kind of a mixture needs pairs and a positive weight; leave out what has none.")
-        total = sum(weight for _, weight in kinds)
-        self._pairs = [pair for pairs, _ in kinds for pair in pairs]
-        self.kinds = tuple(tuple(pairs) for pairs, _ in kinds)
-        #: Probability of each kind.
-        self.shares = tuple(weight / total for _, weight in kinds)
-
-    @overload
-    def __getitem__(self, index: int) -> PairSource: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[PairSource]: ...
-    def __getitem__(self, index: int | slice) -> PairSource | list[PairSource]:
-        return self._pairs[index]
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-
 @dataclass(frozen=True, slots=True)
 class Patches:
     """A batch `(batch, band, y, x)` companded to [0, 1]; the masks are `(batch, 1, y, x)`, 0 or 1."""
@@ -134,14 +106,12 @@ class Patches:
 
 
 def fingerprint(pairs: Sequence[PairSource]) -> str:
-    """Return the SHA-256 over names and content of all pairs, and over the shares of a mixture."""
+    """Return the SHA-256 over names and content of all pairs."""
     digest = hashlib.sha256()
     for pair in pairs:
         digest.update(pair.name.encode())
         for part in pair.content():
             digest.update(part)
-    if isinstance(pairs, Mixture):
-        digest.update(repr(([len(kind) for kind in pairs.kinds], pairs.shares)).encode())
     return digest.hexdigest()
 
 
@@ -151,15 +121,10 @@ class PatchSampler:
     def __init__(self, pairs: Sequence[PairSource], size: int, downscale: int = 1, seed: int = 0) -> None:
         """Prepare to draw patches of `size` px, area-averaged from `size * downscale` px of the pairs.
 
-        Pairs are equally likely, those of a `Mixture` as it says.
-
         Raises:
             TrainingFailed: there is no pair, the pairs are smaller than a patch, or their numbers of bands differ.
         """
         self.pairs, self.size, self.downscale, self.seed = list(pairs), size, downscale, seed
-        mixture = pairs if isinstance(pairs, Mixture) else None
-        self._kinds = mixture.kinds if mixture else (tuple(self.pairs),)
-        self._shares = mixture.shares if mixture else (1.0,)
         self.extent = size * downscale
         if not self.pairs:
             raise TrainingFailed("No cloudy/clear pair was given; search a longer interval or another area.")
@@ -182,9 +147,8 @@ class PatchSampler:
         return self._shrink(cloudy, clear, valid[:, None].float(), obscured[:, None].float())
 
     def _cut(self, random: np.random.Generator) -> tuple[FloatArray, FloatArray, BoolArray, BoolArray]:
-        kind = self._kind(random)
         for _ in range(_MAX_DRAWS):
-            pair = kind[random.integers(len(kind))]
+            pair = self.pairs[random.integers(len(self.pairs))]
             row, column = (int(random.integers(n - self.extent + 1)) for n in pair.shape)
             part = pair.window(slice(row, row + self.extent), slice(column, column + self.extent), random)
             least, most = pair.cover_range
@@ -197,12 +161,6 @@ class PatchSampler:
             f"No usable patch of {self.extent} px in {_MAX_DRAWS} draws; the pairs hold too "
             "little cloud over known ground."
         )
-
-    def _kind(self, random: np.random.Generator) -> tuple[PairSource, ...]:
-        """Choose a kind before its patches are: kinds whose patches are often rejected keep their share."""
-        if len(self._kinds) == 1:
-            return self._kinds[0]
-        return self._kinds[int(random.choice(len(self._kinds), p=self._shares))]
 
     def _shrink(self, cloudy: Tensor, clear: Tensor, valid: Tensor, obscured: Tensor) -> Patches:
         cloudy, clear = (torch.nan_to_num(image) for image in (cloudy, clear))

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 from threading import Lock
 
@@ -141,14 +140,6 @@ class FilePair:
         obscured = samples["mask"].max(axis=0) > 0 if "mask" in samples else _differs(cloudy, clear)
         return ScenePair(self.name, cloudy, clear, valid, obscured & valid)
 
-    def radar(self) -> FloatArray | None:
-        """Return Sentinel-1 backscatter VV, VH `(2, y, x)` in dB, or None where the data set has none.
-
-        Raises:
-            InvalidData: the file is unreadable.
-        """
-        return None if self.files.radar is None else read_picture(self.files.radar).astype(np.float32)
-
     def window(self, rows: slice, columns: slice, random: np.random.Generator) -> ScenePair:
         """Return a part of the pair, the same as of the whole."""
         height, width = self.shape
@@ -255,10 +246,8 @@ def _file_pairs(
         split: PairInfo(first.dataset, split, chosen, facts.gsd_m, 255 if bits == 8 else 10_000)
         for split in (*Split, None)
     }
-    # The patches of SEN12MS-CR are all of one size, and too many to open.
-    alike = first.dataset is Dataset.SEN12MS_CR
-    sizes = repeat(picture_size(first.cloudy)) if alike else (picture_size(pair.cloudy) for pair in pairs)
+    sizes = (picture_size(pair.cloudy) for pair in pairs)
     return [
         FilePair(pair, info[pair.split], (height, width), stored, cache)
-        for pair, (width, height, _) in zip(pairs, sizes, strict=False)
+        for pair, (width, height, _) in zip(pairs, sizes, strict=True)
     ]

@@ -3,7 +3,6 @@
 | data set | split |
 |---|---|
 | CUHK-CR1, CUHK-CR2 | the folders `train` and `test` of the archive: 534 / 134 and 448 / 111 |
-| SEN12MS-CR | the scenes its authors hold out; see `sen12ms.published_split` |
 | RICE1, RICE2 | ours (`hashed_split`): 400 / 100 and 589 / 147. Papers drew at random and published no lists |
 | scenes found by search | by grid cell (`split_of`), so that no ground is seen in training and tested on |
 """

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from de_model.data.clouds import BRIGHTEST
 from de_model.errors import InvalidModelInput
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
+#: No cloud reflects more.
+_BRIGHTEST = 1.5
 #: Where the layer reflects more than this, what the sensor saw is cloud alone, and is copied.
 _OPAQUE = 0.6
 #: A shadow lets through at least this share of the light.
@@ -55,7 +56,7 @@ def transplant(cloudy: FloatArray, cloud: BoolArray, clear: FloatArray, shadow: 
     albedo = _albedo(cloudy[darkest], float(ground[darkest]))
     through = np.square(1 - albedo)
     path = np.maximum(cloudy - through * ground[:, None, None], 0)
-    covered = np.where(albedo > _OPAQUE, cloudy, clear * through + path).clip(0, BRIGHTEST)
+    covered = np.where(albedo > _OPAQUE, cloudy, clear * through + path).clip(0, _BRIGHTEST)
     light = _shadow_light(cloudy, shadow, ground) if shadow.any() else np.ones_like(clear)
     result = np.where(cloud, covered, np.where(shadow, clear * light, clear))
     return np.where(np.isfinite(clear), result, np.nan).astype(np.float32)

@@ -31,11 +31,13 @@ _SIDE, _FEWEST = 192, 150
 CONSTANTS = (0.3, 0.5, 0.7, 1.0)
 #: Scores kept of a kind in a case.
 _MOST_SCORES = 3000
+#: Ground as it is, nothing over it.
+_AS_IT_IS = CaseMixture(0.0, 0.0, 0.0, with_dates=0.0, invented_dates=0.0, haze=0.0, halo=0.0, changed=0.0, mixed=0.0)
 #: What hides the ground of the cases, by name.
 _MIXTURES: Mapping[str, CaseMixture] = {
-    "gap": CaseMixture(0.0, 1.0, 0.0, 0.0, 0.0, 0.0),
-    "cloud": CaseMixture(1.0, 0.0, 0.0, 0.0, 0.0, 0.3),
-    "dates": CaseMixture(0.5, 0.5, 0.0, 1.0, 0.0, 0.0),
+    "gap": replace(_AS_IT_IS, gap=1.0),
+    "cloud": replace(_AS_IT_IS, transplant=1.0, haze=0.3),
+    "dates": replace(_AS_IT_IS, transplant=0.5, gap=0.5, with_dates=1.0),
 }
 
 
@@ -70,6 +72,7 @@ def measure(
     seed: int = 0,
     on_case: Callable[[int, int], None] | None = None,
     others: Mapping[Filler, Fill] | None = None,
+    shown: frozenset[str] = frozenset(),
 ) -> list[KindScore]:
     """Return scores on cases of places that were held out.
 
@@ -82,8 +85,9 @@ def measure(
         seed: of the cases and the noise.
         on_case: called with (cases done, cases in all).
         others: more fillers of gaps; each is given standardised ground `(band, y, x)` and where it is known.
+        shown: names of the scenes that are judged; the others lend clouds and other dates. Empty for all.
     """
-    drawn = list(_cases(scenes, cases, seed))
+    drawn = list(_cases(scenes, cases, seed, shown))
     scores: list[KindScore] = []
     for done, (place, case, real) in enumerate(drawn):
         scores += _scores(networks, design, eta, place, case, real, seed, others or {})
@@ -92,14 +96,14 @@ def measure(
     return scores
 
 
-def _cases(scenes: Sequence[Scene], count: int, seed: int) -> Iterator[tuple[str, Case, bool]]:
+def _cases(scenes: Sequence[Scene], count: int, seed: int, shown: frozenset[str]) -> Iterator[tuple[str, Case, bool]]:
     layers = [scene.layer for scene in scenes if scene.layer is not None]
     for place in sorted({scene.info.place for scene in scenes}):
         own = [scene for scene in scenes if scene.info.place == place]
         for name, mixture in _MIXTURES.items():
             if name == "dates" and len([s for s in own if s.info.series and s.clear.mean() > 0.1]) < 3:
                 continue
-            source = CaseSource(own, _SIDE, seed + 1000, mixture)
+            source = CaseSource(own, _SIDE, seed + 1000, mixture, shown=shown)
             if not source.grounds:
                 continue
             source.layers = layers
@@ -108,7 +112,7 @@ def _cases(scenes: Sequence[Scene], count: int, seed: int) -> Iterator[tuple[str
         for cloudy, clear in CaseSource(own, _SIDE).pairs:
             yield place, _pair(cloudy, clear), True
         for scene in own[:2]:
-            if scene.clear.mean() > 0.9:
+            if (not shown or scene.info.name in shown) and scene.clear.mean() > 0.9:
                 yield place, _overcast(scene), False
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from de_model.data.pairs import Mixture, PairSource, Patches, PatchSampler, ScenePair, fingerprint
+from de_model.data.pairs import PairSource, Patches, PatchSampler, ScenePair, fingerprint
 from de_model.errors import InvalidModelInput, TrainingFailed
 from de_model.training.stages import StageOptions
 
@@ -45,12 +45,8 @@ class TrainingData(Protocol):
 class PairData:
     """Patches cut at random from cloudy/clear pairs of scenes."""
 
-    def __init__(self, pairs: Sequence[ScenePair], mixture: Mixture | None = None) -> None:
+    def __init__(self, pairs: Sequence[ScenePair]) -> None:
         """Check and keep the pairs.
-
-        Args:
-            pairs: real pairs.
-            mixture: what patches are drawn from; left out, the pairs alone.
 
         Raises:
             TrainingFailed: there is no pair.
@@ -61,13 +57,12 @@ class PairData:
         for pair in pairs:
             _check(pair, len(pairs[0].clear))
         self.pairs = tuple(pairs)
-        self.drawn_from: Mixture | tuple[ScenePair, ...] = mixture or self.pairs
-        self.fingerprint = fingerprint(self.drawn_from)
+        self.fingerprint = fingerprint(self.pairs)
         self.bands = len(self.pairs[0].clear)
 
     def source(self, stage: StageOptions, seed: int) -> PatchSource:
         """Return a sampler of patches of the stage's size."""
-        return PatchSampler(self.drawn_from, stage.patch, stage.downscale, seed)
+        return PatchSampler(self.pairs, stage.patch, stage.downscale, seed)
 
 
 def _check(pair: ScenePair, bands: int) -> None:
@@ -86,7 +81,7 @@ def _check(pair: ScenePair, bands: int) -> None:
 
 
 class DrawnData:
-    """Patches cut at random from pairs that are read or made up when they are drawn from: files, synthetic clouds."""
+    """Patches cut at random from pairs that are read when they are drawn from."""
 
     def __init__(self, pairs: Sequence[PairSource]) -> None:
         """Keep the pairs; their content is read once for the fingerprint.
@@ -96,7 +91,7 @@ class DrawnData:
             InvalidData: a file is not what the data set promises.
         """
         if not pairs:
-            raise TrainingFailed("No pair was given; check the folder with `unveil data check`.")
+            raise TrainingFailed("No pair was given; check the folder.")
         bands = {pair.channels for pair in pairs}
         if len(bands) > 1:
             raise TrainingFailed(f"Pairs with {sorted(bands)} bands cannot be trained on together; choose the bands.")

@@ -19,7 +19,7 @@ app = typer.Typer(help="Training data on disk.", no_args_is_help=True)
 
 @app.command()
 def check(
-    folder: Annotated[Path, typer.Argument(help="Folder of RICE, CUHK-CR, SEN12MS-CR, or pairs in cloud/ and label/.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of RICE, CUHK-CR, or pairs in cloud/ and label/.")],
     names_only: Annotated[bool, typer.Option("--names-only", help="Open no picture: layout and names alone.")] = False,
     as_json: o.AsJson = False,
 ) -> None:

@@ -27,7 +27,7 @@ def train(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="Folder of RICE, CUHK-CR, SEN12MS-CR or pairs in cloud/ and label/, not scenes."),
+        typer.Option("--data", help="Folder of RICE, CUHK-CR or pairs in cloud/ and label/, not scenes."),
     ] = None,
     places: Annotated[
         Path | None,
@@ -77,12 +77,6 @@ def train(
             "--states", help="Of weight allocation: forward as published, or rollout.", rich_help_panel=_PANEL
         ),
     ] = "forward",
-    synthetic: Annotated[
-        float,
-        typer.Option(
-            "--synthetic", min=0, max=1, help="Share of patches under synthetic clouds.", rich_help_panel=_PANEL
-        ),
-    ] = 0.0,
     degrade: Annotated[
         bool, typer.Option("--degrade", help="Train on references made worse at random.", rich_help_panel=_PANEL)
     ] = False,
@@ -149,7 +143,6 @@ def train(
         learning_rate=learning_rate,
         reference=None if reference is None else _choice(ReferenceKind, reference, "--reference"),
         weight_mode=_choice(WeightMode, weight_mode, "--weight-mode"),
-        synthetic=synthetic,
         options=options,
         save_every=save_every,
         device=_device(device),

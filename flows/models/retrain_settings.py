@@ -67,7 +67,6 @@ class RetrainSettings(BaseModel):
         (Stage.FINE, Stage.ALLOCATION), description="stages of the fine-tuning, from the champion's weights"
     )
     effort: float = Field(0.3, gt=0, description="factor on the number of steps of the preset's schedule")
-    synthetic: float = Field(0.3, ge=0, le=1, description="share of patches with synthetic clouds")
     seed: int = Field(0, ge=0, description="seed of the training")
     calibration_cases: int = Field(
         12, ge=1, description="cases of the training squares that the challenger's intervals are fitted on, at most"

@@ -63,7 +63,7 @@ def _train_here(
         for path in (request.out, request.work / "any"):
             check_writable(path)
     stages = plan_stages(request)
-    material = material_of(request.scenes, request.folder, request.synthetic, request.pairs)
+    material = material_of(request.scenes, request.folder, request.pairs)
     log(f"{len(material.names)} pairs: " + "; ".join(material.names[:_NAMED]))
     data, validation = material.data, _validation(request, material.bands)
     card = _card(request, material, stages)
@@ -134,7 +134,6 @@ def _card(request: TrainingRequest, material: Material, stages: Sequence[StageOp
     training: dict[str, Any] = request.options.identity() | {
         "seed": request.options.seed,
         "effort": request.effort,
-        "synthetic": request.synthetic,
         "start": None if request.start is None else checkpoint.sha256_of(request.start),
         "stages": [asdict(stage) for stage in stages],
     }

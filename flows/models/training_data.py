@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from de_model.data.datasets import Split
 from de_model.data.pairs import ScenePair
 from de_model.data.readers import open_dataset
-from de_model.data.synthetic import with_synthetic
 from de_model.training.sources import DrawnData, PairData, TrainingData
 from flows.errors import InvalidSettings
 from flows.planning.search import SceneSet, fullest_window, stacks_of
@@ -185,7 +183,7 @@ def _pair(stack: Stack, cloudy: int, clear: int, choice: PairChoice | None) -> S
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A data set on disk: RICE, CUHK-CR, SEN12MS-CR, or pairs in `cloud` and `label`."""
+    """A data set on disk: RICE, CUHK-CR, or pairs in `cloud` and `label`."""
 
     path: Path
     #: Pixel size in metres, for data sets that do not say; what they say wins.
@@ -207,15 +205,12 @@ class Material:
     source: str
 
 
-def material_of(
-    scenes: SceneSet, folder: Folder | None, synthetic: float, choice: PairChoice | None = None
-) -> Material:
+def material_of(scenes: SceneSet, folder: Folder | None, choice: PairChoice | None = None) -> Material:
     """Return the pairs of a folder where one is given, else those of the scenes.
 
     Args:
         scenes: cells of a catalog.
         folder: a data set instead; its training part where it has parts.
-        synthetic: share of patches under synthetic clouds, 0..1; scenes only.
         choice: which pairs of the scenes are taken; every pair when left out.
 
     Raises:
@@ -225,31 +220,23 @@ def material_of(
     if folder is None:
         if not scenes.cells:
             raise InvalidSettings("There is nothing to train on; give --cell MGRS-33TWM, or --data FOLDER.")
-        return _from_scenes(scenes, synthetic, choice)
+        return _from_scenes(scenes, choice)
     if scenes.cells:
         raise InvalidSettings(f"Both --data {folder.path} and --cell are given; train on one of them.")
-    if synthetic:
-        raise InvalidSettings("--synthetic needs reflectance and the sun of scenes; leave it out with --data.")
     return _from_folder(folder)
 
 
-def _from_scenes(scenes: SceneSet, synthetic: float, choice: PairChoice | None) -> Material:
+def _from_scenes(scenes: SceneSet, choice: PairChoice | None) -> Material:
     pairs, gsd_m = mine_pairs(scenes, choice)
     title = f"{scenes.collection} {scenes.interval}, cells {', '.join(scenes.cells)}"
     return Material(
-        _pair_data(pairs, scenes.bands, gsd_m, synthetic),
+        PairData(pairs),
         tuple(pair.name for pair in pairs),
         scenes.bands,
         gsd_m,
         title,
         redact(scenes.source),
     )
-
-
-def _pair_data(pairs: Sequence[ScenePair], bands: tuple[str, ...], gsd_m: float, synthetic: float) -> PairData:
-    if not synthetic:
-        return PairData(pairs)
-    return PairData(pairs, with_synthetic(pairs, bands, gsd_m, synthetic))
 
 
 def _from_folder(folder: Folder) -> Material:

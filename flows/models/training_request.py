@@ -67,8 +67,6 @@ class TrainingRequest:
     #: None takes the preset's own.
     reference: ReferenceKind | None = None
     weight_mode: WeightMode = WeightMode.CLAMP
-    #: Share of patches that show synthetic clouds over the pairs' clear dates, 0..1.
-    synthetic: float = 0.0
     options: TrainingOptions = field(default_factory=TrainingOptions)
     save_every: int = 100
     keep_states: int = 2

@@ -38,7 +38,6 @@ SCENES: dict[str, Any] = {"bbox": TINY_BBOX, "datetime": "2023-08-18", "samples"
 #: One step a stage, the contest on the nearest dates only.
 BRIEF: dict[str, Any] = {
     "effort": 0.001,
-    "synthetic": 0,
     "datetime": "2023-08-13/2023-08-18",
     "calibration_cases": 1,
     "baseline_dates": 0,

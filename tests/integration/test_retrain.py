@@ -37,7 +37,7 @@ GATES = {
     "least_coverage": 0.0, "most_coverage": 1, "least_blocks": 3,
 }  # fmt: skip
 BRIEF: dict[str, Any] = {
-    "effort": 0.001, "synthetic": 0, "calibration_cases": 1, "baseline_dates": 0, "contest_cases": 1,
+    "effort": 0.001, "calibration_cases": 1, "baseline_dates": 0, "contest_cases": 1,
     "contest_window": 192, "gates": GATES, "datetime": "2023-08-10/2023-08-15",
 }  # fmt: skip
 

@@ -153,7 +153,7 @@ def retraining(story: Story, deployment: str, until: str, outcome: list[str]) ->
     """Let the worker complete a scheduled retraining on the scenes up to a day."""
     settings = {
         "out": str(story.out), "datetime": f"2023-08-10/{until}", "promotion": "automatic", "effort": 0.001,
-        "synthetic": 0, "calibration_cases": 1, "baseline_dates": 0, "contest_cases": 1, "contest_window": _WINDOW,
+        "calibration_cases": 1, "baseline_dates": 0, "contest_cases": 1, "contest_window": _WINDOW,
         "shadow_scenes": 1, "gates": GATES,
     }  # fmt: skip
     body = {"parameters": {"settings": settings}, "state": {"type": "SCHEDULED"}}

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -66,24 +65,3 @@ def write_cuhk(folder: Path, name: str, *, archive: bool, train: int = 4, test: 
         write_pairs(folder / name / split, numbers, first_seed=seed)
         nir = folder / "nir" / name / split if archive else folder / name / split / "nir"
         write_nir(nir, numbers, first_seed=seed)
-
-
-def write_sen12ms(
-    folder: Path, scenes: Iterable[tuple[str, str, int]], *, patches: int = 2, radar: bool = True
-) -> None:
-    """SEN12MS-CR: 13 bands of uint16 per patch, pixel-interleaved; two of float32 dB for radar."""
-    for roi, season, scene in scenes:
-        for patch in range(30, 30 + patches):
-            random = np.random.default_rng([scene, patch])
-            ground = random.integers(100, 4000, (SIZE, SIZE, 13)).astype(np.uint16)
-            ground[:2, :2] = 0
-            cloudy = ground.copy()
-            cloudy[: SIZE // 2] = 8000
-            views = {"s2": ground, "s2_cloudy": cloudy}
-            if radar:
-                views["s1"] = random.uniform(-25, 0, (SIZE, SIZE, 2)).astype(np.float32)
-            for view, pixels in views.items():
-                name = f"{roi}_{season}_{view}_{scene}_p{patch}.tif"
-                path = folder / f"{roi}_{season}_{view}" / f"{view}_{scene}" / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                tifffile.imwrite(path, pixels, photometric="minisblack", planarconfig="contig")

@@ -11,15 +11,13 @@ import tifffile
 from PIL import Image
 
 from de_model.data.check import Report, check_folder
-from de_model.data.datasets import FACTS, SENTINEL2, Dataset, Split
+from de_model.data.datasets import FACTS, Dataset, Split
 from de_model.data.findings import Problem, Severity
-from de_model.data.pairs import Mixture, PatchSampler, fingerprint
+from de_model.data.pairs import PatchSampler, fingerprint
 from de_model.data.readers import SampleCache, open_dataset
 from de_model.errors import DeModelError, InvalidData
 from de_model.radiometry import to_unit
-from tests.unit.de_model.data_folders import SIZE, picture, save, write_cuhk, write_nir, write_pairs, write_sen12ms
-
-SCENES = [("ROIs1158", "spring", 31), ("ROIs1158", "spring", 1), ("ROIs1868", "summer", 17), ("ROIs1970", "fall", 3)]
+from tests.unit.de_model.data_folders import SIZE, picture, save, write_cuhk, write_nir, write_pairs
 
 
 def problems(report: Report, severity: Severity = Severity.ERROR) -> list[Problem]:
@@ -74,41 +72,12 @@ def test_split_layout_serves_every_name(tmp_path: Path) -> None:
         open_dataset(tmp_path, split=Split.VAL)
 
 
-@pytest.mark.parametrize("interleaving", ["contig", "separate"])
-def test_sen12ms_is_reflectance_with_thirteen_bands(tmp_path: Path, interleaving: str) -> None:
-    write_sen12ms(tmp_path / "sen12", SCENES)
-    pair = open_dataset(tmp_path, split=Split.TEST)[0]
-    assert pair.name == "SEN12MS-CR/test/ROIs1158_spring/31/p30" and pair.info.bands == SENTINEL2
-    if interleaving == "separate":
-        pixels = tifffile.imread(pair.files.clear)
-        tifffile.imwrite(pair.files.clear, pixels.transpose(2, 0, 1), photometric="minisblack", planarconfig="separate")
-    stored, read = tifffile.imread(pair.files.cloudy), pair.load()
-    assert read.cloudy.shape == (13, SIZE, SIZE)
-    assert np.allclose(read.cloudy[:, 10, 10], stored[10, 10] / 1e4)
-    assert not read.valid[:2, :2].any() and read.valid[2:].all() and np.isnan(read.clear[:, 0, 0]).all()
-    assert read.obscured[4:20, 4:].all()
-    radar = pair.radar()
-    assert radar is not None and radar.shape == (2, SIZE, SIZE) and radar.max() <= 0
-
-
-def test_sen12ms_scenes_go_where_their_authors_put_them(tmp_path: Path) -> None:
-    """Scene 1 must not be held out because 31, 17 or 106 contain a 1."""
-    write_sen12ms(tmp_path, SCENES, radar=False)
-    by_split = {s: {p.files.group for p in open_dataset(tmp_path, split=s)} for s in Split}
-    assert by_split == {
-        Split.TEST: {"ROIs1158_spring/31"},
-        Split.VAL: {"ROIs1868_summer/17"},
-        Split.TRAIN: {"ROIs1158_spring/1", "ROIs1970_fall/3"},
-    }
-    assert open_dataset(tmp_path)[0].radar() is None
-
-
 def test_bands_are_chosen_by_name(tmp_path: Path) -> None:
-    write_sen12ms(tmp_path, SCENES[:1])
+    write_cuhk(tmp_path, "CUHK-CR1", archive=True)
     every, some = open_dataset(tmp_path), open_dataset(tmp_path, bands=("nir", "red"))
     assert some[0].channels == 2
-    assert np.array_equal(some[0].load().clear, every[0].load().clear[[7, 3]], equal_nan=True)
-    with pytest.raises(InvalidData, match="no band thermal; it has coastal"):
+    assert np.array_equal(some[0].load().clear, every[0].load().clear[[3, 0]])
+    with pytest.raises(InvalidData, match="no band thermal; it has red"):
         open_dataset(tmp_path, bands=("thermal",))
 
 
@@ -157,22 +126,20 @@ def test_fingerprint_sees_pixels_bands_and_weights(tmp_path: Path) -> None:
     prints = {
         fingerprint(pairs),
         fingerprint(open_dataset(tmp_path, bands=("green",))),
-        fingerprint(Mixture((pairs[:1], 1.0), (pairs[1:], 1.0))),
-        fingerprint(Mixture((pairs[:1], 1.0), (pairs[1:], 2.0))),
+        fingerprint(pairs[1:]),
     }
-    assert len(prints) == 4 and fingerprint(open_dataset(tmp_path)) in prints
+    assert len(prints) == 3 and fingerprint(open_dataset(tmp_path)) in prints
     save(tmp_path / "label" / "0.png", picture(99))
     assert fingerprint(open_dataset(tmp_path)) not in prints
 
 
 def test_a_good_folder_has_no_finding_but_its_size(tmp_path: Path) -> None:
     write_cuhk(tmp_path, "CUHK-CR1", archive=True)
-    write_sen12ms(tmp_path / "sen", SCENES)
     seen: list[tuple[int, int]] = []
     report = check_folder(tmp_path, on_pair=lambda done, total: seen.append((done, total)))
     assert report.usable and set(problems(report, Severity.WARNING)) == {Problem.PAIR_COUNT}
-    assert sum(count.pairs for count in report.counts) == 6 + 8
-    assert seen[-1] == (14, 14)
+    assert sum(count.pairs for count in report.counts) == 6
+    assert seen[-1] == (6, 6)
 
 
 def test_unknown_layout_names_what_is_known_and_what_was_found(tmp_path: Path) -> None:
@@ -181,7 +148,7 @@ def test_unknown_layout_names_what_is_known_and_what_was_found(tmp_path: Path) -
     report = check_folder(tmp_path)
     assert problems(report) == [Problem.UNKNOWN_LAYOUT]
     message = report.findings[0].message
-    assert "{cloud,label}" in message and "ROIs*" in message and "images/, targets/" in message
+    assert "{cloud,label}" in message and "images/, targets/" in message
     with pytest.raises(InvalidData, match="no known layout"):
         open_dataset(tmp_path)
     with pytest.raises(InvalidData, match="is no folder"):
@@ -210,18 +177,12 @@ def test_unpaired_files_are_named(tmp_path: Path) -> None:
         open_dataset(tmp_path)
 
 
-def test_missing_nir_and_sen12ms_views_are_named(tmp_path: Path) -> None:
+def test_missing_nir_is_named(tmp_path: Path) -> None:
     write_pairs(tmp_path / "CUHK-CR1/train", range(3))
     write_nir(tmp_path / "nir/CUHK-CR1/train", range(2))
     assert "2.png has no counterpart 2 in" in check_folder(tmp_path).findings[0].message
     write_pairs(tmp_path / "CUHK-CR1/test", range(3))
     assert "near infrared for some splits and none for test" in check_folder(tmp_path).findings[0].message
-    write_sen12ms(tmp_path / "sen", SCENES[:1])
-    next((tmp_path / "sen").glob("*_s2/s2_31/*_p31.tif")).unlink()
-    next((tmp_path / "sen").glob("*_s1/s1_31/*_p30.tif")).unlink()
-    messages = [f.message for f in check_folder(tmp_path / "sen", pixels=False).findings]
-    assert any("has no counterpart in s2 (scene ROIs1158_spring 31, patch 31)" in m for m in messages)
-    assert any("has no counterpart in s1 (scene ROIs1158_spring 31, patch 30)" in m for m in messages)
 
 
 def test_names_that_differ_in_the_suffix_alone_are_refused(tmp_path: Path) -> None:
@@ -280,27 +241,6 @@ def test_bad_pictures_are_named_by_checker_and_reader_alike(
         open_dataset(tmp_path)[1].load()
     assert str(raised.value).split(" (and ")[0] == sentences[0]
     assert "1.png" in sentences[0] or "1.tif" in sentences[0]
-
-
-def test_bad_sen12ms_patches_are_named(tmp_path: Path) -> None:
-    write_sen12ms(tmp_path, SCENES[:1], patches=5)
-    clear = sorted((tmp_path / "ROIs1158_spring_s2/s2_31").iterdir())
-    clear[0].write_bytes(clear[0].read_bytes()[:-5000])
-    tifffile.imwrite(clear[1], np.zeros((SIZE, SIZE, 12), np.uint16), photometric="minisblack", planarconfig="contig")
-    tifffile.imwrite(clear[2], np.zeros((SIZE, SIZE, 13), np.uint8), photometric="minisblack", planarconfig="contig")
-    clear[3].write_bytes(clear[3].read_bytes()[:20])
-    radar = next((tmp_path / "ROIs1158_spring_s1/s1_31").glob("*_p34.tif"))
-    spoiled = tifffile.imread(radar)
-    spoiled[3, 3] = np.nan
-    tifffile.imwrite(radar, spoiled, photometric="minisblack", planarconfig="contig")
-    report = check_folder(tmp_path)
-    assert set(problems(report)) == {
-        Problem.UNREADABLE,
-        Problem.BAND_COUNT,
-        Problem.SAMPLE_TYPE,
-        Problem.NOT_A_NUMBER,
-    }
-    assert problems(report).count(Problem.UNREADABLE) == 2
 
 
 def test_lzw_is_told_not_guessed(tmp_path: Path) -> None:
