@@ -26,7 +26,6 @@ from de_model.inference.execution import accelerated
 from de_model.presets import Preset
 from de_model.training.objective import draw
 from de_model.training.options import TrainingOptions
-from de_model.training.parallel import World
 from de_model.training.sources import FixedPatches
 from de_model.training.stage_run import StageRun
 from de_model.training.stages import Stage, StageOptions, schedule_for
@@ -180,7 +179,7 @@ def _training_cost(preset: Preset, stage: Stage, device: torch.device, precision
     (options,) = schedule_for(preset, stages=(stage,))
     if device.type == "cpu":  # images per second hardly depend on the batch there
         options = replace(options, batch=1)
-    run = StageRun(enhancer, options, TrainingOptions(precision=precision), World(device=device))
+    run = StageRun(enhancer, options, TrainingOptions(precision=precision))
     batch = draw(_noise(options), options, 0, 0, enhancer.schedule.timesteps)
     cost = Cost(preset, f"training, stage {stage}", options.patch, options.batch, 0.0, 0, 0)
     return _cost(cost, lambda: run.advance(batch), device)

@@ -96,7 +96,7 @@ def _seed_of(seed: int, stage: Stage, step: int) -> int:
 
 
 class Objective(nn.Module):
-    """The loss of one stage as a module, so that it can be wrapped for data-parallel training."""
+    """The loss of one stage."""
 
     def __init__(self, enhancer: Enhancer, stage: Stage, options: TrainingOptions) -> None:
         super().__init__()

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from de_model.enhancer import Enhancer
 from de_model.errors import TrainingFailed
 from de_model.training.ema import MovingAverage
 from de_model.training.objective import Batch, Objective
 from de_model.training.options import Decay, TrainingOptions
-from de_model.training.parallel import World
 from de_model.training.stages import Stage, StageOptions
 
 
@@ -39,28 +37,20 @@ class Snapshot:
 class StageRun:
     """Trains the networks of one stage, step by step."""
 
-    def __init__(self, enhancer: Enhancer, stage: StageOptions, options: TrainingOptions, world: World) -> None:
-        self.enhancer, self.stage, self.options, self.world = enhancer, stage, options, world
+    def __init__(self, enhancer: Enhancer, stage: StageOptions, options: TrainingOptions) -> None:
+        self.enhancer, self.stage, self.options = enhancer, stage, options
         self.trained = nn.ModuleList(_trained(enhancer, stage.stage))
         enhancer.requires_grad_(False)
         self.trained.requires_grad_(True).train()
         self.average = MovingAverage(self.trained, options.ema_rate)
         self.optimiser = torch.optim.AdamW(self.trained.parameters(), lr=stage.learning_rate, weight_decay=0.0)
-        #: Not wrapped.
         self.loss = Objective(enhancer, stage.stage, options)
-        self.objective: nn.Module = self.loss
-        if world.size > 1:
-            # References may hold parameters that never take part, such as MSDA's (DE section 7.2).
-            unused = stage.stage is Stage.REFERENCE
-            self.objective = DistributedDataParallel(
-                self.objective, broadcast_buffers=False, find_unused_parameters=unused
-            )
         self.step = self.skipped = self.skipped_in_row = 0
         #: Learning rate of the last step.
         self.used_learning_rate = 0.0
 
     def advance(self, batch: Batch) -> dict[str, float]:
-        """Do one step on the whole batch, of which this process works through its share; return the loss terms.
+        """Do one step on the batch; return the loss terms.
 
         Raises:
             TrainingFailed: too many gradients in a row were not finite, or memory is too small.
@@ -83,25 +73,15 @@ class StageRun:
 
     def _backward(self, batch: Batch) -> dict[str, float]:
         """Leave the gradient of the whole batch in the parameters and return the loss terms."""
-        pieces = self.options.accumulate
-        shares = batch.shares(self.world.size * pieces)[self.world.rank * pieces :][:pieces]
         names: list[str] = []
         values: list[Tensor] = []
-        for number, share in enumerate(shares, start=1):
-            with self._silent(number < pieces):
-                terms = self.objective(share.to(self.world.device))
-                names, found = list(terms), torch.stack(list(terms.values()))
-                # The processes' gradients are averaged, and shares' losses are parts of a sum.
-                (found.sum() * self.world.size).backward()
+        for share in batch.shares(self.options.accumulate):
+            terms = self.loss(share.to(next(self.trained.parameters()).device))
+            names, found = list(terms), torch.stack(list(terms.values()))
+            # Shares' losses are parts of a sum.
+            found.sum().backward()
             values.append(found.detach())
-        total = self.world.total(torch.stack(values).sum(dim=0))
-        return dict(zip(names, total.tolist(), strict=True))
-
-    def _silent(self, wanted: bool) -> contextlib.AbstractContextManager[object]:
-        """Return a context in which gradients are not exchanged yet."""
-        if wanted and isinstance(self.objective, DistributedDataParallel):
-            return self.objective.no_sync()
-        return contextlib.nullcontext()
+        return dict(zip(names, torch.stack(values).sum(dim=0).tolist(), strict=True))
 
     def _skip(self) -> None:
         self.skipped, self.skipped_in_row = self.skipped + 1, self.skipped_in_row + 1

@@ -30,32 +30,29 @@ _IDENTITY, _HISTORY = "training.json", "losses.jsonl"
 class Store:
     """The folder of one training."""
 
-    def __init__(self, folder: Path, identity: Mapping[str, str], keep: int = 2, *, writes: bool = True) -> None:
+    def __init__(self, folder: Path, identity: Mapping[str, str], keep: int = 2) -> None:
         """Open the folder, or begin it.
 
         Args:
             folder: created when missing.
             identity: everything the weights depend on, by name.
             keep: states kept of the stage in progress.
-            writes: False for a process that only reads along.
 
         Raises:
             InvalidCheckpoint: the folder belongs to a training with another identity.
             OSError: the folder cannot be written.
         """
-        self.folder, self.identity, self.keep, self.writes = folder, dict(identity), max(1, keep), writes
-        if writes:
-            folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.identity, self.keep = folder, dict(identity), max(1, keep)
+        folder.mkdir(parents=True, exist_ok=True)
         self._check_identity()
-        if writes:
-            _write_whole(folder / _IDENTITY, json.dumps(self.identity, indent=2, sort_keys=True) + "\n")
-        self.history = History(folder / _HISTORY) if writes else None
+        _write_whole(folder / _IDENTITY, json.dumps(self.identity, indent=2, sort_keys=True) + "\n")
+        self.history = History(folder / _HISTORY)
 
     def _check_identity(self) -> None:
         path = self.folder / _IDENTITY
         if not path.is_file():
             strangers = sorted(p.name for p in self.folder.glob("*.safetensors"))
-            if strangers and self.writes:
+            if strangers:
                 raise InvalidCheckpoint(f"{self.folder} holds {strangers[0]} but no {_IDENTITY}; use an empty folder.")
             return
         try:
@@ -77,8 +74,6 @@ class Store:
 
     def finish(self, stage: Stage, enhancer: Enhancer) -> None:
         """Keep the weights after a stage and drop its states."""
-        if not self.writes:
-            return
         checkpoint.save(enhancer, self.folder / f"{stage}.safetensors")
         for path in self._states(stage):
             path.unlink()
@@ -89,8 +84,6 @@ class Store:
         Raises:
             OSError: the folder is full or cannot be written.
         """
-        if not self.writes:
-            return
         numbers = _numbers(snapshot)
         path = self.folder / f"{snapshot.stage}-{snapshot.step:08d}.state.safetensors"
         temporary = path.with_suffix(".partial")

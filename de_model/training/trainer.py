@@ -15,7 +15,6 @@ from de_model.errors import InvalidModelInput
 from de_model.training.history import Entry
 from de_model.training.objective import Batch, draw
 from de_model.training.options import TrainingOptions
-from de_model.training.parallel import World
 from de_model.training.sources import PatchSource, TrainingData
 from de_model.training.stage_run import StageRun
 from de_model.training.stages import Stage, StageOptions
@@ -89,13 +88,11 @@ def train(
     save_every: int = 100,
     validation: Validation | None = None,
     observers: Sequence[Observer] = (),
-    world: World | None = None,
 ) -> tuple[StageResult, ...]:
     """Train `enhancer` in place through `stages`; it ends with the smoothed weights of each stage.
 
     Data, noise and timesteps depend on (seed, stage, step) only. So a training that was stopped at any moment and is
-    continued from its store ends with the same weights, bit by bit on a CPU in float32; and one that is shared by
-    several processes differs from one process by the order of summation only.
+    continued from its store ends with the same weights, bit by bit on a CPU in float32.
 
     Args:
         enhancer: the model, on the device to train on.
@@ -105,8 +102,7 @@ def train(
         store: keeps finished stages and the state of the one in progress; without it nothing is written.
         save_every: steps between saved states.
         validation: what to look at on the way.
-        observers: told what happens, in the leading process.
-        world: the processes that train together; None: this one alone.
+        observers: told what happens.
 
     Raises:
         TrainingFailed: gradients stay non-finite, memory is too small, or the data hold no usable patch.
@@ -114,17 +110,15 @@ def train(
         InvalidCheckpoint: the store's weights do not fit the model.
         OSError: the store's folder is full or cannot be written.
     """
-    options, world = options or TrainingOptions(), world or World(device=next(enhancer.parameters()).device)
-    check(enhancer, data, stages, options, world)
-    course = _Course(enhancer, data, options, store, save_every, validation, tuple(observers), world)
+    options = options or TrainingOptions()
+    check(enhancer, data, stages, options)
+    course = _Course(enhancer, data, options, store, save_every, validation, tuple(observers))
     results = tuple(course.run(stage) for stage in stages)
     enhancer.eval().requires_grad_(False)
     return results
 
 
-def check(
-    enhancer: Enhancer, data: TrainingData, stages: Sequence[StageOptions], options: TrainingOptions, world: World
-) -> None:
+def check(enhancer: Enhancer, data: TrainingData, stages: Sequence[StageOptions], options: TrainingOptions) -> None:
     """Find out before hours are spent whether every stage can run.
 
     Raises:
@@ -135,16 +129,16 @@ def check(
     if data.bands != len(bands):
         raise InvalidModelInput(f"The data have {data.bands} bands, the model has {len(bands)} ({', '.join(bands)}).")
     for stage in stages:
-        _check_stage(enhancer, stage, options, world)
+        _check_stage(enhancer, stage, options)
         data.source(stage, options.seed)
 
 
-def _check_stage(enhancer: Enhancer, stage: StageOptions, options: TrainingOptions, world: World) -> None:
-    name, parts = stage.stage, world.size * options.accumulate
+def _check_stage(enhancer: Enhancer, stage: StageOptions, options: TrainingOptions) -> None:
+    name, parts = stage.stage, options.accumulate
     if stage.steps < 1 or stage.batch < parts:
         raise InvalidModelInput(
-            f"Stage {name}: {stage.steps} steps of {stage.batch} patches, shared by {parts} (processes times "
-            "accumulation); there must be at least one step and one patch for each."
+            f"Stage {name}: {stage.steps} steps of {stage.batch} patches, worked through in {parts} "
+            "pieces; there must be at least one step and one patch for each."
         )
     if stage.patch % enhancer.stride:
         raise InvalidModelInput(f"Stage {name}: patches of {stage.patch} px; use a multiple of {enhancer.stride} px.")
@@ -164,11 +158,9 @@ class _Course:
         save_every: int,
         validation: Validation | None,
         observers: tuple[Observer, ...],
-        world: World,
     ) -> None:
         self.enhancer, self.data, self.options, self.store = enhancer, data, options, store
-        self.save_every, self.validation, self.world = max(1, save_every), validation, world
-        self.observers = observers if world.leads else ()
+        self.save_every, self.validation, self.observers = max(1, save_every), validation, observers
 
     def run(self, stage: StageOptions) -> StageResult:
         """Train one stage, or take its weights from the store."""
@@ -176,7 +168,7 @@ class _Course:
         if finished is not None:
             _copy_weights(checkpoint.load(finished), self.enhancer)
             return StageResult(stage.stage, stage.steps, before=True)
-        run = self._continued(StageRun(self.enhancer, stage, self.options, self.world))
+        run = self._continued(StageRun(self.enhancer, stage, self.options))
         source = self.data.source(stage, self.options.seed)
         held_out, looked_at = self._fixed_batches(stage)
         began, first, spent, losses = time.monotonic(), run.step, 0.0, {}
@@ -200,7 +192,7 @@ class _Course:
     def _fixed_batches(self, stage: StageOptions) -> tuple[Batch | None, Batch | None]:
         """Return what is scored and what is shown."""
         timesteps, held_out = self.enhancer.schedule.timesteps, None
-        if self.validation is not None and self.world.leads:
+        if self.validation is not None:
             held_out = fixed_batch(self.validation.data, stage, self.validation.patches, timesteps)
         if held_out is not None or not self.observers:
             return held_out, held_out
@@ -211,10 +203,8 @@ class _Course:
         snapshot = self.store.latest(run.stage.stage) if self.store else None
         if snapshot is not None:
             run.restore(snapshot)
-        if self.store and self.store.history:
+        if self.store:
             self.store.history.cut(run.stage.stage, run.step)
-        # Nobody may write before all have read.
-        self.world.wait()
         return run
 
     def _step(self, run: StageRun, source: PatchSource) -> dict[str, float]:
@@ -230,7 +220,7 @@ class _Course:
             observer.on_step(progress)
 
     def _note(self, entry: Entry) -> None:
-        if self.store and self.store.history:
+        if self.store:
             self.store.history.add(entry)
 
     def _pause(self, run: StageRun, held_out: Batch | None) -> None:
@@ -258,7 +248,7 @@ class _Course:
         if batch is None or not self.observers:
             return
         stage = run.stage.stage
-        images = restored(self.enhancer, stage, batch.to(self.world.device))
+        images = restored(self.enhancer, stage, batch.to(next(self.enhancer.parameters()).device))
         for observer in self.observers:
             observer.on_samples(stage, run.step, images)
 
@@ -267,7 +257,6 @@ class _Course:
             self.store.finish(result.stage, self.enhancer)
         for observer in self.observers:
             observer.on_stage_end(result)
-        self.world.wait()
 
 
 @torch.no_grad()

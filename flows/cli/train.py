@@ -94,7 +94,7 @@ def train(
     """Train Diffusion Enhancement on the cloudy/clear pairs of a catalog's scenes or a data set, coarse to fine.
 
     The stages are reference, coarse, fine, allocation, joint. The same command continues after a stop, and ends with
-    the same weights as if there had been none. `torchrun --nproc-per-node N -m flows.cli train ...` shares the work.
+    the same weights as if there had been none.
 
     Examples (`make train` names all options of the shipped weights):
 
@@ -150,8 +150,7 @@ def train(
     )
     with stage_bars() as bars:
         report = train_model(request, [bars], lambda line: errors.print(line, markup=False))
-    if report is not None:
-        _tell(report, as_json)
+    _tell(report, as_json)
 
 
 def _tell(report: TrainingReport, as_json: bool) -> None:

@@ -14,7 +14,6 @@ from de_model import checkpoint
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidCheckpoint
-from de_model.training.parallel import World, joined
 from de_model.training.sources import PairData
 from de_model.training.stages import StageOptions
 from de_model.training.store import Store
@@ -33,10 +32,8 @@ _NAMED = 12
 
 def train_model(
     request: TrainingRequest, observers: Sequence[Observer] = (), log: Callable[[str], None] | None = None
-) -> TrainingReport | None:
+) -> TrainingReport:
     """Train a model and write it to `request.out`; a training that was stopped is continued from `request.work`.
-
-    Under `torchrun` every process calls this with the same request; the first one writes, and the others return None.
 
     Raises:
         TrainingFailed: gradients stay non-finite, memory is too small, or no patch is usable.
@@ -47,32 +44,28 @@ def train_model(
     """
     if is_standardised(request):
         return train_standardised(request, observers, log or _unheard)
-    with joined(request.device) as world:
-        tell = log if log is not None and world.leads else _unheard
-        return _train_here(request, observers, tell, world)
+    return _train_stages(request, observers, log or _unheard)
 
 
 def _unheard(_: str) -> None:
     """Say nothing."""
 
 
-def _train_here(
-    request: TrainingRequest, observers: Sequence[Observer], log: Callable[[str], None], world: World
-) -> TrainingReport | None:
-    if world.leads:
-        for path in (request.out, request.work / "any"):
-            check_writable(path)
+def _train_stages(
+    request: TrainingRequest, observers: Sequence[Observer], log: Callable[[str], None]
+) -> TrainingReport:
+    for path in (request.out, request.work / "any"):
+        check_writable(path)
     stages = plan_stages(request)
     material = material_of(request.scenes, request.folder, request.pairs)
     log(f"{len(material.names)} pairs: " + "; ".join(material.names[:_NAMED]))
     data, validation = material.data, _validation(request, material.bands)
     card = _card(request, material, stages)
-    enhancer = begin(card, request.start, request.options.seed).to(world.device)
-    check(enhancer, data, stages, request.options, world)
-    store = _store(request, card, world)
+    enhancer = begin(card, request.start, request.options.seed).to(request.device)
+    check(enhancer, data, stages, request.options)
+    store = _store(request, card)
     lineage = Lineage(card.trained_on, data.fingerprint, material.names, material.source)
-    tracking = request.tracking if world.leads else None
-    with tracked(tracking, store.folder, _parameters(request, card), lineage, log) as tracker:
+    with tracked(request.tracking, store.folder, _parameters(request, card), lineage, log) as tracker:
         results = train(
             enhancer,
             data,
@@ -82,10 +75,7 @@ def _train_here(
             save_every=request.save_every,
             validation=validation,
             observers=[*observers, *_listeners(tracker)],
-            world=world,
         )
-        if not world.leads:
-            return None
         checkpoint.save(enhancer.cpu(), request.out)
         report = _report(request, card, results, material, tracker)
         if tracker is not None:
@@ -151,8 +141,7 @@ def _card(request: TrainingRequest, material: Material, stages: Sequence[StageOp
     return ModelCard(weight_mode=request.weight_mode, **values)
 
 
-def _store(request: TrainingRequest, card: ModelCard, world: World) -> Store:
-    """Open the work folder, first by the process that may begin it."""
+def _store(request: TrainingRequest, card: ModelCard) -> Store:
     training = json.loads(card.training)
     identity = {
         "data": card.data_fingerprint,
@@ -162,11 +151,7 @@ def _store(request: TrainingRequest, card: ModelCard, world: World) -> Store:
         "weight_mode": str(card.weight_mode),
         **{name: json.dumps(value) for name, value in training.items()},
     }
-    store = None
-    if world.leads:
-        store = Store(request.work, identity, request.keep_states)
-    world.wait()
-    return store or Store(request.work, identity, writes=False)
+    return Store(request.work, identity, request.keep_states)
 
 
 def _parameters(request: TrainingRequest, card: ModelCard) -> dict[str, str]:

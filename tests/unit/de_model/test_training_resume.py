@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +18,6 @@ from de_model import checkpoint
 from de_model.errors import InvalidCheckpoint, InvalidModelInput
 from de_model.training.history import Entry, History
 from de_model.training.options import TrainingOptions
-from de_model.training.parallel import World
 from de_model.training.sources import PairData
 from de_model.training.stage_run import StageRun
 from de_model.training.stages import Stage, StageOptions
@@ -62,20 +60,6 @@ def test_a_training_killed_at_a_random_step_ends_with_the_same_bits(undisturbed:
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items()), f"killed after {lines} steps"
 
 
-def test_two_processes_learn_what_one_learns(undisturbed: Path, tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    folder = tmp_path / "work"
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    processes = [start(folder, RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(2)]
-    assert [process.wait(timeout=240) for process in processes] == [0, 0]
-    alone, shared = curve(undisturbed), curve(folder)
-    assert len(alone) == len(shared) == sum(stage.steps for stage in STAGES)
-    for one, two in zip(alone, shared, strict=True):
-        assert two.values == pytest.approx(one.values, abs=1e-5)
-
-
 def test_accumulation_changes_nothing_but_rounding() -> None:
     results = []
     for pieces in (1, 3):
@@ -107,7 +91,7 @@ def test_weights_of_unknown_origin_are_not_continued(tmp_path: Path) -> None:
 def advanced(steps: int) -> StageRun:
     from de_model.training.objective import draw
 
-    run = StageRun(tiny(), replace(STAGES[0], stage=Stage.JOINT), TrainingOptions(), World())
+    run = StageRun(tiny(), replace(STAGES[0], stage=Stage.JOINT), TrainingOptions())
     source = PairData([pair()]).source(run.stage, 0)
     for step in range(steps):
         run.advance(draw(source, run.stage, step, 0, 1000))
@@ -132,7 +116,7 @@ def test_a_state_holds_weights_average_and_optimiser_exactly(tmp_path: Path) -> 
     store.save(run.snapshot())
     found = store.latest(Stage.JOINT)
     assert found is not None
-    other = StageRun(tiny(7).channels_last(), run.stage, run.options, World())
+    other = StageRun(tiny(7).channels_last(), run.stage, run.options)
     other.restore(found)
     before, after = run.snapshot(), other.snapshot()
     assert (before.step, before.updates) == (after.step, after.updates) == (2, 2)

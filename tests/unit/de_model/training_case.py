@@ -17,7 +17,6 @@ from de_model.data.pairs import ScenePair
 from de_model.enhancer import Enhancer
 from de_model.presets import Preset
 from de_model.training.options import TrainingOptions
-from de_model.training.parallel import joined
 from de_model.training.sources import PairData
 from de_model.training.stages import Stage, StageOptions
 from de_model.training.store import Store
@@ -70,16 +69,9 @@ def main() -> None:
     """Train in a folder and write the final weights."""
     torch.set_num_threads(1)
     folder, out = Path(sys.argv[1]), Path(sys.argv[2])
-    with joined() as world:
-        if world.leads:
-            store = Store(folder, identity())
-        world.wait()
-        if not world.leads:
-            store = Store(folder, identity(), writes=False)
-        model = tiny()
-        train(model, data(), STAGES, TrainingOptions(seed=3), store=store, save_every=3, world=world)
-        if world.leads:
-            checkpoint.save(model, out)
+    model = tiny()
+    train(model, data(), STAGES, TrainingOptions(seed=3), store=Store(folder, identity()), save_every=3)
+    checkpoint.save(model, out)
 
 
 if __name__ == "__main__":
