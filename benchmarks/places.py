@@ -88,7 +88,7 @@ def _recalibrated(enhancer: Enhancer, scores: Sequence[KindScore], path: Path) -
         _, recalibrated, _ = _model(again)
         gaps = [score for score in scores if score.kind is not PixelKind.OTHER_DATES]
         factors = dict(known.factors) | {Origin.MODEL: band_factors(gaps, recalibrated.widths)}
-        fitted_on = f"{known.fitted_on}; the model's pixels: {_in_words(gaps)}"
+        fitted_on = f"{known.fitted_on.split('; the model')[0]}; the model's pixels: {_in_words(gaps)}"
         table = replace(known, weights_sha256=checkpoint.sha256_of(path), factors=factors, fitted_on=fitted_on)
         table.save(calibration_path(path))
     return again

@@ -83,7 +83,7 @@ def restore_image(
 
 
 def _on_another_day(
-    image: FloatArray, scene: FloatArray, needed: NDArray[np.bool_], levels: Levels, expected: tuple[float, float]
+    image: FloatArray, scene: FloatArray, needed: NDArray[np.bool_], levels: Levels, expected: tuple[float, ...]
 ) -> FloatArray:
     """Return what a clear day would show where clouds were taken away; the image itself where there were none.
 
@@ -92,7 +92,7 @@ def _on_another_day(
         scene: as observed.
         needed: `(y, x)`.
         levels: of the scene.
-        expected: share of what is restored, and what is added, in standardised reflectance.
+        expected: share of what is restored, and what is added, for all bands or for each, in standardised reflectance.
     """
     if expected == (1.0, 0.0) or not needed.any():
         return image
@@ -100,9 +100,9 @@ def _on_another_day(
     excess = (scene - median)[: min(3, len(scene)), needed]
     if not np.nanmedian(excess) > _CLOUDY:
         return image
-    share, added = expected
+    share, *added = expected
     z = levels.standardised(image)
-    return np.clip(levels.reflectance(share * z + np.float32(added)), 0, 1)
+    return np.clip(levels.reflectance(share * z + np.array(added, np.float32)[:, None, None]), 0, 1)
 
 
 def _blocks(needed: NDArray[np.bool_], side: int) -> Iterator[tuple[Span, Span]]:

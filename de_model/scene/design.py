@@ -54,8 +54,9 @@ class SceneDesign:
     #: logarithm there; linear between, constant beyond.
     widths: tuple[tuple[float, float], ...] = ()
     #: What another, clear day shows below the clouds of an image that stands alone, in standardised reflectance: this
-    #: share of what is restored, and this much added. Ground between clouds is seen through haze.
-    another_day: tuple[float, float] = (1.0, 0.0)
+    #: share of what is restored, and what is added, for all bands or for each. Ground between clouds is seen through
+    #: haze, which is brightest in blue.
+    another_day: tuple[float, ...] = (1.0, 0.0)
 
     def __post_init__(self) -> None:
         if self.prediction != "x0":
@@ -72,6 +73,6 @@ class SceneDesign:
         stated = {"start": "mean", **values["sizes"]}
         sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stated.items()}
         widths = tuple((float(at), float(by)) for at, by in values.get("widths", ()))
-        share, added = values.get("another_day", (1.0, 0.0))
-        parts = {"sizes": SceneSizes(**sizes), "widths": widths, "another_day": (float(share), float(added))}
+        another_day = tuple(map(float, values.get("another_day", (1.0, 0.0))))
+        parts = {"sizes": SceneSizes(**sizes), "widths": widths, "another_day": another_day}
         return cls(**{**values, **parts})

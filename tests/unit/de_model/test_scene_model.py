@@ -89,7 +89,7 @@ def test_another_brightness_and_contrast_of_the_scene_changes_nothing_else(model
     image, _ = scene()
     gap = np.zeros(image.shape[1:], bool)
     gap[20:50, 30:60] = True
-    gain = np.array([1.5, 0.8, 1.2, 0.7], np.float32)[:, None, None]
+    gain = np.array([0.75, 0.8, 0.6, 0.7], np.float32)[:, None, None]
     other = image * gain + 0.01
     masked = [np.where(gap, np.float32(0.9), each) for each in (image, other)]
     first, second = (restore(model, each, gap, sampling_for(CARD)).image[:, gap] for each in masked)
@@ -105,13 +105,13 @@ def test_blocks_give_the_bits_of_the_whole_image(model: Enhancer) -> None:
 
 def test_alone_an_image_shows_what_another_clear_day_would(model: Enhancer) -> None:
     image, cloud = scene()
-    share, added = 0.5, -0.25
-    other = Enhancer(replace(CARD, scene=replace(DESIGN, another_day=(share, added))))
+    share, added = 0.5, (-0.25, -0.2, -0.1, 0.0)
+    other = Enhancer(replace(CARD, scene=replace(DESIGN, another_day=(share, *added))))
     other.load_state_dict(model.state_dict())
     other.eval()
     plain, expected = (restore_image(each, image, cloud, sampling_for(CARD)).image for each in (model, other))
     levels = levels_of(image, classes_of(image, cloud))
-    shifted = levels.reflectance(share * levels.standardised(plain) + np.float32(added))
+    shifted = levels.reflectance(share * levels.standardised(plain) + np.float32(added)[:, None, None])
     assert np.allclose(expected[:, cloud], np.clip(shifted, 0, 1)[:, cloud], atol=1e-5)
     gap = np.where(cloud, image * 0 + 0.01, image).astype(np.float32)
     found = [restore_image(each, gap, cloud, sampling_for(CARD)).image[:, cloud] for each in (model, other)]
@@ -119,7 +119,7 @@ def test_alone_an_image_shows_what_another_clear_day_would(model: Enhancer) -> N
 
 
 def test_a_file_carries_the_whole_design(tmp_path: Path, model: Enhancer) -> None:
-    card = replace(CARD, scene=replace(DESIGN, widths=((-1.0, 0.1), (1.0, 0.2)), t_start=150))
+    card = replace(CARD, scene=replace(DESIGN, widths=((-1.0, 0.1), (1.0, 0.2)), t_start=150, another_day=(0.4, -0.3)))
     enhancer = Enhancer(card)
     enhancer.load_state_dict(model.state_dict())
     path = tmp_path / "model.safetensors"
