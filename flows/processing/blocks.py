@@ -71,7 +71,7 @@ def restore_cell(
     tell: Progress,
     done: Done,
 ) -> Effort:
-    """Hand over every block of a cell, and put into the store what is not there yet; the next ones are read meanwhile.
+    """Hand over every block of a cell, and keep those that took the model; the next ones are read meanwhile.
 
     Args:
         read: reads the dates that `prepared` knows, on a window of the cell.
@@ -105,7 +105,9 @@ def restore_cell(
                 began = time.monotonic()
                 on_tile = _tiles(tell, number, total)
                 restored = restore_block(region.stack, region.offset, block, prepared, enhancer, options, on_tile)
-                store.put(block, restored.layers)
+                # A block that the model did not work on is sooner made again than kept.
+                if restored.tiles:
+                    store.put(block, restored.layers)
                 effort.restore_seconds += time.monotonic() - began
                 effort.blocks, effort.tiles, number = effort.blocks + 1, effort.tiles + restored.tiles, number + 1
                 effort.redone += restored.redone
@@ -136,7 +138,9 @@ def regions_of(cell: Cell, side: int) -> list[list[Block]]:
 
 def window_of(blocks: Sequence[Block], cell: Cell, options: RestorationOptions) -> tuple[slice, slice]:
     """Return the rows and columns of a cell that must be read to restore some blocks."""
-    rows, columns = zip(*(needed_window(block, cell, options.sampling) for block in blocks), strict=True)
+    # Only the model looks around a block; a region that is not widened lies on the tiles of its files.
+    windows = (needed_window(b, cell, options.sampling) if options.use_model else (b.rows, b.columns) for b in blocks)
+    rows, columns = zip(*windows, strict=True)
     return _hull(rows), _hull(columns)
 
 

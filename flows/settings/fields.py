@@ -89,7 +89,7 @@ class GridKind(StrEnum):
     FIXED = "fixed"
 
 
-#: What one process with a work unit in hand may need, bytes (docs/results/unit.md).
+#: What one process with a work unit in hand may need, bytes (docs/results/tile.md).
 _PROCESS_BYTES = 2.5 * 2**30
 
 

@@ -38,6 +38,8 @@ _PIXELS_FOR_ERROR, _UNFITTED_SPREAD = 200, 0.05
 _CUT = 6.0
 #: Dates that are averaged at a pixel: the best of those that saw it.
 _MOST_DATES = 8
+#: Pixels that are averaged at once.
+_CHUNK = 1 << 14
 #: Share of a date's variance that is its own at least, however much of it all dates have in common.
 _OWN_SHARE = 0.1
 #: Variance of a date that agrees perfectly: that of the rounding of digital numbers.
@@ -81,19 +83,29 @@ class FusedPrior:
             where: `(y, x)`, pixels that are wanted; all others stay unknown. All when left out.
         """
         prior = empty_prior(stack)
-        rows, columns = np.nonzero(np.ones(prior.source.shape, bool) if where is None else where)
-        found = _Average.of(len(self.bands), len(rows))
-        for index, m, weight in self._known(stack):
-            if index == target or index in exclude:
-                continue
-            seen = np.flatnonzero(is_observed(stack.classes[index][rows, columns]) & (found.dates < _MOST_DATES))
-            image = to_reflectance(stack.dn[index][:, rows[seen], columns[seen]])
-            found.add(index, seen, m.apply(image, self.bands), weight)
-        mean, spread = found.result(np.square(np.array(self.shared, np.float32)))
-        if self.field is not None:
-            mean = np.maximum(mean + self.field.at(stack.cell)[:, rows, columns], np.float32(1e-4))
-        prior.reflectance[:, rows, columns], prior.spread[:, rows, columns] = mean, spread
-        prior.source[rows, columns] = found.source
+        pixels = np.flatnonzero(np.ones(prior.source.shape, bool) if where is None else where)
+        dates = [
+            (index, m, weight, stack.dn[index].reshape(len(self.bands), -1), stack.classes[index].ravel())
+            for index, m, weight in self._known(stack)
+            if index != target and index not in exclude
+        ]
+        shared = np.square(np.array(self.shared, np.float32))
+        field = None if self.field is None else self.field.at(stack.cell).reshape(len(self.bands), -1)
+        reflectance, spread = (each.reshape(len(self.bands), -1) for each in (prior.reflectance, prior.spread))
+        source = prior.source.reshape(-1)
+        # So few at once that they stay in the processor's cache while all dates are added.
+        for start in range(0, len(pixels), _CHUNK):
+            some = pixels[start : start + _CHUNK]
+            found = _Average.of(len(self.bands), len(some))
+            for index, m, weight, dn, classes in dates:
+                seen = is_observed(classes.take(some)) & (found.dates < _MOST_DATES)
+                if seen.any():
+                    values = m.apply(to_reflectance(dn.take(some, axis=1)), self.bands)
+                    found.add(index, seen, values, weight)
+            mean, deviation = found.result(shared)
+            if field is not None:
+                mean = np.maximum(mean + field.take(some, axis=1), np.float32(1e-4))
+            reflectance[:, some], spread[:, some], source[some] = mean, deviation, found.source
         return prior
 
     def _known(self, stack: Stack) -> list[tuple[int, DonorMap, FloatArray]]:
@@ -151,22 +163,29 @@ class _Average:
         mean, weight, squares = np.zeros((3, bands, pixels), np.float32)
         return cls(mean, weight, squares, np.zeros(pixels, np.int16), np.full(pixels, -1, np.int16))
 
-    def add(self, index: int, pixels: NDArray[np.intp], values: FloatArray, weight: FloatArray) -> None:
+    def add(self, index: int, seen: BoolArray, values: FloatArray, weight: FloatArray) -> None:
         """Add a date where it was seen.
 
         Args:
             index: of the date.
-            pixels: where it was seen.
-            values: its reflectance there `(band, pixel)`.
+            seen: `(pixel,)`.
+            values: its reflectance `(band, pixel)`, used up.
             weight: `(band,)`.
         """
-        self.source[pixels] = np.where(self.dates[pixels] == 0, index, self.source[pixels])
-        self.dates[pixels] += 1
-        share = weight[:, None]
-        total, before = self.weight[:, pixels] + share, self.mean[:, pixels]
-        mean = before + (values - before) * (share / total)
-        self.squares[:, pixels] += share * (values - before) * (values - mean)
-        self.weight[:, pixels], self.mean[:, pixels] = total, mean
+        self.source[seen & (self.dates == 0)] = index
+        self.dates += seen
+        # Where it was not seen its share is 0: everything stays as it is, to the last bit.
+        np.copyto(values, 0, where=~seen)
+        share = weight[:, None] * seen
+        self.weight += share
+        part = np.divide(share, self.weight, out=np.zeros_like(share), where=self.weight > 0)
+        change = values - self.mean
+        part *= change
+        self.mean += part
+        change *= share
+        values -= self.mean
+        change *= values
+        self.squares += change
 
     def result(self, shared: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return mean and standard deviation, NaN where no date came.

@@ -177,11 +177,12 @@ class DonorMap:
         """
         shape = (-1, *[1] * (image.ndim - 1))
         low, high = (np.array(limit, np.float32).reshape(shape) for limit in (self.low, self.high))
-        matched = image.copy()
+        coefficients = np.array(self.coefficients, np.float32)
+        matched, term = image.copy(), np.empty_like(image)
         for position, feature in enumerate(features(image.clip(low, high), bands)):
-            for band, row in enumerate(self.coefficients):
-                matched[band] += np.float32(row[position]) * feature
-        return np.maximum(matched, np.float32(1e-4))
+            np.multiply(coefficients[:, position].reshape(shape), feature, out=term)
+            matched += term
+        return np.maximum(matched, np.float32(1e-4), out=matched)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""

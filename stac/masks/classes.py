@@ -31,8 +31,8 @@ OBSERVED = (PixelClass.CLEAR, PixelClass.SNOW)
 OBSCURED = (PixelClass.THIN_CLOUD, PixelClass.CLOUD, PixelClass.SHADOW, PixelClass.DEFECTIVE)
 
 
-def among(classes: NDArray[np.uint8], kinds: Collection[PixelClass]) -> NDArray[np.bool_]:
-    """True where a mask holds one of some classes; any shape in, same shape out.
+def among(classes: NDArray[np.uint8], kinds: Collection[int]) -> NDArray[np.bool_]:
+    """True where an array holds one of some classes; any shape in, same shape out.
 
     A comparison for each class: for a handful of them several times faster than a look-up.
     """

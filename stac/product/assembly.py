@@ -127,10 +127,11 @@ def _fill_from_dates(
     layers: ProductLayers, stack: Stack, prior: TemporalPrior, where: BoolArray, factors: tuple[float, ...]
 ) -> None:
     """Write the prior into `layers`, in place."""
-    layers.data[:, where] = to_product_dn(prior.reflectance[:, where])
+    # Whole windows are computed and written where they count: faster than picking pixels and putting them back.
+    np.copyto(layers.data, to_product_dn(prior.reflectance), where=where)
     layers.provenance[where] = Provenance.OTHER_DATES
-    layers.source_date[where] = stack.days[prior.source[where]]
-    layers.uncertainty[:, where] = _stored(_per_band(factors) * prior.spread[:, where])
+    np.copyto(layers.source_date, stack.days[prior.source], where=where)
+    np.copyto(layers.uncertainty, _stored(_per_band(factors)[..., None] * prior.spread), where=where)
 
 
 def _fill_gaps(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from stac.quality.measures import Group, Part
+from stac.quality.measures import Group, Part, distinct
 from stac.reflectance import PRODUCT_SCALE
 
 #: Intervals wider than this (steps of 1e-4) share one bin.
@@ -28,14 +28,17 @@ class IntervalTally:
     def add(self, part: Part, groups: Mapping[str, Group]) -> None:
         """Count the core of a part."""
         rows, columns = part.core
-        for name, group in groups.items():
+        for group, names in distinct(groups):
             inside = group.inside[part.core]
             widths = part.half_width[:, rows, columns][:, inside]
             widths, weights = widths[widths >= 0], part.reference_weight[part.core][inside]
-            self._counts[name] += np.bincount(np.minimum(widths, _WIDEST), minlength=_WIDEST + 1)
-            self._sums[name] += int(widths.sum(dtype=np.int64))
+            counts = np.bincount(np.minimum(widths, _WIDEST), minlength=_WIDEST + 1)
             known = weights[weights >= 0]
-            self._weights[name] += np.bincount(np.minimum(known, _WHOLE), minlength=_WHOLE + 1)
+            shares = np.bincount(np.minimum(known, _WHOLE), minlength=_WHOLE + 1)
+            for name in names:
+                self._counts[name] += counts
+                self._sums[name] += int(widths.sum(dtype=np.int64))
+                self._weights[name] += shares
 
     def mean(self, name: str) -> float | None:
         """Return the mean half-width, reflectance; None where there is none."""

@@ -17,6 +17,7 @@ from rasterio.windows import Window
 from scipy.ndimage import maximum_filter
 
 from stac.errors import InvalidProduct
+from stac.masks.classes import among
 from stac.product.layers import RESTORED, Provenance
 from stac.product.writer import SPECS, Layer
 from stac.reflectance import PRODUCT_SCALE
@@ -56,14 +57,24 @@ def groups_of(part: Part, reach: int) -> dict[str, Group]:
     Near means at most `reach` pixels away along rows and along columns. Only the core is right: the margin must be
     at least `reach`.
     """
-    observed = part.provenance == Provenance.OBSERVED
-    found = {name: np.isin(part.provenance, classes) for name, classes in GROUPS.items()}
+    observed, present = part.provenance == Provenance.OBSERVED, np.bincount(part.provenance.ravel(), minlength=256)
     beside = _near(observed, reach)
-    return {
-        name: Group(inside, inside & beside, observed & _near(inside, reach))
-        for name, inside in found.items()
-        if inside.any()
-    }
+    found: dict[tuple[Provenance, ...], Group] = {}
+    groups = {}
+    for name, classes in GROUPS.items():
+        here = tuple(kind for kind in classes if present[kind])
+        if here and here not in found:
+            inside = among(part.provenance, here)
+            found[here] = Group(inside, inside & beside, observed & _near(inside, reach))
+        if here:
+            groups[name] = found[here]
+    return groups
+
+
+def distinct(groups: Mapping[str, Group]) -> Iterator[tuple[Group, list[str]]]:
+    """Yield every group once with its names: where one class is restored, it is also all that is restored."""
+    for group in {id(group): group for group in groups.values()}.values():
+        yield group, [name for name, other in groups.items() if other is group]
 
 
 def _near(mask: BoolArray, reach: int) -> BoolArray:
@@ -193,9 +204,11 @@ def _whole(values: NDArray[np.float32]) -> NDArray[np.int32]:
     """Return values in steps of 1e-4, -1 for NaN: sums of integers do not depend on the order of windows."""
     known = np.isfinite(values)
     # Beyond 10 an interval says nothing more.
-    steps = np.rint(np.where(known, values, 0).clip(0, 10) / PRODUCT_SCALE).astype(np.int32)
-    steps[~known] = -1
-    return steps
+    scaled = values.clip(0, 10)
+    scaled /= np.float32(PRODUCT_SCALE)
+    np.rint(scaled, out=scaled)
+    np.copyto(scaled, -1, where=~known)
+    return scaled.astype(np.int32)
 
 
 #: Spectral bands that the test needs.
@@ -247,10 +260,12 @@ class CloudTally:
             return
         visible = part.data[self._bands, part.core[0], part.core[1]]
         hot, white = twice_hot(visible), is_bright_and_white(visible)
-        for name, group in groups.items():
+        for group, names in distinct(groups):
             inside = group.inside[part.core]
-            self._bright[name] += _histogram(hot[inside & white])
-            self._counts[name] += int(inside.sum())
+            bright, count = _histogram(hot[inside & white]), int(inside.sum())
+            for name in names:
+                self._bright[name] += bright
+                self._counts[name] += count
         if EVERYTHING in groups:
             ring = groups[EVERYTHING].ring[part.core]
             self._ring += _histogram(hot[ring])
@@ -281,9 +296,11 @@ def twice_hot(visible: NDArray[np.int32]) -> NDArray[np.int32]:
 
 def is_bright_and_white(visible: NDArray[np.int32]) -> BoolArray:
     """Return where `(y, x)` blue, green and red `(3, y, x)`, reflectance / 1e-4, are bright and of no colour."""
-    total = visible.sum(axis=0)
+    total = visible.sum(axis=0, dtype=np.int32)
     # |b - mean| = |3 b - total| / 3, in integers.
-    deviation = np.abs(3 * visible - total).sum(axis=0)
+    deviation = np.zeros_like(total)
+    for band in visible:
+        deviation += np.abs(3 * band - total)
     white: BoolArray = (total > 3 * _BRIGHTNESS / PRODUCT_SCALE) & (deviation < _WHITENESS * total)
     return white
 
@@ -308,10 +325,12 @@ class ColourTally:
     def add(self, part: Part, groups: Mapping[str, Group]) -> None:
         """Count the core of a part."""
         values = self._values(part.data[:, part.core[0], part.core[1]])
-        for name, group in groups.items():
+        for group, names in distinct(groups):
             for kind, mask in (("rim", group.rim[part.core]), ("ring", group.ring[part.core])):
-                self._sums[name, kind] = self._sums[name, kind] + values[:, mask].sum(axis=1, dtype=np.int64)
-                self._counts[name, kind] += int(mask.sum())
+                total, count = values[:, mask].sum(axis=1, dtype=np.int64), int(mask.sum())
+                for name in names:
+                    self._sums[name, kind] = self._sums[name, kind] + total
+                    self._counts[name, kind] += count
 
     def shift(self, name: str) -> dict[str, float] | None:
         """Return restored minus observed by band, reflectance; None where either is unknown."""
@@ -355,10 +374,15 @@ class SharpnessTally:
 
     def add(self, part: Part, groups: Mapping[str, Group]) -> None:
         """Count the core of a part; its margin must be 1 pixel or more."""
-        detail, calm = laplacian(part.data), same_around(part.provenance)
-        for name, group in groups.items():
-            self._inside[name].add(detail, group.inside & calm, part)
-            self._ring[name].add(detail, group.ring & calm, part)
+        near = tuple(slice(side.start - 1, side.stop + 1) for side in part.core)
+        detail = laplacian(part.data[:, *near])[:, 1:-1, 1:-1]
+        calm = same_around(part.provenance[near])[1:-1, 1:-1]
+        for group, names in distinct(groups):
+            for sums, where in ((self._inside, group.inside), (self._ring, group.ring)):
+                here = where[part.core] & calm
+                total = detail[:, here].sum(axis=1, dtype=np.int64)
+                for name in names:
+                    sums[name].add(int(here.sum()), total)
 
     def ratio(self, name: str) -> float | None:
         """Return detail inside a group / detail around it, mean over bands; None where either is unknown."""
@@ -374,17 +398,18 @@ class _Sum:
     def __init__(self) -> None:
         self.count, self.total = 0, np.zeros(1, np.int64)
 
-    def add(self, values: NDArray[np.int32], where: BoolArray, part: Part) -> None:
-        here = where[part.core]
-        self.count += int(here.sum())
-        self.total = self.total + values[:, part.core[0], part.core[1]][:, here].sum(axis=1, dtype=np.int64)
+    def add(self, count: int, total: NDArray[np.int64]) -> None:
+        self.count, self.total = self.count + count, self.total + total
 
 
 def laplacian(data: NDArray[np.int32]) -> NDArray[np.int32]:
     """Return |4 c - n - s - w - e| `(band, y, x)` of `data`; 0 on its outermost pixels."""
     detail = np.zeros_like(data)
-    around = data[:, :-2, 1:-1] + data[:, 2:, 1:-1] + data[:, 1:-1, :-2] + data[:, 1:-1, 2:]
-    detail[:, 1:-1, 1:-1] = np.abs(4 * data[:, 1:-1, 1:-1] - around)
+    inner = detail[:, 1:-1, 1:-1]
+    np.multiply(data[:, 1:-1, 1:-1], 4, out=inner)
+    for neighbour in (data[:, :-2, 1:-1], data[:, 2:, 1:-1], data[:, 1:-1, :-2], data[:, 1:-1, 2:]):
+        inner -= neighbour
+    np.abs(inner, out=inner)
     return detail
 
 

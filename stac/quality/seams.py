@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stac.masks.classes import among
 from stac.product.layers import RESTORED, Provenance
 from stac.quality.measures import FEWEST, Part
 from stac.reflectance import PRODUCT_SCALE
@@ -66,23 +67,23 @@ class SeamTally:
     def _add_rows(self, data: NDArray[np.int32], provenance: NDArray[np.uint8], core: tuple[slice, slice]) -> None:
         """Count the borders along rows: a pair belongs to the part whose core holds its left pixel."""
         rows, columns = core
-        left, right = columns.start, columns.stop
-        kinds = provenance[rows].astype(np.int64)
-        steps = np.abs(np.diff(data[:, rows], axis=2)).sum(axis=0)
-        first, second = kinds[:, left:right], kinds[:, left + 1 : right + 1]
-        border = (first != second) & _known(first) & _known(second)
-        kind = np.minimum(first, second) * _KINDS + np.maximum(first, second)
-        before = border & (kinds[:, left - 1 : right - 1] == first)
-        after = border & (kinds[:, left + 2 : right + 2] == second)
-        for index, where, shift in ((0, border, 0), (2, before, -1), (2, after, 1)):
-            values = steps[:, left + shift : right + shift][where]
+        width = columns.stop - columns.start
+        near = slice(columns.start - 1, columns.stop + 2)
+        kinds = provenance[rows, near]
+        seen = among(kinds, (Provenance.OBSERVED, *RESTORED))
+        # The pixel before the first of a pair, both of the pair, and the one after it.
+        before, first, second, after = (kinds[:, at : at + width] for at in range(4))
+        border = (first != second) & seen[:, 1 : 1 + width] & seen[:, 2 : 2 + width]
+        if not border.any():
+            return
+        steps = np.abs(np.diff(data[:, rows, near], axis=2)).sum(axis=0, dtype=np.int32)
+        pairs = (0, border, 1), (2, border & (before == first), 0), (2, border & (after == second), 2)
+        for index, where, at in pairs:
+            one, other, values = first[where], second[where], steps[:, at : at + width][where]
+            kind = np.minimum(one, other).astype(np.int64) * _KINDS + np.maximum(one, other)
             # Sums of integers far below 2^53 are exact in float64.
-            self._sums[index] += np.bincount(kind[where], values, self._sums.shape[1]).astype(np.int64)
-            self._sums[index + 1] += np.bincount(kind[where], minlength=self._sums.shape[1])
-
-
-def _known(kinds: NDArray[np.int64]) -> NDArray[np.bool_]:
-    return np.isin(kinds, (Provenance.OBSERVED, *RESTORED))
+            self._sums[index] += np.bincount(kind, values, self._sums.shape[1]).astype(np.int64)
+            self._sums[index + 1] += np.bincount(kind, minlength=self._sums.shape[1])
 
 
 def _ratio(sums: NDArray[np.int64]) -> float | None:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import scaled_dot_product_attention
 
-from benchmarks import demo, drift, engine, ledger, model, report, scale, unit
+from benchmarks import demo, drift, engine, ledger, model, report, scale, tile
 from benchmarks.measuring import disk_rates, flops_of, run_unveil
 from benchmarks.report import Page
 from de_model.inference.sampling import Sampling
@@ -106,7 +106,7 @@ def test_ledgers_are_measured_at_every_size() -> None:
 
 def test_the_sample_is_mirrored_into_a_readable_cell(tmp_path: Path) -> None:
     side = 1100
-    root = unit.write_big_cell(tmp_path / "big", side)
+    root = tile.write_big_cell(tmp_path / "big", side)
     items = open_source(str(root)).search(Query.parse(SAMPLE_COLLECTION, None, SAMPLE_INTERVAL))
     assert len(items) == 5
     cell = cell_of(items[0], "blue")
@@ -122,10 +122,22 @@ def test_the_sample_is_mirrored_into_a_readable_cell(tmp_path: Path) -> None:
 
 def test_parts_of_stages_are_not_counted_twice() -> None:
     stages = {"prepare": 1.0, "read": 5.0, "waited": 1.0, "restore": 7.0, "model": 6.0, "write": 2.0, "quality": 1.0}
-    alone = unit.PipelineMeasurement(1024, 100, stages, 20.0)
+    alone = tile.PipelineMeasurement(1024, 100, stages, 20.0)
     assert (alone.unit_seconds, alone.efficiency) == (12.0, 0.5)
-    text = unit.page_of(unit.UnitMeasurement(2048, 5, 30.0, stages, 3.0, 2.0, 2**30, alone)).markdown("c")
-    assert "take 12.0 s" in text and "0.8, **missed**" in text and "1.50 times a plain rasterio read" in text
+    turn = tile.Turn({"load": 4.0, "write": 4.0}, 10.0, 2**30, stages, 15.0, 30.0, 2**30)
+    measured = tile.TileMeasurement(2048, 5, (turn,), 3.0, 2.0)
+    text = tile.page_of([measured], alone).markdown("c")
+    assert "| 5 | 12.0 | 8.0 | 1.50 | 1.50 | 30 | 1.00 | 1.50 |" in text
+    assert "1.6, reached" in text and "1.2, **missed**" in text
+    assert "take 12.0 s" in text and "0.8, **missed**" in text
+
+
+def test_a_tile_of_many_dates_has_other_days_and_clouds(tmp_path: Path) -> None:
+    root = tile.write_big_cell(tmp_path / "big", 300, 7)
+    items = open_source(str(root)).search(Query.parse(SAMPLE_COLLECTION, None, "2023-08-01/2023-08-31"))
+    assert len({item.datetime for item in items}) == 7
+    stack = read_stack(items, cell_of(items[0], "blue"), ("blue",))
+    assert len({classes.tobytes() for classes in stack.classes}) == 7
 
 
 def test_two_workers_are_compared_with_one() -> None:

@@ -141,7 +141,7 @@ def test_a_stopped_run_goes_on_with_what_is_missing(
     files = {p.name: p.read_bytes() for p in (tmp_path / "s").glob("*.block")}
     assert files == {p.name: p.read_bytes() for p in (tmp_path / "u").glob("*.block")}
     assert kept.items() <= files.items()
-    assert blocks(read, prepared, enhancer, again, SIDE) == Effort()
+    assert blocks(read, prepared, enhancer, again, SIDE).tiles == 0
 
 
 def test_the_next_region_is_read_while_one_is_restored(
