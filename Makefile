@@ -8,9 +8,12 @@ OUT    ?= unveil-out
 WORKERS ?= logical
 PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 25
 
-.PHONY: setup packages demo serve test test-fast test-thorough test-gpu rehearse lint lint-style lint-types format train results clean
+.PHONY: help setup packages demo serve docs docs-serve notebooks pictures test test-fast test-thorough test-gpu rehearse lint lint-style lint-types lint-words format train results clean
 
-setup: $(STAMP)
+help: ## these lines
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## install into .venv
 
 # The interpreter may be called python3 only; its version is checked either way.
 $(STAMP): pyproject.toml constraints.txt
@@ -25,61 +28,76 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip check --disable-pip-version-check
 	@touch $@
 
-demo: setup
+demo: setup ## restore the shipped sample into unveil-out/
 	$(BIN)/unveil demo --out $(OUT)
 
-serve: setup
+serve: setup ## show it in STAC Browser
 	$(BIN)/unveil serve --out $(OUT)
 
-test: packages lint
+test: packages lint ## linters, types, and all tests that decide whether a change lands
 	$(PYTEST) -m "not thorough"
 
 # Debian packages that some tests need; where they cannot be installed, these tests are skipped and say why.
-packages:
+packages: ## Debian packages that some tests need
 	@bash infra/ci/install_debian.sh
 
 # What takes minutes for one answer: long training, every deployment through a worker.
-test-thorough: setup packages
+test-thorough: setup packages ## tests that take minutes for one answer
 	$(PYTEST) -m thorough
 
 # On a machine with a GPU and a torch that knows it.
-test-gpu: setup
+test-gpu: setup ## tests on a machine with a GPU
 	$(BIN)/python -c "import torch, sys; sys.exit(None if torch.cuda.is_available() else 'torch sees no GPU here')"
 	$(BIN)/pytest tests/gpu
 
 # The image built and its services started without a container engine (root, debootstrap; docs/results/rehearsal.md).
-rehearse: setup
+rehearse: setup ## image and services without a container engine
 	$(BIN)/python -m tests.rehearsal --out docs/results
 
-test-fast: setup
+test-fast: setup ## quick tests
 	$(BIN)/pytest tests/unit -m "not slow"
 
 # Types take as long as all the rest; each of the two prints its output in one piece.
-lint: setup
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint-style lint-types
+lint: setup ## style, types, layers, words
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint-style lint-words lint-types
 
 lint-style:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 
+lint-words:
+	$(BIN)/python -m infra.lint.words
+
 lint-types:
 	$(BIN)/mypy
 
-format: setup
+format: setup ## format and fix style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: setup ## build the documentation site into site/, without network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs-serve: setup ## show the site at http://127.0.0.1:8000/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+notebooks: setup ## execute the notebooks of the documentation in place
+	$(BIN)/python -m infra.docs.notebooks
+
+pictures: setup ## the pictures of README and documentation
+	$(BIN)/python -m infra.docs.pictures docs/figures
 
 # What made the shipped weights (about an hour on one core), from the imagery that the listing names below DATA. It may be
 # stopped at any time; the same command goes on. Then the places that were held out say how wide intervals are and what
 # fills which kind of pixel.
 DATA ?= data
-train: setup
+train: setup ## train the shipped weights
 	$(BIN)/unveil train --places de_model/weights/places.yaml --data $(DATA) --effort 1 --seed 0 --no-mlflow --out de_model/weights/unveil-de-small.safetensors
 	$(BIN)/python -m benchmarks.places --data $(DATA) --widths --record --out docs/results
 
 # Every table in docs/results.
-results: setup
+results: setup ## every table in docs/results
 	$(BIN)/python -m benchmarks.quality --out docs/results
 	$(BIN)/python -m benchmarks.demo --out docs/results
 	$(BIN)/python -m benchmarks.composite --out docs/results
@@ -96,5 +114,5 @@ results: setup
 	  cross-data samplers gaps; do \
 	  $(BIN)/python -m benchmarks.ablations $$name --out docs/results/experiments || exit 1; done
 
-clean:
+clean: ## remove .venv and caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

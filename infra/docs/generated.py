@@ -1,0 +1,191 @@
+"""Reference pages, as Markdown, from the code they describe: commands, settings, layers, metrics."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+
+def commands() -> str:
+    """Return a section for every command of `unveil`: usage, help, and a table of its options."""
+    from flows.cli import app
+
+    root = typer.main.get_command(app)
+    parts = ["# Commands", "Made from the program. `unveil COMMAND --help` shows the same.", app.info.epilog or ""]
+    parts += [part for name, command in _walk(root, "unveil") for part in _command(name, command)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _walk(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield every command of a group that does something, with its full name."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _walk(command, f"{prefix} {name}")
+        else:
+            yield f"{prefix} {name}", command
+
+
+def _command(name: str, command: Any) -> Iterator[str]:
+    context = command.context_class(command, info_name=name)
+    yield f"## {name}"
+    yield _plain_help(command.help or "")
+    yield f"```text\n{name} {' '.join(command.collect_usage_pieces(context))}\n```"
+    rows = [_option(option, context) for option in command.params if option.name != "help"]
+    if rows:
+        yield _table(("option", "meaning", "default"), rows)
+
+
+def _plain_help(text: str) -> str:
+    """Return the help of a command; indented examples become blocks of code."""
+    lines = inspect.cleandoc(text).replace("\b", "").splitlines()
+    return "\n".join(lines)
+
+
+def _option(option: Any, context: Any) -> tuple[str, str, str]:
+    named = option.param_type_name == "option"
+    names = " / ".join((*option.opts, *option.secondary_opts)) if named else option.name.upper()
+    kind = f" {_kind(option, context)}" if named and not option.is_flag else ""
+    default = option.get_default(context, call=False)
+    shown = "" if default in (None, (), [], False, "") or callable(default) else f"`{default}`"
+    return f"`{names}{kind}`", str(getattr(option, "help", "") or ""), shown
+
+
+def _kind(option: Any, context: Any) -> str:
+    return str(option.metavar or option.display_type(context)).upper()
+
+
+_SETTINGS = """\
+Made from the program. A setting is a key of the YAML file given with `--config`, an environment variable (`UNVEIL_` and
+its name in capitals), or an option of a command. The option wins over the variable, the variable over the file."""
+
+
+def settings() -> str:
+    """Return one table for every subject of the settings of a run, and one for those of retraining."""
+    from flows.models.retrain_settings import RetrainSettings
+    from flows.settings.run_settings import RunSettings
+
+    own: list[type[BaseModel]] = [
+        base
+        for base in RunSettings.__mro__
+        if issubclass(base, BaseModel) and base.__module__.startswith("flows.settings")
+    ]
+    parts = ["# Settings", _SETTINGS]
+    seen: set[str] = set()
+    for base in own:
+        fields = {
+            name: RunSettings.model_fields[name] for name in base.__annotations__ if name in RunSettings.model_fields
+        }
+        fields = {name: field for name, field in fields.items() if name not in seen}
+        seen |= set(fields)
+        if fields:
+            parts += [f"## {_title(base)}", _table(("setting", "meaning", "default"), map(_setting, fields.items()))]
+    extra = {name: field for name, field in RetrainSettings.model_fields.items() if name not in seen}
+    parts += [
+        "## Retraining",
+        "Only of `retrain.yaml`.",
+        _table(("setting", "meaning", "default"), map(_setting, extra.items())),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _title(base: type[BaseModel]) -> str:
+    first = (inspect.getdoc(base) or base.__name__).splitlines()[0]
+    return first.rstrip(".").rstrip("?")
+
+
+def _setting(named: tuple[str, FieldInfo]) -> tuple[str, str, str]:
+    name, field = named
+    limits = ", ".join(
+        f"{sign} {getattr(limit, attribute)}"
+        for limit in field.metadata
+        for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
+        if hasattr(limit, attribute)
+    )
+    text = f"{field.description or ''}{f' ({limits})' if limits else ''}"
+    return f"`{name}`", text, _default(field)
+
+
+def _default(field: FieldInfo) -> str:
+    value = None if field.is_required() else field.get_default(call_default_factory=True)
+    if value in (None, (), "", []):
+        return ""
+    return f"`{','.join(map(str, value)) if isinstance(value, tuple) else value}`"
+
+
+def layers() -> str:
+    """Return the layers of a product and the classes of its provenance."""
+    from stac.product.assets import _ROLES, _TITLES
+    from stac.product.layers import Provenance
+    from stac.product.writer import DTYPES
+
+    files = [
+        (f"`{layer}`", layer.file_name, str(DTYPES[layer]), description, ", ".join(_ROLES.get(layer, [str(layer)])))
+        for layer, (_, description) in _TITLES.items()
+    ]
+    classes = [
+        (str(int(p)), p.label, p.description, f'<span style="color:#{p.color}">■</span> `#{p.color}`')
+        for p in Provenance
+    ]
+    return (
+        "\n\n".join(
+            (
+                "# Product layers",
+                "Made from the program. [The product and its provenance](../product.md) says how to read them.",
+                _table(("asset", "file", "type", "content", "roles"), files),
+                "## Provenance classes",
+                _table(("value", "class", "meaning", "colour"), classes),
+            )
+        )
+        + "\n"
+    )
+
+
+def metrics() -> str:
+    """Return the Prometheus metrics: every family that the collector names, with its help text."""
+    from flows.ops import exposition
+
+    rows = [(f"`{name}_total`", text, "counter") for name, text in exposition._COUNTERS.values()]
+    rows += [(f"`{name}`", text, "gauge") for name, text in _gauges(Path(exposition.__file__).read_text("utf-8"))]
+    return (
+        "\n\n".join(
+            (
+                "# Prometheus metrics",
+                "Made from the program. [Metrics and cost](../metrics.md) says how they are served and scraped.",
+                _table(("metric", "meaning", "type"), rows),
+            )
+        )
+        + "\n"
+    )
+
+
+def _gauges(source: str) -> Iterator[tuple[str, str]]:
+    """Yield name and help text of every gauge that a source file constructs."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "GaugeMetricFamily":
+            name, text = (ast.literal_eval(argument) for argument in node.args[:2])
+            labels = next((ast.literal_eval(k.value) for k in node.keywords if k.arg == "labels"), [])
+            yield name + (f"{{{','.join(labels)}}}" if labels else ""), text
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines += [
+        f"| {' | '.join(str(cell).replace('|', chr(92) + '|').replace(chr(10), ' ') for cell in row)} |" for row in rows
+    ]
+    return "\n".join(lines)
+
+
+#: Page of the site -> what makes it.
+PAGES: dict[str, Callable[[], str]] = {
+    "reference/commands.md": commands,
+    "reference/settings.md": settings,
+    "reference/layers.md": layers,
+    "reference/metrics.md": metrics,
+}
