@@ -25,11 +25,11 @@ from sqlalchemy import URL, insert
 
 from benchmarks.measuring import MemoryWatch
 from benchmarks.report import Page, parser, publish, table
+from flows.backfill import windows_of
 from flows.cli.console import progress_bar
 from flows.ledger.database import open_engine, parse_url
 from flows.ledger.schema import Job, Lease, State, new_run_id, work
 from flows.ledger.store import Ledger
-from flows.operations.backfill import windows_of
 from flows.planning.workunit import ModelRef, WorkUnit, make_plan
 from flows.processing.unit import job_of
 from flows.progress import tell

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from flows.machine import machine
+from benchmarks.machine import machine
 
 
 @dataclass(frozen=True, slots=True)

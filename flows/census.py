@@ -1,19 +1,91 @@
-"""The flow `census`: every scene of an interval has a product, or somebody hears of it."""
+"""The flow `census`: what a search finds against what is published; nothing may be missing unseen."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum, unique
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import pystac
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from flows.errors import CensusIncomplete
-from flows.operations.census import INCOMPLETE, Census, CensusRow
-from flows.operations.census import census as count
-from flows.progress import EventName, emit
+from flows.errors import CensusIncomplete, InvalidSettings
+from flows.ledger.schema import Entry, State, is_dead
+from flows.ledger.store import open_ledger
+from flows.models.resolving import resolve
+from flows.planning.candidates import cloud_cover
+from flows.planning.search import find_scenes, source_of
+from flows.planning.workunit import Plan, WorkUnit, make_plan
+from flows.processing.publishing import catalog_of
+from flows.progress import EventName, emit, tell
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings, recent
+from stac.catalog.shelves import Shelf, broken_work, finished_work
+from stac.catalog.validation import item_problems
+from stac.catalog.versions import subject_of
+from stac.errors import EmptySearch
+from stac.io.s3 import is_s3
+from stac.search.source import Skipped
+
+
+@unique
+class Standing(StrEnum):
+    """Where a scene stands."""
+
+    #: Its product is published, made of the scenes and with the settings and the model of today.
+    PUBLISHED = "published"
+    #: Its product failed the quality gate and waits for a person to look at it.
+    REVIEW = "review"
+    #: A product is published, but other donors, settings or models would be used today.
+    OUTDATED = "outdated"
+    #: A run is working on it.
+    RUNNING = "running"
+    #: Nothing is published and nobody works on it.
+    MISSING = "missing"
+    #: The last attempt failed.
+    FAILED = "failed"
+    #: It cannot be used; the reason says why.
+    INVALID = "invalid"
+    #: Its product is published, but a file of it is missing or broken.
+    BROKEN = "broken"
+    #: Clearer or cloudier than what is wanted, or another version of the scene is used.
+    LEFT_OUT = "left out"
+
+
+#: With one of these, the interval is not complete; INVALID may be allowed by the settings.
+INCOMPLETE = frozenset({Standing.MISSING, Standing.FAILED, Standing.BROKEN, Standing.INVALID})
+
+
+@dataclass(frozen=True, slots=True)
+class CensusRow:
+    """Where one scene stands."""
+
+    scene_id: str
+    datetime: str
+    standing: Standing
+    work_id: str
+    #: Path of the published item, empty without one.
+    item_href: str
+    attempts: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """All scenes of an interval."""
+
+    source: str
+    collection: str
+    datetime: str
+    counts: dict[Standing, int]
+    #: Nothing is missing, failed, broken or, unless the settings allow it, invalid.
+    complete: bool
+    scenes: tuple[CensusRow, ...]
+
 
 #: Rows of the artifact; what is missing comes first.
 _ROWS = 500
@@ -37,7 +109,7 @@ def census(
         CensusIncomplete: scenes are missing, failed or broken.
         EmptySearch: the source has no scene in the area and interval.
     """
-    found = count(recent(settings or load_settings(), last_days), verify=verify)
+    found = take_census(recent(settings or load_settings(), last_days), verify=verify)
     create_table_artifact(table_of(found), key="census", description=f"Census of {found.datetime}")
     create_markdown_artifact(sentence_of(found), key="census-summary", description="What the census found")
     if not found.complete:
@@ -50,6 +122,99 @@ def census(
         if strict:
             raise CensusIncomplete(sentence_of(found))
     return found
+
+
+def take_census(settings: RunSettings, *, verify: bool = False) -> Census:
+    """Compare what the source has with what the catalog has.
+
+    Args:
+        settings: as for a run.
+        verify: check every file of the published products against its checksum.
+
+    Raises:
+        InvalidSettings: files of a remote catalog are to be verified.
+        EmptySearch: the source has no scene in the area and interval.
+        StacError, FlowError: source, catalog, registry or ledger cannot be read.
+    """
+    if verify and is_s3(str(settings.out)):
+        raise InvalidSettings(f"--verify reads files of a catalog on disk; {settings.out} is not one. Leave it out.")
+    tell("resolving the model")
+    model = resolve(settings)
+    tell(f"searching {settings.shown_source}")
+    items, searched = find_scenes(settings, source_of(settings))
+    try:
+        plan = make_plan(items, settings, model, searched.skipped)
+    except EmptySearch:
+        plan = Plan((), (), len(items))
+    query = settings.query
+    inside = [item for item in items if item.datetime is not None and query.contains(item.datetime)]
+    rows = (*_rows(inside, plan, settings, verify), *map(_skipped, searched.skipped))
+    counts = Counter(row.standing for row in rows)
+    allowed = {Standing.INVALID} if settings.allow_invalid else set()
+    complete = not any(counts[standing] for standing in INCOMPLETE - allowed)
+    tally = {standing: counts[standing] for standing in Standing}
+    return Census(settings.shown_source, settings.collection, settings.shown_dates, tally, complete, rows)
+
+
+def _rows(items: list[pystac.Item], plan: Plan, settings: RunSettings, verify: bool) -> Iterator[CensusRow]:
+    units: dict[str, list[WorkUnit]] = defaultdict(list)
+    for unit in plan.units:
+        for name in unit.dates[0]:
+            units[name].append(unit)
+    refused = {name: each.reason for each in plan.refused for name in (each.target_id, *each.item_ids)}
+    catalog = catalog_of(settings)
+    published = finished_work(catalog, settings.gate_limits)
+    broken = broken_work(catalog, {u.work_id: published[u.work_id] for u in plan.units if u.work_id in published})
+    by_subject = {subject_of(place.stem): str(place) for place in published.values()}
+    known = _known(settings, [unit.work_id for unit in plan.units])
+    for number, item in enumerate(sorted(items, key=lambda i: (str(i.datetime), i.id))):
+        tell("comparing", number, len(items))
+        when = item.datetime.isoformat() if item.datetime else ""
+        if item.id not in units:
+            standing = Standing.INVALID if item.id in refused else Standing.LEFT_OUT
+            reason = refused.get(item.id, f"{cloud_cover(item):.0f} % cloud")
+            yield CensusRow(item.id, when, standing, "", "", 0, reason)
+            continue
+        for unit in units[item.id]:
+            href, older = str(published.get(unit.work_id, "")), by_subject.get(subject_of(unit.item_id), "")
+            entry = known.get(unit.work_id)
+            standing, reason = _standing(href, older, entry)
+            flaws = [broken[unit.work_id]] if unit.work_id in broken else []
+            if verify and href and not flaws:
+                flaws = item_problems(Path(href))
+            if flaws:
+                standing, reason = Standing.BROKEN, flaws[0]
+            tried = entry.attempts if entry else 0
+            yield CensusRow(item.id, when, standing, unit.work_id, href or older, tried, reason)
+
+
+def _skipped(each: Skipped) -> CensusRow:
+    """Return the row of an item that the search passed over."""
+    standing = Standing.LEFT_OUT if each.superseded_by else Standing.INVALID
+    return CensusRow(each.item_id, "", standing, "", "", 0, each.reason)
+
+
+def _standing(href: str, older: str, entry: Entry | None) -> tuple[Standing, str]:
+    if href:
+        waits = PurePosixPath(href).parents[1].name == Shelf.REVIEW
+        return (Standing.REVIEW, "failed the quality gate") if waits else (Standing.PUBLISHED, "")
+    if entry is not None and entry.held and not is_dead(entry.run_id):
+        return Standing.RUNNING, f"run {entry.run_id}"
+    if entry is not None and entry.state in (State.FAILED, State.INVALID):
+        return Standing(entry.state.lower()), entry.error
+    if older:
+        return Standing.OUTDATED, "made from other scenes, settings or model"
+    if entry is None:
+        return Standing.MISSING, "never tried"
+    return Standing.MISSING, entry.error or f"{entry.state} by run {entry.run_id}, which has ended"
+
+
+def _known(settings: RunSettings, work_ids: list[str]) -> Mapping[str, Entry]:
+    ledger = open_ledger(settings)
+    try:
+        return ledger.listing.of(work_ids)
+    finally:
+        ledger.close()
 
 
 def table_of(found: Census) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.drift.alarms import watch_run
-from flows.errors import LedgerUnavailable, ScenesInvalid, WorkerKilled, WorkFailed
+from flows.errors import LedgerUnavailable, WorkerKilled, WorkFailed
 from flows.json_log import json_log
 from flows.ledger.schema import State, new_run_id
 from flows.ledger.store import Ledger, open_ledger, reconcile, wait_for_others
 from flows.models.model_item import ensure_model_item
-from flows.planning.candidates import LeftOut, Refused
+from flows.planning.candidates import Refused
 from flows.planning.workunit import ModelRef, WorkUnit
 from flows.preparation import PreparedRun, prepare_run
 from flows.processing.product import discard_blocks
@@ -48,57 +48,12 @@ from flows.reports.page import left_out_table, run_markdown, unit_table
 from flows.services.prefect_server import prefect_api, through_restart
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings, recent
+from flows.summary import RunSummary, summary_of
 from flows.task_runners import check_runner, open_workers
 from flows.tasks import RETRIES, ensure_gpu_limit, gpu_slot, gpus_of
 from stac.search.sentinel_hub.client import METER
 
 _log = logging.getLogger("unveil")
-
-
-@dataclass(frozen=True, slots=True)
-class RunSummary:
-    """How a run ended."""
-
-    run_id: str
-    source: str
-    collection: str
-    datetime: str
-    #: Scenes found, targets and donors.
-    scenes: int
-    model: ModelRef
-    #: Root of the catalog.
-    catalog: str
-    units: tuple[UnitResult, ...]
-    #: Ids of items that an earlier run published.
-    already_done: tuple[str, ...]
-    seconds: float
-    #: What Sentinel Hub billed for the pixels of this run.
-    processing_units: float = 0.0
-    #: What the run restored against the training set (`DriftReport.document`); None where there is no comparison.
-    drift: dict[str, Any] | None = None
-    #: Scenes and versions that no unit was made for.
-    left_out: tuple[LeftOut, ...] = ()
-    #: What was wrong with published products that this run made again, one sentence each.
-    remade: tuple[str, ...] = ()
-
-    def require_success(self, *, allow_invalid: bool) -> None:
-        """Raise when a scene failed, or cannot be used.
-
-        Args:
-            allow_invalid: scenes that cannot be used are no failure.
-
-        Raises:
-            WorkFailed: scenes failed.
-            ScenesInvalid: scenes cannot be used, and none failed.
-        """
-        failed, invalid = ([u for u in self.units if u.state is state] for state in (State.FAILED, State.INVALID))
-        if not failed and (allow_invalid or not invalid):
-            return
-        total, first = len(self.units) + len(self.already_done), (failed or invalid)[0]
-        counts = [f"{len(failed)} failed"] if failed else []
-        counts += [f"{len(invalid)} cannot be used"] if invalid else []
-        kind = WorkFailed if failed else ScenesInvalid
-        raise kind(f"Of {total} scenes {' and '.join(counts)}. The first, {first.target_id}: {first.error}", self)
 
 
 def _run_name() -> str:
@@ -151,7 +106,7 @@ def clear_scenes(
         keep_mirrors(wanted)
     compared = drift(wanted, ready.model, run_id, [unit.work_id for unit in units if unit.figures is not None])
     spent = _billed() - billed + sum(unit.processing_units for unit in units)
-    summary = _summary(ready, run_id, time.monotonic() - began, units, processing_units=spent, drift=compared)
+    summary = summary_of(ready, run_id, time.monotonic() - began, units, processing_units=spent, drift=compared)
     report(asdict(summary))
     summary.require_success(allow_invalid=wanted.allow_invalid)
     return summary
@@ -238,7 +193,7 @@ def run_clear_scenes(settings: RunSettings, plan_file: Path | None = None, *, in
     if ready.plan.units and not (ready.plan.refused or ready.todo):
         with contextlib.closing(open_ledger(settings)) as ledger:
             _context_of(ready, ledger, "")
-        return _summary(ready, "", time.monotonic() - began)
+        return summary_of(ready, "", time.monotonic() - began)
     catalog_of(settings).require_writable()
     handed = _HANDED.set(ready)
     try:
@@ -312,24 +267,3 @@ def _result(unit: WorkUnit, ended: Any, run: RunContext, ledger: Ledger) -> Unit
 def _refused(refused: Refused) -> UnitResult:
     _log.warning("%s", refused.reason)
     return UnitResult("", "", refused.target_id, State.INVALID, error=refused.reason)
-
-
-def _summary(
-    ready: PreparedRun, run_id: str, seconds: float, units: Sequence[UnitResult] = (), **more: Any
-) -> RunSummary:
-    """Return how the run ended."""
-    return RunSummary(
-        run_id=run_id,
-        source=ready.settings.shown_source,
-        collection=ready.settings.collection,
-        datetime=ready.settings.shown_dates,
-        scenes=ready.plan.scenes,
-        model=ready.model,
-        catalog=str(catalog_of(ready.settings).catalog_path),
-        units=tuple(units),
-        already_done=tuple(unit.item_id for unit in ready.plan.units if unit.work_id in ready.done),
-        seconds=seconds,
-        left_out=ready.plan.left_out,
-        remade=tuple(ready.broken.values()),
-        **more,
-    )

@@ -1,18 +1,55 @@
-"""The flow `redrive`: what a crash left behind is tried again, as it was planned."""
+"""The flow `redrive`: what failed, was stopped or was left behind is tried again, exactly as it was planned."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from prefect import flow, tags
 from prefect.artifacts import create_markdown_artifact
 
 from flows.errors import WorkFailed
-from flows.operations.redrive import RedriveOptions, RedriveSummary
-from flows.operations.redrive import redrive as run_again
+from flows.ledger.database import Planned
+from flows.ledger.schema import HELD, State, is_dead, new_run_id
+from flows.ledger.store import Ledger, open_ledger
+from flows.mosaic import run_clear_scenes
+from flows.planning.plan_file import settings_of, thaw, write_plan
+from flows.progress import tell
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
+from flows.summary import RunSummary
+
+#: Units of one run: bounds memory and the size of a plan.
+_UNITS_PER_RUN = 500
+
+
+@dataclass(frozen=True, slots=True)
+class RedriveOptions:
+    """Which units are tried again."""
+
+    #: Units whose input was found unusable, too.
+    include_invalid: bool = False
+    #: Units that were tried so often are left alone.
+    max_attempts: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class RedriveSummary:
+    """How a redrive ended."""
+
+    runs: tuple[RunSummary, ...]
+    #: Runs of which nothing succeeded, one sentence each.
+    errors: tuple[str, ...]
+    #: Targets that were tried as often as allowed.
+    exhausted: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Everything that was tried again is published."""
+        ended = (unit.state for run in self.runs for unit in run.units)
+        return not self.errors and all(state is State.SUCCEEDED for state in ended)
 
 
 @flow(name="redrive", log_prints=False, persist_result=False, retries=0)
@@ -32,11 +69,66 @@ def redrive(
     wanted = settings or load_settings()
     # Automations that look after dead runs know ours by this tag.
     with tags("unveil"):
-        summary = run_again(wanted, RedriveOptions(include_invalid, max_attempts))
+        summary = redrive_units(wanted, RedriveOptions(include_invalid, max_attempts))
     create_markdown_artifact(as_markdown(summary), key="redrive-report", description="Report of this redrive")
     if not summary.ok:
         raise WorkFailed(f"Not all could be published: {_first_problem(summary)}; see `unveil status --state FAILED`.")
     return asdict(summary)
+
+
+def redrive_units(settings: RunSettings, options: RedriveOptions) -> RedriveSummary:
+    """Run FAILED, ABORTED and abandoned units again, with the settings and the model they were planned with.
+
+    Args:
+        settings: say where catalog, state folder and ledger are, and the device; the rest is in the ledger.
+        options: which units.
+
+    Raises:
+        InvalidPlan: the ledger's plans are not understood.
+        FlowError, StacError: a run could not be started.
+    """
+    ledger = open_ledger(settings)
+    runs: list[RunSummary] = []
+    errors: list[str] = []
+    exhausted: list[str] = []
+    batches: dict[str, list[str]] = defaultdict(list)
+    try:
+        for planned in _candidates(ledger, options):
+            if planned.entry.attempts >= options.max_attempts:
+                exhausted.append(planned.entry.target_id)
+            else:
+                batches[planned.request_id].append(planned.unit)
+        for request_id, units in batches.items():
+            for first in range(0, len(units), _UNITS_PER_RUN):
+                try:
+                    some = units[first : first + _UNITS_PER_RUN]
+                    runs.append(_run(settings, ledger.request(request_id) or "", some, options))
+                except WorkFailed as error:
+                    if error.summary is None:
+                        errors.append(str(error))
+                    else:
+                        runs.append(error.summary)
+    finally:
+        ledger.close()
+    return RedriveSummary(tuple(runs), tuple(errors), tuple(exhausted))
+
+
+def _candidates(ledger: Ledger, options: RedriveOptions) -> Iterator[Planned]:
+    states = [State.FAILED, State.ABORTED, *HELD, *([State.INVALID] if options.include_invalid else [])]
+    for planned in ledger.listing.planned(states):
+        if not planned.entry.held or is_dead(planned.entry.run_id):
+            yield planned
+
+
+def _run(settings: RunSettings, request: str, units: list[str], options: RedriveOptions) -> RunSummary:
+    tell(f"{len(units)} units are tried again")
+    plan = thaw(request, units)
+    path = settings.state / "runs" / f"redrive-{new_run_id().rpartition(':')[2]}.json"
+    write_plan(path, plan)
+    try:
+        return run_clear_scenes(settings_of(plan, settings), path, invalid_too=options.include_invalid)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def as_markdown(summary: RedriveSummary) -> str:
@@ -45,7 +137,6 @@ def as_markdown(summary: RedriveSummary) -> str:
     lines = [f"# redrive\n\n{len(units)} units were tried again."]
     lines += [f"- {unit.target_id}: {unit.state} {unit.error}".rstrip() for unit in units]
     lines += [f"- {target}: left alone, tried as often as allowed" for target in summary.exhausted]
-    lines += [f"- {target}: its plan is not in the ledger; run the command again" for target in summary.without_plan]
     return "\n".join([*lines, *(f"- {error}" for error in summary.errors)]) + "\n"
 
 

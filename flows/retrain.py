@@ -21,7 +21,7 @@ from de_model.validation import validation_path
 from flows.drift.baseline import baseline_path
 from flows.models import promotion, training_set
 from flows.models.calibration import fit_calibration
-from flows.models.drift_baseline import make_baseline
+from flows.models.drift import make_baseline
 from flows.models.evaluation import Entrant, evaluate
 from flows.models.evaluation_cases import Case, cases_of
 from flows.models.gates import GATES_TAG, Decision, Terms, Trial, plain, promote_if_gates_pass

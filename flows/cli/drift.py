@@ -63,7 +63,7 @@ def drift(
 
 def _look(settings: RunSettings, as_json: bool, fail_on_alarm: bool) -> None:
     from flows.drift.compare import Verdict
-    from flows.models.drift_window import look
+    from flows.models.drift import look
 
     report = look(settings)
     if as_json:
@@ -88,7 +88,7 @@ def _weights_of(settings: RunSettings, *, registered: bool) -> Path:
 def _make(scenes: SceneSet, path: Path, settings: RunSettings, as_json: bool) -> None:
     from de_model.checkpoint import read_card
     from flows.drift.baseline import baseline_path
-    from flows.models.drift_baseline import make_baseline
+    from flows.models.drift import make_baseline
 
     options = settings.fitted_to(read_card(path).scene).restoration
     with progress_bar() as show:

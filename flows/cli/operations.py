@@ -34,9 +34,9 @@ def backfill(
     """
     settings = _settings(config, given | {"datetime": interval})
     with progress_bar():
-        from flows.operations.backfill import backfill as run
+        from flows.backfill import run_backfill
 
-        summary = run(settings, days)
+        summary = run_backfill(settings, days)
     if as_json:
         print_json(asdict(summary) | {"ok": summary.ok})
     else:
@@ -66,8 +66,8 @@ def redrive(
     """
     settings = _settings(config, given)
     with progress_bar():
-        from flows.operations.redrive import RedriveOptions
-        from flows.operations.redrive import redrive as run
+        from flows.redrive import RedriveOptions
+        from flows.redrive import redrive_units as run
 
         summary = run(settings, RedriveOptions(include_invalid, max_attempts))
     if as_json:
@@ -98,7 +98,7 @@ def census(
     """
     settings = _settings(config, given)
     with progress_bar():
-        from flows.operations.census import census as count
+        from flows.census import take_census as count
 
         found = count(settings, verify=verify)
     if as_json:

@@ -11,10 +11,10 @@ from rich.table import Table
 from flows.cli.console import STATE_STYLES, item_of, output, table_of_ids
 
 if TYPE_CHECKING:
+    from flows.backfill import BackfillSummary
+    from flows.census import Census
     from flows.ledger.status import Status
-    from flows.operations.backfill import BackfillSummary
-    from flows.operations.census import Census
-    from flows.operations.redrive import RedriveSummary
+    from flows.redrive import RedriveSummary
     from stac.catalog.check import CatalogReport
 
 
@@ -108,9 +108,6 @@ def print_redrive(found: RedriveSummary) -> None:
         output.print(error, markup=False, soft_wrap=True)
     if found.exhausted:
         output.print(f"Tried as often as allowed: {', '.join(found.exhausted)}", markup=False, soft_wrap=True)
-    if found.without_plan:
-        names = ", ".join(found.without_plan)
-        output.print(f"Recorded by an older version, so run their command again: {names}", markup=False, soft_wrap=True)
 
 
 def _item_id(href: str) -> str:

@@ -6,7 +6,6 @@ import os
 import platform
 import uuid
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum, unique
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from sqlalchemy import (
     insert,
     inspect,
     select,
-    text,
 )
 
 from flows.errors import LedgerTooNew
@@ -54,26 +52,6 @@ HELD = frozenset({State.CLAIMED, State.RUNNING})
 #: States in which nobody works on a unit.
 ENDED = frozenset(State) - HELD
 
-#: A claim is open to every state that has ended; a held one only opens when its lease has run out.
-_NEXT: dict[State, frozenset[State]] = {
-    State.CLAIMED: frozenset({State.RUNNING}) | ENDED,
-    State.RUNNING: ENDED,
-    State.SUCCEEDED: frozenset({State.CLAIMED}),
-    State.FAILED: frozenset({State.CLAIMED, State.SUCCEEDED}),
-    State.INVALID: frozenset({State.CLAIMED, State.SUCCEEDED}),
-    State.ABORTED: frozenset({State.CLAIMED, State.SUCCEEDED}),
-}
-
-
-def allowed(before: State, after: State) -> bool:
-    """Tell whether a unit may go from one state to another."""
-    return after in _NEXT[before]
-
-
-def leading_to(state: State) -> tuple[State, ...]:
-    """Return the states from which a unit may come to `state`."""
-    return tuple(before for before in State if allowed(before, state))
-
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -86,7 +64,7 @@ class Job:
     #: Id of the scene that is restored.
     target_id: str
     cell_id: str = ""
-    #: The unit as JSON, enough to plan it again; empty in lines of an older ledger.
+    #: The unit as JSON, enough to plan it again.
     unit: str = ""
     #: Id of the settings and the model it was planned with.
     request_id: str = ""
@@ -186,9 +164,9 @@ def _is_running(process: int) -> bool:
         return True
 
 
-#: 1 was SQLite only: one table without leases. 2 knows leases, catalogs and requests.
+#: Of the tables.
 VERSION = 2
-#: Any number that no other program takes for its lock in the same database.
+#: Key of the advisory lock; must be unique in the database.
 _LOCK = 7_041_889_231
 
 metadata = MetaData()
@@ -226,63 +204,37 @@ work = Table(
 )
 
 
-def prepare(engine: Engine, catalog: str) -> None:
-    """Create the tables, or bring those of an older version up to date; nothing of them is lost.
-
-    Args:
-        engine: the database.
-        catalog: lines of version 1, which did not name one, become lines of this catalog.
+def prepare(engine: Engine) -> None:
+    """Create the tables where they are missing.
 
     Raises:
-        LedgerTooNew: a newer version of this software made the ledger.
+        LedgerTooNew: another version of this software made the ledger.
     """
     with engine.connect() as connection:
         found = _version(connection)
-    if found != VERSION:
+    if found is None:
         with engine.begin() as connection:
             _only_one(connection)
             # Another process may have done it while we waited.
-            _bring_up(connection, _version(connection), catalog)
-
-
-def _bring_up(connection: Connection, found: int, catalog: str) -> None:
-    if found > VERSION:
+            found = _version(connection)
+            if found is None:
+                metadata.create_all(connection)
+                connection.execute(insert(version).values(version=VERSION))
+                return
+    if found != VERSION:
         raise LedgerTooNew(
             f"The ledger is of version {found}, this software knows {VERSION}; update unveil-eo or name another one."
         )
-    if found == VERSION:
-        return
-    if found == 1:
-        connection.execute(text("ALTER TABLE work RENAME TO work_version_1"))
-    metadata.create_all(connection)
-    if found == 1:
-        _copy_version_1(connection, catalog)
-    connection.execute(insert(version).values(version=VERSION))
 
 
-def _version(connection: Connection) -> int:
-    """Return the version of the tables that are there; 0 without any."""
-    tables = inspect(connection)
-    if tables.has_table(version.name):
-        return int(connection.execute(select(func.max(version.c.version))).scalar() or 0)
-    return 1 if tables.has_table(work.name) else 0
+def _version(connection: Connection) -> int | None:
+    """Return the version of the tables that are there, None without any."""
+    if not inspect(connection).has_table(version.name):
+        return None
+    return int(connection.execute(select(func.max(version.c.version))).scalar() or 0)
 
 
 def _only_one(connection: Connection) -> None:
     """Keep other processes out until the transaction ends; SQLite's transaction does so by itself."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
-
-
-def _copy_version_1(connection: Connection, catalog: str) -> None:
-    """Copy the lines of version 1; what was RUNNING has no lease, so the next run may take it."""
-    names = ("work_id", "item_id", "target_id", "state", "attempts", "run_id", "error", "item_href", "seconds")
-    empty = {"catalog": catalog, "cell_id": "", "token": "", "lease_until": 0.0, "unit": "", "request_id": ""}
-    rows = connection.execute(text(f"SELECT {', '.join(names)}, updated FROM work_version_1"))  # noqa: S608 - constants
-    for page in rows.mappings().partitions(1000):
-        values = []
-        for row in page:
-            instant = datetime.fromisoformat(row["updated"]).timestamp()
-            values.append({name: row[name] for name in names} | empty | {"created": instant, "updated": instant})
-        connection.execute(insert(work), values)
-    connection.execute(text("DROP TABLE work_version_1"))

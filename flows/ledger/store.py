@@ -21,7 +21,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from flows.errors import FlowError, LeaseLost, LedgerUnavailable
 from flows.ledger import database as statements
 from flows.ledger.database import Listing, explained, open_engine, parse_url, shown
-from flows.ledger.schema import ENDED, HELD, Entry, Job, Lease, State, is_dead, leading_to, prepare, request
+from flows.ledger.schema import ENDED, HELD, Entry, Job, Lease, State, is_dead, prepare, request
 from stac.io.s3 import Location
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Ledger:
         self._engine = open_engine(url)
         try:
             with explained(url):
-                prepare(self._engine, catalog)
+                prepare(self._engine)
         except FlowError:
             self._engine.dispose()
             raise
@@ -158,8 +158,7 @@ class Ledger:
 
     def _step(self, change: Update, lease: Lease, state: State, **values: Any) -> bool:
         """Take a unit to another state if the lease holds; the same step twice is one step."""
-        may = {*leading_to(state), state} if state is not State.SUCCEEDED else {*HELD, state}
-        return self._changed(change, self._held_by(lease) | {"to_state": state, "may": may} | values) == 1
+        return self._changed(change, self._held_by(lease) | {"to_state": state, "may": HELD | {state}} | values) == 1
 
     def _changed(self, change: Update, values: Mapping[str, Any]) -> int:
         """Return how many lines an update changed."""

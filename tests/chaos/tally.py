@@ -89,7 +89,7 @@ class Series:
 
 def series_of(tally: Tally, command: str, wanted: int, seconds: float) -> Series:
     """Return a series that ended now, on this machine."""
-    from flows.machine import machine
+    from benchmarks.machine import machine
 
     return Series(command, f"{datetime.now(UTC):%Y-%m-%d}", machine(), round(seconds / 60, 1), wanted, tally.document)
 

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from flows.backfill import windows_of
 from flows.errors import KNOWN_ERRORS, InvalidSettings
-from flows.operations.backfill import windows_of
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings, read_yaml
 from tests.fuzz.mutations import VALUES

@@ -27,7 +27,7 @@ import psutil
 import psycopg
 import typer
 
-from flows.machine import machine
+from benchmarks.machine import machine
 from stac.catalog.indexes.following import PublicPlace, copy_of
 from stac.catalog.indexes.opening import Index, open_index
 from stac.search.static import SAMPLE_COLLECTION, sample_catalog

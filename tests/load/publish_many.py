@@ -293,7 +293,7 @@ def look(yard: Yard, number: int, figures: Figures) -> None:
 
 def page_of(figures: Figures, command: str, load: float) -> str:
     """Return the page of results; `load` is how many processes wanted a processor, on average of 15 minutes."""
-    from flows.machine import machine
+    from benchmarks.machine import machine
 
     linked = "put in place as by publishers that are killed just before the link, and linked by one `repair`: "
     filled = (

@@ -234,7 +234,7 @@ def told(story: Story) -> None:
 
 def page_of(story: Story, command: str) -> str:
     """Return the page of results."""
-    from flows.machine import machine
+    from benchmarks.machine import machine
 
     rows = [
         f"| {step.what} | {', '.join(f'{alias} {number}' for alias, number in sorted(step.aliases.items()))} "

@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 from prefect.utilities.callables import parameter_schema
 
+from flows.backfill import backfill
 from flows.census import census
 from flows.models.retrain_settings import RetrainSettings
 from flows.mosaic import clear_scenes
@@ -17,7 +18,7 @@ from flows.retrain import retrain
 from flows.settings import RunSettings
 
 
-@pytest.mark.parametrize("flow", [clear_scenes, census, redrive])
+@pytest.mark.parametrize("flow", [clear_scenes, census, redrive, backfill])
 def test_settings_are_a_form_that_takes_what_runs_store(flow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     schema = parameter_schema(flow).model_dump()
     fields = schema["definitions"]["RunSettings"]["properties"]

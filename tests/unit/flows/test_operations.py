@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from flows.backfill import windows_of
 from flows.errors import InvalidSettings
 from flows.ledger.schema import State
 from flows.ledger.status import status
-from flows.operations.backfill import windows_of
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from stac.search.query import Query

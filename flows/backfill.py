@@ -1,20 +1,28 @@
-"""A long interval, window by window: each is planned and run, and finished work is recognised."""
+"""The flow `backfill`: a long interval in windows, each a run of `clear-scenes`; finished work is recognised."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
-from flows.errors import KNOWN_ERRORS, WorkFailed
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from prefect.client.schemas.objects import State as FlowState
+from prefect.states import Failed
+
+from flows.errors import KNOWN_ERRORS, InvalidSettings, WorkFailed
 from flows.ledger.schema import State
-from flows.mosaic import RunSummary, run_clear_scenes
+from flows.mosaic import run_clear_scenes
 from flows.progress import tell
-from flows.services.prefect_server import prefect_api
+from flows.services.prefect_server import prefect_api, through_restart
 from flows.settings import RunSettings
+from flows.settings.loading import load_settings
+from flows.summary import RunSummary
 from stac.errors import EmptySearch
 
 #: Give up when so many windows in a row fail for a reason that has nothing to do with their scenes.
@@ -68,21 +76,53 @@ def windows_of(start: datetime, end: datetime, days: int) -> list[str]:
     return [f"{_instant(a)}/{_instant(b)}" for a, b in pairwise(cuts)]
 
 
-def backfill(settings: RunSettings, days: int) -> BackfillSummary:
-    """Run a long interval in windows of `days` days, one after the other.
+@flow(name="backfill", log_prints=False, persist_result=False, retries=0)
+def backfill(
+    settings: RunSettings | None = None, window_days: int = 30
+) -> BackfillSummary | FlowState[BackfillSummary]:
+    """Run a long interval in windows, one after the other.
 
     The same call continues after a stop: finished windows cost a search. A window without scenes is done; one that
-    fails does not stop the others, unless several in a row fail.
+    fails does not stop the others, unless several in a row fail. Its run is Failed when something is left to do.
+
+    Args:
+        settings: as in a `--config` file; `datetime` is the whole interval.
+        window_days: length of a window.
+
+    Raises:
+        InvalidSettings: no interval is named.
+        InvalidQuery: area or interval make no sense.
+    """
+    began, wanted = time.monotonic(), settings or load_settings()
+    if wanted.datetime is None:
+        raise InvalidSettings("A backfill needs its whole interval; name it with --datetime 2019-01-01/2023-12-31.")
+    windows = windows_of(wanted.query.start, wanted.query.end, window_days)
+    results = tuple(_until_it_keeps_failing(wanted, windows))
+    summary = BackfillSummary(results, len(windows) - len(results), time.monotonic() - began)
+    rows = [asdict(window) for window in results]
+    through_restart()(create_table_artifact, rows, key="backfill", description="Windows of this backfill")
+    if summary.ok:
+        return summary
+    undone = summary.left + sum(not window.ok for window in results)
+    return Failed(message=f"Of {len(windows)} windows {undone} are not done.", data=summary)
+
+
+def run_backfill(settings: RunSettings, window_days: int) -> BackfillSummary:
+    """Run the flow against the configured Prefect server, or a local one for as long as it takes.
 
     Raises:
         InvalidQuery: area or interval make no sense.
         ServiceUnavailable: no Prefect API answers.
     """
-    began, query = time.monotonic(), settings.query
-    windows = windows_of(query.start, query.end, days)
+    settings.query  # noqa: B018 - a wrong area or interval is reported before a server is started
+    # As values that may be stored with the run: it finds secrets in the environment again.
+    stored: Any = settings.shareable
     with prefect_api(settings.state, log=tell):
-        results = tuple(_until_it_keeps_failing(settings, windows))
-    return BackfillSummary(results, len(windows) - len(results), time.monotonic() - began)
+        ended: Any = backfill(stored, window_days, return_state=True).result(raise_on_failure=False)
+    if isinstance(ended, Exception):
+        raise ended
+    summary: BackfillSummary = ended
+    return summary
 
 
 def _until_it_keeps_failing(settings: RunSettings, windows: list[str]) -> Iterator[WindowResult]:

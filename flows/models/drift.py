@@ -1,4 +1,4 @@
-"""Making the baseline of a model from the scenes it was trained on."""
+"""Drift of a model: its baseline from the scenes it was trained on, and the last restored units against it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from de_model import checkpoint
 from de_model.calibration import calibration_of
 from de_model.enhancer import Enhancer
 from de_model.validation import fillers_of, validation_of
-from flows.drift.baseline import Baseline
+from flows.drift.baseline import Baseline, baseline_of
+from flows.drift.compare import DriftReport, compare
 from flows.drift.statistics import SKY, Histogram, UnitStatistics, input_statistics, output_statistics
-from flows.errors import InvalidSettings
+from flows.drift.store import NO_BASELINE, last
+from flows.errors import InvalidBaseline, InvalidSettings
+from flows.models.registry import Registry
 from flows.models.training_data import cloudy_and_clear
 from flows.planning.search import SceneSet, dated_stacks_of
 from flows.processing.restore import intervals_of, restore_date
+from flows.settings import RunSettings
 from flows.settings.fields import RestorationOptions
 from stac.load.stack import Stack
 from stac.product.layers import ProductLayers
@@ -99,3 +103,27 @@ def _made(layers: ProductLayers) -> dict[str, Histogram]:
         folder = Path(name)
         write_product([layers], layers.geobox, layers.bands, layers.data, folder)
         return output_statistics(assess(folder, layers.bands))
+
+
+def look(settings: RunSettings) -> DriftReport:
+    """Return how the last units that the settings' model restored compare with its training set.
+
+    Raises:
+        InvalidSettings: no unit was restored by this model with this state folder.
+        InvalidBaseline: the model has no baseline, or one that cannot be read.
+        UnknownModel, ServiceUnavailable: the model cannot be had.
+    """
+    if not (settings.state / "drift").is_dir():
+        raise InvalidSettings(f"{settings.state} holds no statistics of units; start unveil run first, or name --out.")
+    registry = Registry(settings.state, settings.mlflow_uri)
+    version = registry.resolve(settings.model)
+    baseline = baseline_of(registry.weights(version))
+    if baseline is None:
+        raise InvalidBaseline(NO_BASELINE)
+    units = last(settings.state, settings.drift_last, version.sha256)
+    if not units:
+        raise InvalidSettings(
+            f"{version.name} version {version.version} has restored nothing yet with {settings.state}; "
+            "start unveil run first, or name another --model."
+        )
+    return compare(units, baseline, settings.drift_limits)

@@ -1,1 +1,0 @@
-"""What an operator does with many runs: backfill, redrive, census, status."""

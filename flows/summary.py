@@ -1,0 +1,82 @@
+"""How a run of the main flow ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flows.errors import ScenesInvalid, WorkFailed
+from flows.ledger.schema import State
+from flows.planning.candidates import LeftOut
+from flows.planning.workunit import ModelRef
+from flows.preparation import PreparedRun
+from flows.processing.publishing import catalog_of
+from flows.processing.unit import UnitResult
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """How a run ended."""
+
+    run_id: str
+    source: str
+    collection: str
+    datetime: str
+    #: Scenes found, targets and donors.
+    scenes: int
+    model: ModelRef
+    #: Root of the catalog.
+    catalog: str
+    units: tuple[UnitResult, ...]
+    #: Ids of items that an earlier run published.
+    already_done: tuple[str, ...]
+    seconds: float
+    #: What Sentinel Hub billed for the pixels of this run.
+    processing_units: float = 0.0
+    #: What the run restored against the training set (`DriftReport.document`); None where there is no comparison.
+    drift: dict[str, Any] | None = None
+    #: Scenes and versions that no unit was made for.
+    left_out: tuple[LeftOut, ...] = ()
+    #: What was wrong with published products that this run made again, one sentence each.
+    remade: tuple[str, ...] = ()
+
+    def require_success(self, *, allow_invalid: bool) -> None:
+        """Raise when a scene failed, or cannot be used.
+
+        Args:
+            allow_invalid: scenes that cannot be used are no failure.
+
+        Raises:
+            WorkFailed: scenes failed.
+            ScenesInvalid: scenes cannot be used, and none failed.
+        """
+        failed, invalid = ([u for u in self.units if u.state is state] for state in (State.FAILED, State.INVALID))
+        if not failed and (allow_invalid or not invalid):
+            return
+        total, first = len(self.units) + len(self.already_done), (failed or invalid)[0]
+        counts = [f"{len(failed)} failed"] if failed else []
+        counts += [f"{len(invalid)} cannot be used"] if invalid else []
+        kind = WorkFailed if failed else ScenesInvalid
+        raise kind(f"Of {total} scenes {' and '.join(counts)}. The first, {first.target_id}: {first.error}", self)
+
+
+def summary_of(
+    ready: PreparedRun, run_id: str, seconds: float, units: Sequence[UnitResult] = (), **more: Any
+) -> RunSummary:
+    """Return how the run ended."""
+    return RunSummary(
+        run_id=run_id,
+        source=ready.settings.shown_source,
+        collection=ready.settings.collection,
+        datetime=ready.settings.shown_dates,
+        scenes=ready.plan.scenes,
+        model=ready.model,
+        catalog=str(catalog_of(ready.settings).catalog_path),
+        units=tuple(units),
+        already_done=tuple(unit.item_id for unit in ready.plan.units if unit.work_id in ready.done),
+        seconds=seconds,
+        left_out=ready.plan.left_out,
+        remade=tuple(ready.broken.values()),
+        **more,
+    )

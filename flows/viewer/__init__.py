@@ -1,1 +1,0 @@
-"""Showing a catalog: a server for its files and for STAC Browser."""
