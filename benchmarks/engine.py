@@ -38,7 +38,7 @@ from flows.cli.console import progress_bar
 from flows.models.evaluation_cases import Case, index_on, transplanted_cases
 from flows.planning.search import SceneSet, fullest_window, stacks_of
 from flows.processing.restore import prepare, prior_of, restore_date
-from flows.progress import tell
+from flows.progress import report_progress
 from flows.settings.fields import RestorationOptions
 from flows.settings.loading import load_settings
 from stac.composite.priors import Prior
@@ -202,7 +202,7 @@ def measure(
     defaults = ((gaps.tile, gaps.overlap), (single.tile, single.overlap))
     dtype = torch.bfloat16 if single.acceleration.precision is Precision.BF16 else torch.float32
     with one_thread():
-        tell("limits of the machine")
+        report_progress("limits of the machine")
         limits = (matmul_peak(device, dtype), copy_bandwidth(device), *disk_rates())
         sides = [each for each in dict.fromkeys([*TILINGS, *defaults]) if each[0] < sizes.tiles]
         tiled, untiled = tilings(scene, enhancer, replace(single, samples=1), sides)
@@ -300,7 +300,7 @@ def options_tried(case: Case, enhancer: Enhancer, ways: Mapping[str, Sampling]) 
     one[0, 0] = True
 
     def ready(name: str) -> None:
-        tell(f"{name}: compiling")  # what is made once is no part of what a tile costs
+        report_progress(f"{name}: compiling")  # what is made once is no part of what a tile costs
         restore(enhancer, image, one, ways[name])
 
     hidden = is_obscured(case.stack.classes[case.target])
@@ -328,7 +328,7 @@ def _judged(
     device, made = next(enhancer.parameters()).device, dict[str, Made]()
     for number, (name, work) in enumerate(ways.items()):
         ready(name)
-        tell(name, number, len(ways))
+        report_progress(name, number, len(ways))
         made[name] = timed(work, device)
     where = case.where.copy()
     for each in made.values():
@@ -350,7 +350,7 @@ def proportions(case: Case, enhancer: Enhancer, sampling: Sampling) -> tuple[tup
     order = np.random.default_rng(0).permutation(len(every))
     found = []
     for number, fraction in enumerate(_FRACTIONS):
-        tell("shares of the tiles", number, len(_FRACTIONS))
+        report_progress("shares of the tiles", number, len(_FRACTIONS))
         needed = np.zeros(shape, bool)
         for index in order[: round(fraction * len(every))]:
             tile = every[index]  # the middle of a tile belongs to it alone
@@ -366,11 +366,11 @@ def tilings(
     """Return the figures of every (side, overlap) of tiles, and the PSNR of one tile against the truth, dB."""
     scene, everything = case.stack.reflectance(case.target), np.ones(case.where.shape, bool)
     hidden = is_obscured(case.stack.classes[case.target])
-    tell("one tile for all")
+    report_progress("one tile for all")
     untiled = _restored(enhancer, scene, everything, replace(sampling, tile=len(everything), overlap=0)).image
     found = []
     for number, (tile, overlap) in enumerate(sizes):
-        tell(f"tiles of {tile} px that share {overlap}", number, len(sizes))
+        report_progress(f"tiles of {tile} px that share {overlap}", number, len(sizes))
         tiled = replace(sampling, tile=tile, overlap=overlap)
         made = _restored(enhancer, scene, everything, tiled)
         found.append(
@@ -392,7 +392,7 @@ def tilings(
 
 def _utilisation(case: Case, enhancer: Enhancer, sampling: Sampling, peak: float) -> tuple[float, float]:
     """Return the share of the machine's peak, and needed over run pixels, of a scene that is needed everywhere."""
-    tell("utilisation of the machine")
+    report_progress("utilisation of the machine")
     scene, everything = case.stack.reflectance(case.target), np.ones(case.where.shape, bool)
     one = np.zeros_like(everything)
     one[0, 0] = True
@@ -463,7 +463,7 @@ def canvases(single: Sampling, sides: Sequence[int]) -> tuple[CanvasTime, ...]:
     enhancer, sampling = checkpoint.load(checkpoint.shipped_weights(), device.type), replace(single, samples=1)
     case, found = engine_case(), []
     for number, side in enumerate([2 * sampling.tile, *sides]):  # the first one warms up
-        tell(f"{side} x {side} px")
+        report_progress(f"{side} x {side} px")
         image = np.nan_to_num(case.stack.reflectance(case.target)[:, :side, :side])
         scene = np.pad(image, [(0, 0), *((0, side - have) for have in image.shape[1:])], mode="symmetric")
         if device.type == "cuda":

@@ -32,7 +32,7 @@ from flows.ledger.schema import Job, Lease, State, new_run_id, work
 from flows.ledger.store import Ledger
 from flows.planning.workunit import ModelRef, WorkUnit, make_plan
 from flows.processing.unit import job_of
-from flows.progress import tell
+from flows.progress import report_progress
 from flows.settings.loading import load_settings
 from stac.search.opening import open_source
 from stac.search.query import Query
@@ -136,7 +136,7 @@ def _carry(units: int, file: Path) -> Carried:
         tenths: list[Tenth] = []
         for end in (units * tenth // 10 for tenth in range(1, 11)):
             done = tenths[-1].units if tenths else 0
-            tell("units from plan to end", done, units)
+            report_progress("units from plan to end", done, units)
             tenths.append(_carry_some(pending, end - done, end, ledger))
         counts = {state: count for state, count in ledger.listing.counts().items() if count}
     return Carried(tuple(tenths), before, watch.peak, file.stat().st_size, counts)
@@ -154,7 +154,7 @@ def _carry_some(pending: Iterator[WorkUnit], size: int, end: int, ledger: Ledger
 
 def rates_of(name: str, url: URL, lines: int, units: int) -> Rates:
     """Fill a ledger with `lines` finished units, then work through `units` new ones; the lines stay."""
-    tell(f"{name}: {lines:,} lines")
+    report_progress(f"{name}: {lines:,} lines")
     before, catalog = _resident(), f"bench-{lines}"
     with MemoryWatch(os.getpid()) as watch, closing(Ledger(url, catalog)) as ledger:
         _fill(url, catalog, lines)

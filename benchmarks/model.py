@@ -30,7 +30,7 @@ from de_model.training.sources import FixedPatches
 from de_model.training.stage_run import StageRun
 from de_model.training.stages import Stage, StageOptions, schedule_for
 from flows.cli.console import progress_bar
-from flows.progress import tell
+from flows.progress import report_progress
 
 _BANDS = ("red", "green", "blue")
 #: Side of the images of a costed step, and of a step in every way (the default tile of whole scenes), pixels.
@@ -142,15 +142,15 @@ def _on(
     side: int,
     ways: Mapping[str, Way],
 ) -> DeviceFigures:
-    tell(f"{name}: matrix products")
+    report_progress(f"{name}: matrix products")
     peak = matmul_peak(device, torch.bfloat16 if precision is Precision.BF16 else torch.float32)
     costs = []
     for preset in presets:
-        tell(f"{name}: {preset}")
+        report_progress(f"{name}: {preset}")
         costs.append(_step_cost(preset, side, device, precision))
         costs += [_training_cost(preset, stage, device, precision) for stage in _STAGES]
     with one_thread():
-        tell(f"{name}: one step in every way")
+        report_progress(f"{name}: one step in every way")
         times, flops = step_times(presets[-1], min(side, _WAY_SIDE), device, ways)
     return DeviceFigures(name, precision, torch.get_num_threads(), peak, tuple(costs), tuple(times), flops)
 

@@ -42,7 +42,7 @@ from flows.models.evaluation_cases import Case, ErrorSums, Protocol, cases_of, t
 from flows.models.training_data import cloudy_and_clear
 from flows.planning.search import SceneSet, stacks_of
 from flows.processing.model import alone, usual
-from flows.progress import tell
+from flows.progress import report_progress
 from stac.grid.cell import Cell
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_obscured
@@ -264,7 +264,7 @@ def _blending(groups: Sequence[Group], path: Path) -> str:
 def _psnr(cases: Sequence[Case], enhancer: Enhancer, sampling: Sampling, name: str) -> list[float]:
     found = []
     for number, case in enumerate(cases):
-        tell(f"{name}: case {number + 1} of {len(cases)}")
+        report_progress(f"{name}: case {number + 1} of {len(cases)}")
         scene, hidden = case.stack.reflectance(case.target), is_obscured(case.stack.classes[case.target])
         made = restore(enhancer, scene, hidden, sampling, origin=case.stack.cell.origin)
         error = (made.image - case.truth)[:, case.where]

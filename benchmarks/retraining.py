@@ -26,7 +26,7 @@ from flows.models.scene_training import train_standardised
 from flows.models.training_places import scenes_of_stacks
 from flows.models.training_request import TrainingRequest
 from flows.planning.search import SceneSet
-from flows.progress import tell
+from flows.progress import report_progress
 
 _SQUARE = "MGRS-33TWL"
 #: Dates that are trained on; the last of all is judged.
@@ -56,7 +56,7 @@ def main(options: argparse.Namespace) -> None:
                 effort=options.effort,
             ),
             (),
-            tell,
+            report_progress,
         )
         scores = {
             when: _scores(weights, scenes, judged, options.cases)

@@ -17,7 +17,7 @@ from benchmarks.report import Page, goal, parser, publish, table
 from flows.cli.console import progress_bar
 from flows.ledger.schema import Entry
 from flows.ledger.store import open_ledger
-from flows.progress import tell
+from flows.progress import report_progress
 from flows.settings.loading import load_settings
 from stac.search.static import sample_catalog
 
@@ -98,7 +98,7 @@ def measure(workers: Sequence[int] = (1, 2)) -> ScaleMeasurement:
 
 
 def _run(out: Path, config: Path, workers: int) -> ScaleRun:
-    tell(f"{workers} Dask workers")
+    report_progress(f"{workers} Dask workers")
     # From its folder: a server of the sample would take part of the cores.
     given = ["--config", str(config), "--source", str(sample_catalog()), "--out", str(out), "--json"]
     measured = run_unveil(out.name, ["run", *given, "--runner", "dask", "--workers", str(workers)])

@@ -34,7 +34,7 @@ from benchmarks.measuring import Measurement, run_unveil
 from benchmarks.report import Page, goal, parser, publish, table
 from flows.cli.console import progress_bar
 from flows.processing.blocks import regions_of, window_of
-from flows.progress import tell
+from flows.progress import report_progress
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from stac.grid.assets import find_asset
@@ -151,14 +151,14 @@ def measure(side: int, dates: int, rounds: int) -> TileMeasurement:
     with tempfile.TemporaryDirectory(prefix="unveil-bench-") as name:
         run = _Run(Path(name), side, "use_model: false\n", dates)
         turns = tuple(_turn(run) for _ in range(rounds))
-        tell("reading it plainly")
+        report_progress("reading it plainly")
         plain = _plain_read(run.settings)
-        tell("reading it with masks")
+        report_progress("reading it with masks")
         return TileMeasurement(side, dates, turns, _own_read(run.settings), plain)
 
 
 def _turn(run: _Run) -> Turn:
-    tell("the plain script")
+    report_progress("the plain script")
     command = [sys.executable, "-m", "benchmarks.plain", run.source, _DAY[:10], str(run.out.with_suffix(".tif"))]
     plain = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     shutil.rmtree(run.out, ignore_errors=True)
@@ -184,7 +184,7 @@ class _Run:
     """One run on a cell made of the sample."""
 
     def __init__(self, folder: Path, side: int, settings: str, dates: int = _SAMPLE_DATES) -> None:
-        tell(f"making {dates} dates of {side} x {side} pixels")
+        report_progress(f"making {dates} dates of {side} x {side} pixels")
         self.source, config = str(write_big_cell(folder / "source", side, dates)), folder / "config.yaml"
         config.write_text(settings + _CLOUDS, "utf-8")
         self.out, self._given = folder / "out", ["--source", self.source, "--datetime", _DAY, "--config", str(config)]
@@ -192,7 +192,7 @@ class _Run:
 
     def __call__(self) -> tuple[Measurement, dict[str, Any]]:
         """Run it; return what the command took, and the product's metadata."""
-        tell("restoring it")
+        report_progress("restoring it")
         measured = run_unveil("tile", ["run", *self._given, "--out", str(self.out), "--json"])
         (metadata,) = (json.loads(path.read_text("utf-8")) for path in self.out.glob("*/*/metadata.json"))
         return measured, metadata

@@ -18,7 +18,7 @@ from prefect.states import Failed
 from flows.errors import KNOWN_ERRORS, InvalidSettings, WorkFailed
 from flows.ledger.schema import State
 from flows.mosaic import run_clear_scenes
-from flows.progress import tell
+from flows.progress import report_progress
 from flows.services.prefect_server import prefect_api, through_restart
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
@@ -117,7 +117,7 @@ def run_backfill(settings: RunSettings, window_days: int) -> BackfillSummary:
     settings.query  # noqa: B018 - a wrong area or interval is reported before a server is started
     # As values that may be stored with the run: it finds secrets in the environment again.
     stored: Any = settings.shareable
-    with prefect_api(settings.state, log=tell):
+    with prefect_api(settings.state, log=report_progress):
         ended: Any = backfill(stored, window_days, return_state=True).result(raise_on_failure=False)
     if isinstance(ended, Exception):
         raise ended
@@ -128,7 +128,7 @@ def run_backfill(settings: RunSettings, window_days: int) -> BackfillSummary:
 def _until_it_keeps_failing(settings: RunSettings, windows: list[str]) -> Iterator[WindowResult]:
     failures = 0
     for number, interval in enumerate(windows):
-        tell(f"window {interval}", number, len(windows))
+        report_progress(f"window {interval}", number, len(windows))
         result = _run_window(settings.model_copy(update={"datetime": interval}))
         yield result
         failures = failures + 1 if result.error and not (result.failed or result.invalid) else 0

@@ -21,7 +21,7 @@ from flows.planning.candidates import cloud_cover
 from flows.planning.search import find_scenes, source_of
 from flows.planning.workunit import Plan, WorkUnit, make_plan
 from flows.processing.publishing import catalog_of
-from flows.progress import EventName, emit, tell
+from flows.progress import EventName, emit, report_progress
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings, recent
 from stac.catalog.shelves import Shelf, broken_work, finished_work
@@ -44,7 +44,7 @@ class Standing(StrEnum):
     OUTDATED = "outdated"
     #: A run is working on it.
     RUNNING = "running"
-    #: Nothing is published and nobody works on it.
+    #: Nothing is published and no run works on it.
     MISSING = "missing"
     #: The last attempt failed.
     FAILED = "failed"
@@ -103,7 +103,7 @@ def census(
         settings: as in a `--config` file; the environment and defaults fill the rest.
         last_days: count the last days instead of `datetime` of the settings.
         verify: check every published file against its checksum, too.
-        strict: fail when something is missing; otherwise only the event tells.
+        strict: fail when something is missing; otherwise only the event is emitted.
 
     Raises:
         CensusIncomplete: scenes are missing, failed or broken.
@@ -138,9 +138,9 @@ def take_census(settings: RunSettings, *, verify: bool = False) -> Census:
     """
     if verify and is_s3(str(settings.out)):
         raise InvalidSettings(f"--verify reads files of a catalog on disk; {settings.out} is not one. Leave it out.")
-    tell("resolving the model")
+    report_progress("resolving the model")
     model = resolve(settings)
-    tell(f"searching {settings.shown_source}")
+    report_progress(f"searching {settings.shown_source}")
     items, searched = find_scenes(settings, source_of(settings))
     try:
         plan = make_plan(items, settings, model, searched.skipped)
@@ -168,7 +168,7 @@ def _rows(items: list[pystac.Item], plan: Plan, settings: RunSettings, verify: b
     by_subject = {subject_of(place.stem): str(place) for place in published.values()}
     known = _known(settings, [unit.work_id for unit in plan.units])
     for number, item in enumerate(sorted(items, key=lambda i: (str(i.datetime), i.id))):
-        tell("comparing", number, len(items))
+        report_progress("comparing", number, len(items))
         when = item.datetime.isoformat() if item.datetime else ""
         if item.id not in units:
             standing = Standing.INVALID if item.id in refused else Standing.LEFT_OUT
@@ -179,11 +179,11 @@ def _rows(items: list[pystac.Item], plan: Plan, settings: RunSettings, verify: b
             href, older = str(published.get(unit.work_id, "")), by_subject.get(subject_of(unit.item_id), "")
             entry = known.get(unit.work_id)
             standing, reason = _standing(href, older, entry)
-            flaws = [broken[unit.work_id]] if unit.work_id in broken else []
-            if verify and href and not flaws:
-                flaws = item_problems(Path(href))
-            if flaws:
-                standing, reason = Standing.BROKEN, flaws[0]
+            findings = [broken[unit.work_id]] if unit.work_id in broken else []
+            if verify and href and not findings:
+                findings = item_problems(Path(href))
+            if findings:
+                standing, reason = Standing.BROKEN, findings[0]
             tried = entry.attempts if entry else 0
             yield CensusRow(item.id, when, standing, unit.work_id, href or older, tried, reason)
 
@@ -226,11 +226,11 @@ def table_of(found: Census) -> list[dict[str, Any]]:
 def sentence_of(found: Census) -> str:
     """Return what was found as one or two sentences for people."""
     counts = ", ".join(f"{number} {standing}" for standing, number in found.counts.items() if number)
-    told = f"Of {len(found.scenes)} scenes of {found.collection} in {found.datetime}: {counts or 'none'}."
+    counted = f"Of {len(found.scenes)} scenes of {found.collection} in {found.datetime}: {counts or 'none'}."
     if found.complete:
-        return told
+        return counted
     first = next(iter(_open_rows(found)))
-    return f"{told} The first, {first.scene_id}, is {first.standing}: {first.reason}; `unveil redrive` tries again."
+    return f"{counted} The first, {first.scene_id}, is {first.standing}: {first.reason}; `unveil redrive` tries again."
 
 
 def _open_rows(found: Census) -> list[CensusRow]:

@@ -50,7 +50,7 @@ class LeaseLost(FlowError):
 
 
 class RunStopped(FlowError):
-    """A task was told to end because its run was stopped; nothing is wrong with its unit."""
+    """A task was asked to end because its run was stopped; its unit is not at fault."""
 
 
 class WorkersLost(ServiceUnavailable):
@@ -92,7 +92,7 @@ class WorkFailed(FlowError):
     """Work units of a run failed; the others are published."""
 
     def __init__(self, message: str, summary: RunSummary | None = None) -> None:
-        """Carry what became of the run (`summary`) to whoever shows it."""
+        """Keep how the run ended (`summary`) with the error."""
         super().__init__(message)
         self.summary = summary
 
@@ -101,7 +101,7 @@ class ScenesInvalid(WorkFailed):
     """Scenes cannot be restored, however often it is tried; nothing else failed."""
 
 
-#: All errors that are told to the user as one sentence, without a traceback.
+#: All errors that are shown to the user as one sentence, without a traceback.
 KNOWN_ERRORS = (StacError, DeModelError, FlowError)
 
 

@@ -43,7 +43,7 @@ from flows.processing.unit import (
     process_unit,
     record_failure,
 )
-from flows.progress import tell
+from flows.progress import report_progress
 from flows.reports.page import left_out_table, run_markdown, unit_table
 from flows.services.prefect_server import prefect_api, through_restart
 from flows.settings import RunSettings
@@ -151,7 +151,7 @@ def process_all(ready: PreparedRun, run: RunContext, ledger: Ledger) -> list[Uni
         map_units(ready.todo)
         held = [unit for unit in ready.todo if results[unit.work_id].state is State.RUNNING]
         if held:
-            tell(f"waiting for {len(held)} units of other runs")
+            report_progress(f"waiting for {len(held)} units of other runs")
             wait_for_others(ledger, [unit.work_id for unit in held], ready.settings.held_wait_s)
             map_units(held)
     return [results[unit.work_id] for unit in ready.todo]
@@ -197,7 +197,7 @@ def run_clear_scenes(settings: RunSettings, plan_file: Path | None = None, *, in
     catalog_of(settings).require_writable()
     handed = _HANDED.set(ready)
     try:
-        with prefect_api(settings.state, log=tell):
+        with prefect_api(settings.state, log=report_progress):
             # As values that may be stored with the run: it finds secrets in the environment again.
             stored: Any = settings.shareable
             result: RunSummary = clear_scenes(stored, plan_file, invalid_too)
@@ -256,7 +256,7 @@ def _result(unit: WorkUnit, ended: Any, run: RunContext, ledger: Ledger) -> Unit
     if isinstance(ended, UnitResult):
         return ended
     if isinstance(ended, LedgerUnavailable):
-        raise ended  # nobody knows whose turn it is
+        raise ended  # without it no unit can be claimed
     if isinstance(ended, WorkerKilled):
         return record_failure(ledger, unit, run, ended)
     if not isinstance(ended, Exception):

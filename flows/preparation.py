@@ -17,7 +17,7 @@ from flows.planning.plan_file import freeze, read_plan, revive, write_plan
 from flows.planning.search import find_scenes, source_of
 from flows.planning.workunit import ModelRef, Plan, WorkUnit, make_plan
 from flows.processing.publishing import catalog_of, indexes_of
-from flows.progress import tell
+from flows.progress import report_progress
 from flows.settings import RunSettings
 from flows.tasks import RETRIES
 from stac.catalog.publish import StaticCatalog
@@ -64,7 +64,7 @@ class PreparedRun:
 @task(name="find", **RETRIES)
 def find(settings: RunSettings) -> Found:
     """Search the source."""
-    tell(f"searching {settings.shown_source}")
+    report_progress(f"searching {settings.shown_source}")
     items, source = find_scenes(settings, source_of(settings))
     return Found(items, source.skipped, source.collection(settings.collection))
 
@@ -72,7 +72,7 @@ def find(settings: RunSettings) -> Found:
 @task(name="resolve model", **RETRIES)
 def resolve_model(settings: RunSettings) -> ModelRef:
     """Resolve the model's alias once and fetch its weights."""
-    tell(f"resolving {settings.model}")
+    report_progress(f"resolving {settings.model}")
     return resolve(settings)
 
 
@@ -103,7 +103,7 @@ def prepare_run(
     if repair:
         finished = repair_shelves(catalog, settings.gate_limits)
         with indexes_of(settings) as indexes:
-            indexes.reconcile(tell=tell)
+            indexes.reconcile(tell=report_progress)
     model: ModelRef = resolve_(settings)
     found: Found = find_(settings)
     work: Plan = plan_(settings, found, model, plan_file)

@@ -32,8 +32,8 @@ def listening(listener: Callable[[Event], None]) -> Iterator[None]:
         _listeners.remove(listener)
 
 
-def tell(text: str, done: int = 0, total: int = 0) -> None:
-    """Tell all listeners."""
+def report_progress(text: str, done: int = 0, total: int = 0) -> None:
+    """Report how far the work is to all listeners."""
     for listener in _listeners:
         listener(Event(text, done, total))
 

@@ -16,7 +16,7 @@ from flows.ledger.schema import HELD, State, is_dead, new_run_id
 from flows.ledger.store import Ledger, open_ledger
 from flows.mosaic import run_clear_scenes
 from flows.planning.plan_file import settings_of, thaw, write_plan
-from flows.progress import tell
+from flows.progress import report_progress
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from flows.summary import RunSummary
@@ -121,7 +121,7 @@ def _candidates(ledger: Ledger, options: RedriveOptions) -> Iterator[Planned]:
 
 
 def _run(settings: RunSettings, request: str, units: list[str], options: RedriveOptions) -> RunSummary:
-    tell(f"{len(units)} units are tried again")
+    report_progress(f"{len(units)} units are tried again")
     plan = thaw(request, units)
     path = settings.state / "runs" / f"redrive-{new_run_id().rpartition(':')[2]}.json"
     write_plan(path, plan)

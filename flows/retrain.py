@@ -33,7 +33,7 @@ from flows.models.training_data import PairChoice, mine_pairs
 from flows.models.training_request import Tracking, TrainingRequest
 from flows.planning.search import stacks_of
 from flows.processing.model import alone, in_products, usual
-from flows.progress import tell
+from flows.progress import report_progress
 from flows.tasks import RETRIES, gpu_slot
 
 #: Tag of a version with the number of the training set it was trained on.
@@ -133,7 +133,7 @@ def calibrate(wanted: RetrainSettings, weights: str, champion: str) -> None:
         alone(enhancer.card),
         checkpoint.sha256_of(path),
         f"{', '.join(cells)}: {len(cases)} cases",
-        lambda what, done, total: tell(f"calibrating: {what}", done, total),
+        lambda what, done, total: report_progress(f"calibrating: {what}", done, total),
         known,
     )
     table.save(calibration_path(path))
@@ -159,7 +159,7 @@ def remember_training(wanted: RetrainSettings, weights: str) -> None:
             wanted.scenes(cells),
             path,
             in_products(checkpoint.read_card(path)),
-            lambda what, done, total: tell(f"drift baseline: {what}", done, total),
+            lambda what, done, total: report_progress(f"drift baseline: {what}", done, total),
             wanted.baseline_dates,
         )
     baseline.save(baseline_path(path))
@@ -172,10 +172,10 @@ def register(wanted: RetrainSettings, weights: str, mined: Mined) -> str:
     version = registry.register(Path(weights), wanted.model)
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(mined.path, folder)
-        registry.keep(version, Path(folder), "training-set")
+        registry.log_artifacts(version, Path(folder), "training-set")
     promotion.nominate(registry, version)
     # Last: this is what says that the pairs are known.
-    registry.note(version, {_SET_TAG: str(mined.version), "unveil_training_pairs": str(mined.pairs)})
+    registry.set_tags(version, {_SET_TAG: str(mined.version), "unveil_training_pairs": str(mined.pairs)})
     return version.version
 
 
@@ -215,10 +215,10 @@ def retrain(settings: RetrainSettings | None = None) -> RetrainSummary:
     registry.ensure_shipped()
     champion = registry.resolve(f"models:/{wanted.model}@{CHAMPION}").version
     challenger = _waiting(registry, wanted)
-    tell("mining pairs")
+    report_progress("mining pairs")
     mined = mine(wanted, champion)
     if challenger is None and mined.new >= wanted.least_new_pairs:
-        tell(f"fine-tuning on {mined.pairs} pairs, {mined.new} of them new")
+        report_progress(f"fine-tuning on {mined.pairs} pairs, {mined.new} of them new")
         weights = fine_tune(wanted, mined, champion)
         calibrate(wanted, weights, champion)
         validate(wanted, weights)

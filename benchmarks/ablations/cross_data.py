@@ -21,7 +21,7 @@ from de_model.training.objective import Batch
 from de_model.training.sources import DrawnData, PairData, TrainingData
 from de_model.training.stages import Stage
 from de_model.training.validation import fixed_batch, psnr, restored
-from flows.progress import tell
+from flows.progress import report_progress
 
 #: Patches a model is judged on, for every hold-out window that is asked for.
 _PATCHES = 6
@@ -133,7 +133,7 @@ def _batch(setting: Setting, kind: Collection, enhancer: Enhancer) -> Batch:
 
 @torch.no_grad()
 def _score(enhancer: Enhancer, batch: Batch) -> Scores:
-    tell("judging")
+    report_progress("judging")
     found = restored(enhancer, Stage.ALLOCATION, batch)
     reference, own = found.parts
     truth, valid = batch.patches.clear, batch.patches.valid > 0

@@ -14,7 +14,7 @@ from benchmarks.chart import Panel, Series
 from de_model import checkpoint
 from de_model.enhancer import Enhancer
 from de_model.inference.sampling import Sampling
-from flows.progress import tell
+from flows.progress import report_progress
 from stac.masks.classes import PixelClass
 
 ETAS = (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
@@ -42,7 +42,7 @@ def run(setting: Setting) -> Findings:
     enhancer = checkpoint.load(setting.weights)
     sweep: _Sweep = {}
     for number, eta in enumerate(ETAS):
-        tell("eta", number, len(ETAS))
+        report_progress("eta", number, len(ETAS))
         sweep |= _at(eta, setting, windows, enhancer)
     sweep = {(kind, eta): sweep[kind, eta] for kind in _KINDS for eta in ETAS}
     rows: list[tuple[Cell, ...]] = [

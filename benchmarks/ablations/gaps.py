@@ -24,7 +24,7 @@ from de_model.sampling.kinds import SamplerKind
 from flows.models.evaluation_cases import Case, ErrorSums, error_sums, index_on, transplanted_cases
 from flows.planning.search import stacks_of
 from flows.processing.restore import intervals_of, prepare, prior_of
-from flows.progress import tell
+from flows.progress import report_progress
 from flows.settings.loading import load_settings
 from stac.composite.normalisation import repeatability
 from stac.product.assembly import Intervals, best_known, unseen
@@ -141,7 +141,7 @@ def _walked(
 ) -> list[_Outcome]:
     outcomes = []
     for number, gaps in enumerate(cases):
-        tell(name, number, len(cases))
+        report_progress(name, number, len(cases))
         outcomes.append(_outcome(gaps, enhancer, sampling, intervals))
     return outcomes
 

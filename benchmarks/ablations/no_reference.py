@@ -18,7 +18,7 @@ from de_model.metrics.bootstrap import Bootstrap, Interval, mean_interval
 from de_model.metrics.signatures import Comparison, signatures
 from de_model.training.stages import Stage
 from flows.errors import WorkFailed
-from flows.progress import tell
+from flows.progress import report_progress
 
 #: Patches the diffusion is trained on; every step sees as many pixels as a batch of the preset.
 _PATCHES = (16, 32, 64)
@@ -108,7 +108,7 @@ def _faults(candidate: Candidate, windows: Sequence[Window], seed: int) -> Fault
     sampling = Sampling(seed, 1, 1 if candidate.eta == 1 else 10, candidate.eta, candidate.tile, overlap)
     psnr, comparisons = [], []
     for number, window in enumerate(windows):
-        tell(f"{candidate.name}, {candidate.tile} px", number, len(windows))
+        report_progress(f"{candidate.name}, {candidate.tile} px", number, len(windows))
         found = restore_window(window, candidate.enhancer, sampling)
         psnr += [block.psnr for block in judge(window, found.image, found.reference)]
         comparisons.append(_compare(window, found.image))

@@ -31,7 +31,7 @@ from de_model.training.sources import PairData
 from de_model.training.stages import Stage, schedule_for
 from de_model.training.trainer import train
 from flows.models.training_data import mine_pairs
-from flows.progress import tell
+from flows.progress import report_progress
 
 #: Strengths in companded units and pixels; see `de_model.references.degraded`.
 _DEGRADATIONS = {
@@ -109,7 +109,7 @@ def _references(setting: Setting, enhancer: Enhancer, windows: Sequence[Window])
     yield _OWN, own_reference
     for name, degradation in _DEGRADATIONS.items():
         yield name, _degraded(own, degradation, setting.seed)
-    tell("training the early reference")
+    report_progress("training the early reference")
     early = _early(setting, enhancer)
     yield "early checkpoint", lambda window: restore_window(window, early, once).reference
 

@@ -15,7 +15,7 @@ from benchmarks.chart import Panel, Series
 from de_model import checkpoint
 from de_model.enhancer import Enhancer
 from de_model.inference.sampling import Sampling
-from flows.progress import tell
+from flows.progress import report_progress
 
 #: Windows are twice as large as elsewhere, so that something is left when they are thinned; the sample has six.
 _LARGER, _MOST_WINDOWS = 2, 4
@@ -53,7 +53,7 @@ def run(setting: Setting) -> Findings:
     ways = list(_ways(gsd))
     trials = []
     for number, way in enumerate(ways):
-        tell(way.title, number, len(ways))
+        report_progress(way.title, number, len(ways))
         trials.append(_try(way, windows, enhancer, setting))
     rows: list[tuple[Cell, ...]] = [
         (gsd * way.score, way.title, t.psnr, t.gain, t.spectrum.mean, t.weight, len(t.blocks))

@@ -21,7 +21,7 @@ from de_model.training.trainer import Observer, Progress, train
 from de_model.weighting import WeightMode
 from flows.models.training_data import mine_pairs
 from flows.planning.search import SceneSet
-from flows.progress import tell
+from flows.progress import report_progress
 
 #: Raw output that either way of limiting turns into eta.
 _LOWEST = -1e4
@@ -74,7 +74,7 @@ class _Teller(Observer):
         self.name = name
 
     def on_step(self, progress: Progress) -> None:
-        tell(f"{self.name}: {progress.stage}", progress.step, progress.steps)
+        report_progress(f"{self.name}: {progress.stage}", progress.step, progress.steps)
 
 
 class FloorAllocation(WeightAllocation):

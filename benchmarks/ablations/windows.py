@@ -20,7 +20,7 @@ from de_model.metrics.bootstrap import Bootstrap, Interval, difference_interval,
 from flows.errors import InvalidSettings
 from flows.models.evaluation_cases import index_on
 from flows.planning.search import SceneSet, stacks_of
-from flows.progress import tell
+from flows.progress import report_progress
 from stac.composite.fusion import fit_fused
 from stac.load.stack import Stack
 from stac.masks.classes import is_obscured, is_observed
@@ -184,7 +184,7 @@ def try_on(
     blocks: list[BlockGain] = []
     weights, began = [], time.monotonic()
     for number, window in enumerate(windows):
-        tell(name, number, len(windows))
+        report_progress(name, number, len(windows))
         found = restore_window(window, enhancer, sampling, references(window))
         blocks += judge(window, found.image, found.reference)
         weights.append(float(found.reference_weight[window.hidden].mean()))

@@ -37,14 +37,14 @@ def check(
         unveil catalog check --out unveil-out
         unveil catalog check https://example.org/catalog/catalog.json --json
     """
-    from flows.progress import tell
+    from flows.progress import report_progress
     from flows.settings.loading import load_settings
     from stac.catalog.check import CheckOptions, check_catalog
 
     settings = load_settings(overrides=o.overrides(out=out))
     options = CheckOptions(checksums=checksums, s3=settings.access.s3)
     with progress_bar():
-        report = check_catalog(catalog or str(settings.out), options, tell)
+        report = check_catalog(catalog or str(settings.out), options, report_progress)
     if as_json:
         print_json(report.document())
     else:
@@ -78,7 +78,7 @@ def export(
         unveil catalog export --geoparquet items.parquet --out unveil-out
         unveil catalog export --geoparquet items.parquet --base https://example.org/catalog
     """
-    from flows.progress import tell
+    from flows.progress import report_progress
     from flows.settings.loading import load_settings
     from stac.catalog.geoparquet import Export, export_items
 
@@ -86,7 +86,7 @@ def export(
     place = catalog or str(settings.out)
     wanted = Export(catalog=place, collections=collections, base=base, s3=settings.access.s3)
     with progress_bar():
-        count = export_items(wanted, file, lambda number: tell("reading items", number))
+        count = export_items(wanted, file, lambda number: report_progress("reading items", number))
     if as_json:
         print_json({"catalog": place, "items": count, "file": str(file), "bytes": file.stat().st_size})
     else:

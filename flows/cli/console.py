@@ -53,7 +53,7 @@ def progress_bar() -> Iterator[Callable[[Event], None]]:
             yield show
 
 
-#: Ids up to this length stand in one line; longer ones are folded. Nothing that tells rows apart is cut.
+#: Ids up to this length stand in one line; longer ones are folded. Nothing that distinguishes rows is cut.
 _ID_WIDTH = 40
 #: Columns from which on rows have room for whole item ids.
 _WIDE = 120

@@ -46,7 +46,7 @@ def publish(
     """
     from flows.errors import InvalidSettings
     from flows.processing.publishing import catalog_of, indexes_of, keep_mirrors
-    from flows.progress import tell
+    from flows.progress import report_progress
     from flows.settings.loading import load_settings
     from stac.catalog.shelves import copy_catalog
     from stac.io.s3 import parse_location
@@ -63,10 +63,10 @@ def publish(
             source, settings = settings.out, settings.model_copy(update={"out": parse_location(to)})
             if not isinstance(source, Path):
                 raise InvalidSettings(f"{source} is not a folder; --to copies a catalog on disk.")
-            copies = copy_catalog(source, catalog_of(settings), tell)
+            copies = copy_catalog(source, catalog_of(settings), report_progress)
             keep_mirrors(settings)
         with indexes_of(settings) as indexes:
-            updates = indexes.reconcile(again=again, tell=tell)
+            updates = indexes.reconcile(again=again, tell=report_progress)
     if as_json:
         done = {"copied": [asdict(copy) for copy in copies], "indexes": [asdict(update) for update in updates]}
         print_json({"catalog": str(settings.out)} | done)

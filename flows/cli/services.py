@@ -60,7 +60,7 @@ _STYLES = {"create": "green", "update": "yellow", "remove": "red"}
 
 
 def automations(
-    apply: Annotated[bool, typer.Option("--apply", help="Do it; otherwise only tell what would be done.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; otherwise only show what would be done.")] = False,
     silence: Annotated[float, typer.Option(min=10, help="Seconds without heartbeat after which a run is dead.")] = 540,
     pending: Annotated[float, typer.Option(min=10, help="Seconds in which a handed-out run must begin.")] = 900,
     longest: Annotated[float, typer.Option(min=10, help="Seconds after which a run is cancelled.")] = 43_200,
@@ -69,7 +69,7 @@ def automations(
 ) -> None:
     """Bring the automations of the configured Prefect server to what they should be; others are not touched.
 
-    `UNVEIL_NOTIFY_BLOCK=TYPE/NAME` or `UNVEIL_NOTIFY_WEBHOOK=URL` says who is told of failures.
+    `UNVEIL_NOTIFY_BLOCK=TYPE/NAME` or `UNVEIL_NOTIFY_WEBHOOK=URL` says what is notified of failures.
 
     Example:
 
@@ -107,14 +107,14 @@ def serve(
     from flows.ops.serve.app import check_catalog, start_page
     from flows.ops.serve.app import serve as run_server
     from flows.ops.serve.stac_browser import ensure_browser, public_browser_link
-    from flows.progress import tell
+    from flows.progress import report_progress
 
     check_catalog(out)
     page = start_page(out)
     folder = None
     if browser:
         with progress_bar():
-            folder = ensure_browser(log=tell)
+            folder = ensure_browser(log=report_progress)
 
     def announce(url: str) -> None:
         if as_json:
@@ -133,7 +133,7 @@ def serve(
 
 
 def doctor(config: o.Config = None, out: o.Out = None, state_dir: o.StateDir = None, as_json: o.AsJson = False) -> None:
-    """Check versions, GPU, services, disk and credentials, and say how to mend what is missing."""
+    """Check versions, GPU, services, disk and credentials, and say how to fix what is missing."""
     from flows.ops.doctor import Status, examine
     from flows.settings.loading import load_settings
 
@@ -231,10 +231,10 @@ def _state(out: Path, state_dir: Path | None) -> Path:
 
 def _prepare_browser() -> None:
     from flows.ops.serve.stac_browser import ensure_browser
-    from flows.progress import tell
+    from flows.progress import report_progress
 
     with progress_bar():
-        ensure_browser(log=tell)
+        ensure_browser(log=report_progress)
 
 
 def _arguments(place: Place) -> list[str]:

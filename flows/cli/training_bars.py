@@ -19,7 +19,7 @@ def terms(values: Mapping[str, float]) -> str:
 
 
 class StageBars(Observer):
-    """Draws what it is told."""
+    """Draws the progress of a training."""
 
     def __init__(self, bars: Bars) -> None:
         self.bars, self.score = bars, ""
@@ -42,7 +42,7 @@ class StageBars(Observer):
 
 @contextmanager
 def stage_bars() -> Iterator[StageBars]:
-    """Show the bars on stderr while the context is open; yields who must be told."""
+    """Show the bars on stderr while the context is open; yields its observer."""
     columns = (
         TextColumn("{task.description:<10}"),
         BarColumn(bar_width=20),

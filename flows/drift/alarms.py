@@ -42,7 +42,7 @@ def watch_run(settings: RunSettings, model: ModelRef, run_id: str, work_ids: Col
         if baseline is None or not units:
             return None
         report = compare(units, baseline, settings.drift_limits)
-        tell_drift(report, model, settings.collection, run_id)
+        report_drift(report, model, settings.collection, run_id)
     except (*KNOWN_ERRORS, httpx.HTTPError, OSError) as error:
         _log.warning("drift was not watched: %s", error)
         return None
@@ -50,7 +50,7 @@ def watch_run(settings: RunSettings, model: ModelRef, run_id: str, work_ids: Col
     return report.document(shares=False)
 
 
-def tell_drift(report: DriftReport, model: ModelRef, collection: str, run_id: str) -> None:
+def report_drift(report: DriftReport, model: ModelRef, collection: str, run_id: str) -> None:
     """Store the comparison as a Prefect artifact; emit an event when it alarms."""
     through_restart()(create_table_artifact, rows_of(report), key="drift", description=report.sentence)
     if report.verdict is Verdict.ALARM:

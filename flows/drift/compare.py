@@ -112,7 +112,7 @@ def compare(units: Sequence[UnitStatistics], baseline: Baseline, limits: DriftLi
         least = 1 if feature.kind is Kind.SCALAR else limits.least_values
         values = sum(part.size for part in now)
         if not before:
-            left_out.append(f"{feature.label}: the training set does not tell it.")
+            left_out.append(f"{feature.label}: the training set does not hold it.")
         elif values < least:
             left_out.append(f"{feature.label}: {values} values are too few to compare.")
         else:
@@ -200,7 +200,7 @@ class FeatureDrift:
     psi: Measure | None
     #: Wasserstein distance in the feature's unit; for classes the total variation.
     shift: Measure
-    #: Largest difference of cumulative shares; None for classes. It is told, not judged.
+    #: Largest difference of cumulative shares; None for classes. It is shown, not judged.
     ks: float | None
     #: Shares per bin, now and in training.
     shares: tuple[float, ...]

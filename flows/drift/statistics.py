@@ -150,7 +150,7 @@ class Feature:
     #: Lower edges of the bins; what lies below the first is in the first, and the last has no end. Empty for classes.
     edges: tuple[float, ...] = ()
     classes: tuple[str, ...] = ()
-    #: Class that may grow at the cost of the others: a sky that is clearer than in training harms nobody.
+    #: Class that may grow at the cost of the others: a sky that is clearer than in training does no harm.
     harmless: str = ""
     #: Unit of the shift; a share for classes.
     unit: str
@@ -308,7 +308,7 @@ def ndvi_steps(red: NDArray[np.int32], nir: NDArray[np.int32]) -> NDArray[np.int
 
 
 def sun_elevation(scenes: Iterable[pystac.Item]) -> float | None:
-    """Return the elevation of the sun over the first scene that tells it, degrees; None where none does."""
+    """Return the elevation of the sun over the first scene that names it, degrees; None where none does."""
     for scene in scenes:
         properties = scene.properties
         if properties.get("view:sun_elevation") is not None:

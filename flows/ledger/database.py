@@ -225,7 +225,7 @@ def claim(dialect: Dialect) -> Any:
 
 
 @lru_cache(_DIALECTS)
-def settle(dialect: Dialect) -> Any:
+def record_published(dialect: Dialect) -> Any:
     """Record a unit as published unless a living run holds it; returns its id where that changed it."""
     free = or_(work.c.state.not_in(HELD), work.c.lease_until < now_s(), _held_by_dead())
     changed = {"state": State.SUCCEEDED, "item_href": bindparam("item_href"), "error": "", "lease_until": 0.0}
@@ -256,8 +256,8 @@ def start() -> Update:
 @cache
 def finish() -> Update:
     """Take a unit that is held under `held_token` to its end, from a state of `may`."""
-    told: dict[str, Any] = {name: bindparam(name) for name in ("error", "item_href", "seconds")}
-    return _step().values(lease_until=0.0, **told)
+    given: dict[str, Any] = {name: bindparam(name) for name in ("error", "item_href", "seconds")}
+    return _step().values(lease_until=0.0, **given)
 
 
 @cache
@@ -269,8 +269,10 @@ def abort() -> ReturningUpdate[tuple[str]]:
 
 
 def _insert(dialect: Dialect, lease_until: Any) -> Any:
-    told: dict[str, Any] = {column.name: bindparam(column.name) for column in work.c if column.name not in _BY_CLOCK}
-    return insert_for(dialect, work).values(told | {"lease_until": lease_until, "created": now_s(), "updated": now_s()})
+    given: dict[str, Any] = {column.name: bindparam(column.name) for column in work.c if column.name not in _BY_CLOCK}
+    return insert_for(dialect, work).values(
+        given | {"lease_until": lease_until, "created": now_s(), "updated": now_s()}
+    )
 
 
 def _leased() -> Update:
@@ -292,7 +294,7 @@ def _expired() -> ColumnElement[bool]:
 
 
 def _held_by_dead() -> ColumnElement[bool]:
-    # The empty token is that of units which nobody ever claimed.
+    # The empty token is that of units which were never claimed.
     return and_(work.c.token == bindparam("dead_token"), work.c.token != "")
 
 

@@ -49,7 +49,7 @@ class State(StrEnum):
 
 #: States in which a run holds a unit, under a lease.
 HELD = frozenset({State.CLAIMED, State.RUNNING})
-#: States in which nobody works on a unit.
+#: States in which no run works on a unit.
 ENDED = frozenset(State) - HELD
 
 
@@ -102,7 +102,7 @@ class Entry:
     #: Instants, RFC 3339 in UTC.
     created: str
     updated: str
-    #: Until when the unit is held; empty when nobody holds it.
+    #: Until when the unit is held; empty when no run holds it.
     lease_until: str
     #: Held by a run whose lease has run out.
     expired: bool
@@ -119,12 +119,12 @@ def new_run_id() -> str:
 
 
 def is_own(run_id: str) -> bool:
-    """Tell whether a run is that of this process."""
+    """Return whether a run is that of this process."""
     return run_id.rpartition(":")[0] == new_run_id().rpartition(":")[0]
 
 
 def is_dead(run_id: str) -> bool:
-    """Tell whether the process of a run is known to have ended; nothing is known of other hosts."""
+    """Return whether the process of a run is known to have ended; nothing is known of other hosts."""
     host, process, rest = run_id.rsplit(":", 2)
     if host != (platform.node() or "host"):
         return False
@@ -152,9 +152,9 @@ def started_at(pid: int) -> str:
 
 
 def _is_running(process: int) -> bool:
-    """Tell whether a process exists and has not ended.
+    """Return whether a process exists and has not ended.
 
-    In containers the dead often stay as zombies: nobody asks how they ended.
+    In containers the dead often stay as zombies: no parent has asked how they ended.
     """
     try:
         return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)

@@ -107,7 +107,7 @@ class Ledger:
     def renew(self, lease: Lease) -> bool:
         """Renew a lease; False when another run has taken the unit over.
 
-        Asked just before publishing, this is the fence: whoever lost the lease must not publish.
+        Asked just before publishing, this is the fence: a run that lost the lease must not publish.
         """
         return self._changed(statements.renew(), self._held_by(lease) | {"lease_s": self.lease_s}) == 1
 
@@ -119,18 +119,18 @@ class Ledger:
         """Mark what a run left unfinished; return the work ids of these units."""
         return self._write(lambda c: list(c.execute(statements.abort(), {"left_by": run_id}).scalars()))
 
-    def settle(self, job: Job, item_href: str) -> bool:
+    def record_published(self, job: Job, item_href: str) -> bool:
         """Record that a unit was found published, e.g. by a run that died before it could; False when it is known.
 
-        A unit that a living run holds is left to that run; nobody waits for a process that is known to be dead.
+        A unit that a living run holds is left to that run, unless its process is known to be dead.
         """
         # Never claimed here: the product came with the catalog.
         line = self._line(job, State.SUCCEEDED, attempts=0, item_href=item_href) | {"dead_token": ""}
-        if self._settle(line):
+        if self._record_published(line):
             return True
         entry, holder = self.listing.holder(job.work_id)
         dead = entry is not None and entry.state in HELD and is_dead(entry.run_id)
-        return dead and self._settle(line | {"dead_token": holder})
+        return dead and self._record_published(line | {"dead_token": holder})
 
     def remember(self, document: str) -> str:
         """Keep settings and model of a run; return their id, the same for the same document."""
@@ -150,8 +150,11 @@ class Ledger:
         empty = {"run_id": "", "token": "", "error": "", "item_href": "", "seconds": 0.0}
         return {"catalog": self.catalog, "state": state} | asdict(job) | empty | values
 
-    def _settle(self, line: Mapping[str, Any]) -> bool:
-        return self._write(lambda c: c.execute(statements.settle(self._engine.dialect), line).first()) is not None
+    def _record_published(self, line: Mapping[str, Any]) -> bool:
+        return (
+            self._write(lambda c: c.execute(statements.record_published(self._engine.dialect), line).first())
+            is not None
+        )
 
     def _held_by(self, lease: Lease) -> dict[str, Any]:
         return {"in_catalog": self.catalog, "of_work": lease.work_id, "held_token": lease.token}
@@ -189,7 +192,7 @@ def reconcile(ledger: Ledger, jobs: Sequence[Job], published: Mapping[str, Locat
     for job in jobs:
         entry = known.get(job.work_id)
         if entry is None or entry.state is not State.SUCCEEDED:
-            ledger.settle(job, str(published[job.work_id]))
+            ledger.record_published(job, str(published[job.work_id]))
 
 
 def wait_for_others(ledger: Ledger, work_ids: Sequence[str], timeout_s: float) -> None:
@@ -258,7 +261,7 @@ _BEATS_PER_LEASE = 4
 class Heartbeat:
     """Renews a lease from a thread while its context is open.
 
-    The thread ends with the process, however that ends: nobody renews for the dead.
+    A daemon thread: it ends with the process, so a dead process never renews.
     """
 
     def __init__(self, ledger: Ledger, lease: Lease) -> None:
@@ -286,7 +289,7 @@ class Heartbeat:
 
         Raises:
             LeaseLost: another run has taken the unit over.
-            LedgerUnavailable: the database does not answer, so nobody can tell.
+            LedgerUnavailable: the database does not answer.
         """
         if self.lost or not self._ledger.renew(self._lease):
             self._lost.set()

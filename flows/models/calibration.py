@@ -31,7 +31,7 @@ def fit_calibration(
     single: Sampling,
     sha256: str,
     fitted_on: str,
-    tell: Callable[[str, int, int], None],
+    progress: Callable[[str, int, int], None],
     known: CalibrationTable | None = None,
 ) -> CalibrationTable:
     """Return the factors per band that make intervals hold the truth in 90 % of the values of the cases.
@@ -44,7 +44,7 @@ def fit_calibration(
             sampling schedule of `options`.
         sha256: of the model's weights.
         fitted_on: the cases, for people.
-        tell: told of progress.
+        progress: called with what is done.
         known: a table whose factors are taken over for origins that no case has.
 
     Raises:
@@ -53,10 +53,10 @@ def fit_calibration(
     schedule = replace(options.sampling, tile=single.tile, overlap=single.overlap)
     scores: dict[Origin, list[FloatArray]] = {origin: [] for origin in Origin}
     for done, case in enumerate(cases):
-        tell("cases", done, len(cases))
+        progress("cases", done, len(cases))
         for origin, found in _scores(fill_case(case, enhancer, options, schedule)).items():
             scores[origin].append(found)
-    tell("cases", len(cases), len(cases))
+    progress("cases", len(cases), len(cases))
     joined = {origin: np.concatenate(found, axis=1) for origin, found in scores.items() if found}
     factors = {} if known is None else dict(known.factors)
     factors |= {

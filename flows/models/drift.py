@@ -28,7 +28,7 @@ from stac.product.writer import Block, blocks_of, write_product
 from stac.quality.assess import assess
 from stac.search.acquisitions import Acquisition
 
-Tell = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]
 #: A date is cut into parts of at most this share of its side: how far they differ is what chance may do.
 _PARTS_A_SIDE = 2
 
@@ -39,11 +39,11 @@ class _Maker:
 
     enhancer: Enhancer
     options: RestorationOptions
-    tell: Tell
+    progress: Progress
 
 
 def make_baseline(
-    scenes: SceneSet, weights: Path, options: RestorationOptions, tell: Tell, most_restored: int | None = None
+    scenes: SceneSet, weights: Path, options: RestorationOptions, progress: Progress, most_restored: int | None = None
 ) -> Baseline:
     """Return the statistics of a training set: of all its dates, and of what the model makes of the cloudy ones.
 
@@ -51,15 +51,15 @@ def make_baseline(
         scenes: what the model was trained on.
         weights: the model.
         options: how scenes are restored; the intervals are those of the model's own table.
-        tell: told of progress.
-        most_restored: cloudy dates of a cell that are restored, the first ones; all when left out. The others tell of
+        progress: called with what is done.
+        most_restored: cloudy dates of a cell that are restored, the first ones; all when left out. The others hold
             their input only.
 
     Raises:
         InvalidSettings: a cell has no scenes, or the cells hold no pair of a cloudy and a clear date.
     """
     own = replace(options, intervals=intervals_of(calibration_of(weights)), fillers=fillers_of(validation_of(weights)))
-    maker = _Maker(checkpoint.load(weights), own, tell)
+    maker = _Maker(checkpoint.load(weights), own, progress)
     units: list[UnitStatistics] = []
     pairs: list[str] = []
     for stack, dates in dated_stacks_of(scenes):
@@ -75,10 +75,10 @@ def make_baseline(
 def _units_of(
     stack: Stack, dates: list[Acquisition], cloudy: set[int], restored: set[int], maker: _Maker
 ) -> Iterator[UnitStatistics]:
-    """Yield the parts of every date; a clear date tells the ground, but not which sky the model is used under."""
+    """Yield the parts of every date; a clear date shows the ground, but not which sky the model is used under."""
     parts = _parts(stack)
     for index, date in enumerate(dates):
-        maker.tell("dates", index, len(dates))
+        maker.progress("dates", index, len(dates))
         layers = restore_date(stack, index, maker.enhancer, maker.options).layers if index in restored else None
         for part in parts:
             window = stack.window(part.rows, part.columns)
@@ -88,7 +88,7 @@ def _units_of(
             if layers is not None:
                 found |= _made(layers.window(part.rows, part.columns))
             yield UnitStatistics(f"{date.id} {part.name.removesuffix('.block')}", found)
-    maker.tell("dates", len(dates), len(dates))
+    maker.progress("dates", len(dates), len(dates))
 
 
 def _parts(stack: Stack) -> list[Block]:

@@ -43,7 +43,7 @@ from flows.models.evaluation_cases import Case, ErrorSums, error_sums
 from flows.planning.search import fullest_window
 from flows.processing.interpolation import inverse_distance
 from flows.processing.restore import Prepared, intervals_of, prepare, prior_of
-from flows.progress import tell
+from flows.progress import report_progress
 from flows.settings.fields import RestorationOptions
 from stac.composite.priors import Prior
 from stac.composite.temporal import TemporalPrior, donors_of
@@ -247,7 +247,7 @@ def evaluate(entrant: Entrant, cases: Iterable[Case], usage: Usage) -> Evaluatio
     options = replace(options, intervals=intervals_of(entrant.calibration))
     digest, results = hashlib.sha256(), []
     for number, case in enumerate(cases):
-        tell(f"{entrant.weights.name}: case {number + 1}, {case.name}")
+        report_progress(f"{entrant.weights.name}: case {number + 1}, {case.name}")
         digest.update(case.stack.dn.tobytes() + case.truth.tobytes())
         results.append(measure(fill_case(case, enhancer, options, single), options))
     if not results:

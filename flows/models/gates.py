@@ -295,12 +295,12 @@ def hold_trial(registry: Registry, champion: ModelVersion, challenger: ModelVers
         pictures = sorted(path.name for path in report.glob("*.png"))
         (report / "report.md").write_text(as_markdown(trial, new, pictures), "utf-8")
         (report / "gates.json").write_text(json.dumps(document, indent=2) + "\n", "utf-8")
-        registry.keep(challenger, report, REPORT)
+        registry.log_artifacts(challenger, report, REPORT)
     place = ", ".join(new.places)
     gates = {f"gate/{c.name.replace(' ', '_')}": c.value for c in trial.verdict.checks if c.value is not None}
     for version, figures in ((champion, metrics_of(old)), (challenger, metrics_of(new) | gates)):
-        registry.measured(version, figures, place, new.digest)
-    registry.note(challenger, {GATES_TAG: json.dumps(document | {"champion": champion.version})})
+        registry.log_metrics(version, figures, place, new.digest)
+    registry.set_tags(challenger, {GATES_TAG: json.dumps(document | {"champion": champion.version})})
     return trial
 
 

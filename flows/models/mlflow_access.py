@@ -126,7 +126,7 @@ def follow_moved_folder(database: Path) -> None:
     except sqlite3.OperationalError as error:
         if "no such" not in str(error):  # a database that MLflow has not made yet, or an older one
             raise ServiceUnavailable(
-                f"{database} was moved and cannot be told so ({error}): stop what uses it, then try again."
+                f"{database} was moved and cannot be updated ({error}): stop what uses it, then try again."
             ) from error
 
 

@@ -138,7 +138,7 @@ def _card_document(card: ModelCard) -> dict[str, Any]:
 
 
 def _interval(trained_on: str) -> tuple[datetime, datetime] | None:
-    """Return the dates of the training data where the card tells them."""
+    """Return the dates of the training data where the card names them."""
     found = _INTERVAL.search(trained_on)
     if found is None:
         return None

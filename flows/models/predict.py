@@ -234,13 +234,13 @@ def _restore(job: _Job, enhancer: Enhancer, request: Request, digest: str, on_ti
     if job.mask is not None:
         needed &= read_mask(job.mask, job.image)
 
-    def tell(done: int, total: int) -> None:
+    def progress(done: int, total: int) -> None:
         if on_tile is not None:
             on_tile(job.image.path.name, done, total)
 
-    tell(0, 0)
+    progress(0, 0)
     fillers = fillers_of(validation_of(request.weights)) if request.gaps is GapFilling.VALIDATED else {}
-    found, pixels_of = _fill(scene, needed, fillers, enhancer, request, tell)
+    found, pixels_of = _fill(scene, needed, fillers, enhancer, request, progress)
     stored_order = np.argsort(job.order)
     content = encode_like(job.image, encode(found.image[stored_order], needed, pixels, job.image, job.scale))
     scene[:, needed] = found.image[:, needed]
@@ -258,7 +258,7 @@ def _fill(
     fillers: Mapping[PixelKind, Filler],
     enhancer: Enhancer,
     request: Request,
-    tell: Callable[[int, int], None],
+    progress: Callable[[int, int], None],
 ) -> tuple[RestoredImage, dict[str, int]]:
     """Return an image filled kind by kind as products are, all of it opaque, and the pixels by filler."""
     known = np.isfinite(scene).all(axis=0) & ~needed
@@ -278,7 +278,7 @@ def _fill(
         )
         around[:, *at], trivial[at] = filled[:, *inside], np.logical_or(*by_filler.values())[inside]
     left = needed & ~trivial
-    found = restore_image(enhancer, scene, left, request.sampling, tell)
+    found = restore_image(enhancer, scene, left, request.sampling, progress)
     found.image[:, trivial] = around[:, trivial]
     return found, {"interpolated": int(trivial.sum()), "model": int(left.sum())}
 

@@ -29,7 +29,7 @@ class Promotion:
 
 def nominate(registry: Registry, version: ModelVersion) -> None:
     """Make a version the challenger."""
-    registry.point(version.name, CHALLENGER, version.version)
+    registry.set_alias(version.name, CHALLENGER, version.version)
 
 
 def promote(registry: Registry, version: ModelVersion, why: str, against: str | None = None) -> Promotion:
@@ -59,12 +59,12 @@ def promote(registry: Registry, version: ModelVersion, why: str, against: str | 
                 f"{version.uri} was compared with version {against}, but version {before or 'none'} is the champion "
                 "since; compare again."
             )
-        registry.note(version, {"unveil_promoted": _now(), "unveil_promoted_why": why})
+        registry.set_tags(version, {"unveil_promoted": _now(), "unveil_promoted_why": why})
         if before is not None and registry.has(version.name, before):
-            registry.point(version.name, PREVIOUS, before)
-        registry.point(version.name, CHAMPION, version.version)
+            registry.set_alias(version.name, PREVIOUS, before)
+        registry.set_alias(version.name, CHAMPION, version.version)
         if registry.aliases(version.name).get(CHALLENGER) == version.version:
-            registry.unpoint(version.name, CHALLENGER)
+            registry.delete_alias(version.name, CHALLENGER)
     _look(registry, version.name)
     return Promotion(version.name, version.version, before)
 
@@ -72,7 +72,7 @@ def promote(registry: Registry, version: ModelVersion, why: str, against: str | 
 def rollback(registry: Registry, name: str) -> Promotion:
     """Make the previous champion the champion again; the two change places.
 
-    `previous` follows promotions by Unveil; an alias that somebody moved in MLflow leaves it as it was.
+    `previous` follows promotions by Unveil; an alias that was moved in MLflow leaves it as it was.
 
     Raises:
         UnknownModel: there is no previous champion.
@@ -84,9 +84,9 @@ def rollback(registry: Registry, name: str) -> Promotion:
         previous, champion = aliases.get(PREVIOUS), aliases.get(CHAMPION)
         if previous is None or previous == champion or not registry.has(name, previous):
             raise UnknownModel(f"Model {name} has no previous champion to go back to; see `unveil models`.")
-        registry.point(name, CHAMPION, previous)
+        registry.set_alias(name, CHAMPION, previous)
         if champion is not None and registry.has(name, champion):
-            registry.point(name, PREVIOUS, champion)
+            registry.set_alias(name, PREVIOUS, champion)
     _look(registry, name)
     return Promotion(name, previous, champion)
 
@@ -113,10 +113,10 @@ class Move:
 
 
 def watch(registry: Registry, name: str) -> Move | None:
-    """Return how the champion has changed since the last look, after an event told of it; None when it has not.
+    """Emit an event when the champion has changed since the last look; return the change, None without one.
 
     What was seen last is a variable at the Prefect server, so that all workers and machines share it. The first look
-    only remembers. Two looks at the same moment may both tell.
+    only remembers. Two looks at the same moment may both emit it.
 
     Raises:
         UnknownModel: there is no such model.

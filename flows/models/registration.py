@@ -86,7 +86,7 @@ def register_weights(
     """Register the safetensors file `weights` as the next version of model `name`, from the run that trained it.
 
     The client is used throughout, never MLflow's global state, so that threads do not disturb each other. The version
-    is created last and with all its tags: whoever sees it sees it whole.
+    is created last and with all its tags: readers see it whole.
 
     Args:
         client: the registry.

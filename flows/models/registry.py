@@ -86,7 +86,7 @@ class Registry:
         """Register the weights that come with the package unless they are, calibrated alike; return their version.
 
         The alias `champion` is given only while this is the model's one version and no alias exists: a champion that
-        somebody chose is never moved.
+        was chosen is never moved.
 
         Raises:
             InvalidCheckpoint: the package came without weights.
@@ -202,8 +202,8 @@ class Registry:
         with self._session():
             return self._known_aliases(name)
 
-    def point(self, name: str, alias: str, version: str) -> None:
-        """Give an alias to a version; whoever resolves it gets the old version or the new one.
+    def set_alias(self, name: str, alias: str, version: str) -> None:
+        """Give an alias to a version; a reader gets the old version or the new one.
 
         Raises:
             ServiceUnavailable: the registry refuses or does not answer.
@@ -211,23 +211,23 @@ class Registry:
         with self._session():
             self._client.set_registered_model_alias(name, alias, version)
 
-    def unpoint(self, name: str, alias: str) -> None:
+    def delete_alias(self, name: str, alias: str) -> None:
         """Take an alias away."""
         with self._session():
             self._client.delete_registered_model_alias(name, alias)
 
-    def note(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
+    def set_tags(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
         """Keep tags with a version."""
         with self._session():
             for name, value in tags.items():
                 self._client.set_model_version_tag(version.name, version.version, name, value)
 
-    def keep(self, version: ModelVersion, folder: Path, under: str) -> None:
+    def log_artifacts(self, version: ModelVersion, folder: Path, under: str) -> None:
         """Keep all files of a folder with the run of a version, below a name."""
         with self._session():
             self._client.log_artifacts(version.run_id, str(folder), under)
 
-    def measured(self, version: ModelVersion, figures: Mapping[str, float], dataset: str, digest: str) -> None:
+    def log_metrics(self, version: ModelVersion, figures: Mapping[str, float], dataset: str, digest: str) -> None:
         """Keep figures of a version as metrics of its run and its model, with the data set they were measured on.
 
         Args:
@@ -267,7 +267,7 @@ class Registry:
             yield
 
     def has(self, name: str, version: str) -> bool:
-        """Whether the model has a version; one that somebody deleted is gone."""
+        """Whether the model has a version; one that was deleted is gone."""
         with self._session():
             return any(str(found.version) == version for found in self._versions(name))
 

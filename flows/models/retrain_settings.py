@@ -72,7 +72,7 @@ class RetrainSettings(BaseModel):
         12, ge=1, description="cases of the training squares that the challenger's intervals are fitted on, at most"
     )
     baseline_dates: int = Field(
-        4, ge=0, description="cloudy dates of each training square whose restoration the drift baseline tells of"
+        4, ge=0, description="cloudy dates of each training square whose restoration the drift baseline holds"
     )
     contest_cases: int = Field(20, ge=1, description="cases that challenger and champion are compared on, at most")
     contest_window: int = Field(512, ge=64, description="side of the part of each date that is restored, pixels")

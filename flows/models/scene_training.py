@@ -65,7 +65,7 @@ class _Reporter:
     last: SceneProgress | None = None
 
     def __call__(self, progress: SceneProgress) -> None:
-        """Tell every observer."""
+        """Call every observer."""
         self.last = progress
         losses = {"loss": progress.loss, "waiting": progress.waiting}
         for observer in self.observers:

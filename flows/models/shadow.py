@@ -18,7 +18,7 @@ from flows.planning.plan_file import settings_of, thaw
 from flows.planning.search import find_scenes, source_of
 from flows.planning.workunit import ModelRef, WorkUnit, make_plan
 from flows.processing.product import make_product, quality_of
-from flows.progress import tell
+from flows.progress import report_progress
 from flows.settings import RunSettings
 from stac.product.layers import RESTORED, Provenance
 from stac.quality.measures import EVERYTHING, Product
@@ -121,7 +121,7 @@ def shadow_run(
     found: list[ShadowScene] = []
     skipped: list[str] = []
     for number, (planned, request) in enumerate(_published(settings, most)):
-        tell(f"{planned.entry.target_id}: shadow run")
+        report_progress(f"{planned.entry.target_id}: shadow run")
         try:
             folders = (work / f"{number}-champion", work / f"{number}-challenger")
             again = _Again.of(planned, request, settings, work)

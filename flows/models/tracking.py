@@ -63,7 +63,7 @@ class Lineage:
 
 
 class Tracker(Observer):
-    """Writes what it is told to one run; a store that fails on the way is reported once and does not stop training."""
+    """Logs a training to one run; a store that fails on the way is reported once and does not stop training."""
 
     def __init__(
         self, client: MlflowClient, uri: str, run_id: str, bands: tuple[str, ...], log: Callable[[str], None]
@@ -171,7 +171,7 @@ def tracked(
         folder: work folder of the training, which remembers its run.
         parameters: options by name.
         lineage: the data.
-        log: told in one sentence when tracking fails on the way.
+        log: called with one sentence when tracking fails on the way.
 
     Raises:
         ServiceUnavailable: MLflow cannot be used at all.

@@ -26,7 +26,7 @@ from flows.models.training_data import Material, material_of, mine_pairs
 from flows.models.training_request import TrainingReport, TrainingRequest, plan_stages
 from flows.models.writing import check_writable, revision
 
-#: Names of pairs that are told before training; data sets have thousands.
+#: Names of pairs that are logged before training; data sets have thousands.
 _NAMED = 12
 
 
@@ -43,11 +43,11 @@ def train_model(
         ServiceUnavailable: MLflow cannot be used.
     """
     if is_standardised(request):
-        return train_standardised(request, observers, log or _unheard)
-    return _train_stages(request, observers, log or _unheard)
+        return train_standardised(request, observers, log or _no_log)
+    return _train_stages(request, observers, log or _no_log)
 
 
-def _unheard(_: str) -> None:
+def _no_log(_: str) -> None:
     """Say nothing."""
 
 

@@ -138,7 +138,7 @@ def verified_validation(weights: Path, version: ModelVersion) -> ValidationRecor
 
 
 def is_whole(weights: Path, version: ModelVersion) -> bool:
-    """Tell whether the files of a version are there and as they were registered."""
+    """Return whether the files of a version are there and as they were registered."""
     try:
         verify(weights, version)
         verified_calibration(weights, version)

@@ -79,11 +79,11 @@ def automations(
     Args:
         patience: how long they wait.
         deployments: ids of `DEPLOYMENTS`.
-        notifier: who is told of failures; nobody for None.
+        notifier: block that is notified of failures; None for no notification.
     """
     crashed = {"settings": _settings_of_the_crashed()}
     rerun = _run(deployments, REDRIVE, parameters=crashed, after_s=patience.redrive_after_s)
-    told = () if notifier is None else _telling(notifier)
+    notified = () if notifier is None else _notifying(notifier)
     return (
         _dead("runs without a heartbeat are crashed", {_HEARTBEAT}, {_HEARTBEAT}, patience.silence_s),
         _dead(
@@ -96,7 +96,7 @@ def automations(
         _reacting("a crash is redriven", {f"{_FLOW_RUN}Crashed"}, rerun, related=_run_of("clear-scenes")),
         _reacting("drift retrains", {EventName.DRIFT_ALARM}, _run(deployments, RETRAIN)),
         _reacting("a promotion makes mosaics", {EventName.MODEL_PROMOTED}, _run(deployments, CLEAR_SCENES)),
-        *told,
+        *notified,
     )
 
 
@@ -177,7 +177,7 @@ def _settings_of_the_crashed() -> dict[str, Any]:
     return {"__prefect_kind": "json", "value": {"__prefect_kind": "jinja", "template": template}}
 
 
-def _telling(notifier: Notifier) -> tuple[AutomationCore, ...]:
+def _notifying(notifier: Notifier) -> tuple[AutomationCore, ...]:
     run = "{{ flow.name }} run {{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.message }}"
     event = "{{ event.event }} about {{ event.resource.id }}: {{ event.payload | tojson }}"
     happened = {EventName.CENSUS_INCOMPLETE, EventName.DRIFT_ALARM, EventName.MODEL_PROMOTED}
@@ -190,12 +190,12 @@ def _telling(notifier: Notifier) -> tuple[AutomationCore, ...]:
 def _message(notifier: Notifier, subject: str, body: str) -> ActionTypes:
     if notifier.webhook:
         # One JSON document, as chat services and alert managers take it.
-        payload = '{"text": {% set told %}' + body + "{% endset %}{{ told | tojson }}}"
+        payload = '{"text": {% set text %}' + body + "{% endset %}{{ text | tojson }}}"
         return CallWebhook(block_document_id=notifier.block_id, payload=payload)
     return SendNotification(block_document_id=notifier.block_id, subject=subject, body=body)
 
 
-#: A saved block that tells people, as TYPE/NAME, e.g. `slack-webhook/ops`.
+#: A saved block that notifies people, as TYPE/NAME, e.g. `slack-webhook/ops`.
 NOTIFY_BLOCK = "UNVEIL_NOTIFY_BLOCK"
 #: The URL of a webhook; it is kept at the server, encrypted, as the block `webhook/unveil-notify`.
 NOTIFY_WEBHOOK = "UNVEIL_NOTIFY_WEBHOOK"
@@ -218,14 +218,14 @@ class Line:
 
     name: str
     change: Change
-    #: False where somebody has paused it; that is left so.
+    #: False where an operator has paused it; that is left so.
     enabled: bool
 
 
 def apply_automations(patience: Patience, *, dry_run: bool = False) -> tuple[Line, ...]:
     """Create, update and remove automations whose names begin with `unveil: `; return what was, or would be, done.
 
-    Where people are told is taken from the environment: `UNVEIL_NOTIFY_BLOCK` or `UNVEIL_NOTIFY_WEBHOOK`.
+    Where people are notified is taken from the environment: `UNVEIL_NOTIFY_BLOCK` or `UNVEIL_NOTIFY_WEBHOOK`.
 
     Raises:
         InvalidSettings: no Prefect server is configured, a deployment is missing, or the block is unknown.
@@ -239,14 +239,14 @@ def apply_automations(patience: Patience, *, dry_run: bool = False) -> tuple[Lin
     try:
         with get_client(sync_client=True) as client:
             wanted = automations(patience, _deployments(client), _notifier(client, dry_run))
-            return tuple(_settle(client, wanted, dry_run))
+            return tuple(_applied(client, wanted, dry_run))
     except httpx.HTTPError as error:
         raise ServiceUnavailable(
             f"The Prefect API {without_credentials(url)} does not answer ({type(error).__name__}): see that it runs."
         ) from error
 
 
-def _settle(client: SyncPrefectClient, wanted: tuple[AutomationCore, ...], dry_run: bool) -> Iterator[Line]:
+def _applied(client: SyncPrefectClient, wanted: tuple[AutomationCore, ...], dry_run: bool) -> Iterator[Line]:
     present = {found.name: found for found in client.read_automations() if found.name.startswith(PREFIX)}
     for automation in wanted:
         yield _bring(client, automation, present.pop(automation.name, None), dry_run)
@@ -288,7 +288,7 @@ def _deployments(client: SyncPrefectClient) -> dict[str, UUID]:
 
 
 def _notifier(client: SyncPrefectClient, dry_run: bool) -> Notifier | None:
-    """Return who is told, by the environment."""
+    """Return what is notified, by the environment."""
     block, url = os.environ.get(NOTIFY_BLOCK), os.environ.get(NOTIFY_WEBHOOK)
     if block:
         slug, _, name = block.partition("/")

@@ -21,7 +21,7 @@ from flows.errors import InvalidSettings
 from flows.models import mlflow_access
 from flows.ops.serve import stac_browser
 from flows.processing.publishing import catalog_of
-from flows.progress import tell
+from flows.progress import report_progress
 from flows.services import prefect_server
 from flows.services.prefect_server import without_credentials
 from flows.settings import SAMPLE, RunSettings
@@ -216,7 +216,7 @@ def examine(settings: RunSettings) -> list[Check]:
 
 
 def _guarded(name: str, check: Callable[[], Check]) -> Check:
-    tell(f"checking {name}")
+    report_progress(f"checking {name}")
     try:
         return check()
     except Exception as error:  # noqa: BLE001 - whatever breaks a check is what the doctor has found

@@ -1,4 +1,4 @@
-"""The metrics of a state folder in the format of Prometheus: read when they are asked for, so any process can tell."""
+"""The metrics of a state folder in the format of Prometheus: read when they are asked for, by any process."""
 
 from __future__ import annotations
 

@@ -222,7 +222,7 @@ def work_id_of(identity: Mapping[str, Any]) -> str:
 
 
 def _version(item: pystac.Item) -> list[str]:
-    """Return what tells a reprocessed scene from the one before."""
+    """Return what distinguishes a reprocessed scene from the one before."""
     properties = item.properties
     names = ("updated", "s2:generation_time", "processing:datetime", "version")
     return [item.collection_id or "", item.id, *(str(properties.get(name, "")) for name in names)]

@@ -26,8 +26,8 @@ Done = Callable[[ProductLayers], None]
 Progress = Callable[[str, int, int], None]
 
 
-def untold(_what: str, _done: int, _total: int) -> None:
-    """Tell nobody."""
+def no_progress(_what: str, _done: int, _total: int) -> None:
+    """Do nothing."""
 
 
 #: Scenes are read in windows of this many pixels a side: fewer requests than one for every block.
@@ -68,7 +68,7 @@ def restore_cell(
     options: RestorationOptions,
     store: BlockStore,
     side: int,
-    tell: Progress,
+    progress: Progress,
     done: Done,
 ) -> Effort:
     """Hand over every block of a cell, and keep those that took the model; the next ones are read meanwhile.
@@ -80,7 +80,7 @@ def restore_cell(
         options: prior and sampling.
         store: where blocks are kept.
         side: of a block, pixels.
-        tell: told of progress.
+        progress: called with what is done.
         done: takes the layers of every block once: first those that were there, then the others as they are made.
 
     Raises:
@@ -103,7 +103,7 @@ def restore_cell(
             effort.read_seconds += region.seconds
             for block in blocks:
                 began = time.monotonic()
-                on_tile = _tiles(tell, number, total)
+                on_tile = _tiles(progress, number, total)
                 restored = restore_block(region.stack, region.offset, block, prepared, enhancer, options, on_tile)
                 # A block that the model did not work on is sooner made again than kept.
                 if restored.tiles:
@@ -158,7 +158,7 @@ def _hull(spans: tuple[slice, ...]) -> slice:
     return slice(min(span.start for span in spans), max(span.stop for span in spans))
 
 
-def _tiles(tell: Progress, done: int, total: int) -> Callable[[int, int], None]:
-    """Return what the engine tells its tiles."""
+def _tiles(progress: Progress, done: int, total: int) -> Callable[[int, int], None]:
+    """Return the callback for the tiles of the engine."""
     what = "tiles" if total == 1 else f"block {done + 1} of {total}, tiles"
-    return lambda tile, tiles: tell(what, tile, tiles)
+    return lambda tile, tiles: progress(what, tile, tiles)

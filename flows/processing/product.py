@@ -23,7 +23,7 @@ from flows.drift.store import keep, unit_drift
 from flows.ledger.spent import Stopwatch, add_unit
 from flows.planning.search import write_json
 from flows.planning.workunit import ModelRef, WorkUnit, unit_cell, unit_dates
-from flows.processing.blocks import Effort, Progress, restore_cell, untold
+from flows.processing.blocks import Effort, Progress, no_progress, restore_cell
 from flows.processing.model import load_model, without_a_lost_gpu
 from flows.processing.prefetch import Behind
 from flows.processing.publishing import catalog_of, indexes_of
@@ -140,7 +140,7 @@ def make_product(
     settings: RunSettings,
     model: ModelRef,
     staging: Path,
-    tell: Progress = untold,
+    progress: Progress = no_progress,
 ) -> UnitFigures:
     """Restore one date and write all files of its product, its item included, into `staging`.
 
@@ -171,7 +171,7 @@ def make_product(
 
     with ProductWriter(cell.geobox, settings.bands, staging) as product:
         with without_a_lost_gpu(), Behind(product.add) as written:
-            effort = restore_cell(read, prepared, enhancer, options, store, settings.block, tell, written)
+            effort = restore_cell(read, prepared, enhancer, options, store, settings.block, progress, written)
         restored = time.monotonic()
         summary = product.finish(overview.dn[0])
     figures = figures_of(summary, effort, time.monotonic() - began)
@@ -254,7 +254,7 @@ ITEM_FILE = "staged-item.json"
 def publish_product(staging: Path, settings: RunSettings, source_collection: Mapping[str, Any]) -> Location:
     """Publish a staged product, or lay it aside for review where it failed the gate; return the place of its item.
 
-    Indexes follow when it is published: the next run mends one that could not.
+    Indexes follow when it is published: the next run repairs one that could not.
 
     Raises:
         IndexNotUpdated: it is published, but an index does not have it.

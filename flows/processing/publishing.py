@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
-from flows.progress import tell
+from flows.progress import report_progress
 from flows.settings import RunSettings
 from stac.catalog.indexes.following import Indexes
 from stac.catalog.indexes.opening import open_index
@@ -48,7 +48,7 @@ def keep_mirrors(settings: RunSettings) -> None:
     # Half a second of imports: only who writes mirrors pays for it.
     from stac.catalog.geoparquet import keep_mirror
 
-    tell("updating GeoParquet")
+    report_progress("updating GeoParquet")
     for name in target_at(settings.out, settings.access.s3, settings.state).collection_ids():
         try:
             keep_mirror(settings.out, name, settings.access.s3, settings.state)

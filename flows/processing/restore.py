@@ -140,7 +140,7 @@ def restore_block(
         prepared: what is known about the whole cell.
         enhancer: the model.
         options: prior and sampling.
-        on_tile: told (tiles done, tiles in all).
+        on_tile: called with (tiles done, tiles in all).
 
     Raises:
         InvalidSettings: the stack's bands are not the model's.
@@ -261,7 +261,7 @@ def restore_date(
         target: index of the date.
         enhancer: the model.
         options: prior and sampling.
-        on_tile: told (tiles done, tiles in all).
+        on_tile: called with (tiles done, tiles in all).
 
     Raises:
         InvalidSettings: the stack's bands are not the model's.

@@ -23,7 +23,7 @@ from flows.ledger.store import AGAIN, Heartbeat, Ledger, open_ledger
 from flows.planning.workunit import ModelRef, WorkUnit
 from flows.processing.product import UnitFigures, discard_blocks, make_product, publish_product, review_note
 from flows.processing.publishing import catalog_of
-from flows.progress import tell
+from flows.progress import report_progress
 from flows.settings import RunSettings
 from stac.catalog.shelves import broken_work, finished_work
 from stac.errors import InvalidInput, StacError
@@ -226,10 +226,10 @@ def _make(payload: Payload, run: RunContext, settings: RunSettings, slot: Slot, 
     folder = catalog.staging(unit.work_id) / uuid.uuid4().hex[:8]
     with writing(folder):
         folder.mkdir()
-    tell(f"{unit.target_id}: reading")
+    report_progress(f"{unit.target_id}: reading")
     with slot(settings):
         figures = make_product(unit, payload.by_id(), settings, run.model, folder, _progress_of(unit, folder, pulse))
-    tell(f"{unit.target_id}: publishing")
+    report_progress(f"{unit.target_id}: publishing")
     pulse.require()
     href = str(publish_product(folder, settings, run.collection))
     discard_blocks([unit.work_id], settings)
@@ -244,7 +244,7 @@ def _progress_of(unit: WorkUnit, folder: Path, pulse: Heartbeat) -> Callable[[st
     def progress(what: str, done: int, total: int) -> None:
         if pulse.lost or not folder.is_dir():
             raise LeaseLost(f"Unit {unit.work_id} was taken over or given up; nothing of this attempt is published.")
-        tell(f"{unit.target_id}: restoring {what}", done, total)
+        report_progress(f"{unit.target_id}: restoring {what}", done, total)
 
     return progress
 

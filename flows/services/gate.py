@@ -74,7 +74,7 @@ class Gate:
 
 
 def _only_reads(scope: Scope) -> bool:
-    """Tell whether a request to a STAC API changes nothing; searches may be posted."""
+    """Return whether a request to a STAC API changes nothing; searches may be posted."""
     return scope["method"] in ("GET", "HEAD", "OPTIONS") or (scope["method"], scope["path"]) == ("POST", "/search")
 
 

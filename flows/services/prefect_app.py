@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-#: Answered whatever the Host: the probes of Compose and Kubernetes. Nothing is told but that the server is there.
+#: Answered whatever the Host: the probes of Compose and Kubernetes. They say only that the server is there.
 _HEALTH = ("/api/health", "/api/ready")
 _KEEP_ALIVE_S = 5
 

@@ -128,7 +128,7 @@ def prefect_api(state_dir: Path, log: Log | None = None, meanwhile: Callable[[],
 
 def configured_api_url() -> str | None:
     """Return the Prefect API that environment, project file or profile name, or None."""
-    # Importing prefect in a terminal sends usage data unless told otherwise beforehand.
+    # Importing prefect in a terminal sends usage data unless this is set before.
     os.environ.setdefault("DO_NOT_TRACK", "1")
     from prefect.settings import get_current_settings
 

@@ -65,7 +65,7 @@ class GapFilling(StrEnum):
 class ModelFallback(StrEnum):
     """What a run does when its model cannot be had: no registry, no such alias, a changed artefact."""
 
-    #: Stop and tell why.
+    #: Stop with the reason.
     ERROR = "error"
     #: Use the weights that come with the package.
     SHIPPED = "shipped"
@@ -185,7 +185,7 @@ class Mark(StrEnum):
 
     #: No pixel depends on its value as it is. Scenes, cells and weights are in the id themselves.
     NOT_IN_ID = "no pixel depends on it"
-    #: For whoever executes a frozen plan to choose: where products go, services, devices, waiting.
+    #: For the machine that executes a frozen plan: where products go, services, devices, waiting.
     LOCAL = "local"
 
 
@@ -406,7 +406,7 @@ class RestoringSettings(SettingsGroup):
     def _suited(self, own: SceneDesign) -> Self:
         """Return the settings with the walk and the tiles of a design, except for what differs from the defaults.
 
-        Workers get all settings by name: what was named cannot be told from what was left out.
+        Workers get all settings by name: what was named cannot be distinguished from what was left out.
         """
         suited = {
             "samples": own.samples,
@@ -455,7 +455,7 @@ class JudgingSettings(SettingsGroup):
     gate_max_seam_ratio: float = Field(_GATE.max_seam_ratio, ge=0, description="steps across borders / beside them")
     gate_max_half_width: float = Field(_GATE.max_half_width, ge=0, description="mean half-width, reflectance")
     gate_max_not_recoverable: float = Field(_GATE.max_not_recoverable, ge=0, le=1, description="lost area, share")
-    # Drift: it is told, and changes no pixel.
+    # Drift: it is reported, and changes no pixel.
     drift_psi_watch: float = Field(_DRIFT.psi_watch, gt=0, description="least population stability index to watch")
     drift_psi_alarm: float = Field(_DRIFT.psi_alarm, gt=0, description="least population stability index of an alarm")
     drift_shift_scale: float = Field(_DRIFT.shift_scale, gt=0, description="factor on the least shift of every feature")

@@ -118,7 +118,7 @@ def folder_problem(folder: Path) -> str:
 
 
 def has_password(ledger_url: str) -> bool:
-    """Tell whether the URL of a ledger holds a password."""
+    """Return whether the URL of a ledger holds a password."""
     if not ledger_url:
         return False
     from flows.ledger.database import parse_url

@@ -78,7 +78,7 @@ def test_a_moved_registry_finds_its_weights_below_the_present_folder(moved: Path
     folder = moved / "kept"
     folder.mkdir()
     (folder / "a.txt").write_text("a")
-    registry.keep(version, folder, "notes")
+    registry.log_artifacts(version, folder, "notes")
     assert [path.is_relative_to(moved / "mlartifacts") for path in moved.rglob("notes/a.txt")] == [True]
 
 

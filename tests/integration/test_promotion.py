@@ -59,9 +59,9 @@ def registry(state: Path) -> Iterator[Registry]:
     """The registry with version 1 as champion and version 2 as challenger."""
     found = Registry(state)
     yield found
-    found.point(MODEL_NAME, CHAMPION, "1")
-    found.point(MODEL_NAME, CHALLENGER, "2")
-    found.unpoint(MODEL_NAME, PREVIOUS)
+    found.set_alias(MODEL_NAME, CHAMPION, "1")
+    found.set_alias(MODEL_NAME, CHALLENGER, "2")
+    found.delete_alias(MODEL_NAME, PREVIOUS)
 
 
 @pytest.mark.timeout(300)
@@ -217,7 +217,7 @@ def run(what, left):
             return step(*arguments)
         return change
 
-    for name in ("point", "unpoint", "note"):
+    for name in ("set_alias", "delete_alias", "set_tags"):
         setattr(Registry, name, deadly(getattr(Registry, name)))
     registry = Registry(Path(sys.argv[1]))
     if what == "promote":
@@ -263,13 +263,13 @@ def test_killed_before_any_step_the_next_command_finds_old_or_new(
     status = -signal.SIGKILL
     while status == -signal.SIGKILL:
         if what == "rollback":
-            registry.point(MODEL_NAME, PREVIOUS, "2")
+            registry.set_alias(MODEL_NAME, PREVIOUS, "2")
         status = status_of(executioner, what, len(champions))
         champion = registry.aliases(MODEL_NAME)[CHAMPION]
         if champion == "2" and what == "promote":
             assert rollback(registry, MODEL_NAME).champion == "1", "what a promotion replaced is known before it moves"
-        registry.point(MODEL_NAME, CHAMPION, "1")
-        registry.point(MODEL_NAME, CHALLENGER, "2")
+        registry.set_alias(MODEL_NAME, CHAMPION, "1")
+        registry.set_alias(MODEL_NAME, CHALLENGER, "2")
         champions.append(champion)
     assert status == 0 and len(champions) >= 3
     assert set(champions) == {"1", "2"} and champions == sorted(champions), "the champion moves once"

@@ -211,7 +211,7 @@ def test_weights_that_are_calibrated_anew_are_another_version(
     assert "models:/unveil-de/2 has the present one: `unveil promote 2 --force`" in caplog.text
     assert registry.register(older).version == "1" and registry.calibration(registry.ensure_shipped()) == table
     caplog.clear()
-    registry.point(MODEL_NAME, CHAMPION, "2")
+    registry.set_alias(MODEL_NAME, CHAMPION, "2")
     assert resolve(settings).version == "2" and not caplog.text
 
 

@@ -136,8 +136,8 @@ def test_known_pairs_are_not_trained_on_again(killed: Killed, first: RetrainSumm
 def test_an_interrupted_trial_is_held_by_the_next_retraining(killed: Killed, first: RetrainSummary) -> None:
     registry = Registry(killed.state)
     # As a kill after the registration leaves it: a challenger of a known training set that was never judged.
-    registry.point(MODEL_NAME, CHALLENGER, str(first.challenger))
-    registry.point(MODEL_NAME, CHAMPION, "1")
+    registry.set_alias(MODEL_NAME, CHALLENGER, str(first.challenger))
+    registry.set_alias(MODEL_NAME, CHAMPION, "1")
     registry._client.delete_model_version_tag(MODEL_NAME, str(first.challenger), GATES_TAG)
     strict = BRIEF | {"gates": GATES | {"least_gain_db": 3.0}}
     found = retrain(strict | {"state_dir": str(killed.state), "promotion": "automatic"})

@@ -36,7 +36,7 @@ from flows.ops.serve.files import (
 from flows.ops.serve.stac_browser import public_browser_link
 
 CATALOG_FILE = "catalog.json"
-#: Collections that nobody looks at first.
+#: Collections that are listed last.
 _NOT_PRODUCTS = frozenset({"unveil-models", "unveil-review"})
 
 _EXPOSED = ("Accept-Ranges", "Content-Length", "Content-Range", "ETag")
@@ -136,7 +136,7 @@ class _Server(uvicorn.Server):
         self._on_started = on_started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to listen, then tell the owner."""
+        """Start to listen, then notify the owner."""
         await super().startup(sockets)
         if self.started:
             self._on_started()

@@ -25,7 +25,7 @@ _FILE = "up.json"
 
 @dataclass(frozen=True, slots=True)
 class ProcessId:
-    """A process, told apart from a later one with the same number."""
+    """A process, distinguished from a later one with the same number."""
 
     pid: int
     #: Boot of the machine and start in it: a clock that is set changes neither.
@@ -126,7 +126,7 @@ def standing(place: Place) -> tuple[Standing, ...]:
 
 def _standing(place: Place, service: Service, keeper: ProcessId | None) -> Standing:
     runs = keeper is not None and keeper.alive
-    # Without a process of ours, somebody else may answer there.
+    # Without a process of ours, another program may answer there.
     problem = place.health_problem(service) if runs else "not running"
     pid = keeper.pid if keeper is not None and runs else None
     return Standing(str(service), place.address(service), problem is None, pid, problem or "")
@@ -176,9 +176,9 @@ def detach(arguments: Sequence[str], state: Path) -> None:
     deadline = time.monotonic() + _DETACH_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            told = log_file.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
+            lines = log_file.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
             raise ServiceUnavailable(
-                (told or [f"It ended with status {process.returncode}"])[-1].removeprefix("unveil: ")
+                (lines or [f"It ended with status {process.returncode}"])[-1].removeprefix("unveil: ")
             )
         record = read_record(folder)
         if record.ready and record.supervisor is not None and record.supervisor.pid == process.pid:

@@ -23,7 +23,7 @@ GRACE_S = 10.0
 
 
 def marked(folder: str) -> list[psutil.Process]:
-    """Return the processes that were started for a folder, whoever their parents are by now."""
+    """Return the processes that were started for a folder, whatever their parents are by now."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):

@@ -19,7 +19,7 @@ from de_model.inference.sampling import Sampling
 from de_model.presets import Preset
 from de_model.validation import UNVALIDATED, Filler, PixelKind
 from flows.processing import blocks as blockwise
-from flows.processing.blocks import Done, Effort, Progress, Reader, restore_cell, untold
+from flows.processing.blocks import Done, Effort, Progress, Reader, no_progress, restore_cell
 from flows.processing.restore import Prepared, Restored, prepare, restore_block, restore_date
 from flows.settings.fields import RestorationOptions
 from stac.composite.priors import Prior
@@ -74,10 +74,10 @@ def blocks(
     enhancer: Enhancer,
     store: BlockStore,
     side: int,
-    tell: Progress = untold,
+    progress: Progress = no_progress,
     done: Done = nobody,
 ) -> Effort:
-    return restore_cell(read, prepared, enhancer, RestorationOptions(SAMPLING), store, side, tell, done)
+    return restore_cell(read, prepared, enhancer, RestorationOptions(SAMPLING), store, side, progress, done)
 
 
 #: Gaps of every kind are filled by the model, by the ground around, or some by each.
@@ -105,7 +105,9 @@ def test_blocks_are_the_whole_cell_bit_for_bit(
     options = RestorationOptions(SAMPLING, prior, fillers=fillers)
     expected, store = restore_date(whole, 0, enhancer, options).layers, BlockStore(tmp_path / "b", cell, BANDS, "x")
     found: list[ProductLayers] = []
-    effort = restore_cell(read, prepare(whole, 0, cell, options), enhancer, options, store, SIDE, untold, found.append)
+    effort = restore_cell(
+        read, prepare(whole, 0, cell, options), enhancer, options, store, SIDE, no_progress, found.append
+    )
     assert effort.blocks == len(found) > 4 and (effort.tiles > 0) == (fillers not in (UNVALIDATED, GROUND))
     around = expected.reference_weight == INTERPOLATED_WEIGHT
     assert around.any() == bool(fillers) and (expected.provenance[around] == Provenance.REFERENCE_FILLED).all()

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from flows.cli import console
-from flows.progress import Event, listening, tell
+from flows.progress import Event, listening, report_progress
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +41,8 @@ def test_json_holds_paths_and_never_nan(capsys: pytest.CaptureFixture[str]) -> N
 def test_progress_goes_to_stderr_and_only_while_it_is_open(capsys: pytest.CaptureFixture[str]) -> None:
     heard: list[Event] = []
     with console.progress_bar(), listening(heard.append):
-        tell("restoring", 1, 4)
-    tell("nobody listens")
+        report_progress("restoring", 1, 4)
+    report_progress("nobody listens")
     assert heard == [Event("restoring", 1, 4)]
     assert capsys.readouterr().out == ""
 

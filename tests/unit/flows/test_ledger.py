@@ -147,7 +147,7 @@ def test_the_claim_of_a_dead_process_of_this_host_is_taken_over_at_once(ledger: 
 def test_what_a_dead_process_of_this_host_published_is_settled_at_once(ledger: Ledger) -> None:
     address = ledger.url.render_as_string(hide_password=False)
     subprocess.run([sys.executable, "-c", CLAIM_AND_DIE, address, CATALOG], check=True, timeout=60)
-    assert ledger.settle(job("w"), "item.json")
+    assert ledger.record_published(job("w"), "item.json")
     entry = ledger.listing.entry("w")
     assert (entry.state, entry.attempts, entry.item_href, entry.held) == (State.SUCCEEDED, 1, "item.json", False)
 
@@ -184,14 +184,14 @@ def test_abort_marks_only_what_the_run_left(ledger: Ledger) -> None:
 
 
 def test_what_is_found_published_is_settled_unless_a_run_holds_it(ledger: Ledger) -> None:
-    assert ledger.settle(job("new"), "new.json") and not ledger.settle(job("new"), "new.json")
+    assert ledger.record_published(job("new"), "new.json") and not ledger.record_published(job("new"), "new.json")
     assert ledger.listing.entry("new").attempts == 0
     ledger.finish(claimed(ledger, "failed", ELSEWHERE), State.FAILED, error="died after publishing")
-    assert ledger.settle(job("failed"), "failed.json")
+    assert ledger.record_published(job("failed"), "failed.json")
     entry = ledger.listing.entry("failed")
     assert (entry.state, entry.error, entry.item_href, entry.attempts) == (State.SUCCEEDED, "", "failed.json", 1)
     claimed(ledger, "held", ELSEWHERE)
-    assert not ledger.settle(job("held"), "held.json") and ledger.listing.entry("held").held
+    assert not ledger.record_published(job("held"), "held.json") and ledger.listing.entry("held").held
 
 
 def test_catalogs_that_share_a_ledger_do_not_mix(url: URL) -> None:

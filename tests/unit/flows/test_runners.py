@@ -16,7 +16,7 @@ from flows.dask_cluster import Cluster, Probe, local_cluster, probe_worker
 from flows.errors import InvalidSettings
 from flows.planning.plan_file import freeze, settings_of
 from flows.planning.workunit import ModelRef
-from flows.progress import tell
+from flows.progress import report_progress
 from flows.settings.fields import RunnerKind, Share, share_of, thread_limits
 from flows.settings.loading import load_settings
 from flows.task_runners import check_runner, open_workers
@@ -124,7 +124,7 @@ def test_units_are_mapped_on_the_runner_that_was_asked_for(services_here: None, 
 def endless(payload: int, begun: threading.Event) -> None:
     begun.set()
     while True:
-        tell("still at it")
+        report_progress("still at it")
 
 
 @flow
