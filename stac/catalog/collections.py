@@ -1,4 +1,4 @@
-"""The links of one collection: from the nodes that hold its items up to the root document, written and mended."""
+"""The links of one collection: from the nodes that hold its items up to the root document, written and repaired."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from stac.catalog.documents import collection_document, heading_of, is_listed, root_document
 from stac.catalog.store import Document, Target
-from stac.catalog.tree import Node, contents_of, items_in, node_of, placed, total
-from stac.catalog.upkeep import DateTree, Survey, flaws_of
+from stac.catalog.tree import Node, contents_of, node_of, total
+from stac.catalog.upkeep import DateTree, Survey, findings_of
 from stac.errors import InvalidProduct
 
 ROOT = "catalog.json"
@@ -23,20 +23,11 @@ class CollectionLinks:
     #: Its id and the name of its folder.
     collection_id: str
 
-    def link(
-        self,
-        leaves: Mapping[Node, Iterable[str]],
-        version: str = "",
-        *,
-        without: str | None = None,
-        mend: bool = False,
-        flat: bool = True,
-    ) -> None:
+    def link(self, leaves: Mapping[Node, Iterable[str]], version: str = "", *, without: str | None = None) -> None:
         """Write all documents from the nodes concerned up to the root; see `DateTree.link`."""
-        years = self.tree.link(leaves, without, mend=mend)
-        self._link_collection(years, version, mend=mend, flat=flat)
+        self._link_collection(self.tree.link(leaves, without), version)
 
-    def _link_collection(self, years: Iterable[Node], version: str, *, mend: bool = False, flat: bool = True) -> None:
+    def _link_collection(self, years: Iterable[Node], version: str, *, repair: bool = False) -> None:
         def collection(current: Document | None) -> Document | None:
             children = self.tree.children(current, None, years)
             if current is None and not children:
@@ -44,15 +35,15 @@ class CollectionLinks:
             latest = total(contents_of(link) for link in children).latest
             item = self.held(latest.item_id) if latest else None
             source = self.target.read(self.source_name)
-            return collection_document(self.collection_id, current, children, source, item, version, flat=flat)
+            return collection_document(self.collection_id, current, children, source, item, version)
 
-        self.target.update(self.collection_name, collection, mend=mend)
-        self.target.update(ROOT, self._root, mend=mend)
+        self.target.update(self.collection_name, collection, repair=repair)
+        self.target.update(ROOT, self._root, repair=repair)
 
     def _root(self, current: Document | None) -> Document | None:
         """Return the root catalog; a collection without items is not listed."""
         collection = self.target.read(self.collection_name)
-        listed = bool(contents_of(collection or {}).items or items_in(collection))
+        listed = bool(contents_of(collection or {}).items)
         if current is not None:
             return root_document(current, self.collection_id, listed=listed)
         ids = [name for name in self.target.collection_ids() if name != self.collection_id]
@@ -62,11 +53,6 @@ class CollectionLinks:
         others = [(name.partition("/")[0], str(d.get("title", d.get("id")))) for name, d in documents.items()]
         return root_document(None, self.collection_id, listed=listed, others=others)
 
-    def take_over(self) -> None:
-        """Move items that the collection links to itself, as older versions did, into nodes."""
-        if items_in(self.target.read(self.collection_name)):
-            self.mend()
-
     def inspected(self, present: Collection[str]) -> tuple[Survey, bool]:
         """Return what the links say, and whether they fit to each other and to the items that are there.
 
@@ -74,7 +60,7 @@ class CollectionLinks:
             present: ids of the items that are there.
         """
         survey, collection = self.surveyed()
-        if flaws_of(survey, present).any:
+        if findings_of(survey, present).any:
             return survey, False
         try:
             listed = is_listed(self.target.read(ROOT), self.collection_id)
@@ -90,29 +76,20 @@ class CollectionLinks:
             collection = None
         return self.tree.survey(collection, strict=False), collection
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Make every link agree with the items that are there; the collection comes after all nodes."""
         survey, collection = self.surveyed()
-        flaws = flaws_of(survey, self.target.item_ids(self.collection_id))
-        leaves, counts = flaws.nodes, {n: len(links) for n, links in survey.items.items() if n is not None}
-        homeless: dict[str, Node] = {}
+        findings = findings_of(survey, self.target.item_ids(self.collection_id))
+        leaves, counts = findings.nodes, {node: len(links) for node, links in survey.items.items()}
         version = ""
-        for batch in _batches(flaws.unlinked):
+        for batch in _batches(findings.unlinked):
             for document in self.target.read_many(self.item_name(item_id) for item_id in batch).values():
-                node = self.tree.seat(document, document, counts)
+                node = self.tree.node_for(document, document, counts)
                 leaves.setdefault(node, set()).add(str(document["id"]))
-                if node_of(document) is None:
-                    homeless[str(document["id"])] = node
                 version = version_of(document)
-        years = self.tree.link(leaves, mend=True)
-        for item_id, node in homeless.items():
-            self._move(item_id, node)
-        self._link_collection(years, "" if collection else version, mend=True, flat=False)
+        years = self.tree.link(leaves, repair=True)
+        self._link_collection(years, "" if collection else version, repair=True)
         self.clear(leaves)
-
-    def _move(self, item_id: str, node: Node) -> None:
-        """Let an item name a node as its parent."""
-        self.target.update(self.item_name(item_id), lambda item: None if item is None else placed(item, node))
 
     def clear(self, nodes: Iterable[Node]) -> None:
         """Remove nodes that hold nothing any more, and the collection with its last item."""

@@ -15,7 +15,6 @@ from stac.catalog.tree import (
     all_links,
     contents_of,
     foreign_links,
-    items_in,
     links_of,
     total,
 )
@@ -163,8 +162,6 @@ def collection_document(
     source: Mapping[str, Any] | None,
     latest: Mapping[str, Any] | None,
     version: str,
-    *,
-    flat: bool = True,
 ) -> dict[str, Any]:
     """Return the collection of products; what others wrote into it stays.
 
@@ -175,7 +172,6 @@ def collection_document(
         source: the source collection, for licence, providers, attribution and keywords.
         latest: document of the newest item, None where it cannot be read.
         version: of this software, empty to keep what is written there.
-        flat: whether items that it links to itself, as older versions did, stay linked.
     """
     current, source = current or {}, source or {}
     ours = collection_fields(latest) if latest else {}
@@ -183,7 +179,6 @@ def collection_document(
     up = {"href": "../catalog.json", "type": "application/json", "title": CATALOG_TITLE}
     licences = [link for document in (source, latest or {}) for link in licence_links(document)]
     kept = [link for link in foreign_links(current, None) if not licences or link.get("rel") != "license"]
-    older = list(items_in(current).values()) if flat else []
     attribution = source.get("attribution") or (latest or {}).get("properties", {}).get("attribution")
     return {
         **current,
@@ -202,7 +197,7 @@ def collection_document(
         "summaries": _summaries(contents, current),
         "assets": current.get("assets", {}) | _thumbnail(contents),
         CONTENTS: contents.document,
-        "links": [{"rel": "root", **up}, {"rel": "parent", **up}, *licences, *kept, *children, *older],
+        "links": [{"rel": "root", **up}, {"rel": "parent", **up}, *licences, *kept, *children],
     }
 
 

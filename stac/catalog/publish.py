@@ -109,12 +109,9 @@ class StaticCatalog:
             PublishError: the catalog cannot be read.
         """
         survey = survey or self._links.tree.survey(self._target.read(self._links.collection_name))
-        # Links that an older version wrote into the collection record nothing.
-        older = self._target.read_many(self._links.item_name(item_id) for item_id in survey.flat)
-        told = survey.links | {str(d["id"]): _properties(self.root, d) for d in older.values()}
         return {
             str(properties["unveil:work_id"]): self.place_of(item_id)
-            for item_id, properties in sorted(told.items())
+            for item_id, properties in sorted(survey.links.items())
             if properties.get("unveil:work_id") and (chosen is None or chosen(properties))
         }
 
@@ -210,9 +207,8 @@ class StaticCatalog:
         document = self._finished(item)
         self._check(staging, document)
         with self._target.exclusive():
-            self._links.take_over()
             held = self._links.held(item.id)
-            node, before = self._links.tree.seat(document, held), node_of(held or {})
+            node, before = self._links.tree.node_for(document, held), node_of(held or {})
             self._put(staging, placed(document, node), ready=before in (None, node))
             if source_collection is not None:
                 self._target.update(self._links.source_name, lambda _: dict(source_collection))
@@ -233,7 +229,6 @@ class StaticCatalog:
         if not self._links.is_there(check_id(item_id)):
             return
         with self._target.exclusive():
-            self._links.take_over()
             nodes, day = self._links.nodes_of(item_id), _day_of(self._links.held(item_id))
             # Its link goes first: a link never points to what is not there.
             self._links.link({node: {item_id} for node in nodes}, without=item_id)
@@ -249,8 +244,7 @@ class StaticCatalog:
 
         Costs one listing of the products and one walk of the links, and returns what the links say.
 
-        Items that the collection links to itself, as older versions did, move into nodes. Writes only when something
-        is amiss. What crashes left behind is cleared away.
+        Writes only where something is inconsistent. What crashes left behind is cleared away.
 
         Args:
             older_than_s: files that belong to no product are left alone until they are older, seconds: another
@@ -264,7 +258,7 @@ class StaticCatalog:
         if sound:
             return survey
         with self._target.exclusive():
-            self._links.mend()
+            self._links.repair()
             return self._links.surveyed()[0]
 
     def require_writable(self) -> None:
@@ -348,15 +342,6 @@ def _replacing(document: Document) -> Callable[[Document | None], Document | Non
 def _day_of(document: Mapping[str, Any] | None) -> str:
     """Return when an item was acquired, empty where nobody knows."""
     return str((document or {}).get("properties", {}).get("datetime") or "")
-
-
-def _properties(root: Location, document: Mapping[str, Any]) -> Mapping[str, Any]:
-    properties = document.get("properties")
-    if not isinstance(properties, dict):
-        raise InvalidProduct(
-            f"{document.get('id')} in {root} is no STAC item; restore the file, or remove its folder and run again."
-        )
-    return properties
 
 
 def require_writable(folder: Path) -> None:

@@ -85,7 +85,7 @@ class Target(Protocol):
         """
         ...
 
-    def update(self, name: str, build: Callable[[Document | None], Document | None], *, mend: bool = False) -> None:
+    def update(self, name: str, build: Callable[[Document | None], Document | None], *, repair: bool = False) -> None:
         """Replace a document by what `build` makes of it and of the state of the target.
 
         Readers see the old or the new one. Where another publisher changes it meanwhile, `build` is called again, so
@@ -94,7 +94,7 @@ class Target(Protocol):
         Args:
             name: of the document.
             build: gets the document, None where there is none.
-            mend: a document that cannot be read counts as none, and not as an error.
+            repair: a document that cannot be read counts as none, and not as an error.
 
         Raises:
             InvalidProduct: the document is no JSON object.

@@ -45,12 +45,12 @@ class FolderTarget:
         found = ((name, self.read(name)) for name in names)
         return {name: document for name, document in found if document is not None}
 
-    def update(self, name: str, build: Callable[[Document | None], Document | None], *, mend: bool = False) -> None:
+    def update(self, name: str, build: Callable[[Document | None], Document | None], *, repair: bool = False) -> None:
         """Replace a document atomically; `exclusive` keeps others out."""
         try:
             current = self.read(name)
         except InvalidProduct:
-            if not mend:
+            if not repair:
                 raise
             current = None
         document = build(current)

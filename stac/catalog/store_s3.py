@@ -74,7 +74,7 @@ class S3Target:
             contents = self._objects.read_many(self.root.bucket, [place.key for place in places.values()])
         return {n: _parse(place, contents[place.key]) for n, place in places.items() if place.key in contents}
 
-    def update(self, name: str, build: Callable[[Document | None], Document | None], *, mend: bool = False) -> None:
+    def update(self, name: str, build: Callable[[Document | None], Document | None], *, repair: bool = False) -> None:
         """Replace a document unless another publisher does meanwhile; then begin again with what is there now."""
         retrying = Retrying(
             retry=retry_if_exception_type(PreconditionFailed),
@@ -83,16 +83,16 @@ class S3Target:
             reraise=True,
         )
         with _publishing():
-            retrying(self._update_once, name, build, mend)
+            retrying(self._update_once, name, build, repair)
 
-    def _update_once(self, name: str, build: Callable[[Document | None], Document | None], mend: bool) -> None:
+    def _update_once(self, name: str, build: Callable[[Document | None], Document | None], repair: bool) -> None:
         # The tag is taken before anything is read: what is published in between changes the tag, too.
         place = self.root / name
         seen = self._objects.head(place)
         try:
             current = None if seen is None else self.read(name)
         except InvalidProduct:
-            if not mend:
+            if not repair:
                 raise
             current = None
         document = build(current)

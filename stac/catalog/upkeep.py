@@ -36,15 +36,10 @@ from stac.errors import InvalidProduct
 class Survey:
     """What a walk from the collection found."""
 
-    #: Links to items by item id, by the node that holds them; None stands for the collection itself.
-    items: dict[Node | None, dict[str, Link]] = field(default_factory=dict)
-    #: Nodes that are missing, unreadable, or hold something else than the link to them tells.
-    amiss: set[Node] = field(default_factory=set)
-
-    @property
-    def flat(self) -> dict[str, Link]:
-        """Items that the collection links to itself, as it did before there were nodes."""
-        return self.items.get(None, {})
+    #: Links to items by item id, by the node that holds them.
+    items: dict[Node, dict[str, Link]] = field(default_factory=dict)
+    #: Nodes that are missing, unreadable, or hold something else than the link to them says.
+    inconsistent: set[Node] = field(default_factory=set)
 
     @property
     def links(self) -> dict[str, Link]:
@@ -53,7 +48,7 @@ class Survey:
 
     def holders(self, item_id: str) -> list[Node]:
         """Return the nodes that link to an item; more than one after a crash while it moved."""
-        return [node for node, links in self.items.items() if node is not None and item_id in links]
+        return [node for node, links in self.items.items() if item_id in links]
 
 
 class DateTree:
@@ -62,7 +57,7 @@ class DateTree:
     def __init__(self, target: Target, heading: Heading) -> None:
         self._target, self._heading, self._id = target, heading, heading.collection_id
 
-    def seat(self, item: Document, held: Document | None, counts: dict[Node, int] | None = None) -> Node:
+    def node_for(self, item: Document, held: Document | None, counts: dict[Node, int] | None = None) -> Node:
         """Return the node an item is to be linked from: where it is already, or the first with room.
 
         Args:
@@ -129,13 +124,12 @@ class DateTree:
 
         Args:
             collection: the document of the collection.
-            strict: a node that cannot be read is an error, and not only amiss.
+            strict: a node that cannot be read is an error, and not only inconsistent.
 
         Raises:
             InvalidProduct: a node cannot be read.
         """
         found = Survey()
-        found.items[None] = items_in(collection)
         self._walk(nodes_in(collection, None), found, strict=strict)
         return found
 
@@ -156,7 +150,7 @@ class DateTree:
             below: dict[Node, Link] = {}
             for node, document in documents.items():
                 if contents_of(level[node]) != contents_of(document):
-                    found.amiss.add(node)
+                    found.inconsistent.add(node)
                 found.items[node] = items_in(document)
                 below |= nodes_in(document, node)
             level = below
@@ -174,24 +168,24 @@ class DateTree:
                     documents |= self._target.read_many([name])
                 except InvalidProduct:  # its items are found without a link, and linked anew
                     continue
-        found.amiss |= {node for node, name in names.items() if name not in documents}
+        found.inconsistent |= {node for node, name in names.items() if name not in documents}
         return {node: documents[name] for node, name in names.items() if name in documents}
 
     def link(
-        self, leaves: Mapping[Node, Iterable[str]], without: str | None = None, *, mend: bool = False
+        self, leaves: Mapping[Node, Iterable[str]], without: str | None = None, *, repair: bool = False
     ) -> set[Node]:
         """Write nodes so that they link to exactly what is there, from the leaves up; return the years touched.
 
         Args:
             leaves: ids of the items that came, changed or went, by the node concerned.
             without: id of an item that is about to go.
-            mend: a node that cannot be read is written anew.
+            repair: a node that cannot be read is written anew.
 
         Raises:
             PublishError: a node cannot be written.
         """
         for node in sorted(leaves):
-            self._link_items(node, sorted(set(leaves[node])), without, mend=mend)
+            self._link_items(node, sorted(set(leaves[node])), without, repair=repair)
         touched, years = set(leaves), {node for node in leaves if node.above is None}
         for depth in (4, 3, 2):
             groups: dict[Node, set[Node]] = defaultdict(set)
@@ -199,12 +193,12 @@ class DateTree:
                 if len(node.path) == depth and node.above is not None:
                     groups[node.above].add(node)
             for above, children in sorted(groups.items()):
-                self._link_nodes(above, children, mend=mend)
+                self._link_nodes(above, children, repair=repair)
             touched |= groups.keys()
             years |= {node for node in groups if node.above is None}
         return years
 
-    def _link_items(self, node: Node, item_ids: list[str], without: str | None, *, mend: bool) -> None:
+    def _link_items(self, node: Node, item_ids: list[str], without: str | None, *, repair: bool) -> None:
         def build(current: Document | None) -> Document | None:
             links = items_in(current)
             names = {item_id: f"{self._id}/{item_id}/{item_id}.json" for item_id in item_ids if item_id != without}
@@ -212,18 +206,18 @@ class DateTree:
             for item_id in item_ids:
                 document = found.get(names.get(item_id, ""))
                 links.pop(item_id, None)
-                # An item that names no node is from the time before there were any.
+                # An item whose link to its parent somebody removed stays where it is linked.
                 if document is not None and node_of(document) in (node, None):
                     links[item_id] = item_link(node, document)
             return self._document(current, node, links)
 
-        self._target.update(self._name(node), build, mend=mend)
+        self._target.update(self._name(node), build, repair=repair)
 
-    def _link_nodes(self, above: Node, children: set[Node], *, mend: bool) -> None:
+    def _link_nodes(self, above: Node, children: set[Node], *, repair: bool) -> None:
         def build(current: Document | None) -> Document | None:
             return self._document(current, above, items_in(current), self.children(current, above, children))
 
-        self._target.update(self._name(above), build, mend=mend)
+        self._target.update(self._name(above), build, repair=repair)
 
     def children(self, current: Document | None, above: Node | None, touched: Iterable[Node]) -> list[Link]:
         """Return the links of a document to its nodes, those to `touched` ones as these are now; empty ones go."""
@@ -273,29 +267,25 @@ def _choices(day: Node) -> Iterator[Node]:
 
 
 @dataclass(slots=True)
-class Flaws:
-    """What crashes, people and older versions leave behind."""
+class Findings:
+    """What crashes and people leave behind."""
 
-    #: Items that no node links to, those that the collection links to itself among them.
+    #: Items that no node links to.
     unlinked: list[str]
     #: Nodes to be written anew, with the ids of the items they wrongly link to.
     nodes: dict[Node, set[str]] = field(default_factory=dict)
-    #: The collection links to items itself.
-    flat: bool = False
 
     @property
     def any(self) -> bool:
-        """Whether anything is amiss."""
-        return bool(self.unlinked or self.nodes or self.flat)
+        """Whether anything is to be repaired."""
+        return bool(self.unlinked or self.nodes)
 
 
-def flaws_of(survey: Survey, present: Collection[str]) -> Flaws:
+def findings_of(survey: Survey, present: Collection[str]) -> Findings:
     """Compare the links of a collection with the ids of the items that are there."""
     there, seen = set(present), set[str]()
-    found = Flaws([], {node: set() for node in survey.amiss}, flat=bool(survey.flat))
+    found = Findings([], {node: set() for node in survey.inconsistent})
     for node, links in survey.items.items():
-        if node is None:
-            continue
         wrong = links.keys() - there
         # Of two links to an item one is wrong: both are made anew from the item.
         twice = links.keys() & seen

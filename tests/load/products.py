@@ -101,5 +101,5 @@ def lay(catalog: StaticCatalog, stock: Path, document: dict[str, Any], numbers: 
         link_files(stock, folder)
         found = item.to_dict(include_self_link=False, transform_hrefs=False)
         found |= {"collection": catalog.collection_id, "links": [{"rel": "root", **root}, {"rel": "collection", **up}]}
-        found = placed(found, tree.seat(found, None, counts))
+        found = placed(found, tree.node_for(found, None, counts))
         (folder / f"{item.id}.json").write_text(json.dumps(found), "utf-8")

@@ -1,4 +1,4 @@
-"""The tree above the items: full nodes, older layouts, catalogs of other tools, and clocks that went backwards."""
+"""The tree above the items: full nodes, catalogs of other tools, and clocks that went backwards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pystac
 import pytest
 
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.tree import Contents, Latest, Node, items_in, node_at, node_of, total
+from stac.catalog.tree import Contents, Latest, Node, node_at, node_of, total
 from stac.catalog.validation import validate_catalog
 from stac.errors import DiskFull, InvalidProduct, NotWritable
 from tests.command import ROOT, environment
@@ -50,22 +50,6 @@ def catalog(tmp_path: Path) -> StaticCatalog:
     return StaticCatalog(tmp_path / "catalog")
 
 
-def flatten(catalog: StaticCatalog) -> None:
-    """Make the catalog what older versions wrote: items linked from the collection."""
-    folder = Path(str(catalog.collection_path.parent))
-    collection, links = read(folder / "collection.json"), []
-    for path in sorted(folder.glob("S2*/S2*.json")):
-        item = read(path)
-        up = next(link for link in item["links"] if link["rel"] == "collection")
-        item["links"] = [up | {"rel": "parent"} if link["rel"] == "parent" else link for link in item["links"]]
-        path.write_text(json.dumps(item))
-        links.append({"rel": "item", "href": f"./{item['id']}/{item['id']}.json", "title": item["id"]})
-    collection["links"] = [link for link in collection["links"] if link["rel"] != "child"] + links
-    collection.pop("unveil:contents")
-    (folder / "collection.json").write_text(json.dumps(collection))
-    shutil.rmtree(folder / "_dates")
-
-
 def test_a_full_month_goes_on_in_days_and_pages(catalog: StaticCatalog, staged: Any, small_nodes: None) -> None:
     names = [f"{number:04d}" for number in range(5)]
     for name in names:
@@ -83,25 +67,6 @@ def test_a_full_month_goes_on_in_days_and_pages(catalog: StaticCatalog, staged: 
     assert nodes == ["08", "10", "2023", "p002"], "what holds nothing is gone"
     catalog.publish(*staged(catalog, "aaaa"))
     assert len(found(catalog.root)) == 2
-
-
-@pytest.mark.parametrize("how", ["repair", "publish"])
-def test_a_flat_catalog_is_taken_over(catalog: StaticCatalog, staged: Any, small_nodes: None, how: str) -> None:
-    names = [f"{number:04d}" for number in range(3)]
-    for name in names:
-        catalog.publish(*staged(catalog, name))
-    flatten(catalog)
-    assert found(catalog.root) == [NAME + name for name in names]
-    assert set(catalog.published_work()) == set(names)
-    if how == "repair":
-        catalog.repair()
-    else:
-        catalog.publish(*staged(catalog, "0003"))
-        names.append("0003")
-    assert found(catalog.root) == [NAME + name for name in names]
-    assert set(catalog.published_work()) == set(names)
-    assert items_in(read(catalog.collection_path)) == {}
-    assert all(node_of(read(p)) for p in (catalog.root / "unveil-cloud-free").glob("S2*/S2*.json"))
 
 
 def test_what_another_tool_wrote_stays(catalog: StaticCatalog, staged: Any) -> None:
