@@ -7,21 +7,19 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from enum import StrEnum, unique
 from functools import lru_cache
 from urllib.parse import quote, urlsplit
 
-import httpx
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+import requests
 
 from stac.errors import AccessRefused, SourceUnavailable, StacError
+from stac.io.addresses import host_of
+from stac.io.http import PASSING, Patience, PatientAdapter, patient_session
 from stac.io.secrets import redact
 
-_PASSING = (408, 425, 429, 500, 502, 503, 504)
-_ATTEMPTS = 5
-#: Longest wait a server may ask for, seconds.
-_LONGEST_WAIT_S = 60.0
+#: So many time-outs long a token is asked for, waits and retries included.
+_TIMEOUTS = 5
 #: A token is renewed this long before it expires, or after nine tenths of a shorter life.
 _MARGIN = timedelta(minutes=2)
 _MARGIN_SHARE = 0.1
@@ -72,60 +70,24 @@ class TokenService:
                 del self._tokens[collection]
 
     def _fetch(self, collection: str, timeout_s: float) -> Token:
-        retrying = Retrying(
-            retry=retry_if_exception_type(SourceUnavailable),
-            stop=stop_after_attempt(_ATTEMPTS),
-            wait=_wait,
-            reraise=True,
-        )
-        return retrying(self._ask, collection, timeout_s)
-
-    def _ask(self, collection: str, timeout_s: float) -> Token:
         name = f"The token service {redact(self._url)} (collection {collection})"
         began = self._now()
+        patience = Patience(timeout_s, total_s=_TIMEOUTS * timeout_s)
         try:
-            answer = httpx.get(f"{self._url}/{quote(collection, safe='')}", timeout=timeout_s)
-        except httpx.HTTPError as error:
+            with patient_session(PatientAdapter(patience, named={host_of(self._url)})) as session:
+                answer = session.get(f"{self._url}/{quote(collection, safe='')}")
+        except requests.RequestException as error:
             raise SourceUnavailable(
                 f"{name} does not answer ({type(error).__name__}); check the address and try again later."
             ) from error
-        if answer.status_code in _PASSING:
-            raise _Busy(f"{name} answers {answer.status_code}, also after retries; try again later.", answer)
-        if answer.status_code != httpx.codes.OK:
+        if answer.status_code in PASSING:
+            raise SourceUnavailable(f"{name} answers {answer.status_code}, also after retries; try again later.")
+        if answer.status_code != requests.codes.ok:
             raise AccessRefused(f"{name} answers {answer.status_code}; check --collection and the signing settings.")
         return _parse(answer, name, began)
 
 
-class _Busy(SourceUnavailable):
-    """The service asked for patience."""
-
-    def __init__(self, message: str, answer: httpx.Response) -> None:
-        super().__init__(message)
-        self.wait_s = _asked_wait(answer.headers.get("Retry-After"))
-
-
-def _wait(state: RetryCallState) -> float:
-    """Return the longer of our own growing, jittered pause and what the server asked for, seconds."""
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.wait_s if isinstance(error, _Busy) else 0.0
-    return max(asked, wait_exponential_jitter(initial=0.2, max=10, jitter=0.3)(state))
-
-
-def _asked_wait(header: str | None) -> float:
-    """Return what `Retry-After` asks for, seconds, at most a minute: a number or a date (RFC 9110, 10.2.3)."""
-    if not header:
-        return 0.0
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return 0.0
-    return min(max(0.0, seconds), _LONGEST_WAIT_S)  # in this order "nan" is no wait
-
-
-def _parse(answer: httpx.Response, name: str, now: datetime) -> Token:
+def _parse(answer: requests.Response, name: str, now: datetime) -> Token:
     try:
         document = answer.json()
         value = str(document["token"]).lstrip("?")

@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from stac.grid.cell import cell_of
 from stac.io.access import Access
 from stac.io.raster import open_raster
 from stac.io.secrets import holds_secret, redact, without_secret
-from stac.io.signing import Signing, SigningOptions, _asked_wait, sign, tokens_of
+from stac.io.signing import Signing, SigningOptions, sign, tokens_of
 from stac.load.stack import ReadOptions, Stack, read_stack
 from stac.search.static import sample_catalog
 from tests.unit.stac.access.archive import Archive, serve_archive
@@ -149,28 +148,6 @@ def test_many_threads_ask_once(archive: Archive) -> None:
     with ThreadPoolExecutor(16) as pool:
         signed = list(pool.map(lambda _: sign(archive.href("B02.tif"), "s2", archive.options, 5).address, range(64)))
     assert len(set(signed)) == 1 and archive.asked == ["s2"]
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        (None, 0),
-        ("", 0),
-        ("3", 3),
-        ("-1", 0),
-        ("1e9", 60),
-        ("soon", 0),
-        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
-        ("nan", 0),
-    ],
-)
-def test_what_retry_after_asks_for_is_bounded(header: str | None, seconds: float) -> None:
-    assert _asked_wait(header) == seconds
-
-
-def test_a_date_to_retry_after_is_understood() -> None:
-    later = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
-    assert 20 < _asked_wait(later) <= 30
 
 
 @pytest.mark.parametrize(
