@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+
+from flows.cli.setting_options import _COMMANDS, Taken
 
 
 def commands() -> str:
@@ -32,11 +33,22 @@ def _walk(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix} {name}", command
 
 
+#: What a command takes of the settings -> in words.
+_TAKES = {
+    Taken.RUN: "[a run](settings.md)",
+    Taken.LOCAL: "[a run](settings.md) that says where and on what it runs",
+    Taken.RETRAIN: "[a retraining](settings.md#retraining)",
+}
+
+
 def _command(name: str, command: Any) -> Iterator[str]:
     context = command.context_class(command, info_name=name)
     yield f"## {name}"
     yield _plain_help(command.help or "")
     yield f"```text\n{name} {' '.join(command.collect_usage_pieces(context))}\n```"
+    if command.name in _COMMANDS:
+        taken = _COMMANDS[command.name][1]
+        yield f"Takes every setting of {_TAKES[taken]} as an option, too: `max_cloud` is `--max-cloud`."
     rows = [_option(option, context) for option in command.params if option.name != "help"]
     if rows:
         yield _table(("option", "meaning", "default"), rows)
@@ -69,23 +81,12 @@ its name in capitals), or an option of a command. The option wins over the varia
 def settings() -> str:
     """Return one table for every subject of the settings of a run, and one for those of retraining."""
     from flows.models.retrain_settings import RetrainSettings
-    from flows.settings.run_settings import RunSettings
+    from flows.settings.run_settings import groups
 
-    own: list[type[BaseModel]] = [
-        base
-        for base in RunSettings.__mro__
-        if issubclass(base, BaseModel) and base.__module__.startswith("flows.settings")
-    ]
-    parts = ["# Settings", _SETTINGS]
-    seen: set[str] = set()
-    for base in own:
-        fields = {
-            name: RunSettings.model_fields[name] for name in base.__annotations__ if name in RunSettings.model_fields
-        }
-        fields = {name: field for name, field in fields.items() if name not in seen}
+    parts, seen = ["# Settings", _SETTINGS], set[str]()
+    for title, fields in groups():
+        parts += [f"## {title}", _table(("setting", "meaning", "default"), map(_setting, fields.items()))]
         seen |= set(fields)
-        if fields:
-            parts += [f"## {_title(base)}", _table(("setting", "meaning", "default"), map(_setting, fields.items()))]
     extra = {name: field for name, field in RetrainSettings.model_fields.items() if name not in seen}
     parts += [
         "## Retraining",
@@ -93,11 +94,6 @@ def settings() -> str:
         _table(("setting", "meaning", "default"), map(_setting, extra.items())),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _title(base: type[BaseModel]) -> str:
-    first = (inspect.getdoc(base) or base.__name__).splitlines()[0]
-    return first.rstrip(".").rstrip("?")
 
 
 def _setting(named: tuple[str, FieldInfo]) -> tuple[str, str, str]:

@@ -26,10 +26,12 @@ def test_a_notebook_runs_and_shows_what_it_shows_in_the_site(name: str, tmp_path
         assert kinds[0] == kinds[1], f"run `make notebooks` again: {now.source}"
 
 
-def test_the_commands_and_the_python_of_the_tutorial(tiny_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_and_the_python_of_the_tutorial(
+    tiny_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
     for line in re.findall(r"^\.venv/bin/unveil (status|catalog check) --out unveil-out$", text, re.MULTILINE):
-        assert unveil(*line.split(), "--out", tiny_run.root).returncode == 0
+        assert unveil(*line.split(), "--out", tiny_run.root, home=tmp_path).code == 0
     (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     exec(compile(block.replace("unveil-out", str(tiny_run.root)), "tutorial", "exec"), {})  # noqa: S102 - our own page
     assert re.search(r"S2._33TW._\S+ \d+% observed 0\.\d+", capsys.readouterr().out)

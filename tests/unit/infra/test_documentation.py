@@ -49,13 +49,14 @@ def test_every_command_is_one_that_the_program_understands(page: Path) -> None:
     for text in commands_in(page):
         name, *words = shlex.split(text, comments=True) or [""]
         group = root
-        while hasattr(group, "commands") and name in group.commands and hasattr(group.commands[name], "commands"):
+        while hasattr(group.commands.get(name), "commands"):
             group, (name, *words) = group.commands[name], words or [""]
         if group is not root and not name:
             continue
         assert name in group.commands, f"{page.name}: unveil {text}"
         try:
-            group.commands[name].make_context(name, [re.sub(r"^N$", "1", word.strip("[]")) for word in words])
+            _, command, rest = group.resolve_command(group.context_class(group), [name, *words])
+            command.make_context(name, [re.sub(r"^N$", "1", word.strip("[]")) for word in rest])
         except _UsageError as error:
             # `unveil register` in a sentence names the command, it is not a call.
             assert error.format_message().startswith("Missing"), f"{page.name}: unveil {text}: {error.format_message()}"
