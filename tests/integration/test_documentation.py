@@ -31,7 +31,7 @@ def test_the_commands_and_the_python_of_the_tutorial(
 ) -> None:
     text = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
     for line in re.findall(r"^\.venv/bin/unveil (status|catalog check) --out unveil-out$", text, re.MULTILINE):
-        assert unveil(*line.split(), "--out", tiny_run.root, home=tmp_path).code == 0
+        assert unveil(*line.split(), "--out", tiny_run.root, home=tmp_path).status == 0
     (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     exec(compile(block.replace("unveil-out", str(tiny_run.root)), "tutorial", "exec"), {})  # noqa: S102 - our own page
     assert re.search(r"S2._33TW._\S+ \d+% observed 0\.\d+", capsys.readouterr().out)
