@@ -15,7 +15,20 @@ from typing import Annotated
 import typer
 
 from flows import __version__
-from flows.cli import catalog, data, drift, evaluate, operations, predict, publish, registry, runs, services, train
+from flows.cli import (
+    catalog,
+    data,
+    drift,
+    evaluate,
+    mosaic,
+    operations,
+    predict,
+    publish,
+    registry,
+    runs,
+    services,
+    train,
+)
 from flows.cli import services as automations
 from flows.cli import services as metrics
 from flows.cli import services as up
@@ -33,7 +46,14 @@ _EPILOG = (
 )
 
 app = typer.Typer(cls=SettingsGroup, help=_HELP, epilog=_EPILOG, no_args_is_help=True, pretty_exceptions_enable=False)
-_WORK: tuple[Callable[..., None], ...] = (runs.demo, runs.run, runs.plan, services.serve, services.doctor)
+_WORK: tuple[Callable[..., None], ...] = (
+    runs.demo,
+    runs.run,
+    runs.plan,
+    mosaic.mosaic,
+    services.serve,
+    services.doctor,
+)
 _MODEL: tuple[Callable[..., None], ...] = (
     predict.predict,
     train.train,

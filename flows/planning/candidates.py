@@ -85,6 +85,49 @@ def candidates(items: Sequence[pystac.Item], settings: RunSettings) -> Iterator[
     yield from (_native if settings.grid is GridKind.NATIVE else _fixed)(scenes, settings)
 
 
+@dataclass(frozen=True, slots=True)
+class CellDates:
+    """A cell and all dates that see it, by time."""
+
+    cell: Cell
+    dates: tuple[Acquisition, ...]
+    #: Why other dates are not used, one sentence each.
+    left_out: tuple[str, ...] = ()
+
+
+def cells_with_dates(items: Sequence[pystac.Item], settings: RunSettings) -> tuple[list[CellDates], list[Refused]]:
+    """Return every cell that scenes of the interval and the area touch with all its dates, and unusable scenes.
+
+    Args:
+        items: scenes of the interval.
+        settings: area, interval, grid and `min_coverage`.
+    """
+    scenes, refused = _located(items, settings)
+    grounds: list[_Ground] = []
+    if settings.grid is GridKind.FIXED:
+        grounds = [_Ground(cell, scenes) for cell in _cells(scenes, settings)]
+    else:
+        for passes in _by_square(scenes).values():
+            first = passes[0].items[0]
+            try:
+                with one_item(first.id):
+                    cell = cell_of(first, settings.bands[0], settings.query.bbox, settings.access)
+                grounds.append(_Ground(cell, scenes, passes))
+            except StacError as error:
+                refused.append(Refused(first.id, str(error)))
+    found = [_used(ground, settings) for ground in grounds]
+    return [each for each in found if each.dates], refused
+
+
+def _used(ground: _Ground, settings: RunSettings) -> CellDates:
+    least, inside = settings.min_coverage / 100, [d for d in ground.passes if _in_interval(d, settings)]
+    shares = [(date, ground.share(date)) for date in inside]
+    left_out = tuple(
+        f"{_few(date, covered, ground.cell)}; it is not used." for date, covered in shares if covered < least
+    )
+    return CellDates(ground.cell, tuple(date for date, covered in shares if covered >= least), left_out)
+
+
 Choice = Candidate | Refused | LeftOut
 
 

@@ -85,6 +85,11 @@ def prepare(overview: Stack, target: int, cell: Cell, options: RestorationOption
         options: prior and sampling.
     """
     prior = fit_prior(options.prior, overview, target, max_days=options.prior_days)
+    return prepare_with(prior, overview, target, cell)
+
+
+def prepare_with(prior: FittedPrior | None, overview: Stack, target: int, cell: Cell) -> Prepared:
+    """Return what all windows of a cell share where the prior is known already; arguments as for `prepare`."""
     clear_ground = bool(is_observed(overview.classes[target]).mean() >= CLEAR_SHARE)
     fill = _ground_level(overview, target)
     return Prepared(cell, target, prior, fill, clear_ground, _levels(overview, target, prior, clear_ground))

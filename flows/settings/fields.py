@@ -246,15 +246,16 @@ class AreaSettings(SettingsGroup):
     @property
     def query(self) -> Query:
         """What to search for; raises `InvalidQuery` when the area or the interval makes no sense."""
-        return Query.parse(self.collection, self.bbox, self._dates or ALL_DATES)
+        return Query.parse(self.collection, self.bbox, self.dates or ALL_DATES)
 
     @property
     def shown_dates(self) -> str:
         """The dates for people and reports."""
-        return self._dates or "all dates"
+        return self.dates or "all dates"
 
     @property
-    def _dates(self) -> str | None:
+    def dates(self) -> str | None:
+        """The dates that were named, or those of the sample; None where all are wanted."""
         return SAMPLE_INTERVAL if self.datetime is None and self.source == SAMPLE else self.datetime
 
     @property

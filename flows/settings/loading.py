@@ -18,6 +18,7 @@ from flows.errors import InvalidSettings
 from flows.services.login import login_file, read_login
 from flows.services.prefect_app import loopback_hosts
 from flows.settings import ADDRESSES, GridKind, RunSettings, has_password
+from flows.settings.mosaic_options import MosaicOptions
 from stac.catalog.indexes.opening import index_secret
 from stac.io.secrets import holds_secret, redact
 
@@ -75,6 +76,18 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
     if start is not None and steps > start + 1:
         raise InvalidSettings(f"{steps} steps do not fit between start {start} and 0; ask for fewer.")
     return settings
+
+
+def mosaic_options(given: Mapping[str, Any]) -> MosaicOptions:
+    """Return what a mosaic is made of, from the command line; what is None is left out.
+
+    Raises:
+        InvalidSettings: a value is out of range.
+    """
+    try:
+        return MosaicOptions(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise InvalidSettings(_explain(error, None)) from error
 
 
 def _use_login_of_up(settings: RunSettings) -> None:

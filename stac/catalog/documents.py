@@ -81,7 +81,13 @@ _REVIEW_DESCRIPTION = (
 )
 #: Extent of a collection whose items tell none.
 _EVERYWHERE = (-180.0, -90.0, 180.0, 90.0)
+MOSAICS_COLLECTION = "unveil-mosaics"
+_MOSAICS_DESCRIPTION = (
+    "One item per grid cell and period, and one for each whole region. `count` says how many clear looks a pixel had; "
+    "every pixel has its class in `provenance`."
+)
 _TEXTS = {
+    MOSAICS_COLLECTION: ("Mosaics of periods", _MOSAICS_DESCRIPTION),
     REVIEW_COLLECTION: (_REVIEW_TITLE, _REVIEW_DESCRIPTION),
     MODELS_COLLECTION: ("Models", "One item per model version that made products of this catalog."),
 }
@@ -174,7 +180,8 @@ def collection_document(
         version: of this software, empty to keep what is written there.
     """
     current, source = current or {}, source or {}
-    ours = collection_fields(latest) if latest else {}
+    # The item of a whole region has other assets than those of its cells, which came before it.
+    ours = collection_fields(latest) if latest and "unveil:cells" not in latest["properties"] else {}
     contents = total(contents_of(link) for link in children)
     up = {"href": "../catalog.json", "type": "application/json", "title": CATALOG_TITLE}
     licences = [link for document in (source, latest or {}) for link in licence_links(document)]

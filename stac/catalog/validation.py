@@ -18,6 +18,7 @@ from stac.errors import InvalidProduct, StacError
 from stac.product.assets import COG_TYPE, file_info
 from stac.product.cog import check_cog
 from stac.product.item import MODEL_EXTENSIONS, PRODUCT_EXTENSIONS
+from stac.product.region_item import REGION_EXTENSIONS
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 #: Of the part of a product's id that is its scene's: file systems take 255 bytes, and more is added.
@@ -36,6 +37,8 @@ _REQUIRED_PROPERTIES = (
     "unveil:work_id", "unveil:target", "unveil:model", "unveil:seed", "unveil:areas", "unveil:quality",
 )  # fmt: skip
 _REQUIRED_MODEL_ASSETS = ("weights", "card")
+_REQUIRED_REGION_ASSETS = ("overview", "thumbnail", "mosaicjson", "radiometry")
+_REQUIRED_OF_REGIONS = ("datetime", "created", "version", "unveil:work_id", "unveil:period", "unveil:cells")
 _REQUIRED_OF_MODELS = ("version", "bands", "mlm:framework", "mlm:total_parameters", "unveil:model", "unveil:work_id")
 
 
@@ -106,6 +109,8 @@ def _validate_core(document: Mapping[str, Any], kind: pystac.STACObjectType, nam
 def _item_problems(document: Mapping[str, Any]) -> Iterator[str]:
     if "mlm:name" in document["properties"]:
         yield from _model_problems(document)
+    elif "unveil:cells" in document["properties"]:
+        yield from _missing(document, REGION_EXTENSIONS, _REQUIRED_OF_REGIONS, _REQUIRED_REGION_ASSETS)
     elif any(name.startswith("unveil:") for name in document["properties"]):
         yield from _product_problems(document)
     else:
@@ -132,6 +137,8 @@ def _missing(
     told = document["properties"]
     # A projection without a code has a definition instead.
     told = {**told, "proj:code": told.get("proj:code") or told.get("proj:wkt2")}
+    # A mosaic has the ends of its period instead of an instant.
+    told["datetime"] = told.get("datetime") or (told.get("end_datetime") and told.get("start_datetime"))
     yield from (f"property {name} is missing" for name in properties if told.get(name) is None)
     yield from (f"asset {name} is missing" for name in assets if name not in document["assets"])
 

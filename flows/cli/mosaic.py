@@ -1,0 +1,79 @@
+"""The command that makes mosaics of a region and periods."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli import options as o
+from flows.cli.console import output, progress_bar
+from flows.cli.runs import show_run
+from flows.cli.setting_options import Given, takes_settings
+
+Period = Annotated[
+    str | None,
+    typer.Option(
+        "--period",
+        help="dekad, month, quarter, season or year: parts of --datetime; dates: all of it; or one by name: 2018-07, "
+        "2018-07-D2, 2018-Q3, 2018-JJA, 2018.  [default: month]",
+    ),
+]
+Method = Annotated[
+    str | None,
+    typer.Option("--method", help="best, median, geomedian, medoid or quantile.  [default: best]"),
+]
+
+
+@takes_settings()
+def mosaic(
+    given: Given,
+    config: o.Config = None,
+    region: Annotated[
+        Path | None, typer.Option("--region", help="GeoJSON file of the region, instead of --bbox.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the region in ids.")] = None,
+    period: Period = None,
+    last: Annotated[
+        int | None, typer.Option("--last", help="So many of the periods that ended last, instead of --datetime.")
+    ] = None,
+    method: Method = None,
+    quantile: Annotated[float | None, typer.Option("--quantile", help="Of the method quantile, 0 to 1.")] = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Make one cloud-free image of a region for every period: month, season, year or any dates.
+
+    All cells share one radiometry. `count` says how many clear looks a pixel had; what no date saw is restored and
+    marked. The same command again makes only what late scenes have changed.
+
+    Example:
+
+        unveil mosaic --source earth-search --collection sentinel-2-l2a --bbox 15.9,45.7,16.1,45.9
+            --datetime 2023-05-01/2023-09-30 --period month --grid fixed --out zagreb
+
+        unveil mosaic --config zagreb.yaml --region zagreb.geojson --period 2023-JJA --method geomedian
+    """
+    from flows.errors import WorkFailed
+    from flows.settings.loading import load_settings, mosaic_options
+
+    settings = load_settings(config, given)
+    wanted = {"period": period, "last": last, "method": method, "quantile": quantile, "region": region, "name": name}
+    options = mosaic_options(wanted)
+    failure = None
+    with progress_bar():
+        from flows.period_mosaic import run_mosaics
+
+        try:
+            summary = asdict(run_mosaics(settings, options))
+        except WorkFailed as error:
+            if error.summary is None:
+                raise
+            summary, failure = asdict(error.summary), error
+    if not as_json:
+        for place in summary["regions"]:
+            output.print(f"Region: {place}", markup=False, soft_wrap=True)
+        for sentence in summary["empty"]:
+            output.print(f"No mosaic of {sentence}", markup=False, soft_wrap=True)
+    show_run(summary, failure, str(settings.out), as_json=as_json)

@@ -1,0 +1,323 @@
+"""Mosaics of a region and a period: cells, dates, the radiometry they share, and ids that follow from the inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pystac
+import shapely
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from shapely.errors import ShapelyError
+from shapely.geometry.base import BaseGeometry
+
+from flows.errors import InvalidSettings
+from flows.planning.candidates import CellDates, Refused, cells_with_dates
+from flows.planning.periods import Period
+from flows.planning.workunit import ModelRef, work_id_of
+from flows.settings import GridKind, RunSettings
+from flows.settings.mosaic_options import MosaicOptions
+from stac.catalog.validation import safe_id
+from stac.composite.region import Radiometry, fit_radiometry
+from stac.errors import EmptySearch
+from stac.grid.cell import Cell, cell_of
+from stac.grid.fixed import outline_of_cell
+from stac.grid.footprint import around
+from stac.load.stack import read_overview
+from stac.search.acquisitions import Acquisition, group_passes
+
+#: Raised when the same inputs give other pixels than before.
+MOSAIC_ALGORITHM = "unveil-mosaic/1"
+#: Pixels of a date that the radiometry is learnt from.
+_OVERVIEW_PIXELS = 500_000
+#: Wider regions of several projections are matched on an equal-area grid, degrees.
+_WIDEST_DEG, _WIDE_CRS = 12.0, "EPSG:6933"
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """What is mosaicked."""
+
+    name: str
+    #: `west,south,east,north` in degrees; None for everything that the source has.
+    bbox: str | None
+    #: In degrees; None for the whole box.
+    outline: BaseGeometry | None = None
+
+    def holds(self, cell: Cell) -> bool:
+        """Tell whether a cell touches the region."""
+        if self.outline is None:
+            return True
+        ground = outline_of_cell(cell)
+        return bool(around(self.outline, float(ground.centroid.x)).intersects(ground))
+
+
+@dataclass(frozen=True, slots=True)
+class MosaicUnit:
+    """One cell of one period. Two units with the same inputs have the same id, on any machine."""
+
+    work_id: str
+    #: Id of the product's item.
+    item_id: str
+    region: str
+    #: Name, and first and last instant (RFC 3339).
+    period: str
+    start: str
+    end: str
+    cell_id: str
+    pixels: int
+    #: Ids of the dates, by time, and of the scenes of each in the order in which they are drawn.
+    date_ids: tuple[str, ...]
+    dates: tuple[tuple[str, ...], ...]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def target_id(self) -> str:
+        """What the ledger and people call it."""
+        return self.item_id.rpartition("-unveil-")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class MosaicPlan:
+    """What a run would make of one period."""
+
+    region: Region
+    period: Period
+    units: tuple[MosaicUnit, ...]
+    radiometry: Radiometry
+    refused: tuple[Refused, ...] = ()
+
+    def radiometry_of(self, unit: MosaicUnit) -> Radiometry:
+        """Return what concerns the dates of a unit."""
+        return self.radiometry.of(unit.date_ids)
+
+
+def region_of(settings: RunSettings, options: MosaicOptions) -> Region:
+    """Return the region of some settings.
+
+    Raises:
+        InvalidSettings: the GeoJSON file cannot be read, or holds no area.
+    """
+    if options.region is None:
+        made = "all" if settings.bbox is None else f"box{hashlib.sha256(settings.bbox.encode()).hexdigest()[:6]}"
+        return Region(safe_id(options.name or made), settings.bbox)
+    outline = _geojson(options.region)
+    return Region(safe_id(options.name or options.region.stem), _box(outline), outline)
+
+
+def _geojson(path: Path) -> BaseGeometry:
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        features = document["features"] if document.get("type") == "FeatureCollection" else [document]
+        shapes = [shapely.geometry.shape(each.get("geometry") or each) for each in features]
+        found = shapely.make_valid(shapely.union_all(shapes))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ShapelyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InvalidSettings(f"Region {path} cannot be read as GeoJSON ({reason}); check --region.") from error
+    west, south, east, north = found.bounds if not found.is_empty else (0, 0, 0, 0)
+    if found.area == 0 or not (west >= -180 and east <= 180 and south >= -90 and north <= 90):
+        raise InvalidSettings(f"Region {path} holds no area in degrees; give a polygon in longitude and latitude.")
+    return found
+
+
+def _box(outline: BaseGeometry) -> str:
+    """Return the box of an outline, west above east where its parts lie on both sides of the antimeridian."""
+    west, south, east, north = outline.bounds
+    if east - west > 180:
+        parts = list(getattr(outline, "geoms", [outline]))
+        west = min(part.bounds[0] for part in parts if part.bounds[0] > 0)
+        east = max(part.bounds[2] for part in parts if part.bounds[2] < 0)
+    return f"{west!r},{south!r},{east!r},{north!r}"
+
+
+def of_period(settings: RunSettings, region: Region, period: Period) -> RunSettings:
+    """Return the settings with which a period is searched and read: all its scenes, however cloudy."""
+    every = {"min_cloud": 0.0, "max_cloud": 100.0, "prior_days": 0}
+    return settings.model_copy(update={"bbox": region.bbox, "datetime": period.interval, **every})
+
+
+def plan_period(
+    items: Sequence[pystac.Item],
+    settings: RunSettings,
+    options: MosaicOptions,
+    region: Region,
+    period: Period,
+    model: ModelRef,
+    known: Mapping[str, Any] | None = None,
+) -> MosaicPlan:
+    """Return the units of a period.
+
+    Args:
+        items: its scenes.
+        settings: those of `of_period`.
+        options: method and region.
+        region: the region.
+        period: the period.
+        model: of the run.
+        known: the radiometry document of an earlier mosaic of the same region and period (`radiometry_document`).
+
+    Raises:
+        EmptySearch: no scene touches the region.
+        StacError: the overview cannot be read.
+    """
+    cells, refused = cells_with_dates(items, settings)
+    cells = [each for each in cells if region.holds(each.cell)]
+    if not cells:
+        reasons = f" The first that cannot be used: {refused[0].reason}" if refused else ""
+        raise EmptySearch(f"No scene of {period.name} covers the region {region.name}.{reasons}")
+    used = {item.id: item for each in cells for date in each.dates for item in date.items}
+    passes, before = _named_passes(list(used.values()), known)
+    if before is not None and {date.id for date in passes} <= {fit.date_id for fit in before.dates}:
+        radiometry = before
+    else:
+        cell = overview_cell([each.cell for each in cells], before.crs if before else None)
+        overview = read_overview(
+            passes, cell, settings.bands, settings.reading, most_pixels=_OVERVIEW_PIXELS, required=()
+        )
+        radiometry = fit_radiometry(overview, before)
+    fitted = settings.fitted_to(model.scene).parameters
+    units = [_unit(each, passes, fitted, options, region, period, model, radiometry) for each in cells]
+    refused += [Refused(unit.target_id, " ".join(unit.left_out)) for unit in units if not unit.dates]
+    return MosaicPlan(region, period, tuple(unit for unit in units if unit.dates), radiometry, tuple(refused))
+
+
+def radiometry_document(plan: MosaicPlan, items: Sequence[pystac.Item]) -> dict[str, Any]:
+    """Return the radiometry of a mosaic with the scenes it was learnt from, as JSON values."""
+    versions = {item.id: _version(item) for item in items}
+    scenes: dict[str, dict[str, list[str]]] = {}
+    for unit in plan.units:
+        for name, date in zip(unit.date_ids, unit.dates, strict=True):
+            scenes.setdefault(name, {}).update({item_id: versions[item_id] for item_id in date})
+    return {"radiometry": plan.radiometry.to_dict(), "scenes": scenes}
+
+
+def _named_passes(
+    items: Sequence[pystac.Item], known: Mapping[str, Any] | None
+) -> tuple[list[Acquisition], Radiometry | None]:
+    """Return the dates of a region, each under the name that it had before, and the fits that still hold.
+
+    A fit holds as long as all scenes it was learnt from are there in the same version.
+    """
+    passes = group_passes(items)
+    if known is None:
+        return passes, None
+    before, scenes = Radiometry.from_dict(known["radiometry"]), known["scenes"]
+    versions = {item.id: _version(item) for item in items}
+    held = {name: set(dates) for name, dates in scenes.items() if all(versions.get(i) == v for i, v in dates.items())}
+    if before.reference not in held:
+        return passes, None
+    named = []
+    for date in passes:
+        name = next((name for name, ids in held.items() if ids <= set(date.item_ids)), date.id)
+        named.append(Acquisition(name, date.items))
+    return named, before.of([date.id for date in named])
+
+
+def overview_cell(cells: Sequence[Cell], crs: str | None = None) -> Cell:
+    """Return a cell that holds all others.
+
+    Args:
+        cells: in one projection or several.
+        crs: its projection; that of most of them when left out, or an equal-area one where they lie far apart.
+    """
+    if crs is None:
+        number = Counter(str(cell.geobox.crs) for cell in cells)
+        longitudes = [float(outline_of_cell(cell).centroid.x) for cell in cells]
+        wide = len(number) > 1 and max(longitudes) - min(longitudes) > _WIDEST_DEG
+        crs = _WIDE_CRS if wide else min(number, key=lambda name: (-number[name], name))
+    own = [cell.geobox for cell in cells if str(cell.geobox.crs) == crs]
+    affine = own[0].affine if own else Affine(cells[0].gsd_m, 0, 0, 0, -cells[0].gsd_m, 0)
+    base = GeoBox((1, 1), affine, crs)
+    corners = [
+        base.wld2pix(x, y)
+        for box in (cell.geobox.extent.to_crs(crs).boundingbox for cell in cells)
+        for x in (box.left, box.right)
+        for y in (box.bottom, box.top)
+    ]
+    columns, rows = zip(*corners, strict=True)
+    left, top = math.floor(min(columns) + 1e-6), math.floor(min(rows) + 1e-6)
+    width, height = math.ceil(max(columns) - 1e-6) - left, math.ceil(max(rows) - 1e-6) - top
+    return Cell("region", GeoBox((height, width), affine * Affine.translation(left, top), crs))
+
+
+def _unit(
+    found: CellDates,
+    passes: Sequence[Acquisition],
+    parameters: Mapping[str, Any],
+    options: MosaicOptions,
+    region: Region,
+    period: Period,
+    model: ModelRef,
+    radiometry: Radiometry,
+) -> MosaicUnit:
+    cell = found.cell
+    names = {item_id: date.id for date in passes for item_id in date.item_ids}
+    fitted = {fit.date_id for fit in radiometry.dates}
+    dates = [Acquisition(names[date.items[0].id], date.items) for date in found.dates]
+    used = [date for date in dates if date.id in fitted]
+    lost = tuple(
+        f"Date {date.id} could not be read for the overview; it is not used." for date in dates if date not in used
+    )
+    identity = {
+        "algorithm": MOSAIC_ALGORITHM,
+        "region": region.name,
+        "period": [period.name, str(period.first), str(period.last)],
+        "method": [str(options.method), options.quantile],
+        "dates": [[_version(item) for item in date.items] for date in used],
+        "radiometry": _digest(radiometry.of([date.id for date in used]).to_dict()),
+        "cell": [
+            cell.id,
+            str(cell.geobox.crs),
+            [float(v) for v in tuple(cell.geobox.affine)[:6]],
+            list(cell.geobox.shape),
+        ],
+        "model": {name: getattr(model, name) for name in ("name", "sha256", "calibration", "validation")},
+        "parameters": {name: value for name, value in parameters.items() if name not in ("prior", "prior_days")},
+    }
+    work_id = work_id_of(identity)
+    return MosaicUnit(
+        work_id=work_id,
+        item_id=f"{safe_id(f'{region.name}-{period.name}-{options.method}-{cell.id}')}-unveil-{work_id[:8]}",
+        region=region.name,
+        period=period.name,
+        start=period.start.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        end=period.end.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        cell_id=cell.id,
+        pixels=cell.pixels,
+        date_ids=tuple(date.id for date in used),
+        dates=tuple(date.item_ids for date in used),
+        left_out=(*found.left_out, *lost),
+    )
+
+
+def mosaic_cell(unit: MosaicUnit, items: Mapping[str, pystac.Item], settings: RunSettings) -> Cell:
+    """Return the cell of a unit; `settings` are those of `of_period`."""
+    if settings.grid is GridKind.FIXED:
+        return settings.fixed_grid.cell(unit.cell_id)
+    found = cell_of(items[unit.dates[0][0]], settings.bands[0], settings.query.bbox, settings.access)
+    return replace(found, id=unit.cell_id)
+
+
+def mosaic_dates(unit: MosaicUnit, items: Mapping[str, pystac.Item]) -> list[Acquisition]:
+    """Return the dates of a unit, by time."""
+    return [
+        Acquisition(name, tuple(items[item_id] for item_id in scenes))
+        for name, scenes in zip(unit.date_ids, unit.dates, strict=True)
+    ]
+
+
+def _version(item: pystac.Item) -> list[str]:
+    properties = item.properties
+    names = ("updated", "s2:generation_time", "processing:datetime", "version")
+    return [item.collection_id or "", item.id, *(str(properties.get(name, "")) for name in names)]
+
+
+def _digest(document: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

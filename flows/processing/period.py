@@ -1,0 +1,390 @@
+"""Make the mosaic of one cell and period, and the item of its region. No Prefect."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pystac
+import torch
+from numpy.typing import NDArray
+
+from de_model.calibration import calibration_of
+from de_model.enhancer import Enhancer
+from de_model.validation import fillers_of, validation_of
+from flows import __version__
+from flows.planning.mosaics import MosaicPlan, MosaicUnit, mosaic_cell, mosaic_dates, radiometry_document
+from flows.planning.search import write_json
+from flows.planning.workunit import ModelRef, work_id_of
+from flows.processing.blocks import Effort, Progress, no_progress, window_of
+from flows.processing.model import load_model, without_a_lost_gpu
+from flows.processing.prefetch import ahead
+from flows.processing.product import ITEM_FILE, UnitFigures, figures_of, quality_of
+from flows.processing.publishing import catalog_of, indexes_of
+from flows.processing.restore import Prepared, intervals_of, prepare_with, restore_block
+from flows.reports.page import write_report
+from flows.settings import GapFilling, RunSettings
+from flows.settings.fields import RestorationOptions
+from flows.settings.mosaic_options import MosaicOptions
+from stac.catalog.documents import MOSAICS_COLLECTION
+from stac.catalog.opening import target_at
+from stac.catalog.publish import StaticCatalog
+from stac.catalog.versions import version_for
+from stac.composite.region import PeriodComposite, Radiometry, clear_looks, mosaic_stack
+from stac.grid.cell import Cell
+from stac.grid.fixed import outline_of_cell
+from stac.io.raster import environment
+from stac.io.s3 import Location
+from stac.load.stack import Stack, read_overview, read_stack
+from stac.masks.classes import is_observed
+from stac.product.cog import CogWriter
+from stac.product.item import ProductRecord, credit
+from stac.product.model_item import model_item_href
+from stac.product.mosaic_item import COUNT, COUNT_SPEC, CountTally, MosaicRecord, build_mosaic_item
+from stac.product.region_item import CellFile, RegionRecord, build_region_item
+from stac.product.writer import Block, ProductSummary, ProductWriter, blocks_of
+from stac.search.acquisitions import Acquisition
+
+#: Looks of all dates that are read at once, pixels times dates: bounds the memory of a year of dates.
+_MOST_LOOKS = 24_000_000
+_LEAST_SIDE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What the blocks of a mosaic share."""
+
+    dates: tuple[Acquisition, ...]
+    composite: PeriodComposite
+    prepared: Prepared
+    enhancer: Enhancer
+    options: RestorationOptions
+    settings: RunSettings
+
+    def read(self, window: Cell) -> Stack:
+        """Return all dates of a window."""
+        return read_stack(self.dates, window, self.settings.bands, self.settings.reading)
+
+
+def make_mosaic(
+    unit: MosaicUnit,
+    items: Mapping[str, pystac.Item],
+    settings: RunSettings,
+    options: MosaicOptions,
+    radiometry: Radiometry,
+    model: ModelRef,
+    staging: Path,
+    report: Progress = no_progress,
+) -> UnitFigures:
+    """Make the mosaic of a cell and write all files of its product, its item included, into `staging`.
+
+    Memory does not grow with the cell or the dates: blocks are read, composited, restored and written one by one.
+
+    Args:
+        unit: the cell and its dates.
+        items: their scenes by id.
+        settings: those of `of_period`.
+        options: method.
+        radiometry: how the dates of the cell become one.
+        model: restores what no date saw.
+        staging: folder.
+        report: progress.
+
+    Raises:
+        InvalidInput: no date can be used.
+        UnreadableAsset: pixels cannot be read.
+        DiskFull, NotWritable: the folder cannot be written.
+    """
+    began = time.monotonic()
+    enhancer = load_model(model.weights, model.sha256, settings.device)
+    settings = settings.fitted_to(model.scene)
+    cell = mosaic_cell(unit, items, settings)
+    every = {date.id: date for date in mosaic_dates(unit, items)}
+    overview = read_overview(list(every.values()), cell, settings.bands, settings.reading, required=())
+    dates = tuple(every[name] for name in overview.item_ids)
+    composite = PeriodComposite(options.method, radiometry, options.quantile)
+    begun = mosaic_stack(overview, radiometry.reference, options.method)
+    fillers = fillers_of(validation_of(Path(model.weights))) if settings.gaps is GapFilling.VALIDATED else {}
+    how = replace(
+        settings.restoration,
+        intervals=intervals_of(calibration_of(Path(model.weights))),
+        fillers=fillers,
+        # From no look at all nothing can be restored: the whole cell would be invented.
+        use_model=settings.use_model and bool(is_observed(overview.classes).any()),
+    )
+    work = _Work(dates, composite, prepare_with(composite, begun, 0, cell), enhancer, how, settings)
+    prepared_after, looks = time.monotonic() - began, CountTally()
+    with ProductWriter(cell.geobox, settings.bands, staging) as product, without_a_lost_gpu():
+        effort = _write_blocks(work, product, staging / f"{COUNT}.tif", looks, report)
+        restored = time.monotonic()
+        summary = product.finish(_before(overview, radiometry.reference))
+    figures = figures_of(summary, effort, time.monotonic() - began)
+    timings = {"prepare": prepared_after, "read": effort.read_seconds, "restore": effort.restore_seconds}
+    timings |= {"model": effort.model_seconds, "write": time.monotonic() - restored}
+    record = _record(unit, settings, options, model, dates, radiometry.reference, figures)
+    metadata = _metadata(unit, settings, options, model, overview, dates, composite, summary, figures, timings)
+    metadata["clear_looks"] = looks.document
+    metadata["fillers"] = {"kinds": {str(k): str(f) for k, f in fillers.items()}, "pixels": summary.pixels_by_filler}
+    quality = quality_of(staging, settings.bands, None)
+    metadata["quality"] = quality.document
+    write_json(staging / "metadata.json", metadata)
+    write_report(staging, unit.item_id, metadata)
+    mosaic = MosaicRecord(
+        unit.region,
+        unit.period,
+        _instant(unit.start),
+        _instant(unit.end),
+        options.method,
+        radiometry.reference,
+        len(dates),
+    )
+    item = build_mosaic_item(record, mosaic, summary, looks, staging)
+    quality.mark(item)
+    write_json(staging / ITEM_FILE, item.to_dict(include_self_link=False, transform_hrefs=False))
+    return figures
+
+
+def _write_blocks(work: _Work, product: ProductWriter, counts: Path, looks: CountTally, report: Progress) -> Effort:
+    """Make all blocks of a cell, the next ones being read meanwhile."""
+    cell, effort = work.prepared.cell, Effort()
+    height, width = (int(n) for n in cell.geobox.shape)
+    blocks = blocks_of(slice(0, height), slice(0, width), _side(work))
+    with CogWriter(counts, cell.geobox, 1, "uint8", COUNT_SPEC) as count:
+        with closing(ahead(partial(_read, work, block) for block in blocks)) as readings:
+            for number, block in enumerate(blocks):
+                report("blocks", number, len(blocks))
+                began = time.monotonic()
+                stack, offset, seconds = next(readings)
+                effort.waited_seconds += time.monotonic() - began
+                effort.read_seconds += seconds
+                began = time.monotonic()
+                made = restore_block(stack, offset, block, work.prepared, work.enhancer, work.options)
+                seen = clear_looks(stack.window(*_inside(block, offset)))
+                product.add(made.layers)
+                count.write(seen[None], block.rows.start, block.columns.start)
+                looks.add(seen, made.layers.provenance)
+                effort.blocks, effort.tiles = effort.blocks + 1, effort.tiles + made.tiles
+                effort.redone += made.redone
+                effort.restore_seconds += time.monotonic() - began
+                effort.model_seconds += made.model_seconds
+        count.finish()
+    return effort
+
+
+def _side(work: _Work) -> int:
+    """Return the side of blocks, pixels: as asked for, or less where there are many dates."""
+    side = work.settings.block
+    while side > _LEAST_SIDE and side * side * len(work.dates) > _MOST_LOOKS:
+        side //= 2
+    return side
+
+
+def _read(work: _Work, block: Block) -> tuple[Stack, tuple[int, int], float]:
+    """Return the dates of a block and its surroundings with the mosaic as their first, and their place in the cell."""
+    cell, began = work.prepared.cell, time.monotonic()
+    rows, columns = window_of([block], cell, work.options)
+    stack = work.read(cell.window(rows, columns))
+    begun = mosaic_stack(stack, work.composite.radiometry.reference, work.composite.method)
+    return begun, (rows.start, columns.start), time.monotonic() - began
+
+
+def _inside(block: Block, offset: tuple[int, int]) -> tuple[slice, slice]:
+    top, left = offset
+    return (
+        slice(block.rows.start - top, block.rows.stop - top),
+        slice(block.columns.start - left, block.columns.stop - left),
+    )
+
+
+def _before(overview: Stack, reference: str) -> NDArray[np.uint16]:
+    """Return what the reference saw, else the first date, for the picture."""
+    index = overview.item_ids.index(reference) if reference in overview.item_ids else 0
+    found: NDArray[np.uint16] = overview.dn[index]
+    return found
+
+
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _record(
+    unit: MosaicUnit,
+    settings: RunSettings,
+    options: MosaicOptions,
+    model: ModelRef,
+    dates: Sequence[Acquisition],
+    reference: str,
+    figures: UnitFigures,
+) -> ProductRecord:
+    ordered = sorted(dates, key=lambda date: date.id != reference)
+    first, *others = [item for date in ordered for item in date.items]
+    return ProductRecord(
+        item_id=unit.item_id,
+        work_id=unit.work_id,
+        target=first,
+        donors=tuple(others),
+        cell_id=unit.cell_id,
+        model_name=model.name,
+        model_version=model.version,
+        model_sha256=model.sha256,
+        model_href=model_item_href(model.name, model.sha256),
+        software={"torch": torch.__version__, "numpy": np.__version__},
+        seed=settings.seed,
+        parameters=settings.parameters | options.model_dump(mode="json", include={"method", "quantile"}),
+        quality={"mean_uncertainty": figures.mean_uncertainty, "mean_reference_weight": figures.mean_reference_weight},
+        software_version=__version__,
+        created=datetime.now(UTC),
+    )
+
+
+def _metadata(
+    unit: MosaicUnit,
+    settings: RunSettings,
+    options: MosaicOptions,
+    model: ModelRef,
+    overview: Stack,
+    dates: Sequence[Acquisition],
+    composite: PeriodComposite,
+    summary: ProductSummary,
+    figures: UnitFigures,
+    timings: Mapping[str, float],
+) -> dict[str, Any]:
+    """Return everything that made the mosaic, as JSON values."""
+    reference = composite.radiometry.reference
+    days = {name: str(np.datetime64(int(day), "D")) for name, day in zip(overview.item_ids, overview.days, strict=True)}
+    ordered = sorted(dates, key=lambda date: date.id != reference)
+    return {
+        "unit": asdict(unit) | {"target_id": unit.target_id},
+        "mosaic": options.model_dump(mode="json", exclude={"region"}) | {"reference": reference},
+        "model": {name: getattr(model, name) for name in ("name", "version", "sha256", "calibration", "validation")},
+        "parameters": settings.parameters,
+        "software": {"unveil-eo": __version__, "torch": torch.__version__, "numpy": np.__version__},
+        "sources": [{"id": item.id, "date": days[date.id]} for date in ordered for item in date.items],
+        "dropped": [*unit.left_out, *overview.dropped],
+        "areas_km2": summary.areas_km2,
+        "figures": asdict(figures),
+        "harmonisation": [asdict(fit) for fit in composite.fits],
+        "seconds": dict(timings),
+    }
+
+
+def mosaics_of(settings: RunSettings) -> StaticCatalog:
+    """Return the collection of mosaics of the catalog of some settings."""
+    return catalog_of(settings, MOSAICS_COLLECTION)
+
+
+def publish_staged(staging: Path, settings: RunSettings, source_collection: Mapping[str, Any]) -> Location:
+    """Publish a staged mosaic, of a cell or a region, as the newest version of it; return the place of its item.
+
+    Raises:
+        IndexNotUpdated: it is published, but an index does not have it.
+        PublishError: it could not be published; the catalog is as it was.
+    """
+    item = pystac.Item.from_file(str(staging / ITEM_FILE))
+    item.set_self_href(None)
+    (staging / ITEM_FILE).unlink()
+    credit(item, source_collection, __version__)
+    catalog, day = mosaics_of(settings), str(item.properties["start_datetime"])
+    published = catalog.versions(item.id, day)
+    item.properties["version"] = version_for(item.id, published)
+    place = catalog.publish(staging, item, source_collection)
+    if published:
+        catalog.settle_versions(item.id, day)
+    if settings.indexes:
+        with indexes_of(settings) as indexes:
+            for name in sorted({item.id, *(str(document["id"]) for document in published)}):
+                indexes.put(catalog.place_of(name))
+    return place
+
+
+def region_id(plan: MosaicPlan, method: str) -> str:
+    """Return what the item of a region is a version of."""
+    return f"{plan.region.name}-{plan.period.name}-{method}-region"
+
+
+def region_work_id(plan: MosaicPlan) -> str:
+    """Return the work id of the item of a region: it follows from those of its cells."""
+    return work_id_of({"region": plan.region.name, "cells": sorted(unit.work_id for unit in plan.units)})
+
+
+def known_radiometry(settings: RunSettings, region: str, period: str, start: str, method: str) -> dict[str, Any] | None:
+    """Return the radiometry document of the newest published mosaic of a region and period; None where there is none.
+
+    Args:
+        settings: of the run.
+        region: name of the region.
+        period: name of the period.
+        start: its first instant, RFC 3339.
+        method: of the mosaic.
+    """
+    catalog = mosaics_of(settings)
+    found = catalog.versions(f"{region}-{period}-{method}-region-unveil-00000000", start)
+    if not found:
+        return None
+    newest = max(found, key=lambda document: int(document["properties"].get("version", "0")))
+    if newest["properties"].get("unveil:bands", list(settings.bands)) != list(settings.bands):
+        return None
+    href = str(newest["assets"]["radiometry"]["href"]).removeprefix("./")
+    target = target_at(settings.out, settings.access.s3, settings.state)
+    return target.read(f"{MOSAICS_COLLECTION}/{newest['id']}/{href}")
+
+
+def make_region(
+    plan: MosaicPlan,
+    items: Sequence[pystac.Item],
+    settings: RunSettings,
+    options: MosaicOptions,
+    staging: Path,
+) -> str:
+    """Write overview, VRT, MosaicJSON and item of a region whose cells are published; return the item's id.
+
+    Raises:
+        DiskFull, NotWritable: the folder cannot be written.
+        RasterioError: a published cell cannot be read.
+    """
+    catalog, by_id = mosaics_of(settings), {item.id: item for item in items}
+    cells = tuple(_cell_files(plan, catalog, by_id, settings))
+    out = settings.out
+    root = settings.public_root.rstrip("/") or str(out.absolute() if isinstance(out, Path) else out)
+    work_id = region_work_id(plan)
+    record = RegionRecord(
+        item_id=f"{region_id(plan, options.method)}-unveil-{work_id[:8]}",
+        work_id=work_id,
+        region=plan.region.name,
+        period=plan.period.name,
+        start=plan.period.start,
+        end=plan.period.end,
+        method=str(options.method),
+        reference=plan.radiometry.reference,
+        bands=tuple(settings.bands),
+        cells=cells,
+        address=f"{root}/{MOSAICS_COLLECTION}/",
+        software_version=__version__,
+        created=datetime.now(UTC),
+    )
+    remote = environment(settings.timeout_s, settings.access.s3) if not isinstance(out, Path) else nullcontext()
+    with remote:
+        item = build_region_item(record, staging, radiometry_document(plan, items))
+    item.properties["unveil:bands"] = list(settings.bands)
+    write_json(staging / ITEM_FILE, item.to_dict(include_self_link=False, transform_hrefs=False))
+    return record.item_id
+
+
+def _cell_files(
+    plan: MosaicPlan, catalog: StaticCatalog, items: Mapping[str, pystac.Item], settings: RunSettings
+) -> Iterator[CellFile]:
+    for unit in plan.units:
+        cell = mosaic_cell(unit, items, settings)
+        document = catalog.document(unit.item_id)
+        if document is None:
+            continue
+        place = catalog.place_of(unit.item_id).parent / str(document["assets"]["visual"]["href"]).removeprefix("./")
+        path = place if isinstance(place, Path) else place.gdal_path
+        yield CellFile(unit.item_id, cell.geobox, outline_of_cell(cell), str(path))

@@ -1,0 +1,35 @@
+"""What a mosaic is made of, beside the settings of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stac.composite.region import Method
+
+
+class MosaicOptions(BaseModel):
+    """Period, region and method of mosaics."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    period: str = Field(
+        default="month",
+        description="dekad, month, quarter, season, year: parts of `datetime`; dates: all of it; or one by name: "
+        "2018-07, 2018-07-D2, 2018-Q3, 2018-JJA, 2018",
+    )
+    last: int | None = Field(
+        default=None, ge=1, description="so many of the periods that ended last, instead of `datetime`"
+    )
+    method: Method = Field(
+        default=Method.BEST,
+        description="best (one date, completed by the others), median, geomedian, medoid or quantile",
+    )
+    quantile: float = Field(default=0.5, ge=0, le=1, description="of the method quantile")
+    region: Path | None = Field(
+        default=None, description="GeoJSON file of the region; the `bbox` of the settings without one"
+    )
+    name: str | None = Field(
+        default=None, max_length=60, description="name of the region in ids; that of the file, or made from the box"
+    )

@@ -1,0 +1,142 @@
+"""The STAC item of a mosaic of one cell and period: that of a product, with the ends of the period for its instant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pystac
+from numpy.typing import NDArray
+
+from stac.composite.region import Method
+from stac.product.assets import COG_TYPE, file_info
+from stac.product.cog import RasterSpec
+from stac.product.item import ProductRecord, build_item, product_extensions
+from stac.product.layers import Provenance
+from stac.product.writer import ProductSummary
+
+#: Name of the layer of clear looks, and the value that no pixel of it has.
+COUNT, _NO_COUNT = "count", 255
+#: How the layer is stored.
+COUNT_SPEC = RasterSpec(_NO_COUNT, "nearest", (COUNT,))
+#: What a mosaic is made of, in words, by method.
+_WORDS = {
+    Method.BEST: (
+        "the reference date bit for bit where it is clear; else the mean of the other dates, weighted by how well each "
+        "agrees with it"
+    ),
+    Method.MEDIAN: "the median of all clear looks, band by band",
+    Method.GEOMEDIAN: "the geometric median of all clear looks",
+    Method.MEDOID: "the clear look that is nearest to the median of all",
+    Method.QUANTILE: "a quantile of all clear looks, band by band",
+}
+#: Properties of one acquisition that are not true of a period.
+_OF_ONE_DATE = ("view:", "eo:cloud_cover")
+
+
+@dataclass(frozen=True, slots=True)
+class MosaicRecord:
+    """What an item says about a mosaic, beside what every product says."""
+
+    region: str
+    #: Name of the period, and its ends.
+    period: str
+    start: datetime
+    end: datetime
+    method: Method
+    #: Id of the date whose radiometry it has.
+    reference: str
+    #: Dates that were read.
+    dates: int
+
+
+@dataclass(slots=True)
+class CountTally:
+    """Counts clear looks, window by window."""
+
+    pixels: int = 0
+    without: int = 0
+    total: int = 0
+    least: int = _NO_COUNT
+    most: int = 0
+
+    def add(self, count: NDArray[np.uint8], provenance: NDArray[np.uint8]) -> None:
+        """Count a window `(y, x)`; pixels outside of every swath do not."""
+        looks = count[provenance != Provenance.NODATA]
+        self.pixels, self.total = self.pixels + looks.size, self.total + int(looks.sum(dtype=np.int64))
+        self.without += int((looks == 0).sum())
+        if looks.size:
+            self.least, self.most = min(self.least, int(looks.min())), max(self.most, int(looks.max()))
+
+    @property
+    def document(self) -> dict[str, float]:
+        """Mean, least and most looks per pixel, and the share of pixels without any."""
+        if not self.pixels:
+            return {"mean": 0.0, "minimum": 0, "maximum": 0, "without": 1.0}
+        mean, without = self.total / self.pixels, self.without / self.pixels
+        return {"mean": round(mean, 4), "minimum": self.least, "maximum": self.most, "without": round(without, 6)}
+
+
+def build_mosaic_item(
+    record: ProductRecord, mosaic: MosaicRecord, summary: ProductSummary, looks: CountTally, folder: Path
+) -> pystac.Item:
+    """Return the item of a mosaic whose files lie in `folder`; hrefs are relative to the item.
+
+    Raises:
+        OSError: a file of the product is missing.
+    """
+    item = build_item(record, summary, folder)
+    item.datetime = None
+    gone = (*_OF_ONE_DATE, *_differing(record))
+    kept = {name: value for name, value in item.properties.items() if not name.startswith(gone)}
+    item.properties = kept | _properties(record, mosaic, looks)
+    item.stac_extensions = product_extensions(item.properties)
+    item.add_asset(COUNT, _count_asset(item, looks, folder))
+    return item
+
+
+def _differing(record: ProductRecord) -> tuple[str, ...]:
+    """Return which of platform and constellation the sources do not agree on."""
+    sources = [source.properties for source in (record.target, *record.donors)]
+    return tuple(name for name in ("platform", "constellation") if len({str(each.get(name)) for each in sources}) > 1)
+
+
+def _properties(record: ProductRecord, mosaic: MosaicRecord, looks: CountTally) -> dict[str, Any]:
+    words = _WORDS[mosaic.method]
+    start, end = (moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for moment in (mosaic.start, mosaic.end))
+    return {
+        "title": f"{record.cell_id} {mosaic.period}, cloud-free mosaic",
+        "description": f"{mosaic.dates} dates of {mosaic.period} as one image: {words}. What no date saw is restored; "
+        "read `provenance` and `count` before measuring.",
+        "start_datetime": start,
+        "end_datetime": end,
+        "processing:lineage": f"Cloud masks. All dates in the radiometry of {mosaic.reference}. {words.capitalize()}. "
+        "Where no date saw the ground: restored, or not recoverable, as `provenance` says.",
+        "processing:expression": {
+            "format": "text",
+            "expression": f"data = {mosaic.method}(dates in the radiometry of {mosaic.reference}) where count > 0",
+        },
+        "unveil:region": mosaic.region,
+        "unveil:period": mosaic.period,
+        "unveil:method": str(mosaic.method),
+        "unveil:reference": mosaic.reference,
+        "unveil:target": mosaic.reference,
+        "unveil:clear_looks": looks.document,
+    }
+
+
+def _count_asset(item: pystac.Item, looks: CountTally, folder: Path) -> pystac.Asset:
+    provenance: Mapping[str, Any] = item.assets["provenance"].extra_fields
+    told = looks.document
+    statistics = {name: told[name] for name in ("minimum", "maximum", "mean")} | {"valid_percent": 100.0}
+    band = {"name": COUNT, "data_type": "uint8", "nodata": _NO_COUNT, "statistics": statistics}
+    path = folder / f"{COUNT}.tif"
+    fields = file_info(path) | {name: provenance[name] for name in ("proj:shape", "proj:transform")}
+    fields |= {"bands": [band], "data_type": "uint8", "nodata": _NO_COUNT}
+    return pystac.Asset(
+        f"./{path.name}", "Clear looks", "How many dates saw each pixel clear.", COG_TYPE, ["metadata"], fields
+    )

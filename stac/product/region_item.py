@@ -1,0 +1,303 @@
+"""The STAC item of a whole region and period: an overview, and files that open all its cells at once."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import numpy as np
+import pystac
+import rasterio
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+from rasterio.enums import Resampling
+from rasterio.vrt import WarpedVRT
+
+from stac.grid.footprint import box_of, cut
+from stac.io.files import write_bytes, write_json
+from stac.product.assets import COG_TYPE, file_info
+from stac.product.cog import RasterSpec, write_cog
+from stac.product.item import Extension, projection
+from stac.product.preview import RGB, write_thumbnail
+from stac.product.writer import BandTally
+from stac.reflectance import PRODUCT_NODATA
+
+#: Of every region item.
+REGION_EXTENSIONS = (Extension.PROJECTION, Extension.FILE, Extension.PROCESSING, Extension.VERSION)
+#: Longer side of the overview, pixels.
+_OVERVIEW_PX = 2048
+#: Latitudes of the web's maps end here, degrees; most tiles that a MosaicJSON lists along a side.
+_WEB_LIMIT, _MOST_TILES = 85.05, 64
+_EQUATOR_M = 40_075_016.686
+_DTYPES = {"uint16": "UInt16", "uint8": "Byte"}
+
+
+@dataclass(frozen=True, slots=True)
+class CellFile:
+    """A published cell, as far as a region needs it."""
+
+    item_id: str
+    geobox: GeoBox
+    #: Outline in degrees, longitudes around the cell's centre.
+    outline: shapely.geometry.base.BaseGeometry
+    #: Where its picture is read from now.
+    visual: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegionRecord:
+    """What an item says about a mosaic of a region."""
+
+    item_id: str
+    work_id: str
+    region: str
+    period: str
+    start: datetime
+    end: datetime
+    method: str
+    reference: str
+    bands: tuple[str, ...]
+    cells: tuple[CellFile, ...]
+    #: Address of the collection's folder for readers of the MosaicJSON, ending in a slash.
+    address: str
+    software_version: str
+    created: datetime
+
+
+def build_region_item(record: RegionRecord, folder: Path, radiometry: Mapping[str, Any]) -> pystac.Item:
+    """Write the files of a region into a folder and return its item; hrefs are relative to the item.
+
+    Args:
+        record: of the region.
+        folder: where to.
+        radiometry: how its dates became one, JSON values.
+
+    Raises:
+        DiskFull, NotWritable: the folder cannot be written.
+        RasterioError: a cell cannot be read.
+    """
+    grid = overview_grid([cell.geobox for cell in record.cells])
+    picture = draw(record.cells, grid)
+    write_cog(folder / "overview.tif", picture, grid, RasterSpec(0, rgb=True))
+    write_thumbnail(folder / "thumbnail.png", picture)
+    write_json(folder / "radiometry.json", dict(radiometry))
+    write_json(folder / "mosaic.json", mosaic_json(record))
+    groups = defaultdict[str, list[CellFile]](list)
+    for cell in record.cells:
+        groups[str(cell.geobox.crs)].append(cell)
+    vrts = {f"data-{crs.lower().replace(':', '')}": cells for crs, cells in sorted(groups.items())}
+    for name, cells in vrts.items():
+        write_bytes(folder / f"{name}.vrt", vrt(cells, record.bands).encode())
+    item = _item(record, grid)
+    for key, asset in _assets(grid, folder, tuple(vrts)).items():
+        item.add_asset(key, asset)
+    for cell in record.cells:
+        href = f"../{cell.item_id}/{cell.item_id}.json"
+        item.add_link(pystac.Link("derived_from", href, "application/geo+json", cell.item_id))
+    return item
+
+
+def _item(record: RegionRecord, grid: GeoBox) -> pystac.Item:
+    outline = shapely.union_all([cell.outline for cell in record.cells])
+    geometry = json.loads(shapely.to_geojson(shapely.transform(cut(outline), lambda p: np.round(p, 7))))
+    now = record.created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return pystac.Item(
+        id=record.item_id,
+        geometry=geometry,
+        bbox=[round(float(n), 7) for n in box_of(outline)],
+        datetime=None,
+        start_datetime=record.start,
+        end_datetime=record.end,
+        stac_extensions=[str(extension) for extension in REGION_EXTENSIONS],
+        properties={
+            "title": f"{record.region} {record.period}, whole region",
+            "description": f"{len(record.cells)} cells of one radiometry, that of {record.reference}. Open the VRT in "
+            "QGIS, the MosaicJSON in titiler.",
+            "created": now,
+            "updated": now,
+            "version": "1",
+            **projection(grid.crs),
+            "processing:level": "L3",
+            "processing:software": {"unveil-eo": record.software_version},
+            "unveil:work_id": record.work_id,
+            "unveil:region": record.region,
+            "unveil:period": record.period,
+            "unveil:method": record.method,
+            "unveil:reference": record.reference,
+            "unveil:cells": len(record.cells),
+        },
+    )
+
+
+def _assets(grid: GeoBox, folder: Path, vrts: Sequence[str]) -> dict[str, pystac.Asset]:
+    statistics = _statistics(folder / "overview.tif")
+    bands = [
+        {"name": n, "data_type": "uint8", "nodata": 0, "statistics": s} for n, s in zip(RGB, statistics, strict=True)
+    ]
+    fields = {
+        "proj:shape": [int(n) for n in grid.shape],
+        "proj:transform": [float(v) for v in tuple(grid.affine)[:6]],
+        "bands": bands,
+    }
+    told: dict[str, tuple[str, str, str, list[str]]] = {
+        "overview": ("overview.tif", COG_TYPE, "Natural colour of the whole region, thinned", ["visual", "overview"]),
+        "thumbnail": ("thumbnail.png", "image/png", "Thumbnail", ["thumbnail"]),
+        "mosaicjson": ("mosaic.json", "application/json", "MosaicJSON of all cells, for titiler", ["metadata"]),
+        "radiometry": ("radiometry.json", "application/json", "How the dates became one radiometry", ["metadata"]),
+    }
+    for name in vrts:
+        told[name] = (f"{name}.vrt", "application/xml", "Surface reflectance of all cells, for GDAL and QGIS", ["data"])
+    return {
+        key: pystac.Asset(
+            f"./{file}", title, None, kind, roles, file_info(folder / file) | (fields if key == "overview" else {})
+        )
+        for key, (file, kind, title, roles) in told.items()
+    }
+
+
+def _statistics(path: Path) -> list[dict[str, float]]:
+    with rasterio.open(path) as source:
+        pixels = source.read()
+    found = []
+    for band in pixels:
+        tally = BandTally(0)
+        tally.add(band)
+        found.append(tally.statistics)
+    return found
+
+
+def overview_grid(cells: Sequence[GeoBox]) -> GeoBox:
+    """Return a grid that holds all cells, in the projection of most of them, its longer side `_OVERVIEW_PX` at most."""
+    number: dict[str, int] = defaultdict(int)
+    for cell in cells:
+        number[str(cell.crs)] += 1
+    crs = min(number, key=lambda name: (-number[name], name))
+    boxes = [cell.extent.to_crs(crs).boundingbox for cell in cells]
+    left, bottom = min(b.left for b in boxes), min(b.bottom for b in boxes)
+    right, top = max(b.right for b in boxes), max(b.top for b in boxes)
+    finest = min(abs(float(cell.resolution.x)) for cell in cells)
+    side = max(finest, (right - left) / _OVERVIEW_PX, (top - bottom) / _OVERVIEW_PX)
+    shape = (max(1, math.ceil((top - bottom) / side - 1e-6)), max(1, math.ceil((right - left) / side - 1e-6)))
+    return GeoBox(shape, Affine(side, 0, left, 0, -side, top), CRS(crs))
+
+
+def draw(cells: Sequence[CellFile], grid: GeoBox) -> NDArray[np.uint8]:
+    """Return the pictures of all cells on one grid, red, green, blue `(3, y, x)`, 0 where there is none.
+
+    Args:
+        cells: of any projection; the first that has data at a pixel is drawn there.
+        grid: what is drawn on.
+    """
+    picture = np.zeros((3, *grid.shape), np.uint8)
+    for cell in cells:
+        box = cell.geobox.extent.to_crs(grid.crs).boundingbox
+        (left, top), (right, bottom) = grid.wld2pix(box.left, box.top), grid.wld2pix(box.right, box.bottom)
+        rows = slice(max(0, math.floor(top)), min(grid.shape[0], math.ceil(bottom)))
+        columns = slice(max(0, math.floor(left)), min(grid.shape[1], math.ceil(right)))
+        if rows.start >= rows.stop or columns.start >= columns.stop:
+            continue
+        window = grid[rows, columns]
+        options = {
+            "crs": window.crs.to_wkt(), "transform": window.affine, "height": window.shape[0], "width": window.shape[1],
+            "resampling": Resampling.average, "src_nodata": 0, "nodata": 0,
+        }  # fmt: skip
+        with rasterio.open(cell.visual) as source, WarpedVRT(source, **options) as warped:
+            found = warped.read()
+        view = picture[:, rows, columns]
+        np.copyto(view, found, where=(view == 0).all(axis=0))
+    return picture
+
+
+def vrt(cells: Sequence[CellFile], bands: Sequence[str], layer: str = "data", dtype: str = "uint16") -> str:
+    """Return a VRT of one layer of cells that share a projection and a pixel size.
+
+    Paths are relative to the item's folder, so a catalog can be moved. Pixels of later cells lie on top.
+    """
+    first = cells[0].geobox
+    size_x, size_y = float(first.affine.a), float(first.affine.e)
+    corners = [(float(c.geobox.affine.c), float(c.geobox.affine.f), *c.geobox.shape) for c in cells]
+    left, top = min(x for x, *_ in corners), max(y for _, y, *_ in corners)
+    places = [(round((x - left) / size_x), round((y - top) / size_y), int(h), int(w)) for x, y, h, w in corners]
+    width, height = max(x + w for x, _, _, w in places), max(y + h for _, y, h, _ in places)
+    lines = [
+        f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">',
+        f"<SRS>{escape(first.crs.to_wkt())}</SRS>",
+        f"<GeoTransform>{left!r}, {size_x!r}, 0.0, {top!r}, 0.0, {size_y!r}</GeoTransform>",
+    ]
+    for number, band in enumerate(bands, 1):
+        lines += [
+            f'<VRTRasterBand dataType="{_DTYPES[dtype]}" band="{number}">',
+            f"<Description>{escape(band)}</Description>",
+        ]
+        lines += [f"<NoDataValue>{PRODUCT_NODATA}</NoDataValue>", "<Scale>0.0001</Scale>"]
+        for cell, (x, y, h, w) in zip(cells, places, strict=True):
+            lines += [
+                "<ComplexSource>",
+                f'<SourceFilename relativeToVRT="1">../{escape(cell.item_id)}/{layer}.tif</SourceFilename>',
+                f"<SourceBand>{number}</SourceBand>",
+                f'<SrcRect xOff="0" yOff="0" xSize="{w}" ySize="{h}"/>',
+                f'<DstRect xOff="{x}" yOff="{y}" xSize="{w}" ySize="{h}"/>',
+                f"<NODATA>{PRODUCT_NODATA}</NODATA></ComplexSource>",
+            ]
+        lines.append("</VRTRasterBand>")
+    return "\n".join([*lines, "</VRTDataset>", ""])
+
+
+def mosaic_json(record: RegionRecord) -> dict[str, Any]:
+    """Return a MosaicJSON 0.0.3 of the cells' pictures; `asset_prefix` is the only place that names where they are."""
+    boxes = [part.bounds for cell in record.cells for part in getattr(cut(cell.outline), "geoms", [cut(cell.outline)])]
+    west, south, east, north = (f(b[i] for b in boxes) for i, f in enumerate((min, min, max, max)))
+    gsd = min(abs(float(cell.geobox.resolution.x)) for cell in record.cells)
+    most = max(0, math.ceil(math.log2(_EQUATOR_M / 256 / gsd)))
+    wide = max((east - west) / 360, (north - south) / 180, 1e-9)
+    zoom = max(0, min(most, math.floor(math.log2(_MOST_TILES / wide))))
+    tiles: dict[str, list[str]] = {}
+    for cell in record.cells:
+        for key in _quadkeys(cell.outline, zoom):
+            tiles.setdefault(key, []).append(f"{cell.item_id}/visual.tif")
+    return {
+        "mosaicjson": "0.0.3",
+        "name": record.item_id,
+        "description": f"{record.region} {record.period}",
+        "version": "1.0.0",
+        "minzoom": max(0, min(zoom, most - 5)),
+        "maxzoom": most,
+        "quadkey_zoom": zoom,
+        "bounds": [west, south, east, north],
+        "center": [(west + east) / 2, (south + north) / 2, zoom],
+        "asset_prefix": record.address,
+        "tiles": dict(sorted(tiles.items())),
+    }
+
+
+def _quadkeys(outline: shapely.geometry.base.BaseGeometry, zoom: int) -> Iterator[str]:
+    """Yield the keys of the web's tiles that an outline touches."""
+    shape = cut(outline)
+    for part in getattr(shape, "geoms", [shape]):
+        west, south, east, north = part.bounds
+        (left, top), (right, bottom) = _tile(west, north, zoom), _tile(east, south, zoom)
+        for x in range(left, right + 1):
+            for y in range(top, bottom + 1):
+                yield _quadkey(x, y, zoom)
+
+
+def _tile(longitude: float, latitude: float, zoom: int) -> tuple[int, int]:
+    sine, number = math.sin(math.radians(min(max(latitude, -_WEB_LIMIT), _WEB_LIMIT))), 2**zoom
+    x, y = (longitude + 180) / 360, 0.5 - math.log((1 + sine) / (1 - sine)) / (4 * math.pi)
+    column, row = (min(number - 1, max(0, math.floor(v * number))) for v in (x, y))
+    return column, row
+
+
+def _quadkey(x: int, y: int, zoom: int) -> str:
+    bits = (((x >> bit) & 1) + 2 * ((y >> bit) & 1) for bit in reversed(range(zoom)))
+    return "".join(map(str, bits))

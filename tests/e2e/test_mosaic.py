@@ -1,0 +1,156 @@
+"""`unveil mosaic` on the border of two real tiles: first without a scene, then with it, as when one comes late."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+
+from flows.settings.loading import load_settings
+from stac.catalog.validation import validate_catalog
+from stac.grid.cell import cell_of
+from stac.load.stack import read_stack
+from stac.masks.classes import is_observed
+from stac.product.layers import Provenance
+from stac.search.acquisitions import group_passes
+from stac.search.opening import open_source
+from stac.search.static import sample_catalog
+from tests.command import TINY_SETTINGS, Outcome, unveil
+
+pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(900)]
+#: Ground that both tiles hold: each has a cell of its own here.
+BORDER = "15.75,46.02,15.83,46.075"
+LATE = "S2A_33TWL_20230818_0_L2A"
+MADE = ("S2A_33TWL", "S2B_33TWL", "S2A_33TWM", "S2B_33TWM")
+
+
+class World:
+    """A source that gains a scene, and the catalog of its mosaics."""
+
+    def __init__(self, folder: Path, services: dict[str, str]) -> None:
+        self.folder, self.out, self.source = folder, folder / "out", folder / "source" / "catalog.json"
+        self._services = services
+        shutil.copytree(sample_catalog().parent, self.source.parent)
+
+    def list_late_scene(self, listed: bool) -> None:
+        path = self.source.parent / "collection.json"
+        document = json.loads(path.read_text())
+        links = [link for link in document["links"] if LATE not in link["href"]]
+        late = {"rel": "item", "href": f"./{LATE}/{LATE}.json", "type": "application/geo+json"}
+        path.write_text(json.dumps(document | {"links": [*links, late] if listed else links}))
+
+    def mosaic(self, *more: str) -> Outcome:
+        given = ("--source", self.source, "--bbox", BORDER, "--datetime", "2023-08-10/2023-08-20", "--name", "border")
+        return unveil(
+            "mosaic", *given, "--period", "dates", "--out", self.out, "--json", *more,
+            home=self.folder / "home", extra=self._services,
+        )  # fmt: skip
+
+    def items(self) -> dict[str, Any]:
+        found = {}
+        for path in (self.out / "unveil-mosaics").glob("border-*/border-*.json"):
+            document = json.loads(path.read_text())
+            found[document["id"]] = document
+        return found
+
+    def layer(self, item_id: str, name: str) -> np.ndarray:
+        with rasterio.open(self.out / "unveil-mosaics" / item_id / f"{name}.tif") as source:
+            return source.read()
+
+
+@pytest.fixture(scope="module")
+def world(services: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = World(tmp_path_factory.mktemp("mosaic"), services)
+    world.list_late_scene(False)
+    first = world.mosaic()
+    assert first.status == 0, first.err
+    assert [unit["state"] for unit in first.document["units"]] == ["SUCCEEDED"] * 2
+    assert len(first.document["regions"]) == 1
+    return world
+
+
+def newest(world: World, part: str) -> dict[str, Any]:
+    return next(i for i in world.items().values() if part in i["id"] and not i["properties"].get("deprecated"))
+
+
+def test_items_say_period_looks_and_sources_and_the_catalog_is_valid(world: World) -> None:
+    assert validate_catalog(world.out) == []
+    item = newest(world, "33TWM")
+    told = item["properties"]
+    assert told["datetime"] is None
+    assert (told["start_datetime"], told["end_datetime"]) == ("2023-08-10T00:00:00Z", "2023-08-20T23:59:59Z")
+    assert told["unveil:method"] == "best" and "view:sun_azimuth" not in told and "eo:cloud_cover" not in told
+    assert sum(link["title"].startswith(MADE) for link in item["links"] if link["rel"] == "derived_from") == 5
+    assert {"data", "visual", "count", "provenance", "source_date", "uncertainty"} <= set(item["assets"])
+    region = newest(world, "-region-")
+    assert region["properties"]["unveil:cells"] == 2
+    assert {"overview", "thumbnail", "mosaicjson", "radiometry", "data-epsg32633"} <= set(region["assets"])
+
+
+def test_pixels_are_the_references_where_it_saw_and_count_is_how_many_dates_did(world: World) -> None:
+    item = newest(world, "33TWM")
+    settings = load_settings(None, {"out": world.out})
+    found = [i for i in open_source(str(world.source)).search(settings.query) if "33TWM" in i.id]
+    cell = cell_of(found[0], "blue", tuple(map(float, BORDER.split(","))))
+    stack = read_stack(group_passes(found), cell, settings.bands, settings.reading)
+    clear = is_observed(stack.classes)
+    assert np.array_equal(world.layer(item["id"], "count")[0], clear.sum(axis=0))
+    origin, data = world.layer(item["id"], "provenance")[0], world.layer(item["id"], "data")
+    days = world.layer(item["id"], "source_date")[0]
+    reference = int(np.unique(days[origin == Provenance.OBSERVED]).item())
+    at = list(stack.days).index(reference)
+    assert np.array_equal(origin == Provenance.OBSERVED, clear[at])
+    assert np.array_equal(data[:, clear[at]], stack.dn[at][:, clear[at]])
+    assert (data[:, origin != Provenance.NOT_RECOVERABLE] > 0).all(), "no holes"
+
+
+def test_the_vrt_opens_all_cells_at_once(world: World) -> None:
+    region = newest(world, "-region-")
+    folder = world.out / "unveil-mosaics" / region["id"]
+    mosaic = json.loads((folder / "mosaic.json").read_text())
+    listed = {name for names in mosaic["tiles"].values() for name in names}
+    assert {(Path(mosaic["asset_prefix"]) / name).is_file() for name in listed} == {True} and len(listed) == 2
+    with rasterio.open(folder / "data-epsg32633.vrt") as together:
+        assert together.count == 4 and together.descriptions == ("blue", "green", "red", "nir")
+        for name in ("33TWL", "33TWM"):
+            with rasterio.open(world.out / "unveil-mosaics" / newest(world, name)["id"] / "data.tif") as part:
+                window = together.window(*part.bounds)
+                shown, own = together.read(window=window), part.read()
+        assert np.array_equal(shown, own), "the cell that lies on top"
+
+
+def test_a_late_scene_makes_a_new_version_of_its_cells_and_no_other(world: World) -> None:
+    before = {name: item["properties"]["unveil:work_id"] for name, item in world.items().items()}
+    again = world.mosaic()
+    assert again.status == 0 and again.document["units"] == [] and len(again.document["already_done"]) == 2
+    assert {name: item["properties"]["unveil:work_id"] for name, item in world.items().items()} == before
+    world.list_late_scene(True)
+    late = world.mosaic()
+    assert late.status == 0, late.err
+    (unit,) = late.document["units"]
+    assert "33TWL" in unit["target_id"] and len(late.document["already_done"]) == 1
+    versions = sorted(i["properties"]["version"] for name, i in world.items().items() if "33TWL" in name)
+    assert versions == ["1", "2"] and newest(world, "33TWL")["properties"]["version"] == "2"
+    assert newest(world, "-region-")["properties"]["version"] == "2"
+    assert validate_catalog(world.out) == []
+
+
+def test_what_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+    def asked(*more: str | Path) -> Outcome:
+        given = ("--source", "sample", "--out", tmp_path / "out", "--json")
+        return unveil("mosaic", *given, *more, home=tmp_path / "home", extra=TINY_SETTINGS)
+
+    region = tmp_path / "point.geojson"
+    region.write_text('{"type": "Point", "coordinates": [15, 46]}')
+    for more, words in (
+        (("--period", "fortnight"), "fortnight"),
+        (("--region", str(region)), "holds no area"),
+        (("--method", "mode"), "method"),
+    ):
+        found = asked(*more)
+        assert found.status == 2 and words in found.document["error"]["message"], found.err

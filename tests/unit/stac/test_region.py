@@ -1,0 +1,143 @@
+"""One radiometry for a region, and composites of a period, on ground that is known."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from scipy.ndimage import gaussian_filter
+
+from stac.composite.region import (
+    Method,
+    PeriodComposite,
+    Radiometry,
+    choose_reference,
+    clear_looks,
+    fit_radiometry,
+    mosaic_stack,
+)
+from stac.grid.cell import Cell
+from stac.load.stack import Stack
+from stac.masks.classes import PixelClass, is_obscured
+
+BANDS = ("blue", "green", "red", "nir")
+SIDE = 96
+#: How each date sees the ground: gain and offset, reflectance. The first is the clearest.
+SEEN_AS = ((1.0, 0.0), (1.12, 0.004), (0.9, 0.01), (1.05, -0.003))
+
+
+def ground() -> np.ndarray:
+    random = np.random.default_rng(1)
+    smooth = gaussian_filter(random.random((4, SIDE, SIDE)), (0, 2, 2))
+    return (0.05 + 0.5 * (smooth - smooth.min())).astype(np.float32)
+
+
+def stack_of(seen: np.ndarray, first: int = 0) -> Stack:
+    """Dates of the known ground; `seen` `(date, y, x)` is where each has a clear look, elsewhere it is cloud."""
+    truth = ground()
+    dn = np.stack([np.rint((truth * a + b) * 1e4) for a, b in SEEN_AS[: len(seen)]]).astype(np.uint16)
+    classes = np.where(seen, PixelClass.CLEAR, PixelClass.CLOUD).astype(np.uint8)
+    dn[np.broadcast_to((~seen)[:, None], dn.shape)] = 9000
+    cell = Cell("T", GeoBox((SIDE, SIDE), Affine(10, 0, 500_000, 0, -10, 5_000_000), "EPSG:32633"))
+    names = tuple(f"date{first + i}" for i in range(len(seen)))
+    return Stack(dn, classes, names, np.arange(len(seen), dtype=np.int32) + 17_000, BANDS, cell)
+
+
+def patches() -> np.ndarray:
+    """The reference misses a corner, the others miss a strip each; two rows are seen by none."""
+    seen = np.ones((4, SIDE, SIDE), bool)
+    seen[0, :40, :40] = seen[1, 5:25] = seen[2, 30:60] = seen[3, :, :30] = False
+    seen[:, 10:12, 3:9] = False
+    return seen
+
+
+def test_what_the_reference_did_not_see_looks_as_it_would_have_seen_it() -> None:
+    stack, truth = stack_of(patches()), ground()
+    assert choose_reference(stack) == "date0"
+    begun = mosaic_stack(stack, "date0", Method.BEST)
+    found = PeriodComposite(Method.BEST, fit_radiometry(stack)).apply(begun, 0, where=is_obscured(begun.classes[0]))
+    filled = found.source >= 0
+    assert filled.sum() == 40 * 40 - 12, "all of the corner that a date saw, and nothing else"
+    assert np.abs(found.reflectance - truth)[:, filled].max() < 0.002
+    # Without a common radiometry the dates are off by up to 0.05.
+    plain = stack.reflectance(1)
+    assert np.abs(plain - truth)[:, filled & patches()[1]].max() > 0.02
+    assert np.array_equal(clear_looks(begun), patches().sum(axis=0))
+
+
+def test_a_window_gives_the_pixels_of_the_whole() -> None:
+    stack = stack_of(patches())
+    for method in Method:
+        composite = PeriodComposite(method, fit_radiometry(stack), 0.25)
+        begun = mosaic_stack(stack, "date0", method)
+        whole = composite.apply(begun, 0)
+        rows, columns = slice(7, 50), slice(11, 90)
+        part = composite.apply(mosaic_stack(stack.window(rows, columns), "date0", method), 0)
+        assert np.array_equal(part.reflectance, whole.reflectance[:, rows, columns], equal_nan=True), method
+        assert np.array_equal(part.source, whole.source[rows, columns]), method
+
+
+def test_a_date_that_never_meets_the_reference_is_matched_through_the_others() -> None:
+    seen = np.zeros((3, SIDE, SIDE), bool)
+    seen[0, :, :50], seen[1, :, 30:75], seen[2, :, 55:] = True, True, True
+    stack = stack_of(seen)
+    radiometry = fit_radiometry(stack)
+    begun = mosaic_stack(stack, radiometry.reference, Method.BEST)
+    found = PeriodComposite(Method.BEST, radiometry).apply(begun, 0)
+    assert radiometry.reference == "date0"
+    assert np.abs(found.reflectance - ground())[:, :, 78:].max() < 0.004, "only the third date saw it"
+
+
+def test_a_late_date_changes_no_other_date_and_no_reference() -> None:
+    seen = patches()
+    seen[3] = True  # clearer than all before
+    before = fit_radiometry(stack_of(seen[:3]))
+    document = json.loads(json.dumps(before.to_dict()))
+    after = fit_radiometry(stack_of(seen), Radiometry.from_dict(document))
+    assert after.reference == before.reference == "date0"
+    assert after.of(["date0", "date1", "date2"]) == before and len(after.dates) == 4
+
+
+def test_each_method_is_what_its_name_says() -> None:
+    seen = np.ones((4, SIDE, SIDE), bool)
+    stack = stack_of(seen)
+    radiometry = fit_radiometry(stack)
+    normal = np.stack([PeriodComposite(Method.MEDIAN, radiometry.of([name])).apply(
+        mosaic_stack(stack, "date0", Method.MEDIAN), 0
+    ).reflectance for name in stack.item_ids])  # fmt: skip
+
+    def composite(method: Method, quantile: float = 0.5) -> np.ndarray:
+        begun = mosaic_stack(stack, "date0", method)
+        return PeriodComposite(method, radiometry, quantile).apply(begun, 0).reflectance
+
+    assert np.allclose(composite(Method.MEDIAN), np.median(normal, axis=0), atol=1e-6)
+    assert np.allclose(composite(Method.QUANTILE, 0.25), np.quantile(normal, 0.25, axis=0), atol=1e-6)
+    medoid = composite(Method.MEDOID)
+    assert (np.abs(medoid - normal).max(axis=1) < 1e-7).any(axis=0).all(), "every pixel is a spectrum that was observed"
+    distance = np.sqrt(np.square(composite(Method.GEOMEDIAN) - normal).sum(axis=1)).sum(axis=0)
+    others = np.sqrt(np.square(np.median(normal, axis=0) - normal).sum(axis=1)).sum(axis=0)
+    assert (distance <= others + 1e-5).all(), "no other spectrum is nearer to all looks"
+
+
+@pytest.mark.parametrize("method", list(Method))
+def test_ground_outside_of_every_swath_stays_empty_and_outside_of_the_references_is_filled(method: Method) -> None:
+    stack = stack_of(np.ones((2, SIDE, SIDE), bool))
+    stack.classes[0, :, 60:], stack.classes[1, :, 80:] = PixelClass.NODATA, PixelClass.NODATA
+    stack.dn[0, :, :, 60:], stack.dn[1, :, :, 80:] = 0, 0
+    begun = mosaic_stack(stack, "date0", method)
+    found = PeriodComposite(method, fit_radiometry(stack)).apply(begun, 0, where=is_obscured(begun.classes[0]))
+    assert (begun.classes[0, :, 80:] == PixelClass.NODATA).all() and (found.source[:, 80:] < 0).all()
+    assert (found.source[:, 60:80] >= 0).all()
+    assert clear_looks(begun)[0].tolist() == [2] * 60 + [1] * 20 + [0] * 16
+
+
+def test_a_period_without_a_clear_look_has_nothing_to_say() -> None:
+    stack = stack_of(np.zeros((3, SIDE, SIDE), bool))
+    radiometry = fit_radiometry(stack)
+    begun = mosaic_stack(stack, radiometry.reference, Method.BEST)
+    found = PeriodComposite(Method.BEST, radiometry).apply(begun, 0)
+    assert (found.source < 0).all() and np.isnan(found.reflectance).all()
+    assert not clear_looks(begun).any() and is_obscured(begun.classes[0]).all()
