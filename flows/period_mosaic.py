@@ -23,7 +23,6 @@ from flows.json_log import about_unit, json_log
 from flows.ledger.schema import Entry, Job, Lease, State, new_run_id
 from flows.ledger.store import Heartbeat, Ledger, open_ledger
 from flows.models.model_item import ensure_model_item
-from flows.mosaic import RunSummary
 from flows.planning.candidates import LeftOut
 from flows.planning.mosaics import MosaicPlan, MosaicUnit, Region, of_period, plan_period, region_of
 from flows.planning.periods import Period, periods_of
@@ -46,6 +45,7 @@ from flows.services.prefect_server import prefect_api, through_restart
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from flows.settings.mosaic_options import MosaicOptions
+from flows.summary import RunSummary
 from flows.task_runners import check_runner, open_workers
 from flows.tasks import RETRIES, gpu_slot
 from stac.catalog.shelves import broken_work

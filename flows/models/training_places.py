@@ -286,7 +286,7 @@ def _landsat(values: Mapping[str, Any], listing: PlaceListing) -> Iterator[Scene
 def _member(archive: tarfile.TarFile, name: str) -> NDArray[Any]:
     stream = archive.extractfile(name)
     if stream is None:
-        raise InvalidSettings(f"{archive.name}: {name} is no file; get the archive again.")
+        raise InvalidSettings(f"{name} in a Landsat archive is not a file; get the archive again.")
     with MemoryFile(stream.read()) as memory, memory.open(driver="GTiff") as source:
         plane: NDArray[Any] = source.read(1)
     return plane
