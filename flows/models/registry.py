@@ -142,14 +142,12 @@ class Registry:
             raise InvalidSettings(f"Model {uri} is no model URI; give models:/NAME@ALIAS or models:/NAME/VERSION.")
         name, alias = match["name"], match["alias"]
         with self._session():
-            aliases = self._known_aliases(name)
-            versions = self._versions(name)
-        number = aliases.get(alias) if alias else match["version"]
-        found = next((v for v in versions if str(v.version) == number), None)
-        if found is None:
-            wanted = f"alias {alias}" if alias else f"version {number}"
-            raise UnknownModel(_unknown(name, wanted, aliases, [str(v.version) for v in versions]))
-        return describe(found, alias)
+            found = self._found(name, alias, match["version"])
+            if found is not None:
+                return describe(found, alias)
+            aliases, versions = self._known_aliases(name), self._versions(name)
+        wanted = f"alias {alias}" if alias else f"version {match['version']}"
+        raise UnknownModel(_unknown(name, wanted, aliases, [str(v.version) for v in versions]))
 
     def weights(self, version: ModelVersion) -> Path:
         """Return the path of the safetensors file of `version`; its checksum is verified, and that of its calibration.
@@ -325,6 +323,19 @@ class Registry:
         prepare_folder(database.parent)
         with _locked(database.with_suffix(".lock")):
             yield
+
+    def _found(self, name: str, alias: str | None, version: str) -> MlflowVersion | None:
+        """Return the version of an alias, or of a number where there is no alias; None when there is none."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            if alias:
+                return self._client.get_model_version_by_alias(name, alias)
+            return self._client.get_model_version(name, version)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
 
     def _versions(self, name: str) -> list[MlflowVersion]:
         """Return all versions of a model, oldest first; none when there is no such model."""
