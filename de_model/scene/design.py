@@ -26,6 +26,9 @@ class SceneSizes:
     #: How the surroundings are joined to the reference's starting point: the finest scale that sees enough ground, or
     #: the mean of all.
     start: str = "coarse to fine"
+    #: Factor on the logit of W as it was learnt, and what is added to it: fitted after the training, on fresh cases of
+    #: its places. With factor 0 W is a constant, so that it is no worse than the best of them there.
+    share_logit: tuple[float, float] = (1.0, 0.0)
     dropout: float = 0.05
 
     def __post_init__(self) -> None:

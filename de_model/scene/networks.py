@@ -251,6 +251,7 @@ class SceneAllocation(nn.Module):
     def __init__(self, bands: int, sizes: SceneSizes) -> None:
         super().__init__()
         width = sizes.allocation
+        self.factor, self.added = sizes.share_logit
         channels = 6 * bands + 6 + 2
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=2, dilation=2)
@@ -284,4 +285,4 @@ class SceneAllocation(nn.Module):
         h = F.silu(self.first(maps))
         h = h + F.silu(self.second(h))
         h = h + F.silu(self.third(h))
-        return torch.sigmoid(rule + self.head(h))
+        return torch.sigmoid(self.factor * (rule + self.head(h)) + self.added)

@@ -268,6 +268,38 @@ class _Run:
         self.optimiser.load_state_dict(held)
 
 
+#: Logits that are tried after the training: factors on W's own, and constants that are added.
+_FACTORS, _ADDED = (0.0, 0.25, 0.5, 1.0), (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
+
+
+@torch.no_grad()
+def fitted_share(networks: SceneNetworks, data: CaseData, batches: int, size: int, t: int) -> tuple[float, float]:
+    """Return factor and constant for the logit of W with which the fused estimate errs least, in decibels of a case.
+
+    Args:
+        networks: trained, with a logit that is not changed yet.
+        data: fresh cases of the places that were trained on.
+        batches: how many are looked at, of `size` cases each.
+        t: step that is looked at: where walks begin.
+    """
+    tried = [(factor, added) for factor in _FACTORS for added in _ADDED]
+    gains = torch.zeros(len(tried))
+    for batch in data.batches(0, batches, size):
+        inputs = Inputs(batch.maps, batch.numbers, networks.bands)
+        reference = networks.reference(inputs)
+        at = torch.full((len(batch.maps),), t)
+        generator = torch.Generator().manual_seed(batches)
+        x_t = networks.schedule.add_noise(reference.mean, torch.randn(reference.mean.shape, generator=generator), at)
+        found = networks.estimate(x_t, inputs, reference, at, 0.0)
+        logit = torch.logit(found.weight, 1e-6)
+        scale = (batch.numbers[:, networks.bands : 2 * networks.bands].exp() ** 2)[:, :, None, None]
+        for index, (factor, added) in enumerate(tried):
+            share = torch.sigmoid(factor * logit + added)
+            error = (share * reference.mean + (1 - share) * found.found.mean - batch.truth).square() * scale
+            gains[index] -= _case_mean(error, batch.wanted).clamp_min(1e-8).log().mean()
+    return tried[int(gains.argmax())]
+
+
 def likelihood(belief: Belief, batch: Batch, options: SceneTrainingOptions) -> Tensor:
     """Return the weighed negative log-likelihood of the truth, and a share of the squared error in reflectance."""
     mean, log_variance = belief.mean.float(), belief.log_variance.float()

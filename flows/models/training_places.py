@@ -23,6 +23,7 @@ from __future__ import annotations
 import csv
 import os
 import tarfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -33,6 +34,7 @@ import numpy as np
 import rasterio
 import yaml
 from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 from scipy.ndimage import binary_dilation
 
@@ -286,9 +288,12 @@ def _landsat(values: Mapping[str, Any], listing: PlaceListing) -> Iterator[Scene
 def _member(archive: tarfile.TarFile, name: str) -> NDArray[Any]:
     stream = archive.extractfile(name)
     if stream is None:
-        raise InvalidSettings(f"{name} in a Landsat archive is not a file; get the archive again.")
-    with MemoryFile(stream.read()) as memory, memory.open(driver="GTiff") as source:
-        plane: NDArray[Any] = source.read(1)
+        raise InvalidSettings(f"{archive.name}: {name} is no file; get the archive again.")
+    with warnings.catch_warnings(), MemoryFile(stream.read()) as memory:
+        # The place is in the archive's MTL, and is not wanted.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with memory.open(driver="GTiff") as source:
+            plane: NDArray[Any] = source.read(1)
     return plane
 
 

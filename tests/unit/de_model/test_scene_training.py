@@ -30,6 +30,7 @@ from de_model.scene.training import (
     SceneStage,
     SceneStageOptions,
     SceneTrainingOptions,
+    fitted_share,
     train_scene,
 )
 
@@ -187,3 +188,18 @@ def test_training_makes_the_reference_better(archive: Path, tmp_path: Path) -> N
     stages = (SceneStageOptions(SceneStage.REFERENCE, 60, 4, 3e-3),)
     train_scene(networks(), cases, stages, OPTIONS, tmp_path / "work", lambda progress: losses.append(progress.loss))
     assert np.mean(losses[-15:]) < np.mean(losses[:15])
+
+
+def test_w_is_drawn_to_the_estimate_that_errs_less(archive: Path) -> None:
+    cases, found = data(archive), networks()
+    found.eval().requires_grad_(False)
+    for bias, higher in ((3.0, True), (-3.0, False)):
+        worse, better = (found.predictor, found.reference) if higher else (found.reference, found.predictor)
+        for network, shift in ((worse, bias), (better, 0.0)):
+            head = network.net.head.bias
+            bands = len(head) // 2 if network is found.predictor else 4
+            head.zero_()
+            first = 0 if network is found.predictor else 4 * (network.candidates + 1)
+            head[first : first + bands] = shift
+        _, added = fitted_share(found, cases, 3, 2, 200)
+        assert (added > 0.4) if higher else (added < -0.4)
