@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks.report import Page, parser, publish, table
 from de_model import checkpoint
-from de_model.calibration import Origin, calibration_of, calibration_path
+from de_model.calibration import Origin, calibration_of, calibration_path, conformal_factor
 from de_model.data.archive import read_archive, write_archive
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
@@ -37,6 +37,7 @@ from de_model.scene.validation import (
 from de_model.validation import Filler, PixelKind, ValidationRecord, validation_path
 from flows.models.training_places import read_listing, scenes_of
 from flows.processing.interpolation import inverse_distance
+from stac.composite.normalisation import repeatability
 
 _LISTING = Path(checkpoint.__file__).parent / "weights" / "places.yaml"
 _ABOUT = """\
@@ -87,11 +88,26 @@ def _recalibrated(enhancer: Enhancer, scores: Sequence[KindScore], path: Path) -
     if known is not None:
         _, recalibrated, _ = _model(again)
         gaps = [score for score in scores if score.kind is not PixelKind.OTHER_DATES]
-        factors = dict(known.factors) | {Origin.MODEL: band_factors(gaps, recalibrated.widths)}
+        factors = dict(known.factors) | {
+            Origin.MODEL: band_factors(gaps, recalibrated.widths),
+            Origin.SURROUNDINGS: _factors_around(gaps),
+        }
         fitted_on = f"{known.fitted_on.split('; the model')[0]}; the model's pixels: {_in_words(gaps)}"
         table = replace(known, weights_sha256=checkpoint.sha256_of(path), factors=factors, fitted_on=fitted_on)
         table.save(calibration_path(path))
     return again
+
+
+def _factors_around(scores: Sequence[KindScore]) -> tuple[float, ...]:
+    """Return per band how many deviations of the ground around hold 90 % of its interpolation's errors."""
+    random, ratios = np.random.default_rng(1), []
+    for score in scores:
+        if score.kind is PixelKind.NO_CLEAR_GROUND:
+            continue
+        error, value, spread = (layer[random.integers(0, len(layer), 600)] for layer in score.around)
+        ratios.append(np.abs(error) / np.hypot(spread, repeatability(value)))
+    joined = np.concatenate(ratios)
+    return tuple(conformal_factor(joined[:, band]) for band in range(joined.shape[1]))
 
 
 def _in_words(scores: Sequence[KindScore]) -> str:
@@ -106,7 +122,7 @@ def page_of(scores: Sequence[KindScore], record: ValidationRecord, enhancer: Enh
     parts += ["## DE over its own reference, W, fine detail", _over_reference(scores)]
     parts += ["## 90 % intervals", _intervals(scores, enhancer)]
     figures = [
-        {name: value for name, value in asdict(score).items() if name not in ("log_deviation", "error")}
+        {name: value for name, value in asdict(score).items() if name not in ("log_deviation", "error", "around")}
         for score in scores
     ]
     return Page("Places the model never saw", tuple(parts), figures)

@@ -41,6 +41,9 @@ _MIXTURES: Mapping[str, CaseMixture] = {
 }
 
 
+_NONE = np.zeros((0, 0), np.float32)
+
+
 @dataclass(frozen=True, slots=True)
 class KindScore:
     """Errors of every filler on the pixels of one kind in one case."""
@@ -56,6 +59,8 @@ class KindScore:
     #: `(pixel, band)`: logarithm of the predicted deviation and error of DE, standardised.
     log_deviation: FloatArray = field(repr=False)
     error: FloatArray = field(repr=False)
+    #: `(pixel, band)`, reflectance: error, value and spread of the interpolated surroundings.
+    around: tuple[FloatArray, FloatArray, FloatArray] = field(repr=False, default=(_NONE, _NONE, _NONE))
     #: PSNR of DE with each of `CONSTANTS` in place of W.
     w_constants: tuple[float, ...] = ()
     #: Mean W, and on a worse reference.
@@ -183,6 +188,7 @@ def _scores(
     constants = [walk(weight)[0] for weight in CONSTANTS]
     estimates = _fillers(case, belief.mean[0].numpy(), restored, others)
     deviation = (0.03 * np.exp(case.numbers[bands : 2 * bands])).astype(np.float32)
+    error, value, spread = _around(case, deviation)
     found: list[KindScore] = []
     for kind, where in kinds_of(case).items():
         if where.sum() < _FEWEST:
@@ -203,6 +209,7 @@ def _scores(
                 (_detail(belief.mean[0].numpy(), case.truth, where), _detail(restored, case.truth, where)),
                 log_deviation[:, where].T[::step],
                 (restored - case.truth)[:, where].T[::step],
+                (error[:, where].T[::step], value[:, where].T[::step], spread[:, where].T[::step]),
                 tuple(_figures(image, case.truth, where, deviation).psnr_db for image in constants),
                 float(share[:, where].mean()),
                 float(degraded_share[:, where].mean()),
@@ -211,16 +218,32 @@ def _scores(
     return found
 
 
+def _ground(case: Case) -> tuple[FloatArray, BoolArray]:
+    """Return standardised ground, of the date and of others, and where it is known."""
+    bands = len(case.truth)
+    image, clear = case.maps[:bands], case.maps[bands] > 0
+    composite, known = case.maps[bands + 4 : 2 * bands + 4], case.maps[2 * bands + 4] > 0
+    return np.where(known & ~clear, composite, image), clear | known
+
+
+def _around(case: Case, deviation: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return error, value and spread of the interpolated surroundings, reflectance."""
+    bands, scale = len(case.truth), deviation[:, None, None]
+    found = interpolated(*_ground(case), (0.0,) * bands)
+    level = np.square((case.numbers[:bands] + 1.2) / 4).astype(np.float32)[:, None, None]
+    return (found.image - case.truth) * scale, found.image * scale + level, found.spread * scale
+
+
 def _fillers(
     case: Case, reference: FloatArray, restored: FloatArray, others: Mapping[Filler, Fill]
 ) -> dict[Filler, FloatArray]:
     bands = len(case.truth)
-    image, clear = case.maps[:bands], case.maps[bands] > 0
+    image = case.maps[:bands]
     composite, known = case.maps[bands + 4 : 2 * bands + 4], case.maps[2 * bands + 4] > 0
     date, dated = case.maps[2 * bands + 6 : 3 * bands + 6], case.maps[3 * bands + 6] > 0
-    ground = np.where(known & ~clear, composite, image)
-    around = interpolated(ground, clear | known, (0.0,) * bands).image
-    found = {name: fill(ground, clear | known) for name, fill in others.items()}
+    ground, seen = _ground(case)
+    around = interpolated(ground, seen, (0.0,) * bands).image
+    found = {name: fill(ground, seen) for name, fill in others.items()}
     found |= {
         Filler.FLAT: np.zeros_like(image),
         Filler.NORMALISED_CONVOLUTION: around,
