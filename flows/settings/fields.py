@@ -360,7 +360,9 @@ class RestoringSettings(SettingsGroup):
     cloud_dilation_m: float = Field(120, ge=0, description="growth of clouds, metres")
     shadow_dilation_m: float = Field(120, ge=0, description="growth of shadows, metres")
     masks: Annotated[tuple[MaskKind, ...], NoDecode, Commas] = Field(
-        (), description="masks to combine: scl, qa_pixel, s2cloudless, omnicloudmask; left out, the one of the scenes"
+        (),
+        description="masks to combine: scl, qa_pixel, s2cloudless, omnicloudmask, temporal; left out, the one of the "
+        "scenes and temporal",
     )
     mask_rule: MaskRule = Field(MaskRule.ANY, description="how many masks must agree: any, all, majority or first")
     persistent_bright: bool = Field(

@@ -30,6 +30,7 @@ from stac.io.s3 import Location, parse_location
 from stac.io.secrets import holds_secret, keep
 from stac.io.signing import PLANETARY_COMPUTER_TOKENS, Signing
 from stac.load.stack import ReadOptions
+from stac.masks.combination import MaskKind
 from stac.search.opening import provider_of
 from stac.search.query import Query
 
@@ -194,6 +195,7 @@ class RunSettings(AreaSettings, PlaceSettings, RestoringSettings, JudgingSetting
             masks=self.masks,
             mask_rule=self.mask_rule,
             persistent_bright=self.persistent_bright,
+            temporal=not self.masks or MaskKind.TEMPORAL in self.masks,
             access=self.access,
         )
 

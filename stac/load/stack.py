@@ -26,6 +26,7 @@ from stac.load.scaling import Decision
 from stac.masks.classes import PixelClass
 from stac.masks.combination import MaskKind, MaskRule, dilate, without_mixed
 from stac.masks.scene import without_persistent_bright
+from stac.masks.temporal import hide, reach_of, suspicious
 from stac.reflectance import PRODUCT_NODATA, rescale_dn, to_reflectance
 from stac.search.acquisitions import Acquisition
 from stac.search.source import one_item
@@ -58,6 +59,8 @@ class ReadOptions:
     mask_rule: MaskRule = MaskRule.ANY
     #: Whether ground that is called cloud on nearly all dates, but never changes, counts as clear.
     persistent_bright: bool = False
+    #: Whether looks that no other date agrees with are hidden (`stac.masks.temporal`).
+    temporal: bool = False
     #: How remote bytes are reached: signing and S3.
     access: Access = field(default_factory=Access)
 
@@ -160,8 +163,8 @@ def read_stack(
         InvalidInput: no date is left.
     """
     options = options or ReadOptions()
-    if options.persistent_bright:
-        return _read_steady(dates, cell, bands, options, required, on_read)
+    if options.persistent_bright or options.temporal:
+        return _read_together(dates, cell, bands, options, required, on_read)
     cell = cell.thinned(options.overview)
     # Pixels are read to where they stay: every copy of a stack costs about as much as decoding it.
     dn = np.empty((len(dates), len(bands), *cell.geobox.shape), np.uint16)
@@ -273,7 +276,7 @@ def _read_date(
     return acquisition
 
 
-def _read_steady(
+def _read_together(
     dates: Sequence[pystac.Item | Acquisition],
     cell: Cell,
     bands: Sequence[str],
@@ -286,17 +289,21 @@ def _read_steady(
     Where a date has several scenes, a cloud of one grows into the others, too.
     """
     thin = cell.thinned(options.overview)
-    reach = options.reach(thin)
+    reach = max(options.reach(thin), reach_of(thin.gsd_m) if options.temporal else 0)
     around = Cell(cell.id, cell.geobox.pad(reach * options.overview), cell.owned)
-    plain = replace(options, persistent_bright=False, cloud_dilation_m=0.0, shadow_dilation_m=0.0)
+    plain = replace(options, persistent_bright=False, temporal=False, cloud_dilation_m=0.0, shadow_dilation_m=0.0)
     stack = read_stack(dates, around, bands, plain, required=required, on_read=on_read)
     height, width = thin.geobox.shape
     inside = np.s_[..., reach : reach + height, reach : reach + width]
-    grown = [
-        dilate(classes, thin.gsd_m, options.cloud_dilation_m, options.shadow_dilation_m)[inside]
-        for classes in without_persistent_bright(stack.dn, stack.classes, stack.days)
-    ]
-    return replace(stack, dn=np.ascontiguousarray(stack.dn[inside]), classes=np.stack(grown), cell=thin)
+    classes = stack.classes
+    if options.persistent_bright:
+        classes = without_persistent_bright(stack.dn, classes, stack.days)
+    grown = np.stack([dilate(c, thin.gsd_m, options.cloud_dilation_m, options.shadow_dilation_m) for c in classes])
+    if options.temporal:
+        found = suspicious(stack.dn, classes, stack.days, bands)
+        grown = np.stack([hide(c, f, thin.gsd_m) for c, f in zip(grown, found, strict=True)])
+    dn, grown = (np.ascontiguousarray(each[inside]) for each in (stack.dn, grown))
+    return replace(stack, dn=dn, classes=grown, cell=thin)
 
 
 def _read_item(item: pystac.Item, cell: Cell, bands: Sequence[str], options: ReadOptions, slot: Slot) -> None:

@@ -31,6 +31,8 @@ class MaskKind(StrEnum):
     S2CLOUDLESS = "s2cloudless"
     #: Deep learning from red, green and near infrared; an optional package.
     OMNICLOUDMASK = "omnicloudmask"
+    #: What other dates disagree with (`stac.masks.temporal`); beside the other masks, never alone.
+    TEMPORAL = "temporal"
 
     @property
     def method(self) -> MaskMethod:
@@ -48,6 +50,7 @@ _METHODS = {
 
 def kinds_for(item: pystac.Item, asked: Sequence[MaskKind]) -> tuple[MaskKind, ...]:
     """Return the masks asked for, or, when none was, the one that comes with the scene."""
+    asked = [kind for kind in asked if kind is not MaskKind.TEMPORAL]
     if asked:
         return tuple(asked)
     return (MaskKind.QA_PIXEL,) if has_asset(item, "qa_pixel") else (MaskKind.SCL,)

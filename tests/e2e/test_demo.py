@@ -87,6 +87,8 @@ class Source:
         cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
         self.hidden = self.valid & (binary_dilation(cloud, cross) | binary_dilation(shadow, cross) | defective)
         self.observed = self.valid & ~self.hidden
+        #: Clear as the mask comes: what other dates are compared with.
+        self.clear = self.valid & ~(cloud | shadow | defective)
         year, month, day = (int(folder.name.split("_")[2][part]) for part in (slice(4), slice(4, 6), slice(6, 8)))
         self.day = (date(year, month, day) - date(1970, 1, 1)).days
 
@@ -235,12 +237,18 @@ def test_provenance_follows_from_the_scene_classifications(demo: list[Product]) 
         donors = [source for name, source in product.dates.items() if name != product.target]
         seen = np.any([donor.observed for donor in donors], axis=0)
         np.testing.assert_array_equal(found == NODATA, ~target.valid)
-        np.testing.assert_array_equal(found == OBSERVED, target.observed)
-        np.testing.assert_array_equal(found == OTHER_DATE, target.hidden & seen)
+        assert not ((found == OBSERVED) & ~target.observed).any() and not ((found == OTHER_DATE) & ~seen).any()
+        given_up = target.observed & (found != OBSERVED)
+        assert given_up.sum() < 0.02 * target.observed.sum()
+        looks = np.stack([np.where(donor.clear, donor.dn, np.nan) for donor in donors])[..., given_up]
+        blue, _, _, nir = np.nanmedian(looks, axis=0) if given_up.any() else np.zeros((4, 0))
+        own = target.dn[:, given_up]
+        departs = (own[0] > blue + 300) | (own[3] < 0.65 * nir)
+        assert departs.all(), "a clear look is given up only where the other dates contradict it"
         unseen = target.hidden & ~seen
-        np.testing.assert_array_equal(np.isin(found, [THIN, REFERENCE, GENERATED, LOST]), unseen)
+        assert np.isin(found[unseen], [THIN, REFERENCE, GENERATED, LOST]).all()
         thin = unseen & (target.scl == 10)
-        assert set(np.unique(found[thin])) <= {THIN, LOST} and not (found[unseen & ~thin] == THIN).any()
+        assert set(np.unique(found[thin])) <= {THIN, LOST} and not (found[~thin] == THIN).any()
 
 
 def test_dates_weights_and_uncertainty_say_where_each_pixel_is_from(demo: list[Product]) -> None:

@@ -71,8 +71,9 @@ def test_observed_pixels_are_those_of_the_mosaic_and_dated_by_its_pass(
     folder: Path, settings: RunSettings, items: dict[str, pystac.Item], planned: tuple[WorkUnit, ModelRef]
 ) -> None:
     unit = planned[0]
-    target = unit_dates(unit, items)[0]
-    stack = read_stack([target], unit_cell(unit, items, settings), settings.bands, settings.reading)
+    dates = unit_dates(unit, items)
+    target = dates[0]
+    stack = read_stack(dates, unit_cell(unit, items, settings), settings.bands, settings.reading)
     with rasterio.open(folder / "data.tif") as data, rasterio.open(folder / "provenance.tif") as provenance:
         pixels, origin = data.read(), provenance.read(1)
     with rasterio.open(folder / "source_date.tif") as dates:

@@ -1,0 +1,92 @@
+"""Cloud and shadow that a mask missed, on ground that is known; change that lasts is ground."""
+
+from __future__ import annotations
+
+import numpy as np
+import pystac
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from flows.settings.loading import load_settings
+from stac.grid.cell import cell_of
+from stac.load.stack import ReadOptions, read_stack
+from stac.masks.classes import PixelClass, is_observed
+from stac.masks.temporal import hide, suspicious
+
+BANDS = ("blue", "green", "red", "nir")
+SIDE, DATES = 64, 6
+PATCH = (slice(20, 40), slice(20, 40))
+DAYS = np.arange(DATES, dtype=np.int32) * 5 + 17_000
+
+
+def field() -> tuple[np.ndarray, np.ndarray]:
+    """Vegetation that varies by place and a little by date, all of it called clear."""
+    random = np.random.default_rng(3)
+    place = 1 + 0.3 * gaussian_filter(random.standard_normal((SIDE, SIDE)), 2)
+    dates = 1 + 0.03 * random.standard_normal((DATES, 1, 1, 1))
+    noise = 1 + 0.01 * random.standard_normal((DATES, 4, SIDE, SIDE))
+    level = np.array([400, 700, 500, 3000])[:, None, None]
+    dn = np.rint(level * place * dates * noise).astype(np.uint16)
+    return dn, np.full((DATES, SIDE, SIDE), PixelClass.CLEAR, np.uint8)
+
+
+def test_clear_dates_lose_nothing() -> None:
+    dn, classes = field()
+    assert not suspicious(dn, classes, DAYS, BANDS).any()
+
+
+@pytest.mark.parametrize(
+    ("factor", "added", "kind"), [(0.6, 1200, PixelClass.CLOUD), (0.4, 0, PixelClass.SHADOW)], ids=["cloud", "shadow"]
+)
+@pytest.mark.parametrize("date", [0, 2, DATES - 1])
+def test_what_is_there_once_and_looks_like_cloud_or_shadow_is_hidden(
+    factor: float, added: int, kind: PixelClass, date: int
+) -> None:
+    dn, classes = field()
+    dn[date][:, *PATCH] = dn[date][:, *PATCH] * factor + added
+    found = suspicious(dn, classes, DAYS, BANDS)
+    assert (found[date][PATCH] == kind).mean() > 0.97
+    outside = found.copy()
+    outside[date][PATCH] = 0
+    assert not outside.any(), "no other date and no other place"
+    hidden = hide(classes[date], found[date], 10.0)
+    assert (hidden[17:43, 25:35] == kind).all() and (hidden[:14] == PixelClass.CLEAR).all(), "grown by 30 m"
+
+
+@pytest.mark.parametrize(
+    "spectrum", [(1300, 1450, 1800, 2600), (900, 950, 800, 500), (450, 500, 550, 900)], ids=["harvest", "flood", "fire"]
+)
+@pytest.mark.parametrize("date", [1, 3])
+def test_change_that_lasts_is_ground(spectrum: tuple[int, ...], date: int) -> None:
+    dn, classes = field()
+    dn[date:, :, *PATCH] = np.array(spectrum)[:, None, None]
+    assert not suspicious(dn, classes, DAYS, BANDS).any()
+
+
+def test_snow_and_few_dates_are_left_alone() -> None:
+    dn, classes = field()
+    dn[2][:, *PATCH] = 7000
+    assert (suspicious(dn, classes, DAYS, BANDS)[2][PATCH] == PixelClass.CLOUD).mean() > 0.97
+    assert not suspicious(dn[1:3], classes[1:3], DAYS[1:3], BANDS).any(), "two dates prove nothing"
+    classes[2][PATCH] = PixelClass.SNOW
+    assert not suspicious(dn, classes, DAYS, BANDS).any()
+
+
+def test_a_window_has_the_mask_of_the_whole(twl: list[pystac.Item]) -> None:
+    cell, options = cell_of(twl[0], "blue").window(slice(0, 120), slice(0, 160)), ReadOptions(temporal=True)
+    rows, columns = slice(30, 90), slice(50, 131)
+    whole = read_stack(twl, cell, BANDS, options)
+    part = read_stack(twl, cell.window(rows, columns), BANDS, options)
+    assert np.array_equal(part.classes, whole.classes[:, rows, columns]) and np.array_equal(
+        part.dn, whole.dn[:, :, rows, columns]
+    )
+    plain = read_stack(twl, cell, BANDS, ReadOptions())
+    seen = is_observed(plain.classes)
+    assert np.array_equal(whole.dn, plain.dn) and not (is_observed(whole.classes) & ~seen).any()
+    assert 0 < (seen & ~is_observed(whole.classes)).sum() < 0.05 * seen.sum()
+
+
+def test_the_check_is_on_unless_masks_are_named_without_it() -> None:
+    assert load_settings(None, {}).reading.temporal
+    assert not load_settings(None, {"masks": "scl"}).reading.temporal
+    assert load_settings(None, {"masks": "scl,temporal"}).reading.temporal
