@@ -288,7 +288,7 @@ def _landsat(values: Mapping[str, Any], listing: PlaceListing) -> Iterator[Scene
 def _member(archive: tarfile.TarFile, name: str) -> NDArray[Any]:
     stream = archive.extractfile(name)
     if stream is None:
-        raise InvalidSettings(f"{archive.name}: {name} is no file; get the archive again.")
+        raise InvalidSettings(f"{name} in a Landsat archive is not a file; get the archive again.")
     with warnings.catch_warnings(), MemoryFile(stream.read()) as memory:
         # The place is in the archive's MTL, and is not wanted.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
