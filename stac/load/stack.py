@@ -302,7 +302,7 @@ def _read_together(
     if options.temporal:
         found = suspicious(stack.dn, classes, stack.days, bands)
         grown = np.stack([hide(c, f, thin.gsd_m) for c, f in zip(grown, found, strict=True)])
-    dn, grown = (np.ascontiguousarray(each[inside]) for each in (stack.dn, grown))
+    dn, grown = np.ascontiguousarray(stack.dn[inside]), np.ascontiguousarray(grown[inside])
     return replace(stack, dn=dn, classes=grown, cell=thin)
 
 
