@@ -19,9 +19,12 @@ from numpy.typing import NDArray
 from benchmarks.report import Page, parser, publish, table
 from de_model import checkpoint
 from de_model.calibration import Origin, calibration_of, calibration_path, conformal_factor
-from de_model.data.archive import read_archive, write_archive
+from de_model.data.archive import Scene, read_archive, write_archive
+from de_model.data.cases import CaseSource
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
+from de_model.inference.sampling import sampling_for
+from de_model.inference.whole import restore_image
 from de_model.scene.design import SceneDesign
 from de_model.scene.model import SceneNetworks
 from de_model.scene.validation import (
@@ -40,6 +43,10 @@ from flows.processing.interpolation import inverse_distance
 from stac.composite.normalisation import repeatability
 
 _LISTING = Path(checkpoint.__file__).parent / "weights" / "places.yaml"
+_THROUGH_PREDICT = """\
+## Real pairs through `unveil predict`
+
+The whole scene alone, hidden pixels opaque; shown as another clear day would show it (`another_day` of the card)."""
 _ABOUT = """\
 Places that training never saw. Clouds, shadows and gaps are those of the held-out scenes,
 moved and turned onto other clear ground of the same places, whose truth is exact; `real pairs` are two dates, and what
@@ -65,7 +72,7 @@ def main(options: argparse.Namespace) -> None:
     )
     if options.record:
         record.save(validation_path(options.weights))
-    publish("places", page_of(scores, record, enhancer), options)
+    publish("places", page_of(scores, record, enhancer, scenes), options)
 
 
 def _by_gdal(ground: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -115,10 +122,11 @@ def _in_words(scores: Sequence[KindScore]) -> str:
     return f"{len(scores)} groups of pixels of {len(places)} places never trained on: {', '.join(places)}"
 
 
-def page_of(scores: Sequence[KindScore], record: ValidationRecord, enhancer: Enhancer) -> Page:
+def page_of(scores: Sequence[KindScore], record: ValidationRecord, enhancer: Enhancer, scenes: Sequence[Scene]) -> Page:
     """Return the page and its figures."""
     parts = [_ABOUT, "## Fillers by kind of pixel (MAE / PSNR)", _fillers(record)]
     parts += ["## Real pairs, cloudy pixels (PSNR)", _fillers_of([s for s in scores if s.real])]
+    parts += [_THROUGH_PREDICT, _restored_alone(scenes, enhancer)]
     parts += ["## DE over its own reference, W, fine detail", _over_reference(scores)]
     parts += ["## 90 % intervals", _intervals(scores, enhancer)]
     figures = [
@@ -138,6 +146,24 @@ def _fillers(record: ValidationRecord) -> str:
         ]
         rows.append((kind, found.places, found.cases, *cells, found.best))
     return table(("pixels", "places", "cases", *used, "best"), rows)
+
+
+def _restored_alone(scenes: Sequence[Scene], enhancer: Enhancer) -> str:
+    """Return how the cloudy pixels of real pairs come out of `unveil predict` where the model fills them."""
+    rows, gains = [], []
+    for cloudy, clear in CaseSource(scenes).pairs:
+        where = cloudy.cloud & clear.clear
+        level = np.median(cloudy.image[:, cloudy.clear], axis=1)[:, None, None]
+        found = restore_image(enhancer, cloudy.image, cloudy.cloud, sampling_for(enhancer.card)).image
+        errors = [(image - clear.image)[:, where] for image in (level, found)]
+        flat, own = (float(-10 * np.log10(np.square(error).mean())) for error in errors)
+        gains.append(own - flat)
+        maes = [f"{np.abs(error).mean():.4f}" for error in errors]
+        rows.append((cloudy.info.name, int(where.sum()), f"{maes[0]} / {flat:.2f}", f"{maes[1]} / {own:.2f}"))
+    mean = f"{np.mean(gains):+.2f} dB" if gains else "no pair"
+    return (
+        f"{table(('pair', 'pixels', 'flat (MAE / PSNR)', 'predict'), rows)}\n\nMean gain over the flat colour: {mean}."
+    )
 
 
 def _fillers_of(scores: Sequence[KindScore]) -> str:
