@@ -84,10 +84,6 @@ class ChampionChanged(FlowError):
     """Another version became the champion while a challenger was compared with the one before."""
 
 
-class BenchFailed(FlowError):
-    """A revision could not be measured."""
-
-
 class WorkFailed(FlowError):
     """Work units of a run failed; the others are published."""
 

@@ -1,16 +1,21 @@
-"""Restoring a cell of any size block by block: memory stays bounded, and a killed run goes on where it stopped."""
+"""Restore a cell of any size block by block: memory stays bounded, and a killed run goes on where it stopped.
+
+The next windows are prefetched by one thread, and finished layers are written behind by another.
+"""
 
 from __future__ import annotations
 
+import contextvars
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from typing import Generic, TypeVar
 
 from de_model.enhancer import Enhancer
-from flows.processing.prefetch import ahead
 from flows.processing.restore import Prepared, needed_window, restore_block
 from flows.settings.fields import RestorationOptions
 from stac.grid.cell import Cell
@@ -18,11 +23,12 @@ from stac.load.stack import Stack
 from stac.product.layers import ProductLayers
 from stac.product.writer import Block, BlockStore, blocks_of
 
+T = TypeVar("T")
 #: Reads all dates of a window of the cell.
 Reader = Callable[[Cell], Stack]
 #: Takes the layers of a finished block.
 Done = Callable[[ProductLayers], None]
-#: Told what is being done, how much of it is done, and how much there is.
+#: Called with what is being done, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
 
 
@@ -95,7 +101,7 @@ def restore_cell(
     regions = [blocks for blocks in unfinished if blocks]
     total, number = sum(map(len, every)), sum(map(len, held))
     # Closed when a block fails, too: nothing more is read for a unit that has ended.
-    with closing(ahead(partial(_read, read, blocks, prepared.cell, options) for blocks in regions)) as readings:
+    with closing(prefetched(partial(_read, read, blocks, prepared.cell, options) for blocks in regions)) as readings:
         for blocks in regions:
             began = time.monotonic()
             region = next(readings)
@@ -162,3 +168,58 @@ def _tiles(progress: Progress, done: int, total: int) -> Callable[[int, int], No
     """Return the callback for the tiles of the engine."""
     what = "tiles" if total == 1 else f"block {done + 1} of {total}, tiles"
     return lambda tile, tiles: progress(what, tile, tiles)
+
+
+def prefetched(works: Iterable[Callable[[], T]]) -> Generator[T]:
+    """Yield the result of every work, in order; one more is at work or waiting than the caller holds.
+
+    An error is raised where its result would have come. A caller that stops early waits for nothing: the work in hand
+    ends by itself.
+    """
+    context = contextvars.copy_context()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+    try:
+        next_one: Future[T] | None = None
+        for work in works:
+            current, next_one = next_one, pool.submit(context.run, work)
+            if current is not None:
+                yield current.result()
+        if next_one is not None:
+            yield next_one.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+class WriteBehind(Generic[T]):
+    """Consumes things in order in a thread, one behind the caller; a context, at whose end all are consumed.
+
+    An error is raised when the next thing is given, or at the end. Where the caller fails, only what is at work ends.
+    """
+
+    def __init__(self, use: Callable[[T], None]) -> None:
+        self._use, self._context = use, contextvars.copy_context()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="write-behind")
+        self._at_work: Future[None] | None = None
+        #: Spent on waiting for the thread, seconds.
+        self.waited = 0.0
+
+    def __call__(self, thing: T) -> None:
+        """Give the next thing, as soon as the one before is consumed."""
+        self._wait()
+        self._at_work = self._pool.submit(self._context.run, self._use, thing)
+
+    def __enter__(self) -> WriteBehind[T]:
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        try:
+            if failed is None:
+                self._wait()
+        finally:
+            self._pool.shutdown()
+
+    def _wait(self) -> None:
+        if self._at_work is not None:
+            began = time.monotonic()
+            self._at_work.result()
+            self.waited += time.monotonic() - began

@@ -23,9 +23,8 @@ from flows import __version__
 from flows.planning.mosaics import MosaicPlan, MosaicUnit, mosaic_cell, mosaic_dates, radiometry_document
 from flows.planning.search import write_json
 from flows.planning.workunit import ModelRef, work_id_of
-from flows.processing.blocks import Effort, Progress, no_progress, window_of
+from flows.processing.blocks import Effort, Progress, no_progress, prefetched, window_of
 from flows.processing.model import load_model, without_a_lost_gpu
-from flows.processing.prefetch import ahead
 from flows.processing.product import ITEM_FILE, UnitFigures, figures_of, quality_of
 from flows.processing.publishing import catalog_of, indexes_of
 from flows.processing.restore import Prepared, intervals_of, prepare_with, restore_block
@@ -157,7 +156,7 @@ def _write_blocks(work: _Work, product: ProductWriter, counts: Path, looks: Coun
     height, width = (int(n) for n in cell.geobox.shape)
     blocks = blocks_of(slice(0, height), slice(0, width), _side(work))
     with CogWriter(counts, cell.geobox, 1, "uint8", COUNT_SPEC) as count:
-        with closing(ahead(partial(_read, work, block) for block in blocks)) as readings:
+        with closing(prefetched(partial(_read, work, block) for block in blocks)) as readings:
             for number, block in enumerate(blocks):
                 report("blocks", number, len(blocks))
                 began = time.monotonic()

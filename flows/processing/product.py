@@ -23,9 +23,8 @@ from flows.drift.store import keep, unit_drift
 from flows.ledger.spent import Stopwatch, add_unit
 from flows.planning.search import write_json
 from flows.planning.workunit import ModelRef, WorkUnit, unit_cell, unit_dates
-from flows.processing.blocks import Effort, Progress, no_progress, restore_cell
+from flows.processing.blocks import Effort, Progress, WriteBehind, no_progress, restore_cell
 from flows.processing.model import load_model, without_a_lost_gpu
-from flows.processing.prefetch import Behind
 from flows.processing.publishing import catalog_of, indexes_of
 from flows.processing.restore import Prepared, intervals_of, prepare
 from flows.reports.page import write_report
@@ -170,7 +169,7 @@ def make_product(
         return read_stack(used, window, settings.bands, settings.reading)
 
     with ProductWriter(cell.geobox, settings.bands, staging) as product:
-        with without_a_lost_gpu(), Behind(product.add) as written:
+        with without_a_lost_gpu(), WriteBehind(product.add) as written:
             effort = restore_cell(read, prepared, enhancer, options, store, settings.block, progress, written)
         restored = time.monotonic()
         summary = product.finish(overview.dn[0])

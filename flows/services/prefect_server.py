@@ -317,7 +317,7 @@ def _spawned(home: Path, log_dir: Path) -> Iterator[_Server]:
     with log_file.open("ab") as record:
         process = subprocess.Popen(
             # -P: never a package `flows` of the folder it is started in.
-            [sys.executable, "-P", "-m", "flows.services.prefect_child", "--port", str(port)],
+            [sys.executable, "-P", "-m", "flows.services.prefect_app", "--port", str(port), "--end-with-parent"],
             cwd=home,  # Prefect reads settings from project files in the working directory
             env=_environment(home, login),
             stdin=subprocess.PIPE,  # closes when this process ends, however it ends

@@ -29,9 +29,7 @@ def servers(state: Path) -> list[int]:
     found = []
     for process in psutil.process_iter():
         try:
-            if "flows.services.prefect_child" in process.cmdline() and process.cwd() == str(
-                state.resolve() / "prefect"
-            ):
+            if "flows.services.prefect_app" in process.cmdline() and process.cwd() == str(state.resolve() / "prefect"):
                 found.append(process.pid)
         except psutil.Error:
             continue

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from flows.processing.prefetch import Behind, ahead
+from flows.processing.blocks import WriteBehind, prefetched
 
 WAIT_S = 30
 
@@ -32,12 +32,12 @@ class Works:
 
 def test_the_next_is_made_while_one_is_used_and_no_other_is() -> None:
     works = Works(4)
-    results = ahead(works.all)
+    results = prefetched(works.all)
     for number in range(3):
         assert next(results) == number
         assert works.begun[number + 1].wait(WAIT_S)
         assert not any(begun.is_set() for begun in works.begun[number + 2 :])
-    assert list(results) == [3] and list(ahead(())) == []
+    assert list(results) == [3] and list(prefetched(())) == []
 
 
 def test_an_error_comes_where_its_result_would() -> None:
@@ -45,7 +45,7 @@ def test_an_error_comes_where_its_result_would() -> None:
         raise ValueError("no pixels")
 
     works = Works(1)
-    results = ahead([works.of(0), broken])
+    results = prefetched([works.of(0), broken])
     assert next(results) == 0
     with pytest.raises(ValueError, match="no pixels"):
         next(results)
@@ -59,7 +59,7 @@ def test_who_stops_early_waits_for_nothing() -> None:
         assert free.wait(WAIT_S)
         return 1
 
-    results = ahead([Works(1).of(0), slow, after.of(0)])
+    results = prefetched([Works(1).of(0), slow, after.of(0)])
     assert next(results) == 0 and begun.wait(WAIT_S)
     results.close()  # comes back although `slow` is still at work
     free.set()
@@ -73,7 +73,7 @@ def test_things_are_used_up_in_order_one_behind_the_caller() -> None:
         assert free.wait(WAIT_S)
         used.append(thing)
 
-    with Behind(use) as behind:
+    with WriteBehind(use) as behind:
         behind(0)
         assert not used, "the caller goes on"
         free.set()
@@ -89,7 +89,7 @@ def test_an_error_behind_reaches_the_caller(more: bool) -> None:
         raise OSError(f"no room for {thing}")
 
     given = list[int]()
-    with pytest.raises(OSError, match="no room for 0"), Behind(full) as behind:
+    with pytest.raises(OSError, match="no room for 0"), WriteBehind(full) as behind:
         behind(0)
         if more:
             behind(1)
@@ -104,7 +104,7 @@ def test_the_callers_error_is_told_after_what_was_at_work() -> None:
         begun.set()
         used.append(thing)
 
-    with pytest.raises(KeyError), Behind(use) as behind:
+    with pytest.raises(KeyError), WriteBehind(use) as behind:
         behind(0)
         assert begun.wait(WAIT_S)
         raise KeyError
