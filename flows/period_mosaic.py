@@ -8,8 +8,8 @@ import random
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import pystac
@@ -18,7 +18,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.errors import KNOWN_ERRORS, LeaseLost, LedgerUnavailable
+from flows.errors import LedgerUnavailable
 from flows.json_log import about_unit, json_log
 from flows.ledger.schema import Entry, Job, Lease, State, new_run_id
 from flows.ledger.store import Heartbeat, Ledger, open_ledger
@@ -36,9 +36,15 @@ from flows.processing.period import (
     publish_staged,
     region_work_id,
 )
-from flows.processing.product import UnitFigures
 from flows.processing.publishing import keep_mirrors
-from flows.processing.unit import UnitResult
+from flows.processing.unit import (
+    UnitResult,
+    clear_staging,
+    failure_of,
+    left_to_others,
+    make_under_lease,
+    result_of,
+)
 from flows.progress import report_progress
 from flows.reports.page import run_markdown, unit_table
 from flows.services.prefect_server import prefect_api, through_restart
@@ -50,8 +56,7 @@ from flows.task_runners import check_runner, open_workers
 from flows.tasks import RETRIES, gpu_slot
 from stac.catalog.shelves import broken_work
 from stac.composite.region import Radiometry
-from stac.errors import EmptySearch, InvalidInput, StacError
-from stac.io.secrets import redact
+from stac.errors import EmptySearch, StacError
 
 _log = logging.getLogger("unveil")
 #: Between two looks at a unit that another run holds, seconds.
@@ -261,7 +266,8 @@ def _make_period(
     if todo:
         with open_workers(settings) as workers:
             payloads = (_payload(planned, unit, by_id) for unit in todo)
-            results = [_result(payload.unit, end) for payload, end in workers.map(mosaic_cell, payloads, shared=shared)]
+            ended = workers.map(mosaic_cell, payloads, shared=shared)
+            results = [e if isinstance(e, UnitResult) else failure_of(payload.unit, e) for payload, e in ended]
     done.units += results
     if all(result.state is State.SUCCEEDED for result in results) and planned.units:
         if region_work_id(planned) in finished and not results:
@@ -289,46 +295,16 @@ def _published(settings: RunSettings, planned: MosaicPlan) -> tuple[set[str], li
     return set(mine) - set(broken), list(broken.values())
 
 
-def _result(unit: MosaicUnit, ended: Any) -> UnitResult:
-    """Return how a unit ended, from what its task returned or raised."""
-    if isinstance(ended, UnitResult):
-        return ended
-    failed = UnitResult(unit.work_id, unit.item_id, unit.target_id, State.FAILED)
-    if isinstance(ended, InvalidInput):
-        return replace(failed, state=State.INVALID, error=redact(str(ended)))
-    if isinstance(ended, KNOWN_ERRORS):
-        return replace(failed, error=redact(str(ended)))
-    return replace(failed, error=redact(f"{type(ended).__name__}: {ended}"))
-
-
 def _claimed(payload: Payload, shared: Shared, settings: RunSettings) -> UnitResult:
     """Make a unit under a lease of the ledger; return what another run made of it where that one has it."""
     unit = payload.unit
-    result = UnitResult(unit.work_id, unit.item_id, unit.target_id, State.RUNNING)
+    staging = f"{unit.work_id}-{uuid.uuid4().hex[:8]}"
     with contextlib.closing(open_ledger(settings)) as ledger:
         lease = _claim(ledger, unit, shared.run_id, settings)
-        if isinstance(lease, Entry) and lease.state is State.SUCCEEDED:
-            return replace(result, state=State.SUCCEEDED, item_href=lease.item_href, note="published by another run")
         if isinstance(lease, Entry):
-            return replace(result, error="another run is working on it")
-        began = time.monotonic()
-        with Heartbeat(ledger, lease) as pulse:
-            ledger.start(lease)
-            try:
-                figures, href = _make(payload, shared, settings, pulse)
-            except LeaseLost as error:  # the unit is another run's
-                return replace(result, error=redact(str(error)))
-            except BaseException as error:
-                ledger.finish(lease, _ended(error), error=redact(str(error)), seconds=time.monotonic() - began)
-                raise
-            ledger.finish(lease, State.SUCCEEDED, item_href=href, seconds=time.monotonic() - began)
-    return replace(result, state=State.SUCCEEDED, item_href=href, figures=figures)
-
-
-def _ended(error: BaseException) -> State:
-    if isinstance(error, InvalidInput):
-        return State.INVALID
-    return State.FAILED if isinstance(error, Exception) else State.ABORTED
+            return left_to_others(unit, lease)
+        make = partial(_make, payload, shared, settings, staging)
+        return make_under_lease(ledger, lease, unit, make, lambda: clear_staging(staging, settings))
 
 
 def _claim(ledger: Ledger, unit: MosaicUnit, run_id: str, settings: RunSettings) -> Lease | Entry:
@@ -350,33 +326,21 @@ def _is_there(settings: RunSettings, unit: MosaicUnit) -> bool:
     return not mosaics_of(settings).flaw(unit.item_id, unit.work_id)
 
 
-def _make(payload: Payload, shared: Shared, settings: RunSettings, pulse: Heartbeat) -> tuple[UnitFigures, str]:
+def _make(payload: Payload, shared: Shared, settings: RunSettings, folder: str, pulse: Heartbeat) -> UnitResult:
     """Make and publish a mosaic; return its figures and the path of its item."""
-    unit = payload.unit
-    staging = mosaics_of(settings).staging(f"{unit.work_id}-{uuid.uuid4().hex[:8]}")
+    unit, staging = payload.unit, mosaics_of(settings).staging(folder)
     items = {str(each["id"]): pystac.Item.from_dict(dict(each)) for each in payload.items}
 
     def progress(what: str, number: int, total: int) -> None:
         report_progress(f"{unit.target_id}: {what}", number, total)
 
-    with _cleared(staging), gpu_slot(settings):
+    with gpu_slot(settings):
         radiometry = Radiometry.from_dict(payload.radiometry)
         figures = make_mosaic(unit, items, settings, shared.options, radiometry, shared.model, staging, progress)
         report_progress(f"{unit.target_id}: publishing")
         pulse.require()
-        return figures, str(publish_staged(staging, settings, shared.collection))
-
-
-@contextlib.contextmanager
-def _cleared(staging: Path) -> Iterator[None]:
-    """Remove a staging folder where what was made in it was not published."""
-    import shutil
-
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+        href = str(publish_staged(staging, settings, shared.collection))
+    return result_of(unit, State.SUCCEEDED, figures=figures, item_href=href)
 
 
 @contextlib.contextmanager

@@ -44,6 +44,8 @@ class RedriveSummary:
     errors: tuple[str, ...]
     #: Targets that were tried as often as allowed.
     exhausted: tuple[str, ...]
+    #: Mosaics of a period, which the command that made them continues: the ledger holds no plan of them.
+    without_plan: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
@@ -91,11 +93,14 @@ def redrive_units(settings: RunSettings, options: RedriveOptions) -> RedriveSumm
     runs: list[RunSummary] = []
     errors: list[str] = []
     exhausted: list[str] = []
+    without_plan: list[str] = []
     batches: dict[str, list[str]] = defaultdict(list)
     try:
         for planned in _candidates(ledger, options):
             if planned.entry.attempts >= options.max_attempts:
                 exhausted.append(planned.entry.target_id)
+            elif not (planned.unit and planned.request_id):
+                without_plan.append(planned.entry.target_id)
             else:
                 batches[planned.request_id].append(planned.unit)
         for request_id, units in batches.items():
@@ -110,7 +115,7 @@ def redrive_units(settings: RunSettings, options: RedriveOptions) -> RedriveSumm
                         runs.append(error.summary)
     finally:
         ledger.close()
-    return RedriveSummary(tuple(runs), tuple(errors), tuple(exhausted))
+    return RedriveSummary(tuple(runs), tuple(errors), tuple(exhausted), tuple(without_plan))
 
 
 def _candidates(ledger: Ledger, options: RedriveOptions) -> Iterator[Planned]:
@@ -137,6 +142,7 @@ def as_markdown(summary: RedriveSummary) -> str:
     lines = [f"# redrive\n\n{len(units)} units were tried again."]
     lines += [f"- {unit.target_id}: {unit.state} {unit.error}".rstrip() for unit in units]
     lines += [f"- {target}: left alone, tried as often as allowed" for target in summary.exhausted]
+    lines += [f"- {target}: `unveil mosaic` continues it" for target in summary.without_plan]
     return "\n".join([*lines, *(f"- {error}" for error in summary.errors)]) + "\n"
 
 

@@ -108,6 +108,9 @@ def print_redrive(found: RedriveSummary) -> None:
         output.print(error, markup=False, soft_wrap=True)
     if found.exhausted:
         output.print(f"Tried as often as allowed: {', '.join(found.exhausted)}", markup=False, soft_wrap=True)
+    if found.without_plan:
+        names = ", ".join(found.without_plan)
+        output.print(f"Of mosaics, which `unveil mosaic` continues: {names}", markup=False, soft_wrap=True)
 
 
 def _item_id(href: str) -> str:

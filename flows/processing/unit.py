@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pystac
 
@@ -104,18 +104,37 @@ def payload_of(unit: WorkUnit, items: Mapping[str, pystac.Item]) -> Payload:
     return Payload(unit, json.dumps(scenes, separators=(",", ":")))
 
 
+class Unit(Protocol):
+    """Anything that is made under a lease."""
+
+    @property
+    def work_id(self) -> str:
+        """Its id in the ledger."""
+        ...
+
+    @property
+    def item_id(self) -> str:
+        """Id of the item that is published."""
+        ...
+
+    @property
+    def target_id(self) -> str:
+        """What it is about, for people."""
+        ...
+
+
 def job_of(unit: WorkUnit, request_id: str) -> Job:
     """Return a unit as the ledger keeps it."""
     document = json.dumps(asdict(unit), sort_keys=True, separators=(",", ":"))
     return Job(unit.work_id, unit.item_id, unit.target_id, unit.cell_id, document, request_id)
 
 
-def result_of(unit: WorkUnit, state: State, **more: Any) -> UnitResult:
+def result_of(unit: Unit, state: State, **more: Any) -> UnitResult:
     """Return how a unit ended."""
     return UnitResult(unit.work_id, unit.item_id, unit.target_id, state, **more)
 
 
-def failure_of(unit: WorkUnit, error: BaseException) -> UnitResult:
+def failure_of(unit: Unit, error: BaseException) -> UnitResult:
     """Return how a unit ended whose processing raised an error."""
     if isinstance(error, RunStopped) or not isinstance(error, Exception):
         return result_of(unit, State.ABORTED, error=str(error))
@@ -139,13 +158,61 @@ def process_unit(payload: Payload, run: RunContext, slot: Slot) -> UnitResult:
     with _log_of(settings, run, unit), closing(_ledger_of(run, settings)) as ledger:
         found = _claim(ledger, unit, run, settings)
         if isinstance(found, Lease):
-            return _work(ledger, found, payload, run, settings, slot)
-        if found.state is State.SUCCEEDED:
-            place = published_place(unit, settings) or found.item_href
-            return result_of(unit, State.SUCCEEDED, item_href=str(place), note=_ELSEWHERE)
-        if found.state is State.INVALID:
-            return result_of(unit, State.INVALID, error=f"{found.error} {_INVALID_HINT}")
-        return result_of(unit, State.RUNNING, error=_HELD)
+            return make_under_lease(
+                ledger,
+                found,
+                unit,
+                lambda pulse: _make(payload, run, settings, slot, pulse),
+                lambda: clear_staging(unit.work_id, settings),
+            )
+        if found.state is State.SUCCEEDED and (place := published_place(unit, settings)):
+            found = replace(found, item_href=str(place))
+        return left_to_others(unit, found)
+
+
+def left_to_others(unit: Unit, found: Entry) -> UnitResult:
+    """Return how a unit stands that this run cannot claim."""
+    if found.state is State.SUCCEEDED:
+        return result_of(unit, State.SUCCEEDED, item_href=found.item_href, note=_ELSEWHERE)
+    if found.state is State.INVALID:
+        return result_of(unit, State.INVALID, error=f"{found.error} {_INVALID_HINT}")
+    return result_of(unit, State.RUNNING, error=_HELD)
+
+
+def make_under_lease(
+    ledger: Ledger, lease: Lease, unit: Unit, make: Callable[[Heartbeat], UnitResult], clean: Callable[[], None]
+) -> UnitResult:
+    """Make a claimed unit and record how it ended; a lost lease leaves everything to the new holder.
+
+    Args:
+        ledger: that gave the lease.
+        lease: of the unit.
+        unit: what is made.
+        make: makes and publishes it; calls `require` of the heartbeat just before publishing.
+        clean: removes what it left behind, as long as the unit is ours.
+
+    Raises:
+        BaseException: whatever `make` raised, but for `LeaseLost`.
+    """
+    began = time.monotonic()
+    result = result_of(unit, State.ABORTED)
+    with Heartbeat(ledger, lease) as pulse:
+        try:
+            ledger.start(lease)
+            result = make(pulse)
+        except LeaseLost as error:
+            _log.warning("%s", error)
+            result = result_of(unit, State.RUNNING, error=redact(str(error)))
+        except BaseException as error:
+            result = failure_of(unit, error)
+            raise
+        finally:
+            if result.state is not State.RUNNING and ledger.renew(lease):
+                clean()
+                seconds, text = time.monotonic() - began, result.error or result.note
+                _log.info("%s %s after %.1f s%s", unit.target_id, result.state, seconds, f": {text}" if text else "")
+                ledger.finish(lease, result.state, error=text, item_href=result.item_href, seconds=seconds)
+    return result
 
 
 def record_failure(ledger: Ledger, unit: WorkUnit, run: RunContext, error: Exception) -> UnitResult:
@@ -199,27 +266,6 @@ def _claim(ledger: Ledger, unit: WorkUnit, run: RunContext, settings: RunSetting
     return found
 
 
-def _work(
-    ledger: Ledger, lease: Lease, payload: Payload, run: RunContext, settings: RunSettings, slot: Slot
-) -> UnitResult:
-    """Work on a unit under its lease; a lost lease leaves everything to the new holder."""
-    unit, began = payload.unit, time.monotonic()
-    result = result_of(unit, State.ABORTED)
-    with Heartbeat(ledger, lease) as pulse:
-        try:
-            ledger.start(lease)
-            result = _make(payload, run, settings, slot, pulse)
-        except LeaseLost as error:
-            _log.warning("%s", error)
-            result = result_of(unit, State.RUNNING, error=redact(str(error)))
-        except BaseException as error:
-            result = failure_of(unit, error)
-            raise
-        finally:
-            _end(ledger, lease, unit, settings, result, time.monotonic() - began)
-    return result
-
-
 def _make(payload: Payload, run: RunContext, settings: RunSettings, slot: Slot, pulse: Heartbeat) -> UnitResult:
     """Restore a unit into a folder of this execution alone, and publish it if the lease still holds."""
     unit, catalog, billed = payload.unit, catalog_of(settings), METER.spent
@@ -247,15 +293,3 @@ def _progress_of(unit: WorkUnit, folder: Path, pulse: Heartbeat) -> Callable[[st
         report_progress(f"{unit.target_id}: restoring {what}", done, total)
 
     return progress
-
-
-def _end(
-    ledger: Ledger, lease: Lease, unit: WorkUnit, settings: RunSettings, result: UnitResult, seconds: float
-) -> None:
-    """Record the end, and clean up, as long as the unit is ours."""
-    if result.state is State.RUNNING or not ledger.renew(lease):
-        return
-    clear_staging(unit.work_id, settings)
-    text = result.error or result.note
-    _log.info("%s %s after %.1f s%s", unit.target_id, result.state, seconds, f": {text}" if text else "")
-    ledger.finish(lease, result.state, error=text, item_href=result.item_href, seconds=seconds)
