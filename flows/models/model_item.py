@@ -55,7 +55,7 @@ def ensure_model_item(catalog: StaticCatalog, model: ModelRef) -> Location:
     """
     models = catalog.beside(MODELS_COLLECTION)
     item_id = model_item_id(model.name, model.sha256)
-    if not models.flaw(item_id, f"model-{model.sha256}"):
+    if not models.damage(item_id, f"model-{model.sha256}"):
         models.repair()  # a run that was killed may not have linked it
         return models.root / MODELS_COLLECTION / item_id / f"{item_id}.json"
     # Two runs may publish the same model at once, each from a folder of its own.

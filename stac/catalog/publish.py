@@ -7,7 +7,7 @@ the item is the mark that a product is done.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -119,10 +119,24 @@ class StaticCatalog:
         """Return the JSON of a published item, None where there is none."""
         return self._target.read(self._links.item_name(check_id(item_id)))
 
-    def flaw(self, item_id: str, work_id: str) -> str:
+    def sizes(self, item_ids: Collection[str]) -> Mapping[str, Mapping[str, int]]:
+        """Return the size of every file of some products, bytes, by item id and path relative to its folder."""
+        return self._target.sizes(self.collection_id, item_ids)
+
+    def link_to(self, item_id: str) -> Mapping[str, Any] | None:
+        """Return the link that leads to an item, None without one; reads the item and the document above it."""
+        node = node_of(self._links.held(item_id) or {})
+        return None if node is None else items_in(self._links.tree.read(node)).get(item_id)
+
+    def damage(self, item_id: str, work_id: str, sizes: Mapping[str, int] | None = None) -> str:
         """Return what is wrong with a published product at a look: its item, and presence and size of its files.
 
         No file is opened but the item. Empty where nothing is wrong.
+
+        Args:
+            item_id: the product.
+            work_id: the work that its item must be of.
+            sizes: of its files, from `sizes`; asked for when left out.
         """
         try:
             document = self.document(item_id)
@@ -136,7 +150,7 @@ class StaticCatalog:
             wanted = {str(a["href"]).removeprefix("./"): a["file:size"] for a in document["assets"].values()}
         except (AttributeError, KeyError, TypeError) as error:
             return f"{self.place_of(item_id)} is not an item of a product ({type(error).__name__}: {error})"
-        sizes, folder = self._target.size_of(self.collection_id, item_id), self.place_of(item_id).parent
+        sizes, folder = self.sizes([item_id])[item_id] if sizes is None else sizes, self.place_of(item_id).parent
         for name, size in wanted.items():
             if name not in sizes:
                 return f"{folder / name} is missing"

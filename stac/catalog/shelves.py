@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum, unique
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,12 +151,50 @@ def broken_work(catalog: StaticCatalog, done: Mapping[str, Location]) -> dict[st
         TargetUnavailable: the catalog does not answer.
     """
 
-    def flaw(work_id: str) -> str:
-        place = done[work_id]
-        return catalog.beside(place.parent.parent.name).flaw(place.stem, work_id)
+    works: dict[str, list[str]] = defaultdict(list)
+    for work_id, place in done.items():
+        works[place.parent.parent.name].append(work_id)
+    broken: dict[str, str] = {}
+    for collection_id, ids in works.items():
+        chosen = catalog.beside(collection_id)
+        sizes = chosen.sizes([done[work_id].stem for work_id in ids])
+        look = partial(_damage, chosen, done, sizes)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:  # on S3 each item is a request
+            broken |= {work_id: found for work_id, found in zip(ids, pool.map(look, ids), strict=True) if found}
+    return broken
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:  # on S3 each look is two requests
-        return {work_id: found for work_id, found in zip(done, pool.map(flaw, done), strict=True) if found}
+
+def _damage(
+    catalog: StaticCatalog, done: Mapping[str, Location], sizes: Mapping[str, Mapping[str, int]], work_id: str
+) -> str:
+    name = done[work_id].stem
+    return catalog.damage(name, work_id, sizes[name])
+
+
+def published_place(
+    catalog: StaticCatalog, item_id: str, work_id: str, limits: Mapping[str, float] | None
+) -> Location | None:
+    """Return the place of a product that is published whole and need not be made again, None without one.
+
+    Costs the same in a catalog of any size; `finished_work` says which products count.
+
+    Args:
+        catalog: any collection of the catalog.
+        item_id: the product.
+        work_id: the work it must be of.
+        limits: thresholds of the gate, None when it is off.
+
+    Raises:
+        InvalidProduct: the document above the item cannot be read.
+        TargetUnavailable: the catalog does not answer.
+    """
+    for shelf in Shelf:
+        chosen = catalog.beside(shelf)
+        link = chosen.link_to(item_id)
+        judged = shelf is Shelf.GOOD or (link or {}).get(GATE_LIMITS) == limits
+        if link is not None and judged and not chosen.damage(item_id, work_id):
+            return chosen.place_of(item_id)
+    return None
 
 
 def repair_shelves(catalog: StaticCatalog, limits: Mapping[str, float] | None) -> dict[str, Location]:

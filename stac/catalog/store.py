@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
@@ -118,8 +118,8 @@ class Target(Protocol):
         """Tell whether the product of an item is there already, whole and from the same work."""
         ...
 
-    def size_of(self, collection: str, item_id: str) -> Mapping[str, int]:
-        """Return the size of every file beside an item, bytes, by its path relative to the item's folder."""
+    def sizes(self, collection: str, item_ids: Collection[str]) -> Mapping[str, Mapping[str, int]]:
+        """Return the size of every file beside some items, bytes: by item, and by path relative to its folder."""
         ...
 
     def add(self, collection: str, staging: Path, document: Document) -> None:

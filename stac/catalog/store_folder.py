@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -80,11 +80,15 @@ class FolderTarget:
         path = self._item_path(collection, str(document["id"]))
         return path.is_file() and not item_problems(path) and same_work(read_document(path), document)
 
-    def size_of(self, collection: str, item_id: str) -> dict[str, int]:
-        """Return the size of every file beside an item, bytes."""
-        folder = self._item_path(collection, item_id).parent
-        with writing(folder):
-            return {str(p.relative_to(folder)): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
+    def sizes(self, collection: str, item_ids: Collection[str]) -> dict[str, dict[str, int]]:
+        """Return the size of every file beside some items, bytes, by item and path."""
+        found = {}
+        for item_id in item_ids:
+            folder = self._item_path(collection, item_id).parent
+            with writing(folder):
+                files = (path for path in folder.rglob("*") if path.is_file())
+                found[item_id] = {str(path.relative_to(folder)): path.stat().st_size for path in files}
+        return found
 
     def add(self, collection: str, staging: Path, document: Document) -> None:
         """Put the product's files in place; an older product of the same id makes room in the same instant."""

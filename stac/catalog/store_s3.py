@@ -16,7 +16,7 @@ import logging
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,6 +38,10 @@ _log = logging.getLogger("unveil")
 #: Publishers at the same time make each other begin again; so many times at most.
 _ATTEMPTS = 30
 _GEOJSON = "application/geo+json"
+
+
+#: For more items than these the whole collection is listed: a request for a thousand objects, some hundred items.
+_FEW_LISTINGS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +129,17 @@ class S3Target:
             return False
         return found is not None and same_work(found, document) and self._is_whole(collection, found)
 
-    def size_of(self, collection: str, item_id: str) -> dict[str, int]:
-        """Return the size of every object below an item's prefix, bytes: one listing."""
-        above = self.root / collection / item_id
+    def sizes(self, collection: str, item_ids: Collection[str]) -> dict[str, dict[str, int]]:
+        """Return the size of every object below the prefixes of some items: a listing each, or one of all for many."""
+        if len(item_ids) > _FEW_LISTINGS:
+            listed = self._listed(collection).objects
+            return {i: {name: each.size for name, each in listed.get(i, {}).items()} for i in item_ids}
+        places = {item_id: self.root / collection / item_id for item_id in item_ids}
         with _publishing():
-            return {key_below(above, each.key): each.size for each in self._objects.listing(above)}
+            return {
+                item_id: {key_below(above, each.key): each.size for each in self._objects.listing(above)}
+                for item_id, above in places.items()
+            }
 
     def add(self, collection: str, staging: Path, document: Document) -> None:
         """Upload the files, then the item. Where the same work arrives from elsewhere meanwhile, that one stays."""

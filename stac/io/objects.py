@@ -31,6 +31,10 @@ class PreconditionFailed(StacError):
     retryable = True
 
 
+#: Documents are small: s3fs is kept from asking for the size first, which would double the requests.
+_WHOLE = {"max_concurrency": 1}
+
+
 @dataclass(frozen=True, slots=True)
 class S3Object:
     """What a listing says about an object."""
@@ -56,7 +60,7 @@ class Objects:
         """
         with asking(place, self._options):
             try:
-                return bytes(self._client.cat_file(f"{place.bucket}/{place.key}"))
+                return bytes(self._client.cat_file(f"{place.bucket}/{place.key}", **_WHOLE))
             except FileNotFoundError as error:
                 _require_bucket(error)
                 return None
@@ -86,7 +90,7 @@ class Objects:
             return {}
         found: Mapping[str, bytes | Exception]
         with asking(S3Location(bucket), self._options):
-            found = self._client.cat(paths, on_error="return")
+            found = self._client.cat(paths, on_error="return", **_WHOLE)
             if isinstance(found, bytes):  # a single path gives its bytes alone
                 found = {paths[0]: found}
             for answer in found.values():

@@ -17,8 +17,10 @@ from stac.catalog.shelves import (
     GATE_REASONS,
     GateState,
     Shelf,
+    broken_work,
     finished_work,
     publish_on_shelf,
+    published_place,
     repair_shelves,
 )
 from stac.catalog.validation import validate_catalog
@@ -77,9 +79,27 @@ def test_one_of_two_leaves_and_the_other_stays_linked(tmp_path: Path, publish: P
 
 def test_waiting_work_is_finished_until_the_gate_changes(tmp_path: Path, publish: Publish) -> None:
     good, bad = publish("aaaa", GateState.PASSED), publish("bbbb", GateState.FAILED)
-    assert finished_work(StaticCatalog(tmp_path), LIMITS) == {"aaaa": good, "bbbb": bad}
+    catalog = StaticCatalog(tmp_path)
+    assert finished_work(catalog, LIMITS) == {"aaaa": good, "bbbb": bad}
+    assert published_place(catalog, bad.stem, "bbbb", LIMITS) == bad
     for other in (gate_document(Gate(max_seam_ratio=5)), None):
-        assert finished_work(StaticCatalog(tmp_path), other) == {"aaaa": good}
+        assert finished_work(catalog, other) == {"aaaa": good}
+        assert published_place(catalog, bad.stem, "bbbb", other) is None
+
+
+def test_one_product_counts_as_published_when_it_is_whole_and_linked(tmp_path: Path, publish: Publish) -> None:
+    catalog, place = StaticCatalog(tmp_path), publish("aaaa", GateState.PASSED)
+    assert published_place(catalog, place.stem, "aaaa", None) == place
+    assert published_place(catalog, place.stem, "of other work", None) is None
+    assert published_place(catalog, "not-there", "aaaa", None) is None
+    node = place.parent / json.loads(place.read_text())["links"][1]["href"]
+    linked = json.loads(node.read_text())
+    node.write_text(json.dumps(linked | {"links": [link for link in linked["links"] if link["rel"] != "item"]}))
+    assert published_place(catalog, place.stem, "aaaa", None) is None
+    node.write_text(json.dumps(linked))
+    (place.parent / "data.tif").unlink()
+    assert published_place(catalog, place.stem, "aaaa", None) is None
+    assert "data.tif is missing" in broken_work(catalog, {"aaaa": place})["aaaa"]
 
 
 def test_a_crash_between_publishing_and_withdrawing_is_mended(

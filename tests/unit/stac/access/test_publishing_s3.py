@@ -17,6 +17,7 @@ import rasterio
 from pystac.stac_io import DefaultStacIO
 
 from stac.catalog.publish import StaticCatalog
+from stac.catalog.shelves import broken_work
 from stac.catalog.validation import validate_item
 from stac.errors import InvalidProduct, NotWritable, TargetUnavailable
 from stac.io.s3 import S3Location, filesystem
@@ -284,6 +285,21 @@ def test_adding_one_product_does_not_fetch_the_others(s3: S3Server, opened: Any,
     catalog.publish(*staged(catalog, "dddd"))
     fetched = [request.path for request in s3.requests if request.method == "GET" and "-unveil-" in request.path]
     assert fetched and all("dddd" in path for path in fetched)
+
+
+def test_looking_at_many_products_takes_one_listing(
+    s3: S3Server, opened: Any, staged: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog, names = opened(), ("aaaa", "bbbb", "cccc")
+    places = {name: catalog.publish(*staged(catalog, name)) for name in names}
+    lost = next(key for key in s3.keys(places["bbbb"].bucket) if "bbbb" in key and key.endswith("data.tif"))
+    filesystem(s3.options, 10).rm_file(f"{places['bbbb'].bucket}/{lost}")
+    for most in (16, 2):
+        monkeypatch.setattr("stac.catalog.store_s3._FEW_LISTINGS", most)
+        s3.requests.clear()
+        assert list(broken_work(catalog, places)) == ["bbbb"]
+        listings = [r for r in s3.requests if r.path.strip("/") == places["bbbb"].bucket]
+        assert len(listings) == (3 if most == 16 else 1)
 
 
 def test_what_cannot_be_written_is_said(s3: S3Server, bucket: str, opened: Any, tmp_path: Path) -> None:
