@@ -36,6 +36,7 @@ from stac.catalog.documents import MOSAICS_COLLECTION
 from stac.catalog.opening import target_at
 from stac.catalog.publish import StaticCatalog
 from stac.catalog.versions import version_for
+from stac.composite.coregistration import Shift, find_shifts, read_registered
 from stac.composite.region import PeriodComposite, Radiometry, clear_looks, mosaic_stack
 from stac.grid.cell import Cell
 from stac.grid.fixed import outline_of_cell
@@ -54,6 +55,8 @@ from stac.search.acquisitions import Acquisition
 #: Looks of all dates that are read at once, pixels times dates: bounds the memory of a year of dates.
 _MOST_LOOKS = 24_000_000
 _LEAST_SIDE = 128
+#: Side of the window in which shifts of a large cell are looked for, pixels.
+_SHIFT_PX = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,13 @@ class _Work:
     options: RestorationOptions
     settings: RunSettings
 
+    shifts: Mapping[str, Shift]
+
     def read(self, window: Cell) -> Stack:
-        """Return all dates of a window."""
+        """Return all dates of a window, each where the reference's ground lies."""
+        return read_registered(self._read, window, self.shifts)
+
+    def _read(self, window: Cell) -> Stack:
         return read_stack(self.dates, window, self.settings.bands, self.settings.reading)
 
 
@@ -108,6 +116,10 @@ def make_mosaic(
     every = {date.id: date for date in mosaic_dates(unit, items)}
     overview = read_overview(list(every.values()), cell, settings.bands, settings.reading, required=())
     dates = tuple(every[name] for name in overview.item_ids)
+    shifts = _shifts(overview, cell, dates, radiometry.reference, settings)
+    if any(shift.matters for shift in shifts.values()) and overview.cell.pixels == cell.pixels:
+        read = partial(read_stack, dates, bands=settings.bands, options=settings.reading)
+        overview = read_registered(read, cell, shifts)
     composite = PeriodComposite(options.method, radiometry, options.quantile)
     begun = mosaic_stack(overview, radiometry.reference, options.method)
     fillers = fillers_of(validation_of(Path(model.weights))) if settings.gaps is GapFilling.VALIDATED else {}
@@ -118,7 +130,7 @@ def make_mosaic(
         # From no look at all nothing can be restored: the whole cell would be invented.
         use_model=settings.use_model and bool(is_observed(overview.classes).any()),
     )
-    work = _Work(dates, composite, prepare_with(composite, begun, 0, cell), enhancer, how, settings)
+    work = _Work(dates, composite, prepare_with(composite, begun, 0, cell), enhancer, how, settings, shifts)
     prepared_after, looks = time.monotonic() - began, CountTally()
     with ProductWriter(cell.geobox, settings.bands, staging) as product, without_a_lost_gpu():
         effort = _write_blocks(work, product, staging / f"{COUNT}.tif", looks, report)
@@ -130,6 +142,9 @@ def make_mosaic(
     record = _record(unit, settings, options, model, dates, radiometry.reference, figures)
     metadata = _metadata(unit, settings, options, model, overview, dates, composite, summary, figures, timings)
     metadata["clear_looks"] = looks.document
+    metadata["shifts_px"] = {
+        name: asdict(shift) | {"corrected": shift.matters and not shift.too_far} for name, shift in shifts.items()
+    }
     metadata["fillers"] = {"kinds": {str(k): str(f) for k, f in fillers.items()}, "pixels": summary.pixels_by_filler}
     quality = quality_of(staging, settings.bands, None)
     metadata["quality"] = quality.document
@@ -148,6 +163,26 @@ def make_mosaic(
     quality.mark(item)
     write_json(staging / ITEM_FILE, item.to_dict(include_self_link=False, transform_hrefs=False))
     return figures
+
+
+def _shifts(
+    overview: Stack, cell: Cell, dates: Sequence[Acquisition], reference: str, settings: RunSettings
+) -> dict[str, Shift]:
+    """Return how far the dates of a cell lie beside its reference: of the clearest window where it is large."""
+    clear = is_observed(overview.classes)
+    at = overview.item_ids.index(reference) if reference in overview.item_ids else int(clear.sum(axis=(1, 2)).argmax())
+    if overview.cell.pixels == cell.pixels:
+        return find_shifts(overview, at)
+    factor = round(overview.cell.gsd_m / cell.gsd_m)
+    side = max(1, _SHIFT_PX // factor)
+    height, width = clear.shape[1:]
+    corners = [(y, x) for y in range(0, height, side) for x in range(0, width, side)]
+    seen = clear.mean(axis=0) * clear[at]
+    y, x = max(
+        corners, key=lambda corner: float(seen[corner[0] : corner[0] + side, corner[1] : corner[1] + side].sum())
+    )
+    window = cell.window(slice(y * factor, y * factor + _SHIFT_PX), slice(x * factor, x * factor + _SHIFT_PX))
+    return find_shifts(read_stack(dates, window, settings.bands, settings.reading), at)
 
 
 def _write_blocks(work: _Work, product: ProductWriter, counts: Path, looks: CountTally, report: Progress) -> Effort:

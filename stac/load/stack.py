@@ -23,7 +23,7 @@ from stac.load.reading import read_asset
 from stac.load.resampling import Interpolation, worst_class
 from stac.load.scale_check import RadiometryCheck, check_scene
 from stac.load.scaling import Decision
-from stac.masks.classes import PixelClass
+from stac.masks.classes import RIM, PixelClass, beside_nodata, mark_missing
 from stac.masks.combination import MaskKind, MaskRule, dilate, without_mixed
 from stac.masks.scene import without_persistent_bright
 from stac.masks.temporal import hide, reach_of, suspicious
@@ -265,12 +265,13 @@ def _read_date(
     first, *others = acquisition.items
     _read_item(first, cell, bands, options, slot)
     for item in others:
-        missing = slot.classes == PixelClass.NODATA
+        missing = (slot.classes == PixelClass.NODATA) | (slot.dn == PRODUCT_NODATA).any(axis=0)
         if not missing.any():
             break
         more = slot.like()
         _read_item(item, cell, bands, options, more)
-        gained = missing & (more.classes != PixelClass.NODATA)
+        whole = (more.classes != PixelClass.NODATA) & (more.dn != PRODUCT_NODATA).all(axis=0)
+        gained = missing & (whole | (slot.classes == PixelClass.NODATA))
         np.copyto(slot.dn, more.dn, where=gained)
         np.copyto(slot.classes, more.classes, where=gained)
     return acquisition
@@ -327,7 +328,7 @@ def _read_layers(item: pystac.Item, cell: Cell, bands: Sequence[str], options: R
     kernel = max(layer.reach(cell) for layer in layers)
     drawn_cell = Cell(cell.id, cell.geobox.pad(kernel)) if kernel else cell
     # A cloud outside the cell reaches into it, so its surroundings are read as far as clouds grow.
-    reach = max(options.reach(cell), kernel)
+    reach = max(options.reach(cell), kernel, RIM)
     # An overview draws single pixels.
     finer = mask.finer_than(cell) if options.overview == 1 else 1
     around = Cell(cell.id, cell.geobox.pad(reach)).refined(finer)
@@ -341,12 +342,19 @@ def _read_layers(item: pystac.Item, cell: Cell, bands: Sequence[str], options: R
     inside = np.s_[reach : reach + height, reach : reach + width]
     classes = worst_class(mask.classes(found[len(requests) :]), finer)
     own = np.s_[kernel : kernel + height, kernel : kernel + width]
-    seen = classes[reach - kernel : reach + height + kernel, reach - kernel : reach + width + kernel]
+    drawn_part = np.s_[reach - kernel : reach + height + kernel, reach - kernel : reach + width + kernel]
+    beside = beside_nodata(classes)[drawn_part]
+    seen = classes[drawn_part]
+    missing = np.zeros((2, *seen.shape), bool)  # in any band, and in all
+    missing[1] = True
     for place, layer, scaling in zip(slot.dn, found, scalings, strict=False):
         product = rescale_dn(layer, scaling)
-        seen[product == PRODUCT_NODATA] = PixelClass.NODATA
+        gap = product == PRODUCT_NODATA
+        missing[0] |= gap
+        missing[1] &= gap
         if product is not place:
             place[...] = product[own]
+    mark_missing(seen, *missing, beside)
     dilated = dilate(classes, cell.gsd_m, options.cloud_dilation_m, options.shadow_dilation_m)
     slot.classes[...] = (without_mixed(classes, dilated, kernel) if kernel else dilated)[inside]
 

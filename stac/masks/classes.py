@@ -7,6 +7,7 @@ from enum import IntEnum, unique
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
 
 
 @unique
@@ -31,6 +32,10 @@ OBSERVED = (PixelClass.CLEAR, PixelClass.SNOW)
 OBSCURED = (PixelClass.THIN_CLOUD, PixelClass.CLOUD, PixelClass.SHADOW, PixelClass.DEFECTIVE)
 
 
+#: The edges of bands and masks differ by so much at the edge of a swath, pixels.
+RIM = 2
+
+
 def among(classes: NDArray[np.uint8], kinds: Collection[int]) -> NDArray[np.bool_]:
     """True where an array holds one of some classes; any shape in, same shape out.
 
@@ -50,3 +55,34 @@ def is_observed(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
 def is_obscured(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """True where cloud, shadow or a defect hides the ground. Any shape in, same shape out."""
     return among(classes, OBSCURED)
+
+
+def beside_nodata(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """True where a mask `(y, x)` has no data within `RIM` pixels along rows and columns: the edge of a swath."""
+    outside = classes == PixelClass.NODATA
+    if not outside.any():
+        return outside
+    near: NDArray[np.bool_] = maximum_filter(outside.view(np.uint8), 2 * RIM + 1, mode="nearest").view(np.bool_)
+    return near
+
+
+def mark_missing(
+    classes: NDArray[np.uint8],
+    some: NDArray[np.bool_],
+    every: NDArray[np.bool_],
+    beside: NDArray[np.bool_],
+) -> None:
+    """Tell gaps inside a swath from the ground outside of it, in place.
+
+    A band that is clipped to 0 in deep shadow, or a line that was lost, is a gap: hidden, to be filled. Without any
+    band at the edge of the swath, or where the mask has no data, there is nothing.
+
+    Args:
+        classes: `PixelClass` values of the mask `(y, x)`.
+        some: where any band has no data.
+        every: where all bands have none.
+        beside: the edge of the swath, from `beside_nodata`.
+    """
+    outside = (classes == PixelClass.NODATA) | (every & beside)
+    classes[some & ~outside] = PixelClass.DEFECTIVE
+    classes[some & outside] = PixelClass.NODATA

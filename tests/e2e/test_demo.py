@@ -79,9 +79,10 @@ class Source:
     def __init__(self, product: Product, folder: Path) -> None:
         self.dn = np.stack([product.window(folder / f"{name}.tif") for name in BANDS.values()])
         self.scl = product.window(folder / "SCL.tif")
-        self.valid = (self.dn > 0).all(axis=0) & (self.scl != 0)
-        # Saturated and defective pixels (1) and values without a meaning were acquired, but do not show the ground.
-        defective = self.valid & ~np.isin(self.scl, np.arange(2, 12))
+        self.valid = (self.dn > 0).any(axis=0) & (self.scl != 0)
+        # Saturated and defective pixels (1), values without a meaning, and bands that deep shadow clips to 0 were
+        # acquired, but do not show the ground.
+        defective = self.valid & (~np.isin(self.scl, np.arange(2, 12)) | (self.dn == 0).any(axis=0))
         cloud, shadow = np.isin(self.scl, [8, 9, 10]) & self.valid, (self.scl == 3) & self.valid
         # 120 m at 120 m: a pixel and its four neighbours.
         cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)

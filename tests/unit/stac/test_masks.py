@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.ndimage import binary_dilation
 
 from stac.errors import InvalidInput, InvalidItem
-from stac.masks.classes import PixelClass, is_obscured
+from stac.masks.classes import PixelClass, beside_nodata, is_obscured, mark_missing
 from stac.masks.combination import dilate, disk, grow
 from stac.masks.scene import classify_scl
 
@@ -84,3 +84,16 @@ def test_a_longer_reach_hides_no_less(classes: np.ndarray, one: float, other: fl
 def test_negative_distances_are_refused(gsd: float, cloud: float, shadow: float) -> None:
     with pytest.raises(InvalidInput):
         dilate(np.ones((2, 2), np.uint8), gsd, cloud, shadow)
+
+
+def test_missing_values_are_gaps_inside_the_swath_and_nodata_at_its_edge() -> None:
+    mask = np.full((12, 12), PixelClass.CLEAR, np.uint8)
+    mask[:, :3] = PixelClass.NODATA
+    some, every = np.zeros((2, 12, 12), bool)
+    some[:, :4] = every[:, :4] = True  # the bands end one pixel inside of the mask's swath
+    some[6, 8] = True  # one band is clipped
+    some[9, 7:10] = every[9, 7:10] = True  # a line is lost
+    mark_missing(mask, some, every, beside_nodata(mask))
+    assert (mask[:, :4] == PixelClass.NODATA).all()
+    gaps = np.argwhere(mask == PixelClass.DEFECTIVE).tolist()
+    assert gaps == [[6, 8], [9, 7], [9, 8], [9, 9]] and (np.delete(mask[0], range(4)) == PixelClass.CLEAR).all()

@@ -1,0 +1,230 @@
+"""Mosaics against dates that were withheld, and the steps at the borders of cells, tiles and swaths.
+
+    python -m benchmarks.mosaics --series CATALOG --out docs/results
+
+`CATALOG` is a year of one place. Each of its clear dates is withheld in turn, and the mosaic of the dates around it is
+compared with it. Borders are looked at on the shipped sample: two tiles, two orbits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.report import Page, parser, publish, table
+from flows.planning.mosaics import overview_cell
+from stac.composite.region import Method, PeriodComposite, choose_reference, fit_radiometry, mosaic_stack
+from stac.composite.temporal import geomedian_clear, median_clear
+from stac.grid.cell import cell_of
+from stac.load.scale_check import RadiometryCheck
+from stac.load.stack import ReadOptions, Stack, read_stack
+from stac.masks.classes import PixelClass, is_observed
+from stac.product.preview import visual
+from stac.reflectance import to_product_dn
+from stac.search.acquisitions import group_passes
+from stac.search.opening import open_source
+from stac.search.query import Query
+from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+_BANDS = ("blue", "green", "red", "nir")
+_CLEAR, _DAYS = 0.95, 31
+#: Side of the cells whose borders are looked at, pixels.
+_CELL = 128
+#: Northing of the upper edge of the sample's southern tile, metres.
+_TILE_TOP_M = 5_100_000
+_READING = ReadOptions(radiometry_check=RadiometryCheck.OFF, temporal=True)
+_SIMPLE = "clearest date, holes from the next, as they are"
+
+
+def best_available(stack: Stack) -> FloatArray:
+    """Return the clearest date, completed by the next clearest and so on, as they are."""
+    clear = is_observed(stack.classes)
+    image = np.full(stack.dn.shape[1:], np.nan, np.float32)
+    empty = np.ones(image.shape[1:], bool)
+    for date in np.argsort(-clear.sum(axis=(1, 2)), kind="stable"):
+        here = empty & clear[date]
+        image[:, here] = stack.reflectance(int(date))[:, here]
+        empty &= ~here
+    return image
+
+
+def _with_nothing_first(stack: Stack) -> Stack:
+    """Return a stack whose first date saw nothing, for composites that leave one date out."""
+    nothing = replace(stack, dn=np.zeros_like(stack.dn[:1]), classes=np.zeros_like(stack.classes[:1]))
+    return Stack(
+        np.concatenate([nothing.dn, stack.dn]),
+        np.concatenate([nothing.classes, stack.classes]),
+        ("nothing", *stack.item_ids),
+        np.concatenate([stack.days[:1], stack.days]),
+        stack.bands,
+        stack.cell,
+    )
+
+
+def ours(stack: Stack, method: Method) -> FloatArray:
+    """Return a mosaic as the flow makes it, before gaps are restored."""
+    radiometry = fit_radiometry(stack)
+    begun = mosaic_stack(stack, radiometry.reference, method)
+    found = PeriodComposite(method, radiometry).apply(begun, 0)
+    observed = is_observed(begun.classes[0])
+    image: FloatArray = np.where(observed, begun.reflectance(0), found.reflectance)
+    return image
+
+
+METHODS: Mapping[str, Callable[[Stack], FloatArray]] = {
+    _SIMPLE: best_available,
+    "median, as they are": lambda stack: median_clear(_with_nothing_first(stack), 0).reflectance,
+    "geomedian, as they are": lambda stack: geomedian_clear(_with_nothing_first(stack), 0).reflectance,
+    **{
+        f"unveil {method}": lambda stack, m=method: ours(stack, m) for method in Method if method is not Method.QUANTILE
+    },
+}
+
+
+def read(catalog: Path, collection: str, interval: str) -> Stack:
+    """Return all dates of a source on one grid."""
+    items = open_source(str(catalog)).search(Query.parse(collection, None, interval))
+    squares = {item.id.split("_")[1]: item for item in items}
+    cell = overview_cell([cell_of(item, _BANDS[0]) for item in squares.values()])
+    return read_stack(group_passes(items), cell, _BANDS, _READING)
+
+
+def withheld(stack: Stack) -> Iterator[tuple[str, Stack, FloatArray, BoolArray]]:
+    """Yield day, the other dates around, the withheld date, and where `(y, x)` it is clear and others are, too."""
+    for date, classes in enumerate(stack.classes):
+        if is_observed(classes).mean() < _CLEAR:
+            continue
+        near = [i for i in range(len(stack.days)) if i != date and abs(stack.days[i] - stack.days[date]) <= _DAYS]
+        others = stack.without([name for i, name in enumerate(stack.item_ids) if i not in near])
+        seen = is_observed(others.classes).any(axis=0) if near else np.zeros(classes.shape, bool)
+        if seen.any():
+            judged = is_observed(classes) & seen
+            yield str(np.datetime64(int(stack.days[date]), "D")), others, stack.reflectance(date), judged
+
+
+def error_rows(stack: Stack) -> list[list[str]]:
+    """Return mean absolute errors against withheld dates, as they are and with one offset per band taken off."""
+    plain: dict[str, list[float]] = {name: [] for name in METHODS}
+    level: dict[str, list[float]] = {name: [] for name in METHODS}
+    for _, others, truth, judged in withheld(stack):
+        for name, method in METHODS.items():
+            off = (method(others) - truth)[:, judged]
+            plain[name].append(float(np.abs(off).mean()))
+            level[name].append(float(np.abs(off - np.median(off, axis=1, keepdims=True)).mean()))
+    count = len(plain[_SIMPLE])
+    return [
+        [
+            name,
+            f"{np.mean(plain[name]):.4f}",
+            f"{np.mean(level[name]):.4f}",
+            f"{np.median(level[name]):.4f}",
+            str(count),
+        ]
+        for name in METHODS
+    ]
+
+
+def border_rows(stack: Stack) -> list[list[str]]:
+    """Return steps across borders as a share of those beside them, by kind of border and method."""
+    kinds = borders(stack)
+    rows = []
+    for name in (_SIMPLE, "median, as they are", "unveil best", "unveil median"):
+        image = METHODS[name](stack)
+        rows.append([name, *(f"{step_ratio(image, where):.3f}" for where in kinds.values())])
+    return rows
+
+
+def borders(stack: Stack) -> dict[str, BoolArray]:
+    """Return where `(y, x - 1)` a border lies between a pixel and the one to its right."""
+    height, width = stack.classes.shape[1:]
+    cells = np.zeros((height, width - 1), bool)
+    cells[:, _CELL - 1 :: _CELL] = True
+    swaths = np.zeros_like(cells)
+    for classes in stack.classes:
+        data = classes != PixelClass.NODATA
+        swaths |= data[:, 1:] != data[:, :-1]
+    reference = is_observed(stack.classes[stack.item_ids.index(choose_reference(stack))])
+    return {"cells": cells, "swaths": swaths, "clouds of the reference": reference[:, 1:] != reference[:, :-1]}
+
+
+def step_ratio(image: FloatArray, where: BoolArray) -> float:
+    """Return the mean step across borders / the mean step two pixels further on either side."""
+    steps = np.abs(np.diff(image, axis=2)).mean(axis=0)
+    beside = np.full((2, *steps.shape), np.nan, np.float32)
+    beside[0, :, 2:], beside[1, :, :-2] = steps[:, :-2], steps[:, 2:]
+    usable = where & np.isfinite(steps) & np.isfinite(beside).all(axis=0)
+    return float(steps[usable].mean() / beside[:, usable].mean()) if usable.sum() > 30 else float("nan")
+
+
+def tile_rows(stack: Stack) -> list[list[str]]:
+    """Return the same across the upper edge of the southern tile, where one row is drawn from one tile, one not."""
+    edge = round((float(stack.cell.geobox.affine.f) - _TILE_TOP_M) / stack.cell.gsd_m)
+    where = np.zeros((stack.classes.shape[2], stack.classes.shape[1] - 1), bool)
+    where[:, edge - 1] = True
+    rows = []
+    for name in (_SIMPLE, "median, as they are", "unveil best", "unveil median"):
+        image = METHODS[name](stack).transpose(0, 2, 1)
+        rows.append([name, f"{step_ratio(image, where):.3f}"])
+    return rows
+
+
+def picture(stack: Stack) -> bytes:
+    """Return the region as one small JPEG: the reference as it came, and the mosaic."""
+    reference = stack.item_ids.index(choose_reference(stack))
+    mosaic = to_product_dn(ours(stack, Method.BEST))
+    shown = np.concatenate([visual(stack.dn[reference], stack.bands), visual(mosaic, stack.bands)], axis=2)
+    image = Image.fromarray(shown.transpose(1, 2, 0))
+    image.thumbnail((1000, 1000), Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def page(options: argparse.Namespace) -> Page:
+    """Measure everything and return the page."""
+    year = read(options.series / "catalog.json", options.collection, options.interval)
+    errors = error_rows(year)
+    sample = read(sample_catalog(), SAMPLE_COLLECTION, SAMPLE_INTERVAL)
+    steps, tiles = border_rows(sample), tile_rows(sample)
+    against = (
+        f"Each clear date of a year of one place at 10 m is withheld; the mosaic of dates within {_DAYS} days around "
+        "is compared with it where both know the ground. Mean absolute error, reflectance, over bands: as it is, and "
+        "without one offset per band, as a mosaic has the radiometry of its reference, not of the withheld date."
+    )
+    at_borders = (
+        "Steps between neighbouring pixels across borders / those two pixels beside, on the sample (two tiles, two "
+        f"orbits, five dates): cells of {_CELL} pixels, edges of swaths, edges of what the reference saw."
+    )
+    parts = (
+        against,
+        table(("mosaic", "MAE", "MAE without offset", "median of dates", "dates"), errors),
+        at_borders,
+        table(("mosaic", "cells", "swaths", "clouds of the reference"), steps),
+        "The same across the upper edge of the southern tile.",
+        table(("mosaic", "tiles"), tiles),
+        "![The reference as it came, and the mosaic of both tiles](mosaics.png)",
+    )
+    return Page("Mosaics", parts, {"errors": errors, "steps": steps, "tiles": tiles}, picture(sample))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
+    command = parser("mosaics", "Mosaics against withheld dates, and steps at borders.")
+    command.add_argument("--series", type=Path, required=True, help="folder with catalog.json: a year of one place")
+    command.add_argument("--collection", default="sentinel-2-l2a", help="of the series")
+    command.add_argument("--interval", default="2018-01-01/2018-12-31", help="of the series")
+    options = command.parse_args(arguments)
+    publish("mosaics", page(options), options)
+
+
+if __name__ == "__main__":
+    main()
