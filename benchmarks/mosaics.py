@@ -12,6 +12,7 @@ import argparse
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -84,9 +85,7 @@ METHODS: Mapping[str, Callable[[Stack], FloatArray]] = {
     _SIMPLE: best_available,
     "median, as they are": lambda stack: median_clear(_with_nothing_first(stack), 0).reflectance,
     "geomedian, as they are": lambda stack: geomedian_clear(_with_nothing_first(stack), 0).reflectance,
-    **{
-        f"unveil {method}": lambda stack, m=method: ours(stack, m) for method in Method if method is not Method.QUANTILE
-    },
+    **{f"unveil {each}": partial(ours, method=each) for each in Method if each is not Method.QUANTILE},
 }
 
 

@@ -323,7 +323,7 @@ def _claim(ledger: Ledger, unit: MosaicUnit, run_id: str, settings: RunSettings)
 
 
 def _is_there(settings: RunSettings, unit: MosaicUnit) -> bool:
-    return not mosaics_of(settings).flaw(unit.item_id, unit.work_id)
+    return not mosaics_of(settings).damage(unit.item_id, unit.work_id)
 
 
 def _make(payload: Payload, shared: Shared, settings: RunSettings, folder: str, pulse: Heartbeat) -> UnitResult:

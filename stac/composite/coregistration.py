@@ -56,7 +56,7 @@ class Shift:
 
 
 def find_shifts(stack: Stack, reference: int) -> dict[str, Shift]:
-    """Return the shift of every date that can be told, by id.
+    """Return the shift of every date that can be measured, by id.
 
     Args:
         stack: all dates of a cell at full resolution.
@@ -171,7 +171,7 @@ def _moved(
     image = np.stack([shift(band.astype(np.float32), back, order=1, mode="nearest") for band in dn])
     observed = is_observed(classes).astype(np.float32)
     whole = shift(observed, back, order=1, mode="constant") > 1 - 1e-3
-    # The nearest pixel says what hides the ground; a mixture of ground and anything else is no observation.
+    # The nearest pixel says what hides the ground; a mixture of ground and anything else is not an observation.
     nearest = shift(classes, back, order=0, mode="constant")
     kept = np.where(is_observed(nearest) & ~whole, PixelClass.DEFECTIVE, nearest).astype(np.uint8)
     values = np.where(kept == PixelClass.NODATA, 0, np.rint(image).clip(1, 65535)).astype(np.uint16)

@@ -354,7 +354,7 @@ def _read_layers(item: pystac.Item, cell: Cell, bands: Sequence[str], options: R
         missing[1] &= gap
         if product is not place:
             place[...] = product[own]
-    mark_missing(seen, *missing, beside)
+    mark_missing(seen, missing[0], missing[1], beside)
     dilated = dilate(classes, cell.gsd_m, options.cloud_dilation_m, options.shadow_dilation_m)
     slot.classes[...] = (without_mixed(classes, dilated, kernel) if kernel else dilated)[inside]
 

@@ -62,8 +62,8 @@ def beside_nodata(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
     outside = classes == PixelClass.NODATA
     if not outside.any():
         return outside
-    near: NDArray[np.bool_] = maximum_filter(outside.view(np.uint8), 2 * RIM + 1, mode="nearest").view(np.bool_)
-    return near
+    near: NDArray[np.uint8] = maximum_filter(outside.view(np.uint8), 2 * RIM + 1, mode="nearest")
+    return near.astype(np.bool_)
 
 
 def mark_missing(

@@ -86,7 +86,7 @@ def _requests(service: S3Server, bucket: str, act: Callable[[], int]) -> dict[st
 
 def page_of(seconds: dict[str, float], requests: dict[str, dict[str, int]], items: int, on_s3: int) -> str:
     """Return the page of results."""
-    from flows.machine import machine
+    from benchmarks.machine import machine
 
     def words(counts: dict[str, int]) -> str:
         return ", ".join(f"{number:,} {method}" for method, number in counts.items())
