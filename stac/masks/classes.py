@@ -59,7 +59,7 @@ def is_obscured(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 def beside_nodata(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """True where a mask `(y, x)` has no data within `RIM` pixels along rows and columns: the edge of a swath."""
-    outside = classes == PixelClass.NODATA
+    outside: NDArray[np.bool_] = classes == PixelClass.NODATA
     if not outside.any():
         return outside
     near: NDArray[np.uint8] = maximum_filter(outside.view(np.uint8), 2 * RIM + 1, mode="nearest")
