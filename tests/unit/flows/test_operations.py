@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 
 from flows.backfill import windows_of
 from flows.errors import InvalidSettings
-from flows.ledger.schema import State
+from flows.ledger.schema import Job, Lease, State
 from flows.ledger.status import status
+from flows.ledger.store import open_ledger
+from flows.redrive import RedriveOptions, as_markdown, redrive_units
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from stac.search.query import Query
@@ -52,3 +55,13 @@ def test_looking_at_a_ledger_that_is_not_there_makes_none(tmp_path: Path) -> Non
     found = status(load_settings(None, {"out": tmp_path / "out"}))
     assert found.entries == () and found.counts == dict.fromkeys(State, 0)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_redrive_names_mosaics_and_leaves_them_to_their_own_command(tmp_path: Path) -> None:
+    settings = RunSettings(out=tmp_path / "out")
+    with closing(open_ledger(settings)) as ledger:
+        lease = ledger.claim(Job("m", "border-2023-08", "border-2023-08"), "another-host:1:0")
+        assert isinstance(lease, Lease) and ledger.finish(lease, State.FAILED, error="cut short")
+    summary = redrive_units(settings, RedriveOptions())
+    assert (summary.without_plan, summary.runs, summary.errors) == (("border-2023-08",), (), ())
+    assert "`unveil mosaic` continues it" in as_markdown(summary)
