@@ -63,7 +63,7 @@ def restore(
     Raises:
         InvalidInput: the dataset lacks a band, the mask or the grid, or the target is not one of its dates.
         InvalidCheckpoint: the weights are missing, damaged, or not a model.
-        InvalidSettings: `cuda` was asked for, but there is no GPU.
+        InvalidSettings: `cuda` was asked for, without a GPU.
     """
     from de_model import checkpoint
     from flows.processing.model import load_model

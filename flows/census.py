@@ -40,7 +40,7 @@ class Standing(StrEnum):
     PUBLISHED = "published"
     #: Its product failed the quality gate and waits for a person to look at it.
     REVIEW = "review"
-    #: A product is published, but other donors, settings or models would be used today.
+    #: A product is published, but other source dates, settings or models would be used today.
     OUTDATED = "outdated"
     #: A run is working on it.
     RUNNING = "running"

@@ -27,7 +27,7 @@ class PromoteSummary:
     challenger: str
     #: Version that makes mosaics now.
     champion: str
-    #: None without a trial.
+    #: None without an evaluation.
     trial: Trial | None
     #: None where no alias was moved.
     promotion: promotion.Promotion | None
@@ -49,11 +49,11 @@ def promote(
     Args:
         settings: of retrainings: model, area, scenes of the shadow run, gates.
         version: what is judged; the challenger when left out.
-        force: promote without a trial.
+        force: promote without an evaluation.
         dry_run: judge, but move no alias.
 
     Raises:
-        UnknownModel: there is no challenger, or no such version.
+        UnknownModel: the model has no challenger, or not this version.
         InvalidSettings: it is the champion already.
     """
     wanted = settings or load_retrain_settings()
@@ -67,7 +67,7 @@ def promote(
         decision = trial(wanted, challenger.version, not dry_run, "promote")
         held, moved = decision.trial, decision.promotion
     elif not dry_run:
-        moved = promotion.promote(registry, challenger, "promoted without a trial")
+        moved = promotion.promote(registry, challenger, "promoted without an evaluation")
         publish_promoted(wanted.run_settings(), registry, challenger)
     champion = registry.resolve(f"models:/{wanted.model}@{CHAMPION}").version
     summary = PromoteSummary(wanted.model, challenger.version, champion, held, moved)

@@ -203,8 +203,8 @@ def trial(wanted: RetrainSettings, challenger: str, move: bool, by: str) -> Deci
 def retrain(settings: RetrainSettings | None = None) -> RetrainSummary:
     """Fine-tune the champion on new pairs, try the result, and promote what passes the gates if so configured.
 
-    Killed at any moment, the next retraining goes on: with the training, or with the trial of a challenger that was
-    registered and not judged.
+    Killed at any moment, the next retraining goes on: with the training, or with the evaluation of a challenger that
+    was registered and not judged.
 
     Args:
         settings: as in a `--config` file; the environment says where things are, defaults fill the rest.
@@ -263,7 +263,7 @@ def _cases(settings: RetrainSettings, cells: tuple[str, ...], side: int) -> Iter
 
 
 def _waiting(registry: Registry, settings: RetrainSettings) -> str | None:
-    """Return a challenger of an earlier retraining whose trial was interrupted, or whose promotion was."""
+    """Return a challenger of an earlier retraining whose evaluation was interrupted, or whose promotion was."""
     for version in registry.versions(settings.model):
         if CHAMPION not in version.aliases and promotion.CHALLENGER in version.aliases and _SET_TAG in version.tags:
             verdict = json.loads(version.tags.get(GATES_TAG, "null"))

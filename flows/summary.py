@@ -23,7 +23,7 @@ class RunSummary:
     source: str
     collection: str
     datetime: str
-    #: Scenes found, targets and donors.
+    #: Scenes found, targets and source dates.
     scenes: int
     model: ModelRef
     #: Root of the catalog.
@@ -34,7 +34,7 @@ class RunSummary:
     seconds: float
     #: What Sentinel Hub billed for the pixels of this run.
     processing_units: float = 0.0
-    #: What the run restored against the training set (`DriftReport.document`); None where there is no comparison.
+    #: What the run restored against the training set (`DriftReport.document`); None without a comparison.
     drift: dict[str, Any] | None = None
     #: Scenes and versions that no unit was made for.
     left_out: tuple[LeftOut, ...] = ()

@@ -28,7 +28,7 @@ def check(
     ] = True,
     as_json: o.AsJson = False,
 ) -> None:
-    """Walk a catalog: documents against their schemas, every link, file, size, checksum, COG, extent, and counts.
+    """Check a catalog: documents against their schemas, every link, file, size, checksum, COG, extent, and counts.
 
     The catalog may lie in a folder, in a bucket or on a web server. Exit status 1 when anything is wrong.
 

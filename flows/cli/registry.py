@@ -98,7 +98,7 @@ def promote(
     version: Annotated[str | None, typer.Argument(help="Version; the challenger when left out.")] = None,
     config: o.Config = None,
     gates: Annotated[Path | None, typer.Option("--gates", help="YAML file with limits.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Without a trial; the reason is kept.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Without an evaluation; the reason is kept.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Compare and judge, but move no alias.")] = False,
     model: Annotated[str | None, typer.Option("--name", help="Name of the registered model.")] = None,
     as_json: o.AsJson = False,

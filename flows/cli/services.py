@@ -75,10 +75,10 @@ def automations(
 
         unveil automations --apply
     """
-    from flows.ops.automations import Patience, apply_automations
+    from flows.ops.automations import Waits, apply_automations
 
-    patience = Patience(silence_s=silence, pending_s=pending, longest_s=longest, redrive_after_s=redrive_after)
-    lines = apply_automations(patience, dry_run=not apply)
+    waits = Waits(silence_s=silence, pending_s=pending, longest_s=longest, redrive_after_s=redrive_after)
+    lines = apply_automations(waits, dry_run=not apply)
     if as_json:
         print_json([asdict(line) for line in lines])
         return

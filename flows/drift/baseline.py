@@ -86,7 +86,7 @@ def load_baseline(path: Path) -> Baseline:
         sha256, made_of = str(values["weights_sha256"]), str(values["made_of"])
         return Baseline(sha256, made_of, _names(values["pairs"]), units)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InvalidBaseline) as error:
-        raise InvalidBaseline(f"{path} is no drift baseline ({error}); run unveil drift --baseline.") from error
+        raise InvalidBaseline(f"{path} is not a drift baseline ({error}); run unveil drift --baseline.") from error
 
 
 def _names(values: Sequence[str]) -> tuple[str, ...]:

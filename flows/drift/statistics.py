@@ -222,7 +222,7 @@ def feature_of(name: str) -> Feature:
     """Return a feature by its name in a document.
 
     Raises:
-        InvalidBaseline: there is no such feature.
+        InvalidBaseline: an unknown feature.
     """
     if name.startswith(_REFLECTANCE):
         return reflectance(name.removeprefix(_REFLECTANCE))

@@ -433,5 +433,5 @@ def _position(after: str) -> tuple[float, str]:
         return float(seconds), work_id
     except ValueError as error:
         raise InvalidSettings(
-            f"--after {after!r} is no end of a page; copy what the page before said under `next`."
+            f"--after {after!r} is not the end of a page; copy what the page before said under `next`."
         ) from error

@@ -154,7 +154,7 @@ def started_at(pid: int) -> str:
 def _is_running(process: int) -> bool:
     """Return whether a process exists and has not ended.
 
-    In containers the dead often stay as zombies: no parent has asked how they ended.
+    In containers processes that ended often stay as zombies: no parent has asked how they ended.
     """
     try:
         return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)

@@ -211,7 +211,7 @@ def load_gates(path: Path | None) -> Gates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What a trial looks at, and what must be shown."""
+    """What an evaluation looks at, and what must be shown."""
 
     cases: Callable[[], Iterable[Case]]
     #: How a model restores the cases.
@@ -225,7 +225,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """How a trial ended."""
+    """How an evaluation ended."""
 
     #: Versions.
     champion: str
@@ -238,7 +238,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A trial, and what followed."""
+    """An evaluation, and what followed."""
 
     trial: Trial
     #: None where the challenger was refused, or nothing was to be moved.
@@ -252,7 +252,7 @@ def promote_if_gates_pass(
 
     Args:
         registry: the registry.
-        challenger: the version on trial.
+        challenger: the version that is evaluated.
         terms: what is looked at and what must be shown.
         move: False judges only.
         by: who promotes, kept with the version.
@@ -260,8 +260,8 @@ def promote_if_gates_pass(
     Raises:
         InvalidSettings: the models restore different bands, or the challenger is the champion already.
         InvalidCheckpoint: an artefact is missing or was changed.
-        ChampionChanged: another version became the champion during the trial.
-        UnknownModel: there is no champion.
+        ChampionChanged: another version became the champion meanwhile.
+        UnknownModel: no version is the champion.
         ServiceUnavailable: the registry does not answer.
     """
     champion = registry.resolve(f"models:/{challenger.name}@{CHAMPION}")
@@ -276,7 +276,7 @@ def hold_trial(registry: Registry, champion: ModelVersion, challenger: ModelVers
     """Compare and judge two versions; figures become metrics of both, report and gate table stay with the challenger.
 
     Raises:
-        InvalidSettings: the models restore different bands, or there is no case.
+        InvalidSettings: the models restore different bands, or no case was found.
         InvalidCheckpoint: an artefact is missing or was changed.
         ServiceUnavailable: the registry does not answer.
     """
@@ -328,7 +328,7 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Return a document so that JSON can hold it: what is no finite number is null."""
+    """Return a document so that JSON can hold it: what is not a finite number is null."""
     if isinstance(value, Mapping):
         return {name: plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):

@@ -80,7 +80,7 @@ def _database_problem(path: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        # MLflow itself would try for minutes to open a file that is no database.
+        # MLflow itself would try for minutes to open a file that is not a database.
         with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=1)) as connection:
             connection.execute("PRAGMA schema_version").fetchone()
     except sqlite3.Error as error:
@@ -173,7 +173,7 @@ def plain_errors(uri: str) -> Iterator[None]:
     """Turn what MLflow raises in this context into our errors, and keep its notes and tracebacks off the terminal.
 
     Raises:
-        DiskFull: there is no room for its database or artefacts.
+        DiskFull: its database or artefacts do not fit.
         ServiceUnavailable: anything else.
     """
     from mlflow.exceptions import MlflowException

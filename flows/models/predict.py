@@ -40,7 +40,7 @@ from stac.product.image_file import SUFFIXES, ImageFile, encode_like, open_image
 from stac.product.image_values import ValueScale, decode, encode, missing, scale_of
 from stac.product.writer import blocks_of
 
-#: Told (file name, tiles done, tiles in all).
+#: Called with (file name, tiles done, tiles in all).
 OnTile = Callable[[str, int, int], None]
 Document = dict[str, Any]
 

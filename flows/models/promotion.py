@@ -12,7 +12,7 @@ from flows.models.version import ModelVersion
 from flows.progress import EventName, emit
 from flows.services.prefect_server import configured_api_url, health_problem
 
-#: The version that waits for its contest, and the champion before the present one.
+#: The version that waits for its evaluation, and the champion before the present one.
 CHALLENGER, PREVIOUS = "challenger", "previous"
 
 
@@ -75,7 +75,7 @@ def rollback(registry: Registry, name: str) -> Promotion:
     `previous` follows promotions by Unveil; an alias that was moved in MLflow leaves it as it was.
 
     Raises:
-        UnknownModel: there is no previous champion.
+        UnknownModel: the model never had another champion.
         ServiceUnavailable: the registry does not answer, or another promotion takes too long.
     """
     _look(registry, name)
@@ -119,7 +119,7 @@ def watch(registry: Registry, name: str) -> Move | None:
     only remembers. Two looks at the same moment may both emit it.
 
     Raises:
-        UnknownModel: there is no such model.
+        UnknownModel: the registry does not have the model.
         ServiceUnavailable: the registry does not answer.
     """
     from prefect.variables import Variable

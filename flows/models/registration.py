@@ -97,7 +97,7 @@ def register_weights(
         artifact_root: folder for artefacts where the registry is a local database, None for a server.
 
     Raises:
-        InvalidCheckpoint: the file is no Unveil model, or the calibration beside it belongs to another.
+        InvalidCheckpoint: the file is not an Unveil model, or the calibration beside it belongs to another.
         InvalidBaseline: the drift baseline beside it belongs to another.
         MlflowException: the registry refuses.
     """
@@ -135,7 +135,7 @@ def store_again(client: MlflowClient, version: ModelVersion, weights: Path, sha2
     """Store the package of a registered version once more, from the same weights: its files were lost or damaged.
 
     Raises:
-        InvalidCheckpoint: the file is no Unveil model.
+        InvalidCheckpoint: the file is not an Unveil model.
         MlflowException: the registry refuses.
     """
     source = _Source.of(weights, sha256)

@@ -116,7 +116,7 @@ class Registry:
         Files of that version which are missing or damaged are stored again.
 
         Raises:
-            InvalidCheckpoint: the file is no Unveil model.
+            InvalidCheckpoint: the file is not an Unveil model.
             ServiceUnavailable: the registry does not answer.
         """
         sha256 = checkpoint.sha256_of(weights)
@@ -133,7 +133,7 @@ class Registry:
 
         Raises:
             InvalidSettings: `uri` has another form.
-            UnknownModel: there is no such model, alias or version.
+            UnknownModel: the registry does not have the model, alias or version.
             InvalidCheckpoint: the version was registered without the checksum of its weights.
             ServiceUnavailable: the registry does not answer.
         """
@@ -181,7 +181,7 @@ class Registry:
         """Return all versions of a model, oldest first.
 
         Raises:
-            UnknownModel: there is no such model.
+            UnknownModel: the registry does not have the model.
             ServiceUnavailable: the registry does not answer.
         """
         with self._session():
@@ -194,7 +194,7 @@ class Registry:
         """Return version by alias.
 
         Raises:
-            UnknownModel: there is no such model.
+            UnknownModel: the registry does not have the model.
             ServiceUnavailable: the registry does not answer.
         """
         with self._session():
@@ -325,7 +325,7 @@ class Registry:
             yield
 
     def _found(self, name: str, alias: str | None, version: str) -> MlflowVersion | None:
-        """Return the version of an alias, or of a number where there is no alias; None when there is none."""
+        """Return the version of an alias, or of a number without one; None when it is missing."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -338,7 +338,7 @@ class Registry:
             raise
 
     def _versions(self, name: str) -> list[MlflowVersion]:
-        """Return all versions of a model, oldest first; none when there is no such model."""
+        """Return all versions of a model, oldest first; none of an unknown model."""
         found: list[MlflowVersion] = []
         token = None
         while token is None or token:
@@ -348,7 +348,7 @@ class Registry:
         return sorted(found, key=lambda v: int(v.version))
 
     def _aliases(self, name: str) -> dict[str, str] | None:
-        """Return version by alias, or None when there is no such model."""
+        """Return version by alias, or None for an unknown model."""
         from mlflow.exceptions import MlflowException
 
         try:

@@ -50,7 +50,8 @@ class RetrainSettings(BaseModel):
         ("MGRS-33TWM", "MGRS-33TWL"), description="grid squares that are watched"
     )
     holdout: Annotated[tuple[str, ...], Commas] = Field(
-        ("MGRS-33TWL",), description="squares of the contest, never trained on; empty: as the hash of their name says"
+        ("MGRS-33TWL",),
+        description="squares of the comparison, never trained on; empty: as the hash of their name says",
     )
     bands: Annotated[tuple[str, ...], Commas] = Field(
         ("blue", "green", "red", "nir"), description="bands by common name"
@@ -129,7 +130,7 @@ class RetrainSettings(BaseModel):
         return self.model_dump(mode="json", exclude=secret)
 
     def split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the squares that are trained on, and those of the contest.
+        """Return the squares that are trained on, and those of the comparison.
 
         Raises:
             InvalidSettings: one of them is empty.

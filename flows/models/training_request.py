@@ -124,8 +124,8 @@ def preset_for(name: str | None, start: Path | None) -> Preset:
     """Return the preset that was asked for, else that of the weights to start from, else `small`.
 
     Raises:
-        InvalidSettings: there is no such preset.
-        InvalidCheckpoint: `start` is no Unveil model.
+        InvalidSettings: an unknown preset.
+        InvalidCheckpoint: `start` is not an Unveil model.
     """
     if name is None:
         return Preset.SMALL if start is None else checkpoint.read_card(start).preset

@@ -55,14 +55,14 @@ def read(path: Path) -> TrainingSet:
     """Return the version kept in a file.
 
     Raises:
-        InvalidSettings: it is no training set.
+        InvalidSettings: it is not a training set.
     """
     try:
         values = json.loads(path.read_text("utf-8"))
         pairs = tuple(PairEntry(**pair) for pair in values.pop("pairs"))
         return TrainingSet(**values | {"pairs": pairs, "cells": tuple(values["cells"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidSettings(f"{path} is no training set ({error}); restore it or move it away.") from error
+        raise InvalidSettings(f"{path} is not a training set ({error}); restore it or move it away.") from error
 
 
 def describe(pairs: Sequence[ScenePair], cells: tuple[str, ...], before: TrainingSet | None) -> TrainingSet:

@@ -49,7 +49,7 @@ _OURS: _Labels = {"prefect.resource.role": "tag", "prefect.resource.id": "prefec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class Waits:
     """How long the automations wait, seconds."""
 
     #: A run without a sign of life for so long is dead: three heartbeats of Prefect's 180 s.
@@ -58,7 +58,7 @@ class Patience:
     pending_s: float = 900
     #: No run takes longer.
     longest_s: float = 12 * 3600
-    #: From a crash to the redrive: leases of the dead run out on other machines.
+    #: From a crash to the redrive: leases of a dead run run out on other machines.
     redrive_after_s: float = 120
 
 
@@ -71,28 +71,26 @@ class Notifier:
     webhook: bool
 
 
-def automations(
-    patience: Patience, deployments: Mapping[str, UUID], notifier: Notifier | None
-) -> tuple[AutomationCore, ...]:
+def automations(waits: Waits, deployments: Mapping[str, UUID], notifier: Notifier | None) -> tuple[AutomationCore, ...]:
     """Return all automations.
 
     Args:
-        patience: how long they wait.
+        waits: how long they wait.
         deployments: ids of `DEPLOYMENTS`.
         notifier: block that is notified of failures; None for no notification.
     """
     crashed = {"settings": _settings_of_the_crashed()}
-    rerun = _run(deployments, REDRIVE, parameters=crashed, after_s=patience.redrive_after_s)
+    rerun = _run(deployments, REDRIVE, parameters=crashed, after_s=waits.redrive_after_s)
     notified = () if notifier is None else _notifying(notifier)
     return (
-        _dead("runs without a heartbeat are crashed", {_HEARTBEAT}, {_HEARTBEAT}, patience.silence_s),
+        _dead("runs without a heartbeat are crashed", {_HEARTBEAT}, {_HEARTBEAT}, waits.silence_s),
         _dead(
             "runs that never begin are crashed",
             {f"{_FLOW_RUN}Pending"},
             {f"{_FLOW_RUN}Running", f"{_FLOW_RUN}Scheduled", f"{_FLOW_RUN}AwaitingConcurrencySlot"},
-            patience.pending_s,
+            waits.pending_s,
         ),
-        _overdue(patience.longest_s),
+        _overdue(waits.longest_s),
         _reacting("a crash is redriven", {f"{_FLOW_RUN}Crashed"}, rerun, related=_run_of("clear-scenes")),
         _reacting("drift retrains", {EventName.DRIFT_ALARM}, _run(deployments, RETRAIN)),
         _reacting("a promotion makes mosaics", {EventName.MODEL_PROMOTED}, _run(deployments, CLEAR_SCENES)),
@@ -222,7 +220,7 @@ class Line:
     enabled: bool
 
 
-def apply_automations(patience: Patience, *, dry_run: bool = False) -> tuple[Line, ...]:
+def apply_automations(waits: Waits, *, dry_run: bool = False) -> tuple[Line, ...]:
     """Create, update and remove automations whose names begin with `unveil: `; return what was, or would be, done.
 
     Where people are notified is taken from the environment: `UNVEIL_NOTIFY_BLOCK` or `UNVEIL_NOTIFY_WEBHOOK`.
@@ -238,7 +236,7 @@ def apply_automations(patience: Patience, *, dry_run: bool = False) -> tuple[Lin
 
     try:
         with get_client(sync_client=True) as client:
-            wanted = automations(patience, _deployments(client), _notifier(client, dry_run))
+            wanted = automations(waits, _deployments(client), _notifier(client, dry_run))
             return tuple(_applied(client, wanted, dry_run))
     except httpx.HTTPError as error:
         raise ServiceUnavailable(

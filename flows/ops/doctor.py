@@ -327,7 +327,7 @@ def _folder(name: str, folder: Path) -> Check:
     place = _nearest(folder.resolve())
     choose = "Choose another folder with --out or --state-dir."
     if not place.is_dir():
-        return failed(name, f"{place} is no folder", choose)
+        return failed(name, f"{place} is not a folder", choose)
     try:
         with tempfile.TemporaryFile(dir=place):
             pass

@@ -52,7 +52,7 @@ class Region:
     outline: BaseGeometry | None = None
 
     def holds(self, cell: Cell) -> bool:
-        """Tell whether a cell touches the region."""
+        """Return whether a cell touches the region."""
         if self.outline is None:
             return True
         ground = outline_of_cell(cell)

@@ -101,7 +101,7 @@ def named_period(name: str) -> Period:
     """Return the period of a name.
 
     Raises:
-        InvalidSettings: there is no such period.
+        InvalidSettings: an unknown period.
     """
     try:
         for pattern, build in _NAMES:

@@ -117,7 +117,7 @@ def read_plan(path: Path) -> FrozenPlan:
     """Read a plan and check that it is as it was frozen.
 
     Raises:
-        InvalidPlan: the file cannot be read, is no plan, or was changed.
+        InvalidPlan: the file cannot be read, is not a plan, or was changed.
     """
     try:
         found = json.loads(path.read_text("utf-8"))
@@ -127,7 +127,7 @@ def read_plan(path: Path) -> FrozenPlan:
             f"{path} cannot be read as a plan ({reason}); make one with `unveil plan --freeze`."
         ) from error
     if not isinstance(found, dict) or (found.get("type"), found.get("version")) != (_TYPE, _VERSION):
-        raise InvalidPlan(f"{path} is no plan of this version; make one with `unveil plan --freeze`.")
+        raise InvalidPlan(f"{path} is not a plan of this version; make one with `unveil plan --freeze`.")
     if found.get("checksum") != _checksum({name: found.get(name) for name in ("settings", "model", "units")}):
         raise InvalidPlan(f"{path} was changed after it was frozen; freeze a new plan instead of editing one.")
     return _plan(found, str(path))

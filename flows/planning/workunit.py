@@ -39,7 +39,7 @@ class ModelRef:
     calibration: str = ""
     #: Checksum of the record that says what fills which kind of gap; empty without one.
     validation: str = ""
-    #: Of the second edition: its design, which says how it is walked.
+    #: Of the second edition: its design, which says how it is sampled.
     scene: SceneDesign | None = None
 
 
@@ -71,7 +71,7 @@ class Plan:
 
     units: tuple[WorkUnit, ...]
     refused: tuple[Refused, ...]
-    #: Scenes found, targets and donors.
+    #: Scenes found, targets and source dates.
     scenes: int
     #: Scenes in the interval that no unit is made for.
     left_out: tuple[LeftOut, ...] = ()

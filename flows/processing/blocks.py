@@ -83,7 +83,7 @@ def restore_cell(
         read: reads the dates that `prepared` knows, on a window of the cell.
         prepared: what is known about the whole cell.
         enhancer: the model.
-        options: prior and sampling.
+        options: composite and sampling.
         store: where blocks are kept.
         side: of a block, pixels.
         progress: called with what is done.

@@ -109,7 +109,7 @@ def prefect_api(state_dir: Path, log: Log | None = None, meanwhile: Callable[[],
 
     Raises:
         ServiceUnavailable: the API does not answer in time, refuses the credentials, or the server ends as it starts.
-        DiskFull: there is no room for the server's database.
+        DiskFull: the server's database does not fit.
         NotWritable: `state_dir` cannot be written.
     """
     url = configured_api_url()

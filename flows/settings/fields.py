@@ -120,7 +120,7 @@ def share_of(wanted: int | None, gpus: int, threads: int | None = None) -> Share
     """Return how this machine is shared.
 
     Args:
-        wanted: workers asked for; None for one per GPU, or per core as far as memory goes where there is no GPU.
+        wanted: workers asked for; None for one per GPU, or per core as far as memory goes without a GPU.
         gpus: GPUs that are used.
         threads: of each worker, where they are asked for.
     """
@@ -240,7 +240,7 @@ class AreaSettings(SettingsGroup):
 
     @property
     def fixed_grid(self) -> GridSpec:
-        """The fixed grid; raises `InvalidQuery` when there is no such grid."""
+        """The fixed grid; raises `InvalidQuery` for an impossible grid."""
         return GridSpec(self.resolution, self.cell_size, self.grid_crs, self.grid_origin)
 
     @property
@@ -277,7 +277,7 @@ _TILE_FOR_GAPS, _TILE_FOR_SCENES = 64, 128
 #: the smallest image that a sampler works on.
 _SHARED, _COARSEST = 16, 4
 #: Sampler, steps, and the timestep of the start; None is pure noise. Gaps of a few pixels have the ground around them:
-#: one step from the noised reference errs less than four from pure noise, and its samples tell more
+#: one step from the noised reference errs less than four from pure noise, and its samples say more
 #: (docs/results/experiments/gaps.md). Below whole clouds four steps of DPM-Solver++ beat the paper's ten of DDIM in
 #: time and error (docs/results/experiments/samplers.md).
 _WALK_FOR_GAPS: tuple[SamplerKind, int, int | None] = (SamplerKind.DPMPP2M, 1, 200)
@@ -407,7 +407,7 @@ class RestoringSettings(SettingsGroup):
         return self if scene is None else self._suited(scene)
 
     def _suited(self, own: SceneDesign) -> Self:
-        """Return the settings with the walk and the tiles of a design, except for what differs from the defaults.
+        """Return the settings with the schedule and the tiles of a design, except for what differs from the defaults.
 
         Workers get all settings by name: what was named cannot be distinguished from what was left out.
         """

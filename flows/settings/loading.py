@@ -51,7 +51,7 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
 
     Raises:
         InvalidSettings: the file cannot be read, a name is unknown, or a value is out of range.
-        InvalidQuery: there is no such fixed grid.
+        InvalidQuery: the fixed grid is impossible.
     """
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     from_file = {} if config is None else read_yaml(config)
@@ -144,7 +144,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Return the settings of a YAML file.
 
     Raises:
-        InvalidSettings: the file cannot be read, or is no mapping.
+        InvalidSettings: the file cannot be read, or is not a mapping.
     """
     try:
         values = _Loader(path.read_text("utf-8")).get_single_data()

@@ -84,7 +84,7 @@ def serve(
     """Serve until Ctrl-C.
 
     `on_ready` receives the address (`http://host:port`, no trailing slash) once the server answers. Port 0
-    takes a free one. Raises InvalidSettings when there is no catalog or `host` cannot be resolved,
+    takes a free one. Raises InvalidSettings without a catalog or `host` cannot be resolved,
     ServiceUnavailable when the port is taken or not permitted.
     """
     check_catalog(catalog_root)
@@ -101,7 +101,7 @@ def running(catalog_root: Path, browser_dir: Path | None, *, basemap: Basemap = 
     """Serve on a free loopback port from a background thread; yields the address without trailing slash.
 
     The caller must not open an address of it with rasterio, which waits for the answer while it holds the
-    interpreter lock. Raises InvalidSettings when there is no catalog, ServiceUnavailable when the server does
+    interpreter lock. Raises InvalidSettings without a catalog, ServiceUnavailable when the server does
     not start.
     """
     check_catalog(catalog_root)
@@ -146,7 +146,7 @@ def check_catalog(catalog_root: Path) -> None:
     """Raise `InvalidSettings` unless the folder holds a catalog."""
     if not (catalog_root / CATALOG_FILE).is_file():
         raise InvalidSettings(
-            f"There is no catalog in {catalog_root}: run `unveil demo` first, or name the folder that holds "
+            f"No catalog was found in {catalog_root}: run `unveil demo` first, or name the folder that holds "
             f"{CATALOG_FILE}."
         )
 
@@ -162,13 +162,13 @@ def start_page(catalog_root: Path) -> str:
 def _listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens on (host, port)."""
     if not 0 <= port <= _LAST_PORT:  # getaddrinfo would wrap it around
-        raise InvalidSettings(f"{port} is no port: choose one between 0 and {_LAST_PORT} with --port.")
+        raise InvalidSettings(f"{port} is not a port: choose one between 0 and {_LAST_PORT} with --port.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
-        raise InvalidSettings(f"{host}:{port} is no address to serve on: choose another --host.") from error
+        raise InvalidSettings(f"{host}:{port} is not an address to serve on: choose another --host.") from error
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

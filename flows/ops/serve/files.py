@@ -125,7 +125,7 @@ def index_page(browser_dir: Path) -> str:
     except OSError as error:
         raise InvalidSettings(f"{browser_dir} holds no STAC Browser: {index.name} cannot be read.") from error
     if "<head>" not in page:
-        raise InvalidSettings(f"{index} is no start page of STAC Browser: it has no <head>.")
+        raise InvalidSettings(f"{index} is not the start page of STAC Browser: it has no <head>.")
     page = page.replace("<title>STAC Browser</title>", f"<title>{_TITLE}</title>", 1)
     return page.replace("<head>", f'<head><script src="{CONFIG_PATH}"></script>', 1)
 

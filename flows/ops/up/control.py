@@ -87,7 +87,7 @@ def read_record(folder: Path) -> Record:
         return Record()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidSettings(
-            f"{path} is no record of `unveil up` ({type(error).__name__}): remove it to begin with default ports."
+            f"{path} is not a record of `unveil up` ({type(error).__name__}): remove it to begin with default ports."
         ) from error
 
 

@@ -8,13 +8,13 @@ import pytest
 from prefect.events.actions import CallWebhook, ChangeFlowRunState, RunDeployment, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
-from flows.ops.automations import DEPLOYMENTS, PREFIX, REDRIVE, RETRAIN, Notifier, Patience, automations
+from flows.ops.automations import DEPLOYMENTS, PREFIX, REDRIVE, RETRAIN, Notifier, Waits, automations
 
 IDS = {name: uuid4() for name in DEPLOYMENTS}
 
 
 def named(notifier: Notifier | None = None) -> dict[str, AutomationCore]:
-    return {a.name.removeprefix(PREFIX): a for a in automations(Patience(silence_s=100), IDS, notifier)}
+    return {a.name.removeprefix(PREFIX): a for a in automations(Waits(silence_s=100), IDS, notifier)}
 
 
 def triggered(automation: AutomationCore) -> EventTrigger:

@@ -74,8 +74,8 @@ def test_another_model_is_no_substitute(items: list[pystac.Item], settings: RunS
     [
         (lambda d: d["units"][0].update(donor_ids=[]), "was changed"),
         (lambda d: d["settings"].update(seed=6), "was changed"),
-        (lambda d: d.update(version=99), "no plan of this version"),
-        (lambda d: d.clear(), "no plan"),
+        (lambda d: d.update(version=99), "not a plan of this version"),
+        (lambda d: d.clear(), "not a plan"),
     ],
 )
 def test_an_edited_plan_is_refused(plan: FrozenPlan, tmp_path: Path, change: object, says: str) -> None:

@@ -25,7 +25,7 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "up.json").write_text("[1]")
-    with pytest.raises(InvalidSettings, match=r"up\.json is no record"):
+    with pytest.raises(InvalidSettings, match=r"up\.json is not a record"):
         read_record(tmp_path)
 
 
