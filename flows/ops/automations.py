@@ -1,9 +1,12 @@
-"""Automations of the Prefect server: definitions, and applying them."""
+"""Automations of the Prefect server: definitions, and applying them.
+
+What starts a deployment after an event is a trigger in prefect.yaml; here is what a trigger cannot do.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,9 +37,8 @@ if TYPE_CHECKING:
 
 #: Every automation of ours begins with that; others are never touched.
 PREFIX = "unveil: "
-#: Deployments that automations run, as `flow/deployment`.
-REDRIVE, RETRAIN, CLEAR_SCENES = "redrive/redrive", "retrain/retrain", "clear-scenes/clear-scenes"
-DEPLOYMENTS = (REDRIVE, RETRAIN, CLEAR_SCENES)
+#: Deployment that automations run, as `flow/deployment`.
+REDRIVE = "redrive/redrive"
 
 _Labels = dict[str, str | list[str]]
 
@@ -71,16 +73,22 @@ class Notifier:
     webhook: bool
 
 
-def automations(waits: Waits, deployments: Mapping[str, UUID], notifier: Notifier | None) -> tuple[AutomationCore, ...]:
+def automations(waits: Waits, redrive: UUID, notifier: Notifier | None) -> tuple[AutomationCore, ...]:
     """Return all automations.
 
     Args:
         waits: how long they wait.
-        deployments: ids of `DEPLOYMENTS`.
+        redrive: id of the deployment `REDRIVE`.
         notifier: block that is notified of failures; None for no notification.
     """
     crashed = {"settings": _settings_of_the_crashed()}
-    rerun = _run(deployments, REDRIVE, parameters=crashed, after_s=waits.redrive_after_s)
+    rerun = RunDeployment(
+        source="selected",
+        deployment_id=redrive,
+        parameters=crashed,
+        job_variables=None,
+        schedule_after=timedelta(seconds=waits.redrive_after_s),
+    )
     notified = () if notifier is None else _notifying(notifier)
     return (
         _dead("runs without a heartbeat are crashed", {_HEARTBEAT}, {_HEARTBEAT}, waits.silence_s),
@@ -92,8 +100,6 @@ def automations(waits: Waits, deployments: Mapping[str, UUID], notifier: Notifie
         ),
         _overdue(waits.longest_s),
         _reacting("a crash is redriven", {f"{_FLOW_RUN}Crashed"}, rerun, related=_run_of("clear-scenes")),
-        _reacting("drift retrains", {EventName.DRIFT_ALARM}, _run(deployments, RETRAIN)),
-        _reacting("a promotion makes mosaics", {EventName.MODEL_PROMOTED}, _run(deployments, CLEAR_SCENES)),
         *notified,
     )
 
@@ -150,18 +156,6 @@ def _reacting(
         threshold=1,
     )
     return AutomationCore(name=PREFIX + name, trigger=trigger, actions=[action])
-
-
-def _run(
-    deployments: Mapping[str, UUID], name: str, *, parameters: dict[str, Any] | None = None, after_s: float = 0
-) -> RunDeployment:
-    return RunDeployment(
-        source="selected",
-        deployment_id=deployments[name],
-        parameters=parameters,
-        job_variables=None,
-        schedule_after=timedelta(seconds=after_s),
-    )
 
 
 def _run_of(deployment: str) -> Sequence[_Labels]:
@@ -236,7 +230,7 @@ def apply_automations(waits: Waits, *, dry_run: bool = False) -> tuple[Line, ...
 
     try:
         with get_client(sync_client=True) as client:
-            wanted = automations(waits, _deployments(client), _notifier(client, dry_run))
+            wanted = automations(waits, _redrive(client), _notifier(client, dry_run))
             return tuple(_applied(client, wanted, dry_run))
     except httpx.HTTPError as error:
         raise ServiceUnavailable(
@@ -271,18 +265,15 @@ def _same(wanted: AutomationCore, found: Automation) -> bool:
     return all(getattr(wanted, name) == getattr(found, name) for name in ("description", "trigger", "actions"))
 
 
-def _deployments(client: SyncPrefectClient) -> dict[str, UUID]:
+def _redrive(client: SyncPrefectClient) -> UUID:
     from prefect.exceptions import ObjectNotFound
 
-    found = {}
-    for name in DEPLOYMENTS:
-        try:
-            found[name] = client.read_deployment_by_name(name).id
-        except ObjectNotFound as error:
-            raise InvalidSettings(
-                f"Deployment {name} is not at the Prefect server: `prefect deploy --all` first."
-            ) from error
-    return found
+    try:
+        return client.read_deployment_by_name(REDRIVE).id
+    except ObjectNotFound as error:
+        raise InvalidSettings(
+            f"Deployment {REDRIVE} is not at the Prefect server: `prefect deploy --all` first."
+        ) from error
 
 
 def _notifier(client: SyncPrefectClient, dry_run: bool) -> Notifier | None:

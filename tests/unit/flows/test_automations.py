@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import yaml
 from prefect.events.actions import CallWebhook, ChangeFlowRunState, RunDeployment, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.deployment_triggers import DeploymentTriggerTypes
+from pydantic import TypeAdapter
 
-from flows.ops.automations import DEPLOYMENTS, PREFIX, REDRIVE, RETRAIN, Notifier, Waits, automations
+from flows.ops.automations import PREFIX, Notifier, Waits, automations
+from flows.progress import EventName
+from tests.command import ROOT
 
-IDS = {name: uuid4() for name in DEPLOYMENTS}
+REDRIVE = uuid4()
 
 
 def named(notifier: Notifier | None = None) -> dict[str, AutomationCore]:
-    return {a.name.removeprefix(PREFIX): a for a in automations(Waits(silence_s=100), IDS, notifier)}
+    return {a.name.removeprefix(PREFIX): a for a in automations(Waits(silence_s=100), REDRIVE, notifier)}
 
 
 def triggered(automation: AutomationCore) -> EventTrigger:
@@ -34,16 +40,25 @@ def test_silence_crashes_a_run_unless_it_has_ended() -> None:
 def test_a_redrive_is_not_redriven() -> None:
     automation = named()["a crash is redriven"]
     (action,) = automation.actions
-    assert isinstance(action, RunDeployment) and action.deployment_id == IDS[REDRIVE]
+    assert isinstance(action, RunDeployment) and action.deployment_id == REDRIVE
     related = triggered(automation).match_related
     assert isinstance(related, list) and related[1].root["prefect.resource.name"] == "clear-scenes"
 
 
-def test_alarms_retrain() -> None:
-    automation = named()["drift retrains"]
-    (action,) = automation.actions
-    assert triggered(automation).expect == {"unveil.drift.alarm"}
-    assert isinstance(action, RunDeployment) and action.deployment_id == IDS[RETRAIN]
+def test_alarms_retrain_and_a_promotion_makes_mosaics_by_triggers_of_the_deployments() -> None:
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))["deployments"]
+    events = {
+        deployment["name"]: [_load_trigger(trigger).expect for trigger in deployment["triggers"]]
+        for deployment in deployments
+        if "triggers" in deployment
+    }
+    assert events == {"retrain": [{EventName.DRIFT_ALARM}], "clear-scenes": [{EventName.MODEL_PROMOTED}]}
+
+
+def _load_trigger(trigger: dict[str, Any]) -> Any:
+    found = TypeAdapter(DeploymentTriggerTypes).validate_python(trigger)
+    assert found.posture is Posture.Reactive
+    return found
 
 
 @pytest.mark.parametrize(("webhook", "kind"), [(True, CallWebhook), (False, SendNotification)])
