@@ -117,8 +117,9 @@ def dilate(classes: NDArray[np.uint8], gsd_m: float, cloud_m: float, shadow_m: f
         ((PixelClass.SHADOW,), shadow_m, PixelClass.SHADOW),
         ((PixelClass.CLOUD, PixelClass.THIN_CLOUD), cloud_m, PixelClass.CLOUD),
     ):
-        near = grow(among(classes, kinds), reach, gsd_m)
-        grown[near & free] = becomes
+        if reach / gsd_m + 1e-9 >= 1:
+            near = grow(among(classes, kinds), reach, gsd_m)
+            grown[near & free] = becomes
     return grown
 
 

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
 
 from stac.masks.classes import PixelClass, is_observed
 from stac.masks.combination import grow
@@ -60,8 +59,10 @@ def suspicious(
     blue, nir = (dn[:, bands.index(name)] for name in ("blue", "nir"))
     clear = classes == PixelClass.CLEAR
     enough = clear.sum(axis=0, dtype=np.uint8) >= FEWEST_LOOKS
-    darkest = np.where(clear, blue, np.uint16(65535)).min(axis=0)
-    brightest = np.where(clear, nir, np.uint16(0)).max(axis=0)
+    darkest, brightest = np.full(enough.shape, 65535, np.uint16), np.zeros(enough.shape, np.uint16)
+    for date, here in enumerate(clear):
+        np.minimum(darkest, blue[date], out=darkest, where=here)
+        np.maximum(brightest, nir[date], out=brightest, where=here)
     rise, left = np.uint16(round(_RISE / PRODUCT_SCALE)), np.float32(_NIR_LEFT)
     order = np.argsort(days, kind="stable")
     channels = [bands.index(name) for name in ("blue", "green", "red", "nir")]
@@ -91,8 +92,8 @@ def _judged(dn: NDArray[np.uint16], clear: BoolArray, date: int) -> NDArray[np.u
     """
     looks = np.where(clear[:, None], dn * np.float32(PRODUCT_SCALE), np.float32(np.nan)).astype(np.float32)
     own, others = looks[date].copy(), np.delete(looks, date, axis=0)
-    median = np.nanmedian(others, axis=0)
-    spread = 1.4826 * np.nanmedian(np.abs(others[:, 0] - median[0]), axis=0)
+    median = _median(others)
+    spread = 1.4826 * _median(np.abs(others[:, 0] - median[0]))
     before, after = _nearest(looks[:date][::-1], median), _nearest(looks[date + 1 :], median)
     high, low = (of.reduce([median, before, after]) for of in (np.maximum, np.minimum))
     up = own - high
@@ -100,6 +101,28 @@ def _judged(dn: NDArray[np.uint16], clear: BoolArray, date: int) -> NDArray[np.u
     kept = own / np.maximum(low, np.float32(1e-4))
     shadow = (kept[3] < _NIR_LEFT) & (kept[1] < _GREEN_LEFT) & (kept[2] < _RED_LEFT) & (low[3] > _DARK_GROUND)
     return np.where(cloud, PixelClass.CLOUD, np.where(shadow, PixelClass.SHADOW, 0)).astype(np.uint8)
+
+
+def _median(values: FloatArray) -> FloatArray:
+    """Return the median of what is known along the first axis, NaN where nothing is.
+
+    The few values of a pixel are sorted by comparing neighbours, all pixels at once: many times faster than
+    `np.nanmedian`, and the same to the last bit.
+    """
+    known = np.isfinite(values)
+    ordered = np.where(known, values, np.float32(np.inf))
+    for start in range(len(ordered)):
+        for one in range(start % 2, len(ordered) - 1, 2):
+            lower = np.minimum(ordered[one], ordered[one + 1])
+            np.maximum(ordered[one], ordered[one + 1], out=ordered[one + 1])
+            ordered[one] = lower
+    count = known.sum(axis=0)
+    middle = [
+        np.take_along_axis(ordered, at[None], 0)[0] for at in (np.maximum(count - 1, 0) // 2, count // 2 % len(values))
+    ]
+    found: FloatArray = (middle[0] + middle[1]) / np.float32(2)
+    found[count == 0] = np.nan
+    return found
 
 
 def _nearest(looks: FloatArray, otherwise: FloatArray) -> FloatArray:
@@ -119,9 +142,18 @@ def _in_company(found: NDArray[np.uint8], classes: NDArray[np.uint8]) -> NDArray
         if not found[date].any():
             continue
         hidden = (found[date] > 0) | ~(is_observed(kinds) | (kinds == PixelClass.NODATA))
-        near = uniform_filter(hidden.astype(np.float32), 3, mode="constant") * 9
-        found[date][near < _COMPANY - 0.5] = 0
+        found[date][_neighbours(hidden) < _COMPANY] = 0
     return found
+
+
+def _neighbours(mask: BoolArray) -> NDArray[np.uint8]:
+    """Return how many pixels of each neighbourhood of 3 x 3 are set, `(y, x)`; none are beyond the edge."""
+    padded = np.pad(mask.view(np.uint8), 1)
+    along: NDArray[np.uint8] = padded[:, :-2] + padded[:, 1:-1]
+    along += padded[:, 2:]
+    around: NDArray[np.uint8] = along[:-2] + along[1:-1]
+    around += along[2:]
+    return around
 
 
 def hide(classes: NDArray[np.uint8], found: NDArray[np.uint8], gsd_m: float) -> NDArray[np.uint8]:
