@@ -115,8 +115,8 @@ def theil_sen(x: Values, y: Values) -> tuple[float, float]:
 
 #: Reflectance of each candidate; the target date is the second argument, days the third.
 SIMPLE: Mapping[str, Callable[[Stack, int, int], FloatArray]] = {
-    "nearest date, copied": lambda s, t, d: nearest_clear(s, t, harmonised=False, max_days=d).reflectance,
-    "nearest date, linear match": lambda s, t, d: nearest_clear(s, t, max_days=d).reflectance,
+    "nearest date, copied": lambda s, t, d: nearest_clear(s, t, max_days=d).reflectance,
+    "nearest date, linear match": Simple(least_squares, 1),
     "median": lambda s, t, d: median_clear(s, t, max_days=d).reflectance,
     "geomedian": lambda s, t, d: geomedian_clear(s, t, max_days=d).reflectance,
     _YARDSTICK: Simple(least_squares, 2),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,25 +122,6 @@ class FusedPrior:
             for m, weight in zip(self.maps, weights, strict=True)
             if m.item_id in stack.item_ids
         ]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return {
-            "bands": list(self.bands),
-            "maps": [m.to_dict() for m in self.maps],
-            "errors": self.errors,
-            "shared": self.shared,
-            "field": None if self.field is None else self.field.to_dict(),
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> FusedPrior:
-        """Read `to_dict` back."""
-        errors = tuple(tuple(map(float, band)) for band in values["errors"])
-        shared = tuple(map(float, values["shared"]))
-        field = None if values["field"] is None else ResidualField.from_dict(values["field"])
-        maps = tuple(DonorMap.from_dict(m) for m in values["maps"])
-        return cls(tuple(values["bands"]), maps, errors, shared, field)
 
 
 @dataclass(slots=True)

@@ -16,16 +16,8 @@ from stac.masks.classes import is_observed
 
 FloatArray = NDArray[np.float32]
 
-#: Pixels needed to fit slope and offset, and to fit the offset alone.
-_PIXELS_FOR_LINE, _PIXELS_FOR_OFFSET = 500, 50
-_SLOPES = (0.5, 2.0)
-#: Residuals beyond this many robust standard deviations are left out of the next iteration (changed
-#: ground, missed cloud).
-_TRIM, _ITERATIONS = 2.5, 4
-#: Spread given to a donor that nothing could be fitted to, reflectance: honest ignorance.
-_UNFITTED_SPREAD = 0.05
-
-
+#: Pixels needed to match a composite to clean sky; standard deviation where there are fewer, reflectance.
+_PIXELS_FOR_MATCH, _UNFITTED_SPREAD = 500, 0.05
 #: Clean sky: pixels whose neighbourhood is among the least brightened of the date. The share that is taken
 #: as certainly clean, how much brighter (reflectance) still counts, and the side of the neighbourhood, px.
 _CLEAN_SHARE, _CLEAN_MARGIN, _NEIGHBOURHOOD = 0.02, 0.003, 9
@@ -33,7 +25,7 @@ _CLEAN_SHARE, _CLEAN_MARGIN, _NEIGHBOURHOOD = 0.02, 0.003, 9
 
 @dataclass(frozen=True, slots=True)
 class HarmonisationFit:
-    """Target = slope * donor + intercept, in reflectance, for one band of one donor."""
+    """Target = slope * source + intercept, in reflectance, for one band of one source date."""
 
     item_id: str
     band: str
@@ -53,50 +45,6 @@ def repeatability(reflectance: NDArray[Any]) -> NDArray[Any]:
     return 0.005 + 0.05 * reflectance
 
 
-def harmonisation_fits(stack: Stack, target: int, donor: int) -> tuple[HarmonisationFit, ...]:
-    """Fit every band of a donor date to the target date on the pixels that both dates saw.
-
-    Obscured pixels of either date are never used.
-    """
-    both = is_observed(stack.classes[target]) & is_observed(stack.classes[donor])
-    seen_there, seen_here = stack.reflectance(donor)[:, both], stack.reflectance(target)[:, both]
-    return tuple(
-        _fit(stack.item_ids[donor], band, x.astype(np.float64), y.astype(np.float64))
-        for band, x, y in zip(stack.bands, seen_there, seen_here, strict=True)
-    )
-
-
-def _fit(item_id: str, band: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> HarmonisationFit:
-    """Fit a line by trimmed least squares; fall back to an offset, then to nothing."""
-    slope, intercept, spread = 1.0, 0.0, _UNFITTED_SPREAD
-    if len(x) >= _PIXELS_FOR_OFFSET:
-        intercept = float(np.median(y - x))
-    if len(x) >= _PIXELS_FOR_LINE and x.std() > 1e-6:
-        candidate = _trimmed_line(x, y)
-        if _SLOPES[0] <= candidate[0] <= _SLOPES[1]:
-            slope, intercept = candidate
-    if len(x) >= _PIXELS_FOR_OFFSET:
-        spread = float((y - slope * x - intercept).std())
-    return HarmonisationFit(item_id, band, slope, intercept, spread, len(x))
-
-
-def _trimmed_line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
-    keep = np.ones(len(x), dtype=bool)
-    slope, intercept = 1.0, 0.0
-    for _ in range(_ITERATIONS):
-        mean_x, mean_y = x[keep].mean(), y[keep].mean()
-        variance = np.square(x[keep] - mean_x).mean()
-        if variance <= 0:
-            break
-        slope = float(((x[keep] - mean_x) * (y[keep] - mean_y)).mean() / variance)
-        intercept = float(mean_y - slope * mean_x)
-        residual = y - slope * x - intercept
-        centre = np.median(residual)
-        robust = 1.4826 * np.median(np.abs(residual - centre))
-        keep = np.abs(residual - centre) <= _TRIM * max(robust, 1e-6)
-    return slope, intercept
-
-
 def clean_sky_match(composite: FloatArray, stack: Stack, target: int) -> tuple[HarmonisationFit, ...]:
     """Return the shift per band that matches a composite to the clean sky of the target date.
 
@@ -110,7 +58,7 @@ def clean_sky_match(composite: FloatArray, stack: Stack, target: int) -> tuple[H
         target: index of the date to match.
     """
     usable = is_observed(stack.classes[target]) & np.isfinite(composite).all(axis=0)
-    if usable.sum() < _PIXELS_FOR_LINE:
+    if usable.sum() < _PIXELS_FOR_MATCH:
         return tuple(HarmonisationFit("median", band, 1.0, 0.0, _UNFITTED_SPREAD, 0) for band in stack.bands)
     difference = stack.reflectance(target) - composite
     clean = _clean_sky(difference[_haziest_band(stack.bands)], usable)
@@ -146,9 +94,9 @@ def _believed_shift(band: str, level: FloatArray, delta: FloatArray) -> Harmonis
 Values = NDArray[np.float64]
 
 #: Pixels needed to fit all features, and to fit an offset.
-_PIXELS_FOR_MAP, _DONOR_MAP_PIXELS_FOR_OFFSET = 300, 50
+_PIXELS_FOR_MAP, _PIXELS_FOR_OFFSET = 300, 50
 #: Residuals beyond this many robust standard deviations lose weight with their square.
-_HUBER, _DONOR_MAP_ITERATIONS = 2.5, 5
+_HUBER, _ITERATIONS = 2.5, 5
 #: Features are only believed within these quantiles of what they were fitted on.
 _RANGE = (0.001, 0.999)
 #: How fast trust falls once a hazy target agrees worse than clear dates do: (usual / found)^4.
@@ -232,7 +180,7 @@ def fit_offset(item_id: str, donor: FloatArray, target: FloatArray, bands: tuple
     """
     count = len(features(np.zeros((len(bands), 1), np.float32), bands))
     coefficients = np.zeros((len(bands), count))
-    if donor.shape[1] >= _DONOR_MAP_PIXELS_FOR_OFFSET:
+    if donor.shape[1] >= _PIXELS_FOR_OFFSET:
         difference = (target - donor).astype(np.float64)
         offset = _robust_regression(np.ones((1, donor.shape[1])), difference)[:, 0]
         found = _robust_deviation(difference - offset[:, None])
@@ -261,7 +209,7 @@ def _robust_regression(columns: Values, wanted: Values) -> Values:
     # Features of one image are nearly dependent; a trace of ridge keeps their coefficients small.
     ridge = 1e-6 * np.eye(len(columns))
     coefficients = np.zeros((len(wanted), len(columns)))
-    for _ in range(_DONOR_MAP_ITERATIONS):
+    for _ in range(_ITERATIONS):
         weighted = scaled * (weight / weight.sum())
         coefficients = np.linalg.solve(weighted @ scaled.T + ridge, weighted @ wanted.T).T
         residual = np.abs(wanted - coefficients @ scaled)

@@ -1,18 +1,17 @@
-"""The temporal priors by name, and what is learnt of one as JSON values."""
+"""The composites of other dates by name."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from enum import StrEnum, unique
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stac.composite.fusion import FusedPrior, fit_fused
+from stac.composite.fusion import fit_fused
 from stac.composite.normalisation import HarmonisationFit
 from stac.composite.temporal import CompositePrior, TemporalPrior, geomedian_clear, median_clear, nearest_clear
-from stac.errors import InvalidInput
 from stac.load.stack import Stack
 
 
@@ -42,9 +41,6 @@ class FittedPrior(Protocol):
     ) -> TemporalPrior:
         """Return the prior of a window, at least at the pixels `where` `(y, x)`; at all when it is left out."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-
 
 def fit_prior(kind: Prior, overview: Stack, target: int, *, max_days: int | None = None) -> FittedPrior | None:
     """Learn a prior from a view of the whole cell, full or thinned; None for `Prior.NONE`."""
@@ -58,21 +54,7 @@ def fit_prior(kind: Prior, overview: Stack, target: int, *, max_days: int | None
 
 
 _COMPOSITES = {
-    Prior.NEAREST: lambda *arguments, **options: nearest_clear(*arguments, harmonised=False, **options),
+    Prior.NEAREST: nearest_clear,
     Prior.MEDIAN: median_clear,
     Prior.GEOMEDIAN: geomedian_clear,
 }
-
-
-def prior_from_dict(kind: Prior, values: Mapping[str, Any]) -> FittedPrior:
-    """Read back what `FittedPrior.to_dict` returned.
-
-    Raises:
-        InvalidInput: the values are not those of a prior of this kind.
-    """
-    try:
-        if kind is Prior.FUSED:
-            return FusedPrior.from_dict(values)
-        return CompositePrior(kind.value, _COMPOSITES[kind], values["max_days"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidInput(f"These values are no fitted prior {kind} ({error}); fit it again.") from error

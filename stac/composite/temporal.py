@@ -1,15 +1,15 @@
-"""Temporal priors: what other dates saw where the target date is hidden, matched to the target date."""
+"""What other dates saw where the target date is hidden, as they saw it: nearest date, median, geomedian."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stac.composite.normalisation import HarmonisationFit, harmonisation_fits, repeatability
+from stac.composite.normalisation import HarmonisationFit, repeatability
 from stac.load.stack import Stack
 from stac.masks.classes import is_observed
 
@@ -25,9 +25,8 @@ class TemporalPrior:
     reflectance: FloatArray
     #: `(y, x)`, index into the stack of the date each pixel is from, -1 where none.
     source: NDArray[np.int16]
-    #: `(band, y, x)`, standard deviation of the harmonisation residual, reflectance; NaN where none.
+    #: `(band, y, x)`, standard deviation, reflectance; NaN where none.
     spread: FloatArray
-    fits: tuple[HarmonisationFit, ...]
 
 
 def donors_of(stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()) -> list[int]:
@@ -41,34 +40,23 @@ def donors_of(stack: Stack, target: int, *, max_days: int | None = None, exclude
 
 
 def nearest_clear(
-    stack: Stack,
-    target: int,
-    *,
-    harmonised: bool = True,
-    max_days: int | None = None,
-    exclude: Collection[int] = (),
+    stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
 ) -> TemporalPrior:
-    """Return for every pixel what the nearest date saw there, matched to the target date.
+    """Return for every pixel what the nearest date saw there, as it saw it, with a spread of 0.
 
     Args:
         stack: all dates of the cell.
-        target: index of the date to estimate; its own pixels only steer the match.
-        harmonised: False copies unchanged, with a spread of 0.
+        target: index of the date to estimate.
         max_days: dates further away are not used.
         exclude: indices that are not used.
     """
-    empty, fits = empty_prior(stack), list[HarmonisationFit]()
-    prior, spread, source = empty.reflectance, empty.spread, empty.source
-    for donor in donors_of(stack, target, max_days=max_days, exclude=exclude):
-        fresh = (source < 0) & is_observed(stack.classes[donor])
-        if not fresh.any():
-            continue
-        found = harmonisation_fits(stack, target, donor) if harmonised else ()
-        prior[:, fresh] = (_matched(stack, donor, found) if found else stack.reflectance(donor))[:, fresh]
-        spread[:, fresh] = np.array([fit.residual_std for fit in found], np.float32)[:, None] if found else 0
-        source[fresh] = donor
-        fits.extend(found)
-    return TemporalPrior(prior, source, spread, tuple(fits))
+    prior = empty_prior(stack)
+    for date in donors_of(stack, target, max_days=max_days, exclude=exclude):
+        fresh = (prior.source < 0) & is_observed(stack.classes[date])
+        if fresh.any():
+            prior.reflectance[:, fresh] = stack.reflectance(date)[:, fresh]
+            prior.spread[:, fresh], prior.source[fresh] = 0, date
+    return prior
 
 
 def median_clear(
@@ -92,7 +80,7 @@ def median_clear(
         prior[:, anywhere], spread[:, anywhere] = middle, np.nanstd(values, axis=0)
         distance = np.abs(values - middle).sum(axis=1)
         source[anywhere] = np.flatnonzero(some)[np.nanargmin(distance, axis=0)].astype(np.int16)
-    return TemporalPrior(prior, source, spread, ())
+    return TemporalPrior(prior, source, spread)
 
 
 def geomedian_clear(
@@ -154,24 +142,8 @@ class CompositePrior:
         found = self.composite(stack, target, max_days=self.max_days, exclude=exclude)
         return replace(found, spread=np.hypot(found.spread, repeatability(found.reflectance)).astype(np.float32))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return {"max_days": self.max_days}
-
 
 def empty_prior(stack: Stack) -> TemporalPrior:
     """Return a prior that knows nothing of the stack's pixels."""
     nothing = np.full(stack.dn.shape[1:], np.nan, np.float32)
-    return TemporalPrior(nothing, np.full(nothing.shape[1:], -1, np.int16), nothing.copy(), ())
-
-
-def _matched(stack: Stack, donor: int, fits: tuple[HarmonisationFit, ...]) -> FloatArray:
-    image = stack.reflectance(donor)
-    slope, intercept = (np.array(list(column), np.float32)[:, None, None] for column in _columns(fits))
-    matched: FloatArray = slope * image + intercept
-    return matched
-
-
-def _columns(fits: tuple[HarmonisationFit, ...]) -> Iterator[Iterator[float]]:
-    yield (fit.slope for fit in fits)
-    yield (fit.intercept for fit in fits)
+    return TemporalPrior(nothing, np.full(nothing.shape[1:], -1, np.int16), nothing.copy())
