@@ -31,13 +31,13 @@ from de_model.validation import (
 )
 from flows import __version__
 from flows.errors import InvalidSettings
+from flows.models.image_file import SUFFIXES, ImageFile, encode_like, open_image, read_mask, read_pixels
+from flows.models.image_values import ValueScale, decode, encode, missing, scale_of
 from flows.processing.interpolation import filled_around
 from flows.processing.model import load_model
 from flows.settings import Device, GapFilling
 from stac.grid.assets import looks_spectral, readings, same
 from stac.io.files import write_bytes, write_json, writing
-from stac.product.image_file import SUFFIXES, ImageFile, encode_like, open_image, read_mask, read_pixels
-from stac.product.image_values import ValueScale, decode, encode, missing, scale_of
 from stac.product.writer import blocks_of
 
 #: Called with (file name, tiles done, tiles in all).

@@ -41,11 +41,11 @@ from scipy.ndimage import binary_dilation
 from de_model.data.archive import Scene, SceneInfo
 from de_model.scene.observation import SceneClass
 from flows.errors import InvalidSettings
+from flows.models.image_file import open_image, read_mask, read_pixels
 from flows.planning.search import SceneSet, stacks_of
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, among
 from stac.masks.scene import classify_scl
-from stac.product.image_file import open_image, read_mask, read_pixels
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.models.image_file import ImageFile, Kind
 from stac.errors import InvalidInput
-from stac.product.image_file import ImageFile, Kind
 from stac.reflectance import PRODUCT_SCALE
 
 FloatArray = NDArray[np.float32]
