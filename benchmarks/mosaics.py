@@ -3,7 +3,8 @@
     python -m benchmarks.mosaics --series CATALOG --out docs/results
 
 `CATALOG` is a year of one place. Each of its clear dates is withheld in turn, and the mosaic of the dates around it is
-compared with it. Borders are looked at on the shipped sample: two tiles, two orbits.
+compared with it. Borders are looked at on the sample: two tiles, two orbits; whole tiles overlap, those that ship are
+cut.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import argparse
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,8 @@ _BANDS = ("blue", "green", "red", "nir")
 _CLEAR, _DAYS = 0.95, 31
 #: Side of the cells whose borders are looked at, pixels.
 _CELL = 128
+#: Longer side of the picture, pixels.
+_PICTURE_PX = 640
 #: Northing of the upper edge of the sample's southern tile, metres.
 _TILE_TOP_M = 5_100_000
 _READING = ReadOptions(radiometry_check=RadiometryCheck.OFF, temporal=True)
@@ -81,11 +83,15 @@ def ours(stack: Stack, method: Method) -> FloatArray:
     return image
 
 
+def _by(method: Method) -> Callable[[Stack], FloatArray]:
+    return lambda stack: ours(stack, method)
+
+
 METHODS: Mapping[str, Callable[[Stack], FloatArray]] = {
     _SIMPLE: best_available,
     "median, as they are": lambda stack: median_clear(_with_nothing_first(stack), 0).reflectance,
     "geomedian, as they are": lambda stack: geomedian_clear(_with_nothing_first(stack), 0).reflectance,
-    **{f"unveil {each}": partial(ours, method=each) for each in Method if each is not Method.QUANTILE},
+    **{f"unveil {method}": _by(method) for method in Method if method is not Method.QUANTILE},
 }
 
 
@@ -182,9 +188,9 @@ def picture(stack: Stack) -> bytes:
     mosaic = to_product_dn(ours(stack, Method.BEST))
     shown = np.concatenate([visual(stack.dn[reference], stack.bands), visual(mosaic, stack.bands)], axis=2)
     image = Image.fromarray(shown.transpose(1, 2, 0))
-    image.thumbnail((1000, 1000), Image.Resampling.BOX)
+    image.thumbnail((_PICTURE_PX, _PICTURE_PX), Image.Resampling.BOX)
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    image.quantize(128).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
@@ -192,7 +198,7 @@ def page(options: argparse.Namespace) -> Page:
     """Measure everything and return the page."""
     year = read(options.series / "catalog.json", options.collection, options.interval)
     errors = error_rows(year)
-    sample = read(sample_catalog(), SAMPLE_COLLECTION, SAMPLE_INTERVAL)
+    sample = read(options.tiles, SAMPLE_COLLECTION, SAMPLE_INTERVAL)
     steps, tiles = border_rows(sample), tile_rows(sample)
     against = (
         f"Each clear date of a year of one place at 10 m is withheld; the mosaic of dates within {_DAYS} days around "
@@ -221,6 +227,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument("--series", type=Path, required=True, help="folder with catalog.json: a year of one place")
     command.add_argument("--collection", default="sentinel-2-l2a", help="of the series")
     command.add_argument("--interval", default="2018-01-01/2018-12-31", help="of the series")
+    command.add_argument(
+        "--tiles", type=Path, default=sample_catalog(), help="catalog.json of the sample, thinned or whole"
+    )
     options = command.parse_args(arguments)
     publish("mosaics", page(options), options)
 

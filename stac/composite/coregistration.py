@@ -56,7 +56,7 @@ class Shift:
 
 
 def find_shifts(stack: Stack, reference: int) -> dict[str, Shift]:
-    """Return the shift of every date that can be measured, by id.
+    """Return the shift of every date that is certain, by id.
 
     Args:
         stack: all dates of a cell at full resolution.

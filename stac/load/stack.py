@@ -299,15 +299,12 @@ def _read_together(
     classes = stack.classes
     if options.persistent_bright:
         classes = without_persistent_bright(stack.dn, classes, stack.days)
-    found = suspicious(stack.dn, classes, stack.days, bands) if options.temporal else np.zeros_like(classes)
-
-    def grown(date: int) -> NDArray[np.uint8]:
-        every = dilate(classes[date], thin.gsd_m, options.cloud_dilation_m, options.shadow_dilation_m)
-        return hide(every, found[date], thin.gsd_m)[inside]
-
-    with ThreadPoolExecutor(_DATES_AT_ONCE, thread_name_prefix="grow") as pool:
-        masks = np.stack(list(pool.map(grown, range(len(classes)))))
-    return replace(stack, dn=np.ascontiguousarray(stack.dn[inside]), classes=masks, cell=thin)
+    grown = np.stack([dilate(c, thin.gsd_m, options.cloud_dilation_m, options.shadow_dilation_m) for c in classes])
+    if options.temporal:
+        found = suspicious(stack.dn, classes, stack.days, bands)
+        grown = np.stack([hide(c, f, thin.gsd_m) for c, f in zip(grown, found, strict=True)])
+    dn, grown = np.ascontiguousarray(stack.dn[inside]), np.ascontiguousarray(grown[inside])
+    return replace(stack, dn=dn, classes=grown, cell=thin)
 
 
 def _read_item(item: pystac.Item, cell: Cell, bands: Sequence[str], options: ReadOptions, slot: Slot) -> None:
@@ -348,16 +345,15 @@ def _read_layers(item: pystac.Item, cell: Cell, bands: Sequence[str], options: R
     drawn_part = np.s_[reach - kernel : reach + height + kernel, reach - kernel : reach + width + kernel]
     beside = beside_nodata(classes)[drawn_part]
     seen = classes[drawn_part]
-    missing = np.zeros((2, *seen.shape), bool)  # in any band, and in all
-    missing[1] = True
+    some, every = np.zeros(seen.shape, bool), np.ones(seen.shape, bool)
     for place, layer, scaling in zip(slot.dn, found, scalings, strict=False):
         product = rescale_dn(layer, scaling)
         gap = product == PRODUCT_NODATA
-        missing[0] |= gap
-        missing[1] &= gap
+        some |= gap
+        every &= gap
         if product is not place:
             place[...] = product[own]
-    mark_missing(seen, missing[0], missing[1], beside)
+    mark_missing(seen, some, every, beside)
     dilated = dilate(classes, cell.gsd_m, options.cloud_dilation_m, options.shadow_dilation_m)
     slot.classes[...] = (without_mixed(classes, dilated, kernel) if kernel else dilated)[inside]
 

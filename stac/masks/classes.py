@@ -63,7 +63,8 @@ def beside_nodata(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
     if not outside.any():
         return outside
     near: NDArray[np.uint8] = maximum_filter(outside.view(np.uint8), 2 * RIM + 1, mode="nearest")
-    return near.astype(np.bool_)
+    beside: NDArray[np.bool_] = near > 0
+    return beside
 
 
 def mark_missing(

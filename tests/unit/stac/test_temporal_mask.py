@@ -86,6 +86,14 @@ def test_a_window_has_the_mask_of_the_whole(twl: list[pystac.Item]) -> None:
     assert 0 < (seen & ~is_observed(whole.classes)).sum() < 0.05 * seen.sum()
 
 
+def test_real_clear_dates_keep_99_percent_of_their_clear_pixels(twl: list[pystac.Item]) -> None:
+    stack = read_stack(twl, cell_of(twl[0], "blue"), BANDS, ReadOptions(0, 0))
+    clear = stack.classes == PixelClass.CLEAR
+    found = suspicious(stack.dn, stack.classes, stack.days, BANDS) > 0
+    shares = {day: found[i].sum() / clear[i].sum() for i, day in enumerate(stack.days) if clear[i].mean() > 0.98}
+    assert shares and max(shares.values()) < 0.01, shares
+
+
 def test_the_check_is_on_unless_masks_are_named_without_it() -> None:
     assert load_settings(None, {}).reading.temporal
     assert not load_settings(None, {"masks": "scl"}).reading.temporal
