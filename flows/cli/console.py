@@ -176,12 +176,22 @@ def _next_steps(summary: Mapping[str, Any], out: str) -> Iterator[str]:
         yield from (f"  {href.rsplit('/', 1)[0]}/quicklook.png" for href in made[:_PICTURES])
         if len(made) > _PICTURES:
             yield f"  and {len(made) - _PICTURES} more"
-    where = shlex.quote(out)
-    yield "Next:"
-    if any(unit["state"] in ("FAILED", "ABORTED") for unit in summary["units"]):
+    steps = [*_steps_of(summary, made, shlex.quote(out))]
+    if steps:
+        yield "Next:"
+        yield from steps
+
+
+def _steps_of(summary: Mapping[str, Any], made: Sequence[str], where: str) -> Iterator[str]:
+    states = {unit["state"] for unit in summary["units"]}
+    if states & {"FAILED", "ABORTED"}:
         yield f"  unveil status --out {where} --state FAILED   # why scenes failed"
         yield f"  unveil redrive --out {where}   # try them again"
-    if out.startswith("s3://"):
+    if "INVALID" in states:
+        yield f"  unveil redrive --out {where} --include-invalid   # once their source or a setting has changed"
+    if not made and not summary["already_done"]:
+        return
+    if where.startswith("s3://"):
         yield f"  unveil catalog check --out {where}   # is everything in order"
     else:
         yield f"  unveil serve --out {where}   # look at it in STAC Browser"

@@ -132,6 +132,17 @@ def test_the_summary_tells_what_waits_for_review(capsys: pytest.CaptureFixture[s
         assert text in out, text
 
 
+def test_without_a_catalog_nothing_is_offered_to_look_at(
+    capsys: pytest.CaptureFixture[str], unit: dict[str, Any]
+) -> None:
+    invalid = unit | {"state": "INVALID", "item_href": "", "error": "scale contradicts the file", "figures": None}
+    summary = {"left_out": (), "remade": (), "units": [invalid], "already_done": [], "scenes": 1, "seconds": 1.0}
+    console.print_summary(summary | {"model": {"name": "unveil-de", "version": "1"}, "catalog": "out/c.json"}, "out")
+    out = capsys.readouterr().out
+    assert "unveil redrive --out out --include-invalid" in out
+    assert "unveil serve" not in out
+
+
 def test_a_run_with_nothing_to_do_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     model = {"name": "unveil-de", "version": "1"}
     summary = {
