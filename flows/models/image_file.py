@@ -89,7 +89,7 @@ def open_image(path: Path) -> ImageFile:
     """Return what a file says about its pixels, after checking that they can be restored and written back.
 
     Raises:
-        InvalidInput: there is no such file, or its format or kind of pixels is not supported.
+        InvalidInput: the file does not exist, or its format or kind of pixels is not supported.
         UnreadableAsset: it is damaged.
     """
     with _opened(path) as source:
@@ -174,7 +174,7 @@ def _kind(path: Path) -> Kind:
         raise InvalidInput(f"{path} cannot be opened ({error.strerror}); check the name and permissions.") from error
     found = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
     if found is None:
-        raise InvalidInput(f"{path} is no GeoTIFF, PNG or JPEG; convert it to one of them.")
+        raise InvalidInput(f"{path} is not a GeoTIFF, PNG or JPEG; convert it to one of them.")
     return found
 
 

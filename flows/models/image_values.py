@@ -45,7 +45,7 @@ def scale_of(image: ImageFile, given: float | None) -> ValueScale:
     16-bit PNG, 1 for floating point.
 
     Raises:
-        InvalidInput: the scale is no positive number.
+        InvalidInput: the scale is not a positive number.
     """
     if given is not None:
         _check_scale(given, "--scale")

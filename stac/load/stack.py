@@ -299,12 +299,15 @@ def _read_together(
     classes = stack.classes
     if options.persistent_bright:
         classes = without_persistent_bright(stack.dn, classes, stack.days)
-    grown = np.stack([dilate(c, thin.gsd_m, options.cloud_dilation_m, options.shadow_dilation_m) for c in classes])
-    if options.temporal:
-        found = suspicious(stack.dn, classes, stack.days, bands)
-        grown = np.stack([hide(c, f, thin.gsd_m) for c, f in zip(grown, found, strict=True)])
-    dn, grown = np.ascontiguousarray(stack.dn[inside]), np.ascontiguousarray(grown[inside])
-    return replace(stack, dn=dn, classes=grown, cell=thin)
+    found = suspicious(stack.dn, classes, stack.days, bands) if options.temporal else np.zeros_like(classes)
+
+    def grown(date: int) -> NDArray[np.uint8]:
+        every = dilate(classes[date], thin.gsd_m, options.cloud_dilation_m, options.shadow_dilation_m)
+        return hide(every, found[date], thin.gsd_m)[inside]
+
+    with ThreadPoolExecutor(_DATES_AT_ONCE, thread_name_prefix="grow") as pool:
+        masks = np.stack(list(pool.map(grown, range(len(classes)))))
+    return replace(stack, dn=np.ascontiguousarray(stack.dn[inside]), classes=masks, cell=thin)
 
 
 def _read_item(item: pystac.Item, cell: Cell, bands: Sequence[str], options: ReadOptions, slot: Slot) -> None:
