@@ -372,7 +372,7 @@ def test_damaged_images_are_refused(tmp_path: Path, weights: dict[int, Path], un
         (tmp_path / f"cut.{name}").write_bytes(content[: len(content) // 2])
         one_sentence(unveil(tmp_path / f"cut.{name}", *command), 1, f"cut.{name} cannot be read")
     (tmp_path / "text.png").write_text("not an image")
-    one_sentence(unveil(tmp_path / "text.png", *command), 2, "text.png is no GeoTIFF, PNG or JPEG")
+    one_sentence(unveil(tmp_path / "text.png", *command), 2, "text.png is not a GeoTIFF, PNG or JPEG")
     one_sentence(unveil(tmp_path / "none.tif", *command), 2, "none.tif", "No such file")
     assert not [name for name in files(tmp_path / "out") if not name.startswith("good")]
 
