@@ -271,11 +271,15 @@ class _Run:
 
 #: Logits that are tried after the training: factors on W's own, and constants that are added.
 _FACTORS, _ADDED = (0.0, 0.25, 0.5, 1.0), (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.5)
+#: Differences below are taken for none.
+_TIE_DB = 0.01
 
 
 @torch.no_grad()
 def fitted_share(networks: SceneNetworks, data: CaseData, batches: int, size: int, t: int) -> tuple[float, float]:
     """Return factor and constant for the logit of W with which the fused estimate errs least, in decibels of a case.
+
+    Of those that differ by less than 0.01 dB the one with most of what W has learnt is taken.
 
     Args:
         networks: trained, with a logit that is not changed yet.
@@ -298,7 +302,10 @@ def fitted_share(networks: SceneNetworks, data: CaseData, batches: int, size: in
             share = torch.sigmoid(factor * logit + added)
             error = (share * reference.mean + (1 - share) * found.found.mean - batch.truth).square() * scale
             gains[index] -= _case_mean(error, batch.wanted).clamp_min(1e-8).log().mean()
-    return tried[int(gains.argmax())]
+    gains *= 10 / math.log(10) / batches
+    near = [pair for pair, gain in zip(tried, gains.tolist(), strict=True) if gain > float(gains.max()) - _TIE_DB]
+    factor = max(pair[0] for pair in near)
+    return max((pair for pair in near if pair[0] == factor), key=lambda pair: float(gains[tried.index(pair)]))
 
 
 def likelihood(belief: Belief, batch: Batch, options: SceneTrainingOptions) -> Tensor:
