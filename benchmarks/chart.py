@@ -20,7 +20,7 @@ DoubleArray = NDArray[np.float64]
 #: Distinguishable with every common kind of colour vision (Okabe and Ito 2008).
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 _MARKS = "osD^vP*"
-#: Lines that coincide can still be told apart.
+#: Lines that coincide can still be distinguished.
 _DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.5)), "-.", "-", "--", ":")
 _PALETTE = 64
 #: Names of rows need room of their own.

@@ -191,7 +191,7 @@ def measure(
     Args:
         options: how the product is made by default.
         single: how the model restores whole clouds by default, without other dates.
-        sizes: of the scenes; smaller ones for a trial.
+        sizes: of the scenes; smaller ones to try it.
         ways: of the model alone, by name; every option when left out.
     """
     sizes = sizes or Sizes()
@@ -241,7 +241,7 @@ def products(case: Case, enhancer: Enhancer, options: RestorationOptions, single
     ways: dict[str, Callable[[], Made]] = {
         "the paper's settings, every tile": partial(_faithful_product, case, enhancer),
         "default without other dates": partial(_product, case, enhancer, alone),
-        "the walk of whole clouds": partial(_product, case, enhancer, replace(options, sampling=usual)),
+        "the schedule of whole clouds": partial(_product, case, enhancer, replace(options, sampling=usual)),
         "pyramid, 2 steps": partial(_product, case, enhancer, replace(options, sampling=pyramid)),
         "default": partial(_product, case, enhancer, options),
     }
@@ -300,7 +300,7 @@ def options_tried(case: Case, enhancer: Enhancer, ways: Mapping[str, Sampling]) 
     one[0, 0] = True
 
     def ready(name: str) -> None:
-        report_progress(f"{name}: compiling")  # what is made once is no part of what a tile costs
+        report_progress(f"{name}: compiling")  # what is made once is not part of what a tile costs
         restore(enhancer, image, one, ways[name])
 
     hidden = is_obscured(case.stack.classes[case.target])
@@ -485,7 +485,7 @@ def page_of(found: EngineFigures, scenes: Sequence[CanvasTime] = ()) -> Page:
         "![Time against the share of tiles, and quality against time](engine.png)",
         "## Whole products",
         (
-            "A scene, from pixels in memory to written files: prior, tiles, blending, layers, COGs. "
+            "A scene, from pixels in memory to written files: composite, tiles, blending, layers, COGs. "
             f"{found.hidden:.0%} of its pixels are hidden; {found.unseen:.2%} no date saw, which is the model's share."
         ),
         _ways(found.products),

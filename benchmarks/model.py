@@ -36,7 +36,7 @@ _BANDS = ("red", "green", "blue")
 #: Side of the images of a costed step, and of a step in every way (the default tile of whole scenes), pixels.
 _SIDE, _WAY_SIDE = 256, 128
 _PRESETS = (Preset.SMALL, Preset.PAPER)
-#: The diffusion, and weight allocation with all networks running; they bracket the cost of a step.
+#: The diffusion, and the weight network with all networks running; they bracket the cost of a step.
 _STAGES = (Stage.FINE, Stage.ALLOCATION)
 #: Images of a way's batch on a CPU, which one thread has, and on a GPU, as the engine gives it where memory is large.
 _ON_CPU, _ON_GPU = 1, 64
@@ -162,7 +162,7 @@ def _model(preset: Preset, device: torch.device) -> Enhancer:
 
 
 def _step_cost(preset: Preset, side: int, device: torch.device, precision: Precision) -> Cost:
-    """Return the cost of noise predictor and weight allocation, once each; the reference runs once per image."""
+    """Return the cost of noise predictor and the weight network, once each; the reference runs once per image."""
     enhancer = _model(preset, device).eval().requires_grad_(False)
     x_t, condition, t = _inputs(enhancer, 1, side, device)
 

@@ -45,7 +45,7 @@ from stac.search.opening import open_source
 from stac.search.query import Query
 from stac.search.static import sample_catalog
 
-#: The cloudy date that is restored; the sample's other four dates are its donors.
+#: The cloudy date that is restored; the sample's other four dates are its source dates.
 _DAY, _MONTH = "2023-08-18T00:00:00Z/2023-08-18T23:59:59Z", "2023-08-01T00:00:00Z/2023-08-31T23:59:59Z"
 _MASK = "scl"
 #: Clouds of the thinned sample are twelve times too small here; grown by 120 m they would cover everything.

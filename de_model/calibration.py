@@ -175,4 +175,4 @@ def load_table(path: Path) -> CalibrationTable:
             raise ValueError("the level must lie between 0 and 1, and every band must have a factor")
         return CalibrationTable(sha256, bands, factors, str(values["fitted_on"]), level)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise InvalidCheckpoint(f"{path} is no calibration table ({error}); run unveil calibrate.") from error
+        raise InvalidCheckpoint(f"{path} is not a calibration table ({error}); run unveil calibrate.") from error

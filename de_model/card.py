@@ -43,15 +43,15 @@ class ModelCard:
     revision: str = ""
     #: The options of training, as JSON.
     training: str = "{}"
-    #: What gives the prior; left out, the preset's own.
+    #: What gives the reference; left out, the preset's own.
     reference: ReferenceKind = None  # type: ignore[assignment] # __post_init__ replaces it, no user ever sees None
-    #: Whether the networks are told the ground sampling distance.
+    #: Whether the networks get the ground sampling distance.
     gsd_conditioning: bool = False
-    #: Whether the networks are told which bands are there.
+    #: Whether the networks get the names of the bands.
     band_conditioning: bool = False
     #: How W is limited, in training and at inference.
     weight_mode: WeightMode = WeightMode.CLAMP
-    #: Of the second edition: everything its networks and walks depend on; `preset`'s own sizes do not count then.
+    #: Of the second edition: everything its networks and sampling depend on; `preset`'s own sizes do not count then.
     scene: SceneDesign | None = None
 
     def __post_init__(self) -> None:
@@ -112,9 +112,9 @@ def _stored(metadata: Mapping[str, str], origin: str) -> dict[str, Any]:
     try:
         values = json.loads(metadata.get("card", "{}"))
     except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidCheckpoint(f"{origin} has a model card that is no JSON ({error}); fetch it again.") from error
+        raise InvalidCheckpoint(f"{origin} has a model card that is not JSON ({error}); fetch it again.") from error
     if not isinstance(values, dict):
-        raise InvalidCheckpoint(f"{origin} has a model card that is no JSON object; fetch it again.")
+        raise InvalidCheckpoint(f"{origin} has a model card that is not a JSON object; fetch it again.")
     outside = {"format": metadata["format"]} if "format" in metadata else {}
     return outside | values
 

@@ -84,7 +84,7 @@ def load(path: Path, device: str = "cpu") -> Enhancer:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a safetensors file, or tell which file cannot be read."""
+    """Open a safetensors file, or say which file cannot be read."""
     try:
         with safe_open(path, framework="pt") as stream:
             yield stream

@@ -1,4 +1,4 @@
-"""Diffusion Enhancement: noise predictor, weight allocation and a frozen reference, fused at every step."""
+"""Diffusion Enhancement: noise predictor, the weight network and a frozen reference, fused at every step."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What the networks are told about a tile."""
+    """What the networks get about a tile."""
 
     #: `(batch, band, y, x)` in [-1, 1].
     cloudy: Tensor
@@ -90,7 +90,7 @@ class Enhancer(nn.Module):
         gsd: Tensor | None = None,
         band_mask: Tensor | None = None,
     ) -> Condition:
-        """Gather what the networks are told; the reference runs once per image (DE section 1.3).
+        """Gather what the networks get; the reference runs once per image (DE section 1.3).
 
         Args:
             cloudy_unit: `(batch, band, y, x)` companded to [0, 1].

@@ -1,4 +1,4 @@
-"""The two trained networks of DE: conditional noise predictor and weight allocation."""
+"""The two trained networks of DE: conditional noise predictor and the weight network."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class NoisePredictor(nn.Module):
 
 
 class WeightAllocation(nn.Module):
-    """Weight allocation (WA): the share W of the reference, per band and pixel.
+    """The weight network (WA): the share W of the reference, per band and pixel.
 
     The output is linear and starts at zero, so untrained WA is pure diffusion (DE section 1.4).
     """

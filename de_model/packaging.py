@@ -67,7 +67,7 @@ def copy_code(folder: Path) -> Path:
 
 
 def tags_of(card: ModelCard, sha256: str) -> dict[str, str]:
-    """Return the tags that tell registered models apart."""
+    """Return the tags that distinguish registered models."""
     return {
         "sha256": sha256,
         "bands": ",".join(card.bands),

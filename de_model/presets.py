@@ -22,7 +22,7 @@ class Preset(StrEnum):
 
 @unique
 class ReferenceKind(StrEnum):
-    """What gives DE its prior."""
+    """What gives DE its reference."""
 
     #: A residual U-Net small enough for a laptop.
     LIGHT = "light"

@@ -1,4 +1,4 @@
-"""How the raw output of weight allocation becomes W, the reference's share."""
+"""How the raw output of the weight network becomes W, the reference's share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def limit(raw: Tensor, eta: float, mode: WeightMode) -> Tensor:
     """Return W in [eta, 1] at inference.
 
     Args:
-        raw: output of weight allocation, any shape, any value.
+        raw: output of the weight network, any shape, any value.
         eta: floor of the reference's share, 0..1; 1 gives exactly 1.
         mode: how it is limited.
     """

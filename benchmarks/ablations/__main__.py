@@ -56,12 +56,12 @@ ABLATIONS = {
     "resolution-transfer": Ablation(
         "What does a model of one pixel size do on imagery of another?", resolution_transfer.run
     ),
-    "reference-quality": Ablation("Does weight allocation notice how good the reference is?", reference_quality.run),
+    "reference-quality": Ablation("Does the weight network notice how good the reference is?", reference_quality.run),
     "cross-data": Ablation(
         "What does a model of one data set do on another?", cross_data.run, trains=True, judges=False
     ),
     "samplers": Ablation("Which sampler gives the best image for how many evaluations?", samplers.run),
-    "gaps": Ablation("How should the model walk in the small gaps that other dates leave?", gaps.run),
+    "gaps": Ablation("How should the model sample in the small gaps that other dates leave?", gaps.run),
 }
 
 

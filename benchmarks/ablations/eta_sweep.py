@@ -82,7 +82,7 @@ def _series(sweep: _Sweep, figure: str) -> tuple[Series, ...]:
 
 
 def _detail(sweep: _Sweep, kind: str) -> str:
-    """Return where fine detail is best; nothing where no area of the kind is large enough to tell."""
+    """Return where fine detail is best; nothing where no area of the kind is large enough."""
     errors = {eta: sweep[kind, eta].spectrum.mean for eta in ETAS}
     defined = {eta: error for eta, error in errors.items() if not math.isnan(error)}
     if not defined:

@@ -1,4 +1,4 @@
-"""Ablation `fixed-weights`: what weight allocation is worth against one W for all pixels."""
+"""Ablation `fixed-weights`: what the weight network is worth against one W for all pixels."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _seen(trials: dict[str, Trial]) -> str:
     learnt = trials[_LEARNT]
     best = max((f"{value:g}" for value in FIXED), key=lambda name: trials[name].psnr.mean)
     against = learnt.above(trials[best])
-    verdict = "better" if against.low > 0 else "worse" if against.high < 0 else "not told apart"
+    verdict = "better" if against.low > 0 else "worse" if against.high < 0 else "not distinguishable"
     sharp = min(trials, key=lambda name: trials[name].spectrum.mean)
     return (
         f"The best constant by PSNR is W = {best}. The learnt W, {learnt.weight:.2f} on average, is {verdict}: "

@@ -1,4 +1,4 @@
-"""Ablation `gaps`: how to walk where other dates leave a few pixels, the model's share of a product."""
+"""Ablation `gaps`: how to sample where other dates leave a few pixels, the model's share of a product."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class _Gaps:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """One walk on one case: values on its scored pixels `(band, pixel)`."""
+    """One sample of one case: values on its scored pixels `(band, pixel)`."""
 
     errors: ErrorSums
     #: Absolute errors and standard deviations of the samples, reflectance.

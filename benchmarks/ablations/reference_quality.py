@@ -1,4 +1,4 @@
-"""Ablation `reference-quality`: does weight allocation notice how good the reference is?"""
+"""Ablation `reference-quality`: does the weight network notice how good the reference is?"""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _references(setting: Setting, enhancer: Enhancer, windows: Sequence[Window])
 
 def _degraded(own: dict[str, FloatArray], degradation: Degradation, seed: int) -> Callable[[Window], FloatArray]:
     def references(window: Window) -> FloatArray:
-        # Outside the restored tiles there is no reference; nobody looks at one there.
+        # Outside the restored tiles there is no reference; none is used there.
         reference, cloudy = (
             to_unit(torch.from_numpy(np.nan_to_num(image))[None]) for image in (own[window.name], window.cloudy)
         )
@@ -139,7 +139,7 @@ def _early(setting: Setting, origin: Enhancer) -> Enhancer:
 
 
 def _rank(trials: dict[str, Trial]) -> str:
-    """Return the rank correlation of W with quality in words; weights nobody trained give the same W everywhere."""
+    """Return the rank correlation of W with quality in words; untrained weights give the same W everywhere."""
     weights = [t.weight for t in trials.values()]
     if len(set(weights)) == 1:
         return "not defined"

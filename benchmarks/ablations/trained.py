@@ -60,7 +60,7 @@ def train_on(
     name: str,
     observers: Sequence[Observer] = (),
 ) -> Enhancer:
-    """Train a model in place and return it; `name` is told with the progress.
+    """Train a model in place and return it; `name` is reported with the progress.
 
     Raises:
         TrainingFailed: the data hold no usable patch.
@@ -91,6 +91,6 @@ class FloorAllocation(WeightAllocation):
 
 
 def without_allocation(enhancer: Enhancer) -> Enhancer:
-    """Take weight allocation out of a model, in place: W is eta everywhere; with eta = 0 the diffusion is alone."""
+    """Take the weight network out of a model, in place: W is eta everywhere; with eta = 0 the diffusion is alone."""
     enhancer.allocation = FloorAllocation(enhancer.allocation)
     return enhancer

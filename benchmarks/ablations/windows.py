@@ -131,7 +131,7 @@ def own_reference(_: Window) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Figures of one way of restoring; blocks are in the same order in every trial on the same windows."""
+    """Figures of one way of restoring; blocks are in the same order in every run on the same windows."""
 
     blocks: tuple[BlockGain, ...]
     #: W over hidden pixels, mean over windows.
@@ -165,7 +165,7 @@ class Trial:
         return mean_interval([b.reference_spectrum for b in self.blocks], Bootstrap())
 
     def above(self, other: Trial) -> Interval:
-        """Return the PSNR above another trial's on the same blocks, dB."""
+        """Return the PSNR above another run's on the same blocks, dB."""
         return difference_interval([b.psnr for b in self.blocks], [b.psnr for b in other.blocks], Bootstrap())
 
 

@@ -185,7 +185,7 @@ def matched(
 ) -> FloatArray:
     """Return `source` in the radiometry of `target`: one gain and offset per band from the pixels both show.
 
-    The gain is limited to 0.4..2.5, and shrunk towards 1 by a small prior, so that few pixels cannot run away.
+    The gain is limited to 0.4..2.5, and shrunk towards 1 a little, so that few pixels cannot run away.
 
     Args:
         source: reflectance `(band, y, x)`.

@@ -47,7 +47,7 @@ def check_folder(folder: Path, *, pixels: bool = True, on_pair: OnPair | None = 
     Args:
         folder: a data set's folder or one above it.
         pixels: False leaves all pictures unopened: names and layout alone, in seconds.
-        on_pair: told how many pairs of how many have been read.
+        on_pair: called with how many pairs of how many have been read.
     """
     layout = find_pairs(folder)
     findings = list(layout.findings)

@@ -40,7 +40,7 @@ class Facts:
     bands: tuple[str, ...]
     #: Bits of a sample. 8-bit sets hold display values, 16-bit sets reflectance times 10000.
     bits: int
-    #: Ground sampling distance, metres; None where it varies or nobody says.
+    #: Ground sampling distance, metres; None where it varies or is not recorded.
     gsd_m: float | None
     #: Where a near-infrared picture may lie beside, that band's name.
     extra_band: str | None = None
@@ -49,7 +49,7 @@ class Facts:
 
 
 FACTS = {
-    # Google Earth at zoom levels nobody recorded.
+    # Google Earth at zoom levels that were not recorded.
     Dataset.RICE1: Facts(RGB, 8, None, pairs=500),
     # Landsat 8. The paper says 450 pairs, the archive holds 736.
     Dataset.RICE2: Facts(RGB, 8, 30.0, pairs=736),

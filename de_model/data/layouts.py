@@ -63,7 +63,7 @@ def find_pairs(folder: Path) -> Layout:
     """Return all pairs below a folder in a fixed order, and what is wrong with their files and names."""
     layout = Layout()
     if not folder.is_dir():
-        layout.findings.append(error(Problem.UNKNOWN_LAYOUT, f"{folder} is no folder; give a data set's folder."))
+        layout.findings.append(error(Problem.UNKNOWN_LAYOUT, f"{folder} is not a folder; give a data set's folder."))
         return layout
     roots = list(_roots(folder, _DEPTH))
     for root in roots:
@@ -129,7 +129,7 @@ def _read_views(dataset: Dataset, split: Split | None, folder: Path, nir: Path |
     clouds, labels = (_pictures(folder / view, layout, required=True) for view in ("cloud", "label"))
     masks = _pictures(folder / "mask", layout, required=False)
     if dataset is Dataset.RICE2 and not masks:
-        message = f"{folder} has no mask folder; where cloud is will be told from the difference of the views."
+        message = f"{folder} has no mask folder; where cloud is will be estimated from the difference of the views."
         layout.findings.append(warning(Problem.NO_MASK, message))
     nir_clouds, nir_labels = (_pictures(nir / v, layout, required=True) if nir else {} for v in ("cloud", "label"))
     both = sorted(clouds.keys() & labels.keys(), key=_natural)

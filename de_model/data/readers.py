@@ -45,7 +45,7 @@ class PairInfo:
     split: Split | None
     #: Common names in channel order.
     bands: tuple[str, ...]
-    #: Pixel size, metres; None where nobody recorded it.
+    #: Pixel size, metres; None where it was not recorded.
     gsd_m: float | None
     #: Greatest stored value and the reflectance or display value 1: 255 of 8 bits, 10000 of 16 bits.
     full_scale: int

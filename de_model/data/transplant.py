@@ -67,7 +67,7 @@ def _open_ground(cloudy: FloatArray, hidden: BoolArray) -> FloatArray:
     seen = ~hidden & np.isfinite(cloudy).all(axis=0)
     if seen.sum() < _SMALLEST_BACKGROUND:
         raise InvalidModelInput(
-            f"The cloudy date shows {int(seen.sum())} px of open ground; {_SMALLEST_BACKGROUND} are needed to tell "
+            f"The cloudy date shows {int(seen.sum())} px of open ground; {_SMALLEST_BACKGROUND} are needed to separate "
             "cloud from ground. Take a less cloudy date."
         )
     return np.median(cloudy[:, seen], axis=1).clip(1e-3, 1).astype(np.float32)

@@ -9,7 +9,7 @@ from typing import Any
 
 @unique
 class Precision(StrEnum):
-    """Number format of the networks' activations; weights, losses, states of a walk and the optimiser stay float32."""
+    """Number format of the networks' activations; weights, losses, sampling and the optimiser stay float32."""
 
     FP32 = "fp32"
     BF16 = "bf16"

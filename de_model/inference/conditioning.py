@@ -1,4 +1,4 @@
-"""What the model is told about a batch of tiles, bound to an estimator that samplers can call."""
+"""What the model gets of a batch of tiles, bound to an estimator that samplers can call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running tiles through the model: cut out, walked, brought back, and run again where numbers overflowed."""
+"""Running tiles through the model: cut out, sampled, brought back, and run again where numbers overflowed."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Sampling:
     #: depends on which run together.
     batch: int | None = None
     sampler: SamplerKind = SamplerKind.DDIM
-    #: Timestep, 0..T-1, at which the walk begins with the noised reference; None begins with pure noise.
+    #: Timestep, 0..T-1, at which sampling begins with the noised reference; None begins with pure noise.
     start: int | None = None
     acceleration: Acceleration = DEFAULT
 

@@ -146,7 +146,7 @@ def linear_match(image: FloatArray, target: FloatArray, both: BoolArray) -> Floa
 def _believed(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
     """Return slope and offset, drawn towards a plain copy as far as the line explains the target worse than usual.
 
-    Haze of the target date is no property of the ground below its clouds: a line that follows it is worse than a copy.
+    Haze of the target date says nothing of the ground below its clouds: a line that follows it is worse than a copy.
     """
     slope, offset = _line(x, y)
     if len(x) < _PIXELS_FOR_OFFSET:

@@ -7,7 +7,7 @@ finite) and, where a truth exists, with the truth at the same pixels.
 Let `r` be what a pixel is compared with: the median of the surroundings per band, or the truth at that pixel.
 Deviations are `d = image - r`; `m` and `s` are the median of `d` over the surroundings and its robust standard
 deviation 1.4826 x MAD (Rousseeuw and Croux 1993), not less than `LEAST_SIGMA`. With a truth, `m` is the general
-difference between the two dates, which is no fault of the restoration, and `s` what changes between them anyway.
+difference between the two dates, which is not a fault of the restoration, and `s` what changes between them anyway.
 
 | signature | formula | perfect | failing |
 |---|---|---|---|
@@ -43,7 +43,7 @@ BoolArray = NDArray[np.bool_]
 #: Width of the surroundings, pixels.
 RING_PX = 16
 #: Floor of the robust standard deviation, reflectance: the constant part of the accuracy asked of surface reflectance,
-#: 0.005 + 0.05 rho (Vermote and Kotchenova 2008); smaller differences are not told from noise.
+#: 0.005 + 0.05 rho (Vermote and Kotchenova 2008); smaller differences cannot be distinguished from noise.
 LEAST_SIGMA = 0.005
 #: Beyond this many deviations a pixel is bright; 0.1 % of a normal distribution is.
 _BRIGHT_SIGMAS = 3.0

@@ -1,1 +1,1 @@
-"""Reference networks: deterministic cloud removal whose output is DE's prior. Images in [0, 1]."""
+"""Reference networks: deterministic cloud removal whose output is DE's reference. Images in [0, 1]."""

@@ -1,6 +1,6 @@
 """References made worse on purpose.
 
-Weight allocation that only ever saw good references trusts every one. Training on degraded references
+A weight network that only ever saw good references trusts every one. Training on degraded references
 teaches it to look, and an ablation over their strength shows whether it learnt to.
 """
 

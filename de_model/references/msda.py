@@ -88,7 +88,7 @@ class _DistortionAwareBlock(nn.Module):
         super().__init__()
         half = channels // 2
         self.distorted, self.normalised = _ResidualDense(channels), _ResidualDense(channels)
-        #: Features that tell reflection and transmission, half the channels each.
+        #: Features that separate reflection and transmission, half the channels each.
         self.features = _conv(channels, 2 * half)
         self.moments = nn.Linear(half, 2 * channels)
         self.reflection, self.transmission = _conv(half, 2 * channels), _conv(half, 2 * channels)
@@ -184,7 +184,7 @@ class MsdaReference(Reference):
         for column in range(1, _COLUMNS):
             features = self._next_column(column, features)
         fine, middle, coarse = features
-        # Column 0 is no meeting point of the grid; its shares serve the far branch.
+        # Column 0 is not a meeting point of the grid; its shares serve the far branch.
         far = self.far_up[0](self.far(coarse))
         far = self.far_up[1](self.far_blocks[0](self._meet(1, 0, middle, far)))
         h = self.far_blocks[1](self._meet(0, 0, self.exit(fine), far))

@@ -9,7 +9,7 @@ from de_model.errors import InvalidModelInput
 
 @unique
 class SamplerKind(StrEnum):
-    """How the walk from noise to image is made."""
+    """How sampling goes from noise to an image."""
 
     #: First order, every step at full size: the paper's.
     DDIM = "ddim"
@@ -41,5 +41,5 @@ def scales_of(steps: int) -> list[int]:
 
 
 def coarsest_scale(kind: SamplerKind, steps: int) -> int:
-    """Return the factor by which the smallest image of a walk is smaller than a tile."""
+    """Return the factor by which the smallest image of a sampling schedule is smaller than a tile."""
     return scales_of(steps)[0] if kind is SamplerKind.PYRAMID else 1

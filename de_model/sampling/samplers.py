@@ -85,7 +85,7 @@ class Walk:
 
 
 class Sampler(Protocol):
-    """Walks from the beginning to the clear image."""
+    """Samples from the beginning to the clear image."""
 
     def __call__(self, estimate: Estimator, walk: Walk) -> Sample:
         """Return the clear image.

@@ -1,4 +1,4 @@
-"""What a model of the second edition is built from and how it is walked: named fields of its card."""
+"""What a model of the second edition is built from and how it is sampled: named fields of its card."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class SceneSizes:
     #: The same of the conditional diffusion.
     predictor: tuple[int, ...] = (32, 48, 64, 80)
     predictor_factor: int = 2
-    #: Of weight allocation's one level.
+    #: Of the weight network's one level.
     allocation: int = 24
     #: Standard deviations of the interpolated surroundings, pixels.
     scales: tuple[int, ...] = (3, 8, 20, 48)
@@ -38,16 +38,16 @@ class SceneSizes:
 
 @dataclass(frozen=True, slots=True)
 class SceneDesign:
-    """Structure, walk and calibration of a model of the second edition."""
+    """Structure, sampling and calibration of a model of the second edition."""
 
     sizes: SceneSizes = field(default_factory=SceneSizes)
     #: What the diffusion predicts.
     prediction: str = "x0"
     #: How reflectance becomes network input.
     standardisation: str = "clear median, (p84 - p16) / 2 per band"
-    #: Walks begin here, at the noised reference; nothing later was trained.
+    #: Sampling begins here, at the noised reference; nothing later was trained.
     t_start: int = 200
-    #: Evaluations of a walk that suit the weights, and samples whose mean is the image.
+    #: Evaluations of a sample that suit the weights, and samples whose mean is the image.
     steps: int = 2
     samples: int = 1
     #: Tile and overlap that suit the receptive field, pixels.

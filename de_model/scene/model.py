@@ -42,7 +42,7 @@ class SceneSample:
 
 
 class SceneNetworks(nn.Module):
-    """Reference, conditional diffusion and weight allocation in standardised reflectance."""
+    """Reference, conditional diffusion and the weight network in standardised reflectance."""
 
     #: Sides of every window must be divisible by this.
     stride = 16
@@ -91,7 +91,7 @@ class SceneNetworks(nn.Module):
         Args:
             inputs: what is known.
             noise: unit Gaussian `(batch, band, y, x)`.
-            t_start: where the walk begins.
+            t_start: where sampling begins.
             steps: evaluations.
             eta: least share of the reference.
             weight: a constant W in place of the learnt one.

@@ -1,4 +1,4 @@
-"""References made worse at random while weight allocation learns how far to trust them."""
+"""References made worse at random while the weight network learns how far to trust them."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ Degrade = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 class GradientFlow(StrEnum):
     """What the fusion loss L_W may change."""
 
-    #: As published: L_W trains weight allocation only (DE section 1.7).
+    #: As published: L_W trains the weight network only (DE section 1.7).
     SEPARATED = "separated"
     #: L_W reaches the noise predictor too, through its estimate of the clear image.
     COUPLED = "coupled"
@@ -30,7 +30,7 @@ class GradientFlow(StrEnum):
 
 @unique
 class States(StrEnum):
-    """On which states weight allocation is trained."""
+    """On which states the weight network is trained."""
 
     #: As published: noised truth (DE section 1.7).
     FORWARD = "forward"
@@ -74,7 +74,9 @@ class TrainingOptions:
         if not 0 <= self.ema_rate < 1:
             raise InvalidModelInput(f"ema_rate is {self.ema_rate}; it must lie in 0..1, 1 excluded.")
         if self.states is States.ROLLOUT and self.gradient_flow is GradientFlow.COUPLED:
-            raise InvalidModelInput("A walk carries no gradient to the noise predictor: rollout needs separated flow.")
+            raise InvalidModelInput(
+                "Sampling carries no gradient to the noise predictor: rollout needs separated flow."
+            )
         if self.clip_norm <= 0:
             raise InvalidModelInput(f"clip_norm is {self.clip_norm}; it must be above 0.")
 

@@ -1,8 +1,8 @@
-"""Training weight allocation on the states that sampling really visits.
+"""Training the weight network on the states that sampling really visits.
 
 As published, WA is trained on noised truth: near t = 0 the noise predictor's estimate is then almost the truth, and WA
 learns to leave the reference alone. At inference the same step sees a state that carries every earlier error, and the
-reference would have helped. Here the model walks itself from pure noise to the step that is trained (Ross et al. 2011,
+reference would have helped. Here the model samples from pure noise to the step that is trained (Ross et al. 2011,
 DAgger: learn on the states of one's own policy), so that WA learns how far each of the two can be trusted there.
 """
 
@@ -16,23 +16,23 @@ from torch import Tensor
 from de_model.enhancer import Condition, Enhancer
 from de_model.sampling.samplers import ddim_step
 
-#: Steps of the walk; that of the default sampler.
+#: Steps of the sampling schedule; that of the default sampler.
 STEPS = 10
 
 
 @torch.no_grad()
 def visited_states(enhancer: Enhancer, condition: Condition, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the states `(batch, band, y, x)` that a DDIM walk visits, and their timesteps `(batch,)`.
+    """Return the states `(batch, band, y, x)` that DDIM visits, and their timesteps `(batch,)`.
 
     Args:
         enhancer: the model as it is now.
         condition: cloudy image and reference.
-        eps: unit Gaussian noise the walk starts from, of the shape of the images.
-        t: `(batch,)` wanted timesteps, 0..T-1; each is lowered to one of the walk's.
+        eps: unit Gaussian noise that sampling starts from, of the shape of the images.
+        t: `(batch,)` wanted timesteps, 0..T-1; each is lowered to one of the schedule's.
     """
     schedule = enhancer.schedule
     timesteps = torch.from_numpy(schedule.respaced(STEPS).copy()).to(t.device)
-    # The walk's own first step serves whatever lies above it.
+    # The schedule's own first step serves whatever lies above it.
     wanted = torch.stack([timesteps[timesteps <= value].max() for value in t])
     state = eps.clone()
     for step, following in pairwise(timesteps):

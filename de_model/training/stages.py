@@ -22,9 +22,9 @@ class Stage(StrEnum):
     COARSE = "coarse"
     #: Noise predictor alone at full resolution, before WA meets it.
     FINE = "fine"
-    #: Weight allocation, with a locked noise predictor.
+    #: The weight network, with a locked noise predictor.
     ALLOCATION = "allocation"
-    #: Noise predictor and weight allocation.
+    #: Noise predictor and the weight network.
     JOINT = "joint"
 
 

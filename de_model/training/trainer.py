@@ -27,7 +27,7 @@ _SHOWN = 4
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Told after every step."""
+    """Called after every step."""
 
     stage: Stage
     #: Steps done of this stage, from 1.
@@ -60,7 +60,7 @@ class StageResult:
 
 
 class Observer:
-    """Is told about a training; the methods do nothing here and are overridden as needed."""
+    """Follows a training; the methods do nothing here and are overridden as needed."""
 
     def on_step(self, progress: Progress) -> None:
         """A step was done."""
@@ -102,7 +102,7 @@ def train(
         store: keeps finished stages and the state of the one in progress; without it nothing is written.
         save_every: steps between saved states.
         validation: what to look at on the way.
-        observers: told what happens.
+        observers: called with what happens.
 
     Raises:
         TrainingFailed: gradients stay non-finite, memory is too small, or the data hold no usable patch.

@@ -102,7 +102,7 @@ def restored(enhancer: Enhancer, stage: Stage, batch: Batch, steps: int = 10) ->
 
 
 def _diffusion_alone(enhancer: Enhancer, x_t: Tensor, condition: Condition, t: Tensor) -> Estimate:
-    """Return the estimate with W = 0, the model before weight allocation exists."""
+    """Return the estimate with W = 0, the model before the weight network exists."""
     x0_hat = enhancer.schedule.estimate_x0(x_t, enhancer.noise_in(x_t, condition, t), t)
     return Estimate(x0_hat, torch.zeros_like(x0_hat), x0_hat)
 

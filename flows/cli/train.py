@@ -74,7 +74,7 @@ def train(
     states: Annotated[
         str,
         typer.Option(
-            "--states", help="Of weight allocation: forward as published, or rollout.", rich_help_panel=_PANEL
+            "--states", help="Of the weight network: forward as published, or rollout.", rich_help_panel=_PANEL
         ),
     ] = "forward",
     degrade: Annotated[

@@ -196,7 +196,7 @@ def transplanted_cases(stack: Stack, cloudy: Sequence[int], clear: Sequence[int]
     """Yield every cloudy date's clouds on every clear date, restored from all other dates and from each one alone.
 
     Outside the clouds the target is what the clear date saw, bit for bit; under them its own pixels are replaced
-    by what the transplanted clouds show. The date that gave the clouds is no source of its own when alone.
+    by what the transplanted clouds show. The date that gave the clouds is not a source of its own when alone.
     """
     for truth in clear:
         for clouds in cloudy:

@@ -38,7 +38,7 @@ RETIRED = {
     r"walk|walks|walked": "sampling schedule, follow",
     r"contests?|trials?": "evaluation, comparison",
     r"nobody": "no reader, no process",
-    r"is no(?= (?!longer|more|less|later|better|worse)[a-z])": "is not a",
+    r"(?<!there )is no(?= (?!longer|more|less|later|better|worse)[a-z])": "is not a",
     r"none any more|the dead": "say which",
 }
 _PATTERN = re.compile(rf"\b(?:{'|'.join(RETIRED)})\b", re.IGNORECASE)
@@ -69,7 +69,7 @@ def _python_prose(text: str) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value.strip():
             for offset, line in enumerate(re.sub(r"`[^`\n]*`", " ", node.value).splitlines()):
-                yield node.lineno + offset, line
+                yield node.lineno + offset, re.sub(r"^ +\w+: ", "", line)  # an argument's name is code
 
 
 def files() -> Iterator[Path]:

@@ -197,7 +197,7 @@ def replace_folder(out: Path) -> None:
     if out.exists():
         readme = out / "README.md"
         if not (readme.is_file() and readme.read_text().startswith("# Sample imagery")):
-            raise SystemExit(f"{out} exists and is no sample; choose another folder.")
+            raise SystemExit(f"{out} exists and is not a sample; choose another folder.")
         shutil.rmtree(out)
     out.mkdir(parents=True)
 

@@ -152,7 +152,7 @@ def mirror_problems(
     for mirror in (resolve(place, href) for href in hrefs):
         try:
             if places.size(mirror) is None:
-                return  # a missing asset is told already
+                return  # a missing asset is reported already
             with places.at_hand(mirror) as file:
                 held += ids_in(file)
         except (StacError, OSError, ValueError) as error:
@@ -200,7 +200,7 @@ def _during(moment: str, start: str | None, end: str | None) -> bool:
     )
 
 
-#: Told what is going on, how much is done, and how much there is.
+#: Called with what is going on, how much is done, and how much there is.
 Progress = Callable[[str, int, int], None]
 
 
@@ -219,15 +219,15 @@ class CheckOptions:
 def check_catalog(
     location: str, options: CheckOptions | None = None, progress: Progress = lambda *_: None
 ) -> CatalogReport:
-    """Walk a catalog from its root and check documents, links, files and counts.
+    """Check, from the root of a catalog, documents, links, files and counts.
 
     Args:
         location: folder, path, `s3://` or `http(s)://` address of the root document or its folder.
         options: how thorough, and as whom S3 is asked.
-        progress: told how far it is.
+        progress: called with how far it is.
 
     Raises:
-        UnreadableCatalog: the root is no STAC document.
+        UnreadableCatalog: the root is not a STAC document.
         AccessRefused, SourceUnavailable: the root cannot be reached.
     """
     options = options or CheckOptions()
@@ -277,7 +277,7 @@ def _duplicates(findings: Iterable[ItemFindings]) -> Iterator[Problem]:
 
 
 def _orphans(places: Places, structure: Structure) -> Iterator[Problem]:
-    """Yield documents that no link leads to; on web servers there is no telling."""
+    """Yield documents that no link leads to; on web servers this is unknown."""
     for href in places.documents_below(structure.root) or ():
         if href not in structure.reached and _is_node(PurePosixPath(href)):
             yield Problem.at(
@@ -288,7 +288,7 @@ def _orphans(places: Places, structure: Structure) -> Iterator[Problem]:
 
 
 def _is_node(path: PurePosixPath) -> bool:
-    """Tell documents of the catalog from files of products: an item is named as its folder."""
+    """Distinguish documents of the catalog from files of products: an item is named as its folder."""
     return path.name in ("catalog.json", "collection.json") or path.stem == path.parent.name
 
 

@@ -49,7 +49,7 @@ class Places:
         """Return the size of a file, bytes; None where there is none, -1 where a server does not say.
 
         Raises:
-            UnreadableAsset, AccessRefused, SourceUnavailable: it cannot be told.
+            UnreadableAsset, AccessRefused, SourceUnavailable: it cannot be found out.
         """
         if is_s3(href):
             found = self._objects.head(s3_location(href))
@@ -60,10 +60,10 @@ class Places:
         return path.stat().st_size if path.is_file() else None
 
     def has_ranges(self, href: str) -> bool:
-        """Tell whether parts of a file can be read; true for files of this machine and in S3.
+        """Return whether parts of a file can be read; true for files of this machine and in S3.
 
         Raises:
-            UnreadableAsset, SourceUnavailable: it cannot be told.
+            UnreadableAsset, SourceUnavailable: it cannot be found out.
         """
         if not is_remote(href) or is_s3(href):
             return True

@@ -15,7 +15,7 @@ from stac.io.secrets import redact
 class ProblemKind(StrEnum):
     """What is wrong; scripts may rely on these words."""
 
-    #: A document is there but is no STAC document.
+    #: A document is there but is not a STAC document.
     UNREADABLE = "document-unreadable"
     #: The place cannot be reached, so nothing is known about it.
     UNREACHABLE = "unreachable"

@@ -54,7 +54,7 @@ class ItemLink:
 
 @dataclass(slots=True)
 class Structure:
-    """What a walk from the root found."""
+    """What was found from the root on."""
 
     root: str
     counts: Counts = field(default_factory=Counts)
@@ -69,10 +69,10 @@ class Structure:
 
 
 def survey(places: Places, root: str) -> Structure:
-    """Walk from the root over `child` links to any depth.
+    """Go from the root over `child` links to any depth.
 
     Raises:
-        UnreadableCatalog: the root is no STAC document.
+        UnreadableCatalog: the root is not a STAC document.
         AccessRefused, SourceUnavailable: the root cannot be reached.
     """
     found = Structure(root, reached={root})
@@ -117,7 +117,7 @@ def unread(places: Places, href: str, linked_by: str, error: StacError) -> Probl
 def _is_sound(
     places: Places, step: Step, document: Mapping[str, Any], above: tuple[Step, ...], found: Structure
 ) -> bool:
-    """Count a node and note its own problems; tell whether what it links can be followed."""
+    """Count a node and note its own problems; return whether what it links can be followed."""
     if step.type not in _CONTAINERS:
         found.problems.append(Problem.at(ProblemKind.LINK_WRONG, step.href, "a child link leads here, to no catalog"))
         return False
@@ -152,7 +152,7 @@ def _targets(found: Structure, step: Step, document: Mapping[str, Any], rel: str
         yield place
 
 
-#: Followed by the walk itself.
+#: Followed on the way.
 _DOWNWARDS = ("child", "item")
 
 
@@ -222,7 +222,7 @@ def _existing(places: Places, step: Step, rel: str, target: str) -> Iterator[Pro
 
 
 def _is_ours(root: str, target: str) -> bool:
-    """Tell whether a place belongs to the catalog; what lies elsewhere is not asked."""
+    """Return whether a place belongs to the catalog; what lies elsewhere is not asked."""
     return target.startswith(posixpath.dirname(root) + "/")
 
 

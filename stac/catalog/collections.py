@@ -107,7 +107,7 @@ class CollectionLinks:
             return None
 
     def is_there(self, item_id: str) -> bool:
-        """Tell whether an item has a document, be it a damaged one."""
+        """Return whether an item has a document, be it a damaged one."""
         try:
             return self.target.read(self.item_name(item_id)) is not None
         except InvalidProduct:

@@ -79,7 +79,7 @@ _REVIEW_DESCRIPTION = (
     "Restored acquisitions that failed the quality gate; `unveil:gate_reasons` of an item and its report say why. "
     "Look at them before use."
 )
-#: Extent of a collection whose items tell none.
+#: Extent of a collection whose items have none.
 _EVERYWHERE = (-180.0, -90.0, 180.0, 90.0)
 MOSAICS_COLLECTION = "unveil-mosaics"
 _MOSAICS_DESCRIPTION = (
@@ -126,7 +126,7 @@ def root_document(
 
 
 def is_listed(root: Mapping[str, Any] | None, collection_id: str) -> bool:
-    """Tell whether a root catalog links to a collection."""
+    """Return whether a root catalog links to a collection."""
     return any(_leads_to(link, collection_id) for link in links_of(root, "child"))
 
 

@@ -36,7 +36,7 @@ MIRROR_ROLE = "collection-mirror"
 MEDIA_TYPE = "application/vnd.apache.parquet"
 #: Items that are held in memory at once; also the rows of a row group, which readers skip by their statistics.
 _CHUNK = 500
-#: Told how many items have been read.
+#: Called with how many items have been read.
 Progress = Callable[[int], object]
 
 

@@ -71,7 +71,7 @@ class Contents:
 
 
 def contents_of(document: Mapping[str, Any]) -> Contents:
-    """Return the sum that a node, or a link to one, tells; an empty one where it tells none."""
+    """Return the sum that a node, or a link to one, holds; an empty one where it holds none."""
     told = document.get(CONTENTS) or {}
     latest = told.get("latest")
     return Contents(

@@ -34,7 +34,7 @@ from stac.errors import InvalidProduct
 
 @dataclass(slots=True)
 class Survey:
-    """What a walk from the collection found."""
+    """What was found from the collection on."""
 
     #: Links to items by item id, by the node that holds them.
     items: dict[Node, dict[str, Link]] = field(default_factory=dict)
@@ -104,7 +104,7 @@ class DateTree:
             day: when it was acquired, RFC 3339.
 
         Raises:
-            InvalidProduct: `day` is no date, or a node cannot be read.
+            InvalidProduct: `day` is not a date, or a node cannot be read.
         """
         item = {"id": item_id, "properties": {"datetime": day}}
         month, date = self.read(month_of(item)), self.read(day_of(item))
@@ -120,7 +120,7 @@ class DateTree:
         self._target.update(self._name(node), build)
 
     def survey(self, collection: Document | None, *, strict: bool = True) -> Survey:
-        """Walk all nodes, level by level.
+        """Visit all nodes, level by level.
 
         Args:
             collection: the document of the collection.

@@ -93,7 +93,7 @@ def validate_document(document: Mapping[str, Any]) -> None:
     """
     name, kind = str(document.get("id")), _KINDS.get(str(document.get("type")))
     if kind is None:
-        raise InvalidProduct(f"{name} is of type {document.get('type')!r}, so it is no document of a STAC catalog.")
+        raise InvalidProduct(f"{name} is of type {document.get('type')!r}, so it is not a document of a STAC catalog.")
     _validate_core(document, kind, name)
 
 
@@ -157,7 +157,7 @@ def _asset_problems(key: str, asset: Mapping[str, Any]) -> Iterator[str]:
 
 
 def validate_catalog(root: Path) -> list[str]:
-    """Walk a catalog from its root; return everything that is wrong, nothing when all is well."""
+    """Visit a catalog from its root on; return everything that is wrong, nothing when all is well."""
     problems: list[str] = []
     try:
         catalog = read_document(root / "catalog.json")
@@ -170,7 +170,7 @@ def validate_catalog(root: Path) -> list[str]:
 
 
 def _items_below(path: Path, document: Mapping[str, Any]) -> Iterator[Path]:
-    """Walk collections and catalogs at any depth, check each, and yield the items they link to."""
+    """Visit collections and catalogs at any depth, check each, and yield the items they link to."""
     for below in _linked(path, document, "child"):
         node = read_document(below)
         is_collection = node.get("type") == "Collection"
@@ -223,5 +223,5 @@ def read_document(path: Path) -> dict[str, Any]:
             f"{path} cannot be read as JSON ({error}); restore the file, or remove its folder and run again."
         ) from error
     if not isinstance(document, dict):
-        raise InvalidProduct(f"{path} is no JSON object; restore the file, or remove its folder and run again.")
+        raise InvalidProduct(f"{path} is not a JSON object; restore the file, or remove its folder and run again.")
     return document

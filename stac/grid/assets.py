@@ -39,7 +39,7 @@ _NAMES = frozenset(name for table in _NUMBERS.values() for name in table.values(
 _SYNONYMS = {"r": "red", "g": "green", "b": "blue", "n": "nir", "ir": "nir", "infrared": "nir", "nir1": "nir"}
 _NUMBERED = re.compile(r"(?:[a-z]+_)?b(?:and)?[ _-]?0?(\d{1,2}a?)(?:[ _-]r?\d+m)?")
 _WORDS = ("blue", "green", "red", "nir", "coastal", "swir16", "swir22")
-#: Bands that are told from each other; the others' names differ from archive to archive.
+#: Bands that are distinguished; the others' names differ from archive to archive.
 _FAMILIES = {"nir08": "nir"} | {name: name for name in _WORDS}
 
 

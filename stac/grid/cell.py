@@ -173,7 +173,7 @@ def _near_footprint(item: pystac.Item, geobox: GeoBox) -> bool:
 
 
 def same_cell(one: Cell, other: Cell) -> bool:
-    """Tell whether two cells are the same pixels of the same grid."""
+    """Return whether two cells are the same pixels of the same grid."""
     return one.id == other.id and bool(one.geobox == other.geobox)
 
 

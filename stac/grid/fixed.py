@@ -64,7 +64,7 @@ class GridSpec:
         try:
             crs = CRS(f"EPSG:{code}")
         except CRSError as error:
-            raise InvalidQuery(f"EPSG:{code} is no known projection; name another with --grid-crs.") from error
+            raise InvalidQuery(f"EPSG:{code} is not a known projection; name another with --grid-crs.") from error
         if not crs.projected or crs.units != ("metre", "metre"):
             raise InvalidQuery(f"EPSG:{code} is not in metres; name a projection such as 3035 or 6933.")
 
@@ -91,7 +91,7 @@ class GridSpec:
         match = re.fullmatch(rf"(utm\d\d[ns]|epsg\d+)-.*-r({_NUMBER})c({_NUMBER})", name)
         code = _code_of(match[1]) if match else None
         if match is None or code is None or self._name(code, int(match[2]), int(match[3])) != name:
-            raise InvalidQuery(f"{name} is no cell of the grid {self.describe()}.")
+            raise InvalidQuery(f"{name} is not a cell of the grid {self.describe()}.")
         return self._cell(code, int(match[2]), int(match[3]))
 
     def describe(self) -> str:
@@ -125,7 +125,7 @@ class GridSpec:
     def _touched(self, code: int, part: BaseGeometry) -> Iterator[Cell]:
         crs = CRS(f"EPSG:{code}")
         projected = Geometry(part, "EPSG:4326").to_crs(crs, resolution=_DENSITY_DEG).buffer(_MARGIN_M)
-        # What only the margin touches is no part of the area.
+        # What only the margin touches is not part of the area.
         least = 2 * _MARGIN_M * self.cell_pixels * self.resolution_m
         self._check_number(projected.boundingbox)
         for (column, row), geobox in self._grid(code).tiles(projected.boundingbox):

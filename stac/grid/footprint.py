@@ -74,7 +74,7 @@ def outline_of_item(item: pystac.Item, grid: GeoBox | None = None) -> BaseGeomet
         first = shapely.get_coordinates(written)[0]
         outline = around(written, float(first[0]))
     except _MALFORMED as error:
-        raise InvalidItem(f"Item {item.id} has a footprint that is no GeoJSON geometry ({error}).") from error
+        raise InvalidItem(f"Item {item.id} has a footprint that is not a GeoJSON geometry ({error}).") from error
     if not np.isfinite(shapely.get_coordinates(outline)).all():
         raise InvalidItem(f"Item {item.id} has a footprint that is not made of numbers.")
     if outline.area > _LINE:
@@ -125,7 +125,7 @@ def grown(bbox: BBox, metres: float) -> BBox:
 
 
 def boxes_touch(one: BaseGeometry, other: BaseGeometry) -> bool:
-    """Tell whether the boxes of two outlines in degrees touch, whatever turn their longitudes are written in."""
+    """Return whether the boxes of two outlines in degrees touch, whatever turn their longitudes are written in."""
     west, south, east, north = one.bounds
     left, bottom, right, top = other.bounds
     apart = abs(((west + east) / 2 - (left + right) / 2 + 180) % 360 - 180)

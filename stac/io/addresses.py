@@ -20,18 +20,18 @@ from stac.errors import SourceUnavailable, UnsafeHref
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-#: A name with two labels or more, whose last one is no number in any notation.
+#: A name with two labels or more, whose last one is not a number in any notation.
 _NAME = re.compile(
     r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)+(?!0x)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII
 )
 _INSIDE_NAMES = (".localhost", ".local", ".internal", ".intranet", ".lan", ".home", ".corp", ".arpa")
 _NAT64 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
-#: Nobody listens there.
+#: No server listens there.
 _NOWHERE = "http://127.0.0.1:1"
 
 
 def is_web(href: str) -> bool:
-    """Tell whether an href is of http or https."""
+    """Return whether an href is of http or https."""
     return href.lower().startswith(("http://", "https://"))
 
 
@@ -97,7 +97,7 @@ def require_public(host: str, addresses: Iterable[IPAddress]) -> None:
 
 
 def is_public(address: IPAddress) -> bool:
-    """Tell whether an address is on the internet, also the IPv4 address that one of IPv6 stands for."""
+    """Return whether an address is on the internet, also the IPv4 address that one of IPv6 stands for."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour or _translated(address)
         if inner is not None:
@@ -111,7 +111,7 @@ def pinned(url: str, named: Collection[str] = ()) -> tuple[str, str]:
     """Return the address that GDAL is given and the headers that belong to it; the host has been looked up and checked.
 
     Over http the name is replaced by the address that was checked. Over https the server's certificate has to be that
-    of the name, so nobody inside this network can stand in for it.
+    of the name, so no host inside this network can stand in for it.
 
     Raises:
         UnsafeHref: the host is inside this network.
@@ -129,7 +129,7 @@ def pinned(url: str, named: Collection[str] = ()) -> tuple[str, str]:
 
 
 def behind_proxy(url: str) -> bool:
-    """Tell whether a proxy of the environment is asked: it decides what may be reached, and looks names up."""
+    """Return whether a proxy of the environment is asked: it decides what may be reached, and looks names up."""
     parts = urlsplit(url)
     return parts.scheme.lower() in getproxies() and not proxy_bypass(host_of(url))
 
@@ -154,7 +154,7 @@ _LOCK = threading.Lock()
 def gdal_settings(url: str) -> dict[str, str]:
     """Return GDAL's settings that let it ask the host of a URL, and no other one that a server may send it to.
 
-    GDAL follows redirections by itself and cannot be told not to. So it is given a proxy that does not exist, and the
+    GDAL follows redirections and has no option against it. So it is given a proxy that does not exist, and the
     checked hosts are those that are asked without a proxy. A proxy of the environment does its own checks.
     """
     if behind_proxy(url):

@@ -103,7 +103,7 @@ class Patience:
     retry_after_unit_s: float = 1.0
 
     def attempts(self, deadline: Deadline) -> Retrying:
-        """Return the policy that calls a function until its answer is no passing failure.
+        """Return the policy that calls a function until its answer is not a passing failure.
 
         The last answer is returned, the last error raised. A wait that `Retry-After` asks for is kept, with
         jitter on top; one that is too long ends the attempts at once.
@@ -128,7 +128,7 @@ class Patience:
 
 
 def _is_passing(error: BaseException) -> bool:
-    """Tell a broken connection from a certificate that will be as wrong a moment later."""
+    """Distinguish a broken connection from a certificate that will be as wrong a moment later."""
     return isinstance(error, _BROKEN) and not isinstance(error, requests.exceptions.SSLError)
 
 
@@ -200,7 +200,7 @@ class Deadline:
 
 
 _PIECE = 1 << 16
-#: A longer body is no answer of a catalog, bytes.
+#: A longer body is not an answer of a catalog, bytes.
 _LARGEST = 64 << 20
 
 
@@ -242,7 +242,7 @@ class PatientAdapter(HTTPAdapter):
         self,
         request: requests.PreparedRequest,
         stream: bool = False,  # noqa: ARG002 (bodies are always read here)
-        timeout: Any = None,  # noqa: ARG002 (the patience says)
+        timeout: Any = None,  # noqa: ARG002 (the retry policy says)
         verify: bool | str = True,
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,

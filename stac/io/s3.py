@@ -62,7 +62,7 @@ Location = Path | S3Location
 
 
 def is_s3(href: str) -> bool:
-    """Tell whether an href names an object in S3."""
+    """Return whether an href names an object in S3."""
     return href.lower().startswith(_SCHEME)
 
 
@@ -78,7 +78,7 @@ def s3_location(href: str) -> S3Location:
     if not is_s3(href) or not _BUCKET.fullmatch(bucket) or ".." in bucket:
         raise InvalidQuery(f"{href!r} names no bucket; write s3://BUCKET/PREFIX.")
     if key and (any(part in ("", ".", "..") for part in parts) or not key.isprintable() or "?" in key):
-        raise InvalidQuery(f"{href!r} is no plain key of an object; it may hold no empty part, '..' or '?'.")
+        raise InvalidQuery(f"{href!r} is not a plain key of an object; it may hold no empty part, '..' or '?'.")
     return S3Location(bucket, key)
 
 
@@ -91,11 +91,11 @@ def parse_location(text: object) -> Location:
     if isinstance(text, (Path, S3Location)):
         return text
     if not isinstance(text, str):
-        raise InvalidQuery(f"{text!r:.100} is no folder; give a path or s3://BUCKET/PREFIX.")
+        raise InvalidQuery(f"{text!r:.100} is not a folder; give a path or s3://BUCKET/PREFIX.")
     if is_s3(text):
         return s3_location(text)
     if not text.strip() or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text):
-        raise InvalidQuery(f"{text!r} is no folder; give a path or s3://BUCKET/PREFIX.")
+        raise InvalidQuery(f"{text!r} is not a folder; give a path or s3://BUCKET/PREFIX.")
     return Path(text)
 
 

@@ -91,10 +91,10 @@ def redact(text: str) -> str:
 
 
 def holds_secret(address: str) -> bool:
-    """Tell whether an address holds a login, or a query that is not known to be harmless."""
+    """Return whether an address holds a login, or a query that is not known to be harmless."""
     try:
         parts = urlsplit(address)
-    except ValueError:  # it is no address, which is said where it is opened
+    except ValueError:  # it is not an address, which is said where it is opened
         return "@" in address
     return "@" in parts.netloc or _unknown(parts.query)
 

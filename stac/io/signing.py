@@ -33,7 +33,7 @@ class Token:
     renew_at: datetime
 
     def is_fresh(self, now: datetime) -> bool:
-        """Tell whether it may still be used."""
+        """Return whether it may still be used."""
         return now < self.renew_at
 
 
@@ -176,7 +176,7 @@ def tokens_of(token_url: str) -> TokenService:
 
 
 def _wants_token(href: str, options: SigningOptions) -> bool:
-    """Tell whether an href is on a host of the archive and does not carry a signature already."""
+    """Return whether an href is on a host of the archive and does not carry a signature already."""
     address = urlsplit(href)
     host = (address.hostname or "").lower()
     known = any(host.endswith(name) if name.startswith(".") else host == name for name in options.hosts)

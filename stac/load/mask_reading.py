@@ -108,7 +108,7 @@ def _find(item: pystac.Item, layer: MaskInput, method: MaskMethod) -> tuple[str,
         names = names[:1]
         if names[0] not in item.assets:
             raise InvalidItem(
-                f"Item {item.id} is no Level-1C scene and has no asset {names[0]}; s2cloudless needs bands at the top "
+                f"Item {item.id} is not Level-1C and has no asset {names[0]}; s2cloudless needs bands at the top "
                 "of the atmosphere. Choose a Level-1C collection, add its bands to the item as toa-coastal, toa-blue "
                 "and so on, or leave s2cloudless out of masks."
             )

@@ -5,7 +5,7 @@ Rules by kind of band:
 - reflectance onto a grid as fine or finer: bilinear or cubic, as asked for;
 - reflectance onto a coarser grid: the mean of the valid pixels, weighted by area; anything else would alias;
 - classes: nearest; onto a coarser grid the worst of the pixels below (`worst_class`), because a mean of ground and
-  cloud is no observation of the ground.
+  cloud is not an observation of the ground.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from stac.reflectance import PRODUCT_NODATA, PRODUCT_SCALE, Scaling
 SENTINEL2_OFFSET, FIRST_WITH_OFFSET = -0.1, (4, 0)
 #: Landsat Collection 2 surface reflectance (https://www.usgs.gov/landsat-missions/landsat-collection-2-level-2-science-products).
 LANDSAT_SCALE, LANDSAT_OFFSET = 0.0000275, -0.2
-#: Reflectance of one step. Coarser steps are a scale nobody filled in: 8-bit images have 0.004.
+#: Reflectance of one step. Coarser steps are a scale that was not filled in: 8-bit images have 0.004.
 _COARSEST_SCALE = 0.01
 #: An offset this large is in digital numbers, not in reflectance.
 _LARGEST_OFFSET = 1.0
@@ -50,7 +50,7 @@ class Rule:
 
 
 def _has_offset(evidence: Evidence) -> bool:
-    """Tell whether ESA delivered the scene with the offset."""
+    """Return whether ESA delivered the scene with the offset."""
     return evidence.baseline is not None and evidence.baseline >= FIRST_WITH_OFFSET
 
 
@@ -172,7 +172,7 @@ def _check_file(evidence: Evidence, decision: Decision) -> None:
 
 
 def offset_at_stake(item: pystac.Item, asset: pystac.Asset) -> bool:
-    """Tell whether the pixels could hold Sentinel-2's offset although the item is read without."""
+    """Return whether the pixels could hold Sentinel-2's offset although the item is read without."""
     evidence = evidence_of(item, asset)
     return evidence.sentinel2 and (evidence.baseline is None or _has_offset(evidence))
 

@@ -31,7 +31,7 @@ class MaskMethod:
     """A kind of mask."""
 
     inputs: tuple[MaskInput, ...]
-    #: What it can tell from clear ground. Of other classes it says nothing, also when it says clear.
+    #: What it can distinguish from clear ground. Of other classes it says nothing, also when it says clear.
     sees: frozenset[PixelClass]
     #: From the layers `(y, x)` in the order of `inputs` (archived values, or float32 reflectance with NaN where
     #: nodata) to `PixelClass` values `(y, x)`.

@@ -41,7 +41,7 @@ def persistent_bright(dn: NDArray[np.uint16], classes: NDArray[np.uint8], days: 
 
 
 def _is_stable(dn: NDArray[np.uint16], has_data: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tell for pixels `(time, band, n)` whether all dates with data `(time, n)` agree in every band; `(n,)`."""
+    """Return for pixels `(time, band, n)` whether all dates with data `(time, n)` agree in every band; `(n,)`."""
     if dn.shape[2] == 0:
         return np.zeros(0, np.bool_)
     values = np.where(has_data[:, None], dn * PRODUCT_SCALE, np.nan)
@@ -77,7 +77,7 @@ _SCL_CLASSES = {
     10: PixelClass.THIN_CLOUD,
     11: PixelClass.SNOW,
 }
-# Values beyond the legend occur, a handful in a scene: nobody says what they show, so they are hidden too.
+# Values beyond the legend occur, a handful in a scene: what they show is not defined, so they are hidden too.
 _TABLE = np.full(256, PixelClass.DEFECTIVE, dtype=np.uint8)
 _TABLE[list(_SCL_CLASSES)] = [int(c) for c in _SCL_CLASSES.values()]
 _LAST = max(_SCL_CLASSES)
@@ -132,7 +132,7 @@ def classify_qa_pixel(qa: NDArray[np.uint16]) -> NDArray[np.uint8]:
     """Return `PixelClass` values for QA_PIXEL values; any shape in, same shape out.
 
     A cloud is one of medium or high confidence, or the margin that the USGS put around one. Shadow, snow and cirrus
-    need their bit or high confidence. Cloud wins over shadow, shadow over cirrus, cirrus over snow. 0 is no value of
+    need their bit or high confidence. Cloud wins over shadow, shadow over cirrus, cirrus over snow. 0 is not a value of
     this band and counts as fill.
 
     Raises:

@@ -126,7 +126,7 @@ def _observed(stack: Stack, target: int) -> ProductLayers:
 def _fill_from_dates(
     layers: ProductLayers, stack: Stack, prior: TemporalPrior, where: BoolArray, factors: tuple[float, ...]
 ) -> None:
-    """Write the prior into `layers`, in place."""
+    """Write the composite into `layers`, in place."""
     # Whole windows are computed and written where they count: faster than picking pixels and putting them back.
     np.copyto(layers.data, to_product_dn(prior.reflectance), where=where)
     layers.provenance[where] = Provenance.OTHER_DATES

@@ -106,7 +106,7 @@ _COMMON_NAMES = frozenset(
     ]
 )
 _RENAMED = {"rededge1": "rededge071", "rededge2": "rededge075", "rededge3": "rededge078"}
-#: What a source tells of a band's spectrum, micrometres, by its names in STAC 1.0.
+#: What a source says of a band's spectrum, micrometres, by its names in STAC 1.0.
 _SPECTRAL = ("center_wavelength", "full_width_half_max")
 
 
@@ -121,7 +121,7 @@ def product_assets(
 
     Args:
         summary: the product's pixels.
-        target: the source item that is restored; what it tells of its bands is true of the product's.
+        target: the source item that is restored; what it says of its bands is true of the product's.
         folder: with all files.
         copied: pixels from other dates are as one date saw them, not synthesised from several.
 
@@ -176,7 +176,7 @@ def _raster(
 
 
 def _grid(geobox: GeoBox) -> dict[str, Any]:
-    """Return the pixel grid of a raster; on assets, so that readers such as odc-stac tell rasters from pictures."""
+    """Return the pixel grid of a raster; on assets, so that readers such as odc-stac know rasters from pictures."""
     transform = [float(v) for v in tuple(geobox.affine)[:6]]
     return {"proj:shape": [int(n) for n in geobox.shape], "proj:transform": transform}
 

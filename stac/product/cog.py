@@ -218,10 +218,10 @@ def check_cog(path: Path) -> None:
     try:
         valid, problems, warnings = cog_validate(str(path), strict=True, quiet=True)
     except (RasterioError, OSError) as error:
-        raise InvalidProduct(f"{path} is no readable raster ({error}); make the product again.") from error
+        raise InvalidProduct(f"{path} is not a readable raster ({error}); make the product again.") from error
     if not valid or problems or warnings:
         reasons = "; ".join([*problems, *warnings])
-        raise InvalidProduct(f"{path} is no valid cloud-optimised GeoTIFF ({reasons}); make the product again.")
+        raise InvalidProduct(f"{path} is not a valid cloud-optimised GeoTIFF ({reasons}); make the product again.")
 
 
 def rgb_of(color: str) -> tuple[int, int, int]:

@@ -53,7 +53,7 @@ def licence_links(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def may_be_shown(href: object) -> bool:
-    """Tell whether an address from outside may become a link: `javascript:` and `data:` run where it is clicked."""
+    """Return whether an address from outside may become a link: `javascript:` and `data:` run where it is clicked."""
     return (
         isinstance(href, str) and is_web(href) and href.isprintable() and bool(host_of(href)) and not holds_secret(href)
     )
@@ -116,7 +116,7 @@ PRODUCT_EXTENSIONS = (
     Extension.VERSION,
     Extension.SCIENTIFIC,
 )
-#: Of products whose source tells that much; each of these schemas asks for at least one field.
+#: Of products whose source says that much; each of these schemas asks for at least one field.
 _WHERE_TOLD = {"view:": Extension.VIEW, "grid:": Extension.GRID, "mgrs:": Extension.MGRS}
 #: Of every model.
 MODEL_EXTENSIONS = (Extension.MLM, Extension.FILE, Extension.VERSION, Extension.SCIENTIFIC, Extension.PROCESSING)
@@ -160,7 +160,7 @@ _CARRIED_IN_SQUARE = ("grid:code", "mgrs:utm_zone", "mgrs:latitude_band", "mgrs:
 #: Ranges of carried angles, degrees: a source that names another does not spoil its product.
 _ANGLES = {"view:sun_elevation": (-90, 90), "view:sun_azimuth": (0, 360), "view:azimuth": (0, 360)}
 _OTHER_ANGLES = (0, 90)
-#: What fills pixels that other dates saw, by prior.
+#: What fills pixels that other dates saw, by composite.
 _COMPOSITES = {
     Prior.FUSED: "weighted mean of the other dates, each mapped to the target date",
     Prior.NEAREST: "nearest other date, as it is",

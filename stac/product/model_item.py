@@ -53,9 +53,9 @@ class ModelRecord:
     #: What it was trained on, for people.
     trained_on: str
     created: datetime
-    #: First and last date of the training data, None where nobody knows.
+    #: First and last date of the training data, None where it is unknown.
     trained_between: tuple[datetime, datetime] | None = None
-    #: West, south, east, north of the training data, degrees; everywhere where nobody knows.
+    #: West, south, east, north of the training data, degrees; everywhere where it is unknown.
     trained_within: BBox = _EVERYWHERE
     #: Address of the training data, empty where there is none.
     training_data: str = ""

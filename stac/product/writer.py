@@ -138,7 +138,7 @@ class BlockStore:
             write_json(folder / _IDENTITY, wanted)
 
     def holds(self, block: Block) -> bool:
-        """Tell whether a block is there and intact; a damaged one is removed, to be made again."""
+        """Return whether a block is there and intact; a damaged one is removed, to be made again."""
         path = self.folder / block.name
         if not path.is_file():
             return False

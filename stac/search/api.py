@@ -51,7 +51,7 @@ class ApiSource:
             page: items asked for at a time.
             provider: who offers it, if that is known: its band names are translated, its rate is kept.
             hosts: those that may be inside this network, besides that of the landing page.
-            access: how pixels are reached where nothing else tells versions of a scene from halves of it.
+            access: how pixels are reached where nothing else distinguishes versions of a scene from halves of it.
 
         Raises:
             SourceUnavailable: the API does not answer.

@@ -32,14 +32,14 @@ def footprint(item: pystac.Item) -> BaseGeometry:
         InvalidItem: the footprint is missing or no GeoJSON geometry.
     """
     if not item.geometry:
-        raise InvalidItem(f"Item {item.id} has no geometry, so nobody knows where it lies.")
+        raise InvalidItem(f"Item {item.id} has no geometry, so its place is unknown.")
     try:
         outline = shape(item.geometry)
         if outline.is_empty or not np.isfinite(outline.bounds).all():
             raise InvalidItem(f"Item {item.id} has an empty footprint.")
         return cut(_together(outline if outline.is_valid else shapely.make_valid(outline)))
     except _MALFORMED as error:
-        raise InvalidItem(f"Item {item.id} has a footprint that is no GeoJSON geometry ({error}).") from error
+        raise InvalidItem(f"Item {item.id} has a footprint that is not a GeoJSON geometry ({error}).") from error
 
 
 def normalise(item: pystac.Item) -> None:
@@ -67,7 +67,7 @@ def box_of(outline: BaseGeometry) -> BBox:
 
 
 def touches(item: pystac.Item, boxes: Iterable[BBox | None]) -> bool:
-    """Tell whether an item's footprint touches one of some boxes in degrees; None is everywhere.
+    """Return whether an item's footprint touches one of some boxes in degrees; None is everywhere.
 
     Raises:
         InvalidItem: the footprint is missing or no GeoJSON geometry.

@@ -21,12 +21,12 @@ _ID = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 
 
 def is_remote(href: str) -> bool:
-    """Tell whether an href is a URL of a document on a web server or in S3."""
+    """Return whether an href is a URL of a document on a web server or in S3."""
     return is_web(href) or is_s3(href)
 
 
 def checked_id(name: object) -> str:
-    """Return an item or collection id. It is no file name: products are named by `stac.catalog.validation.safe_id`.
+    """Return an item or collection id. It is not a file name: products are named by `stac.catalog.validation.safe_id`.
 
     Raises:
         UnsafeHref: it is not text, empty, longer than 255 characters, or holds control characters.
@@ -44,7 +44,7 @@ def resolve(base: str, href: object) -> str:
         href: what the document says.
 
     Raises:
-        UnsafeHref: the href is no text, its scheme is unknown, or a remote document names a local file or, from
+        UnsafeHref: the href is not text, its scheme is unknown, or a remote document names a local file or, from
             outside, an address of this machine's own network.
     """
     if not isinstance(href, str) or not href.strip() or "\x00" in href:

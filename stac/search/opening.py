@@ -55,7 +55,7 @@ def _known(provider: Provider, patience: Patience, access: Access | None) -> Sou
 
 
 def _is_api(root: dict[str, Any]) -> bool:
-    """Tell whether a root document is the landing page of an API that can be searched."""
+    """Return whether a root document is the landing page of an API that can be searched."""
     links = root.get("links")
     rels = {link.get("rel") for link in links if isinstance(link, dict)} if isinstance(links, list) else set()
     return bool(root.get("conformsTo")) or "search" in rels

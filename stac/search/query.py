@@ -74,7 +74,7 @@ class Query:
         return (west, south, 180.0, north), (-180.0, south, east, north)
 
     def contains(self, instant: datetime) -> bool:
-        """Tell whether a timezone-aware instant lies within the interval."""
+        """Return whether a timezone-aware instant lies within the interval."""
         return self.start <= instant <= self.end
 
 

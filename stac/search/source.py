@@ -28,7 +28,7 @@ def item_from(document: dict[str, Any], href: str) -> pystac.Item:
         href: absolute path or URL the document came from.
 
     Raises:
-        InvalidItem: the document is no STAC item, or lacks assets, a footprint or a single acquisition time.
+        InvalidItem: the document is not a STAC item, or lacks assets, a footprint or a single acquisition time.
         UnsafeHref: its id or one of its assets names what it may not.
     """
     name = checked_id(document.get("id"))

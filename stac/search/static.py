@@ -26,12 +26,12 @@ from stac.search.query import Query
 from stac.search.source import Skipped, by_time, item_from, one_item
 from stac.search.versions import newest_versions
 
-#: A longer file is no STAC document, bytes.
+#: A longer file is not a STAC document, bytes.
 _LARGEST = 64 << 20
 
 
 class CatalogIO(StacApiIO):
-    """pystac-client's reader with time-outs, a pace, a total time and bounded retries.
+    """pystac-client's reader with time-outs, a rate limit, a total time and bounded retries.
 
     Searches are POST requests that change nothing, so they are tried again like GET.
     """
@@ -88,7 +88,7 @@ class Documents:
         """Return the JSON object at an absolute path or URL.
 
         Raises:
-            UnreadableCatalog: the file is missing, is no JSON, or holds no object.
+            UnreadableCatalog: the file is missing, is not JSON, or holds no object.
             AccessRefused: its bucket does not exist or is denied.
             SourceUnavailable: the server does not answer or refuses for a passing reason.
         """
@@ -104,7 +104,7 @@ class Documents:
         except RecursionError as error:
             raise UnreadableCatalog(f"{href} is nested too deeply to be a STAC document.") from error
         if not isinstance(document, dict):
-            raise UnreadableCatalog(f"{href} holds no JSON object, so it is no STAC document.")
+            raise UnreadableCatalog(f"{href} holds no JSON object, so it is not a STAC document.")
         return document
 
     def _text(self, href: str) -> str | bytes:
@@ -120,13 +120,13 @@ class Documents:
         return Path(href).read_text("utf-8")
 
 
-#: A walk ends with an error after so many documents or levels: no catalog for one run is larger.
+#: Reading ends with an error after so many documents or levels: no catalog for one run is larger.
 _MOST_DOCUMENTS = 10_000
 _DEEPEST = 12
 
 
 class StaticSource:
-    """Walks the collections and items of a static catalog."""
+    """Visits the collections and items of a static catalog."""
 
     def __init__(
         self,
@@ -143,10 +143,10 @@ class StaticSource:
             patience: how a server is waited for.
             s3: where S3 is and as whom it is asked.
             hosts: those that may be inside this network, besides that of the root.
-            access: how pixels are reached where nothing else tells versions of a scene from halves of it.
+            access: how pixels are reached where nothing else distinguishes versions of a scene from halves of it.
 
         Raises:
-            UnreadableCatalog: the root is no STAC catalog or collection.
+            UnreadableCatalog: the root is not a STAC catalog or collection.
             SourceUnavailable: the server does not answer.
         """
         self.skipped: list[Skipped] = []
@@ -245,7 +245,7 @@ class StaticSource:
     def _read_node(self, href: str) -> dict[str, Any]:
         document = self._documents.read(href)
         if document.get("type") not in ("Catalog", "Collection") or not isinstance(document.get("links"), list):
-            raise UnreadableCatalog(f"{href} is no STAC catalog or collection; give the path of a catalog.json.")
+            raise UnreadableCatalog(f"{href} is not a STAC catalog or collection; give the path of a catalog.json.")
         return document
 
     def _collections(self) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -264,7 +264,7 @@ class StaticSource:
             seen.update(below)
             if below and (depth >= _DEEPEST or len(seen) > _MOST_DOCUMENTS):
                 raise UnreadableCatalog(
-                    f"{self._root} is too large to be walked; use a STAC API or a catalog below it."
+                    f"{self._root} is too large to be read as a whole; use a STAC API or a catalog below it."
                 )
             waiting += [(child, depth + 1) for child in below]
 

@@ -2,7 +2,7 @@
 
 Archives cut a pass into datastrips. Two halves of a square from two of them are no versions of each other, although
 some archives give both the footprint of the whole square. Datastrip, footprint, stated share of missing pixels and at
-last the pixels tell; a version is passed over only where a newer one covers its ground.
+last the pixels decide; a version is passed over only where a newer one covers its ground.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from stac.search.source import Skipped, one_item
 _SAME_TIME = timedelta(seconds=30)
 #: Share of an older version's ground that a newer one must cover to stand for it.
 _COVERED = 0.9
-#: Share of a square's pixels, percent: halves that state less than this are told by it; a whole has more.
+#: Share of a square's pixels, percent: halves that state less than this are known by it; a whole has more.
 _HALVES, _WHOLE = 120.0, 90.0
 #: ESA's datastrip names begin of sensing and time of processing.
 _SENSING = re.compile(r"_S(\d{8}T\d{6})")
@@ -59,7 +59,7 @@ def newest_versions(
 
     Args:
         items: that have been examined (`stac.search.source`).
-        access: how remote pixels are reached where nothing else tells halves from versions.
+        access: how remote pixels are reached where nothing else distinguishes halves from versions.
     """
     passed: list[Skipped] = []
     ordered = _once(items, passed)

@@ -134,13 +134,13 @@ def test_a_changed_calibration_is_refused(registry: Registry) -> None:
     table = json.loads(whole)
     table["factors"]["model"][0] /= 2
     try:
-        for changed, says in ((json.dumps(table), "the file was changed"), ("{}", "no calibration table")):
+        for changed, says in ((json.dumps(table), "the file was changed"), ("{}", "not a calibration table")):
             assert changed != whole
             path.write_text(changed, "utf-8")
             with pytest.raises(InvalidCheckpoint, match=says):
                 registry.weights(version)
         path.unlink()
-        with pytest.raises(InvalidCheckpoint, match="no calibration table"):
+        with pytest.raises(InvalidCheckpoint, match="not a calibration table"):
             registry.calibration(version)
     finally:
         path.write_text(whole, "utf-8")

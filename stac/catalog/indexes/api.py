@@ -42,7 +42,7 @@ class ApiIndex:
             patience: how the API is waited for.
 
         Raises:
-            IndexNotUpdated: it does not answer, refuses, or is no STAC API.
+            IndexNotUpdated: it does not answer, refuses, or is not a STAC API.
         """
         self.label, self._url = index_label(url), url.rstrip("/")
         self._session = patient_session(PatientAdapter(patience, _RATE, {host_of(url)}))
@@ -51,7 +51,7 @@ class ApiIndex:
         self._bulk = True
         conforms = self._json(self._ask("GET", self._url + "/")).get("conformsTo")
         if not isinstance(conforms, list):
-            raise IndexNotUpdated(f"{self.label} is no STAC API: its landing page lists no conformance classes.")
+            raise IndexNotUpdated(f"{self.label} is not a STAC API: its landing page lists no conformance classes.")
         # Lists of items in which only what is asked for is sent: a hundredth of the bytes.
         self._few_fields = any(str(each).endswith(_FIELDS) for each in conforms)
 
@@ -108,7 +108,7 @@ class ApiIndex:
         require_same(self.label, items, lambda name: found.get(name) or self._read(self._item(place, name)))
 
     def _put_bulk(self, place: str, items: Sequence[Document]) -> bool:
-        """Write items in one request; tell whether the API offers that."""
+        """Write items in one request; return whether the API offers that."""
         if not self._bulk:
             return False
         body = {"items": {item["id"]: item for item in items}, "method": "upsert"}
@@ -151,7 +151,7 @@ class ApiIndex:
             following = self._own(urljoin(following, str(links[0].get("href")))) if links else None
 
     def _own(self, address: str) -> str:
-        """Return an address of this API; the token is for nobody else."""
+        """Return an address of this API; the token is for no other server."""
         if urlsplit(address)[:2] != urlsplit(self._url)[:2]:
             raise IndexNotUpdated(
                 f"{self.label} sends us to {redact(address)}, another server; set its public address (root path)."

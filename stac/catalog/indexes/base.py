@@ -74,7 +74,7 @@ def require_same(label: str, sent: Sequence[Document], found: Callable[[str], Ma
             )
         if where := difference(item, held):
             raise IndexNotUpdated(
-                f"{label} accepted item {item['id']} but changed it ({where}); it would tell users something else "
+                f"{label} accepted item {item['id']} but changed it ({where}); it would show users something else "
                 "than the catalog, so correct the service, then run `unveil publish --index`."
             )
 

@@ -48,7 +48,9 @@ class PublicPlace:
             # A bare path would be taken for one on the index's own server.
             return self.root.resolve().as_uri() if isinstance(self.root, Path) else str(self.root)
         if not is_remote(self.address):
-            raise InvalidQuery(f"public_root {self.address!r} is no address; write https://HOST/PATH or s3://BUCKET.")
+            raise InvalidQuery(
+                f"public_root {self.address!r} is not an address; write https://HOST/PATH or s3://BUCKET."
+            )
         return self.address.rstrip("/")
 
 
@@ -111,16 +113,16 @@ class Update:
     unchanged: int
 
 
-#: Told what is being done, how much of it is done, and how much there is in all.
+#: Called with what is being done, how much of it is done, and how much there is in all.
 Progress = Callable[[str, int, int], None]
 
 
 def untold(_what: str, _done: int, _total: int) -> None:
-    """Tell nobody."""
+    """Discard progress."""
 
 
 class Indexes:
-    """The indexes of a catalog. The catalog alone says what is published; an index that failed is mended later."""
+    """The indexes of a catalog. The catalog alone says what is published; an index that failed is repaired later."""
 
     def __init__(self, catalog: StaticCatalog, target: Target, indexes: Sequence[Index], public_root: str = "") -> None:
         """Name what follows what; nothing is written yet.
@@ -162,7 +164,7 @@ class Indexes:
 
         Args:
             again: put everything, e.g. because the public address has changed.
-            tell: told of progress.
+            tell: called with progress.
 
         Raises:
             IndexNotUpdated: an index cannot be brought up to date.

@@ -26,7 +26,7 @@ def open_index(address: str, patience: Patience | None = None) -> Index:
     Raises:
         InvalidQuery: the address is none of an index.
         MissingExtra: pypgstac is not installed.
-        IndexNotUpdated: it does not answer, refuses, or is no index.
+        IndexNotUpdated: it does not answer, refuses, or is not an index.
     """
     if problem := _problem(address):
         raise InvalidQuery(problem)
@@ -43,7 +43,7 @@ def _problem(address: str) -> str:
     """Return what is wrong with an address, empty when nothing is."""
     parts = urlsplit(address)
     if parts.scheme not in _DATABASE | _WEB or not (parts.hostname or parts.scheme in _DATABASE):
-        return f"{index_label(address)!r} is no index; write https://HOST/PATH or postgresql://USER@HOST/DATABASE."
+        return f"{index_label(address)!r} is not an index; write https://HOST/PATH or postgresql://USER@HOST/DATABASE."
     if parts.scheme in _WEB and (parts.username or parts.query):
         return f"{index_label(address)} must hold no login and no query; give its token as {TOKEN_VARIABLE}."
     return ""
@@ -61,7 +61,7 @@ def index_secret(address: str) -> str:
     """Return the password in an address, empty where there is none."""
     try:
         parts = urlsplit(address)
-    except ValueError:  # it is no address, which is said where it is opened
+    except ValueError:  # it is not an address, which is said where it is opened
         return ""
     return parts.password or next(iter(parse_qs(parts.query).get("password", [])), "")
 

@@ -155,7 +155,7 @@ class PgstacIndex:
 
 
 def _unavailable(label: str, reason: str) -> IndexNotUpdated:
-    """Return what a failed connection means; servers tell a wrong password as any other trouble."""
+    """Return what a failed connection means; servers report a wrong password as any other trouble."""
     if "authentication" in reason or "no password supplied" in reason or "does not exist" in reason:
         return IndexRefused(f"{label} refuses ({reason}); check user and database, and PGPASSWORD or ~/.pgpass.")
     return IndexUnavailable(f"{label} does not answer ({reason}); start it, or check the address, and try again.")

@@ -164,7 +164,7 @@ class TokenSession(SentinelHubSession):
             return {"access_token": str(token["access_token"]), "expires_at": time.time() + float(token["expires_in"])}
         except (ValueError, TypeError, KeyError) as error:
             raise SourceUnavailable(
-                f"{where.token_url} answers something that is no access token; try again later."
+                f"{where.token_url} answers something that is not an access token; try again later."
             ) from error
 
 
@@ -186,7 +186,7 @@ def session_of(deployment: Deployment, patience: Patience) -> TokenSession:
 
 
 class HubClient(SentinelHubDownloadClient):
-    """Sends requests with our patience and counts what they cost."""
+    """Sends requests with our retry policy and counts what they cost."""
 
     def __init__(self, session: TokenSession, patience: Patience, per_second: float) -> None:
         """Use a session's tokens; one client belongs to one thread."""

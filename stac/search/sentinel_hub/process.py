@@ -64,7 +64,7 @@ class BandAddress:
 
 
 def is_process_href(href: str) -> bool:
-    """Tell whether an href is answered by the Process API instead of a file."""
+    """Return whether an href is answered by the Process API instead of a file."""
     return href.startswith(f"{_SCHEME}://")
 
 

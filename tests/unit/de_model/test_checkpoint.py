@@ -201,4 +201,4 @@ def test_files_that_kept_the_format_beside_the_card_are_read(tmp_path: Path) -> 
     save_file(enhancer.state_dict(), tmp_path / "other.safetensors", metadata=beside | {"format": "unveil-de/9"})
     assert "format unveil-de/9" in refused(tmp_path / "other.safetensors")
     save_file(enhancer.state_dict(), tmp_path / "broken.safetensors", metadata={"card": "{"})
-    assert "no JSON" in refused(tmp_path / "broken.safetensors")
+    assert "not JSON" in refused(tmp_path / "broken.safetensors")

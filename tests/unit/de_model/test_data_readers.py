@@ -151,7 +151,7 @@ def test_unknown_layout_names_what_is_known_and_what_was_found(tmp_path: Path) -
     assert "{cloud,label}" in message and "images/, targets/" in message
     with pytest.raises(InvalidData, match="no known layout"):
         open_dataset(tmp_path)
-    with pytest.raises(InvalidData, match="is no folder"):
+    with pytest.raises(InvalidData, match="is not a folder"):
         open_dataset(tmp_path / "absent")
 
 

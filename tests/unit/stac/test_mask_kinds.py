@@ -192,7 +192,7 @@ def test_s2cloudless_masks_a_level_1c_scene_with_its_offset(l1c_item: pystac.Ite
 
 def test_surface_reflectance_is_not_given_to_s2cloudless(twl: list[pystac.Item]) -> None:
     options = ReadOptions(masks=(MaskKind.SCL, MaskKind.S2CLOUDLESS), mask_rule=MaskRule.ANY)
-    with pytest.raises(InvalidItem, match=rf"{twl[0].id} is no Level-1C scene and has no asset toa-coastal"):
+    with pytest.raises(InvalidItem, match=rf"{twl[0].id} is not Level-1C and has no asset toa-coastal"):
         read_stack(twl[:1], cell_of(twl[0], "blue", (15.4, 45.6, 15.42, 45.62)), ("blue",), options)
 
 

@@ -89,5 +89,5 @@ def test_the_builder_explains_itself_and_deletes_nothing_else(tmp_path: Path) ->
     (tmp_path / "collection.json").write_text("{}")
     command = [sys.executable, BUILDER, tmp_path, "--out", tmp_path]
     refused = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert refused.returncode != 0 and "is no sample" in refused.stderr
+    assert refused.returncode != 0 and "is not a sample" in refused.stderr
     assert (tmp_path / "precious.txt").read_text() == "keep"

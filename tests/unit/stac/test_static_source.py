@@ -58,7 +58,7 @@ def test_a_missing_catalog_says_what_to_give(tmp_path: Path) -> None:
 
 
 def test_an_item_is_no_catalog(catalog_copy: Path) -> None:
-    with pytest.raises(UnreadableCatalog, match="no STAC catalog"):
+    with pytest.raises(UnreadableCatalog, match="not a STAC catalog"):
         open_source(str(item_path(catalog_copy)))
 
 
