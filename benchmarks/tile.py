@@ -59,9 +59,8 @@ _GOAL = 0.8
 #: Grid square of the sample that is repeated, and the ground distance of its pixels in the big cell, metres.
 _SQUARE, _PIXEL_M = "33TWM", 10
 _ROWS = 1024
-#: Dates of the sample; days that it lacks, within the reach of a composite; and by how many rows the pixels of each
-#: date that is added are moved, so that its clouds lie elsewhere.
-_SAMPLE_DATES, _FREE_DAYS, _SHIFT = 5, (5, 6, 7, 8, 9, 11, 12, 14, 16, 17, 19, 21, 22, 23, 24, 25), 41
+#: Dates of the sample, and days that it lacks within the reach of a composite.
+_SAMPLE_DATES, _FREE_DAYS = 5, (5, 6, 7, 8, 9, 11, 12, 14, 16, 17, 19, 21, 22, 23, 24, 25), 41
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +234,7 @@ def write_big_cell(folder: Path, side: int, dates: int = _SAMPLE_DATES) -> Path:
     """Write a static catalog with dates of one grid square; return the path of its root document.
 
     Pixels are the sample's, mirrored at every repetition: textures, clouds and nodata are real and no seam shows. More
-    dates than the sample's are its own once more, on days that it lacks and with clouds elsewhere.
+    dates than the sample's are its own once more, on days that it lacks.
 
     Args:
         folder: an empty folder.
@@ -258,7 +257,7 @@ def write_big_cell(folder: Path, side: int, dates: int = _SAMPLE_DATES) -> Path:
 
 
 def _write_item(source: Path, folder: Path, side: int, number: int) -> str:
-    """Write a copy of an item, the first as it is, a later one on another day and with other pixels; return its id."""
+    """Write a copy of an item, a repeated one on another day; return its id."""
     document = json.loads((source / f"{source.name}.json").read_text("utf-8"))
     if number:
         day = f"2023-08-{_FREE_DAYS[number % len(_FREE_DAYS)]:02d}"
@@ -269,20 +268,20 @@ def _write_item(source: Path, folder: Path, side: int, number: int) -> str:
     for asset in document["assets"].values():
         if not str(asset["href"]).endswith(".tif"):
             continue
-        transform = _repeat(source / asset["href"], target / asset["href"], side, _SHIFT * number)
+        transform = _repeat(source / asset["href"], target / asset["href"], side)
         asset |= {"proj:shape": [side, side], "proj:transform": list(transform)[:6], "gsd": _PIXEL_M}
     document["properties"] |= {"gsd": _PIXEL_M}
     (target / f"{target.name}.json").write_text(json.dumps(document), "utf-8")
     return target.name
 
 
-def _repeat(source: Path, target: Path, side: int, shift: int) -> Affine:
+def _repeat(source: Path, target: Path, side: int) -> Affine:
     with rasterio.open(source) as small:
         pixels, crs, nodata = small.read(1), small.crs, small.nodata
         transform = Affine(_PIXEL_M, 0, small.transform.c, 0, -_PIXEL_M, small.transform.f)
     spec = RasterSpec(nodata or 0, "nearest" if pixels.dtype == np.uint8 else "average")
     with CogWriter(target, GeoBox((side, side), transform, crs.to_wkt()), 1, str(pixels.dtype), spec) as cog:
-        for row, rows in _bands_of_rows(np.roll(pixels, shift, axis=0), side):
+        for row, rows in _bands_of_rows(pixels, side):
             cog.write(rows[None], row, 0)
         cog.finish()
     return transform
