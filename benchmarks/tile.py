@@ -60,7 +60,7 @@ _GOAL = 0.8
 _SQUARE, _PIXEL_M = "33TWM", 10
 _ROWS = 1024
 #: Dates of the sample, and days that it lacks within the reach of a composite.
-_SAMPLE_DATES, _FREE_DAYS = 5, (5, 6, 7, 8, 9, 11, 12, 14, 16, 17, 19, 21, 22, 23, 24, 25), 41
+_SAMPLE_DATES, _FREE_DAYS = 5, (5, 6, 7, 8, 9, 11, 12, 14, 16, 17, 19, 21, 22, 23, 24, 25)
 
 
 @dataclass(frozen=True, slots=True)
