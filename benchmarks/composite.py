@@ -28,7 +28,7 @@ from flows.models.training_data import cloudy_and_clear
 from flows.planning.search import SceneSet, stacks_of
 from stac.composite.fusion import FusedPrior, fit_fused
 from stac.composite.normalisation import repeatability
-from stac.composite.temporal import donors_of, geomedian_clear, median_clear, nearest_clear
+from stac.composite.temporal import geomedian_clear, median_clear, nearest_clear, source_dates
 from stac.grid.cell import Cell
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_observed
@@ -63,7 +63,7 @@ class Simple:
         """Return reflectance `(band, y, x)`, NaN where no date saw the ground."""
         image, here = stack.reflectance(target), is_observed(stack.classes[target])
         total, weight, used = np.zeros_like(image), np.zeros_like(image), np.zeros(here.shape, int)
-        for date in donors_of(stack, target, max_days=max_days):
+        for date in source_dates(stack, target, max_days=max_days):
             seen = is_observed(stack.classes[date]) & (used < self.nearest)
             matched, error = self._match(stack.reflectance(date), image, here & is_observed(stack.classes[date]))
             share = (1 / np.maximum(error, 2e-3) ** self.power)[:, None]

@@ -46,7 +46,7 @@ from flows.processing.restore import Prepared, intervals_of, prepare, prior_of
 from flows.progress import report_progress
 from flows.settings.fields import RestorationOptions
 from stac.composite.priors import Prior
-from stac.composite.temporal import TemporalPrior, donors_of
+from stac.composite.temporal import TemporalPrior, source_dates
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_observed
 from stac.product.assembly import ModelResult, assemble, best_known, unseen
@@ -311,7 +311,7 @@ def _from_ground(
 
 def _from_dates(stack: Stack, target: int, options: RestorationOptions) -> dict[Filler, FloatArray]:
     """Return what simple use of the other dates makes of the target."""
-    others = donors_of(stack, target, max_days=options.prior_days)
+    others = source_dates(stack, target, max_days=options.prior_days)
     if not others:
         return {}
     clear, image = is_observed(stack.classes[target]), stack.reflectance(target)

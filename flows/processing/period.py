@@ -263,7 +263,7 @@ def _record(
         item_id=unit.item_id,
         work_id=unit.work_id,
         target=first,
-        donors=tuple(others),
+        source_dates=tuple(others),
         cell_id=unit.cell_id,
         model_name=model.name,
         model_version=model.version,

@@ -301,7 +301,7 @@ def _record(
     figures: UnitFigures,
     fillers: Mapping[PixelKind, Filler],
 ) -> ProductRecord:
-    target, *donors = used
+    target, *others = used
     quality = {
         "mean_uncertainty": figures.mean_uncertainty,
         "mean_reference_weight": figures.mean_reference_weight,
@@ -310,7 +310,7 @@ def _record(
         item_id=unit.item_id,
         work_id=unit.work_id,
         target=_archived(target),
-        donors=tuple(_archived(donor) for donor in donors),
+        source_dates=tuple(_archived(other) for other in others),
         cell_id=unit.cell_id,
         model_name=model.name,
         model_version=model.version,

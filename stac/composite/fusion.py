@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stac.composite.normalisation import (
-    DonorMap,
-    HarmonisationFit,
+    DateMap,
+    NormalisationFit,
     ResidualField,
     fit_field,
     fit_map,
@@ -18,7 +18,7 @@ from stac.composite.normalisation import (
     haze_span,
     least_hazy,
 )
-from stac.composite.temporal import TemporalPrior, donors_of, empty_prior, median_clear
+from stac.composite.temporal import TemporalPrior, empty_prior, median_clear, source_dates
 from stac.load.stack import Stack
 from stac.masks.classes import is_observed
 from stac.reflectance import to_reflectance
@@ -51,7 +51,7 @@ class FusedPrior:
 
     bands: tuple[str, ...]
     #: The dates, those of least expected error first.
-    maps: tuple[DonorMap, ...]
+    maps: tuple[DateMap, ...]
     #: Standard deviation of the residuals `[band][date]`, reflectance, dates as in `maps`.
     errors: tuple[tuple[float, ...], ...]
     #: The part of it that all dates share, the target's own `[band]`, reflectance.
@@ -60,10 +60,10 @@ class FusedPrior:
     field: ResidualField | None
 
     @property
-    def fits(self) -> tuple[HarmonisationFit, ...]:
+    def fits(self) -> tuple[NormalisationFit, ...]:
         """How every date was matched, per band, summed up for people."""
         return tuple(
-            HarmonisationFit(m.item_id, band, 1.0, m.shift[b], self.errors[b][d], m.n_pixels)
+            NormalisationFit(m.item_id, band, 1.0, m.shift[b], self.errors[b][d], m.n_pixels)
             for d, m in enumerate(self.maps)
             for b, band in enumerate(self.bands)
         )
@@ -107,7 +107,7 @@ class FusedPrior:
             reflectance[:, some], spread[:, some], source[some] = mean, deviation, found.source
         return prior
 
-    def _known(self, stack: Stack) -> list[tuple[int, DonorMap, FloatArray]]:
+    def _known(self, stack: Stack) -> list[tuple[int, DateMap, FloatArray]]:
         """Return the dates of a stack that were fitted, the best first: index, map, and weight `(band,)`.
 
         All residuals hold the target's own noise, so the covariance of the dates is taken as diag(a) + s^2 with one s
@@ -194,15 +194,15 @@ def fit_fused(
         exclude: indices that are not used.
     """
     overview = _thinned(overview)
-    donors = donors_of(overview, target, max_days=max_days, exclude=exclude)
+    sources = source_dates(overview, target, max_days=max_days, exclude=exclude)
     observed = is_observed(overview.classes[target])
-    hazy = _is_hazy(overview, target, donors)
+    hazy = _is_hazy(overview, target, sources)
     clean = observed
     if hazy:
         ground = median_clear(overview, target, max_days=max_days, exclude=exclude).reflectance
         clean = least_hazy(overview.reflectance(target), ground, observed, overview.bands)
-    maps = [_fit(overview, target, donor, clean, hazy) for donor in donors]
-    errors, shared = _errors(overview, target, donors, maps, clean)
+    maps = [_fit(overview, target, source, clean, hazy) for source in sources]
+    errors, shared = _errors(overview, target, sources, maps, clean)
     best = np.argsort(np.square(errors).mean(axis=0), kind="stable")
     fitted = FusedPrior(
         overview.bands,
@@ -211,7 +211,7 @@ def fit_fused(
         tuple(map(float, shared)),
         None,
     )
-    return fitted if hazy or not donors else replace(fitted, field=_field(fitted, overview, target))
+    return fitted if hazy or not sources else replace(fitted, field=_field(fitted, overview, target))
 
 
 def _thinned(stack: Stack) -> Stack:
@@ -224,13 +224,13 @@ def _thinned(stack: Stack) -> Stack:
     return replace(stack, dn=dn, classes=classes, cell=stack.cell.thinned(factor))
 
 
-def _is_hazy(stack: Stack, target: int, donors: Sequence[int]) -> bool:
+def _is_hazy(stack: Stack, target: int, sources: Sequence[int]) -> bool:
     """Tell whether the target is much hazier than the cleanest other date over the ground that both saw."""
     observed, image = is_observed(stack.classes[target]), stack.reflectance(target)
     spans = []
-    for donor in donors:
-        both = observed & is_observed(stack.classes[donor])
-        other = haze_span(stack.reflectance(donor), both, stack.bands)
+    for source in sources:
+        both = observed & is_observed(stack.classes[source])
+        other = haze_span(stack.reflectance(source), both, stack.bands)
         spans.append((other, haze_span(image, both, stack.bands)))
     usable = [pair for pair in spans if pair[0] > 0]
     if not usable:
@@ -239,14 +239,14 @@ def _is_hazy(stack: Stack, target: int, donors: Sequence[int]) -> bool:
     return own > _HAZY * clean
 
 
-def _fit(stack: Stack, target: int, donor: int, clean: BoolArray, hazy: bool) -> DonorMap:
-    both = clean & is_observed(stack.classes[donor])
-    there, here = stack.reflectance(donor)[:, both], stack.reflectance(target)[:, both]
-    return (fit_offset if hazy else fit_map)(stack.item_ids[donor], there, here, stack.bands)
+def _fit(stack: Stack, target: int, source: int, clean: BoolArray, hazy: bool) -> DateMap:
+    both = clean & is_observed(stack.classes[source])
+    there, here = stack.reflectance(source)[:, both], stack.reflectance(target)[:, both]
+    return (fit_offset if hazy else fit_map)(stack.item_ids[source], there, here, stack.bands)
 
 
 def _errors(
-    stack: Stack, target: int, donors: Sequence[int], maps: Sequence[DonorMap], clean: BoolArray
+    stack: Stack, target: int, sources: Sequence[int], maps: Sequence[DateMap], clean: BoolArray
 ) -> tuple[Matrix, Matrix]:
     """Return the standard deviation of the residuals of every date `(band, date)`, and of what they share `(band,)`.
 
@@ -254,13 +254,13 @@ def _errors(
     pass over the dates gives the mean covariance of all pairs.
     """
     image = stack.reflectance(target)
-    errors = np.full((len(stack.bands), len(donors)), _UNFITTED_SPREAD)
+    errors = np.full((len(stack.bands), len(sources)), _UNFITTED_SPREAD)
     total, squares, dates = np.zeros_like(image), np.zeros_like(image), np.zeros(clean.shape, np.int32)
-    for date, (donor, m) in enumerate(zip(donors, maps, strict=True)):
-        both = clean & is_observed(stack.classes[donor])
+    for date, (source, m) in enumerate(zip(sources, maps, strict=True)):
+        both = clean & is_observed(stack.classes[source])
         if both.sum() < _PIXELS_FOR_ERROR:
             continue
-        residual = _cut(image[:, both] - m.apply(stack.reflectance(donor)[:, both], stack.bands))
+        residual = _cut(image[:, both] - m.apply(stack.reflectance(source)[:, both], stack.bands))
         errors[:, date] = np.sqrt(np.square(residual).mean(axis=1, dtype=np.float64))
         total[:, both] += residual
         squares[:, both] += np.square(residual)

@@ -24,7 +24,7 @@ _CLEAN_SHARE, _CLEAN_MARGIN, _NEIGHBOURHOOD = 0.02, 0.003, 9
 
 
 @dataclass(frozen=True, slots=True)
-class HarmonisationFit:
+class NormalisationFit:
     """Target = slope * source + intercept, in reflectance, for one band of one source date."""
 
     item_id: str
@@ -45,7 +45,7 @@ def repeatability(reflectance: NDArray[Any]) -> NDArray[Any]:
     return 0.005 + 0.05 * reflectance
 
 
-def clean_sky_match(composite: FloatArray, stack: Stack, target: int) -> tuple[HarmonisationFit, ...]:
+def clean_sky_match(composite: FloatArray, stack: Stack, target: int) -> tuple[NormalisationFit, ...]:
     """Return the shift per band that matches a composite to the clean sky of the target date.
 
     Undetected haze only brightens, and blue most; so the shift is the median difference over the pixels
@@ -59,7 +59,7 @@ def clean_sky_match(composite: FloatArray, stack: Stack, target: int) -> tuple[H
     """
     usable = is_observed(stack.classes[target]) & np.isfinite(composite).all(axis=0)
     if usable.sum() < _PIXELS_FOR_MATCH:
-        return tuple(HarmonisationFit("median", band, 1.0, 0.0, _UNFITTED_SPREAD, 0) for band in stack.bands)
+        return tuple(NormalisationFit("median", band, 1.0, 0.0, _UNFITTED_SPREAD, 0) for band in stack.bands)
     difference = stack.reflectance(target) - composite
     clean = _clean_sky(difference[_haziest_band(stack.bands)], usable)
     return tuple(
@@ -83,12 +83,12 @@ def _clean_sky(difference: FloatArray, usable: NDArray[np.bool_]) -> NDArray[np.
     return clean
 
 
-def _believed_shift(band: str, level: FloatArray, delta: FloatArray) -> HarmonisationFit:
+def _believed_shift(band: str, level: FloatArray, delta: FloatArray) -> NormalisationFit:
     shift = float(np.median(delta))
     residual = 1.4826 * float(np.median(np.abs(delta - shift)))
     usual = float(repeatability(np.asarray(np.median(level))))
     belief = min(1.0, (usual / max(residual, 1e-6)) ** 2)
-    return HarmonisationFit("median", band, 1.0, belief * shift, residual, len(delta))
+    return NormalisationFit("median", band, 1.0, belief * shift, residual, len(delta))
 
 
 Values = NDArray[np.float64]
@@ -104,13 +104,13 @@ _DISTRUST = 4
 
 
 @dataclass(frozen=True, slots=True)
-class DonorMap:
-    """Target = donor + coefficients x features(donor), band by band, reflectance."""
+class DateMap:
+    """Target = source date + coefficients x features(source date), band by band, reflectance."""
 
     item_id: str
     #: `[band][feature]`; zeros where nothing could be fitted.
     coefficients: tuple[tuple[float, ...], ...]
-    #: `[band]`: donor reflectance is cut to these before the features are made.
+    #: `[band]`: reflectance of the source date is cut to these before the features are made.
     low: tuple[float, ...]
     high: tuple[float, ...]
     #: `[band]`: median correction over the pixels it was fitted on, reflectance, for people.
@@ -119,7 +119,7 @@ class DonorMap:
     n_pixels: int
 
     def apply(self, image: FloatArray, bands: tuple[str, ...]) -> FloatArray:
-        """Return the donor as on the target date, `(band, ...)`, at least 1e-4; NaN stays NaN.
+        """Return a source date as on the target date, `(band, ...)`, at least 1e-4; NaN stays NaN.
 
         Summed feature by feature, so that a pixel's value does not depend on how many others there are.
         """
@@ -137,7 +137,7 @@ class DonorMap:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> DonorMap:
+    def from_dict(cls, values: Mapping[str, Any]) -> DateMap:
         """Read `to_dict` back."""
         rows = tuple(tuple(map(float, row)) for row in values["coefficients"])
         low, high, shift = (tuple(map(float, values[name])) for name in ("low", "high", "shift"))
@@ -156,45 +156,45 @@ def features(image: FloatArray, bands: tuple[str, ...]) -> list[FloatArray]:
     return found
 
 
-def fit_map(item_id: str, donor: FloatArray, target: FloatArray, bands: tuple[str, ...]) -> DonorMap:
+def fit_map(item_id: str, source: FloatArray, target: FloatArray, bands: tuple[str, ...]) -> DateMap:
     """Fit all features.
 
     Args:
-        item_id: of the donor.
-        donor: reflectance `(band, pixel)` of pixels that both dates saw.
+        item_id: of the source date.
+        source: reflectance `(band, pixel)` of pixels that both dates saw.
         target: the same pixels on the target date.
         bands: common names in channel order.
     """
-    if donor.shape[1] < _PIXELS_FOR_MAP:
-        return fit_offset(item_id, donor, target, bands)
-    low, high = np.quantile(donor, _RANGE, axis=1).astype(np.float32)
-    columns = np.stack(features(donor.clip(low[:, None], high[:, None]), bands)).astype(np.float64)
-    coefficients = _robust_regression(columns, (target - donor).astype(np.float64))
-    return _map(item_id, coefficients, low, high, np.median(coefficients @ columns, axis=1), donor.shape[1])
+    if source.shape[1] < _PIXELS_FOR_MAP:
+        return fit_offset(item_id, source, target, bands)
+    low, high = np.quantile(source, _RANGE, axis=1).astype(np.float32)
+    columns = np.stack(features(source.clip(low[:, None], high[:, None]), bands)).astype(np.float64)
+    coefficients = _robust_regression(columns, (target - source).astype(np.float64))
+    return _map(item_id, coefficients, low, high, np.median(coefficients @ columns, axis=1), source.shape[1])
 
 
-def fit_offset(item_id: str, donor: FloatArray, target: FloatArray, bands: tuple[str, ...]) -> DonorMap:
-    """Fit an offset per band, believed as far as the target agrees with the donor as clear dates usually do.
+def fit_offset(item_id: str, source: FloatArray, target: FloatArray, bands: tuple[str, ...]) -> DateMap:
+    """Fit an offset per band, believed as far as the target agrees with the source date as clear dates usually do.
 
     For targets whose clear pixels are hazy: more freedom would learn the haze. Arguments as for `fit_map`.
     """
     count = len(features(np.zeros((len(bands), 1), np.float32), bands))
     coefficients = np.zeros((len(bands), count))
-    if donor.shape[1] >= _PIXELS_FOR_OFFSET:
-        difference = (target - donor).astype(np.float64)
-        offset = _robust_regression(np.ones((1, donor.shape[1])), difference)[:, 0]
+    if source.shape[1] >= _PIXELS_FOR_OFFSET:
+        difference = (target - source).astype(np.float64)
+        offset = _robust_regression(np.ones((1, source.shape[1])), difference)[:, 0]
         found = _robust_deviation(difference - offset[:, None])
-        usual = repeatability(np.median(donor, axis=1))
+        usual = repeatability(np.median(source, axis=1))
         coefficients[:, 0] = offset * np.minimum(1, (usual / found) ** _DISTRUST)
-    return _map(item_id, coefficients, np.zeros(len(bands)), np.ones(len(bands)), coefficients[:, 0], donor.shape[1])
+    return _map(item_id, coefficients, np.zeros(len(bands)), np.ones(len(bands)), coefficients[:, 0], source.shape[1])
 
 
 def _map(
     item_id: str, coefficients: Values, low: NDArray[Any], high: NDArray[Any], shift: Values, pixels: int
-) -> DonorMap:
+) -> DateMap:
     rows = tuple(tuple(map(float, row)) for row in coefficients)
     limits, median = [tuple(map(float, limit)) for limit in (low, high)], tuple(map(float, shift))
-    return DonorMap(item_id, rows, limits[0], limits[1], median, pixels)
+    return DateMap(item_id, rows, limits[0], limits[1], median, pixels)
 
 
 def _robust_regression(columns: Values, wanted: Values) -> Values:

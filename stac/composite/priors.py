@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stac.composite.fusion import fit_fused
-from stac.composite.normalisation import HarmonisationFit
+from stac.composite.normalisation import NormalisationFit
 from stac.composite.temporal import CompositePrior, TemporalPrior, geomedian_clear, median_clear, nearest_clear
 from stac.load.stack import Stack
 
@@ -33,7 +33,7 @@ class FittedPrior(Protocol):
     """A prior that has seen the whole cell."""
 
     @property
-    def fits(self) -> tuple[HarmonisationFit, ...]:
+    def fits(self) -> tuple[NormalisationFit, ...]:
         """How dates were matched."""
 
     def apply(

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from stac.composite.normalisation import (
-    DonorMap,
-    HarmonisationFit,
+    DateMap,
+    NormalisationFit,
     ResidualField,
     fit_field,
     fit_map,
@@ -68,7 +68,7 @@ class DateFit:
     """How one date becomes the radiometry of the reference."""
 
     date_id: str
-    map: DonorMap
+    map: DateMap
     #: Standard deviation of what is left over, per band, reflectance.
     error: tuple[float, ...]
     #: What is left over, smoothed; None where nothing was shared.
@@ -111,7 +111,7 @@ class Radiometry:
 def _date_fit(values: Mapping[str, Any]) -> DateFit:
     field = None if values["field"] is None else ResidualField.from_dict(values["field"])
     error = tuple(map(float, values["error"]))
-    return DateFit(str(values["date_id"]), DonorMap.from_dict(values["map"]), error, field)
+    return DateFit(str(values["date_id"]), DateMap.from_dict(values["map"]), error, field)
 
 
 def choose_reference(overview: Stack) -> str:
@@ -252,11 +252,11 @@ class PeriodComposite:
     quantile: float = 0.5
 
     @property
-    def fits(self) -> tuple[HarmonisationFit, ...]:
+    def fits(self) -> tuple[NormalisationFit, ...]:
         """How every date was matched, per band, summed up for people."""
         bands = self.radiometry.bands
         return tuple(
-            HarmonisationFit(fit.date_id, band, 1.0, fit.map.shift[b], fit.error[b], fit.map.n_pixels)
+            NormalisationFit(fit.date_id, band, 1.0, fit.map.shift[b], fit.error[b], fit.map.n_pixels)
             for fit in self.radiometry.dates
             for b, band in enumerate(bands)
         )

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from stac.composite.normalisation import HarmonisationFit, repeatability
+from stac.composite.normalisation import NormalisationFit, repeatability
 from stac.load.stack import Stack
 from stac.masks.classes import is_observed
 
@@ -29,7 +29,7 @@ class TemporalPrior:
     spread: FloatArray
 
 
-def donors_of(stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()) -> list[int]:
+def source_dates(stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()) -> list[int]:
     """Return the other dates, best first: fewest days away, then later, then by id."""
     gap = np.abs(stack.days - stack.days[target])
     allowed = [
@@ -51,7 +51,7 @@ def nearest_clear(
         exclude: indices that are not used.
     """
     prior = empty_prior(stack)
-    for date in donors_of(stack, target, max_days=max_days, exclude=exclude):
+    for date in source_dates(stack, target, max_days=max_days, exclude=exclude):
         fresh = (prior.source < 0) & is_observed(stack.classes[date])
         if fresh.any():
             prior.reflectance[:, fresh] = stack.reflectance(date)[:, fresh]
@@ -69,9 +69,9 @@ def median_clear(
     """
     empty = empty_prior(stack)
     prior, spread, source = empty.reflectance, empty.spread, empty.source
-    donors = donors_of(stack, target, max_days=max_days, exclude=exclude)
-    some = np.isin(np.arange(len(stack.item_ids)), donors)
-    seen = np.stack([is_observed(c) for c in stack.classes[some]]) if donors else np.zeros((0, *source.shape), bool)
+    dates = source_dates(stack, target, max_days=max_days, exclude=exclude)
+    some = np.isin(np.arange(len(stack.item_ids)), dates)
+    seen = np.stack([is_observed(c) for c in stack.classes[some]]) if dates else np.zeros((0, *source.shape), bool)
     anywhere = seen.any(axis=0)
     if anywhere.any():
         values = np.stack([stack.reflectance(int(i))[:, anywhere] for i in np.flatnonzero(some)])
@@ -93,22 +93,22 @@ def geomedian_clear(
     """
     from geomad import nangeomedian_pcm
 
-    prior, donors = empty_prior(stack), donors_of(stack, target, max_days=max_days, exclude=exclude)
-    if not donors:
+    prior, dates = empty_prior(stack), source_dates(stack, target, max_days=max_days, exclude=exclude)
+    if not dates:
         return prior
-    seen = np.stack([is_observed(stack.classes[donor]) for donor in donors], axis=-1)
+    seen = np.stack([is_observed(stack.classes[date]) for date in dates], axis=-1)
     anywhere = seen.any(axis=-1)
     if not anywhere.any():
         return prior
     # (pixel, 1, band, date): blocks are restored side by side, so one thread is enough here.
-    values = np.stack([stack.reflectance(donor)[:, anywhere].T for donor in donors], axis=-1)[:, None]
+    values = np.stack([stack.reflectance(date)[:, anywhere].T for date in dates], axis=-1)[:, None]
     values[~np.broadcast_to(seen[anywhere][:, None, None], values.shape)] = np.nan
     middle = nangeomedian_pcm(values, eps=1e-5, num_threads=1, nocheck=True)
     deviation = values - middle[..., None]
     prior.reflectance[:, anywhere] = middle[:, 0].T
     prior.spread[:, anywhere] = np.sqrt(np.nanmean(np.square(deviation), axis=-1))[:, 0].T
     distance = np.where(seen[anywhere], np.square(deviation).sum(axis=2)[:, 0], np.inf)
-    prior.source[anywhere] = np.array(donors, np.int16)[distance.argmin(axis=-1)]
+    prior.source[anywhere] = np.array(dates, np.int16)[distance.argmin(axis=-1)]
     return prior
 
 
@@ -130,7 +130,7 @@ class CompositePrior:
     max_days: int | None
 
     @property
-    def fits(self) -> tuple[HarmonisationFit, ...]:
+    def fits(self) -> tuple[NormalisationFit, ...]:
         """Nothing was matched."""
         return ()
 

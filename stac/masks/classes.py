@@ -25,7 +25,7 @@ class PixelClass(IntEnum):
     DEFECTIVE = 6
 
 
-#: Classes whose pixels show the ground as it was: kept bit-identical, and allowed as donors.
+#: Classes whose pixels show the ground as it was: kept bit-identical, and allowed as sources.
 OBSERVED = (PixelClass.CLEAR, PixelClass.SNOW)
 
 #: Classes whose pixels are restored.

@@ -135,7 +135,7 @@ def write_dataset(product: xr.Dataset, folder: Path) -> pystac.Item:
         item_id=f"{target.id}-{'unveil' if model else 'composite'}-{work_id[:8]}",
         work_id=work_id,
         target=target,
-        donors=tuple(others),
+        source_dates=tuple(others),
         cell_id=said.get("cell", ""),
         parameters=json.loads(said["parameters"]),
         quality={},

@@ -179,7 +179,7 @@ class ProductRecord:
     #: The source item whose date is restored.
     target: pystac.Item
     #: The other dates that were used.
-    donors: tuple[pystac.Item, ...]
+    source_dates: tuple[pystac.Item, ...]
     cell_id: str
     parameters: Mapping[str, Any]
     quality: Mapping[str, float]
@@ -336,7 +336,7 @@ def _is_fit(name: str, value: object) -> bool:
 
 
 def _links(record: ProductRecord) -> list[pystac.Link]:
-    sources = [record.target, *record.donors]
+    sources = [record.target, *record.source_dates]
     derived = [
         pystac.Link("derived_from", href, "application/geo+json", source.id)
         for source in sources

@@ -101,7 +101,7 @@ def build_mosaic_item(
 
 def _differing(record: ProductRecord) -> tuple[str, ...]:
     """Return which of platform and constellation the sources do not agree on."""
-    sources = [source.properties for source in (record.target, *record.donors)]
+    sources = [source.properties for source in (record.target, *record.source_dates)]
     return tuple(name for name in ("platform", "constellation") if len({str(each.get(name)) for each in sources}) > 1)
 
 

@@ -49,7 +49,7 @@ def make_stock(folder: Path) -> dict[str, Any]:
         item_id="stock",
         work_id="stock",
         target=pystac.Item("scene", None, None, _FIRST, properties),
-        donors=(),
+        source_dates=(),
         cell_id="MGRS-33TWM",
         model_name="unveil-de",
         model_version="1",

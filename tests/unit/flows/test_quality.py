@@ -58,9 +58,9 @@ def _record() -> ProductRecord:
     moment = datetime(2023, 8, 10, tzinfo=UTC)
     target = pystac.Item("T", None, None, moment, {})
     return ProductRecord(
-        item_id="T-unveil-1", work_id="w", target=target, donors=(), cell_id="c", model_name="m", model_version="1",
-        model_sha256="a" * 64, seed=0, parameters={}, quality={"mean_uncertainty": 0.02}, software_version="0",
-        created=moment,
+        item_id="T-unveil-1", work_id="w", target=target, source_dates=(), cell_id="c", model_name="m",
+        model_version="1", model_sha256="a" * 64, seed=0, parameters={}, quality={"mean_uncertainty": 0.02},
+        software_version="0", created=moment,
     )  # fmt: skip
 
 

@@ -117,7 +117,7 @@ def staged(summary: ProductSummary, product_files: Path, sample_items: list[pyst
             item_id=f"{target}-unveil-{work_id}",
             work_id=work_id,
             target=targets[target],
-            donors=(targets["S2A_33TWM_20230815_0_L2A"],),
+            source_dates=(targets["S2A_33TWM_20230815_0_L2A"],),
             cell_id="MGRS-33TWM",
             model_name="unveil-de",
             model_version="1",

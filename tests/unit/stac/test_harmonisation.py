@@ -79,7 +79,7 @@ def test_nearest_takes_the_nearest_then_the_later_date() -> None:
     assert (prior.source[:, : SIDE // 2] == 2).all()
 
 
-def test_no_donor_gives_nan_and_minus_one() -> None:
+def test_no_source_date_gives_nan_and_minus_one() -> None:
     stack = make_stack([ground(), ground(1)], [half(), half()], [10, 12])
     for prior in (nearest_clear, median_clear, fused):
         found = prior(stack, 0)

@@ -113,7 +113,7 @@ def test_a_wrong_flag_makes_the_scene_invalid(twl: list[pystac.Item]) -> None:
         read_stack([wrong_flag(twl[0])], cell, BANDS)
 
 
-def test_a_donor_with_a_wrong_flag_is_left_out(twl: list[pystac.Item]) -> None:
+def test_a_source_date_with_a_wrong_flag_is_left_out(twl: list[pystac.Item]) -> None:
     wrong_flag(twl[1])
     stack = read_stack(twl[:3], cell_of(twl[0], "blue", SMALL), BANDS, required=[twl[0].id])
     assert stack.item_ids == (twl[0].id, twl[2].id)

@@ -132,7 +132,7 @@ def test_a_truncated_target_is_an_error(twl: list[pystac.Item], cell: Cell, tmp_
         read_stack(twl, cell, BANDS, required=[twl[0].id])
 
 
-def test_a_truncated_donor_is_dropped_with_its_reason(twl: list[pystac.Item], cell: Cell, tmp_path: Path) -> None:
+def test_a_truncated_source_date_is_dropped_with_its_reason(twl: list[pystac.Item], cell: Cell, tmp_path: Path) -> None:
     truncated(twl[0], tmp_path)
     del twl[1].assets["nir"]
     stack = read_stack(twl, cell, BANDS, required=[twl[3].id])
