@@ -105,6 +105,7 @@ results: setup ## every table in docs/results
 	$(BIN)/python -m benchmarks.engine --out docs/results
 	$(BIN)/python -m tests.chaos.kill_runs --out docs/results
 	$(BIN)/python -m tests.load.publish_many --out docs/results
+	$(BIN)/python -m tests.load.census_many --out docs/results
 	$(BIN)/python -m tests.load.index_many --out docs/results
 	$(BIN)/python -m tests.load.registry_story --out docs/results
 	$(BIN)/python -m benchmarks.drift --out docs/results

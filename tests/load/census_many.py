@@ -92,7 +92,7 @@ def page_of(seconds: dict[str, float], requests: dict[str, dict[str, int]], item
         return ", ".join(f"{number:,} {method}" for method, number in counts.items())
 
     command = f"python -m tests.load.census_many --items {items} --on-s3 {on_s3}"
-    rows = [f"| {name} | {seconds[name]:.2f} | {words(requests[name])} |" for name in seconds]
+    rows = [f"| {name} | {seconds[name]:.3g} | {words(requests[name])} |" for name in seconds]
     return "\n".join(
         [
             "# Census of a large catalog",
