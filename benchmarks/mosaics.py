@@ -10,14 +10,12 @@ cut.
 from __future__ import annotations
 
 import argparse
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from benchmarks.report import Page, parser, publish, table
 from flows.planning.mosaics import overview_cell
@@ -27,8 +25,6 @@ from stac.grid.cell import cell_of
 from stac.load.scale_check import RadiometryCheck
 from stac.load.stack import ReadOptions, Stack, read_stack
 from stac.masks.classes import PixelClass, is_observed
-from stac.product.preview import visual
-from stac.reflectance import to_product_dn
 from stac.search.acquisitions import group_passes
 from stac.search.opening import open_source
 from stac.search.query import Query
@@ -40,8 +36,6 @@ _BANDS = ("blue", "green", "red", "nir")
 _CLEAR, _DAYS = 0.95, 31
 #: Side of the cells whose borders are looked at, pixels.
 _CELL = 128
-#: Longer side of the picture, pixels.
-_PICTURE_PX = 640
 #: Northing of the upper edge of the sample's southern tile, metres.
 _TILE_TOP_M = 5_100_000
 _READING = ReadOptions(radiometry_check=RadiometryCheck.OFF, temporal=True)
@@ -182,18 +176,6 @@ def tile_rows(stack: Stack) -> list[list[str]]:
     return rows
 
 
-def picture(stack: Stack) -> bytes:
-    """Return the region as one small JPEG: the reference as it came, and the mosaic."""
-    reference = stack.item_ids.index(choose_reference(stack))
-    mosaic = to_product_dn(ours(stack, Method.BEST))
-    shown = np.concatenate([visual(stack.dn[reference], stack.bands), visual(mosaic, stack.bands)], axis=2)
-    image = Image.fromarray(shown.transpose(1, 2, 0))
-    image.thumbnail((_PICTURE_PX, _PICTURE_PX), Image.Resampling.BOX)
-    buffer = io.BytesIO()
-    image.quantize(128).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
-
-
 def page(options: argparse.Namespace) -> Page:
     """Measure everything and return the page."""
     year = read(options.series / "catalog.json", options.collection, options.interval)
@@ -216,9 +198,8 @@ def page(options: argparse.Namespace) -> Page:
         table(("mosaic", "cells", "swaths", "clouds of the reference"), steps),
         "The same across the upper edge of the southern tile.",
         table(("mosaic", "tiles"), tiles),
-        "![The reference as it came, and the mosaic of both tiles](mosaics.png)",
     )
-    return Page("Mosaics", parts, {"errors": errors, "steps": steps, "tiles": tiles}, picture(sample))
+    return Page("Mosaics", parts, {"errors": errors, "steps": steps, "tiles": tiles})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

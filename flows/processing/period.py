@@ -43,7 +43,7 @@ from stac.grid.fixed import outline_of_cell
 from stac.io.raster import environment
 from stac.io.s3 import Location
 from stac.load.stack import Stack, read_overview, read_stack
-from stac.masks.classes import is_observed
+from stac.masks.classes import PixelClass, is_observed
 from stac.product.cog import CogWriter
 from stac.product.item import ProductRecord, credit
 from stac.product.model_item import model_item_href
@@ -55,6 +55,8 @@ from stac.search.acquisitions import Acquisition
 #: Looks of all dates that are read at once, pixels times dates: bounds the memory of a year of dates.
 _MOST_LOOKS = 24_000_000
 _LEAST_SIDE = 128
+#: Share of a cell that any date must have seen: from less all of it would be invented.
+_LEAST_SEEN = 0.05
 #: Side of the window in which shifts of a large cell are looked for, pixels.
 _SHIFT_PX = 512
 
@@ -127,8 +129,7 @@ def make_mosaic(
         settings.restoration,
         intervals=intervals_of(calibration_of(Path(model.weights))),
         fillers=fillers,
-        # From no look at all nothing can be restored: the whole cell would be invented.
-        use_model=settings.use_model and bool(is_observed(overview.classes).any()),
+        use_model=settings.use_model and _seen_share(overview) >= _LEAST_SEEN,
     )
     work = _Work(dates, composite, prepare_with(composite, begun, 0, cell), enhancer, how, settings, shifts)
     prepared_after, looks = time.monotonic() - began, CountTally()
@@ -163,6 +164,13 @@ def make_mosaic(
     quality.mark(item)
     write_json(staging / ITEM_FILE, item.to_dict(include_self_link=False, transform_hrefs=False))
     return figures
+
+
+def _seen_share(overview: Stack) -> float:
+    """Return the share of the ground with data that any date saw clear; 0 without data."""
+    data = (overview.classes != PixelClass.NODATA).any(axis=0)
+    seen = is_observed(overview.classes).any(axis=0)
+    return float(seen.sum() / max(int(data.sum()), 1))
 
 
 def _shifts(

@@ -259,7 +259,7 @@ def _thinned(folder: Path, layer: Layer) -> NDArray[Any]:
 
 def _ramp(name: str, count: int) -> list[tuple[int, int, int]]:
     """Return colours `(red, green, blue)`, 0-255, evenly along a colour map that colour-blind people can read."""
-    shades = mpl.colormaps[name](np.linspace(0, 1, count) if count > 1 else [0.5])
+    shades = mpl.colormaps[name](np.linspace(0, 1, count) if count != 1 else [0.5])
     return [(int(r), int(g), int(b)) for r, g, b in np.rint(shades[:, :3] * 255)]
 
 
