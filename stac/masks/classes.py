@@ -76,7 +76,8 @@ def mark_missing(
     """Tell gaps inside a swath from the ground outside of it, in place.
 
     A band that is clipped to 0 in deep shadow, or a line that was lost, is a gap: hidden, to be filled. Without any
-    band at the edge of the swath, or where the mask has no data, there is nothing.
+    band at the edge of the swath, or where the mask has no data, there is nothing. Neither is there where every band is
+    missing and the mask calls the ground clear: the file's own mask says so, and a classification says nothing of it.
 
     Args:
         classes: `PixelClass` values of the mask `(y, x)`.
@@ -84,6 +85,6 @@ def mark_missing(
         every: where all bands have none.
         beside: the edge of the swath, from `beside_nodata`.
     """
-    outside = (classes == PixelClass.NODATA) | (every & beside)
+    outside = (classes == PixelClass.NODATA) | (every & (beside | is_observed(classes)))
     classes[some & ~outside] = PixelClass.DEFECTIVE
     classes[some & outside] = PixelClass.NODATA

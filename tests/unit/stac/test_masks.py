@@ -92,8 +92,11 @@ def test_missing_values_are_gaps_inside_the_swath_and_nodata_at_its_edge() -> No
     some, every = np.zeros((2, 12, 12), bool)
     some[:, :4] = every[:, :4] = True  # the bands end one pixel inside of the mask's swath
     some[6, 8] = True  # one band is clipped
-    some[9, 7:10] = every[9, 7:10] = True  # a line is lost
+    some[9, 7:10] = True  # a line of one band is lost
+    mask[11, 7:9] = PixelClass.SHADOW
+    some[11, 7:10] = every[11, 7:10] = True  # every band is clipped in shadow; and a pixel that the file's mask leaves out
     mark_missing(mask, some, every, beside_nodata(mask))
     assert (mask[:, :4] == PixelClass.NODATA).all()
     gaps = np.argwhere(mask == PixelClass.DEFECTIVE).tolist()
-    assert gaps == [[6, 8], [9, 7], [9, 8], [9, 9]] and (np.delete(mask[0], range(4)) == PixelClass.CLEAR).all()
+    assert gaps == [[6, 8], [9, 7], [9, 8], [9, 9], [11, 7], [11, 8]] and mask[11, 9] == PixelClass.NODATA
+    assert (np.delete(mask[0], range(4)) == PixelClass.CLEAR).all()
