@@ -86,5 +86,6 @@ def mark_missing(
         beside: the edge of the swath, from `beside_nodata`.
     """
     outside = (classes == PixelClass.NODATA) | (every & (beside | is_observed(classes)))
-    classes[some & ~outside] = PixelClass.DEFECTIVE
+    # What a mask calls shadow or cloud stays so, and grows as such.
+    classes[some & ~outside & is_observed(classes)] = PixelClass.DEFECTIVE
     classes[some & outside] = PixelClass.NODATA

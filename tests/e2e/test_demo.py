@@ -89,7 +89,7 @@ class Source:
         self.hidden = self.valid & (binary_dilation(cloud, cross) | binary_dilation(shadow, cross) | defective)
         self.observed = self.valid & ~self.hidden
         #: Clear as the mask comes: what other dates are compared with.
-        self.clear = self.valid & ~(cloud | shadow | defective)
+        self.clear = self.valid & ~(cloud | shadow | defective | (self.scl == 11))  # snow is not asked
         year, month, day = (int(folder.name.split("_")[2][part]) for part in (slice(4), slice(4, 6), slice(6, 8)))
         self.day = (date(year, month, day) - date(1970, 1, 1)).days
 
