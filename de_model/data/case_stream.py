@@ -16,6 +16,8 @@ from de_model.data.cases import CaseSource
 #: Batches that a worker draws ahead.
 _AHEAD = 4
 _MOST_WORKERS = 8
+#: Fewer batches are drawn in the process itself: workers take seconds to start.
+_WORTH_WORKERS = 64
 
 
 class Batch(NamedTuple):
@@ -47,12 +49,15 @@ class CaseStream:
 
     def batches(self, first: int, last: int, size: int) -> Iterator[Batch]:
         """Yield batch `first` to `last - 1`, each of `size` cases."""
+        workers = self.workers if last - first >= _WORTH_WORKERS else 0
         loader: DataLoader[Batch] = DataLoader(
             _Batches(self.source, size),
             batch_size=None,
             sampler=range(first, last),
-            num_workers=self.workers,
-            prefetch_factor=_AHEAD if self.workers else None,
+            num_workers=workers,
+            prefetch_factor=_AHEAD if workers else None,
+            # A copy of a process that runs a flow would inherit its threads' locks, and ends with an error.
+            multiprocessing_context="forkserver" if workers else None,
         )
         yield from loader
 

@@ -117,12 +117,14 @@ def promote(
     from flows.models.gates import as_json as gate_table
     from flows.models.gates import load_gates, plain
     from flows.models.retrain_settings import retrain_settings_of
+
+    limits = {} if gates is None else {"gates": asdict(load_gates(gates))}
+    # First: Prefect reads the login that is found here when it is imported.
+    settings = retrain_settings_of(config, given | o.overrides(model=model) | limits)
     from flows.promote import as_markdown
     from flows.promote import promote as flow
     from flows.services.prefect_server import prefect_api
 
-    limits = {} if gates is None else {"gates": asdict(load_gates(gates))}
-    settings = retrain_settings_of(config, given | o.overrides(model=model) | limits)
     with progress_bar(), prefect_api(settings.state):
         summary = flow(cast(Any, settings.shareable), version, force, dry_run)
     if as_json:
@@ -183,11 +185,12 @@ def retrain(
         unveil retrain --config retrain.yaml --promotion automatic
     """
     from flows.models.retrain_settings import retrain_settings_of
+
+    settings = retrain_settings_of(config, given)  # first: Prefect reads the login when it is imported
     from flows.retrain import as_markdown, as_record
     from flows.retrain import retrain as flow
     from flows.services.prefect_server import prefect_api
 
-    settings = retrain_settings_of(config, given)
     with progress_bar(), prefect_api(settings.state):
         summary = flow(cast(Any, settings.shareable))
     if as_json:

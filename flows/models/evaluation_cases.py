@@ -257,7 +257,7 @@ def _covered(stack: Stack, clouds: int, truth: int) -> Stack:
     mask = stack.classes[clouds]
     cloud, shadow = np.isin(mask, (PixelClass.CLOUD, PixelClass.THIN_CLOUD)), mask == PixelClass.SHADOW
     light = transplant(stack.reflectance(clouds), cloud, stack.reflectance(truth), shadow)
-    moved = is_obscured(mask) & (stack.classes[truth] != PixelClass.NODATA)
+    moved = is_obscured(mask) & np.isfinite(light).all(axis=0)
     dn, classes = stack.dn.copy(), stack.classes.copy()
     dn[truth][:, moved] = np.maximum(to_product_dn(light[:, moved]), 1)
     classes[truth][moved] = mask[moved]

@@ -20,7 +20,7 @@ from flows.models.training_data import PairLimits
 from flows.planning.search import SceneSet
 from flows.settings import RunSettings
 from flows.settings.fields import Commas
-from flows.settings.loading import load_settings, read_yaml
+from flows.settings.loading import load_settings, read_yaml, use_login_of_up
 from stac.io.secrets import holds_secret
 from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 
@@ -176,4 +176,6 @@ def retrain_settings_of(config: Path | None, given: Mapping[str, Any]) -> Retrai
     """
     from_file = {} if config is None else read_yaml(config)
     environment = {name for name in _PLACES if os.environ.get(f"UNVEIL_{name.upper()}")}
-    return load_retrain_settings({name: v for name, v in from_file.items() if name not in environment} | dict(given))
+    settings = load_retrain_settings({n: v for n, v in from_file.items() if n not in environment} | dict(given))
+    use_login_of_up(settings.run_settings())
+    return settings

@@ -171,12 +171,12 @@ def _pair(stack: Stack, cloudy: int, clear: int, choice: PairChoice | None) -> S
     if choice is not None and (reason := objection(stack, cloudy, clear, matched, choice.limits)) is not None:
         _log.info("left out: %s", reason)
         return None
-    has_data = stack.classes[cloudy] != PixelClass.NODATA
+    image = stack.reflectance(cloudy)
     return ScenePair(
         name=name,
-        cloudy=stack.reflectance(cloudy),
+        cloudy=image,
         clear=matched,
-        valid=has_data & seen,
+        valid=np.isfinite(image).all(axis=0) & seen,  # deep shadow may lack a band
         obscured=is_obscured(stack.classes[cloudy]),
     )
 

@@ -71,7 +71,7 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
         raise InvalidSettings(f"min_cloud {settings.min_cloud} is above max_cloud {settings.max_cloud}; swap them.")
     if settings.grid is GridKind.FIXED:
         _ = settings.fixed_grid  # before anything is searched
-    _use_login_of_up(settings)
+    use_login_of_up(settings)
     _, steps, start = settings.walk
     if start is not None and steps > start + 1:
         raise InvalidSettings(f"{steps} steps do not fit between start {start} and 0; ask for fewer.")
@@ -90,7 +90,7 @@ def mosaic_options(given: Mapping[str, Any]) -> MosaicOptions:
         raise InvalidSettings(_explain(error, None)) from error
 
 
-def _use_login_of_up(settings: RunSettings) -> None:
+def use_login_of_up(settings: RunSettings) -> None:
     """Give this process the login that `unveil up` made, where it is sent to those servers and has no other."""
     if not login_file(settings.state / "up").exists():
         return

@@ -76,6 +76,9 @@ def test_commands_find_the_login_by_themselves(system: dict[str, Any]) -> None:
         "run", "--dry-run", "--json", "--source", "sample", "--out", system["out"], home=system["home"], extra=extra
     )
     assert planned.status == 0, planned.err
+    nothing = ("retrain", "--datetime", "2020-01-01/2020-01-02", "--out", system["out"])
+    ended = unveil(*nothing, home=system["home"], extra=extra, timeout=200)
+    assert ended.status == 2 and "No scene" in ended.err, ended.err
 
 
 def test_the_login_is_in_one_file_and_nowhere_else(system: dict[str, Any]) -> None:
