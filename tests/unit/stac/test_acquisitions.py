@@ -70,8 +70,9 @@ def test_a_mosaic_takes_every_pixel_from_the_first_scene_with_data(
         one, other = (read_stack([item], border, ("blue", "nir"), AS_IS) for item in (low, high))
         seen = one.classes[0] != PixelClass.NODATA
         assert 0.1 < seen.mean() < 0.9
-        # Where neither has all bands the first is left as it is.
-        filled = ~seen & (other.classes[0] != PixelClass.NODATA)
+        # A gap of the first is filled by the other where that has all bands; else it is left as it is.
+        gap, whole = (one.dn[0] == 0).any(axis=0), (other.dn[0] > 0).all(axis=0)
+        filled = ~seen & (other.classes[0] != PixelClass.NODATA) | gap & whole
         assert filled.mean() > 0.1
         assert np.array_equal(both.dn[0], np.where(filled, other.dn[0], one.dn[0]))
         assert np.array_equal(both.classes[0], np.where(filled, other.classes[0], one.classes[0]))
