@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -251,9 +251,3 @@ def _smooth_ground(image: FloatArray, clear: BoolArray) -> FloatArray:
         for m, band in zip(median, image, strict=True)
     ]
     return np.stack(parts).astype(np.float32)
-
-
-def without_border(scene: Scene, pixels: int) -> Scene:
-    """Return the scene without `pixels` at every side."""
-    inner = slice(pixels, -pixels or None)
-    return replace(scene, image=scene.image[:, inner, inner], classes=scene.classes[inner, inner])

@@ -21,11 +21,6 @@ def map_channels(bands: int) -> int:
     return 3 * bands + 7
 
 
-def number_channels(bands: int) -> int:
-    """Return the length of `Inputs.numbers`."""
-    return 2 * bands + 3
-
-
 class Inputs:
     """What the networks are given, already standardised.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum, unique
 
 import pystac
@@ -123,13 +123,6 @@ def sensor_of(item: pystac.Item) -> Sensor | None:
     if re.search(r"landsat[-_ ]?[89]|\bl[co]0[89]_", words):
         return Sensor.OLI
     return Sensor.TM if re.search(r"landsat[-_ ]?[457]|\bl[te]0[457]_", words) else None
-
-
-def band_names(asset: pystac.Asset) -> Iterator[str]:
-    """Yield the names an asset gives its bands, from STAC 1.1 `bands` and 1.0 `eo:bands`."""
-    for bands in _listed(asset):
-        for names in bands:
-            yield from names
 
 
 def find_asset(item: pystac.Item, band: str) -> pystac.Asset:
