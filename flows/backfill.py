@@ -114,7 +114,7 @@ def run_backfill(settings: RunSettings, window_days: int) -> BackfillSummary:
         InvalidQuery: area or interval make no sense.
         ServiceUnavailable: no Prefect API answers.
     """
-    settings.query  # noqa: B018 - a wrong area or interval is reported before a server is started
+    _ = settings.query  # a wrong area or interval is reported before a server is started
     # As values that may be stored with the run: it finds secrets in the environment again.
     stored: Any = settings.shareable
     with prefect_api(settings.state, log=report_progress):

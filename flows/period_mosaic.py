@@ -228,7 +228,7 @@ def run_mosaics(settings: RunSettings, options: MosaicOptions) -> MosaicSummary:
         StacError, DeModelError, FlowError: the run could not start, or something of it failed.
     """
     first = periods_of(options.period, settings.dates, options.last)[0]
-    of_period(settings, region_of(settings, options), first).query  # noqa: B018 - a wrong area is reported at once
+    _ = of_period(settings, region_of(settings, options), first).query  # a wrong area is reported at once
     mosaics_of(settings).require_writable()
     with prefect_api(settings.state, log=report_progress):
         stored: Any = settings.shareable

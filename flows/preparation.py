@@ -95,7 +95,7 @@ def prepare_run(
         repair: put right what crashes left in the catalog and in the indexes that follow it.
         tasks: within a run of a flow, whose tasks the steps are.
     """
-    settings.query  # noqa: B018 - a wrong area or interval is reported before anything is asked
+    _ = settings.query  # a wrong area or interval is reported before anything is asked
     catalog = catalog_of(settings)
     steps: Sequence[Any] = (find, resolve_model, plan)
     find_, resolve_, plan_ = steps if tasks else [step.fn for step in steps]

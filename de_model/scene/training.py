@@ -60,7 +60,7 @@ class SceneTrainingOptions:
     visible: float = 0.03
     #: Latest step that is trained: walks begin here or later.
     t_start: int = 400
-    #: Share of cases whose reference is made worse for the diffusion and W. With 0.3 the diffusion learnt to mend them
+    #: Share of cases whose reference is made worse for the diffusion and W. With 0.3 it learnt to repair them
     #: and was 0.1 dB worse than the reference where nothing was wrong with it, and W left the reference alone.
     degraded: float = 0.0
     bfloat16: bool = True

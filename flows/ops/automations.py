@@ -174,8 +174,8 @@ def _notifying(notifier: Notifier) -> tuple[AutomationCore, ...]:
     event = "{{ event.event }} about {{ event.resource.id }}: {{ event.payload | tojson }}"
     happened = {EventName.CENSUS_INCOMPLETE, EventName.DRIFT_ALARM, EventName.MODEL_PROMOTED}
     return (
-        _reacting("failures are told", _BAD_ENDS, _message(notifier, "Unveil: a run failed", run), related=[_OURS]),
-        _reacting("alarms are told", happened, _message(notifier, "Unveil: an alarm", event)),
+        _reacting("failures are notified", _BAD_ENDS, _message(notifier, "Unveil: a run failed", run), related=[_OURS]),
+        _reacting("alarms are notified", happened, _message(notifier, "Unveil: an alarm", event)),
     )
 
 

@@ -25,7 +25,7 @@ from flows.planning.search import write_json
 from flows.planning.workunit import ModelRef, work_id_of
 from flows.processing.blocks import Effort, Progress, no_progress, prefetched, window_of
 from flows.processing.model import load_model, without_a_lost_gpu
-from flows.processing.product import ITEM_FILE, UnitFigures, figures_of, quality_of
+from flows.processing.product import ITEM_FILE, UnitFigures, figures_of, quality_of, take_staged_item
 from flows.processing.publishing import catalog_of, indexes_of
 from flows.processing.restore import Prepared, intervals_of, prepare_with, restore_block
 from flows.reports.page import write_report
@@ -45,7 +45,7 @@ from stac.io.s3 import Location
 from stac.load.stack import Stack, read_overview, read_stack
 from stac.masks.classes import PixelClass, is_observed
 from stac.product.cog import CogWriter
-from stac.product.item import ProductRecord, credit
+from stac.product.item import ProductRecord
 from stac.product.model_item import model_item_href
 from stac.product.mosaic_item import COUNT, COUNT_SPEC, CountTally, MosaicRecord, build_mosaic_item
 from stac.product.region_item import CellFile, RegionRecord, build_region_item
@@ -329,10 +329,7 @@ def publish_staged(staging: Path, settings: RunSettings, source_collection: Mapp
         IndexNotUpdated: it is published, but an index does not have it.
         PublishError: it could not be published; the catalog is as it was.
     """
-    item = pystac.Item.from_file(str(staging / ITEM_FILE))
-    item.set_self_href(None)
-    (staging / ITEM_FILE).unlink()
-    credit(item, source_collection, __version__)
+    item = take_staged_item(staging, source_collection)
     catalog, day = mosaics_of(settings), str(item.properties["start_datetime"])
     published = catalog.versions(item.id, day)
     item.properties["version"] = version_for(item.id, published)

@@ -259,17 +259,22 @@ def publish_product(staging: Path, settings: RunSettings, source_collection: Map
         IndexNotUpdated: it is published, but an index does not have it.
         PublishError: it could not be published; the catalog is as it was.
     """
-    item = pystac.Item.from_file(str(staging / ITEM_FILE))
-    item.set_self_href(None)
-    (staging / ITEM_FILE).unlink()
-    credit(item, source_collection, __version__)
-    catalog = catalog_of(settings)
+    item, catalog = take_staged_item(staging, source_collection), catalog_of(settings)
     place = publish_on_shelf(catalog, staging, item, source_collection)
     if settings.indexes:
         with indexes_of(settings) as indexes:
             for changed in places_of_versions(catalog, item):
                 indexes.put(changed)
     return place
+
+
+def take_staged_item(staging: Path, source_collection: Mapping[str, Any]) -> pystac.Item:
+    """Return the item that waits in a staging folder, credited to its sources; its file is gone."""
+    item = pystac.Item.from_file(str(staging / ITEM_FILE))
+    item.set_self_href(None)
+    (staging / ITEM_FILE).unlink()
+    credit(item, source_collection, __version__)
+    return item
 
 
 def figures_of(summary: ProductSummary, effort: Effort, seconds: float) -> UnitFigures:

@@ -66,6 +66,6 @@ def test_people_are_told_where_a_block_is_named(webhook: bool, kind: type) -> No
     block = UUID(int=7)
     told = named(Notifier(block, webhook))
     added = told.keys() - named().keys()
-    assert added == {"failures are told", "alarms are told"}
+    assert added == {"failures are notified", "alarms are notified"}
     actions = [told[name].actions[0] for name in added]
     assert all(isinstance(action, kind) and action.block_document_id == block for action in actions)
