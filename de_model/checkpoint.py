@@ -34,9 +34,18 @@ def shipped_weights() -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """Return the SHA-256 of a weights file as 64 hexadecimal digits.
+
+    Raises:
+        InvalidCheckpoint: the file is missing or unreadable.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InvalidCheckpoint(
+            f"{path} cannot be read ({error.strerror}); correct the path of the weights."
+        ) from error
 
 
 def save(enhancer: Enhancer, path: Path) -> None:

@@ -21,13 +21,13 @@ from flows.ledger.schema import HELD, Entry, State
 from flows.ledger.store import open_ledger
 from flows.models.promotion import CHALLENGER, PREVIOUS, Move, watch
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
-from flows.ops.automations import NOTIFY_WEBHOOK, Change, Waits, apply_automations
+from flows.ops.automations import NOTIFY_WEBHOOK, Change
 from flows.progress import EventName, emit
 from flows.settings.loading import load_settings
 from stac.catalog.publish import StaticCatalog
 from stac.catalog.validation import validate_catalog
 from stac.search.static import sample_catalog
-from tests.command import ROOT, TINY_BBOX, environment
+from tests.command import ROOT, TINY_BBOX, environment, unveil
 from tests.prefect_service import PrefectService, end, kill, poll, prefect_service, start_worker
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(900)]
@@ -95,10 +95,12 @@ def client_of(service: PrefectService) -> Iterator[None]:
         EventsWorker.drain_all(timeout=10)
 
 
-def automate(service: PrefectService, told: Told, waits: Waits) -> dict[str, Change]:
-    with client_of(service), pytest.MonkeyPatch.context() as patch:
-        patch.setenv(NOTIFY_WEBHOOK, told.url)
-        return {line.name: line.change for line in apply_automations(waits)}
+def automate(service: PrefectService, told: Told, *waits: str) -> dict[str, str]:
+    """Run `unveil automations --apply`; return what was done to each."""
+    extra = service.client({NOTIFY_WEBHOOK: told.url})
+    done = unveil("automations", "--apply", "--json", *waits, home=service.home, extra=extra)
+    assert done.status == 0, done.err
+    return {line["name"]: line["change"] for line in done.document}
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +122,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, told: Told) -> Iterator[Pr
         for name, settings in (("clear-scenes/clear-scenes", SCENES), ("retrain/retrain", BRIEF)):
             url = f"{fresh.url}/deployments/{fresh.deployment(name)['id']}"
             httpx.patch(url, json={"parameters": {"settings": settings}}, timeout=30).raise_for_status()
-        assert set(automate(fresh, told, Waits()).values()) == {Change.CREATE}
+        assert set(automate(fresh, told).values()) == {Change.CREATE}
         yield fresh
 
 
@@ -239,7 +241,7 @@ def test_the_work_of_a_killed_worker_is_redriven(
     where = tmp_path / "killed"
     registry = f"sqlite:///{out / '.unveil' / 'mlflow.db'}"
     scenes = {"settings": SCENES | {"datetime": "2023-08-10", "samples": 8, "out": str(where), "mlflow_uri": registry}}
-    quick = automate(service, told, Waits(silence_s=SILENCE_S, redrive_after_s=0))
+    quick = automate(service, told, "--silence", str(SILENCE_S), "--redrive-after", "0")
     assert sorted(quick.values()) == sorted([Change.UPDATE] * 2 + [Change.NONE] * (len(quick) - 2))
     often = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S)}
     first = start_worker(service, tmp_path / "first.log", settings_of(out) | often)
@@ -251,7 +253,7 @@ def test_the_work_of_a_killed_worker_is_redriven(
     assert service.ended(run_id)["type"] == "CRASHED"
     redrives = poll(lambda: service.runs("redrive/redrive") or None, "nothing is redriven")
     assert all(run["parameters"]["settings"] == scenes["settings"] for run in redrives) and held(where)
-    automate(service, told, Waits())
+    automate(service, told)
 
     second = start_worker(service, tmp_path / "second.log", settings_of(out) | often)
     try:
