@@ -307,7 +307,7 @@ def _read_together(
 
     with ThreadPoolExecutor(_DATES_AT_ONCE, thread_name_prefix="grow") as pool:
         masks = np.stack(list(pool.map(grown, range(len(classes)))))
-    return replace(stack, dn=np.ascontiguousarray(stack.dn[inside]), classes=masks, cell=thin)
+    return replace(stack, dn=stack.dn[inside], classes=masks, cell=thin)
 
 
 def _read_item(item: pystac.Item, cell: Cell, bands: Sequence[str], options: ReadOptions, slot: Slot) -> None:

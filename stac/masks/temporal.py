@@ -9,7 +9,9 @@ the last date. After ideas of Tmask (Zhu and Woodcock 2014) and MAJA (Hagolle et
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ from stac.reflectance import PRODUCT_SCALE
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float32]
+Number = TypeVar("Number", np.uint16, np.float32)
 
 #: Clear looks that a pixel needs before one of them is judged.
 FEWEST_LOOKS = 3
@@ -37,6 +40,7 @@ _COMPANY = 5
 _GROWTH_M = 30.0
 #: Pixels judged at once: so few that they stay in the processor's cache.
 _CHUNK = 1 << 15
+_THREADS = 2
 
 
 def suspicious(
@@ -56,25 +60,20 @@ def suspicious(
     found = np.zeros(classes.shape, np.uint8)
     if not {"blue", "green", "red", "nir"} <= set(bands) or len(np.unique(days)) < FEWEST_LOOKS:
         return found
-    blue, nir = (dn[:, bands.index(name)] for name in ("blue", "nir"))
-    clear = classes == PixelClass.CLEAR
-    enough = clear.sum(axis=0, dtype=np.uint8) >= FEWEST_LOOKS
-    darkest, brightest = np.full(enough.shape, 65535, np.uint16), np.zeros(enough.shape, np.uint16)
-    for date, here in enumerate(clear):
-        np.minimum(darkest, blue[date], out=darkest, where=here)
-        np.maximum(brightest, nir[date], out=brightest, where=here)
-    rise, left = np.uint16(round(_RISE / PRODUCT_SCALE)), np.float32(_NIR_LEFT)
-    order = np.argsort(days, kind="stable")
     channels = [bands.index(name) for name in ("blue", "green", "red", "nir")]
-    pixels, seen, judged = dn.reshape(*dn.shape[:2], -1), clear.reshape(len(dn), -1), found.reshape(len(dn), -1)
-    for place, date in enumerate(order):
-        # Few pixels of clear dates come this far.
-        bright = blue[date] > np.minimum(darkest, 65535 - rise) + rise
-        asked = np.flatnonzero(clear[date] & enough & (bright | (nir[date] < left * brightest)))
-        for start in range(0, len(asked), _CHUNK):
-            some = asked[start : start + _CHUNK]
-            looks = pixels.take(some, axis=2)[:, channels]
-            judged[date, some] = _judged(looks[order], seen.take(some, axis=1)[order], place)
+    order = np.argsort(days, kind="stable")
+    pixels, seen, judged = dn.reshape(*dn.shape[:2], -1), classes.reshape(len(dn), -1), found.reshape(len(dn), -1)
+
+    def judge(start: int) -> None:
+        here = slice(start, start + _CHUNK)
+        looks, clear = pixels[order, :, here][:, channels], seen[order, here] == PixelClass.CLEAR
+        odd = _stands_out(looks[:, 0], looks[:, 3], clear)
+        odd &= clear.sum(axis=0, dtype=np.uint8) >= FEWEST_LOOKS
+        asked = np.flatnonzero(odd.any(axis=0))
+        judged[order[:, None], start + asked] = _judged(looks[:, :, asked], clear[:, asked], odd[:, asked])
+
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="judge") as pool:
+        list(pool.map(judge, range(0, pixels.shape[2], _CHUNK)))
     return _in_company(found, classes)
 
 
@@ -83,57 +82,115 @@ def reach_of(gsd_m: float) -> int:
     return math.floor(_GROWTH_M / gsd_m + 1e-9) + 1
 
 
-def _judged(dn: NDArray[np.uint16], clear: BoolArray, date: int) -> NDArray[np.uint8]:
-    """Return what pixels `(pixel,)` of a date are: cloud, shadow, or 0 for ground.
+def _stands_out(blue: NDArray[np.uint16], nir: NDArray[np.uint16], clear: BoolArray) -> BoolArray:
+    """Return the clear looks `(time, pixel)` that differ from the clear looks just before and after them.
+
+    A few comparisons for each look, however many there are; few looks are left to be judged.
+
+    Args:
+        blue: product DN `(time, pixel)`, by time.
+        nir: likewise.
+        clear: which looks are clear.
+    """
+    rise = np.uint16(round(_RISE / PRODUCT_SCALE) - 1)
+    bright, dark = clear.copy(), clear.copy()
+    for towards in (range(len(clear)), range(len(clear) - 1, -1, -1)):
+        least, most = np.zeros(clear.shape[1], np.uint16), np.full(clear.shape[1], 65535, np.uint16)
+        for date in towards:
+            bright[date] &= blue[date] > least
+            dark[date] &= nir[date] < most
+            least = np.where(clear[date], np.minimum(blue[date], 65535 - rise) + rise, least)
+            most = np.where(clear[date], (nir[date] * np.float32(_NIR_LEFT)).astype(np.uint16) + 1, most)
+    return bright | dark
+
+
+def _judged(dn: NDArray[np.uint16], clear: BoolArray, odd: BoolArray) -> NDArray[np.uint8]:
+    """Return what odd looks are `(time, pixel)`: cloud, shadow, or 0 for ground.
 
     Args:
         dn: looks by time `(time, band, pixel)`, bands blue, green, red, nir.
         clear: which of them are clear `(time, pixel)`.
-        date: position of the date in time.
+        odd: which of them are judged `(time, pixel)`.
     """
+    kinds = np.zeros(clear.shape, np.uint8)
     looks = np.where(clear[:, None], dn * np.float32(PRODUCT_SCALE), np.float32(np.nan)).astype(np.float32)
-    own, others = looks[date].copy(), np.delete(looks, date, axis=0)
-    median = _median(others)
-    spread = 1.4826 * _median(np.abs(others[:, 0] - median[0]))
-    before, after = _nearest(looks[:date][::-1], median), _nearest(looks[date + 1 :], median)
-    high, low = (of.reduce([median, before, after]) for of in (np.maximum, np.minimum))
-    up = own - high
-    cloud = (up[0] > np.maximum(_RISE, _SPREADS * spread)) & (up[0] > _WHITE * up[2])
-    kept = own / np.maximum(low, np.float32(1e-4))
-    shadow = (kept[3] < _NIR_LEFT) & (kept[1] < _GREEN_LEFT) & (kept[2] < _RED_LEFT) & (low[3] > _DARK_GROUND)
-    return np.where(cloud, PixelClass.CLOUD, np.where(shadow, PixelClass.SHADOW, 0)).astype(np.uint8)
+    ordered, count = _ordered(np.where(clear[:, None], dn, np.uint16(65535))), clear.sum(axis=0)
+    after = _looks_before(looks[::-1])[::-1]
+    before = _looks_before(looks)
+    for date in range(len(looks)):
+        at = np.flatnonzero(odd[date])
+        own = looks[date][:, at]
+        median = _median_of_others(ordered[:, :, at], dn[date][:, at], count[at])
+        sides = [np.where(np.isnan(side[date][:, at]), median, side[date][:, at]) for side in (before, after)]
+        high, low = (of.reduce([median, *sides]) for of in (np.maximum, np.minimum))
+        up, kept = own - high, own / np.maximum(low, np.float32(1e-4))
+        cloud = (up[0] > _RISE) & (up[0] > _WHITE * up[2])
+        bright = np.flatnonzero(cloud)
+        others = np.delete(looks[:, 0, at[bright]], date, axis=0)
+        cloud[bright] = up[0, bright] > _SPREADS * _deviation(others, median[0, bright])
+        shadow = (kept[3] < _NIR_LEFT) & (kept[1] < _GREEN_LEFT) & (kept[2] < _RED_LEFT) & (low[3] > _DARK_GROUND)
+        kinds[date, at] = np.where(cloud, PixelClass.CLOUD, np.where(shadow, PixelClass.SHADOW, 0))
+    return kinds
 
 
-def _median(values: FloatArray) -> FloatArray:
-    """Return the median of what is known along the first axis, NaN where nothing is.
+def _ordered(values: NDArray[Number]) -> NDArray[Number]:
+    """Return values in ascending order along the first axis.
 
-    The few values of a pixel are sorted by comparing neighbours, all pixels at once: many times faster than
-    `np.nanmedian`, and the same to the last bit.
+    The few values of a pixel are sorted by Batcher's merge exchange, all pixels at once: faster than `np.sort`.
     """
-    known = np.isfinite(values)
-    ordered = np.where(known, values, np.float32(np.inf))
-    for start in range(len(ordered)):
-        for one in range(start % 2, len(ordered) - 1, 2):
-            lower = np.minimum(ordered[one], ordered[one + 1])
-            np.maximum(ordered[one], ordered[one + 1], out=ordered[one + 1])
-            ordered[one] = lower
-    count = known.sum(axis=0)
-    middle = [
-        np.take_along_axis(ordered, at[None], 0)[0] for at in (np.maximum(count - 1, 0) // 2, count // 2 % len(values))
-    ]
-    found: FloatArray = (middle[0] + middle[1]) / np.float32(2)
-    found[count == 0] = np.nan
+    ordered = values.copy()
+    for one, other in _exchanges(len(values)):
+        lower = np.minimum(ordered[one], ordered[other])
+        np.maximum(ordered[one], ordered[other], out=ordered[other])
+        ordered[one] = lower
+    return ordered
+
+
+def _exchanges(count: int) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of places that merge exchange compares, in order (Knuth 5.2.2, algorithm M)."""
+    block = 1
+    while block < count:
+        distance = block
+        while distance:
+            for first in range(distance % block, count - distance, 2 * distance):
+                for one in range(first, min(first + distance, count - distance)):
+                    if one // (2 * block) == (one + distance) // (2 * block):
+                        yield one, one + distance
+            distance //= 2
+        block *= 2
+
+
+def _median_of_others(ordered: NDArray[np.uint16], own: NDArray[np.uint16], count: NDArray[np.int64]) -> FloatArray:
+    """Return the median reflectance `(band, pixel)` of all looks but one of each pixel.
+
+    Args:
+        ordered: product DN of all looks in ascending order, unknown ones last `(time, band, pixel)`.
+        own: the look that is left out `(band, pixel)`.
+        count: known looks `(pixel,)`, at least 2.
+    """
+    rank = (ordered < own).sum(axis=0)
+    lower, upper = (
+        np.take_along_axis(ordered, (at + (at >= rank))[None], 0)[0].astype(np.float32)
+        for at in ((count - 2) // 2, (count - 1) // 2)
+    )
+    found: FloatArray = (lower + upper) * np.float32(PRODUCT_SCALE / 2)
     return found
 
 
-def _nearest(looks: FloatArray, otherwise: FloatArray) -> FloatArray:
-    """Return the first look of every pixel `(band, pixel)`; what is given otherwise where there is none."""
-    found = otherwise.copy()
-    missing = np.ones(found.shape[1], bool)
-    for look in looks:
-        here = missing & np.isfinite(look[0])
-        found[:, here] = look[:, here]
-        missing &= ~here
+def _deviation(values: FloatArray, middle: FloatArray) -> FloatArray:
+    """Return the scaled median absolute deviation `(pixel,)` of known values `(time, pixel)` from a middle."""
+    known = np.isfinite(values)
+    ordered, count = _ordered(np.where(known, np.abs(values - middle), np.float32(np.inf))), known.sum(axis=0)
+    lower, upper = (np.take_along_axis(ordered, at[None], 0)[0] for at in ((count - 1) // 2, count // 2))
+    found: FloatArray = np.float32(1.4826) * (lower + upper) / np.float32(2)
+    return found
+
+
+def _looks_before(looks: FloatArray) -> FloatArray:
+    """Return the last known look before each of `(time, band, pixel)`, NaN where there is none."""
+    found = np.full_like(looks, np.nan)
+    for date in range(1, len(looks)):
+        found[date] = np.where(np.isnan(looks[date - 1]), found[date - 1], looks[date - 1])
     return found
 
 

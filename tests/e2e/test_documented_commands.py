@@ -1,4 +1,4 @@
-"""Every command of README and docs runs as it is written, on the shipped sample in place of an archive on the network."""
+"""Every command of README and docs runs as it is written, on the shipped sample in place of a remote archive."""
 
 from __future__ import annotations
 
