@@ -26,7 +26,7 @@ from de_model.checkpoint import shipped_weights
 from flows.models.evaluation_cases import Case, real_cases, transplanted_cases
 from flows.models.training_data import cloudy_and_clear
 from flows.planning.search import SceneSet, stacks_of
-from stac.composite.fusion import FusedPrior, fit_fused
+from stac.composite.fusion import FusedComposite, fit_fused
 from stac.composite.normalisation import repeatability
 from stac.composite.temporal import geomedian_clear, median_clear, nearest_clear, source_dates
 from stac.grid.cell import Cell
@@ -153,11 +153,11 @@ def places(series: str | None) -> Iterator[Place]:
         stack = next(stacks_of(SceneSet((code,))))
         cloudy, clear = cloudy_and_clear(stack)
         moved = list(transplanted_cases(stack, cloudy, clear))
-        yield Place(f"{code[5:]}, transplants", 15, [case for case in moved if case.donors == "all"])
+        yield Place(f"{code[5:]}, transplants", 15, [case for case in moved if case.sources == "all"])
         yield Place(f"{code[5:]}, real pairs", 15, list(real_cases(stack, cloudy, clear)))
     if series is not None:
         stack = next(stacks_of(SceneSet(("MGRS-33TUG",), series, "sentinel-2-l2a", "2018-01-01/2018-12-31")))
-        moved = [case for case in transplanted_cases(stack, *cloudy_and_clear(stack)) if case.donors == "all"]
+        moved = [case for case in transplanted_cases(stack, *cloudy_and_clear(stack)) if case.sources == "all"]
         for days in (30, 60):
             yield Place(f"10 m series, {days} days", days, moved[::_EVERY])
 
@@ -171,11 +171,11 @@ def score(case: Case, days: int, table_of: CalibrationTable | None) -> Score | N
     if where.sum() < _LEAST_PIXELS:
         return None
     flat = replace(fitted, field=None).apply(stack, target, where=where)
-    prior = fitted.apply(stack, target, where=where)
-    images |= {"fused, without the residual field": flat.reflectance, _FUSED: prior.reflectance}
+    composite = fitted.apply(stack, target, where=where)
+    images |= {"fused, without the residual field": flat.reflectance, _FUSED: composite.reflectance}
     errors = {name: np.maximum(image[:, where], 1e-4) - case.truth[:, where] for name, image in images.items()}
     factors = np.array(table_of.factors[Origin.OTHER_DATES] if table_of else (1.645,) * len(_BANDS))
-    inside = float((np.abs(errors[_FUSED]) <= factors[:, None] * prior.spread[:, where]).mean())
+    inside = float((np.abs(errors[_FUSED]) <= factors[:, None] * composite.spread[:, where]).mean())
     found = {name: (float(np.abs(e).mean()), float(np.square(e).mean())) for name, e in errors.items()}
     return Score(int(where.sum()), found, inside)
 
@@ -190,13 +190,13 @@ def measure(series: str | None) -> dict[str, list[Score]]:
 
 
 def timed() -> dict[int, tuple[float, float]]:
-    """Return the median processor seconds to fit one block and to fill it with the fused prior, by dates."""
+    """Return the median processor seconds to fit one block and to fill it with the fused composite, by dates."""
     return {dates: _timed(blobby(dates)) for dates in _DATES}
 
 
 def _timed(stack: Stack) -> tuple[float, float]:
     hidden, fitted = ~is_observed(stack.classes[0]), fit_fused(stack, 0)
-    both = (partial(fit_fused, stack, 0), partial(FusedPrior.apply, fitted, stack, 0, where=hidden))
+    both = (partial(fit_fused, stack, 0), partial(FusedComposite.apply, fitted, stack, 0, where=hidden))
     fit, apply = ([_seconds(each) for _ in range(_ROUNDS)] for each in both)
     return float(np.median(fit)), float(np.median(apply))
 

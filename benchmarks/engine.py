@@ -37,12 +37,12 @@ from de_model.sampling.kinds import SamplerKind
 from flows.cli.console import progress_bar
 from flows.models.evaluation_cases import Case, index_on, transplanted_cases
 from flows.planning.search import SceneSet, fullest_window, stacks_of
-from flows.processing.restore import prepare, prior_of, restore_date
+from flows.processing.restore import composite_of, prepare, restore_date
 from flows.progress import report_progress
 from flows.settings.fields import RestorationOptions
 from flows.settings.loading import load_settings
-from stac.composite.priors import Prior
-from stac.masks.classes import is_obscured
+from stac.composite.methods import CompositeMethod
+from stac.masks.classes import is_hidden
 from stac.product.assembly import ModelResult, assemble, unseen
 from stac.product.layers import ProductLayers
 from stac.product.writer import write_product
@@ -209,7 +209,7 @@ def measure(
         share, useful = _utilisation(scene, enhancer, gaps, limits[0])
         return EngineFigures(
             device=torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
-            hidden=float(is_obscured(whole.stack.classes[whole.target]).mean()),
+            hidden=float(is_hidden(whole.stack.classes[whole.target]).mean()),
             unseen=_unseen_share(whole, options),
             products=products(whole, enhancer, options, single),
             options=options_tried(part_of(case, sizes.options), enhancer, ways or options_of(single)),
@@ -235,7 +235,7 @@ def timed(work: Callable[[], Made], device: torch.device) -> Made:
 
 def products(case: Case, enhancer: Enhancer, options: RestorationOptions, single: Sampling) -> tuple[WayFigures, ...]:
     """Return whole products, from pixels in memory to written files: the paper's way first, the default last."""
-    alone = replace(options, prior=Prior.NONE, sampling=single)
+    alone = replace(options, composite=CompositeMethod.NONE, sampling=single)
     usual = replace(options.sampling, sampler=single.sampler, steps=single.steps, start=single.start)
     pyramid = replace(usual, sampler=SamplerKind.PYRAMID, steps=2)
     ways: dict[str, Callable[[], Made]] = {
@@ -251,7 +251,7 @@ def products(case: Case, enhancer: Enhancer, options: RestorationOptions, single
 def _unseen_share(case: Case, options: RestorationOptions) -> float:
     """Return the share of a scene's pixels that no date saw."""
     prepared = prepare(case.stack, case.target, case.stack.cell, options)
-    return float(unseen(case.stack, case.target, prior_of(case.stack, prepared)).mean())
+    return float(unseen(case.stack, case.target, composite_of(case.stack, prepared)).mean())
 
 
 def _faithful_product(case: Case, enhancer: Enhancer) -> Made:
@@ -303,7 +303,7 @@ def options_tried(case: Case, enhancer: Enhancer, ways: Mapping[str, Sampling]) 
         report_progress(f"{name}: compiling")  # what is made once is not part of what a tile costs
         restore(enhancer, image, one, ways[name])
 
-    hidden = is_obscured(case.stack.classes[case.target])
+    hidden = is_hidden(case.stack.classes[case.target])
     works = {name: partial(_restored_once, enhancer, image, hidden, way) for name, way in ways.items()}
     return _judged(case, enhancer, works, ready)
 
@@ -365,7 +365,7 @@ def tilings(
 ) -> tuple[tuple[TilingFigures, ...], float]:
     """Return the figures of every (side, overlap) of tiles, and the PSNR of one tile against the truth, dB."""
     scene, everything = case.stack.reflectance(case.target), np.ones(case.where.shape, bool)
-    hidden = is_obscured(case.stack.classes[case.target])
+    hidden = is_hidden(case.stack.classes[case.target])
     report_progress("one tile for all")
     untiled = _restored(enhancer, scene, everything, replace(sampling, tile=len(everything), overlap=0)).image
     found = []
@@ -640,7 +640,7 @@ if __name__ == "__main__":
     command = parser("engine", __doc__)
     command.add_argument("--side", type=int, action="append", default=[], help="of a scene cloudy everywhere, pixels")
     chosen = command.parse_args()
-    alone = load_settings(None, {"prior": "none"}).restoration.sampling
+    alone = load_settings(None, {"composite": "none"}).restoration.sampling
     with progress_bar():
         figures = measure(load_settings().restoration, alone)
         page = page_of(figures, canvases(alone, chosen.side))

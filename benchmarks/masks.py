@@ -211,7 +211,7 @@ def page(options: argparse.Namespace) -> Page:
     )
     lasting = (
         "Change of the ground in a patch: share of it that is hidden. A change that the next clear look sees, too, is "
-        "kept; one that is there once cannot be told from a cloud or a shadow but by its colour."
+        "kept; one that is there once differs from a cloud or a shadow by its colour alone."
     )
     parts = (
         about,

@@ -45,7 +45,7 @@ from flows.processing.model import alone, usual
 from flows.progress import report_progress
 from stac.grid.cell import Cell
 from stac.load.stack import Stack
-from stac.masks.classes import PixelClass, is_obscured
+from stac.masks.classes import PixelClass, is_hidden
 from stac.masks.combination import grow
 from stac.reflectance import to_product_dn
 
@@ -132,7 +132,7 @@ def _groups(data: Path | None, most: int | None, card: ModelCard) -> Iterator[Gr
         yield Group("Gaps at 10 m", holes, Filler.DE, TRIVIAL_IN_GAPS, gaps)
         series = SceneSet(("MGRS-33TUG",), str(data / "sabina-10m/catalog"), "sentinel-2-l2a", "2018-01-01/2018-12-31")
         yield _dated("Other dates at 10 m", series, most, card)
-    sample = [case for case in cases_of(stacks_of(SceneSet(_SAMPLE)), _SIDE) if case.donors == "none"]
+    sample = [case for case in cases_of(stacks_of(SceneSet(_SAMPLE)), _SIDE) if case.sources == "none"]
     yield Group("Gaps at 120 m", tuple(sample[:most]), Filler.DE, TRIVIAL_IN_GAPS, "not below")
     yield _dated("Other dates at 120 m", SceneSet(_SAMPLE), most, card)
 
@@ -147,7 +147,7 @@ def _dated(name: str, scenes: SceneSet, most: int | None, card: ModelCard) -> Gr
         case
         for stack in stacks_of(scenes)
         for case in transplanted_cases(stack, *cloudy_and_clear(stack))
-        if case.donors == "all"
+        if case.sources == "all"
     ]
     return Group(
         name,
@@ -265,7 +265,7 @@ def _psnr(cases: Sequence[Case], enhancer: Enhancer, sampling: Sampling, name: s
     found = []
     for number, case in enumerate(cases):
         report_progress(f"{name}: case {number + 1} of {len(cases)}")
-        scene, hidden = case.stack.reflectance(case.target), is_obscured(case.stack.classes[case.target])
+        scene, hidden = case.stack.reflectance(case.target), is_hidden(case.stack.classes[case.target])
         made = restore(enhancer, scene, hidden, sampling, origin=case.stack.cell.origin)
         error = (made.image - case.truth)[:, case.where]
         found.append(float(-10 * np.log10(np.nanmean(np.square(error)))))

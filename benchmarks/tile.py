@@ -120,7 +120,7 @@ class TileMeasurement:
     side: int
     dates: int
     turns: tuple[Turn, ...]
-    #: Reading alone, the scenes' masks and their growing included, seconds; in a run other pixels are restored meanwhile.
+    #: Reading alone, the scenes' masks and their growing included, seconds; in a run it goes on beside other work.
     own_read: float
     #: The same with the temporal check of the masks.
     checked_read: float
@@ -183,7 +183,7 @@ def _turn(run: _Run) -> Turn:
 
 def _pipeline(side: int) -> PipelineMeasurement:
     with tempfile.TemporaryDirectory(prefix="unveil-bench-") as name:
-        measured, metadata = _Run(Path(name), side, "prior: none\n")()
+        measured, metadata = _Run(Path(name), side, "composite: none\n")()
     return PipelineMeasurement(side, metadata["figures"]["tiles"], metadata["seconds"], measured.seconds)
 
 
@@ -364,8 +364,8 @@ def _row(tile: TileMeasurement) -> tuple[object, ...]:
 def _pipeline_text(alone: PipelineMeasurement) -> str:
     return (
         f"**Pipeline efficiency.** {alone.side} x {alone.side} pixels made alike, their clouds restored by the model "
-        f"alone (`prior: none`, {alone.tiles} tiles), take {alone.unit_seconds:.1f} s from the first pixel read to the "
-        f"finished product, {alone.stages['model']:.1f} s of it in the model, which is {alone.efficiency:.2f} (goal "
+        f"alone (`composite: none`, {alone.tiles} tiles), take {alone.unit_seconds:.1f} s from the first pixel read to "
+        f"the product, {alone.stages['model']:.1f} s of it in the model, which is {alone.efficiency:.2f} (goal "
         f"{goal(f'{_GOAL}', alone.efficiency >= _GOAL)}); the whole command took {alone.seconds:.0f} s. Stages, "
         f"seconds: {', '.join(f'{stage} {seconds:.1f}' for stage, seconds in alone.stages.items())}."
     )

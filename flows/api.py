@@ -95,20 +95,22 @@ def _options(
     from de_model.validation import fillers_of, validation_of
     from flows.processing.restore import intervals_of
     from flows.settings.fields import GapFilling, RestoringSettings
-    from stac.composite.priors import Prior
+    from stac.composite.methods import CompositeMethod
     from stac.errors import InvalidInput
 
-    if method not in set(Prior):
-        raise InvalidInput(f"Method {method!r} is not known; choose one of {', '.join(Prior)}.")
+    if method not in set(CompositeMethod):
+        raise InvalidInput(f"Method {method!r} is not known; choose one of {', '.join(CompositeMethod)}.")
     days = max_days if max_days is not None else 1_000_000
-    settings = RestoringSettings.model_validate({"prior": method, "prior_days": days, "gaps": gaps, "seed": seed})
+    settings = RestoringSettings.model_validate(
+        {"composite": method, "composite_days": days, "gaps": gaps, "seed": seed}
+    )
     fillers = fillers_of(validation_of(weights)) if settings.gaps is GapFilling.VALIDATED else {}
     options = settings.fitted_to(scene).restoration
     options = replace(options, intervals=intervals_of(calibration_of(weights)), fillers=fillers)
     sampling = options.sampling
     parameters = {
-        "prior": method,
-        "prior_days": max_days,
+        "composite": method,
+        "composite_days": max_days,
         "gaps": gaps,
         "seed": seed,
         "samples": sampling.samples,

@@ -24,7 +24,7 @@ from flows.processing.publishing import catalog_of
 from flows.progress import EventName, emit, report_progress
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings, recent
-from stac.catalog.shelves import Shelf, broken_work, finished_work
+from stac.catalog.product_collections import ProductCollection, broken_work, finished_work
 from stac.catalog.validation import item_problems
 from stac.catalog.versions import subject_of
 from stac.errors import EmptySearch
@@ -196,7 +196,7 @@ def _skipped(each: Skipped) -> CensusRow:
 
 def _standing(href: str, older: str, entry: Entry | None) -> tuple[Standing, str]:
     if href:
-        waits = PurePosixPath(href).parents[1].name == Shelf.REVIEW
+        waits = PurePosixPath(href).parents[1].name == ProductCollection.REVIEW
         return (Standing.REVIEW, "failed the quality gate") if waits else (Standing.PUBLISHED, "")
     if entry is not None and entry.held and not is_dead(entry.run_id):
         return Standing.RUNNING, f"run {entry.run_id}"

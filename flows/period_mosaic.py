@@ -54,7 +54,7 @@ from flows.settings.mosaic_options import MosaicOptions
 from flows.summary import RunSummary
 from flows.task_runners import check_runner, open_workers
 from flows.tasks import RETRIES, gpu_slot
-from stac.catalog.shelves import broken_work
+from stac.catalog.product_collections import broken_work
 from stac.composite.region import Radiometry
 from stac.errors import EmptySearch, StacError
 

@@ -20,8 +20,8 @@ from flows.processing.publishing import catalog_of, indexes_of
 from flows.progress import report_progress
 from flows.settings import RunSettings
 from flows.tasks import RETRIES
+from stac.catalog.product_collections import broken_work, finished_work, repair_collections
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.shelves import broken_work, finished_work, repair_shelves
 from stac.io.s3 import Location
 from stac.search.source import Skipped
 
@@ -101,7 +101,7 @@ def prepare_run(
     find_, resolve_, plan_ = steps if tasks else [step.fn for step in steps]
     finished = None
     if repair:
-        finished = repair_shelves(catalog, settings.gate_limits)
+        finished = repair_collections(catalog, settings.gate_limits)
         with indexes_of(settings) as indexes:
             indexes.reconcile(tell=report_progress)
     model: ModelRef = resolve_(settings)
@@ -122,7 +122,7 @@ def _published(
         catalog: any collection of the catalog.
         planned: the plan.
         settings: thresholds of the gate.
-        finished: places of published work by id, from `repair_shelves`; read from the catalog when None.
+        finished: places of published work by id, from `repair_collections`; read from the catalog when None.
     """
     linked = finished_work(catalog, settings.gate_limits) if finished is None else finished
     mine = {unit.work_id: linked[unit.work_id] for unit in planned.units if unit.work_id in linked}
@@ -150,12 +150,12 @@ def plan_rows(settings: RunSettings, freeze_to: Path | None = None) -> list[dict
             "item_id": unit.item_id,
             "cell_id": unit.cell_id,
             "cloud_cover": unit.cloud_cover,
-            "donors": len(unit.donor_ids),
+            "sources": len(unit.source_ids),
             "megapixels": round(unit.pixels / 1e6, 2),
             "reason": ready.broken.get(unit.work_id, ""),
         }
         for unit in ready.plan.units
     ]
     others = [("invalid", each) for each in ready.plan.refused] + [("left out", each) for each in ready.plan.left_out]
-    empty = {"work_id": "", "item_id": "", "cell_id": "", "cloud_cover": "", "donors": "", "megapixels": ""}
+    empty = {"work_id": "", "item_id": "", "cell_id": "", "cloud_cover": "", "sources": "", "megapixels": ""}
     return rows + [{"state": state, "target_id": e.target_id, "reason": e.reason} | empty for state, e in others]

@@ -43,7 +43,7 @@ def run(setting: Setting) -> Findings:
     )
     method = (
         f"{len(windows)} hold-out windows of {setting.side} px, one DDIM-10 sample each. A fixed W takes the place of "
-        "weight allocation in every step. With separated gradients the noise predictor never sees W in training, so "
+        "the weight network in every step. With separated gradients the noise predictor never sees W in training, so "
         "these are the models that training with a fixed W would give. Scores over "
         f"{len(learnt.blocks)} blocks of 64 px, 95 % paired bootstrap."
     )

@@ -23,7 +23,7 @@ from de_model.metrics.bootstrap import Interval
 from de_model.sampling.kinds import SamplerKind
 from flows.models.evaluation_cases import Case, ErrorSums, error_sums, index_on, transplanted_cases
 from flows.planning.search import stacks_of
-from flows.processing.restore import intervals_of, prepare, prior_of
+from flows.processing.restore import composite_of, intervals_of, prepare
 from flows.progress import report_progress
 from flows.settings.loading import load_settings
 from stac.composite.normalisation import repeatability
@@ -114,8 +114,8 @@ def _method(cases: Sequence[_Gaps], usual: Sampling) -> str:
         f"where the truth is known; {usual.samples} samples, tiles of {usual.tile} px, the rest of each scene filled "
         "from other dates, as in a product. Intervals are 95 % bootstraps over blocks of 64 px, differences paired. "
         "Fine detail is the mean square of a pixel's difference from its 3 x 3 mean. The share inside intervals uses "
-        "the table beside the weights, fitted for the walk that products have by default. Seconds are those of the "
-        "model in one thread."
+        "the table beside the weights, fitted for the sampling schedule of products. Seconds are of one "
+        "thread of the model."
     )
 
 
@@ -124,16 +124,16 @@ def _cases(setting: Setting) -> Iterator[_Gaps]:
     for stack in stacks_of(setting.hold_out):
         clouds, clear = ([index_on(stack, day) for day in days] for days in (_CLOUDS, _CLEAR))
         for case in transplanted_cases(stack, clouds, clear):
-            if case.donors == "all" and left:
+            if case.sources == "all" and left:
                 left -= 1
                 yield _gaps(case)
 
 
 def _gaps(case: Case) -> _Gaps:
     prepared = prepare(case.stack, case.target, case.stack.cell, load_settings().restoration)
-    prior = prior_of(case.stack, prepared)
-    needed = unseen(case.stack, case.target, prior)
-    return _Gaps(case, best_known(case.stack, case.target, prior), needed, needed & case.where, prepared.fill)
+    composite = composite_of(case.stack, prepared)
+    needed = unseen(case.stack, case.target, composite)
+    return _Gaps(case, best_known(case.stack, case.target, composite), needed, needed & case.where, prepared.fill)
 
 
 def _walked(
@@ -217,12 +217,12 @@ def _number(cell: Cell) -> float | Interval:
 def _seen(rows: Sequence[tuple[Cell, ...]]) -> str:
     best = min(rows, key=lambda row: _plain(row[1]))
     sharpest = min(rows, key=lambda row: abs(np.log(_plain(row[4]))))
-    telling = max(rows, key=lambda row: _plain(row[5]))
+    informative = max(rows, key=lambda row: _plain(row[5]))
     cheapest = min(rows, key=lambda row: _plain(row[7]))
     return (
         f"The smallest MAE is that of {best[0]}, {_plain(best[1]):.4f} against {_plain(rows[0][1]):.4f} of {FIRST}. "
-        f"The fine detail nearest to the truth's is that of {sharpest[0]}, the spread that tells most about the error "
-        f"that of {telling[0]}, the least time that of {cheapest[0]}."
+        f"The fine detail nearest to the truth's is that of {sharpest[0]}, the spread that says most about the error "
+        f"that of {informative[0]}, the least time that of {cheapest[0]}."
     )
 
 

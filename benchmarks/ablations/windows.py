@@ -23,7 +23,7 @@ from flows.planning.search import SceneSet, stacks_of
 from flows.progress import report_progress
 from stac.composite.fusion import fit_fused
 from stac.load.stack import Stack
-from stac.masks.classes import is_obscured, is_observed
+from stac.masks.classes import is_hidden, is_observed
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -98,7 +98,7 @@ def _windows_of(stack: Stack, target: int, truth: int, side: int) -> Iterator[Wi
     index = rest.index_of(stack.item_ids[target])
     composite = fit_fused(rest, index, max_days=_COMPOSITE_DAYS).apply(rest, index).reflectance
     cloudy, clear, classes = stack.reflectance(target), stack.reflectance(truth), stack.classes[target]
-    hidden, seen = is_obscured(classes), is_observed(stack.classes[truth])
+    hidden, seen = is_hidden(classes), is_observed(stack.classes[truth])
     for row, column in _corners(hidden.shape, side):
         part = (slice(row, row + side), slice(column, column + side))
         if _SHARE[0] <= (hidden & seen)[part].mean() <= _SHARE[1]:

@@ -58,7 +58,7 @@ class SceneTrainingOptions:
     reflectance: float = 0.02
     #: Weight of a visible pixel against a hidden one.
     visible: float = 0.03
-    #: Latest step that is trained: walks begin here or later.
+    #: Latest step that is trained: sampling begins here or later.
     t_start: int = 400
     #: Share of cases whose reference is made worse for the diffusion and W. With 0.3 it learnt to repair them
     #: and was 0.1 dB worse than the reference where nothing was wrong with it, and W left the reference alone.
@@ -78,7 +78,7 @@ class CaseData(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SceneProgress:
-    """Told after every step."""
+    """Called after every step."""
 
     stage: SceneStage
     step: int
@@ -110,7 +110,7 @@ def train_scene(
         stages: in order.
         options: how.
         folder: keeps the state; made when missing.
-        on_step: told after every step.
+        on_step: called after every step.
         save_every: steps between saved states.
 
     Raises:
@@ -285,7 +285,7 @@ def fitted_share(networks: SceneNetworks, data: CaseData, batches: int, size: in
         networks: trained, with a logit that is not changed yet.
         data: fresh cases of the places that were trained on.
         batches: how many are looked at, of `size` cases each.
-        t: step that is looked at: where walks begin.
+        t: step that is looked at: where sampling begins.
     """
     tried = [(factor, added) for factor in _FACTORS for added in _ADDED]
     gains = torch.zeros(len(tried))
@@ -340,10 +340,10 @@ def _mean(terms: Tensor, batch: Batch, visible: float) -> Tensor:
 
 
 def visited(networks: SceneNetworks, reference: Belief, t_start: int) -> tuple[Tensor, Tensor]:
-    """Return states as walks from the noised reference visit them, and their timesteps.
+    """Return states as sampling from the noised reference visits them, and their timesteps.
 
     They hold the reference below the noise and nothing of the truth: a network that saw the truth in its states would
-    take the noise of a walk for detail.
+    take the noise of sampling for detail.
     """
     n = len(reference.mean)
     t = torch.randint(0, t_start + 1, (n,), device=reference.mean.device)

@@ -153,7 +153,7 @@ def _factor(step: int, steps: int, decay: Decay) -> float:
 
 @contextlib.contextmanager
 def memory_explained(stage: StageOptions, options: TrainingOptions) -> Iterator[None]:
-    """Turn an allocation of memory that failed into `TrainingFailed` with what to do."""
+    """Turn a failed request for memory into `TrainingFailed` with what to do."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:

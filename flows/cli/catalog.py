@@ -111,13 +111,13 @@ def retract(
     from flows.errors import InvalidSettings
     from flows.processing.publishing import catalog_of, indexes_of, keep_mirrors
     from flows.settings.loading import load_settings
-    from stac.catalog.shelves import Shelf
-    from stac.catalog.shelves import retract as take_out
+    from stac.catalog.product_collections import ProductCollection
+    from stac.catalog.product_collections import retract as take_out
 
     settings = load_settings(overrides=o.overrides(out=out, indexes=index or None, state_dir=state_dir))
     catalog = catalog_of(settings)
-    shelves = [catalog.beside(shelf) for shelf in Shelf]
-    missing = [item_id for item_id in item_ids if all(shelf.document(item_id) is None for shelf in shelves)]
+    catalogs = [catalog.beside(kind) for kind in ProductCollection]
+    missing = [item_id for item_id in item_ids if all(kind.document(item_id) is None for kind in catalogs)]
     if missing:
         raise InvalidSettings(
             f"The catalog has no item {missing[0]}; `unveil status` names the items. Nothing was done."

@@ -97,7 +97,7 @@ def print_plan(rows: Sequence[Mapping[str, Any]]) -> None:
         values = (
             scene,
             row["cloud_cover"],
-            row["donors"],
+            row["sources"],
             row["megapixels"],
             item_of(str(row["item_id"]), scene) or row["reason"],
         )

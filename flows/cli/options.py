@@ -39,9 +39,9 @@ StateDir = Annotated[
 Model = Annotated[str | None, typer.Option("--model", help="models:/NAME@ALIAS or models:/NAME/VERSION.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the noise; recorded in every product.")]
 Sampler = Annotated[str | None, typer.Option("--sampler", help="ddim, dpmpp2m or pyramid.")]
-Prior = Annotated[
+CompositeMethod = Annotated[
     str | None,
-    typer.Option("--prior", help="fused, nearest, median, geomedian; none: the model alone."),
+    typer.Option("--composite", help="fused, nearest, median, geomedian; none: the model alone."),
 ]
 Gate = Annotated[str | None, typer.Option("--gate", help="on: products that fail a threshold wait for review; off.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]

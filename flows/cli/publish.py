@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stac.catalog.indexes.following import Update
-    from stac.catalog.shelves import Transfer
+    from stac.catalog.product_collections import Transfer
 
 
 def publish(
@@ -48,7 +48,7 @@ def publish(
     from flows.processing.publishing import catalog_of, indexes_of, keep_mirrors
     from flows.progress import report_progress
     from flows.settings.loading import load_settings
-    from stac.catalog.shelves import copy_catalog
+    from stac.catalog.product_collections import copy_catalog
     from stac.io.s3 import parse_location
 
     given = o.overrides(out=out, indexes=index or None, public_root=public_root, state_dir=state_dir)

@@ -39,7 +39,7 @@ def train(
     preset: Annotated[str | None, typer.Option("--preset", help="small (default), paper or tiny.")] = None,
     stages: Annotated[
         list[str] | None,
-        typer.Option("--stage", help="reference, coarse, fine, allocation or joint; all of them."),
+        typer.Option("--stage", help="`reference`, `coarse`, `fine`, `allocation` or `joint`; all of them."),
     ] = None,
     start: Annotated[Path | None, typer.Option("--from", help="Weights file to start from.")] = None,
     validation: Annotated[
@@ -93,8 +93,8 @@ def train(
 ) -> None:
     """Train Diffusion Enhancement on the cloudy/clear pairs of a catalog's scenes or a data set, coarse to fine.
 
-    The stages are reference, coarse, fine, allocation, joint. The same command continues after a stop, and ends with
-    the same weights as if there had been none.
+    The stages are `reference`, `coarse`, `fine`, `allocation`, `joint`. The same command continues after a stop, and
+    ends with the same weights as if there had been none.
 
     Examples (`make train` names all options of the shipped weights):
 

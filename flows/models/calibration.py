@@ -75,8 +75,8 @@ def _scores(filled: Filled) -> dict[Origin, FloatArray]:
     case, dates = filled.case, filled.kinds == KindCode.OTHER_DATES
     gap = (filled.kinds != 0) & ~dates
     found: dict[Origin, FloatArray] = {}
-    if filled.prior is not None:
-        found[Origin.OTHER_DATES] = _some(filled.prior.reflectance, filled.prior.spread, case, dates)
+    if filled.composite is not None:
+        found[Origin.OTHER_DATES] = _some(filled.composite.reflectance, filled.composite.spread, case, dates)
     if filled.answer is not None:
         scale = np.hypot(filled.answer.spread, repeatability(filled.answer.image))
         found[Origin.MODEL] = _some(filled.answer.image, scale, case, gap)

@@ -42,11 +42,11 @@ from flows.errors import InvalidSettings
 from flows.models.evaluation_cases import Case, ErrorSums, error_sums
 from flows.planning.search import fullest_window
 from flows.processing.interpolation import inverse_distance
-from flows.processing.restore import Prepared, intervals_of, prepare, prior_of
+from flows.processing.restore import Prepared, composite_of, intervals_of, prepare
 from flows.progress import report_progress
 from flows.settings.fields import RestorationOptions
-from stac.composite.priors import Prior
-from stac.composite.temporal import TemporalPrior, source_dates
+from stac.composite.methods import CompositeMethod
+from stac.composite.temporal import TemporalComposite, source_dates
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_observed
 from stac.product.assembly import ModelResult, assemble, best_known, unseen
@@ -117,7 +117,7 @@ class Filled:
     """What every filler makes of one case."""
 
     case: Case
-    prior: TemporalPrior | None
+    composite: TemporalComposite | None
     #: `KindCode` of every hidden pixel `(y, x)`, 0 elsewhere.
     kinds: NDArray[np.uint8]
     #: Reflectance `(band, y, x)`, of value on the kinds a filler applies to.
@@ -269,17 +269,17 @@ def fill_case(case: Case, enhancer: Enhancer, options: RestorationOptions, singl
         raise InvalidSettings(f"The model restores {enhancer.card.bands}, the case {case.name} has {stack.bands}.")
     alone = len(stack.days) == 1
     sampling = single if alone else options.sampling
-    wanted = replace(options, prior=Prior.NONE if alone else options.prior)
+    wanted = replace(options, composite=CompositeMethod.NONE if alone else options.composite)
     prepared = prepare(stack, target, stack.cell, wanted)
-    prior = prior_of(stack, prepared)
-    needed, scene = unseen(stack, target, prior), best_known(stack, target, prior)
+    composite = composite_of(stack, prepared)
+    needed, scene = unseen(stack, target, composite), best_known(stack, target, composite)
     known = np.isfinite(scene).all(axis=0) & ~needed
     thin = np.isin(stack.classes[target], (PixelClass.THIN_CLOUD, PixelClass.SHADOW))
     kinds = kinds_of_gaps(needed, thin, known, clear_ground=prepared.clear_ground)
     images: dict[Filler, FloatArray] = {}
-    if prior is not None:
-        kinds[(prior.source >= 0) & ~is_observed(stack.classes[target])] = KindCode.OTHER_DATES
-        images = {**_from_dates(stack, target, wanted), Filler.COMPOSITE: prior.reflectance}
+    if composite is not None:
+        kinds[(composite.source >= 0) & ~is_observed(stack.classes[target])] = KindCode.OTHER_DATES
+        images = {**_from_dates(stack, target, wanted), Filler.COMPOSITE: composite.reflectance}
     answer, around, seconds = None, None, 0.0
     if (needed & case.where).any():
         if prepared.clear_ground:
@@ -295,7 +295,7 @@ def fill_case(case: Case, enhancer: Enhancer, options: RestorationOptions, singl
             Filler.REFERENCE: answer.reference,
             Filler.DE: answer.image,
         }
-    return Filled(case, prior, kinds, images, answer, around, seconds)
+    return Filled(case, composite, kinds, images, answer, around, seconds)
 
 
 def _from_ground(
@@ -311,7 +311,7 @@ def _from_ground(
 
 def _from_dates(stack: Stack, target: int, options: RestorationOptions) -> dict[Filler, FloatArray]:
     """Return what simple use of the other dates makes of the target."""
-    others = source_dates(stack, target, max_days=options.prior_days)
+    others = source_dates(stack, target, max_days=options.composite_days)
     if not others:
         return {}
     clear, image = is_observed(stack.classes[target]), stack.reflectance(target)
@@ -388,7 +388,7 @@ def _covered(filled: Filled, options: RestorationOptions) -> tuple[dict[Origin, 
         )  # fmt: skip
     changed = 0
     for origin, (result, where) in fills.items():
-        layers = assemble(case.stack, case.target, filled.prior, result, intervals=options.intervals)
+        layers = assemble(case.stack, case.target, filled.composite, result, intervals=options.intervals)
         changed = max(changed, int((layers.data != case.stack.dn[case.target]).any(axis=0)[observed].sum()))
         covered = _coverage(layers, case, where)
         if covered.values:

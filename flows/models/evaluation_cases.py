@@ -18,7 +18,7 @@ from flows.errors import InvalidSettings
 from flows.models.training_data import cloudy_and_clear
 from flows.planning.search import fullest_window
 from stac.load.stack import Stack
-from stac.masks.classes import PixelClass, is_obscured, is_observed
+from stac.masks.classes import PixelClass, is_hidden, is_observed
 from stac.reflectance import to_product_dn
 
 FloatArray = NDArray[np.float32]
@@ -139,7 +139,7 @@ class Case:
     clouds: str
     truth_day: str
     #: The only other date, or "all".
-    donors: str
+    sources: str
     stack: Stack
     target: int
     #: Reflectance `(band, y, x)`.
@@ -157,7 +157,7 @@ class Case:
         at = fullest_window(self.where, side, is_observed(self.stack.classes[self.target]))
         kept = self.stack.item_ids[self.target]
         stack = self.stack.without([item for item in self.stack.item_ids if item != kept]).window(*at)
-        return replace(self, donors="none", stack=stack, target=0, truth=self.truth[:, *at], where=self.where[at])
+        return replace(self, sources="none", stack=stack, target=0, truth=self.truth[:, *at], where=self.where[at])
 
     @property
     def gap(self) -> int:
@@ -168,7 +168,7 @@ class Case:
     @property
     def name(self) -> str:
         """The case in one line."""
-        sources = {"all": "", "none": ", no other date"}.get(self.donors, f", only {self.donors} as source")
+        sources = {"all": "", "none": ", no other date"}.get(self.sources, f", only {self.sources} as source")
         if self.protocol is Protocol.TRANSPLANTED:
             return f"clouds of {self.clouds} on {self.truth_day}{sources}"
         return f"{self.clouds} against {self.truth_day}{sources}"
@@ -202,14 +202,14 @@ def transplanted_cases(stack: Stack, cloudy: Sequence[int], clear: Sequence[int]
         for clouds in cloudy:
             covered = _covered(stack, clouds, truth)
             reflectance = stack.reflectance(truth)
-            where = is_obscured(stack.classes[clouds]) & is_observed(stack.classes[truth])
+            where = is_hidden(stack.classes[clouds]) & is_observed(stack.classes[truth])
             others = [i for i in range(len(stack.days)) if i != truth]
             for kept in [others, *([i] for i in others if i != clouds)]:
                 gone = [stack.item_ids[i] for i in others if i not in kept]
                 rest = covered.without(gone)
-                donors = day_of(stack, kept[0]) if len(kept) == 1 else "all"
+                sources = day_of(stack, kept[0]) if len(kept) == 1 else "all"
                 yield Case(
-                    Protocol.TRANSPLANTED, day_of(stack, clouds), day_of(stack, truth), donors,
+                    Protocol.TRANSPLANTED, day_of(stack, clouds), day_of(stack, truth), sources,
                     rest, rest.index_of(stack.item_ids[truth]), reflectance, where,
                 )  # fmt: skip
 
@@ -219,7 +219,7 @@ def real_cases(stack: Stack, cloudy: Sequence[int], clear: Sequence[int]) -> Ite
     for target in cloudy:
         for truth in clear:
             rest = stack.without([stack.item_ids[truth]])
-            where = is_obscured(stack.classes[target]) & is_observed(stack.classes[truth])
+            where = is_hidden(stack.classes[target]) & is_observed(stack.classes[truth])
             yield Case(
                 Protocol.REAL_PAIRS, day_of(stack, target), day_of(stack, truth), "all",
                 rest, rest.index_of(stack.item_ids[target]), stack.reflectance(truth), where,
@@ -244,7 +244,7 @@ def cases_of(
         found = cloudy_and_clear(stack)
         hidden = [index_on(stack, day) for day in cloudy] or found[0]
         truths = [index_on(stack, day) for day in clear] or found[1]
-        laid = (case for case in transplanted_cases(stack, hidden, truths) if case.donors == "all")
+        laid = (case for case in transplanted_cases(stack, hidden, truths) if case.sources == "all")
         for pair in zip_longest(real_cases(stack, hidden, truths), laid):
             for case in pair:
                 if case is not None and case.where.any():
@@ -257,7 +257,7 @@ def _covered(stack: Stack, clouds: int, truth: int) -> Stack:
     mask = stack.classes[clouds]
     cloud, shadow = np.isin(mask, (PixelClass.CLOUD, PixelClass.THIN_CLOUD)), mask == PixelClass.SHADOW
     light = transplant(stack.reflectance(clouds), cloud, stack.reflectance(truth), shadow)
-    moved = is_obscured(mask) & np.isfinite(light).all(axis=0)
+    moved = is_hidden(mask) & np.isfinite(light).all(axis=0)
     dn, classes = stack.dn.copy(), stack.classes.copy()
     dn[truth][:, moved] = np.maximum(to_product_dn(light[:, moved]), 1)
     classes[truth][moved] = mask[moved]

@@ -39,7 +39,7 @@ from stac.product.model_item import (
 
 _BYTES_OF_FLOAT32 = 4
 _INTERVAL = re.compile(r"(\d{4}-\d\d-\d\d)/(\d{4}-\d\d-\d\d)")
-_ARCHITECTURE = "Diffusion Enhancement: noise predictor and weight allocation (U-Nets), reference {}"
+_ARCHITECTURE = "Diffusion Enhancement: noise predictor and blending weight W (U-Nets), reference {}"
 
 
 def ensure_model_item(catalog: StaticCatalog, model: ModelRef) -> Location:

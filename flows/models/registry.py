@@ -139,7 +139,7 @@ class Registry:
         """
         match = _URI.fullmatch(uri)
         if match is None:
-            raise InvalidSettings(f"Model {uri} is no model URI; give models:/NAME@ALIAS or models:/NAME/VERSION.")
+            raise InvalidSettings(f"Model {uri} is not a model URI; give models:/NAME@ALIAS or models:/NAME/VERSION.")
         name, alias = match["name"], match["alias"]
         with self._session():
             found = self._found(name, alias, match["version"])

@@ -18,7 +18,7 @@ from flows.planning.search import SceneSet, fullest_window, stacks_of
 from stac.composite.normalisation import clean_sky_match
 from stac.io.secrets import redact
 from stac.load.stack import Stack
-from stac.masks.classes import PixelClass, is_obscured, is_observed
+from stac.masks.classes import PixelClass, is_hidden, is_observed
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -153,7 +153,7 @@ def pairs_of(stack: Stack, choice: PairChoice | None = None) -> list[ScenePair]:
 def cloudy_and_clear(stack: Stack) -> tuple[list[int], list[int]]:
     """Return the indices of the dates that are cloudy in part, and of those that are clear."""
     valid = [classes != PixelClass.NODATA for classes in stack.classes]
-    hidden = [is_obscured(c)[v].mean() if v.any() else 0.0 for c, v in zip(stack.classes, valid, strict=True)]
+    hidden = [is_hidden(c)[v].mean() if v.any() else 0.0 for c, v in zip(stack.classes, valid, strict=True)]
     cloudy = [i for i, share in enumerate(hidden) if _CLOUDY_SHARE[0] <= share <= _CLOUDY_SHARE[1]]
     clear = [i for i, share in enumerate(hidden) if valid[i].any() and share <= 1 - _CLEAR_SHARE]
     return cloudy, clear
@@ -177,7 +177,7 @@ def _pair(stack: Stack, cloudy: int, clear: int, choice: PairChoice | None) -> S
         cloudy=image,
         clear=matched,
         valid=np.isfinite(image).all(axis=0) & seen,  # deep shadow may lack a band
-        obscured=is_obscured(stack.classes[cloudy]),
+        obscured=is_hidden(stack.classes[cloudy]),
     )
 
 

@@ -99,7 +99,7 @@ def read_listing(path: Path, root: Path | None = None) -> PlaceListing:
             int(values.get("coarser_from", 0)),
         )
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise InvalidSettings(f"{path} is no listing of places ({error}); it needs bands and sources.") from error
+        raise InvalidSettings(f"{path} is not a listing of places ({error}); it needs bands and sources.") from error
     for source in sources:
         if len(source) != 1 or next(iter(source)) not in _READERS:
             raise InvalidSettings(f"{path} names a source {source}; each is one of {', '.join(_READERS)}.")

@@ -27,7 +27,7 @@ class Candidate:
 
     cell: Cell
     target: Acquisition
-    donors: tuple[Acquisition, ...]
+    sources: tuple[Acquisition, ...]
     #: Cloud cover that the sources declare for the target, percent.
     cloud_cover: float
     #: Why other dates are not used, one sentence each.
@@ -77,7 +77,7 @@ def candidates(items: Sequence[pystac.Item], settings: RunSettings) -> Iterator[
     """Yield every date in the interval and cloud range of every cell, or why it is not used.
 
     Args:
-        items: scenes of the interval widened by `prior_days`.
+        items: scenes of the interval widened by `composite_days`.
         settings: area, interval, grid and limits.
     """
     scenes, refused = _located(items, settings)
@@ -265,10 +265,10 @@ def _candidate(ground: _Ground, target: Acquisition, cover: float, settings: Run
     least, cell = settings.min_coverage / 100, ground.cell
     if (seen := ground.share(target)) < least:
         raise InvalidInput(f"{_few(target, seen, cell)}; there is hardly anything to restore.")
-    shares = [(date, ground.share(date)) for date in ground.others(target, settings.prior_days)]
+    shares = [(date, ground.share(date)) for date in ground.others(target, settings.composite_days)]
     left_out = tuple(f"{_few(date, covered, cell)}; it is not used." for date, covered in shares if covered < least)
-    donors = tuple(date for date, covered in shares if covered >= least)
-    return Candidate(cell, target, donors, cover, left_out)
+    sources = tuple(date for date, covered in shares if covered >= least)
+    return Candidate(cell, target, sources, cover, left_out)
 
 
 def _by_cloud(target_id: str, cover: float, settings: RunSettings) -> LeftOut:

@@ -139,7 +139,7 @@ def _box(outline: BaseGeometry) -> str:
 
 def of_period(settings: RunSettings, region: Region, period: Period) -> RunSettings:
     """Return the settings with which a period is searched and read: all its scenes, however cloudy."""
-    every = {"min_cloud": 0.0, "max_cloud": 100.0, "prior_days": 0}
+    every = {"min_cloud": 0.0, "max_cloud": 100.0, "composite_days": 0}
     return settings.model_copy(update={"bbox": region.bbox, "datetime": period.interval, **every})
 
 
@@ -279,7 +279,9 @@ def _unit(
             list(cell.geobox.shape),
         ],
         "model": {name: getattr(model, name) for name in ("name", "sha256", "calibration", "validation")},
-        "parameters": {name: value for name, value in parameters.items() if name not in ("prior", "prior_days")},
+        "parameters": {
+            name: value for name, value in parameters.items() if name not in ("composite", "composite_days")
+        },
     }
     work_id = work_id_of(identity)
     return MosaicUnit(

@@ -100,7 +100,7 @@ def find_scenes(settings: RunSettings, location: str) -> tuple[list[pystac.Item]
     """
     dated = settings.datetime is not None
     _require_dates(dated or provider_of(location) is None, settings)
-    source = open_source(location, settings.patience, settings.access)
+    source = open_source(location, settings.retry_policy, settings.access)
     _require_dates(dated or isinstance(source, StaticSource), settings)
     items = source.search(settings.search)
     if not (items or source.skipped):

@@ -53,7 +53,7 @@ class WorkUnit:
     #: Id of the source item whose date is restored; of the acquisition where the date has several.
     target_id: str
     #: Ids of the other dates of the cell.
-    donor_ids: tuple[str, ...]
+    source_ids: tuple[str, ...]
     #: Ids of the source items of every date, the target's first, in the order in which they are drawn.
     dates: tuple[tuple[str, ...], ...]
     cell_id: str
@@ -152,25 +152,25 @@ def _unit(
     found: Candidate, parameters: Mapping[str, Any], model: ModelRef, skipped: Sequence[Skipped], *, named: bool
 ) -> WorkUnit:
     """Return a candidate as a unit; its item is named after the cell, too, where a scene has several."""
-    cell, target, donors = found.cell, found.target, found.donors
+    cell, target, sources = found.cell, found.target, found.sources
     identity = {
         "algorithm": ALGORITHM,
         "target": [_version(item) for item in target.items],
-        "donors": [[_version(item) for item in donor.items] for donor in donors],
+        "sources": [[_version(item) for item in source.items] for source in sources],
         "cell": _definition(cell),
         "model": {name: getattr(model, name) for name in ("name", "sha256", "calibration", "validation")},
         "parameters": parameters,
     }
     work_id = work_id_of(identity)
     place = f"-{cell.id}" if named else ""
-    dates = (target.item_ids, *(donor.item_ids for donor in donors))
+    dates = (target.item_ids, *(source.item_ids for source in sources))
     scenes = {name for date in dates for name in date}
     passed = [each.reason for each in skipped if not each.superseded_by or each.superseded_by in scenes]
     return WorkUnit(
         work_id=work_id,
         item_id=f"{safe_id(target.id + place)}-unveil-{work_id[:8]}",
         target_id=target.id,
-        donor_ids=tuple(donor.id for donor in donors),
+        source_ids=tuple(source.id for source in sources),
         dates=dates,
         cell_id=cell.id,
         pixels=cell.pixels,
@@ -209,7 +209,7 @@ def unit_cell(unit: WorkUnit, items: Mapping[str, pystac.Item], settings: RunSet
 
 def unit_dates(unit: WorkUnit, items: Mapping[str, pystac.Item]) -> list[Acquisition]:
     """Return the dates of a unit, the target first."""
-    ids = (unit.target_id, *unit.donor_ids)
+    ids = (unit.target_id, *unit.source_ids)
     return [
         Acquisition(name, tuple(items[item_id] for item_id in scenes))
         for name, scenes in zip(ids, unit.dates, strict=True)

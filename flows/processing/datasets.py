@@ -16,8 +16,8 @@ import xarray as xr
 from flows import __version__
 from flows.processing.product import quality_of
 from flows.reports.page import write_report
+from stac.catalog.product_collections import publish_to_collection
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.shelves import publish_on_shelf
 from stac.io.files import write_json
 from stac.io.s3 import Location
 from stac.product.assets import product_pictures
@@ -52,7 +52,7 @@ def publish_dataset(product: xr.Dataset, folder: Path, *, judged: bool) -> Locat
     item.set_self_href(None)
     document.unlink()
     _add_pages(product, item, staging, judged=judged)
-    return publish_on_shelf(catalog, staging, item)
+    return publish_to_collection(catalog, staging, item)
 
 
 def _add_pages(product: xr.Dataset, item: pystac.Item, staging: Path, *, judged: bool) -> None:
@@ -98,6 +98,6 @@ def _metadata(product: xr.Dataset, item: pystac.Item, areas: Mapping[str, float]
             "model_km2": sum(areas[name] for name in ("thin_cloud_corrected", "reference_filled", "generated")),
             "not_recoverable_km2": areas["not_recoverable"],
         },
-        "harmonisation": [],
+        "normalisation": [],
         "seconds": {},
     }

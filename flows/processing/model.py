@@ -37,7 +37,7 @@ def alone(card: ModelCard) -> Sampling:
     Raises:
         InvalidSettings, InvalidModelInput: a setting of the environment makes no sense, or does not fit the model.
     """
-    return load_settings(None, {"prior": "none"}).fitted_to(card.scene).restoration.sampling
+    return load_settings(None, {"composite": "none"}).fitted_to(card.scene).restoration.sampling
 
 
 def usual(card: ModelCard) -> tuple[RestorationOptions, Sampling]:

@@ -312,7 +312,7 @@ def _metadata(
         "dropped": [*unit.left_out, *overview.dropped],
         "areas_km2": summary.areas_km2,
         "figures": asdict(figures),
-        "harmonisation": [asdict(fit) for fit in composite.fits],
+        "normalisation": [asdict(fit) for fit in composite.fits],
         "seconds": dict(timings),
     }
 

@@ -29,8 +29,16 @@ from flows.processing.publishing import catalog_of, indexes_of
 from flows.processing.restore import Prepared, intervals_of, prepare
 from flows.reports.page import write_report
 from flows.settings import GapFilling, RunSettings
+from stac.catalog.product_collections import (
+    GATE,
+    GATE_LIMITS,
+    GATE_REASONS,
+    GateState,
+    ProductCollection,
+    places_of_versions,
+    publish_to_collection,
+)
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.shelves import GATE, GATE_LIMITS, GATE_REASONS, GateState, Shelf, places_of_versions, publish_on_shelf
 from stac.grid.cell import Cell
 from stac.io.s3 import Location
 from stac.load.dataset import radiometry_of
@@ -103,7 +111,7 @@ def review_note(catalog: StaticCatalog, item_id: str) -> str:
     Raises:
         InvalidProduct: the item cannot be read.
     """
-    properties = (catalog.beside(Shelf.REVIEW).document(item_id) or {}).get("properties", {})
+    properties = (catalog.beside(ProductCollection.REVIEW).document(item_id) or {}).get("properties", {})
     if properties.get(GATE) != GateState.FAILED:
         return ""
     return f"{NEEDS_REVIEW}: {' '.join(properties.get(GATE_REASONS, []))}"
@@ -260,7 +268,7 @@ def publish_product(staging: Path, settings: RunSettings, source_collection: Map
         PublishError: it could not be published; the catalog is as it was.
     """
     item, catalog = take_staged_item(staging, source_collection), catalog_of(settings)
-    place = publish_on_shelf(catalog, staging, item, source_collection)
+    place = publish_to_collection(catalog, staging, item, source_collection)
     if settings.indexes:
         with indexes_of(settings) as indexes:
             for changed in places_of_versions(catalog, item):
@@ -354,7 +362,7 @@ def _metadata(
     timings: Mapping[str, float],
 ) -> dict[str, Any]:
     """Return everything that made the product, as JSON values."""
-    fits = prepared.prior.fits if prepared.prior else ()
+    fits = prepared.composite.fits if prepared.composite else ()
     return {
         "unit": asdict(unit),
         "model": {name: getattr(model, name) for name in ("name", "version", "sha256", "calibration", "validation")},
@@ -369,6 +377,6 @@ def _metadata(
         "dropped": [*unit.left_out, *overview.dropped],
         "areas_km2": summary.areas_km2,
         "figures": asdict(figures),
-        "harmonisation": [asdict(fit) for fit in fits],
+        "normalisation": [asdict(fit) for fit in fits],
         "seconds": dict(timings),
     }

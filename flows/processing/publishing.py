@@ -32,7 +32,7 @@ def indexes_of(settings: RunSettings) -> Iterator[Indexes]:
     target = target_at(settings.out, settings.access.s3, settings.state)
     with ExitStack() as opened:
         each = [
-            opened.enter_context(closing(open_index(address, settings.patience)))
+            opened.enter_context(closing(open_index(address, settings.retry_policy)))
             for address in settings.index_addresses
         ]
         yield Indexes(catalog_of(settings), target, each, settings.public_root)

@@ -1,4 +1,4 @@
-"""Restoring one date of a cell: prior first, then the best filler of its kind where no date saw the ground. No Prefect.
+"""Restore one date of a cell: composite first, then the best filler of its kind where no date saw the ground.
 
 What a restoration learns about the whole cell is learnt once, from a thinned view of it (`prepare`). After that every
 window is restored on its own (`restore_window`) with the bytes that the whole cell would give.
@@ -25,11 +25,11 @@ from de_model.validation import CLEAR_SHARE, Filler, KindCode, kinds_of_gaps
 from flows.errors import InvalidSettings
 from flows.processing.interpolation import filled_around
 from flows.settings.fields import RestorationOptions
-from stac.composite.priors import FittedPrior, fit_prior
-from stac.composite.temporal import TemporalPrior
+from stac.composite.methods import FittedComposite, fit_composite
+from stac.composite.temporal import TemporalComposite
 from stac.grid.cell import Cell
 from stac.load.stack import Stack
-from stac.masks.classes import PixelClass, is_obscured, is_observed
+from stac.masks.classes import PixelClass, is_hidden, is_observed
 from stac.product.assembly import Intervals, ModelResult, assemble, best_known, unseen
 from stac.product.layers import ProductLayers
 from stac.product.writer import Block
@@ -54,12 +54,12 @@ class Prepared:
     cell: Cell
     #: Index of the date that is restored.
     target: int
-    prior: FittedPrior | None
+    composite: FittedComposite | None
     #: Reflectance per band that the model sees where there is no data: the median of what the target date saw.
     fill: tuple[float, ...]
     #: Whether the target date saw enough to know its colours.
     clear_ground: bool
-    #: Levels of the ground, for models of the second edition: of what the target date saw, else of the prior.
+    #: Levels of the ground, for models of the second edition: of what the target date saw, else of the composite.
     levels: Levels
 
 
@@ -82,25 +82,25 @@ def prepare(overview: Stack, target: int, cell: Cell, options: RestorationOption
         overview: all dates of the whole cell, at full resolution or thinned.
         target: index of the date.
         cell: the whole cell at full resolution.
-        options: prior and sampling.
+        options: composite and sampling.
     """
-    prior = fit_prior(options.prior, overview, target, max_days=options.prior_days)
-    return prepare_with(prior, overview, target, cell)
+    composite = fit_composite(options.composite, overview, target, max_days=options.composite_days)
+    return prepare_with(composite, overview, target, cell)
 
 
-def prepare_with(prior: FittedPrior | None, overview: Stack, target: int, cell: Cell) -> Prepared:
-    """Return what all windows of a cell share where the prior is known already; arguments as for `prepare`."""
+def prepare_with(composite: FittedComposite | None, overview: Stack, target: int, cell: Cell) -> Prepared:
+    """Return what all windows of a cell share where the composite is known already; arguments as for `prepare`."""
     clear_ground = bool(is_observed(overview.classes[target]).mean() >= CLEAR_SHARE)
     fill = _ground_level(overview, target)
-    return Prepared(cell, target, prior, fill, clear_ground, _levels(overview, target, prior, clear_ground))
+    return Prepared(cell, target, composite, fill, clear_ground, _levels(overview, target, composite, clear_ground))
 
 
-def _levels(overview: Stack, target: int, prior: FittedPrior | None, clear_ground: bool) -> Levels:
+def _levels(overview: Stack, target: int, composite: FittedComposite | None, clear_ground: bool) -> Levels:
     """Return level and deviation per band of what the target date saw, else of what other dates say."""
     image, hidden = overview.reflectance(target), ~is_observed(overview.classes[target])
-    if clear_ground or prior is None:
+    if clear_ground or composite is None:
         return scene_levels(image, hidden)
-    found = prior.apply(overview, target, where=is_obscured(overview.classes[target]))
+    found = composite.apply(overview, target, where=is_hidden(overview.classes[target]))
     return scene_levels(best_known(overview, target, found), unseen(overview, target, found))
 
 
@@ -144,7 +144,7 @@ def restore_block(
         block: what is wanted.
         prepared: what is known about the whole cell.
         enhancer: the model.
-        options: prior and sampling.
+        options: composite and sampling.
         on_tile: called with (tiles done, tiles in all).
 
     Raises:
@@ -152,24 +152,24 @@ def restore_block(
     """
     _check_bands(stack, enhancer)
     window = stack.window(_moved(block.rows, -offset[0]), _moved(block.columns, -offset[1]))
-    prior = prior_of(window, prepared)
-    needed = unseen(window, prepared.target, prior)
+    composite = composite_of(window, prepared)
+    needed = unseen(window, prepared.target, composite)
     result, asked, seconds = ModelResult(*_empty(needed.shape, len(window.bands))), None, 0.0
     if needed.any() and options.use_model:
         surroundings = _surroundings(stack, offset, block, prepared, options)
         result, asked, seconds = _fill(surroundings, needed, prepared, enhancer, options, on_tile)
     layers = assemble(
-        window, prepared.target, prior, result, max_spread=options.max_spread, intervals=options.intervals
+        window, prepared.target, composite, result, max_spread=options.max_spread, intervals=options.intervals
     )
     return Restored(layers, asked.tiles, asked.redone, seconds) if asked else Restored(layers, 0)
 
 
-def prior_of(window: Stack, prepared: Prepared) -> TemporalPrior | None:
-    """Return what other dates say about the hidden pixels of a window; None without a prior."""
-    if prepared.prior is None:
+def composite_of(window: Stack, prepared: Prepared) -> TemporalComposite | None:
+    """Return what other dates say about the hidden pixels of a window; None without a composite."""
+    if prepared.composite is None:
         return None
-    hidden = is_obscured(window.classes[prepared.target])
-    return prepared.prior.apply(window, prepared.target, where=hidden)
+    hidden = is_hidden(window.classes[prepared.target])
+    return prepared.composite.apply(window, prepared.target, where=hidden)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +194,9 @@ def _surroundings(
     rows, columns = needed_window(block, prepared.cell, options.sampling)
     around = stack.window(_moved(rows, -offset[0]), _moved(columns, -offset[1]))
     # Once more for the block itself: most blocks do not come here, and theirs is the smaller window.
-    prior, classes = prior_of(around, prepared), around.classes[prepared.target]
-    scene = best_known(around, prepared.target, prior)
-    known = np.isfinite(scene).all(axis=0) & ~unseen(around, prepared.target, prior)
+    composite, classes = composite_of(around, prepared), around.classes[prepared.target]
+    scene = best_known(around, prepared.target, composite)
+    known = np.isfinite(scene).all(axis=0) & ~unseen(around, prepared.target, composite)
     thin = np.isin(classes, (PixelClass.THIN_CLOUD, PixelClass.SHADOW))
     return _Surroundings(scene, known, thin, (rows.start, columns.start), block.within(rows, columns))
 
@@ -265,7 +265,7 @@ def restore_date(
         stack: all dates of the cell; bands in the model's order.
         target: index of the date.
         enhancer: the model.
-        options: prior and sampling.
+        options: composite and sampling.
         on_tile: called with (tiles done, tiles in all).
 
     Raises:

@@ -25,7 +25,7 @@ from flows.processing.product import UnitFigures, discard_blocks, make_product, 
 from flows.processing.publishing import catalog_of
 from flows.progress import report_progress
 from flows.settings import RunSettings
-from stac.catalog import shelves
+from stac.catalog import product_collections
 from stac.errors import InvalidInput, StacError
 from stac.io.files import writing
 from stac.io.s3 import Location
@@ -226,7 +226,7 @@ def record_failure(ledger: Ledger, unit: WorkUnit, run: RunContext, error: Excep
 
 def published_place(unit: WorkUnit, settings: RunSettings) -> Location | None:
     """Return where a unit is published whole, None where it is not."""
-    return shelves.published_place(catalog_of(settings), unit.item_id, unit.work_id, settings.gate_limits)
+    return product_collections.published_place(catalog_of(settings), unit.item_id, unit.work_id, settings.gate_limits)
 
 
 def clear_staging(work_id: str, settings: RunSettings) -> None:

@@ -16,7 +16,7 @@ from de_model.inference.sampling import Sampling
 from de_model.sampling.kinds import SamplerKind
 from de_model.scene.design import SceneDesign
 from de_model.validation import Filler, PixelKind
-from stac.composite.priors import Prior
+from stac.composite.methods import CompositeMethod
 from stac.grid.fixed import GridSpec
 from stac.io.cores import cores
 from stac.io.secrets import redact, without_secret
@@ -25,7 +25,7 @@ from stac.load.scale_check import RadiometryCheck
 from stac.masks.combination import MaskKind, MaskRule
 from stac.product.assembly import Intervals
 from stac.quality.gate import Gate, gate_document
-from stac.search.opening import Patience
+from stac.search.opening import RetryPolicy
 from stac.search.query import ALL_DATES, Query
 from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL
 
@@ -166,9 +166,9 @@ class RestorationOptions:
     """How a date is restored."""
 
     sampling: Sampling
-    prior: Prior = Prior.FUSED
+    composite: CompositeMethod = CompositeMethod.FUSED
     #: Dates further away than this are not used.
-    prior_days: int = 15
+    composite_days: int = 15
     #: Pixels whose samples deviate more than this (reflectance, mean over bands) are not recoverable.
     max_spread: float = 0.25
     #: False leaves what no date saw unrestored: not recoverable.
@@ -264,9 +264,9 @@ class AreaSettings(SettingsGroup):
         return redact(without_secret(self.source))
 
     @property
-    def patience(self) -> Patience:
+    def retry_policy(self) -> RetryPolicy:
         """How sources are waited for."""
-        return Patience(self.timeout_s, self.search_s, self.search_retries)
+        return RetryPolicy(self.timeout_s, self.search_s, self.search_retries)
 
 
 DEFAULT_MODEL = "models:/unveil-de@champion"
@@ -352,11 +352,11 @@ class RestoringSettings(SettingsGroup):
         description="what fills pixels that no date saw: validated, for every kind of pixel what was best on places "
         "the model never saw; or model",
     )
-    prior: Prior = Field(
-        Prior.FUSED,
+    composite: CompositeMethod = Field(
+        CompositeMethod.FUSED,
         description="fill from other dates: fused, nearest, median or geomedian; none: the model alone",
     )
-    prior_days: int = Field(15, ge=0, description="other dates must lie within this many days")
+    composite_days: int = Field(15, ge=0, description="other dates must lie within this many days")
     cloud_dilation_m: float = Field(120, ge=0, description="growth of clouds, metres")
     shadow_dilation_m: float = Field(120, ge=0, description="growth of shadows, metres")
     masks: Annotated[tuple[MaskKind, ...], NoDecode, Commas] = Field(
@@ -392,7 +392,7 @@ class RestoringSettings(SettingsGroup):
             start=start,
             acceleration=self.acceleration,
         )
-        return RestorationOptions(sampling, self.prior, self.prior_days, self.max_spread, self.use_model)
+        return RestorationOptions(sampling, self.composite, self.composite_days, self.max_spread, self.use_model)
 
     @property
     def acceleration(self) -> Acceleration:
@@ -428,14 +428,14 @@ class RestoringSettings(SettingsGroup):
     def walk(self) -> tuple[SamplerKind, int, int | None]:
         """Sampler, steps, and the timestep of the start; None is pure noise."""
         if (self.sampler, self.steps, self.start) == (None, None, None):
-            return _WALK_FOR_SCENES if self.prior is Prior.NONE else _WALK_FOR_GAPS
+            return _WALK_FOR_SCENES if self.composite is CompositeMethod.NONE else _WALK_FOR_GAPS
         sampler, steps, _ = _WALK_FOR_SCENES
         return self.sampler or sampler, self.steps or steps, self.start
 
     @property
     def tiling(self) -> tuple[int, int]:
         """Side of a tile and overlap, pixels."""
-        side = self.tile or (_TILE_FOR_SCENES if self.prior is Prior.NONE else _TILE_FOR_GAPS)
+        side = self.tile or (_TILE_FOR_SCENES if self.composite is CompositeMethod.NONE else _TILE_FOR_GAPS)
         shared = max(_COARSEST, side // _SHARED // _COARSEST * _COARSEST)
         return side, shared if self.overlap is None else self.overlap
 

@@ -146,11 +146,11 @@ class RunSettings(AreaSettings, PlaceSettings, RestoringSettings, JudgingSetting
 
     @property
     def search(self) -> Query:
-        """What to search for: the query with `prior_days` more, and on a fixed grid with all of the cells it touches.
+        """What to search for: the query with `composite_days` more, on a fixed grid with all cells it touches.
 
         So a cell finds the same scenes whatever box it was touched by.
         """
-        query = self.query.widened(self.prior_days)
+        query = self.query.widened(self.composite_days)
         if self.grid is GridKind.NATIVE or query.bbox is None:
             return query
         return replace(query, bbox=grown(query.bbox, self.resolution * self.cell_size))

@@ -1,7 +1,6 @@
 """Retired words in what people read: documents, docstrings, comments, help and messages (docs/glossary.md).
 
-`python -m infra.lint.words` fails where a file has a retired word and is not in the baseline, and where a file of the
-baseline has none any longer: the baseline only shrinks. `--update` writes it again. Names in code are not looked at.
+`python -m infra.lint.words` fails where it finds one. Names in code are not looked at.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-BASELINE = Path(__file__).with_name("words.baseline")
 _FOLDERS = ("flows", "stac", "de_model", "benchmarks", "infra")
 #: The glossary and this file name the words; pages of results are made by commands.
 _EXEMPT = ("docs/glossary.md", "docs/results/", "infra/lint/", "flows/ops/serve/browser/", "node_modules/")
@@ -69,7 +67,8 @@ def _python_prose(text: str) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value.strip():
             for offset, line in enumerate(re.sub(r"`[^`\n]*`", " ", node.value).splitlines()):
-                yield node.lineno + offset, re.sub(r"^ +\w+: ", "", line)  # an argument's name is code
+                # An argument's name and a command are code.
+                yield node.lineno + offset, re.sub(r"^ +\w+: |^ +unveil .*", "", line)
 
 
 def files() -> Iterator[Path]:
@@ -84,25 +83,18 @@ def _instead(word: str) -> str:
     return next(text for words, text in RETIRED.items() if re.match(rf"(?:{words})(?!\w)", f"{word} x", re.IGNORECASE))
 
 
-def main(arguments: list[str]) -> int:
+def main() -> int:
     """Check all files; return the exit status."""
-    names = {str(path.relative_to(ROOT)): path for path in files()}
-    found = {
-        name: words
-        for name, path in names.items()
-        if not any(part in name for part in _EXEMPT) and (words := findings(path))
-    }
-    if "--update" in arguments:
-        BASELINE.write_text("".join(f"{name}\n" for name in sorted(found)))
-    known = set(BASELINE.read_text("utf-8").split())
-    for name in sorted(set(found) - known) if "--all" not in arguments else sorted(found):
-        for line, word in found[name]:
+    wrong = False
+    for path in files():
+        name = str(path.relative_to(ROOT))
+        if any(part in name for part in _EXEMPT):
+            continue
+        for line, word in findings(path):
+            wrong = True
             sys.stdout.write(f"{name}:{line}: {word!r} is retired; write: {_instead(word)}\n")
-    stale = sorted(known - set(found))
-    for name in stale:
-        sys.stdout.write(f"{name} has no retired word: take it out of {BASELINE.relative_to(ROOT)} (--update)\n")
-    return int(bool(set(found) - known or stale))
+    return int(wrong)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -24,7 +24,7 @@ from stac.catalog.check_structure import (
 )
 from stac.catalog.geoparquet import MIRROR_ROLE, ids_in
 from stac.errors import InvalidProduct, StacError
-from stac.io.http import Patience
+from stac.io.http import RetryPolicy
 from stac.io.s3 import S3Options
 from stac.product.assets import COG_TYPE, file_info
 from stac.product.cog import check_cog
@@ -213,7 +213,7 @@ class CheckOptions:
     #: Items that are checked at the same time.
     workers: int = 4
     s3: S3Options = field(default_factory=S3Options)
-    patience: Patience = field(default_factory=lambda: Patience(retries=2))
+    retry_policy: RetryPolicy = field(default_factory=lambda: RetryPolicy(retries=2))
 
 
 def check_catalog(
@@ -232,7 +232,7 @@ def check_catalog(
     """
     options = options or CheckOptions()
     root = _root(location)
-    places = Places(options.patience, options.s3, root)
+    places = Places(options.retry_policy, options.s3, root)
     progress(f"reading {root}", 0, 0)
     structure = survey(places, root)
     findings = list(_items(places, structure, options, progress))

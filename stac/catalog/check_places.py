@@ -14,7 +14,7 @@ import requests
 
 from stac.errors import SourceUnavailable, UnreadableAsset
 from stac.io.addresses import host_of
-from stac.io.http import Patience
+from stac.io.http import RetryPolicy
 from stac.io.objects import Objects
 from stac.io.s3 import S3Options, is_s3, s3_location
 from stac.search.hrefs import is_remote
@@ -32,9 +32,9 @@ _NO_HEAD = (405, 501)
 class Places:
     """Reads documents and files by absolute path or address. May be used by several threads."""
 
-    def __init__(self, patience: Patience, s3: S3Options, root: str) -> None:
-        self._documents = Documents(patience, _RATE, s3, {host_of(root)})
-        self._objects = Objects(s3, patience.timeout_s)
+    def __init__(self, retry_policy: RetryPolicy, s3: S3Options, root: str) -> None:
+        self._documents = Documents(retry_policy, _RATE, s3, {host_of(root)})
+        self._objects = Objects(s3, retry_policy.timeout_s)
 
     def read(self, href: str) -> dict[str, Any]:
         """Return the JSON object at a place.

@@ -66,7 +66,7 @@ class StaticCatalog:
         return self.root / self._links.collection_name
 
     def exists(self) -> bool:
-        """Tell whether anything was published here.
+        """Return whether anything was published here.
 
         Raises:
             InvalidProduct: the root document cannot be read.
@@ -100,8 +100,8 @@ class StaticCatalog:
         """Return the place of every published item by its work id, from the links to the items.
 
         Args:
-            chosen: tells from what a link records of an item's properties (`stac.catalog.tree.item_link`: work, verdict
-                of the gate and its limits among it) whether the item counts; all do when left out.
+            chosen: decides from what a link records of an item's properties (`stac.catalog.tree.item_link`: work,
+                verdict of the gate and its limits among it) whether the item counts; all do when left out.
             survey: what the links say, from `repair`; read when left out.
 
         Raises:
@@ -174,7 +174,7 @@ class StaticCatalog:
         """
         subject = subject_of(check_id(item_id))
         ids = [name for name in self._links.tree.of_day(item_id, day) if subject and subject_of(name) == subject]
-        # One that cannot be read is no version of anything; the run that makes it again replaces it.
+        # One that cannot be read is not a version of anything; the run that makes it again replaces it.
         return [document for name in ids if (document := self._links.held(name)) is not None]
 
     def settle_versions(self, item_id: str, day: str) -> None:
@@ -256,7 +256,7 @@ class StaticCatalog:
     def repair(self, older_than_s: float = ABANDONED_S) -> Survey:
         """Link products that a crash left without a link, and drop links of products that were removed.
 
-        Costs one listing of the products and one walk of the links, and returns what the links say.
+        Costs one listing of the products and one reading of the links, and returns what the links say.
 
         Writes only where something is inconsistent. What crashes left behind is cleared away.
 
@@ -349,12 +349,12 @@ class StaticCatalog:
 
 
 def _replacing(document: Document) -> Callable[[Document | None], Document | None]:
-    """Return what puts a document in the place of another, and nothing where there is none any more."""
+    """Return what puts a document in the place of another, and nothing where there is none."""
     return lambda current: None if current is None else document
 
 
 def _day_of(document: Mapping[str, Any] | None) -> str:
-    """Return when an item was acquired, empty where nobody knows."""
+    """Return when an item was acquired, empty where that is unknown."""
     return str((document or {}).get("properties", {}).get("datetime") or "")
 
 

@@ -46,7 +46,7 @@ def _renameat2() -> Any:
 
 
 Document = dict[str, Any]
-#: What a crash leaves behind is cleared away when nobody has touched it for so long, seconds.
+#: What a crash leaves behind is cleared away when it has not changed for so long, seconds.
 ABANDONED_S = 7 * 24 * 3600.0
 
 
@@ -73,7 +73,7 @@ class Target(Protocol):
         """Return a document, None where there is none.
 
         Raises:
-            InvalidProduct: it is no JSON object.
+            InvalidProduct: it is not a JSON object.
         """
         ...
 
@@ -81,7 +81,7 @@ class Target(Protocol):
         """Return several documents by name; those that are not there are left out.
 
         Raises:
-            InvalidProduct: one is no JSON object.
+            InvalidProduct: one is not a JSON object.
         """
         ...
 
@@ -97,7 +97,7 @@ class Target(Protocol):
             repair: a document that cannot be read counts as none, and not as an error.
 
         Raises:
-            InvalidProduct: the document is no JSON object.
+            InvalidProduct: the document is not a JSON object.
             PublishError: it cannot be written.
         """
         ...
@@ -115,7 +115,7 @@ class Target(Protocol):
         ...
 
     def holds(self, collection: str, document: Mapping[str, Any]) -> bool:
-        """Tell whether the product of an item is there already, whole and from the same work."""
+        """Return whether the product of an item is there already, whole and from the same work."""
         ...
 
     def sizes(self, collection: str, item_ids: Collection[str]) -> Mapping[str, Mapping[str, int]]:
@@ -187,7 +187,7 @@ class Target(Protocol):
         ...
 
     def sweep(self, collection: str, older_than_s: float) -> list[str]:
-        """Clear away what crashes left behind and nobody has touched for so long; return what `item_ids` does.
+        """Clear away what crashes left behind and has not changed for so long; return what `item_ids` does.
 
         Raises:
             PublishError: it cannot be removed.

@@ -37,7 +37,7 @@ class FolderTarget:
     def read(self, name: str) -> Document | None:
         """Return a document, None where there is none."""
         path = self.root / name
-        with writing(path):  # what a person without permission is told
+        with writing(path):  # a missing permission is reported
             return read_document(path) if path.is_file() else None
 
     def read_many(self, names: Iterable[str]) -> dict[str, Document]:
@@ -76,7 +76,7 @@ class FolderTarget:
         return sorted(path.name for path in (self.root / folder).glob("*") if path.is_file())
 
     def holds(self, collection: str, document: Mapping[str, Any]) -> bool:
-        """Tell whether the product of an item is there already, whole and from the same work."""
+        """Return whether the product of an item is there already, whole and from the same work."""
         path = self._item_path(collection, str(document["id"]))
         return path.is_file() and not item_problems(path) and same_work(read_document(path), document)
 
@@ -199,7 +199,7 @@ def _step_aside(staging: Path, folder: Path) -> None:
 
 
 def same_work(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Tell whether two items are of the same work."""
+    """Return whether two items are of the same work."""
     return bool(one["properties"]["unveil:work_id"] == other["properties"]["unveil:work_id"])
 
 

@@ -122,7 +122,7 @@ class S3Target:
             return sorted(key_below(prefix, each.key) for each in self._objects.listing(prefix))
 
     def holds(self, collection: str, document: Mapping[str, Any]) -> bool:
-        """Tell whether the product of an item is there already: same work, and every file with its size."""
+        """Return whether the product of an item is there already: same work, and every file with its size."""
         try:
             found = self.read(_item_name(collection, str(document["id"])))
         except InvalidProduct:  # damaged: it is replaced
@@ -176,7 +176,7 @@ class S3Target:
             self._objects.remove(above.bucket, [*names, *below])
 
     def prune(self, names: Iterable[str]) -> None:
-        """Nothing: another publisher may be filling them, and a small document that nothing links to harms nobody."""
+        """Nothing: another publisher may be filling them, and a small document that nothing links to does no harm."""
 
     def place(self, name: str, file: Path) -> None:
         """Upload a file: S3 shows it when it is whole."""
@@ -313,7 +313,7 @@ def _files_of(document: Mapping[str, Any]) -> set[str]:
 
 
 def _is_crowded(listed: _Listed, item_id: str) -> bool:
-    """Tell whether files without an item, or of more than one version, lie in an item's prefix."""
+    """Return whether files without an item, or of more than one version, lie in an item's prefix."""
     names = listed.objects[item_id]
     return f"{item_id}.json" not in names or len({name.partition("/")[0] for name in names if "/" in name}) > 1
 
@@ -326,5 +326,5 @@ def _parse(place: S3Location, content: bytes) -> Document:
             f"{place} cannot be read as JSON ({error}); restore it, or remove its folder and run again."
         ) from error
     if not isinstance(document, dict):
-        raise InvalidProduct(f"{place} is no JSON object; restore it, or remove its folder and run again.")
+        raise InvalidProduct(f"{place} is not a JSON object; restore it, or remove its folder and run again.")
     return document

@@ -1,4 +1,4 @@
-"""The fused prior: every date as it would look on the target date, averaged by how well each one agrees with it."""
+"""The fused composite: every date as it would look on the target date, averaged by how well each one agrees with it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stac.composite.normalisation import (
     haze_span,
     least_hazy,
 )
-from stac.composite.temporal import TemporalPrior, empty_prior, median_clear, source_dates
+from stac.composite.temporal import TemporalComposite, empty_composite, median_clear, source_dates
 from stac.load.stack import Stack
 from stac.masks.classes import is_observed
 from stac.reflectance import to_reflectance
@@ -46,8 +46,8 @@ _LEAST_VARIANCE = 1e-8
 
 
 @dataclass(frozen=True, slots=True)
-class FusedPrior:
-    """What the fused prior learns once about a whole cell; it is then applied to any window, pixel by pixel."""
+class FusedComposite:
+    """What the fused composite learns once about a whole cell; it is then applied to any window, pixel by pixel."""
 
     bands: tuple[str, ...]
     #: The dates, those of least expected error first.
@@ -70,8 +70,8 @@ class FusedPrior:
 
     def apply(
         self, stack: Stack, target: int, *, exclude: Collection[int] = (), where: BoolArray | None = None
-    ) -> TemporalPrior:
-        """Return the prior of a window; a pixel's value depends on its own observations and place alone.
+    ) -> TemporalComposite:
+        """Return the composite of a window; a pixel's value depends on its own observations and place alone.
 
         The time is proportional to the dates, up to the number that is averaged at a pixel.
 
@@ -81,8 +81,8 @@ class FusedPrior:
             exclude: indices that are not used.
             where: `(y, x)`, pixels that are wanted; all others stay unknown. All when left out.
         """
-        prior = empty_prior(stack)
-        pixels = np.flatnonzero(np.ones(prior.source.shape, bool) if where is None else where)
+        composite = empty_composite(stack)
+        pixels = np.flatnonzero(np.ones(composite.source.shape, bool) if where is None else where)
         dates = [
             (index, m, weight, stack.dn[index].reshape(len(self.bands), -1), stack.classes[index].ravel())
             for index, m, weight in self._known(stack)
@@ -90,8 +90,8 @@ class FusedPrior:
         ]
         shared = np.square(np.array(self.shared, np.float32))
         field = None if self.field is None else self.field.at(stack.cell).reshape(len(self.bands), -1)
-        reflectance, spread = (each.reshape(len(self.bands), -1) for each in (prior.reflectance, prior.spread))
-        source = prior.source.reshape(-1)
+        reflectance, spread = (each.reshape(len(self.bands), -1) for each in (composite.reflectance, composite.spread))
+        source = composite.source.reshape(-1)
         # So few at once that they stay in the processor's cache while all dates are added.
         for start in range(0, len(pixels), _CHUNK):
             some = pixels[start : start + _CHUNK]
@@ -105,7 +105,7 @@ class FusedPrior:
             if field is not None:
                 mean = np.maximum(mean + field.take(some, axis=1), np.float32(1e-4))
             reflectance[:, some], spread[:, some], source[some] = mean, deviation, found.source
-        return prior
+        return composite
 
     def _known(self, stack: Stack) -> list[tuple[int, DateMap, FloatArray]]:
         """Return the dates of a stack that were fitted, the best first: index, map, and weight `(band,)`.
@@ -180,7 +180,7 @@ class _Average:
 
 def fit_fused(
     overview: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
-) -> FusedPrior:
+) -> FusedComposite:
     """Learn how every other date is mapped to the target date, and how much each is worth.
 
     A target with clean clear pixels teaches a full map per date and what is left over as a smooth field. Where its
@@ -204,7 +204,7 @@ def fit_fused(
     maps = [_fit(overview, target, source, clean, hazy) for source in sources]
     errors, shared = _errors(overview, target, sources, maps, clean)
     best = np.argsort(np.square(errors).mean(axis=0), kind="stable")
-    fitted = FusedPrior(
+    fitted = FusedComposite(
         overview.bands,
         tuple(maps[date] for date in best),
         tuple(tuple(map(float, band[best])) for band in errors),
@@ -225,7 +225,7 @@ def _thinned(stack: Stack) -> Stack:
 
 
 def _is_hazy(stack: Stack, target: int, sources: Sequence[int]) -> bool:
-    """Tell whether the target is much hazier than the cleanest other date over the ground that both saw."""
+    """Return whether the target is much hazier than the cleanest other date over the ground that both saw."""
     observed, image = is_observed(stack.classes[target]), stack.reflectance(target)
     spans = []
     for source in sources:
@@ -276,7 +276,7 @@ def _cut(residual: FloatArray) -> FloatArray:
     return cut
 
 
-def _field(fitted: FusedPrior, stack: Stack, target: int) -> ResidualField:
-    prior = fitted.apply(stack, target)
-    where = is_observed(stack.classes[target]) & (prior.source >= 0)
-    return fit_field(stack.reflectance(target) - prior.reflectance, where, stack.cell)
+def _field(fitted: FusedComposite, stack: Stack, target: int) -> ResidualField:
+    composite = fitted.apply(stack, target)
+    where = is_observed(stack.classes[target]) & (composite.source >= 0)
+    return fit_field(stack.reflectance(target) - composite.reflectance, where, stack.cell)

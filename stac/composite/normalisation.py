@@ -146,7 +146,7 @@ class DateMap:
 
 def features(image: FloatArray, bands: tuple[str, ...]) -> list[FloatArray]:
     """Return what the correction is linear in, `(...)` each: 1, all bands and, with red and near infrared, NDVI = v,
-    v^2 and v times every band. The angle of view changes vegetation and soil differently; NDVI tells them apart.
+    v^2 and v times every band. The angle of view changes vegetation and soil differently; NDVI separates them.
     """
     found = [np.ones_like(image[0]), *image]
     if {"red", "nir"} <= set(bands):
@@ -233,7 +233,7 @@ _NODES = 64
 _REACH_M = 1920.0
 #: Share of observed pixels at which half of the local mean is believed: far from observations the field fades to 0.
 _BELIEF = 0.02
-#: Residuals are cut at this many robust standard deviations: changed ground is no field.
+#: Residuals are cut at this many robust standard deviations: changed ground is not part of the field.
 _CUT = 3.0
 
 
@@ -289,7 +289,7 @@ def fit_field(residual: FloatArray, where: BoolArray, cell: Cell) -> ResidualFie
     """Return the local mean of residuals, fading to 0 away from observations.
 
     Args:
-        residual: target - prior `(band, y, x)`, reflectance; anything outside `where`.
+        residual: target - composite `(band, y, x)`, reflectance; anything outside `where`.
         where: `(y, x)`, pixels at which the residual is known.
         cell: the grid of both.
     """

@@ -25,7 +25,7 @@ from stac.composite.normalisation import (
     fit_offset,
     repeatability,
 )
-from stac.composite.temporal import TemporalPrior, empty_prior
+from stac.composite.temporal import TemporalComposite, empty_composite
 from stac.errors import InvalidInput
 from stac.grid.cell import Cell
 from stac.load.stack import Stack
@@ -244,7 +244,7 @@ def offsets_at(field: ResidualField, crs: str, cell: Cell) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class PeriodComposite:
-    """The composite of a period with the interface of a fitted prior: applied to any window, pixel by pixel."""
+    """The composite of a period with the interface of a fitted composite: applied to any window, pixel by pixel."""
 
     method: Method
     radiometry: Radiometry
@@ -263,7 +263,7 @@ class PeriodComposite:
 
     def apply(
         self, stack: Stack, target: int, *, exclude: Collection[int] = (), where: BoolArray | None = None
-    ) -> TemporalPrior:
+    ) -> TemporalComposite:
         """Return the composite of a window.
 
         Args:
@@ -272,12 +272,12 @@ class PeriodComposite:
             exclude: indices that are not used.
             where: `(y, x)`, pixels that are wanted; all others stay unknown. All when left out.
         """
-        prior = empty_prior(stack)
+        composite = empty_composite(stack)
         fits = {fit.date_id: fit for fit in self.radiometry.dates}
         dates = [i for i, n in enumerate(stack.item_ids) if n in fits and i != target and i not in exclude]
-        rows, columns = np.nonzero(np.ones(prior.source.shape, bool) if where is None else where)
+        rows, columns = np.nonzero(np.ones(composite.source.shape, bool) if where is None else where)
         if not dates or not len(rows):
-            return prior
+            return composite
         used = [fits[stack.item_ids[i]] for i in dates]
         weights = 1 / np.maximum(np.square([fit.error for fit in used]), _LEAST_VARIANCE)
         fields = {i: self._offsets(fit, stack.cell) for i, fit in zip(dates, used, strict=True)}
@@ -285,9 +285,9 @@ class PeriodComposite:
             at = rows[start : start + _CHUNK], columns[start : start + _CHUNK]
             values = self._values(stack, dates, used, fields, at)
             mean, spread, source = self._composite(values, weights.astype(np.float32))
-            prior.reflectance[:, *at], prior.spread[:, *at] = mean, spread
-            prior.source[at] = np.where(source >= 0, np.array(dates, np.int16)[source], -1)
-        return prior
+            composite.reflectance[:, *at], composite.spread[:, *at] = mean, spread
+            composite.source[at] = np.where(source >= 0, np.array(dates, np.int16)[source], -1)
+        return composite
 
     def _offsets(self, fit: DateFit, cell: Cell) -> FloatArray | None:
         return None if fit.field is None else offsets_at(fit.field, self.radiometry.crs, cell)

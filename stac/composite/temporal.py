@@ -18,7 +18,7 @@ BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class TemporalPrior:
+class TemporalComposite:
     """An estimate of the target date from other dates."""
 
     #: `(band, y, x)`, NaN where no other date saw the ground.
@@ -41,7 +41,7 @@ def source_dates(stack: Stack, target: int, *, max_days: int | None = None, excl
 
 def nearest_clear(
     stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
-) -> TemporalPrior:
+) -> TemporalComposite:
     """Return for every pixel what the nearest date saw there, as it saw it, with a spread of 0.
 
     Args:
@@ -50,25 +50,25 @@ def nearest_clear(
         max_days: dates further away are not used.
         exclude: indices that are not used.
     """
-    prior = empty_prior(stack)
+    composite = empty_composite(stack)
     for date in source_dates(stack, target, max_days=max_days, exclude=exclude):
-        fresh = (prior.source < 0) & is_observed(stack.classes[date])
+        fresh = (composite.source < 0) & is_observed(stack.classes[date])
         if fresh.any():
-            prior.reflectance[:, fresh] = stack.reflectance(date)[:, fresh]
-            prior.spread[:, fresh], prior.source[fresh] = 0, date
-    return prior
+            composite.reflectance[:, fresh] = stack.reflectance(date)[:, fresh]
+            composite.spread[:, fresh], composite.source[fresh] = 0, date
+    return composite
 
 
 def median_clear(
     stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
-) -> TemporalPrior:
+) -> TemporalComposite:
     """Return the per-band median over the other dates that saw each pixel, unmatched.
 
     `source` is the date whose observation is closest to the median; `spread` the standard deviation over
     the dates.
     """
-    empty = empty_prior(stack)
-    prior, spread, source = empty.reflectance, empty.spread, empty.source
+    empty = empty_composite(stack)
+    composite, spread, source = empty.reflectance, empty.spread, empty.source
     dates = source_dates(stack, target, max_days=max_days, exclude=exclude)
     some = np.isin(np.arange(len(stack.item_ids)), dates)
     seen = np.stack([is_observed(c) for c in stack.classes[some]]) if dates else np.zeros((0, *source.shape), bool)
@@ -77,15 +77,15 @@ def median_clear(
         values = np.stack([stack.reflectance(int(i))[:, anywhere] for i in np.flatnonzero(some)])
         values[~np.broadcast_to(seen[:, None, anywhere], values.shape)] = np.nan
         middle = np.nanmedian(values, axis=0)
-        prior[:, anywhere], spread[:, anywhere] = middle, np.nanstd(values, axis=0)
+        composite[:, anywhere], spread[:, anywhere] = middle, np.nanstd(values, axis=0)
         distance = np.abs(values - middle).sum(axis=1)
         source[anywhere] = np.flatnonzero(some)[np.nanargmin(distance, axis=0)].astype(np.int16)
-    return TemporalPrior(prior, source, spread)
+    return TemporalComposite(composite, source, spread)
 
 
 def geomedian_clear(
     stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
-) -> TemporalPrior:
+) -> TemporalComposite:
     """Return per pixel the spectrum with the least sum of distances to those of the other dates, unmatched.
 
     The geometric median (Roberts, Mueller and McIntyre 2017, IEEE TGRS 55, doi:10.1109/TGRS.2017.2723896). `source` is
@@ -93,23 +93,23 @@ def geomedian_clear(
     """
     from geomad import nangeomedian_pcm
 
-    prior, dates = empty_prior(stack), source_dates(stack, target, max_days=max_days, exclude=exclude)
+    composite, dates = empty_composite(stack), source_dates(stack, target, max_days=max_days, exclude=exclude)
     if not dates:
-        return prior
+        return composite
     seen = np.stack([is_observed(stack.classes[date]) for date in dates], axis=-1)
     anywhere = seen.any(axis=-1)
     if not anywhere.any():
-        return prior
+        return composite
     # (pixel, 1, band, date): blocks are restored side by side, so one thread is enough here.
     values = np.stack([stack.reflectance(date)[:, anywhere].T for date in dates], axis=-1)[:, None]
     values[~np.broadcast_to(seen[anywhere][:, None, None], values.shape)] = np.nan
     middle = nangeomedian_pcm(values, eps=1e-5, num_threads=1, nocheck=True)
     deviation = values - middle[..., None]
-    prior.reflectance[:, anywhere] = middle[:, 0].T
-    prior.spread[:, anywhere] = np.sqrt(np.nanmean(np.square(deviation), axis=-1))[:, 0].T
+    composite.reflectance[:, anywhere] = middle[:, 0].T
+    composite.spread[:, anywhere] = np.sqrt(np.nanmean(np.square(deviation), axis=-1))[:, 0].T
     distance = np.where(seen[anywhere], np.square(deviation).sum(axis=2)[:, 0], np.inf)
-    prior.source[anywhere] = np.array(dates, np.int16)[distance.argmin(axis=-1)]
-    return prior
+    composite.source[anywhere] = np.array(dates, np.int16)[distance.argmin(axis=-1)]
+    return composite
 
 
 class Composite(Protocol):
@@ -117,13 +117,13 @@ class Composite(Protocol):
 
     def __call__(
         self, stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
-    ) -> TemporalPrior:
+    ) -> TemporalComposite:
         """Return the composite of a window."""
 
 
 @dataclass(frozen=True, slots=True)
-class CompositePrior:
-    """A composite with the interface of a fitted prior."""
+class SimpleComposite:
+    """A composite with the interface of a fitted composite."""
 
     name: str
     composite: Composite
@@ -136,14 +136,14 @@ class CompositePrior:
 
     def apply(
         self, stack: Stack, target: int, *, exclude: Collection[int] = (), where: BoolArray | None = None
-    ) -> TemporalPrior:
+    ) -> TemporalComposite:
         """Return the composite of a window, wherever it is wanted; its spread includes what clear dates differ by."""
         del where
         found = self.composite(stack, target, max_days=self.max_days, exclude=exclude)
         return replace(found, spread=np.hypot(found.spread, repeatability(found.reflectance)).astype(np.float32))
 
 
-def empty_prior(stack: Stack) -> TemporalPrior:
-    """Return a prior that knows nothing of the stack's pixels."""
+def empty_composite(stack: Stack) -> TemporalComposite:
+    """Return a composite that knows nothing of the stack's pixels."""
     nothing = np.full(stack.dn.shape[1:], np.nan, np.float32)
-    return TemporalPrior(nothing, np.full(nothing.shape[1:], -1, np.int16), nothing.copy())
+    return TemporalComposite(nothing, np.full(nothing.shape[1:], -1, np.int16), nothing.copy())

@@ -85,7 +85,7 @@ _BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.Chunk
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How a server is waited for; nothing is ever asked without an end."""
 
     #: Longest silence of one request, seconds.
@@ -204,21 +204,21 @@ _PIECE = 1 << 16
 _LARGEST = 64 << 20
 
 
-class PatientAdapter(HTTPAdapter):
+class RetryingAdapter(HTTPAdapter):
     """The transport of a `requests` session."""
 
     def __init__(
-        self, patience: Patience, per_second: float = DEFAULT_RATE, named: Collection[str] = frozenset()
+        self, retry_policy: RetryPolicy, per_second: float = DEFAULT_RATE, named: Collection[str] = frozenset()
     ) -> None:
         """Set how servers are waited for, and which are asked.
 
         Args:
-            patience: how long and how often a server is asked.
+            retry_policy: how long and how often a server is asked.
             per_second: requests a second that a host gets.
             named: hosts that the user named; all others must be on the internet, redirections included.
         """
         super().__init__(max_retries=0)
-        self._patience, self._rate, self.named = patience, per_second, frozenset(named)
+        self._retry_policy, self._rate, self.named = retry_policy, per_second, frozenset(named)
         # Where a proxy is asked, it connects, and these pools are not used.
         self.poolmanager.pool_classes_by_scheme = {
             "http": _pool(HTTPConnectionPool, self.named),
@@ -228,11 +228,11 @@ class PatientAdapter(HTTPAdapter):
 
     @contextmanager
     def bounded(self, what: str) -> Iterator[None]:
-        """Bound everything sent while the context is open by `Patience.total_s`; the outermost context counts."""
+        """Bound everything sent while the context is open by `RetryPolicy.total_s`; the outermost context counts."""
         if self._deadline is not None:
             yield
             return
-        self._deadline = Deadline.after(self._patience.total_s, what)
+        self._deadline = Deadline.after(self._retry_policy.total_s, what)
         try:
             yield
         finally:
@@ -257,24 +257,24 @@ class PatientAdapter(HTTPAdapter):
         url = request.url or ""
         check_address(url, self.named)
         _put_back(request, url)
-        deadline = self._deadline or Deadline.after(self._patience.total_s, _without_query(url))
+        deadline = self._deadline or Deadline.after(self._retry_policy.total_s, _without_query(url))
         pace = pace_of(urlsplit(url).netloc, self._rate)
 
         def once() -> requests.Response:
             deadline.sleep(pace.reserve())
-            wait = max(0.001, min(self._patience.timeout_s, deadline.left()))
+            wait = max(0.001, min(self._retry_policy.timeout_s, deadline.left()))
             try:
-                answer = super(PatientAdapter, self).send(request, True, wait, verify, cert, dict(proxies or {}))
+                answer = super(RetryingAdapter, self).send(request, True, wait, verify, cert, dict(proxies or {}))
                 _read_whole(answer, deadline)
             except requests.RequestException:
                 deadline.check()  # the time may be over because it was all that was left
                 raise
             if answer.status_code == requests.codes.too_many_requests:
-                asked = retry_after_s(answer.headers.get("Retry-After"), self._patience.retry_after_unit_s) or 0.0
-                pace.pause(min(asked, self._patience.longest_delay_s))
+                asked = retry_after_s(answer.headers.get("Retry-After"), self._retry_policy.retry_after_unit_s) or 0.0
+                pace.pause(min(asked, self._retry_policy.longest_delay_s))
             return answer
 
-        answer: requests.Response = self._patience.attempts(deadline)(once)
+        answer: requests.Response = self._retry_policy.attempts(deadline)(once)
         return answer
 
 
@@ -310,7 +310,7 @@ class _OutsideSession(requests.Session):
         return target
 
 
-def patient_session(adapter: PatientAdapter) -> requests.Session:
+def retrying_session(adapter: RetryingAdapter) -> requests.Session:
     """Return a session that sends everything through an adapter."""
     session = _OutsideSession(adapter.named)
     for scheme in ("http://", "https://"):

@@ -66,7 +66,7 @@ class Objects:
                 return None
 
     def probe(self, place: S3Location) -> bool:
-        """Tell whether an object can be read, by reading one byte: unlike HEAD, a refusal then says its reason.
+        """Return whether an object can be read, by reading one byte: unlike HEAD, a refusal then says its reason.
 
         Raises:
             AccessRefused, SourceUnavailable: see `asking`.
@@ -156,7 +156,7 @@ class Objects:
         Args:
             place: bucket and key.
             content: all bytes.
-            media_type: told to whoever reads it over HTTP.
+            media_type: sent to readers over HTTP.
             expected: ETag that must be there (`If-Match`), `ABSENT` where nothing may be (`If-None-Match`).
 
         Raises:

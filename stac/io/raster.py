@@ -175,10 +175,10 @@ def _last_address(url: str, named: Collection[str], timeout_s: float) -> str:
         UnreadableAsset: there is no end, or no answer.
     """
     # The sources import what opens their rasters.
-    from stac.io.http import Patience, PatientAdapter, patient_session
+    from stac.io.http import RetryingAdapter, RetryPolicy, retrying_session
 
-    patience = Patience(timeout_s, timeout_s, 0)
-    with patient_session(PatientAdapter(patience, named=named)) as session:
+    retry_policy = RetryPolicy(timeout_s, timeout_s, 0)
+    with retrying_session(RetryingAdapter(retry_policy, named=named)) as session:
         try:
             return session.get(url, headers={"Range": "bytes=0-15", "Accept-Encoding": "identity"}).url
         except requests.RequestException as error:

@@ -15,7 +15,7 @@ import requests
 
 from stac.errors import AccessRefused, SourceUnavailable, StacError
 from stac.io.addresses import host_of
-from stac.io.http import PASSING, Patience, PatientAdapter, patient_session
+from stac.io.http import PASSING, RetryingAdapter, RetryPolicy, retrying_session
 from stac.io.secrets import redact
 
 #: So many time-outs long a token is asked for, waits and retries included.
@@ -72,9 +72,9 @@ class TokenService:
     def _fetch(self, collection: str, timeout_s: float) -> Token:
         name = f"The token service {redact(self._url)} (collection {collection})"
         began = self._now()
-        patience = Patience(timeout_s, total_s=_TIMEOUTS * timeout_s)
+        retry_policy = RetryPolicy(timeout_s, total_s=_TIMEOUTS * timeout_s)
         try:
-            with patient_session(PatientAdapter(patience, named={host_of(self._url)})) as session:
+            with retrying_session(RetryingAdapter(retry_policy, named={host_of(self._url)})) as session:
                 answer = session.get(f"{self._url}/{quote(collection, safe='')}")
         except requests.RequestException as error:
             raise SourceUnavailable(

@@ -155,7 +155,7 @@ def read_stack(
         options: dilation, resampling and time-outs.
         required: ids of dates that must be readable; others are dropped with their reason when they are
             not. None requires all.
-        on_read: told the id of each date when it has been read.
+        on_read: called with the id of each date when it has been read.
 
     Raises:
         InvalidItem: a required scene lacks an asset, or lies elsewhere than it says.
@@ -215,7 +215,7 @@ def read_overview(
         options: dilation and time-outs.
         most_pixels: largest area of one date of the result, pixels.
         required: ids of dates that must be readable.
-        on_read: told the id of each date when it has been read.
+        on_read: called with the id of each date when it has been read.
 
     Raises:
         InvalidItem, UnreadableAsset, InvalidInput: as `read_stack`.

@@ -20,7 +20,7 @@ class PixelClass(IntEnum):
     CLOUD = 3
     SHADOW = 4
     SNOW = 5
-    #: Measured, but not the ground: saturated, defective, or of a class that nobody defined. Hidden rather than
+    #: Measured, but not the ground: saturated, defective, or of an undefined class. Hidden rather than
     #: missing, so that other dates fill it.
     DEFECTIVE = 6
 
@@ -29,7 +29,7 @@ class PixelClass(IntEnum):
 OBSERVED = (PixelClass.CLEAR, PixelClass.SNOW)
 
 #: Classes whose pixels are restored.
-OBSCURED = (PixelClass.THIN_CLOUD, PixelClass.CLOUD, PixelClass.SHADOW, PixelClass.DEFECTIVE)
+HIDDEN = (PixelClass.THIN_CLOUD, PixelClass.CLOUD, PixelClass.SHADOW, PixelClass.DEFECTIVE)
 
 
 #: The edges of bands and masks differ by so much at the edge of a swath, pixels.
@@ -52,9 +52,9 @@ def is_observed(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return among(classes, OBSERVED)
 
 
-def is_obscured(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def is_hidden(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """True where cloud, shadow or a defect hides the ground. Any shape in, same shape out."""
-    return among(classes, OBSCURED)
+    return among(classes, HIDDEN)
 
 
 def beside_nodata(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -73,7 +73,7 @@ def mark_missing(
     every: NDArray[np.bool_],
     beside: NDArray[np.bool_],
 ) -> None:
-    """Tell gaps inside a swath from the ground outside of it, in place.
+    """Separate gaps inside a swath from the ground outside of it, in place.
 
     A band that is clipped to 0 in deep shadow, or a line that was lost, is a gap: hidden, to be filled. Without any
     band at the edge of the swath, or where the mask has no data, there is nothing. Neither is there where every band is

@@ -14,14 +14,14 @@ from scipy.ndimage import binary_dilation
 
 from stac.errors import InvalidInput
 from stac.grid.assets import has_asset
-from stac.masks.classes import OBSCURED, PixelClass, among, is_observed
+from stac.masks.classes import HIDDEN, PixelClass, among, is_observed
 from stac.masks.learned import OMNICLOUDMASK, S2CLOUDLESS, MaskMethod
 from stac.masks.scene import QA_PIXEL, SCL
 
 
 @unique
 class MaskKind(StrEnum):
-    """A way to tell cloud and shadow from ground."""
+    """A way to separate cloud and shadow from ground."""
 
     #: Sentinel-2 scene classification, an asset.
     SCL = "scl"
@@ -98,7 +98,7 @@ def _add_moved(grown: NDArray[np.bool_], mask: NDArray[np.bool_], rows: int) -> 
 def dilate(classes: NDArray[np.uint8], gsd_m: float, cloud_m: float, shadow_m: float) -> NDArray[np.uint8]:
     """Return the mask with cloud and shadow grown over observed ground.
 
-    Only clear and snow pixels change; what was obscured stays what it was, nodata stays nodata. Cloud wins
+    Only clear and snow pixels change; what was hidden stays what it was, nodata stays nodata. Cloud wins
     over shadow where both grow.
 
     Args:
@@ -148,9 +148,9 @@ class MaskRule(StrEnum):
 
     #: One is enough: hides most.
     ANY = "any"
-    #: All that can tell the class: hides least.
+    #: All that know the class: hides least.
     ALL = "all"
-    #: More than half of those that can tell the class.
+    #: More than half of those that know the class.
     MAJORITY = "majority"
     #: The first mask that knows the pixel; the others fill its gaps.
     FIRST = "first"
@@ -162,7 +162,7 @@ class Opinion:
 
     #: `PixelClass` values `(y, x)`.
     classes: ClassArray
-    #: What it can tell from clear ground.
+    #: What it separates from clear ground.
     sees: frozenset[PixelClass]
 
 
@@ -179,8 +179,8 @@ def combine(opinions: Sequence[Opinion], rule: MaskRule) -> ClassArray:
     """Return the mask `(y, x)` that several masks make together.
 
     Nodata wins: what one mask knows to hold no data is not data (`first` instead asks the next mask). A mask that
-    cannot tell a class has no vote on it: s2cloudless saying clear does not contradict a shadow. Cloud and thin cloud
-    are one question; the cloud is thin when nobody who can tell calls it thick. Masks that agree that the ground is
+    does not know a class has no vote on it: s2cloudless saying clear does not contradict a shadow. Cloud and thin cloud
+    are one question; the cloud is thin when none that knows calls it thick. Masks that agree that the ground is
     hidden, one by cloud and one by shadow, are counted together, too.
 
     Raises:
@@ -194,7 +194,7 @@ def combine(opinions: Sequence[Opinion], rule: MaskRule) -> ClassArray:
     for classes in reversed(_QUESTIONS):
         carried = _carried(opinions, classes, rule)
         found[carried] = _thickness(opinions)[carried] if PixelClass.CLOUD in classes else classes[0]
-    together = _carried(opinions, OBSCURED, rule) & ~np.isin(found, OBSCURED)
+    together = _carried(opinions, HIDDEN, rule) & ~np.isin(found, HIDDEN)
     found[together] = _most_severe(opinions)[together]
     for opinion in opinions:
         found[opinion.classes == PixelClass.NODATA] = PixelClass.NODATA
@@ -210,7 +210,7 @@ def _first(opinions: Sequence[Opinion]) -> ClassArray:
 
 
 def _carried(opinions: Sequence[Opinion], classes: Sequence[PixelClass], rule: MaskRule) -> BoolArray:
-    """Return where `(y, x)` enough of the masks that can tell say one of the classes."""
+    """Return where `(y, x)` enough of the masks that know it say one of the classes."""
     voters = [opinion for opinion in opinions if opinion.sees & set(classes)]
     votes = np.zeros(opinions[0].classes.shape, np.uint8)
     for opinion in voters:

@@ -2,8 +2,8 @@
 
 Ground changes slowly or for good; a cloud is there once. A clear look that is whiter, or darker, than the looks just
 before and after it and than the median of all others is therefore no ground. Change that stays, such as a harvest or a
-flood, is seen by the next look, too, and counts as ground; its colour tells it from cloud and shadow on the first and
-the last date. After ideas of Tmask (Zhu and Woodcock 2014) and MAJA (Hagolle et al. 2010); the rules are our own.
+flood, is seen by the next look, too, and counts as ground; its colour separates it from cloud and shadow on the first
+and the last date. After ideas of Tmask (Zhu and Woodcock 2014) and MAJA (Hagolle et al. 2010); the rules are our own.
 """
 
 from __future__ import annotations

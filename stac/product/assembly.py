@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stac.composite.normalisation import repeatability
-from stac.composite.temporal import TemporalPrior
+from stac.composite.temporal import TemporalComposite
 from stac.errors import InvalidInput
 from stac.load.stack import Stack
-from stac.masks.classes import PixelClass, is_obscured, is_observed
+from stac.masks.classes import PixelClass, is_hidden, is_observed
 from stac.product.layers import INTERPOLATED_WEIGHT, SOURCE_DATE_NODATA, ProductLayers, Provenance
 from stac.reflectance import to_product_dn
 
@@ -52,28 +52,28 @@ class ModelResult:
     interpolated: BoolArray | None = None
 
 
-def best_known(stack: Stack, target: int, prior: TemporalPrior | None) -> FloatArray:
+def best_known(stack: Stack, target: int, composite: TemporalComposite | None) -> FloatArray:
     """Return the target's reflectance `(band, y, x)` with everything filled in that another date saw.
 
     What no date saw stays as observed, clouds included; nodata stays NaN.
     """
     scene = stack.reflectance(target)
-    if prior is not None:
-        filled = is_obscured(stack.classes[target]) & (prior.source >= 0)
-        scene[:, filled] = prior.reflectance[:, filled]
+    if composite is not None:
+        filled = is_hidden(stack.classes[target]) & (composite.source >= 0)
+        scene[:, filled] = composite.reflectance[:, filled]
     return scene
 
 
-def unseen(stack: Stack, target: int, prior: TemporalPrior | None) -> BoolArray:
+def unseen(stack: Stack, target: int, composite: TemporalComposite | None) -> BoolArray:
     """Return where `(y, x)` the target is hidden and no other date helps: the model's share."""
-    hidden = is_obscured(stack.classes[target])
-    return hidden if prior is None else hidden & (prior.source < 0)
+    hidden = is_hidden(stack.classes[target])
+    return hidden if composite is None else hidden & (composite.source < 0)
 
 
 def assemble(
     stack: Stack,
     target: int,
-    prior: TemporalPrior | None,
+    composite: TemporalComposite | None,
     model: ModelResult | None,
     *,
     max_spread: float = np.inf,
@@ -87,7 +87,7 @@ def assemble(
     Args:
         stack: all dates of the cell.
         target: index of the date that is restored.
-        prior: what other dates say, or None to leave all hidden pixels to the model.
+        composite: what other dates say, or None to leave all hidden pixels to the model.
         model: the model's result, or None where no pixel needs it.
         max_spread: pixels whose mean spread over bands is larger are declared not recoverable.
         intervals: calibrated factors; those of a Gaussian when left out.
@@ -95,14 +95,14 @@ def assemble(
     Raises:
         InvalidInput: a pixel needs the model and there is no result.
     """
-    classes, need = stack.classes[target], unseen(stack, target, prior)
+    classes, need = stack.classes[target], unseen(stack, target, composite)
     if need.any() and model is None:
         raise InvalidInput(f"{stack.item_ids[target]}: {need.sum()} pixels need the model, but it did not run.")
     layers = _observed(stack, target)
     gaussian = (_Z90,) * len(stack.bands)
     intervals = intervals or Intervals(gaussian, gaussian)
-    if prior is not None:
-        _fill_from_dates(layers, stack, prior, is_obscured(classes) & ~need, intervals.other_dates)
+    if composite is not None:
+        _fill_from_dates(layers, stack, composite, is_hidden(classes) & ~need, intervals.other_dates)
     if model is not None:
         _fill_gaps(layers, classes, model, need, max_spread, intervals)
     return layers
@@ -124,14 +124,14 @@ def _observed(stack: Stack, target: int) -> ProductLayers:
 
 
 def _fill_from_dates(
-    layers: ProductLayers, stack: Stack, prior: TemporalPrior, where: BoolArray, factors: tuple[float, ...]
+    layers: ProductLayers, stack: Stack, composite: TemporalComposite, where: BoolArray, factors: tuple[float, ...]
 ) -> None:
     """Write the composite into `layers`, in place."""
     # Whole windows are computed and written where they count: faster than picking pixels and putting them back.
-    np.copyto(layers.data, to_product_dn(prior.reflectance), where=where)
+    np.copyto(layers.data, to_product_dn(composite.reflectance), where=where)
     layers.provenance[where] = Provenance.OTHER_DATES
-    np.copyto(layers.source_date, stack.days[prior.source], where=where)
-    np.copyto(layers.uncertainty, _stored(_per_band(factors)[..., None] * prior.spread), where=where)
+    np.copyto(layers.source_date, stack.days[composite.source], where=where)
+    np.copyto(layers.uncertainty, _stored(_per_band(factors)[..., None] * composite.spread), where=where)
 
 
 def _fill_gaps(

@@ -13,12 +13,12 @@ import numpy as np
 import pystac
 import xarray as xr
 
-from stac.composite.priors import Prior, fit_prior
+from stac.composite.methods import CompositeMethod, fit_composite
 from stac.errors import InvalidInput
 from stac.io.files import write_json, writing
 from stac.load.dataset import band_attributes, completed, dataset_stack, date_of, flags, geobox_of, on_grid
 from stac.load.stack import Stack
-from stac.masks.classes import is_obscured
+from stac.masks.classes import is_hidden
 from stac.product.assembly import ModelResult, assemble
 from stac.product.item import ProductRecord, build_item
 from stac.product.layers import SOURCE_DATE_NODATA, ProductLayers, Provenance
@@ -76,16 +76,16 @@ def dataset_layers(dataset: xr.Dataset) -> ProductLayers:
 
 def composite_dataset(dataset: xr.Dataset, target: str, method: str, max_days: int | None) -> xr.Dataset:
     """Fill one date from the others; arguments and errors are those of `stac.api.composite`."""
-    if method not in set(Prior):
-        raise InvalidInput(f"Method {method!r} is not known; choose one of {', '.join(Prior)}.")
+    if method not in set(CompositeMethod):
+        raise InvalidInput(f"Method {method!r} is not known; choose one of {', '.join(CompositeMethod)}.")
     dataset = completed(dataset)
     stack, index = dataset_stack(dataset), date_of(dataset, target)
-    prior = fit_prior(Prior(method), stack, index, max_days=max_days)
-    found = None if prior is None else prior.apply(stack, index, where=is_obscured(stack.classes[index]))
+    composite = fit_composite(CompositeMethod(method), stack, index, max_days=max_days)
+    found = None if composite is None else composite.apply(stack, index, where=is_hidden(stack.classes[index]))
     unknown = np.full(stack.dn.shape[1:], np.nan, np.float32)
     layers = assemble(stack, index, found, ModelResult(unknown, unknown[0], unknown))
     product = layers_dataset(layers, native=dataset[stack.bands[0]].dtype == np.uint16)
-    return described(product, dataset, stack, index, {"prior": method, "prior_days": max_days})
+    return described(product, dataset, stack, index, {"composite": method, "composite_days": max_days})
 
 
 def described(

@@ -16,7 +16,7 @@ import shapely
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
-from stac.composite.priors import Prior
+from stac.composite.methods import CompositeMethod
 from stac.grid.footprint import BBox, box_of, cut, outline_of_grid
 from stac.io.addresses import host_of, is_web
 from stac.io.secrets import holds_secret, without_secret
@@ -162,10 +162,10 @@ _ANGLES = {"view:sun_elevation": (-90, 90), "view:sun_azimuth": (0, 360), "view:
 _OTHER_ANGLES = (0, 90)
 #: What fills pixels that other dates saw, by composite.
 _COMPOSITES = {
-    Prior.FUSED: "weighted mean of the other dates, each mapped to the target date",
-    Prior.NEAREST: "nearest other date, as it is",
-    Prior.MEDIAN: "median of the other dates, as they are",
-    Prior.GEOMEDIAN: "geometric median of the other dates, as they are",
+    CompositeMethod.FUSED: "weighted mean of the other dates, each mapped to the target date",
+    CompositeMethod.NEAREST: "nearest other date, as it is",
+    CompositeMethod.MEDIAN: "median of the other dates, as they are",
+    CompositeMethod.GEOMEDIAN: "geometric median of the other dates, as they are",
 }
 _ITEMS_PAPER = "Diffusion Enhancement ([arXiv 2401.15105](https://arxiv.org/abs/2401.15105))"
 
@@ -214,7 +214,7 @@ def build_item(record: ProductRecord, summary: ProductSummary, folder: Path) -> 
         properties=properties,
         stac_extensions=product_extensions(properties),
     )
-    copied = _prior(record) is Prior.NEAREST
+    copied = _composite(record) is CompositeMethod.NEAREST
     for key, asset in product_assets(summary, record.target, folder, copied=copied).items():
         item.add_asset(key, asset)
     item.add_links(_links(record))
@@ -280,9 +280,9 @@ def projection(crs: CRS) -> dict[str, Any]:
     return {"proj:code": None, "proj:wkt2": crs.to_wkt()}
 
 
-def _prior(record: ProductRecord) -> Prior:
+def _composite(record: ProductRecord) -> CompositeMethod:
     """Return how other dates were used; what a record of another version does not say is our default."""
-    return Prior(record.parameters.get("prior", Prior.FUSED))
+    return CompositeMethod(record.parameters.get("composite", CompositeMethod.FUSED))
 
 
 def _parts(record: ProductRecord, summary: ProductSummary) -> list[tuple[str, str, str]]:
@@ -290,9 +290,9 @@ def _parts(record: ProductRecord, summary: ProductSummary) -> list[tuple[str, st
     areas = summary.areas_km2
     parts = [("target", "observed clear", "Observed pixels of the target date, bit for bit.")]
     if areas["other_dates"]:
-        composite = _COMPOSITES[_prior(record)]
+        composite = _COMPOSITES[_composite(record)]
         parts.append((f"composite({composite})", "another date is clear", f"Where another date is clear: {composite}."))
-    hidden = "clear on no other date" if _prior(record) is not Prior.NONE else "hidden"
+    hidden = "clear on no other date" if _composite(record) is not CompositeMethod.NONE else "hidden"
     fillers = summary.pixels_by_filler
     if fillers["interpolated"]:
         where = f"{hidden} and reference_weight = 1"

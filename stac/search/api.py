@@ -14,7 +14,7 @@ from pystac_client.exceptions import APIError
 from stac.errors import InvalidQuery, SourceUnavailable, StacError, UnreadableCatalog
 from stac.io.access import Access
 from stac.io.addresses import host_of
-from stac.io.http import DEFAULT_RATE, Patience
+from stac.io.http import DEFAULT_RATE, RetryPolicy
 from stac.search.acquisitions import instant_of
 from stac.search.hrefs import is_remote, resolve
 from stac.search.providers import Provider
@@ -37,7 +37,7 @@ class ApiSource:
     def __init__(
         self,
         url: str,
-        patience: Patience | None = None,
+        retry_policy: RetryPolicy | None = None,
         page: int = _PAGE,
         provider: Provider | None = None,
         hosts: frozenset[str] = frozenset(),
@@ -47,7 +47,7 @@ class ApiSource:
 
         Args:
             url: the landing page.
-            patience: how the API is waited for.
+            retry_policy: how the API is waited for.
             page: items asked for at a time.
             provider: who offers it, if that is known: its band names are translated, its rate is kept.
             hosts: those that may be inside this network, besides that of the landing page.
@@ -61,7 +61,7 @@ class ApiSource:
         self._access = access
         self._url, self._page, self._provider = url.rstrip("/"), page, provider
         rate = provider.requests_per_s if provider else DEFAULT_RATE
-        self._web = CatalogIO(patience or Patience(), rate, hosts | {host_of(url)})
+        self._web = CatalogIO(retry_policy or RetryPolicy(), rate, hosts | {host_of(url)})
         with self._asking("Opening"):
             self._client = Client.open(url, stac_io=self._web)
 

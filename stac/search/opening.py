@@ -8,23 +8,23 @@ from typing import Any
 from stac.errors import UnreadableCatalog
 from stac.io.access import Access
 from stac.io.addresses import host_of, is_web
-from stac.io.http import Patience
+from stac.io.http import RetryPolicy
 from stac.io.secrets import keep
 from stac.search.api import ApiSource
 from stac.search.providers import Protocol, Provider, provider_of
 from stac.search.source import Source
 from stac.search.static import Documents, StaticSource
 
-__all__ = ["Patience", "Provider", "Source", "open_source", "provider_of"]
+__all__ = ["Provider", "RetryPolicy", "Source", "open_source", "provider_of"]
 
 
-def open_source(location: str, patience: Patience | None = None, access: Access | None = None) -> Source:
+def open_source(location: str, retry_policy: RetryPolicy | None = None, access: Access | None = None) -> Source:
     """Return the source at a path or URL: a STAC API where the document says so, else a static catalog.
 
     Args:
         location: the name of a provider (`stac.search.providers`), the URL of an API's landing page, or the
             URL or path of a static catalog (root document or folder).
-        patience: how servers are waited for.
+        retry_policy: how servers are waited for.
         access: where S3 is and as whom it is asked, for a static catalog at `s3://bucket/prefix`.
 
     Raises:
@@ -34,24 +34,24 @@ def open_source(location: str, patience: Patience | None = None, access: Access 
     """
     if not location.strip():
         raise UnreadableCatalog("The source is empty; give the URL of a STAC API or the path of a catalog.json.")
-    patience, location = patience or Patience(), keep(location)
+    retry_policy, location = retry_policy or RetryPolicy(), keep(location)
     if provider := provider_of(location):
-        return _known(provider, patience, replace(access or Access(), hosts=frozenset()))
+        return _known(provider, retry_policy, replace(access or Access(), hosts=frozenset()))
     access = access or Access()
     hosts = (access.hosts or frozenset()) | {host_of(location)}
     access = replace(access, hosts=hosts)
-    if is_web(location) and _is_api(Documents(patience, named=hosts).read(location)):
-        return ApiSource(location, patience, hosts=hosts, access=access)
-    return StaticSource(location, patience, access.s3, hosts, access)
+    if is_web(location) and _is_api(Documents(retry_policy, named=hosts).read(location)):
+        return ApiSource(location, retry_policy, hosts=hosts, access=access)
+    return StaticSource(location, retry_policy, access.s3, hosts, access)
 
 
-def _known(provider: Provider, patience: Patience, access: Access | None) -> Source:
+def _known(provider: Provider, retry_policy: RetryPolicy, access: Access | None) -> Source:
     if provider.protocol is Protocol.STAC_API:
-        return ApiSource(provider.url, provider.patience(patience), provider=provider, access=access)
+        return ApiSource(provider.url, provider.retry_policy(retry_policy), provider=provider, access=access)
     # The library behind it takes a second to load.
     from stac.search.sentinel_hub.catalog import SentinelHubSource
 
-    return SentinelHubSource(provider, patience)
+    return SentinelHubSource(provider, retry_policy)
 
 
 def _is_api(root: dict[str, Any]) -> bool:

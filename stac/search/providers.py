@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum, unique
 from types import MappingProxyType
 
-from stac.io.http import DEFAULT_RATE, Patience
+from stac.io.http import DEFAULT_RATE, RetryPolicy
 
 
 @unique
@@ -55,9 +55,9 @@ class Provider:
         """Return what is known of a collection; an unknown one has no peculiarities."""
         return next((archive for archive in self.archives if archive.id == collection), Archive(collection))
 
-    def patience(self, patience: Patience) -> Patience:
+    def retry_policy(self, retry_policy: RetryPolicy) -> RetryPolicy:
         """Return how this provider is waited for."""
-        return replace(patience, retry_after_unit_s=self.retry_after_unit_s)
+        return replace(retry_policy, retry_after_unit_s=self.retry_after_unit_s)
 
 
 def _bands(**names: str) -> Mapping[str, str]:

@@ -16,7 +16,7 @@ from pystac_client.stac_api_io import StacApiIO
 from stac.errors import InvalidItem, InvalidQuery, SourceUnavailable, StacError, UnreadableCatalog, UnsafeHref
 from stac.io.access import Access
 from stac.io.addresses import host_of
-from stac.io.http import DEFAULT_RATE, PASSING, Patience, PatientAdapter, patient_session
+from stac.io.http import DEFAULT_RATE, PASSING, RetryingAdapter, RetryPolicy, retrying_session
 from stac.io.objects import Objects
 from stac.io.s3 import S3Options, is_s3, s3_location
 from stac.search.acquisitions import instant_of
@@ -37,11 +37,11 @@ class CatalogIO(StacApiIO):
     """
 
     def __init__(
-        self, patience: Patience, per_second: float = DEFAULT_RATE, named: Collection[str] = frozenset()
+        self, retry_policy: RetryPolicy, per_second: float = DEFAULT_RATE, named: Collection[str] = frozenset()
     ) -> None:
-        super().__init__(timeout=patience.timeout_s, max_retries=None)
-        self._adapter = PatientAdapter(patience, per_second, named)
-        self.session = patient_session(self._adapter)
+        super().__init__(timeout=retry_policy.timeout_s, max_retries=None)
+        self._adapter = RetryingAdapter(retry_policy, per_second, named)
+        self.session = retrying_session(self._adapter)
 
     @contextmanager
     def bounded(self, what: str) -> Iterator[None]:
@@ -76,13 +76,13 @@ class Documents:
 
     def __init__(
         self,
-        patience: Patience,
+        retry_policy: RetryPolicy,
         per_second: float = DEFAULT_RATE,
         s3: S3Options | None = None,
         named: Collection[str] = frozenset(),
     ) -> None:
-        self.web = CatalogIO(patience, per_second, named)
-        self._objects = Objects(s3 or S3Options(), patience.timeout_s)
+        self.web = CatalogIO(retry_policy, per_second, named)
+        self._objects = Objects(s3 or S3Options(), retry_policy.timeout_s)
 
     def read(self, href: str) -> dict[str, Any]:
         """Return the JSON object at an absolute path or URL.
@@ -131,7 +131,7 @@ class StaticSource:
     def __init__(
         self,
         location: str,
-        patience: Patience | None = None,
+        retry_policy: RetryPolicy | None = None,
         s3: S3Options | None = None,
         hosts: frozenset[str] = frozenset(),
         access: Access | None = None,
@@ -140,7 +140,7 @@ class StaticSource:
 
         Args:
             location: path or URL of the root document, or of the folder that holds `catalog.json`.
-            patience: how a server is waited for.
+            retry_policy: how a server is waited for.
             s3: where S3 is and as whom it is asked.
             hosts: those that may be inside this network, besides that of the root.
             access: how pixels are reached where nothing else distinguishes versions of a scene from halves of it.
@@ -151,7 +151,7 @@ class StaticSource:
         """
         self.skipped: list[Skipped] = []
         self._access = access
-        self._documents = Documents(patience or Patience(), s3=s3, named=hosts | {host_of(location)})
+        self._documents = Documents(retry_policy or RetryPolicy(), s3=s3, named=hosts | {host_of(location)})
         self._root = root_href(location)
         self._read_node(self._root)
 

@@ -164,7 +164,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 def test_scenes_that_cannot_be_used_do_not_stop_the_others(
     sample: Path, state: Path, services: dict[str, str], tmp_path: Path
 ) -> None:
-    # One target lacks an asset, a donor is cut short, another donor's item is no JSON; one target is intact.
+    # One target lacks an asset, a source is cut short, another source's item is no JSON; one target is intact.
     lacking, whole = TARGETS
     edit(sample / lacking / f"{lacking}.json", lambda item: item["assets"].pop("red"))
     os.truncate(sample / "S2B_33TWM_20230813_0_L2A" / "B04.tif", 200_000)

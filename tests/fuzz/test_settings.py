@@ -24,7 +24,7 @@ NAMES = st.sampled_from(sorted(RunSettings.model_fields))
 
 def used(found: RunSettings) -> None:
     """Do with settings what a run does before it works."""
-    found.shareable, found.parameters, found.fixed_grid, found.state, found.patience, found.reading  # noqa: B018
+    found.shareable, found.parameters, found.fixed_grid, found.state, found.retry_policy, found.reading  # noqa: B018
     query = found.search
     assert query.start <= query.end and "T" in query.interval and query.start.year >= 1
 
@@ -41,8 +41,8 @@ def tried(**given_: Any) -> None:
 @given(values=st.dictionaries(NAMES, VALUES, min_size=1, max_size=3))
 @example(values={"out": {}})
 @example(values={"datetime": "0001-01-01/9999-12-31"})
-@example(values={"datetime": "0001-01-01T00:00:00+14:00", "prior_days": 10**6})
-@example(values={"prior_days": 10**12})
+@example(values={"datetime": "0001-01-01T00:00:00+14:00", "composite_days": 10**6})
+@example(values={"composite_days": 10**12})
 def test_a_file_of_settings_is_refused_or_works(values: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump(values, allow_unicode=True), "utf-8")

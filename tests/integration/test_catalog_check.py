@@ -20,7 +20,7 @@ from stac.catalog.geoparquet import keep_mirror
 from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
 from stac.catalog.tree import MIRRORS
 from stac.errors import SourceUnavailable, UnreadableCatalog
-from stac.io.http import Patience
+from stac.io.http import RetryPolicy
 from stac.io.s3 import filesystem
 from stac.product.assets import file_info
 from tests import misbehaving_server
@@ -29,7 +29,7 @@ from tests.s3_server import S3Server
 
 pytestmark = pytest.mark.integration
 MISCOUNTED = {"unveil:contents": {"items": 3}}
-QUICK = CheckOptions(checksums=False, patience=Patience(timeout_s=5, retries=0))
+QUICK = CheckOptions(checksums=False, retry_policy=RetryPolicy(timeout_s=5, retries=0))
 
 
 @pytest.fixture

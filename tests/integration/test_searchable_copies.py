@@ -25,8 +25,8 @@ from flows.processing.product import ITEM_FILE, publish_product
 from flows.processing.publishing import catalog_of, indexes_of
 from flows.settings import RunSettings
 from stac.catalog.indexes.opening import open_index
+from stac.catalog.product_collections import ProductCollection, copy_catalog
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.shelves import Shelf, copy_catalog
 from stac.catalog.validation import validate_catalog
 from stac.errors import IndexNotUpdated, IndexRefused, IndexUnavailable, InvalidProduct
 from tests.command import unveil
@@ -72,21 +72,21 @@ def settings(root: Path, *indexes: str, public_root: str = "") -> RunSettings:
 
 def published(root: Path) -> list[str]:
     catalog = catalog_of(settings(root))
-    return sorted(place.stem for shelf in Shelf for place in catalog.beside(shelf).published_work().values())
+    return sorted(place.stem for kind in ProductCollection for place in catalog.beside(kind).published_work().values())
 
 
 def unpublish(root: Path, item_id: str) -> Path:
     """Take a product out of the catalog again, as it was just before it was published; return its staging folder."""
     catalog = catalog_of(settings(root))
-    shelf = next(catalog.beside(s) for s in Shelf if catalog.beside(s).document(item_id))
-    place = next(place for place in shelf.published_work().values() if place.stem == item_id)
+    kind = next(catalog.beside(s) for s in ProductCollection if catalog.beside(s).document(item_id))
+    place = next(place for place in kind.published_work().values() if place.stem == item_id)
     staging = catalog.staging("again")
     document = json.loads(Path(place).read_text("utf-8"))
     shutil.copytree(Path(place).parent, staging, dirs_exist_ok=True)
     (staging / f"{item_id}.json").unlink()
     document["links"] = [link for link in document["links"] if link["rel"] == "derived_from"]
     (staging / ITEM_FILE).write_text(json.dumps(document), "utf-8")
-    shelf.withdraw(item_id)
+    kind.withdraw(item_id)
     return staging
 
 
@@ -107,17 +107,17 @@ def test_a_published_product_is_found_and_opens(service: pgstac.Service, catalog
     reconcile(wanted)
     staging = unpublish(catalog, second)
     assert reconcile(wanted) == {"put": 0, "removed": 1, "unchanged": 1}
-    assert searched(service.api, collections=list(Shelf)) == [first]
+    assert searched(service.api, collections=list(ProductCollection)) == [first]
     place = publish_product(staging, wanted, {})
     item = pystac.Item.from_file(str(place))
     day = str(item.properties["datetime"])[:10]
     equal = {"op": "=", "args": [{"property": "unveil:work_id"}, item.properties["unveil:work_id"]]}
-    assert searched(service.api, collections=list(Shelf), datetime=day) == [second]
+    assert searched(service.api, collections=list(ProductCollection), datetime=day) == [second]
     assert searched(service.api, filter=equal, filter_lang="cql2-json") == [second]
     assert sorted(searched(service.api, bbox=item.bbox)) == [first, second]
     assert searched(service.api, bbox=[-10, 0, -9, 1]) == []
-    rising = searched(service.api, collections=list(Shelf), sortby="+properties.datetime", limit=1)
-    falling = searched(service.api, collections=list(Shelf), sortby="-properties.datetime", limit=1)
+    rising = searched(service.api, collections=list(ProductCollection), sortby="+properties.datetime", limit=1)
+    falling = searched(service.api, collections=list(ProductCollection), sortby="-properties.datetime", limit=1)
     assert sorted(rising) == [first, second] and falling == rising[::-1]
     found = next(Client.open(service.api).search(ids=[second]).items())
     assert found.assets["data"].href == (Path(str(place)).parent / "data.tif").as_uri()
@@ -134,10 +134,10 @@ def test_retracted_items_leave_the_indexes(service: pgstac.Service, catalog: Pat
     done = unveil("publish", "--out", catalog, *both, "--json", home=tmp_path / "home", extra=password)
     assert done.status == 0, done.err
     assert {row["index"] for row in done.document["indexes"]} == {service.api, service.database}
-    assert sorted(searched(service.api, collections=list(Shelf))) == [first, second]
+    assert sorted(searched(service.api, collections=list(ProductCollection))) == [first, second]
     gone = unveil("retract", first, "--out", catalog, *both, "--json", home=tmp_path / "home", extra=password)
     assert gone.status == 0 and gone.document == {"retracted": [first]}
-    assert searched(service.api, collections=list(Shelf)) == [second] and published(catalog) == [second]
+    assert searched(service.api, collections=list(ProductCollection)) == [second] and published(catalog) == [second]
     assert service.password not in done.out + done.err + gone.out + gone.err
 
 
@@ -177,15 +177,15 @@ def test_a_verdict_that_changes_moves_the_item(service: pgstac.Service, catalog:
     document["properties"] |= {"unveil:gate": "failed", "unveil:gate_reasons": ["a test"]}
     (staging / ITEM_FILE).write_text(json.dumps(document), "utf-8")
     publish_product(staging, wanted, {})
-    assert searched(service.api, collections=[Shelf.REVIEW]) == [first]
-    assert first not in searched(service.api, collections=[Shelf.GOOD])
+    assert searched(service.api, collections=[ProductCollection.REVIEW]) == [first]
+    assert first not in searched(service.api, collections=[ProductCollection.GOOD])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_eight_publishers_at_once_lose_nothing(service: pgstac.Service, catalog: Path, kind: str) -> None:
     reconcile(settings(catalog, service.dsn))
     source = json.loads(next(catalog.glob("unveil-cloud-free/**/*-unveil-*.json")).read_text("utf-8"))
-    collection = httpx.get(f"{service.api}/collections/{Shelf.GOOD}").json() | {"links": []}
+    collection = httpx.get(f"{service.api}/collections/{ProductCollection.GOOD}").json() | {"links": []}
 
     def publish(number: int) -> None:
         index = open_index(address(service, kind))
@@ -193,13 +193,16 @@ def test_eight_publishers_at_once_lose_nothing(service: pgstac.Service, catalog:
             name = f"p{number}-{n}"
             properties = source["properties"] | {"datetime": f"20{10 + number}-0{n + 1}-01T00:00:00Z"}
             mine = collection | {"description": f"as {number} saw it at {n}"}
-            index.put(mine, [source | {"id": name, "collection": Shelf.GOOD, "properties": properties, "links": []}])
+            index.put(
+                mine,
+                [source | {"id": name, "collection": ProductCollection.GOOD, "properties": properties, "links": []}],
+            )
         index.close()
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(publish, range(8)))
     index = open_index(service.dsn)
-    held = set(index.works(Shelf.GOOD))
+    held = set(index.works(ProductCollection.GOOD))
     index.close()
     assert {f"p{number}-{n}" for number in range(8) for n in range(6)} <= held
     assert reconcile(settings(catalog, service.dsn))["removed"] == 48
@@ -233,7 +236,10 @@ def test_an_index_that_fails_leaves_the_catalog_right(catalog: Path, service: pg
     assert f"Item {first} is published, but not in every index" in str(told.value)
     assert "does not have it" in str(told.value) and "\n" not in str(told.value)
     assert published(catalog) == [first, second]
-    assert sorted(searched(service.api, collections=list(Shelf))) == [first, second]  # the other index has it
+    assert sorted(searched(service.api, collections=list(ProductCollection))) == [
+        first,
+        second,
+    ]  # the other index has it
 
 
 def test_what_a_database_refuses_is_one_sentence_without_the_password(service: pgstac.Service) -> None:
@@ -257,7 +263,7 @@ def test_the_role_that_searches_may_not_write(service: pgstac.Service, catalog: 
     unpublish(catalog, published(catalog)[0])
     with pytest.raises(IndexRefused, match="pgstac_ingest"):
         reconcile(settings(catalog, reader))
-    assert len(searched(service.api, collections=list(Shelf))) == 2
+    assert len(searched(service.api, collections=list(ProductCollection))) == 2
 
 
 def test_a_catalog_is_copied_whole_and_continued(catalog: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from stac.errors import SourceUnavailable, StacError
 from stac.search.api import ApiSource
-from stac.search.opening import Patience, Source, open_source
+from stac.search.opening import RetryPolicy, Source, open_source
 from stac.search.providers import PROVIDERS
 from stac.search.query import Query
 from tests.misbehaving_server import Asked, Reply, StacApi, Trouble, web_server
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 RECORDED = Path(__file__).parents[1] / "data/earth-search-items"
 DECADE = Query.parse("sentinel-2-l2a", None, "2016-01-01/2025-12-31")
 #: Real pauses are too long for a test; their number and order stay.
-QUICK = Patience(timeout_s=5, total_s=30, retries=3, first_delay_s=0.01, longest_delay_s=2)
+QUICK = RetryPolicy(timeout_s=5, total_s=30, retries=3, first_delay_s=0.01, longest_delay_s=2)
 
 
 #: Answers of Earth Search, in the order of their times.
@@ -40,9 +40,11 @@ def recorded() -> list[dict[str, Any]]:
     return [json.loads((RECORDED / f"{name}.json").read_text()) for name in sorted(NAMES)]
 
 
-def search(api: StacApi, query: Query = DECADE, patience: Patience = QUICK, page: int = 100) -> list[pystac.Item]:
+def search(
+    api: StacApi, query: Query = DECADE, retry_policy: RetryPolicy = QUICK, page: int = 100
+) -> list[pystac.Item]:
     with web_server(api) as url:
-        return ApiSource(url, patience, page).search(query)
+        return ApiSource(url, retry_policy, page).search(query)
 
 
 def test_every_recorded_item_is_one_scene() -> None:
@@ -124,14 +126,14 @@ def test_a_senseless_retry_after_is_no_obstacle(after: str) -> None:
 def test_a_search_that_takes_too_long_ends_with_its_name() -> None:
     api = StacApi(recorded(), troubles=[Reply(silence_s=0.3, status=503)] * 99)
     with pytest.raises(SourceUnavailable, match=r"Searching http.* took longer|503"):
-        search(api, patience=Patience(timeout_s=5, total_s=0.8, retries=50, first_delay_s=0.01))
+        search(api, retry_policy=RetryPolicy(timeout_s=5, total_s=0.8, retries=50, first_delay_s=0.01))
     assert len(api.searched) < 5
 
 
 def test_a_server_that_drips_bytes_runs_out_of_time() -> None:
     api = StacApi(recorded(), troubles=[Reply(content=b" " * 1000, drip_s=0.05)])
     with pytest.raises(SourceUnavailable, match="took longer than 0"):
-        search(api, patience=Patience(timeout_s=5, total_s=0.5, retries=0))
+        search(api, retry_policy=RetryPolicy(timeout_s=5, total_s=0.5, retries=0))
 
 
 def _miscounted(reply: Reply) -> Reply:

@@ -18,7 +18,7 @@ from stac.errors import AccessRefused, InvalidItem, InvalidQuery, SourceUnavaila
 from stac.grid.cell import Cell, native_geobox
 from stac.load.reading import AssetRequest, read_asset
 from stac.load.stack import read_stack
-from stac.search.opening import Patience, open_source
+from stac.search.opening import RetryPolicy, open_source
 from stac.search.providers import PROVIDERS
 from stac.search.query import Query
 from stac.search.sentinel_hub.client import METER, estimated_units
@@ -28,7 +28,7 @@ from tests.misbehaving_server import Reply
 from tests.sentinel_hub_server import CLIENT_ID, CLIENT_SECRET, SentinelHub, sample_items, sentinel_hub
 
 pytestmark = pytest.mark.integration
-QUICK = Patience(timeout_s=5, total_s=20, retries=3, first_delay_s=0.01, longest_delay_s=2)
+QUICK = RetryPolicy(timeout_s=5, total_s=20, retries=3, first_delay_s=0.01, longest_delay_s=2)
 AUGUST = Query.parse("sentinel-2-l2a", None, "2023-08-01/2023-08-31")
 PROVIDER = PROVIDERS["sentinel-hub"]
 

@@ -16,7 +16,7 @@ from stac.errors import InvalidQuery, SourceUnavailable, UnreadableCatalog, Unsa
 from stac.grid.cell import cell_of
 from stac.load.stack import read_stack
 from stac.search.api import ApiSource
-from stac.search.opening import Patience, open_source
+from stac.search.opening import RetryPolicy, open_source
 from stac.search.query import Query
 from stac.search.static import SAMPLE_BBOX, SAMPLE_COLLECTION, SAMPLE_INTERVAL, StaticSource, sample_catalog
 from tests import misbehaving_server
@@ -183,7 +183,7 @@ def test_a_server_that_stays_busy_is_given_up() -> None:
         return 503, {"Retry-After": "0"}, {}
 
     with web_server(busy) as url, pytest.raises(SourceUnavailable, match="503 Service Unavailable"):
-        open_source(url, Patience(retries=2))
+        open_source(url, RetryPolicy(retries=2))
     assert len(asked) == 3
 
 
@@ -196,7 +196,7 @@ def test_a_silent_server_runs_into_the_time_out() -> None:
         return 200, {}, {}
 
     with web_server(sleepy) as url, pytest.raises(SourceUnavailable, match="does not answer"):
-        open_source(url, Patience(timeout_s=0.2, retries=1))
+        open_source(url, RetryPolicy(timeout_s=0.2, retries=1))
     assert len(asked) <= 2
 
 

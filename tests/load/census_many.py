@@ -21,8 +21,8 @@ from typing import Annotated
 
 import typer
 
+from stac.catalog.product_collections import broken_work, finished_work, published_place, repair_collections
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.shelves import broken_work, finished_work, published_place, repair_shelves
 from stac.io.s3 import Location, S3Location
 from tests.load.products import item_of, lay, make_stock
 from tests.s3_server import S3Server, s3_server
@@ -39,7 +39,7 @@ def acts(catalog: StaticCatalog, last: tuple[str, str]) -> dict[str, Callable[[]
 
     return {
         _CENSUS: lambda: whole(finished_work(catalog, None)),
-        _NOTHING: lambda: whole(repair_shelves(catalog, None)),
+        _NOTHING: lambda: whole(repair_collections(catalog, None)),
         _UNIT: lambda: published_place(catalog, *last, None) is not None,
     }
 

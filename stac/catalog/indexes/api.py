@@ -17,7 +17,7 @@ from stac.catalog.indexes.base import Document, difference, require_same
 from stac.catalog.indexes.opening import TOKEN_VARIABLE, index_label
 from stac.errors import IndexNotUpdated, IndexRefused, IndexUnavailable, SourceUnavailable, UnsafeHref
 from stac.io.addresses import host_of
-from stac.io.http import PASSING, Patience, PatientAdapter, patient_session
+from stac.io.http import PASSING, RetryingAdapter, RetryPolicy, retrying_session
 from stac.io.secrets import redact
 
 #: Items of one bulk request, and of one page when listing.
@@ -33,19 +33,19 @@ _DENIED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 class ApiIndex:
     """One session with a STAC API."""
 
-    def __init__(self, url: str, token: str, patience: Patience) -> None:
+    def __init__(self, url: str, token: str, retry_policy: RetryPolicy) -> None:
         """Open the API and see that it is one.
 
         Args:
             url: the landing page.
             token: bearer token, empty where none is wanted.
-            patience: how the API is waited for.
+            retry_policy: how the API is waited for.
 
         Raises:
             IndexNotUpdated: it does not answer, refuses, or is not a STAC API.
         """
         self.label, self._url = index_label(url), url.rstrip("/")
-        self._session = patient_session(PatientAdapter(patience, _RATE, {host_of(url)}))
+        self._session = retrying_session(RetryingAdapter(retry_policy, _RATE, {host_of(url)}))
         if token:
             self._session.headers["Authorization"] = f"Bearer {token}"
         self._bulk = True

@@ -10,8 +10,8 @@ from urllib.parse import urljoin
 
 from stac.catalog.indexes.base import Document, Index
 from stac.catalog.opening import Target
+from stac.catalog.product_collections import ProductCollection
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.shelves import Shelf
 from stac.errors import IndexNotUpdated, InvalidQuery
 from stac.io.s3 import Location, S3Location
 from stac.search.hrefs import is_remote, resolve
@@ -157,7 +157,7 @@ class Indexes:
             IndexNotUpdated: an index still holds one.
         """
         ids = list(item_ids)
-        self._each(lambda index: _remove(index, Shelf, ids))
+        self._each(lambda index: _remove(index, ProductCollection, ids))
 
     def reconcile(self, *, again: bool = False, tell: Progress = untold) -> list[Update]:
         """Compare ids and work ids of catalog and indexes; put what is missing or different, remove what is gone.
@@ -170,7 +170,7 @@ class Indexes:
             IndexNotUpdated: an index cannot be brought up to date.
             PublishError: the catalog cannot be read.
         """
-        return [self._follow(index, shelf, again, tell) for index in self._indexes for shelf in Shelf]
+        return [self._follow(index, kind, again, tell) for index in self._indexes for kind in ProductCollection]
 
     def _each(self, work: Callable[[Index], None]) -> None:
         """Do something to every index, also where an earlier one failed; then raise the first failure."""
@@ -188,49 +188,49 @@ class Indexes:
         document = self._read(place)
         for _ in range(_ROUNDS):
             if document is None:
-                return _remove(index, Shelf, [place.stem])
-            shelf = Shelf(document["collection"])
-            collection = self._collection(shelf)
+                return _remove(index, ProductCollection, [place.stem])
+            kind = ProductCollection(document["collection"])
+            collection = self._collection(kind)
             if collection is not None:
                 index.put(collection, [copy_of(document, place, self._public)])
-            _remove(index, set(Shelf) - {shelf}, [place.stem])
+            _remove(index, set(ProductCollection) - {kind}, [place.stem])
             before, document = document, self._read(place)
-            if document == before and self._collection(shelf) == collection:
+            if document == before and self._collection(kind) == collection:
                 return None
         return None
 
-    def _follow(self, index: Index, shelf: Shelf, again: bool, tell: Progress) -> Update:
-        tell(f"comparing {shelf} with {index.label}", 0, 0)
+    def _follow(self, index: Index, kind: ProductCollection, again: bool, tell: Progress) -> Update:
+        tell(f"comparing {kind} with {index.label}", 0, 0)
         # The index first: what it holds was in the catalog before, so what others publish meanwhile is not removed.
-        held = index.works(shelf)
-        published = {place.stem: (work, place) for work, place in self._published(shelf).items()}
+        held = index.works(kind)
+        published = {place.stem: (work, place) for work, place in self._published(kind).items()}
         wanted = [place for name, (work, place) in published.items() if again or held.get(name) != work]
         gone = sorted(set(held) - set(published))
-        self._put_all(index, shelf, wanted, tell)
-        index.remove(shelf, gone)
-        return Update(index.label, str(shelf), len(wanted), len(gone), len(published) - len(wanted))
+        self._put_all(index, kind, wanted, tell)
+        index.remove(kind, gone)
+        return Update(index.label, str(kind), len(wanted), len(gone), len(published) - len(wanted))
 
-    def _put_all(self, index: Index, shelf: Shelf, places: Sequence[Location], tell: Progress) -> None:
+    def _put_all(self, index: Index, kind: ProductCollection, places: Sequence[Location], tell: Progress) -> None:
         """Put items in batches, and at the end the collection as it is then."""
-        collection = self._collection(shelf)
+        collection = self._collection(kind)
         if collection is None:
             return
         for first in range(0, len(places), _BATCH):
-            tell(f"loading {shelf} into {index.label}", first, len(places))
+            tell(f"loading {kind} into {index.label}", first, len(places))
             part = {self._public.name_of(place): place for place in places[first : first + _BATCH]}
             documents = self._target.read_many(part)
             index.put(collection, [copy_of(d, part[name], self._public) for name, d in documents.items()])
-        index.put(self._collection(shelf) or collection, [])
+        index.put(self._collection(kind) or collection, [])
 
-    def _published(self, shelf: Shelf) -> Mapping[str, Location]:
-        return self._catalog.beside(shelf).published_work()
+    def _published(self, kind: ProductCollection) -> Mapping[str, Location]:
+        return self._catalog.beside(kind).published_work()
 
     def _read(self, place: Location) -> Document | None:
         return self._target.read(self._public.name_of(place))
 
-    def _collection(self, shelf: Shelf) -> Document | None:
+    def _collection(self, kind: ProductCollection) -> Document | None:
         """Return a collection as indexes hold it, None where the catalog has none."""
-        place = self._catalog.root / shelf / "collection.json"
+        place = self._catalog.root / kind / "collection.json"
         document = self._read(place)
         return None if document is None else copy_of(document, place, self._public)
 

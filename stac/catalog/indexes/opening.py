@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from stac.catalog.indexes.base import Index
 from stac.errors import InvalidQuery
-from stac.io.http import Patience
+from stac.io.http import RetryPolicy
 
 #: Environment variable with the bearer token of STAC APIs.
 TOKEN_VARIABLE = "UNVEIL_INDEX_TOKEN"  # noqa: S105 - the name of a variable
@@ -15,13 +15,13 @@ _DATABASE = frozenset({"postgresql", "postgres"})
 _WEB = frozenset({"http", "https"})
 
 
-def open_index(address: str, patience: Patience | None = None) -> Index:
+def open_index(address: str, retry_policy: RetryPolicy | None = None) -> Index:
     """Return the index at an address, reachable and ready.
 
     Args:
         address: `https://HOST/PATH` of a STAC API with transactions, or `postgresql://USER@HOST/DATABASE` with
             pgstac. A database's password may stand in it, in `PGPASSWORD` or in `~/.pgpass`.
-        patience: how it is waited for.
+        retry_policy: how it is waited for.
 
     Raises:
         InvalidQuery: the address is none of an index.
@@ -33,10 +33,10 @@ def open_index(address: str, patience: Patience | None = None) -> Index:
     if urlsplit(address).scheme in _DATABASE:
         from stac.catalog.indexes.pgstac import PgstacIndex
 
-        return PgstacIndex(address, patience or Patience())
+        return PgstacIndex(address, retry_policy or RetryPolicy())
     from stac.catalog.indexes.api import ApiIndex
 
-    return ApiIndex(address, os.environ.get(TOKEN_VARIABLE, ""), patience or Patience())
+    return ApiIndex(address, os.environ.get(TOKEN_VARIABLE, ""), retry_policy or RetryPolicy())
 
 
 def _problem(address: str) -> str:

@@ -20,7 +20,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from stac.catalog.indexes.base import Document, require_same
 from stac.catalog.indexes.opening import index_label, index_secret
 from stac.errors import IndexNotUpdated, IndexRefused, IndexUnavailable, InvalidQuery, MissingExtra
-from stac.io.http import Patience
+from stac.io.http import RetryPolicy
 
 _Result = TypeVar("_Result")
 #: Another session was in the way; nothing was written.
@@ -35,7 +35,7 @@ _NOT_THERE = (errors.UndefinedTable, errors.UndefinedFunction, errors.InvalidSch
 class PgstacIndex:
     """One connection to a database with pgstac."""
 
-    def __init__(self, address: str, patience: Patience) -> None:
+    def __init__(self, address: str, retry_policy: RetryPolicy) -> None:
         """Connect, and check that the database has the pgstac that the loader knows.
 
         Raises:
@@ -46,7 +46,7 @@ class PgstacIndex:
         self.label, self._secret = index_label(address), index_secret(address)
         self._loading = _loader_module()
         with self._explained():
-            self._connection = self._connect(address, patience)
+            self._connection = self._connect(address, retry_policy)
         try:
             self._require_version()
         except BaseException:
@@ -79,9 +79,9 @@ class PgstacIndex:
         """End the session."""
         self._connection.close()
 
-    def _connect(self, address: str, patience: Patience) -> psycopg.Connection[Any]:
+    def _connect(self, address: str, retry_policy: RetryPolicy) -> psycopg.Connection[Any]:
         options = f"-c search_path=pgstac,public -c lock_timeout={_LOCK_S}s -c statement_timeout={_STATEMENT_S}s"
-        waiting = max(2, round(patience.timeout_s))
+        waiting = max(2, round(retry_policy.timeout_s))
         try:
             wanted = make_conninfo(address, connect_timeout=waiting, options=options, application_name="unveil")
         except psycopg.ProgrammingError as error:

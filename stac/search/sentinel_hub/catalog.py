@@ -13,7 +13,7 @@ from sentinelhub import CRS, BBox, SentinelHubCatalog
 from sentinelhub.exceptions import DownloadFailedException
 
 from stac.errors import InvalidItem, InvalidQuery, SourceUnavailable, StacError
-from stac.io.http import Patience
+from stac.io.http import RetryPolicy
 from stac.search.hrefs import checked_id
 from stac.search.providers import Archive, Provider
 from stac.search.query import Query
@@ -33,12 +33,12 @@ _TILE = re.compile(r"_T(\d\d[A-Z]{3})_")
 class SentinelHubSource:
     """Searches a Sentinel Hub Catalog to its last page."""
 
-    def __init__(self, provider: Provider, patience: Patience | None = None, page: int = _PAGE) -> None:
+    def __init__(self, provider: Provider, retry_policy: RetryPolicy | None = None, page: int = _PAGE) -> None:
         """Open the Catalog with the credentials of the environment.
 
         Args:
             provider: whose service.
-            patience: how it is waited for.
+            retry_policy: how it is waited for.
             page: items asked for at a time, at most 100.
 
         Raises:
@@ -47,7 +47,7 @@ class SentinelHubSource:
         """
         self.skipped: list[Skipped] = []
         self._provider, self._page = provider, page
-        patient = provider.patience(patience or Patience())
+        patient = provider.retry_policy(retry_policy or RetryPolicy())
         deployment = Deployment.from_environment(provider)
         session = session_of(deployment, patient)
         self._client = HubClient(session, patient, provider.requests_per_s)

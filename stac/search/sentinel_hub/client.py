@@ -16,7 +16,7 @@ from sentinelhub import DownloadRequest, SentinelHubDownloadClient, SentinelHubS
 
 from stac.errors import AccessRefused, InvalidQuery, SourceUnavailable, StacError
 from stac.io.addresses import host_of
-from stac.io.http import PASSING, Patience, PatientAdapter, patient_session
+from stac.io.http import PASSING, RetryingAdapter, RetryPolicy, retrying_session
 from stac.search.providers import Provider
 
 _ID, _SECRET = "SH_CLIENT_ID", "SH_CLIENT_SECRET"
@@ -117,7 +117,7 @@ _UNITS_HEADER = "X-ProcessingUnits-Spent"
 class TokenSession(SentinelHubSession):
     """Holds the access token of one OAuth client and renews it; safe for threads."""
 
-    def __init__(self, deployment: Deployment, patience: Patience) -> None:
+    def __init__(self, deployment: Deployment, retry_policy: RetryPolicy) -> None:
         """Ask for the first token.
 
         Raises:
@@ -126,7 +126,9 @@ class TokenSession(SentinelHubSession):
         """
         self._deployment = deployment
         self._renewing = threading.RLock()
-        self._sender = patient_session(PatientAdapter(patience, deployment.provider.requests_per_s, deployment.hosts))
+        self._sender = retrying_session(
+            RetryingAdapter(retry_policy, deployment.provider.requests_per_s, deployment.hosts)
+        )
         self._token: dict[str, Any]  # the library's
         super().__init__(_config(deployment), refresh_before_expiry=_RENEW_BEFORE_S)
 
@@ -172,7 +174,7 @@ _SESSIONS: dict[Deployment, TokenSession] = {}
 _SESSIONS_LOCK = threading.Lock()
 
 
-def session_of(deployment: Deployment, patience: Patience) -> TokenSession:
+def session_of(deployment: Deployment, retry_policy: RetryPolicy) -> TokenSession:
     """Return the session of a deployment, the same one for every thread.
 
     Raises:
@@ -181,18 +183,18 @@ def session_of(deployment: Deployment, patience: Patience) -> TokenSession:
     """
     with _SESSIONS_LOCK:
         if deployment not in _SESSIONS:
-            _SESSIONS[deployment] = TokenSession(deployment, patience)
+            _SESSIONS[deployment] = TokenSession(deployment, retry_policy)
         return _SESSIONS[deployment]
 
 
 class HubClient(SentinelHubDownloadClient):
     """Sends requests with our retry policy and counts what they cost."""
 
-    def __init__(self, session: TokenSession, patience: Patience, per_second: float) -> None:
+    def __init__(self, session: TokenSession, retry_policy: RetryPolicy, per_second: float) -> None:
         """Use a session's tokens; one client belongs to one thread."""
         super().__init__(session=session, config=session.config)
-        self.adapter = PatientAdapter(patience, per_second, session.hosts)
-        self._sender = patient_session(self.adapter)
+        self.adapter = RetryingAdapter(retry_policy, per_second, session.hosts)
+        self._sender = retrying_session(self.adapter)
         self._tokens = session
 
     def _do_download(self, request: DownloadRequest) -> requests.Response:

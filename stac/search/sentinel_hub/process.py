@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox, GeoboxTiles
 from sentinelhub import CRS, BBox, DataCollection, MimeType, ResamplingType, SentinelHubRequest, SHConfig
 
 from stac.errors import InvalidItem, UnreadableAsset, UnsafeHref
-from stac.io.http import Patience
+from stac.io.http import RetryPolicy
 from stac.search.providers import PROVIDERS, Protocol, Provider
 from stac.search.sentinel_hub.client import Deployment, HubClient, session_of
 
@@ -91,7 +91,7 @@ class SceneBands:
 class ProcessReader:
     """Reads bands of scenes with the credentials of the environment."""
 
-    def __init__(self, provider: Provider, patience: Patience | None = None) -> None:
+    def __init__(self, provider: Provider, retry_policy: RetryPolicy | None = None) -> None:
         """Set whose service is asked and how it is waited for.
 
         Raises:
@@ -99,8 +99,8 @@ class ProcessReader:
             SourceUnavailable: no access token came in time.
         """
         self._provider = provider
-        self._patience = provider.patience(patience or Patience())
-        self._session = session_of(Deployment.from_environment(provider), self._patience)
+        self._retry_policy = provider.retry_policy(retry_policy or RetryPolicy())
+        self._session = session_of(Deployment.from_environment(provider), self._retry_policy)
 
     def read(
         self, collection: str, instant: datetime, geobox: GeoBox, bands: Sequence[str], *, nearest: bool = False
@@ -132,7 +132,7 @@ class ProcessReader:
         request = _request(collection, instant, geobox, bands, nearest, self._session.config)
         # The library would ask the deployment its record of the collection names.
         request.download_list[0].url = f"{self._session.config.sh_base_url}/api/v1/process"
-        client = HubClient(self._session, self._patience, self._provider.requests_per_s)
+        client = HubClient(self._session, self._retry_policy, self._provider.requests_per_s)
         [answer] = client.download(request.download_list, max_threads=1, decode_data=False)
         images = _images(answer.content, (*bands, _MASK), geobox.shape)
         return SceneBands(np.stack([images[band] for band in bands]).astype(np.uint16), images[_MASK] > 0)
@@ -147,7 +147,7 @@ def read_band(href: str, geobox: GeoBox, nodata: int, timeout_s: float, *, neare
         StacError: see `ProcessReader.read`.
     """
     address = BandAddress.parse(href)
-    reader = ProcessReader(address.provider, Patience(timeout_s=timeout_s))
+    reader = ProcessReader(address.provider, RetryPolicy(timeout_s=timeout_s))
     bands = reader.read(address.collection, address.instant, geobox, [address.band], nearest=nearest)
     dn = bands.dn[0] if address.band == _SCL else np.maximum(bands.dn[0], 1)
     return np.where(bands.valid, dn, nodata).astype(np.uint8 if address.band == _SCL else np.uint16)

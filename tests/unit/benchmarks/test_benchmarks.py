@@ -89,7 +89,7 @@ def test_every_date_is_planned_once_whatever_the_windows() -> None:
     in_windows = list(islice(ledger.planned(len(at_once), squares), len(at_once)))
     assert {unit.work_id for unit in in_windows} == {unit.work_id for unit in at_once}
     later = next(unit for unit in in_windows if "20000121" in unit.target_id)
-    assert len(later.donor_ids) == 6, "three passes before and three after"
+    assert len(later.source_ids) == 6, "three passes before and three after"
 
 
 def test_ledgers_are_measured_at_every_size() -> None:
@@ -125,9 +125,9 @@ def test_parts_of_stages_are_not_counted_twice() -> None:
     alone = tile.PipelineMeasurement(1024, 100, stages, 20.0)
     assert (alone.unit_seconds, alone.efficiency) == (12.0, 0.5)
     turn = tile.Turn({"load": 4.0, "write": 4.0}, 10.0, 2**30, stages, 15.0, 30.0, 2**30)
-    measured = tile.TileMeasurement(2048, 5, (turn,), 3.0, 2.0)
+    measured = tile.TileMeasurement(2048, 5, (turn,), 3.0, 5.0, 2.0)
     text = tile.page_of([measured], alone).markdown("c")
-    assert "| 5 | 12.0 | 8.0 | 1.50 | 1.50 | 30 | 1.00 | 1.50 |" in text
+    assert "| 5 | 12.0 | 8.0 | 1.50 | 1.50 | 30 | 1.00 | 1.50 | 2.50 |" in text
     assert "1.6, reached" in text and "1.2, **missed**" in text
     assert "take 12.0 s" in text and "0.8, **missed**" in text
 

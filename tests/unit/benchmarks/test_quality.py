@@ -9,7 +9,7 @@ import rasterio
 from affine import Affine
 
 from benchmarks import quality
-from stac.masks.classes import is_obscured
+from stac.masks.classes import is_hidden
 
 CODES = ("B01", "B02", "B03", "B04", "B08")
 
@@ -32,6 +32,6 @@ def test_pairs_are_read_by_band_name_and_clouds_grown_as_in_products(tmp_path: P
         write(tmp_path / f"a_{half}_cloudmask.tif", mask)
     (case,) = quality._pairs(tmp_path)
     np.testing.assert_allclose(case.truth[:, 0, 0], [0.06, 0.07, 0.08, 0.09], rtol=1e-6)
-    hidden = is_obscured(case.stack.classes[0])
+    hidden = is_hidden(case.stack.classes[0])
     assert hidden[30, 42] and not hidden[30, 43], "120 m are 12 pixels"
     assert np.array_equal(case.where, hidden) and case.place == "a"

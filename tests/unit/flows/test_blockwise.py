@@ -22,7 +22,7 @@ from flows.processing import blocks as blockwise
 from flows.processing.blocks import Done, Effort, Progress, Reader, no_progress, restore_cell
 from flows.processing.restore import Prepared, Restored, prepare, restore_block, restore_date
 from flows.settings.fields import RestorationOptions
-from stac.composite.priors import Prior
+from stac.composite.methods import CompositeMethod
 from stac.grid.cell import Cell, cell_of
 from stac.load.stack import Stack, read_stack
 from stac.product.layers import INTERPOLATED_WEIGHT, ProductLayers, Provenance
@@ -83,14 +83,14 @@ def blocks(
 #: Gaps of every kind are filled by the model, by the ground around, or some by each.
 MIXED = {PixelKind.THIN_CLOUD: Filler.REFERENCE, PixelKind.GAP_NEAR: Filler.NORMALISED_CONVOLUTION}
 GROUND = dict(UNVALIDATED) | {PixelKind.GAP_NEAR: Filler.FILLNODATA, PixelKind.GAP_FAR: Filler.FILLNODATA}
-FILLERS = [(prior, {}) for prior in Prior] + [
-    (Prior.FUSED, UNVALIDATED),
-    (Prior.NONE, MIXED),
-    (Prior.FUSED, GROUND),
+FILLERS = [(composite, {}) for composite in CompositeMethod] + [
+    (CompositeMethod.FUSED, UNVALIDATED),
+    (CompositeMethod.NONE, MIXED),
+    (CompositeMethod.FUSED, GROUND),
 ]
 
 
-@pytest.mark.parametrize(("prior", "fillers"), FILLERS)
+@pytest.mark.parametrize(("composite", "fillers"), FILLERS)
 def test_blocks_are_the_whole_cell_bit_for_bit(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -98,11 +98,11 @@ def test_blocks_are_the_whole_cell_bit_for_bit(
     read: Reader,
     cell: Cell,
     enhancer: Enhancer,
-    prior: Prior,
+    composite: CompositeMethod,
     fillers: Mapping[PixelKind, Filler],
 ) -> None:
     monkeypatch.setattr(blockwise, "_REGION_PX", 2 * SIDE)
-    options = RestorationOptions(SAMPLING, prior, fillers=fillers)
+    options = RestorationOptions(SAMPLING, composite, fillers=fillers)
     expected, store = restore_date(whole, 0, enhancer, options).layers, BlockStore(tmp_path / "b", cell, BANDS, "x")
     found: list[ProductLayers] = []
     effort = restore_cell(

@@ -95,7 +95,7 @@ def test_in_80_columns_no_id_and_no_path_is_cut(
     model = {"name": "unveil-de", "version": "1"}
     summary = {"left_out": left_out, "remade": (), "units": units, "already_done": [], "scenes": 5, "model": model}
     console.print_summary(summary | {"seconds": 5.0, "catalog": f"{folder}/catalog.json"}, "my out")
-    rows = [{"state": "new", "target_id": each, "cloud_cover": 40.5, "donors": 4, "megapixels": 120.6} for each in ids]
+    rows = [{"state": "new", "target_id": each, "cloud_cover": 40.5, "sources": 4, "megapixels": 120.6} for each in ids]
     console.print_plan([row | {"item_id": f"{row['target_id']}-unveil-08510f3d", "reason": ""} for row in rows])
     out = capsys.readouterr().out
     assert "…" not in out
@@ -160,7 +160,7 @@ def test_a_run_with_nothing_to_do_says_so(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_plan_and_checks_are_printed_whatever_they_hold(capsys: pytest.CaptureFixture[str]) -> None:
-    new = {"state": "new", "target_id": "A", "cloud_cover": 40.0, "donors": 4, "megapixels": 0.4, "item_id": "A-1"}
+    new = {"state": "new", "target_id": "A", "cloud_cover": 40.0, "sources": 4, "megapixels": 0.4, "item_id": "A-1"}
     invalid = dict.fromkeys(new, "") | {"state": "invalid", "target_id": "B"}
     console.print_plan([new | {"reason": ""}, invalid | {"reason": "no [red] asset"}])
     console.print_checks([{"status": "FAIL", "name": "GDAL", "detail": "none [of it]", "remedy": "make setup"}])

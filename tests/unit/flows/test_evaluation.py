@@ -19,7 +19,7 @@ from flows.models.evaluation import Entrant, Evaluation, evaluate, metrics_of, s
 from flows.models.evaluation_cases import Case, Protocol
 from flows.models.gates import Gates, compared, judge
 from flows.settings.fields import RestorationOptions
-from stac.composite.priors import Prior
+from stac.composite.methods import CompositeMethod
 from stac.grid.cell import Cell
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass
@@ -30,7 +30,7 @@ SAMPLING = Sampling(samples=1, steps=1, tile=32, overlap=8)
 
 
 def usage(_: ModelCard) -> tuple[RestorationOptions, Sampling]:
-    return RestorationOptions(SAMPLING, Prior.MEDIAN), SAMPLING
+    return RestorationOptions(SAMPLING, CompositeMethod.MEDIAN), SAMPLING
 
 
 def case_of(dates: int) -> Case:

@@ -14,7 +14,7 @@ from stac.composite.fusion import fit_fused
 from stac.composite.temporal import median_clear, nearest_clear
 from stac.grid.cell import cell_of
 from stac.load.stack import Stack, read_stack
-from stac.masks.classes import PixelClass, is_obscured
+from stac.masks.classes import PixelClass, is_hidden
 from stac.search.opening import open_source
 from stac.search.query import Query
 from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
@@ -40,7 +40,7 @@ def test_the_truth_is_in_none_of_the_dates(cases: list[Case]) -> None:
     for case in cases:
         truth = case.truth[:, case.where]
         # Under the rim of a grown mask the target itself is nearly clear; it is hidden from everything by its class.
-        assert is_obscured(case.stack.classes[case.target][case.where]).all()
+        assert is_hidden(case.stack.classes[case.target][case.where]).all()
         for index in set(range(len(case.stack.days))) - {case.target}:
             same = (case.stack.reflectance(index)[:, case.where] == truth).all(axis=0)
             assert same.mean() < 0.01, (case.name, case.stack.item_ids[index])
@@ -56,25 +56,25 @@ def test_outside_the_clouds_the_target_is_observed(stack: Stack, cases: list[Cas
     for case in cases:
         if case.protocol is Protocol.TRANSPLANTED:
             classes = case.stack.classes[case.target]
-            kept = ~is_obscured(stack.classes[3]) & (classes != PixelClass.NODATA)
+            kept = ~is_hidden(stack.classes[3]) & (classes != PixelClass.NODATA)
             original = stack.dn[stack.index_of(case.stack.item_ids[case.target])]
             assert np.array_equal(case.stack.dn[case.target][:, kept], original[:, kept])
-            assert (is_obscured(classes) == is_obscured(classes) | case.where).all()
+            assert (is_hidden(classes) == is_hidden(classes) | case.where).all()
 
 
 def test_every_case_says_what_restores_it(cases: list[Case]) -> None:
-    alone = [case for case in cases if case.donors != "all"]
+    alone = [case for case in cases if case.sources != "all"]
     assert len(alone) == 6 and all(len(case.stack.days) == 2 for case in alone)
-    assert all(case.donors != case.clouds for case in alone)
+    assert all(case.sources != case.clouds for case in alone)
     assert {case.gap for case in alone} == {2, 5, 7, 10}
     assert all(len(case.stack.days) == (5 if case.protocol is Protocol.TRANSPLANTED else 4) for case in cases
-               if case.donors == "all")  # fmt: skip
+               if case.sources == "all")  # fmt: skip
 
 
-def test_the_fused_prior_beats_simpler_ones_under_transplanted_clouds(cases: list[Case]) -> None:
+def test_the_fused_composite_beats_simpler_ones_under_transplanted_clouds(cases: list[Case]) -> None:
     """The bar of the product: per-band lines fitted on what both dates saw."""
     for case in cases:
-        if case.protocol is Protocol.REAL_PAIRS or case.donors == "2023-08-10":
+        if case.protocol is Protocol.REAL_PAIRS or case.sources == "2023-08-10":
             continue
         images = [make(case.stack, case.target).reflectance for make in (nearest_clear, median_clear)] + [
             fit_fused(case.stack, case.target).apply(case.stack, case.target).reflectance

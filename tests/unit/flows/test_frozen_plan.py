@@ -57,7 +57,7 @@ def test_new_scenes_are_not_part_of_a_frozen_plan_and_changed_ones_are_refused(
     few = FrozenPlan(plan.settings, plan.model_name, plan.model_version, plan.model_sha256, plan.units[:1])
     assert [u.work_id for u in revive(few, items, settings, MODEL).units] == [plan.units[0].work_id]
     changed = [item.clone() for item in items]
-    next(i for i in changed if i.id == plan.units[0].donor_ids[0]).properties["updated"] = "2030-01-01T00:00:00Z"
+    next(i for i in changed if i.id == plan.units[0].source_ids[0]).properties["updated"] = "2030-01-01T00:00:00Z"
     found = revive(few, changed, settings, MODEL)
     assert found.units == () and "cannot be made as planned" in found.refused[0].reason
     found = revive(few, [i for i in items if i.id != plan.units[0].target_id], settings, MODEL)
@@ -72,7 +72,7 @@ def test_another_model_is_no_substitute(items: list[pystac.Item], settings: RunS
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda d: d["units"][0].update(donor_ids=[]), "was changed"),
+        (lambda d: d["units"][0].update(source_ids=[]), "was changed"),
         (lambda d: d["settings"].update(seed=6), "was changed"),
         (lambda d: d.update(version=99), "not a plan of this version"),
         (lambda d: d.clear(), "not a plan"),

@@ -42,7 +42,7 @@ def stage(folder: Path, gate: Gate | None) -> Quality:
     quality = quality_of(folder, BANDS, gate)
     metadata = {
         "unit": {"target_id": "T"}, "model": {"name": "m", "version": "1", "sha256": "a" * 64}, "parameters": {},
-        "software": {}, "sources": [{"id": "T", "date": "2023-08-10"}], "dropped": [], "harmonisation": [],
+        "software": {}, "sources": [{"id": "T", "date": "2023-08-10"}], "dropped": [], "normalisation": [],
         "areas_km2": summary.areas_km2, "seconds": {}, "quality": quality.document,
         "figures": {"valid_km2": 59.0, "cloudy_km2": 8.3, "model_km2": 0.0, "not_recoverable_km2": 0.0},
     }  # fmt: skip

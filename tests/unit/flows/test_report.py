@@ -35,7 +35,7 @@ def metadata() -> dict[str, Any]:
         "figures": {"valid_km2": 6.0, "cloudy_km2": 5.5, "model_km2": 3.0, "not_recoverable_km2": 1.0},
         "seconds": {EVIL: 1.0},
         "software": {"torch": EVIL},
-        "harmonisation": [{"item_id": EVIL, "band": EVIL, "intercept": 0.001, "residual_std": 0.01, "n_pixels": 5}],
+        "normalisation": [{"item_id": EVIL, "band": EVIL, "intercept": 0.001, "residual_std": 0.01, "n_pixels": 5}],
     }
 
 
@@ -136,7 +136,7 @@ def test_a_report_is_the_same_whenever_it_is_written(folder: Path, judged: dict[
 
 
 def test_a_report_without_other_dates_says_so(folder: Path, metadata: dict[str, Any]) -> None:
-    page = write_report(folder, "item", metadata | {"harmonisation": []}).read_text("utf-8")
+    page = write_report(folder, "item", metadata | {"normalisation": []}).read_text("utf-8")
     assert "No other date was used." in page
 
 

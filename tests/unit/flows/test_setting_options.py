@@ -35,7 +35,7 @@ def test_every_setting_is_an_option_under_the_title_of_its_group(name: str) -> N
 
 def test_what_is_planned_already_is_no_option_of_a_redrive() -> None:
     options = options_of("redrive")
-    assert marked(Mark.LOCAL) - {"indexes"} <= options.keys() and {"seed", "bbox", "prior"}.isdisjoint(options)
+    assert marked(Mark.LOCAL) - {"indexes"} <= options.keys() and {"seed", "bbox", "composite"}.isdisjoint(options)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_the_command_line_beats_the_environment_which_beats_the_file(
     ended = CliRunner().invoke(app, ["plan", "--config", str(config), *given, *more])
     assert ended.exit_code == 0, ended.output
     (found,) = planned
-    assert (found.max_pixels, found.lease_s, found.prior_days, found.geoparquet) == (3000, 20, 3, False)
+    assert (found.max_pixels, found.lease_s, found.composite_days, found.geoparquet) == (3000, 20, 3, False)
     assert (found.bands, found.grid_origin) == (("red", "nir"), (5.0, 6.0))
     assert (found.allow_hosts, found.out) == (("one", "two"), tmp_path / "there")
 
@@ -71,8 +71,8 @@ def test_a_wrong_value_is_named(planned: list[RunSettings]) -> None:
 #: Another value of each setting that pixels depend on.
 OTHERS: dict[str, Any] = {
     "bands": ("red",), "seed": 1, "samples": 3, "steps": 3, "sampler": "ddim", "start": 300, "eta": 0.5, "tile": 96,
-    "overlap": 12, "precision": "bf16", "compiled": True, "use_model": False, "gaps": "model", "prior": "median",
-    "prior_days": 3, "cloud_dilation_m": 0, "shadow_dilation_m": 0, "masks": ("scl",), "mask_rule": "all",
+    "overlap": 12, "precision": "bf16", "compiled": True, "use_model": False, "gaps": "model", "composite": "median",
+    "composite_days": 3, "cloud_dilation_m": 0, "shadow_dilation_m": 0, "masks": ("scl",), "mask_rule": "all",
     "persistent_bright": True, "radiometry_check": "off", "max_spread": 0.1, "interpolation": "cubic",
 }  # fmt: skip
 

@@ -54,7 +54,7 @@ def test_bands_may_be_written_as_one_word(monkeypatch: pytest.MonkeyPatch) -> No
         ("min_cloud: 50\nmax_cloud: 10", "swap"),
         ("[1, 2", "YAML"),
         ("- a\n- b", "lines such as"),
-        ("prior: magic", "prior"),
+        ("composite: magic", "composite"),
         ("sampler: euler", "sampler"),
         ("start: 1000", "start"),
         ("start: 2\nsteps: 4", "4 steps do not fit"),
@@ -81,7 +81,7 @@ def test_area_and_interval_are_checked_when_asked_for() -> None:
 def test_only_what_changes_pixels_is_part_of_the_identity() -> None:
     base = load_settings().parameters
     assert load_settings(None, {"out": "elsewhere", "batch": 1, "timeout_s": 5}).parameters == base
-    for name, value in {"seed": 1, "eta": 0.4, "prior": "none", "sampler": "ddim", "start": 400}.items():
+    for name, value in {"seed": 1, "eta": 0.4, "composite": "none", "sampler": "ddim", "start": 400}.items():
         assert load_settings(None, {name: value}).parameters != base
 
 
@@ -97,11 +97,11 @@ def test_sampler_and_start_reach_the_engine_and_are_always_recorded() -> None:
     ("given", "walk"),
     [
         ({}, ("dpmpp2m", 1, 200)),
-        ({"prior": "none"}, ("dpmpp2m", 4, None)),
+        ({"composite": "none"}, ("dpmpp2m", 4, None)),
         ({"steps": 6}, ("dpmpp2m", 6, None)),
         ({"sampler": "ddim"}, ("ddim", 4, None)),
         ({"start": 400}, ("dpmpp2m", 4, 400)),
-        ({"prior": "none", "start": 0, "steps": 1}, ("dpmpp2m", 1, 0)),
+        ({"composite": "none", "start": 0, "steps": 1}, ("dpmpp2m", 1, 0)),
     ],
 )
 def test_the_walk_fits_what_is_restored_unless_a_part_of_it_is_named(given: dict[str, Any], walk: tuple[Any]) -> None:
@@ -123,7 +123,9 @@ def test_options_of_speed_reach_the_engine_and_are_recorded_where_they_are_taken
 
 
 def test_neighbours_share_a_sixteenth_of_a_tile() -> None:
-    sizes = {prior: load_settings(None, {"prior": prior}).restoration.sampling for prior in ("fused", "none")}
+    sizes = {
+        composite: load_settings(None, {"composite": composite}).restoration.sampling for composite in ("fused", "none")
+    }
     assert (sizes["fused"].tile, sizes["fused"].overlap) == (64, 4)
     assert (sizes["none"].tile, sizes["none"].overlap) == (128, 8)
     assert load_settings(None, {"tile": 32, "sampler": "pyramid"}).restoration.sampling.overlap == 4

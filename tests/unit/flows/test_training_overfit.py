@@ -81,5 +81,5 @@ def test_a_tiny_model_learns_eight_real_pairs_by_heart() -> None:
     batch = draw(data.source(last, 0), last, 0, 0, model.schedule.timesteps)
     truth, valid = batch.patches.clear, batch.patches.valid > 0
     reference, enhanced = restored(model, Stage.JOINT, batch).parts
-    before, prior, after = (psnr(image, truth, valid) for image in (batch.patches.cloudy, reference, enhanced))
-    assert after > 35 > before + 8, f"cloudy {before:.2f} dB, reference {prior:.2f} dB, DE {after:.2f} dB"
+    before, composite, after = (psnr(image, truth, valid) for image in (batch.patches.cloudy, reference, enhanced))
+    assert after > 35 > before + 8, f"cloudy {before:.2f} dB, reference {composite:.2f} dB, DE {after:.2f} dB"

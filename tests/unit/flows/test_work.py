@@ -32,8 +32,8 @@ def test_the_sample_gives_one_unit_per_cloudy_date_and_cell(items: list[pystac.I
     assert {unit.target_id for unit in plan.units} == cloudy and len(cloudy) >= 3
     assert plan.scenes == 10 and plan.refused == ()
     for unit in plan.units:
-        assert len(unit.donor_ids) == 4 and unit.target_id not in unit.donor_ids
-        assert all(unit.cell_id.removeprefix("MGRS-") in donor for donor in unit.donor_ids)
+        assert len(unit.source_ids) == 4 and unit.target_id not in unit.source_ids
+        assert all(unit.cell_id.removeprefix("MGRS-") in donor for donor in unit.source_ids)
         assert unit.item_id.startswith(unit.target_id) and unit.work_id[:8] in unit.item_id
 
 
@@ -123,7 +123,7 @@ def test_a_fixed_grid_gives_one_unit_per_cell_and_pass(items: list[pystac.Item])
         assert ("min_coverage" if each.cause is Cause.COVERAGE else "% cloud; 5 to 80 %") in each.reason
     for unit in plan.units:
         used = [item_id for date in unit.dates for item_id in date]
-        assert len(used) == len(set(used)) and len(unit.dates) == 1 + len(unit.donor_ids)
+        assert len(used) == len(set(used)) and len(unit.dates) == 1 + len(unit.source_ids)
         assert unit.pixels == 256 * 256
 
 
@@ -141,7 +141,7 @@ def test_a_cell_is_found_again_by_its_name(items: list[pystac.Item]) -> None:
     for unit in make_plan(items, settings, MODEL).units[:3]:
         cell, dates = unit_cell(unit, by_id, settings), unit_dates(unit, by_id)
         assert cell.id == unit.cell_id and cell.pixels == unit.pixels
-        assert [date.id for date in dates] == [unit.target_id, *unit.donor_ids]
+        assert [date.id for date in dates] == [unit.target_id, *unit.source_ids]
         assert [date.item_ids for date in dates] == list(unit.dates)
     native = load_settings()
     unit = make_plan(items, native, MODEL).units[0]
@@ -156,7 +156,7 @@ def test_dates_that_hardly_touch_a_cell_are_left_out_with_the_reason(items: list
     plan = make_plan(scenes, load_settings(), MODEL)
     assert plan.units
     for unit in plan.units:
-        assert donor.id not in unit.donor_ids
+        assert donor.id not in unit.source_ids
         assert any(donor.id in reason and "min_coverage" in reason for reason in unit.left_out)
     target = next(scene for scene in scenes if "20230810" in scene.id)
     target.geometry = narrow
@@ -180,9 +180,9 @@ def test_scenes_without_the_name_of_a_square_find_their_donors_by_overlap(items:
     for scene in scenes:
         for name in ("grid:code", "mgrs:utm_zone", "mgrs:latitude_band", "mgrs:grid_square", "s2:mgrs_tile"):
             scene.properties.pop(name, None)
-    named = {u.target_id: set(u.donor_ids) for u in make_plan(items, load_settings(), MODEL).units}
+    named = {u.target_id: set(u.source_ids) for u in make_plan(items, load_settings(), MODEL).units}
     for unit in make_plan(scenes, load_settings(), MODEL).units:
-        assert set(unit.donor_ids) == named[unit.target_id]
+        assert set(unit.source_ids) == named[unit.target_id]
 
 
 def test_a_scene_without_a_place_is_refused_alone(items: list[pystac.Item]) -> None:

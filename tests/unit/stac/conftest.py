@@ -109,7 +109,7 @@ def staged(summary: ProductSummary, product_files: Path, sample_items: list[pyst
     targets = {item.id: item.clone() for item in sample_items}
 
     def make(
-        catalog: StaticCatalog, work_id: str, target: str = "S2B_33TWM_20230810_0_L2A", prior: str = "fused"
+        catalog: StaticCatalog, work_id: str, target: str = "S2B_33TWM_20230810_0_L2A", composite: str = "fused"
     ) -> tuple[Path, pystac.Item]:
         folder = catalog.staging(work_id)
         shutil.copytree(product_files, folder, dirs_exist_ok=True)
@@ -123,7 +123,7 @@ def staged(summary: ProductSummary, product_files: Path, sample_items: list[pyst
             model_version="1",
             model_sha256="a" * 64,
             seed=0,
-            parameters={"eta": 0.3, "prior": prior},
+            parameters={"eta": 0.3, "composite": composite},
             quality={"mean_uncertainty": 0.02},
             software_version="0.1.0",
             created=datetime(2026, 1, 1, tzinfo=UTC),

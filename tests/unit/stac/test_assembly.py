@@ -13,7 +13,7 @@ from stac.composite.fusion import fit_fused
 from stac.errors import InvalidInput
 from stac.grid.cell import Cell
 from stac.load.stack import Stack
-from stac.masks.classes import PixelClass, is_obscured, is_observed
+from stac.masks.classes import PixelClass, is_hidden, is_observed
 from stac.product.assembly import Intervals, ModelResult, assemble, best_known, unseen
 from stac.product.layers import SOURCE_DATE_NODATA, ProductLayers, Provenance
 
@@ -44,8 +44,8 @@ def invent(seed: int, dates: int) -> tuple[Stack, ModelResult]:
 
 def make(seed: int, dates: int, temporal: bool) -> tuple[Stack, ProductLayers, np.ndarray]:
     stack, model = invent(seed, dates)
-    prior = fit_fused(stack, 0).apply(stack, 0) if temporal else None
-    return stack, assemble(stack, 0, prior, model, max_spread=0.3), unseen(stack, 0, prior)
+    composite = fit_fused(stack, 0).apply(stack, 0) if temporal else None
+    return stack, assemble(stack, 0, composite, model, max_spread=0.3), unseen(stack, 0, composite)
 
 
 stacks = given(seed=st.integers(0, 2**32), dates=st.integers(1, 5), temporal=st.booleans())
@@ -76,7 +76,7 @@ def test_nodata_never_becomes_data_nor_data_nodata(seed: int, dates: int, tempor
 @settings(max_examples=60, deadline=None)
 def test_every_synthetic_pixel_is_marked_with_its_origin(seed: int, dates: int, temporal: bool) -> None:
     stack, layers, by_model = make(seed, dates, temporal)
-    hidden = is_obscured(stack.classes[0])
+    hidden = is_hidden(stack.classes[0])
     marked = np.isin(layers.provenance, (*SYNTHETIC, Provenance.NOT_RECOVERABLE))
     assert (marked == hidden).all()
     assert ((layers.provenance == Provenance.OTHER_DATES) == (hidden & ~by_model)).all()
@@ -98,10 +98,10 @@ def test_source_dates_are_dates_that_saw_the_pixel(seed: int, dates: int, tempor
 
 def test_the_model_sees_the_best_known_scene() -> None:
     stack, _ = invent(7, 4)
-    prior = fit_fused(stack, 0).apply(stack, 0)
-    scene, rest = best_known(stack, 0, prior), unseen(stack, 0, prior)
-    filled = is_obscured(stack.classes[0]) & ~rest
-    assert np.array_equal(scene[:, filled], prior.reflectance[:, filled])
+    composite = fit_fused(stack, 0).apply(stack, 0)
+    scene, rest = best_known(stack, 0, composite), unseen(stack, 0, composite)
+    filled = is_hidden(stack.classes[0]) & ~rest
+    assert np.array_equal(scene[:, filled], composite.reflectance[:, filled])
     assert np.array_equal(scene[:, rest], stack.reflectance(0)[:, rest])
     assert np.isnan(scene[:, stack.classes[0] == PixelClass.NODATA]).all()
 
@@ -114,18 +114,18 @@ def test_a_model_that_is_needed_must_have_run() -> None:
 
 def test_half_widths_are_factor_times_scale_by_origin_and_band() -> None:
     stack, _ = invent(7, 4)
-    prior = fit_fused(stack, 0).apply(stack, 0)
-    need, count = unseen(stack, 0, prior), len(stack.bands)
+    composite = fit_fused(stack, 0).apply(stack, 0)
+    need, count = unseen(stack, 0, composite), len(stack.bands)
     shape = stack.dn.shape[1:]
     model = ModelResult(
         np.full(shape, 0.2, np.float32), np.full(shape[1:], 0.4, np.float32), np.full(shape, 0.02, np.float32)
     )
     factors = Intervals(tuple(1.0 + n for n in range(count)), tuple(5.0 + n for n in range(count)))
-    layers = assemble(stack, 0, prior, model, intervals=factors)
-    filled = is_obscured(stack.classes[0]) & ~need
+    layers = assemble(stack, 0, composite, model, intervals=factors)
+    filled = is_hidden(stack.classes[0]) & ~need
     for band in range(count):
         for found, wanted in (
-            (layers.uncertainty[band, filled], (1 + band) * prior.spread[band, filled]),
+            (layers.uncertainty[band, filled], (1 + band) * composite.spread[band, filled]),
             (layers.uncertainty[band, need], (5 + band) * np.hypot(0.02, 0.005 + 0.05 * 0.2)),
         ):
             beyond = found.astype(np.float64) - wanted

@@ -1,4 +1,4 @@
-"""Matching one date's radiometry to another's, and the product's temporal prior."""
+"""Matching one date's radiometry to another's, and the product's temporal composite."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 
 from stac.composite.fusion import fit_fused
 from stac.composite.normalisation import clean_sky_match
-from stac.composite.temporal import TemporalPrior, median_clear, nearest_clear
+from stac.composite.temporal import TemporalComposite, median_clear, nearest_clear
 from stac.grid.cell import Cell
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_observed
@@ -39,7 +39,9 @@ def make_stack(images: list[np.ndarray], hidden: list[np.ndarray | None], days: 
     return Stack(dn, classes, tuple(f"day{d}" for d in days), np.array(days, np.int32), BANDS, cell)
 
 
-def fused(stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()) -> TemporalPrior:
+def fused(
+    stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
+) -> TemporalComposite:
     return fit_fused(stack, target, max_days=max_days, exclude=exclude).apply(stack, target, exclude=exclude)
 
 
@@ -58,15 +60,15 @@ def test_hidden_pixels_of_the_target_never_matter(seed: int) -> None:
     first, second = (
         make_stack([image, ground(2), ground(3)], [half(), None, None], [10, 12, 14]) for image in (base, other)
     )
-    for prior in (nearest_clear, median_clear, fused):
-        assert np.array_equal(prior(first, 0).reflectance, prior(second, 0).reflectance, equal_nan=True)
+    for composite in (nearest_clear, median_clear, fused):
+        assert np.array_equal(composite(first, 0).reflectance, composite(second, 0).reflectance, equal_nan=True)
 
 
 def test_excluded_and_distant_dates_never_contribute() -> None:
     poison = np.full((4, SIDE, SIDE), 0.9)
     stack = make_stack([ground(), ground(1), poison, poison], [half(), None, None, None], [10, 12, 13, 60])
-    for prior in (nearest_clear, median_clear, fused):
-        found = prior(stack, 0, exclude=[2], max_days=20)
+    for composite in (nearest_clear, median_clear, fused):
+        found = composite(stack, 0, exclude=[2], max_days=20)
         assert found.reflectance.max() < 0.5
         assert set(np.unique(found.source)) <= {1}
 
@@ -74,15 +76,15 @@ def test_excluded_and_distant_dates_never_contribute() -> None:
 def test_nearest_takes_the_nearest_then_the_later_date() -> None:
     images = [ground(), ground() + 0.01, ground() + 0.02, ground() + 0.03]
     stack = make_stack(images, [half(), None, None, half()], [10, 8, 12, 11])
-    prior = nearest_clear(stack, 0)
-    assert (prior.source[:, SIDE // 2 :] == 3).all()
-    assert (prior.source[:, : SIDE // 2] == 2).all()
+    composite = nearest_clear(stack, 0)
+    assert (composite.source[:, SIDE // 2 :] == 3).all()
+    assert (composite.source[:, : SIDE // 2] == 2).all()
 
 
 def test_no_source_date_gives_nan_and_minus_one() -> None:
     stack = make_stack([ground(), ground(1)], [half(), half()], [10, 12])
-    for prior in (nearest_clear, median_clear, fused):
-        found = prior(stack, 0)
+    for composite in (nearest_clear, median_clear, fused):
+        found = composite(stack, 0)
         assert np.isnan(found.reflectance[:, half()]).all() and (found.source[half()] == -1).all()
         assert np.isfinite(found.reflectance[:, ~half()]).all() and np.isfinite(found.spread[:, ~half()]).all()
 
@@ -118,7 +120,7 @@ def test_a_target_that_teaches_nothing_is_not_believed() -> None:
 def test_median_source_is_a_date_that_saw_the_pixel() -> None:
     masks = [half(), None, ~half(), None]
     stack = make_stack([ground(i) for i in range(4)], masks, [10, 12, 13, 14])
-    prior = median_clear(stack, 0)
+    composite = median_clear(stack, 0)
     for index in (1, 2, 3):
-        assert is_observed(stack.classes[index])[prior.source == index].all()
-    assert not (prior.source == 0).any()
+        assert is_observed(stack.classes[index])[composite.source == index].all()
+    assert not (composite.source == 0).any()

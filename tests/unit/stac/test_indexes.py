@@ -12,12 +12,12 @@ from stac.catalog.indexes.base import difference
 from stac.catalog.indexes.following import PublicPlace, copy_of
 from stac.catalog.indexes.opening import index_label, index_secret, open_index
 from stac.errors import IndexNotUpdated, IndexRefused, IndexUnavailable, InvalidQuery
-from stac.io.http import Patience
+from stac.io.http import RetryPolicy
 from stac.io.s3 import parse_location
 from tests.misbehaving_server import Reply, web_server
 from tests.transaction_api import TransactionApi
 
-QUICK = Patience(timeout_s=5, total_s=20, retries=2, first_delay_s=0.01)
+QUICK = RetryPolicy(timeout_s=5, total_s=20, retries=2, first_delay_s=0.01)
 COLLECTION: dict[str, Any] = {"type": "Collection", "id": "c", "title": "C", "links": []}
 
 

@@ -172,15 +172,15 @@ def test_a_projection_without_a_code_is_written_out(document: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize(
-    ("prior", "composite", "name"),
+    ("method", "composite", "name"),
     [
         ("fused", "weighted mean of the other dates, each mapped to the target date", "synthesised"),
         ("geomedian", "geometric median of the other dates, as they are", "synthesised"),
         ("nearest", "nearest other date, as it is", "observed_other_date"),
     ],
 )
-def test_an_item_says_what_was_done(tmp_path: Path, staged: Any, prior: str, composite: str, name: str) -> None:
-    _, item = staged(StaticCatalog(tmp_path / "catalog"), "aaaa", prior=prior)
+def test_an_item_says_what_was_done(tmp_path: Path, staged: Any, method: str, composite: str, name: str) -> None:
+    _, item = staged(StaticCatalog(tmp_path / "catalog"), "aaaa", composite=method)
     made = item.to_dict(transform_hrefs=False)
     assert composite in made["properties"]["processing:lineage"]
     assert composite in made["properties"]["processing:expression"]["expression"]

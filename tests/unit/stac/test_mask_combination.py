@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from stac.errors import InvalidInput
 from stac.grid.cell import cell_of
 from stac.load.stack import ReadOptions, Stack, read_stack
-from stac.masks.classes import PixelClass, is_obscured
+from stac.masks.classes import PixelClass, is_hidden
 from stac.masks.combination import MaskRule, Opinion, combine
 from stac.masks.scene import persistent_bright, without_persistent_bright
 
@@ -81,7 +81,7 @@ def test_equal_masks_make_the_same_mask(masks: list[np.ndarray], rule: MaskRule)
 @given(st.lists(MASKS, min_size=2, max_size=4))
 def test_stricter_rules_hide_less(masks: list[np.ndarray]) -> None:
     opinions = [Opinion(mask, ALL_KINDS) for mask in masks]
-    every, most, one = (is_obscured(combine(opinions, r)) for r in (MaskRule.ALL, MaskRule.MAJORITY, MaskRule.ANY))
+    every, most, one = (is_hidden(combine(opinions, r)) for r in (MaskRule.ALL, MaskRule.MAJORITY, MaskRule.ANY))
     assert (every <= most).all()
     assert (most <= one).all()
 

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.ndimage import binary_dilation
 
 from stac.errors import InvalidInput, InvalidItem
-from stac.masks.classes import PixelClass, beside_nodata, is_obscured, mark_missing
+from stac.masks.classes import PixelClass, beside_nodata, is_hidden, mark_missing
 from stac.masks.combination import dilate, disk, grow
 from stac.masks.scene import classify_scl
 
@@ -62,7 +62,7 @@ def test_cloud_grows_and_wins_over_shadow() -> None:
 def test_dilation_only_hides(classes: np.ndarray, cloud_m: float, shadow_m: float) -> None:
     grown = dilate(classes, 120, cloud_m, shadow_m)
     assert np.array_equal(grown == PixelClass.NODATA, classes == PixelClass.NODATA)
-    hidden = is_obscured(classes)
+    hidden = is_hidden(classes)
     assert np.array_equal(grown[hidden], classes[hidden]), "never obscured -> clear, never another kind"
     changed = grown != classes
     assert np.isin(classes[changed], (PixelClass.CLEAR, PixelClass.SNOW)).all()
@@ -76,7 +76,7 @@ def test_no_reach_changes_nothing(classes: np.ndarray) -> None:
 
 @given(MASKS, REACH, REACH)
 def test_a_longer_reach_hides_no_less(classes: np.ndarray, one: float, other: float) -> None:
-    less, more = (is_obscured(dilate(classes, 120, m, m)) for m in sorted((one, other)))
+    less, more = (is_hidden(dilate(classes, 120, m, m)) for m in sorted((one, other)))
     assert (less <= more).all()
 
 

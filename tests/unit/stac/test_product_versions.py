@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stac.catalog.product_collections import publish_to_collection
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.shelves import publish_on_shelf
 from stac.catalog.validation import validate_catalog, validate_item
 from stac.catalog.versions import in_succession, number_of, subject_of, version_for
 
@@ -66,7 +66,7 @@ def test_numbers_count_on_and_an_item_that_is_published_again_keeps_its_own() ->
 def test_a_product_made_again_deprecates_the_one_before(tmp_path: Path, staged: Any) -> None:
     catalog = StaticCatalog(tmp_path / "catalog")
     for work_id in ("aaaa", "bbbb"):
-        publish_on_shelf(catalog, *staged(catalog, work_id))
+        publish_to_collection(catalog, *staged(catalog, work_id))
     old, new = (catalog.document(f"S2B_33TWM_20230810_0_L2A-unveil-{name}") or {} for name in ("aaaa", "bbbb"))
     assert old["properties"]["deprecated"] is True and relations(old)["successor-version"].endswith("-bbbb.json")
     assert (new["properties"]["version"], "deprecated" in new["properties"]) == ("2", False)

@@ -21,7 +21,7 @@ from stac.composite.region import (
 )
 from stac.grid.cell import Cell
 from stac.load.stack import Stack
-from stac.masks.classes import PixelClass, is_obscured
+from stac.masks.classes import PixelClass, is_hidden
 
 BANDS = ("blue", "green", "red", "nir")
 SIDE = 96
@@ -58,7 +58,7 @@ def test_what_the_reference_did_not_see_looks_as_it_would_have_seen_it() -> None
     stack, truth = stack_of(patches()), ground()
     assert choose_reference(stack) == "date0"
     begun = mosaic_stack(stack, "date0", Method.BEST)
-    found = PeriodComposite(Method.BEST, fit_radiometry(stack)).apply(begun, 0, where=is_obscured(begun.classes[0]))
+    found = PeriodComposite(Method.BEST, fit_radiometry(stack)).apply(begun, 0, where=is_hidden(begun.classes[0]))
     filled = found.source >= 0
     assert filled.sum() == 40 * 40 - 12, "all of the corner that a date saw, and nothing else"
     assert np.abs(found.reflectance - truth)[:, filled].max() < 0.002
@@ -128,7 +128,7 @@ def test_ground_outside_of_every_swath_stays_empty_and_outside_of_the_references
     stack.classes[0, :, 60:], stack.classes[1, :, 80:] = PixelClass.NODATA, PixelClass.NODATA
     stack.dn[0, :, :, 60:], stack.dn[1, :, :, 80:] = 0, 0
     begun = mosaic_stack(stack, "date0", method)
-    found = PeriodComposite(method, fit_radiometry(stack)).apply(begun, 0, where=is_obscured(begun.classes[0]))
+    found = PeriodComposite(method, fit_radiometry(stack)).apply(begun, 0, where=is_hidden(begun.classes[0]))
     assert (begun.classes[0, :, 80:] == PixelClass.NODATA).all() and (found.source[:, 80:] < 0).all()
     assert (found.source[:, 60:80] >= 0).all()
     assert clear_looks(begun)[0].tolist() == [2] * 60 + [1] * 20 + [0] * 16
@@ -140,4 +140,4 @@ def test_a_period_without_a_clear_look_has_nothing_to_say() -> None:
     begun = mosaic_stack(stack, radiometry.reference, Method.BEST)
     found = PeriodComposite(Method.BEST, radiometry).apply(begun, 0)
     assert (found.source < 0).all() and np.isnan(found.reflectance).all()
-    assert not clear_looks(begun).any() and is_obscured(begun.classes[0]).all()
+    assert not clear_looks(begun).any() and is_hidden(begun.classes[0]).all()

@@ -16,8 +16,8 @@ import pytest
 import rasterio
 from pystac.stac_io import DefaultStacIO
 
+from stac.catalog.product_collections import broken_work
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.shelves import broken_work
 from stac.catalog.validation import validate_item
 from stac.errors import InvalidProduct, NotWritable, TargetUnavailable
 from stac.io.s3 import S3Location, filesystem

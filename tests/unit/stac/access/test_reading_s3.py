@@ -16,7 +16,7 @@ from stac.io.access import Access, S3Options
 from stac.io.raster import open_raster
 from stac.io.s3 import forget_clients
 from stac.load.stack import ReadOptions, read_stack
-from stac.search.opening import Patience, open_source
+from stac.search.opening import RetryPolicy, open_source
 from stac.search.query import Query
 from stac.search.static import sample_catalog
 from tests.s3_server import Request, S3Server
@@ -95,7 +95,7 @@ def test_a_profile_signs(s3: S3Server, scenes: str, tmp_path: Path, monkeypatch:
     read(href(scenes), options)
     assert all("Credential=TEAMKEY/" in request.headers["authorization"] for request in s3.requests)
     with pytest.raises(UnreadableCatalog, match="does not exist"):
-        open_source(f"s3://{scenes}", Patience(5), Access(options))
+        open_source(f"s3://{scenes}", RetryPolicy(5), Access(options))
     assert "Credential=TEAMKEY/" in s3.requests[-1].headers["authorization"]
 
 
@@ -146,11 +146,11 @@ def test_a_static_catalog_in_s3_is_a_source(s3: S3Server, whole_sample: Query, c
     s3.upload(catalog_copy.parent, bucket, "eo/sample")
     local = open_source(str(sample_catalog())).search(whole_sample)
     for location in (f"s3://{bucket}/eo/sample", f"s3://{bucket}/eo/sample/catalog.json"):
-        source = open_source(location, Patience(10), Access(s3.options))
+        source = open_source(location, RetryPolicy(10), Access(s3.options))
         found = source.search(whole_sample)
         assert [item.id for item in found] == [item.id for item in local]
         assert source.skipped == []
         blue = found[0].assets["blue"].href
         assert blue == f"s3://{bucket}/eo/sample/{found[0].id}/B02.tif"
     with pytest.raises(AccessRefused, match="does not exist"):
-        open_source("s3://no-such-place/catalog.json", Patience(5), Access(s3.options))
+        open_source("s3://no-such-place/catalog.json", RetryPolicy(5), Access(s3.options))

@@ -10,19 +10,19 @@ import pystac
 import pytest
 
 from stac.catalog.documents import REVIEW_COLLECTION
-from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
-from stac.catalog.shelves import (
+from stac.catalog.product_collections import (
     GATE,
     GATE_LIMITS,
     GATE_REASONS,
     GateState,
-    Shelf,
+    ProductCollection,
     broken_work,
     finished_work,
-    publish_on_shelf,
+    publish_to_collection,
     published_place,
-    repair_shelves,
+    repair_collections,
 )
+from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
 from stac.catalog.validation import validate_catalog
 from stac.quality.gate import Gate, gate_document
 
@@ -39,7 +39,7 @@ def publish(tmp_path: Path, staged: Callable[..., tuple[Path, pystac.Item]]) -> 
         item.properties |= {GATE: state.value, GATE_LIMITS: limits}
         if state is GateState.FAILED:
             item.properties[GATE_REASONS] = ["Seam ratio is 4, above the limit of 3."]
-        return publish_on_shelf(StaticCatalog(tmp_path), folder, item)
+        return publish_to_collection(StaticCatalog(tmp_path), folder, item)
 
     return make
 
@@ -72,8 +72,8 @@ def test_an_item_that_passes_later_leaves_the_review(tmp_path: Path, publish: Pu
 def test_one_of_two_leaves_and_the_other_stays_linked(tmp_path: Path, publish: Publish) -> None:
     publish("aaaa", GateState.FAILED)
     stays = publish("bbbb", GateState.FAILED)
-    StaticCatalog(tmp_path, Shelf.REVIEW).withdraw(stays.stem.replace("bbbb", "aaaa"))
-    StaticCatalog(tmp_path, Shelf.REVIEW).withdraw("never-there")
+    StaticCatalog(tmp_path, ProductCollection.REVIEW).withdraw(stays.stem.replace("bbbb", "aaaa"))
+    StaticCatalog(tmp_path, ProductCollection.REVIEW).withdraw("never-there")
     assert _items(tmp_path) == {REVIEW_COLLECTION: [stays.stem]} and validate_catalog(tmp_path) == []
 
 
@@ -110,7 +110,7 @@ def test_a_crash_between_publishing_and_withdrawing_is_mended(
     good = StaticCatalog(tmp_path).publish(folder, item)
     assert bad.is_file() and good.is_file(), "as a crash leaves them"
     (tmp_path / REVIEW_COLLECTION / "collection.json").unlink()
-    finished = repair_shelves(StaticCatalog(tmp_path), LIMITS)
+    finished = repair_collections(StaticCatalog(tmp_path), LIMITS)
     assert finished == {"aaaa": good, "bbbb": waits} == finished_work(StaticCatalog(tmp_path), LIMITS)
     assert _items(tmp_path) == {DEFAULT_COLLECTION: [good.stem], REVIEW_COLLECTION: [waits.stem]}
     assert validate_catalog(tmp_path) == []

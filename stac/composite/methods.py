@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from stac.composite.fusion import fit_fused
 from stac.composite.normalisation import NormalisationFit
-from stac.composite.temporal import CompositePrior, TemporalPrior, geomedian_clear, median_clear, nearest_clear
+from stac.composite.temporal import SimpleComposite, TemporalComposite, geomedian_clear, median_clear, nearest_clear
 from stac.load.stack import Stack
 
 
 @unique
-class Prior(StrEnum):
+class CompositeMethod(StrEnum):
     """What is used before the model."""
 
     #: Every date mapped to the target date, averaged by how well it agrees.
@@ -29,8 +29,8 @@ class Prior(StrEnum):
     NONE = "none"
 
 
-class FittedPrior(Protocol):
-    """A prior that has seen the whole cell."""
+class FittedComposite(Protocol):
+    """A composite that has seen the whole cell."""
 
     @property
     def fits(self) -> tuple[NormalisationFit, ...]:
@@ -38,23 +38,25 @@ class FittedPrior(Protocol):
 
     def apply(
         self, stack: Stack, target: int, *, exclude: Collection[int] = (), where: NDArray[np.bool_] | None = None
-    ) -> TemporalPrior:
-        """Return the prior of a window, at least at the pixels `where` `(y, x)`; at all when it is left out."""
+    ) -> TemporalComposite:
+        """Return the composite of a window, at least at the pixels `where` `(y, x)`; at all when it is left out."""
 
 
-def fit_prior(kind: Prior, overview: Stack, target: int, *, max_days: int | None = None) -> FittedPrior | None:
-    """Learn a prior from a view of the whole cell, full or thinned; None for `Prior.NONE`."""
+def fit_composite(
+    kind: CompositeMethod, overview: Stack, target: int, *, max_days: int | None = None
+) -> FittedComposite | None:
+    """Learn a composite from a view of the whole cell, full or thinned; None for `CompositeMethod.NONE`."""
     match kind:
-        case Prior.NONE:
+        case CompositeMethod.NONE:
             return None
-        case Prior.FUSED:
+        case CompositeMethod.FUSED:
             return fit_fused(overview, target, max_days=max_days)
         case _:
-            return CompositePrior(kind.value, _COMPOSITES[kind], max_days)
+            return SimpleComposite(kind.value, _COMPOSITES[kind], max_days)
 
 
 _COMPOSITES = {
-    Prior.NEAREST: nearest_clear,
-    Prior.MEDIAN: median_clear,
-    Prior.GEOMEDIAN: geomedian_clear,
+    CompositeMethod.NEAREST: nearest_clear,
+    CompositeMethod.MEDIAN: median_clear,
+    CompositeMethod.GEOMEDIAN: geomedian_clear,
 }

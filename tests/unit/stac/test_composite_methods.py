@@ -1,4 +1,4 @@
-"""The temporal priors by name: what they learn survives JSON, and windows give what the whole cell gives."""
+"""The temporal composites by name: what they learn survives JSON, and windows give what the whole cell gives."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stac.composite.fusion import fit_fused
-from stac.composite.priors import Prior, fit_prior
+from stac.composite.methods import CompositeMethod, fit_composite
 from stac.composite.temporal import geomedian_clear, median_clear, nearest_clear
 from stac.grid.cell import Cell
 from stac.load.stack import Stack
@@ -16,7 +16,7 @@ from stac.masks.classes import PixelClass, is_observed
 
 BANDS = ("blue", "green", "red", "nir")
 HEIGHT, WIDTH = 120, 150
-KINDS = [kind for kind in Prior if kind is not Prior.NONE]
+KINDS = [kind for kind in CompositeMethod if kind is not CompositeMethod.NONE]
 
 
 def ground(seed: int = 0) -> np.ndarray:
@@ -59,8 +59,8 @@ def stack() -> Stack:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_windows_have_the_bytes_of_the_whole(kind: Prior, stack: Stack) -> None:
-    fitted = fit_prior(kind, stack, 0)
+def test_windows_have_the_bytes_of_the_whole(kind: CompositeMethod, stack: Stack) -> None:
+    fitted = fit_composite(kind, stack, 0)
     assert fitted is not None
     whole = fitted.apply(stack, 0)
     for rows, columns in ((slice(0, 41), slice(7, 90)), (slice(33, 120), slice(80, 150)), (slice(60, 61), slice(3, 4))):
@@ -71,18 +71,18 @@ def test_windows_have_the_bytes_of_the_whole(kind: Prior, stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_source_is_a_date_that_saw_the_pixel(kind: Prior, stack: Stack) -> None:
-    fitted = fit_prior(kind, stack, 0, max_days=9)
+def test_a_source_is_a_date_that_saw_the_pixel(kind: CompositeMethod, stack: Stack) -> None:
+    fitted = fit_composite(kind, stack, 0, max_days=9)
     assert fitted is not None
-    prior = fitted.apply(stack, 0)
-    assert set(np.unique(prior.source)) <= {-1, 1, 2}, "the target, or a date too far away"
+    composite = fitted.apply(stack, 0)
+    assert set(np.unique(composite.source)) <= {-1, 1, 2}, "the target, or a date too far away"
     for index in (1, 2):
-        assert is_observed(stack.classes[index])[prior.source == index].all()
-    assert (np.isfinite(prior.reflectance).all(axis=0) == (prior.source >= 0)).all()
+        assert is_observed(stack.classes[index])[composite.source == index].all()
+    assert (np.isfinite(composite.reflectance).all(axis=0) == (composite.source >= 0)).all()
 
 
 def test_no_prior_is_none(stack: Stack) -> None:
-    assert fit_prior(Prior.NONE, stack, 0) is None
+    assert fit_composite(CompositeMethod.NONE, stack, 0) is None
 
 
 def test_fusing_beats_every_single_date() -> None:
@@ -90,7 +90,7 @@ def test_fusing_beats_every_single_date() -> None:
     stack = make_stack(
         [base, *(base * 1.1 + noise(i, 0.01) for i in (1, 2, 3))], [gap(), None, None, None], [10, 11, 12, 13]
     )
-    error = lambda prior: np.abs(prior.reflectance - base)[:, gap()].mean()  # noqa: E731
+    error = lambda composite: np.abs(composite.reflectance - base)[:, gap()].mean()  # noqa: E731
     fused = error(fit_fused(stack, 0).apply(stack, 0))
     assert fused < 0.7 * error(nearest_clear(stack, 0))
     assert fused < error(median_clear(stack, 0))
@@ -102,7 +102,7 @@ def test_vegetation_and_soil_may_change_differently() -> None:
     ndvi = (base[3] - base[2]) / (base[3] + base[2])
     stack = make_stack([base, base * (1.2 - 0.4 * ndvi)], [gap(), None], [10, 12])
     fused, line = fit_fused(stack, 0).apply(stack, 0), nearest_clear(stack, 0)
-    error = [np.abs(prior.reflectance - base)[:, gap()].mean() for prior in (fused, line)]
+    error = [np.abs(composite.reflectance - base)[:, gap()].mean() for composite in (fused, line)]
     assert error[0] < 0.5 * error[1]
 
 
@@ -169,14 +169,14 @@ def test_the_geomedian_ignores_one_spoilt_date_in_all_bands() -> None:
     spoilt = base.copy()
     spoilt[0] += 0.5
     stack = make_stack([base, base, spoilt, base + 0.001], [gap(), None, None, None], [10, 11, 12, 13])
-    prior = geomedian_clear(stack, 0)
-    assert np.abs(prior.reflectance - base).max() < 0.002
-    assert not (prior.source == 2).any()
+    composite = geomedian_clear(stack, 0)
+    assert np.abs(composite.reflectance - base).max() < 0.002
+    assert not (composite.source == 2).any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_wanted_has_the_bytes_of_the_whole(kind: Prior, stack: Stack) -> None:
-    fitted = fit_prior(kind, stack, 0)
+def test_what_is_wanted_has_the_bytes_of_the_whole(kind: CompositeMethod, stack: Stack) -> None:
+    fitted = fit_composite(kind, stack, 0)
     assert fitted is not None
     whole, where = fitted.apply(stack, 0), np.random.default_rng(0).random(stack.classes.shape[1:]) < 0.3
     part = fitted.apply(stack, 0, where=where)

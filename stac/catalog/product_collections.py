@@ -42,19 +42,19 @@ class GateState(StrEnum):
 
 
 @unique
-class Shelf(StrEnum):
+class ProductCollection(StrEnum):
     """Ids of the collections."""
 
     GOOD = DEFAULT_COLLECTION
     REVIEW = REVIEW_COLLECTION
 
 
-def shelf_of(item: pystac.Item) -> Shelf:
+def collection_of(item: pystac.Item) -> ProductCollection:
     """Return the collection an item belongs to."""
-    return Shelf.REVIEW if item.properties.get(GATE) == GateState.FAILED else Shelf.GOOD
+    return ProductCollection.REVIEW if item.properties.get(GATE) == GateState.FAILED else ProductCollection.GOOD
 
 
-def publish_on_shelf(
+def publish_to_collection(
     catalog: StaticCatalog, staging: Path, item: pystac.Item, source_collection: Mapping[str, Any] | None = None
 ) -> Location:
     """Publish a staged product into its collection, and take an older verdict on the same item out of the other.
@@ -70,15 +70,15 @@ def publish_on_shelf(
         DiskFull, NotWritable: the catalog cannot be written.
         PublishError: another process holds the catalog for too long.
     """
-    shelf = shelf_of(item)
-    chosen = catalog.beside(shelf)
+    kind = collection_of(item)
+    chosen = catalog.beside(kind)
     day = item.datetime.isoformat() if item.datetime else ""
     published = chosen.versions(item.id, day) if day else []
     item.properties["version"] = version_for(item.id, published)
     place = chosen.publish(staging, item, source_collection)
     if published:
         chosen.settle_versions(item.id, day)
-    for other in set(Shelf) - {shelf}:
+    for other in set(ProductCollection) - {kind}:
         catalog.beside(other).withdraw(item.id)
     return place
 
@@ -93,7 +93,7 @@ def places_of_versions(catalog: StaticCatalog, item: pystac.Item) -> list[Locati
     Raises:
         InvalidProduct: a document cannot be read.
     """
-    chosen = catalog.beside(shelf_of(item))
+    chosen = catalog.beside(collection_of(item))
     day = item.datetime.isoformat() if item.datetime else ""
     names = {item.id, *(str(document["id"]) for document in chosen.versions(item.id, day))} if day else {item.id}
     return [chosen.place_of(name) for name in sorted(names)]
@@ -113,13 +113,13 @@ def retract(catalog: StaticCatalog, item_ids: Iterable[str]) -> list[Location]:
     """
     changed: set[Location] = set()
     for item_id in item_ids:
-        for shelf in map(catalog.beside, Shelf):
-            document = shelf.document(item_id)
-            shelf.withdraw(item_id)
+        for kind in map(catalog.beside, ProductCollection):
+            document = kind.document(item_id)
+            kind.withdraw(item_id)
             day = "" if document is None else str(document["properties"].get("datetime") or "")
             if day:
-                changed |= {shelf.place_of(str(version["id"])) for version in shelf.versions(item_id, day)}
-            changed.discard(shelf.place_of(item_id))
+                changed |= {kind.place_of(str(version["id"])) for version in kind.versions(item_id, day)}
+            changed.discard(kind.place_of(item_id))
     return sorted(changed, key=str)
 
 
@@ -136,7 +136,7 @@ def finished_work(catalog: StaticCatalog, limits: Mapping[str, float] | None) ->
     Raises:
         InvalidProduct: an item cannot be read.
     """
-    good, review = catalog.beside(Shelf.GOOD), catalog.beside(Shelf.REVIEW)
+    good, review = catalog.beside(ProductCollection.GOOD), catalog.beside(ProductCollection.REVIEW)
     return _finished(good.published_work(), review, limits)
 
 
@@ -188,17 +188,17 @@ def published_place(
         InvalidProduct: the document above the item cannot be read.
         TargetUnavailable: the catalog does not answer.
     """
-    for shelf in Shelf:
-        chosen = catalog.beside(shelf)
+    for kind in ProductCollection:
+        chosen = catalog.beside(kind)
         link = chosen.link_to(item_id)
-        judged = shelf is Shelf.GOOD or (link or {}).get(GATE_LIMITS) == limits
+        judged = kind is ProductCollection.GOOD or (link or {}).get(GATE_LIMITS) == limits
         if link is not None and judged and not chosen.damage(item_id, work_id):
             return chosen.place_of(item_id)
     return None
 
 
-def repair_shelves(catalog: StaticCatalog, limits: Mapping[str, float] | None) -> dict[str, Location]:
-    """Repair both collections after a crash, and return what `finished_work` does, from the same walk of the links.
+def repair_collections(catalog: StaticCatalog, limits: Mapping[str, float] | None) -> dict[str, Location]:
+    """Repair both collections after a crash, and return what `finished_work` does, from the same reading of the links.
 
     What has no link is linked, and what was published as good meanwhile leaves the review.
 
@@ -210,7 +210,7 @@ def repair_shelves(catalog: StaticCatalog, limits: Mapping[str, float] | None) -
         InvalidProduct: an item cannot be read.
         DiskFull, NotWritable: the catalog cannot be written.
     """
-    good, review = catalog.beside(Shelf.GOOD), catalog.beside(Shelf.REVIEW)
+    good, review = catalog.beside(ProductCollection.GOOD), catalog.beside(ProductCollection.REVIEW)
     passed, survey = good.published_work(survey=good.repair()), review.repair()
     for work_id, place in review.published_work(survey=survey).items():
         if work_id in passed:
@@ -248,20 +248,20 @@ def copy_catalog(
     Args:
         root: folder of the catalog that is copied.
         target: any collection of the other one.
-        tell: told of progress.
+        tell: called with the progress.
 
     Raises:
         InvalidProduct: a product of the source is broken.
         PublishError: the other place cannot be written.
     """
     # The models first: products name them in links.
-    names = [MODELS_COLLECTION, *Shelf]
+    names = [MODELS_COLLECTION, *ProductCollection]
     others = sorted(set(target_at(root).collection_ids()) - {*names})
     source = StaticCatalog(root)
-    return [_copy_shelf(source.beside(name), target.beside(name), tell) for name in [*names, *others]]
+    return [_copy_collection(source.beside(name), target.beside(name), tell) for name in [*names, *others]]
 
 
-def _copy_shelf(source: StaticCatalog, target: StaticCatalog, tell: Callable[[str, int, int], None]) -> Transfer:
+def _copy_collection(source: StaticCatalog, target: StaticCatalog, tell: Callable[[str, int, int], None]) -> Transfer:
     there, published = target.published_work(), source.published_work()
     origin = target_at(source.root).read(f"{source.collection_id}/.source-collection.json")
     wanted = [(work_id, Path(str(place))) for work_id, place in published.items() if work_id not in there]
