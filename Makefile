@@ -101,8 +101,6 @@ results: setup ## every table in docs/results
 	$(BIN)/python -m benchmarks.quality --out docs/results
 	$(BIN)/python -m benchmarks.demo --out docs/results
 	$(BIN)/python -m benchmarks.composite --out docs/results
-	$(BIN)/python -m benchmarks.model --out docs/results
-	$(BIN)/python -m benchmarks.engine --out docs/results
 	$(BIN)/python -m tests.chaos.kill_runs --out docs/results
 	$(BIN)/python -m tests.load.publish_many --out docs/results
 	$(BIN)/python -m tests.load.census_many --out docs/results
@@ -112,7 +110,7 @@ results: setup ## every table in docs/results
 	$(BIN)/python -m benchmarks.ledger --out docs/results
 	$(BIN)/python -m benchmarks.scale --out docs/results
 	for name in no-reference fixed-weights coarse-to-fine eta-sweep resolution-transfer reference-quality \
-	  cross-data samplers gaps; do \
+	  cross-data; do \
 	  $(BIN)/python -m benchmarks.ablations $$name --out docs/results/experiments || exit 1; done
 
 clean: ## remove .venv and caches

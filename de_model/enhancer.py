@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 from de_model.card import ModelCard
 from de_model.conditioning import check_band_mask, check_gsd, refuse_unknown
 from de_model.errors import InvalidModelInput
-from de_model.inference.acceleration import Precision
 from de_model.networks import NoisePredictor, WeightAllocation
 from de_model.presets import SIZES
 from de_model.radiometry import to_signed, to_unsigned
@@ -180,8 +178,3 @@ def _check_given_reference(reference: Tensor, cloudy: Tensor) -> None:
         )
     if not bool(((reference >= 0) & (reference <= 1)).all()):
         raise InvalidModelInput("The reference has values outside 0..1 or NaN; fill its gaps and compand it.")
-
-
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Return the context in which networks run in the wanted precision."""
-    return torch.autocast(device.type, dtype=torch.bfloat16) if precision is Precision.BF16 else nullcontext()

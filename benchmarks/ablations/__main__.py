@@ -17,11 +17,9 @@ from benchmarks.ablations import (
     cross_data,
     eta_sweep,
     fixed_weights,
-    gaps,
     no_reference,
     reference_quality,
     resolution_transfer,
-    samplers,
 )
 from benchmarks.ablations.setting import Findings, Setting
 from benchmarks.chart import draw
@@ -60,8 +58,6 @@ ABLATIONS = {
     "cross-data": Ablation(
         "What does a model of one data set do on another?", cross_data.run, trains=True, judges=False
     ),
-    "samplers": Ablation("Which sampler gives the best image for how many evaluations?", samplers.run),
-    "gaps": Ablation("How should the model sample in the small gaps that other dates leave?", gaps.run),
 }
 
 

@@ -1,15 +1,17 @@
-"""Putting tiles together to one image."""
+"""From a scene to tiles, and from tiles back to one image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Self
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from de_model.inference.tiles import Tile
+from de_model.inference.frame import Frame
+from de_model.inference.part import Part
+from de_model.inference.sampling import Sampling
+from de_model.inference.tiles import Tile, blending_window, plan_tiles
 
 FloatArray = NDArray[np.float32]
 
@@ -41,37 +43,51 @@ class Canvas:
         return blended.astype(np.float32, copy=False)
 
 
-class Blending:
-    """Adds batches of tiles to a canvas in their order; beside a GPU, while it computes the next batch.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where the tiles of a scene, or of a part of it, lie."""
 
-    The model stays in the thread of its caller, where CUDA graphs were recorded.
-    """
+    #: Of the part, on the grid of the whole scene; what tiles are cut from is made by its `mirror`.
+    frame: Frame
+    #: Tiles with a pixel that is needed.
+    tiles: tuple[Tile, ...]
+    #: Rows and columns of the canvas.
+    shape: tuple[int, int]
+    window: FloatArray
 
-    def __init__(self, canvas: Canvas, *, beside: bool) -> None:
-        self._canvas = canvas
-        self._pool = ThreadPoolExecutor(1, "unveil-blending") if beside else None
-        self._last: Future[None] | None = None
+    @classmethod
+    def of(cls, needed: NDArray[np.bool_], sampling: Sampling, origin: tuple[int, int], part: Part) -> Plan:
+        """Plan the tiles.
 
-    def __enter__(self) -> Self:
-        return self
+        Args:
+            needed: `(y, x)`, True where a result is wanted.
+            sampling: tile, overlap and grid.
+            origin: absolute row and column of the whole scene's first pixel.
+            part: where `needed` lies in the whole scene.
+        """
+        part.check(needed.shape)
+        whole = Frame.around(part.scene, origin, sampling.tile, sampling.grid)
+        frame = whole.part(part.offset, needed.shape)
+        wanted = frame.surround(needed)
+        corner = (frame.origin[0] - whole.origin[0], frame.origin[1] - whole.origin[1])
+        tiles = plan_tiles(wanted, sampling.tile, sampling.overlap, whole.canvas_shape, corner)
+        return cls(frame, tuple(tiles), wanted.shape, blending_window(sampling.tile, sampling.overlap))
 
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True)
-        self._wait()
+    def blended(
+        self, results: Iterable[tuple[list[Tile], FloatArray]], layers: int, on_tile: Callable[[int, int], None] | None
+    ) -> FloatArray:
+        """Return layers `(layer, y, x)` of the part; NaN where no tile lies.
 
-    def add(self, batch: Sequence[Tile], layers: FloatArray) -> None:
-        """Add a batch, or have it added; no more than one waits."""
-        self._wait()
-        if self._pool is None:
-            self._add(batch, layers)
-        else:
-            self._last = self._pool.submit(self._add, batch, layers)
-
-    def _add(self, batch: Sequence[Tile], layers: FloatArray) -> None:
-        for tile, found in zip(batch, layers, strict=True):
-            self._canvas.add(tile, found)
-
-    def _wait(self) -> None:
-        if self._last is not None:
-            self._last.result()
+        Args:
+            results: tiles with their layers `(tile, layer, y, x)`, in order.
+            layers: number of layers.
+            on_tile: called with (tiles done, tiles in all).
+        """
+        canvas, done = Canvas(layers, self.shape, self.window), 0
+        for batch, found in results:
+            for tile, own in zip(batch, found, strict=True):
+                canvas.add(tile, own)
+            done += len(batch)
+            if on_tile is not None:
+                on_tile(done, len(self.tiles))
+        return self.frame.crop(canvas.mean())

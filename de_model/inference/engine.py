@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.inference.blending import Blending, Canvas
-from de_model.inference.frame import Frame
+from de_model.inference.blending import Plan
 from de_model.inference.part import Part
-from de_model.inference.running import Inputs, Runner
+from de_model.inference.running import Inputs, run_tiles
 from de_model.inference.sampling import Sampling
-from de_model.inference.tiles import blending_window, plan_tiles
 from de_model.scene.observation import Levels, Observation, SceneClass, classes_of, levels_of
 from de_model.scene.restoring import restore_observation
 
@@ -37,8 +35,6 @@ class Restoration:
     reference: FloatArray
     #: Number of tiles run.
     tiles: int
-    #: Of these, tiles run again in float32 because values of a shorter format were not finite.
-    redone: int = 0
 
     def window(self, at: tuple[slice, slice]) -> Restoration:
         """Return the layers of a window; the tiles are those of the whole."""
@@ -83,31 +79,16 @@ def restore(
     sampling.check(enhancer)
     _check_scene(enhancer, scene, needed, reference)
     part = part or Part(needed.shape, (0, 0), fill_level(scene))
-    part.check(needed.shape)
     if enhancer.scene is not None:
         return _restore_standardised(
             enhancer, scene, needed, needed if hidden is None else hidden, sampling, on_tile, origin, part
         )
-    bands, size, overlap = len(scene), sampling.tile, sampling.overlap
-    whole = Frame.around(part.scene, origin, size, sampling.grid)
-    frame = whole.part(part.offset, needed.shape)
-    given = None if reference is None else frame.mirror(reference)
-    inputs = Inputs(frame.mirror(_fill_nodata(scene, part.fill)), given, frame.origin)
-    wanted = frame.surround(needed)
-    corner = (frame.origin[0] - whole.origin[0], frame.origin[1] - whole.origin[1])
-    tiles = plan_tiles(wanted, size, overlap, whole.canvas_shape, corner)
-    canvas = Canvas(3 * bands + 1, wanted.shape, blending_window(size, overlap))
-    runner = Runner(enhancer, inputs, sampling)
-    done = 0
-    with Blending(canvas, beside=runner.device.type != "cpu") as blending:
-        for batch, found in runner.results(tiles):
-            blending.add(batch, found)
-            done += len(batch)
-            if on_tile is not None:
-                on_tile(done, len(tiles))
-    blended = frame.crop(canvas.mean())
+    bands, plan = len(scene), Plan.of(needed, sampling, origin, part)
+    given = None if reference is None else plan.frame.mirror(reference)
+    inputs = Inputs(plan.frame.mirror(_fill_nodata(scene, part.fill)), given, plan.frame.origin)
+    blended = plan.blended(run_tiles(enhancer, inputs, sampling, plan.tiles), 3 * bands + 1, on_tile)
     image, spread, used, weight = np.split(blended, [bands, 2 * bands, 3 * bands])
-    return Restoration(image, weight[0], spread, used, len(tiles), runner.redone)
+    return Restoration(image, weight[0], spread, used, len(plan.tiles))
 
 
 def _restore_standardised(

@@ -2,14 +2,10 @@
 
 Counter-based (Philox 4x32-10; Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), so any
 tile can draw its part alone and overlapping tiles see the same noise, whatever their order, batch or worker.
-
-Written twice: with NumPy, whose bits results on CPUs depend on, and with torch for GPUs, which would else wait for the
-CPU to draw. The random words are the same; the Gaussian values may differ by rounding.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,18 +35,6 @@ def philox(counter: tuple[NDArray[np.uint64], ...], key: tuple[int, int]) -> tup
             p0 & _LOW,
         )
         k0, k1 = (k0 + _WEYL[0]) & 0xFFFFFFFF, (k1 + _WEYL[1]) & 0xFFFFFFFF
-    return c0, c1, c2, c3
-
-
-def philox_on_device(counter: tuple[Tensor, ...], key: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Return what `philox` does, in int64 tensors: products wrap at 2^64, and masks undo the sign of a shift."""
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    low, first, second = int(_LOW), int(_MULTIPLIERS[0]), int(_MULTIPLIERS[1])
-    for _ in range(_ROUNDS):
-        p0, p1 = c0 * first, c2 * second
-        c0, c1, c2, c3 = ((p1 >> 32) & low) ^ c1 ^ k0, p1 & low, ((p0 >> 32) & low) ^ c3 ^ k1, p0 & low
-        k0, k1 = (k0 + _WEYL[0]) & low, (k1 + _WEYL[1]) & low
     return c0, c1, c2, c3
 
 
@@ -84,25 +68,6 @@ class NoiseField:
         return self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF
 
 
-def drawn_on_device(addresses: Tensor, key: tuple[int, int], side: int, bands: int, stream: int = 0) -> Tensor:
-    """Return noise `(window, band, y, x)` on the device of `addresses`; `NoiseField.window` may differ by rounding.
-
-    Args:
-        addresses: `(window, 3)` int64, first row, first column and sample of every window.
-        key: of the field.
-        side: of a window, pixels.
-        bands: number of bands.
-        stream: as for `NoiseField.window`.
-    """
-    row, column, sample = addresses.view(-1, 3, 1, 1, 1).unbind(1)
-    along = torch.arange(side, device=addresses.device)
-    y, x = (row + along.view(-1, 1)) & int(_LOW), (column + along) & int(_LOW)
-    band = torch.arange(bands, device=addresses.device).view(-1, 1, 1) + (stream << 16)
-    first, second, _, _ = philox_on_device(tuple(torch.broadcast_tensors(x, y, band, sample)), key)
-    radius = torch.sqrt(-2 * torch.log((first.double() + 0.5) / 2**32))
-    return (radius * torch.cos(2 * math.pi * second.double() / 2**32)).float()
-
-
 @dataclass(frozen=True, slots=True)
 class TileNoise:
     """The noise of every sample of a batch of tiles: the samplers' `NoiseSource`."""
@@ -124,14 +89,5 @@ class TileNoise:
         places = [(self.origin[0] + tile.row, self.origin[1] + tile.column) for tile in self.tiles]
         windows = [(row // scale, column // scale, field) for row, column in places for field in self.fields]
         side = self.tiles[0].size // scale
-        if self.device.type == "cpu":
-            return torch.stack(
-                [torch.from_numpy(f.window(r, c, (side, side), self.bands, stream)) for r, c, f in windows]
-            )
-        return self._drawn([(r, c, f.sample) for r, c, f in windows], side, stream)
-
-    def _drawn(self, windows: list[tuple[int, int, int]], side: int, stream: int) -> Tensor:
-        """Return all windows at once, without waiting for what the device has been given so far."""
-        pinned = self.device.type == "cuda"
-        addresses = torch.tensor(windows, dtype=torch.int64, pin_memory=pinned).to(self.device, non_blocking=pinned)
-        return drawn_on_device(addresses, self.fields[0].key, side, self.bands, stream)
+        drawn = [field.window(row, column, (side, side), self.bands, stream) for row, column, field in windows]
+        return torch.from_numpy(np.stack(drawn)).to(self.device)

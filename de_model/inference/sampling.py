@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from de_model.errors import InvalidModelInput
-from de_model.inference.acceleration import DEFAULT, Acceleration
 from de_model.sampling.kinds import SamplerKind, coarsest_scale, sampler_kind
 
 if TYPE_CHECKING:
@@ -28,13 +27,9 @@ class Sampling:
     #: Side of a tile, pixels.
     tile: int = 128
     overlap: int = 32
-    #: Tiles run at once on a GPU; None as many as suit its memory. On a CPU each has a core of its own, so that no bit
-    #: depends on which run together.
-    batch: int | None = None
     sampler: SamplerKind = SamplerKind.DDIM
     #: Timestep, 0..T-1, at which sampling begins with the noised reference; None begins with pure noise.
     start: int | None = None
-    acceleration: Acceleration = DEFAULT
 
     @property
     def grid(self) -> int:
@@ -43,8 +38,8 @@ class Sampling:
 
     def check(self, enhancer: Enhancer) -> None:
         """Raise `InvalidModelInput` when a value cannot work with `enhancer`."""
-        if min(self.samples, 1 if self.batch is None else self.batch) < 1:
-            raise InvalidModelInput(f"samples={self.samples} and batch={self.batch} must both be at least 1.")
+        if self.samples < 1:
+            raise InvalidModelInput(f"samples={self.samples}; choose at least 1.")
         if not 0 <= self.eta <= 1:
             raise InvalidModelInput(f"eta is {self.eta}; it must lie in 0..1.")
         sampler_kind(self.sampler)

@@ -35,8 +35,6 @@ class RestoredImage:
     mean_spread: float
     #: Tiles run; those that reach over the edge of a block are run for either side.
     tiles: int
-    #: Of these, tiles run again in float32 (`Restoration.redone`).
-    redone: int = 0
 
 
 def restore_image(
@@ -64,7 +62,7 @@ def restore_image(
         raise InvalidModelInput(f"Mask of shape {needed.shape} for a scene of shape {scene.shape[1:]}.")
     frame, fill = Frame.around(needed.shape, (0, 0), sampling.tile, sampling.grid), fill_level(scene)
     levels = None if enhancer.scene is None else scene_levels(scene, needed)
-    image, weight, spread, tiles, redone = np.full_like(scene, np.nan), 0.0, 0.0, 0, 0
+    image, weight, spread, tiles = np.full_like(scene, np.nan), 0.0, 0.0, 0
     for rows, columns in _blocks(needed, side):
         (top, bottom), (left, right) = surroundings(rows, columns, frame, sampling.tile, sampling.overlap)
         window, wanted = np.s_[top:bottom, left:right], np.zeros((bottom - top, right - left), bool)
@@ -75,11 +73,11 @@ def restore_image(
         image[:, *window][:, wanted] = found.image[:, wanted]
         weight += float(found.reference_weight[wanted].sum(dtype=np.float64))
         spread += float(found.spread[:, wanted].mean(axis=0, dtype=np.float64).sum())
-        tiles, redone = tiles + found.tiles, redone + found.redone
+        tiles += found.tiles
     if levels is not None and enhancer.card.scene is not None:
         image = _on_another_day(image, scene, needed, levels, enhancer.card.scene.another_day)
     count = int(needed.sum()) or np.nan
-    return RestoredImage(image, weight / count, spread / count, tiles, redone)
+    return RestoredImage(image, weight / count, spread / count, tiles)
 
 
 def _on_another_day(

@@ -17,8 +17,10 @@ class SceneSizes:
     reference: tuple[int, ...] = (48, 80, 112)
     reference_factor: int = 4
     #: The same of the conditional diffusion.
-    predictor: tuple[int, ...] = (32, 48, 64, 80)
-    predictor_factor: int = 2
+    predictor: tuple[int, ...] = (48, 80, 112)
+    predictor_factor: int = 4
+    #: What the diffusion makes of the reference: it does not see it (`independent`), or corrects it (`residual`).
+    kind: str = "independent"
     #: Of the weight network's one level.
     allocation: int = 24
     #: Standard deviations of the interpolated surroundings, pixels.
@@ -34,6 +36,10 @@ class SceneSizes:
     def __post_init__(self) -> None:
         if self.start not in ("coarse to fine", "mean"):
             raise InvalidModelInput(f"Start {self.start!r} is unknown; this version knows 'coarse to fine' and 'mean'.")
+        if self.kind not in ("independent", "residual"):
+            raise InvalidModelInput(
+                f"Predictor {self.kind!r} is unknown; this version knows 'independent' and 'residual'."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +78,8 @@ class SceneDesign:
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> SceneDesign:
         """Read a design back from JSON values."""
-        # Models that do not say so started at the mean.
-        stated = {"start": "mean", **values["sizes"]}
+        # Models that do not say so started at the mean, and corrected their reference.
+        stated = {"start": "mean", "kind": "residual", **values["sizes"]}
         sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stated.items()}
         widths = tuple((float(at), float(by)) for at, by in values.get("widths", ()))
         another_day = tuple(map(float, values.get("another_day", (1.0, 0.0))))

@@ -12,6 +12,7 @@ from de_model.errors import InvalidModelInput
 from de_model.scene.design import SceneSizes
 from de_model.scene.networks import (
     Belief,
+    IndependentPredictor,
     Inputs,
     SceneAllocation,
     ScenePredictor,
@@ -51,8 +52,28 @@ class SceneNetworks(nn.Module):
         super().__init__()
         self.bands, self.schedule = bands, Schedule(timesteps)
         self.reference = SceneReference(bands, sizes)
-        self.predictor = ScenePredictor(bands, sizes)
+        self.predictor: IndependentPredictor | ScenePredictor = (
+            IndependentPredictor(bands, sizes) if sizes.kind == "independent" else ScenePredictor(bands, sizes)
+        )
         self.allocation = SceneAllocation(bands, sizes)
+
+    @property
+    def independent(self) -> bool:
+        """Whether the diffusion does without the reference."""
+        return isinstance(self.predictor, IndependentPredictor)
+
+    def origin(self, inputs: Inputs, reference: Belief | None) -> Tensor:
+        """Return what sampling begins at, below the noise: the predictor's own start, or the reference it corrects."""
+        if isinstance(self.predictor, IndependentPredictor):
+            return self.predictor.start(inputs)[0]
+        return _given(reference).mean
+
+    def predicted(self, x_t: Tensor, inputs: Inputs, reference: Belief | None, t: Tensor) -> Belief:
+        """Return what the diffusion believes at step `t`; an independent one needs no reference."""
+        signal, noise = self.schedule.coefficients(t, x_t)
+        if isinstance(self.predictor, IndependentPredictor):
+            return self.predictor(x_t, inputs, signal, noise)
+        return self.predictor(x_t, inputs, _given(reference), signal, noise)
 
     def estimate(
         self, x_t: Tensor, inputs: Inputs, reference: Belief, t: Tensor, eta: float, weight: float | None = None
@@ -68,7 +89,7 @@ class SceneNetworks(nn.Module):
             weight: a constant W in place of the learnt one.
         """
         signal, noise = self.schedule.coefficients(t, x_t)
-        found = self.predictor(x_t, inputs, reference, signal, noise)
+        found = self.predicted(x_t, inputs, reference, t)
         if weight is None:
             share = self.allocation(x_t, inputs, reference, found, signal, noise)
         else:
@@ -86,7 +107,7 @@ class SceneNetworks(nn.Module):
         weight: float | None = None,
         reference: Belief | None = None,
     ) -> SceneSample:
-        """Restore windows: from the noised reference down to 0 with deterministic DDIM on the fused estimate.
+        """Restore windows: from the noised origin down to 0 with deterministic DDIM on the fused estimate.
 
         Args:
             inputs: what is known.
@@ -102,7 +123,7 @@ class SceneNetworks(nn.Module):
         belief = self.reference(inputs) if reference is None else reference
         timesteps = self.schedule.respaced(steps, t_start).tolist()
         t = torch.full((len(noise),), timesteps[0], dtype=torch.long, device=noise.device)
-        x_t = self.schedule.add_noise(belief.mean, noise, t)
+        x_t = self.schedule.add_noise(self.origin(inputs, belief), noise, t)
         for index, step in enumerate(timesteps):
             t = torch.full_like(t, step)
             found = self.estimate(x_t, inputs, belief, t, eta, weight)
@@ -113,3 +134,9 @@ class SceneNetworks(nn.Module):
         # The two beliefs err alike for the most part: the variance of the blend is the blend of the variances.
         variance = w * belief.log_variance.exp() + (1 - w) * found.found.log_variance.exp()
         return SceneSample(found.fused, variance.log(), w, belief.mean)
+
+
+def _given(reference: Belief | None) -> Belief:
+    if reference is None:
+        raise InvalidModelInput("This model's diffusion corrects its reference; give the reference.")
+    return reference

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -123,23 +124,34 @@ class Belief:
 _LEAST, _MOST = -7.0, 4.0
 
 
-class SceneReference(nn.Module):
+class Estimator(nn.Module):
     """Mean and variance of the ground, as corrections of what is known without a network.
 
     Starts exactly at the composite, and at the interpolated surroundings where there is none. The image enters the
     result only where the ground shines through: opaque cloud cannot leak.
     """
 
-    def __init__(self, bands: int, sizes: SceneSizes) -> None:
+    def __init__(
+        self, bands: int, sizes: SceneSizes, widths: tuple[int, ...], factor: int, more: tuple[int, int] = (0, 0)
+    ) -> None:
+        """Make the network.
+
+        Args:
+            bands: of the image.
+            sizes: of the model: scales of the surroundings, start and dropout.
+            widths: channels of the trunk's levels.
+            factor: side of the blocks of pixels that the trunk works on.
+            more: maps and numbers that the trunk is given besides the inputs.
+        """
         super().__init__()
-        self.bands, self.scales, self.factor = bands, sizes.scales, sizes.reference_factor
+        self.bands, self.scales, self.factor = bands, sizes.scales, factor
         self.nearest = sizes.start == "coarse to fine"
         count = len(sizes.scales)
         #: Per band: a weight of every candidate, of the image, a residual, and the logarithm of the variance.
         self.candidates = count + 3
         out = bands * (self.candidates + 3)
-        channels = map_channels(bands) + count * (bands + 1)
-        self.net = Trunk(channels, _TRAVELLING, sizes.reference, out, self.factor, sizes.dropout)
+        channels = map_channels(bands) + count * (bands + 1) + more[0]
+        self.net = Trunk(channels, _TRAVELLING + more[1], widths, out, factor, sizes.dropout)
         #: What the trunk says of a block, made sharp by what is known of every pixel.
         self.sharpen = nn.Conv2d(4 + 3 + count, out, 1)
         _zero(self.sharpen)
@@ -151,11 +163,17 @@ class SceneReference(nn.Module):
         middle = coarse_to_fine(each, share) if self.nearest else each.mean(dim=1)
         return torch.where(inputs.known > 0, inputs.composite, middle), around, share
 
-    def forward(self, inputs: Inputs) -> Belief:
-        """Return the belief about the ground."""
-        begin, around, share = self.start(inputs)
-        maps = torch.cat([compressed(inputs), squashed(around), share], dim=1)
-        raw = self.net(maps, travelling(inputs)).float()
+    def believed(
+        self,
+        inputs: Inputs,
+        start: tuple[Tensor, Tensor, Tensor],
+        maps: Sequence[Tensor] = (),
+        level: Tensor | None = None,
+    ) -> Belief:
+        """Return the belief that corrects a starting point (`start`), given more maps and numbers."""
+        begin, around, share = start
+        numbers = travelling(inputs) if level is None else torch.cat([travelling(inputs), level], dim=1)
+        raw = self.net(torch.cat([compressed(inputs), squashed(around), share, *maps], dim=1), numbers).float()
         raw = F.interpolate(raw, scale_factor=float(self.factor), mode="bilinear", align_corners=False)
         raw = raw + self.sharpen(torch.cat([inputs.classes, inputs.known, inputs.dated, inputs.spread, share], dim=1))
         raw = raw.unflatten(1, (self.candidates + 3, self.bands))
@@ -173,6 +191,17 @@ class SceneReference(nn.Module):
         through = inputs.visible * inputs.image.clamp(-10, 30)
         mean = mean + 0.2 * raw[:, self.candidates] * through + raw[:, self.candidates + 1]
         return Belief(mean, (raw[:, self.candidates + 2] - 1.0).clamp(_LEAST, _MOST))
+
+
+class SceneReference(Estimator):
+    """The frozen reference: what is estimated from the inputs alone."""
+
+    def __init__(self, bands: int, sizes: SceneSizes) -> None:
+        super().__init__(bands, sizes, sizes.reference, sizes.reference_factor)
+
+    def forward(self, inputs: Inputs) -> Belief:
+        """Return the belief about the ground."""
+        return self.believed(inputs, self.start(inputs))
 
 
 #: Numbers of a scene that mean the same everywhere: pixel size, days, share of clear ground. The levels themselves
@@ -205,6 +234,43 @@ def compressed(inputs: Inputs) -> Tensor:
         ],
         dim=1,
     )
+
+
+class IndependentPredictor(Estimator):
+    """Conditional diffusion that does not see the reference: the ground from the noised state and the inputs.
+
+    It estimates as the reference does, from the same starting point, and then corrects every pixel at full resolution.
+    What it gets wrong is not what the reference gets wrong, so that W has something to choose.
+    """
+
+    #: Channels of the correction at full resolution.
+    _FINE = 32
+
+    def __init__(self, bands: int, sizes: SceneSizes) -> None:
+        super().__init__(bands, sizes, sizes.predictor, sizes.predictor_factor, (bands, 2))
+        self.fine = nn.Conv2d(7 + 5 * bands, self._FINE, 3, padding=1)
+        self.finer = nn.Conv2d(self._FINE, self._FINE, 3, padding=2, dilation=2)
+        self.corrected = nn.Conv2d(self._FINE, 2 * bands, 1)
+        _zero(self.corrected)
+
+    def forward(self, x_t: Tensor, inputs: Inputs, signal: Tensor, noise: Tensor) -> Belief:
+        """Return the belief about the ground.
+
+        Args:
+            x_t: state `(batch, band, y, x)`.
+            inputs: as given to the reference.
+            signal: `sqrt(abar_t)`, `(batch, 1, 1, 1)`.
+            noise: `sqrt(1 - abar_t)`, likewise.
+        """
+        start = self.start(inputs)
+        reduced = squashed((x_t - signal * start[0]) / noise.clamp_min(0.3))
+        found = self.believed(inputs, start, [reduced], torch.cat([signal.flatten(1), noise.flatten(1)], dim=1))
+        n, maps = self.bands, compressed(inputs)
+        seen = [squashed(found.mean), found.log_variance / 4, inputs.visible * maps[:, :n], maps[:, n:]]
+        h = F.silu(self.fine(torch.cat(seen, dim=1)))
+        h = h + F.silu(self.finer(h))
+        change, log_variance = self.corrected(h).float().chunk(2, dim=1)
+        return Belief(found.mean + change, (found.log_variance + log_variance).clamp(_LEAST, _MOST))
 
 
 class ScenePredictor(nn.Module):

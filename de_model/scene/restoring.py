@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,13 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from de_model.inference.blending import Canvas
-from de_model.inference.execution import in_batches, in_threads, watched
-from de_model.inference.frame import Frame
+from de_model.inference.blending import Plan
+from de_model.inference.execution import on_device
 from de_model.inference.noise_field import NoiseField, TileNoise
 from de_model.inference.part import Part
 from de_model.inference.sampling import Sampling
-from de_model.inference.tiles import Tile, blending_window, plan_tiles
+from de_model.inference.tiles import Tile
 from de_model.scene.design import SceneDesign
 from de_model.scene.model import SceneNetworks
 from de_model.scene.networks import Inputs
@@ -73,45 +72,19 @@ def restore_observation(
         DeviceLost: the GPU does not answer any more.
     """
     maps, numbers = maps_of(seen, levels)
-    part = part or Part(needed.shape, (0, 0), ())
-    part.check(needed.shape)
-    whole = Frame.around(part.scene, origin, sampling.tile)
-    frame = whole.part(part.offset, needed.shape)
-    canvas_maps, wanted = frame.mirror(maps), frame.surround(needed)
-    corner = (frame.origin[0] - whole.origin[0], frame.origin[1] - whole.origin[1])
-    tiles = plan_tiles(wanted, sampling.tile, sampling.overlap, whole.canvas_shape, corner)
-    bands = len(seen.image)
-    canvas = Canvas(3 * bands + 1, wanted.shape, blending_window(sampling.tile, sampling.overlap))
-    run = partial(_tile, networks, design, canvas_maps, numbers, sampling, frame.origin)
-    for done, ((tile,), found) in enumerate(_results(tiles, run, next(networks.parameters()).device)):
-        canvas.add(tile, found)
-        if on_tile is not None:
-            on_tile(done + 1, len(tiles))
-    mean, deviation, reference, weight = np.split(frame.crop(canvas.mean()), [bands, 2 * bands, 3 * bands])
+    bands, plan = len(seen.image), Plan.of(needed, sampling, origin, part or Part(needed.shape, (0, 0), ()))
+    run = partial(_tile, networks, design, plan.frame.mirror(maps), numbers, sampling, plan.frame.origin)
+    results = on_device(plan.tiles, run, next(networks.parameters()).device, 1)
+    blended = plan.blended(results, 3 * bands + 1, on_tile)
+    mean, deviation, reference, weight = np.split(blended, [bands, 2 * bands, 3 * bands])
     _, scale = levels.columns()
     return SceneRestoration(
         np.clip(levels.reflectance(mean), 0, 1),
         (deviation * scale).astype(np.float32),
         np.clip(levels.reflectance(reference), 0, 1),
         weight[0],
-        len(tiles),
+        len(plan.tiles),
     )
-
-
-def _results(
-    tiles: Sequence[Tile], run: Callable[[list[Tile]], FloatArray], device: torch.device
-) -> Iterator[tuple[list[Tile], FloatArray]]:
-    """Yield every tile with its layers, in order.
-
-    On a CPU a tile keeps to one thread, so that its bits do not depend on the number of cores.
-
-    Raises:
-        OutOfMemory: a tile does not fit into memory.
-        DeviceLost: the CUDA context is unusable.
-    """
-    if device.type == "cpu":
-        return in_threads(tiles, run)
-    return watched(in_batches(tiles, 1, run), device)
 
 
 @torch.inference_mode()
@@ -124,7 +97,7 @@ def _tile(
     origin: tuple[int, int],
     tiles: list[Tile],
 ) -> FloatArray:
-    """Return mean, deviation, reference (standardised) and W of the one tile of a batch, `(3 band + 1, y, x)`."""
+    """Return mean, deviation, reference (standardised) and W of the one tile of a batch, `(1, 3 band + 1, y, x)`."""
     (tile,) = tiles
     device = next(networks.parameters()).device
     cut = torch.from_numpy(np.ascontiguousarray(maps[:, *tile.window]))[None].to(device)
@@ -139,7 +112,7 @@ def _tile(
     log_deviation = torch.stack([each.log_variance for each in found]).mean(dim=0) / 2
     deviation = recalibrated(log_deviation, design.widths).exp()
     weight = torch.stack([each.weight for each in found]).mean(dim=(0, 2))[:, None]
-    return torch.cat([mean, deviation, belief.mean, weight], dim=1)[0].cpu().numpy()
+    return torch.cat([mean, deviation, belief.mean, weight], dim=1).cpu().numpy()
 
 
 def _noise(

@@ -223,16 +223,23 @@ class _Run:
     def _loss(self, inputs: Inputs, batch: Batch) -> Tensor:
         if self.stage.stage is SceneStage.REFERENCE:
             return likelihood(self.networks.reference(inputs), batch, self.options)
-        with torch.no_grad():
-            reference = self.networks.reference(inputs)
-            reference = degraded(Belief(reference.mean.float(), reference.log_variance.float()), self.options.degraded)
-        x_t, t = visited(self.networks, reference, self.options.t_start)
-        signal, noise = self.networks.schedule.coefficients(t, x_t)
         if self.stage.stage is SceneStage.PREDICTOR:
-            found = self.networks.predictor(x_t, inputs, reference, signal, noise)
-            return likelihood(found, batch, self.options)
+            reference = None if self.networks.independent else self._reference(inputs)
+            x_t, t = visited(self.networks, self.networks.origin(inputs, reference), self.options.t_start)
+            return likelihood(self.networks.predicted(x_t, inputs, reference, t), batch, self.options)
+        return self._allocation_loss(inputs, batch)
+
+    @torch.no_grad()
+    def _reference(self, inputs: Inputs) -> Belief:
+        found = self.networks.reference(inputs)
+        return degraded(Belief(found.mean.float(), found.log_variance.float()), self.options.degraded)
+
+    def _allocation_loss(self, inputs: Inputs, batch: Batch) -> Tensor:
+        reference = self._reference(inputs)
+        x_t, t = visited(self.networks, self.networks.origin(inputs, reference), self.options.t_start)
+        signal, noise = self.networks.schedule.coefficients(t, x_t)
         with torch.no_grad():
-            found = self.networks.predictor(x_t, inputs, reference, signal, noise)
+            found = self.networks.predicted(x_t, inputs, reference, t)
             found = Belief(found.mean.float(), found.log_variance.float())
         # In bfloat16 this network's gradients are not finite on some processors; it is small.
         with torch.autocast(x_t.device.type, enabled=False):
@@ -294,7 +301,8 @@ def fitted_share(networks: SceneNetworks, data: CaseData, batches: int, size: in
         reference = networks.reference(inputs)
         at = torch.full((len(batch.maps),), t)
         generator = torch.Generator().manual_seed(batches)
-        x_t = networks.schedule.add_noise(reference.mean, torch.randn(reference.mean.shape, generator=generator), at)
+        origin = networks.origin(inputs, reference)
+        x_t = networks.schedule.add_noise(origin, torch.randn(origin.shape, generator=generator), at)
         found = networks.estimate(x_t, inputs, reference, at, 0.0)
         logit = torch.logit(found.weight, 1e-6)
         scale = (batch.numbers[:, networks.bands : 2 * networks.bands].exp() ** 2)[:, :, None, None]
@@ -339,15 +347,14 @@ def _mean(terms: Tensor, batch: Batch, visible: float) -> Tensor:
     return ((terms.mean(dim=1, keepdim=True) * weight).sum(dim=(2, 3)) / total).mean()
 
 
-def visited(networks: SceneNetworks, reference: Belief, t_start: int) -> tuple[Tensor, Tensor]:
-    """Return states as sampling from the noised reference visits them, and their timesteps.
+def visited(networks: SceneNetworks, origin: Tensor, t_start: int) -> tuple[Tensor, Tensor]:
+    """Return states as sampling from the noised origin visits them, and their timesteps.
 
-    They hold the reference below the noise and nothing of the truth: a network that saw the truth in its states would
+    They hold the origin below the noise and nothing of the truth: a network that saw the truth in its states would
     take the noise of sampling for detail.
     """
-    n = len(reference.mean)
-    t = torch.randint(0, t_start + 1, (n,), device=reference.mean.device)
-    return networks.schedule.add_noise(reference.mean, torch.randn_like(reference.mean), t), t
+    t = torch.randint(0, t_start + 1, (len(origin),), device=origin.device)
+    return networks.schedule.add_noise(origin, torch.randn_like(origin), t), t
 
 
 def degraded(reference: Belief, share: float) -> Belief:

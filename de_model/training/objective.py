@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from de_model.data.pairs import Patches
-from de_model.enhancer import Condition, Enhancer, autocast
+from de_model.enhancer import Condition, Enhancer
 from de_model.errors import InvalidModelInput
 from de_model.radiometry import to_signed, to_unsigned
 from de_model.training.losses import (
@@ -23,7 +23,7 @@ from de_model.training.losses import (
     noise_loss,
     valid_count,
 )
-from de_model.training.options import States, TrainingOptions
+from de_model.training.options import Precision, States, TrainingOptions
 from de_model.training.rollout import visited_states
 from de_model.training.sources import PatchSource, select
 from de_model.training.stages import Stage, StageOptions
@@ -104,7 +104,8 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the loss by name; their sum is minimised."""
-        with autocast(batch.eps.device, self.options.precision):
+        half = self.options.precision is Precision.BF16
+        with torch.autocast(batch.eps.device.type, torch.bfloat16, enabled=half):
             if self.stage is Stage.REFERENCE:
                 return self._reference(batch)
             x0 = to_signed(batch.patches.clear)

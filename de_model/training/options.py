@@ -10,12 +10,19 @@ import torch
 from torch import Tensor
 
 from de_model.errors import InvalidModelInput
-from de_model.inference.acceleration import Precision
 
 #: Makes a reference worse than it is on its training data, as it will be on unseen data: `(reference, cloudy, random)`,
 #: images `(1, band, y, x)` companded to [0, 1], returns the worse reference. Its `repr` is part of a training's
 #: identity, so a frozen dataclass with `__call__` is the form to give it.
 Degrade = Callable[[Tensor, Tensor, torch.Generator], Tensor]
+
+
+@unique
+class Precision(StrEnum):
+    """Number format of the networks' activations; weights, losses and the optimiser stay float32."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
 
 
 @unique

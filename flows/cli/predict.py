@@ -36,9 +36,6 @@ def predict(
     ] = None,
     sampler: o.Sampler = None,
     tile: Annotated[int | None, typer.Option("--tile", min=32, help="Side of a tile, pixels; the model's own.")] = None,
-    batch: Annotated[
-        int | None, typer.Option("--batch", min=1, help="Tiles at once on a GPU; as many as suit its memory.")
-    ] = None,
     eta: Annotated[
         float | None, typer.Option("--eta", min=0, max=1, help="Least share of the reference; the model's own.")
     ] = None,
@@ -74,7 +71,6 @@ def predict(
         "eta": eta,
         "tile": tile,
         "overlap": None if tile is None else tile // 4,
-        "batch": batch,
     }
     own = sampling_for(checkpoint.read_card(path))
     sampling = replace(own, **{name: value for name, value in given.items() if value is not None})

@@ -106,10 +106,9 @@ def train(
 
         unveil train --cell MGRS-33TWM --stage allocation --from unveil-de-small.safetensors --out other.safetensors
     """
-    from de_model.inference.acceleration import Precision
     from de_model.presets import ReferenceKind
     from de_model.training.degradation import RandomDegradation
-    from de_model.training.options import Decay, GradientFlow, States, TrainingOptions
+    from de_model.training.options import Decay, GradientFlow, Precision, States, TrainingOptions
     from de_model.training.stages import Stage
     from de_model.weighting import WeightMode
     from flows.cli.training_bars import stage_bars

@@ -342,7 +342,7 @@ def _file(path: Path) -> dict[str, str]:
 def _figures(found: RestoredImage, needed: NDArray[np.bool_]) -> Document:
     """Return counts and means over the restored pixels; null where nothing was restored."""
     means = {"mean_reference_weight": found.mean_reference_weight, "mean_spread": found.mean_spread}
-    return {"restored_pixels": int(needed.sum()), "tiles": found.tiles, "redone": found.redone} | _without_nan(means)
+    return {"restored_pixels": int(needed.sum()), "tiles": found.tiles} | _without_nan(means)
 
 
 def _signatures(scene: NDArray[np.float32], needed: NDArray[np.bool_], bands: tuple[str, ...]) -> Document | None:

@@ -299,7 +299,7 @@ def _memory() -> Check:
     if total < _MEMORY_FAIL:
         return failed("memory", detail, "Use a machine with at least 4 GiB, or a container with a higher limit.")
     if total < _MEMORY_WARN:
-        return warned("memory", detail, "Keep work units small: set a small --bbox, and batch: 1 in the settings.")
+        return warned("memory", detail, "Keep work units small: set a small --bbox.")
     return passed("memory", detail)
 
 

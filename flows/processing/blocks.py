@@ -46,8 +46,6 @@ class Effort:
 
     blocks: int = 0
     tiles: int = 0
-    #: Tiles run again in float32.
-    redone: int = 0
     #: Of reading, and of these the ones in which nothing else was done.
     read_seconds: float = 0.0
     waited_seconds: float = 0.0
@@ -116,7 +114,6 @@ def restore_cell(
                     store.put(block, restored.layers)
                 effort.restore_seconds += time.monotonic() - began
                 effort.blocks, effort.tiles, number = effort.blocks + 1, effort.tiles + restored.tiles, number + 1
-                effort.redone += restored.redone
                 effort.model_seconds += restored.model_seconds
                 done(restored.layers)
             # The one after the next begins to be read; memory holds no third.

@@ -213,7 +213,6 @@ def _write_blocks(work: _Work, product: ProductWriter, counts: Path, looks: Coun
                 count.write(seen[None], block.rows.start, block.columns.start)
                 looks.add(seen, made.layers.provenance)
                 effort.blocks, effort.tiles = effort.blocks + 1, effort.tiles + made.tiles
-                effort.redone += made.redone
                 effort.restore_seconds += time.monotonic() - began
                 effort.model_seconds += made.model_seconds
         count.finish()

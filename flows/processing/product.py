@@ -136,8 +136,6 @@ class UnitFigures:
     #: Blocks made and model tiles run by this run; those of an interrupted one before are not counted.
     blocks: int
     tiles: int
-    #: Of these tiles, run again in float32 because values of a shorter number format were not finite.
-    redone: int
     seconds: float
 
 
@@ -301,7 +299,6 @@ def figures_of(summary: ProductSummary, effort: Effort, seconds: float) -> UnitF
         mean_reference_weight=summary.mean_reference_weight,
         blocks=effort.blocks,
         tiles=effort.tiles,
-        redone=effort.redone,
         seconds=seconds,
     )
 

@@ -68,9 +68,8 @@ class Restored:
     """A restored window, and how it came about."""
 
     layers: ProductLayers
-    #: Model tiles run, and how many of them again in float32 (`Restoration.redone`).
+    #: Model tiles run.
     tiles: int
-    redone: int = 0
     #: In the model, from pixels in memory to pixels in memory.
     model_seconds: float = 0.0
 
@@ -161,7 +160,7 @@ def restore_block(
     layers = assemble(
         window, prepared.target, composite, result, max_spread=options.max_spread, intervals=options.intervals
     )
-    return Restored(layers, asked.tiles, asked.redone, seconds) if asked else Restored(layers, 0)
+    return Restored(layers, asked.tiles if asked else 0, seconds)
 
 
 def composite_of(window: Stack, prepared: Prepared) -> TemporalComposite | None:

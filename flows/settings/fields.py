@@ -11,7 +11,6 @@ import psutil
 from pydantic import BaseModel, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
-from de_model.inference.acceleration import Acceleration, Precision
 from de_model.inference.sampling import Sampling
 from de_model.sampling.kinds import SamplerKind
 from de_model.scene.design import SceneDesign
@@ -273,13 +272,12 @@ DEFAULT_MODEL = "models:/unveil-de@champion"
 #: Where other dates fill most of a scene the gaps are a few pixels wide, and small tiles save half the work; without
 #: other dates whole clouds are restored, which needs more surroundings.
 _TILE_FOR_GAPS, _TILE_FOR_SCENES = 64, 128
-#: Neighbours share one in so many pixels of a side; more costs time (`python -m benchmarks.engine`). Whole pixels of
-#: the smallest image that a sampler works on.
+#: Neighbours share one in so many pixels of a side; more costs time. Whole pixels of the smallest image that a sampler
+#: works on.
 _SHARED, _COARSEST = 16, 4
 #: Sampler, steps, and the timestep of the start; None is pure noise. Gaps of a few pixels have the ground around them:
-#: one step from the noised reference errs less than four from pure noise, and its samples say more
-#: (docs/results/experiments/gaps.md). Below whole clouds four steps of DPM-Solver++ beat the paper's ten of DDIM in
-#: time and error (docs/results/experiments/samplers.md).
+#: one step from the noised reference errs less than four from pure noise, and its samples say more. Below whole clouds
+#: four steps of DPM-Solver++ beat the paper's ten of DDIM in time and error.
 _WALK_FOR_GAPS: tuple[SamplerKind, int, int | None] = (SamplerKind.DPMPP2M, 1, 200)
 _WALK_FOR_SCENES: tuple[SamplerKind, int, int | None] = (SamplerKind.DPMPP2M, 4, None)
 
@@ -304,7 +302,7 @@ class RestoringSettings(SettingsGroup):
     # Intervals of two cover as much of the truth as those of four: docs/engine.md
     samples: int = Field(2, ge=1, le=64, description="samples of the model per tile")
     # Left out together, these three are chosen for what is restored (`walk`); one that is named leaves it to the user.
-    # The id holds what was chosen; the same for the tiles, and for options of speed.
+    # The id holds what was chosen; the same for the tiles.
     steps: Annotated[int | None, Mark.NOT_IN_ID] = Field(
         None,
         ge=1,
@@ -331,18 +329,6 @@ class RestoringSettings(SettingsGroup):
     )
     block: Annotated[int, Mark.NOT_IN_ID] = Field(
         512, ge=64, description="side of a block, pixels: what a stopped run repeats at most; no pixel depends on it"
-    )
-    batch: Annotated[int | None, Mark.NOT_IN_ID] = Field(
-        None,
-        ge=1,
-        description="tiles at once on a GPU; left out, as many as suit its memory, halved where they do not fit",
-    )
-    # Speed; each may change the last bits of a result, or more: docs/engine.md.
-    precision: Annotated[Precision, Mark.NOT_IN_ID] = Field(
-        Precision.FP32, description="number format of the networks' activations: fp32 or bf16"
-    )
-    compiled: Annotated[bool, Mark.NOT_IN_ID] = Field(
-        False, description="compile the networks first; they stay as they are where that fails"
     )
     use_model: bool = Field(
         True, description="restore with the model what no date saw; otherwise these pixels are marked not recoverable"
@@ -387,17 +373,10 @@ class RestoringSettings(SettingsGroup):
             eta=self.eta,
             tile=tile,
             overlap=overlap,
-            batch=self.batch,
             sampler=sampler,
             start=start,
-            acceleration=self.acceleration,
         )
         return RestorationOptions(sampling, self.composite, self.composite_days, self.max_spread, self.use_model)
-
-    @property
-    def acceleration(self) -> Acceleration:
-        """How the networks are run."""
-        return Acceleration(precision=self.precision, compiled=self.compiled)
 
     def fitted_to(self, scene: SceneDesign | None) -> Self:
         """Return the settings as a model needs them: what is not named is chosen by the design of its card.

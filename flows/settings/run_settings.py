@@ -204,12 +204,13 @@ class RunSettings(AreaSettings, PlaceSettings, RestoringSettings, JudgingSetting
         """Everything that changes pixels, as JSON values: part of a work unit's identity."""
         names = type(self).model_fields.keys() - marked(Mark.NOT_IN_ID)
         (sampler, steps, start), (tile, overlap) = self.walk, self.tiling
-        # Options of speed are named where they are taken: works made without them keep their identity.
-        return (
-            self.model_dump(mode="json", include=names)
-            | {"sampler": str(sampler), "steps": steps, "start": start, "tile": tile, "overlap": overlap}
-            | self.acceleration.recorded
-        )
+        return self.model_dump(mode="json", include=names) | {
+            "sampler": str(sampler),
+            "steps": steps,
+            "start": start,
+            "tile": tile,
+            "overlap": overlap,
+        }
 
 
 #: Subjects in the order of the command line.

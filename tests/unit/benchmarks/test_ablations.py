@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from benchmarks.ablations import __main__ as command
-from benchmarks.ablations import eta_sweep, fixed_weights, gaps, samplers
+from benchmarks.ablations import eta_sweep, fixed_weights
 from benchmarks.ablations.setting import Column, Findings, Setting, Table
 from benchmarks.ablations.windows import hold_out_windows
 from benchmarks.chart import Panel, Series, draw
@@ -23,7 +23,6 @@ from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.metrics.bootstrap import Interval
 from de_model.presets import Preset
-from de_model.sampling.kinds import SamplerKind
 from de_model.weighting import WeightMode
 from flows.errors import InvalidSettings
 from flows.models.evaluation_cases import index_on
@@ -98,29 +97,6 @@ def test_windows_that_cannot_be_had_are_refused(setting: Setting) -> None:
         hold_out_windows(replace(setting, hold_out=SceneSet(("MGRS-33TWM",))))
     with pytest.raises(InvalidSettings, match="ask for fewer"):
         hold_out_windows(replace(setting, windows=500))
-
-
-def test_samplers_are_compared_on_the_same_blocks(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samplers, "STEPS", (4, 10))
-    # The pyramid's tiles are larger.
-    findings = found("samplers", replace(setting, side=64))
-    rows = findings.table.records()
-    assert len(rows) == 6 and {row["sampler"] for row in rows} == {"ddim", "dpmpp2m", "pyramid"}
-    standard = next(row for row in rows if row["sampler"] == "ddim" and row["steps"] == 10)
-    assert standard["above_ddim-10_db"] == 0
-    for row in rows:
-        assert row["above_ddim-10_db"] == pytest.approx(row["psnr_db"] - standard["psnr_db"], abs=1e-9)
-
-
-def test_walks_in_gaps_are_compared_on_the_same_pixels(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = {gaps.FIRST: (SamplerKind.DDIM, 2, None), "one": gaps.WALKS["1 step from t = 200"]}
-    monkeypatch.setattr(gaps, "WALKS", few)
-    first, other = found("gaps", setting).table.records()
-    assert first["mae_below_4_steps"] == 0 and min(first["seconds_per_scene"], other["seconds_per_scene"]) > 0
-    assert all(row["fine_detail_over_the_truth's"] > 0 for row in (first, other))
-    assert other["mae_below_4_steps"] == pytest.approx(first["mae"] - other["mae"], abs=1e-12)
-    # Weights nobody trained have no table of intervals.
-    assert first["inside_90_%_intervals"] is None and -1 <= other["error_and_spread_correlation"] <= 1
 
 
 def test_eta_1_is_the_reference_under_every_kind_of_cloud(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:

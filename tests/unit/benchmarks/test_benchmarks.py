@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import sys
@@ -13,15 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-import torch
-from PIL import Image
-from torch.nn.functional import scaled_dot_product_attention
 
-from benchmarks import demo, drift, engine, ledger, model, report, scale, tile
-from benchmarks.measuring import disk_rates, flops_of, run_unveil
+from benchmarks import demo, drift, ledger, report, scale, tile
+from benchmarks.measuring import run_unveil
 from benchmarks.report import Page
-from de_model.inference.sampling import Sampling
-from de_model.presets import Preset
 from flows.drift.compare import Verdict
 from flows.errors import WorkFailed
 from flows.ledger.schema import State
@@ -33,8 +27,6 @@ from stac.load.stack import read_stack
 from stac.search.opening import open_source
 from stac.search.query import Query
 from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
-
-TILES = Sampling(tile=32, overlap=8)
 
 
 def test_a_page_is_written_with_its_command_and_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,28 +48,6 @@ def test_a_command_is_measured_and_its_failure_named() -> None:
         run_unveil("nothing", ["nothing"])
     text = demo.page_of([found]).markdown("c")
     assert f"| doctor | {found.seconds:.1f} | {found.peak_bytes / 2**30:.2f} |" in text
-
-
-def test_attention_is_counted_forward_and_backward() -> None:
-    q, k, v = (torch.rand(2, 4, 64, 16, requires_grad=True) for _ in range(3))
-    product = 2 * 2 * 4 * 64 * 64 * 16
-    assert flops_of(lambda: scaled_dot_product_attention(q, k, v)) == 2 * product
-    result = scaled_dot_product_attention(q, k, v)
-    # Scores again, and a product for each of the four gradients.
-    assert flops_of(lambda: result.sum().backward()) == 5 * product
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_the_model_is_measured_against_matrix_products() -> None:
-    eager = {name: way for name, way in model.WAYS.items() if not way.how.compiled}
-    figures = model.measure([Preset.TINY], side=32, ways=eager)[0]
-    step, fine, allocation = figures.costs
-    assert fine.side == step.side and 2 < fine.flops / fine.batch / step.flops < 3.2, "forward and backward"
-    assert 0 < allocation.flops < fine.flops, "the predictor is frozen"
-    assert all(cost.peak_bytes > 2**26 for cost in figures.costs)
-    assert figures.ways[0].difference == 0 and all(way.difference < 1e-3 for way in figures.ways)
-    text = model.page_of([figures]).markdown("c")
-    assert text.count("| tiny |") == 3 and all(f"| {name} |" in text for name in eager)
 
 
 def test_every_date_is_planned_once_whatever_the_windows() -> None:
@@ -154,45 +124,3 @@ def test_a_large_offset_raises_an_alarm_and_the_sample_does_not() -> None:
     assert rows["MGRS-33TWL, cloudy dates, offset +0.1"].verdict is Verdict.ALARM
     text = drift.page_of([*rows.items()]).markdown("c")
     assert text.count("| MGRS-33TWL, cloudy dates") == 1 + len(drift.SCENARIOS)
-
-
-def test_redundancy_is_pixels_run_for_one_needed() -> None:
-    needed = np.zeros((80, 80), bool)
-    needed[:4, :4] = True
-    assert len(engine.tiles_of(needed, TILES)) == 1 and engine.redundancy(needed, TILES) == 32 * 32 / 16
-    # 80 px are three tiles of 32 that share 8.
-    assert engine.redundancy(np.ones((80, 80), bool), TILES) == pytest.approx(9 * 32 * 32 / 80**2)
-    assert engine.whole_redundancy(80, TILES) == pytest.approx(9 * 32 * 32 / 80**2)
-
-
-def test_a_step_at_every_tile_is_seen_and_a_smooth_image_has_none() -> None:
-    ramp = np.broadcast_to(np.linspace(0, 1, 80, dtype=np.float32), (1, 80, 80)) * 1.0
-    smooth = ramp + ramp.transpose(0, 2, 1)
-    assert engine.seam_ratio(smooth, TILES) == pytest.approx(1, abs=1e-3)
-    stepped = smooth.copy()
-    for first in (24, 48):
-        stepped[:, :, first:] += 0.05
-    assert engine.seam_ratio(stepped, TILES) > 1.5
-    assert engine.psnr(smooth + 0.1, smooth, np.ones((80, 80), bool)) == pytest.approx(20, abs=1e-4)
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_the_engine_is_measured_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_ROUNDS", 1)
-    quick = load_settings(None, {"steps": 1, "samples": 1, "tile": 32}).restoration
-    ways = {engine.PAPERS: engine.FAITHFUL, engine.DEFAULTS: quick.sampling}
-    found = engine.measure(quick, quick.sampling, engine.Sizes(options=32, tiles=128, product=64), ways)
-    assert found.products[0].psnr_faithful == math.inf and found.products[0].ssim_faithful == pytest.approx(1)
-    assert found.products[-1].psnr_truth > found.products[0].psnr_truth, "other dates know more than the model"
-    assert found.proportions[0][:2] == (0, 0) and found.proportions[-1][0] == 1
-    assert 0 < found.share_of_peak < 1 and 0 < found.useful <= 1
-    (scene,) = engine.canvases(quick.sampling, (72,))
-    assert (scene.side, scene.tiles) == (72, 9)
-    page = engine.page_of(found, [scene])
-    text = page.markdown("c")
-    assert text.count("| reached |") + text.count("| **missed** |") == 5 and "| 72 x 72 |" in text
-    assert page.picture is not None and Image.open(io.BytesIO(page.picture)).width > 600
-
-
-def test_a_disk_writes_and_reads() -> None:
-    assert min(disk_rates()) > 0

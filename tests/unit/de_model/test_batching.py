@@ -10,8 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from de_model.enhancer import Enhancer
 from de_model.errors import OutOfMemory
-from de_model.inference.execution import fitting, in_batches
+from de_model.inference.execution import in_batches
+from de_model.inference.running import Inputs, layers_of, run_tiles
+from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Tile
 
 
@@ -37,24 +40,6 @@ def test_every_tile_runs_once_and_in_order(count: int, size: int, room: int) -> 
     assert sum(tried > room for tried in memory.tried) <= size.bit_length(), "what did not fit is not tried again"
 
 
-@given(st.integers(1, 40), st.integers(1, 16), st.integers(1, 16))
-def test_whole_batches_keep_one_shape_until_memory_is_short(count: int, size: int, room: int) -> None:
-    tiles, memory = [Tile(row, 0, 32) for row in range(count)], Memory(room)
-    found = list(in_batches(tiles, size, memory, whole=True))
-    assert [tile for batch, _ in found for tile in batch] == tiles, "fillings are not yielded"
-    assert all(int(v) == t.row for batch, layers in found for t, v in zip(batch, layers[:, 0, 0, 0], strict=False))
-    fits = [tried for tried in memory.tried if tried <= room]
-    assert len(set(fits)) == 1 and memory.tried[0] == size
-
-
-@given(st.integers(0, 2**31), st.integers(0, 2**38), st.sampled_from([32, 64, 128, 2048]))
-def test_a_fitting_batch_takes_half_of_the_free_memory_at_most(tile: int, free: int, side: int) -> None:
-    size = fitting(tile, free, side**2)
-    assert size >= 1 and size & (size - 1) == 0
-    assert size == 1 or (size * tile <= free / 2 and size * side**2 <= 2**20)
-    assert 2 * size * max(tile, 1) > free / 2 or 2 * size * side**2 > 2**20, "twice as many would fit"
-
-
 def test_halving_is_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         list(in_batches([Tile(0, 0, 32)] * 8, 8, Memory(3)))
@@ -78,3 +63,19 @@ def test_what_torch_says_when_a_cpu_has_no_room_counts() -> None:
 
     with pytest.raises(OutOfMemory):
         list(in_batches([Tile(0, 0, 32)], 1, greedy))
+
+
+def test_batches_give_what_single_tiles_give(enhancer: Enhancer) -> None:
+    scene = np.random.default_rng(0).uniform(0, 0.6, (2, 64, 96)).astype(np.float32)
+    reference = scene[:, ::-1].copy()
+    reference[:, :20] = np.nan
+    inputs, sampling = Inputs(scene, reference, (12, -4)), Sampling(seed=3, samples=2, steps=2, tile=32, overlap=8)
+    tiles = [Tile(row, column, 32) for row in (0, 24) for column in (0, 20, 40, 60)]
+    alone = {
+        tile: layers
+        for batch, found in run_tiles(enhancer, inputs, sampling, tiles)
+        for tile, layers in zip(batch, found, strict=True)
+    }
+    together = layers_of(enhancer, inputs, sampling, tiles)
+    for tile, layers in zip(tiles, together, strict=True):
+        np.testing.assert_allclose(layers, alone[tile], atol=2e-5)

@@ -10,11 +10,11 @@ import torch
 
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.inference import engine
-from de_model.inference.conditioning import BoundEstimator
+from de_model.inference import blending
 from de_model.inference.engine import Restoration, restore
 from de_model.inference.frame import Frame
 from de_model.inference.noise_field import NoiseField, TileNoise
+from de_model.inference.running import BoundEstimator
 from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Tile, plan_tiles
 from de_model.packaging import NEEDED, SCENE, answer, default_parameters, example
@@ -26,7 +26,7 @@ KINDS = pytest.mark.parametrize("kind", SamplerKind)
 
 
 def sampling(kind: SamplerKind = SamplerKind.DDIM, **values: object) -> Sampling:
-    plain = Sampling(seed=3, samples=1, steps=3, tile=32, overlap=8, batch=2, sampler=kind)
+    plain = Sampling(seed=3, samples=1, steps=3, tile=32, overlap=8, sampler=kind)
     return dataclasses.replace(plain, **values)
 
 
@@ -43,16 +43,10 @@ def same_bytes(a: Restoration, b: Restoration) -> bool:
 
 
 @KINDS
-def test_batch_size_does_not_change_a_bit(enhancer: Enhancer, kind: SamplerKind) -> None:
-    one, three = (restore(enhancer, scene(56, 70), full(56, 70), sampling(kind, batch=n)) for n in (1, 3))
-    assert one.tiles == 6 and same_bytes(one, three)
-
-
-@KINDS
 def test_tile_order_does_not_matter(enhancer: Enhancer, kind: SamplerKind, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums over up to four tiles are rounded differently; nothing else may change."""
     forward = restore(enhancer, scene(56, 56), full(56, 56), sampling(kind))
-    monkeypatch.setattr(engine, "plan_tiles", lambda *a: plan_tiles(*a)[::-1])
+    monkeypatch.setattr(blending, "plan_tiles", lambda *a: plan_tiles(*a)[::-1])
     backward = restore(enhancer, scene(56, 56), full(56, 56), sampling(kind))
     assert np.allclose(forward.image, backward.image, rtol=0, atol=1e-6)
 

@@ -6,19 +6,17 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.inference.blending import Blending, Canvas
 from de_model.inference.engine import restore
-from de_model.inference.noise_field import NoiseField, drawn_on_device, philox, philox_on_device
+from de_model.inference.noise_field import NoiseField, philox
 from de_model.inference.sampling import Sampling
-from de_model.inference.tiles import Tile, blending_window, plan_tiles, starts
+from de_model.inference.tiles import blending_window, plan_tiles, starts
 
-SAMPLING = Sampling(seed=3, samples=2, steps=2, tile=32, overlap=8, batch=2)
+SAMPLING = Sampling(seed=3, samples=2, steps=2, tile=32, overlap=8)
 
 
 def scene(height: int, width: int) -> np.ndarray:
@@ -33,22 +31,6 @@ def test_philox_gives_the_published_vectors() -> None:
     full = np.full(1, 0xFFFFFFFF, np.uint64)
     words = philox((full, full, full, full), (0xFFFFFFFF, 0xFFFFFFFF))
     assert [int(w[0]) for w in words] == [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]
-
-
-@pytest.mark.parametrize(
-    ("row", "column", "stream", "seed"), [(0, 0, 0, 7), (-40, 2**31, 2, 2**40 + 1), (10980, -1, 1, 0)]
-)
-def test_noise_drawn_on_a_device_is_the_same(row: int, column: int, stream: int, seed: int) -> None:
-    rng = np.random.default_rng(0)
-    counter = tuple(rng.integers(0, 2**32, 100, dtype=np.uint64) for _ in range(4))
-    tensors = tuple(torch.from_numpy(words.astype(np.int64)) for words in counter)
-    key = (seed & 0xFFFFFFFF, seed >> 32)
-    for words, tensor in zip(philox(counter, key), philox_on_device(tensors, key), strict=True):
-        np.testing.assert_array_equal(words.astype(np.int64), tensor.numpy())
-    windows = [(row, column, 3), (row + 11, column - 5, 0)]
-    drawn = drawn_on_device(torch.tensor(windows), NoiseField(seed).key, 24, 4, stream)
-    wanted = [NoiseField(seed, sample).window(y, x, (24, 24), 4, stream) for y, x, sample in windows]
-    np.testing.assert_allclose(drawn.numpy(), np.stack(wanted), rtol=1e-6, atol=1e-7)
 
 
 @given(st.integers(-50, 2**20), st.integers(-50, 2**20), st.integers(0, 20), st.integers(0, 20))
@@ -96,7 +78,7 @@ def test_only_tiles_with_needed_pixels_run() -> None:
 def test_a_pixel_does_not_depend_on_what_else_is_needed(enhancer: Enhancer) -> None:
     image, few = scene(72, 80), np.zeros((72, 80), bool)
     few[30:34, 40:44] = True
-    sampling = Sampling(seed=3, samples=1, steps=2, tile=32, overlap=8, batch=1)
+    sampling = Sampling(seed=3, samples=1, steps=2, tile=32, overlap=8)
     part, whole = (restore(enhancer, image, n, sampling) for n in (few, np.ones_like(few)))
     assert np.array_equal(part.image[:, few], whole.image[:, few])
     assert part.tiles < whole.tiles
@@ -151,19 +133,3 @@ def test_bad_options_are_refused(enhancer: Enhancer, sampling: Sampling, says: s
 def test_wrong_bands_are_refused(enhancer: Enhancer) -> None:
     with pytest.raises(InvalidModelInput, match=r"bands \('red', 'nir'\)"):
         restore(enhancer, np.zeros((3, 40, 40), np.float32), np.ones((40, 40), bool), SAMPLING)
-
-
-def test_tiles_blended_beside_the_model_give_the_same_canvas() -> None:
-    rng = np.random.default_rng(0)
-    tiles = [Tile(row, column, 32) for row in (0, 24, 48) for column in (0, 24, 48)]
-    layers = rng.normal(size=(9, 4, 32, 32)).astype(np.float32)
-    made = []
-    for beside in (False, True):
-        canvas = Canvas(4, (80, 80), blending_window(32, 8))
-        with Blending(canvas, beside=beside) as blending:
-            for first in range(0, 9, 2):
-                blending.add(tiles[first : first + 2], layers[first : first + 2])
-        made.append(canvas.mean().tobytes())
-    assert made[0] == made[1]
-    with pytest.raises(ValueError, match="shorter"), Blending(canvas, beside=True) as blending:
-        blending.add(tiles[:2], layers[:1])

@@ -13,7 +13,7 @@ from torch import Tensor
 from de_model.card import ModelCard
 from de_model.enhancer import Condition, Enhancer, Estimate
 from de_model.errors import InvalidModelInput
-from de_model.inference.conditioning import BoundEstimator
+from de_model.inference.running import BoundEstimator
 from de_model.presets import Preset
 from de_model.sampling.kinds import SamplerKind, coarsest_scale, sampler_kind, scales_of
 from de_model.sampling.samplers import (

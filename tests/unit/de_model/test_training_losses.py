@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from de_model.enhancer import Enhancer
-from de_model.inference.acceleration import Precision
 from de_model.references.degraded import Degradation
 from de_model.training.degradation import RandomDegradation
 from de_model.training.losses import (
@@ -21,7 +20,7 @@ from de_model.training.losses import (
     laplacian,
 )
 from de_model.training.objective import Batch, Objective, draw
-from de_model.training.options import GradientFlow, TrainingOptions
+from de_model.training.options import GradientFlow, Precision, TrainingOptions
 from de_model.training.stages import Stage, StageOptions
 from de_model.weighting import WeightMode
 from tests.unit.de_model.training_case import data, tiny

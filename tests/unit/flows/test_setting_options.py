@@ -71,7 +71,7 @@ def test_a_wrong_value_is_named(planned: list[RunSettings]) -> None:
 #: Another value of each setting that pixels depend on.
 OTHERS: dict[str, Any] = {
     "bands": ("red",), "seed": 1, "samples": 3, "steps": 3, "sampler": "ddim", "start": 300, "eta": 0.5, "tile": 96,
-    "overlap": 12, "precision": "bf16", "compiled": True, "use_model": False, "gaps": "model", "composite": "median",
+    "overlap": 12, "use_model": False, "gaps": "model", "composite": "median",
     "composite_days": 3, "cloud_dilation_m": 0, "shadow_dilation_m": 0, "masks": ("scl",), "mask_rule": "all",
     "persistent_bright": True, "radiometry_check": "off", "max_spread": 0.1, "interpolation": "cubic",
 }  # fmt: skip
@@ -82,8 +82,8 @@ def test_an_id_depends_on_every_setting_of_restoration_but_those_that_change_no_
     for name, value in OTHERS.items():
         assert load_settings(None, {name: value}).parameters != usual, name
     without = RestoringSettings.model_fields.keys() - OTHERS.keys()
-    assert without == {"model", "model_fallback", "block", "batch"}, "the weights are in the id by their checksum"
-    assert load_settings(None, {"block": 64, "batch": 2, "out": "there", "workers": 1}).parameters == usual
+    assert without == {"model", "model_fallback", "block"}, "the weights are in the id by their checksum"
+    assert load_settings(None, {"block": 64, "out": "there", "workers": 1}).parameters == usual
 
 
 def test_settings_of_a_retraining_are_options_and_the_environment_beats_the_file(

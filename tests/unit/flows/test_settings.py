@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from de_model.inference.acceleration import Precision
 from de_model.sampling.kinds import SamplerKind
 from flows.errors import InvalidSettings
 from flows.planning.search import find_scenes, source_of
@@ -107,19 +106,6 @@ def test_sampler_and_start_reach_the_engine_and_are_always_recorded() -> None:
 def test_the_walk_fits_what_is_restored_unless_a_part_of_it_is_named(given: dict[str, Any], walk: tuple[Any]) -> None:
     assert load_settings(None, given).walk == walk
     assert load_settings(None, given | {"tile": 64}).restoration.sampling.steps == walk[1]
-
-
-def test_options_of_speed_reach_the_engine_and_are_recorded_where_they_are_taken(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    plain = load_settings()
-    assert not {"precision", "compiled"} & set(plain.parameters)
-    monkeypatch.setenv("UNVEIL_PRECISION", "bf16")
-    fast = load_settings(None, {"compiled": True})
-    how = fast.restoration.sampling.acceleration
-    assert (how.precision, how.compiled) == (Precision.BF16, True)
-    taken = {"precision": "bf16", "compiled": True}
-    assert fast.parameters == plain.parameters | taken
 
 
 def test_neighbours_share_a_sixteenth_of_a_tile() -> None:
