@@ -50,7 +50,7 @@ def test_the_command_line_beats_the_environment_which_beats_the_file(
     planned: list[RunSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "run.yaml"
-    config.write_text("max_pixels: 1000\nlease_s: 10\nprior_days: 3\ngeoparquet: true\nbands: [red]\n")
+    config.write_text("max_pixels: 1000\nlease_s: 10\ncomposite_days: 3\ngeoparquet: true\nbands: [red]\n")
     monkeypatch.setenv("UNVEIL_MAX_PIXELS", "2000")
     monkeypatch.setenv("UNVEIL_LEASE_S", "20")
     given = ("--max-pixels", "3000", "--no-geoparquet", "--bands", "red,nir", "--grid-origin", "5,6")
