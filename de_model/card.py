@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from de_model.conditioning import Conditioning
 from de_model.errors import InvalidCheckpoint, InvalidModelInput
-from de_model.presets import SIZES, Preset, ReferenceKind
+from de_model.presets import SIZES, Conditioning, Preset, ReferenceKind
 from de_model.radiometry import COMPANDING
 from de_model.scene.design import SceneDesign
 from de_model.weighting import WeightMode

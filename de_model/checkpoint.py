@@ -1,4 +1,7 @@
-"""Weights on disk: safetensors with the model card inside. Nothing here can run code from a file."""
+"""Weights on disk: safetensors with the model card inside. Nothing here can run code from a file.
+
+PyTorch is imported only to read or write tensors: a run with nothing to do needs the card and the checksum alone.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,17 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from de_model.card import ModelCard
-from de_model.enhancer import Enhancer
 from de_model.errors import InvalidCheckpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from de_model.enhancer import Enhancer
 
 _SHIPPED = Path(__file__).parent / "weights" / "unveil-de-small.safetensors"
 
@@ -54,6 +58,8 @@ def save(enhancer: Enhancer, path: Path) -> None:
     Raises:
         OSError: the folder is not writable or full.
     """
+    from safetensors.torch import save_file
+
     tensors = {name: value.detach().contiguous().cpu() for name, value in enhancer.state_dict().items()}
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -71,7 +77,7 @@ def read_card(path: Path) -> ModelCard:
     Raises:
         InvalidCheckpoint: the file is missing, truncated, or not an Unveil model.
     """
-    with _opened(path) as stream:
+    with _opened(path, "np") as stream:
         return ModelCard.from_metadata(stream.metadata(), str(path))
 
 
@@ -82,8 +88,12 @@ def load(path: Path, device: str = "cpu") -> Enhancer:
         InvalidCheckpoint: the file is missing or truncated, its tensors do not fit its card, or a weight is
             not finite.
     """
+    import torch
+
+    from de_model.enhancer import Enhancer
+
     enhancer = Enhancer(read_card(path))
-    with _opened(path) as stream:
+    with _opened(path, "pt") as stream:
         tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
     _check_fit(path, enhancer, tensors)
     enhancer.load_state_dict(tensors)
@@ -92,10 +102,10 @@ def load(path: Path, device: str = "cpu") -> Enhancer:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, framework: str) -> Iterator[Any]:
     """Open a safetensors file, or say which file cannot be read."""
     try:
-        with safe_open(path, framework="pt") as stream:
+        with safe_open(path, framework=framework) as stream:
             yield stream
     except (SafetensorError, OSError) as error:
         raise InvalidCheckpoint(f"{path} cannot be read as safetensors ({error}); fetch or train it again.") from error

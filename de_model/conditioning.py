@@ -7,26 +7,16 @@ them can be trained on with them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from de_model.errors import InvalidModelInput
+from de_model.presets import Conditioning
 from de_model.unet import timestep_embedding, zeroed
 
 #: Embedding position per unit of log GSD: 1 % of GSD is one position, as one timestep is.
 _POSITIONS_PER_LOG = 100.0
-
-
-@dataclass(frozen=True, slots=True)
-class Conditioning:
-    """Which conditions a model was trained with."""
-
-    #: Ground sampling distance.
-    gsd: bool = False
-    #: Mask of the bands that are there.
-    bands: bool = False
 
 
 class ContextEmbedding(nn.Module):

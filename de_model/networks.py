@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from de_model.conditioning import Conditioning, ContextEmbedding
-from de_model.unet import UNet, UNetConfig
+from de_model.conditioning import ContextEmbedding
+from de_model.presets import Conditioning, UNetConfig
+from de_model.unet import UNet
 
 _UNCONDITIONED = Conditioning()
 

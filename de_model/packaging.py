@@ -7,18 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from de_model.calibration import CalibrationTable, Origin
 from de_model.card import ModelCard
-from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.inference.engine import Restoration, restore
 from de_model.inference.sampling import Sampling, sampling_for
 from de_model.sampling.kinds import sampler_kind
+
+if TYPE_CHECKING:
+    from de_model.enhancer import Enhancer
+    from de_model.inference.engine import Restoration
 
 #: Names of the artefacts: the weights, and the calibration of their intervals.
 WEIGHTS, CALIBRATION = "weights", "calibration"
@@ -147,6 +149,8 @@ def answer(enhancer: Enhancer, tensors: Mapping[str, Any], parameters: Mapping[s
     """
     scenes, needed = _checked(tensors)
     sampling = _sampling(enhancer.card, parameters or {})
+    from de_model.inference.engine import restore  # PyTorch is loaded where a model answers
+
     found = [restore(enhancer, scene, mask, sampling) for scene, mask in zip(scenes, needed, strict=True)]
     return _collect(scenes, needed, found)
 

@@ -1,11 +1,41 @@
-"""Named sizes of the model."""
+"""Named sizes of the model; no PyTorch, so that a card can be read without it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum, unique
 
-from de_model.unet import UNetConfig
+
+@dataclass(frozen=True, slots=True)
+class UNetConfig:
+    """Shape of one U-Net, image channels excluded."""
+
+    base: int
+    multipliers: tuple[int, ...]
+    res_blocks: int
+    #: Downsampling factors with attention; the middle block always has it.
+    attention_factors: tuple[int, ...]
+    heads: int
+    #: True: time scales and shifts the features (FiLM); False: time is added to them.
+    film: bool
+    groups: int = 32
+    #: Side of the square within which attention is global, image pixels: what training saw.
+    attention_window: int = 256
+
+    @property
+    def stride(self) -> int:
+        """Total downsampling factor."""
+        return 2 ** (len(self.multipliers) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """Which conditions a model was trained with."""
+
+    #: Ground sampling distance.
+    gsd: bool = False
+    #: Mask of the bands that are there.
+    bands: bool = False
 
 
 @unique

@@ -6,7 +6,10 @@ surfaces more of it while bright targets stay representable up to reflectance 1.
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Name stored in checkpoints; a checkpoint with another one is refused.
 COMPANDING = "sqrt[0,1]"

@@ -7,7 +7,6 @@ Tensors are `(batch, channel, y, x)`; height and width must be divisible by `str
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import torch
@@ -16,30 +15,9 @@ from torch.nn import functional as F
 
 from de_model.attention import attend
 from de_model.errors import InvalidModelInput
+from de_model.presets import UNetConfig
 
 _Layer = TypeVar("_Layer", nn.Conv2d, nn.Linear)
-
-
-@dataclass(frozen=True, slots=True)
-class UNetConfig:
-    """Shape of one U-Net, image channels excluded."""
-
-    base: int
-    multipliers: tuple[int, ...]
-    res_blocks: int
-    #: Downsampling factors with attention; the middle block always has it.
-    attention_factors: tuple[int, ...]
-    heads: int
-    #: True: time scales and shifts the features (FiLM); False: time is added to them.
-    film: bool
-    groups: int = 32
-    #: Side of the square within which attention is global, image pixels: what training saw.
-    attention_window: int = 256
-
-    @property
-    def stride(self) -> int:
-        """Total downsampling factor."""
-        return 2 ** (len(self.multipliers) - 1)
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:

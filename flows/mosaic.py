@@ -30,8 +30,7 @@ from flows.models.model_item import ensure_model_item
 from flows.planning.candidates import Refused
 from flows.planning.workunit import ModelRef, WorkUnit
 from flows.preparation import PreparedRun, prepare_run
-from flows.processing.product import discard_blocks
-from flows.processing.publishing import catalog_of, keep_mirrors
+from flows.processing.publishing import catalog_of, discard_blocks, keep_mirrors
 from flows.processing.unit import (
     Payload,
     RunContext,

@@ -24,6 +24,8 @@ from stac.io.files import private_state
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+#: Holds the runs of trainings.
+TRAINING_EXPERIMENT = "unveil-training"
 #: Seconds for an MLflow server to answer its health check.
 HEALTH_TIMEOUT_S = 3.0
 

@@ -17,7 +17,7 @@ from de_model.card import ModelCard
 from de_model.validation import ValidationRecord, validation_of, validation_path
 from flows import __version__
 from flows.drift.baseline import Baseline, baseline_of, baseline_path
-from flows.models.tracking import EXPERIMENT as TRAINING_EXPERIMENT
+from flows.models.mlflow_access import TRAINING_EXPERIMENT
 from stac.io.files import make_private
 
 if TYPE_CHECKING:

@@ -21,13 +21,12 @@ from de_model.training.stages import Stage
 from de_model.training.trainer import Observer, Progress, StageResult
 from de_model.training.validation import Restored, sample_grid
 from flows.errors import ServiceUnavailable
-from flows.models.mlflow_access import open_client, plain_errors
+from flows.models.mlflow_access import TRAINING_EXPERIMENT, open_client, plain_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput
 
-EXPERIMENT = "unveil-training"
 #: File in the work folder with the id of the run, so that a continued training continues its run.
 RUN_FILE = "mlflow-run.json"
 
@@ -225,11 +224,11 @@ def _remembered(client: MlflowClient, path: Path, uri: str) -> str | None:
 
 
 def _experiment(client: MlflowClient, artifact_root: Path | None) -> str:
-    found = client.get_experiment_by_name(EXPERIMENT)
+    found = client.get_experiment_by_name(TRAINING_EXPERIMENT)
     if found is not None:
         return str(found.experiment_id)
     location = None if artifact_root is None else artifact_root.resolve().as_uri()
-    return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+    return str(client.create_experiment(TRAINING_EXPERIMENT, artifact_location=location))
 
 
 def _dataset(lineage: Lineage) -> DatasetInput:

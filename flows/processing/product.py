@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +22,7 @@ from flows.planning.search import write_json
 from flows.planning.workunit import ModelRef, WorkUnit, unit_cell, unit_dates
 from flows.processing.blocks import Effort, Progress, WriteBehind, no_progress, restore_cell
 from flows.processing.model import load_model, without_a_lost_gpu
-from flows.processing.publishing import catalog_of, indexes_of
+from flows.processing.publishing import blocks_folder, catalog_of, indexes_of
 from flows.processing.restore import Prepared, intervals_of, prepare
 from flows.reports.page import write_report
 from flows.settings import GapFilling, RunSettings
@@ -215,21 +212,6 @@ def make_product(
     quality.mark(item)
     write_json(staging / ITEM_FILE, item.to_dict(include_self_link=False, transform_hrefs=False))
     return figures
-
-
-def discard_blocks(work_ids: Iterable[str], settings: RunSettings) -> None:
-    """Remove the blocks of units that are published, or that never will be."""
-    for work_id in work_ids:
-        shutil.rmtree(blocks_folder(work_id, settings), ignore_errors=True)
-
-
-def blocks_folder(work_id: str, settings: RunSettings) -> Path:
-    """Return where the blocks of a unit are kept: catalogs that share a state folder do not share blocks."""
-    out, state = settings.out, settings.state.absolute()
-    # The way from the state folder, as in the ledger: both may be moved together.
-    place = os.path.relpath(out.absolute(), state) if isinstance(out, Path) else out
-    catalog = uuid.uuid5(uuid.NAMESPACE_URL, str(place)).hex[:12]
-    return settings.state / "blocks" / catalog / work_id
 
 
 def _store(work_id: str, cell: Cell, settings: RunSettings) -> BlockStore:

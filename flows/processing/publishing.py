@@ -1,10 +1,14 @@
-"""The catalog of a run, and the tables that follow it."""
+"""The catalog of a run, the copies that follow it, and where unfinished blocks wait."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 
 from flows.progress import report_progress
 from flows.settings import RunSettings
@@ -13,6 +17,8 @@ from stac.catalog.indexes.opening import open_index
 from stac.catalog.opening import target_at
 from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
 from stac.errors import StacError
+
+_log = logging.getLogger("unveil")
 
 
 def catalog_of(settings: RunSettings, collection_id: str = DEFAULT_COLLECTION) -> StaticCatalog:
@@ -38,7 +44,19 @@ def indexes_of(settings: RunSettings) -> Iterator[Indexes]:
         yield Indexes(catalog_of(settings), target, each, settings.public_root)
 
 
-_log = logging.getLogger("unveil")
+def discard_blocks(work_ids: Iterable[str], settings: RunSettings) -> None:
+    """Remove the blocks of units that are published, or that never will be."""
+    for work_id in work_ids:
+        shutil.rmtree(blocks_folder(work_id, settings), ignore_errors=True)
+
+
+def blocks_folder(work_id: str, settings: RunSettings) -> Path:
+    """Return where the blocks of a unit are kept: catalogs that share a state folder do not share blocks."""
+    out, state = settings.out, settings.state.absolute()
+    # The way from the state folder, as in the ledger: both may be moved together.
+    place = os.path.relpath(out.absolute(), state) if isinstance(out, Path) else out
+    catalog = uuid.uuid5(uuid.NAMESPACE_URL, str(place)).hex[:12]
+    return settings.state / "blocks" / catalog / work_id
 
 
 def keep_mirrors(settings: RunSettings) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pystac
 
@@ -21,8 +21,7 @@ from flows.ledger.database import shown
 from flows.ledger.schema import Entry, Job, Lease, State, is_own
 from flows.ledger.store import AGAIN, Heartbeat, Ledger, open_ledger
 from flows.planning.workunit import ModelRef, WorkUnit
-from flows.processing.product import UnitFigures, discard_blocks, make_product, publish_product, review_note
-from flows.processing.publishing import catalog_of
+from flows.processing.publishing import catalog_of, discard_blocks
 from flows.progress import report_progress
 from flows.settings import RunSettings
 from stac.catalog import product_collections
@@ -31,6 +30,9 @@ from stac.io.files import writing
 from stac.io.s3 import Location
 from stac.io.secrets import redact
 from stac.search.sentinel_hub.client import METER
+
+if TYPE_CHECKING:
+    from flows.processing.product import UnitFigures
 
 _log = logging.getLogger("unveil")
 _HELD = "another run is working on it"
@@ -266,6 +268,9 @@ def _claim(ledger: Ledger, unit: WorkUnit, run: RunContext, settings: RunSetting
 
 def _make(payload: Payload, run: RunContext, settings: RunSettings, slot: Slot, pulse: Heartbeat) -> UnitResult:
     """Restore a unit into a folder of this execution alone, and publish it if the lease still holds."""
+    # PyTorch is loaded where a unit is made, not by a run with nothing to do.
+    from flows.processing.product import make_product, publish_product, review_note
+
     unit, catalog, billed = payload.unit, catalog_of(settings), METER.spent
     folder = catalog.staging(unit.work_id) / uuid.uuid4().hex[:8]
     with writing(folder):

@@ -8,15 +8,10 @@ from dataclasses import dataclass
 from datetime import date
 from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 import rasterio
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -24,6 +19,9 @@ from stac.product.cog import rgb_of
 from stac.product.layers import SOURCE_DATE_NODATA, Provenance
 from stac.product.writer import Layer
 from stac.quality.figures import HALF_WIDTH_EDGES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 #: Stands for the colour of the page's text, which a browser knows and matplotlib does not.
 _INK = "#010203"
@@ -103,6 +101,10 @@ def band_color(band: str) -> str:
 def svg(name: str, description: str, draw: Callable[[Axes], None]) -> str:
     """Return an SVG element that is an image with a text alternative, its ids its own."""
     # rc_context leaves what other users of matplotlib in this process have set.
+    import matplotlib as mpl  # loaded where a chart is drawn: half a second
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(5.2, 2.9), layout="constrained")
         FigureCanvasSVG(figure)
@@ -175,6 +177,8 @@ def _dates(axes: Axes, dates: Sequence[Mapping[str, Any]], target_date: str) -> 
     colors = [_PASS if entry["date"] == target_date else color_of("other_dates") for entry in dates]
     bars = axes.bar(days, [entry["km2"] for entry in dates], color=colors, width=0.7)  # type: ignore[arg-type]
     axes.bar_label(bars, fmt="%.0f", padding=2, fontsize=9)
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
     locator = AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
@@ -259,7 +263,9 @@ def _thinned(folder: Path, layer: Layer) -> NDArray[Any]:
 
 def _ramp(name: str, count: int) -> list[tuple[int, int, int]]:
     """Return colours `(red, green, blue)`, 0-255, evenly along a colour map that colour-blind people can read."""
-    shades = mpl.colormaps[name](np.linspace(0, 1, count) if count != 1 else [0.5])
+    from matplotlib import colormaps
+
+    shades = colormaps[name](np.linspace(0, 1, count) if count != 1 else [0.5])
     return [(int(r), int(g), int(b)) for r, g, b in np.rint(shades[:, :3] * 255)]
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING, Any
 
 from flows.drift.compare import Verdict
 from flows.drift.statistics import feature_of
 from flows.reports.charts import band_color, svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _UNDEFINED = "–"
 _REFLECTANCE = "reflectance."

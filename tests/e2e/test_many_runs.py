@@ -23,7 +23,7 @@ from flows.cli import app
 from flows.ledger.schema import Entry, State
 from flows.ledger.store import open_ledger
 from flows.processing import model as loaded
-from flows.processing.product import blocks_folder
+from flows.processing.publishing import blocks_folder
 from flows.settings.loading import load_settings
 from stac.catalog.validation import validate_catalog
 from stac.search.static import sample_catalog

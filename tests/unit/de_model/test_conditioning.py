@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from de_model.card import ModelCard
-from de_model.conditioning import Conditioning
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
 from de_model.networks import NoisePredictor, WeightAllocation
-from de_model.presets import SIZES, Preset, ReferenceKind
+from de_model.presets import SIZES, Conditioning, Preset, ReferenceKind
 
 BANDS = ("red", "nir", "swir16")
 TINY = SIZES[Preset.TINY]

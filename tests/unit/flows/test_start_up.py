@@ -20,6 +20,7 @@ _HEAVY = {"torch", "prefect", "mlflow", "matplotlib"}
         pytest.param("flows.settings.loading", _HEAVY, id="settings"),
         pytest.param("flows.ledger.status", _HEAVY, id="status"),
         pytest.param("stac.catalog.check", _HEAVY, id="check"),
+        pytest.param("flows.mosaic", _HEAVY - {"prefect"}, id="a run with nothing to do"),
     ],
 )
 def test_loads_nothing_it_does_not_need(module: str, unwanted: set[str]) -> None:

@@ -20,8 +20,7 @@ from de_model.training.options import TrainingOptions
 from de_model.training.stages import Stage
 from flows.cli import app
 from flows.errors import InvalidSettings, ServiceUnavailable
-from flows.models.mlflow_access import open_client, registry_uri
-from flows.models.tracking import EXPERIMENT
+from flows.models.mlflow_access import TRAINING_EXPERIMENT, open_client, registry_uri
 from flows.models.training import train_model
 from flows.models.training_request import Tracking, TrainingRequest, plan_stages, preset_for
 from flows.planning.search import SceneSet
@@ -79,7 +78,7 @@ def test_a_training_is_tracked_with_its_data_and_continued_in_the_same_run(tmp_p
             assert picture.size[1] == 4 * 34
     again = train_model(request)
     assert again is not None and again.run_id == report.run_id and all(stage.before for stage in again.stages)
-    assert len(client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])) == 1
+    assert len(client.search_runs([client.get_experiment_by_name(TRAINING_EXPERIMENT).experiment_id])) == 1
 
 
 def test_one_stage_starts_from_given_weights_and_changes_its_networks_only(tmp_path: Path) -> None:
