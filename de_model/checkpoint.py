@@ -53,14 +53,14 @@ def sha256_of(path: Path) -> str:
 
 
 def save(enhancer: Enhancer, path: Path) -> None:
-    """Write weights and card to `path`, whole or not at all.
+    """Write weights and card to `path`, whole or not at all; what float16 holds exactly is stored in it.
 
     Raises:
         OSError: the folder is not writable or full.
     """
     from safetensors.torch import save_file
 
-    tensors = {name: value.detach().contiguous().cpu() for name, value in enhancer.state_dict().items()}
+    tensors = {name: _smallest(value.detach().contiguous().cpu()) for name, value in enhancer.state_dict().items()}
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
@@ -69,6 +69,11 @@ def save(enhancer: Enhancer, path: Path) -> None:
         Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def _smallest(value: Tensor) -> Tensor:
+    half = value.half()
+    return half if value.dtype == torch.float32 and torch.equal(half.float(), value) else value
 
 
 def read_card(path: Path) -> ModelCard:

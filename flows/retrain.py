@@ -16,7 +16,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from de_model import checkpoint
 from de_model.calibration import calibration_path
-from de_model.training.options import States, TrainingOptions
+from de_model.training.options import TrainingOptions
 from de_model.validation import validation_path
 from flows.drift.baseline import baseline_path
 from flows.models import promotion, training_set
@@ -109,7 +109,7 @@ def fine_tune(wanted: RetrainSettings, mined: Mined, champion: str) -> str:
         effort=wanted.effort,
         weight_mode=card.weight_mode,
         reference=card.reference,
-        options=TrainingOptions(seed=wanted.seed, states=States.ROLLOUT),
+        options=TrainingOptions(seed=wanted.seed),
         tracking=Tracking(registry.uri, registry.artifact_root),
     )
     with gpu_slot():

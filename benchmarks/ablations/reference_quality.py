@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
+from benchmarks.ablations.degraded import Degradation, degrade
 from benchmarks.ablations.setting import Cell, Column, Findings, Setting, Table
 from benchmarks.ablations.windows import (
     FloatArray,
@@ -25,7 +26,6 @@ from de_model import checkpoint
 from de_model.enhancer import Enhancer
 from de_model.inference.sampling import Sampling
 from de_model.radiometry import from_unit, to_unit
-from de_model.references.degraded import Degradation, degrade
 from de_model.training.options import TrainingOptions
 from de_model.training.sources import PairData
 from de_model.training.stages import Stage, schedule_for
@@ -33,7 +33,7 @@ from de_model.training.trainer import train
 from flows.models.training_data import mine_pairs
 from flows.progress import report_progress
 
-#: Strengths in companded units and pixels; see `de_model.references.degraded`.
+#: Strengths in companded units and pixels; see `benchmarks.ablations.degraded`.
 _DEGRADATIONS = {
     "residual cloud, 25 %": Degradation(cloudy_share=0.25),
     "blur, 1 px": Degradation(blur_sigma=1),

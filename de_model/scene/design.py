@@ -51,10 +51,10 @@ class SceneDesign:
     prediction: str = "x0"
     #: How reflectance becomes network input.
     standardisation: str = "clear median, (p84 - p16) / 2 per band"
-    #: Sampling begins here, at the noised reference; nothing later was trained.
-    t_start: int = 200
+    #: Sampling begins here, at the noised start or reference; nothing later was trained.
+    t_start: int = 900
     #: Evaluations of a sample that suit the weights, and samples whose mean is the image.
-    steps: int = 2
+    steps: int = 1
     samples: int = 1
     #: Tile and overlap that suit the receptive field, pixels.
     tile: int = 256

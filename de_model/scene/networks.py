@@ -253,6 +253,16 @@ class IndependentPredictor(Estimator):
         self.corrected = nn.Conv2d(self._FINE, 2 * bands, 1)
         _zero(self.corrected)
 
+    @torch.no_grad()
+    def begin_at(self, reference: SceneReference) -> None:
+        """Take over a trained reference of the same widths where nothing was trained yet; more inputs count nothing."""
+        own = self.state_dict()
+        known = {name: value for name, value in reference.state_dict().items() if own[name].ndim == value.ndim}
+        if bool(self.corrected.weight.any()) or any(own[n].shape[0] != v.shape[0] for n, v in known.items()):
+            return
+        for name, value in known.items():
+            own[name].zero_()[tuple(slice(length) for length in value.shape)] = value
+
     def forward(self, x_t: Tensor, inputs: Inputs, signal: Tensor, noise: Tensor) -> Belief:
         """Return the belief about the ground.
 

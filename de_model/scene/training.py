@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from de_model.data.case_stream import Batch
 from de_model.errors import TrainingFailed
 from de_model.scene.model import SceneNetworks
-from de_model.scene.networks import Belief, Inputs
-from de_model.scene.surroundings import blurred
+from de_model.scene.networks import Belief, IndependentPredictor, Inputs
 from de_model.training.ema import MovingAverage
 
 
@@ -59,10 +58,7 @@ class SceneTrainingOptions:
     #: Weight of a visible pixel against a hidden one.
     visible: float = 0.03
     #: Latest step that is trained: sampling begins here or later.
-    t_start: int = 400
-    #: Share of cases whose reference is made worse for the diffusion and W. With 0.3 it learnt to repair them
-    #: and was 0.1 dB worse than the reference where nothing was wrong with it, and W left the reference alone.
-    degraded: float = 0.0
+    t_start: int = 999
     bfloat16: bool = True
 
 
@@ -125,6 +121,8 @@ def train_scene(
         if finished.is_file():
             networks.load_state_dict(load_file(finished))
             continue
+        if stage.stage is SceneStage.PREDICTOR and isinstance(networks.predictor, IndependentPredictor):
+            networks.predictor.begin_at(networks.reference)
         run = _Run(networks, stage, options, folder)
         run.go(data, on_step, save_every)
         save_file({k: v.contiguous() for k, v in networks.state_dict().items()}, finished)
@@ -232,7 +230,7 @@ class _Run:
     @torch.no_grad()
     def _reference(self, inputs: Inputs) -> Belief:
         found = self.networks.reference(inputs)
-        return degraded(Belief(found.mean.float(), found.log_variance.float()), self.options.degraded)
+        return Belief(found.mean.float(), found.log_variance.float())
 
     def _allocation_loss(self, inputs: Inputs, batch: Batch) -> Tensor:
         reference = self._reference(inputs)
@@ -277,7 +275,7 @@ class _Run:
 
 
 #: Logits that are tried after the training: factors on W's own, and constants that are added.
-_FACTORS, _ADDED = (0.0, 0.25, 0.5, 1.0), (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.5)
+_FACTORS, _ADDED = (0.0, 0.25, 0.5, 1.0, 2.0), (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.5)
 #: Differences below are taken for none.
 _TIE_DB = 0.01
 
@@ -355,13 +353,3 @@ def visited(networks: SceneNetworks, origin: Tensor, t_start: int) -> tuple[Tens
     """
     t = torch.randint(0, t_start + 1, (len(origin),), device=origin.device)
     return networks.schedule.add_noise(origin, torch.randn_like(origin), t), t
-
-
-def degraded(reference: Belief, share: float) -> Belief:
-    """Return a belief whose mean is worse than it says in a share of the cases: blurred, shifted or noisy."""
-    mean = reference.mean
-    n = len(mean)
-    chosen = (torch.rand(n, 1, 1, 1, device=mean.device) < share).float()
-    worse = blurred(mean, 2.0) + 0.5 * torch.randn(n, mean.shape[1], 1, 1, device=mean.device)
-    worse = worse + 0.3 * torch.randn_like(mean) * torch.rand(n, 1, 1, 1, device=mean.device)
-    return Belief(torch.lerp(mean, worse, chosen), reference.log_variance)

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from de_model.enhancer import Condition, Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.training.options import GradientFlow
 from de_model.weighting import limit_in_training
 
 #: Charbonnier's epsilon (MPRNet's value; DE section 7.1), on [0, 1] images.
@@ -104,21 +103,15 @@ def noise_loss(enhancer: Enhancer, condition: Condition, target: Target) -> Tens
     return masked_mean((predicted - target.eps).square(), target.valid, target.counted)
 
 
-def enhancement_loss(
-    enhancer: Enhancer,
-    condition: Condition,
-    target: Target,
-    flow: GradientFlow = GradientFlow.SEPARATED,
-) -> DiffusionLoss:
+def enhancement_loss(enhancer: Enhancer, condition: Condition, target: Target) -> DiffusionLoss:
     """Return L_eps and L_W (DE section 1.7, stages 2 and 3).
 
-    L_W = |x0 - (1 - W) x0_hat - W r| with x0_hat clamped. With separated gradients x0_hat is detached, so WA learns
-    from L_W alone and the noise predictor from L_eps alone. W is unlimited unless the card says `bounded`.
+    L_W = |x0 - (1 - W) x0_hat - W r| with x0_hat clamped and detached, so that WA learns from L_W alone and the noise
+    predictor from L_eps alone. W is unlimited unless the card says `bounded`.
     """
     x_t = enhancer.schedule.add_noise(target.x0, target.eps, target.t)
     predicted = enhancer.noise_in(x_t, condition, target.t).float()
-    visible = predicted if flow is GradientFlow.COUPLED else predicted.detach()
-    x0_hat = enhancer.schedule.estimate_x0(x_t, visible, target.t)
+    x0_hat = enhancer.schedule.estimate_x0(x_t, predicted.detach(), target.t)
     raw = enhancer.raw_weight(x_t, condition, target.t).float()
     weight = limit_in_training(raw, enhancer.card.eta, enhancer.card.weight_mode)
     fused = weight * condition.reference + (1 - weight) * x0_hat
@@ -126,22 +119,3 @@ def enhancement_loss(
         masked_mean((predicted - target.eps).square(), target.valid, target.counted),
         masked_mean((target.x0 - fused).abs(), target.valid, target.counted),
     )
-
-
-def allocation_loss(enhancer: Enhancer, condition: Condition, target: Target, x_t: Tensor, t: Tensor) -> Tensor:
-    """Return L_W at given states: the mean absolute error of the fused estimate; only WA learns from it.
-
-    Args:
-        enhancer: the model.
-        condition: cloudy image and reference.
-        target: the truth; its noise and timesteps are not looked at.
-        x_t: states `(batch, band, y, x)`.
-        t: their timesteps `(batch,)`.
-    """
-    with torch.no_grad():
-        predicted = enhancer.noise_in(x_t, condition, t).float()
-        x0_hat = enhancer.schedule.estimate_x0(x_t, predicted, t)
-    raw = enhancer.raw_weight(x_t, condition, t).float()
-    weight = limit_in_training(raw, enhancer.card.eta, enhancer.card.weight_mode)
-    fused = weight * condition.reference + (1 - weight) * x0_hat
-    return masked_mean((target.x0 - fused).abs(), target.valid, target.counted)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -11,20 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from de_model.data.pairs import Patches
-from de_model.enhancer import Condition, Enhancer
+from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.radiometry import to_signed, to_unsigned
+from de_model.radiometry import to_signed
 from de_model.training.losses import (
     Target,
-    allocation_loss,
     charbonnier,
     edge_charbonnier,
     enhancement_loss,
     noise_loss,
     valid_count,
 )
-from de_model.training.options import Precision, States, TrainingOptions
-from de_model.training.rollout import visited_states
+from de_model.training.options import TrainingOptions
 from de_model.training.sources import PatchSource, select
 from de_model.training.stages import Stage, StageOptions
 
@@ -104,17 +101,16 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the loss by name; their sum is minimised."""
-        half = self.options.precision is Precision.BF16
-        with torch.autocast(batch.eps.device.type, torch.bfloat16, enabled=half):
-            if self.stage is Stage.REFERENCE:
-                return self._reference(batch)
-            x0 = to_signed(batch.patches.clear)
-            target = Target(x0, batch.patches.valid, batch.eps, batch.t, batch.counted)
-            if self.stage in (Stage.COARSE, Stage.FINE):
-                # WA and reference take no part yet: the reference would be work for nothing.
-                alone = self.enhancer.condition(batch.patches.cloudy, batch.patches.cloudy)
-                return {"noise": noise_loss(self.enhancer, alone, target)}
-            return self._enhancement(batch, target)
+        if self.stage is Stage.REFERENCE:
+            return self._reference(batch)
+        x0 = to_signed(batch.patches.clear)
+        target = Target(x0, batch.patches.valid, batch.eps, batch.t, batch.counted)
+        if self.stage in (Stage.COARSE, Stage.FINE):
+            # WA and reference take no part yet: the reference would be work for nothing.
+            alone = self.enhancer.condition(batch.patches.cloudy, batch.patches.cloudy)
+            return {"noise": noise_loss(self.enhancer, alone, target)}
+        loss = enhancement_loss(self.enhancer, self.enhancer.condition(batch.patches.cloudy), target)
+        return loss._asdict() if self.stage is Stage.JOINT else {"fusion": loss.fusion}
 
     def _reference(self, batch: Batch) -> dict[str, Tensor]:
         patches, network = batch.patches, self.enhancer.reference
@@ -127,31 +123,3 @@ class Objective(nn.Module):
         if len(outputs) > 1:
             terms["edge"] = _EDGE_SHARE * torch.stack([edge_charbonnier(o, *known) for o in outputs]).sum()
         return terms
-
-    def _enhancement(self, batch: Batch, target: Target) -> dict[str, Tensor]:
-        condition = self.enhancer.condition(batch.patches.cloudy)
-        condition = replace(condition, reference=self._prior(batch, condition.reference.float()))
-        if self.options.states is States.ROLLOUT:
-            return self._on_visited_states(condition, target)
-        loss = enhancement_loss(self.enhancer, condition, target, self.options.gradient_flow)
-        return loss._asdict() if self.stage is Stage.JOINT else {"fusion": loss.fusion}
-
-    def _on_visited_states(self, condition: Condition, target: Target) -> dict[str, Tensor]:
-        x_t, t = visited_states(self.enhancer, condition, target.eps, target.t)
-        terms = {"fusion": allocation_loss(self.enhancer, condition, target, x_t, t)}
-        if self.stage is Stage.JOINT:
-            terms["noise"] = noise_loss(self.enhancer, condition, target)
-        return terms
-
-    def _prior(self, batch: Batch, reference: Tensor) -> Tensor:
-        """Return the frozen reference in [-1, 1], made worse where that was asked for."""
-        degrade = self.options.degrade
-        if degrade is None:
-            return reference
-        unit, cloudy = to_unsigned(reference), batch.patches.cloudy
-        # One generator an image: what an image gets must not depend on how the batch is shared out.
-        worse = [
-            degrade(unit[i : i + 1], cloudy[i : i + 1], torch.Generator().manual_seed(int(seed)))
-            for i, seed in enumerate(batch.seeds)
-        ]
-        return to_signed(torch.cat(worse).to(reference).clamp(0, 1))

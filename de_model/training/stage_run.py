@@ -88,7 +88,7 @@ class StageRun:
         if self.skipped_in_row >= min(self.options.max_skipped, self.stage.steps):
             raise TrainingFailed(
                 f"Stage {self.stage.stage}: {self.skipped_in_row} gradients in a row up to step {self.step} were not "
-                "finite; lower the learning rate or train with --precision fp32."
+                "finite; lower the learning rate."
             )
 
     @property

@@ -60,26 +60,12 @@ def train(
     decay: Annotated[
         str, typer.Option("--decay", help="cosine, or constant as published.", rich_help_panel=_PANEL)
     ] = "cosine",
-    precision: Annotated[str, typer.Option("--precision", help="fp32 or bf16.", rich_help_panel=_PANEL)] = "fp32",
-    gradient_flow: Annotated[
-        str,
-        typer.Option("--gradient-flow", help="separated as published, or coupled.", rich_help_panel=_PANEL),
-    ] = "separated",
     reference: Annotated[
         str | None, typer.Option("--reference", help="light, mprnet or msda; the preset's own.", rich_help_panel=_PANEL)
     ] = None,
     weight_mode: Annotated[
         str, typer.Option("--weight-mode", help="clamp as published, or bounded.", rich_help_panel=_PANEL)
     ] = "clamp",
-    states: Annotated[
-        str,
-        typer.Option(
-            "--states", help="Of the weight network: forward as published, or rollout.", rich_help_panel=_PANEL
-        ),
-    ] = "forward",
-    degrade: Annotated[
-        bool, typer.Option("--degrade", help="Train on references made worse at random.", rich_help_panel=_PANEL)
-    ] = False,
     device: o.Device = None,
     work: Annotated[Path | None, typer.Option("--work", help="Folder that a stop is continued from.")] = None,
     save_every: Annotated[int, typer.Option("--save-every", min=1, help="Steps between saved states.")] = 100,
@@ -107,8 +93,7 @@ def train(
         unveil train --cell MGRS-33TWM --stage allocation --from unveil-de-small.safetensors --out other.safetensors
     """
     from de_model.presets import ReferenceKind
-    from de_model.training.degradation import RandomDegradation
-    from de_model.training.options import Decay, GradientFlow, Precision, States, TrainingOptions
+    from de_model.training.options import Decay, TrainingOptions
     from de_model.training.stages import Stage
     from de_model.weighting import WeightMode
     from flows.cli.training_bars import stage_bars
@@ -119,11 +104,7 @@ def train(
 
     options = TrainingOptions(
         seed=seed,
-        gradient_flow=_choice(GradientFlow, gradient_flow, "--gradient-flow"),
-        states=_choice(States, states, "--states"),
         decay=_choice(Decay, decay, "--decay"),
-        precision=_choice(Precision, precision, "--precision"),
-        degrade=RandomDegradation() if degrade else None,
         accumulate=accumulate,
     )
     request = TrainingRequest(

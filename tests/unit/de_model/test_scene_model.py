@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from de_model.scene.observation import Levels, Observation, SceneClass, classes_
 from de_model.scene.restoring import recalibrated
 
 BANDS = ("blue", "green", "red", "nir")
-SIZES = SceneSizes(reference=(8, 8, 8), predictor=(8, 8, 8, 8), allocation=4, scales=(3, 8))
+SIZES = SceneSizes(reference=(8, 8, 8), predictor=(8, 8, 8), allocation=4, scales=(3, 8))
 DESIGN = SceneDesign(sizes=SIZES, tile=64, overlap=16)
 CARD = ModelCard(Preset.TINY, BANDS, 10.0, scene=DESIGN)
 
@@ -131,6 +131,34 @@ def test_a_file_carries_the_whole_design(tmp_path: Path, model: Enhancer) -> Non
     image, cloud = scene()
     found, again = (restore(each, image, cloud, sampling).image[:, cloud] for each in (enhancer, loaded))
     assert np.allclose(found, again, atol=1e-6)
+
+
+def test_models_that_correct_their_reference_still_load_and_run(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    older = Enhancer(replace(CARD, scene=replace(DESIGN, sizes=replace(SIZES, kind="residual", predictor_factor=2))))
+    path = tmp_path / "older.safetensors"
+    checkpoint.save(older, path)
+    values = dict(asdict(older.card.scene)["sizes"])
+    del values["kind"]
+    assert SceneDesign.from_values({"sizes": values, "t_start": 200, "steps": 2}).sizes.kind == "residual"
+    image, cloud = scene()
+    found = restore(checkpoint.load(path), image, cloud, sampling_for(older.card))
+    assert np.isfinite(found.image[:, cloud]).all()
+    assert np.allclose(found.image[:, cloud], found.reference[:, cloud], atol=1e-5), "it was not trained"
+
+
+def test_what_float16_holds_is_stored_in_it_and_nothing_is_lost(tmp_path: Path, model: Enhancer) -> None:
+    halved = Enhancer(CARD)
+    halved.load_state_dict({name: value.half().float() for name, value in model.state_dict().items()})
+    full, half = tmp_path / "full.safetensors", tmp_path / "half.safetensors"
+    checkpoint.save(model, full)
+    checkpoint.save(halved, half)
+    assert half.stat().st_size < 0.75 * full.stat().st_size
+    loaded = checkpoint.load(half).state_dict()
+    assert all(
+        torch.equal(value, loaded[name]) and loaded[name].dtype == value.dtype
+        for name, value in halved.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("kind", ["no clear pixel", "one colour", "one clear pixel", "offset", "factor", "nodata"])

@@ -24,6 +24,7 @@ from de_model.data.cases import CaseKind, CaseMixture, CaseSource
 from de_model.errors import InvalidModelInput, TrainingFailed
 from de_model.scene.design import SceneSizes
 from de_model.scene.model import SceneNetworks
+from de_model.scene.networks import IndependentPredictor, Inputs
 from de_model.scene.observation import SceneClass
 from de_model.scene.training import (
     SceneProgress,
@@ -34,7 +35,7 @@ from de_model.scene.training import (
     train_scene,
 )
 
-SIZES = SceneSizes(reference=(8, 8, 8), predictor=(8, 8, 8, 8), allocation=4, scales=(3, 8), dropout=0.1)
+SIZES = SceneSizes(reference=(8, 8, 8), predictor=(8, 8, 8), allocation=4, scales=(3, 8), dropout=0.1)
 STAGES = tuple(SceneStageOptions(stage, 6, 2, 1e-3) for stage in SceneStage)
 OPTIONS = SceneTrainingOptions(warmup=2, bfloat16=False)
 
@@ -183,6 +184,25 @@ def test_batches_are_the_same_whoever_draws_them_and_no_case_comes_twice(archive
     assert len({round(float(value), 2) for value in cases}) == 12
 
 
+def test_an_independent_diffusion_begins_at_the_reference_that_was_trained() -> None:
+    made = networks()
+    for parameter in made.reference.parameters():
+        parameter.data.add_(0.02 * torch.randn_like(parameter))
+    batch = Inputs(torch.rand(1, 19, 32, 32).round(decimals=1), torch.rand(1, 11), 4)
+    assert isinstance(made.predictor, IndependentPredictor)
+    made.predictor.begin_at(made.reference)
+    made.eval()
+    t = torch.tensor([900])
+    with torch.no_grad():
+        found = made.predicted(torch.randn(1, 4, 32, 32), batch, None, t)
+        assert torch.allclose(found.mean, made.reference(batch).mean, atol=1e-5)
+        made.predictor.corrected.weight.add_(0.1)
+        before = {name: value.clone() for name, value in made.predictor.state_dict().items()}
+        made.reference.net.stem.weight.add_(0.1)
+        made.predictor.begin_at(made.reference)
+    assert all(torch.equal(value, before[name]) for name, value in made.predictor.state_dict().items())
+
+
 def test_training_makes_the_reference_better(archive: Path, tmp_path: Path) -> None:
     cases, losses = data(archive), []
     stages = (SceneStageOptions(SceneStage.REFERENCE, 60, 4, 3e-3),)
@@ -196,10 +216,8 @@ def test_w_is_drawn_to_the_estimate_that_errs_less(archive: Path) -> None:
     for bias, higher in ((3.0, True), (-3.0, False)):
         worse, better = (found.predictor, found.reference) if higher else (found.reference, found.predictor)
         for network, shift in ((worse, bias), (better, 0.0)):
-            head = network.net.head.bias
-            bands = len(head) // 2 if network is found.predictor else 4
+            head, first = network.net.head.bias, 4 * (network.candidates + 1)
             head.zero_()
-            first = 0 if network is found.predictor else 4 * (network.candidates + 1)
-            head[first : first + bands] = shift
+            head[first : first + 4] = shift
         _, added = fitted_share(found, cases, 3, 2, 200)
         assert (added > 0.4) if higher else (added < -0.4)

@@ -18,6 +18,7 @@ from de_model.errors import InvalidCheckpoint
 from de_model.presets import Preset
 from de_model.training.options import TrainingOptions
 from de_model.training.stages import Stage
+from de_model.weighting import WeightMode
 from flows.cli import app
 from flows.errors import InvalidSettings, ServiceUnavailable
 from flows.models.mlflow_access import TRAINING_EXPERIMENT, open_client, registry_uri
@@ -62,7 +63,7 @@ def test_a_training_is_tracked_with_its_data_and_continued_in_the_same_run(tmp_p
     client = open_client(uri)
     run = client.get_run(report.run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.params["gradient_flow"] == "separated" and run.data.params["fine.steps"] == "3"
+    assert run.data.params["decay"] == "cosine" and run.data.params["fine.steps"] == "3"
     assert [m.step for m in client.get_metric_history(report.run_id, "fine/loss_noise")] == [1, 2, 3]
     validations = client.get_metric_history(report.run_id, "joint/validation_psnr")
     assert validations[-1].value == pytest.approx(report.stages[-1].validation["psnr"])
@@ -139,18 +140,17 @@ def test_a_tracking_database_that_is_none_is_told_before_training(tmp_path: Path
 def test_the_command_prints_one_document(tmp_path: Path) -> None:
     out = tmp_path / "model.safetensors"
     options = ["--preset", "tiny", "--effort", "0.02", "--batch", "2", "--cell", "MGRS-33TWM", "--no-mlflow", "--json"]
-    choices = ["--gradient-flow", "coupled", "--precision", "bf16", "--decay", "constant", "--degrade"]
+    choices = ["--decay", "constant", "--weight-mode", "bounded"]
     done = CliRunner().invoke(app, ["train", "--out", str(out), *options, *choices], catch_exceptions=False)
     assert done.exit_code == 0
     document = json.loads(done.stdout)
     assert document["sha256"] == checkpoint.sha256_of(out) and document["mlflow_run"] is None
     assert [stage["stage"] for stage in document["stages"]] == list(Stage)
     training = json.loads(checkpoint.read_card(out).training)
-    assert (training["gradient_flow"], training["precision"], training["decay"]) == ("coupled", "bf16", "constant")
-    assert training["degrade"].startswith("RandomDegradation(")
+    assert training["decay"] == "constant" and checkpoint.read_card(out).weight_mode is WeightMode.BOUNDED
 
 
 def test_an_unknown_choice_names_the_known_ones(tmp_path: Path) -> None:
-    options = ["train", "--out", str(tmp_path / "m.safetensors"), "--cell", "MGRS-33TWM", "--precision", "int4"]
-    with pytest.raises(InvalidSettings, match="--precision int4 is unknown; choose one of fp32, bf16"):
+    options = ["train", "--out", str(tmp_path / "m.safetensors"), "--cell", "MGRS-33TWM", "--decay", "never"]
+    with pytest.raises(InvalidSettings, match="--decay never is unknown; choose one of cosine, constant"):
         CliRunner().invoke(app, options, catch_exceptions=False, standalone_mode=False)

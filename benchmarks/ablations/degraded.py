@@ -1,8 +1,4 @@
-"""References made worse on purpose.
-
-A weight network that only ever saw good references trusts every one. Training on degraded references
-teaches it to look, and an ablation over their strength shows whether it learnt to.
-"""
+"""References made worse on purpose: does the weight network notice?"""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import conv2d, pad
 
 from de_model.errors import InvalidModelInput
 
@@ -41,28 +37,6 @@ class Degradation:
             raise InvalidModelInput(f"{self} holds a value that is not finite.")
         if min(self.blur_sigma, self.noise) < 0 or not 0 <= self.cloudy_share <= 1:
             raise InvalidModelInput(f"{self}: blur and noise must be 0 or more, the cloudy share within 0..1.")
-
-
-#: The strongest that training draws.
-STRONGEST = Degradation(cloudy_share=0.5, blur_sigma=3.0, bias=0.1, noise=0.05)
-
-
-def draw_degradation(
-    generator: torch.Generator, strongest: Degradation = STRONGEST, untouched: float = 0.5
-) -> Degradation:
-    """Return a random degradation: none with probability `untouched`, else each part uniform up to `strongest`.
-
-    The bias is drawn with either sign. The generator's state alone decides, so a resumed training draws the same.
-    """
-    chance, share, blur, bias, noise = torch.rand(5, generator=generator, dtype=torch.float64).tolist()
-    if chance < untouched:
-        return Degradation()
-    return Degradation(
-        cloudy_share=share * strongest.cloudy_share,
-        blur_sigma=blur * strongest.blur_sigma,
-        bias=(2 * bias - 1) * strongest.bias,
-        noise=noise * strongest.noise,
-    )
 
 
 def degrade(reference: Tensor, cloudy: Tensor, degradation: Degradation, generator: torch.Generator) -> Tensor:
@@ -100,6 +74,6 @@ def blurred(image: Tensor, sigma: float) -> Tensor:
     kernel = torch.exp(-0.5 * (offset / sigma).square())
     kernel = (kernel / kernel.sum()).to(image)
     bands = image.shape[1]
-    padded = F.pad(image, (radius,) * 4, mode="replicate")
-    rows = F.conv2d(padded, kernel.view(1, 1, -1, 1).expand(bands, 1, -1, 1), groups=bands)
-    return F.conv2d(rows, kernel.view(1, 1, 1, -1).expand(bands, 1, 1, -1), groups=bands)
+    padded = pad(image, (radius,) * 4, mode="replicate")
+    rows = conv2d(padded, kernel.view(1, 1, -1, 1).expand(bands, 1, -1, 1), groups=bands)
+    return conv2d(rows, kernel.view(1, 1, 1, -1).expand(bands, 1, 1, -1), groups=bands)
