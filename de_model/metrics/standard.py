@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import StrEnum, unique
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,17 +57,6 @@ class Scores:
     pixels: int
     #: How many of them had a whole SSIM window.
     windows: int
-
-
-@unique
-class Region(StrEnum):
-    """Which pixels a score is about."""
-
-    ALL = "all"
-    #: Seen in the cloudy image: how well observed pixels were kept.
-    CLEAR = "clear"
-    #: Hidden in the cloudy image: how well they were restored.
-    CLOUDY = "cloudy"
 
 
 def score(
@@ -115,40 +103,6 @@ def score(
         pixels=int(where.sum()),
         windows=windows,
     )
-
-
-def score_by_class(
-    image: FloatArray,
-    truth: FloatArray,
-    cloudy: BoolArray,
-    bands: tuple[str, ...],
-    where: BoolArray | None = None,
-    valid: BoolArray | None = None,
-) -> dict[Region, Scores]:
-    """Return the errors over all pixels, the clear and the cloudy ones; a region without a pixel is left out.
-
-    Every figure is averaged over the pixels of its region; the windows of SSIM and gradients look across the border,
-    so a bad restoration shows in the SSIM of the clear pixels beside it.
-
-    Args:
-        image: `(band, y, x)` reflectance.
-        truth: the same shape.
-        cloudy: `(y, x)`, True where the input of the restoration was hidden.
-        bands: common names in channel order.
-        where: pixels that count at all; where both images are finite when left out.
-        valid: as for `score`.
-
-    Raises:
-        InvalidModelInput: as `score`; no pixel counts at all.
-    """
-    _check(image, truth, cloudy, bands)
-    counted = both_finite(image, truth) if where is None else where
-    regions = {Region.ALL: counted, Region.CLEAR: counted & ~cloudy, Region.CLOUDY: counted & cloudy}
-    return {
-        region: score(image, truth, chosen, bands, valid)
-        for region, chosen in regions.items()
-        if region is Region.ALL or chosen.any()
-    }
 
 
 def both_finite(image: FloatArray, truth: FloatArray) -> BoolArray:

@@ -92,6 +92,7 @@ class SceneNetworks(nn.Module):
         found = self.predicted(x_t, inputs, reference, t)
         if weight is None:
             share = self.allocation(x_t, inputs, reference, found, signal, noise)
+            share = torch.where(inputs.blind, 1.0, share)
         else:
             share = torch.full_like(x_t, weight)
         share = share.clamp(eta, 1.0)

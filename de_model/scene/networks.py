@@ -22,6 +22,10 @@ def map_channels(bands: int) -> int:
     return 3 * bands + 7
 
 
+#: Share of clear pixels below which a scene has no level of its own.
+_LEAST_CLEAR = 0.01
+
+
 class Inputs:
     """What the networks are given, already standardised.
 
@@ -40,6 +44,15 @@ class Inputs:
     def clear(self) -> Tensor:
         """Pixels that show the ground `(batch, 1, y, x)`."""
         return self.classes[:, :1]
+
+    @property
+    def blind(self) -> Tensor:
+        """Where the scene shows less than 1 % clear ground, and no other date any: the levels are a guess.
+
+        The reference is believed alone there. `(batch, 1, 1, 1)`.
+        """
+        unclear = self.numbers[:, -1] < 2 * _LEAST_CLEAR - 1
+        return (unclear & ~(self.known > 0).flatten(1).any(dim=1)).view(-1, 1, 1, 1)
 
     @property
     def visible(self) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from de_model.errors import InvalidModelInput
-from de_model.metrics.standard import Region, score, score_by_class
+from de_model.metrics.standard import score
 
 BANDS = ("red", "nir")
 EVERYWHERE = np.ones((64, 64), bool)
@@ -69,25 +69,6 @@ def test_windows_never_see_what_is_not_valid(truth: np.ndarray) -> None:
     clouded[:, :, :16] = 1
     assert score(image, clouded, where, BANDS, valid) == clean
     assert score(image, clouded, where, BANDS).ssim != clean.ssim
-
-
-def test_classes_are_scored_apart(truth: np.ndarray) -> None:
-    cloudy = np.zeros((64, 64), bool)
-    cloudy[10:50, 10:50] = True
-    image = truth.copy()
-    image[:, cloudy] += 0.1
-    found = score_by_class(image, truth, cloudy, BANDS)
-    assert found[Region.CLEAR].mae == 0
-    assert found[Region.CLOUDY].mae == pytest.approx(0.1, abs=1e-6)
-    assert found[Region.ALL].mae == pytest.approx(0.1 * 1600 / 4096, abs=1e-6)
-    assert found[Region.CLEAR].pixels + found[Region.CLOUDY].pixels == found[Region.ALL].pixels == 4096
-
-
-def test_a_class_without_pixels_is_left_out_and_gaps_are_not_counted(truth: np.ndarray) -> None:
-    image = truth.copy()
-    image[0, 0, 0] = np.nan
-    found = score_by_class(image, truth, np.zeros((64, 64), bool), BANDS)
-    assert set(found) == {Region.ALL, Region.CLEAR} and found[Region.ALL].pixels == 4095
 
 
 def test_bad_input_is_refused() -> None:

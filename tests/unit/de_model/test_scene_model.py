@@ -233,3 +233,5 @@ def test_w_starts_at_the_inverse_variance_rule_and_has_its_floor() -> None:
     assert float(network.estimate(x_t, inputs, belief, t, 0.7).weight.detach().min()) >= 0.7 - 1e-6
     alone = network.estimate(x_t, inputs, belief, t, 1.0)
     assert torch.equal(alone.fused, belief.mean)
+    overcast = inputs_of(image, np.ones_like(cloud), None)
+    assert bool((network.estimate(x_t, overcast, belief, t, 0.0).weight == 1).all()), "its levels are a guess"

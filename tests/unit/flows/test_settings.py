@@ -79,7 +79,7 @@ def test_area_and_interval_are_checked_when_asked_for() -> None:
 
 def test_only_what_changes_pixels_is_part_of_the_identity() -> None:
     base = load_settings().parameters
-    assert load_settings(None, {"out": "elsewhere", "batch": 1, "timeout_s": 5}).parameters == base
+    assert load_settings(None, {"out": "elsewhere", "block": 64, "timeout_s": 5}).parameters == base
     for name, value in {"seed": 1, "eta": 0.4, "composite": "none", "sampler": "ddim", "start": 400}.items():
         assert load_settings(None, {name: value}).parameters != base
 
