@@ -23,11 +23,10 @@ from flows.json_log import about_unit, json_log
 from flows.ledger.schema import Entry, Job, Lease, State, new_run_id
 from flows.ledger.store import Heartbeat, Ledger, open_ledger
 from flows.models.model_item import ensure_model_item
-from flows.planning.candidates import LeftOut
 from flows.planning.mosaics import MosaicPlan, MosaicUnit, Region, of_period, plan_period, region_of
 from flows.planning.periods import Period, periods_of
 from flows.planning.workunit import ModelRef
-from flows.preparation import find, resolve_model
+from flows.preparation import Found, find, resolve_model
 from flows.processing.period import (
     known_radiometry,
     make_mosaic,
@@ -103,7 +102,6 @@ class _Done:
     units: list[UnitResult] = field(default_factory=list)
     already: list[str] = field(default_factory=list)
     remade: list[str] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     regions: list[str] = field(default_factory=list)
     scenes: int = 0
@@ -120,8 +118,7 @@ def plan(
 ) -> MosaicPlan:
     """Divide the region into cells, and bring all dates of the period to one radiometry."""
     report_progress(f"{period.name}: matching dates")
-    start = period.start.strftime("%Y-%m-%dT%H:%M:%SZ")
-    known = known_radiometry(settings, region.name, period.name, start, options.method)
+    known = _known(settings, options, region, period)
     return plan_period(items, settings, options, region, period, model, known)
 
 
@@ -188,18 +185,91 @@ def mosaics(settings: RunSettings | None = None, mosaic: MosaicOptions | None = 
     began, run_id = time.monotonic(), new_run_id()
     wanted, options = settings or load_settings(), mosaic or MosaicOptions()
     check_runner(wanted)
-    periods = periods_of(options.period, wanted.dates, options.last)
     region, done = region_of(wanted, options), _Done()
     with json_log(wanted.log_json, run_id):
         model = resolve_model(wanted)
         ensure_model_item(mosaics_of(wanted), model)
         with _giving_back(wanted, run_id):
-            for period in periods:
+            for period in periods_of(options.period, wanted.dates, options.last):
                 _make_period(wanted, options, region, period, model, run_id, done)
         keep_mirrors(wanted)
-    if done.empty and not (done.units or done.already or done.left_out):
+    summary = _summary(wanted, options, model, run_id, began, done)
+    _report(summary)
+    summary.require_success(allow_invalid=wanted.allow_invalid)
+    return summary
+
+
+def run_mosaics(settings: RunSettings, options: MosaicOptions) -> MosaicSummary:
+    """Run the flow against the configured Prefect server, or a local one for as long as it takes.
+
+    When every mosaic is published already, no server is started.
+
+    Raises:
+        StacError, DeModelError, FlowError: the run could not start, or something of it failed.
+    """
+    began, region = time.monotonic(), region_of(settings, options)
+    first = periods_of(options.period, settings.dates, options.last)[0]
+    _ = of_period(settings, region, first).query  # a wrong area is reported at once
+    model: ModelRef = resolve_model.fn(settings)
+    done = _all_published(settings, options, region, model)
+    if done is not None:
+        return _summary(settings, options, model, "", began, done)
+    mosaics_of(settings).require_writable()
+    with prefect_api(settings.state, log=report_progress):
+        stored: Any = settings.shareable
+        result: MosaicSummary = mosaics(stored, options)
+    return result
+
+
+def _all_published(wanted: RunSettings, options: MosaicOptions, region: Region, model: ModelRef) -> _Done | None:
+    """Return what is published where nothing is left to make, else None."""
+    done = _Done()
+    for period in periods_of(options.period, wanted.dates, options.last):
+        settings = of_period(wanted, region, period)
+        try:
+            found: Found = find.fn(settings)
+            known = _known(settings, options, region, period)
+            if known is None:
+                return None
+            planned = plan_period(found.items, settings, options, region, period, model, known)
+        except EmptySearch as error:
+            done.empty.append(f"{period.name}: {error}")
+            continue
+        todo, has_region = _compared(settings, found, planned, done)
+        if todo or planned.refused or not has_region:
+            return None
+    return done
+
+
+def _known(settings: RunSettings, options: MosaicOptions, region: Region, period: Period) -> dict[str, Any] | None:
+    """Return the radiometry of the published mosaic of a region and period, None without one."""
+    start = period.start.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return known_radiometry(settings, region.name, period.name, start, options.method)
+
+
+def _compared(settings: RunSettings, found: Found, planned: MosaicPlan, done: _Done) -> tuple[list[MosaicUnit], bool]:
+    """Compare a plan with what is published, and note it; return the units left to make, and whether the region is."""
+    done.scenes += len(found.items)
+    done.units += [UnitResult("", "", each.target_id, State.INVALID, error=each.reason) for each in planned.refused]
+    finished, broken = _published(settings, planned)
+    done.remade += broken
+    done.already += [unit.item_id for unit in planned.units if unit.work_id in finished]
+    todo = [unit for unit in planned.units if unit.work_id not in finished]
+    return todo, region_work_id(planned) in finished
+
+
+def _summary(
+    wanted: RunSettings, options: MosaicOptions, model: ModelRef, run_id: str, began: float, done: _Done
+) -> MosaicSummary:
+    """Return how a run ended.
+
+    Raises:
+        EmptySearch: no period has any scene.
+    """
+    if done.empty and not (done.units or done.already):
         raise EmptySearch(done.empty[0])
-    summary = MosaicSummary(
+    periods = periods_of(options.period, wanted.dates, options.last)
+    return MosaicSummary(
         run_id=run_id,
         source=wanted.shown_source,
         collection=wanted.collection,
@@ -210,30 +280,11 @@ def mosaics(settings: RunSettings | None = None, mosaic: MosaicOptions | None = 
         units=tuple(done.units),
         already_done=tuple(done.already),
         seconds=time.monotonic() - began,
-        left_out=tuple(done.left_out),
         remade=tuple(done.remade),
         periods=tuple(period.name for period in periods),
         empty=tuple(done.empty),
         regions=tuple(done.regions),
     )
-    _report(summary)
-    summary.require_success(allow_invalid=wanted.allow_invalid)
-    return summary
-
-
-def run_mosaics(settings: RunSettings, options: MosaicOptions) -> MosaicSummary:
-    """Run the flow against the configured Prefect server, or a local one for as long as it takes.
-
-    Raises:
-        StacError, DeModelError, FlowError: the run could not start, or something of it failed.
-    """
-    first = periods_of(options.period, settings.dates, options.last)[0]
-    _ = of_period(settings, region_of(settings, options), first).query  # a wrong area is reported at once
-    mosaics_of(settings).require_writable()
-    with prefect_api(settings.state, log=report_progress):
-        stored: Any = settings.shareable
-        result: MosaicSummary = mosaics(stored, options)
-    return result
 
 
 def _make_period(
@@ -254,12 +305,7 @@ def _make_period(
         _log.warning("%s: %s", period.name, error)
         done.empty.append(f"{period.name}: {error}")
         return
-    done.scenes += len(found.items)
-    done.units += [UnitResult("", "", each.target_id, State.INVALID, error=each.reason) for each in planned.refused]
-    finished, broken = _published(settings, planned)
-    done.remade += broken
-    done.already += [unit.item_id for unit in planned.units if unit.work_id in finished]
-    todo = [unit for unit in planned.units if unit.work_id not in finished]
+    todo, has_region = _compared(settings, found, planned, done)
     shared = Shared(run_id, settings.shareable, options, model, found.collection)
     by_id = {item.id: item for item in found.items}
     results: list[UnitResult] = []
@@ -269,12 +315,10 @@ def _make_period(
             ended = workers.map(mosaic_cell, payloads, shared=shared)
             results = [e if isinstance(e, UnitResult) else failure_of(payload.unit, e) for payload, e in ended]
     done.units += results
-    if all(result.state is State.SUCCEEDED for result in results) and planned.units:
-        if region_work_id(planned) in finished and not results:
-            return
-        done.regions.append(publish_region(settings, options, planned, found.items, found.collection))
-    else:
+    if not planned.units or any(result.state is not State.SUCCEEDED for result in results):
         _log.warning("%s: the item of the region waits until all of its cells are there", period.name)
+    elif results or not has_region:
+        done.regions.append(publish_region(settings, options, planned, found.items, found.collection))
 
 
 def _payload(planned: MosaicPlan, unit: MosaicUnit, items: Mapping[str, pystac.Item]) -> Payload:

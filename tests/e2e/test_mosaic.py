@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from stac.product.layers import Provenance
 from stac.search.acquisitions import group_passes
 from stac.search.opening import open_source
 from stac.search.static import sample_catalog
-from tests.command import TINY_SETTINGS, Outcome, unveil
+from tests.command import TINY_SETTINGS, Outcome, start, unveil
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(900)]
 #: Ground that both tiles hold: each has a cell of its own here.
@@ -44,12 +47,25 @@ class World:
         late = {"rel": "item", "href": f"./{LATE}/{LATE}.json", "type": "application/geo+json"}
         path.write_text(json.dumps(document | {"links": [*links, late] if listed else links}))
 
-    def mosaic(self, *more: str) -> Outcome:
-        given = ("--source", self.source, "--bbox", BORDER, "--datetime", "2023-08-10/2023-08-20", "--name", "border")
-        return unveil(
-            "mosaic", *given, "--period", "dates", "--out", self.out, "--json", *more,
-            home=self.folder / "home", extra=self._services,
-        )  # fmt: skip
+    @property
+    def command(self) -> tuple[str | Path, ...]:
+        where = ("--source", self.source, "--bbox", BORDER, "--name", "border", "--out", self.out)
+        when = ("--datetime", "2023-08-10/2023-08-20", "--period", "dates")
+        return ("mosaic", *where, *when, "--method", "best", "--json")
+
+    def mosaic(self, **environment: str) -> Outcome:
+        return unveil(*self.command, home=self.folder / "home", extra=self._services | environment)
+
+    def mosaic_killed_in_a_cell(self) -> None:
+        """Start the command and kill all of it as soon as a cell has pixels on disk."""
+        process = start(*self.command, home=self.folder / "home", extra=self._services)
+        try:
+            while not list((self.out / ".staging").rglob("*.tif")):
+                assert process.poll() is None, "it ended before a cell was begun"
+                time.sleep(0.02)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
     def items(self) -> dict[str, Any]:
         found = {}
@@ -67,6 +83,8 @@ class World:
 def world(services: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> World:
     world = World(tmp_path_factory.mktemp("mosaic"), services)
     world.list_late_scene(False)
+    world.mosaic_killed_in_a_cell()
+    assert not world.items(), "nothing half made is published"
     first = world.mosaic()
     assert first.status == 0, first.err
     assert [unit["state"] for unit in first.document["units"]] == ["SUCCEEDED"] * 2
@@ -124,11 +142,15 @@ def test_the_vrt_opens_all_cells_at_once(world: World) -> None:
         assert np.array_equal(shown, own), "the cell that lies on top"
 
 
+def test_a_run_with_nothing_to_make_needs_no_prefect_server(world: World) -> None:
+    before = world.items()
+    again = world.mosaic(PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert again.status == 0, again.err
+    assert again.document["units"] == [] and len(again.document["already_done"]) == 2
+    assert world.items() == before and len(before) == 3, "two cells and the region, none twice, after a kill, too"
+
+
 def test_a_late_scene_makes_a_new_version_of_its_cells_and_no_other(world: World) -> None:
-    before = {name: item["properties"]["unveil:work_id"] for name, item in world.items().items()}
-    again = world.mosaic()
-    assert again.status == 0 and again.document["units"] == [] and len(again.document["already_done"]) == 2
-    assert {name: item["properties"]["unveil:work_id"] for name, item in world.items().items()} == before
     world.list_late_scene(True)
     late = world.mosaic()
     assert late.status == 0, late.err
