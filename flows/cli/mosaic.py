@@ -23,7 +23,7 @@ Period = Annotated[
 ]
 Method = Annotated[
     str | None,
-    typer.Option("--method", help="best, median, geomedian, medoid or quantile.  [default: best]"),
+    typer.Option("--method", help="median, geomedian, medoid, quantile or best.  [default: median]"),
 ]
 
 

@@ -23,8 +23,8 @@ class MosaicOptions(BaseModel):
         default=None, ge=1, description="so many of the periods that ended last, instead of `datetime`"
     )
     method: Method = Field(
-        default=Method.BEST,
-        description="best (one date, completed by the others), median, geomedian, medoid or quantile",
+        default=Method.MEDIAN,
+        description="median, geomedian, medoid, quantile, or best (one date, completed by the others)",
     )
     quantile: float = Field(default=0.5, ge=0, le=1, description="of the method quantile")
     region: Path | None = Field(

@@ -85,6 +85,9 @@ class Radiometry:
     #: EPSG code or definition of the projection that fields are in.
     crs: str
     dates: tuple[DateFit, ...]
+    #: How much brighter than the reference the dates are, per band, reflectance: the mean, each weighted by what it
+    #: sees clear. A composite of all looks is of this level, so that it does not inherit the light of one day.
+    level: tuple[float, ...]
 
     def of(self, date_ids: Collection[str]) -> Radiometry:
         """Return what concerns some dates."""
@@ -103,7 +106,8 @@ class Radiometry:
         """
         try:
             dates = tuple(_date_fit(each) for each in values["dates"])
-            return cls(tuple(values["bands"]), str(values["reference"]), str(values["crs"]), dates)
+            level = tuple(map(float, values["level"]))
+            return cls(tuple(values["bands"]), str(values["reference"]), str(values["crs"]), dates, level)
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidInput(f"These values are no radiometry of a region ({error}); fit it again.") from error
 
@@ -139,7 +143,7 @@ def fit_radiometry(overview: Stack, known: Radiometry | None = None) -> Radiomet
 
     Args:
         overview: all dates of the region, thinned.
-        known: an earlier radiometry of the same region and period. Its reference and its fits stay as they are.
+        known: an earlier radiometry of the same region and period. Its reference, level and fits stay as they are.
     """
     fits = {fit.date_id: fit for fit in known.dates} if known is not None else {}
     reference = known.reference if known is not None else choose_reference(overview)
@@ -161,7 +165,15 @@ def fit_radiometry(overview: Stack, known: Radiometry | None = None) -> Radiomet
         fit = fits[overview.item_ids[i]] = _fit(overview, i, mean.image, mean.known, False)
         mean.add(_normalised(overview.reflectance(i), fit, overview, crs), clear[i])
         rest.remove(i)
-    return Radiometry(overview.bands, reference, crs, tuple(fit for _, fit in sorted(fits.items())))
+    level = known.level if known is not None else _level(overview, fits)
+    return Radiometry(overview.bands, reference, crs, tuple(fit for _, fit in sorted(fits.items())), level)
+
+
+def _level(overview: Stack, fits: Mapping[str, DateFit]) -> tuple[float, ...]:
+    """Return how much brighter than the reference the dates are, per band, weighted by what each sees clear."""
+    clear = is_observed(overview.classes).sum(axis=(1, 2)).astype(np.float64)
+    shifts = np.array([fits[name].map.shift for name in overview.item_ids])
+    return tuple(map(float, -(clear @ shifts) / max(clear.sum(), 1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,11 +292,14 @@ class PeriodComposite:
             return composite
         used = [fits[stack.item_ids[i]] for i in dates]
         weights = 1 / np.maximum(np.square([fit.error for fit in used]), _LEAST_VARIANCE)
+        level = np.array(self.radiometry.level, np.float32)[:, None]
         fields = {i: self._offsets(fit, stack.cell) for i, fit in zip(dates, used, strict=True)}
         for start in range(0, len(rows), _CHUNK):
             at = rows[start : start + _CHUNK], columns[start : start + _CHUNK]
             values = self._values(stack, dates, used, fields, at)
             mean, spread, source = self._composite(values, weights.astype(np.float32))
+            if self.method is not Method.BEST:
+                mean = np.maximum(mean + level, np.float32(1e-4))
             composite.reflectance[:, *at], composite.spread[:, *at] = mean, spread
             composite.source[at] = np.where(source >= 0, np.array(dates, np.int16)[source], -1)
         return composite

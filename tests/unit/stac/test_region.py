@@ -122,6 +122,19 @@ def test_each_method_is_what_its_name_says() -> None:
     assert (distance <= others + 1e-5).all(), "no other spectrum is nearer to all looks"
 
 
+def test_a_median_is_as_bright_as_its_dates_are_together_and_a_best_date_as_itself() -> None:
+    seen = np.ones((4, SIDE, SIDE), bool)
+    stack = stack_of(seen)
+    dates = np.stack([stack.reflectance(i) for i in range(4)]).mean(axis=(2, 3))
+    radiometry = fit_radiometry(stack)
+    own = dates[stack.item_ids.index(radiometry.reference)]
+    for method, level in ((Method.MEDIAN, dates.mean(axis=0)), (Method.BEST, own)):
+        begun = mosaic_stack(stack, radiometry.reference, method)
+        found = PeriodComposite(method, radiometry).apply(begun, 0).reflectance.mean(axis=(1, 2))
+        assert found == pytest.approx(level, abs=0.002), method
+    assert np.abs(own - dates.mean(axis=0)).max() > 0.008, "the reference is not as bright as its dates are"
+
+
 @pytest.mark.parametrize("method", list(Method))
 def test_ground_outside_of_every_swath_stays_empty_and_outside_of_the_references_is_filled(method: Method) -> None:
     stack = stack_of(np.ones((2, SIDE, SIDE), bool))
