@@ -72,6 +72,9 @@ def save(enhancer: Enhancer, path: Path) -> None:
 
 
 def _smallest(value: Tensor) -> Tensor:
+    """Return a tensor in half precision where that loses nothing."""
+    import torch
+
     half = value.half()
     return half if value.dtype == torch.float32 and torch.equal(half.float(), value) else value
 
