@@ -55,8 +55,8 @@ class Product:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.items: dict[str, Path] = {}
         self.making: Callable[[], None] = lambda: None
-        monkeypatch.setattr(processing, "make_product", self.make)
-        monkeypatch.setattr(processing, "publish_product", self.publish)
+        monkeypatch.setattr("flows.processing.product.make_product", self.make)
+        monkeypatch.setattr("flows.processing.product.publish_product", self.publish)
         monkeypatch.setattr(processing, "published_place", lambda one, _: self.items.get(one.work_id))
 
     def make(self, one: WorkUnit, _i: Any, _s: Any, _m: Any, staging: Path, progress: Callable[..., None]) -> Any:
