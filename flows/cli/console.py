@@ -57,6 +57,8 @@ def progress_bar() -> Iterator[Callable[[Event], None]]:
 _ID_WIDTH = 40
 #: Columns from which on rows have room for whole item ids.
 _WIDE = 120
+#: Areas from which on whole square kilometres are exact enough.
+_WHOLE_KM2 = 10
 #: Pictures that the summary of a run names.
 _PICTURES = 8
 
@@ -119,8 +121,8 @@ def print_summary(summary: Mapping[str, Any], out: str) -> None:
     for unit in units:
         style = STATE_STYLES.get(unit["state"], "white")
         f = unit["figures"]
-        numbers = [f"{f[k]:.0f}" for k in ("cloudy_km2", "other_dates_km2")] if f else ["", ""]
-        numbers += [f"{f[k]:.1f}" for k in ("model_km2", "seconds")] if f else ["", ""]
+        numbers = [_area(f[k]) for k in ("cloudy_km2", "other_dates_km2", "model_km2")] if f else [""] * 3
+        numbers.append(f"{f['seconds']:.1f}" if f else "")
         # What waits for review succeeded, but is not good yet.
         state = "[yellow]needs review[/]" if unit.get("note") else f"[{style}]{unit['state']}[/]"
         table.add_row(escape(unit["target_id"]), state, *numbers)
@@ -136,6 +138,11 @@ def print_summary(summary: Mapping[str, Any], out: str) -> None:
     output.print(_totals(summary))
     for line in _next_steps(summary, out):
         output.print(line, markup=False, soft_wrap=True)
+
+
+def _area(km2: float) -> str:
+    """Return an area with two significant digits, or in whole square kilometres."""
+    return f"{km2:.0f}" if km2 >= _WHOLE_KM2 else f"{km2:.2g}"
 
 
 def _left_out(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -159,9 +166,9 @@ def _totals(summary: Mapping[str, Any]) -> Table:
     if review:
         table.add_row("waiting for review", f"{len(review)} in collection unveil-review")
     if total:
-        table.add_row("cloudy area", f"{total['cloudy_km2']:.0f} km²")
-        table.add_row("  observed on other dates", f"{total['other_dates_km2']:.0f} km²")
-        table.add_row("  seen on no date, estimated", f"{total['model_km2']:.1f} km²")
+        table.add_row("cloudy area", f"{_area(total['cloudy_km2'])} km²")
+        table.add_row("  observed on other dates", f"{_area(total['other_dates_km2'])} km²")
+        table.add_row("  seen on no date, estimated", f"{_area(total['model_km2'])} km²")
     table.add_row("model", escape(f"{summary['model']['name']} version {summary['model']['version']}"))
     table.add_row("time", f"{summary['seconds']:.1f} s")
     return table

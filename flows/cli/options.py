@@ -21,10 +21,7 @@ Source = Annotated[
     ),
 ]
 Collection = Annotated[str | None, typer.Option("--collection", help="Collection to search.")]
-Bbox = Annotated[str | None, typer.Option("--bbox", help="west,south,east,north in degrees.")]
 Interval = Annotated[str | None, typer.Option("--datetime", help="Dates to restore: 2023-08-10/2023-08-20.")]
-MinCloud = Annotated[float | None, typer.Option("--min-cloud", help="Scenes clearer than this (%) need nothing.")]
-MaxCloud = Annotated[float | None, typer.Option("--max-cloud", help="Scenes cloudier than this (%) are left alone.")]
 Out = Annotated[str | None, typer.Option("--out", help="Catalog that is written: a folder or s3://BUCKET/PREFIX.")]
 Index = Annotated[
     list[str] | None,
@@ -37,28 +34,8 @@ StateDir = Annotated[
     Path | None, typer.Option("--state-dir", help="Ledger, registry and logs; `<out>/.unveil`, with S3 in your home.")
 ]
 Model = Annotated[str | None, typer.Option("--model", help="models:/NAME@ALIAS or models:/NAME/VERSION.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the noise; recorded in every product.")]
 Sampler = Annotated[str | None, typer.Option("--sampler", help="ddim, dpmpp2m or pyramid.")]
-CompositeMethod = Annotated[
-    str | None,
-    typer.Option("--composite", help="fused, nearest, median, geomedian; none: the model alone."),
-]
-Gate = Annotated[str | None, typer.Option("--gate", help="on: products that fail a threshold wait for review; off.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
-Runner = Annotated[str | None, typer.Option("--runner", help="threads, processes or dask: several scenes at once.")]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Scenes restored at once; one for each core.")]
-DaskScheduler = Annotated[
-    str | None,
-    typer.Option("--dask-scheduler", help="Dask cluster that is there: tcp://HOST:8786; needs --runner dask."),
-]
-Grid = Annotated[str | None, typer.Option("--grid", help="native: the scenes' tiles; fixed: cells over any area.")]
-GridCrs = Annotated[int | None, typer.Option("--grid-crs", help="EPSG code of the fixed grid; UTM zones by default.")]
-Resolution = Annotated[float | None, typer.Option("--resolution", help="Pixel size of the fixed grid, metres.")]
-CellSize = Annotated[int | None, typer.Option("--cell-size", help="Side of a cell of the fixed grid, pixels.")]
-Cells = Annotated[list[str], typer.Option("--cell", help="Grid square, e.g. MGRS-33TWM; may be given several times.")]
-AllowInvalid = Annotated[
-    bool | None, typer.Option("--allow-invalid", help="Exit 0 although scenes cannot be used (INVALID).")
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 
 

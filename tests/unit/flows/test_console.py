@@ -113,6 +113,14 @@ def test_in_80_columns_no_id_and_no_path_is_cut(
         assert line in out.splitlines(), line
 
 
+def test_a_small_area_is_not_printed_as_nothing(capsys: pytest.CaptureFixture[str], unit: dict[str, Any]) -> None:
+    unit["figures"] |= {"cloudy_km2": 0.1312, "other_dates_km2": 0.0, "model_km2": 0.0416}
+    summary = {"left_out": (), "remade": (), "units": [unit], "already_done": [], "scenes": 1, "seconds": 5.0}
+    console.print_summary(summary | {"model": {"name": "unveil-de", "version": "3"}, "catalog": "c"}, "out")
+    out = capsys.readouterr().out
+    assert "0.13 km²" in out and "0.042 km²" in out and " 0 km²" in out
+
+
 def test_the_summary_tells_what_waits_for_review(capsys: pytest.CaptureFixture[str], unit: dict[str, Any]) -> None:
     model = {"name": "unveil-de", "version": "3"}
     waiting = unit | {"note": "needs review: Sharpness is 0.1, below the limit of 0.4."}
