@@ -23,7 +23,6 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.drift.alarms import watch_run
 from flows.errors import LedgerUnavailable, WorkerKilled, WorkFailed
-from flows.json_log import json_log
 from flows.ledger.schema import State, new_run_id
 from flows.ledger.store import Ledger, open_ledger, reconcile, wait_for_others
 from flows.models.model_item import ensure_model_item
@@ -98,7 +97,7 @@ def clear_scenes(
     began, run_id, billed = time.monotonic(), new_run_id(), _billed()
     wanted = _settings(settings, last_days)
     check_runner(wanted)
-    with _ledger_of(wanted, run_id) as ledger, json_log(wanted.log_json, run_id):
+    with _ledger_of(wanted, run_id) as ledger:
         ready = _handed() or prepare_run(wanted, plan_file, repair=True, tasks=True)
         run = _context_of(ready, ledger, run_id, invalid_too=invalid_too)
         units = [_refused(each) for each in ready.plan.refused] + process_all(ready, run, ledger)

@@ -19,7 +19,6 @@ from prefect.context import FlowRunContext
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.errors import LedgerUnavailable
-from flows.json_log import about_unit, json_log
 from flows.ledger.schema import Entry, Job, Lease, State, new_run_id
 from flows.ledger.store import Heartbeat, Ledger, open_ledger
 from flows.models.model_item import ensure_model_item
@@ -129,9 +128,7 @@ def mosaic_cell(payload: Payload, shared: Shared) -> UnitResult:
     Raises:
         Exception: whatever went wrong with it; the ledger has it, too.
     """
-    settings = RunSettings(**shared.settings)
-    with json_log(settings.log_json, shared.run_id), about_unit(payload.unit.work_id):
-        return _claimed(payload, shared, settings)
+    return _claimed(payload, shared, RunSettings(**shared.settings))
 
 
 @task(name="region", task_run_name="region {made.region.name} {made.period.name}", **RETRIES)
@@ -186,13 +183,12 @@ def mosaics(settings: RunSettings | None = None, mosaic: MosaicOptions | None = 
     wanted, options = settings or load_settings(), mosaic or MosaicOptions()
     check_runner(wanted)
     region, done = region_of(wanted, options), _Done()
-    with json_log(wanted.log_json, run_id):
-        model = resolve_model(wanted)
-        ensure_model_item(mosaics_of(wanted), model)
-        with _giving_back(wanted, run_id):
-            for period in periods_of(options.period, wanted.dates, options.last):
-                _make_period(wanted, options, region, period, model, run_id, done)
-        keep_mirrors(wanted)
+    model = resolve_model(wanted)
+    ensure_model_item(mosaics_of(wanted), model)
+    with _giving_back(wanted, run_id):
+        for period in periods_of(options.period, wanted.dates, options.last):
+            _make_period(wanted, options, region, period, model, run_id, done)
+    keep_mirrors(wanted)
     summary = _summary(wanted, options, model, run_id, began, done)
     _report(summary)
     summary.require_success(allow_invalid=wanted.allow_invalid)

@@ -7,8 +7,8 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pystac
 
 from flows.errors import KNOWN_ERRORS, InvalidSettings, LeaseLost, RunStopped
-from flows.json_log import about_unit, json_log
 from flows.ledger.database import shown
 from flows.ledger.schema import Entry, Job, Lease, State, is_own
 from flows.ledger.store import AGAIN, Heartbeat, Ledger, open_ledger
@@ -25,7 +24,7 @@ from flows.processing.publishing import catalog_of, discard_blocks
 from flows.progress import report_progress
 from flows.settings import RunSettings
 from stac.catalog import product_collections
-from stac.errors import InvalidInput, StacError
+from stac.errors import AccessRefused, InvalidInput, MissingExtra, StacError, UnsafeHref
 from stac.io.files import writing
 from stac.io.s3 import Location
 from stac.io.secrets import redact
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("unveil")
 _HELD = "another run is working on it"
 _ELSEWHERE = "published by another run"
+#: Credentials, `allow_hosts` and packages may change before the next run; they are no part of the unit's id.
+_OF_SETTINGS = (AccessRefused, MissingExtra, UnsafeHref)
 _INVALID_HINT = "(found before; `unveil redrive --include-invalid` tries it again)"
 
 
@@ -140,7 +141,8 @@ def failure_of(unit: Unit, error: BaseException) -> UnitResult:
     """Return how a unit ended whose processing raised an error."""
     if isinstance(error, RunStopped) or not isinstance(error, Exception):
         return result_of(unit, State.ABORTED, error=str(error))
-    state = State.INVALID if isinstance(error, InvalidInput) else State.FAILED
+    unusable = isinstance(error, InvalidInput) and not isinstance(error, _OF_SETTINGS)
+    state = State.INVALID if unusable else State.FAILED
     text = str(error) if isinstance(error, KNOWN_ERRORS) else f"{type(error).__name__}: {error}"
     return result_of(unit, state, error=redact(text))
 
@@ -157,7 +159,7 @@ def process_unit(payload: Payload, run: RunContext, slot: Slot) -> UnitResult:
         RunStopped: the run was stopped meanwhile.
     """
     settings, unit = RunSettings(**run.settings), payload.unit
-    with _log_of(settings, run, unit), closing(_ledger_of(run, settings)) as ledger:
+    with closing(_ledger_of(run, settings)) as ledger:
         found = _claim(ledger, unit, run, settings)
         if isinstance(found, Lease):
             return make_under_lease(
@@ -246,14 +248,6 @@ def _ledger_of(run: RunContext, settings: RunSettings) -> Ledger:
         f"A worker would keep its work in the ledger {shown(ledger.url)}, the run in {run.ledger}; set "
         "UNVEIL_LEDGER_URL in the environment of the worker, too."
     )
-
-
-@contextmanager
-def _log_of(settings: RunSettings, run: RunContext, unit: WorkUnit) -> Iterator[None]:
-    """Write the log of a unit where that of its run is written; the run's own process does so already."""
-    path = None if is_own(run.run_id) else settings.log_json
-    with json_log(path, run.run_id), about_unit(unit.work_id):
-        yield
 
 
 def _claim(ledger: Ledger, unit: WorkUnit, run: RunContext, settings: RunSettings) -> Lease | Entry:

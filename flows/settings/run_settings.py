@@ -80,7 +80,6 @@ class PlaceSettings(SettingsGroup):
     )
     lease_s: float = Field(120, ge=1, description="a unit whose run stands still for so long is free again, seconds")
     held_wait_s: float = Field(150, ge=0, description="wait at the end for units that other runs hold, seconds")
-    log_json: Path | None = Field(None, description="file that the log is appended to, one JSON object a line")
 
     @field_validator("out", "state_dir")
     @classmethod

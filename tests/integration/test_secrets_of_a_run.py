@@ -54,7 +54,7 @@ def no_secret_in(folder: Path, outcome: Outcome) -> None:
 @pytest.mark.parametrize("runner", ["threads", "processes"])
 def test_a_source_behind_logins_and_signatures_leaves_none(guarded: str, tmp_path: Path, runner: str) -> None:
     few = {**TINY_SETTINGS, "UNVEIL_SAMPLES": "1", "UNVEIL_STEPS": "1", "UNVEIL_USE_MODEL": "false"}
-    extra = {**few, "UNVEIL_SOURCE": guarded, "UNVEIL_RUNNER": runner, "UNVEIL_LOG_JSON": str(tmp_path / "log.json")}
+    extra = {**few, "UNVEIL_SOURCE": guarded, "UNVEIL_RUNNER": runner}
     out = tmp_path / "out"
     done = unveil(
         "run", "--out", out, "--bbox", TINY_BBOX, "--datetime", "2023-08-18", "--json",

@@ -26,7 +26,7 @@ from flows.processing.unit import (
     record_failure,
 )
 from flows.settings import RunSettings
-from stac.errors import InvalidItem, UnreadableAsset
+from stac.errors import InvalidItem, UnreadableAsset, UnsafeHref
 from tests.unit.flows.ledgers import execute
 
 FIGURES = UnitFigures(**{field.name: 0 for field in fields(UnitFigures)})
@@ -110,6 +110,7 @@ def test_a_unit_is_published_once_and_the_ledger_knows(settings: RunSettings, le
     ("error", "state", "text"),
     [
         (InvalidItem("no bands"), State.INVALID, "no bands"),
+        (UnsafeHref("name it in allow_hosts"), State.FAILED, "name it in allow_hosts"),
         (UnreadableAsset("cut short"), State.FAILED, "cut short"),
         (ZeroDivisionError("oh"), State.FAILED, "ZeroDivisionError: oh"),
         (RunStopped("stopped"), State.ABORTED, "stopped"),

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from flows.json_log import about_unit, json_log
 from flows.ledger.spent import Spent, Stopwatch, add_unit, totals
 from flows.ops.exposition import exposed
 from flows.settings.loading import load_settings
@@ -49,24 +46,3 @@ def test_a_folder_without_runs_has_metrics_and_gets_no_ledger(tmp_path: Path) ->
     text = exposed(load_settings(None, {"out": tmp_path / "out"}))
     assert 'unveil_units{state="running"} 0.0' in text and "unveil_ledger_up 1.0" in text
     assert not (tmp_path / "out").exists()
-
-
-def test_log_lines_are_json_with_run_and_unit_and_no_token(tmp_path: Path) -> None:
-    log, path = logging.getLogger("unveil"), tmp_path / "logs" / "run.jsonl"
-    with json_log(path, "run-1"):
-        log.info("searching")
-        with about_unit("unit-7"):
-            with ThreadPoolExecutor(1) as pool:
-                pool.submit(log.warning, "no %s", "https://host/a.tif?sig=SECRET")
-            try:
-                raise ValueError("lost")
-            except ValueError:
-                log.exception("unit failed")
-    log.warning("after the run")
-    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    assert [(line["level"], line["run_id"], line["work_id"]) for line in lines] == [
-        ("info", "run-1", ""), ("warning", "run-1", "unit-7"), ("error", "run-1", "unit-7"),
-    ]  # fmt: skip
-    assert "SECRET" not in path.read_text("utf-8") and "ValueError: lost" in lines[2]["traceback"]
-    with json_log(None, "run-2"):
-        log.info("nowhere")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import pytest
 
 from flows.cli import _explain
 from flows.errors import InvalidSettings
-from flows.json_log import json_log
 from flows.models.retrain_settings import load_retrain_settings
 from flows.planning.plan_file import freeze
 from flows.planning.workunit import ModelRef
@@ -71,18 +69,6 @@ def test_a_setting_of_the_wrong_kind_is_not_repeated(name: str, value: str, tmp_
     with pytest.raises(InvalidSettings, match=name) as refused:
         load_settings(file)
     assert "hush" not in str(refused.value)
-
-
-def test_a_line_of_the_log_holds_no_password(tmp_path: Path) -> None:
-    file = tmp_path / "log.json"
-    log = logging.getLogger("unveil")
-    with json_log(file, "run"):
-        log.info("ledger %s", "postgresql+psycopg://unveil:hush@db:5432/ledger")
-        try:
-            raise OSError("host=db password=hush: https://me:hush@db/x?token=hush")
-        except OSError:
-            log.exception("it broke")
-    assert "db" in file.read_text("utf-8") and "hush" not in file.read_text("utf-8")
 
 
 def test_what_nobody_expected_is_kept_without_passwords(
