@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pystac
-import torch
 from numpy.typing import NDArray
 
 from de_model.calibration import calibration_of
@@ -25,7 +24,15 @@ from flows.planning.search import write_json
 from flows.planning.workunit import ModelRef, work_id_of
 from flows.processing.blocks import Effort, Progress, no_progress, prefetched, window_of
 from flows.processing.model import load_model, without_a_lost_gpu
-from flows.processing.product import ITEM_FILE, UnitFigures, figures_of, quality_of, take_staged_item
+from flows.processing.product import (
+    ITEM_FILE,
+    UnitFigures,
+    figures_of,
+    metadata_of,
+    quality_of,
+    record_of,
+    take_staged_item,
+)
 from flows.processing.publishing import catalog_of, indexes_of
 from flows.processing.restore import Prepared, intervals_of, prepare_with, restore_block
 from flows.reports.page import write_report
@@ -45,11 +52,9 @@ from stac.io.s3 import Location
 from stac.load.stack import Stack, read_overview, read_stack
 from stac.masks.classes import PixelClass, is_observed
 from stac.product.cog import CogWriter
-from stac.product.item import ProductRecord
-from stac.product.model_item import model_item_href
 from stac.product.mosaic_item import COUNT, COUNT_SPEC, CountTally, MosaicRecord, build_mosaic_item
 from stac.product.region_item import CellFile, RegionRecord, build_region_item
-from stac.product.writer import Block, ProductSummary, ProductWriter, blocks_of
+from stac.product.writer import Block, ProductWriter, blocks_of
 from stac.search.acquisitions import Acquisition
 
 #: Looks of all dates that are read at once, pixels times dates: bounds the memory of a year of dates.
@@ -122,6 +127,9 @@ def make_mosaic(
     if any(shift.matters for shift in shifts.values()) and overview.cell.pixels == cell.pixels:
         read = partial(read_stack, dates, bands=settings.bands, options=settings.reading)
         overview = read_registered(read, cell, shifts)
+    far = {name for name, shift in shifts.items() if shift.too_far}
+    dates = tuple(date for date in dates if date.id not in far)
+    overview = overview.without([name for name in overview.item_ids if name in far])
     composite = PeriodComposite(options.method, radiometry, options.quantile)
     begun = mosaic_stack(overview, radiometry.reference, options.method)
     fillers = fillers_of(validation_of(Path(model.weights))) if settings.gaps is GapFilling.VALIDATED else {}
@@ -140,13 +148,17 @@ def make_mosaic(
     figures = figures_of(summary, effort, time.monotonic() - began)
     timings = {"prepare": prepared_after, "read": effort.read_seconds, "restore": effort.restore_seconds}
     timings |= {"model": effort.model_seconds, "write": time.monotonic() - restored}
-    record = _record(unit, settings, options, model, dates, radiometry.reference, figures)
-    metadata = _metadata(unit, settings, options, model, overview, dates, composite, summary, figures, timings)
+    chosen = options.model_dump(mode="json", exclude={"region"})
+    ordered = sorted(dates, key=lambda date: date.id != radiometry.reference)
+    record = record_of(unit, settings, model, [item for date in ordered for item in date.items], figures, fillers)
+    record = replace(record, parameters={**record.parameters, "method": chosen["method"], "quantile": options.quantile})
+    metadata = metadata_of(unit, settings, model, overview, dates, composite.fits, summary, figures, timings)
+    metadata["mosaic"] = chosen | {"reference": radiometry.reference}
     metadata["clear_looks"] = looks.document
     metadata["shifts_px"] = {
         name: asdict(shift) | {"corrected": shift.matters and not shift.too_far} for name, shift in shifts.items()
     }
-    metadata["fillers"] = {"kinds": {str(k): str(f) for k, f in fillers.items()}, "pixels": summary.pixels_by_filler}
+    metadata["fillers"] = {"kinds": dict(record.fillers), "pixels": summary.pixels_by_filler}
     quality = quality_of(staging, settings.bands, None)
     metadata["quality"] = quality.document
     write_json(staging / "metadata.json", metadata)
@@ -154,8 +166,8 @@ def make_mosaic(
     mosaic = MosaicRecord(
         unit.region,
         unit.period,
-        _instant(unit.start),
-        _instant(unit.end),
+        datetime.fromisoformat(unit.start),
+        datetime.fromisoformat(unit.end),
         options.method,
         radiometry.reference,
         len(dates),
@@ -249,71 +261,6 @@ def _before(overview: Stack, reference: str) -> NDArray[np.uint16]:
     index = overview.item_ids.index(reference) if reference in overview.item_ids else 0
     found: NDArray[np.uint16] = overview.dn[index]
     return found
-
-
-def _instant(text: str) -> datetime:
-    return datetime.fromisoformat(text)
-
-
-def _record(
-    unit: MosaicUnit,
-    settings: RunSettings,
-    options: MosaicOptions,
-    model: ModelRef,
-    dates: Sequence[Acquisition],
-    reference: str,
-    figures: UnitFigures,
-) -> ProductRecord:
-    ordered = sorted(dates, key=lambda date: date.id != reference)
-    first, *others = [item for date in ordered for item in date.items]
-    return ProductRecord(
-        item_id=unit.item_id,
-        work_id=unit.work_id,
-        target=first,
-        source_dates=tuple(others),
-        cell_id=unit.cell_id,
-        model_name=model.name,
-        model_version=model.version,
-        model_sha256=model.sha256,
-        model_href=model_item_href(model.name, model.sha256),
-        software={"torch": torch.__version__, "numpy": np.__version__},
-        seed=settings.seed,
-        parameters=settings.parameters | options.model_dump(mode="json", include={"method", "quantile"}),
-        quality={"mean_uncertainty": figures.mean_uncertainty, "mean_reference_weight": figures.mean_reference_weight},
-        software_version=__version__,
-        created=datetime.now(UTC),
-    )
-
-
-def _metadata(
-    unit: MosaicUnit,
-    settings: RunSettings,
-    options: MosaicOptions,
-    model: ModelRef,
-    overview: Stack,
-    dates: Sequence[Acquisition],
-    composite: PeriodComposite,
-    summary: ProductSummary,
-    figures: UnitFigures,
-    timings: Mapping[str, float],
-) -> dict[str, Any]:
-    """Return everything that made the mosaic, as JSON values."""
-    reference = composite.radiometry.reference
-    days = {name: str(np.datetime64(int(day), "D")) for name, day in zip(overview.item_ids, overview.days, strict=True)}
-    ordered = sorted(dates, key=lambda date: date.id != reference)
-    return {
-        "unit": asdict(unit) | {"target_id": unit.target_id},
-        "mosaic": options.model_dump(mode="json", exclude={"region"}) | {"reference": reference},
-        "model": {name: getattr(model, name) for name in ("name", "version", "sha256", "calibration", "validation")},
-        "parameters": settings.parameters,
-        "software": {"unveil-eo": __version__, "torch": torch.__version__, "numpy": np.__version__},
-        "sources": [{"id": item.id, "date": days[date.id]} for date in ordered for item in date.items],
-        "dropped": [*unit.left_out, *overview.dropped],
-        "areas_km2": summary.areas_km2,
-        "figures": asdict(figures),
-        "normalisation": [asdict(fit) for fit in composite.fits],
-        "seconds": dict(timings),
-    }
 
 
 def mosaics_of(settings: RunSettings) -> StaticCatalog:

@@ -18,12 +18,13 @@ from de_model.validation import Filler, PixelKind, fillers_of, validation_of
 from flows import __version__
 from flows.drift.store import keep, unit_drift
 from flows.ledger.spent import Stopwatch, add_unit
+from flows.planning.mosaics import MosaicUnit
 from flows.planning.search import write_json
 from flows.planning.workunit import ModelRef, WorkUnit, unit_cell, unit_dates
 from flows.processing.blocks import Effort, Progress, WriteBehind, no_progress, restore_cell
 from flows.processing.model import load_model, without_a_lost_gpu
 from flows.processing.publishing import blocks_folder, catalog_of, indexes_of
-from flows.processing.restore import Prepared, intervals_of, prepare
+from flows.processing.restore import intervals_of, prepare
 from flows.reports.page import write_report
 from flows.settings import GapFilling, RunSettings
 from stac.catalog.product_collections import (
@@ -36,6 +37,7 @@ from stac.catalog.product_collections import (
     publish_to_collection,
 )
 from stac.catalog.publish import StaticCatalog
+from stac.composite.normalisation import NormalisationFit
 from stac.grid.cell import Cell
 from stac.io.s3 import Location
 from stac.load.dataset import radiometry_of
@@ -189,8 +191,9 @@ def make_product(
     measured = time.monotonic()
     quality = quality_of(staging, settings.bands, settings.quality_gate)
     timings["quality"] = time.monotonic() - measured
-    record = _record(unit, settings, model, [item for date in used for item in date.items], figures, fillers)
-    metadata = _metadata(unit, settings, model, overview, used, prepared, summary, figures, timings)
+    record = record_of(unit, settings, model, [item for date in used for item in date.items], figures, fillers)
+    fits = prepared.composite.fits if prepared.composite else ()
+    metadata = metadata_of(unit, settings, model, overview, used, fits, summary, figures, timings)
     metadata["fillers"] = {"kinds": dict(record.fillers), "pixels": summary.pixels_by_filler}
     metadata["quality"] = quality.document
     drift = unit_drift(overview, used[0].items, quality.figures, Path(model.weights), settings.drift_limits)
@@ -285,14 +288,24 @@ def figures_of(summary: ProductSummary, effort: Effort, seconds: float) -> UnitF
     )
 
 
-def _record(
-    unit: WorkUnit,
+def record_of(
+    unit: WorkUnit | MosaicUnit,
     settings: RunSettings,
     model: ModelRef,
     used: Sequence[pystac.Item],
     figures: UnitFigures,
     fillers: Mapping[PixelKind, Filler],
 ) -> ProductRecord:
+    """Return what an item says of a product.
+
+    Args:
+        unit: that was made.
+        settings: of the run, fitted to the model.
+        model: that restored it.
+        used: scenes, the first of them the target or the reference.
+        figures: of the product.
+        fillers: that each kind of pixel was filled by.
+    """
     target, *others = used
     quality = {
         "mean_uncertainty": figures.mean_uncertainty,
@@ -329,21 +342,32 @@ def _archived(item: pystac.Item) -> pystac.Item:
     return archived
 
 
-def _metadata(
-    unit: WorkUnit,
+def metadata_of(
+    unit: WorkUnit | MosaicUnit,
     settings: RunSettings,
     model: ModelRef,
     overview: Stack,
     used: Sequence[Acquisition],
-    prepared: Prepared,
+    fits: Sequence[NormalisationFit],
     summary: ProductSummary,
     figures: UnitFigures,
     timings: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Return everything that made the product, as JSON values."""
-    fits = prepared.composite.fits if prepared.composite else ()
+    """Return everything that made a product, as JSON values.
+
+    Args:
+        unit: that was made.
+        settings: of the run, fitted to the model.
+        model: that restored it.
+        overview: all dates that were used, thinned.
+        used: the same dates.
+        fits: how they were matched.
+        summary: of the layers.
+        figures: of the product.
+        timings: seconds, by step.
+    """
     return {
-        "unit": asdict(unit),
+        "unit": asdict(unit) | {"target_id": unit.target_id},
         "model": {name: getattr(model, name) for name in ("name", "version", "sha256", "calibration", "validation")},
         "parameters": settings.parameters,
         "software": {"unveil-eo": __version__, "torch": torch.__version__, "numpy": np.__version__},

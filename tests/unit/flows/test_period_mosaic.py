@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +30,13 @@ from stac.search.static import sample_catalog
 
 
 def planned(
-    out: Path, days: str, options: MosaicOptions, bbox: str
+    out: Path, days: str, options: MosaicOptions, bbox: str, source: Path | None = None, cell_size: int = 64
 ) -> tuple[MosaicPlan, RunSettings, dict[str, pystac.Item]]:
-    grid = {"grid": "fixed", "resolution": 120, "cell_size": 64, "grid_origin": "60,0"}
+    grid = {"grid": "fixed", "resolution": 120, "cell_size": cell_size, "grid_origin": "60,0"}
     given = load_settings(None, {"out": out, "bbox": bbox, "samples": 1, "steps": 1, **grid})
     region, period = region_of(given, options), named_period(days)
     settings = of_period(given, region, period)
-    items = open_source(str(sample_catalog())).search(settings.search)
+    items = open_source(str(source or sample_catalog())).search(settings.search)
     weights = shipped_weights()
     model = ModelRef("unveil-de", "1", sha256_of(weights), str(weights))
     plan = plan_period(items, settings, options, region, period, model)
@@ -93,3 +94,22 @@ def test_a_cell_that_no_date_saw_is_not_invented(tmp_path: Path) -> None:
     assert set(np.unique(found["provenance"])) <= {Provenance.NODATA, Provenance.NOT_RECOVERABLE}
     told = json.loads((tmp_path / ITEM_FILE).read_text())["properties"]
     assert told["unveil:clear_looks"]["without"] == 1.0 and told["unveil:not_recoverable"] == 100.0
+
+
+def test_a_date_that_lies_too_far_off_is_left_out_and_the_rest_is_made(tmp_path: Path) -> None:
+    far, source = "S2B_33TWM_20230820_0_L2A", tmp_path / "source" / "catalog.json"
+    shutil.copytree(sample_catalog().parent, source.parent)
+    for path in (source.parent / far).glob("*.tif"):
+        with rasterio.open(path, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as scene:
+            scene.write(np.roll(scene.read(), (2, 4), (1, 2)))
+    options, bbox = MosaicOptions(method=Method.BEST), "15.30,46.20,15.35,46.24"
+    plan, settings, items = planned(tmp_path / "out", "2023-08-10/2023-08-20", options, bbox, source, 256)
+    unit = plan.units[0]
+    assert any(far in date for date in unit.dates)
+    made((plan, settings, items), unit, options, tmp_path)
+    metadata = json.loads((tmp_path / "metadata.json").read_text())
+    shift = next(shift for name, shift in metadata["shifts_px"].items() if "20230820" in name)
+    assert (shift["rows"], shift["columns"]) == pytest.approx((2, 4), abs=0.3) and not shift["corrected"]
+    assert metadata["sources"] and not any("20230820" in scene["id"] for scene in metadata["sources"])
+    sources = pystac.Item.from_file(str(tmp_path / ITEM_FILE)).get_links("derived_from")
+    assert sources and not any("20230820" in str(link.title) for link in sources)
