@@ -40,8 +40,8 @@ from flows.settings import GapFilling, RunSettings
 from flows.settings.fields import RestorationOptions
 from flows.settings.mosaic_options import MosaicOptions
 from stac.catalog.documents import MOSAICS_COLLECTION
-from stac.catalog.opening import target_at
 from stac.catalog.publish import StaticCatalog
+from stac.catalog.store import target_at
 from stac.catalog.versions import version_for
 from stac.composite.coregistration import Shift, find_shifts, read_registered
 from stac.composite.region import PeriodComposite, Radiometry, clear_looks, mosaic_stack

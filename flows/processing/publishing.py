@@ -14,8 +14,8 @@ from flows.progress import report_progress
 from flows.settings import RunSettings
 from stac.catalog.indexes.following import Indexes
 from stac.catalog.indexes.opening import open_index
-from stac.catalog.opening import target_at
 from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
+from stac.catalog.store import target_at
 from stac.errors import StacError
 
 _log = logging.getLogger("unveil")

@@ -19,11 +19,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from stac.catalog.documents import heading_of
-from stac.catalog.opening import Target, target_at
-from stac.catalog.store import Document
-from stac.catalog.tree import CONTENTS, MIRRORS, Contents, Node, contents_of, nodes_in
-from stac.catalog.upkeep import DateTree
+from stac.catalog.links import DateTree
+from stac.catalog.store import Target, target_at
+from stac.catalog.tree import CONTENTS, MIRRORS, Contents, Document, Node, contents_of, item_name, nodes_in
 from stac.errors import EmptySearch, InvalidItem, UnreadableCatalog
 from stac.io.files import writing
 from stac.io.s3 import Location, S3Options
@@ -185,10 +183,10 @@ class _Mirror:
 
     def _items(self, month: Node) -> Iterator[dict[str, Any]]:
         """Yield the items that the nodes of a month link to; one that is gone meanwhile is left out."""
-        ids = DateTree(self.target, heading_of(self.collection)).ids_below(month)
+        ids = DateTree(self.target, self.collection).ids_below(month)
         above = f"{self.target.root}/{self.collection}"
         for start in range(0, len(ids), _CHUNK):
-            names = [f"{self.collection}/{name}/{name}.json" for name in ids[start : start + _CHUNK]]
+            names = [item_name(self.collection, name) for name in ids[start : start + _CHUNK]]
             for name, document in self.target.read_many(names).items():
                 own = f"{self.target.root}/{name}"
                 me = {"rel": "self", "href": own, "type": "application/json"}

@@ -15,10 +15,10 @@ from typing import Any
 import pystac
 
 from stac.catalog.documents import REVIEW_COLLECTION
-from stac.catalog.opening import target_at
+from stac.catalog.links import Survey
 from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
-from stac.catalog.store import Document
-from stac.catalog.upkeep import Survey
+from stac.catalog.store import target_at
+from stac.catalog.tree import Document
 from stac.catalog.versions import version_for
 from stac.errors import InvalidProduct
 from stac.io.files import writing

@@ -15,12 +15,10 @@ from typing import Any
 import pystac
 from pystac.errors import STACError
 
-from stac.catalog.collections import ROOT, CollectionLinks, version_of
 from stac.catalog.documents import CATALOG_TITLE, collection_title
-from stac.catalog.opening import target_at
-from stac.catalog.store import ABANDONED_S, Document
-from stac.catalog.tree import Node, items_in, month_of, node_of, placed
-from stac.catalog.upkeep import Survey
+from stac.catalog.links import ROOT, CollectionLinks, Survey, version_of
+from stac.catalog.store import ABANDONED_S, target_at
+from stac.catalog.tree import Document, Node, items_in, month_of, node_of, placed
 from stac.catalog.validation import check_id, validate_item
 from stac.catalog.versions import in_succession, subject_of
 from stac.errors import InvalidProduct

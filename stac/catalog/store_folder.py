@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from stac.catalog.store import Document, exchange
-from stac.catalog.tree import DATES
+from stac.catalog.tree import DATES, Document, item_name
 from stac.catalog.validation import check_id, item_problems, read_document
 from stac.errors import InvalidProduct, NotWritable, PublishError
 from stac.io.files import make_public, public_folder, write_json, writing
@@ -22,10 +24,17 @@ _LOCK_TIMEOUT_S = 120.0
 #: A waiting publisher looks so often whether it is its turn, seconds.
 _POLL_S = 0.01
 _STAGING = ".staging"
+#: `renameat2` relative to the working directory, and its flag, from linux/fcntl.h and linux/fs.h.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+#: A kernel or a file system that does not know how.
+_UNKNOWN = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM}
 
 
 class FolderTarget:
-    """A folder of this machine, or one that is mounted."""
+    """A folder of this machine, or one that is mounted.
+
+    Every method may raise `NotWritable` or `DiskFull`.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -35,7 +44,11 @@ class FolderTarget:
         return empty_folder(self.root / _STAGING / check_id(name))
 
     def read(self, name: str) -> Document | None:
-        """Return a document, None where there is none."""
+        """Return a document, None where there is none.
+
+        Raises:
+            InvalidProduct: it is not a JSON object.
+        """
         path = self.root / name
         with writing(path):  # a missing permission is reported
             return read_document(path) if path.is_file() else None
@@ -46,7 +59,19 @@ class FolderTarget:
         return {name: document for name, document in found if document is not None}
 
     def update(self, name: str, build: Callable[[Document | None], Document | None], *, repair: bool = False) -> None:
-        """Replace a document atomically; `exclusive` keeps others out."""
+        """Replace a document by what `build` makes of it: readers see the old or the new one.
+
+        On S3 `build` is called again where another publisher changed the document meanwhile; here `exclusive` keeps
+        others out. Nothing is written where it returns what is there already, or None.
+
+        Args:
+            name: of the document.
+            build: gets the document, None where there is none.
+            repair: a document that cannot be read counts as none, and not as an error.
+
+        Raises:
+            InvalidProduct: the document is not a JSON object.
+        """
         try:
             current = self.read(name)
         except InvalidProduct:
@@ -62,7 +87,7 @@ class FolderTarget:
         write_json(path, document, public=True)
 
     def item_ids(self, collection: str) -> list[str]:
-        """Return the ids of all products that are done, sorted."""
+        """Return the ids of all products that are done, sorted: a listing of the whole collection."""
         above = self.root / collection
         names = sorted(os.listdir(above)) if above.is_dir() else []  # noqa: PTH208 - ten thousands of them
         return [name for name in names if name[0] not in "._" and (above / name / f"{name}.json").is_file()]
@@ -91,7 +116,7 @@ class FolderTarget:
         return found
 
     def add(self, collection: str, staging: Path, document: Document) -> None:
-        """Put the product's files in place; an older product of the same id makes room in the same instant."""
+        """Put a product in place in one rename, in place of an older one of its id. `staging` is used up."""
         folder = self._item_path(collection, document["id"]).parent
         write_json(staging / f"{folder.name}.json", document)
         with writing(folder):
@@ -99,7 +124,7 @@ class FolderTarget:
             make_public(staging)
             if not folder.exists():
                 staging.rename(folder)
-            elif exchange(staging, folder):
+            elif _exchange(staging, folder):
                 shutil.rmtree(staging, ignore_errors=True)
             else:
                 _step_aside(staging, folder)
@@ -124,7 +149,7 @@ class FolderTarget:
                 path.parent.rmdir()
 
     def place(self, name: str, file: Path) -> None:
-        """Move a file into place."""
+        """Put a file from `staging` in place: readers see the old or the new one."""
         path = self.root / name
         with writing(path):
             make_public(file)
@@ -132,7 +157,7 @@ class FolderTarget:
             file.replace(path)
 
     def drop(self, name: str) -> None:
-        """Remove a file."""
+        """Remove a file; one that is not there is no error."""
         path = self.root / name
         with writing(path):
             path.unlink(missing_ok=True)
@@ -145,7 +170,11 @@ class FolderTarget:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Let one publisher at a time change the catalog."""
+        """Let one publisher at a time change the catalog.
+
+        Raises:
+            PublishError: another one holds it for too long.
+        """
         with writing(self.root):
             public_folder(self.root)
             lock = FileLock(self.root / ".publish.lock", timeout=_LOCK_TIMEOUT_S, poll_interval=_POLL_S)
@@ -161,7 +190,10 @@ class FolderTarget:
             lock.release()
 
     def sweep(self, collection: str, older_than_s: float) -> list[str]:
-        """Remove old staging folders and half-written documents; put back a product that a crash left aside."""
+        """Clear away what crashes left and has not changed for so long; return what `item_ids` does.
+
+        A product that a crash left aside is put back.
+        """
         sweep_folders(self.root / _STAGING, older_than_s)
         dates = self.root / collection / DATES
         for above in (self.root, self.root / collection, *(path for path in dates.rglob("*") if path.is_dir())):
@@ -182,7 +214,33 @@ class FolderTarget:
             raise NotWritable(f"{self.root} cannot be written ({place}: {reason}); check it or choose another --out.")
 
     def _item_path(self, collection: str, item_id: str) -> Path:
-        return self.root / collection / item_id / f"{item_id}.json"
+        return self.root / item_name(collection, item_id)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Give each of two folders of one file system the other's name; False where the system does not know how.
+
+    Raises:
+        OSError: it knows how, and refuses.
+    """
+    rename = _renameat2()
+    if rename is None:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _UNKNOWN:
+        return False
+    raise OSError(code, os.strerror(code), str(other))
+
+
+@lru_cache(maxsize=1)
+def _renameat2() -> Any:
+    """Return the C library's function, None where it has none (before glibc 2.28, and off Linux)."""
+    try:
+        return ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return None
 
 
 def _step_aside(staging: Path, folder: Path) -> None:

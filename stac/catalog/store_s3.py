@@ -11,7 +11,6 @@ the same time lose no link, without a lock that a crash could leave behind.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import shutil
 import tempfile
@@ -25,10 +24,9 @@ from typing import Any
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from stac.catalog.store import Document
 from stac.catalog.store_folder import empty_folder, same_work, sweep_folders
-from stac.catalog.tree import DATES, MIRRORS
-from stac.catalog.validation import check_id
+from stac.catalog.tree import DATES, MIRRORS, Document, item_name
+from stac.catalog.validation import check_id, parse_document
 from stac.errors import AccessRefused, InvalidProduct, NotWritable, SourceUnavailable, TargetUnavailable
 from stac.io.files import json_bytes
 from stac.io.objects import ABSENT, Objects, PreconditionFailed, S3Object, key_below, media_type_of
@@ -56,7 +54,10 @@ class _Listed:
 
 
 class S3Target:
-    """A prefix in a bucket."""
+    """A prefix in a bucket; its methods promise what those of `FolderTarget` do.
+
+    Every method may raise `NotWritable` or `TargetUnavailable`.
+    """
 
     def __init__(self, root: S3Location, objects: Objects, workspace: Path | None) -> None:
         self.root, self._objects, self._workspace = root, objects, workspace
@@ -69,14 +70,14 @@ class S3Target:
         """Return a document, None where there is none."""
         with _publishing():
             content = self._objects.read(self.root / name)
-        return None if content is None else _parse(self.root / name, content)
+        return None if content is None else parse_document(self.root / name, content)
 
     def read_many(self, names: Iterable[str]) -> dict[str, Document]:
         """Return several documents by name, fetched at the same time; those that are not there are left out."""
         places = {name: self.root / name for name in names}
         with _publishing():
             contents = self._objects.read_many(self.root.bucket, [place.key for place in places.values()])
-        return {n: _parse(place, contents[place.key]) for n, place in places.items() if place.key in contents}
+        return {n: parse_document(place, contents[place.key]) for n, place in places.items() if place.key in contents}
 
     def update(self, name: str, build: Callable[[Document | None], Document | None], *, repair: bool = False) -> None:
         """Replace a document unless another publisher does meanwhile; then begin again with what is there now."""
@@ -124,7 +125,7 @@ class S3Target:
     def holds(self, collection: str, document: Mapping[str, Any]) -> bool:
         """Return whether the product of an item is there already: same work, and every file with its size."""
         try:
-            found = self.read(_item_name(collection, str(document["id"])))
+            found = self.read(item_name(collection, str(document["id"])))
         except InvalidProduct:  # damaged: it is replaced
             return False
         return found is not None and same_work(found, document) and self._is_whole(collection, found)
@@ -143,7 +144,7 @@ class S3Target:
 
     def add(self, collection: str, staging: Path, document: Document) -> None:
         """Upload the files, then the item. Where the same work arrives from elsewhere meanwhile, that one stays."""
-        place = self.root / _item_name(collection, document["id"])
+        place = self.root / item_name(collection, document["id"])
         version = _version(document)
         with _publishing():
             seen = self._objects.head(place)
@@ -162,7 +163,7 @@ class S3Target:
 
     def remove(self, collection: str, item_id: str) -> None:
         """Remove a product whose link is gone: the item first, so that it never names a file that is gone."""
-        place = self.root / _item_name(collection, item_id)
+        place = self.root / item_name(collection, item_id)
         with _publishing():
             self._objects.remove(place.bucket, [place.key])
             self._objects.remove(place.bucket, [each.key for each in self._objects.listing(place.parent)])
@@ -216,9 +217,9 @@ class S3Target:
         # Whether an item names a file is only asked where an item lies beside files it might not name.
         suspects = {item_id: names for item_id, names in old.items() if names and _is_crowded(listed, item_id)}
         done = set(listed.done())
-        documents = self.read_many(_item_name(collection, item_id) for item_id in suspects if item_id in done)
+        documents = self.read_many(item_name(collection, item_id) for item_id in suspects if item_id in done)
         for item_id, names in suspects.items():
-            document = documents.get(_item_name(collection, item_id))
+            document = documents.get(item_name(collection, item_id))
             if item_id in done and document is None:
                 continue
             kept = {f"{item_id}.json", *_files_of(document or {"assets": {}})}
@@ -289,10 +290,6 @@ def _media_type(place: S3Location) -> str:
     return _GEOJSON if place.stem == place.parent.name else media_type_of(place.key)
 
 
-def _item_name(collection: str, item_id: str) -> str:
-    return f"{collection}/{item_id}/{item_id}.json"
-
-
 def _version(document: Mapping[str, Any]) -> str:
     """Return a name that follows from the content of all files."""
     sums = sorted(f"{key} {asset['file:checksum']}" for key, asset in document["assets"].items())
@@ -316,15 +313,3 @@ def _is_crowded(listed: _Listed, item_id: str) -> bool:
     """Return whether files without an item, or of more than one version, lie in an item's prefix."""
     names = listed.objects[item_id]
     return f"{item_id}.json" not in names or len({name.partition("/")[0] for name in names if "/" in name}) > 1
-
-
-def _parse(place: S3Location, content: bytes) -> Document:
-    try:
-        document = json.loads(content)
-    except ValueError as error:
-        raise InvalidProduct(
-            f"{place} cannot be read as JSON ({error}); restore it, or remove its folder and run again."
-        ) from error
-    if not isinstance(document, dict):
-        raise InvalidProduct(f"{place} is not a JSON object; restore it, or remove its folder and run again.")
-    return document

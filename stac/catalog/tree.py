@@ -165,7 +165,13 @@ _JSON, _GEOJSON = "application/json", "application/geo+json"
 
 STAC_VERSION = "1.1.0"
 
+Document = dict[str, Any]
 Link = dict[str, Any]
+
+
+def item_name(collection_id: str, item_id: str) -> str:
+    """Return the path of an item's document relative to the catalog's root."""
+    return f"{collection_id}/{item_id}/{item_id}.json"
 
 
 @dataclass(frozen=True, slots=True, order=True)

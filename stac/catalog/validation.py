@@ -10,11 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pystac
-
 from stac.catalog.schemas import schema_problem
 from stac.catalog.tree import STAC_VERSION
 from stac.errors import InvalidProduct, StacError
+from stac.io.s3 import Location
 from stac.product.assets import COG_TYPE, file_info
 from stac.product.cog import check_cog
 from stac.product.item import MODEL_EXTENSIONS, PRODUCT_EXTENSIONS
@@ -23,11 +22,9 @@ from stac.product.region_item import REGION_EXTENSIONS
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 #: Of the part of a product's id that is its scene's: file systems take 255 bytes, and more is added.
 _LONGEST = 120
-_WORDS = {
-    pystac.STACObjectType.ITEM: "Item",
-    pystac.STACObjectType.CATALOG: "Catalog",
-    pystac.STACObjectType.COLLECTION: "Collection",
-}
+_RESTORE = "restore the file, or remove its folder and run again."
+#: What people call a document, by its type.
+_WORDS = {"Feature": "Item", "Catalog": "Catalog", "Collection": "Collection"}
 _REQUIRED_ASSETS = (
     "visual", "data", "provenance", "source_date", "reference_weight", "uncertainty",
     "thumbnail", "quicklook", "report", "metadata",
@@ -73,16 +70,11 @@ def validate_item(document: Mapping[str, Any]) -> None:
         InvalidProduct: naming the item and the first thing that is wrong; it is neither product nor model.
     """
     item_id = check_id(str(document.get("id")))
-    _validate_core(document, pystac.STACObjectType.ITEM, item_id)
+    validate_document(document)
+    if document["type"] != "Feature":
+        raise InvalidProduct(f"{item_id} is of type {document['type']!r}, not an item.")
     for problem in _item_problems(document):
         raise InvalidProduct(f"Item {item_id}: {problem}.")
-
-
-_KINDS = {
-    "Feature": pystac.STACObjectType.ITEM,
-    "Catalog": pystac.STACObjectType.CATALOG,
-    "Collection": pystac.STACObjectType.COLLECTION,
-}
 
 
 def validate_document(document: Mapping[str, Any]) -> None:
@@ -91,19 +83,12 @@ def validate_document(document: Mapping[str, Any]) -> None:
     Raises:
         InvalidProduct: naming the document and what is wrong.
     """
-    name, kind = str(document.get("id")), _KINDS.get(str(document.get("type")))
-    if kind is None:
-        raise InvalidProduct(f"{name} is of type {document.get('type')!r}, so it is not a document of a STAC catalog.")
-    _validate_core(document, kind, name)
-
-
-def _validate_core(document: Mapping[str, Any], kind: pystac.STACObjectType, name: str) -> None:
-    """Check a document against the schemas of its kind and of every extension it declares."""
+    name, word = document.get("id"), _WORDS.get(str(document.get("type")), "Document")
     # The schema of another version would need the network.
     if document.get("stac_version") != STAC_VERSION:
-        raise InvalidProduct(f"{_WORDS[kind]} {name} is of STAC {document.get('stac_version')}, not {STAC_VERSION}.")
+        raise InvalidProduct(f"{word} {name} is of STAC {document.get('stac_version')}, not {STAC_VERSION}.")
     if problem := schema_problem(document):
-        raise InvalidProduct(f"{_WORDS[kind]} {name}: {problem}.")
+        raise InvalidProduct(f"{word} {name}: {problem}.")
 
 
 def _item_problems(document: Mapping[str, Any]) -> Iterator[str]:
@@ -161,7 +146,7 @@ def validate_catalog(root: Path) -> list[str]:
     problems: list[str] = []
     try:
         catalog = read_document(root / "catalog.json")
-        _validate_core(catalog, pystac.STACObjectType.CATALOG, "root")
+        validate_document(catalog)
         for item_path in _items_below(root / "catalog.json", catalog):
             problems += item_problems(item_path)
     except StacError as error:
@@ -173,9 +158,7 @@ def _items_below(path: Path, document: Mapping[str, Any]) -> Iterator[Path]:
     """Visit collections and catalogs at any depth, check each, and yield the items they link to."""
     for below in _linked(path, document, "child"):
         node = read_document(below)
-        is_collection = node.get("type") == "Collection"
-        kind = pystac.STACObjectType.COLLECTION if is_collection else pystac.STACObjectType.CATALOG
-        _validate_core(node, kind, str(node.get("id")))
+        validate_document(node)
         yield from _items_below(below, node)
     yield from _linked(path, document, "item")
 
@@ -217,11 +200,21 @@ def read_document(path: Path) -> dict[str, Any]:
         InvalidProduct: there is none, naming the file.
     """
     try:
-        document = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidProduct(
-            f"{path} cannot be read as JSON ({error}); restore the file, or remove its folder and run again."
-        ) from error
+        return parse_document(path, path.read_bytes())
+    except OSError as error:
+        raise InvalidProduct(f"{path} cannot be read ({error}); {_RESTORE}") from error
+
+
+def parse_document(place: Location, content: bytes) -> dict[str, Any]:
+    """Return the JSON object in the bytes of a published file.
+
+    Raises:
+        InvalidProduct: there is none, naming the place.
+    """
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise InvalidProduct(f"{place} cannot be read as JSON ({error}); {_RESTORE}") from error
     if not isinstance(document, dict):
-        raise InvalidProduct(f"{path} is not a JSON object; restore the file, or remove its folder and run again.")
+        raise InvalidProduct(f"{place} is not a JSON object; {_RESTORE}")
     return document

@@ -20,8 +20,8 @@ from flows.settings.loading import load_settings
 from stac.catalog import geoparquet
 from stac.catalog.check import check_catalog
 from stac.catalog.geoparquet import MEDIA_TYPE, Export, export_items, ids_in, keep_mirror, read_items
-from stac.catalog.opening import target_at
 from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
+from stac.catalog.store import target_at
 from stac.catalog.tree import MIRRORS
 from stac.errors import EmptySearch, InvalidItem, InvalidQuery
 from stac.io.s3 import S3Location

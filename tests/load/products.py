@@ -14,11 +14,10 @@ import pystac
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from stac.catalog.documents import heading_of
-from stac.catalog.opening import target_at
+from stac.catalog.links import DateTree
 from stac.catalog.publish import StaticCatalog
+from stac.catalog.store import target_at
 from stac.catalog.tree import placed
-from stac.catalog.upkeep import DateTree
 from stac.catalog.validation import read_document
 from stac.product.item import ProductRecord, build_item
 from stac.product.layers import SOURCE_DATE_NODATA, ProductLayers
@@ -88,7 +87,7 @@ def stage(catalog: StaticCatalog, stock: Path, document: dict[str, Any], number:
 
 def lay(catalog: StaticCatalog, stock: Path, document: dict[str, Any], numbers: Sequence[int]) -> None:
     """Put products where they belong without a link, as publishers leave them that are killed just before it."""
-    tree = DateTree(target_at(catalog.root), heading_of(catalog.collection_id))
+    tree = DateTree(target_at(catalog.root), catalog.collection_id)
     above = Path(str(catalog.collection_path.parent))
     collection = read_document(above / "collection.json") if catalog.published_work() else None
     counts = {node: len(links) for node, links in tree.survey(collection).items.items() if node is not None}

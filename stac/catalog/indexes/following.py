@@ -9,9 +9,9 @@ from typing import Any
 from urllib.parse import urljoin
 
 from stac.catalog.indexes.base import Document, Index
-from stac.catalog.opening import Target
 from stac.catalog.product_collections import ProductCollection
 from stac.catalog.publish import StaticCatalog
+from stac.catalog.store import Target
 from stac.errors import IndexNotUpdated, InvalidQuery
 from stac.io.s3 import Location, S3Location
 from stac.search.hrefs import is_remote, resolve
