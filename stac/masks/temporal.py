@@ -68,7 +68,7 @@ def suspicious(
         here = slice(start, start + _CHUNK)
         looks, clear = pixels[order, :, here][:, channels], seen[order, here] == PixelClass.CLEAR
         odd = _stands_out(looks[:, 0], looks[:, 3], clear)
-        odd &= clear.sum(axis=0, dtype=np.uint8) >= FEWEST_LOOKS
+        odd &= clear.sum(axis=0, dtype=np.uint16) >= FEWEST_LOOKS
         asked = np.flatnonzero(odd.any(axis=0))
         judged[order[:, None], start + asked] = _judged(looks[:, :, asked], clear[:, asked], odd[:, asked])
 
