@@ -23,7 +23,6 @@ from rasterio.transform import from_bounds
 from rasterio.vrt import WarpedVRT
 from shapely.geometry import shape
 
-from stac.search.sentinel_hub.client import estimated_units
 from stac.search.static import sample_catalog
 from tests.misbehaving_server import Asked, Reply, web_server
 
@@ -31,6 +30,14 @@ CLIENT_ID, CLIENT_SECRET = "client-of-the-test", "secret-of-the-test"
 _CATALOG = "/api/v1/catalog/1.0.0"
 #: Tiles of the sample on Sentinel-2's own 10 m grid: west, south, east, north.
 _TILES = {"33TWL": (499980, 4990200, 609780, 5100000), "33TWM": (499980, 5090220, 609780, 5200020)}
+
+
+def units_of(width: int, height: int, bands: int) -> float:
+    """Return what a request of 16-bit pixels costs: a unit buys 512 x 512 pixels of three bands.
+
+    https://docs.sentinel-hub.com/api/latest/api/overview/processing-unit/.
+    """
+    return max(0.005, max(0.01, width * height / (512 * 512)) * bands / 3)
 
 
 @dataclass(slots=True)
@@ -106,7 +113,7 @@ class SentinelHub:
         width, height = request["output"]["width"], request["output"]["height"]
         if max(width, height) > 2500:
             return Reply(400, {"error": {"status": 400, "message": "width and height must be at most 2500"}})
-        units = estimated_units(width, height, len(bands) - 1)
+        units = units_of(width, height, len(bands) - 1)
         return Reply(
             content=_tar(request, bands),
             headers={"Content-Type": "application/x-tar", "X-ProcessingUnits-Spent": str(units)},

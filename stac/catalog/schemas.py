@@ -37,10 +37,10 @@ def schema_problem(document: Mapping[str, Any]) -> str | None:
 
     Checked are the schema of its kind and those of all extensions it declares.
     """
-    return next(schema_problems(document), None)
+    return next(_problems(document), None)
 
 
-def schema_problems(document: Mapping[str, Any]) -> Iterator[str]:
+def _problems(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield what breaks the schemas: one sentence without a full stop for every schema."""
     kind = _KINDS.get(str(document.get("type")))
     if kind is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,6 @@ from stac.io.secrets import redact
 
 #: The precondition of a write that must find nothing there.
 ABSENT = "*"
-_PAGE = 1000
 _DENIED = {"AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "403"}
 _LOST = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _NO_CONDITIONS = {"NotImplemented", "501"}
@@ -58,12 +57,9 @@ class Objects:
         Raises:
             AccessRefused, SourceUnavailable: see `asking`.
         """
-        with asking(place, self._options):
-            try:
-                return bytes(self._client.cat_file(f"{place.bucket}/{place.key}", **_WHOLE))
-            except FileNotFoundError as error:
-                _require_bucket(error)
-                return None
+        path = f"{place.bucket}/{place.key}"
+        found: bytes | None = self._if_there(place, lambda client: client.cat_file(path, **_WHOLE))
+        return found
 
     def probe(self, place: S3Location) -> bool:
         """Return whether an object can be read, by reading one byte: unlike HEAD, a refusal then says its reason.
@@ -71,13 +67,8 @@ class Objects:
         Raises:
             AccessRefused, SourceUnavailable: see `asking`.
         """
-        with asking(place, self._options):
-            try:
-                self._client.cat_file(f"{place.bucket}/{place.key}", start=0, end=1)
-            except FileNotFoundError as error:
-                _require_bucket(error)
-                return False
-        return True
+        path = f"{place.bucket}/{place.key}"
+        return self._if_there(place, lambda client: client.cat_file(path, start=0, end=1)) is not None
 
     def read_many(self, bucket: str, keys: Iterable[str]) -> dict[str, bytes]:
         """Return the bytes of several objects by key, fetched at the same time; those that are gone are left out.
@@ -104,12 +95,9 @@ class Objects:
         Raises:
             AccessRefused, SourceUnavailable: see `asking`.
         """
-        with asking(place, self._options):
-            try:
-                found = self._client.call_s3("head_object", Bucket=place.bucket, Key=place.key)
-            except FileNotFoundError as error:
-                _require_bucket(error)
-                return None
+        found = self._if_there(place, lambda client: client.call_s3("head_object", Bucket=place.bucket, Key=place.key))
+        if found is None:
+            return None
         return S3Object(place.key, found["ETag"], int(found["ContentLength"]), found["LastModified"])
 
     def listing(self, prefix: S3Location) -> Iterator[S3Object]:
@@ -118,18 +106,9 @@ class Objects:
         Raises:
             AccessRefused, SourceUnavailable: see `asking`.
         """
-        start = f"{prefix.key}/" if prefix.key else ""
-        more: dict[str, str] = {}
-        while True:
-            with asking(prefix, self._options):
-                page = self._client.call_s3(
-                    "list_objects_v2", Bucket=prefix.bucket, Prefix=start, MaxKeys=_PAGE, **more
-                )
+        for page in self._pages(prefix):
             for found in page.get("Contents", ()):
                 yield S3Object(found["Key"], found["ETag"], int(found["Size"]), found["LastModified"])
-            if not page.get("IsTruncated"):
-                return
-            more = {"ContinuationToken": page["NextContinuationToken"]}
 
     def folders(self, prefix: S3Location) -> list[str]:
         """Return the names right below a prefix that hold objects.
@@ -137,18 +116,9 @@ class Objects:
         Raises:
             AccessRefused, SourceUnavailable: see `asking`.
         """
-        start = f"{prefix.key}/" if prefix.key else ""
-        found: list[str] = []
-        more: dict[str, str] = {}
-        while True:
-            with asking(prefix, self._options):
-                page = self._client.call_s3(
-                    "list_objects_v2", Bucket=prefix.bucket, Prefix=start, Delimiter="/", **more
-                )
-            found += [each["Prefix"][len(start) :].rstrip("/") for each in page.get("CommonPrefixes", ())]
-            if not page.get("IsTruncated"):
-                return found
-            more = {"ContinuationToken": page["NextContinuationToken"]}
+        pages = self._pages(prefix, Delimiter="/")
+        below = (each["Prefix"] for page in pages for each in page.get("CommonPrefixes", ()))
+        return [posixpath.basename(name.rstrip("/")) for name in below]
 
     def write(self, place: S3Location, content: bytes, media_type: str, expected: str | None = None) -> str:
         """Write an object and return its ETag.
@@ -204,6 +174,27 @@ class Objects:
         for key in keys:
             with asking(S3Location(bucket, key), self._options):
                 self._client.call_s3("delete_object", Bucket=bucket, Key=key)
+
+    def _pages(self, prefix: S3Location, **options: str) -> Iterator[Mapping[str, Any]]:
+        """Yield the pages of a listing."""
+        start = f"{prefix.key}/" if prefix.key else ""
+        more: dict[str, str] = {}
+        while True:
+            with asking(prefix, self._options):
+                page = self._client.call_s3("list_objects_v2", Bucket=prefix.bucket, Prefix=start, **options, **more)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _if_there(self, place: S3Location, ask: Callable[[S3FileSystem], Any]) -> Any:
+        """Return what a request for an object returns, None where there is no object; a missing bucket is an error."""
+        with asking(place, self._options):
+            try:
+                return ask(self._client)
+            except FileNotFoundError as error:
+                _require_bucket(error)
+                return None
 
     @property
     def _client(self) -> S3FileSystem:

@@ -124,17 +124,23 @@ def open_raster(
         raise _unreadable(error, signed, name, timeout_s, access) from _without_secrets(error, signed)
 
 
-def _opened(signed: SignedHref, name: str, timeout_s: float, access: Access) -> AbstractContextManager[Any]:
-    """Return an open dataset with GDAL's settings for it, both until the end of a `with` statement."""
+@contextmanager
+def _opened(signed: SignedHref, name: str, timeout_s: float, access: Access) -> Iterator[Any]:
+    """Yield an open dataset with GDAL's settings for it, both until the end of a `with` statement."""
     if not is_web(signed.address):
-        return _dataset(_local_or_bucket(signed, name), _settings(signed.plain, name, timeout_s, access))
+        with _dataset(_local_or_bucket(signed, name), _settings(signed.plain, name, timeout_s, access)) as source:
+            yield source
+        return
     named = access.hosts if access.hosts is not None else {host_of(signed.plain)}
-    try:
-        return _from_web(signed.address, named, timeout_s)
-    except RasterioError as error:
-        if not any(_SENT_ELSEWHERE.search(text) for text in _chain(error)):
-            raise
-        return _from_web(_last_address(signed.address, named, timeout_s), named, timeout_s)
+    with ExitStack() as stack:
+        try:
+            source = stack.enter_context(_from_web(signed.address, named, timeout_s))
+        except RasterioError as error:
+            if not any(_SENT_ELSEWHERE.search(text) for text in _chain(error)):
+                raise
+            last = _last_address(signed.address, named, timeout_s)
+            source = stack.enter_context(_from_web(last, named, timeout_s))
+        yield source
 
 
 def _from_web(url: str, named: Collection[str], timeout_s: float) -> AbstractContextManager[Any]:
@@ -146,25 +152,10 @@ def _from_web(url: str, named: Collection[str], timeout_s: float) -> AbstractCon
     return _dataset(f"/vsicurl/{address}", settings)
 
 
-def _dataset(path: str, settings: rasterio.Env) -> AbstractContextManager[Any]:
-    with ExitStack() as stack:
-        stack.enter_context(settings)
-        source = stack.enter_context(DatasetReader(path, driver=list(_DRIVERS), sharing=False))
-        kept = stack.pop_all()
-    return _Kept(source, kept)
-
-
-class _Kept(AbstractContextManager[Any]):
-    """An open dataset, and what is closed with it."""
-
-    def __init__(self, source: Any, stack: ExitStack) -> None:
-        self._source, self._stack = source, stack
-
-    def __enter__(self) -> Any:
-        return self._source
-
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
+@contextmanager
+def _dataset(path: str, settings: rasterio.Env) -> Iterator[Any]:
+    with settings, DatasetReader(path, driver=list(_DRIVERS), sharing=False) as source:
+        yield source
 
 
 def _last_address(url: str, named: Collection[str], timeout_s: float) -> str:

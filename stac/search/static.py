@@ -174,15 +174,7 @@ class StaticSource:
             InvalidQuery: the collection does not exist.
             UnreadableCatalog: a catalog or collection cannot be read.
         """
-        documents = self.collection_documents()
-        if collection_id not in documents:
-            known = ", ".join(sorted(documents)) or "no collection"
-            raise InvalidQuery(f"Collection {collection_id!r} does not exist in {self._root}; it has {known}.")
-        return documents[collection_id]
-
-    def collection_documents(self) -> dict[str, dict[str, Any]]:
-        """Return the JSON of every collection by id, as it is in the catalog."""
-        return {name: document for name, (_, document) in self._collections().items()}
+        return self._found(collection_id)[1]
 
     def items(self, collection: str) -> Iterator[pystac.Item]:
         """Yield every readable item of a collection; reasons for the others are appended to `skipped`.
@@ -192,26 +184,12 @@ class StaticSource:
             UnreadableCatalog: the collection or a catalog below it cannot be read.
         """
         seen: set[str] = set()
-        for href in self.item_hrefs(collection):
+        for href in self._item_hrefs(collection):
             item = self._item(href)
             if item is None or item.id in seen:
                 continue
             seen.add(item.id)
             yield item
-
-    def item_hrefs(self, collection: str) -> Iterator[str]:
-        """Yield the path or URL of every item that a collection links, at any depth; nothing of the items is read.
-
-        Raises:
-            InvalidQuery: the collection does not exist.
-            UnreadableCatalog: the collection or a catalog below it cannot be read.
-        """
-        collections = self._collections()
-        if collection not in collections:
-            known = ", ".join(sorted(collections)) or "no collection"
-            raise InvalidQuery(f"Collection {collection!r} does not exist in {self._root}; it has {known}.")
-        for base, document in self._walk(collections[collection][0]):
-            yield from _links(base, document, "item", self.skipped)
 
     def search(self, query: Query) -> list[pystac.Item]:
         """Return all matching items, sorted by time and id, with absolute hrefs.
@@ -222,7 +200,7 @@ class StaticSource:
         """
         self.skipped = []
         with self._documents.web.bounded(f"Searching {self._root}"):
-            every = (self._item(href) for href in self.item_hrefs(query.collection))
+            every = (self._item(href) for href in self._item_hrefs(query.collection))
             found = [item for item in every if item is not None and self._matches(item, query)]
         kept, passed = newest_versions(found, self._access)
         self.skipped += passed
@@ -247,6 +225,23 @@ class StaticSource:
         if document.get("type") not in ("Catalog", "Collection") or not isinstance(document.get("links"), list):
             raise UnreadableCatalog(f"{href} is not a STAC catalog or collection; give the path of a catalog.json.")
         return document
+
+    def _item_hrefs(self, collection: str) -> Iterator[str]:
+        """Yield the path or URL of every item that a collection links, at any depth; nothing of the items is read."""
+        for base, document in self._walk(self._found(collection)[0]):
+            yield from _links(base, document, "item", self.skipped)
+
+    def _found(self, collection_id: str) -> tuple[str, dict[str, Any]]:
+        """Return (href, document) of a collection.
+
+        Raises:
+            InvalidQuery: it does not exist.
+        """
+        collections = self._collections()
+        if collection_id not in collections:
+            known = ", ".join(sorted(collections)) or "no collection"
+            raise InvalidQuery(f"Collection {collection_id!r} does not exist in {self._root}; it has {known}.")
+        return collections[collection_id]
 
     def _collections(self) -> dict[str, tuple[str, dict[str, Any]]]:
         """Return (href, document) of every collection by id."""

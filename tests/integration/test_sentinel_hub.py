@@ -21,11 +21,11 @@ from stac.load.stack import read_stack
 from stac.search.opening import RetryPolicy, open_source
 from stac.search.providers import PROVIDERS
 from stac.search.query import Query
-from stac.search.sentinel_hub.client import METER, estimated_units
+from stac.search.sentinel_hub.client import METER
 from stac.search.sentinel_hub.process import BandAddress, ProcessReader
 from stac.search.static import sample_catalog
 from tests.misbehaving_server import Reply
-from tests.sentinel_hub_server import CLIENT_ID, CLIENT_SECRET, SentinelHub, sample_items, sentinel_hub
+from tests.sentinel_hub_server import CLIENT_ID, CLIENT_SECRET, SentinelHub, sample_items, sentinel_hub, units_of
 
 pytestmark = pytest.mark.integration
 QUICK = RetryPolicy(timeout_s=5, total_s=20, retries=3, first_delay_s=0.01, longest_delay_s=2)
@@ -125,17 +125,10 @@ def test_a_stack_through_the_service_equals_that_of_the_files(hub: SentinelHub) 
 def test_processing_units_are_counted(hub: SentinelHub) -> None:
     where, _, name = cell()
     item = scene(name)
-    spent, requests = METER.spent, METER.requests
+    spent = METER.spent
     read_asset(request(item, "blue"), where, 5)
     read_asset(request(item, "nir"), where, 5)
-    assert METER.requests == requests + 2
-    assert METER.spent - spent == pytest.approx(2 * estimated_units(50, 60, 1))
-
-
-def test_one_unit_is_what_the_service_defines() -> None:
-    assert estimated_units(512, 512, 3) == 1
-    assert estimated_units(1024, 512, 6) == 4
-    assert estimated_units(1, 1, 1) == 0.005
+    assert METER.spent - spent == pytest.approx(2 * units_of(50, 60, 1))
 
 
 def test_a_large_area_is_asked_in_parts(hub: SentinelHub, monkeypatch: pytest.MonkeyPatch) -> None:
