@@ -19,12 +19,10 @@ from stac.catalog.documents import CATALOG_TITLE, collection_title
 from stac.catalog.links import ROOT, CollectionLinks, Survey, version_of
 from stac.catalog.store import ABANDONED_S, target_at
 from stac.catalog.tree import Document, Node, items_in, month_of, node_of, placed
-from stac.catalog.validation import check_id, validate_item
+from stac.catalog.validation import check_id, file_problems, validate_item
 from stac.catalog.versions import in_succession, subject_of
 from stac.errors import InvalidProduct
 from stac.io.s3 import Location, S3Options
-from stac.product.assets import file_info
-from stac.product.cog import check_cog
 
 DEFAULT_COLLECTION = "unveil-cloud-free"
 
@@ -307,14 +305,8 @@ class StaticCatalog:
 
     def _check(self, staging: Path, document: Mapping[str, Any]) -> None:
         validate_item(document)
-        for key, asset in document["assets"].items():
-            path = staging / str(asset["href"])
-            if not path.is_file():
-                raise InvalidProduct(f"Item {document['id']}: asset {key} was not made ({path}); run it again.")
-            if file_info(path) != {name: asset.get(name) for name in ("file:size", "file:checksum")}:
-                raise InvalidProduct(f"Item {document['id']}: asset {key} differs from its checksum; run it again.")
-            if path.suffix == ".tif":
-                check_cog(path)
+        for problem in file_problems(staging, document):
+            raise InvalidProduct(f"Item {document['id']}: {problem}; run it again.")
 
     def _put(self, staging: Path, document: Document, *, ready: bool) -> None:
         """Put a product in place unless it is there; `ready` when the node it names is, or nothing links to it yet."""

@@ -170,21 +170,23 @@ def item_problems(path: Path) -> list[str]:
         validate_item(document)
     except StacError as error:
         return [str(error)]
-    return [p for key, asset in document["assets"].items() for p in _file_problems(path, key, asset)]
+    return [f"{path}: {problem}" for problem in file_problems(path.parent, document)]
 
 
-def _file_problems(item_path: Path, key: str, asset: Mapping[str, Any]) -> Iterator[str]:
-    path = item_path.parent / str(asset["href"])
-    if not path.is_file():
-        yield f"{item_path}: asset {key} is missing ({path})"
-        return
-    if file_info(path) != {name: asset.get(name) for name in ("file:size", "file:checksum")}:
-        yield f"{item_path}: asset {key} differs from its checksum"
-    if asset.get("type") == COG_TYPE:
-        try:
-            check_cog(path)
-        except StacError as error:
-            yield str(error)
+def file_problems(folder: Path, document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with the files of an item, without a full stop: presence, size, checksum, layout of COGs."""
+    for key, asset in document["assets"].items():
+        path = folder / str(asset["href"])
+        if not path.is_file():
+            yield f"asset {key} is missing ({path})"
+            continue
+        if file_info(path) != {name: asset.get(name) for name in ("file:size", "file:checksum")}:
+            yield f"asset {key} differs from its checksum"
+        if asset.get("type") == COG_TYPE or path.suffix == ".tif":
+            try:
+                check_cog(path)
+            except StacError as error:
+                yield f"asset {key}: {str(error).removesuffix('.')}"
 
 
 def _linked(path: Path, document: Mapping[str, Any], rel: str) -> Iterator[Path]:
