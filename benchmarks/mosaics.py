@@ -179,8 +179,8 @@ def page(options: argparse.Namespace) -> Page:
     against = (
         f"Each clear date of a year of one place at 10 m is withheld; the mosaic of dates within {_DAYS} days around "
         "is compared with it where both know the ground. Mean absolute error, reflectance, over bands: of every other "
-        "date, from the first on, of the rest, of all, and of all without one offset per band. The level of `unveil "
-        "median` is one of five rules that were compared on these dates and on those of the sample: none is held out "
+        "date, from the first on, of the rest, of all, and of all without one offset per band. The level of Unveil's "
+        "median is one of five rules that were compared on these dates and on those of the sample: none is held out "
         "from that choice, and the two halves disagree."
     )
     columns = ("mosaic", "every other date", "the rest", "all", "all, without offset", "dates")

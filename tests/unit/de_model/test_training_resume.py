@@ -48,7 +48,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_training_killed_at_a_random_step_ends_with_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
-    folder, lines = tmp_path / "work", random.SystemRandom().randrange(5, 56)
+    folder, lines = tmp_path / "work", random.SystemRandom().randrange(5, 2 * len(curve(undisturbed)) // 3)
     process = start(folder)
     while process.poll() is None and len(curve(folder)) < lines:
         time.sleep(0.005)

@@ -31,7 +31,7 @@ def test_a_model_is_published_once_however_many_runs_ask(tmp_path: Path, shipped
     document = json.loads(Path(place).read_text())
     assert document["assets"]["weights"]["file:checksum"] == f"1220{shipped.sha256}"
     told = document["properties"]
-    assert told["mlm:total_parameters"] == 2_566_324 and told["datetime"] is not None
+    assert told["mlm:total_parameters"] == 3_363_012 and told["datetime"] is not None
     assert told["mlm:hyperparameters"]["preset"] == "small"
     collection = json.loads((root / "unveil-models" / "collection.json").read_text())
     assert collection["title"] == "Models" and collection["license"] == "Apache-2.0"

@@ -69,5 +69,5 @@ def test_what_a_listing_lacks_is_named(tmp_path: Path) -> None:
         scenes_of(read_listing(listing(tmp_path, {"images": {"glob": "a.tif", "gsd_m": 10}})))
     with pytest.raises(InvalidSettings, match="holds no scene"):
         scenes_of(read_listing(listing(tmp_path, {"images": {"glob": "none*.tif", "gsd_m": 10, "bands": [1, 2]}})))
-    with pytest.raises(InvalidSettings, match="is no listing of places"):
+    with pytest.raises(InvalidSettings, match="is not a listing of places"):
         read_listing(tmp_path / "missing.yaml")
