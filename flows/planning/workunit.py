@@ -113,7 +113,8 @@ def make_plan(
             raise EmptySearch(f"Nothing is to be restored: {uncovered}")
         raise EmptySearch(
             f"{len(covers)} scenes were found, with {covers[0]:.0f} to {covers[-1]:.0f} % cloud, none within "
-            f"{settings.min_cloud:g} to {settings.max_cloud:g} %; change --min-cloud or --max-cloud.{_also(skipped)}"
+            f"{settings.min_cloud:g} to {settings.max_cloud:g} %; change --min-cloud or --max-cloud. A scene "
+            f"without eo:cloud_cover counts as 100 %.{_also(skipped)}"
         )
     return Plan(tuple(units), tuple(refused), len(items), tuple(left_out))
 

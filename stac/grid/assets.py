@@ -136,7 +136,10 @@ def find_asset(item: pystac.Item, band: str) -> pystac.Asset:
     found = _candidates(item, band)
     if not found:
         has = ", ".join(sorted(item.assets)) or "none"
-        raise InvalidItem(f"Item {item.id} has no asset for band {band}; it has {has}.")
+        raise InvalidItem(
+            f"Item {item.id} has no asset for band {band}; it has {has}. Give bands their common names in the "
+            "item, or name its assets in stac/search/providers.py."
+        )
     asset = _finest(item, band, found)
     _check_name(item, asset, band)
     return asset

@@ -10,6 +10,7 @@ from typing import Any
 import pystac
 from pystac_client import Client
 from pystac_client.exceptions import APIError
+from pystac_client.warnings import DoesNotConformTo
 
 from stac.errors import InvalidQuery, SourceUnavailable, StacError, UnreadableCatalog
 from stac.io.access import Access
@@ -227,6 +228,11 @@ def _translated(location: str) -> Iterator[None]:
         yield
     except APIError as error:
         raise refused(location, error) from error
+    except DoesNotConformTo as error:
+        raise UnreadableCatalog(
+            f"{location} is not a STAC API with item search; the address of a provider must be one, and a static "
+            "catalog is given as a URL or path of its own."
+        ) from error
     except RecursionError as error:
         raise UnreadableCatalog(f"{location} sends a document that is nested too deeply to be STAC.") from error
     except (

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pystac
 import pytest
 
-from stac.errors import SourceUnavailable, StacError
+from stac.errors import SourceUnavailable, StacError, UnreadableCatalog
 from stac.search.api import ApiSource
 from stac.search.opening import RetryPolicy, Source, open_source
 from stac.search.providers import PROVIDERS
@@ -53,6 +56,19 @@ def test_every_recorded_item_is_one_scene() -> None:
         source = ApiSource(url, QUICK, page=7)
         assert {item.id for item in source.search(DECADE)} == {document["id"] for document in documents}
     assert source.skipped == []
+
+
+def test_a_static_catalog_is_no_api(tmp_path: Path) -> None:
+    catalog = pystac.Catalog("plain", "A static catalog.")
+    everywhere = pystac.Extent(pystac.SpatialExtent([[-180, -90, 180, 90]]), pystac.TemporalExtent([[None, None]]))
+    catalog.add_child(pystac.Collection("sentinel-2-l2a", "Scenes.", everywhere))
+    catalog.normalize_and_save(str(tmp_path), pystac.CatalogType.SELF_CONTAINED)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(UnreadableCatalog, match="not a STAC API with item search"):
+            ApiSource(f"http://127.0.0.1:{server.server_address[1]}/catalog.json", QUICK).search(DECADE)
+        server.shutdown()
 
 
 def busy(status: int, after: str | None = None) -> Reply:
