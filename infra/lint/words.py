@@ -1,6 +1,6 @@
 """Retired words in what people read: documents, docstrings, comments, help and messages (docs/glossary.md).
 
-`python -m infra.lint.words` fails where it finds one. Names in code are not looked at.
+`python -m infra.lint.words` fails where it finds one. Of names in code only those of tests are looked at.
 """
 
 from __future__ import annotations
@@ -43,8 +43,11 @@ _PATTERN = re.compile(rf"\b(?:{'|'.join(RETIRED)})\b", re.IGNORECASE)
 
 
 def findings(path: Path) -> list[tuple[int, str]]:
-    """Return line and word of every retired word in what people read of a file."""
+    """Return line and word of every retired word in what people read of a file; of a test that is its name."""
     text = path.read_text("utf-8")
+    if path.name.startswith("test_"):
+        names = ((number, re.match(r" *def test_(\w+)", line)) for number, line in enumerate(text.splitlines(), 1))
+        return [(line, word[0]) for line, m in names if m for word in _PATTERN.finditer(m[1].replace("_", " "))]
     prose = _python_prose(text) if path.suffix == ".py" else _markdown_prose(text)
     return [(line, match[0]) for line, part in prose for match in _PATTERN.finditer(part)]
 
@@ -75,6 +78,7 @@ def files() -> Iterator[Path]:
     """Yield every file with words for people."""
     yield from (ROOT / "README.md", ROOT / "CONTRIBUTING.md")
     yield from sorted((ROOT / "docs").rglob("*.md"))
+    yield from sorted((ROOT / "tests").rglob("test_*.py"))
     for folder in _FOLDERS:
         yield from sorted(path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".j2", ".md"))
 

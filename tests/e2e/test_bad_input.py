@@ -139,7 +139,7 @@ def ended(tiny_run: Run, state: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_what_cannot_work_is_told_before_anything_starts(name: str, ended: dict[str, Ended]) -> None:
+def test_what_cannot_work_is_reported_before_anything_starts(name: str, ended: dict[str, Ended]) -> None:
     case, found = OUTSIDE[name], ended[name]
     if case.kind == "UsageError" and not found.as_json:  # with the parser's own hint
         assert found.outcome.status == case.status and case.names in found.outcome.err
@@ -213,7 +213,7 @@ def test_a_broken_target_fails_alone_and_a_run_of_nothing_but_broken_ones_fails(
     assert content(published) == after
 
 
-def test_unusable_input_is_told_apart_from_failure(
+def test_unusable_input_is_distinguished_from_failure(
     sample: Path, state: Path, services: dict[str, str], tmp_path: Path
 ) -> None:
     for target in TARGETS:
@@ -224,7 +224,7 @@ def test_unusable_input_is_told_apart_from_failure(
     assert not list((tmp_path / "out").rglob("*.tif"))
 
 
-def test_a_catalog_that_is_no_json_is_named(
+def test_a_catalog_that_is_not_json_is_named(
     sample: Path, published: Path, state: Path, services: dict[str, str], tmp_path: Path
 ) -> None:
     given = ("--bbox", TINY_BBOX, "--out", published, "--state-dir", state, "--json")
@@ -291,7 +291,7 @@ def read_only(mounted: Callable[..., Path]) -> Callable[[Path], Path]:
     return close
 
 
-def test_a_full_disk_is_told_and_leaves_the_catalog_whole(
+def test_a_full_disk_is_reported_and_leaves_the_catalog_whole(
     tiny_run: Run, state: Path, services: dict[str, str], tmp_path: Path, mounted: Callable[..., Path]
 ) -> None:
     small = mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=16m", "tmpfs")

@@ -122,7 +122,7 @@ def test_scale_one_of_tools_that_know_nothing_is_undeclared(tmp_path: Path) -> N
     assert np.array_equal(world.read().dn[0], truth())
 
 
-def test_a_file_offset_of_zero_does_not_settle_a_baseline_that_adds_one(tmp_path: Path) -> None:
+def test_a_file_offset_of_zero_does_not_decide_a_baseline_that_adds_one(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.scene(file={"scale": 1e-4, "offset": 0})
     with pytest.raises(InvalidItem, match=r"adds 1000 to every pixel, its file has scale 0\.0001 and offset 0"):

@@ -75,7 +75,7 @@ def test_what_a_ledger_kept_is_refused_or_can_be_executed(data: st.DataObject) -
 
 @settings(max_examples=100, suppress_health_check=SAME_FOLDER)
 @given(content=st.one_of(st.binary(max_size=60), st.text(max_size=60).map(lambda t: t.encode("utf-8", "replace"))))
-def test_a_file_of_any_bytes_is_no_plan(content: bytes, tmp_path: Path) -> None:
+def test_a_file_of_any_bytes_is_not_a_plan(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     file.write_bytes(content)
     with pytest.raises(InvalidPlan):

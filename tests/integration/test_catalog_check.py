@@ -233,13 +233,13 @@ class QuietHandler(SimpleHTTPRequestHandler):
         pass
 
 
-def test_a_server_without_ranges_is_told(catalog: Path) -> None:
+def test_a_server_without_ranges_is_reported(catalog: Path) -> None:
     with plain_server(catalog) as url:
         report = check_catalog(f"{url}catalog.json", QUICK)
     assert report.by_kind() == {ProblemKind.ASSET_RANGES: report.counts.cogs}
 
 
-def test_a_server_that_refuses_is_no_missing_file(catalog: Path) -> None:
+def test_a_server_that_refuses_is_not_a_missing_file(catalog: Path) -> None:
     """Neither HEAD nor the reports are answered; everything else is, in parts."""
 
     def answer(asked: Asked) -> Reply:

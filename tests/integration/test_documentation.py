@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pystac
 import pytest
 
 from infra.docs.notebooks import FOLDER, executed
-from tests.command import ROOT, unveil
+from tests.command import ROOT, Run, unveil
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -35,3 +36,15 @@ def test_the_commands_and_the_python_of_the_tutorial(
     (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     exec(compile(block.replace("unveil-out", str(tiny_run.root)), "tutorial", "exec"), {})  # noqa: S102 - our own page
     assert re.search(r"S2._33TW._\S+ \d+% observed 0\.\d+", capsys.readouterr().out)
+
+
+def test_the_page_of_items_names_every_field_of_a_product(tiny_run: Run) -> None:
+    text = (ROOT / "docs" / "items.md").read_text("utf-8")
+    families = tuple(re.findall(r"`([a-z]+:\w*)\*`", text))
+    places = [place for place in tiny_run.root.glob("unveil-cloud-free/*/*.json") if place.name != "metadata.json"]
+    assert places
+    for item in map(pystac.Item.from_file, places):
+        assets = [asset.extra_fields for asset in item.assets.values()]
+        bands = [band for fields in assets for band in fields.get("bands", ())]
+        found = {*item.properties, *(link.rel for link in item.links)}.union(*assets, *bands) - {"name"}
+        assert [name for name in sorted(found) if f"`{name}`" not in text and not name.startswith(families)] == []

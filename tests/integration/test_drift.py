@@ -105,7 +105,7 @@ def test_run_and_product_say_so(spoilt: Spoilt) -> None:
     assert blue["summary"]["mean"] > 0.1
 
 
-def test_the_command_tells_it_and_can_fail_on_it(spoilt: Spoilt, services: dict[str, str]) -> None:
+def test_the_command_shows_it_and_can_fail_on_it(spoilt: Spoilt, services: dict[str, str]) -> None:
     found = unveil("drift", "--out", spoilt.root, "--json", home=spoilt.home, extra=services)
     assert found.status == 0 and found.document["verdict"] == "alarm" and found.document["units"] == 2
     last = ("drift", "--out", spoilt.root, "--last", "1", "--fail-on-alarm")

@@ -124,7 +124,7 @@ def test_what_the_run_did_is_what_prometheus_has(prometheus: str, tiny_run: Any)
     assert float(succeeded["value"][1]) == len(figures)
 
 
-def test_a_finished_run_alarms_nobody(prometheus: str) -> None:
+def test_a_finished_run_alarms_no_one(prometheus: str) -> None:
     rules = httpx.get(f"{prometheus}/api/v1/rules", timeout=10).json()["data"]["groups"][0]["rules"]
     assert len(rules) == 4 and {rule["health"] for rule in rules} <= {"ok", "unknown"}
     for rule in rules:

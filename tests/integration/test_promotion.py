@@ -135,7 +135,7 @@ def shadow_of(**changes: float) -> Shadow:
         ({"changed_pixels": 1}, "observed pixels changed is 1"),
     ],
 )
-def test_every_gate_of_the_contest_can_refuse(changes: dict[str, float], says: str) -> None:
+def test_every_gate_of_the_evaluation_can_refuse(changes: dict[str, float], says: str) -> None:
     assert judge(comparison_of(), Gates()).passed
     (reason,) = judge(comparison_of(**changes), Gates()).reasons
     assert says in reason
@@ -192,7 +192,7 @@ def test_there_is_nothing_to_go_back_to_at_first(registry: Registry) -> None:
         rollback(registry, MODEL_NAME)
 
 
-def test_a_champion_that_changed_during_the_trial_is_not_replaced(registry: Registry) -> None:
+def test_a_champion_that_changed_during_the_comparison_is_not_replaced(registry: Registry) -> None:
     challenger = registry.resolve(f"models:/{MODEL_NAME}@{CHALLENGER}")
     with pytest.raises(ChampionChanged, match="version 9, but version 1"):
         promote(registry, challenger, "a test", against="9")

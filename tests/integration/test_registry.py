@@ -242,7 +242,7 @@ def test_an_alias_moved_by_hand_is_respected(registry: Registry, state: Path, ot
         ("models:/other@champion", "has no model other; it has unveil-de"),
     ],
 )
-def test_what_is_unknown_is_told_with_what_there_is(registry: Registry, uri: str, says: str) -> None:
+def test_what_is_unknown_is_reported_with_what_there_is(registry: Registry, uri: str, says: str) -> None:
     with pytest.raises(UnknownModel, match=says) as caught:
         registry.resolve(uri)
     assert "\n" not in str(caught.value)
@@ -278,7 +278,7 @@ def test_a_version_without_checksum_is_refused(registry: Registry) -> None:
         registry.resolve("models:/foreign/1")
 
 
-def test_a_file_that_is_no_model_is_refused(registry: Registry, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_refused(registry: Registry, tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"no weights")
     with pytest.raises(InvalidCheckpoint, match=r"a\.safetensors"):
         registry.register(tmp_path / "a.safetensors", "another")

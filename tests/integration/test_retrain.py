@@ -133,7 +133,7 @@ def test_known_pairs_are_not_trained_on_again(killed: Killed, first: RetrainSumm
     assert again.challenger is None and again.promotion is None and again.champion == first.challenger
 
 
-def test_an_interrupted_trial_is_held_by_the_next_retraining(killed: Killed, first: RetrainSummary) -> None:
+def test_an_interrupted_comparison_is_held_by_the_next_retraining(killed: Killed, first: RetrainSummary) -> None:
     registry = Registry(killed.state)
     # As a kill after the registration leaves it: a challenger of a known training set that was never judged.
     registry.set_alias(MODEL_NAME, CHALLENGER, str(first.challenger))

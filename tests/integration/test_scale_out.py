@@ -131,7 +131,7 @@ def children(process: subprocess.Popen[str]) -> list[psutil.Process]:
 @pytest.mark.thorough
 @pytest.mark.parametrize("runner", ["threads", "processes", "dask"])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_stopped_leaves_nobody_and_nothing_and_is_continued(
+def test_a_run_that_is_stopped_leaves_no_one_and_nothing_and_is_continued(
     runner: str, how: signal.Signals, tiny_run: Run, services: dict[str, str], tmp_path: Path
 ) -> None:
     out = tmp_path / "catalog"

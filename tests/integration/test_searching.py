@@ -58,7 +58,7 @@ def test_every_recorded_item_is_one_scene() -> None:
     assert source.skipped == []
 
 
-def test_a_static_catalog_is_no_api(tmp_path: Path) -> None:
+def test_a_static_catalog_is_not_an_api(tmp_path: Path) -> None:
     catalog = pystac.Catalog("plain", "A static catalog.")
     everywhere = pystac.Extent(pystac.SpatialExtent([[-180, -90, 180, 90]]), pystac.TemporalExtent([[None, None]]))
     catalog.add_child(pystac.Collection("sentinel-2-l2a", "Scenes.", everywhere))
@@ -135,7 +135,7 @@ def test_a_server_that_wants_an_hour_is_given_up_at_once(after: str) -> None:
 
 
 @pytest.mark.parametrize("after", ["soon", "Wed, 21 Oct 2015 07:28:00 GMT", "-5"])
-def test_a_senseless_retry_after_is_no_obstacle(after: str) -> None:
+def test_a_senseless_retry_after_is_not_an_obstacle(after: str) -> None:
     assert len(search(StacApi(recorded(), troubles=[busy(429, after)]))) == 5
 
 
@@ -310,7 +310,7 @@ def test_a_band_round_the_world_stays_one() -> None:
     assert found.geometry == {"type": "Polygon", "coordinates": [ring]}, "its own grid says where it is"
 
 
-def test_a_footprint_that_crosses_itself_is_no_obstacle() -> None:
+def test_a_footprint_that_crosses_itself_is_not_an_obstacle() -> None:
     bow = {"type": "Polygon", "coordinates": [[[10, 46], [11, 47], [11, 46], [10, 47], [10, 46]]]}
     items = [across("bow", bow), across("tie", bow)]
     assert [item.id for item in search(StacApi(items))] == ["tie"], "the same scene twice"

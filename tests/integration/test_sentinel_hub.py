@@ -223,7 +223,9 @@ def test_retry_after_counts_milliseconds(hub: SentinelHub) -> None:
         (400, InvalidQuery, "no such band"),
     ],
 )
-def test_failures_that_stay_are_told_apart(hub: SentinelHub, status: int, kind: type[Exception], reason: str) -> None:
+def test_failures_that_stay_are_distinguished(
+    hub: SentinelHub, status: int, kind: type[Exception], reason: str
+) -> None:
     where, _, name = cell()
     item = scene(name)
     hub.process_troubles = [Reply(status, {"error": {"message": "no such band"}})] * 99
@@ -232,7 +234,7 @@ def test_failures_that_stay_are_told_apart(hub: SentinelHub, status: int, kind: 
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar", b"\0" * 10_240])
-def test_an_answer_without_images_is_no_data(hub: SentinelHub, content: bytes) -> None:
+def test_an_answer_without_images_is_not_data(hub: SentinelHub, content: bytes) -> None:
     where, expected, name = cell()
     item = scene(name)
     hub.process_troubles = [Reply(content=content)]

@@ -122,7 +122,7 @@ def test_range_at_the_end_and_behind_it(client: httpx.Client) -> None:
     assert behind.headers["access-control-allow-origin"] == "*"
 
 
-def test_head_tells_the_size_without_the_content(client: httpx.Client) -> None:
+def test_head_shows_the_size_without_the_content(client: httpx.Client) -> None:
     answer = client.head(TIF)
     assert (answer.headers["content-length"], answer.headers["accept-ranges"]) == ("10240", "bytes")
     assert answer.content == b""
@@ -335,7 +335,7 @@ def test_ctrl_c_ends_without_a_traceback(catalog_root: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/catalog/catalog.json", "/healthz", "/nothing/here", "/catalog/.hidden"])
-def test_a_browser_is_told_what_to_refuse(client: httpx.Client, path: str) -> None:
+def test_a_browser_is_reported_what_to_refuse(client: httpx.Client, path: str) -> None:
     headers = client.get(path).headers
     policy = dict(part.strip().partition(" ")[::2] for part in headers["content-security-policy"].split(";"))
     assert policy["frame-ancestors"] == "'none'" and policy["default-src"] in ("'self'", "'none'")

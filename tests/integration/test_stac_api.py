@@ -213,7 +213,7 @@ def test_a_refusal_is_not_retried(status: int) -> None:
     assert len(asked) == 1
 
 
-def test_a_page_that_is_no_json_is_an_error() -> None:
+def test_a_page_that_is_not_json_is_an_error() -> None:
     with (
         web_server(always(b"<html>")) as url,
         pytest.raises(UnreadableCatalog, match="not valid JSON"),

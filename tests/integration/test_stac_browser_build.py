@@ -78,18 +78,18 @@ def test_two_commands_build_once(tools: Path, tmp_path: Path) -> None:
     assert (tmp_path / "count").read_text(encoding="utf-8") == "run\n"
 
 
-def test_without_node_there_is_no_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_node_the_browser_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert ensure_browser(tmp_path / "cache") is None
 
 
-def test_an_old_node_is_no_node(tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_node_is_not_used(tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NODE_SAYS", "v16.20.0")
     assert ensure_browser(tmp_path / "cache") is None
 
 
 @pytest.mark.parametrize("broken", ["npm", "node"])
-def test_a_failed_build_tells_the_end_of_its_log(tools: Path, tmp_path: Path, broken: str) -> None:
+def test_a_failed_build_shows_the_end_of_its_log(tools: Path, tmp_path: Path, broken: str) -> None:
     version = 'if [ "$1" = --version ]; then echo v20.1.0; exit 0; fi'
     _program(tools / broken, f"#!/bin/sh\n{version}\necho the disk is on fire\nexit 3\n")
     cache = tmp_path / "cache"

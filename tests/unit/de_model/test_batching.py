@@ -40,13 +40,13 @@ def test_every_tile_runs_once_and_in_order(count: int, size: int, room: int) -> 
     assert sum(tried > room for tried in memory.tried) <= size.bit_length(), "what did not fit is not tried again"
 
 
-def test_halving_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_halving_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         list(in_batches([Tile(0, 0, 32)] * 8, 8, Memory(3)))
     assert [record.getMessage()[:14] for record in caplog.records] == ["8 tiles at onc", "4 tiles at onc"]
 
 
-def test_no_room_for_one_tile_and_other_failures_are_told_apart() -> None:
+def test_no_room_for_one_tile_and_other_failures_are_distinguished() -> None:
     with pytest.raises(OutOfMemory, match="smaller tile"):
         list(in_batches([Tile(0, 0, 32)], 4, Memory(0)))
 

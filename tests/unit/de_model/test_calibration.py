@@ -53,7 +53,7 @@ def test_a_table_survives_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"format": "other"}', '{"format": "unveil-calibration/1"}'])
-def test_what_is_no_table_is_refused(tmp_path: Path, text: str) -> None:
+def test_what_is_not_a_table_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "t.json").write_text(text)
     with pytest.raises(InvalidCheckpoint, match="calibrate"):
         load_table(tmp_path / "t.json")

@@ -103,7 +103,7 @@ def test_truncated_files_are_refused(tmp_path: Path, share: float) -> None:
     assert "fetch or train it again" in refused(path)
 
 
-def test_a_missing_reference_is_told(tmp_path: Path) -> None:
+def test_a_missing_reference_is_reported(tmp_path: Path) -> None:
     enhancer = model()
     bare = {name.replace(".", "__"): None for name in enhancer.state_dict() if name.startswith("reference.")}
     assert "lacks weights of its reference light" in refused(write(tmp_path / "a.safetensors", enhancer, **bare))
@@ -111,14 +111,14 @@ def test_a_missing_reference_is_told(tmp_path: Path) -> None:
     assert "reference mprnet" in refused(write(tmp_path / "b.safetensors", enhancer, claimed))
 
 
-def test_a_missing_network_is_told(tmp_path: Path) -> None:
+def test_a_missing_network_is_reported(tmp_path: Path) -> None:
     enhancer = model()
     bare = {name.replace(".", "__"): None for name in enhancer.state_dict() if name.startswith("allocation.")}
     message = refused(write(tmp_path / "model.safetensors", enhancer, **bare))
     assert "allocation." in message and "missing" in message
 
 
-def test_another_architecture_is_told(tmp_path: Path) -> None:
+def test_another_architecture_is_reported(tmp_path: Path) -> None:
     card = ModelCard(Preset.SMALL, BANDS, 10.0)
     assert "does not fit preset small" in refused(write(tmp_path / "a.safetensors", model(), card))
     extra = write(tmp_path / "b.safetensors", model(), foreign=torch.zeros(1))
@@ -127,7 +127,7 @@ def test_another_architecture_is_told(tmp_path: Path) -> None:
     assert "reference composite" in refused(write(tmp_path / "c.safetensors", model(), composite))
 
 
-def test_other_bands_are_told(tmp_path: Path) -> None:
+def test_other_bands_are_reported(tmp_path: Path) -> None:
     card = ModelCard(Preset.TINY, (*BANDS, "blue"), 10.0)
     message = refused(write(tmp_path / "model.safetensors", model(), card))
     assert "4 bands" in message and "shape" in message

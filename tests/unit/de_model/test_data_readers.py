@@ -243,7 +243,7 @@ def test_bad_pictures_are_named_by_checker_and_reader_alike(
     assert "1.png" in sentences[0] or "1.tif" in sentences[0]
 
 
-def test_lzw_is_told_not_guessed(tmp_path: Path) -> None:
+def test_lzw_is_reported_not_guessed(tmp_path: Path) -> None:
     write_pairs(tmp_path / "mine", range(1))
     (tmp_path / "mine/cloud/0.png").unlink()
     Image.fromarray(picture(0)).save(tmp_path / "mine/cloud/0.tif", compression="tiff_lzw")

@@ -111,7 +111,7 @@ def test_robust_units_have_a_floor(mask: np.ndarray) -> None:
     assert np.isnan(against.gradient_ratio)
 
 
-def test_a_difference_between_the_dates_is_no_fault(mask: np.ndarray) -> None:
+def test_a_difference_between_the_dates_is_not_a_fault(mask: np.ndarray) -> None:
     truth = ground()
     image = (truth + 0.02).astype(np.float32)
     against = both(image, mask, truth)[1]
@@ -126,7 +126,7 @@ def test_the_step_at_the_edge_is_not_taken_for_detail(mask: np.ndarray) -> None:
         assert found.gradient_ratio == pytest.approx(1, abs=0.1)
 
 
-def test_without_truth_or_surroundings_there_is_no_comparison(mask: np.ndarray) -> None:
+def test_without_truth_or_surroundings_nothing_is_compared(mask: np.ndarray) -> None:
     truth = ground()
     found = signatures(truth, mask, BANDS)
     assert found.truth is None and found.surroundings is not None and found.haze_band == "blue"

@@ -49,7 +49,7 @@ def test_the_whole_paper_preset_has_the_published_parameter_count() -> None:
     assert count(enhancer) == 32_144_740 + 4_660_484 + 3_638_993
 
 
-def test_untrained_allocation_gives_zero_and_reference_gives_its_input() -> None:
+def test_untrained_weight_network_gives_zero_and_reference_gives_its_input() -> None:
     sizes = SIZES[Preset.TINY]
     image = torch.rand(1, 4, 16, 16)
     weight = WeightAllocation(4, sizes.allocation)(image, image, image, torch.tensor([5]))
@@ -72,7 +72,7 @@ def test_sides_must_fit_the_stride() -> None:
         net(torch.rand(1, 2, 20, 16), torch.rand(1, 2, 20, 16), torch.tensor([0]))
 
 
-def test_timestep_embedding_tells_steps_apart() -> None:
+def test_timestep_embedding_separates_steps() -> None:
     table = timestep_embedding(torch.arange(1000), 96)
     assert table.shape == (1000, 96)
     assert torch.cdist(table, table).fill_diagonal_(1.0).min() > 1e-3

@@ -75,7 +75,7 @@ def test_the_truth_as_estimate_returns_the_truth(kind: SamplerKind, steps: int, 
 
 
 @pytest.mark.parametrize("kind", FULL_SIZE)
-def test_a_constant_estimate_keeps_its_noise_through_the_walk(kind: SamplerKind) -> None:
+def test_a_constant_estimate_keeps_its_noise_through_the_schedule(kind: SamplerKind) -> None:
     """Every state is alpha * truth + sigma * the first noise: the ODE's exact solution."""
     schedule, truth = Schedule(), torch.rand(SHAPE, dtype=torch.float64) * 2 - 1
     walk = Walk(schedule, 6, noise_of(dtype=torch.float64))

@@ -203,7 +203,7 @@ def test_standardising_is_undone() -> None:
     assert np.allclose(levels.reflectance(levels.standardised(image)), image, atol=1e-6)
 
 
-def test_classes_tell_thin_cloud_by_brightness() -> None:
+def test_classes_separate_thin_cloud_by_brightness() -> None:
     image, cloud = scene()
     image[:3, 30:60, 40:50] = 0.12
     classes = classes_of(image, cloud)

@@ -143,7 +143,7 @@ def test_training_is_reproducible_and_learns() -> None:
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
 
 
-def test_exploding_loss_is_told() -> None:
+def test_exploding_loss_is_reported() -> None:
     model = tiny()
     model.reference.stem.weight.data.fill_(float("nan"))
     with pytest.raises(TrainingFailed, match="learning rate"):

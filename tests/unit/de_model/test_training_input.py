@@ -127,7 +127,7 @@ except TrainingFailed as error:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits its own memory through Linux' /proc")
-def test_a_lack_of_memory_is_told_with_the_remedy() -> None:
+def test_a_lack_of_memory_is_reported_with_the_remedy() -> None:
     here = Path(__file__).parent
     done = subprocess.run(
         [sys.executable, "-c", LITTLE_MEMORY],

@@ -97,7 +97,7 @@ def test_an_error_behind_reaches_the_caller(more: bool) -> None:
     assert not given
 
 
-def test_the_callers_error_is_told_after_what_was_at_work() -> None:
+def test_the_callers_error_is_reported_after_what_was_at_work() -> None:
     begun, used = threading.Event(), list[int]()
 
     def use(thing: int) -> None:

@@ -62,7 +62,7 @@ def _load_trigger(trigger: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize(("webhook", "kind"), [(True, CallWebhook), (False, SendNotification)])
-def test_people_are_told_where_a_block_is_named(webhook: bool, kind: type) -> None:
+def test_people_are_reported_where_a_block_is_named(webhook: bool, kind: type) -> None:
     block = UUID(int=7)
     told = named(Notifier(block, webhook))
     added = told.keys() - named().keys()

@@ -53,7 +53,7 @@ def unit() -> dict[str, Any]:
     return {"target_id": "A", "state": "SUCCEEDED", "item_href": "out/c/A/A.json", "error": "", "figures": figures}
 
 
-def test_the_summary_tells_failures_totals_and_where_to_look(
+def test_the_summary_shows_failures_totals_and_where_to_look(
     capsys: pytest.CaptureFixture[str], unit: dict[str, Any]
 ) -> None:
     message = "asset [red] cannot be read"
@@ -121,7 +121,7 @@ def test_a_small_area_is_not_printed_as_nothing(capsys: pytest.CaptureFixture[st
     assert "0.13 km²" in out and "0.042 km²" in out and " 0 km²" in out
 
 
-def test_the_summary_tells_what_waits_for_review(capsys: pytest.CaptureFixture[str], unit: dict[str, Any]) -> None:
+def test_the_summary_shows_what_waits_for_review(capsys: pytest.CaptureFixture[str], unit: dict[str, Any]) -> None:
     model = {"name": "unveil-de", "version": "3"}
     waiting = unit | {"note": "needs review: Sharpness is 0.1, below the limit of 0.4."}
     summary = {

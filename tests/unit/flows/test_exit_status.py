@@ -21,7 +21,7 @@ from stac.errors import DiskFull, EmptySearch, InvalidQuery, SourceUnavailable, 
         ((SourceUnavailable, UnreadableAsset, DiskFull, ServiceUnavailable, WorkFailed, TrainingFailed), 1),
     ],
 )
-def test_invalid_input_is_told_apart_from_failure(
+def test_invalid_input_is_distinguished_from_failure(
     kinds: tuple[type[Exception], ...], status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for kind in kinds:

@@ -64,7 +64,7 @@ def test_new_scenes_are_not_part_of_a_frozen_plan_and_changed_ones_are_refused(
     assert found.units == () and "not in the source any more" in found.refused[0].reason
 
 
-def test_another_model_is_no_substitute(items: list[pystac.Item], settings: RunSettings, plan: FrozenPlan) -> None:
+def test_another_model_does_not_stand_in(items: list[pystac.Item], settings: RunSettings, plan: FrozenPlan) -> None:
     with pytest.raises(InvalidPlan, match="sha256"):
         revive(plan, items, settings, ModelRef("unveil-de", "7", "b" * 64, "weights"))
 

@@ -144,7 +144,7 @@ def test_the_claim_of_a_dead_process_of_this_host_is_taken_over_at_once(ledger: 
     assert claimed(ledger, "w", new_run_id()).attempt == 2
 
 
-def test_what_a_dead_process_of_this_host_published_is_settled_at_once(ledger: Ledger) -> None:
+def test_what_a_dead_process_of_this_host_published_is_finished_at_once(ledger: Ledger) -> None:
     address = ledger.url.render_as_string(hide_password=False)
     subprocess.run([sys.executable, "-c", CLAIM_AND_DIE, address, CATALOG], check=True, timeout=60)
     assert ledger.record_published(job("w"), "item.json")
@@ -183,7 +183,7 @@ def test_abort_marks_only_what_the_run_left(ledger: Ledger) -> None:
     assert states == {"done": State.SUCCEEDED, "left": aborted, "begun": aborted, "other": State.CLAIMED}
 
 
-def test_what_is_found_published_is_settled_unless_a_run_holds_it(ledger: Ledger) -> None:
+def test_what_is_found_published_is_finished_unless_a_run_holds_it(ledger: Ledger) -> None:
     assert ledger.record_published(job("new"), "new.json") and not ledger.record_published(job("new"), "new.json")
     assert ledger.listing.entry("new").attempts == 0
     ledger.finish(claimed(ledger, "failed", ELSEWHERE), State.FAILED, error="died after publishing")
@@ -270,7 +270,7 @@ def test_a_newer_ledger_is_left_alone_and_named(url: URL) -> None:
         Ledger(url, CATALOG)
 
 
-def test_a_file_that_is_no_ledger_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_ledger_is_named(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").write_text("this is not a database at all" * 50)
     with pytest.raises(FlowError, match=r"ledger\.db"):
         Ledger(URL.create("sqlite", database=str(tmp_path / "ledger.db")), CATALOG)
@@ -296,7 +296,7 @@ def unused_tcp_port() -> int:
 
 
 @pytest.mark.parametrize("text", ["mysql://a:s3cret@h/d", "s3cret", "sqlite://", "postgresql://h:s3cret/d"])
-def test_what_is_no_url_of_a_ledger_is_refused_and_not_repeated(text: str) -> None:
+def test_what_is_not_a_url_of_a_ledger_is_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(InvalidSettings, match="ledger_url") as caught:
         parse_url(text)
     assert "s3cret" not in str(caught.value)

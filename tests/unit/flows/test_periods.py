@@ -51,7 +51,7 @@ def test_a_schedule_takes_the_periods_that_ended_last() -> None:
 
 
 @pytest.mark.parametrize("name", ["July", "2018-13", "2018-7", "2018-07-20/2018-07-03", "2018-Q5", ""])
-def test_what_is_no_period_is_said(name: str) -> None:
+def test_what_is_not_a_period_is_said(name: str) -> None:
     with pytest.raises(InvalidSettings, match="Period"):
         periods_of(name, "2018-01-01")
 

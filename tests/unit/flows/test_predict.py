@@ -402,7 +402,7 @@ def test_nothing_to_do_and_clashing_names_are_refused(tmp_path: Path, weights: d
     assert files(tmp_path / "out") == []
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_the_work(
+def test_a_folder_that_cannot_be_written_is_reported_before_the_work(
     tmp_path: Path, weights: dict[int, Path], unveil: Any
 ) -> None:
     picture(tmp_path / "p.png")

@@ -19,7 +19,7 @@ def test_the_last_days_end_today() -> None:
     assert settings.query.contains(NOON) and settings.query.contains(datetime(2026, 2, 27, tzinfo=UTC))
 
 
-def test_without_them_the_interval_stays_and_none_is_no_interval() -> None:
+def test_without_them_the_interval_stays_and_none_is_not_an_interval() -> None:
     settings = RunSettings(datetime="2020-01-01")
     assert recent(settings, None) is settings
     with pytest.raises(InvalidSettings, match="last_days is 0"):

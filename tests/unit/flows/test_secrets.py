@@ -71,7 +71,7 @@ def test_a_setting_of_the_wrong_kind_is_not_repeated(name: str, value: str, tmp_
     assert "hush" not in str(refused.value)
 
 
-def test_what_nobody_expected_is_kept_without_passwords(
+def test_what_no_one_expected_is_kept_without_passwords(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -33,7 +33,7 @@ def test_every_setting_is_an_option_under_the_title_of_its_group(name: str) -> N
             assert name == "backfill" or option.rich_help_panel == title, field
 
 
-def test_what_is_planned_already_is_no_option_of_a_redrive() -> None:
+def test_what_is_planned_already_is_not_an_option_of_a_redrive() -> None:
     options = options_of("redrive")
     assert marked(Mark.LOCAL) - {"indexes"} <= options.keys() and {"seed", "bbox", "composite"}.isdisjoint(options)
 

@@ -59,7 +59,7 @@ def test_bands_may_be_written_as_one_word(monkeypatch: pytest.MonkeyPatch) -> No
         ("start: 2\nsteps: 4", "4 steps do not fit"),
     ],
 )
-def test_wrong_files_are_told_in_one_sentence(tmp_path: Path, text: str, says: str) -> None:
+def test_wrong_files_are_reported_in_one_sentence(tmp_path: Path, text: str, says: str) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(text)
     with pytest.raises(InvalidSettings, match=says) as caught:
@@ -103,7 +103,9 @@ def test_sampler_and_start_reach_the_engine_and_are_always_recorded() -> None:
         ({"composite": "none", "start": 0, "steps": 1}, ("dpmpp2m", 1, 0)),
     ],
 )
-def test_the_walk_fits_what_is_restored_unless_a_part_of_it_is_named(given: dict[str, Any], walk: tuple[Any]) -> None:
+def test_the_schedule_fits_what_is_restored_unless_a_part_of_it_is_named(
+    given: dict[str, Any], walk: tuple[Any]
+) -> None:
     assert load_settings(None, given).walk == walk
     assert load_settings(None, given | {"tile": 64}).restoration.sampling.steps == walk[1]
 

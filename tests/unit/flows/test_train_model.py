@@ -130,7 +130,7 @@ def test_cells_are_not_trained_and_validated_on(tmp_path: Path) -> None:
         train_model(replace(request_in(tmp_path), validation_cells=("MGRS-33TWM",)))
 
 
-def test_a_tracking_database_that_is_none_is_told_before_training(tmp_path: Path) -> None:
+def test_a_tracking_database_that_is_none_is_reported_before_training(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("no database " * 100)
     tracking = Tracking(registry_uri(tmp_path, None), tmp_path / "mlartifacts")
     with pytest.raises(ServiceUnavailable, match="cannot be used"):

@@ -80,7 +80,7 @@ def test_a_folder_and_cells_at_once_are_refused(tmp_path: Path) -> None:
         train_on(write_folder(tmp_path / "CUHK-CR1"), tmp_path / "model.safetensors", "--cell", "MGRS-33TWM")
 
 
-def test_nothing_to_train_on_is_told(tmp_path: Path) -> None:
+def test_nothing_to_train_on_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InvalidSettings, match="give --cell"):
         CliRunner().invoke(app, ["train", "--out", str(tmp_path / "m.safetensors")], catch_exceptions=False)
     (tmp_path / "empty").mkdir()

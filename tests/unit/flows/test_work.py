@@ -61,7 +61,7 @@ def test_ids_change_with_every_input(items: list[pystac.Item], change: str) -> N
     assert all(after[target] != before[target] for target in before)
 
 
-def test_nothing_in_the_cloud_range_is_told_with_what_was_found(items: list[pystac.Item]) -> None:
+def test_nothing_in_the_cloud_range_is_reported_with_what_was_found(items: list[pystac.Item]) -> None:
     with pytest.raises(EmptySearch, match=r"10 scenes were found, with \d+ to \d+ % cloud"):
         make_plan(items, load_settings(None, {"min_cloud": 97, "max_cloud": 98}), MODEL)
 
@@ -175,7 +175,7 @@ def test_two_halves_of_a_swath_are_one_date(items: list[pystac.Item]) -> None:
         assert any(half.id in date and len(date) == 2 for date in unit.dates)
 
 
-def test_scenes_without_the_name_of_a_square_find_their_donors_by_overlap(items: list[pystac.Item]) -> None:
+def test_scenes_without_the_name_of_a_square_find_their_source_dates_by_overlap(items: list[pystac.Item]) -> None:
     scenes = [item.clone() for item in items if "33TWL" in item.id]
     for scene in scenes:
         for name in ("grid:code", "mgrs:utm_zone", "mgrs:latitude_band", "mgrs:grid_square", "s2:mgrs_tile"):
@@ -206,6 +206,6 @@ def test_scenes_in_the_cell_s_own_projection_are_drawn_first(items: list[pystac.
     assert plain and all("33TWL" in unit.dates[0][0] for unit in plain)
 
 
-def test_a_wrong_grid_is_told_before_anything_is_planned(items: list[pystac.Item]) -> None:
+def test_a_wrong_grid_is_reported_before_anything_is_planned(items: list[pystac.Item]) -> None:
     with pytest.raises(InvalidQuery, match="not in metres"):
         make_plan(items, load_settings(None, FIXED | {"grid_crs": 4326}), MODEL)

@@ -96,7 +96,7 @@ def test_pixels_of_the_fixed_grid_are_the_source_s_where_the_grids_coincide(
     assert np.array_equal(found[expected > 0], expected[expected > 0])
 
 
-def test_the_order_decides_and_a_broken_neighbour_is_told(
+def test_the_order_decides_and_a_broken_neighbour_is_reported(
     twl: list[pystac.Item], twm: list[pystac.Item], border: Cell
 ) -> None:
     date = Acquisition.of([twl[1], twm[1]])

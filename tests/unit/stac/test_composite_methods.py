@@ -81,7 +81,7 @@ def test_a_source_is_a_date_that_saw_the_pixel(kind: CompositeMethod, stack: Sta
     assert (np.isfinite(composite.reflectance).all(axis=0) == (composite.source >= 0)).all()
 
 
-def test_no_prior_is_none(stack: Stack) -> None:
+def test_no_composite_is_none(stack: Stack) -> None:
     assert fit_composite(CompositeMethod.NONE, stack, 0) is None
 
 

@@ -83,7 +83,7 @@ def test_the_cells_along_a_zone_border_share_no_ground() -> None:
     assert own == pytest.approx(wide * high, rel=0.01)
 
 
-def test_ids_tell_the_projection_the_pixels_and_the_place() -> None:
+def test_ids_show_the_projection_the_pixels_and_the_place() -> None:
     cell = GridSpec().cells((15.4, 45.6, 15.41, 45.61))[0]
     assert cell.id == "utm33n-10m-2048px-r246c25"
     assert cell.geobox.crs.epsg == 32633 and cell.geobox.shape == (2048, 2048) and cell.owned is None
@@ -102,7 +102,7 @@ def test_a_box_across_the_antimeridian_has_cells_on_both_sides() -> None:
         assert around(outline_of_cell(cell), 180.0).bounds[2] - around(outline_of_cell(cell), 180.0).bounds[0] < 2
 
 
-def test_what_is_no_grid_is_refused() -> None:
+def test_what_is_not_a_grid_is_refused() -> None:
     with pytest.raises(InvalidQuery, match="not in metres"):
         GridSpec(crs=4326)
     with pytest.raises(InvalidQuery, match="not a known projection"):

@@ -55,7 +55,7 @@ def test_clipping_stays_on_whole_pixels(x0: float, x1: float, y0: float, y1: flo
     assert asked_for.is_empty or geobox.extent.buffer(1.0).contains(asked_for), "no asked-for pixel is lost"
 
 
-def test_the_name_tells_the_window(twl: list[pystac.Item]) -> None:
+def test_the_name_shows_the_window(twl: list[pystac.Item]) -> None:
     cell = cell_of(twl[0], "blue", (15.4, 45.6, 15.6, 45.8))
     native = cell_of(twl[0], "blue").geobox
     column, row = (round(n) for n in native.wld2pix(cell.geobox.affine.c, cell.geobox.affine.f))

@@ -89,7 +89,7 @@ def test_no_source_date_gives_nan_and_minus_one() -> None:
         assert np.isfinite(found.reflectance[:, ~half()]).all() and np.isfinite(found.spread[:, ~half()]).all()
 
 
-def test_alone_there_is_no_prior() -> None:
+def test_alone_there_is_no_composite() -> None:
     stack = make_stack([ground()], [half()], [10])
     assert np.isnan(fused(stack, 0).reflectance).all()
 

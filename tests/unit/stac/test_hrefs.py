@@ -66,7 +66,7 @@ def test_a_virtual_path_of_a_remote_catalog_stays_on_its_server() -> None:
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "a\x7f", 5, None, "x" * 256])
-def test_what_is_no_id_is_refused(name: object) -> None:
+def test_what_is_not_an_id_is_refused(name: object) -> None:
     with pytest.raises(UnsafeHref):
         checked_id(name)
 

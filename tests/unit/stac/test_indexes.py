@@ -65,7 +65,7 @@ def test_a_public_root_must_be_an_address() -> None:
         copy_of(item(), Path("/out/c/a/a.json"), PublicPlace(Path("/out"), "eo.example.org"))
 
 
-def test_what_services_do_to_items_is_no_difference() -> None:
+def test_what_services_do_to_items_is_not_a_difference() -> None:
     found = deepcopy(item())
     found["properties"] = {"datetime": "2023-08-18T10:05:59.024000+00:00", "unveil:work_id": "w-a", "more": 1}
     found["geometry"]["coordinates"][0] += 1e-12
@@ -114,7 +114,7 @@ def test_an_api_that_drops_or_changes_items_is_found_out(keep: Any, told: str) -
         open_index(url, QUICK).put(COLLECTION, [item()])
 
 
-def test_passing_trouble_is_waited_out_and_lasting_trouble_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passing_trouble_is_waited_out_and_lasting_trouble_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNVEIL_INDEX_TOKEN", "very-secret")
     api = TransactionApi(troubles=[Reply(503, headers={"Retry-After": "0"}), Reply(429)])
     with web_server(api) as url:
@@ -143,7 +143,7 @@ def test_the_token_goes_to_no_other_server() -> None:
 
 
 @pytest.mark.parametrize("address", ["ftp://a/b", "eo.example.org", "https://user:pw@a/b", "https://a/b?token=pw"])
-def test_an_address_that_is_no_index_is_refused_without_its_secret(address: str) -> None:
+def test_an_address_that_is_not_an_index_is_refused_without_its_secret(address: str) -> None:
     with pytest.raises(InvalidQuery) as refused:
         open_index(address, QUICK)
     assert "pw" not in str(refused.value)

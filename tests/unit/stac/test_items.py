@@ -136,7 +136,7 @@ def test_ids_that_are_no_file_names_are_refused(name: str) -> None:
     assert check_id("S2A_33TWL_20230818_0_L2A-unveil-aa44923a.v1")
 
 
-def test_the_walk_over_a_catalog_finds_what_is_wrong(tmp_path: Path, document: dict[str, Any]) -> None:
+def test_reading_a_whole_catalog_finds_what_is_wrong(tmp_path: Path, document: dict[str, Any]) -> None:
     root = tmp_path / "catalog"
     folder = root / "unveil-cloud-free" / document["id"]
     assert validate_catalog(root) == [] and item_problems(folder / f"{document['id']}.json") == []

@@ -59,7 +59,7 @@ def test_votes(votes: tuple[int, ...], by_any: int, by_all: int, by_majority: in
 
 
 @pytest.mark.parametrize("rule", [MaskRule.ANY, MaskRule.ALL, MaskRule.MAJORITY])
-def test_a_mask_has_no_vote_on_what_it_cannot_tell(rule: MaskRule) -> None:
+def test_a_mask_has_no_vote_on_what_it_does_not_know(rule: MaskRule) -> None:
     sees = (ALL_KINDS, CLOUD_ONLY)
     assert voted(rule, SHD, CLR, sees=sees) == SHD
     assert voted(rule, SNW, CLR, sees=sees) == SNW

@@ -111,7 +111,7 @@ def spectra(*rows: tuple[float, ...]) -> np.ndarray:
     return np.array(rows, np.float32).T[:, None]
 
 
-def test_the_shipped_model_tells_cloud_from_ground() -> None:
+def test_the_shipped_model_separates_cloud_from_ground() -> None:
     cloud, forest, water = cloud_probability(spectra(CLOUD, FOREST, WATER))[0]
     assert cloud > THRESHOLD
     assert forest < THRESHOLD / 2

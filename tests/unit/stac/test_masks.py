@@ -32,7 +32,7 @@ def test_scene_classes() -> None:
         assert {found[value] for value in known} == {pixel_class}
 
 
-def test_another_raster_is_no_scene_classification() -> None:
+def test_another_raster_is_not_a_scene_classification() -> None:
     with pytest.raises(InvalidItem, match="values up to 100"):
         classify_scl(np.arange(0, 101, dtype=np.uint8))
 

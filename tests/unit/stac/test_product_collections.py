@@ -102,7 +102,7 @@ def test_one_product_counts_as_published_when_it_is_whole_and_linked(tmp_path: P
     assert "data.tif is missing" in broken_work(catalog, {"aaaa": place})["aaaa"]
 
 
-def test_a_crash_between_publishing_and_withdrawing_is_mended(
+def test_a_crash_between_publishing_and_withdrawing_is_repaired(
     tmp_path: Path, publish: Publish, staged: Callable[..., tuple[Path, pystac.Item]]
 ) -> None:
     waits, bad = publish("bbbb", GateState.FAILED), publish("aaaa", GateState.FAILED)

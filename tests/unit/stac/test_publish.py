@@ -213,7 +213,7 @@ def test_a_product_without_one_of_its_files_is_refused(tmp_path: Path, staged: A
     assert published(tmp_path) == set() and catalog.published_work() == {}
 
 
-def test_a_product_that_is_no_cog_or_breaks_the_rules_is_refused(tmp_path: Path, staged: Any) -> None:
+def test_a_product_that_is_not_a_cog_or_breaks_the_rules_is_refused(tmp_path: Path, staged: Any) -> None:
     catalog = StaticCatalog(tmp_path)
     folder, item = staged(catalog, "aaaa")
     cut = (folder / "uncertainty.tif").read_bytes()[:300]

@@ -22,7 +22,7 @@ def case(tmp_path: Path) -> Case:
     return perfect(tmp_path / "product")
 
 
-def test_a_perfect_restoration_cannot_be_told_from_its_surroundings(case: Case) -> None:
+def test_a_perfect_restoration_cannot_be_distinguished_from_its_surroundings(case: Case) -> None:
     figures = case.figures()
     restored = figures.groups["restored"]
     assert restored.sharpness == pytest.approx(1, abs=0.1)
@@ -90,7 +90,7 @@ def test_cloud_left_in_the_result_is_found_where_it_is(case: Case) -> None:
     assert not judge(figures, Gate()).passed
 
 
-def test_ground_as_bright_as_its_surroundings_is_no_cloud(case: Case) -> None:
+def test_ground_as_bright_as_its_surroundings_is_not_a_cloud(case: Case) -> None:
     def whiten(data: np.ndarray) -> None:
         data[:] = 3000 + (ground() - ground().min()) // 4
 
@@ -113,7 +113,7 @@ def test_nothing_restored_has_no_figures_rather_than_zeros(case: Case) -> None:
     assert "Nothing was restored" in figures.warnings[0]
 
 
-def test_without_surroundings_there_is_no_comparison(case: Case) -> None:
+def test_without_surroundings_nothing_is_compared(case: Case) -> None:
     seen = np.full_like(case.layers.provenance, Provenance.GENERATED)
     restored = replace(case, layers=replace(case.layers, provenance=seen)).figures().groups["restored"]
     assert (restored.sharpness, restored.colour_shift, restored.ndvi_shift) == (None, None, None)

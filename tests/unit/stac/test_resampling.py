@@ -77,7 +77,7 @@ def test_the_worst_class_wins_without_ties() -> None:
         ("proj:code", "EPSG:32634", r"EPSG:32634.*EPSG:32633"),
     ],
 )
-def test_a_file_that_lies_elsewhere_than_told_is_refused(
+def test_a_file_that_lies_elsewhere_than_reported_is_refused(
     twl: list[pystac.Item], field: str, value: object, both: str
 ) -> None:
     cell = cell_of(twl[0], "blue", INSIDE)

@@ -70,7 +70,7 @@ def test_dilation_hides_more(twl: list[pystac.Item], cell: Cell) -> None:
     assert (grown.classes == PixelClass.CLEAR).sum() < (plain.classes == PixelClass.CLEAR).sum()
 
 
-def test_progress_is_told(twl: list[pystac.Item], cell: Cell) -> None:
+def test_progress_is_reported(twl: list[pystac.Item], cell: Cell) -> None:
     told: list[str] = []
     read_stack(twl, cell, ("blue",), on_read=told.append)
     assert told == [item.id for item in twl]

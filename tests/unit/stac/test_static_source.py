@@ -57,7 +57,7 @@ def test_a_missing_catalog_says_what_to_give(tmp_path: Path) -> None:
         open_source(" ")
 
 
-def test_an_item_is_no_catalog(catalog_copy: Path) -> None:
+def test_an_item_is_not_a_catalog(catalog_copy: Path) -> None:
     with pytest.raises(UnreadableCatalog, match="not a STAC catalog"):
         open_source(str(item_path(catalog_copy)))
 

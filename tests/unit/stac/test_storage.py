@@ -29,7 +29,7 @@ from stac.io.files import write_json, writing
         (errno.ENOTDIR, NotWritable),
     ],
 )
-def test_errors_of_the_system_are_told_in_one_sentence(number: int, kind: type[Exception]) -> None:
+def test_errors_of_the_system_are_reported_in_one_sentence(number: int, kind: type[Exception]) -> None:
     with pytest.raises(kind, match=r"out/a\.tif") as caught, writing(Path("out/a.tif")):
         raise OSError(number, os.strerror(number))
     assert os.strerror(number) in str(caught.value) and "--out" in str(caught.value)
@@ -62,7 +62,7 @@ def test_a_document_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> None
     assert json.loads(path.read_text()) == {"old": 1} and list(tmp_path.iterdir()) == [path]
 
 
-def test_a_document_that_is_no_json_leaves_the_old_one(tmp_path: Path) -> None:
+def test_a_document_that_is_not_json_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"old": 1})
     with pytest.raises(ValueError, match="JSON"):

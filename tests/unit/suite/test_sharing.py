@@ -31,7 +31,7 @@ def test_callers_at_once_get_what_one_of_them_made(tmp_path_factory: pytest.Temp
     assert (folder / "content").read_text() == str(number)
 
 
-def test_a_failure_is_told_to_each_caller_and_leaves_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_failure_is_reported_to_each_caller_and_leaves_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
     def fail(folder: Path) -> None:
         (folder / "half").touch()
         raise ZeroDivisionError

@@ -110,7 +110,7 @@ def test_ground_without_plants_alarms() -> None:
     assert "ndvi" in {feature.name for feature in report(barren).of(Verdict.ALARM)}
 
 
-def test_a_sky_that_is_clearer_than_in_training_is_no_alarm() -> None:
+def test_a_sky_that_is_clearer_than_in_training_is_not_an_alarm() -> None:
     stack, dates = next(dated_stacks_of(FOREIGN))
     clear = cloudy_and_clear(stack)[1]
     units = [UnitStatistics(dates[i].id, input_statistics(stack, i, dates[i].items)) for i in clear]
@@ -140,7 +140,7 @@ def test_limits_are_settings_and_chance_raises_them() -> None:
     assert many.shift.watch < one.shift.watch, "many units say more than one"
 
 
-def test_the_pages_tell_every_feature_and_every_alarm() -> None:
+def test_the_pages_show_every_feature_and_every_alarm() -> None:
     found = report(scaled(1, 1000))
     document = {"statistics": shipped().units[0].document(), "comparison": found.document(), "note": ""}
     parts = drift_parts({"drift": document})
@@ -175,7 +175,7 @@ def test_a_broken_or_foreign_baseline_is_named(tmp_path: Path) -> None:
             baseline_of(weights)
 
 
-def test_what_training_does_not_tell_is_left_out_with_its_reason() -> None:
+def test_what_training_does_not_show_is_left_out_with_its_reason() -> None:
     stack, index, items = sample()[0]
     counted = input_statistics(stack, index, items)
     counted[reflectance("swir").name] = counted["reflectance.red"]

@@ -52,7 +52,7 @@ def test_counts_alone_take_the_middle_of_their_bins() -> None:
     assert Histogram.of_counts(SKY, [3, 0, 1, 0, 0, 0]).summary(SKY)["cloud"] == 0.25
 
 
-def test_ndvi_of_nothing_is_no_division_by_zero() -> None:
+def test_ndvi_of_nothing_is_not_a_division_by_zero() -> None:
     red, nir = np.array([0, 1000, 500], np.int32), np.array([0, 1000, 1500], np.int32)
     assert ndvi_steps(red, nir).tolist() == [0, 0, 5000]
 

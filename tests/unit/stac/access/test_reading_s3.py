@@ -99,7 +99,7 @@ def test_a_profile_signs(s3: S3Server, scenes: str, tmp_path: Path, monkeypatch:
     assert "Credential=TEAMKEY/" in s3.requests[-1].headers["authorization"]
 
 
-def test_a_missing_bucket_a_missing_file_and_a_missing_right_are_told_apart(s3: S3Server, scenes: str) -> None:
+def test_a_missing_bucket_a_missing_file_and_a_missing_right_are_distinguished(s3: S3Server, scenes: str) -> None:
     with pytest.raises(AccessRefused, match=r"Item X, asset blue: .* bucket no-such-place does not exist"):
         read("s3://no-such-place/a.tif", s3.options)
     with pytest.raises(UnreadableAsset, match=r"Item X, asset blue: .*key does not exist"):
