@@ -148,10 +148,10 @@ def _threads(runner: TaskRunner[Any], threads: int | None = None) -> Iterator[Wo
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
-        with runner:
-            workers: Threads[Any] = Threads(runner)
-            with listening(workers.check):
-                yield workers
+        workers: Threads[Any] = Threads(runner)
+        # The runner waits for its units at its end: they must still hear there that they are to stop.
+        with listening(workers.check), runner:
+            yield workers
     finally:
         torch.set_num_threads(before)
 
