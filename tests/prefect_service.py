@@ -86,19 +86,17 @@ class PrefectService:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Return the API's answer to a request."""
+        return ask(method, f"{self.url}/{path}", body, self.auth)
+
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Ask the API, again while its database is locked, as Prefect's own client does."""
-
-        def ask() -> httpx.Response | None:
-            answer = httpx.post(f"{self.url}/{path}", json=body, timeout=60, auth=self.auth)
-            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
-
-        return poll(ask, f"{path} was not answered").raise_for_status().json()
+        """Return the API's answer to a body."""
+        return self.ask("POST", path, body)
 
     def deployment(self, name: str) -> dict[str, Any]:
         """Return the deployment `FLOW/NAME`."""
-        answer = httpx.get(f"{self.url}/deployments/name/{name}", timeout=30, auth=self.auth)
-        return dict(answer.raise_for_status().json())
+        return dict(self.ask("GET", f"deployments/name/{name}"))
 
     def run(self, name: str, parameters: Mapping[str, Any] | None = None) -> str:
         """Ask for a run of a deployment now; return its id."""
@@ -121,6 +119,17 @@ class PrefectService:
             return None
 
         return poll(look, f"run {run_id} did not end", seconds)
+
+
+def ask(method: str, url: str, body: Mapping[str, Any] | None = None, auth: tuple[str, str] | None = None) -> Any:
+    """Return the answer of a Prefect API; asked again while its database is locked, as Prefect's own client does."""
+
+    def once() -> httpx.Response | None:
+        answer = httpx.request(method, url, json=body, timeout=60, auth=auth)
+        return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
+
+    answer = poll(once, f"{url} was not answered").raise_for_status()
+    return answer.json() if answer.content else None
 
 
 def spawn(arguments: tuple[str, ...], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:

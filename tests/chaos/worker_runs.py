@@ -102,8 +102,7 @@ def worker_flow(work: Path, settings: dict[str, str]) -> Iterator[WorkerFlow]:
         service.command("work-pool", "create", "unveil", "--type", "process")
         service.command("deploy", "--name", "clear-scenes")
         # A dead run counts until an automation has called it so; here the next one comes at once.
-        url = f"{service.url}/deployments/{service.deployment(_DEPLOYMENT)['id']}"
-        httpx.patch(url, json={"concurrency_limit": None}, timeout=30).raise_for_status()
+        service.ask("PATCH", f"deployments/{service.deployment(_DEPLOYMENT)['id']}", {"concurrency_limit": None})
         flow = WorkerFlow(work, service, settings)
         try:
             yield flow

@@ -14,7 +14,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from flows.ledger.schema import HELD, Entry, State
@@ -120,8 +119,8 @@ def service(tmp_path_factory: pytest.TempPathFactory, told: Told) -> Iterator[Pr
         fresh.post("v2/concurrency_limits/", {"name": "gpu", "limit": 1})
         fresh.command("deploy", "--all")
         for name, settings in (("clear-scenes/clear-scenes", SCENES), ("retrain/retrain", BRIEF)):
-            url = f"{fresh.url}/deployments/{fresh.deployment(name)['id']}"
-            httpx.patch(url, json={"parameters": {"settings": settings}}, timeout=30).raise_for_status()
+            deployment = fresh.deployment(name)["id"]
+            fresh.ask("PATCH", f"deployments/{deployment}", {"parameters": {"settings": settings}})
         assert set(automate(fresh, told).values()) == {Change.CREATE}
         yield fresh
 
@@ -290,7 +289,7 @@ def test_a_server_takes_the_deployments_for_containers(service: PrefectService, 
             command, cwd=ROOT, env=service.client(given), capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    pool = httpx.get(f"{service.url}/work_pools/unveil-{kind}", timeout=30).json()
+    pool = service.ask("GET", f"work_pools/unveil-{kind}")
     assert pool["type"] == kind and pool["base_job_template"]["variables"]["properties"]["memory"]["default"] == "7g"
     deployed = service.deployment("promote/promote")
     assert deployed["work_pool_name"] == f"unveil-{kind}" and deployed["job_variables"] == {"image": "x/y:1"}

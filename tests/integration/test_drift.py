@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import rasterio
 
@@ -17,7 +16,7 @@ from flows.services.login import Login
 from stac.catalog.publish import StaticCatalog
 from stac.search.static import sample_catalog
 from tests.command import TINY_BBOX, Outcome, unveil
-from tests.prefect_service import poll
+from tests.prefect_service import ask, poll
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
@@ -61,7 +60,7 @@ def events(url: str, login: Login, name: str, run_id: str) -> list[dict[str, Any
     """What the Prefect server holds of a run under the name of an event."""
     body = {"filter": {"event": {"name": [name]}}}
     auth = (login.user, login.password)
-    found = httpx.post(f"{url}/events/filter", json=body, timeout=30, auth=auth).raise_for_status().json()["events"]
+    found = ask("POST", f"{url}/events/filter", body, auth)["events"]
     every = [event["payload"] | {"resource": event["resource"]["prefect.resource.id"]} for event in found]
     return [event for event in every if event["run_id"] == run_id]
 
@@ -90,7 +89,7 @@ def test_the_alarm_is_an_event_with_figures(spoilt: Spoilt, told: Callable[[str]
 def test_the_table_is_an_artifact(spoilt: Spoilt, prefect_url: str, prefect_login: Login) -> None:
     body = {"artifacts": {"key": {"any_": ["drift"]}}, "sort": "CREATED_DESC"}
     auth = (prefect_login.user, prefect_login.password)
-    found = httpx.post(f"{prefect_url}/artifacts/filter", json=body, timeout=30, auth=auth).raise_for_status().json()
+    found = ask("POST", f"{prefect_url}/artifacts/filter", body, auth)
     mine = next(a for a in found if a["description"] == spoilt.outcome.document["drift"]["sentence"])
     assert {"feature", "psi", "psi_alarm", "shift", "shift_alarm", "verdict"} <= set(json.loads(mine["data"])[0])
 

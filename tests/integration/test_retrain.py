@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
@@ -28,6 +27,7 @@ from flows.retrain import RetrainSummary, retrain
 from flows.services.login import Login
 from tests.command import start
 from tests.prefect_client import client_of
+from tests.prefect_service import ask
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -121,8 +121,7 @@ def test_the_promotion_is_an_event(killed: Killed, first: RetrainSummary, prefec
     found: list[dict[str, Any]] = []
     auth, deadline = (prefect_login.user, prefect_login.password), time.monotonic() + 60
     while told not in found and time.monotonic() < deadline:
-        answer = httpx.post(f"{killed.api}/events/filter", json=wanted, timeout=30, auth=auth).raise_for_status()
-        found = [event["payload"] for event in answer.json()["events"]]
+        found = [event["payload"] for event in ask("POST", f"{killed.api}/events/filter", wanted, auth)["events"]]
         time.sleep(0.2)
     assert told in found
 
