@@ -103,7 +103,7 @@ def prepare_run(
     if repair:
         finished = repair_collections(catalog, settings.gate_limits)
         with indexes_of(settings) as indexes:
-            indexes.reconcile(tell=report_progress)
+            indexes.reconcile(progress=report_progress)
     model: ModelRef = resolve_(settings)
     found: Found = find_(settings)
     work: Plan = plan_(settings, found, model, plan_file)

@@ -66,7 +66,7 @@ def publish(
             copies = copy_catalog(source, catalog_of(settings), report_progress)
             keep_mirrors(settings)
         with indexes_of(settings) as indexes:
-            updates = indexes.reconcile(again=again, tell=report_progress)
+            updates = indexes.reconcile(again=again, progress=report_progress)
     if as_json:
         done = {"copied": [asdict(copy) for copy in copies], "indexes": [asdict(update) for update in updates]}
         print_json({"catalog": str(settings.out)} | done)

@@ -1,4 +1,4 @@
-"""Reference pages, as Markdown, from the code they describe: commands, settings, layers, metrics."""
+"""Reference pages, as Markdown, from the code they describe: commands, settings, items, layers, metrics."""
 
 from __future__ import annotations
 
@@ -115,6 +115,41 @@ def _default(field: FieldInfo) -> str:
     return f"`{','.join(map(str, value)) if isinstance(value, tuple) else value}`"
 
 
+_ITEMS = """\
+Made from the program. Every product is one STAC 1.1 item beside its files, checked against the official schemas of STAC
+and of every extension it declares before anybody sees it. The schemas come with the package, so nothing is fetched. An
+item without a field in **bold** is refused.
+
+The collection carries `item_assets` with bands, `renders`, `sci:publications`, summaries, providers and licence, and
+declares only the extensions of which it has a field. A run that makes something publishes the model it uses, once per
+catalog: the id of its item is the model's name and the first twelve digits of the weights' SHA-256."""
+_KINDS = {
+    "product": "A product: one date of one cell",
+    "mosaic": "A mosaic: one period of one cell",
+    "region": "A region: all cells of a mosaic",
+    "model": "A model",
+}
+
+
+def items() -> str:
+    """Return one table for every kind of item: where a field stands, and its meaning."""
+    from stac.product.fields import FIELDS, ItemKind
+
+    parts = ["# Item fields", _ITEMS]
+    for kind in ItemKind:
+        rows = [
+            (
+                ", ".join(f"**`{n}`**" if kind in field.required_of else f"`{n}`" for n in field.names),
+                field.place,
+                field.meaning,
+            )
+            for field in FIELDS
+            if kind in field.kinds
+        ]
+        parts += [f"## {_KINDS[kind]}", _table(("field", "in", "meaning"), rows)]
+    return "\n\n".join(parts) + "\n"
+
+
 def layers() -> str:
     """Return the layers of a product and the classes of its provenance."""
     from stac.product.assets import _ROLES, _TITLES
@@ -182,6 +217,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "reference/commands.md": commands,
     "reference/settings.md": settings,
+    "reference/items.md": items,
     "reference/layers.md": layers,
     "reference/metrics.md": metrics,
 }

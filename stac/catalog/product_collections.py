@@ -238,7 +238,7 @@ class Transfer:
 
 
 def copy_catalog(
-    root: Path, target: StaticCatalog, tell: Callable[[str, int, int], None] = lambda *_: None
+    root: Path, target: StaticCatalog, progress: Callable[[str, int, int], None] = lambda *_: None
 ) -> list[Transfer]:
     """Copy all collections of a catalog in a folder to another catalog; work that is there already is left alone.
 
@@ -248,7 +248,7 @@ def copy_catalog(
     Args:
         root: folder of the catalog that is copied.
         target: any collection of the other one.
-        tell: called with the progress.
+        progress: called with the progress.
 
     Raises:
         InvalidProduct: a product of the source is broken.
@@ -258,15 +258,17 @@ def copy_catalog(
     names = [MODELS_COLLECTION, *ProductCollection]
     others = sorted(set(target_at(root).collection_ids()) - {*names})
     source = StaticCatalog(root)
-    return [_copy_collection(source.beside(name), target.beside(name), tell) for name in [*names, *others]]
+    return [_copy_collection(source.beside(name), target.beside(name), progress) for name in [*names, *others]]
 
 
-def _copy_collection(source: StaticCatalog, target: StaticCatalog, tell: Callable[[str, int, int], None]) -> Transfer:
+def _copy_collection(
+    source: StaticCatalog, target: StaticCatalog, progress: Callable[[str, int, int], None]
+) -> Transfer:
     there, published = target.published_work(), source.published_work()
     origin = target_at(source.root).read(f"{source.collection_id}/.source-collection.json")
     wanted = [(work_id, Path(str(place))) for work_id, place in published.items() if work_id not in there]
     for number, (work_id, place) in enumerate(wanted):
-        tell(f"copying {place.stem}", number, len(wanted))
+        progress(f"copying {place.stem}", number, len(wanted))
         _copy_product(source, target, work_id, place, origin)
     return Transfer(target.collection_id, len(wanted), len(published) - len(wanted))
 

@@ -16,6 +16,7 @@ from stac.errors import InvalidProduct, StacError
 from stac.io.s3 import Location
 from stac.product.assets import COG_TYPE, file_info
 from stac.product.cog import check_cog
+from stac.product.fields import ItemKind, required
 from stac.product.item import MODEL_EXTENSIONS, PRODUCT_EXTENSIONS
 from stac.product.region_item import REGION_EXTENSIONS
 
@@ -29,14 +30,8 @@ _REQUIRED_ASSETS = (
     "visual", "data", "provenance", "source_date", "reference_weight", "uncertainty",
     "thumbnail", "quicklook", "report", "metadata",
 )  # fmt: skip
-_REQUIRED_PROPERTIES = (
-    "datetime", "created", "version", "proj:code", "renders", "processing:level", "processing:software",
-    "unveil:work_id", "unveil:target", "unveil:model", "unveil:seed", "unveil:areas", "unveil:quality",
-)  # fmt: skip
 _REQUIRED_MODEL_ASSETS = ("weights", "card")
 _REQUIRED_REGION_ASSETS = ("overview", "thumbnail", "mosaicjson", "radiometry")
-_REQUIRED_OF_REGIONS = ("datetime", "created", "version", "unveil:work_id", "unveil:period", "unveil:cells")
-_REQUIRED_OF_MODELS = ("version", "bands", "mlm:framework", "mlm:total_parameters", "unveil:model", "unveil:work_id")
 
 
 def check_id(item_id: str) -> str:
@@ -95,7 +90,7 @@ def _item_problems(document: Mapping[str, Any]) -> Iterator[str]:
     if "mlm:name" in document["properties"]:
         yield from _model_problems(document)
     elif "unveil:cells" in document["properties"]:
-        yield from _missing(document, REGION_EXTENSIONS, _REQUIRED_OF_REGIONS, _REQUIRED_REGION_ASSETS)
+        yield from _missing(document, REGION_EXTENSIONS, required(ItemKind.REGION), _REQUIRED_REGION_ASSETS)
     elif any(name.startswith("unveil:") for name in document["properties"]):
         yield from _product_problems(document)
     else:
@@ -107,11 +102,11 @@ def _item_problems(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _product_problems(document: Mapping[str, Any]) -> Iterator[str]:
-    yield from _missing(document, PRODUCT_EXTENSIONS, _REQUIRED_PROPERTIES, _REQUIRED_ASSETS)
+    yield from _missing(document, PRODUCT_EXTENSIONS, required(ItemKind.PRODUCT), _REQUIRED_ASSETS)
 
 
 def _model_problems(document: Mapping[str, Any]) -> Iterator[str]:
-    yield from _missing(document, MODEL_EXTENSIONS, _REQUIRED_OF_MODELS, _REQUIRED_MODEL_ASSETS)
+    yield from _missing(document, MODEL_EXTENSIONS, required(ItemKind.MODEL), _REQUIRED_MODEL_ASSETS)
 
 
 def _missing(

@@ -19,11 +19,13 @@ from stac.catalog.validation import validate_catalog
 from stac.grid.cell import cell_of
 from stac.load.stack import read_stack
 from stac.masks.classes import is_observed
+from stac.product.fields import ItemKind
 from stac.product.layers import Provenance
 from stac.search.acquisitions import group_passes
 from stac.search.opening import open_source
 from stac.search.static import sample_catalog
 from tests.command import TINY_SETTINGS, Outcome, start, unveil
+from tests.support.item_fields import kind_of, undocumented
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(900)]
 #: Ground that both tiles hold: each has a cell of its own here.
@@ -108,6 +110,12 @@ def test_items_say_period_looks_and_sources_and_the_catalog_is_valid(world: Worl
     region = newest(world, "-region-")
     assert region["properties"]["unveil:cells"] == 2
     assert {"overview", "thumbnail", "mosaicjson", "radiometry", "data-epsg32633"} <= set(region["assets"])
+
+
+def test_the_reference_of_item_fields_has_every_field(world: World) -> None:
+    items = list(world.items().values())
+    assert {kind_of(item) for item in items} == {ItemKind.MOSAIC, ItemKind.REGION}
+    assert {item["id"]: undocumented(item) for item in items if undocumented(item)} == {}
 
 
 def test_pixels_are_the_references_where_it_saw_and_count_is_how_many_dates_did(world: World) -> None:

@@ -117,7 +117,7 @@ class Update:
 Progress = Callable[[str, int, int], None]
 
 
-def untold(_what: str, _done: int, _total: int) -> None:
+def _silent(_what: str, _done: int, _total: int) -> None:
     """Discard progress."""
 
 
@@ -159,18 +159,18 @@ class Indexes:
         ids = list(item_ids)
         self._each(lambda index: _remove(index, ProductCollection, ids))
 
-    def reconcile(self, *, again: bool = False, tell: Progress = untold) -> list[Update]:
+    def reconcile(self, *, again: bool = False, progress: Progress = _silent) -> list[Update]:
         """Compare ids and work ids of catalog and indexes; put what is missing or different, remove what is gone.
 
         Args:
             again: put everything, e.g. because the public address has changed.
-            tell: called with progress.
+            progress: called with progress.
 
         Raises:
             IndexNotUpdated: an index cannot be brought up to date.
             PublishError: the catalog cannot be read.
         """
-        return [self._follow(index, kind, again, tell) for index in self._indexes for kind in ProductCollection]
+        return [self._follow(index, kind, again, progress) for index in self._indexes for kind in ProductCollection]
 
     def _each(self, work: Callable[[Index], None]) -> None:
         """Do something to every index, also where an earlier one failed; then raise the first failure."""
@@ -199,24 +199,24 @@ class Indexes:
                 return None
         return None
 
-    def _follow(self, index: Index, kind: ProductCollection, again: bool, tell: Progress) -> Update:
-        tell(f"comparing {kind} with {index.label}", 0, 0)
+    def _follow(self, index: Index, kind: ProductCollection, again: bool, progress: Progress) -> Update:
+        progress(f"comparing {kind} with {index.label}", 0, 0)
         # The index first: what it holds was in the catalog before, so what others publish meanwhile is not removed.
         held = index.works(kind)
         published = {place.stem: (work, place) for work, place in self._published(kind).items()}
         wanted = [place for name, (work, place) in published.items() if again or held.get(name) != work]
         gone = sorted(set(held) - set(published))
-        self._put_all(index, kind, wanted, tell)
+        self._put_all(index, kind, wanted, progress)
         index.remove(kind, gone)
         return Update(index.label, str(kind), len(wanted), len(gone), len(published) - len(wanted))
 
-    def _put_all(self, index: Index, kind: ProductCollection, places: Sequence[Location], tell: Progress) -> None:
+    def _put_all(self, index: Index, kind: ProductCollection, places: Sequence[Location], progress: Progress) -> None:
         """Put items in batches, and at the end the collection as it is then."""
         collection = self._collection(kind)
         if collection is None:
             return
         for first in range(0, len(places), _BATCH):
-            tell(f"loading {kind} into {index.label}", first, len(places))
+            progress(f"loading {kind} into {index.label}", first, len(places))
             part = {self._public.name_of(place): place for place in places[first : first + _BATCH]}
             documents = self._target.read_many(part)
             index.put(collection, [copy_of(d, part[name], self._public) for name, d in documents.items()])
