@@ -19,6 +19,7 @@ from stac.grid.cell import Cell
 from stac.io.access import Access
 from stac.load.layer import Layer, look_at
 from stac.load.mask_reading import plan_mask
+from stac.load.near_clouds import near_clouds
 from stac.load.reading import read_asset
 from stac.load.resampling import Interpolation, worst_class
 from stac.load.scale_check import RadiometryCheck, check_scene
@@ -26,7 +27,7 @@ from stac.load.scaling import Decision
 from stac.masks.classes import RIM, PixelClass, beside_nodata, mark_missing
 from stac.masks.combination import MaskKind, MaskRule, dilate, without_mixed
 from stac.masks.scene import without_persistent_bright
-from stac.masks.temporal import hide, reach_of, suspicious
+from stac.masks.temporal import FEWEST_LOOKS, hide, reach_of, suspicious
 from stac.reflectance import PRODUCT_NODATA, rescale_dn, to_reflectance
 from stac.search.acquisitions import Acquisition
 from stac.search.source import one_item
@@ -261,7 +262,7 @@ def _read_date(
     date: pystac.Item | Acquisition, slot: Slot, cell: Cell, bands: Sequence[str], options: ReadOptions
 ) -> Acquisition:
     """Fill in product DN and dilated classes of one date, each pixel from the first scene with data."""
-    acquisition = date if isinstance(date, Acquisition) else Acquisition.of([date])
+    acquisition = _acquisition(date)
     first, *others = acquisition.items
     _read_item(first, cell, bands, options, slot)
     for item in others:
@@ -299,7 +300,7 @@ def _read_together(
     classes = stack.classes
     if options.persistent_bright:
         classes = without_persistent_bright(stack.dn, classes, stack.days)
-    found = suspicious(stack.dn, classes, stack.days, bands) if options.temporal else np.zeros_like(classes)
+    found = _disagreeing(stack, dates, classes, options) if options.temporal else np.zeros_like(classes)
 
     def grown(date: int) -> NDArray[np.uint8]:
         every = dilate(classes[date], thin.gsd_m, options.cloud_dilation_m, options.shadow_dilation_m)
@@ -308,6 +309,26 @@ def _read_together(
     with ThreadPoolExecutor(_DATES_AT_ONCE, thread_name_prefix="grow") as pool:
         masks = np.stack(list(pool.map(grown, range(len(classes)))))
     return replace(stack, dn=stack.dn[inside], classes=masks, cell=thin)
+
+
+def _disagreeing(
+    stack: Stack, dates: Sequence[pystac.Item | Acquisition], classes: NDArray[np.uint8], options: ReadOptions
+) -> NDArray[np.uint8]:
+    """Return what the temporal check finds `(time, y, x)`, with what the clouds of each date make likely."""
+    if len(np.unique(stack.days)) < FEWEST_LOOKS:
+        return np.zeros_like(classes)
+    taken = {one.id: one for one in map(_acquisition, dates)}
+    look = partial(
+        near_clouds, cell=stack.cell, masks=options.masks, rule=options.mask_rule,
+        threads=options.threads, timeout_s=options.timeout_s, access=options.access,
+    )  # fmt: skip
+    with ThreadPoolExecutor(_DATES_AT_ONCE, thread_name_prefix="near") as pool:
+        near = np.stack(list(pool.map(look, (taken[name] for name in stack.item_ids))))
+    return suspicious(stack.dn, classes, stack.days, stack.bands, near)
+
+
+def _acquisition(date: pystac.Item | Acquisition) -> Acquisition:
+    return date if isinstance(date, Acquisition) else Acquisition.of([date])
 
 
 def _read_item(item: pystac.Item, cell: Cell, bands: Sequence[str], options: ReadOptions, slot: Slot) -> None:

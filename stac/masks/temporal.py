@@ -3,7 +3,9 @@
 Ground changes slowly or for good; a cloud is there once. A clear look that is whiter, or darker, than the looks just
 before and after it and than the median of all others is therefore no ground. Change that stays, such as a harvest or a
 flood, is seen by the next look, too, and counts as ground; its colour separates it from cloud and shadow on the first
-and the last date. After ideas of Tmask (Zhu and Woodcock 2014) and MAJA (Hagolle et al. 2010); the rules are our own.
+and the last date. Near a cloud, and where the sun can throw its shadow (`stac.masks.shadow_geometry`), a look need only
+be whiter, or darker, than the middle of those three. After ideas of Tmask (Zhu and Woodcock 2014) and MAJA (Hagolle et
+al. 2010); the rules are our own.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from enum import IntFlag, unique
 from typing import TypeVar
 
 import numpy as np
@@ -30,8 +33,11 @@ FEWEST_LOOKS = 3
 _RISE, _SPREADS = 0.03, 3.0
 #: Cloud is white: blue rises by this share of red at least. Bare soil after a harvest is red.
 _WHITE = 0.6
-#: Shadow takes this share of near infrared at least, and of green and red: water and fire leave one of them.
-_NIR_LEFT, _GREEN_LEFT, _RED_LEFT = 0.65, 0.85, 0.9
+#: Most that a shadow leaves of green, red and near infrared: water and fire leave one of them.
+_LEFT = np.array([[0.85], [0.9], [0.65]], np.float32)
+#: The same near a cloud, and where it can have its shadow; over the middle of the three.
+_RISE_NEAR, _SPREADS_NEAR = 0.02, 2.0
+_LEFT_NEAR = np.array([[0.92], [0.95], [0.8]], np.float32)
 #: Ground that is dark in near infrared, such as water, shows no shadow, reflectance.
 _DARK_GROUND = 0.12
 #: Pixels of a neighbourhood of 3 x 3 that must be suspicious or masked: single ones are noise.
@@ -43,8 +49,23 @@ _CHUNK = 1 << 15
 _THREADS = 2
 
 
+@unique
+class Near(IntFlag):
+    """What the known clouds of a date make likely; values may be added."""
+
+    NOTHING = 0
+    #: Another cloud, or the rim of a known one.
+    CLOUD = 1
+    #: The shadow of a known cloud.
+    SHADOW = 2
+
+
 def suspicious(
-    dn: NDArray[np.uint16], classes: NDArray[np.uint8], days: NDArray[np.int32], bands: Sequence[str]
+    dn: NDArray[np.uint16],
+    classes: NDArray[np.uint8],
+    days: NDArray[np.int32],
+    bands: Sequence[str],
+    near: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Return `PixelClass.CLOUD` or `SHADOW` `(time, y, x)` where a clear look is neither ground nor lasting change.
 
@@ -56,6 +77,7 @@ def suspicious(
         classes: `PixelClass` values `(time, y, x)` before dilation.
         days: days since 1970-01-01 `(time,)`.
         bands: common names; without blue, green, red and nir nothing is found.
+        near: `Near` values `(time, y, x)`; None where that is not known.
     """
     found = np.zeros(classes.shape, np.uint8)
     if not {"blue", "green", "red", "nir"} <= set(bands) or len(np.unique(days)) < FEWEST_LOOKS:
@@ -63,14 +85,19 @@ def suspicious(
     channels = [bands.index(name) for name in ("blue", "green", "red", "nir")]
     order = np.argsort(days, kind="stable")
     pixels, seen, judged = dn.reshape(*dn.shape[:2], -1), classes.reshape(len(dn), -1), found.reshape(len(dn), -1)
+    flags = np.zeros_like(classes) if near is None else near
+    flags = flags.reshape(len(dn), -1)
 
     def judge(start: int) -> None:
         here = slice(start, start + _CHUNK)
         looks, clear = pixels[order, :, here][:, channels], seen[order, here] == PixelClass.CLEAR
-        odd = _stands_out(looks[:, 0], looks[:, 3], clear)
+        around = flags[order, here] * clear
+        odd = _stands_out(looks[:, 0], looks[:, 3], clear) | _differs(looks[:, 0], looks[:, 3], clear, around)
         odd &= clear.sum(axis=0, dtype=np.uint16) >= FEWEST_LOOKS
         asked = np.flatnonzero(odd.any(axis=0))
-        judged[order[:, None], start + asked] = _judged(looks[:, :, asked], clear[:, asked], odd[:, asked])
+        judged[order[:, None], start + asked] = _judged(
+            looks[:, :, asked], clear[:, asked], odd[:, asked], around[:, asked]
+        )
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="judge") as pool:
         list(pool.map(judge, range(0, pixels.shape[2], _CHUNK)))
@@ -100,17 +127,36 @@ def _stands_out(blue: NDArray[np.uint16], nir: NDArray[np.uint16], clear: BoolAr
             bright[date] &= blue[date] > least
             dark[date] &= nir[date] < most
             least = np.where(clear[date], np.minimum(blue[date], 65535 - rise) + rise, least)
-            most = np.where(clear[date], (nir[date] * np.float32(_NIR_LEFT)).astype(np.uint16) + 1, most)
+            most = np.where(clear[date], (nir[date] * _LEFT[2]).astype(np.uint16) + 1, most)
     return bright | dark
 
 
-def _judged(dn: NDArray[np.uint16], clear: BoolArray, odd: BoolArray) -> NDArray[np.uint8]:
+def _differs(blue: NDArray[np.uint16], nir: NDArray[np.uint16], clear: BoolArray, near: NDArray[np.uint8]) -> BoolArray:
+    """Return the clear looks `(time, pixel)` near a cloud that differ from any other clear look.
+
+    Args:
+        blue: product DN `(time, pixel)`.
+        nir: likewise.
+        clear: which looks are clear.
+        near: `Near` values.
+    """
+    if not near.any():
+        return np.zeros_like(clear)
+    least = np.where(clear, blue, np.uint16(65535)).min(axis=0) + np.float32(_RISE_NEAR / PRODUCT_SCALE)
+    most = np.where(clear, nir, np.uint16(0)).max(axis=0) * _LEFT_NEAR[2]
+    brighter, darker = ((near & Near.CLOUD) > 0) & (blue > least), ((near & Near.SHADOW) > 0) & (nir < most)
+    found: BoolArray = brighter | darker
+    return found
+
+
+def _judged(dn: NDArray[np.uint16], clear: BoolArray, odd: BoolArray, near: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return what odd looks are `(time, pixel)`: cloud, shadow, or 0 for ground.
 
     Args:
         dn: looks by time `(time, band, pixel)`, bands blue, green, red, nir.
         clear: which of them are clear `(time, pixel)`.
         odd: which of them are judged `(time, pixel)`.
+        near: `Near` values `(time, pixel)`.
     """
     kinds = np.zeros(clear.shape, np.uint8)
     looks = np.where(clear[:, None], dn * np.float32(PRODUCT_SCALE), np.float32(np.nan)).astype(np.float32)
@@ -123,12 +169,17 @@ def _judged(dn: NDArray[np.uint16], clear: BoolArray, odd: BoolArray) -> NDArray
         median = _median_of_others(ordered[:, :, at], dn[date][:, at], count[at])
         sides = [np.where(np.isnan(side[date][:, at]), median, side[date][:, at]) for side in (before, after)]
         high, low = (of.reduce([median, *sides]) for of in (np.maximum, np.minimum))
-        up, kept = own - high, own / np.maximum(low, np.float32(1e-4))
-        cloud = (up[0] > _RISE) & (up[0] > _WHITE * up[2])
+        middle = np.maximum(np.minimum(*sides), np.minimum(np.maximum(*sides), median))
+        beside, shaded = ((near[date, at] & flag) > 0 for flag in (Near.CLOUD, Near.SHADOW))
+        up = own - np.where(beside, middle, high)
+        cloud = (up[0] > np.where(beside, _RISE_NEAR, _RISE)) & (up[0] > _WHITE * up[2])
         bright = np.flatnonzero(cloud)
         others = np.delete(looks[:, 0, at[bright]], date, axis=0)
-        cloud[bright] = up[0, bright] > _SPREADS * _deviation(others, median[0, bright])
-        shadow = (kept[3] < _NIR_LEFT) & (kept[1] < _GREEN_LEFT) & (kept[2] < _RED_LEFT) & (low[3] > _DARK_GROUND)
+        spreads = np.where(beside[bright], _SPREADS_NEAR, _SPREADS)
+        cloud[bright] = up[0, bright] > spreads * _deviation(others, median[0, bright])
+        lit = np.where(shaded, middle, low)
+        kept = (own / np.maximum(lit, np.float32(1e-4)))[1:]
+        shadow = (kept < np.where(shaded, _LEFT_NEAR, _LEFT)).all(axis=0) & (lit[3] > _DARK_GROUND)
         kinds[date, at] = np.where(cloud, PixelClass.CLOUD, np.where(shadow, PixelClass.SHADOW, 0))
     return kinds
 
