@@ -17,12 +17,12 @@ from stac.catalog.check_structure import (
     Step,
     Structure,
     link_problems,
-    rule_problem,
     schema_problem,
     survey,
     unread,
 )
 from stac.catalog.geoparquet import MIRROR_ROLE, ids_in
+from stac.catalog.validation import rule_problems
 from stac.errors import InvalidProduct, StacError
 from stac.io.http import RetryPolicy
 from stac.io.s3 import S3Options
@@ -30,6 +30,9 @@ from stac.product.assets import COG_TYPE, file_info
 from stac.product.cog import check_cog
 from stac.search.hrefs import is_remote, resolve
 from stac.search.static import root_href
+
+#: Items with this property are products of ours, and held to more than the schema.
+_MARK = "unveil:work_id"
 
 
 def asset_problems(places: Places, base: str, document: Mapping[str, Any], *, checksums: bool) -> Iterator[Problem]:
@@ -109,16 +112,19 @@ def check_item(places: Places, link: ItemLink, *, checksums: bool) -> ItemFindin
         return ItemFindings(link, (unread(places, link.href, link.above[-1].href, error),))
     if (problem := schema_problem(link.href, document)) is not None:
         return ItemFindings(link, (problem,), Counts(items=1))
-    problems = []
-    if (problem := rule_problem(link.href, document)) is not None:
-        problems.append(problem)
-    problems += _membership(link, document)
+    problems = [*_rule_problems(link.href, document), *_membership(link, document)]
     problems += link_problems(places, Step(link.href, "Feature", document["id"]), document, link.above)
     problems += asset_problems(places, link.href, document, checksums=checksums)
     when = str(document["properties"].get("datetime") or "")
     return ItemFindings(
         link, tuple(problems), _counts(document), document["id"], tuple(document.get("bbox") or ()), when
     )
+
+
+def _rule_problems(place: str, item: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield what an item of ours lacks; items of other tools are held to the schemas alone."""
+    if _MARK in item["properties"]:
+        yield from (Problem.at(ProblemKind.RULE, place, problem) for problem in rule_problems(item))
 
 
 def _counts(item: Mapping[str, Any]) -> Counts:
@@ -217,7 +223,7 @@ class CheckOptions:
 
 
 def check_catalog(
-    location: str, options: CheckOptions | None = None, progress: Progress = lambda *_: None
+    location: str | Path, options: CheckOptions | None = None, progress: Progress = lambda *_: None
 ) -> CatalogReport:
     """Check, from the root of a catalog, documents, links, files and counts.
 
@@ -231,7 +237,7 @@ def check_catalog(
         AccessRefused, SourceUnavailable: the root cannot be reached.
     """
     options = options or CheckOptions()
-    root = _root(location)
+    root = _root(str(location))
     places = Places(options.retry_policy, options.s3, root)
     progress(f"reading {root}", 0, 0)
     structure = survey(places, root)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum, unique
@@ -91,10 +90,6 @@ class CatalogReport:
     def valid(self) -> bool:
         """Whether nothing is wrong."""
         return not self.problems
-
-    def by_kind(self) -> dict[ProblemKind, int]:
-        """Return how often each kind of problem was found."""
-        return dict(sorted(Counter(problem.code for problem in self.problems).items()))
 
     def document(self) -> dict[str, Any]:
         """Return the report as JSON values."""

@@ -9,13 +9,10 @@ from typing import Any
 
 from stac.catalog.check_places import Places
 from stac.catalog.check_report import Counts, Problem, ProblemKind
-from stac.catalog.validation import validate_document, validate_item
+from stac.catalog.validation import validate_document
 from stac.errors import InvalidProduct, SourceUnavailable, StacError
 from stac.io.s3 import is_s3
 from stac.search.hrefs import is_remote, resolve
-
-#: Items with this property are products of ours, and held to more than the schema.
-_MARK = "unveil:work_id"
 
 
 def schema_problem(place: str, document: Mapping[str, Any]) -> Problem | None:
@@ -24,17 +21,6 @@ def schema_problem(place: str, document: Mapping[str, Any]) -> Problem | None:
         validate_document(document)
     except InvalidProduct as error:
         return Problem.at(ProblemKind.SCHEMA, place, str(error))
-    return None
-
-
-def rule_problem(place: str, item: Mapping[str, Any]) -> Problem | None:
-    """Return what an item that keeps the schema lacks as a product of ours; None for other tools' items."""
-    if _MARK not in item["properties"]:
-        return None
-    try:
-        validate_item(item)
-    except InvalidProduct as error:
-        return Problem.at(ProblemKind.RULE, place, str(error))
     return None
 
 

@@ -1,4 +1,7 @@
-"""Checking what is published, without a network: official schemas, our own rules, files and links."""
+"""What a document and the files of a product must be like: official schemas, our own rules, checksums, COGs.
+
+These rules hold before publishing and when a whole catalog is checked (`stac.catalog.check`). Nothing needs a network.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ def check_id(item_id: str) -> str:
     Raises:
         InvalidProduct: it is not.
     """
-    if not _ID.fullmatch(item_id) or ".." in item_id:
+    if not _is_safe(item_id):
         raise InvalidProduct(f"Item id {item_id!r} cannot be a folder name; use letters, digits, and . _ - only.")
     return item_id
 
@@ -51,11 +54,15 @@ def safe_id(name: str) -> str:
     Args:
         name: id of an archive, which may hold slashes, colons, blanks, accents, or begin with a dot.
     """
-    if _ID.fullmatch(name) and ".." not in name and len(name) <= _LONGEST:
+    if _is_safe(name) and len(name) <= _LONGEST:
         return name
     ascii_ = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     plain = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9_.-]+", "-", ascii_)).strip("._-")
     return f"{plain[:_LONGEST] or 'scene'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _is_safe(name: str) -> bool:
+    return _ID.fullmatch(name) is not None and ".." not in name
 
 
 def validate_item(document: Mapping[str, Any]) -> None:
@@ -68,7 +75,7 @@ def validate_item(document: Mapping[str, Any]) -> None:
     validate_document(document)
     if document["type"] != "Feature":
         raise InvalidProduct(f"{item_id} is of type {document['type']!r}, not an item.")
-    for problem in _item_problems(document):
+    for problem in rule_problems(document):
         raise InvalidProduct(f"Item {item_id}: {problem}.")
 
 
@@ -86,27 +93,22 @@ def validate_document(document: Mapping[str, Any]) -> None:
         raise InvalidProduct(f"{word} {name}: {problem}.")
 
 
-def _item_problems(document: Mapping[str, Any]) -> Iterator[str]:
+def rule_problems(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what an item that keeps the schemas lacks of what all of its kind have, without a full stop."""
+    if not _is_safe(document["id"]):
+        yield "its id cannot be a folder name"
     if "mlm:name" in document["properties"]:
-        yield from _model_problems(document)
+        yield from _missing(document, MODEL_EXTENSIONS, required(ItemKind.MODEL), _REQUIRED_MODEL_ASSETS)
     elif "unveil:cells" in document["properties"]:
         yield from _missing(document, REGION_EXTENSIONS, required(ItemKind.REGION), _REQUIRED_REGION_ASSETS)
     elif any(name.startswith("unveil:") for name in document["properties"]):
-        yield from _product_problems(document)
+        yield from _missing(document, PRODUCT_EXTENSIONS, required(ItemKind.PRODUCT), _REQUIRED_ASSETS)
     else:
         yield "it is neither a product nor a model of Unveil"
     for key, asset in document["assets"].items():
         yield from _asset_problems(key, asset)
     untitled = [link["rel"] for link in document["links"] if not link.get("title")]
     yield from (f"its {rel} link has no title" for rel in untitled)
-
-
-def _product_problems(document: Mapping[str, Any]) -> Iterator[str]:
-    yield from _missing(document, PRODUCT_EXTENSIONS, required(ItemKind.PRODUCT), _REQUIRED_ASSETS)
-
-
-def _model_problems(document: Mapping[str, Any]) -> Iterator[str]:
-    yield from _missing(document, MODEL_EXTENSIONS, required(ItemKind.MODEL), _REQUIRED_MODEL_ASSETS)
 
 
 def _missing(
@@ -136,28 +138,6 @@ def _asset_problems(key: str, asset: Mapping[str, Any]) -> Iterator[str]:
                 yield f"asset {key} has a band without name, data_type, nodata or statistics"
 
 
-def validate_catalog(root: Path) -> list[str]:
-    """Visit a catalog from its root on; return everything that is wrong, nothing when all is well."""
-    problems: list[str] = []
-    try:
-        catalog = read_document(root / "catalog.json")
-        validate_document(catalog)
-        for item_path in _items_below(root / "catalog.json", catalog):
-            problems += item_problems(item_path)
-    except StacError as error:
-        problems.append(str(error))
-    return problems
-
-
-def _items_below(path: Path, document: Mapping[str, Any]) -> Iterator[Path]:
-    """Visit collections and catalogs at any depth, check each, and yield the items they link to."""
-    for below in _linked(path, document, "child"):
-        node = read_document(below)
-        validate_document(node)
-        yield from _items_below(below, node)
-    yield from _linked(path, document, "item")
-
-
 def item_problems(path: Path) -> list[str]:
     """Return everything that is wrong with a published item and its files, nothing when all is well."""
     try:
@@ -182,12 +162,6 @@ def file_problems(folder: Path, document: Mapping[str, Any]) -> Iterator[str]:
                 check_cog(path)
             except StacError as error:
                 yield f"asset {key}: {str(error).removesuffix('.')}"
-
-
-def _linked(path: Path, document: Mapping[str, Any], rel: str) -> Iterator[Path]:
-    for link in document.get("links", []):
-        if link.get("rel") == rel:
-            yield path.parent / str(link["href"])
 
 
 def read_document(path: Path) -> dict[str, Any]:

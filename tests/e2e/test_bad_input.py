@@ -20,9 +20,9 @@ from typing import Any
 import psutil
 import pytest
 
-from stac.catalog.validation import validate_catalog
 from stac.search.static import sample_catalog
 from tests.command import TINY_BBOX, TINY_SETTINGS, Outcome, Run, start, unveil
+from tests.support.catalogs import problems_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -147,7 +147,7 @@ def test_what_cannot_work_is_reported_before_anything_starts(name: str, ended: d
         assert_one_sentence(found.outcome, case.status, case.kind, case.names)
     assert bool(found.outcome.out) is found.as_json
     assert content(found.root) == found.before
-    assert validate_catalog(found.root) == [] if found.before else not found.root.exists()
+    assert problems_in(found.root) == [] if found.before else not found.root.exists()
     assert not list(found.root.parent.rglob("unveil-error.log"))
 
 
@@ -178,7 +178,7 @@ def test_scenes_that_cannot_be_used_do_not_stop_the_others(
     assert "20230820" in unusable["target_id"] and "is not valid JSON" in unusable["reason"]
     assert units[lacking]["state"] == "INVALID" and "no asset for band red" in units[lacking]["error"]
     assert units[whole]["state"] == "SUCCEEDED"
-    assert validate_catalog(out) == [] and len(list(out.glob("*/*/data.tif"))) == 1
+    assert problems_in(out) == [] and len(list(out.glob("*/*/data.tif"))) == 1
     metadata = json.loads((Path(units[whole]["item_href"]).parent / "metadata.json").read_text())
     assert [reason for reason in metadata["dropped"] if "20230813" in reason and "cannot be read" in reason]
     assert not [source for source in metadata["sources"] if "20230813" in source["id"] or "20230820" in source["id"]]
@@ -207,7 +207,7 @@ def test_a_broken_target_fails_alone_and_a_run_of_nothing_but_broken_ones_fails(
     rewritten = ("collection.json", "catalog.json", ".parquet")
     kept = [name for name in before if not name.endswith(rewritten) and not (whole in name and name.endswith(".json"))]
     assert kept and all(after[name] == before[name] for name in kept)
-    assert validate_catalog(published) == [] and len(list(published.glob("*/*/data.tif"))) == 3
+    assert problems_in(published) == [] and len(list(published.glob("*/*/data.tif"))) == 3
     only = unveil(*arguments, "--datetime", "2023-08-10", home=tmp_path, extra=extra | {"UNVEIL_SEED": "6"})
     assert_one_sentence(only, 1, "WorkFailed", "B04.tif cannot be read")
     assert content(published) == after
@@ -255,7 +255,7 @@ def test_a_folder_that_cannot_be_written_is_named(
     found = unveil("run", *given, home=tmp_path / "home", extra=services)
     assert found.status == 1
     assert_one_sentence(found, 1, found.document["error"]["kind"], "cannot be written")
-    assert content(published) == before and validate_catalog(published) == []
+    assert content(published) == before and problems_in(published) == []
 
 
 @pytest.fixture
@@ -302,7 +302,7 @@ def test_a_full_disk_is_reported_and_leaves_the_catalog_whole(
     given = ("--bbox", TINY_BBOX, "--out", out, "--state-dir", state, "--json", "--seed", "4")
     found = unveil("run", *given, home=tmp_path / "home", extra=services)
     assert_one_sentence(found, 1, "WorkFailed", "No room to write")
-    assert content(out) == before and validate_catalog(out) == []
+    assert content(out) == before and problems_in(out) == []
 
 
 def ledger(state: Path) -> dict[str, str]:
@@ -361,10 +361,10 @@ def test_a_run_that_is_stopped_leaves_no_half_and_the_next_one_continues(
     else:
         assert stopped.status != 0 and "Traceback" not in stopped.err
     until(lambda: not servers(own), 20)
-    assert validate_catalog(out) == [] and len(list(out.glob("*/*/data.tif"))) == 1
+    assert problems_in(out) == [] and len(list(out.glob("*/*/data.tif"))) == 1
 
     again = unveil(*given, home=tmp_path / "home", extra=extra)
     assert again.status == 0, again.err
     assert len(again.document["already_done"]) == 1 and len(again.document["units"]) == 1
     assert sorted(ledger(own).values()) == ["SUCCEEDED", "SUCCEEDED"]
-    assert validate_catalog(out) == [] and not list((out / ".staging").iterdir()) and not servers(own)
+    assert problems_in(out) == [] and not list((out / ".staging").iterdir()) and not servers(own)

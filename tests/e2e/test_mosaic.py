@@ -15,7 +15,6 @@ import pytest
 import rasterio
 
 from flows.settings.loading import load_settings
-from stac.catalog.validation import validate_catalog
 from stac.grid.cell import cell_of
 from stac.load.stack import read_stack
 from stac.masks.classes import is_observed
@@ -25,6 +24,7 @@ from stac.search.acquisitions import group_passes
 from stac.search.opening import open_source
 from stac.search.static import sample_catalog
 from tests.command import TINY_SETTINGS, Outcome, start, unveil
+from tests.support.catalogs import problems_in
 from tests.support.item_fields import kind_of, undocumented
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(900)]
@@ -99,7 +99,7 @@ def newest(world: World, part: str) -> dict[str, Any]:
 
 
 def test_items_say_period_looks_and_sources_and_the_catalog_is_valid(world: World) -> None:
-    assert validate_catalog(world.out) == []
+    assert problems_in(world.out) == []
     item = newest(world, "33TWM")
     told = item["properties"]
     assert told["datetime"] is None
@@ -167,7 +167,7 @@ def test_a_late_scene_makes_a_new_version_of_its_cells_and_no_other(world: World
     versions = sorted(i["properties"]["version"] for name, i in world.items().items() if "33TWL" in name)
     assert versions == ["1", "2"] and newest(world, "33TWL")["properties"]["version"] == "2"
     assert newest(world, "-region-")["properties"]["version"] == "2"
-    assert validate_catalog(world.out) == []
+    assert problems_in(world.out) == []
 
 
 def test_what_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from typer.testing import CliRunner, Result
 
 from flows.cli import app
 from flows.services.login import Login
-from stac.catalog.validation import item_problems, validate_catalog
+from stac.catalog.validation import item_problems
 from stac.search.static import sample_catalog
 from tests.command import TINY_BBOX, Run
+from tests.support.catalogs import problems_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(1200)]
 
@@ -112,7 +113,7 @@ def test_a_broken_product_is_seen_and_made_again(damage: str, catalog: Path, ser
     done = command("run", *given)
     assert done.exit_code == 0, done.output
     assert [unit["target_id"] for unit in document(done)["units"]] == [AUGUST_18]
-    assert item_problems(item) == [] and validate_catalog(catalog) == []
+    assert item_problems(item) == [] and problems_in(catalog) == []
     assert (item.parent / "data.tif").read_bytes() == before
     assert document(command("census", *given, "--verify"))["complete"]
 
@@ -149,4 +150,4 @@ def test_what_is_left_out_is_listed_everywhere(sample: Path, services_here: None
 
     counted = command("census", *given)
     assert counted.exit_code == 1 and document(counted)["counts"]["invalid"] == 1
-    assert validate_catalog(tmp_path / "out") == []
+    assert problems_in(tmp_path / "out") == []

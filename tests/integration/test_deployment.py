@@ -24,10 +24,10 @@ from flows.ops.automations import NOTIFY_WEBHOOK, Change
 from flows.progress import EventName, emit
 from flows.settings.loading import load_settings
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.validation import validate_catalog
 from stac.search.static import sample_catalog
 from tests.command import ROOT, TINY_BBOX, environment, unveil
 from tests.prefect_service import PrefectService, end, kill, poll, prefect_service, start_worker
+from tests.support.catalogs import problems_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -187,7 +187,7 @@ def test_a_worker_completes_each_deployment(
     assert state["type"] == "FAILED" and "1 missing" in state["message"], state
     require(service, mosaics)
     (item,) = StaticCatalog(out).items()
-    assert item.properties["unveil:target"].endswith("20230818_0_L2A") and validate_catalog(out) == []
+    assert item.properties["unveil:target"].endswith("20230818_0_L2A") and problems_in(out) == []
     census = service.run("census/census", {"settings": SCENES})
     for run_id in (training, census):
         require(service, run_id)
@@ -264,7 +264,7 @@ def test_the_work_of_a_killed_worker_is_redriven(
         assert "COMPLETED" in ends and ends <= {"COMPLETED", "CANCELLED"}, ends
     finally:
         end(second)
-    assert validate_catalog(where) == [] and len(StaticCatalog(where).items()) == 1
+    assert problems_in(where) == [] and len(StaticCatalog(where).items()) == 1
     with closing(open_ledger(load_settings(None, {"out": where}))) as ledger:
         (entry,) = ledger.listing.page(9).entries
     assert (entry.state, entry.attempts) == (State.SUCCEEDED, 2)

@@ -30,8 +30,8 @@ from typing import Annotated, Any
 import typer
 
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.validation import validate_catalog
 from tests.load.products import lay, make_stock, stage
+from tests.support.catalogs import problems_in
 
 #: Changes of a file system that a publication is killed at; `open` counts when it writes.
 _CHANGES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "shutil.rmtree", "ctypes.dlsym"}
@@ -282,11 +282,11 @@ def torment(yard: Yard, least: int, figures: Figures) -> None:
 def look(yard: Yard, number: int, figures: Figures) -> None:
     """Validate after a kill, continue as the next run does, and validate once more."""
     if (yard.root / "catalog.json").exists():
-        figures.invalid_after_kill += validate_catalog(yard.root)
+        figures.invalid_after_kill += problems_in(yard.root, publishing=True)
     yard.catalog.repair()
     if f"{number:064x}" not in yard.catalog.published_work():
         yard.publish(number)
-    figures.invalid_after_kill += validate_catalog(yard.root)
+    figures.invalid_after_kill += problems_in(yard.root)
     figures.not_completed += f"{number:064x}" not in yard.catalog.published_work()
     yard.catalog.withdraw(yard.catalog.published_work()[f"{number:064x}"].stem)
 

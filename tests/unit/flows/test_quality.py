@@ -17,11 +17,11 @@ from flows.processing.product import ITEM_FILE, Quality, publish_product, qualit
 from flows.reports.page import write_report
 from flows.settings import RunSettings
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.validation import validate_catalog
 from stac.product.item import ProductRecord, build_item
 from stac.product.layers import ProductLayers, Provenance
 from stac.product.writer import write_product
 from stac.quality.gate import Gate
+from tests.support.catalogs import problems_in
 
 BANDS = ("blue", "green", "red", "nir")
 SHAPE = (64, 64)
@@ -76,7 +76,7 @@ def test_the_gate_decides_where_a_product_lands(tmp_path: Path, gate: Gate | Non
     staging = StaticCatalog(tmp_path).staging("w")
     quality = stage(staging, gate)
     path = publish_product(staging, RunSettings(out=tmp_path), {})
-    assert path.parent.parent.name == collection and validate_catalog(tmp_path) == []
+    assert path.parent.parent.name == collection and problems_in(tmp_path) == []
     properties = json.loads(path.read_text())["properties"]
     assert properties["unveil:gate"] == state
     assert properties["unveil:quality"]["sharpness"] == 0 and properties["unveil:quality"]["mean_uncertainty"] == 0.02

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from stac.catalog.publish import StaticCatalog
 from stac.catalog.schemas import schema_problem
-from stac.catalog.validation import check_id, validate_catalog, validate_item
+from stac.catalog.validation import check_id, validate_item
 from stac.errors import InvalidProduct
 from stac.product.assets import file_info
 from stac.product.model_item import (
@@ -29,6 +29,7 @@ from stac.product.model_item import (
     model_item_href,
     model_item_id,
 )
+from tests.support.catalogs import problems_in
 
 RECORD = ModelRecord(
     name="unveil-de",
@@ -62,7 +63,7 @@ def document(tmp_path: Path) -> dict[str, Any]:
     catalog = StaticCatalog(tmp_path / "catalog", MODELS_COLLECTION)
     staging = fill(catalog.staging("model"))
     place = catalog.publish(staging, build_model_item(RECORD, staging))
-    assert validate_catalog(tmp_path / "catalog") == []
+    assert problems_in(tmp_path / "catalog") == []
     return dict(json.loads(Path(str(place)).read_text()))
 
 

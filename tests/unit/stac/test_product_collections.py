@@ -23,8 +23,8 @@ from stac.catalog.product_collections import (
     repair_collections,
 )
 from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
-from stac.catalog.validation import validate_catalog
 from stac.quality.gate import Gate, gate_document
+from tests.support.catalogs import problems_in
 
 Publish = Callable[..., Path]
 LIMITS = gate_document(Gate())
@@ -53,7 +53,7 @@ def _items(root: Path) -> dict[str, list[str]]:
 def test_what_failed_is_not_published_as_good(tmp_path: Path, publish: Publish) -> None:
     good, bad = publish("aaaa", GateState.PASSED), publish("bbbb", GateState.FAILED)
     assert _items(tmp_path) == {DEFAULT_COLLECTION: [good.stem], REVIEW_COLLECTION: [bad.stem]}
-    assert validate_catalog(tmp_path) == []
+    assert problems_in(tmp_path) == []
     document = json.loads(bad.read_text())
     assert document["collection"] == REVIEW_COLLECTION and document["properties"][GATE] == "failed"
     assert document["properties"][GATE_REASONS] == ["Seam ratio is 4, above the limit of 3."]
@@ -66,7 +66,7 @@ def test_an_item_that_passes_later_leaves_the_review(tmp_path: Path, publish: Pu
     assert list(_items(tmp_path)) == [REVIEW_COLLECTION]
     path = publish("aaaa", GateState.PASSED, {})
     assert _items(tmp_path) == {DEFAULT_COLLECTION: [path.stem]}
-    assert not (tmp_path / REVIEW_COLLECTION).exists() and validate_catalog(tmp_path) == []
+    assert not (tmp_path / REVIEW_COLLECTION).exists() and problems_in(tmp_path) == []
 
 
 def test_one_of_two_leaves_and_the_other_stays_linked(tmp_path: Path, publish: Publish) -> None:
@@ -74,7 +74,7 @@ def test_one_of_two_leaves_and_the_other_stays_linked(tmp_path: Path, publish: P
     stays = publish("bbbb", GateState.FAILED)
     StaticCatalog(tmp_path, ProductCollection.REVIEW).withdraw(stays.stem.replace("bbbb", "aaaa"))
     StaticCatalog(tmp_path, ProductCollection.REVIEW).withdraw("never-there")
-    assert _items(tmp_path) == {REVIEW_COLLECTION: [stays.stem]} and validate_catalog(tmp_path) == []
+    assert _items(tmp_path) == {REVIEW_COLLECTION: [stays.stem]} and problems_in(tmp_path) == []
 
 
 def test_waiting_work_is_finished_until_the_gate_changes(tmp_path: Path, publish: Publish) -> None:
@@ -113,4 +113,4 @@ def test_a_crash_between_publishing_and_withdrawing_is_repaired(
     finished = repair_collections(StaticCatalog(tmp_path), LIMITS)
     assert finished == {"aaaa": good, "bbbb": waits} == finished_work(StaticCatalog(tmp_path), LIMITS)
     assert _items(tmp_path) == {DEFAULT_COLLECTION: [good.stem], REVIEW_COLLECTION: [waits.stem]}
-    assert validate_catalog(tmp_path) == []
+    assert problems_in(tmp_path) == []

@@ -15,9 +15,9 @@ import pystac
 import pytest
 
 from stac.catalog.publish import StaticCatalog, require_writable
-from stac.catalog.validation import validate_catalog
 from stac.errors import DiskFull, InvalidProduct, NotWritable, StacError
 from stac.product.assets import file_info
+from tests.support.catalogs import problems_in
 
 #: What changes a file system; `open` counts when it writes.
 CHANGES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "shutil.rmtree"}
@@ -70,7 +70,7 @@ def published(root: Path) -> set[str]:
     """Ids of the items a reader of the catalog finds."""
     if not (root / "catalog.json").exists():
         return set()
-    assert validate_catalog(root) == []
+    assert problems_in(root, publishing=True) == []
     return {item.id for item in pystac.Catalog.from_file(str(root / "catalog.json")).get_items(recursive=True)}
 
 
@@ -114,7 +114,7 @@ def test_a_damaged_product_is_replaced(tmp_path: Path, staged: Any) -> None:
     catalog = StaticCatalog(tmp_path)
     path = catalog.publish(*staged(catalog, "aaaa"))
     (path.parent / "data.tif").write_bytes(b"gone")
-    assert validate_catalog(tmp_path) != []
+    assert problems_in(tmp_path) != []
     catalog.publish(*staged(catalog, "aaaa"))
     assert published(tmp_path) == {path.stem}
     assert not list((tmp_path / "unveil-cloud-free").glob(".*.old"))
@@ -146,7 +146,7 @@ def test_readers_never_see_a_broken_catalog(tmp_path: Path, staged: Any) -> None
 
     def read() -> None:
         while not stop.is_set():
-            seen.append(validate_catalog(tmp_path))
+            seen.append(problems_in(tmp_path, publishing=True))
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -168,7 +168,7 @@ def test_repair_links_what_is_there_and_drops_what_was_removed(tmp_path: Path, s
     for path in other.parent.iterdir():
         path.unlink()
     other.parent.rmdir()
-    assert validate_catalog(tmp_path) != []
+    assert problems_in(tmp_path) != []
     catalog.repair()
     assert published(tmp_path) == {one.stem}
     catalog.collection_path.write_text("{")
@@ -237,7 +237,7 @@ def test_a_damaged_item_is_named(tmp_path: Path, staged: Any) -> None:
     path = catalog.publish(*staged(catalog, "aaaa"))
     for text in ("{", "[]"):
         path.write_text(text)
-        assert any(path.name in problem for problem in validate_catalog(tmp_path))
+        assert any(path.name in problem for problem in problems_in(tmp_path))
         with pytest.raises(InvalidProduct, match=path.name):
             catalog.items()
     catalog.publish(*staged(catalog, "aaaa"))
