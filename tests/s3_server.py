@@ -13,8 +13,7 @@ from typing import Any
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-from stac.io.access import S3Options
-from stac.io.s3 import filesystem
+from stac.io.s3 import S3Options, filesystem
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,10 @@ from stac.io import files as storage
 from stac.io.files import writing
 from stac.load.stack import Stack, read_stack
 from stac.search.acquisitions import Acquisition, group_passes
-from stac.search.opening import Source, open_source, provider_of
+from stac.search.opening import open_source
+from stac.search.providers import provider_of
 from stac.search.query import Query
+from stac.search.source import Source
 from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, StaticSource, sample_catalog
 
 #: Side of a window that is looked at alone, pixels.

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from flows.progress import report_progress
 from flows.settings import RunSettings
+from stac.catalog.indexes.base import open_index
 from stac.catalog.indexes.following import Indexes
-from stac.catalog.indexes.opening import open_index
 from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
 from stac.catalog.store import target_at
 from stac.errors import StacError

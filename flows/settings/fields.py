@@ -18,13 +18,13 @@ from de_model.validation import Filler, PixelKind
 from stac.composite.methods import CompositeMethod
 from stac.grid.fixed import GridSpec
 from stac.io.cores import cores
+from stac.io.http import RetryPolicy
 from stac.io.secrets import redact, without_secret
 from stac.load.resampling import Interpolation
 from stac.load.scale_check import RadiometryCheck
 from stac.masks.combination import MaskKind, MaskRule
 from stac.product.assembly import Intervals
 from stac.quality.gate import Gate, gate_document
-from stac.search.opening import RetryPolicy
 from stac.search.query import ALL_DATES, Query
 from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL
 

@@ -19,7 +19,7 @@ from flows.services.login import login_file, read_login
 from flows.services.prefect_app import loopback_hosts
 from flows.settings import ADDRESSES, GridKind, RunSettings, has_password
 from flows.settings.mosaic_options import MosaicOptions
-from stac.catalog.indexes.opening import index_secret
+from stac.catalog.indexes.base import index_secret
 from stac.io.secrets import holds_secret, redact
 
 

@@ -22,16 +22,15 @@ from flows.settings.fields import (
     RunningSettings,
     SettingsGroup,
 )
-from stac.catalog.indexes.opening import index_secret
+from stac.catalog.indexes.base import index_secret
 from stac.grid.footprint import grown
-from stac.io.access import Access, S3Options, SigningOptions
 from stac.io.addresses import host_of
-from stac.io.s3 import Location, parse_location
+from stac.io.s3 import Location, S3Options, parse_location
 from stac.io.secrets import holds_secret, keep
-from stac.io.signing import PLANETARY_COMPUTER_TOKENS, Signing
+from stac.io.signing import PLANETARY_COMPUTER_TOKENS, Access, Signing, SigningOptions
 from stac.load.stack import ReadOptions
 from stac.masks.combination import MaskKind
-from stac.search.opening import provider_of
+from stac.search.providers import provider_of
 from stac.search.query import Query
 
 

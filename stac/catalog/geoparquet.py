@@ -83,20 +83,9 @@ def export_items(export: Export, file: Path, progress: Progress = lambda _: None
     return written
 
 
-def read_items(file: Path) -> Iterator[dict[str, Any]]:
-    """Yield the items of a file as STAC JSON, without the nulls that a table needs."""
-    from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
-    from stac_geoparquet.arrow import stac_table_to_items
-
-    with ParquetFile(file) as table:
-        for batch in table.iter_batches(batch_size=_CHUNK):
-            for item in stac_table_to_items(_as_table(batch)):
-                yield {**_without_nulls(item), "geometry": item["geometry"]}
-
-
 def ids_in(file: Path) -> list[str]:
     """Return the ids of the items in a file, sorted; the other columns are not read."""
-    from pyarrow.parquet import read_table
+    from pyarrow.parquet import read_table  # type: ignore[import-untyped]
 
     return sorted(read_table(file, columns=["id"])["id"].to_pylist())
 
@@ -304,12 +293,6 @@ def _write(
     with file.open("rb+") as stream:
         os.fsync(stream.fileno())
     return int(read_metadata(file).num_rows)
-
-
-def _as_table(batch: Any) -> Any:
-    from pyarrow import Table
-
-    return Table.from_batches([batch])
 
 
 def _without_nulls(value: Any) -> Any:

@@ -58,7 +58,10 @@ class Survey:
 
 
 class DateTree:
-    """The nodes of a collection."""
+    """The nodes of a collection.
+
+    Every method may raise `InvalidProduct`: an item has no date, or a node cannot be read.
+    """
 
     def __init__(self, target: Target, collection_id: str) -> None:
         self._target, self._heading, self._id = target, heading_of(collection_id), collection_id
@@ -70,9 +73,6 @@ class DateTree:
             item: the item's document.
             held: the document of the same id that is published already, None without one.
             counts: how many items each node holds, none where it is not named; the item is added. Read when left out.
-
-        Raises:
-            InvalidProduct: the item has no date, or a node cannot be read.
         """
         day = day_of(item)
         current = node_of(held) if held is not None else None
@@ -95,11 +95,7 @@ class DateTree:
         return counts
 
     def read(self, node: Node) -> Document | None:
-        """Return the document of a node, None where there is none.
-
-        Raises:
-            InvalidProduct: it cannot be read.
-        """
+        """Return the document of a node, None where there is none."""
         return self._target.read(self._name(node))
 
     def of_day(self, item_id: str, day: str) -> list[str]:
@@ -108,9 +104,6 @@ class DateTree:
         Args:
             item_id: an item, for messages.
             day: when it was acquired, RFC 3339.
-
-        Raises:
-            InvalidProduct: `day` is not a date, or a node cannot be read.
         """
         item = {"id": item_id, "properties": {"datetime": day}}
         month, date = self.read(month_of(item)), self.read(day_of(item))
@@ -131,20 +124,13 @@ class DateTree:
         Args:
             collection: the document of the collection.
             strict: a node that cannot be read is an error, and not only inconsistent.
-
-        Raises:
-            InvalidProduct: a node cannot be read.
         """
         found = Survey()
         self._walk(nodes_in(collection, None), found, strict=strict)
         return found
 
     def ids_below(self, node: Node) -> list[str]:
-        """Return the ids of the items that a node and the nodes below it link to, sorted.
-
-        Raises:
-            InvalidProduct: a node cannot be read.
-        """
+        """Return the ids of the items that a node and the nodes below it link to, sorted."""
         found = Survey()
         self._walk({node: {}}, found, strict=True)
         return sorted(found.links)
@@ -186,9 +172,6 @@ class DateTree:
             leaves: ids of the items that came, changed or went, by the node concerned.
             without: id of an item that is about to go.
             repair: a node that cannot be read is written anew.
-
-        Raises:
-            PublishError: a node cannot be written.
         """
         for node in sorted(leaves):
             self._link_items(node, sorted(set(leaves[node])), without, repair=repair)

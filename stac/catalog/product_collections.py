@@ -1,4 +1,7 @@
-"""The collections of a catalog: products, products under review, models; copies between catalogs."""
+"""The collections of a catalog: products, products under review, models; copies between catalogs.
+
+Every function that takes a catalog may raise what `StaticCatalog` does.
+"""
 
 from __future__ import annotations
 
@@ -64,11 +67,6 @@ def publish_to_collection(
         staging: folder with all files that the item's assets name.
         item: the product's item, marked with what the gate said.
         source_collection: carries licence, providers and keywords into the collection.
-
-    Raises:
-        InvalidProduct: a file, the item, or what was read back is wrong.
-        DiskFull, NotWritable: the catalog cannot be written.
-        PublishError: another process holds the catalog for too long.
     """
     kind = collection_of(item)
     chosen = catalog.beside(kind)
@@ -89,9 +87,6 @@ def places_of_versions(catalog: StaticCatalog, item: pystac.Item) -> list[Locati
     Args:
         catalog: any collection of the catalog.
         item: one of them.
-
-    Raises:
-        InvalidProduct: a document cannot be read.
     """
     chosen = catalog.beside(collection_of(item))
     day = item.datetime.isoformat() if item.datetime else ""
@@ -105,11 +100,6 @@ def retract(catalog: StaticCatalog, item_ids: Iterable[str]) -> list[Location]:
     Args:
         catalog: any collection of the catalog.
         item_ids: what goes; an id that is not there is passed over.
-
-    Raises:
-        InvalidProduct: a document cannot be read.
-        DiskFull, NotWritable: the catalog cannot be written.
-        PublishError: another process holds the catalog for too long.
     """
     changed: set[Location] = set()
     for item_id in item_ids:
@@ -132,9 +122,6 @@ def finished_work(catalog: StaticCatalog, limits: Mapping[str, float] | None) ->
     Args:
         catalog: any collection of the catalog.
         limits: thresholds of the gate, None when it is off.
-
-    Raises:
-        InvalidProduct: an item cannot be read.
     """
     good, review = catalog.beside(ProductCollection.GOOD), catalog.beside(ProductCollection.REVIEW)
     return _finished(good.published_work(), review, limits)
@@ -146,9 +133,6 @@ def broken_work(catalog: StaticCatalog, done: Mapping[str, Location]) -> dict[st
     Args:
         catalog: any collection of the catalog.
         done: places of items by their work id, from `finished_work`.
-
-    Raises:
-        TargetUnavailable: the catalog does not answer.
     """
 
     works: dict[str, list[str]] = defaultdict(list)
@@ -183,10 +167,6 @@ def published_place(
         item_id: the product.
         work_id: the work it must be of.
         limits: thresholds of the gate, None when it is off.
-
-    Raises:
-        InvalidProduct: the document above the item cannot be read.
-        TargetUnavailable: the catalog does not answer.
     """
     for kind in ProductCollection:
         chosen = catalog.beside(kind)
@@ -205,10 +185,6 @@ def repair_collections(catalog: StaticCatalog, limits: Mapping[str, float] | Non
     Args:
         catalog: any collection of the catalog.
         limits: thresholds of the gate, None when it is off.
-
-    Raises:
-        InvalidProduct: an item cannot be read.
-        DiskFull, NotWritable: the catalog cannot be written.
     """
     good, review = catalog.beside(ProductCollection.GOOD), catalog.beside(ProductCollection.REVIEW)
     passed, survey = good.published_work(survey=good.repair()), review.repair()
@@ -249,10 +225,6 @@ def copy_catalog(
         root: folder of the catalog that is copied.
         target: any collection of the other one.
         progress: called with the progress.
-
-    Raises:
-        InvalidProduct: a product of the source is broken.
-        PublishError: the other place cannot be written.
     """
     # The models first: products name them in links.
     names = [MODELS_COLLECTION, *ProductCollection]

@@ -28,7 +28,11 @@ DEFAULT_COLLECTION = "unveil-cloud-free"
 
 
 class StaticCatalog:
-    """A root document, one collection, and a folder per item, in a folder or a bucket."""
+    """A root document, one collection, and a folder per item, in a folder or a bucket.
+
+    Every method may raise `PublishError`: `InvalidProduct` where a document, a file or a name cannot be used,
+    `DiskFull`, `NotWritable` or `TargetUnavailable` where the catalog cannot be written or read; it is then as it was.
+    """
 
     def __init__(
         self,
@@ -44,9 +48,6 @@ class StaticCatalog:
             collection_id: the collection that products are added to; others in the same place stay as they are.
             s3: where S3 is and as whom it is asked.
             workspace: local folder in which products for S3 are made.
-
-        Raises:
-            InvalidProduct: the collection's id cannot be the name of a folder.
         """
         self.root, self.collection_id = root, check_id(collection_id)
         self._target = target_at(root, s3, workspace)
@@ -62,30 +63,15 @@ class StaticCatalog:
         return self.root / self._links.collection_name
 
     def exists(self) -> bool:
-        """Return whether anything was published here.
-
-        Raises:
-            InvalidProduct: the root document cannot be read.
-            TargetUnavailable: the catalog does not answer.
-        """
+        """Return whether anything was published here."""
         return self._target.read(ROOT) is not None
 
     def staging(self, name: str) -> Path:
-        """Return an empty local folder to make a product in, on the catalog's own file system where it has one.
-
-        Raises:
-            InvalidProduct: the name cannot be the name of a folder.
-            NotWritable: the folder cannot be written.
-            DiskFull: there is no room.
-        """
+        """Return an empty local folder to make a product in, on the catalog's own file system where it has one."""
         return self._target.staging(check_id(name))
 
     def beside(self, collection_id: str) -> StaticCatalog:
-        """Return another collection of the same catalog.
-
-        Raises:
-            InvalidProduct: the collection's id cannot be the name of a folder.
-        """
+        """Return another collection of the same catalog."""
         other = copy(self)
         other.collection_id = check_id(collection_id)
         return other
@@ -99,10 +85,6 @@ class StaticCatalog:
             chosen: decides from what a link records of an item's properties (`stac.catalog.tree.item_link`: work,
                 verdict of the gate and its limits among it) whether the item counts; all do when left out.
             survey: what the links say, from `repair`; read when left out.
-
-        Raises:
-            InvalidProduct: a document above the items cannot be read.
-            PublishError: the catalog cannot be read.
         """
         survey = survey or self._links.tree.survey(self._target.read(self._links.collection_name))
         return {
@@ -164,9 +146,6 @@ class StaticCatalog:
         Args:
             item_id: the item.
             day: when it was acquired, RFC 3339; its versions are of the same day.
-
-        Raises:
-            InvalidProduct: a document above the items cannot be read.
         """
         subject = subject_of(check_id(item_id))
         ids = [name for name in self._links.tree.of_day(item_id, day) if subject and subject_of(name) == subject]
@@ -179,20 +158,12 @@ class StaticCatalog:
         Args:
             item_id: one of them, or one that is gone.
             day: when it was acquired, RFC 3339.
-
-        Raises:
-            DiskFull, NotWritable: the catalog cannot be written.
-            PublishError: another process holds the catalog for too long.
         """
         with self._target.exclusive():
             self._settle(item_id, day)
 
     def items(self) -> list[pystac.Item]:
-        """Return all items that links lead to, sorted by id.
-
-        Raises:
-            InvalidProduct: a document cannot be read.
-        """
+        """Return all items that links lead to, sorted by id."""
         ids = sorted(self._links.tree.survey(self._target.read(self._links.collection_name)).links)
         documents = self._target.read_many(self._links.item_name(item_id) for item_id in ids)
         return [pystac.Item.from_dict(d, href=str(self.root / name)) for name, d in documents.items()]
@@ -207,12 +178,6 @@ class StaticCatalog:
             staging: folder with all files that the item's assets name; from `staging()`.
             item: the product's item, hrefs relative to itself.
             source_collection: carries licence, providers and keywords into the collection.
-
-        Raises:
-            InvalidProduct: a file, the item, or what was read back is wrong.
-            DiskFull, NotWritable: the catalog cannot be written; it is as it was.
-            TargetUnavailable: the catalog does not answer.
-            PublishError: another process holds the catalog for too long.
         """
         document = self._finished(item)
         self._check(staging, document)
@@ -230,12 +195,7 @@ class StaticCatalog:
         return self.place_of(item.id)
 
     def withdraw(self, item_id: str) -> None:
-        """Take an item out of the collection; nothing happens where there is none.
-
-        Raises:
-            DiskFull, NotWritable: the catalog cannot be written.
-            PublishError: another process holds the catalog for too long.
-        """
+        """Take an item out of the collection; nothing happens where there is none."""
         if not self._links.is_there(check_id(item_id)):
             return
         with self._target.exclusive():
@@ -259,10 +219,6 @@ class StaticCatalog:
         Args:
             older_than_s: files that belong to no product are left alone until they are older, seconds: another
                 process may be about to publish them.
-
-        Raises:
-            InvalidProduct: an item cannot be read.
-            DiskFull, NotWritable: the catalog cannot be written.
         """
         survey, sound = self._links.inspected(self._target.sweep(self.collection_id, older_than_s))
         if sound:
@@ -272,12 +228,7 @@ class StaticCatalog:
             return self._links.surveyed()[0]
 
     def require_writable(self) -> None:
-        """Raise unless the catalog can be written.
-
-        Raises:
-            NotWritable: it cannot.
-            TargetUnavailable: it does not answer.
-        """
+        """Raise unless the catalog can be written."""
         self._target.require_writable()
 
     def _settle(self, item_id: str, day: str) -> None:

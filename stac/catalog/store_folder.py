@@ -33,7 +33,7 @@ _UNKNOWN = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM}
 class FolderTarget:
     """A folder of this machine, or one that is mounted.
 
-    Every method may raise `NotWritable` or `DiskFull`.
+    Every method may raise `NotWritable`, `DiskFull`, or, where a document is not a JSON object, `InvalidProduct`.
     """
 
     def __init__(self, root: Path) -> None:
@@ -44,11 +44,7 @@ class FolderTarget:
         return empty_folder(self.root / _STAGING / check_id(name))
 
     def read(self, name: str) -> Document | None:
-        """Return a document, None where there is none.
-
-        Raises:
-            InvalidProduct: it is not a JSON object.
-        """
+        """Return a document, None where there is none."""
         path = self.root / name
         with writing(path):  # a missing permission is reported
             return read_document(path) if path.is_file() else None
@@ -68,9 +64,6 @@ class FolderTarget:
             name: of the document.
             build: gets the document, None where there is none.
             repair: a document that cannot be read counts as none, and not as an error.
-
-        Raises:
-            InvalidProduct: the document is not a JSON object.
         """
         try:
             current = self.read(name)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stac.errors import InvalidProduct
+from stac.grid.footprint import BBox
 
 #: Field of a node, and of the link that leads to it.
 CONTENTS = "unveil:contents"
@@ -23,8 +24,6 @@ CONTENTS = "unveil:contents"
 SUMMARISED = ("platform", "constellation", "grid:code", "proj:code", "gsd")
 #: A property with more values is left out of the summaries.
 _MOST_VALUES = 100
-
-BBox = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -11,8 +11,8 @@ import pystac
 
 from stac.errors import InvalidItem, StacError
 from stac.grid.georeference import Grid, band_fields, resolution
-from stac.io.access import Access
 from stac.io.file_facts import FileFacts, file_facts
+from stac.io.signing import Access
 
 
 @unique

@@ -1,8 +1,9 @@
 """Where scenes lie and how much of a cell they cover, also across the antimeridian.
 
-Outlines are compared around one longitude: every vertex is moved by whole turns until it lies within half a turn of it.
-That brings together what catalogs write as two parts, with longitudes beyond 180, or as one ring that jumps from 179 to
--179, without cutting anything.
+Catalogs write a scene across the antimeridian in three ways: cut in parts (RFC 7946, section 3.1.9), with longitudes
+beyond 180, or as one ring that jumps from 179 to -179 and so goes round the world. Outlines are compared around one
+longitude: every vertex is moved by whole turns until it lies within half a turn of it, which brings all three together
+without cutting anything.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from shapely.errors import ShapelyError
-from shapely.geometry import shape
+from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
 from stac.errors import InvalidItem
@@ -30,6 +31,8 @@ _METRES_A_DEGREE = 110_000
 _POINTS = 21
 #: A scene that covers less than this is a line, square degrees.
 _LINE = 1e-9
+#: No scene is wider, degrees.
+_HALF_WORLD = 180.0
 
 
 def around(geometry: BaseGeometry, longitude: float) -> BaseGeometry:
@@ -59,29 +62,69 @@ def outline_of_grid(geobox: GeoBox) -> BaseGeometry:
     return around(shapely.Polygon(np.column_stack([longitudes, latitudes])), float(centre))
 
 
+def footprint_of(item: pystac.Item) -> BaseGeometry:
+    """Return where an item lies, with longitudes in -180..180; cut in parts at the antimeridian.
+
+    Raises:
+        InvalidItem: the footprint is missing, empty, or no GeoJSON geometry.
+    """
+    return cut(_written(item)[1])
+
+
+def normalise(item: pystac.Item) -> None:
+    """Write an item's geometry and box with longitudes in -180..180 where they are not yet.
+
+    Raises:
+        InvalidItem: the footprint is missing, empty, or no GeoJSON geometry.
+    """
+    written, outline = _written(item)
+    if written.is_valid and not written.equals(parts := cut(outline)):
+        item.geometry, item.bbox = mapping(parts), list(box_of(outline))
+
+
 def outline_of_item(item: pystac.Item, grid: GeoBox | None = None) -> BaseGeometry:
-    """Return the footprint of a scene in degrees around one of its own vertices.
+    """Return the footprint of a scene in degrees, in one piece: its longitudes may leave -180..180.
 
     Args:
         item: the scene.
         grid: its pixel grid, used where the footprint is written as a band round the whole world.
 
     Raises:
-        InvalidItem: the footprint is missing, empty, or no GeoJSON geometry.
+        InvalidItem: the footprint is missing, empty, without area, or no GeoJSON geometry.
     """
-    try:
-        written = shape(item.geometry)
-        first = shapely.get_coordinates(written)[0]
-        outline = around(written, float(first[0]))
-    except _MALFORMED as error:
-        raise InvalidItem(f"Item {item.id} has a footprint that is not a GeoJSON geometry ({error}).") from error
-    if not np.isfinite(shapely.get_coordinates(outline)).all():
-        raise InvalidItem(f"Item {item.id} has a footprint that is not made of numbers.")
-    if outline.area > _LINE:
+    written, outline = _written(item)
+    if _is_narrow(outline) and outline.area > _LINE:
         return outline
     if grid is None:
         raise InvalidItem(f"Item {item.id} has a footprint without area, from {written.bounds}.")
     return outline_of_grid(grid)
+
+
+def _written(item: pystac.Item) -> tuple[BaseGeometry, BaseGeometry]:
+    """Return a footprint as it is written, and without a jump round the world; its longitudes may leave -180..180.
+
+    A band from -180 to 180 says nothing about the longitude; it stays what it is.
+    """
+    if not item.geometry:
+        raise InvalidItem(f"Item {item.id} has no geometry, so its place is unknown.")
+    try:
+        written = shape(item.geometry)
+        if written.is_empty or not np.isfinite(written.bounds).all():
+            raise InvalidItem(f"Item {item.id} has an empty footprint.")
+        if not _is_narrow(written):
+            together = around(written, float(shapely.get_coordinates(written)[0, 0]))
+            if together.area > _LINE:
+                return written, together
+        outline = written if written.is_valid else shapely.make_valid(written)
+    except _MALFORMED as error:
+        raise InvalidItem(f"Item {item.id} has a footprint that is not a GeoJSON geometry ({error}).") from error
+    return written, outline
+
+
+def _is_narrow(outline: BaseGeometry) -> bool:
+    """Return whether an outline spans half the world at most: a longer edge goes the other way round it."""
+    west, _, east, _ = outline.bounds
+    return bool(east - west <= _HALF_WORLD)
 
 
 def share_covered(cell: BaseGeometry, outlines: Sequence[BaseGeometry]) -> float:

@@ -16,8 +16,8 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, MaskFlags
 
 from stac.errors import InvalidItem
-from stac.io.access import Access
 from stac.io.raster import open_raster
+from stac.io.signing import Access
 
 _SPECTRUM = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.nir, ColorInterp.coastal)
 #: Names under which converters write scale and offset as plain tags (netCDF and HDF conventions).

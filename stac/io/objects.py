@@ -46,36 +46,27 @@ class S3Object:
 
 
 class Objects:
-    """The objects of one S3 service."""
+    """The objects of one S3 service.
+
+    Every method may raise `AccessRefused` or `SourceUnavailable`; see `asking`.
+    """
 
     def __init__(self, options: S3Options, timeout_s: float) -> None:
         self._options, self._timeout_s = options, timeout_s
 
     def read(self, place: S3Location) -> bytes | None:
-        """Return an object's bytes, None where there is none.
-
-        Raises:
-            AccessRefused, SourceUnavailable: see `asking`.
-        """
+        """Return an object's bytes, None where there is none."""
         path = f"{place.bucket}/{place.key}"
         found: bytes | None = self._if_there(place, lambda client: client.cat_file(path, **_WHOLE))
         return found
 
     def probe(self, place: S3Location) -> bool:
-        """Return whether an object can be read, by reading one byte: unlike HEAD, a refusal then says its reason.
-
-        Raises:
-            AccessRefused, SourceUnavailable: see `asking`.
-        """
+        """Return whether an object can be read, by reading one byte: unlike HEAD, a refusal then says its reason."""
         path = f"{place.bucket}/{place.key}"
         return self._if_there(place, lambda client: client.cat_file(path, start=0, end=1)) is not None
 
     def read_many(self, bucket: str, keys: Iterable[str]) -> dict[str, bytes]:
-        """Return the bytes of several objects by key, fetched at the same time; those that are gone are left out.
-
-        Raises:
-            AccessRefused, SourceUnavailable: see `asking`.
-        """
+        """Return the bytes of several objects by key, fetched at the same time; those that are gone are left out."""
         paths = [f"{bucket}/{key}" for key in keys]
         if not paths:
             return {}
@@ -90,32 +81,20 @@ class Objects:
         return {path.partition("/")[2]: data for path, data in found.items() if isinstance(data, bytes)}
 
     def head(self, place: S3Location) -> S3Object | None:
-        """Return what the service says about an object, None where there is none.
-
-        Raises:
-            AccessRefused, SourceUnavailable: see `asking`.
-        """
+        """Return what the service says about an object, None where there is none."""
         found = self._if_there(place, lambda client: client.call_s3("head_object", Bucket=place.bucket, Key=place.key))
         if found is None:
             return None
         return S3Object(place.key, found["ETag"], int(found["ContentLength"]), found["LastModified"])
 
     def listing(self, prefix: S3Location) -> Iterator[S3Object]:
-        """Yield all objects below a prefix, by key; nothing where there is none.
-
-        Raises:
-            AccessRefused, SourceUnavailable: see `asking`.
-        """
+        """Yield all objects below a prefix, by key; nothing where there is none."""
         for page in self._pages(prefix):
             for found in page.get("Contents", ()):
                 yield S3Object(found["Key"], found["ETag"], int(found["Size"]), found["LastModified"])
 
     def folders(self, prefix: S3Location) -> list[str]:
-        """Return the names right below a prefix that hold objects.
-
-        Raises:
-            AccessRefused, SourceUnavailable: see `asking`.
-        """
+        """Return the names right below a prefix that hold objects."""
         pages = self._pages(prefix, Delimiter="/")
         below = (each["Prefix"] for page in pages for each in page.get("CommonPrefixes", ()))
         return [posixpath.basename(name.rstrip("/")) for name in below]
@@ -131,7 +110,6 @@ class Objects:
 
         Raises:
             PreconditionFailed: something else is there.
-            AccessRefused, SourceUnavailable: see `asking`.
         """
         condition = {}
         if expected is not None:
@@ -143,11 +121,7 @@ class Objects:
         return str(answer["ETag"])
 
     def upload(self, file: Path, place: S3Location, media_type: str) -> None:
-        """Write a file, in parts where it is large.
-
-        Raises:
-            AccessRefused, SourceUnavailable: see `asking`.
-        """
+        """Write a file, in parts where it is large."""
         with asking(place, self._options):
             self._client.put_file(str(file), f"{place.bucket}/{place.key}", ContentType=media_type)
 
@@ -156,7 +130,6 @@ class Objects:
 
         Raises:
             UnreadableAsset: there is no such object.
-            AccessRefused, SourceUnavailable: see `asking`.
         """
         with asking(place, self._options):
             try:
@@ -166,11 +139,7 @@ class Objects:
                 raise UnreadableAsset(f"{place} is not there; check again, or make its product again.") from error
 
     def remove(self, bucket: str, keys: Iterable[str]) -> None:
-        """Remove objects; those that are gone already are no error.
-
-        Raises:
-            AccessRefused, SourceUnavailable: see `asking`.
-        """
+        """Remove objects; those that are gone already are no error."""
         for key in keys:
             with asking(S3Location(bucket, key), self._options):
                 self._client.call_s3("delete_object", Bucket=bucket, Key=key)

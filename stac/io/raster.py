@@ -25,12 +25,11 @@ from stac.errors import (
     UnreadableAsset,
     UnsafeHref,
 )
-from stac.io.access import Access
 from stac.io.addresses import gdal_settings, host_of, is_web, pinned
 from stac.io.objects import Objects, asking
 from stac.io.s3 import BotocoreSession, S3Options, is_s3, s3_location
 from stac.io.secrets import login_of, redact, with_query
-from stac.io.signing import SignedHref, refused, sign
+from stac.io.signing import Access, SignedHref, refused, sign
 
 #: A VRT or a service description could name other files of this machine.
 _DRIVERS = ("GTiff", "JP2OpenJPEG")

@@ -1,4 +1,4 @@
-"""Signed URLs of providers that hand out tokens per collection."""
+"""How the bytes behind an href are reached: with a signature where its provider hands out tokens, from S3, as it is."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import requests
 from stac.errors import AccessRefused, SourceUnavailable, StacError
 from stac.io.addresses import host_of
 from stac.io.http import PASSING, RetryingAdapter, RetryPolicy, retrying_session
+from stac.io.s3 import S3Options
 from stac.io.secrets import redact
 
 #: So many time-outs long a token is asked for, waits and retries included.
@@ -181,3 +182,13 @@ def _wants_token(href: str, options: SigningOptions) -> bool:
     host = (address.hostname or "").lower()
     known = any(host.endswith(name) if name.startswith(".") else host == name for name in options.hosts)
     return address.scheme in ("http", "https") and known and not address.query
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Everything that reading an asset needs to know besides its href. Holds no secret."""
+
+    s3: S3Options = field(default_factory=S3Options)
+    signing: SigningOptions = field(default_factory=SigningOptions)
+    #: Hosts that the user named, which may be inside this network; None where every href is the caller's own.
+    hosts: frozenset[str] | None = None

@@ -10,8 +10,8 @@ from rasterio.enums import Resampling
 
 from stac.grid.assets import band_index
 from stac.grid.cell import Cell, native_geobox
-from stac.io.access import Access
 from stac.io.file_facts import FileFacts
+from stac.io.signing import Access
 from stac.load.reading import AssetRequest, facts_of_asset, kernel_reach
 from stac.load.scaling import Decision, decide
 

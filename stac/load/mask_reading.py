@@ -16,7 +16,7 @@ from rasterio.enums import Resampling
 from stac.errors import InvalidItem
 from stac.grid.assets import find_asset
 from stac.grid.cell import Cell
-from stac.io.access import Access
+from stac.io.signing import Access
 from stac.load.layer import Layer, look_at
 from stac.load.reading import AssetRequest
 from stac.load.resampling import coarseness

@@ -21,9 +21,9 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop
 from stac.errors import InvalidItem, UnreadableAsset
 from stac.grid.cell import Cell
 from stac.grid.georeference import UNDECLARED, Declared, require_as_declared
-from stac.io.access import Access
 from stac.io.file_facts import FileFacts, facts_of, file_facts, is_masked
 from stac.io.raster import open_raster
+from stac.io.signing import Access
 from stac.load.resampling import reach_of, warped
 from stac.search.sentinel_hub.process import is_process_href
 

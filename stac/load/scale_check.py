@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stac.errors import InvalidItem
 from stac.grid.assets import find_asset
-from stac.io.access import Access
+from stac.io.signing import Access
 from stac.load.reading import AssetRequest, read_thinned
 from stac.load.scaling import Decision, offset_at_stake
 from stac.reflectance import Scaling

@@ -16,7 +16,7 @@ from rasterio.enums import Resampling
 from stac.errors import InvalidInput, StacError
 from stac.grid.assets import find_asset
 from stac.grid.cell import Cell
-from stac.io.access import Access
+from stac.io.signing import Access
 from stac.load.layer import Layer, look_at
 from stac.load.mask_reading import plan_mask
 from stac.load.near_clouds import near_clouds

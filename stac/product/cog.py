@@ -55,7 +55,7 @@ class CogWriter:
     """Takes a raster window by window and makes a COG with overviews of it; the same pixels give the same bytes.
 
     Small rasters are put together in memory, large ones in a scratch file beside the COG. Use it as a context: what is
-    left over when it ends is removed.
+    left over when it ends is removed. What cannot be written raises `DiskFull` or `NotWritable`.
     """
 
     def __init__(self, path: Path, geobox: GeoBox, count: int, dtype: str, spec: RasterSpec) -> None:
@@ -89,24 +89,14 @@ class CogWriter:
             self._scratch.unlink(missing_ok=True)
 
     def write(self, pixels: NDArray[Any], row: int = 0, column: int = 0) -> None:
-        """Put `pixels` `(band, y, x)` where their first pixel is at (`row`, `column`).
-
-        Raises:
-            DiskFull: there is no room.
-            NotWritable: they cannot be written for another reason.
-        """
+        """Put `pixels` `(band, y, x)` where their first pixel is at (`row`, `column`)."""
         height, width = pixels.shape[1:]
         window = Window.from_slices((row, row + height), (column, column + width))
         with self._translated():
             self._target.write(pixels, window=window)
 
     def finish(self) -> None:
-        """Write the COG.
-
-        Raises:
-            DiskFull: there is no room.
-            NotWritable: the file cannot be written for another reason.
-        """
+        """Write the COG."""
         with self._translated():
             # Of the raster as it is: the COG driver would compress overviews, read them back and compress them again.
             factors = [2**level for level in range(1, _overview_count(self._target.shape) + 1)]
@@ -137,12 +127,7 @@ class CogWriter:
 
 
 def write_cog(path: Path, pixels: NDArray[Any], geobox: GeoBox, spec: RasterSpec) -> None:
-    """Write `pixels` `(band, y, x)` as a COG with overviews.
-
-    Raises:
-        DiskFull: there is no room.
-        NotWritable: the file cannot be written for another reason.
-    """
+    """Write `pixels` `(band, y, x)` as a COG with overviews."""
     with CogWriter(path, geobox, len(pixels), str(pixels.dtype), spec) as cog:
         cog.write(pixels)
         cog.finish()

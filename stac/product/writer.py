@@ -114,7 +114,8 @@ class BlockStore:
     """The finished blocks of one work unit.
 
     A block is there whole or not at all, and is believed only if its checksum agrees; so a run that was killed at any
-    moment goes on with the blocks that are missing. Blocks of other work, or of another size, are not kept.
+    moment goes on with the blocks that are missing. Blocks of other work, or of another size, are not kept. What cannot
+    be written raises `DiskFull` or `NotWritable`, and nothing of it is left.
     """
 
     def __init__(self, folder: Path, cell: Cell, bands: tuple[str, ...], identity: str) -> None:
@@ -125,9 +126,6 @@ class BlockStore:
             cell: the whole cell.
             bands: common names in the order of `data`.
             identity: what the blocks depend on, their size included.
-
-        Raises:
-            DiskFull, NotWritable: the folder cannot be written.
         """
         self.folder, self._cell, self._bands = folder, cell, bands
         wanted = {"format": _FORMAT, "identity": identity}
@@ -149,11 +147,7 @@ class BlockStore:
         return False
 
     def put(self, block: Block, layers: ProductLayers) -> None:
-        """Keep a block.
-
-        Raises:
-            DiskFull, NotWritable: it cannot be written; nothing of it is left.
-        """
+        """Keep a block."""
         buffer = BytesIO()
         np.savez(buffer, **{name: getattr(layers, name) for name in _ARRAYS})
         content = buffer.getvalue()
@@ -174,11 +168,7 @@ class BlockStore:
         return ProductLayers(**found, geobox=self._cell.geobox[block.rows, block.columns], bands=self._bands)
 
     def remember(self, document: Mapping[str, Any]) -> None:
-        """Keep a JSON document beside the blocks: what they were decided on, for the run that goes on with them.
-
-        Raises:
-            DiskFull, NotWritable: it cannot be written.
-        """
+        """Keep a JSON document beside the blocks: what they were decided on, for the run that goes on with them."""
         write_json(self.folder / _MEMORY, document)
 
     def remembered(self) -> dict[str, Any] | None:
@@ -281,7 +271,8 @@ class ProductSummary:
 class ProductWriter:
     """Takes a product window by window and makes its files, an existing folder's; a context.
 
-    Windows may come in any order and from any thread, one at a time. Nothing but finished files is left behind.
+    Windows may come in any order and from any thread, one at a time. Nothing but finished files is left behind. What
+    cannot be written raises `DiskFull` or `NotWritable`.
     """
 
     def __init__(self, geobox: GeoBox, bands: tuple[str, ...], folder: Path) -> None:
@@ -291,10 +282,6 @@ class ProductWriter:
             geobox: the product's pixels.
             bands: common names in the order of `data`.
             folder: where to.
-
-        Raises:
-            DiskFull: there is no room.
-            NotWritable: the folder cannot be written.
         """
         self._geobox, self._folder, self._tally = geobox, folder, _Tally(bands)
         with ExitStack() as opened:
@@ -308,12 +295,7 @@ class ProductWriter:
         self._opened.close()
 
     def add(self, window: ProductLayers) -> None:
-        """Write a window of the product.
-
-        Raises:
-            DiskFull: there is no room.
-            NotWritable: the folder cannot be written.
-        """
+        """Write a window of the product."""
         pixels, (row, column) = _rasters(window), _place(window.geobox, self._geobox)
         for layer, writer in self._writers.items():
             writer.write(pixels[layer], row, column)

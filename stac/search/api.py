@@ -13,13 +13,14 @@ from pystac_client.exceptions import APIError
 from pystac_client.warnings import DoesNotConformTo
 
 from stac.errors import InvalidQuery, SourceUnavailable, StacError, UnreadableCatalog
-from stac.io.access import Access
+from stac.grid.footprint import BBox
 from stac.io.addresses import host_of
 from stac.io.http import DEFAULT_RATE, RetryPolicy
+from stac.io.signing import Access
 from stac.search.acquisitions import instant_of
 from stac.search.hrefs import is_remote, resolve
 from stac.search.providers import Provider
-from stac.search.query import BBox, Query
+from stac.search.query import Query
 from stac.search.source import Skipped, by_time, item_from, one_item, with_band_names
 from stac.search.static import CatalogIO, refused
 from stac.search.versions import newest_versions
@@ -33,7 +34,7 @@ _MOST_REPEATED = 2
 
 
 class ApiSource:
-    """Searches a STAC API to its last page and checks the count."""
+    """Searches a STAC API to its last page and checks the count; errors are those of `Source`."""
 
     def __init__(
         self,
@@ -53,10 +54,6 @@ class ApiSource:
             provider: who offers it, if that is known: its band names are translated, its rate is kept.
             hosts: those that may be inside this network, besides that of the landing page.
             access: how pixels are reached where nothing else distinguishes versions of a scene from halves of it.
-
-        Raises:
-            SourceUnavailable: the API does not answer.
-            UnreadableCatalog: there is no STAC API at the address.
         """
         self.skipped: list[Skipped] = []
         self._access = access
@@ -71,11 +68,7 @@ class ApiSource:
         return f"{self._provider.title}, {self._url}" if self._provider else f"STAC API {self._url}"
 
     def collections(self) -> list[str]:
-        """Return the ids of all collections, sorted.
-
-        Raises:
-            SourceUnavailable: the API does not answer.
-        """
+        """Return the ids of all collections, sorted."""
         with self._asking("Listing the collections of"):
             return sorted(collection.id for collection in self._client.get_collections())
 
@@ -84,11 +77,6 @@ class ApiSource:
 
         A box across the antimeridian is searched in two parts. Of several versions of a scene the newest is
         returned; `skipped` names the others.
-
-        Raises:
-            InvalidQuery: the collection does not exist, or the search matches far too much.
-            SourceUnavailable: the API does not answer, takes too long, or its pages do not add up to the count
-                it gave.
         """
         self.skipped = []
         with self._asking("Searching"):
@@ -103,12 +91,7 @@ class ApiSource:
         return sorted(kept, key=by_time)
 
     def collection(self, collection_id: str) -> dict[str, Any]:
-        """Return the JSON of a collection.
-
-        Raises:
-            InvalidQuery: the collection does not exist.
-            SourceUnavailable: the API does not answer.
-        """
+        """Return the JSON of a collection."""
         with self._asking("Opening a collection of"):
             found = self._client.get_collection(collection_id)
         if found is None:

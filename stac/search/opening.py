@@ -6,16 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 from stac.errors import UnreadableCatalog
-from stac.io.access import Access
 from stac.io.addresses import host_of, is_web
 from stac.io.http import RetryPolicy
 from stac.io.secrets import keep
+from stac.io.signing import Access
 from stac.search.api import ApiSource
 from stac.search.providers import Protocol, Provider, provider_of
 from stac.search.source import Source
 from stac.search.static import Documents, StaticSource
-
-__all__ = ["Provider", "RetryPolicy", "Source", "open_source", "provider_of"]
 
 
 def open_source(location: str, retry_policy: RetryPolicy | None = None, access: Access | None = None) -> Source:

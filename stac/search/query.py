@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 
-from stac.errors import InvalidQuery
+import shapely
+from shapely.geometry.base import BaseGeometry
 
-BBox = tuple[float, float, float, float]
+from stac.errors import InvalidQuery
+from stac.grid.footprint import BBox
+
 #: A wider box across the antimeridian is far more likely a west and east that were swapped, degrees.
 _WIDEST_ACROSS = 180
 
@@ -76,6 +79,10 @@ class Query:
     def contains(self, instant: datetime) -> bool:
         """Return whether a timezone-aware instant lies within the interval."""
         return self.start <= instant <= self.end
+
+    def touches(self, footprint: BaseGeometry) -> bool:
+        """Return whether a footprint, its longitudes in -180..180, touches the box."""
+        return any(box is None or bool(footprint.intersects(shapely.box(*box))) for box in self.boxes)
 
 
 def _moved(instant: datetime, by: timedelta) -> datetime:

@@ -12,8 +12,8 @@ import pystac
 
 from stac.errors import InvalidItem, StacError
 from stac.grid.cell import declared_projection, grid_code
+from stac.grid.footprint import footprint_of, normalise
 from stac.search.acquisitions import cloud_cover, instant_of, platform_of
-from stac.search.footprints import footprint, normalise
 from stac.search.hrefs import checked_id, resolve
 from stac.search.processing import rank
 from stac.search.providers import Archive
@@ -66,7 +66,7 @@ def _examine(item: pystac.Item) -> None:
         InvalidItem: it names more than one place or time.
         Exception: whatever its fields provoke; `one_item` contains it.
     """
-    for ask in (instant_of, platform_of, cloud_cover, grid_code, declared_projection, rank, footprint):
+    for ask in (instant_of, platform_of, cloud_cover, grid_code, declared_projection, rank, footprint_of):
         ask(item)
 
 
@@ -95,7 +95,11 @@ class Skipped:
 
 
 class Source(Protocol):
-    """A place that lists scenes."""
+    """A place that lists scenes.
+
+    Opening one, and every method, may raise `SourceUnavailable`, `AccessRefused` or `UnreadableCatalog`, and
+    `InvalidQuery` where a collection does not exist or far too much matches.
+    """
 
     #: Items that the last search passed over.
     skipped: list[Skipped]
@@ -109,21 +113,11 @@ class Source(Protocol):
         ...
 
     def collection(self, collection_id: str) -> dict[str, Any]:
-        """Return the JSON of a collection: its licence, providers and keywords.
-
-        Raises:
-            InvalidQuery: the collection does not exist.
-            SourceUnavailable: the source did not answer in time.
-        """
+        """Return the JSON of a collection: its licence, providers and keywords."""
         ...
 
     def search(self, query: Query) -> list[pystac.Item]:
-        """Return all matching items, sorted by time and id, with absolute hrefs.
-
-        Raises:
-            InvalidQuery: the collection does not exist.
-            SourceUnavailable: the source did not answer in time.
-        """
+        """Return all matching items, sorted by time and id, with absolute hrefs."""
         ...
 
 

@@ -14,13 +14,13 @@ from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
 from stac.errors import InvalidItem, InvalidQuery, SourceUnavailable, StacError, UnreadableCatalog, UnsafeHref
-from stac.io.access import Access
+from stac.grid.footprint import footprint_of
 from stac.io.addresses import host_of
 from stac.io.http import DEFAULT_RATE, PASSING, RetryingAdapter, RetryPolicy, retrying_session
 from stac.io.objects import Objects
 from stac.io.s3 import S3Options, is_s3, s3_location
+from stac.io.signing import Access
 from stac.search.acquisitions import instant_of
-from stac.search.footprints import touches
 from stac.search.hrefs import checked_id, is_remote, resolve
 from stac.search.query import Query
 from stac.search.source import Skipped, by_time, item_from, one_item
@@ -126,7 +126,7 @@ _DEEPEST = 12
 
 
 class StaticSource:
-    """Visits the collections and items of a static catalog."""
+    """Visits the collections and items of a static catalog; errors are those of `Source`."""
 
     def __init__(
         self,
@@ -144,10 +144,6 @@ class StaticSource:
             s3: where S3 is and as whom it is asked.
             hosts: those that may be inside this network, besides that of the root.
             access: how pixels are reached where nothing else distinguishes versions of a scene from halves of it.
-
-        Raises:
-            UnreadableCatalog: the root is not a STAC catalog or collection.
-            SourceUnavailable: the server does not answer.
         """
         self.skipped: list[Skipped] = []
         self._access = access
@@ -160,29 +156,15 @@ class StaticSource:
         return f"static catalog {self._root}"
 
     def collections(self) -> list[str]:
-        """Return the ids of all collections, sorted.
-
-        Raises:
-            UnreadableCatalog: a catalog or collection cannot be read.
-        """
+        """Return the ids of all collections, sorted."""
         return sorted(self._collections())
 
     def collection(self, collection_id: str) -> dict[str, Any]:
-        """Return the JSON of a collection.
-
-        Raises:
-            InvalidQuery: the collection does not exist.
-            UnreadableCatalog: a catalog or collection cannot be read.
-        """
+        """Return the JSON of a collection."""
         return self._found(collection_id)[1]
 
     def items(self, collection: str) -> Iterator[pystac.Item]:
-        """Yield every readable item of a collection; reasons for the others are appended to `skipped`.
-
-        Raises:
-            InvalidQuery: the collection does not exist.
-            UnreadableCatalog: the collection or a catalog below it cannot be read.
-        """
+        """Yield every readable item of a collection; reasons for the others are appended to `skipped`."""
         seen: set[str] = set()
         for href in self._item_hrefs(collection):
             item = self._item(href)
@@ -192,12 +174,7 @@ class StaticSource:
             yield item
 
     def search(self, query: Query) -> list[pystac.Item]:
-        """Return all matching items, sorted by time and id, with absolute hrefs.
-
-        Raises:
-            InvalidQuery: the collection does not exist.
-            UnreadableCatalog: the collection or a catalog cannot be read; an unreadable item is only skipped.
-        """
+        """Return all matching items, sorted by time and id, with absolute hrefs."""
         self.skipped = []
         with self._documents.web.bounded(f"Searching {self._root}"):
             every = (self._item(href) for href in self._item_hrefs(query.collection))
@@ -207,7 +184,7 @@ class StaticSource:
         return sorted(kept, key=by_time)
 
     def _matches(self, item: pystac.Item, query: Query) -> bool:
-        return query.contains(instant_of(item)) and touches(item, query.boxes)
+        return query.contains(instant_of(item)) and query.touches(footprint_of(item))
 
     def _item(self, href: str) -> pystac.Item | None:
         """Return the item at `href`, or None with the reason in `skipped`."""
@@ -232,11 +209,7 @@ class StaticSource:
             yield from _links(base, document, "item", self.skipped)
 
     def _found(self, collection_id: str) -> tuple[str, dict[str, Any]]:
-        """Return (href, document) of a collection.
-
-        Raises:
-            InvalidQuery: it does not exist.
-        """
+        """Return (href, document) of a collection."""
         collections = self._collections()
         if collection_id not in collections:
             known = ", ".join(sorted(collections)) or "no collection"

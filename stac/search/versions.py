@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from stac.errors import StacError
 from stac.grid.cell import grid_code
-from stac.io.access import Access
+from stac.grid.footprint import footprint_of
 from stac.io.file_facts import valid_pixels
+from stac.io.signing import Access
 from stac.search.acquisitions import instant_of, platform_of
-from stac.search.footprints import footprint
 from stac.search.processing import described, rank
 from stac.search.sentinel_hub.process import is_process_href
 from stac.search.source import Skipped, one_item
@@ -99,7 +99,7 @@ def _stands_for(newer: pystac.Item, older: pystac.Item, access: Access | None) -
     """Return whether a newer item is a version of the same scene that has all of the older one's ground."""
     if abs(instant_of(newer) - instant_of(older)) > _SAME_TIME:
         return False
-    first, second = footprint(newer), footprint(older)
+    first, second = footprint_of(newer), footprint_of(older)
     if second.area > 0 and first.intersection(second).area < _COVERED * second.area:
         return False
     strips = [_datastrip(item) for item in (newer, older)]

@@ -10,7 +10,7 @@ import pytest
 
 from stac.errors import UnreadableAsset
 from stac.grid.cell import cell_of
-from stac.io.access import Access
+from stac.io.signing import Access
 from stac.load.stack import ReadOptions, read_stack
 from stac.search.opening import open_source
 from stac.search.query import Query

@@ -13,10 +13,10 @@ import requests
 from rasterio.transform import from_origin
 
 from stac.errors import InvalidItem, StacError, UnreadableAsset, UnsafeHref
-from stac.io.access import Access
 from stac.io.addresses import check_address, look_up
 from stac.io.http import RetryingAdapter, RetryPolicy, retrying_session
 from stac.io.raster import open_raster
+from stac.io.signing import Access
 from stac.search.hrefs import resolve
 from stac.search.static import sample_catalog
 from tests.misbehaving_server import Asked, Reply, web_server

@@ -24,7 +24,7 @@ from pystac_client import Client
 from flows.processing.product import ITEM_FILE, publish_product
 from flows.processing.publishing import catalog_of, indexes_of
 from flows.settings import RunSettings
-from stac.catalog.indexes.opening import open_index
+from stac.catalog.indexes.base import open_index
 from stac.catalog.product_collections import ProductCollection, copy_catalog
 from stac.catalog.publish import StaticCatalog
 from stac.errors import IndexNotUpdated, IndexRefused, IndexUnavailable, InvalidProduct

@@ -16,10 +16,12 @@ import pystac
 import pytest
 
 from stac.errors import SourceUnavailable, StacError, UnreadableCatalog
+from stac.io.http import RetryPolicy
 from stac.search.api import ApiSource
-from stac.search.opening import RetryPolicy, Source, open_source
+from stac.search.opening import open_source
 from stac.search.providers import PROVIDERS
 from stac.search.query import Query
+from stac.search.source import Source
 from tests.misbehaving_server import Asked, Reply, StacApi, Trouble, web_server
 
 pytestmark = pytest.mark.integration

@@ -16,9 +16,10 @@ from rasterio.enums import Resampling
 
 from stac.errors import AccessRefused, InvalidItem, InvalidQuery, SourceUnavailable, UnreadableAsset, UnsafeHref
 from stac.grid.cell import Cell, native_geobox
+from stac.io.http import RetryPolicy
 from stac.load.reading import AssetRequest, read_asset
 from stac.load.stack import read_stack
-from stac.search.opening import RetryPolicy, open_source
+from stac.search.opening import open_source
 from stac.search.providers import PROVIDERS
 from stac.search.query import Query
 from stac.search.sentinel_hub.client import METER

@@ -14,9 +14,10 @@ import pytest
 
 from stac.errors import InvalidQuery, SourceUnavailable, UnreadableCatalog, UnsafeHref
 from stac.grid.cell import cell_of
+from stac.io.http import RetryPolicy
 from stac.load.stack import read_stack
 from stac.search.api import ApiSource
-from stac.search.opening import RetryPolicy, open_source
+from stac.search.opening import open_source
 from stac.search.query import Query
 from stac.search.static import SAMPLE_BBOX, SAMPLE_COLLECTION, SAMPLE_INTERVAL, StaticSource, sample_catalog
 from tests import misbehaving_server

@@ -28,8 +28,8 @@ import psycopg
 import typer
 
 from benchmarks.machine import machine
+from stac.catalog.indexes.base import Index, open_index
 from stac.catalog.indexes.following import PublicPlace, copy_of
-from stac.catalog.indexes.opening import Index, open_index
 from stac.search.static import SAMPLE_COLLECTION, sample_catalog
 from tests.support import pgstac
 

@@ -13,8 +13,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import requests
 
-from stac.catalog.indexes.base import Document, difference, require_same
-from stac.catalog.indexes.opening import TOKEN_VARIABLE, index_label
+from stac.catalog.indexes.base import TOKEN_VARIABLE, Document, difference, index_label, require_same
 from stac.errors import IndexNotUpdated, IndexRefused, IndexUnavailable, SourceUnavailable, UnsafeHref
 from stac.io.addresses import host_of
 from stac.io.http import PASSING, RetryingAdapter, RetryPolicy, retrying_session
@@ -56,14 +55,22 @@ class ApiIndex:
         self._few_fields = any(str(each).endswith(_FIELDS) for each in conforms)
 
     def put(self, collection: Document, items: Sequence[Document]) -> None:
-        """Write a collection and items, and compare each with what the API has afterwards."""
+        """Write a collection and some of its items, new or in place of older ones, and read all of them back.
+
+        Raises:
+            IndexNotUpdated: the index refuses, does not answer, or holds something else than what it was given.
+        """
         place = self._collection(collection["id"])
         self._put_collection(place, collection)
         for first in range(0, len(items), _BULK):
             self._put_items(place, str(collection["id"]), items[first : first + _BULK])
 
     def remove(self, collection_id: str, item_ids: Iterable[str]) -> None:
-        """Delete items one by one, and see that they are gone."""
+        """Take items out, and see that they are gone; those that are not there are left out already.
+
+        Raises:
+            IndexNotUpdated: the index refuses, does not answer, or still holds one.
+        """
         for item_id in item_ids:
             place = self._item(self._collection(collection_id), item_id)
             self._ask("DELETE", place, expected=_ABSENT)
@@ -71,7 +78,11 @@ class ApiIndex:
                 raise IndexNotUpdated(f"{self.label} still has item {item_id} after it was deleted; see its log.")
 
     def works(self, collection_id: str) -> dict[str, str]:
-        """Return the work id of every item of a collection by item id, page by page."""
+        """Return the work id of every item of a collection by item id; empty where it was not made here.
+
+        Raises:
+            IndexNotUpdated: the index does not answer, or its pages do not add up.
+        """
         found: dict[str, str] = {}
         matched = None
         few = "&fields=id,properties.unveil:work_id" if self._few_fields else ""

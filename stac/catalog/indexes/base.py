@@ -1,57 +1,84 @@
-"""Searchable copies of a catalog: the interface, and the comparison with the catalog."""
+"""Searchable copies of a catalog: opening one by its address, and comparing what it holds with the catalog.
+
+The catalog is what is true; an index is made to follow it and may be made anew from it at any time.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import parse_qs, urlsplit
 
-from stac.errors import IndexNotUpdated
+from stac.errors import IndexNotUpdated, InvalidQuery
+from stac.io.http import RetryPolicy
+
+if TYPE_CHECKING:
+    from stac.catalog.indexes.api import ApiIndex
+    from stac.catalog.indexes.pgstac import PgstacIndex
+
+    #: Items of several collections, found by place, time and property; both have the methods of `ApiIndex`.
+    Index: TypeAlias = ApiIndex | PgstacIndex
 
 Document = dict[str, Any]
+#: Environment variable with the bearer token of STAC APIs.
+TOKEN_VARIABLE = "UNVEIL_INDEX_TOKEN"  # noqa: S105 - the name of a variable
+_DATABASE = frozenset({"postgresql", "postgres"})
+_WEB = frozenset({"http", "https"})
 
 
-class Index(Protocol):
-    """Items of several collections, found by place, time and property.
+def open_index(address: str, retry_policy: RetryPolicy | None = None) -> Index:
+    """Return the index at an address, reachable and ready.
 
-    The catalog is what is true; an index is made to follow it and may be made anew from it at any time.
+    Args:
+        address: `https://HOST/PATH` of a STAC API with transactions, or `postgresql://USER@HOST/DATABASE` with
+            pgstac. A database's password may stand in it, in `PGPASSWORD` or in `~/.pgpass`.
+        retry_policy: how it is waited for.
+
+    Raises:
+        InvalidQuery: the address is none of an index.
+        MissingExtra: pypgstac is not installed.
+        IndexNotUpdated: it does not answer, refuses, or is not an index.
     """
+    if problem := _problem(address):
+        raise InvalidQuery(problem)
+    if urlsplit(address).scheme in _DATABASE:
+        # The library behind it is an extra.
+        from stac.catalog.indexes.pgstac import PgstacIndex
 
-    @property
-    def label(self) -> str:
-        """Address for people, without secrets."""
-        ...
+        return PgstacIndex(address, retry_policy or RetryPolicy())
+    from stac.catalog.indexes.api import ApiIndex
 
-    def put(self, collection: Document, items: Sequence[Document]) -> None:
-        """Write a collection and some of its items, new or in place of older ones, and read all of them back.
+    return ApiIndex(address, os.environ.get(TOKEN_VARIABLE, ""), retry_policy or RetryPolicy())
 
-        Raises:
-            IndexNotUpdated: the index refuses, does not answer, or holds something else than what it was given.
-        """
-        ...
 
-    def remove(self, collection_id: str, item_ids: Iterable[str]) -> None:
-        """Take items out; those that are not there are left out already.
+def _problem(address: str) -> str:
+    """Return what is wrong with an address, empty when nothing is."""
+    parts = urlsplit(address)
+    if parts.scheme not in _DATABASE | _WEB or not (parts.hostname or parts.scheme in _DATABASE):
+        return f"{index_label(address)!r} is not an index; write https://HOST/PATH or postgresql://USER@HOST/DATABASE."
+    if parts.scheme in _WEB and (parts.username or parts.query):
+        return f"{index_label(address)} must hold no login and no query; give its token as {TOKEN_VARIABLE}."
+    return ""
 
-        Raises:
-            IndexNotUpdated: the index refuses, does not answer, or still holds one.
-        """
-        ...
 
-    def works(self, collection_id: str) -> dict[str, str]:
-        """Return the work id of every item of a collection by item id; none where there is no such collection.
+def index_label(address: str) -> str:
+    """Return an address for people, without password and options."""
+    parts = urlsplit(address)
+    host = parts.netloc.rpartition("@")[2]
+    user = f"{parts.username}@" if parts.username and parts.scheme in _DATABASE else ""
+    return parts._replace(netloc=f"{user}{host}", query="", fragment="").geturl()
 
-        An item that was not made here has an empty work id.
 
-        Raises:
-            IndexNotUpdated: the index does not answer, or its pages do not add up.
-        """
-        ...
-
-    def close(self) -> None:
-        """Give back the connection."""
-        ...
+def index_secret(address: str) -> str:
+    """Return the password in an address, empty where there is none."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # it is not an address, which is said where it is opened
+        return ""
+    return parts.password or next(iter(parse_qs(parts.query).get("password", [])), "")
 
 
 def require_same(label: str, sent: Sequence[Document], found: Callable[[str], Mapping[str, Any] | None]) -> None:
@@ -91,30 +118,23 @@ def difference(sent: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     Null and absent are the same, as are two ways to write one instant. Structural links are not looked at, others are
     compared by relation and address.
     """
-    documents = [{name: value for name, value in each.items() if name != "links"} for each in (sent, found)]
-    return _changed(documents[0], documents[1], "") or _lost_link(sent, found)
+    held = dict(_leaves(found))
+    lost = (name for name, value in _leaves(sent) if not _same(value, held.get(name)))
+    return next(lost, "") or _lost_link(sent, found)
 
 
-def _changed(sent: Any, found: Any, name: str) -> str:
-    if isinstance(sent, Mapping):
-        return _changed_in(sent, found, name)
-    if isinstance(sent, Sequence) and not isinstance(sent, str):
-        return _changed_at(sent, found, name)
-    return "" if _same(sent, found) else name or "document"
-
-
-def _changed_in(sent: Mapping[str, Any], found: Any, name: str) -> str:
-    if not isinstance(found, Mapping):
-        return name or "document"
-    inside = (_changed(value, found.get(key), f"{name}.{key}".lstrip(".")) for key, value in sent.items())
-    return next((where for where in inside if where), "")
-
-
-def _changed_at(sent: Sequence[Any], found: Any, name: str) -> str:
-    if not isinstance(found, Sequence) or isinstance(found, str) or len(found) != len(sent):
-        return name
-    inside = (_changed(one, other, f"{name}[{i}]") for i, (one, other) in enumerate(zip(sent, found, strict=True)))
-    return next((where for where in inside if where), "")
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield name and value of each text, number and null in a document, and the length of each list."""
+    if isinstance(value, Mapping):
+        for key, member in value.items():
+            if name or key != "links":
+                yield from _leaves(member, f"{name}.{key}" if name else key)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        yield name, len(value)
+        for at, member in enumerate(value):
+            yield from _leaves(member, f"{name}[{at}]")
+    else:
+        yield name, value
 
 
 def _same(sent: Any, found: Any) -> bool:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
-from stac.catalog.indexes.base import Document, Index
+from stac.catalog.indexes.base import Document
 from stac.catalog.product_collections import ProductCollection
 from stac.catalog.publish import StaticCatalog
 from stac.catalog.store import Target
 from stac.errors import IndexNotUpdated, InvalidQuery
 from stac.io.s3 import Location, S3Location
 from stac.search.hrefs import is_remote, resolve
+
+if TYPE_CHECKING:
+    from stac.catalog.indexes.base import Index
 
 #: An index lists items and children itself.
 _LISTING = frozenset({"item", "items", "child", "children"})

@@ -17,8 +17,7 @@ from psycopg import errors
 from psycopg.conninfo import make_conninfo
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from stac.catalog.indexes.base import Document, require_same
-from stac.catalog.indexes.opening import index_label, index_secret
+from stac.catalog.indexes.base import Document, index_label, index_secret, require_same
 from stac.errors import IndexNotUpdated, IndexRefused, IndexUnavailable, InvalidQuery, MissingExtra
 from stac.io.http import RetryPolicy
 

@@ -31,7 +31,7 @@ _TILE = re.compile(r"_T(\d\d[A-Z]{3})_")
 
 
 class SentinelHubSource:
-    """Searches a Sentinel Hub Catalog to its last page."""
+    """Searches a Sentinel Hub Catalog to its last page; errors are those of `Source`."""
 
     def __init__(self, provider: Provider, retry_policy: RetryPolicy | None = None, page: int = _PAGE) -> None:
         """Open the Catalog with the credentials of the environment.
@@ -40,10 +40,6 @@ class SentinelHubSource:
             provider: whose service.
             retry_policy: how it is waited for.
             page: items asked for at a time, at most 100.
-
-        Raises:
-            AccessRefused: the credentials are missing or wrong.
-            SourceUnavailable: no access token came in time.
         """
         self.skipped: list[Skipped] = []
         self._provider, self._page = provider, page
@@ -59,21 +55,12 @@ class SentinelHubSource:
         return f"{self._provider.title}, {self._catalog.service_url}"
 
     def collections(self) -> list[str]:
-        """Return the ids of all collections, sorted.
-
-        Raises:
-            AccessRefused, SourceUnavailable: the service does not answer.
-        """
+        """Return the ids of all collections, sorted."""
         with self._asking("Listing the collections of"):
             return sorted(str(collection["id"]) for collection in self._catalog.get_collections())
 
     def collection(self, collection_id: str) -> dict[str, Any]:
-        """Return the JSON of a collection.
-
-        Raises:
-            InvalidQuery: the collection does not exist, or its pixels cannot be read.
-            AccessRefused, SourceUnavailable: the service does not answer.
-        """
+        """Return the JSON of a collection."""
         self._archive(collection_id)
         with self._asking("Opening a collection of"):
             return dict(self._catalog.get_collection(collection_id))
@@ -82,10 +69,6 @@ class SentinelHubSource:
         """Return all matching items, sorted by time and id; their bands are addresses of the Process API.
 
         The Catalog gives no count of what matches; a page that leads nowhere is an error.
-
-        Raises:
-            InvalidQuery: the collection cannot be read, or the search matches far too much.
-            AccessRefused, SourceUnavailable: the service does not answer.
         """
         self.skipped = []
         archive = self._archive(query.collection)

@@ -9,8 +9,7 @@ import pytest
 from flows.errors import InvalidSettings
 from flows.settings.loading import load_settings
 from stac.errors import InvalidQuery
-from stac.io.access import S3Options
-from stac.io.s3 import S3Location, parse_location
+from stac.io.s3 import S3Location, S3Options, parse_location
 from stac.search.hrefs import resolve
 
 

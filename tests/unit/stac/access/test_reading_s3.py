@@ -12,11 +12,12 @@ import pytest
 
 from stac.errors import AccessRefused, UnreadableAsset, UnreadableCatalog, UnsafeHref
 from stac.grid.cell import cell_of
-from stac.io.access import Access, S3Options
+from stac.io.http import RetryPolicy
 from stac.io.raster import open_raster
-from stac.io.s3 import forget_clients
+from stac.io.s3 import S3Options, forget_clients
+from stac.io.signing import Access
 from stac.load.stack import ReadOptions, read_stack
-from stac.search.opening import RetryPolicy, open_source
+from stac.search.opening import open_source
 from stac.search.query import Query
 from stac.search.static import sample_catalog
 from tests.s3_server import Request, S3Server

@@ -15,10 +15,9 @@ import pytest
 
 from stac.errors import AccessRefused, SourceUnavailable, UnreadableAsset
 from stac.grid.cell import cell_of
-from stac.io.access import Access
 from stac.io.raster import open_raster
 from stac.io.secrets import holds_secret, redact, without_secret
-from stac.io.signing import Signing, SigningOptions, sign, tokens_of
+from stac.io.signing import Access, Signing, SigningOptions, sign, tokens_of
 from stac.load.stack import ReadOptions, Stack, read_stack
 from stac.search.static import sample_catalog
 from tests.unit.stac.access.archive import Archive, serve_archive
