@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import httpx
 import psutil
 
-from flows.services.prefect_server import _free_port
+from flows.services.process import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFECT = (sys.executable, "-m", "prefect")
@@ -32,7 +32,7 @@ class PrefectService:
     home: Path
     #: Environment of all its processes, `tests.command.environment(home)`.
     base: Mapping[str, str]
-    port: int = field(default_factory=_free_port)
+    port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
     #: User name and password, where the server asks for them.
     auth: tuple[str, str] | None = None

@@ -19,8 +19,8 @@ from flows.cli.console import errors, output, print_checks, print_json, progress
 from flows.errors import EXIT_FAILED
 
 if TYPE_CHECKING:
-    from flows.ops.up.control import Standing
-    from flows.ops.up.members import Place
+    from flows.ops.up.services import Place
+    from flows.ops.up.supervisor import Standing
 
 
 def metrics(
@@ -174,35 +174,32 @@ def up(
 
         unveil up --out zagreb --detach
     """
-    from flows.ops.up.control import detach as run_detached
-    from flows.ops.up.control import standing
-    from flows.ops.up.members import Service
-    from flows.ops.up.supervisor import place_for, require_down, require_free
-    from flows.ops.up.supervisor import up as run
+    from flows.ops.up import supervisor
+    from flows.ops.up.services import Service, place_for
     from flows.services.login import login_file
 
     ports = dict(zip(Service, (prefect_port, mlflow_port, catalog_port, worker_port), strict=True))
     place = place_for(out, _state(out, state_dir), ports, browser=browser)
     login = login_file(place.folder)
     if status:
-        _show(standing(place), as_json, login)
+        _show(supervisor.standing(place), as_json, login)
         return
-    require_down(place)
-    require_free(place)
+    supervisor.require_down(place)
+    supervisor.require_free_ports(place)
     if browser:
         _prepare_browser()
     if detach:
-        run_detached(_arguments(place), place.state)
-        _show(standing(place), as_json, login)
+        supervisor.detach(_arguments(place), place.state)
+        _show(supervisor.standing(place), as_json, login)
         return
 
     def announce(ready: Place) -> None:
-        _show(standing(ready), as_json, login)
+        _show(supervisor.standing(ready), as_json, login)
         if not as_json:
             output.print("Ctrl-C stops all of it.")
 
     try:
-        run(place, announce, lambda line: errors.print(line, markup=False))
+        supervisor.up(place, announce, lambda line: errors.print(line, markup=False))
     except KeyboardInterrupt:
         errors.print("Stopped; the same command goes on.")
 
@@ -214,10 +211,10 @@ def down(out: Out = Path("unveil-out"), state_dir: o.StateDir = None, as_json: o
 
         unveil down --out zagreb
     """
-    from flows.ops.up.control import down as stop
-    from flows.ops.up.supervisor import place_for
+    from flows.ops.up import supervisor
+    from flows.ops.up.services import place_for
 
-    stopped = stop(place_for(out, _state(out, state_dir), {}, browser=False))
+    stopped = supervisor.down(place_for(out, _state(out, state_dir), {}, browser=False))
     if as_json:
         print_json({"stopped": stopped})
     else:

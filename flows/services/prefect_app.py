@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
-import signal
+import socket
 import sys
-import threading
 from collections.abc import Sequence
 
 #: Answered whatever the Host: the probes of Compose and Kubernetes. They say only that the server is there.
@@ -23,10 +21,10 @@ _GC_THRESHOLD = 50_000
 def main(arguments: Sequence[str]) -> None:
     """Serve until a signal comes; exits with status 2 where no login is set."""
     options = _options(arguments)
-    if options.end_with_parent:
-        threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
-        gc.set_threshold(_GC_THRESHOLD)
-    hosts = options.allowed_hosts.split(",") if options.allowed_hosts else loopback_hosts(options.port)
+    gc.set_threshold(_GC_THRESHOLD)
+    listener = None if options.socket is None else socket.socket(fileno=options.socket)
+    port = int(listener.getsockname()[1]) if listener else options.port
+    hosts = options.allowed_hosts.split(",") if options.allowed_hosts else loopback_hosts(port)
 
     import uvicorn
     from prefect.server.api.server import create_app
@@ -40,16 +38,16 @@ def main(arguments: Sequence[str]) -> None:
     origins = ",".join(f"{scheme}://{host}" for host in hosts for scheme in ("http", "https"))
     shown = {
         "server.api.host": options.host,
-        "server.api.port": options.port,
+        "server.api.port": port,
         "server.api.cors_allowed_origins": origins,
     }
     with temporary_settings(shown):
         app = Gate(create_app(final=True), hosts=hosts, open_paths=_HEALTH)
         config = uvicorn.Config(
-            app, host=options.host, port=options.port, log_level="warning", timeout_keep_alive=_KEEP_ALIVE_S
+            app, host=options.host, port=port, log_level="warning", timeout_keep_alive=_KEEP_ALIVE_S
         )
         # The port first: a database is not made for a server that cannot listen.
-        uvicorn.Server(config).run(sockets=[config.bind_socket()])
+        uvicorn.Server(config).run(sockets=[listener or config.bind_socket()])
 
 
 def loopback_hosts(port: int) -> list[str]:
@@ -64,15 +62,8 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--allowed-hosts", default="", help="NAME:PORT,... under which it is asked; loopback when empty"
     )
-    parser.add_argument("--end-with-parent", action="store_true", help="end when standard input, a pipe, is closed")
+    parser.add_argument("--socket", type=int, help="number of an open file instead: a socket that is bound")
     return parser.parse_args(arguments)
-
-
-def _end_with_parent() -> None:
-    """Terminate when the parent has ended, SIGKILL included: its end of the pipe closes."""
-    while os.read(sys.stdin.fileno(), 1024):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import shutil
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,8 +19,8 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from flows.errors import ServiceUnavailable
 from flows.services.login import Login, ensure_login
-from stac.errors import DiskFull, NotWritable
-from stac.io.files import private_state
+from flows.services.process import HEALTH_TIMEOUT_S, POLL_S, START_TIMEOUT_S, Process
+from stac.io.files import private_state, writing
 
 #: Longest that a server may be away, seconds.
 OUTAGE_S = 120.0
@@ -49,24 +44,14 @@ def through_restart(outage_s: float = OUTAGE_S) -> Retrying:
 
 Log = Callable[[str], None]
 
-#: Seconds for a server to answer; the first start on a new state folder also creates the database.
-START_TIMEOUT_S = 120.0
-FIRST_START_TIMEOUT_S = 180.0
-#: Seconds for a configured server to answer its health check.
-HEALTH_TIMEOUT_S = 5.0
-#: Seconds to send what the client still holds, and for the server to end after a polite signal.
+#: Seconds to send what the client still holds.
 FLUSH_TIMEOUT_S = 5.0
-STOP_TIMEOUT_S = 10.0
 
 #: What is wrong where a server wants other credentials.
 REFUSED = "refuses the credentials: set PREFECT_API_AUTH_STRING (or PREFECT_API_KEY) to those of the server."
-_ATTEMPTS = 3
-_POLL_S = 0.05
-_TAIL_LINES = 12
 _DATABASE = "prefect.db"
 #: Exists once the database was complete.
 _READY = "database.ready"
-_LOG_LIMIT_BYTES = 5_000_000
 
 #: A server that lives for one command needs neither pages nor what watches schedules, workers and automations.
 _LEAN = {
@@ -81,17 +66,6 @@ _LEAN = {
     "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
 }
-
-
-#: A disk with less room is full.
-_LEAST_ROOM_BYTES = 1 << 20
-#: What SQLite and the system say of a full disk, and of a database that cannot be used.
-_NO_ROOM = re.compile(r"No space left|disk is full|disk I/O error|Disk quota exceeded", re.IGNORECASE)
-_BROKEN_DATABASE = re.compile(r"malformed|file is not a database|Can't locate revision", re.IGNORECASE)
-
-
-class _PortTaken(Exception):
-    """Another process took the port between the choice and the start."""
 
 
 @contextlib.contextmanager
@@ -175,109 +149,48 @@ def without_credentials(url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Server:
-    """A local server process, leader of its own process group."""
+    """A local server that answers."""
 
-    process: subprocess.Popen[bytes]
     url: str
     home: Path
-    log_file: Path
     #: Made at the first start, in `home`.
     login: Login
-    #: Size of the log when this server started, bytes.
-    log_start: int
-
-    def wait_until_healthy(self, timeout_s: float) -> None:
-        """Return once the server answers. Raises `_PortTaken` or `ServiceUnavailable`."""
-        deadline = time.monotonic() + timeout_s
-        with httpx.Client(timeout=2.0, trust_env=False) as client:  # a proxy has no business on loopback
-            while time.monotonic() < deadline:
-                if self.process.poll() is not None:
-                    raise self._ended()
-                with contextlib.suppress(httpx.HTTPError):
-                    if client.get(f"{self.url}/health").is_success and self.process.poll() is None:
-                        return
-                time.sleep(_POLL_S)
-        raise ServiceUnavailable(
-            f"The local Prefect server did not answer within {timeout_s:.0f} s{self._last_words()}"
-        )
-
-    def _ended(self) -> Exception:
-        tail = self._last_words()
-        if "already in use" in tail:
-            return _PortTaken()
-        # On a full disk the log is empty, too.
-        if _NO_ROOM.search(tail) or shutil.disk_usage(self.home).free < _LEAST_ROOM_BYTES:
-            return DiskFull(f"No room for the local Prefect server in {self.home}: free some space, then try again.")
-        status, advice = self.process.returncode, ""
-        if _BROKEN_DATABASE.search(tail):
-            advice = f"; its database is broken: move {self.home} away to start with an empty history"
-        return ServiceUnavailable(f"The local Prefect server ended with status {status} while starting{advice}{tail}")
-
-    def _last_words(self) -> str:
-        with self.log_file.open("rb") as stream:
-            stream.seek(self.log_start)
-            lines = stream.read().decode(errors="replace").strip().splitlines()
-        tail = "\n".join(lines[-_TAIL_LINES:])
-        return f". See {self.log_file}" + (f"; its last lines:\n{tail}" if tail else " (empty).")
-
-    def stop(self) -> None:
-        """End the process group: a polite signal, a bounded wait, then SIGKILL; the process is reaped."""
-        try:
-            self._signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(STOP_TIMEOUT_S)
-        finally:
-            self._signal(signal.SIGKILL)
-            self.process.wait(STOP_TIMEOUT_S)
-            if self.process.stdin is not None:
-                self.process.stdin.close()
-
-    def _signal(self, number: signal.Signals) -> None:
-        # The group may have ended already; on macOS a group of zombies answers with a permission error.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, number)
 
 
 @contextlib.contextmanager
 def _running_server(state_dir: Path, log: Log | None, meanwhile: Callable[[], None] | None) -> Iterator[_Server]:
-    """Start a server, retrying when its port is taken, and stop it at the end."""
-    home, log_dir = state_dir.resolve() / "prefect", state_dir.resolve() / "logs"
+    """Start a server on a free port, and stop it at the end."""
+    state = state_dir.resolve()
+    home, log_file = state / "prefect", state / "logs" / "prefect-server.log"
     private_state(state_dir)
-    _make_folders(home, log_dir)
-    for _ in range(_ATTEMPTS):
-        with contextlib.ExitStack() as stack:
-            with _only_starter(home):
-                first = _discard_unfinished(home)
-                server = stack.enter_context(_spawned(home, log_dir))
-                try:
-                    _come_up(server, first, log, meanwhile)
-                except _PortTaken:
-                    continue
-                (home / _READY).touch()
-            yield server
-            return
-    raise ServiceUnavailable(
-        f"The local Prefect server found no free port in {_ATTEMPTS} attempts: try again, or start one with "
-        "`prefect server start` and set PREFECT_API_URL."
-    )
-
-
-def _come_up(server: _Server, first: bool, log: Log | None, meanwhile: Callable[[], None] | None) -> None:
-    """Wait until the server answers."""
-    began = time.monotonic()
-    _say(log, "Starting a local Prefect server" + (" (longer the first time)." if first else "."))
-    if meanwhile is not None:
-        meanwhile()
-    server.wait_until_healthy(FIRST_START_TIMEOUT_S if first else START_TIMEOUT_S)
-    _say(log, f"Prefect server at {server.url} after {time.monotonic() - began:.1f} s.")
-
-
-def _make_folders(*folders: Path) -> None:
-    for folder in folders:
-        try:
+    for folder in (home, log_file.parent):
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise NotWritable(f"{folder} cannot be made ({error.strerror}): choose another state folder.") from error
+    say = log or (lambda _: None)
+    with contextlib.ExitStack() as stack:
+        with _only_starter(home), socket.socket() as listener:
+            first, began = _discard_unfinished(home), time.monotonic()
+            say("Starting a local Prefect server" + (" (longer the first time)." if first else "."))
+            login = ensure_login(home)
+            listener.bind(("127.0.0.1", 0))
+            server = _Server("http://{}:{}/api".format(*listener.getsockname()), home, login)
+            process = Process.start(
+                "local Prefect server",
+                ["flows.services.prefect_app", "--socket", str(listener.fileno())],
+                home,
+                log_file,
+                environment=server_environment(home, login) | _LEAN,
+                mark=f"{home} of {os.getpid()}",
+                listener=listener,
+            )
+            stack.callback(process.stop)
+            listener.close()
+            if meanwhile is not None:
+                meanwhile()
+            process.wait_until_it_answers(f"{server.url}/health")
+            (home / _READY).touch()
+            say(f"Prefect server at {server.url} after {time.monotonic() - began:.1f} s.")
+        yield server
 
 
 @contextlib.contextmanager
@@ -285,13 +198,12 @@ def _only_starter(home: Path) -> Iterator[None]:
     """Let one process at a time start a server: two must not create the same database at once."""
     lock = FileLock(home / "start.lock")
     try:
-        lock.acquire(timeout=FIRST_START_TIMEOUT_S)
+        with writing(home):
+            lock.acquire(timeout=START_TIMEOUT_S)
     except Timeout as error:
         raise ServiceUnavailable(
-            f"Another process has held {lock.lock_file} for {FIRST_START_TIMEOUT_S:.0f} s: stop it, then try again."
+            f"Another process has held {lock.lock_file} for {START_TIMEOUT_S:.0f} s: stop it, then try again."
         ) from error
-    except OSError as error:
-        raise NotWritable(f"{home} cannot be written ({error.strerror}): choose another state folder.") from error
     try:
         yield
     finally:
@@ -307,41 +219,10 @@ def _discard_unfinished(home: Path) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def _spawned(home: Path, log_dir: Path) -> Iterator[_Server]:
-    """Run a server process on a free port; it has ended when the context ends."""
-    port, log_file = _free_port(), log_dir / "prefect-server.log"
-    if log_file.exists() and log_file.stat().st_size > _LOG_LIMIT_BYTES:
-        log_file.replace(log_file.with_suffix(".log.1"))
-    login = ensure_login(home)
-    with log_file.open("ab") as record:
-        process = subprocess.Popen(
-            # -P: never a package `flows` of the folder it is started in.
-            [sys.executable, "-P", "-m", "flows.services.prefect_app", "--port", str(port), "--end-with-parent"],
-            cwd=home,  # Prefect reads settings from project files in the working directory
-            env=_environment(home, login),
-            stdin=subprocess.PIPE,  # closes when this process ends, however it ends
-            stdout=record,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C in the terminal must not reach the server before the flow has reported
-        )
-        server = _Server(process, f"http://127.0.0.1:{port}/api", home, log_file, login, record.tell())
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _environment(home: Path, login: Login) -> dict[str, str]:
-    """Return the environment of the server: that of the user without Prefect settings, then ours."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
-    ours = {
+def server_environment(home: Path, login: Login) -> dict[str, str]:
+    """Return the environment of a server with its database in `home`: that of the user without servers, then ours."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "MLFLOW_"))}
+    return inherited | {
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / _DATABASE}",
         "PREFECT_SERVER_API_AUTH_STRING": login.auth_string,
@@ -351,7 +232,6 @@ def _environment(home: Path, login: Login) -> dict[str, str]:
         "PREFECT_CLI_COLORS": "false",
         "DO_NOT_TRACK": "1",
     }
-    return inherited | _LEAN | ours
 
 
 @contextlib.contextmanager
@@ -390,9 +270,4 @@ def _await_records(server: _Server, began: datetime) -> None:
         while time.monotonic() < deadline:
             if client.post(f"{server.url}/task_runs/count", json={"task_runs": open_states}).json() == 0:
                 return
-            time.sleep(_POLL_S)
-
-
-def _say(log: Log | None, line: str) -> None:
-    if log is not None:
-        log(line)
+            time.sleep(POLL_S)

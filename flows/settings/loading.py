@@ -94,7 +94,7 @@ def use_login_of_up(settings: RunSettings) -> None:
     """Give this process the login that `unveil up` made, where it is sent to those servers and has no other."""
     if not login_file(settings.state / "up").exists():
         return
-    from flows.ops.up.control import read_record
+    from flows.ops.up.services import read_record
 
     ports = read_record(settings.state / "up").ports
     own = {host for port in ports.values() for host in loopback_hosts(port)}

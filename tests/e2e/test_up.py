@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from flows.ops.up.keeper import marked, sweep
+from flows.services.keeper import marked, sweep
 from flows.services.login import read_login
 from tests.command import TINY_BBOX, TINY_SETTINGS, unveil
 from tests.prefect_service import PrefectService, poll

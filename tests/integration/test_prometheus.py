@@ -15,7 +15,7 @@ import httpx
 import pytest
 import yaml
 
-from flows.services.prefect_server import _free_port
+from flows.services.process import free_port
 from tests.command import ROOT, start
 from tests.installed import Needed, require
 from tests.prefect_service import end, poll
@@ -84,7 +84,7 @@ class running:  # noqa: N801 - a context
     """Prometheus, while the context is open."""
 
     def __init__(self, server: str, folder: Path) -> None:
-        self.url = f"http://127.0.0.1:{_free_port()}"
+        self.url = f"http://127.0.0.1:{free_port()}"
         places = (f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}")
         command = [server, *places, f"--web.listen-address={self.url.removeprefix('http://')}"]
         with (folder / "log").open("wb") as log:

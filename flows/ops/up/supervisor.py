@@ -1,4 +1,8 @@
-"""The supervisor of `unveil up`: starts the services, watches them, starts them again, ends them all."""
+"""The supervisor of `unveil up`: starts the services, watches them, starts them again, ends them all.
+
+A supervisor holds the lock of its folder, which the system gives back when it ends, however it ends: so commands know
+whether one is at work.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,8 @@ import os
 import signal
 import socket
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -19,46 +22,20 @@ from filelock import FileLock, Timeout
 
 from flows.errors import AlreadyRunning, InvalidSettings, ServiceUnavailable
 from flows.models.mlflow_access import follow_moved_folder
-from flows.ops.up.control import ProcessId, Record, read_record, write_record
-from flows.ops.up.keeper import sweep
-from flows.ops.up.members import DEFAULT_PORTS, PYTHON, Place, Service, command_of, environment_of
+from flows.ops.up.services import Place, Service, command_of, environment_of, read_record, write_record
 from flows.ops.up.setup import begin_catalog
-from flows.settings.run_settings import folder_problem
-from stac.errors import NotWritable
-from stac.io.files import private_state, public_folder
+from flows.services.keeper import sweep
+from flows.services.process import PYTHON, START_TIMEOUT_S, Process, problem_at
+from stac.io.files import private_state, writing
 
 Log = Callable[[str], None]
 
-#: Seconds for a service to answer; a first start makes databases.
-_READY_S = 300.0
 _POLL_S = 0.3
+#: A first start deploys and makes databases; a stop waits for runs to end politely; another command looks at the lock.
+_DETACH_S, _STOP_S, _LOOK_S = 900.0, 60.0, 1.0
 #: A service that ended is started again so often within so many seconds.
 RESTARTS, RESTART_WINDOW_S = 5, 600.0
-_LOG_LIMIT_BYTES = 5_000_000
 _PREFECT_YAML = Path(__file__).parents[3] / "prefect.yaml"
-
-
-@dataclass(slots=True)
-class Child:
-    """A service under its keeper, leader of a process group."""
-
-    service: str
-    command: list[str]
-    place: Place
-    process: subprocess.Popen[bytes]
-    #: When it was started again, monotonic seconds.
-    restarts: list[float] = field(default_factory=list)
-
-    def may_restart(self) -> bool:
-        """Count a restart; False when there were too many of late."""
-        now = time.monotonic()
-        self.restarts = [*(at for at in self.restarts if now - at < RESTART_WINDOW_S), now]
-        return len(self.restarts) <= RESTARTS
-
-    def kill_rest(self) -> None:
-        """End what is left of the group of a keeper that has ended."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
 
 
 def up(place: Place, on_ready: Callable[[Place], None], log: Log) -> None:
@@ -74,98 +51,116 @@ def up(place: Place, on_ready: Callable[[Place], None], log: Log) -> None:
         NotWritable: the folder cannot be written.
         ServiceUnavailable: a port is taken, or a service does not answer or ends again and again.
     """
-    _make_folders(place)
-    with _only_supervisor(place), _interrupted_by_signals():
-        children: dict[str, Child] = {}
-        try:
-            sweep(str(place.folder), 0)  # what a killed supervisor could not
-            require_free(place)
-            _begin(place, children, log)
-            on_ready(place)
-            _watch(place, children, log)
-        finally:
-            _end(place, children)
-
-
-def place_for(out: Path, state: Path, ports: Mapping[Service, int | None], *, browser: bool) -> Place:
-    """Return the place of a working system: given ports, else those of the last start, else the default ones.
-
-    A port given as 0 becomes a free one, and is kept.
-
-    Raises:
-        InvalidSettings: a folder cannot be named by an address.
-    """
-    for folder in (out, state):
-        if problem := folder_problem(folder):
-            raise InvalidSettings(f"{problem}.")
-    known = read_record(state.resolve() / "up").ports
-    chosen = {
-        str(service): _port(ports.get(service), known.get(service, DEFAULT_PORTS[service])) for service in Service
-    }
-    return Place(out=out.resolve(), state=state.resolve(), ports=chosen, browser=browser)
-
-
-def _port(given: int | None, otherwise: int) -> int:
-    if given is None:
-        return otherwise
-    if given:
-        return given
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def require_free(place: Place) -> None:
-    """Raise `ServiceUnavailable` when the port of a service is taken."""
-    for service in Service:
-        port = place.ports[service]
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError as error:
-                raise ServiceUnavailable(
-                    f"Port {port} of the {service} service cannot be used ({error.strerror}): stop the program that "
-                    f"holds it, or choose another with --{service}-port (0 takes a free one)."
-                ) from error
-
-
-def _make_folders(place: Place) -> None:
-    try:
-        public_folder(place.out)
-        private_state(place.state)
-        for folder in (place.folder / "prefect", place.state / "logs"):
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NotWritable(f"{error.filename} cannot be made ({error.strerror}): choose another --out.") from error
     begin_catalog(place.out)
+    private_state(place.state)
+    for folder in (place.folder / "prefect", place.state / "logs"):
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    supervisor = _Supervisor(place, log)
+    with _only_supervisor(place), _interrupted_by_signals():
+        try:
+            supervisor.start()
+            on_ready(place)
+            supervisor.watch()
+        finally:
+            supervisor.end()
 
 
-@contextlib.contextmanager
-def _only_supervisor(place: Place) -> Iterator[None]:
-    """Hold the folder; the system gives the lock back when this process ends, however it ends."""
-    lock = FileLock(place.folder / "up.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise AlreadyRunning(_already(place)) from error
-    try:
-        yield
-    finally:
-        lock.release()
+@dataclass(slots=True)
+class _Supervisor:
+    """The services of a place, each under its keeper."""
 
+    place: Place
+    log: Log
+    running: dict[Service, Process] = field(default_factory=dict)
+    #: When each was started again, monotonic seconds.
+    restarts: dict[Service, list[float]] = field(default_factory=dict)
 
-def require_down(place: Place) -> None:
-    """Raise `AlreadyRunning` when a supervisor is at work on this folder."""
-    if read_record(place.folder).running:
-        raise AlreadyRunning(_already(place))
+    def start(self) -> None:
+        """Start the services in order; the worker last, when there is something to work on."""
+        self._note(supervisor=os.getpid(), members={})
+        sweep(str(self.place.folder), 0)  # what a killed supervisor could not
+        require_free_ports(self.place)
+        self._note(ports=dict(self.place.ports))
+        follow_moved_folder(self.place.state / "mlflow.db")
+        first = [Service.PREFECT, Service.MLFLOW, Service.CATALOG]
+        for service in first:
+            self._start(service)
+        for service in first:
+            self.log(f"waiting for {service}")
+            self._await(service)
+        self._set_up()
+        self._start(Service.WORKER)
+        self._await(Service.WORKER)
+        self._note_members()
 
+    def watch(self) -> None:
+        """Start again what ends, until a signal comes.
 
-def _already(place: Place) -> str:
-    return (
-        f"Unveil is up in {place.out} already: `unveil up --out {place.out} --status` shows where, "
-        f"`unveil down --out {place.out}` stops it."
-    )
+        Raises:
+            ServiceUnavailable: a service ended too often.
+        """
+        while True:
+            time.sleep(_POLL_S)
+            for service, process in self.running.items():
+                status = process.keeper.poll()
+                if status is None:
+                    continue
+                process.kill()
+                now = time.monotonic()
+                recent = [at for at in self.restarts.get(service, []) if now - at < RESTART_WINDOW_S]
+                if len(recent) == RESTARTS:
+                    raise ServiceUnavailable(
+                        f"The {service} service ended {RESTARTS + 1} times within {RESTART_WINDOW_S / 60:.0f} minutes, "
+                        f"last with status {status}; everything was stopped. See {process.log_file}."
+                    )
+                self.restarts[service] = [*recent, now]
+                self.log(f"{service} ended with status {status}; started again ({len(recent) + 1} of {RESTARTS})")
+                self._start(service)
+                self._note_members()
+
+    def end(self) -> None:
+        """End all services and every run they started, and say so in the record; a second Ctrl-C changes nothing."""
+        kept = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            sweep(str(self.place.folder))
+            for process in self.running.values():
+                process.kill()
+            self._note(supervisor=None, members={})
+        finally:
+            for number, handler in kept.items():
+                signal.signal(number, handler)
+
+    def _start(self, service: Service) -> None:
+        self.running[service] = self._process(service, command_of(self.place, service))
+
+    def _process(self, name: str, command: Sequence[str]) -> Process:
+        folder = self.place.folder
+        log_file, environment = self.place.log_of(name), environment_of(self.place)
+        return Process.start(f"{name} service", command, folder, log_file, environment=environment, mark=str(folder))
+
+    def _await(self, service: Service) -> None:
+        self.running[service].wait_until_it_answers(self.place.health(service))
+
+    def _set_up(self) -> None:
+        """Deploy what changed or is missing: an operator's edits at the server stay until prefect.yaml changes."""
+        if not _PREFECT_YAML.is_file():
+            raise InvalidSettings(f"There is no {_PREFECT_YAML}: `unveil up` needs a checkout of the repository.")
+        # Deployments name the folder that they run in, so a checkout that was moved is deployed again.
+        digest = hashlib.sha256(str(_PREFECT_YAML.parent).encode() + _PREFECT_YAML.read_bytes()).hexdigest()
+        changed = digest != read_record(self.place.folder).deployed
+        self.log("deploying prefect.yaml" if changed else "checking work pool, deployments and registry")
+        arguments = [str(_PREFECT_YAML), *([] if changed else ["--if-missing"])]
+        process = self._process("setup", ["flows.ops.up.setup", *arguments])
+        if process.keeper.wait(START_TIMEOUT_S) != 0:
+            raise ServiceUnavailable(f"Setting up the Prefect server failed{process.last_words()}")
+        self._note(deployed=digest)
+
+    def _note(self, **changes: object) -> None:
+        write_record(self.place.folder, replace(read_record(self.place.folder), **changes))  # type: ignore[arg-type]
+
+    def _note_members(self) -> None:
+        self._note(members={str(service): process.keeper.pid for service, process in self.running.items()})
 
 
 @contextlib.contextmanager
@@ -182,122 +177,133 @@ def _interrupted_by_signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _begin(place: Place, children: dict[str, Child], log: Log) -> None:
-    """Start the services in order; the worker last, when there is something to work on."""
-    record = replace(read_record(place.folder), ports=dict(place.ports), supervisor=ProcessId.of(os.getpid()))
-    write_record(place.folder, replace(record, ready=False, members={}))
-    follow_moved_folder(place.state / "mlflow.db")
-    first = [Service.PREFECT, Service.MLFLOW, Service.CATALOG]
-    for service in first:
-        children[service] = _start(place, service, command_of(place, service))
-    for service in first:
-        log(f"waiting for {service}")
-        _await(place, children[service])
-    digest = _digest()
-    log("deploying prefect.yaml" if digest != record.deployed else "checking work pool, deployments and registry")
-    _set_up(place, changed=digest != record.deployed)
-    children[Service.WORKER] = _start(place, Service.WORKER, command_of(place, Service.WORKER))
-    _await(place, children[Service.WORKER])
-    write_record(place.folder, replace(record, deployed=digest, ready=True, members=_members(children)))
+def require_free_ports(place: Place) -> None:
+    """Raise `ServiceUnavailable` when the port of a service is taken."""
+    for service in Service:
+        port = place.ports[service]
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise ServiceUnavailable(
+                    f"Port {port} of the {service} service cannot be used ({error.strerror}): stop the program that "
+                    f"holds it, or choose another with --{service}-port (0 takes a free one)."
+                ) from error
 
 
-def _start(place: Place, service: str, command: list[str]) -> Child:
-    return Child(service, command, place, _spawn(place, service, command))
-
-
-def _spawn(place: Place, service: str, command: list[str]) -> subprocess.Popen[bytes]:
-    log_file = place.log_of(service)
-    if log_file.exists() and log_file.stat().st_size > _LOG_LIMIT_BYTES:
-        log_file.replace(log_file.with_suffix(".log.1"))
-    with log_file.open("ab") as record:
-        return subprocess.Popen(
-            [*PYTHON, "-m", "flows.ops.up.keeper", str(place.folder), *command],
-            cwd=place.folder,  # Prefect reads settings from project files in the working directory
-            env=environment_of(place, service),
-            stdin=subprocess.PIPE,  # closes when this process ends, however it ends
-            stdout=record,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C in the terminal is for the supervisor
-        )
-
-
-def _await(place: Place, child: Child) -> None:
-    deadline = time.monotonic() + _READY_S
-    problem: str | None = "not asked"
-    while time.monotonic() < deadline:
-        if child.process.poll() is not None:
-            raise ServiceUnavailable(
-                f"The {child.service} service ended with status {child.process.returncode} while starting; "
-                f"see {place.log_of(child.service)}."
-            )
-        problem = place.health_problem(Service(child.service))
-        if problem is None:
-            return
-        time.sleep(_POLL_S)
-    raise ServiceUnavailable(
-        f"The {child.service} service did not answer within {_READY_S:.0f} s ({problem}); "
-        f"see {place.log_of(child.service)}."
-    )
-
-
-def _digest() -> str:
-    if not _PREFECT_YAML.is_file():
-        raise InvalidSettings(f"There is no {_PREFECT_YAML}: `unveil up` needs a checkout of the repository.")
-    # Deployments name the folder that they run in, so a checkout that was moved is deployed again.
-    return hashlib.sha256(str(_PREFECT_YAML.parent).encode() + _PREFECT_YAML.read_bytes()).hexdigest()
-
-
-def _set_up(place: Place, *, changed: bool) -> None:
-    """Deploy what changed or is missing: what an operator has edited at the server stays until prefect.yaml changes."""
-    arguments = [str(_PREFECT_YAML), *([] if changed else ["--if-missing"])]
-    process = _spawn(place, "setup", [*PYTHON, "-m", "flows.ops.up.setup", *arguments])
-    if process.wait(_READY_S) != 0:
-        log_file = place.log_of("setup")
-        last = (log_file.read_text("utf-8", errors="replace").strip().splitlines() or ["nothing was written"])[-1]
-        raise ServiceUnavailable(f"Setting up the Prefect server failed: {last} See {log_file}.")
-
-
-def _watch(place: Place, children: dict[str, Child], log: Log) -> None:
-    """Start again what ends, until a signal comes.
+@contextlib.contextmanager
+def _only_supervisor(place: Place, timeout_s: float = _LOOK_S) -> Iterator[None]:
+    """Hold the folder.
 
     Raises:
-        ServiceUnavailable: a service ended too often.
+        AlreadyRunning: a supervisor is at work on it, after `timeout_s` still.
     """
-    pause = threading.Event()
-    while True:
-        pause.wait(_POLL_S)
-        for child in children.values():
-            status = child.process.poll()
-            if status is None:
-                continue
-            child.kill_rest()
-            if not child.may_restart():
-                raise ServiceUnavailable(
-                    f"The {child.service} service ended {RESTARTS + 1} times within {RESTART_WINDOW_S / 60:.0f} "
-                    f"minutes, last with status {status}; everything was stopped. See {place.log_of(child.service)}."
-                )
-            log(f"{child.service} ended with status {status}; started again ({len(child.restarts)} of {RESTARTS})")
-            if child.process.stdin is not None:
-                child.process.stdin.close()
-            child.process = _spawn(place, child.service, child.command)
-            write_record(place.folder, replace(read_record(place.folder), members=_members(children)))
-
-
-def _members(children: Mapping[str, Child]) -> dict[str, ProcessId]:
-    return {str(name): ProcessId.of(child.process.pid) for name, child in children.items()}
-
-
-def _end(place: Place, children: Mapping[str, Child]) -> None:
-    """End all services and every run they started, and say so in the record; a second Ctrl-C changes nothing."""
-    kept = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    lock = FileLock(place.folder / "up.lock")
     try:
-        sweep(str(place.folder))
-        for child in children.values():
-            child.kill_rest()
-            child.process.wait()
-        record: Record = read_record(place.folder)
-        if record.supervisor is not None and record.supervisor.pid == os.getpid():
-            write_record(place.folder, replace(record, supervisor=None, ready=False, members={}))
+        lock.acquire(timeout=timeout_s)
+    except Timeout as error:
+        raise AlreadyRunning(
+            f"Unveil is up in {place.out} already: `unveil up --out {place.out} --status` shows where, "
+            f"`unveil down --out {place.out}` stops it."
+        ) from error
+    try:
+        yield
     finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
+        lock.release()
+
+
+def require_down(place: Place, timeout_s: float = 0) -> None:
+    """Return when no supervisor is at work on this folder.
+
+    Raises:
+        AlreadyRunning: one is, after `timeout_s` still.
+    """
+    if place.folder.is_dir():
+        with _only_supervisor(place, timeout_s):
+            pass
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one service is."""
+
+    service: str
+    address: str
+    healthy: bool
+    #: Number of its process, None when it does not run.
+    pid: int | None
+    #: What is wrong; empty when nothing is.
+    problem: str
+
+
+def standing(place: Place) -> tuple[Standing, ...]:
+    """Return how each service of a place is, now."""
+    try:
+        require_down(place)
+        members = {}
+    except AlreadyRunning:
+        members = dict(read_record(place.folder).members)
+    found = []
+    for service in Service:
+        pid = members.get(service)
+        # Without a process of ours, another program may answer there.
+        problem = "not running" if pid is None else problem_at(place.health(service))
+        found.append(Standing(str(service), place.address(service), problem is None, pid, problem or ""))
+    return tuple(found)
+
+
+def down(place: Place) -> bool:
+    """Stop a working system; return False when none was running.
+
+    Raises:
+        ServiceUnavailable: it does not stop in time.
+    """
+    try:
+        require_down(place)
+        sweep(str(place.folder))
+        return False
+    except AlreadyRunning:
+        supervisor = read_record(place.folder).supervisor
+    if supervisor is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(supervisor, signal.SIGTERM)
+    try:
+        require_down(place, _STOP_S)
+    except AlreadyRunning as error:
+        raise ServiceUnavailable(
+            f"Process {supervisor} did not stop within {_STOP_S:.0f} s: `kill -9 {supervisor}` ends it and its "
+            "services."
+        ) from error
+    return True
+
+
+def detach(arguments: Sequence[str], state: Path) -> None:
+    """Start `unveil ARGUMENTS` in the background and return when all services answer.
+
+    Raises:
+        ServiceUnavailable: it ended while starting, or takes too long.
+    """
+    folder, log_file = state / "up", state / "logs" / "up.log"
+    private_state(state)
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    with log_file.open("ab") as log:
+        begin = log.tell()
+        process = subprocess.Popen(
+            [*PYTHON, "-m", "flows.cli", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + _DETACH_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            lines, _, sentence = log_file.read_bytes()[begin:].decode(errors="replace").strip().partition("unveil: ")
+            raise ServiceUnavailable(sentence or lines or f"It ended with status {process.returncode}")
+        record = read_record(folder)
+        if record.members and record.supervisor == process.pid:
+            return
+        time.sleep(_POLL_S)
+    process.terminate()
+    raise ServiceUnavailable(f"Not all services answered within {_DETACH_S:.0f} s; see {log_file}.")

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
-from flows.ops.up.members import POOL
+from flows.ops.up.services import POOL
 from tests.command import ROOT
 from tests.compose_stack import FOLDER, REFERENCE, document, interpolated, services
 from tests.container_commands import problem_of, unknown_settings
