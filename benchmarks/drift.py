@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pystac
 
 from benchmarks.report import Page, parser, publish, table
 from de_model.checkpoint import shipped_weights
-from flows.drift.baseline import Baseline, baseline_of
+from flows.drift.baseline import NO_BASELINE, Baseline, baseline_of
 from flows.drift.compare import DriftReport, Verdict, compare
 from flows.drift.statistics import UnitStatistics, input_statistics
-from flows.drift.store import NO_BASELINE
 from flows.errors import InvalidBaseline
 from flows.models.training_data import cloudy_and_clear
 from flows.planning.search import SceneSet, dated_stacks_of
-from flows.reports.drift import drift_table
+from flows.reports.drift import shown_figures
 from flows.settings.fields import DriftLimits
 from flows.settings.loading import load_settings
 from stac.load.stack import Stack
@@ -105,9 +104,10 @@ def page_of(rows: Sequence[Judged]) -> Page:
     """Return the results page, a row per change."""
     quiet = next(report for title, report in rows if title == f"{_FOREIGN}, cloudy dates, as they are")
     found = table(("scenes", "units", "verdict", "alarms", "to watch"), [_row(title, report) for title, report in rows])
-    features = drift_table([feature.document() for feature in quiet.features])
+    head = ("feature", "here", "in training", "stability index", "alarm above", "shift", "alarm above", "verdict")
+    features = table(head, [(f.label, *shown_figures(f), f.verdict) for f in quiet.features])
     parts = (_ABOUT, found, "## The square that was not trained on, feature by feature", features)
-    return Page("Drift, measured", parts, [{"scenes": title} | report.document() for title, report in rows])
+    return Page("Drift, measured", parts, [{"scenes": title} | asdict(report) for title, report in rows])
 
 
 def _row(title: str, report: DriftReport) -> tuple[object, ...]:

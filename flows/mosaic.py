@@ -21,7 +21,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.drift.alarms import watch_run
+from flows.drift.units import watch_run
 from flows.errors import LedgerUnavailable, WorkerKilled, WorkFailed
 from flows.ledger.schema import State, new_run_id
 from flows.ledger.store import Ledger, open_ledger, reconcile, wait_for_others

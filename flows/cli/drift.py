@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,7 +68,7 @@ def _look(settings: RunSettings, as_json: bool, fail_on_alarm: bool) -> None:
 
     report = look(settings)
     if as_json:
-        print_json(report.document())
+        print_json(asdict(report))
     else:
         _print(report)
     if fail_on_alarm and report.verdict is Verdict.ALARM:
@@ -101,18 +102,13 @@ def _make(scenes: SceneSet, path: Path, settings: RunSettings, as_json: bool) ->
 
 
 def _print(report: DriftReport) -> None:
-    from flows.drift.statistics import feature_of
+    from flows.reports.drift import shown_figures
 
     heads = ("verdict", "feature", "here", "in training", "stability index", "alarm", "shift", "alarm")
     table = Table(*heads, title=f"The last {report.units} units against the training set")
-    for feature in sorted(report.features, key=lambda f: -f.verdict.rank):
-        measures = (feature.psi, feature.shift)
-        numbers = [feature.mean, feature.training_mean]
-        for measure in measures:
-            numbers += [measure.value, measure.alarm] if measure else [None, None]
-        cells = ("–" if number is None else f"{number:.3g}" for number in numbers)
+    for feature in report.worst_first:
         style = _STYLES[feature.verdict]
-        table.add_row(f"[{style}]{feature.verdict}[/]", escape(feature_of(feature.name).label), *cells)
+        table.add_row(f"[{style}]{feature.verdict}[/]", escape(feature.label), *shown_figures(feature))
     output.print(table)
-    for line in (*report.left_out, f"Trained on {report.made_of}.", report.sentence):
+    for line in (*report.left_out, f"Trained on {report.training['made_of']}.", report.sentence):
         output.print(line, markup=False)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from de_model.checkpoint import sha256_of, shipped_weights
 from flows.drift.statistics import UnitStatistics
 from flows.errors import InvalidBaseline
 from stac.io.files import write_bytes
 
-FORMAT = "unveil-drift-baseline/1"
+NO_BASELINE = "The model has no drift baseline; `unveil drift --baseline` makes one of its training cells."
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +28,15 @@ class Baseline:
     units: tuple[UnitStatistics, ...]
 
     def save(self, path: Path) -> None:
-        """Write the baseline as JSON, one unit a line.
+        """Write the baseline as JSON.
 
         Raises:
             DiskFull, NotWritable: it cannot be written.
         """
-        head = {
-            "format": FORMAT,
-            "weights_sha256": self.weights_sha256,
-            "made_of": self.made_of,
-            "pairs": list(self.pairs),
-        }
-        lines = [_compact(unit.document(summaries=False)) for unit in self.units]
-        text = _compact(head)[:-1] + ',"units":[\n' + ",\n".join(lines) + "\n]}\n"
-        write_bytes(path, text.encode())
+        write_bytes(path, _JSON.dump_json(self) + b"\n")
+
+
+_JSON = TypeAdapter(Baseline)
 
 
 def baseline_path(weights: Path) -> Path:
@@ -77,21 +72,10 @@ def load_baseline(path: Path) -> Baseline:
         InvalidBaseline: the file is missing or no baseline.
     """
     try:
-        values = json.loads(path.read_text("utf-8"))
-        if values["format"] != FORMAT:
-            raise ValueError(f"format {values['format']}, expected {FORMAT}")
-        units = tuple(UnitStatistics.from_document(unit) for unit in values["units"])
-        if not units:
+        found = _JSON.validate_json(path.read_bytes())
+        if not found.units:
             raise ValueError("it holds no unit")
-        sha256, made_of = str(values["weights_sha256"]), str(values["made_of"])
-        return Baseline(sha256, made_of, _names(values["pairs"]), units)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, InvalidBaseline) as error:
-        raise InvalidBaseline(f"{path} is not a drift baseline ({error}); run unveil drift --baseline.") from error
-
-
-def _names(values: Sequence[str]) -> tuple[str, ...]:
-    return tuple(str(name) for name in values)
-
-
-def _compact(document: object) -> str:
-    return json.dumps(document, separators=(",", ":"), allow_nan=False)
+        return found
+    except (OSError, ValueError, InvalidBaseline) as error:
+        reason = str(error).splitlines()[-1] if str(error) else type(error).__name__
+        raise InvalidBaseline(f"{path} is not a drift baseline ({reason}); run unveil drift --baseline.") from error

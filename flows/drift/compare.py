@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum, unique
 from functools import partial
 from typing import Any
@@ -45,11 +45,6 @@ def wasserstein(now: Array, before: Array, centres: Array) -> Array:
     """
     gaps = np.abs(np.cumsum(now - before, axis=-1))[..., :-1]
     return np.asarray((gaps * np.diff(centres)).sum(axis=-1))
-
-
-def kolmogorov_smirnov(now: Array, before: Array) -> Array:
-    """Return the largest difference of cumulative shares at the edges of the bins, 0..1."""
-    return np.asarray(np.abs(np.cumsum(now - before, axis=-1)).max(axis=-1))
 
 
 def total_variation(now: Array, before: Array) -> Array:
@@ -105,8 +100,9 @@ def compare(units: Sequence[UnitStatistics], baseline: Baseline, limits: DriftLi
         baseline: of the model that restored them.
         limits: thresholds.
     """
-    found, left_out = [], []
-    for name in names_of([*baseline.units, *units]):
+    found: list[FeatureDrift] = []
+    left_out: list[str] = []
+    for name in dict.fromkeys(name for unit in (*baseline.units, *units) for name in unit.features):
         feature = feature_of(name)
         now, before = (_parts(every, name) for every in (units, baseline.units))
         least = 1 if feature.kind is Kind.SCALAR else limits.least_values
@@ -117,12 +113,24 @@ def compare(units: Sequence[UnitStatistics], baseline: Baseline, limits: DriftLi
             left_out.append(f"{feature.label}: {values} values are too few to compare.")
         else:
             found.append(_compared(feature, now, before, limits))
-    return DriftReport(len(units), len(baseline.units), baseline.made_of, tuple(found), tuple(left_out))
+    worst = max((feature.verdict for feature in found), key=Verdict.rank, default=Verdict.STABLE)
+    return DriftReport(
+        verdict=worst,
+        sentence=_sentence(len(units), found, worst),
+        units=len(units),
+        training={"parts": len(baseline.units), "made_of": baseline.made_of},
+        features=tuple(found),
+        left_out=tuple(left_out),
+    )
 
 
-def names_of(units: Iterable[UnitStatistics]) -> list[str]:
-    """Return the names of all features of some units, in the order in which they first appear."""
-    return list(dict.fromkeys(name for unit in units for name in unit.features))
+def _sentence(units: int, features: Sequence[FeatureDrift], worst: Verdict) -> str:
+    what, looks, differs = ("1 unit", "looks", "differs") if units == 1 else (f"{units} units", "look", "differ")
+    moved = [f.label for verdict in (Verdict.ALARM, Verdict.WATCH) for f in features if f.verdict is verdict]
+    if not moved:
+        return f"No drift: {what} {looks} like the training set in all {len(features)} features compared."
+    word = "Drift alarm" if worst is Verdict.ALARM else "Drift to watch"
+    return f"{word}: {what} {differs} from training in {len(moved)} of {len(features)} features: {', '.join(moved)}."
 
 
 def _parts(units: Iterable[UnitStatistics], name: str) -> list[Histogram]:
@@ -142,18 +150,41 @@ def _compared(
 
     ordered = bool(feature.edges)
     moved = partial(wasserstein, centres=feature.centres) if ordered else total_variation
+    shift = measured(moved, feature.watch * limits.shift_scale, feature.alarm * limits.shift_scale)
     single = feature.kind is Kind.SCALAR
-    return FeatureDrift(
+    psi = None if single else measured(population_stability_index, limits.psi_watch, limits.psi_alarm)
+    # A class that may grow has grown.
+    index = feature.classes.index(feature.harmless) if feature.harmless else None
+    harmless = index is not None and window.shares[index] >= training.shares[index]
+    # The milder of what both distances say: a difference must be sure, and large enough to matter.
+    verdict = min((measure.verdict for measure in (shift, psi) if measure), key=Verdict.rank)
+    found = FeatureDrift(
         name=feature.name,
+        label=feature.label,
+        unit=feature.unit,
         values=window.size,
         mean=round(window.mean, 6) if ordered else None,
         training_mean=round(training.mean, 6) if ordered else None,
-        psi=None if single else measured(population_stability_index, limits.psi_watch, limits.psi_alarm),
-        shift=measured(moved, feature.watch * limits.shift_scale, feature.alarm * limits.shift_scale),
-        ks=round(float(kolmogorov_smirnov(window.shares, training.shares)), 6) if ordered else None,
+        psi=psi,
+        shift=shift,
         shares=tuple(round(float(share), 5) for share in window.shares),
         training_shares=tuple(round(float(share), 5) for share in training.shares),
+        verdict=Verdict.STABLE if harmless else verdict,
+        sentence="",
     )
+    return replace(found, sentence=_what_happened(found, feature.harmless if harmless else ""))
+
+
+def _what_happened(found: FeatureDrift, harmless: str) -> str:
+    unit = "" if found.unit in ("", "reflectance", "share") else found.unit
+    if found.mean is None:
+        what = f"{found.shift.value:.0%} of the pixels are of another class than in training"
+        what += f", more of them {harmless}, which is harmless" if harmless else ""
+    else:
+        what = f"mean {found.mean:.3g}{unit} against {found.training_mean:.3g}{unit} in training"
+    psi = f", stability index {found.psi.value:.2f} (alarm above {found.psi.alarm:.2f})" if found.psi else ""
+    limit = f"shift {found.shift.value:.3g}{unit} (alarm above {found.shift.alarm:.3g}{unit})"
+    return f"{found.label}: {what}, {limit}{psi}: {found.verdict}."
 
 
 @unique
@@ -164,9 +195,8 @@ class Verdict(StrEnum):
     WATCH = "watch"
     ALARM = "alarm"
 
-    @property
     def rank(self) -> int:
-        """0 for stable to 2 for alarm."""
+        """Return 0 for stable to 2 for alarm."""
         return list(Verdict).index(self)
 
 
@@ -191,108 +221,63 @@ class FeatureDrift:
     """One feature against the training set."""
 
     name: str
+    label: str
+    #: Of mean and shift; a share for classes.
+    unit: str
     #: Values compared.
     values: int
-    #: Mean now and in training, in the feature's unit; None for classes.
+    #: Mean now and in training; None for classes.
     mean: float | None
     training_mean: float | None
     #: Population stability index; None for features with one value per unit.
     psi: Measure | None
     #: Wasserstein distance in the feature's unit; for classes the total variation.
     shift: Measure
-    #: Largest difference of cumulative shares; None for classes. It is shown, not judged.
-    ks: float | None
     #: Shares per bin, now and in training.
     shares: tuple[float, ...]
     training_shares: tuple[float, ...]
+    verdict: Verdict
+    #: What happened, for people.
+    sentence: str
 
     @property
-    def harmless(self) -> bool:
-        """Whether what grew is a class that may grow."""
-        feature = feature_of(self.name)
-        if not feature.harmless:
-            return False
-        index = feature.classes.index(feature.harmless)
-        return self.shares[index] >= self.training_shares[index]
-
-    @property
-    def verdict(self) -> Verdict:
-        """The milder of what both distances say: a difference must be sure, and large enough to matter."""
-        if self.harmless:
-            return Verdict.STABLE
-        found = [self.shift.verdict] + ([self.psi.verdict] if self.psi else [])
-        return min(found, key=lambda verdict: verdict.rank)
-
-    @property
-    def sentence(self) -> str:
-        """What happened, for people."""
-        feature = feature_of(self.name)
-        unit = "" if feature.unit in ("", "reflectance", "share") else feature.unit
-        if feature.kind is Kind.CLASSES:
-            what = f"{self.shift.value:.0%} of the pixels are of another class than in training"
-            what += f", more of them {feature.harmless}, which is harmless" if self.harmless else ""
-        else:
-            what = f"mean {self.mean:.3g}{unit} against {self.training_mean:.3g}{unit} in training"
-        psi = f", stability index {self.psi.value:.2f} (alarm above {self.psi.alarm:.2f})" if self.psi else ""
-        limit = f"shift {self.shift.value:.3g}{unit} (alarm above {self.shift.alarm:.3g}{unit})"
-        return f"{feature.label}: {what}, {limit}{psi}: {self.verdict}."
-
-    def document(self) -> dict[str, Any]:
-        """Return the record as JSON values."""
-        return asdict(self) | {
-            "label": feature_of(self.name).label,
-            "unit": feature_of(self.name).unit,
-            "verdict": self.verdict.value,
-            "sentence": self.sentence,
+    def figures(self) -> dict[str, float | None]:
+        """The figures that people compare, by name."""
+        return {
+            "mean": self.mean,
+            "training_mean": self.training_mean,
+            "psi": self.psi.value if self.psi else None,
+            "psi_alarm": self.psi.alarm if self.psi else None,
+            "shift": self.shift.value,
+            "shift_alarm": self.shift.alarm,
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DriftReport:
     """A window of units against the training set."""
 
+    #: The worst of all features.
+    verdict: Verdict
+    sentence: str
     #: Units compared.
     units: int
-    #: Parts of the training set, and what it was.
-    parts: int
-    made_of: str
+    #: Number of `parts` of the training set, and what it was `made_of`.
+    training: Mapping[str, Any]
     features: tuple[FeatureDrift, ...]
     #: Features that were not compared, with the reason.
     left_out: tuple[str, ...]
-
-    @property
-    def verdict(self) -> Verdict:
-        """The worst of all features."""
-        return max((f.verdict for f in self.features), key=lambda verdict: verdict.rank, default=Verdict.STABLE)
 
     def of(self, verdict: Verdict) -> tuple[FeatureDrift, ...]:
         """Return the features with a verdict."""
         return tuple(feature for feature in self.features if feature.verdict is verdict)
 
     @property
-    def sentence(self) -> str:
-        """The verdict in one sentence."""
-        moved = [*self.of(Verdict.ALARM), *self.of(Verdict.WATCH)]
-        what, looks, differs = (
-            ("1 unit", "looks", "differs") if self.units == 1 else (f"{self.units} units", "look", "differ")
-        )
-        if not moved:
-            return f"No drift: {what} {looks} like the training set in all {len(self.features)} features compared."
-        names = ", ".join(feature_of(feature.name).label for feature in moved)
-        word = {Verdict.ALARM: "Drift alarm", Verdict.WATCH: "Drift to watch"}[self.verdict]
-        return f"{word}: {what} {differs} from training in {len(moved)} of {len(self.features)} features: {names}."
+    def worst_first(self) -> list[FeatureDrift]:
+        """The features in the order to read them."""
+        return sorted(self.features, key=lambda feature: -feature.verdict.rank())
 
-    def document(self, *, shares: bool = True) -> dict[str, Any]:
-        """Return the report as JSON values, with the shares per bin unless they are left out."""
-        hidden = () if shares else ("shares", "training_shares")
-        return {
-            "verdict": self.verdict.value,
-            "sentence": self.sentence,
-            "units": self.units,
-            "training": {"parts": self.parts, "made_of": self.made_of},
-            "features": [
-                {name: value for name, value in feature.document().items() if name not in hidden}
-                for feature in self.features
-            ],
-            "left_out": list(self.left_out),
-        }
+    @property
+    def brief(self) -> dict[str, Any]:
+        """The report as JSON values, without the shares per bin."""
+        return asdict(replace(self, features=tuple(replace(f, shares=(), training_shares=()) for f in self.features)))

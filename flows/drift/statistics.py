@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum, unique
 from typing import Any
 
@@ -28,7 +28,7 @@ class Histogram:
 
     counts: tuple[int, ...]
     #: Sum of the values and of their squares, in the feature's unit; 0 for classes.
-    total: float = 0.0
+    sum: float = 0.0
     squares: float = 0.0
 
     @classmethod
@@ -44,8 +44,8 @@ class Histogram:
         edges = np.rint(np.array(feature.edges) / PRODUCT_SCALE).astype(np.int64)
         bins = np.maximum(np.searchsorted(edges, step, side="right") - 1, 0)
         counts = np.bincount(bins, every, feature.bins).astype(np.int64)
-        total, squares = int(every @ step), int(every @ np.square(step))
-        return cls(tuple(counts.tolist()), total * PRODUCT_SCALE, squares * PRODUCT_SCALE**2)
+        values_sum, squares = int(every @ step), int(every @ np.square(step))
+        return cls(tuple(counts.tolist()), values_sum * PRODUCT_SCALE, squares * PRODUCT_SCALE**2)
 
     @classmethod
     def of_counts(cls, feature: Feature, counts: Sequence[int]) -> Histogram:
@@ -61,8 +61,7 @@ class Histogram:
         """Return all parts together; there must be one at least."""
         every = list(parts)
         counts = np.sum([part.counts for part in every], axis=0)
-        total, squares = (sum(getattr(part, name) for part in every) for name in ("total", "squares"))
-        return cls(tuple(counts.tolist()), total, squares)
+        return cls(tuple(counts.tolist()), sum(part.sum for part in every), sum(part.squares for part in every))
 
     @property
     def size(self) -> int:
@@ -77,7 +76,7 @@ class Histogram:
     @property
     def mean(self) -> float:
         """Mean of the values; 0 without any."""
-        return self.total / self.size if self.size else 0.0
+        return self.sum / self.size if self.size else 0.0
 
     @property
     def std(self) -> float:
@@ -103,29 +102,9 @@ class Histogram:
         found |= {name: self.quantile(feature, share) for name, share in QUANTILES.items()}
         return {name: round(value, 6) for name, value in found.items()}
 
-    def document(self) -> dict[str, Any]:
-        """Return the histogram as JSON values."""
-        return {"counts": list(self.counts), "sum": self.total, "squares": self.squares}
-
-    @classmethod
-    def from_document(cls, feature: Feature, document: Any) -> Histogram:
-        """Return the histogram of a document.
-
-        Raises:
-            InvalidBaseline: it is none, or has other bins than the feature.
-        """
-        try:
-            counts = tuple(int(n) for n in document["counts"])
-            found = cls(counts, float(document["sum"]), float(document["squares"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise InvalidBaseline(f"The statistics of {feature.name} cannot be read ({error}).") from error
-        if len(counts) != feature.bins or min(counts) < 0:
-            raise InvalidBaseline(f"The statistics of {feature.name} have {len(counts)} bins, not {feature.bins}.")
-        return found
-
 
 #: Prefix of the features that hold one band each.
-_REFLECTANCE = "reflectance."
+REFLECTANCE = "reflectance."
 
 
 @unique
@@ -208,7 +187,7 @@ _OTHERS = {f.name: f for f in (NDVI, SKY, SUN, WEIGHT, HALF_WIDTH, RESIDUAL_CLOU
 def reflectance(band: str) -> Feature:
     """Return the feature of one band's clear ground."""
     return Feature(
-        name=f"{_REFLECTANCE}{band}",
+        name=f"{REFLECTANCE}{band}",
         label=f"Reflectance of clear ground, {band}",
         kind=Kind.VALUES,
         edges=_REFLECTANCE_EDGES,
@@ -224,8 +203,8 @@ def feature_of(name: str) -> Feature:
     Raises:
         InvalidBaseline: an unknown feature.
     """
-    if name.startswith(_REFLECTANCE):
-        return reflectance(name.removeprefix(_REFLECTANCE))
+    if name.startswith(REFLECTANCE):
+        return reflectance(name.removeprefix(REFLECTANCE))
     if name not in _OTHERS:
         raise InvalidBaseline(f"Feature {name} is unknown; statistics of a newer version cannot be compared.")
     return _OTHERS[name]
@@ -239,27 +218,24 @@ class UnitStatistics:
     name: str
     features: Mapping[str, Histogram]
 
-    def document(self, *, summaries: bool = True) -> dict[str, Any]:
-        """Return the statistics as JSON values, with what people read of them unless that is left out."""
-        found: dict[str, Any] = {}
-        for name, histogram in self.features.items():
-            found[name] = histogram.document()
-            if summaries:
-                found[name] |= {"summary": histogram.summary(feature_of(name))}
-        return {"name": self.name, "features": found}
-
-    @classmethod
-    def from_document(cls, document: Any) -> UnitStatistics:
-        """Return the statistics of a document.
+    def __post_init__(self) -> None:
+        """Check what was read from a file.
 
         Raises:
-            InvalidBaseline: it holds none.
+            InvalidBaseline: a feature is unknown, or has other bins than these counts.
         """
-        try:
-            name, features = str(document["name"]), dict(document["features"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise InvalidBaseline(f"The statistics of a unit cannot be read ({error}).") from error
-        return cls(name, {key: Histogram.from_document(feature_of(key), value) for key, value in features.items()})
+        for name, histogram in self.features.items():
+            if len(histogram.counts) != feature_of(name).bins or min(histogram.counts) < 0:
+                raise InvalidBaseline(f"The counts of {name} are not those of {feature_of(name).bins} bins.")
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """All of it as JSON values, with what people read of each feature."""
+        found = {
+            name: asdict(histogram) | {"summary": histogram.summary(feature_of(name))}
+            for name, histogram in self.features.items()
+        }
+        return {"name": self.name, "features": found}
 
 
 def input_statistics(stack: Stack, index: int, scenes: Iterable[pystac.Item]) -> dict[str, Histogram]:

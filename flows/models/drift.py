@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from de_model import checkpoint
 from de_model.calibration import calibration_of
-from de_model.enhancer import Enhancer
 from de_model.validation import fillers_of, validation_of
-from flows.drift.baseline import Baseline, baseline_of
+from flows.drift.baseline import NO_BASELINE, Baseline, baseline_of
 from flows.drift.compare import DriftReport, compare
 from flows.drift.statistics import SKY, Histogram, UnitStatistics, input_statistics, output_statistics
-from flows.drift.store import NO_BASELINE, last
+from flows.drift.units import last
 from flows.errors import InvalidBaseline, InvalidSettings
 from flows.models.registry import Registry
 from flows.models.training_data import cloudy_and_clear
@@ -26,20 +25,10 @@ from stac.load.stack import Stack
 from stac.product.layers import ProductLayers
 from stac.product.writer import Block, blocks_of, write_product
 from stac.quality.assess import assess
-from stac.search.acquisitions import Acquisition
 
 Progress = Callable[[str, int, int], None]
 #: A date is cut into parts of at most this share of its side: how far they differ is what chance may do.
 _PARTS_A_SIDE = 2
-
-
-@dataclass(frozen=True, slots=True)
-class _Maker:
-    """What every date of a baseline needs."""
-
-    enhancer: Enhancer
-    options: RestorationOptions
-    progress: Progress
 
 
 def make_baseline(
@@ -59,36 +48,29 @@ def make_baseline(
         InvalidSettings: a cell has no scenes, or the cells hold no pair of a cloudy and a clear date.
     """
     own = replace(options, intervals=intervals_of(calibration_of(weights)), fillers=fillers_of(validation_of(weights)))
-    maker = _Maker(checkpoint.load(weights), own, progress)
+    enhancer = checkpoint.load(weights)
     units: list[UnitStatistics] = []
     pairs: list[str] = []
     for stack, dates in dated_stacks_of(scenes):
         cloudy, clear = cloudy_and_clear(stack)
         pairs += [f"{stack.item_ids[c]} <- {stack.item_ids[k]}" for c in cloudy for k in clear]
-        units += _units_of(stack, dates, set(cloudy), set(cloudy[:most_restored]), maker)
+        for index, date in enumerate(dates):
+            progress("dates", index, len(dates))
+            restored = index in cloudy[:most_restored]
+            layers = restore_date(stack, index, enhancer, own).layers if restored else None
+            for part in _parts(stack):
+                found = input_statistics(stack.window(part.rows, part.columns), index, date.items)
+                if index not in cloudy:
+                    # A clear date shows the ground, but not which sky the model is used under.
+                    del found[SKY.name]
+                if layers is not None:
+                    found |= _made(layers.window(part.rows, part.columns))
+                units.append(UnitStatistics(f"{date.id} {part.name.removesuffix('.block')}", found))
+        progress("dates", len(dates), len(dates))
     if not pairs:
         raise InvalidSettings(f"Cells {', '.join(scenes.cells)} hold no pair of a cloudy and a clear date.")
     made_of = f"{scenes.collection} {scenes.interval}, cells {', '.join(scenes.cells)}"
     return Baseline(checkpoint.sha256_of(weights), made_of, tuple(pairs), tuple(units))
-
-
-def _units_of(
-    stack: Stack, dates: list[Acquisition], cloudy: set[int], restored: set[int], maker: _Maker
-) -> Iterator[UnitStatistics]:
-    """Yield the parts of every date; a clear date shows the ground, but not which sky the model is used under."""
-    parts = _parts(stack)
-    for index, date in enumerate(dates):
-        maker.progress("dates", index, len(dates))
-        layers = restore_date(stack, index, maker.enhancer, maker.options).layers if index in restored else None
-        for part in parts:
-            window = stack.window(part.rows, part.columns)
-            found = input_statistics(window, index, date.items)
-            if index not in cloudy:
-                del found[SKY.name]
-            if layers is not None:
-                found |= _made(layers.window(part.rows, part.columns))
-            yield UnitStatistics(f"{date.id} {part.name.removesuffix('.block')}", found)
-    maker.progress("dates", len(dates), len(dates))
 
 
 def _parts(stack: Stack) -> list[Block]:

@@ -16,7 +16,7 @@ import torch
 from de_model.calibration import calibration_of
 from de_model.validation import Filler, PixelKind, fillers_of, validation_of
 from flows import __version__
-from flows.drift.store import keep, unit_drift
+from flows.drift.units import keep, unit_drift
 from flows.ledger.spent import Stopwatch, add_unit
 from flows.planning.mosaics import MosaicUnit
 from flows.planning.search import write_json

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.drift import store as shelf
+from flows.drift import units as shelf
 from flows.drift.statistics import Histogram, UnitStatistics
 from flows.errors import InvalidBaseline
 
