@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from rasterio.io import MemoryFile
 
-from flows.ops.serve.app import running, start_page
+from flows.ops.serve.app import start_page
 from flows.ops.serve.stac_browser import ensure_browser
 from tests.installed import Needed, require, require_node
+from tests.support.serving import running
 
 # The first run builds STAC Browser and makes the demo.
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(1500)]

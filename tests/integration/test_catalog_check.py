@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from flows.ops.serve.app import running
 from stac.catalog.check import CatalogReport, CheckOptions, ProblemKind, check_catalog
 from stac.catalog.geoparquet import keep_mirror
 from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
@@ -26,6 +25,7 @@ from stac.product.assets import file_info
 from tests import misbehaving_server
 from tests.misbehaving_server import Asked, Reply
 from tests.s3_server import S3Server
+from tests.support.serving import running
 
 pytestmark = pytest.mark.integration
 MISCOUNTED = {"unveil:contents": {"items": 3}}

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from flows.ops.serve.app import running
 from flows.ops.serve.files import utm_definitions
 from tests.installed import require_node
+from tests.support.serving import running
 
 # The first run installs the packages.
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]

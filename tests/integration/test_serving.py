@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from pyproj import CRS, Transformer
 
 from flows.errors import InvalidSettings, ServiceUnavailable
-from flows.ops.serve.app import running, serve
-from flows.ops.serve.files import Basemap, config_script, utm_codes, utm_definitions
+from flows.ops.serve.app import serve
+from flows.ops.serve.files import utm_definitions
+from tests.support.serving import running
 
 pytestmark = pytest.mark.integration
 
@@ -247,11 +248,11 @@ def test_configuration_names_the_catalog_and_every_utm_zone(client: httpx.Client
     settings = json.loads(answer.text.split("window.UNVEIL_SETTINGS = ", 1)[1].split(";\n", 1)[0])
     assert settings["catalogPath"] == CATALOG
     assert settings["basemap"] == "graticule"
-    assert sorted(settings["crs"]) == sorted(utm_codes())
+    assert settings["crs"] == utm_definitions()
     assert len(settings["crs"]) == 120
 
 
-@given(code=st.sampled_from(utm_codes()))
+@given(code=st.sampled_from(sorted(utm_definitions())))
 def test_utm_definitions_mean_the_zone_they_name(code: str) -> None:
     zone, south = int(code[-2:]), code[7] == "7"
     longitude, latitude = zone * 6 - 183, -33.0 if south else 33.0
@@ -260,11 +261,6 @@ def test_utm_definitions_mean_the_zone_they_name(code: str) -> None:
     assert east == pytest.approx(500_000, abs=0.01)
     assert (north > 5_000_000) == south
     assert utm_definitions()[code].startswith("PROJCS[")
-
-
-def test_only_the_chosen_basemap_asks_outside() -> None:
-    assert "tile.openstreetmap.org" not in config_script(Basemap.GRATICULE)
-    assert '"basemap": "openstreetmap"' in config_script(Basemap.OPENSTREETMAP)
 
 
 def test_without_a_browser_the_start_page_links_the_public_one(catalog_root: Path) -> None:

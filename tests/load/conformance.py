@@ -22,12 +22,12 @@ from rio_cogeo.cogeo import cog_validate
 from stac_validator.validate import StacValidate
 
 import stac
-from flows.ops.serve.app import running
 from flows.ops.serve.files import utm_definitions
 from stac.catalog.check import check_catalog
 from stac.catalog.validation import validate_document
 from stac.errors import InvalidProduct
 from tests.installed import require_node
+from tests.support.serving import running
 
 _NODE = Path(__file__).parents[1] / "node"
 _TIMEOUT_S = 1800

@@ -9,9 +9,7 @@ import contextlib
 import html
 import ipaddress
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
@@ -27,7 +25,6 @@ from flows.ops.serve.files import (
     CATALOG_PATH,
     CONFIG_PATH,
     REVALIDATE,
-    Basemap,
     BrowserFiles,
     CatalogFiles,
     SafeHeaders,
@@ -40,12 +37,10 @@ CATALOG_FILE = "catalog.json"
 _NOT_PRODUCTS = frozenset({"unveil-models", "unveil-review"})
 
 _EXPOSED = ("Accept-Ranges", "Content-Length", "Content-Range", "ETag")
-_LAST_PORT = 65535
-_START_TIMEOUT_S = 20.0
 _STOP_TIMEOUT_S = 3
 
 
-def create_app(catalog_root: Path, browser_dir: Path | None, *, basemap: Basemap = Basemap.GRATICULE) -> Starlette:
+def create_app(catalog_root: Path, browser_dir: Path | None) -> Starlette:
     """Return the app that serves `catalog_root` (holds `catalog.json`) and the STAC Browser in `browser_dir`.
 
     Without `browser_dir`, `/` is a page that links to the catalog and to the public STAC Browser. Raises
@@ -60,7 +55,7 @@ def create_app(catalog_root: Path, browser_dir: Path | None, *, basemap: Basemap
     if browser_dir is None:
         routes.append(Route("/", _welcome))
     else:
-        routes += [Route(CONFIG_PATH, _config(basemap)), Mount("/", BrowserFiles(browser_dir))]
+        routes += [Route(CONFIG_PATH, _config), Mount("/", BrowserFiles(browser_dir))]
     cors = Middleware(
         CORSMiddleware,
         allow_origins=["*"],
@@ -72,74 +67,34 @@ def create_app(catalog_root: Path, browser_dir: Path | None, *, basemap: Basemap
     return Starlette(routes=routes, middleware=[cors, Middleware(SafeHeaders)])
 
 
-def serve(
-    catalog_root: Path,
-    host: str,
-    port: int,
-    browser_dir: Path | None,
-    on_ready: Callable[[str], None],
-    *,
-    basemap: Basemap = Basemap.GRATICULE,
-) -> None:
+def serve(catalog_root: Path, host: str, port: int, browser_dir: Path | None, on_ready: Callable[[str], None]) -> None:
     """Serve until Ctrl-C.
 
-    `on_ready` receives the address (`http://host:port`, no trailing slash) once the server answers. Port 0
-    takes a free one. Raises InvalidSettings without a catalog or `host` cannot be resolved,
-    ServiceUnavailable when the port is taken or not permitted.
+    Args:
+        catalog_root: folder that holds `catalog.json`.
+        host: name or address to listen on.
+        port: 0 takes a free one.
+        browser_dir: a built STAC Browser; None for the catalog alone.
+        on_ready: receives the address (`http://host:port`, no trailing slash) when connections are accepted.
+
+    Raises:
+        InvalidSettings: there is no catalog, or no STAC Browser in `browser_dir`.
+        ServiceUnavailable: the address cannot be listened on.
     """
     check_catalog(catalog_root)
-    app = create_app(catalog_root, browser_dir, basemap=basemap)
-    with contextlib.closing(_listen(host, port)) as listener:
-        server = _Server(app, lambda: on_ready(_address(listener)))
+    config = uvicorn.Config(
+        create_app(catalog_root, browser_dir),
+        access_log=False,
+        lifespan="off",
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=_STOP_TIMEOUT_S,
+    )
+    with listen(host, port) as listener:
+        on_ready(_address(listener))
         # uvicorn finishes open answers, then raises the interrupt again for its caller.
         with contextlib.suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
-
-
-@contextlib.contextmanager
-def running(catalog_root: Path, browser_dir: Path | None, *, basemap: Basemap = Basemap.GRATICULE) -> Iterator[str]:
-    """Serve on a free loopback port from a background thread; yields the address without trailing slash.
-
-    The caller must not open an address of it with rasterio, which waits for the answer while it holds the
-    interpreter lock. Raises InvalidSettings without a catalog, ServiceUnavailable when the server does
-    not start.
-    """
-    check_catalog(catalog_root)
-    app = create_app(catalog_root, browser_dir, basemap=basemap)
-    with contextlib.closing(_listen("127.0.0.1", 0)) as listener:
-        ready = threading.Event()
-        server = _Server(app, ready.set)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        try:
-            if not ready.wait(_START_TIMEOUT_S):
-                raise ServiceUnavailable(f"The catalog server did not start within {_START_TIMEOUT_S:.0f} s.")
-            yield _address(listener)
-        finally:
-            server.should_exit = True
-            thread.join(timeout=_STOP_TIMEOUT_S + 5)
-
-
-class _Server(uvicorn.Server):
-    """A quiet server that says when it listens."""
-
-    def __init__(self, app: Starlette, on_started: Callable[[], None]) -> None:
-        config = uvicorn.Config(
-            app,
-            access_log=False,
-            lifespan="off",
-            log_level="warning",
-            server_header=False,
-            timeout_graceful_shutdown=_STOP_TIMEOUT_S,
-        )
-        super().__init__(config)
-        self._on_started = on_started
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to listen, then notify the owner."""
-        await super().startup(sockets)
-        if self.started:
-            self._on_started()
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 def check_catalog(catalog_root: Path) -> None:
@@ -159,28 +114,16 @@ def start_page(catalog_root: Path) -> str:
     return "/"
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on (host, port)."""
-    if not 0 <= port <= _LAST_PORT:  # getaddrinfo would wrap it around
-        raise InvalidSettings(f"{port} is not a port: choose one between 0 and {_LAST_PORT} with --port.")
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on (host, port); connections wait in it until they are served."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except OSError as error:
-        raise InvalidSettings(f"{host}:{port} is not an address to serve on: choose another --host.") from error
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen()
-    except OSError as error:
-        listener.close()
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
         raise ServiceUnavailable(
-            f"Port {port} on {host} cannot be used ({error.strerror}): "
-            "stop the program that holds it, or choose another with --port."
+            f"Port {port} on {host} cannot be used ({getattr(error, 'strerror', None) or error}): stop the program "
+            "that holds it, or choose another with --port and --host."
         ) from error
-    return listener
 
 
 def _address(listener: socket.socket) -> str:
@@ -192,23 +135,15 @@ def _address(listener: socket.socket) -> str:
 
 
 def _health(catalog_root: Path) -> Callable[[Request], Response]:
-    started = time.monotonic()
-
     def answer(_: Request) -> Response:
         there = (catalog_root / CATALOG_FILE).is_file()
-        body = {"status": "ok" if there else "no catalog", "uptime_s": round(time.monotonic() - started, 1)}
-        return JSONResponse(body, status_code=200 if there else 503)
+        return JSONResponse({"status": "ok" if there else "no catalog"}, status_code=200 if there else 503)
 
     return answer
 
 
-def _config(basemap: Basemap) -> Callable[[Request], Response]:
-    script = config_script(basemap)
-
-    def answer(_: Request) -> Response:
-        return Response(script, media_type="text/javascript", headers={"cache-control": REVALIDATE})
-
-    return answer
+def _config(_: Request) -> Response:
+    return Response(config_script(), media_type="text/javascript", headers={"cache-control": REVALIDATE})
 
 
 def _to_catalog(_: Request) -> Response:

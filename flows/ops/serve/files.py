@@ -6,9 +6,7 @@ import functools
 import hashlib
 import json
 import os
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from pyproj import CRS
 from pyproj.enums import WktVersion
@@ -81,34 +79,22 @@ _TITLE = "Unveil"
 _RUNTIME = Path(__file__).parent / "browser" / "runtime.js"
 
 
-class Basemap(StrEnum):
-    """The map under the imagery; only `openstreetmap` asks an outside service."""
-
-    GRATICULE = "graticule"
-    OPENSTREETMAP = "openstreetmap"
-    NONE = "none"
-
-
-def utm_codes() -> list[str]:
-    """Return the EPSG codes of the 120 UTM zones on WGS 84: EPSG:32601-32660 and EPSG:32701-32760."""
-    return [f"EPSG:{base + zone}" for base in (32600, 32700) for zone in range(1, 61)]
-
-
 @functools.cache
 def utm_definitions() -> dict[str, str]:
-    """Return OGC WKT 1 by EPSG code for every UTM zone.
+    """Return OGC WKT 1 by EPSG code for every UTM zone on WGS 84: EPSG:32601-32660 and EPSG:32701-32760.
 
     Only EPSG:3857 and EPSG:4326 are built into STAC Browser; it asks an outside service for each other code.
     """
-    return {code: CRS.from_user_input(code).to_wkt(WktVersion.WKT1_GDAL) for code in utm_codes()}
+    codes = [f"EPSG:{base + zone}" for base in (32600, 32700) for zone in range(1, 61)]
+    return {code: CRS.from_user_input(code).to_wkt(WktVersion.WKT1_GDAL) for code in codes}
 
 
-def config_script(basemap: Basemap = Basemap.GRATICULE) -> str:
+def config_script() -> str:
     """Return the JavaScript that sets `window.STAC_BROWSER_CONFIG`; it must run before the bundle."""
     settings = {
         "catalogPath": CATALOG_PATH,
         "title": _TITLE,
-        "basemap": basemap.value,
+        "basemap": "graticule",  # asks no outside service for tiles
         "crs": utm_definitions(),
     }
     return f"window.UNVEIL_SETTINGS = {json.dumps(settings)};\n{_RUNTIME.read_text(encoding='utf-8')}"
@@ -130,16 +116,13 @@ def index_page(browser_dir: Path) -> str:
     return page.replace("<head>", f'<head><script src="{CONFIG_PATH}"></script>', 1)
 
 
-#: Media types by file name ending; STAC Browser draws a GeoTIFF only under exactly this type.
-MEDIA_TYPES = {
+#: Media types that Python does not know, by ending; STAC Browser draws a GeoTIFF only under exactly this type.
+_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+_MEDIA_TYPES = {
     ".geojson": "application/geo+json",
-    ".html": "text/html",
-    ".json": "application/json",
-    ".jpg": "image/jpeg",
     ".parquet": "application/vnd.apache.parquet",
-    ".png": "image/png",
-    ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
-    ".tiff": "image/tiff; application=geotiff; profile=cloud-optimized",
+    ".tif": _COG,
+    ".tiff": _COG,
     ".webp": "image/webp",
 }
 
@@ -169,8 +152,9 @@ class CatalogFiles(StaticFiles):
         if file.suffix == ".json" and stat_result.st_size <= _LARGEST_DOCUMENT:
             response = _document(file, URL(scope=scope))
         if response is None:
-            media_type = MEDIA_TYPES.get(file.suffix.lower())
-            response = FileResponse(file, status_code, media_type=media_type, stat_result=stat_result)
+            response = FileResponse(
+                file, status_code, media_type=_MEDIA_TYPES.get(file.suffix.lower()), stat_result=stat_result
+            )
         return _revalidated(self, response, scope)
 
 
@@ -198,28 +182,20 @@ class BrowserFiles(StaticFiles):
 
 
 def _document(file: Path, address: URL) -> Response | None:
-    """Return a JSON document with its STAC media type; None when it is served as it is on disk."""
+    """Return a STAC document with its media type, its self links pointing to `address`; None for any other file."""
     try:
         content = json.loads(file.read_bytes())
     except (OSError, ValueError):
         return None
     if not isinstance(content, dict):
         return None
-    feature = content.get("type") in _FEATURES
-    media_type = MEDIA_TYPES[".geojson" if feature else ".json"]
-    own = str(address.replace(query="", fragment=""))
-    if not _rewrite_self(content, own):
+    media_type = "application/geo+json" if content.get("type") in _FEATURES else "application/json"
+    own = [link for link in content.get("links") or () if isinstance(link, dict) and link.get("rel") == "self"]
+    if not own:
         return FileResponse(file, media_type=media_type, stat_result=file.stat())
-    return _with_etag(Response(json.dumps(content, ensure_ascii=False).encode(), media_type=media_type))
-
-
-def _rewrite_self(content: dict[str, Any], address: str) -> bool:
-    """Point the self links of a STAC document to `address`; return whether there was one to change."""
-    links = content.get("links")
-    own = [link for link in links if isinstance(link, dict) and link.get("rel") == "self"] if links else []
     for link in own:
-        link["href"] = address
-    return bool(own)
+        link["href"] = str(address.replace(query="", fragment=""))
+    return _with_etag(Response(json.dumps(content, ensure_ascii=False).encode(), media_type=media_type))
 
 
 def _with_etag(response: Response) -> Response:

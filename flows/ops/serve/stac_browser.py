@@ -17,8 +17,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -56,14 +55,6 @@ _INSTALL = (
 _BUILD = ("node_modules/@vue/cli-service/bin/vue-cli-service.js", "build", "--noSourceMaps")
 
 
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """Paths of the programs `node` and `npm`."""
-
-    node: str
-    npm: str
-
-
 def public_browser_link(catalog_url: str) -> str:
     """Return the address that opens the catalog at `catalog_url` (http, https) in the public STAC Browser."""
     return PUBLIC_BROWSER + catalog_url.removeprefix("https://")
@@ -91,17 +82,16 @@ def default_cache() -> Path:
     return base / "unveil"
 
 
-def find_tools() -> Tools | None:
-    """Return the paths of node and npm, or None where one is missing or Node is older than version 18."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
+def node_version() -> str | None:
+    """Return the version of Node, e.g. `v18.20.4`; None where npm is missing, or Node is, or is older than 18."""
+    if shutil.which("npm") is None:
         return None
     try:
-        answer = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=30, check=True)
+        answer = subprocess.run(["node", "--version"], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     found = re.match(r"v(\d+)\.", answer.stdout)
-    return Tools(node, npm) if found and int(found[1]) >= _OLDEST_NODE else None
+    return answer.stdout.strip() if found and int(found[1]) >= _OLDEST_NODE else None
 
 
 def cached_browser(cache_dir: Path | None = None) -> Path | None:
@@ -110,24 +100,35 @@ def cached_browser(cache_dir: Path | None = None) -> Path | None:
     return target if (target / "index.html").is_file() else None
 
 
-def ensure_browser(cache_dir: Path | None = None, log: Log | None = None) -> Path | None:
+def ensure_browser(cache_dir: Path | None = None, log: Log = lambda _: None) -> Path | None:
     """Return the folder of a built STAC Browser; build it on the first call (about two minutes, needs npm).
 
-    `cache_dir` defaults to the user's cache, `log` receives one line per step. Returns None where npm
-    or Node 18 or later is missing: then show `public_browser_link`. Raises ServiceUnavailable when the
-    build fails, takes too long or cannot be stored; the log of the build stays in the cache folder.
+    Args:
+        cache_dir: where builds are kept; the user's cache when left out.
+        log: receives one line per step.
+
+    Returns:
+        None where npm or Node 18 or later is missing: then show `public_browser_link`.
+
+    Raises:
+        ServiceUnavailable: the build fails, takes too long or cannot be stored; its log stays in the cache folder.
     """
     cache = cache_dir or default_cache()
     built = cached_browser(cache)
-    if built is not None:
+    if built is not None or node_version() is None:
         return built
-    tools = find_tools()
-    if tools is None:
-        return None
+    lock = FileLock(cache / f"{build_key()}.lock")
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with _only_builder(cache, log):
-            return cached_browser(cache) or _build_into(cache, tools, log)
+        with contextlib.suppress(Timeout), lock.acquire(timeout=0):
+            return cached_browser(cache) or _build_into(cache, log)
+        log("Another process builds STAC Browser; waiting for it.")
+        with lock.acquire(timeout=LOCK_TIMEOUT_S):
+            return cached_browser(cache) or _build_into(cache, log)
+    except Timeout as error:
+        raise ServiceUnavailable(
+            f"Another process has held {lock.lock_file} for {LOCK_TIMEOUT_S / 60:.0f} minutes: stop it, then try again."
+        ) from error
     except OSError as error:
         raise ServiceUnavailable(
             f"STAC Browser cannot be stored in {cache} ({error.strerror or error}): "
@@ -135,76 +136,64 @@ def ensure_browser(cache_dir: Path | None = None, log: Log | None = None) -> Pat
         ) from error
 
 
-@contextlib.contextmanager
-def _only_builder(cache: Path, log: Log | None) -> Iterator[None]:
-    """Hold the lock of this build; a second process waits for the first."""
-    lock = FileLock(cache / f"{build_key()}.lock")
-    try:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            _say(log, "Another process builds STAC Browser; waiting for it.")
-            lock.acquire(timeout=LOCK_TIMEOUT_S)
-    except Timeout as error:
-        raise ServiceUnavailable(
-            f"Another process has held {lock.lock_file} for {LOCK_TIMEOUT_S / 60:.0f} minutes: stop it, then try again."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _build_into(cache: Path, tools: Tools, log: Log | None) -> Path:
+def _build_into(cache: Path, log: Log) -> Path:
     """Build in a temporary folder of `cache` and move the result into place at once."""
     key = build_key()
     for left_over in cache.glob(f".{key}-*"):  # of a killed build; the lock says that none is at work
         shutil.rmtree(left_over, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=cache))
     try:
-        _build(work, tools, cache / f"{key}.log", log)
+        _build(work, cache / f"{key}.log", log)
         (work / "dist").replace(cache / key)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return cache / key
 
 
-def _build(work: Path, tools: Tools, log_file: Path, log: Log | None) -> None:
+def _build(work: Path, log_file: Path, log: Log) -> None:
     """Install the pinned packages in `work` and leave the built pages in `work/dist`."""
+    log_file.unlink(missing_ok=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copyfile(_RECIPE / name, work / name)
-    with log_file.open("wb") as record:
-        _say(log, f"Installing STAC Browser {browser_version()} with npm (once, about a minute).")
-        _step([tools.npm, *_INSTALL], work, INSTALL_TIMEOUT_S, log_file, record.fileno())
-        # The sources expect to be the root of the project: their styles import ./node_modules/ol/ol.css.
-        shutil.copytree(work / "node_modules" / _PACKAGE, work, dirs_exist_ok=True)
-        shutil.copyfile(_RECIPE / "basemaps.config.js", work / "basemaps.config.js")
-        _say(log, "Building STAC Browser (once, about a minute).")
-        _step([tools.node, *_BUILD], work, BUILD_TIMEOUT_S, log_file, record.fileno())
+    log(f"Installing STAC Browser {browser_version()} with npm (once, about a minute).")
+    _step(["npm", *_INSTALL], work, INSTALL_TIMEOUT_S, log_file)
+    # The sources expect to be the root of the project: their styles import ./node_modules/ol/ol.css.
+    shutil.copytree(work / "node_modules" / _PACKAGE, work, dirs_exist_ok=True)
+    shutil.copyfile(_RECIPE / "basemaps.config.js", work / "basemaps.config.js")
+    log("Building STAC Browser (once, about a minute).")
+    _step(["node", *_BUILD], work, BUILD_TIMEOUT_S, log_file)
     if not (work / "dist" / "index.html").is_file():
         raise ServiceUnavailable(f"The build of STAC Browser left no index.html. See {log_file}.")
 
 
-def _step(command: list[str], work: Path, timeout_s: float, log_file: Path, record: int) -> None:
+def _step(command: list[str], work: Path, timeout_s: float, log_file: Path) -> None:
     """Run one command in `work` with its output in the log; no child outlives this call."""
-    # A session of its own, so that npm's children can be ended with it.
-    process = subprocess.Popen(
-        command,
-        cwd=work,
-        env=_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=record,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    with log_file.open("ab") as record:
+        # A session of its own, so that npm's children can be ended with it.
+        process = subprocess.Popen(
+            command,
+            cwd=work,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=record,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    what = f"did not finish within {timeout_s:.0f} s"
     try:
-        status = process.wait(timeout=timeout_s)
-    except subprocess.TimeoutExpired as error:
-        raise _failed(f"did not finish within {timeout_s:.0f} s", command, log_file) from error
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if process.wait(timeout=timeout_s) == 0:
+                return
+            what = f"ended with status {process.returncode}"
     finally:
-        _end(process)
-    if status != 0:
-        raise _failed(f"ended with status {status}", command, log_file)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=30)
+    tail = "\n".join(log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:])
+    raise ServiceUnavailable(
+        f"The build of STAC Browser failed: `{command[0]} {command[1]}` {what}. "
+        f"The whole log is {log_file}; its last lines:\n{tail}"
+    )
 
 
 def _environment() -> dict[str, str]:
@@ -213,26 +202,3 @@ def _environment() -> dict[str, str]:
     # Settings of a build that some shells carry (SB_catalogUrl ...) would end up in the cached pages.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SB_")}
     return inherited | quiet | {"NODE_ENV": "production"}
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of the process group of `process`, and reap it."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(timeout=30)
-
-
-def _failed(what: str, command: list[str], log_file: Path) -> ServiceUnavailable:
-    """Return the error of a failed step, with the last lines of the log."""
-    lines = log_file.read_text(encoding="utf-8", errors="replace").splitlines()
-    tail = "\n".join(lines[-_TAIL_LINES:])
-    name = Path(command[0]).name
-    return ServiceUnavailable(
-        f"The build of STAC Browser failed: `{name} {command[1]}` {what}. "
-        f"The whole log is {log_file}; its last lines:\n{tail}"
-    )
-
-
-def _say(log: Log | None, line: str) -> None:
-    if log is not None:
-        log(line)
