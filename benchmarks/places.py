@@ -16,6 +16,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.held_out import (
+    CONSTANTS,
+    KindScore,
+    band_factors,
+    coverage,
+    crossed_coverage,
+    kind_records,
+    measure,
+    with_widths,
+)
 from benchmarks.report import Page, parser, publish, table
 from de_model import checkpoint
 from de_model.calibration import Origin, calibration_of, calibration_path, conformal_factor
@@ -27,16 +37,6 @@ from de_model.inference.sampling import sampling_for
 from de_model.inference.whole import restore_image
 from de_model.scene.design import SceneDesign
 from de_model.scene.model import SceneNetworks
-from de_model.scene.validation import (
-    CONSTANTS,
-    KindScore,
-    band_factors,
-    coverage,
-    crossed_coverage,
-    kind_records,
-    measure,
-    with_widths,
-)
 from de_model.validation import Filler, PixelKind, ValidationRecord, validation_path
 from flows.models.training_places import read_listing, scenes_of
 from flows.processing.interpolation import inverse_distance

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.held_out import KindScore, measure
 from benchmarks.report import Page, parser, publish, table
 from de_model import checkpoint
 from de_model.data.archive import Scene, read_archive, write_archive
 from de_model.errors import InvalidModelInput
 from de_model.metrics.bootstrap import Bootstrap, difference_interval
 from de_model.presets import Preset
-from de_model.scene.validation import KindScore, measure
 from de_model.validation import Filler, PixelKind
 from flows.models.scene_training import train_standardised
 from flows.models.training_places import scenes_of_stacks

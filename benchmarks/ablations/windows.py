@@ -203,4 +203,4 @@ def judge(window: Window, image: FloatArray, reference: FloatArray, within: Bool
     where = window.scored & np.isfinite(image).all(axis=0) & np.isfinite(reference).all(axis=0)
     if within is not None:
         where &= within
-    return list(block_gains(image, reference, window.truth, where, window.seen, window.bands))
+    return list(block_gains(image, reference, window.truth, where))

@@ -30,11 +30,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, laplace, minimum_filter, sobel
 
 from de_model.errors import InvalidModelInput
-from de_model.metrics.similarity import whole_windows
-from de_model.metrics.texture import gradient_magnitude, high_pass
 
 FloatArray = NDArray[np.float32]
 DoubleArray = NDArray[np.float64]
@@ -199,14 +197,17 @@ class _Detail:
 
     @classmethod
     def of(cls, image: FloatArray) -> _Detail:
-        return cls(gradient_magnitude(image), np.square(high_pass(image)))
+        """Return Sobel / 8 and the squared five-point Laplacian of every band."""
+        bands = np.nan_to_num(image.astype(np.float64))
+        rows, columns = (np.stack([sobel(band, axis=axis) for band in bands]) / 8 for axis in (0, 1))
+        return cls(np.hypot(rows, columns), np.square(np.stack([laplace(band) for band in bands])))
 
     def ratios(self, other: _Detail, mine: BoolArray, theirs: BoolArray) -> tuple[float, float]:
         """Return gradient and detail here over those there, on pixels whose neighbours lie in the same region.
 
         The step at the edge of a restored area is in neither.
         """
-        own, compared = whole_windows(mine, 3), whole_windows(theirs, 3)
+        own, compared = (minimum_filter(part, size=3, mode="constant", cval=False) for part in (mine, theirs))
         return _ratio(self.gradient, own, other.gradient, compared), _ratio(self.fine, own, other.fine, compared)
 
 
