@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from de_model.errors import InvalidCheckpoint, InvalidModelInput
-from de_model.presets import SIZES, Conditioning, Preset, ReferenceKind
+from de_model.presets import SIZES, Preset, ReferenceKind
 from de_model.radiometry import COMPANDING
 from de_model.scene.design import SceneDesign
 from de_model.weighting import WeightMode
@@ -44,10 +44,6 @@ class ModelCard:
     training: str = "{}"
     #: What gives the reference; left out, the preset's own.
     reference: ReferenceKind = None  # type: ignore[assignment] # __post_init__ replaces it, no user ever sees None
-    #: Whether the networks get the ground sampling distance.
-    gsd_conditioning: bool = False
-    #: Whether the networks get the names of the bands.
-    band_conditioning: bool = False
     #: How W is limited, in training and at inference.
     weight_mode: WeightMode = WeightMode.CLAMP
     #: Of the second edition: everything its networks and sampling depend on; `preset`'s own sizes do not count then.
@@ -63,11 +59,6 @@ class ModelCard:
             ) from error
         object.__setattr__(self, "reference", kind)
         object.__setattr__(self, "weight_mode", mode)
-
-    @property
-    def conditioning(self) -> Conditioning:
-        """Which conditions the networks take beside the images."""
-        return Conditioning(gsd=self.gsd_conditioning, bands=self.band_conditioning)
 
     def to_metadata(self) -> dict[str, str]:
         """Return the card as the string map that safetensors stores.
@@ -129,12 +120,16 @@ def _check_values(card: ModelCard) -> None:
         raise ValueError(f"gsd_m {card.gsd_m} and eta {card.eta} must be a pixel size in metres and a share 0 to 1")
     if not (isinstance(card.timesteps, int) and 1 <= card.timesteps <= _MOST_TIMESTEPS):
         raise ValueError(f"timesteps {card.timesteps} must be a whole number from 1 to {_MOST_TIMESTEPS}")
-    if not (isinstance(card.gsd_conditioning, bool) and isinstance(card.band_conditioning, bool)):
-        raise ValueError("gsd_conditioning and band_conditioning must be true or false")
 
 
 def _fields(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a stored card; the first cards named no reference, because there was only one."""
+    """Return the fields of a stored card; the first cards named no reference, because there was only one.
+
+    Earlier cards also said that their networks take no conditions beside the images.
+    """
+    for name in ("gsd_conditioning", "band_conditioning"):
+        if values.pop(name, False) is not False:
+            raise ValueError(f"{name} is not known any more")
     kinds: dict[str, Any] = {"preset": Preset(values["preset"]), "bands": tuple(values["bands"])}
     if values.get("scene") is not None:
         kinds["scene"] = SceneDesign.from_values(values["scene"])

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from de_model.card import ModelCard
-from de_model.conditioning import check_band_mask, check_gsd, refuse_unknown
 from de_model.errors import InvalidModelInput
 from de_model.networks import NoisePredictor, WeightAllocation
 from de_model.presets import SIZES
@@ -19,9 +18,6 @@ from de_model.references.networks import build_reference
 from de_model.scene.model import SceneNetworks
 from de_model.schedule import Schedule
 from de_model.weighting import limit
-
-#: Fills bands that are not there: the middle of the range, which is zero to the networks.
-_ABSENT = 0.5
 
 
 class Estimate(NamedTuple):
@@ -43,10 +39,6 @@ class Condition:
     cloudy: Tensor
     #: `(batch, band, y, x)` in [-1, 1].
     reference: Tensor
-    #: `(batch,)` metres; only for models conditioned on it.
-    gsd: Tensor | None = None
-    #: `(batch, band)`, true where the cloudy image has the band; only for models conditioned on it.
-    band_mask: Tensor | None = None
 
 
 class Enhancer(nn.Module):
@@ -62,8 +54,8 @@ class Enhancer(nn.Module):
         if card.scene is not None:
             self.scene = SceneNetworks(bands, card.scene.sizes, card.timesteps)
             return
-        self.predictor = NoisePredictor(bands, sizes.predictor, card.conditioning)
-        self.allocation = WeightAllocation(bands, sizes.allocation, card.conditioning)
+        self.predictor = NoisePredictor(bands, sizes.predictor)
+        self.allocation = WeightAllocation(bands, sizes.allocation)
         self.reference: Reference = build_reference(card.reference, bands, sizes)
 
     @property
@@ -80,40 +72,26 @@ class Enhancer(nn.Module):
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         return self
 
-    def condition(
-        self,
-        cloudy_unit: Tensor,
-        reference_unit: Tensor | None = None,
-        *,
-        gsd: Tensor | None = None,
-        band_mask: Tensor | None = None,
-    ) -> Condition:
+    def condition(self, cloudy_unit: Tensor, reference_unit: Tensor | None = None) -> Condition:
         """Gather what the networks get; the reference runs once per image (DE section 1.3).
 
         Args:
             cloudy_unit: `(batch, band, y, x)` companded to [0, 1].
             reference_unit: an image of the same shape and range that takes the reference network's place;
                 then no network runs. A `composite` model cannot do without.
-            gsd: `(batch,)` or one value, metres, for a model conditioned on it; left out, the card's.
-            band_mask: `(batch, band)`, for a model conditioned on it; left out, all bands are there. Bands
-                that are not are hidden from networks and reference, whatever `cloudy_unit` holds.
 
         Raises:
-            InvalidModelInput: a shape or a range does not fit, or the model was trained without a condition
-                that is given.
+            InvalidModelInput: a shape or a range does not fit.
         """
         if self.scene is not None:
             raise InvalidModelInput("A model of the second edition is not asked tile by tile; call restore.")
         self._check_image(cloudy_unit, "cloudy image")
-        gsd, present = self._gsd(cloudy_unit, gsd), self._band_mask(cloudy_unit, band_mask)
-        if present is not None:
-            cloudy_unit = torch.where(present[:, :, None, None], cloudy_unit, _ABSENT)
         if reference_unit is None:
             reference_unit = self.reference.estimate(cloudy_unit)
         else:
             self._check_image(reference_unit, "reference")
             _check_given_reference(reference_unit, cloudy_unit)
-        return Condition(to_signed(cloudy_unit), to_signed(reference_unit), gsd, present)
+        return Condition(to_signed(cloudy_unit), to_signed(reference_unit))
 
     def _check_image(self, image: Tensor, name: str) -> None:
         bands = self.card.bands
@@ -121,21 +99,6 @@ class Enhancer(nn.Module):
             raise InvalidModelInput(
                 f"The {name} has shape {tuple(image.shape)}; give (batch, {len(bands)}, y, x) {bands}."
             )
-
-    def _gsd(self, cloudy: Tensor, gsd: Tensor | None) -> Tensor | None:
-        refuse_unknown("gsd", gsd, self.card.gsd_conditioning)
-        if not self.card.gsd_conditioning:
-            return None
-        given = torch.tensor([self.card.gsd_m]) if gsd is None else gsd
-        return check_gsd(given, len(cloudy)).to(cloudy.device, non_blocking=True)
-
-    def _band_mask(self, cloudy: Tensor, band_mask: Tensor | None) -> Tensor | None:
-        refuse_unknown("band_mask", band_mask, self.card.band_conditioning)
-        if not self.card.band_conditioning:
-            return None
-        # Made and checked on the CPU: asking a GPU waits for all that it was given.
-        given = torch.ones(cloudy.shape[:2]) if band_mask is None else band_mask
-        return check_band_mask(given, *cloudy.shape[:2]).to(cloudy.device, non_blocking=True)
 
     def estimate(self, x_t: Tensor, condition: Condition, t: Tensor, eta: float) -> Estimate:
         """Return the fused estimate at step `t` (DE section 1.5).
@@ -158,11 +121,11 @@ class Enhancer(nn.Module):
 
     def noise_in(self, x_t: Tensor, condition: Condition, t: Tensor) -> Tensor:
         """Return what the predictor takes for the noise in `x_t`, `(batch, band, y, x)`."""
-        return self.predictor(x_t, condition.cloudy, t, condition.gsd, condition.band_mask)
+        return self.predictor(x_t, condition.cloudy, t)
 
     def raw_weight(self, x_t: Tensor, condition: Condition, t: Tensor) -> Tensor:
         """Return W before it is limited, `(batch, band, y, x)`."""
-        return self.allocation(x_t, condition.cloudy, condition.reference, t, condition.gsd, condition.band_mask)
+        return self.allocation(x_t, condition.cloudy, condition.reference, t)
 
     def finish(self, x0: Tensor) -> Tensor:
         """Return the companded [0, 1] image of a final estimate in [-1, 1]."""

@@ -28,16 +28,6 @@ class UNetConfig:
         return 2 ** (len(self.multipliers) - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Conditioning:
-    """Which conditions a model was trained with."""
-
-    #: Ground sampling distance.
-    gsd: bool = False
-    #: Mask of the bands that are there.
-    bands: bool = False
-
-
 @unique
 class Preset(StrEnum):
     """Which sizes a model was built with."""

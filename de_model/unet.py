@@ -179,10 +179,8 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(stages)
         return width
 
-    def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Return `(batch, cout, y, x)` for features `(batch, cin, y, x)` and timesteps `(batch,)`.
-
-        `context` `(batch, 4 * config.base)` is added to the time embedding.
 
         Raises:
             InvalidModelInput: height or width is not divisible by `config.stride`.
@@ -191,8 +189,6 @@ class UNet(nn.Module):
         if x.shape[-2] % stride or x.shape[-1] % stride:
             raise InvalidModelInput(f"Image of {x.shape[-2]} x {x.shape[-1]} px: sides must be divisible by {stride}.")
         time = self.time(timestep_embedding(t, self.config.base).to(self.stem.weight.dtype))
-        if context is not None:
-            time = time + context
         h = self.stem(x)
         skips = [h]
         for stage in cast("list[Stage]", self.down):

@@ -83,7 +83,7 @@ class FloorAllocation(WeightAllocation):
     def __init__(self, origin: WeightAllocation) -> None:
         nn.Module.__init__(self)
         # The model asks its networks for their stride.
-        self.net, self.context = origin.net, origin.context
+        self.net = origin.net
 
     def forward(self, x_t: Tensor, *_: object) -> Tensor:
         """Return W before it is limited, of the shape of `x_t`."""

@@ -53,11 +53,20 @@ def test_every_reference_survives_the_disk(tmp_path: Path, kind: ReferenceKind) 
     assert all(torch.equal(value, back.state_dict()[name]) for name, value in enhancer.state_dict().items())
 
 
-def test_conditions_and_weight_mode_survive_the_disk(tmp_path: Path) -> None:
+def test_the_weight_mode_survives_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    checkpoint.save(model(gsd_conditioning=True, band_conditioning=True, weight_mode=WeightMode.BOUNDED), path)
-    card = checkpoint.load(path).card
-    assert card.gsd_conditioning and card.band_conditioning and card.weight_mode == "bounded"
+    checkpoint.save(model(weight_mode=WeightMode.BOUNDED), path)
+    assert checkpoint.load(path).card.weight_mode == "bounded"
+
+
+@pytest.mark.parametrize("name", ["gsd_conditioning", "band_conditioning"])
+def test_cards_that_name_no_conditions_are_read_and_others_refused(name: str) -> None:
+    card = ModelCard(Preset.TINY, BANDS, 10.0)
+    metadata = card.to_metadata()
+    stored = {said: {"card": json.dumps(json.loads(metadata["card"]) | {name: said})} for said in (False, True)}
+    assert ModelCard.from_metadata(stored[False], "old") == card
+    with pytest.raises(InvalidCheckpoint, match=f"{name} is not known any more"):
+        ModelCard.from_metadata(stored[True], "old")
 
 
 def test_the_paper_preset_has_the_published_reference() -> None:
@@ -74,7 +83,7 @@ def test_the_paper_preset_has_the_published_reference() -> None:
 def test_cards_without_a_reference_are_those_of_light(preset: Preset) -> None:
     metadata = ModelCard(preset, BANDS, 10.0, reference=ReferenceKind.COMPOSITE).to_metadata()
     values = json.loads(metadata["card"])
-    for name in ("reference", "gsd_conditioning", "band_conditioning", "weight_mode"):
+    for name in ("reference", "weight_mode"):
         del values[name]
     card = ModelCard.from_metadata({**metadata, "card": json.dumps(values)}, "old")
     assert card.reference is ReferenceKind.LIGHT

@@ -1,4 +1,4 @@
-"""What the model is told beside x_t: references from outside, GSD, and which bands are there."""
+"""What the model is given beside x_t: the cloudy image, and a reference from outside."""
 
 from __future__ import annotations
 
@@ -8,14 +8,10 @@ import torch
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.networks import NoisePredictor, WeightAllocation
-from de_model.presets import SIZES, Conditioning, Preset, ReferenceKind
+from de_model.presets import Preset, ReferenceKind
 
 BANDS = ("red", "nir", "swir16")
-TINY = SIZES[Preset.TINY]
-BOTH = Conditioning(gsd=True, bands=True)
 T = torch.tensor([10, 900])
-ALL = torch.ones(2, 3, dtype=torch.bool)
 
 
 def model(**fields: object) -> Enhancer:
@@ -25,86 +21,6 @@ def model(**fields: object) -> Enhancer:
 
 def images(seed: int = 0, batch: int = 2) -> torch.Tensor:
     return torch.rand(batch, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
-
-
-def randomised(network: torch.nn.Module) -> torch.nn.Module:
-    generator = torch.Generator().manual_seed(1)
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.1, generator=generator)
-    return network
-
-
-def test_an_untrained_condition_changes_nothing() -> None:
-    """So that weights trained without conditions can be trained on with them."""
-    torch.manual_seed(0)
-    plain = randomised(NoisePredictor(3, TINY.predictor))
-    conditioned = NoisePredictor(3, TINY.predictor, BOTH)
-    missing, unexpected = conditioned.load_state_dict(plain.state_dict(), strict=False)
-    assert all(name.startswith("context.") for name in missing) and not unexpected
-    given = conditioned(images(), images(1), T, torch.tensor([10.0, 60.0]), ALL)
-    assert torch.equal(given, plain(images(), images(1), T))
-
-
-def test_gsd_and_mask_reach_both_networks() -> None:
-    predictor = randomised(NoisePredictor(3, TINY.predictor, BOTH))
-    allocation = randomised(WeightAllocation(3, TINY.allocation, BOTH))
-    x = images()
-    for network, inputs in ((predictor, (x, x, T)), (allocation, (x, x, x, T))):
-        base = network(*inputs, torch.tensor([10.0, 10.0]), ALL)
-        coarser = network(*inputs, torch.tensor([10.0, 20.0]), ALL)
-        assert torch.equal(base[0], coarser[0]) and not torch.equal(base[1], coarser[1])
-        masked = network(*inputs, torch.tensor([10.0, 10.0]), torch.tensor([[True] * 3, [True, False, True]]))
-        assert torch.equal(base[0], masked[0]) and not torch.equal(base[1], masked[1])
-
-
-def test_each_condition_works_alone() -> None:
-    gsd = NoisePredictor(3, TINY.predictor, Conditioning(gsd=True))
-    bands = NoisePredictor(3, TINY.predictor, Conditioning(bands=True))
-    assert gsd(images(), images(), T, gsd=torch.tensor([10.0, 10.0])).shape == images().shape
-    assert bands(images(), images(), T, band_mask=ALL).shape == images().shape
-    with pytest.raises(InvalidModelInput, match="without band_mask"):
-        gsd(images(), images(), T, torch.tensor([10.0, 10.0]), ALL)
-    with pytest.raises(InvalidModelInput, match="with gsd; give it"):
-        gsd(images(), images(), T)
-
-
-def test_unconditioned_models_refuse_conditions() -> None:
-    with pytest.raises(InvalidModelInput, match="without gsd"):
-        model().condition(images(), gsd=torch.tensor([10.0]))
-    with pytest.raises(InvalidModelInput, match="without band_mask"):
-        model().condition(images(), band_mask=ALL)
-    found = model().condition(images())
-    assert found.gsd is None and found.band_mask is None
-
-
-def test_conditioned_models_fall_back_on_their_card() -> None:
-    found = model(gsd_conditioning=True, band_conditioning=True).condition(images())
-    assert found.gsd is not None and found.gsd.tolist() == [10.0, 10.0]
-    assert found.band_mask is not None and found.band_mask.tolist() == ALL.tolist()
-
-
-@pytest.mark.parametrize("gsd", [[0.0], [-10.0], [float("nan")], [float("inf"), 10.0], [10.0, 10.0, 10.0]])
-def test_impossible_gsd_is_refused(gsd: list[float]) -> None:
-    with pytest.raises(InvalidModelInput, match="gsd"):
-        model(gsd_conditioning=True).condition(images(), gsd=torch.tensor(gsd))
-
-
-def test_impossible_masks_are_refused() -> None:
-    conditioned = model(band_conditioning=True)
-    with pytest.raises(InvalidModelInput, match=r"\(2, 3\)"):
-        conditioned.condition(images(), band_mask=torch.ones(2, 4))
-    with pytest.raises(InvalidModelInput, match="without any band"):
-        conditioned.condition(images(), band_mask=torch.tensor([[1, 1, 1], [0, 0, 0]]))
-
-
-def test_absent_bands_are_hidden_whatever_they_hold() -> None:
-    conditioned = randomised(model(band_conditioning=True))
-    mask = torch.tensor([[True, False, True]] * 2)
-    first, second = images(), images()
-    second[:, 1] = torch.rand(2, 16, 16)
-    found = [conditioned.condition(image, band_mask=mask) for image in (first, second)]
-    assert torch.equal(found[0].cloudy, found[1].cloudy) and torch.equal(found[0].reference, found[1].reference)
-    assert (found[0].cloudy[:, 1] == 0).all()
 
 
 def test_a_given_reference_takes_the_networks_place() -> None:
