@@ -33,8 +33,8 @@ from de_model.data.archive import Scene, read_archive, write_archive
 from de_model.data.cases import CaseSource
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
+from de_model.inference.engine import restore_image
 from de_model.inference.sampling import sampling_for
-from de_model.inference.whole import restore_image
 from de_model.scene.design import SceneDesign
 from de_model.scene.model import SceneNetworks
 from de_model.validation import Filler, PixelKind, ValidationRecord, validation_path

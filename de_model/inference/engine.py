@@ -1,24 +1,30 @@
-"""Restore the needed pixels of a scene with Diffusion Enhancement, tile by tile."""
+"""Restore the needed pixels of a scene with Diffusion Enhancement, tile by tile; of an image of any size by blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.inference.blending import Plan
-from de_model.inference.part import Part
-from de_model.inference.running import Inputs, run_tiles
+from de_model.inference.running import Canvases, layers_of, on_device, standardised_layers
 from de_model.inference.sampling import Sampling
-from de_model.scene.observation import Levels, Observation, SceneClass, classes_of, levels_of
-from de_model.scene.restoring import restore_observation
+from de_model.inference.tiles import Frame, Part, Plan, Span, surroundings
+from de_model.scene.observation import Levels, Observation, SceneClass, classes_of, levels_of, maps_of
 
 FloatArray = NDArray[np.float32]
 Progress = Callable[[int, int], None]
+
+#: Tiles that a GPU runs together; fewer where they do not fit into its memory.
+_TILES_AT_ONCE = 32
+#: Side of a block, pixels: three images and a weight of this size are held for every band.
+_SIDE = 1024
+#: What hides the ground is cloud where it exceeds the clear level by this in the visible bands, reflectance.
+_CLOUDY = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,36 +85,26 @@ def restore(
     sampling.check(enhancer)
     _check_scene(enhancer, scene, needed, reference)
     part = part or Part(needed.shape, (0, 0), fill_level(scene))
-    if enhancer.scene is not None:
-        return _restore_standardised(
-            enhancer, scene, needed, needed if hidden is None else hidden, sampling, on_tile, origin, part
-        )
-    bands, plan = len(scene), Plan.of(needed, sampling, origin, part)
-    given = None if reference is None else plan.frame.mirror(reference)
-    inputs = Inputs(plan.frame.mirror(_fill_nodata(scene, part.fill)), given, plan.frame.origin)
-    blended = plan.blended(run_tiles(enhancer, inputs, sampling, plan.tiles), 3 * bands + 1, on_tile)
-    image, spread, used, weight = np.split(blended, [bands, 2 * bands, 3 * bands])
-    return Restoration(image, weight[0], spread, used, len(plan.tiles))
-
-
-def _restore_standardised(
-    enhancer: Enhancer,
-    scene: FloatArray,
-    needed: NDArray[np.bool_],
-    hidden: NDArray[np.bool_],
-    sampling: Sampling,
-    on_tile: Progress | None,
-    origin: tuple[int, int],
-    part: Part,
-) -> Restoration:
-    """Restore with a model of the second edition what is needed, knowing the rest of the scene as it is."""
-    networks, design = enhancer.scene, enhancer.card.scene
+    plan, levels, at_once = Plan.of(needed, sampling, origin, part), None, _TILES_AT_ONCE
+    frame, networks, design = plan.frame, enhancer.scene, enhancer.card.scene
     if networks is None or design is None:
-        raise InvalidModelInput(f"Model {enhancer.card.preset} is of the first edition; it works on companded tiles.")
-    levels = part.levels or scene_levels(scene, hidden)
-    seen = Observation(scene, classes_of(scene, hidden, levels), gsd_m=enhancer.card.gsd_m)
-    found = restore_observation(networks, design, seen, needed, sampling, levels, on_tile, origin, part)
-    return Restoration(found.image, found.reference_weight, found.deviation, found.reference, found.tiles)
+        given = None if reference is None else frame.mirror(reference)
+        canvases = Canvases(frame.mirror(_fill_nodata(scene, part.fill)), given, frame.origin)
+        run = partial(layers_of, enhancer, canvases, sampling)
+    else:
+        hidden = needed if hidden is None else hidden
+        levels, at_once = part.levels or scene_levels(scene, hidden), 1
+        seen = Observation(scene, classes_of(scene, hidden, levels), gsd_m=enhancer.card.gsd_m)
+        maps, numbers = maps_of(seen, levels)
+        run = partial(standardised_layers, networks, design, frame.mirror(maps), numbers, sampling, frame.origin)
+    results = on_device(plan.tiles, run, next(enhancer.parameters()).device, at_once)
+    bands = len(scene)
+    blended = plan.blended(results, 3 * bands + 1, on_tile)
+    image, spread, used, weight = np.split(blended, [bands, 2 * bands, 3 * bands])
+    if levels is not None:
+        image, used = (np.clip(levels.reflectance(each), 0, 1) for each in (image, used))
+        spread = (spread * levels.columns()[1]).astype(np.float32)
+    return Restoration(image, weight[0], spread, used, len(plan.tiles))
 
 
 def scene_levels(scene: FloatArray, hidden: NDArray[np.bool_]) -> Levels:
@@ -143,3 +139,92 @@ def _fill_nodata(scene: FloatArray, level: tuple[float, ...]) -> FloatArray:
     if not missing.any():
         return scene
     return np.where(missing, np.array(level, np.float32)[:, None, None], scene).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredImage:
+    """What the model makes of an image."""
+
+    #: Surface reflectance `(band, y, x)`, 0..1; NaN where nothing was wanted.
+    image: FloatArray
+    #: Means over the restored pixels; NaN without any.
+    mean_reference_weight: float
+    mean_spread: float
+    #: Tiles run; those that reach over the edge of a block are run for either side.
+    tiles: int
+
+
+def restore_image(
+    enhancer: Enhancer,
+    scene: FloatArray,
+    needed: NDArray[np.bool_],
+    sampling: Sampling,
+    on_tile: Progress | None = None,
+    side: int = _SIDE,
+) -> RestoredImage:
+    """Restore the needed pixels of an image; on a CPU no bit depends on the size of the blocks.
+
+    Args:
+        enhancer: the model.
+        scene: surface reflectance `(band, y, x)` as observed, NaN at nodata.
+        needed: `(y, x)`, True where a result is wanted.
+        sampling: seed, samples, sampler, steps, eta and tiling.
+        on_tile: called with (tiles done, tiles in all) of the block at hand.
+        side: of a block, pixels.
+
+    Raises:
+        InvalidModelInput, OutOfMemory: as `restore`.
+    """
+    if needed.shape != scene.shape[1:]:
+        raise InvalidModelInput(f"Mask of shape {needed.shape} for a scene of shape {scene.shape[1:]}.")
+    frame, fill = Frame.around(needed.shape, (0, 0), sampling.tile, sampling.grid), fill_level(scene)
+    levels = None if enhancer.scene is None else scene_levels(scene, needed)
+    image, weight, spread, tiles = np.full_like(scene, np.nan), 0.0, 0.0, 0
+    for rows, columns in _blocks(needed, side):
+        (top, bottom), (left, right) = surroundings(rows, columns, frame, sampling.tile, sampling.overlap)
+        window, wanted = np.s_[top:bottom, left:right], np.zeros((bottom - top, right - left), bool)
+        inside = np.s_[rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left]
+        wanted[inside] = needed[slice(*rows), slice(*columns)]
+        part = Part(needed.shape, (top, left), fill, levels)
+        found = restore(enhancer, scene[:, *window], wanted, sampling, on_tile, part=part, hidden=needed[window])
+        image[:, *window][:, wanted] = found.image[:, wanted]
+        weight += float(found.reference_weight[wanted].sum(dtype=np.float64))
+        spread += float(found.spread[:, wanted].mean(axis=0, dtype=np.float64).sum())
+        tiles += found.tiles
+    if levels is not None and enhancer.card.scene is not None:
+        image = _on_another_day(image, scene, needed, levels, enhancer.card.scene.another_day)
+    count = int(needed.sum()) or np.nan
+    return RestoredImage(image, weight / count, spread / count, tiles)
+
+
+def _on_another_day(
+    image: FloatArray, scene: FloatArray, needed: NDArray[np.bool_], levels: Levels, expected: tuple[float, ...]
+) -> FloatArray:
+    """Return what a clear day would show where clouds were taken away; the image itself where there were none.
+
+    Args:
+        image: restored reflectance `(band, y, x)`, NaN where nothing was wanted.
+        scene: as observed.
+        needed: `(y, x)`.
+        levels: of the scene.
+        expected: share of what is restored, and what is added, for all bands or for each, in standardised reflectance.
+    """
+    if expected == (1.0, 0.0) or not needed.any():
+        return image
+    median, _ = levels.columns()
+    excess = (scene - median)[: min(3, len(scene)), needed]
+    if not np.nanmedian(excess) > _CLOUDY:
+        return image
+    share, *added = expected
+    z = levels.standardised(image)
+    return np.clip(levels.reflectance(share * z + np.array(added, np.float32)[:, None, None]), 0, 1)
+
+
+def _blocks(needed: NDArray[np.bool_], side: int) -> Iterator[tuple[Span, Span]]:
+    """Yield rows and columns of every block in which a pixel is wanted."""
+    height, width = needed.shape
+    for row in range(0, height, side):
+        for column in range(0, width, side):
+            rows, columns = (row, min(row + side, height)), (column, min(column + side, width))
+            if needed[slice(*rows), slice(*columns)].any():
+                yield rows, columns

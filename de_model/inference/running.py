@@ -1,8 +1,11 @@
-"""Running tiles of the first edition through the model: cut out, conditioned, sampled, brought back."""
+"""Running tiles through the model of either edition: cut out, sampled, in threads of a CPU or batches on a GPU."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -14,28 +17,149 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from de_model.enhancer import Condition, Enhancer, Estimate
-from de_model.errors import InvalidModelInput
-from de_model.inference.execution import on_device
+from de_model.errors import DeviceLost, InvalidModelInput, OutOfMemory
 from de_model.inference.noise_field import NoiseField, TileNoise
 from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Tile
 from de_model.radiometry import from_unit, to_signed, to_unit, to_unsigned
 from de_model.sampling.samplers import SAMPLERS, Start, Walk, shrink
+from de_model.scene.design import SceneDesign
+from de_model.scene.model import SceneNetworks
+from de_model.scene.networks import Inputs
 
 FloatArray = NDArray[np.float32]
 T = TypeVar("T")
-#: Tiles, and their layers `(tile, 3 band + 1, y, x)`: image, spread, reference in reflectance, and W.
-Found = tuple[list[Tile], FloatArray]
+_log = logging.getLogger(__name__)
 
+#: What torch says when memory runs out without an error type of its own.
+_IN_WORDS = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 #: Samples of a tile that a CPU evaluates together: small tiles gain a fifth, larger groups gain nothing.
 _SAMPLES_AT_ONCE = 4
-#: Tiles that a GPU runs together; fewer where they do not fit into its memory.
-_TILES_AT_ONCE = 32
+
+
+def on_device(
+    tiles: Sequence[Tile], run: Callable[[list[Tile]], T], device: torch.device, at_once: int
+) -> Iterator[tuple[list[Tile], T]]:
+    """Yield tiles with what `run` makes of them, in order: one in each thread of a CPU, batches on a GPU.
+
+    Args:
+        tiles: what is to be run.
+        run: returns what it makes of a batch.
+        device: that `run` uses.
+        at_once: tiles that a GPU is given together; fewer where they do not fit into its memory.
+
+    Raises:
+        OutOfMemory: not even one tile fits.
+        DeviceLost: the CUDA context is unusable.
+    """
+    return in_threads(tiles, run) if device.type == "cpu" else watched(in_batches(tiles, at_once, run), device)
+
+
+def in_batches(tiles: Sequence[Tile], size: int, run: Callable[[list[Tile]], T]) -> Iterator[tuple[list[Tile], T]]:
+    """Yield batches of tiles with what `run` makes of each, in order.
+
+    A batch that does not fit into memory is halved and run again, and so are those after it; a warning is logged.
+
+    Args:
+        tiles: what is to be run.
+        size: tiles in a batch, at least 1.
+        run: returns what it makes of a batch.
+
+    Raises:
+        OutOfMemory: not even one tile fits.
+    """
+    done = 0
+    while done < len(tiles):
+        batch = list(tiles[done : done + size])
+        try:
+            made = run(batch)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise OutOfMemory(
+                    f"One tile of {batch[0].size} px does not fit into memory; choose a smaller tile, or free memory."
+                ) from error
+            size = len(batch) // 2
+            _log.warning("%d tiles at once do not fit into memory; going on with %d", len(batch), size)
+        else:
+            done += len(batch)
+            yield batch, made
+            continue
+        # Outside the handler: the error holds the tensors that filled the memory.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _IN_WORDS)
+
+
+def in_threads(tiles: Sequence[Tile], run: Callable[[list[Tile]], T]) -> Iterator[tuple[list[Tile], T]]:
+    """Yield every tile with what `run` makes of it, in order; as many run at once as torch may use threads.
+
+    Within a tile operators keep to one thread: they divide their sums among threads, so the last bits of a result would
+    depend on the number of cores. That many tiles at once use the cores as well, and wait for each other less.
+
+    Args:
+        tiles: what is to be run.
+        run: returns what it makes of a batch of one tile; called from several threads.
+
+    Raises:
+        OutOfMemory: a tile does not fit into memory.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield from in_batches(tiles, 1, run)
+        return
+    pending: deque[Future[tuple[list[Tile], T]]] = deque()
+    with ThreadPoolExecutor(threads, initializer=partial(torch.set_num_threads, 1)) as pool:
+        try:
+            for tile in tiles:
+                pending.append(pool.submit(lambda one: next(in_batches([one], 1, run)), tile))
+                # What is done waits to be blended in order; more of it than this is not held.
+                if len(pending) > 2 * threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for waiting in pending:
+                waiting.cancel()
+            # What the workers set for themselves is what threads made later would begin with.
+            torch.set_num_threads(threads)
+
+
+def answers(device: torch.device) -> bool:
+    """Return whether the CUDA context is usable: after a fatal error every later call of the process fails, too."""
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return False
+    return True
+
+
+def watched(
+    results: Iterator[T], device: torch.device, answers: Callable[[torch.device], bool] = answers
+) -> Iterator[T]:
+    """Yield results that are made on a device.
+
+    Raises:
+        DeviceLost: making them failed, and the CUDA context is unusable.
+    """
+    try:
+        yield from results
+    except RuntimeError as error:
+        if answers(device):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise DeviceLost(
+            f"The GPU {device} does not answer any more ({reason}); see the system's log, and start the process again."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
-    """What tiles are cut from: canvases `(band, y, x)` in reflectance."""
+class Canvases:
+    """What tiles are cut from, `(band, y, x)` in reflectance."""
 
     #: Finite everywhere.
     scene: FloatArray
@@ -45,29 +169,20 @@ class Inputs:
     origin: tuple[int, int]
 
 
-def run_tiles(enhancer: Enhancer, inputs: Inputs, sampling: Sampling, tiles: Sequence[Tile]) -> Iterator[Found]:
-    """Yield tiles with their layers, in order; on a CPU every tile has a core of its own.
+@torch.inference_mode()
+def layers_of(enhancer: Enhancer, canvases: Canvases, sampling: Sampling, batch: list[Tile]) -> FloatArray:
+    """Return layers `(tile, 3 band + 1, y, x)` of a batch: image, spread and reference in reflectance, and W.
 
     Raises:
-        InvalidModelInput: the model gives values that are not finite.
-        OutOfMemory: not even one tile fits.
-        DeviceLost: the CUDA context is unusable.
+        InvalidModelInput: a layer is not finite.
     """
-
-    run = partial(layers_of, enhancer, inputs, sampling)
-    return on_device(tiles, run, next(enhancer.parameters()).device, _TILES_AT_ONCE)
-
-
-@torch.inference_mode()
-def layers_of(enhancer: Enhancer, inputs: Inputs, sampling: Sampling, batch: list[Tile]) -> FloatArray:
-    """Return layers `(tile, 3 band + 1, y, x)` of a batch, all finite."""
     device = next(enhancer.parameters()).device
-    reference = None if inputs.reference is None else _cut(inputs.reference, batch, device)
-    condition = condition_of(enhancer, _cut(inputs.scene, batch, device), reference)
+    reference = None if canvases.reference is None else _cut(canvases.reference, batch, device)
+    condition = condition_of(enhancer, _cut(canvases.scene, batch, device), reference)
     fields = [NoiseField(sampling.seed, sample) for sample in range(sampling.samples)]
     images, weights = [], []
     for group in _groups(fields, _SAMPLES_AT_ONCE if device.type == "cpu" else 1):
-        noise = TileNoise(tuple(group), tuple(batch), inputs.origin, len(inputs.scene), device)
+        noise = TileNoise(tuple(group), tuple(batch), canvases.origin, len(canvases.scene), device)
         own = repeated(condition, len(group))
         walk = Walk(enhancer.schedule, sampling.steps, noise, _start(sampling, own))
         found = SAMPLERS[sampling.sampler](BoundEstimator(enhancer, own, sampling.eta), walk)
@@ -145,3 +260,55 @@ class BoundEstimator:
             smaller = {"cloudy": shrink(full.cloudy, scale), "reference": shrink(full.reference, scale)}
             self.conditions[scale] = replace(full, **smaller)
         return self.conditions[scale]
+
+
+@torch.inference_mode()
+def standardised_layers(
+    networks: SceneNetworks,
+    design: SceneDesign,
+    maps: FloatArray,
+    numbers: FloatArray,
+    sampling: Sampling,
+    origin: tuple[int, int],
+    tiles: list[Tile],
+) -> FloatArray:
+    """Return mean, deviation, reference (standardised) and W of the one tile of a batch, `(1, 3 band + 1, y, x)`."""
+    (tile,) = tiles
+    device = next(networks.parameters()).device
+    cut = torch.from_numpy(np.ascontiguousarray(maps[:, *tile.window]))[None].to(device)
+    inputs = Inputs(cut, torch.from_numpy(numbers)[None].to(device), networks.bands)
+    belief = networks.reference(inputs)
+    start = design.t_start if sampling.start is None else sampling.start
+    found = [
+        networks.sample(inputs, noise, start, sampling.steps, sampling.eta, reference=belief)
+        for noise in _noise(tile, sampling, origin, networks.bands, device)
+    ]
+    mean = torch.stack([each.mean for each in found]).mean(dim=0)
+    log_deviation = torch.stack([each.log_variance for each in found]).mean(dim=0) / 2
+    deviation = recalibrated(log_deviation, design.widths).exp()
+    weight = torch.stack([each.weight for each in found]).mean(dim=(0, 2))[:, None]
+    return torch.cat([mean, deviation, belief.mean, weight], dim=1).cpu().numpy()
+
+
+def _noise(
+    tile: Tile, sampling: Sampling, origin: tuple[int, int], bands: int, device: torch.device
+) -> Sequence[Tensor]:
+    """Return the noise of every sample of a tile, `(1, band, y, x)`."""
+    return [
+        TileNoise((NoiseField(sampling.seed, sample),), (tile,), origin, bands, device)(0, 1)
+        for sample in range(sampling.samples)
+    ]
+
+
+def recalibrated(log_deviation: Tensor, widths: tuple[tuple[float, float], ...]) -> Tensor:
+    """Return logarithms of deviations, corrected by the knots of the card; unchanged without any."""
+    if not widths:
+        return log_deviation
+    at, by = (torch.tensor(column, device=log_deviation.device) for column in zip(*widths, strict=True))
+    clamped = log_deviation.clamp(float(at[0]), float(at[-1]))
+    index = torch.searchsorted(at, clamped.contiguous()).clamp(1, len(at) - 1) if len(at) > 1 else None
+    if index is None:
+        return log_deviation + by[0]
+    low, high = at[index - 1], at[index]
+    share = (clamped - low) / (high - low)
+    return log_deviation + torch.lerp(by[index - 1], by[index], share)

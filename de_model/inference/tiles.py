@@ -1,13 +1,20 @@
-"""Which tiles a scene is cut into, and how their results are blended."""
+"""Which tiles a scene, or a part of it, is cut into, and how their results become one image again."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from de_model.errors import InvalidModelInput
+from de_model.inference.sampling import Sampling
+from de_model.scene.observation import Levels
+
+FloatArray = NDArray[np.float32]
+#: First pixel, and the pixel after the last.
+Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,7 @@ def plan_tiles(
     return tiles
 
 
-def blending_window(size: int, overlap: int) -> NDArray[np.float32]:
+def blending_window(size: int, overlap: int) -> FloatArray:
     """Return weights `(y, x)` in (0, 1]: a raised cosine over the overlap, 1 inside.
 
     Weights never reach 0, so the weighted mean is defined at the border of the scene too.
@@ -78,3 +85,189 @@ def blending_window(size: int, overlap: int) -> NDArray[np.float32]:
         rise = 0.5 - 0.5 * np.cos(np.pi * (np.arange(overlap) + 0.5) / overlap)
         ramp[:overlap], ramp[size - overlap :] = rise, rise[::-1]
     return np.outer(ramp, ramp).clip(1e-4).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where a scene lies in the canvas that tiles are cut from, and where the canvas lies in the noise field.
+
+    The canvas is the scene, mirrored outwards where a tile or a grid asks for more.
+    """
+
+    #: Rows above and below, columns left and right of the scene.
+    padding: tuple[tuple[int, int], tuple[int, int]]
+    #: Absolute row and column of the canvas's first pixel.
+    origin: tuple[int, int]
+    #: Rows and columns of the scene.
+    shape: tuple[int, int]
+
+    @classmethod
+    def around(cls, shape: tuple[int, int], origin: tuple[int, int], size: int, grid: int = 1) -> Frame:
+        """Return the smallest canvas that holds a tile.
+
+        Args:
+            shape: rows and columns of the scene.
+            origin: absolute row and column of the scene's first pixel.
+            size: side of a tile, a multiple of `grid`.
+            grid: the canvas begins and ends on absolute multiples of this, so that blocks of `grid` pixels are the same
+                blocks in every tile, whatever part of a scene is read.
+        """
+        before = [first % grid for first in origin]
+        after = [max(size - b - n, -(b + n) % grid) for b, n in zip(before, shape, strict=True)]
+        padding = ((before[0], after[0]), (before[1], after[1]))
+        return cls(padding, (origin[0] - before[0], origin[1] - before[1]), shape)
+
+    def part(self, offset: tuple[int, int], shape: tuple[int, int]) -> Frame:
+        """Return the canvas of a window of the scene: mirrored at the scene's own edges only.
+
+        Args:
+            offset: row and column of the window's first pixel in the scene.
+            shape: rows and columns of the window.
+        """
+        sides = zip(offset, shape, self.shape, self.padding, strict=True)
+        padding = tuple((b if o == 0 else 0, a if o + n == whole else 0) for o, n, whole, (b, a) in sides)
+        origin = tuple(
+            first + (before + o if o else 0)
+            for first, o, (before, _) in zip(self.origin, offset, self.padding, strict=True)
+        )
+        return Frame((padding[0], padding[1]), (origin[0], origin[1]), shape)
+
+    @property
+    def canvas_shape(self) -> tuple[int, int]:
+        """Rows and columns of the canvas."""
+        (top, bottom), (left, right) = self.padding
+        return top + self.shape[0] + bottom, left + self.shape[1] + right
+
+    def mirror(self, image: FloatArray) -> FloatArray:
+        """Return `image` `(band, y, x)` mirrored out to the canvas."""
+        return np.pad(image, [(0, 0), *self.padding], mode="symmetric")
+
+    def surround(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return `mask` `(y, x)` with False around it."""
+        return np.pad(mask, self.padding)
+
+    def crop(self, layers: FloatArray) -> FloatArray:
+        """Return the scene's part of `(layer, y, x)`."""
+        (top, _), (left, _) = self.padding
+        return layers[:, top : top + self.shape[0], left : left + self.shape[1]]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A window of a larger scene, handed to `restore` in place of the scene: it gives the bytes of the whole."""
+
+    #: Rows and columns of the whole scene.
+    scene: tuple[int, int]
+    #: Row and column of the window's first pixel in the scene.
+    offset: tuple[int, int]
+    #: Reflectance per band put where the scene has no data; the same for all parts of a scene.
+    fill: tuple[float, ...]
+    #: Levels of the whole scene, for models of the second edition; None takes those of the window.
+    levels: Levels | None = None
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise `InvalidModelInput` unless a window of `shape` lies inside the scene."""
+        if any(o < 0 or o + n > whole for o, n, whole in zip(self.offset, shape, self.scene, strict=True)):
+            raise InvalidModelInput(f"A part of {shape} at {self.offset} does not lie in a scene of {self.scene} px.")
+
+
+def surroundings(rows: Span, columns: Span, frame: Frame, size: int, overlap: int) -> tuple[Span, Span]:
+    """Return the rows and columns of a scene that must be read to restore some of its pixels.
+
+    Args:
+        rows: first row and the row after the last of the pixels that are wanted.
+        columns: likewise.
+        frame: the canvas of the whole scene.
+        size: side of a tile, pixels.
+        overlap: pixels shared by neighbours.
+    """
+    vertical, horizontal = (
+        _span(wanted, length, before, canvas, size, overlap)
+        for wanted, length, (before, _), canvas in zip(
+            (rows, columns), frame.shape, frame.padding, frame.canvas_shape, strict=True
+        )
+    )
+    return vertical, horizontal
+
+
+def _span(wanted: Span, length: int, before: int, canvas: int, size: int, overlap: int) -> Span:
+    first, last = wanted[0] + before, wanted[1] + before
+    touching = [start for start in starts(canvas, size, overlap) if start < last and start + size > first]
+    return max(touching[0] - before, 0), min(touching[-1] + size - before, length)
+
+
+class Canvas:
+    """Weighted sums over overlapping tiles.
+
+    Args:
+        layers: number of layers.
+        shape: rows and columns.
+        window: weights of a tile's pixels `(y, x)`, above 0.
+    """
+
+    def __init__(self, layers: int, shape: tuple[int, int], window: FloatArray) -> None:
+        self._layers = np.zeros((layers, *shape), dtype=np.float32)
+        self._weight = np.zeros(shape, dtype=np.float32)
+        self._window = window
+
+    def add(self, tile: Tile, layers: FloatArray) -> None:
+        """Add a tile's layers `(layer, y, x)`."""
+        self._layers[:, *tile.window] += layers * self._window
+        self._weight[tile.window] += self._window
+
+    def mean(self) -> FloatArray:
+        """Return the weighted means `(layer, y, x)`; NaN where no tile was added."""
+        empty = self._weight == 0
+        blended = self._layers / np.where(empty, np.float32(1), self._weight)
+        blended[:, empty] = np.nan
+        return blended.astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where the tiles of a scene, or of a part of it, lie."""
+
+    #: Of the part, on the grid of the whole scene; what tiles are cut from is made by its `mirror`.
+    frame: Frame
+    #: Tiles with a pixel that is needed.
+    tiles: tuple[Tile, ...]
+    #: Rows and columns of the canvas.
+    shape: tuple[int, int]
+    window: FloatArray
+
+    @classmethod
+    def of(cls, needed: NDArray[np.bool_], sampling: Sampling, origin: tuple[int, int], part: Part) -> Plan:
+        """Plan the tiles.
+
+        Args:
+            needed: `(y, x)`, True where a result is wanted.
+            sampling: tile, overlap and grid.
+            origin: absolute row and column of the whole scene's first pixel.
+            part: where `needed` lies in the whole scene.
+        """
+        part.check(needed.shape)
+        whole = Frame.around(part.scene, origin, sampling.tile, sampling.grid)
+        frame = whole.part(part.offset, needed.shape)
+        wanted = frame.surround(needed)
+        corner = (frame.origin[0] - whole.origin[0], frame.origin[1] - whole.origin[1])
+        tiles = plan_tiles(wanted, sampling.tile, sampling.overlap, whole.canvas_shape, corner)
+        return cls(frame, tuple(tiles), wanted.shape, blending_window(sampling.tile, sampling.overlap))
+
+    def blended(
+        self, results: Iterable[tuple[list[Tile], FloatArray]], layers: int, on_tile: Callable[[int, int], None] | None
+    ) -> FloatArray:
+        """Return layers `(layer, y, x)` of the part; NaN where no tile lies.
+
+        Args:
+            results: tiles with their layers `(tile, layer, y, x)`, in order.
+            layers: number of layers.
+            on_tile: called with (tiles done, tiles in all).
+        """
+        canvas, done = Canvas(layers, self.shape, self.window), 0
+        for batch, found in results:
+            for tile, own in zip(batch, found, strict=True):
+                canvas.add(tile, own)
+            done += len(batch)
+            if on_tile is not None:
+                on_tile(done, len(self.tiles))
+        return self.frame.crop(canvas.mean())

@@ -18,8 +18,8 @@ from de_model.calibration import CalibrationTable, Origin, calibration_of
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.inference.engine import Restoration, restore
-from de_model.inference.part import Part
 from de_model.inference.sampling import Sampling
+from de_model.inference.tiles import Part
 from de_model.metrics.baselines import (
     Interpolated,
     blurred,

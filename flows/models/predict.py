@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from de_model import checkpoint
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
+from de_model.inference.engine import RestoredImage, restore_image
 from de_model.inference.sampling import Sampling
-from de_model.inference.whole import RestoredImage, restore_image
 from de_model.metrics.baselines import REACH_PX, flat_colour
 from de_model.metrics.signatures import signatures
 from de_model.validation import (

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from de_model.calibration import CalibrationTable, Origin
 from de_model.enhancer import Enhancer
 from de_model.inference.engine import Restoration, restore, scene_levels
-from de_model.inference.frame import Frame
-from de_model.inference.part import Part, surroundings
 from de_model.inference.sampling import Sampling
+from de_model.inference.tiles import Frame, Part, surroundings
 from de_model.metrics.baselines import REACH_PX
 from de_model.scene.observation import Levels
 from de_model.validation import CLEAR_SHARE, Filler, KindCode, kinds_of_gaps

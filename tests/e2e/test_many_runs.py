@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from de_model.errors import DeviceLost
-from de_model.scene import restoring
+from de_model.inference import engine
 from flows.cli import app
 from flows.ledger.schema import Entry, State
 from flows.ledger.store import open_ledger
@@ -113,7 +113,7 @@ def test_a_gpu_lost_in_mid_run_leaves_the_rest_to_the_cpu(
     services_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All is real but the loss: the engine says after its first tile what it says when a GPU answers no more."""
-    out, results, lost = tmp_path / "catalog", restoring.on_device, list[str]()
+    out, results, lost = tmp_path / "catalog", engine.on_device, list[str]()
 
     def losing(*tiles_and_device: Any) -> Iterator[Any]:
         for found in results(*tiles_and_device):
@@ -122,7 +122,7 @@ def test_a_gpu_lost_in_mid_run_leaves_the_rest_to_the_cpu(
                 raise DeviceLost("The GPU cuda:0 does not answer any more.")
             yield found
 
-    monkeypatch.setattr(restoring, "on_device", losing)
+    monkeypatch.setattr(engine, "on_device", losing)
     monkeypatch.setattr(loaded, "_GPU_LOST", Event())
     done = command("run", "--bbox", TINY_BBOX, "--datetime", "2023-08-18", "--out", out)
     assert done.exit_code == 0 and lost and loaded._GPU_LOST.is_set()

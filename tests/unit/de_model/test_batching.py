@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,8 +13,7 @@ from hypothesis import strategies as st
 
 from de_model.enhancer import Enhancer
 from de_model.errors import OutOfMemory
-from de_model.inference.execution import in_batches
-from de_model.inference.running import Inputs, layers_of, run_tiles
+from de_model.inference.running import Canvases, in_batches, layers_of, on_device
 from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Tile
 
@@ -69,13 +69,13 @@ def test_batches_give_what_single_tiles_give(enhancer: Enhancer) -> None:
     scene = np.random.default_rng(0).uniform(0, 0.6, (2, 64, 96)).astype(np.float32)
     reference = scene[:, ::-1].copy()
     reference[:, :20] = np.nan
-    inputs, sampling = Inputs(scene, reference, (12, -4)), Sampling(seed=3, samples=2, steps=2, tile=32, overlap=8)
+    canvases, sampling = Canvases(scene, reference, (12, -4)), Sampling(seed=3, samples=2, steps=2, tile=32, overlap=8)
     tiles = [Tile(row, column, 32) for row in (0, 24) for column in (0, 20, 40, 60)]
     alone = {
         tile: layers
-        for batch, found in run_tiles(enhancer, inputs, sampling, tiles)
+        for batch, found in on_device(tiles, partial(layers_of, enhancer, canvases, sampling), torch.device("cpu"), 1)
         for tile, layers in zip(batch, found, strict=True)
     }
-    together = layers_of(enhancer, inputs, sampling, tiles)
+    together = layers_of(enhancer, canvases, sampling, tiles)
     for tile, layers in zip(tiles, together, strict=True):
         np.testing.assert_allclose(layers, alone[tile], atol=2e-5)

@@ -11,10 +11,9 @@ import torch
 
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.inference import blending
-from de_model.inference.engine import restore
+from de_model.inference import tiles
+from de_model.inference.engine import restore, restore_image
 from de_model.inference.sampling import Sampling
-from de_model.inference.whole import restore_image
 from de_model.sampling.kinds import SamplerKind
 
 SAMPLING = Sampling(seed=3, samples=2, steps=2, tile=32, overlap=8)
@@ -53,8 +52,8 @@ def test_no_bit_depends_on_the_order_of_the_tiles(enhancer: Enhancer, monkeypatc
     """Two neighbours meet in a sum of two, which has one order; where four meet, the order is that of the grid."""
     image, needed = scene(32, 88), np.ones((32, 88), bool)
     forwards = restore(enhancer, image, needed, SAMPLING)
-    plan = blending.plan_tiles
-    monkeypatch.setattr(blending, "plan_tiles", lambda *given: plan(*given)[::-1])
+    plan = tiles.plan_tiles
+    monkeypatch.setattr(tiles, "plan_tiles", lambda *given: plan(*given)[::-1])
     backwards = restore(enhancer, image, needed, SAMPLING)
     assert forwards.tiles > 3 and forwards.image.tobytes() == backwards.image.tobytes()
 

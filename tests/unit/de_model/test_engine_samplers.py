@@ -10,13 +10,12 @@ import torch
 
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.inference import blending
+from de_model.inference import tiles
 from de_model.inference.engine import Restoration, restore
-from de_model.inference.frame import Frame
 from de_model.inference.noise_field import NoiseField, TileNoise
 from de_model.inference.running import BoundEstimator
 from de_model.inference.sampling import Sampling
-from de_model.inference.tiles import Tile, plan_tiles
+from de_model.inference.tiles import Frame, Tile, plan_tiles
 from de_model.packaging import NEEDED, SCENE, answer, default_parameters, example
 from de_model.radiometry import from_unit, to_unit
 from de_model.sampling.kinds import SamplerKind
@@ -46,7 +45,7 @@ def same_bytes(a: Restoration, b: Restoration) -> bool:
 def test_tile_order_does_not_matter(enhancer: Enhancer, kind: SamplerKind, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums over up to four tiles are rounded differently; nothing else may change."""
     forward = restore(enhancer, scene(56, 56), full(56, 56), sampling(kind))
-    monkeypatch.setattr(blending, "plan_tiles", lambda *a: plan_tiles(*a)[::-1])
+    monkeypatch.setattr(tiles, "plan_tiles", lambda *a: plan_tiles(*a)[::-1])
     backward = restore(enhancer, scene(56, 56), full(56, 56), sampling(kind))
     assert np.allclose(forward.image, backward.image, rtol=0, atol=1e-6)
 

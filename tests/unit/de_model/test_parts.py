@@ -9,12 +9,9 @@ from hypothesis import strategies as st
 
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.inference.engine import restore
-from de_model.inference.frame import Frame
-from de_model.inference.part import Part, surroundings
+from de_model.inference.engine import restore, restore_image
 from de_model.inference.sampling import Sampling
-from de_model.inference.tiles import starts
-from de_model.inference.whole import restore_image
+from de_model.inference.tiles import Frame, Part, starts, surroundings
 from de_model.sampling.kinds import SamplerKind
 
 FILL = (0.1, 0.2)

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from de_model import checkpoint
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
-from de_model.inference.engine import restore
+from de_model.inference.engine import restore, restore_image
+from de_model.inference.running import recalibrated
 from de_model.inference.sampling import sampling_for
-from de_model.inference.whole import restore_image
 from de_model.presets import Preset
 from de_model.scene.design import SceneDesign, SceneSizes
 from de_model.scene.networks import Inputs
 from de_model.scene.observation import Levels, Observation, SceneClass, classes_of, levels_of, maps_of
-from de_model.scene.restoring import recalibrated
 
 BANDS = ("blue", "green", "red", "nir")
 SIZES = SceneSizes(reference=(8, 8, 8), predictor=(8, 8, 8), allocation=4, scales=(3, 8))

@@ -10,7 +10,7 @@ import torch
 
 from de_model import checkpoint
 from de_model.errors import DeviceLost
-from de_model.inference.execution import watched
+from de_model.inference.running import watched
 from flows.errors import InvalidSettings
 from flows.processing import model as loaded
 from flows.processing.model import load_model, without_a_lost_gpu
