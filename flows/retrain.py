@@ -16,7 +16,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from de_model import checkpoint
 from de_model.calibration import calibration_path
-from de_model.training.options import TrainingOptions
+from de_model.training.stages import TrainingOptions
 from de_model.validation import validation_path
 from flows.drift.baseline import baseline_path
 from flows.models import promotion, training_set

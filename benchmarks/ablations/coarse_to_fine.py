@@ -13,7 +13,6 @@ from benchmarks.chart import Panel, Series
 from de_model.enhancer import Enhancer
 from de_model.inference.sampling import Sampling
 from de_model.training.objective import Batch, Objective
-from de_model.training.options import TrainingOptions
 from de_model.training.stages import Stage, StageOptions
 from de_model.training.trainer import Observer, Progress
 from de_model.training.validation import fixed_batch, validate
@@ -53,7 +52,7 @@ class Curve(Observer):
 
     @torch.no_grad()
     def _measure(self, steps: int) -> None:
-        scores = validate(Objective(self.enhancer, Stage.FINE, TrainingOptions()), self.batch, _SAMPLING_STEPS)
+        scores = validate(Objective(self.enhancer, Stage.FINE), self.batch, _SAMPLING_STEPS)
         self.points.append((steps, scores["noise"], scores["psnr"]))
 
 

@@ -13,12 +13,12 @@ from benchmarks.ablations.setting import Cell, Column, Findings, Setting, Table,
 from benchmarks.ablations.trained import pair_data, stage_of, train_on, untrained
 from benchmarks.chart import Panel, Series
 from de_model.data.datasets import RGB, Split
+from de_model.data.pairs import PairData, ScenePair
 from de_model.data.readers import open_dataset
 from de_model.data.transplant import transplant
 from de_model.enhancer import Enhancer
 from de_model.metrics.bootstrap import Bootstrap, Interval, difference_interval, mean_interval
 from de_model.training.objective import Batch
-from de_model.training.sources import DrawnData, PairData, TrainingData
 from de_model.training.stages import Stage
 from de_model.training.validation import fixed_batch, psnr, restored
 from flows.progress import report_progress
@@ -41,8 +41,8 @@ class Collection:
     """One kind of data: a part to train on, and a part on other ground to judge."""
 
     name: str
-    train: TrainingData
-    test: TrainingData
+    train: PairData
+    test: PairData
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +104,13 @@ def _collections(setting: Setting) -> Iterator[Collection]:
 
 def _transplanted(data: PairData) -> PairData:
     """Return the pairs with each cloudy date's clouds laid on its clear date."""
-    return PairData([replace(p, cloudy=transplant(p.cloudy, p.obscured, p.clear)) for p in data.pairs])
+    pairs = [pair for pair in data.pairs if isinstance(pair, ScenePair)]
+    return PairData([replace(p, cloudy=transplant(p.cloudy, p.obscured, p.clear)) for p in pairs])
 
 
 def _from_folder(folder: Path) -> Collection:
     train, test = (open_dataset(folder, split=split, bands=RGB) for split in (Split.TRAIN, Split.TEST))
-    return Collection(train[0].info.dataset, DrawnData(train), DrawnData(test))
+    return Collection(train[0].info.dataset, PairData(train), PairData(test))
 
 
 def _trained(setting: Setting, kind: Collection) -> Enhancer:

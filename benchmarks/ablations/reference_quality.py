@@ -23,12 +23,11 @@ from benchmarks.ablations.windows import (
 )
 from benchmarks.chart import Panel, Series
 from de_model import checkpoint
+from de_model.data.pairs import PairData
 from de_model.enhancer import Enhancer
 from de_model.inference.sampling import Sampling
 from de_model.radiometry import from_unit, to_unit
-from de_model.training.options import TrainingOptions
-from de_model.training.sources import PairData
-from de_model.training.stages import Stage, schedule_for
+from de_model.training.stages import Stage, TrainingOptions, schedule_for
 from de_model.training.trainer import train
 from flows.models.training_data import mine_pairs
 from flows.progress import report_progress

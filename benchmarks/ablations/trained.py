@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from benchmarks.ablations.setting import Setting
 from de_model.card import ModelCard
+from de_model.data.pairs import PairData
 from de_model.enhancer import Enhancer
 from de_model.networks import WeightAllocation
-from de_model.training.options import TrainingOptions
-from de_model.training.sources import PairData, TrainingData
-from de_model.training.stages import Stage, StageOptions, schedule_for
+from de_model.training.stages import Stage, StageOptions, TrainingOptions, schedule_for
 from de_model.training.trainer import Observer, Progress, train
 from de_model.weighting import WeightMode
 from flows.models.training_data import mine_pairs
@@ -53,7 +52,7 @@ def untrained(setting: Setting, bands: tuple[str, ...], gsd_m: float) -> Enhance
 
 
 def train_on(
-    data: TrainingData,
+    data: PairData,
     enhancer: Enhancer,
     stages: Sequence[StageOptions],
     setting: Setting,

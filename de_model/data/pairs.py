@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from de_model.errors import TrainingFailed
+from de_model.errors import InvalidModelInput, TrainingFailed
 from de_model.radiometry import to_unit
+from de_model.training.stages import StageOptions
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -104,15 +105,58 @@ class Patches:
     valid: Tensor
     obscured: Tensor
 
+    def part(self, which: slice) -> Patches:
+        """Return some of the patches."""
+        return Patches(*(each[which] for each in (self.cloudy, self.clear, self.valid, self.obscured)))
 
-def fingerprint(pairs: Sequence[PairSource]) -> str:
-    """Return the SHA-256 over names and content of all pairs."""
-    digest = hashlib.sha256()
-    for pair in pairs:
-        digest.update(pair.name.encode())
-        for part in pair.content():
-            digest.update(part)
-    return digest.hexdigest()
+
+class PairData:
+    """Everything a training may look at: pairs that patches are cut from at random."""
+
+    def __init__(self, pairs: Sequence[PairSource]) -> None:
+        """Check and keep the pairs; their content is read once for the fingerprint.
+
+        Raises:
+            TrainingFailed: there is no pair, or their numbers of bands differ.
+            InvalidModelInput: a pair's shapes differ, or it is not finite where it says it is valid.
+            InvalidData: a file is not what its data set promises.
+        """
+        if not pairs:
+            raise TrainingFailed("No cloudy/clear pair was given; search a longer interval or another area.")
+        bands = sorted({pair.channels for pair in pairs})
+        if len(bands) > 1:
+            raise TrainingFailed(f"Pairs with {bands} bands cannot be trained on together; choose the same bands.")
+        digest = hashlib.sha256()
+        for pair in pairs:
+            if isinstance(pair, ScenePair):
+                _check(pair)
+            digest.update(pair.name.encode())
+            for part in pair.content():
+                digest.update(part)
+        self.pairs = tuple(pairs)
+        #: Number of bands of the images.
+        self.bands = bands[0]
+        #: SHA-256 over names and content of all pairs.
+        self.fingerprint = digest.hexdigest()
+
+    def source(self, stage: StageOptions, seed: int) -> PatchSampler:
+        """Return a sampler of patches of the stage's size; raises `TrainingFailed` when a pair is smaller than one."""
+        return PatchSampler(self.pairs, stage.patch, stage.downscale, seed)
+
+
+def _check(pair: ScenePair) -> None:
+    wanted = (pair.channels, *pair.valid.shape)
+    if pair.cloudy.shape != wanted or pair.clear.shape != wanted or pair.obscured.shape != wanted[1:]:
+        raise InvalidModelInput(
+            f"Pair {pair.name}: cloudy {pair.cloudy.shape}, clear {pair.clear.shape}, masks {pair.valid.shape} and "
+            f"{pair.obscured.shape}; every image must be {wanted}."
+        )
+    for name, image in (("cloudy", pair.cloudy), ("clear", pair.clear)):
+        bad = int((~np.isfinite(image[:, pair.valid])).any(axis=0).sum())
+        if bad:
+            raise InvalidModelInput(
+                f"Pair {pair.name}: the {name} image is not finite on {bad} pixels that are marked valid; mask them."
+            )
 
 
 class PatchSampler:
@@ -122,18 +166,13 @@ class PatchSampler:
         """Prepare to draw patches of `size` px, area-averaged from `size * downscale` px of the pairs.
 
         Raises:
-            TrainingFailed: there is no pair, the pairs are smaller than a patch, or their numbers of bands differ.
+            TrainingFailed: a pair is smaller than a patch.
         """
         self.pairs, self.size, self.downscale, self.seed = list(pairs), size, downscale, seed
         self.extent = size * downscale
-        if not self.pairs:
-            raise TrainingFailed("No cloudy/clear pair was given; search a longer interval or another area.")
         smallest = min(min(pair.shape) for pair in self.pairs)
         if smallest < self.extent:
             raise TrainingFailed(f"Patches need {self.extent} px, the smallest pair has {smallest} px.")
-        channels = sorted({pair.channels for pair in self.pairs})
-        if len(channels) > 1:
-            raise TrainingFailed(f"Pairs with {channels} bands cannot be trained on together; choose the same bands.")
 
     def batch(self, step: int, count: int) -> Patches:
         """Return `count` patches for training step `step`.

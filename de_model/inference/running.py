@@ -74,7 +74,7 @@ def in_batches(tiles: Sequence[Tile], size: int, run: Callable[[list[Tile]], T])
         try:
             made = run(batch)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if len(batch) == 1:
                 raise OutOfMemory(
@@ -91,7 +91,8 @@ def in_batches(tiles: Sequence[Tile], size: int, run: Callable[[list[Tile]], T])
             torch.cuda.empty_cache()
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error of torch says that memory ran out."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _IN_WORDS)
 
 

@@ -20,7 +20,7 @@ from de_model.data.case_stream import Batch
 from de_model.errors import TrainingFailed
 from de_model.scene.model import SceneNetworks
 from de_model.scene.networks import Belief, IndependentPredictor, Inputs
-from de_model.training.ema import MovingAverage
+from de_model.training.stage_run import MovingAverage
 
 
 class SceneStage(StrEnum):

@@ -1,4 +1,4 @@
-"""One stage in progress: its networks, optimiser, moving average and step."""
+"""One stage in progress: its networks, optimiser, moving average of the weights, and step."""
 
 from __future__ import annotations
 
@@ -12,10 +12,47 @@ from torch import Tensor, nn
 
 from de_model.enhancer import Enhancer
 from de_model.errors import TrainingFailed
-from de_model.training.ema import MovingAverage
+from de_model.inference.running import is_out_of_memory
 from de_model.training.objective import Batch, Objective
-from de_model.training.options import Decay, TrainingOptions
-from de_model.training.stages import Stage, StageOptions
+from de_model.training.stages import Decay, Stage, StageOptions, TrainingOptions
+
+
+class MovingAverage:
+    """Keeps a smoothed copy of a module's parameters.
+
+    The rate rises from 0 to `rate` as `(1 + n) / (10 + n)`, so that short trainings are not held back by
+    their random start; after some thousand steps it is the paper's constant rate.
+    """
+
+    def __init__(self, module: nn.Module, rate: float = 0.9999) -> None:
+        self.rate, self.updates = rate, 0
+        self.shadow: dict[str, Tensor] = {n: p.detach().clone() for n, p in module.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Move the copy towards the module's present weights."""
+        rate = min(self.rate, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        for name, parameter in module.named_parameters():
+            self.shadow[name].lerp_(parameter.detach(), 1 - rate)
+
+    @torch.no_grad()
+    def copy_to(self, module: nn.Module) -> None:
+        """Put the smoothed weights into the module."""
+        for name, parameter in module.named_parameters():
+            parameter.copy_(self.shadow[name])
+
+    @contextlib.contextmanager
+    def applied_to(self, module: nn.Module) -> Iterator[None]:
+        """Use the smoothed weights while the context is open, then put the raw ones back bit by bit."""
+        raw = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+        self.copy_to(module)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, parameter in module.named_parameters():
+                    parameter.copy_(raw[name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +81,7 @@ class StageRun:
         self.trained.requires_grad_(True).train()
         self.average = MovingAverage(self.trained, options.ema_rate)
         self.optimiser = torch.optim.AdamW(self.trained.parameters(), lr=stage.learning_rate, weight_decay=0.0)
-        self.loss = Objective(enhancer, stage.stage, options)
+        self.loss = Objective(enhancer, stage.stage)
         self.step = self.skipped = self.skipped_in_row = 0
         #: Learning rate of the last step.
         self.used_learning_rate = 0.0
@@ -157,15 +194,10 @@ def memory_explained(stage: StageOptions, options: TrainingOptions) -> Iterator[
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
             raise
         half, twice = max(1, stage.batch // 2), 2 * options.accumulate
         raise TrainingFailed(
             f"Out of memory in stage {stage.stage} with {stage.batch} patches of {stage.patch} px; halve --batch (to "
             f"{half}), or use --accumulate {twice}, which gives the same weights in less memory."
         ) from error
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # The CPU allocator has no error class of its own.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,4 +1,4 @@
-"""A training on disk: what it is, the weights of its finished stages, and the state of the stage in progress.
+"""A training on disk: what it is, its loss curve, weights of finished stages, and the state of the stage in progress.
 
 A state is one safetensors file whose header holds the numbers as JSON, so it appears whole or not at all. Nothing is
 ever unpickled.
@@ -6,9 +6,11 @@ ever unpickled.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -18,13 +20,59 @@ from torch import Tensor
 from de_model import checkpoint
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidCheckpoint
-from de_model.training.history import History
 from de_model.training.stage_run import Snapshot
 from de_model.training.stages import Stage
 
 #: Raised when the meaning of a state changes.
 _FORMAT = "unveil-training/1"
 _IDENTITY, _HISTORY = "training.json", "losses.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What was measured at a step of a stage: losses of the step, or scores of a validation after it."""
+
+    stage: Stage
+    step: int
+    values: dict[str, float]
+    validation: bool = False
+
+
+class History:
+    """The loss curve on disk, one JSON object a line, exact to the last bit.
+
+    After a stop it is cut back to the state that the training goes on from.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def add(self, entry: Entry) -> None:
+        """Append an entry; it survives the end of the process."""
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(_line(entry))
+
+    def entries(self) -> list[Entry]:
+        """Return all entries; a last line that was cut off by a stop is left out."""
+        found: list[Entry] = []
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            for line in self.path.read_text("utf-8").splitlines():
+                record = json.loads(line)
+                found.append(Entry(Stage(record["stage"]), record["step"], record["values"], record["validation"]))
+        return found
+
+    def cut(self, stage: Stage, step: int) -> None:
+        """Drop what was noted after `step` of `stage`, which will be done again."""
+        order = list(Stage)
+        position = (order.index(stage), step)
+        kept = [e for e in self.entries() if (order.index(e.stage), e.step) <= position]
+        temporary = self.path.with_suffix(".partial")
+        temporary.write_text("".join(map(_line, kept)), "utf-8")
+        temporary.replace(self.path)
+
+
+def _line(entry: Entry) -> str:
+    return json.dumps(asdict(entry)) + "\n"
 
 
 class Store:

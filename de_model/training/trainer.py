@@ -10,15 +10,13 @@ import torch
 from torch import Tensor
 
 from de_model import checkpoint
+from de_model.data.pairs import PairData
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.training.history import Entry
 from de_model.training.objective import Batch, draw
-from de_model.training.options import TrainingOptions
-from de_model.training.sources import PatchSource, TrainingData
 from de_model.training.stage_run import StageRun
-from de_model.training.stages import Stage, StageOptions
-from de_model.training.store import Store
+from de_model.training.stages import Stage, StageOptions, TrainingOptions
+from de_model.training.store import Entry, Store
 from de_model.training.validation import Restored, Validation, fixed_batch, restored, validate
 
 #: Training patches shown at the end of a stage where there is no validation batch.
@@ -80,7 +78,7 @@ class Observer:
 
 def train(
     enhancer: Enhancer,
-    data: TrainingData,
+    data: PairData,
     stages: Sequence[StageOptions],
     options: TrainingOptions | None = None,
     *,
@@ -112,13 +110,13 @@ def train(
     """
     options = options or TrainingOptions()
     check(enhancer, data, stages, options)
-    course = _Course(enhancer, data, options, store, save_every, validation, tuple(observers))
+    course = _Course(enhancer, data, options, store, max(1, save_every), validation, tuple(observers))
     results = tuple(course.run(stage) for stage in stages)
     enhancer.eval().requires_grad_(False)
     return results
 
 
-def check(enhancer: Enhancer, data: TrainingData, stages: Sequence[StageOptions], options: TrainingOptions) -> None:
+def check(enhancer: Enhancer, data: PairData, stages: Sequence[StageOptions], options: TrainingOptions) -> None:
     """Find out before hours are spent whether every stage can run.
 
     Raises:
@@ -146,21 +144,17 @@ def _check_stage(enhancer: Enhancer, stage: StageOptions, options: TrainingOptio
         raise InvalidModelInput("This model's reference has nothing to train; leave out the stage reference.")
 
 
+@dataclass(frozen=True, slots=True)
 class _Course:
     """What stays the same from stage to stage."""
 
-    def __init__(
-        self,
-        enhancer: Enhancer,
-        data: TrainingData,
-        options: TrainingOptions,
-        store: Store | None,
-        save_every: int,
-        validation: Validation | None,
-        observers: tuple[Observer, ...],
-    ) -> None:
-        self.enhancer, self.data, self.options, self.store = enhancer, data, options, store
-        self.save_every, self.validation, self.observers = max(1, save_every), validation, observers
+    enhancer: Enhancer
+    data: PairData
+    options: TrainingOptions
+    store: Store | None
+    save_every: int
+    validation: Validation | None
+    observers: tuple[Observer, ...]
 
     def run(self, stage: StageOptions) -> StageResult:
         """Train one stage, or take its weights from the store."""
@@ -174,7 +168,8 @@ class _Course:
         began, first, spent, losses = time.monotonic(), run.step, 0.0, {}
         while run.step < stage.steps:
             before = time.monotonic()
-            losses = self._step(run, source)
+            batch = draw(source, stage, run.step, self.options.seed, self.enhancer.schedule.timesteps)
+            losses = run.advance(batch)
             spent += time.monotonic() - before
             self._report(run, losses, (run.step - first) * stage.batch / max(spent, 1e-9))
             if run.step < stage.steps:
@@ -206,10 +201,6 @@ class _Course:
         if self.store:
             self.store.history.cut(run.stage.stage, run.step)
         return run
-
-    def _step(self, run: StageRun, source: PatchSource) -> dict[str, float]:
-        batch = draw(source, run.stage, run.step, self.options.seed, self.enhancer.schedule.timesteps)
-        return run.advance(batch)
 
     def _report(self, run: StageRun, losses: dict[str, float], rate: float) -> None:
         self._note(Entry(run.stage.stage, run.step, losses))

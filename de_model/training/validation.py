@@ -10,13 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from de_model.data.pairs import Patches
+from de_model.data.pairs import PairData, Patches
 from de_model.enhancer import Condition, Enhancer, Estimate
 from de_model.errors import InvalidModelInput
 from de_model.radiometry import from_unit, to_unsigned
 from de_model.sampling.samplers import Walk, ddim
 from de_model.training.objective import Batch, Objective, draw
-from de_model.training.sources import TrainingData
 from de_model.training.stages import Stage, StageOptions
 
 #: The draw that gives the validation batch: no training step has this number.
@@ -31,7 +30,7 @@ class Validation:
     """What is looked at, and how often."""
 
     #: Pairs of places that are not trained on.
-    data: TrainingData
+    data: PairData
     #: Steps between validations; there is always one at the end of a stage.
     every: int = 250
     #: Patches, the same ones every time.
@@ -59,7 +58,7 @@ class Restored:
         return self.parts[-1]
 
 
-def fixed_batch(data: TrainingData, stage: StageOptions, patches: int, timesteps: int) -> Batch:
+def fixed_batch(data: PairData, stage: StageOptions, patches: int, timesteps: int) -> Batch:
     """Return patches of a stage's size with noise and timesteps, the same ones every time."""
     fixed = replace(stage, batch=patches)
     return draw(data.source(fixed, 0), fixed, _DRAW, 0, timesteps)

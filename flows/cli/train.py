@@ -93,8 +93,7 @@ def train(
         unveil train --cell MGRS-33TWM --stage allocation --from unveil-de-small.safetensors --out other.safetensors
     """
     from de_model.presets import ReferenceKind
-    from de_model.training.options import Decay, TrainingOptions
-    from de_model.training.stages import Stage
+    from de_model.training.stages import Decay, Stage, TrainingOptions
     from de_model.weighting import WeightMode
     from flows.cli.training_bars import stage_bars
     from flows.models.training import train_model

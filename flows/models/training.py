@@ -12,9 +12,9 @@ import torch
 
 from de_model import checkpoint
 from de_model.card import ModelCard
+from de_model.data.pairs import PairData
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidCheckpoint
-from de_model.training.sources import PairData
 from de_model.training.stages import StageOptions
 from de_model.training.store import Store
 from de_model.training.trainer import Observer, StageResult, check, train

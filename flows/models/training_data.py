@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from de_model.data.datasets import Split
-from de_model.data.pairs import ScenePair
+from de_model.data.pairs import PairData, ScenePair
 from de_model.data.readers import open_dataset
-from de_model.training.sources import DrawnData, PairData, TrainingData
 from flows.errors import InvalidSettings
 from flows.planning.search import SceneSet, fullest_window, stacks_of
 from stac.composite.normalisation import clean_sky_match
@@ -194,7 +193,7 @@ class Folder:
 class Material:
     """Everything a training looks at, and what it is for people and for the model's card."""
 
-    data: TrainingData
+    data: PairData
     #: Names of the pairs.
     names: tuple[str, ...]
     bands: tuple[str, ...]
@@ -247,4 +246,4 @@ def _from_folder(folder: Folder) -> Material:
         raise InvalidSettings(f"{info.dataset} does not say how large its pixels are; give --gsd METRES.")
     title = f"{info.dataset}, {len(pairs)} pairs of its training part"
     names = tuple(pair.name for pair in pairs)
-    return Material(DrawnData(pairs), names, info.bands, gsd_m, title, str(folder.path))
+    return Material(PairData(pairs), names, info.bands, gsd_m, title, str(folder.path))

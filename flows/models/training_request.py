@@ -10,8 +10,7 @@ from typing import Any
 from de_model import checkpoint
 from de_model.card import ModelCard
 from de_model.presets import Preset, ReferenceKind
-from de_model.training.options import TrainingOptions
-from de_model.training.stages import Stage, StageOptions, schedule_for
+from de_model.training.stages import Stage, StageOptions, TrainingOptions, schedule_for
 from de_model.training.trainer import StageResult
 from de_model.weighting import WeightMode
 from flows.errors import InvalidSettings

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from de_model.data.pairs import ScenePair
-from de_model.training.sources import PairData
+from de_model.data.pairs import PairData, ScenePair
 from flows.errors import InvalidSettings
 from stac.io.files import write_json
 

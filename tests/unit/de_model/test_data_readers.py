@@ -13,7 +13,7 @@ from PIL import Image
 from de_model.data.check import Report, check_folder
 from de_model.data.datasets import FACTS, Dataset, Split
 from de_model.data.findings import Problem, Severity
-from de_model.data.pairs import PatchSampler, fingerprint
+from de_model.data.pairs import PairData, PatchSampler
 from de_model.data.readers import SampleCache, open_dataset
 from de_model.errors import DeModelError, InvalidData
 from de_model.radiometry import to_unit
@@ -124,13 +124,13 @@ def test_fingerprint_sees_pixels_bands_and_weights(tmp_path: Path) -> None:
     write_pairs(tmp_path, range(3))
     pairs = open_dataset(tmp_path)
     prints = {
-        fingerprint(pairs),
-        fingerprint(open_dataset(tmp_path, bands=("green",))),
-        fingerprint(pairs[1:]),
+        PairData(pairs).fingerprint,
+        PairData(open_dataset(tmp_path, bands=("green",))).fingerprint,
+        PairData(pairs[1:]).fingerprint,
     }
-    assert len(prints) == 3 and fingerprint(open_dataset(tmp_path)) in prints
+    assert len(prints) == 3 and PairData(open_dataset(tmp_path)).fingerprint in prints
     save(tmp_path / "label" / "0.png", picture(99))
-    assert fingerprint(open_dataset(tmp_path)) not in prints
+    assert PairData(open_dataset(tmp_path)).fingerprint not in prints
 
 
 def test_a_good_folder_has_no_finding_but_its_size(tmp_path: Path) -> None:

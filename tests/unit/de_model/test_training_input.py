@@ -11,20 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from de_model.data.pairs import Patches, PatchSampler
+from de_model.data.pairs import PairData, Patches, PatchSampler
 from de_model.errors import InvalidModelInput, TrainingFailed
-from de_model.training.options import TrainingOptions
-from de_model.training.sources import FixedPatches, PairData, PatchSource
-from de_model.training.stages import Stage, StageOptions
+from de_model.training.stages import Stage, StageOptions, TrainingOptions
 from de_model.training.trainer import Observer, Progress, StageResult, train
 from de_model.training.validation import Restored, Validation, sample_grid
 from tests.unit.de_model.training_case import data, pair, tiny
 
 ONE = StageOptions(Stage.REFERENCE, 1, 2, 16, 1, 1e-3)
-
-
-def patches(count: int = 3, size: int = 32) -> Patches:
-    return PatchSampler([pair()], size).batch(0, count)
 
 
 @pytest.mark.parametrize("image", ["cloudy", "clear"])
@@ -64,31 +58,23 @@ def test_data_of_other_bands_are_refused() -> None:
         train(tiny(), PairData([one_band]), [ONE])
 
 
-def test_a_list_of_patches_gives_each_once_before_any_twice() -> None:
-    source = FixedPatches(patches(3)).source(replace(ONE, patch=32), seed=4)
-    first = source.batch(0, 3).clear
-    assert {tuple(p.flatten()[:4].tolist()) for p in first} == {
-        tuple(p.flatten()[:4].tolist()) for p in patches().clear
-    }
-    assert torch.equal(first, source.batch(0, 3).clear)
-    assert len(source.batch(1, 7).clear) == 7
-    assert source.source(replace(ONE, patch=16, downscale=2), 0).batch(0, 1).clear.shape[-1] == 16
-    with pytest.raises(TrainingFailed, match="needs patches of 64 px, the list has 32 px"):
-        source.source(replace(ONE, patch=64), 0)
-
-
-class SometimesBad:
+class SometimesBad(PairData):
     """Gives patches whose truth is not finite on chosen steps."""
 
     def __init__(self, bad: set[int]) -> None:
-        self.bad, self.fingerprint, self.bands, self.good = bad, "none", 2, FixedPatches(patches())
+        super().__init__([pair()])
+        self.bad = bad
 
-    def source(self, stage: StageOptions, seed: int) -> PatchSource:
-        return self
+    def source(self, stage: StageOptions, seed: int) -> PatchSampler:
+        sampler, bad = super().source(stage, seed), self.bad
+        batch = sampler.batch
 
-    def batch(self, step: int, count: int) -> Patches:
-        found = self.good.batch(step, count)
-        return replace(found, clear=found.clear * torch.inf) if step in self.bad else found
+        def spoiled(step: int, count: int) -> Patches:
+            found = batch(step, count)
+            return replace(found, clear=found.clear * torch.inf) if step in bad else found
+
+        sampler.batch = spoiled  # type: ignore[method-assign]
+        return sampler
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_and_counted() -> None:

@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from de_model.enhancer import Enhancer
-from de_model.training.losses import (
-    Target,
+from de_model.training.objective import (
+    Batch,
+    Objective,
     charbonnier,
+    draw,
     edge_charbonnier,
     enhancement_loss,
     laplacian,
 )
-from de_model.training.objective import Batch, Objective, draw
-from de_model.training.options import TrainingOptions
 from de_model.training.stages import Stage, StageOptions
 from de_model.weighting import WeightMode
-from tests.unit.de_model.training_case import data, tiny
+from tests.unit.de_model.training_case import batch_of, data, tiny
 
 
 class ThreeOutputs(nn.Module):
@@ -75,7 +75,7 @@ def test_every_output_of_a_reference_is_supervised() -> None:
     model, found = tiny(), batch(Stage.REFERENCE)
     model.reference = ThreeOutputs([0.0, 0.2, 0.5])  # type: ignore[assignment] # any reference will do
     patches = found.patches
-    terms = Objective(model, Stage.REFERENCE, TrainingOptions())(found)
+    terms = Objective(model, Stage.REFERENCE)(found)
     outputs = [patches.cloudy + offset for offset in (0.0, 0.2, 0.5)]
     smooth = sum(charbonnier(o, patches.clear, patches.valid).item() for o in outputs)
     edges = sum(edge_charbonnier(o, patches.clear, patches.valid).item() for o in outputs)
@@ -86,7 +86,7 @@ def test_every_output_of_a_reference_is_supervised() -> None:
 def test_the_fusion_loss_trains_the_weight_network_alone() -> None:
     model, valid = stirred(), torch.ones(2, 1, 16, 16)
     condition = model.condition(torch.rand(2, 2, 16, 16))
-    target = Target(torch.rand(2, 2, 16, 16), valid, torch.randn(2, 2, 16, 16), torch.tensor([10, 300]))
+    target = batch_of(torch.rand(2, 2, 16, 16), valid, torch.randn(2, 2, 16, 16), torch.tensor([10, 300]))
     enhancement_loss(model, condition, target).fusion.backward()
     assert not any(p.grad is not None and bool(p.grad.any()) for p in model.predictor.parameters())
     assert any(p.grad is not None and bool(p.grad.any()) for p in model.allocation.parameters())
@@ -98,7 +98,7 @@ def test_bounded_weights_are_the_same_in_training_as_at_inference() -> None:
     model = tiny()
     condition = model.condition(torch.rand(1, 2, 16, 16))
     eps = torch.zeros_like(x0)
-    target = Target(x0, valid, eps, t)
+    target = batch_of(x0, valid, eps, t)
     x0_hat = model.schedule.estimate_x0(model.schedule.add_noise(x0, eps, t), eps, t)
     for mode, weight in ((WeightMode.CLAMP, 0.0), (WeightMode.BOUNDED, 0.3 + 0.7 * 0.5)):
         model.card = replace(model.card, weight_mode=mode)
@@ -109,8 +109,7 @@ def test_bounded_weights_are_the_same_in_training_as_at_inference() -> None:
 
 @pytest.mark.parametrize("stage", list(Stage))
 def test_shares_of_a_batch_add_up_to_the_whole(stage: Stage) -> None:
-    whole, options = batch(stage, 5), TrainingOptions()
-    objective = Objective(stirred(), stage, options)
+    whole, objective = batch(stage, 5), Objective(stirred(), stage)
     with torch.no_grad():
         together = objective(whole)
         parts = [objective(share) for share in whole.shares(3)]

@@ -15,13 +15,11 @@ import pytest
 import torch
 
 from de_model import checkpoint
+from de_model.data.pairs import PairData
 from de_model.errors import InvalidCheckpoint, InvalidModelInput
-from de_model.training.history import Entry, History
-from de_model.training.options import TrainingOptions
-from de_model.training.sources import PairData
 from de_model.training.stage_run import StageRun
-from de_model.training.stages import Stage, StageOptions
-from de_model.training.store import Store
+from de_model.training.stages import Stage, StageOptions, TrainingOptions
+from de_model.training.store import Entry, History, Store
 from de_model.training.trainer import train
 from tests.unit.de_model.training_case import STAGES, data, identity, pair, tiny
 

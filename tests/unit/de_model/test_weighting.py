@@ -13,8 +13,9 @@ from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
 from de_model.presets import Preset
-from de_model.training.losses import Target, enhancement_loss
+from de_model.training.objective import enhancement_loss
 from de_model.weighting import WeightMode, limit, limit_in_training
+from tests.unit.de_model.training_case import batch_of
 
 RAW = torch.linspace(-60, 60, 241)
 
@@ -67,7 +68,7 @@ def test_the_card_decides_for_inference_and_for_the_loss() -> None:
     x0_hat = clamped.estimate(clamped.schedule.add_noise(x0, eps, t), condition, t, 0.0).x0_hat
     for model, weight in ((clamped, 0.0), (bounded, 0.65)):
         expected = (x0 - (1 - weight) * x0_hat - weight * condition.reference).abs().mean()
-        loss = enhancement_loss(model, condition, Target(x0, valid, eps, t))
+        loss = enhancement_loss(model, condition, batch_of(x0, valid, eps, t))
         assert loss.fusion.item() == pytest.approx(expected.item(), 1e-5)
 
 

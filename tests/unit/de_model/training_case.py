@@ -13,12 +13,12 @@ import torch
 
 from de_model import checkpoint
 from de_model.card import ModelCard
-from de_model.data.pairs import ScenePair
+from de_model.data.pairs import PairData, Patches, ScenePair
 from de_model.enhancer import Enhancer
 from de_model.presets import Preset
-from de_model.training.options import TrainingOptions
-from de_model.training.sources import PairData
-from de_model.training.stages import Stage, StageOptions
+from de_model.radiometry import to_unsigned
+from de_model.training.objective import Batch, valid_count
+from de_model.training.stages import Stage, StageOptions, TrainingOptions
 from de_model.training.store import Store
 from de_model.training.trainer import train
 
@@ -58,6 +58,12 @@ def tiny(seed: int = 0) -> Enhancer:
 def data() -> PairData:
     """Two pairs."""
     return PairData([pair(0), pair(1)])
+
+
+def batch_of(x0: torch.Tensor, valid: torch.Tensor, eps: torch.Tensor, t: torch.Tensor) -> Batch:
+    """A batch whose truth is `x0` `(batch, band, y, x)` in [-1, 1]."""
+    clear = to_unsigned(x0)
+    return Batch(Patches(clear, clear, valid, valid), eps, t, valid_count(valid, x0.shape[1]))
 
 
 def identity() -> dict[str, str]:

@@ -16,8 +16,7 @@ from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidCheckpoint
 from de_model.presets import Preset
-from de_model.training.options import TrainingOptions
-from de_model.training.stages import Stage
+from de_model.training.stages import Stage, TrainingOptions
 from de_model.weighting import WeightMode
 from flows.cli import app
 from flows.errors import InvalidSettings, ServiceUnavailable
