@@ -110,7 +110,7 @@ def _transplanted(data: PairData) -> PairData:
 
 def _from_folder(folder: Path) -> Collection:
     train, test = (open_dataset(folder, split=split, bands=RGB) for split in (Split.TRAIN, Split.TEST))
-    return Collection(train[0].info.dataset, PairData(train), PairData(test))
+    return Collection(train[0].files.dataset, PairData(train), PairData(test))
 
 
 def _trained(setting: Setting, kind: Collection) -> Enhancer:

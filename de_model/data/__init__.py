@@ -3,8 +3,8 @@
 | what | where |
 |---|---|
 | pairs, mixtures of pairs, patches | `pairs` |
-| RICE, CUHK-CR on disk | `readers.open_dataset`; `layouts`, `imagefile`, `inspection` beneath |
-| what is wrong with a copy of them | `check.check_folder`, `duplicates` |
-| which pair trains and which tests | `splits` |
+| RICE, CUHK-CR on disk, and which of their pairs trains and which tests | `readers.open_dataset`, `datasets` |
+| what is wrong with a copy of them | `check.check_folder` |
 | real clouds over a clear date | `transplant` |
+| scenes of many places, and cases drawn from them | `archive`, `cases`, `case_stream` |
 """

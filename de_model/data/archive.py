@@ -108,20 +108,7 @@ def write_archive(folder: Path, scenes: Sequence[Scene]) -> str:
             }
         np.savez(folder / f"{scene.info.name}.npz", **arrays, info=np.array(json.dumps(asdict(scene.info))))
         digest.update(arrays["image"].tobytes() + arrays["classes"].tobytes())
-    (folder / "archive.json").write_text(json.dumps({"fingerprint": digest.hexdigest(), "scenes": len(scenes)}))
     return digest.hexdigest()
-
-
-def fingerprint_of(folder: Path) -> str:
-    """Return the fingerprint that `write_archive` left.
-
-    Raises:
-        InvalidModelInput: the folder holds no archive.
-    """
-    try:
-        return str(json.loads((folder / "archive.json").read_text())["fingerprint"])
-    except (OSError, ValueError, KeyError) as error:
-        raise InvalidModelInput(f"{folder} holds no training archive ({error}); prepare it first.") from error
 
 
 def read_archive(folder: Path, without: Iterable[str] = (), only: Iterable[str] | None = None) -> list[Scene]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import warnings
 import zlib
@@ -37,6 +38,12 @@ def read_picture(path: Path) -> Samples:
     """
     with _told_as_invalid(path):
         return _read_tiff(path) if path.suffix.lower() in _TIFF else _read_display(path)
+
+
+def content_hash(samples: Samples) -> str:
+    """Return the SHA-256 of shape, type and samples `(band, y, x)`."""
+    head = f"{samples.shape} {samples.dtype.name}:".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(samples).tobytes()).hexdigest()
 
 
 def picture_size(path: Path) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ Pictures are cropped, never resized as a whole: the detail of 0.5 m imagery surv
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -18,14 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
-from de_model.data.datasets import FACTS, Dataset, Split
-from de_model.data.duplicates import content_hash
-from de_model.data.findings import raise_errors
-from de_model.data.imagefile import Samples, picture_size, read_picture
-from de_model.data.inspection import read_samples
-from de_model.data.layouts import PairFiles, find_pairs
+from de_model.data.datasets import FACTS, REPEATED_TEST_PAIRS, Dataset, Split, hashed_split
+from de_model.data.folders import Finding, PairFiles, Problem, error, find_pairs, raise_errors
+from de_model.data.imagefile import Samples, content_hash, picture_size, read_picture
 from de_model.data.pairs import ScenePair
-from de_model.data.splits import REPEATED_TEST_PAIRS, hashed_split
 from de_model.errors import InvalidData
 
 FloatArray = NDArray[np.float32]
@@ -35,25 +31,53 @@ BoolArray = NDArray[np.bool_]
 _DIFFERENCE, _SMOOTHING_PX = 0.06, 5
 _RIM_PX = _SMOOTHING_PX // 2
 _DEFAULT_CACHE = 2**30
+#: Parts of a pair that are auxiliary pictures, and the numbers of bands they may have.
+_EXTRA_BANDS = {"mask": (1, 3, 4), "nir_cloudy": (1, 3, 4), "nir_clear": (1, 3, 4)}
 
 
-@dataclass(frozen=True, slots=True)
-class PairInfo:
-    """What the numbers of a pair mean."""
+def read_samples(files: PairFiles) -> tuple[dict[str, Samples], list[Finding]]:
+    """Return the samples `(band, y, x)` of every file of a pair that can be read, and all that is wrong with them."""
+    samples: dict[str, Samples] = {}
+    findings: list[Finding] = []
+    for part, path in files.files.items():
+        try:
+            samples[part] = read_picture(path)
+        except InvalidData as invalid:
+            deep = "16-bit samples" in str(invalid)
+            findings.append(error(Problem.SAMPLE_TYPE if deep else Problem.UNREADABLE, str(invalid)))
+        else:
+            findings += _faults(part, path, samples[part], files.dataset)
+    return samples, findings + list(_different_sizes(files, samples))
 
-    dataset: Dataset
-    split: Split | None
-    #: Common names in channel order.
-    bands: tuple[str, ...]
-    #: Pixel size, metres; None where it was not recorded.
-    gsd_m: float | None
-    #: Greatest stored value and the reflectance or display value 1: 255 of 8 bits, 10000 of 16 bits.
-    full_scale: int
 
-    @property
-    def is_display(self) -> bool:
-        """True for 8-bit display values, False for reflectance."""
-        return self.full_scale == 255
+def _faults(part: str, path: Path, samples: Samples, dataset: Dataset) -> Iterator[Finding]:
+    expected = _EXTRA_BANDS.get(part, (len(FACTS[dataset].bands),))
+    if len(samples) not in expected:
+        wanted = " or ".join(map(str, expected))
+        yield error(Problem.BAND_COUNT, f"{path} has {len(samples)} bands, {dataset} has {wanted} here.")
+    types = _sample_types(part, dataset)
+    if samples.dtype.name not in types:
+        wanted = " or ".join(types)
+        yield error(Problem.SAMPLE_TYPE, f"{path} has {samples.dtype} samples, {dataset} has {wanted} here.")
+    if samples.dtype.kind == "f" and not np.isfinite(samples).all():
+        share = 1 - np.isfinite(samples).mean()
+        yield error(Problem.NOT_A_NUMBER, f"{path} holds NaN or infinite samples ({share:.1%}); fetch it again.")
+
+
+def _sample_types(part: str, dataset: Dataset) -> tuple[str, ...]:
+    if dataset is Dataset.PAIRED and part != "mask":
+        return ("uint8", "uint16")
+    return ("uint8",) if part == "mask" or FACTS[dataset].bits == 8 else ("uint16",)
+
+
+def _different_sizes(files: PairFiles, samples: Mapping[str, Samples]) -> Iterator[Finding]:
+    sizes = {part: (s.shape[2], s.shape[1]) for part, s in samples.items()}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{files.files[part]} {width} x {height}" for part, (width, height) in sizes.items())
+        yield error(Problem.SIZE, f"The pictures of pair {files.title} differ in size: {listed}.")
+    kinds = {samples[part].dtype for part in ("cloudy", "clear") if part in samples}
+    if len(kinds) > 1:
+        yield error(Problem.SAMPLE_TYPE, f"The two views of pair {files.title} have samples of different types.")
 
 
 class SampleCache:
@@ -93,10 +117,13 @@ class FilePair:
     """One pair of a data set on disk; a `PairSource`."""
 
     files: PairFiles
-    info: PairInfo
+    #: Common names in channel order.
+    bands: tuple[str, ...]
+    #: Greatest stored value and the reflectance or display value 1: 255 of 8 bits, 10000 of 16 bits.
+    full_scale: int
     #: Rows and columns.
     shape: tuple[int, int]
-    #: Names of all channels as stored, of which `info.bands` is a selection.
+    #: Names of all channels as stored, of which `bands` is a selection.
     stored: tuple[str, ...]
     cache: SampleCache
 
@@ -106,17 +133,22 @@ class FilePair:
         return self.files.title
 
     @property
+    def gsd_m(self) -> float | None:
+        """Pixel size, metres; None where it was not recorded."""
+        return FACTS[self.files.dataset].gsd_m
+
+    @property
     def channels(self) -> int:
         """Number of bands."""
-        return len(self.info.bands)
+        return len(self.bands)
 
     @property
     def cover_range(self) -> tuple[float, float]:
         """Least and greatest share of cloud of a patch: the data sets chose their pictures, all of them count."""
         return 0.0, 1.0
 
-    def load(self) -> ScenePair:
-        """Read the whole pair.
+    def window(self, rows: slice, columns: slice, random: np.random.Generator) -> ScenePair:
+        """Return a part of the pair, the same as of the whole.
 
         `valid` is True where both views have data: everywhere in 8-bit sets, where no band of either is 0 in all
         bands in 16-bit ones. `obscured` is the mask of RICE2 where there is one (any value above 0); else where
@@ -126,34 +158,25 @@ class FilePair:
         Raises:
             InvalidData: a file is unreadable, or its size, bands or samples are not those of the data set.
         """
-        whole = slice(None)
-        return self._read(whole, whole)
-
-    def _read(self, rows: slice, columns: slice) -> ScenePair:
         samples = self.cache.get(self.files)
         if samples["cloudy"].shape[1:] != self.shape:
             found, expected = (f"{s[1]} x {s[0]} px" for s in (samples["cloudy"].shape[1:], self.shape))
             raise InvalidData(f"{self.files.cloudy} has {found}, not {expected} as when it was listed; list it again.")
-        samples = {part: array[:, rows, columns] for part, array in samples.items()}
-        cloudy, clear = (self._values(samples, view) for view in ("cloudy", "clear"))
-        valid = np.asarray(np.isfinite(cloudy + clear).all(axis=0))
-        obscured = samples["mask"].max(axis=0) > 0 if "mask" in samples else _differs(cloudy, clear)
-        return ScenePair(self.name, cloudy, clear, valid, obscured & valid)
-
-    def window(self, rows: slice, columns: slice, random: np.random.Generator) -> ScenePair:
-        """Return a part of the pair, the same as of the whole."""
-        height, width = self.shape
         # Smoothing of the difference reaches beyond the window.
         with_rim = [
             slice(max(part.start - _RIM_PX, 0), min(part.stop + _RIM_PX, size))
-            for part, size in ((rows, height), (columns, width))
+            for part, size in zip((rows, columns), self.shape, strict=True)
         ]
         inner = [slice(p.start - r.start, p.stop - r.start) for p, r in zip((rows, columns), with_rim, strict=True)]
-        return self._read(*with_rim).window(inner[0], inner[1], random)
+        samples = {part: array[:, *with_rim] for part, array in samples.items()}
+        cloudy, clear = (self._values(samples, view) for view in ("cloudy", "clear"))
+        valid = np.asarray(np.isfinite(cloudy + clear).all(axis=0))
+        obscured = samples["mask"].max(axis=0) > 0 if "mask" in samples else _differs(cloudy, clear)
+        return ScenePair(self.name, cloudy, clear, valid, obscured & valid).window(inner[0], inner[1], random)
 
     def content(self) -> Iterator[bytes]:
         """Yield the stored samples and how they are read."""
-        yield repr((self.info.bands, self.info.full_scale)).encode()
+        yield repr((self.bands, self.full_scale)).encode()
         for part, samples in sorted(self.cache.get(self.files).items()):
             yield part.encode() + samples.tobytes()
 
@@ -161,9 +184,9 @@ class FilePair:
         stored = samples[view]
         if f"nir_{view}" in samples:
             stored = np.concatenate([stored, samples[f"nir_{view}"][:1]])
-        chosen = stored[[self.stored.index(band) for band in self.info.bands]]
-        scaled = chosen.astype(np.float32) / np.float32(self.info.full_scale)
-        if self.info.is_display:
+        chosen = stored[[self.stored.index(band) for band in self.bands]]
+        scaled = chosen.astype(np.float32) / np.float32(self.full_scale)
+        if self.full_scale == 255:  # display values
             return np.square(scaled)
         return np.where((stored == 0).all(axis=0), np.float32(np.nan), scaled)
 
@@ -174,27 +197,15 @@ def _differs(cloudy: FloatArray, clear: FloatArray) -> BoolArray:
     return uniform_filter(difference, _SMOOTHING_PX, mode="nearest") > _DIFFERENCE
 
 
-def open_dataset(
-    folder: Path,
-    dataset: Dataset | None = None,
-    split: Split | None = None,
-    bands: Sequence[str] | None = None,
-    *,
-    channels: Sequence[str] | None = None,
-    skip_repeated: bool = True,
-    cache_bytes: int = _DEFAULT_CACHE,
-) -> list[FilePair]:
+def open_dataset(folder: Path, split: Split | None = None, bands: Sequence[str] | None = None) -> list[FilePair]:
     """Return the pairs of a data set in a fixed order; pictures are read when patches are drawn.
 
     Args:
-        folder: the data set's folder or one above it; `layouts` names the known ones.
-        dataset: which one, when the folder holds several.
-        split: which part; all when left out. See `splits`; for RICE without split folders, telling the parts
-            needs every picture once, so that identical ones are not torn apart.
+        folder: the data set's folder or one above it; `folders` names the known layouts.
+        split: which part; all when left out. See `datasets`; for RICE without split folders, telling the parts
+            needs every picture once, so that identical ones are not torn apart. Test pairs of CUHK-CR1 that repeat
+            others are left out of the test (98 of 134 remain).
         bands: common names to read, in this order; all when left out.
-        channels: what the channels of a plain folder of pairs are; red, green, blue when left out.
-        skip_repeated: leave out the test pairs of CUHK-CR1 that repeat others (98 of 134 remain).
-        cache_bytes: memory for pictures as stored.
 
     Raises:
         InvalidData: the layout is unknown, files are unpaired or missing, the folder holds several data sets, or
@@ -203,36 +214,29 @@ def open_dataset(
     layout = find_pairs(folder)
     found = sorted({pair.dataset for pair in layout.pairs})
     raise_errors(layout.findings)
-    if dataset is None and len(found) > 1:
-        raise InvalidData(f"{folder} holds {', '.join(found)}; say which one is meant.")
-    chosen = [pair for pair in layout.pairs if dataset in (None, pair.dataset)]
+    if len(found) > 1:
+        raise InvalidData(f"{folder} holds {', '.join(found)}; give the folder of one of them.")
+    chosen = layout.pairs if split is None else _of_split(layout.pairs, split)
     if not chosen:
-        raise InvalidData(f"{folder} does not hold {dataset}; it holds {', '.join(found)}.")
-    if split is not None:
-        chosen = _of_split(chosen, split, skip_repeated)
-    if not chosen:
-        raise InvalidData(f"{folder} holds no {split} pair of {dataset or found[0]}.")
-    return _file_pairs(chosen, bands, channels, SampleCache(cache_bytes))
+        raise InvalidData(f"{folder} holds no {split} pair of {found[0]}.")
+    return _file_pairs(chosen, bands)
 
 
-def _of_split(pairs: list[PairFiles], split: Split, skip_repeated: bool) -> list[PairFiles]:
-    dataset = pairs[0].dataset
+def _of_split(pairs: list[PairFiles], split: Split) -> list[PairFiles]:
     if all(pair.split is None for pair in pairs):
         contents = {
             pair.name: [content_hash(read_picture(path)) for path in (pair.cloudy, pair.clear)] for pair in pairs
         }
         splits = hashed_split([pair.name for pair in pairs], contents)
         return [pair for pair in pairs if splits[pair.name] is split]
-    repeated = REPEATED_TEST_PAIRS.get(dataset, frozenset()) if skip_repeated and split is Split.TEST else frozenset()
+    repeated = REPEATED_TEST_PAIRS.get(pairs[0].dataset, frozenset()) if split is Split.TEST else frozenset()
     return [pair for pair in pairs if pair.split is split and pair.name not in repeated]
 
 
-def _file_pairs(
-    pairs: list[PairFiles], bands: Sequence[str] | None, channels: Sequence[str] | None, cache: SampleCache
-) -> list[FilePair]:
+def _file_pairs(pairs: list[PairFiles], bands: Sequence[str] | None) -> list[FilePair]:
     first = pairs[0]
     facts = FACTS[first.dataset]
-    stored = tuple(channels or facts.bands) if first.dataset is Dataset.PAIRED else facts.bands
+    stored = facts.bands
     if facts.extra_band and all(pair.nir_cloudy and pair.nir_clear for pair in pairs):
         stored = (*stored, facts.extra_band)
     chosen = tuple(bands or stored)
@@ -242,12 +246,9 @@ def _file_pairs(
             f"{first.dataset} in this folder has no band {', '.join(unknown)}; it has {', '.join(stored)}."
         )
     _, _, bits = picture_size(first.cloudy)
-    info = {
-        split: PairInfo(first.dataset, split, chosen, facts.gsd_m, 255 if bits == 8 else 10_000)
-        for split in (*Split, None)
-    }
+    scale, cache = 255 if bits == 8 else 10_000, SampleCache()
     sizes = (picture_size(pair.cloudy) for pair in pairs)
     return [
-        FilePair(pair, info[pair.split], (height, width), stored, cache)
+        FilePair(pair, chosen, scale, (height, width), stored, cache)
         for pair, (width, height, _) in zip(pairs, sizes, strict=True)
     ]

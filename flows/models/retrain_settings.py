@@ -11,8 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from de_model.data.datasets import Split
-from de_model.data.splits import split_of
+from de_model.data.datasets import Split, split_of
 from de_model.training.stages import Stage
 from flows.errors import InvalidSettings
 from flows.models.gates import Gates

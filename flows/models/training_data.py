@@ -240,10 +240,9 @@ def _from_scenes(scenes: SceneSet, choice: PairChoice | None) -> Material:
 
 def _from_folder(folder: Folder) -> Material:
     pairs = open_dataset(folder.path, split=Split.TRAIN)
-    info = pairs[0].info
-    gsd_m = info.gsd_m or folder.gsd_m
+    dataset, gsd_m = pairs[0].files.dataset, pairs[0].gsd_m or folder.gsd_m
     if gsd_m is None:
-        raise InvalidSettings(f"{info.dataset} does not say how large its pixels are; give --gsd METRES.")
-    title = f"{info.dataset}, {len(pairs)} pairs of its training part"
+        raise InvalidSettings(f"{dataset} does not say how large its pixels are; give --gsd METRES.")
+    title = f"{dataset}, {len(pairs)} pairs of its training part"
     names = tuple(pair.name for pair in pairs)
-    return Material(PairData(pairs), names, info.bands, gsd_m, title, str(folder.path))
+    return Material(PairData(pairs), names, pairs[0].bands, gsd_m, title, str(folder.path))

@@ -12,9 +12,9 @@ from PIL import Image
 
 from de_model.data.check import Report, check_folder
 from de_model.data.datasets import FACTS, Dataset, Split
-from de_model.data.findings import Problem, Severity
-from de_model.data.pairs import PairData, PatchSampler
-from de_model.data.readers import SampleCache, open_dataset
+from de_model.data.folders import Problem, Severity
+from de_model.data.pairs import PairData, PatchSampler, ScenePair
+from de_model.data.readers import FilePair, SampleCache, open_dataset
 from de_model.errors import DeModelError, InvalidData
 from de_model.radiometry import to_unit
 from tests.unit.de_model.data_folders import SIZE, picture, save, write_cuhk, write_nir, write_pairs
@@ -24,13 +24,18 @@ def problems(report: Report, severity: Severity = Severity.ERROR) -> list[Proble
     return [f.problem for f in report.findings if f.severity is severity]
 
 
+def whole(pair: FilePair) -> ScenePair:
+    height, width = pair.shape
+    return pair.window(slice(0, height), slice(0, width), np.random.default_rng(0))
+
+
 def test_rice1_is_read_as_the_paper_feeds_it(tmp_path: Path) -> None:
     write_pairs(tmp_path / "RICE1", range(12))
     pairs = open_dataset(tmp_path / "RICE1")
     assert [pair.name for pair in pairs][:3] == ["RICE1/0", "RICE1/1", "RICE1/2"]
     assert pairs[-1].name == "RICE1/11"
-    assert pairs[0].info.dataset is Dataset.RICE1 and pairs[0].info.bands == ("red", "green", "blue")
-    read = pairs[3].load()
+    assert pairs[0].files.dataset is Dataset.RICE1 and pairs[0].bands == ("red", "green", "blue")
+    read = whole(pairs[3])
     stored = np.asarray(Image.open(tmp_path / "RICE1/label/3.png")).transpose(2, 0, 1)
     import torch
 
@@ -42,8 +47,8 @@ def test_rice1_is_read_as_the_paper_feeds_it(tmp_path: Path) -> None:
 def test_rice2_takes_cloud_and_shadow_from_its_mask(tmp_path: Path) -> None:
     write_pairs(tmp_path / "RICE2", range(3), mask=True)
     (pair, *_) = open_dataset(tmp_path)
-    assert pair.info.gsd_m == 30
-    assert pair.load().obscured.sum() == (SIZE // 2 + 4) * SIZE
+    assert pair.gsd_m == 30
+    assert whole(pair).obscured.sum() == (SIZE // 2 + 4) * SIZE
 
 
 @pytest.mark.parametrize("archive", [True, False])
@@ -51,15 +56,14 @@ def test_rice2_takes_cloud_and_shadow_from_its_mask(tmp_path: Path) -> None:
 def test_cuhk_is_read_in_both_layouts_below_any_folder(tmp_path: Path, archive: bool, top: str) -> None:
     write_cuhk(tmp_path / top, "CUHK-CR1", archive=archive)
     write_cuhk(tmp_path / top, "CUHK-CR2", archive=archive, first_seed=1000)
-    folder = tmp_path / top if "nir" in top else tmp_path
-    pairs = open_dataset(folder, Dataset.CUHK_CR1, Split.TEST)
+    pairs = open_dataset(tmp_path / top / "CUHK-CR1", Split.TEST)
     assert [pair.name for pair in pairs] == ["CUHK-CR1/test/200", "CUHK-CR1/test/201"]
-    assert pairs[0].info.bands == ("red", "green", "blue", "nir") and pairs[0].info.gsd_m == 0.5
+    assert pairs[0].bands == ("red", "green", "blue", "nir") and pairs[0].gsd_m == 0.5
     nir = np.asarray(Image.open(pairs[0].files.nir_clear))[..., 0]
-    assert np.allclose(np.sqrt(pairs[0].load().clear[3]) * 255, nir, atol=1e-3)
-    assert len(open_dataset(folder, Dataset.CUHK_CR2, Split.TRAIN)) == 4
-    with pytest.raises(InvalidData, match="holds CUHK-CR1, CUHK-CR2; say which"):
-        open_dataset(folder)
+    assert np.allclose(np.sqrt(whole(pairs[0]).clear[3]) * 255, nir, atol=1e-3)
+    assert len(open_dataset(tmp_path / top / "CUHK-CR2", Split.TRAIN)) == 4
+    with pytest.raises(InvalidData, match="holds CUHK-CR1, CUHK-CR2; give the folder of one"):
+        open_dataset(tmp_path / top if "nir" in top else tmp_path)
 
 
 def test_split_layout_serves_every_name(tmp_path: Path) -> None:
@@ -76,26 +80,24 @@ def test_bands_are_chosen_by_name(tmp_path: Path) -> None:
     write_cuhk(tmp_path, "CUHK-CR1", archive=True)
     every, some = open_dataset(tmp_path), open_dataset(tmp_path, bands=("nir", "red"))
     assert some[0].channels == 2
-    assert np.array_equal(some[0].load().clear, every[0].load().clear[[3, 0]])
+    assert np.array_equal(whole(some[0]).clear, whole(every[0]).clear[[3, 0]])
     with pytest.raises(InvalidData, match="no band thermal; it has red"):
         open_dataset(tmp_path, bands=("thermal",))
 
 
-def test_a_plain_folder_may_hold_16_bit_tiff_with_its_own_bands(tmp_path: Path) -> None:
+def test_a_plain_folder_may_hold_16_bit_tiff(tmp_path: Path) -> None:
     for view, value in (("cloud", 6000), ("label", 1500)):
         (tmp_path / "mine" / view).mkdir(parents=True)
         pixels = np.full((SIZE, SIZE, 3), value, np.uint16)
         tifffile.imwrite(tmp_path / "mine" / view / "a.tif", pixels, photometric="rgb")
-    (pair,) = open_dataset(tmp_path, channels=("green", "red", "nir"))
-    assert pair.info.bands == ("green", "red", "nir") and not pair.info.is_display
-    assert np.allclose(pair.load().clear, 0.15)
+    (pair,) = open_dataset(tmp_path)
+    assert pair.bands == ("red", "green", "blue") and np.allclose(whole(pair).clear, 0.15)
 
 
 def test_patches_come_from_files_and_depend_on_seed_and_step_alone(tmp_path: Path) -> None:
     write_cuhk(tmp_path, "CUHK-CR2", archive=True)
-    first, second = (
-        PatchSampler(open_dataset(tmp_path, split=Split.TRAIN, cache_bytes=b), 32, 1, 3) for b in (0, 10**8)
-    )
+    first, second = (PatchSampler(open_dataset(tmp_path, split=Split.TRAIN), 32, 1, 3) for _ in range(2))
+    first.pairs[0].cache.limit_bytes = 0
     a, b = first.batch(5, 6), second.batch(5, 6)
     assert a.cloudy.shape == (6, 4, 32, 32)
     assert a.cloudy.equal(b.cloudy) and not a.cloudy.equal(first.batch(6, 6).cloudy)
@@ -104,11 +106,11 @@ def test_patches_come_from_files_and_depend_on_seed_and_step_alone(tmp_path: Pat
 def test_a_window_is_the_same_part_of_the_whole(tmp_path: Path) -> None:
     write_pairs(tmp_path, range(1))
     (pair,) = open_dataset(tmp_path)
-    whole = pair.load()
+    everything = whole(pair)
     for rows, columns in ((slice(0, 20), slice(28, 48)), (slice(15, 40), slice(3, 28)), (slice(0, 48), slice(0, 48))):
         part = pair.window(rows, columns, np.random.default_rng(0))
-        assert np.array_equal(part.cloudy, whole.cloudy[:, rows, columns])
-        assert np.array_equal(part.obscured, whole.obscured[rows, columns])
+        assert np.array_equal(part.cloudy, everything.cloudy[:, rows, columns])
+        assert np.array_equal(part.obscured, everything.obscured[rows, columns])
 
 
 def test_memory_is_bounded(tmp_path: Path) -> None:
@@ -238,7 +240,7 @@ def test_bad_pictures_are_named_by_checker_and_reader_alike(
     assert problem in problems(report) and not report.usable
     sentences = [f.message for f in report.findings if f.problem is problem]
     with pytest.raises(InvalidData, match=words) as raised:
-        open_dataset(tmp_path)[1].load()
+        whole(open_dataset(tmp_path)[1])
     assert str(raised.value).split(" (and ")[0] == sentences[0]
     assert "1.png" in sentences[0] or "1.tif" in sentences[0]
 
@@ -248,7 +250,7 @@ def test_lzw_is_reported_not_guessed(tmp_path: Path) -> None:
     (tmp_path / "mine/cloud/0.png").unlink()
     Image.fromarray(picture(0)).save(tmp_path / "mine/cloud/0.tif", compression="tiff_lzw")
     with pytest.raises(InvalidData, match="compressed with LZW"):
-        open_dataset(tmp_path)[0].load()
+        whole(open_dataset(tmp_path)[0])
 
 
 def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Finding the pairs of a data set on disk, by folder names and file names alone; no picture is opened.
+"""Finding the pairs of a data set on disk, and what is wrong with it, by folder and file names; nothing is opened.
 
 Known layouts, at the folder given or up to three levels below it:
 
@@ -12,16 +12,76 @@ Pairs are matched by path below `cloud` and `label`, without the suffix; folders
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum, unique
 from pathlib import Path
 
 from de_model.data.datasets import Dataset, Split
-from de_model.data.findings import Finding, Problem, error, warning
 from de_model.data.imagefile import is_picture
+from de_model.errors import InvalidData
 
 _DEPTH = 3
 _KNOWN = "{cloud,label} and {train,test}/{cloud,label} (RICE, CUHK-CR, with `mask` and `nir` beside them)"
+
+
+@unique
+class Severity(StrEnum):
+    """Whether a finding keeps the data from being used."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@unique
+class Problem(StrEnum):
+    """Kinds of findings."""
+
+    UNKNOWN_LAYOUT = "unknown layout"
+    EMPTY_FOLDER = "empty folder"
+    UNPAIRED = "unpaired file"
+    AMBIGUOUS = "ambiguous name"
+    UNREADABLE = "unreadable file"
+    BAND_COUNT = "wrong number of bands"
+    SAMPLE_TYPE = "wrong sample type"
+    SIZE = "different sizes"
+    NOT_A_NUMBER = "NaN"
+    NO_MASK = "no mask"
+    PAIR_COUNT = "unexpected number of pairs"
+    DUPLICATE = "duplicate"
+    LEAK = "the same image in two splits"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong."""
+
+    severity: Severity
+    problem: Problem
+    #: One sentence that names the file or folder and says what to do.
+    message: str
+
+
+def error(problem: Problem, message: str) -> Finding:
+    """Return a finding that keeps the data from being used."""
+    return Finding(Severity.ERROR, problem, message)
+
+
+def warning(problem: Problem, message: str) -> Finding:
+    """Return a finding that people should know."""
+    return Finding(Severity.WARNING, problem, message)
+
+
+def raise_errors(findings: Iterable[Finding]) -> None:
+    """Raise the first error, with the number of further ones.
+
+    Raises:
+        InvalidData: there is an error among the findings.
+    """
+    errors = [finding.message for finding in findings if finding.severity is Severity.ERROR]
+    if errors:
+        rest = f" (and {len(errors) - 1} more; `unveil data check` lists them)" if len(errors) > 1 else ""
+        raise InvalidData(errors[0] + rest)
 
 
 @dataclass(frozen=True, slots=True)
