@@ -16,7 +16,7 @@ from rasterio.enums import Resampling
 from stac.errors import InvalidItem
 from stac.grid.cell import Cell
 from stac.grid.footprint import outline_of_item
-from stac.io.access import Access
+from stac.io.signing import Access
 from stac.load.mask_reading import plan_mask
 from stac.load.reading import read_asset
 from stac.masks.classes import PixelClass, among
