@@ -1,4 +1,7 @@
-"""The flow `census`: what a search finds against what is published; nothing may be missing unseen."""
+"""The flow `census`: what a search finds against what is published; nothing may be missing unseen.
+
+Of scenes every product is counted, of mosaics every cell of every period and the item of the whole region.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,21 @@ from flows.ledger.schema import Entry, State, is_dead
 from flows.ledger.store import open_ledger
 from flows.models.resolving import resolve
 from flows.planning.candidates import cloud_cover
+from flows.planning.mosaics import Region, of_period, plan_period, region_of
+from flows.planning.periods import Period, periods_of
 from flows.planning.search import find_scenes, source_of
-from flows.planning.workunit import Plan, WorkUnit, make_plan
+from flows.planning.workunit import ModelRef, Plan, WorkUnit, make_plan
+from flows.processing.mosaic_catalog import known_radiometry, mosaics_of, region_id, region_work_id
 from flows.processing.publishing import catalog_of
 from flows.progress import EventName, emit, report_progress
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings, recent
+from flows.settings.mosaic_options import MosaicOptions
 from stac.catalog.product_collections import ProductCollection, broken_work, finished_work
 from stac.catalog.validation import item_problems
 from stac.catalog.versions import subject_of
 from stac.errors import EmptySearch
-from stac.io.s3 import is_s3
+from stac.io.s3 import Location, is_s3
 from stac.search.source import Skipped
 
 
@@ -85,6 +92,8 @@ class Census:
     #: Nothing is missing, failed, broken or, unless the settings allow it, invalid.
     complete: bool
     scenes: tuple[CensusRow, ...]
+    #: What the rows are: scenes, or mosaics of cells and regions.
+    counted: str = "scenes"
 
 
 #: Rows of the artifact; what is missing comes first.
@@ -95,7 +104,11 @@ _NAMED = 20
 
 @flow(name="census", log_prints=False, persist_result=False, retries=0)
 def census(
-    settings: RunSettings | None = None, last_days: int | None = None, verify: bool = False, strict: bool = True
+    settings: RunSettings | None = None,
+    last_days: int | None = None,
+    verify: bool = False,
+    strict: bool = True,
+    mosaic: MosaicOptions | None = None,
 ) -> Census:
     """Compare what the source has with what the catalog has; keep the table, and raise what is missing.
 
@@ -104,12 +117,14 @@ def census(
         last_days: count the last days instead of `datetime` of the settings.
         verify: check every published file against its checksum, too.
         strict: fail when something is missing; otherwise only the event is emitted.
+        mosaic: count the mosaics of this period, region and method instead of scenes.
 
     Raises:
         CensusIncomplete: scenes are missing, failed or broken.
         EmptySearch: the source has no scene in the area and interval.
     """
-    found = take_census(recent(settings or load_settings(), last_days), verify=verify)
+    wanted = recent(settings or load_settings(), last_days)
+    found = mosaic_census(wanted, mosaic, verify=verify) if mosaic else take_census(wanted, verify=verify)
     create_table_artifact(table_of(found), key="census", description=f"Census of {found.datetime}")
     create_markdown_artifact(sentence_of(found), key="census-summary", description="What the census found")
     if not found.complete:
@@ -136,10 +151,7 @@ def take_census(settings: RunSettings, *, verify: bool = False) -> Census:
         EmptySearch: the source has no scene in the area and interval.
         StacError, FlowError: source, catalog, registry or ledger cannot be read.
     """
-    if verify and is_s3(str(settings.out)):
-        raise InvalidSettings(f"--verify reads files of a catalog on disk; {settings.out} is not one. Leave it out.")
-    report_progress("resolving the model")
-    model = resolve(settings)
+    model = _ready(settings, verify)
     report_progress(f"searching {settings.shown_source}")
     items, searched = find_scenes(settings, source_of(settings))
     try:
@@ -149,11 +161,84 @@ def take_census(settings: RunSettings, *, verify: bool = False) -> Census:
     query = settings.query
     inside = [item for item in items if item.datetime is not None and query.contains(item.datetime)]
     rows = (*_rows(inside, plan, settings, verify), *map(_skipped, searched.skipped))
+    return _counted(settings, settings.shown_dates, rows)
+
+
+def mosaic_census(settings: RunSettings, options: MosaicOptions, *, verify: bool = False) -> Census:
+    """Compare the cells of a region in every period with the mosaics that the catalog has.
+
+    Args:
+        settings: as for a run.
+        options: period, region and method.
+        verify: check every file of the published mosaics against its checksum.
+
+    Raises:
+        InvalidSettings: files of a remote catalog are to be verified.
+        EmptySearch: no period has any scene.
+        StacError, FlowError: source, catalog, registry or ledger cannot be read.
+    """
+    model, region = _ready(settings, verify), region_of(settings, options)
+    periods = periods_of(options.period, settings.dates, options.last)
+    catalog = mosaics_of(settings)
+    published = catalog.published_work(survey=catalog.repair())
+    rows: list[CensusRow] = []
+    for number, period in enumerate(periods):
+        report_progress(f"comparing {period.name}", number, len(periods))
+        rows += _period_rows(of_period(settings, region, period), options, region, period, model, published, verify)
+    if not rows:
+        raise EmptySearch(f"No scene of {periods[0].first}/{periods[-1].last} covers the region {region.name}.")
+    return _counted(settings, f"{periods[0].first}/{periods[-1].last}", tuple(rows), "mosaics")
+
+
+def _ready(settings: RunSettings, verify: bool) -> ModelRef:
+    """Return the model of today; files can be verified only on disk."""
+    if verify and is_s3(str(settings.out)):
+        raise InvalidSettings(f"--verify reads files of a catalog on disk; {settings.out} is not one. Leave it out.")
+    report_progress("resolving the model")
+    return resolve(settings)
+
+
+def _counted(settings: RunSettings, dates: str, rows: tuple[CensusRow, ...], counted: str = "scenes") -> Census:
     counts = Counter(row.standing for row in rows)
     allowed = {Standing.INVALID} if settings.allow_invalid else set()
     complete = not any(counts[standing] for standing in INCOMPLETE - allowed)
     tally = {standing: counts[standing] for standing in Standing}
-    return Census(settings.shown_source, settings.collection, settings.shown_dates, tally, complete, rows)
+    return Census(settings.shown_source, settings.collection, dates, tally, complete, rows, counted)
+
+
+def _period_rows(
+    settings: RunSettings,
+    options: MosaicOptions,
+    region: Region,
+    period: Period,
+    model: ModelRef,
+    published: Mapping[str, Location],
+    verify: bool,
+) -> Iterator[CensusRow]:
+    """Yield a row for every cell of a period, and one for the region; nothing for a period without scenes."""
+    start = period.start.strftime("%Y-%m-%dT%H:%M:%SZ")
+    try:
+        items, searched = find_scenes(settings, source_of(settings))
+        known = known_radiometry(settings, region.name, period.name, start, options.method)
+        plan = plan_period(items, settings, options, region, period, model, known)
+    except EmptySearch:
+        return
+    yield from map(_skipped, searched.skipped)
+    yield from (CensusRow(e.target_id, start, Standing.INVALID, "", "", 0, e.reason) for e in plan.refused)
+    works = [(unit.target_id, unit.work_id, unit.item_id) for unit in plan.units]
+    whole = region_id(plan, options.method), region_work_id(plan)
+    works.append((*whole, f"{whole[0]}-unveil-{whole[1][:8]}"))
+    mine = {work_id: published[work_id] for _, work_id, _ in works if work_id in published}
+    broken = broken_work(mosaics_of(settings), mine)
+    by_subject = {subject_of(place.stem): str(place) for place in published.values()}
+    entries = _known(settings, [work_id for _, work_id, _ in works])
+    for name, work_id, item_id in works:
+        href, entry = str(mine.get(work_id, "")), entries.get(work_id)
+        standing, reason = _standing(href, by_subject.get(subject_of(item_id), ""), entry)
+        findings = [broken[work_id]] if work_id in broken else item_problems(Path(href)) if verify and href else []
+        if findings:
+            standing, reason = Standing.BROKEN, findings[0]
+        yield CensusRow(name, start, standing, work_id, href, entry.attempts if entry else 0, reason)
 
 
 def _rows(items: list[pystac.Item], plan: Plan, settings: RunSettings, verify: bool) -> Iterator[CensusRow]:
@@ -226,11 +311,12 @@ def table_of(found: Census) -> list[dict[str, Any]]:
 def sentence_of(found: Census) -> str:
     """Return what was found as one or two sentences for people."""
     counts = ", ".join(f"{number} {standing}" for standing, number in found.counts.items() if number)
-    counted = f"Of {len(found.scenes)} scenes of {found.collection} in {found.datetime}: {counts or 'none'}."
+    counted = f"Of {len(found.scenes)} {found.counted} of {found.collection} in {found.datetime}: {counts or 'none'}."
     if found.complete:
         return counted
     first = next(iter(_open_rows(found)))
-    return f"{counted} The first, {first.scene_id}, is {first.standing}: {first.reason}; `unveil redrive` tries again."
+    remedy = "`unveil redrive` tries again" if found.counted == "scenes" else "`unveil mosaic` makes it"
+    return f"{counted} The first, {first.scene_id}, is {first.standing}: {first.reason}; {remedy}."
 
 
 def _open_rows(found: Census) -> list[CensusRow]:

@@ -26,14 +26,7 @@ from flows.planning.mosaics import MosaicPlan, MosaicUnit, Region, of_period, pl
 from flows.planning.periods import Period, periods_of
 from flows.planning.workunit import ModelRef
 from flows.preparation import Found, find, resolve_model
-from flows.processing.period import (
-    known_radiometry,
-    make_mosaic,
-    make_region,
-    mosaics_of,
-    publish_staged,
-    region_work_id,
-)
+from flows.processing.mosaic_catalog import known_radiometry, mosaics_of, region_work_id
 from flows.processing.publishing import keep_mirrors
 from flows.processing.unit import (
     UnitResult,
@@ -140,6 +133,8 @@ def publish_region(
     collection: Mapping[str, Any],
 ) -> str:
     """Publish the item of the whole region: overview, VRT, MosaicJSON."""
+    from flows.processing.period import make_region, publish_staged
+
     report_progress(f"{made.period.name}: whole region")
     staging = mosaics_of(settings).staging(f"{region_work_id(made)}-{uuid.uuid4().hex[:8]}")
     make_region(made, items, settings, options, staging)
@@ -368,6 +363,8 @@ def _is_there(settings: RunSettings, unit: MosaicUnit) -> bool:
 
 def _make(payload: Payload, shared: Shared, settings: RunSettings, folder: str, pulse: Heartbeat) -> UnitResult:
     """Make and publish a mosaic; return its figures and the path of its item."""
+    from flows.processing.period import make_mosaic, publish_staged
+
     unit, staging = payload.unit, mosaics_of(settings).staging(folder)
     items = {str(each["id"]): pystac.Item.from_dict(dict(each)) for each in payload.items}
 

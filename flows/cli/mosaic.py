@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from flows.cli import options as o
-from flows.cli.console import output, progress_bar
+from flows.cli.console import output, print_json, progress_bar
 from flows.cli.runs import show_run
 from flows.cli.setting_options import Given, takes_settings
+from flows.cli.tables import print_census
+
+if TYPE_CHECKING:
+    from flows.settings import RunSettings
+    from flows.settings.mosaic_options import MosaicOptions
 
 Period = Annotated[
     str | None,
@@ -41,6 +46,9 @@ def mosaic(
     ] = None,
     method: Method = None,
     quantile: Annotated[float | None, typer.Option("--quantile", help="Of the method quantile, 0 to 1.")] = None,
+    census: Annotated[
+        bool, typer.Option("--census", help="Make nothing; say where every cell stands, exit 1 if one is missing.")
+    ] = False,
     as_json: o.AsJson = False,
 ) -> None:
     """Make one cloud-free image of a region for every period: month, season, year or any dates.
@@ -61,6 +69,8 @@ def mosaic(
     settings = load_settings(config, given)
     wanted = {"period": period, "last": last, "method": method, "quantile": quantile, "region": region, "name": name}
     options = mosaic_options(wanted)
+    if census:
+        _count(settings, options, as_json=as_json)
     failure = None
     with progress_bar():
         from flows.period_mosaic import run_mosaics
@@ -77,3 +87,16 @@ def mosaic(
         for sentence in summary["empty"]:
             output.print(f"No mosaic of {sentence}", markup=False, soft_wrap=True)
     show_run(summary, failure, str(settings.out), as_json=as_json)
+
+
+def _count(settings: RunSettings, options: MosaicOptions, *, as_json: bool) -> NoReturn:
+    """Show where every cell stands, and exit."""
+    with progress_bar():
+        from flows.census import mosaic_census
+
+        found = mosaic_census(settings, options)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        print_census(found)
+    raise typer.Exit(0 if found.complete else 1)

@@ -66,7 +66,8 @@ def print_census(found: Census) -> None:
     """Print where every scene stands, and what it comes to."""
     ids = [row.scene_id for row in found.scenes]
     title = f"Census of {escape(found.collection)}"
-    table = table_of_ids("scene", ids, "tries", "item or reason", title=title, first="state")
+    of_scenes = found.counted == "scenes"
+    table = table_of_ids("scene" if of_scenes else "mosaic", ids, "tries", "item or reason", title=title, first="state")
     for row in found.scenes:
         style = _STANDING_STYLES[row.standing]
         table.add_row(
@@ -76,7 +77,8 @@ def print_census(found: Census) -> None:
             escape(row.reason or item_of(_item_id(row.item_href), row.scene_id)),
         )
     output.print(table)
-    verdict = "complete" if found.complete else "INCOMPLETE: run `unveil run` for what is missing, or `unveil redrive`"
+    remedy = "run `unveil run` for what is missing, or `unveil redrive`" if of_scenes else "run it without --census"
+    verdict = "complete" if found.complete else f"INCOMPLETE: {remedy}"
     output.print(f"{_counted(found.counts)}; {verdict}.", markup=False, soft_wrap=True)
 
 

@@ -21,9 +21,10 @@ from de_model.validation import fillers_of, validation_of
 from flows import __version__
 from flows.planning.mosaics import MosaicPlan, MosaicUnit, mosaic_cell, mosaic_dates, radiometry_document
 from flows.planning.search import write_json
-from flows.planning.workunit import ModelRef, work_id_of
+from flows.planning.workunit import ModelRef
 from flows.processing.blocks import Effort, Progress, no_progress, prefetched, window_of
 from flows.processing.model import load_model, without_a_lost_gpu
+from flows.processing.mosaic_catalog import mosaics_of, region_id, region_work_id
 from flows.processing.product import (
     ITEM_FILE,
     UnitFigures,
@@ -33,7 +34,7 @@ from flows.processing.product import (
     record_of,
     take_staged_item,
 )
-from flows.processing.publishing import catalog_of, indexes_of
+from flows.processing.publishing import indexes_of
 from flows.processing.restore import Prepared, intervals_of, prepare_with, restore_block
 from flows.reports.page import write_report
 from flows.settings import GapFilling, RunSettings
@@ -41,7 +42,6 @@ from flows.settings.fields import RestorationOptions
 from flows.settings.mosaic_options import MosaicOptions
 from stac.catalog.documents import MOSAICS_COLLECTION
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.store import target_at
 from stac.catalog.versions import version_for
 from stac.composite.coregistration import Shift, find_shifts, read_registered
 from stac.composite.region import PeriodComposite, Radiometry, clear_looks, mosaic_stack
@@ -263,11 +263,6 @@ def _before(overview: Stack, reference: str) -> NDArray[np.uint16]:
     return found
 
 
-def mosaics_of(settings: RunSettings) -> StaticCatalog:
-    """Return the collection of mosaics of the catalog of some settings."""
-    return catalog_of(settings, MOSAICS_COLLECTION)
-
-
 def publish_staged(staging: Path, settings: RunSettings, source_collection: Mapping[str, Any]) -> Location:
     """Publish a staged mosaic, of a cell or a region, as the newest version of it; return the place of its item.
 
@@ -287,38 +282,6 @@ def publish_staged(staging: Path, settings: RunSettings, source_collection: Mapp
             for name in sorted({item.id, *(str(document["id"]) for document in published)}):
                 indexes.put(catalog.place_of(name))
     return place
-
-
-def region_id(plan: MosaicPlan, method: str) -> str:
-    """Return what the item of a region is a version of."""
-    return f"{plan.region.name}-{plan.period.name}-{method}-region"
-
-
-def region_work_id(plan: MosaicPlan) -> str:
-    """Return the work id of the item of a region: it follows from those of its cells."""
-    return work_id_of({"region": plan.region.name, "cells": sorted(unit.work_id for unit in plan.units)})
-
-
-def known_radiometry(settings: RunSettings, region: str, period: str, start: str, method: str) -> dict[str, Any] | None:
-    """Return the radiometry document of the newest published mosaic of a region and period; None where there is none.
-
-    Args:
-        settings: of the run.
-        region: name of the region.
-        period: name of the period.
-        start: its first instant, RFC 3339.
-        method: of the mosaic.
-    """
-    catalog = mosaics_of(settings)
-    found = catalog.versions(f"{region}-{period}-{method}-region-unveil-00000000", start)
-    if not found:
-        return None
-    newest = max(found, key=lambda document: int(document["properties"].get("version", "0")))
-    if newest["properties"].get("unveil:bands", list(settings.bands)) != list(settings.bands):
-        return None
-    href = str(newest["assets"]["radiometry"]["href"]).removeprefix("./")
-    target = target_at(settings.out, settings.access.s3, settings.state)
-    return target.read(f"{MOSAICS_COLLECTION}/{newest['id']}/{href}")
 
 
 def make_region(

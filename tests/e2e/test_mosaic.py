@@ -158,6 +158,26 @@ def test_a_run_with_nothing_to_make_needs_no_prefect_server(world: World) -> Non
     assert world.items() == before and len(before) == 3, "two cells and the region, none twice, after a kill, too"
 
 
+def test_the_census_counts_cells_and_region(world: World) -> None:
+    def census() -> Outcome:
+        return unveil(*world.command, "--census", home=world.folder / "home", extra=world._services)
+
+    complete = census()
+    assert complete.status == 0 and complete.document["counts"]["published"] == 3, complete.err
+    (place,) = (world.out / "unveil-mosaics").glob("border-*33TWM*/data.tif")
+    kept = place.read_bytes()
+    place.write_bytes(kept[:100])
+    broken = census()
+    assert broken.status == 1 and broken.document["counts"]["broken"] == 1 and not broken.document["complete"]
+    place.write_bytes(kept)
+    world.list_late_scene(True)
+    late = census()
+    world.list_late_scene(False)
+    assert late.status == 0 and late.document["counts"] | {"published": 1, "outdated": 2} == late.document["counts"]
+    unknown = unveil(*world.command, "--census", "--name", "other", home=world.folder / "home", extra=world._services)
+    assert unknown.status == 1 and unknown.document["counts"]["missing"] == 3
+
+
 def test_a_late_scene_makes_a_new_version_of_its_cells_and_no_other(world: World) -> None:
     world.list_late_scene(True)
     late = world.mosaic()

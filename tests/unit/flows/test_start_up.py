@@ -21,6 +21,7 @@ _HEAVY = {"torch", "prefect", "mlflow", "matplotlib"}
         pytest.param("flows.ledger.status", _HEAVY, id="status"),
         pytest.param("stac.catalog.check", _HEAVY, id="check"),
         pytest.param("flows.mosaic", _HEAVY - {"prefect"}, id="a run with nothing to do"),
+        pytest.param("flows.period_mosaic", _HEAVY - {"prefect"}, id="mosaics with nothing to do"),
     ],
 )
 def test_loads_nothing_it_does_not_need(module: str, unwanted: set[str]) -> None:
