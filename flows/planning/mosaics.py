@@ -30,7 +30,7 @@ from stac.errors import EmptySearch
 from stac.grid.cell import Cell, cell_of
 from stac.grid.fixed import outline_of_cell
 from stac.grid.footprint import around
-from stac.load.stack import read_overview
+from stac.load.stack import read_stack
 from stac.search.acquisitions import Acquisition, group_passes
 
 #: Raised when the same inputs give other pixels than before.
@@ -178,9 +178,8 @@ def plan_period(
         radiometry = before
     else:
         cell = overview_cell([each.cell for each in cells], before.crs if before else None)
-        overview = read_overview(
-            passes, cell, settings.bands, settings.reading, most_pixels=_OVERVIEW_PIXELS, required=()
-        )
+        thinned = settings.reading.overview_of(cell, _OVERVIEW_PIXELS)
+        overview = read_stack(passes, cell, settings.bands, thinned, required=())
         radiometry = fit_radiometry(overview, before)
     fitted = settings.fitted_to(model.scene).parameters
     units = [_unit(each, passes, fitted, options, region, period, model, radiometry) for each in cells]

@@ -49,7 +49,7 @@ from stac.grid.cell import Cell
 from stac.grid.fixed import outline_of_cell
 from stac.io.raster import environment
 from stac.io.s3 import Location
-from stac.load.stack import Stack, read_overview, read_stack
+from stac.load.stack import Stack, read_stack
 from stac.masks.classes import PixelClass, is_observed
 from stac.product.cog import CogWriter
 from stac.product.mosaic_item import COUNT, COUNT_SPEC, CountTally, MosaicRecord, build_mosaic_item
@@ -121,7 +121,7 @@ def make_mosaic(
     settings = settings.fitted_to(model.scene)
     cell = mosaic_cell(unit, items, settings)
     every = {date.id: date for date in mosaic_dates(unit, items)}
-    overview = read_overview(list(every.values()), cell, settings.bands, settings.reading, required=())
+    overview = read_stack(list(every.values()), cell, settings.bands, settings.reading.overview_of(cell), required=())
     dates = tuple(every[name] for name in overview.item_ids)
     shifts = _shifts(overview, cell, dates, radiometry.reference, settings)
     if any(shift.matters for shift in shifts.values()) and overview.cell.pixels == cell.pixels:

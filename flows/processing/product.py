@@ -41,7 +41,7 @@ from stac.composite.normalisation import NormalisationFit
 from stac.grid.cell import Cell
 from stac.io.s3 import Location
 from stac.load.dataset import radiometry_of
-from stac.load.stack import Stack, read_overview, read_stack
+from stac.load.stack import Stack, read_stack
 from stac.product.item import ProductRecord, build_item, credit
 from stac.product.layers import Provenance
 from stac.product.model_item import model_item_href
@@ -230,9 +230,9 @@ def _overview(
     before = store.remembered()
     if before is not None:
         known = [date for date in every if date.id in before["dates"]]
-        found = read_overview(known, cell, settings.bands, settings.reading)
+        found = read_stack(known, cell, settings.bands, settings.reading.overview_of(cell))
         return replace(found, dropped=tuple(before["dropped"]))
-    found = read_overview(every, cell, settings.bands, settings.reading, required={unit.target_id})
+    found = read_stack(every, cell, settings.bands, settings.reading.overview_of(cell), required={unit.target_id})
     store.remember({"dates": list(found.item_ids), "dropped": list(found.dropped)})
     return found
 

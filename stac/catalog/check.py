@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stac.catalog.check_places import Places
-from stac.catalog.check_report import CatalogReport, Counts, Problem, ProblemKind, in_order
 from stac.catalog.check_structure import (
+    Counts,
     ItemLink,
+    Problem,
+    ProblemKind,
     Step,
     Structure,
     link_problems,
@@ -206,6 +208,29 @@ def _during(moment: str, start: str | None, end: str | None) -> bool:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class CatalogReport:
+    """The result of a check."""
+
+    catalog: str
+    counts: Counts
+    problems: tuple[Problem, ...]
+
+    @property
+    def valid(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def document(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {
+            "catalog": self.catalog,
+            "valid": self.valid,
+            "counts": asdict(self.counts),
+            "problems": [asdict(problem) for problem in self.problems],
+        }
+
+
 #: Called with what is going on, how much is done, and how much there is.
 Progress = Callable[[str, int, int], None]
 
@@ -255,7 +280,9 @@ def check_catalog(
         problems += asset_problems(places, place, collection, checksums=options.checksums)
         problems += mirror_problems(places, place, collection, below.get(place, ()))
     counts = sum((each.counts for each in findings), structure.counts)
-    return CatalogReport(root, counts, in_order(problems))
+    # By place, so that two checks of the same catalog say the same.
+    ordered = sorted(set(problems), key=lambda problem: (problem.place, problem.code, problem.message))
+    return CatalogReport(root, counts, tuple(ordered))
 
 
 def _root(location: str) -> str:

@@ -30,27 +30,21 @@ _NO_HEAD = (405, 501)
 
 
 class Places:
-    """Reads documents and files by absolute path or address. May be used by several threads."""
+    """Reads documents and files by absolute path or address. May be used by several threads.
+
+    Every method may raise `AccessRefused`, `SourceUnavailable`, or `UnreadableAsset`; `read` also `UnreadableCatalog`.
+    """
 
     def __init__(self, retry_policy: RetryPolicy, s3: S3Options, root: str) -> None:
         self._documents = Documents(retry_policy, _RATE, s3, {host_of(root)})
         self._objects = Objects(s3, retry_policy.timeout_s)
 
     def read(self, href: str) -> dict[str, Any]:
-        """Return the JSON object at a place.
-
-        Raises:
-            UnreadableCatalog: there is none.
-            AccessRefused, SourceUnavailable: the place cannot be reached.
-        """
+        """Return the JSON object at a place."""
         return self._documents.read(href)
 
     def size(self, href: str) -> int | None:
-        """Return the size of a file, bytes; None where there is none, -1 where a server does not say.
-
-        Raises:
-            UnreadableAsset, AccessRefused, SourceUnavailable: it cannot be found out.
-        """
+        """Return the size of a file, bytes; None where there is none, -1 where a server does not say."""
         if is_s3(href):
             found = self._objects.head(s3_location(href))
             return None if found is None else found.size
@@ -60,31 +54,24 @@ class Places:
         return path.stat().st_size if path.is_file() else None
 
     def has_ranges(self, href: str) -> bool:
-        """Return whether parts of a file can be read; true for files of this machine and in S3.
-
-        Raises:
-            UnreadableAsset, SourceUnavailable: it cannot be found out.
-        """
+        """Return whether parts of a file can be read; true for files of this machine and in S3."""
         if not is_remote(href) or is_s3(href):
             return True
         return self._ask("GET", href, 0, 0).status_code == requests.codes.partial_content
 
     @contextmanager
     def at_hand(self, href: str) -> Iterator[Path]:
-        """Yield a file on this machine with the same content; a copy is removed afterwards.
-
-        Raises:
-            UnreadableAsset, AccessRefused, SourceUnavailable: it cannot be read.
-        """
+        """Yield a file on this machine with the same content; a copy is removed afterwards."""
         if not is_remote(href):
             yield Path(href)
             return
-        with tempfile.TemporaryDirectory(prefix="unveil-check-") as folder:
+        if is_s3(href):
+            with self._objects.at_hand(s3_location(href)) as copy:
+                yield copy
+            return
+        with tempfile.TemporaryDirectory(prefix="unveil-") as folder:
             copy = Path(folder) / Path(urlsplit(href).path).name
-            if is_s3(href):
-                self._objects.download(s3_location(href), copy)
-            else:
-                self._download(href, copy)
+            self._download(href, copy)
             yield copy
 
     def documents_below(self, root: str) -> Iterator[str] | None:

@@ -1,18 +1,88 @@
-"""Check collections, links and counts of a catalog against what is stored."""
+"""Check collections and links of a catalog against what is stored; the records of what is wrong."""
 
 from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum, unique
 from typing import Any
 
 from stac.catalog.check_places import Places
-from stac.catalog.check_report import Counts, Problem, ProblemKind
+from stac.catalog.tree import CONTENTS
 from stac.catalog.validation import validate_document
 from stac.errors import InvalidProduct, SourceUnavailable, StacError
 from stac.io.s3 import is_s3
+from stac.io.secrets import redact
 from stac.search.hrefs import is_remote, resolve
+
+
+@unique
+class ProblemKind(StrEnum):
+    """What is wrong; scripts may rely on these words."""
+
+    #: A document is there but is not a STAC document.
+    UNREADABLE = "document-unreadable"
+    #: The place cannot be reached, so nothing is known about it.
+    UNREACHABLE = "unreachable"
+    #: A document breaks the STAC schema or the schema of an extension.
+    SCHEMA = "schema"
+    #: An item of ours lacks what every product has.
+    RULE = "product-rule"
+    #: A link leads to nothing.
+    LINK_BROKEN = "link-broken"
+    #: A link that every document of a catalog has is missing.
+    LINK_MISSING = "link-missing"
+    #: A link contradicts the place of the document in the catalog.
+    LINK_WRONG = "link-wrong"
+    #: A document or an id appears twice.
+    DUPLICATE = "duplicate"
+    #: A document lies in the catalog, but no link leads to it.
+    ORPHAN = "orphan"
+    ASSET_MISSING = "asset-missing"
+    ASSET_SIZE = "asset-size"
+    ASSET_CHECKSUM = "asset-checksum"
+    #: The asset cannot be read in parts over HTTP, as viewers of COGs do.
+    ASSET_RANGES = "asset-ranges"
+    COG = "cog"
+    #: A collection does not cover its items.
+    EXTENT = "extent"
+    #: A catalog or collection counts other items than it links.
+    COUNT = "count"
+    #: The GeoParquet mirror of a collection holds other items than the collection.
+    MIRROR = "mirror"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong."""
+
+    code: ProblemKind
+    #: Path or address of the document or file that has it.
+    place: str
+    message: str
+
+    @classmethod
+    def at(cls, code: ProblemKind, place: str, message: str) -> Problem:
+        """Return a problem whose texts hold no secrets of an address."""
+        return cls(code, redact(place), redact(message))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How much was looked at."""
+
+    #: Catalogs that are no collections: the root, and the nodes between a collection and its items.
+    catalogs: int = 0
+    collections: int = 0
+    items: int = 0
+    assets: int = 0
+    cogs: int = 0
+    #: Sum of the sizes of all assets.
+    bytes: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
 
 
 def schema_problem(place: str, document: Mapping[str, Any]) -> Problem | None:
@@ -25,8 +95,6 @@ def schema_problem(place: str, document: Mapping[str, Any]) -> Problem | None:
 
 
 _DEEPEST = 16
-#: What a node of ours says of the items below it.
-_CONTENTS = "unveil:contents"
 _CONTAINERS = ("Catalog", "Collection")
 
 
@@ -115,7 +183,7 @@ def _is_sound(
             return False
     elif is_collection:
         found.collections[step.href] = document
-    if isinstance(contents := document.get(_CONTENTS), dict) and "items" in contents:
+    if isinstance(contents := document.get(CONTENTS), dict) and "items" in contents:
         found.told[step.href] = contents["items"]
     found.problems += link_problems(places, step, document, above)
     return True

@@ -35,19 +35,15 @@ def collection_fields(latest: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         latest: document of its newest item.
     """
-    assets = item_assets_of(latest)
+    assets = {key: _common(asset) for key, asset in latest["assets"].items()}
     fields: dict[str, Any] = {"item_assets": assets, "sci:publications": list(PUBLICATIONS)}
     if renders := latest["properties"].get("renders"):
         fields["renders"] = renders
     return {"stac_extensions": _extensions(assets, fields), **fields}
 
 
-def item_assets_of(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what every item's assets have in common."""
-    return {key: _common(asset) for key, asset in item["assets"].items()}
-
-
 def _common(asset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an asset has in common with those of the same key of other items."""
     kept = {name: asset[name] for name in _COMMON if asset.get(name) is not None}
     if bands := asset.get("bands"):
         kept["bands"] = [{name: band[name] for name in _COMMON_OF_BAND if name in band} for band in bands]
@@ -192,7 +188,7 @@ def collection_document(
         "type": "Collection",
         "stac_version": STAC_VERSION,
         **ours,
-        "stac_extensions": _union(ours.get("stac_extensions", []), current.get("stac_extensions", [])),
+        "stac_extensions": list(dict.fromkeys([*ours.get("stac_extensions", []), *current.get("stac_extensions", [])])),
         "id": collection_id,
         "title": collection_title(collection_id),
         "description": _TEXTS.get(collection_id, (_TITLE, _DESCRIPTION))[1],
@@ -206,10 +202,6 @@ def collection_document(
         CONTENTS: contents.document,
         "links": [{"rel": "root", **up}, {"rel": "parent", **up}, *licences, *kept, *children],
     }
-
-
-def _union(ours: Sequence[Any], others: Sequence[Any]) -> list[Any]:
-    return [*ours, *(each for each in others if each not in ours)]
 
 
 def _providers(source: Mapping[str, Any], current: Mapping[str, Any], version: str) -> list[dict[str, Any]]:

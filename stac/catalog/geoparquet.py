@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from stac.catalog.links import DateTree
+from stac.catalog.links import CollectionLinks
 from stac.catalog.store import Target, target_at
 from stac.catalog.tree import CONTENTS, MIRRORS, Contents, Document, Node, contents_of, item_name, nodes_in
 from stac.errors import EmptySearch, InvalidItem, UnreadableCatalog
@@ -172,7 +172,7 @@ class _Mirror:
 
     def _items(self, month: Node) -> Iterator[dict[str, Any]]:
         """Yield the items that the nodes of a month link to; one that is gone meanwhile is left out."""
-        ids = DateTree(self.target, self.collection).ids_below(month)
+        ids = CollectionLinks(self.target, self.collection).ids_below(month)
         above = f"{self.target.root}/{self.collection}"
         for start in range(0, len(ids), _CHUNK):
             names = [item_name(self.collection, name) for name in ids[start : start + _CHUNK]]

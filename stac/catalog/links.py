@@ -57,204 +57,6 @@ class Survey:
         return [node for node, links in self.items.items() if item_id in links]
 
 
-class DateTree:
-    """The nodes of a collection.
-
-    Every method may raise `InvalidProduct`: an item has no date, or a node cannot be read.
-    """
-
-    def __init__(self, target: Target, collection_id: str) -> None:
-        self._target, self._heading, self._id = target, heading_of(collection_id), collection_id
-
-    def node_for(self, item: Document, held: Document | None, counts: dict[Node, int] | None = None) -> Node:
-        """Return the node an item is to be linked from: where it is already, or the first with room.
-
-        Args:
-            item: the item's document.
-            held: the document of the same id that is published already, None without one.
-            counts: how many items each node holds, none where it is not named; the item is added. Read when left out.
-        """
-        day = day_of(item)
-        current = node_of(held) if held is not None else None
-        if current is not None and current.path[:3] in (day.path[:2], day.path):
-            return current
-        if counts is None:
-            counts = self._counts(item)
-        node = next(node for node in _choices(day) if counts.get(node, 0) < node.room)
-        counts[node] = counts.get(node, 0) + 1
-        return node
-
-    def _counts(self, item: Document) -> dict[Node, int]:
-        """Return how many items the nodes hold that an item may go to; those below are read only where one is full."""
-        month, day = month_of(item), day_of(item)
-        counts = {month: len(items_in(self.read(month)))}
-        if counts[month] >= month.room:
-            document = self.read(day)
-            pages = nodes_in(document, day)
-            counts |= {day: len(items_in(document))} | {page: contents_of(pages[page]).items for page in pages}
-        return counts
-
-    def read(self, node: Node) -> Document | None:
-        """Return the document of a node, None where there is none."""
-        return self._target.read(self._name(node))
-
-    def of_day(self, item_id: str, day: str) -> list[str]:
-        """Return the ids of the linked items of the month of an acquisition, and of its day where that has a node.
-
-        Args:
-            item_id: an item, for messages.
-            day: when it was acquired, RFC 3339.
-        """
-        item = {"id": item_id, "properties": {"datetime": day}}
-        month, date = self.read(month_of(item)), self.read(day_of(item))
-        pages = [self.read(page) for page in nodes_in(date, day_of(item))]
-        return sorted({name for document in (month, date, *pages) for name in items_in(document)})
-
-    def ensure(self, node: Node) -> None:
-        """Write a node that holds nothing yet, unless it is there: an item may name it before it is linked from it."""
-
-        def build(current: Document | None) -> Document:
-            return node_document(self._heading, node, {}, ()) if current is None else current
-
-        self._target.update(self._name(node), build)
-
-    def survey(self, collection: Document | None, *, strict: bool = True) -> Survey:
-        """Visit all nodes, level by level.
-
-        Args:
-            collection: the document of the collection.
-            strict: a node that cannot be read is an error, and not only inconsistent.
-        """
-        found = Survey()
-        self._walk(nodes_in(collection, None), found, strict=strict)
-        return found
-
-    def ids_below(self, node: Node) -> list[str]:
-        """Return the ids of the items that a node and the nodes below it link to, sorted."""
-        found = Survey()
-        self._walk({node: {}}, found, strict=True)
-        return sorted(found.links)
-
-    def _walk(self, level: Mapping[Node, Link], found: Survey, *, strict: bool) -> None:
-        """Read nodes, and all below them, level by level."""
-        while level:
-            documents = self._read_all(level, found, strict=strict)
-            below: dict[Node, Link] = {}
-            for node, document in documents.items():
-                if contents_of(level[node]) != contents_of(document):
-                    found.inconsistent.add(node)
-                found.items[node] = items_in(document)
-                below |= nodes_in(document, node)
-            level = below
-
-    def _read_all(self, nodes: Collection[Node], found: Survey, *, strict: bool) -> dict[Node, Document]:
-        names = {node: self._name(node) for node in nodes}
-        try:
-            documents = self._target.read_many(names.values())
-        except InvalidProduct:
-            if strict:
-                raise
-            documents = {}
-            for name in names.values():
-                try:
-                    documents |= self._target.read_many([name])
-                except InvalidProduct:  # its items are found without a link, and linked anew
-                    continue
-        found.inconsistent |= {node for node, name in names.items() if name not in documents}
-        return {node: documents[name] for node, name in names.items() if name in documents}
-
-    def link(
-        self, leaves: Mapping[Node, Iterable[str]], without: str | None = None, *, repair: bool = False
-    ) -> set[Node]:
-        """Write nodes so that they link to exactly what is there, from the leaves up; return the years touched.
-
-        Args:
-            leaves: ids of the items that came, changed or went, by the node concerned.
-            without: id of an item that is about to go.
-            repair: a node that cannot be read is written anew.
-        """
-        for node in sorted(leaves):
-            self._link_items(node, sorted(set(leaves[node])), without, repair=repair)
-        touched, years = set(leaves), {node for node in leaves if node.above is None}
-        for depth in (4, 3, 2):
-            groups: dict[Node, set[Node]] = defaultdict(set)
-            for node in touched:
-                if len(node.path) == depth and node.above is not None:
-                    groups[node.above].add(node)
-            for above, children in sorted(groups.items()):
-                self._link_nodes(above, children, repair=repair)
-            touched |= groups.keys()
-            years |= {node for node in groups if node.above is None}
-        return years
-
-    def _link_items(self, node: Node, item_ids: list[str], without: str | None, *, repair: bool) -> None:
-        def build(current: Document | None) -> Document | None:
-            links = items_in(current)
-            names = {item_id: item_name(self._id, item_id) for item_id in item_ids if item_id != without}
-            found = self._target.read_many(names.values())
-            for item_id in item_ids:
-                document = found.get(names.get(item_id, ""))
-                links.pop(item_id, None)
-                # An item whose link to its parent somebody removed stays where it is linked.
-                if document is not None and node_of(document) in (node, None):
-                    links[item_id] = item_link(node, document)
-            return self._document(current, node, links)
-
-        self._target.update(self._name(node), build, repair=repair)
-
-    def _link_nodes(self, above: Node, children: set[Node], *, repair: bool) -> None:
-        def build(current: Document | None) -> Document | None:
-            return self._document(current, above, items_in(current), self.children(current, above, children))
-
-        self._target.update(self._name(above), build, repair=repair)
-
-    def children(self, current: Document | None, above: Node | None, touched: Iterable[Node]) -> list[Link]:
-        """Return the links of a document to its nodes, those to `touched` ones as these are now; empty ones go."""
-        links = nodes_in(current, above)
-        for node in touched:
-            links.pop(node, None)
-            contents = contents_of(self.read(node) or {})
-            if contents.items:
-                links[node] = child_link(node, contents)
-        return [links[node] for node in sorted(links)]
-
-    def _document(
-        self, current: Document | None, node: Node, items: Mapping[str, Link], children: list[Link] | None = None
-    ) -> Document | None:
-        if current is None and not items and not children:
-            return None
-        if children is None:
-            children = self.children(current, node, ())
-        return node_document(self._heading, node, items, [*foreign_links(current, node), *children])
-
-    def empty(self, nodes: Iterable[Node]) -> list[str]:
-        """Return the names of the documents, of these nodes and those above, that hold nothing, the deepest first."""
-        found: set[Node] = set()
-        for node in nodes:
-            above: Node | None = node
-            while above is not None:
-                found.add(above)
-                above = above.above
-        ordered = sorted(found, key=lambda each: (-len(each.path), each.path))
-        return [self._name(node) for node in ordered if self._is_empty(self.read(node))]
-
-    @staticmethod
-    def _is_empty(document: Document | None) -> bool:
-        return document is not None and not (links_of(document, "item") or links_of(document, "child"))
-
-    def _name(self, node: Node) -> str:
-        return f"{self._id}/{node.name}"
-
-
-def _choices(day: Node) -> Iterator[Node]:
-    """Yield the nodes that an item of a day may go to, the best one first."""
-    yield from (Node(day.path[:2]), day)
-    number = 1
-    while True:
-        yield page_of(day, number)
-        number += 1
-
-
 @dataclass(slots=True)
 class Findings:
     """What crashes and people leave behind."""
@@ -290,19 +92,196 @@ def findings_of(survey: Survey, present: Collection[str]) -> Findings:
 
 @dataclass(frozen=True, slots=True)
 class CollectionLinks:
-    """All documents between a catalog's root and the items of one collection."""
+    """All documents between a catalog's root and the items of one collection.
+
+    Every method may raise `InvalidProduct`, where an item has no date or a document cannot be read, or `PublishError`.
+    """
 
     target: Target
     #: Its id and the name of its folder.
     collection_id: str
 
+    def node_for(self, item: Document, held: Document | None, counts: dict[Node, int] | None = None) -> Node:
+        """Return the node an item is to be linked from: where it is already, or the first with room.
+
+        Args:
+            item: the item's document.
+            held: the document of the same id that is published already, None without one.
+            counts: how many items each node holds, none where it is not named; the item is added. Read when left out.
+        """
+        day = day_of(item)
+        current = node_of(held) if held is not None else None
+        if current is not None and current.path[:3] in (day.path[:2], day.path):
+            return current
+        if counts is None:
+            counts = self._counts(item)
+        node = next(node for node in _choices(day) if counts.get(node, 0) < node.room)
+        counts[node] = counts.get(node, 0) + 1
+        return node
+
+    def _counts(self, item: Document) -> dict[Node, int]:
+        """Return how many items the nodes hold that an item may go to; those below are read only where one is full."""
+        month, day = month_of(item), day_of(item)
+        counts = {month: len(items_in(self.read(month)))}
+        if counts[month] >= month.room:
+            document = self.read(day)
+            pages = nodes_in(document, day)
+            counts |= {day: len(items_in(document))} | {page: contents_of(pages[page]).items for page in pages}
+        return counts
+
+    def read(self, node: Node) -> Document | None:
+        """Return the document of a node, None where there is none."""
+        return self.target.read(self._name(node))
+
+    def of_day(self, item_id: str, day: str) -> list[str]:
+        """Return the ids of the linked items of the month of an acquisition, and of its day where that has a node.
+
+        Args:
+            item_id: an item, for messages.
+            day: when it was acquired, RFC 3339.
+        """
+        item = {"id": item_id, "properties": {"datetime": day}}
+        month, date = self.read(month_of(item)), self.read(day_of(item))
+        pages = [self.read(page) for page in nodes_in(date, day_of(item))]
+        return sorted({name for document in (month, date, *pages) for name in items_in(document)})
+
+    def ensure(self, node: Node) -> None:
+        """Write a node that holds nothing yet, unless it is there: an item may name it before it is linked from it."""
+
+        def build(current: Document | None) -> Document:
+            return node_document(heading_of(self.collection_id), node, {}, ()) if current is None else current
+
+        self.target.update(self._name(node), build)
+
+    def survey(self) -> Survey:
+        """Visit all nodes, level by level; a document that cannot be read is an error."""
+        found = Survey()
+        self._walk(nodes_in(self.target.read(self.collection_name), None), found, strict=True)
+        return found
+
+    def ids_below(self, node: Node) -> list[str]:
+        """Return the ids of the items that a node and the nodes below it link to, sorted."""
+        found = Survey()
+        self._walk({node: {}}, found, strict=True)
+        return sorted(found.links)
+
+    def _walk(self, level: Mapping[Node, Link], found: Survey, *, strict: bool) -> None:
+        """Read nodes, and all below them, level by level."""
+        while level:
+            documents = self._read_all(level, found, strict=strict)
+            below: dict[Node, Link] = {}
+            for node, document in documents.items():
+                if contents_of(level[node]) != contents_of(document):
+                    found.inconsistent.add(node)
+                found.items[node] = items_in(document)
+                below |= nodes_in(document, node)
+            level = below
+
+    def _read_all(self, nodes: Collection[Node], found: Survey, *, strict: bool) -> dict[Node, Document]:
+        names = {node: self._name(node) for node in nodes}
+        try:
+            documents = self.target.read_many(names.values())
+        except InvalidProduct:
+            if strict:
+                raise
+            documents = {}
+            for name in names.values():
+                try:
+                    documents |= self.target.read_many([name])
+                except InvalidProduct:  # its items are found without a link, and linked anew
+                    continue
+        found.inconsistent |= {node for node, name in names.items() if name not in documents}
+        return {node: documents[name] for node, name in names.items() if name in documents}
+
+    def link_nodes(
+        self, leaves: Mapping[Node, Iterable[str]], without: str | None = None, *, repair: bool = False
+    ) -> set[Node]:
+        """Write nodes so that they link to exactly what is there, from the leaves up; return the years touched.
+
+        Args:
+            leaves: ids of the items that came, changed or went, by the node concerned.
+            without: id of an item that is about to go.
+            repair: a node that cannot be read is written anew.
+        """
+        for node in sorted(leaves):
+            self._link_items(node, sorted(set(leaves[node])), without, repair=repair)
+        touched, years = set(leaves), {node for node in leaves if node.above is None}
+        for depth in (4, 3, 2):
+            groups: dict[Node, set[Node]] = defaultdict(set)
+            for node in touched:
+                if len(node.path) == depth and node.above is not None:
+                    groups[node.above].add(node)
+            for above, children in sorted(groups.items()):
+                self._link_children(above, children, repair=repair)
+            touched |= groups.keys()
+            years |= {node for node in groups if node.above is None}
+        return years
+
+    def _link_items(self, node: Node, item_ids: list[str], without: str | None, *, repair: bool) -> None:
+        def build(current: Document | None) -> Document | None:
+            links = items_in(current)
+            names = {item_id: item_name(self.collection_id, item_id) for item_id in item_ids if item_id != without}
+            found = self.target.read_many(names.values())
+            for item_id in item_ids:
+                document = found.get(names.get(item_id, ""))
+                links.pop(item_id, None)
+                # An item whose link to its parent somebody removed stays where it is linked.
+                if document is not None and node_of(document) in (node, None):
+                    links[item_id] = item_link(node, document)
+            return self._document(current, node, links)
+
+        self.target.update(self._name(node), build, repair=repair)
+
+    def _link_children(self, above: Node, children: set[Node], *, repair: bool) -> None:
+        def build(current: Document | None) -> Document | None:
+            return self._document(current, above, items_in(current), self.children(current, above, children))
+
+        self.target.update(self._name(above), build, repair=repair)
+
+    def children(self, current: Document | None, above: Node | None, touched: Iterable[Node]) -> list[Link]:
+        """Return the links of a document to its nodes, those to `touched` ones as these are now; empty ones go."""
+        links = nodes_in(current, above)
+        for node in touched:
+            links.pop(node, None)
+            contents = contents_of(self.read(node) or {})
+            if contents.items:
+                links[node] = child_link(node, contents)
+        return [links[node] for node in sorted(links)]
+
+    def _document(
+        self, current: Document | None, node: Node, items: Mapping[str, Link], children: list[Link] | None = None
+    ) -> Document | None:
+        if current is None and not items and not children:
+            return None
+        if children is None:
+            children = self.children(current, node, ())
+        return node_document(heading_of(self.collection_id), node, items, [*foreign_links(current, node), *children])
+
+    def empty(self, nodes: Iterable[Node]) -> list[str]:
+        """Return the names of the documents, of these nodes and those above, that hold nothing, the deepest first."""
+        found: set[Node] = set()
+        for node in nodes:
+            above: Node | None = node
+            while above is not None:
+                found.add(above)
+                above = above.above
+        ordered = sorted(found, key=lambda each: (-len(each.path), each.path))
+        return [self._name(node) for node in ordered if self._is_empty(self.read(node))]
+
+    @staticmethod
+    def _is_empty(document: Document | None) -> bool:
+        return document is not None and not (links_of(document, "item") or links_of(document, "child"))
+
+    def _name(self, node: Node) -> str:
+        return f"{self.collection_id}/{node.name}"
+
     def link(self, leaves: Mapping[Node, Iterable[str]], version: str = "", *, without: str | None = None) -> None:
-        """Write all documents from the nodes concerned up to the root; see `DateTree.link`."""
-        self._link_collection(self.tree.link(leaves, without), version)
+        """Write all documents from the nodes concerned up to the root; see `link_nodes`."""
+        self._link_collection(self.link_nodes(leaves, without), version)
 
     def _link_collection(self, years: Iterable[Node], version: str, *, repair: bool = False) -> None:
         def collection(current: Document | None) -> Document | None:
-            children = self.tree.children(current, None, years)
+            children = self.children(current, None, years)
             if current is None and not children:
                 return None
             latest = total(contents_of(link) for link in children).latest
@@ -347,7 +326,9 @@ class CollectionLinks:
             collection = self.target.read(self.collection_name)
         except InvalidProduct:
             collection = None
-        return self.tree.survey(collection, strict=False), collection
+        found = Survey()
+        self._walk(nodes_in(collection, None), found, strict=False)
+        return found, collection
 
     def repair(self) -> None:
         """Make every link agree with the items that are there; the collection comes after all nodes."""
@@ -357,10 +338,10 @@ class CollectionLinks:
         version = ""
         for batch in _batches(findings.unlinked):
             for document in self.target.read_many(self.item_name(item_id) for item_id in batch).values():
-                node = self.tree.node_for(document, document, counts)
+                node = self.node_for(document, document, counts)
                 leaves.setdefault(node, set()).add(str(document["id"]))
                 version = version_of(document)
-        years = self.tree.link(leaves, repair=True)
+        years = self.link_nodes(leaves, repair=True)
         self._link_collection(years, "" if collection else version, repair=True)
         self.clear(leaves)
 
@@ -368,7 +349,7 @@ class CollectionLinks:
         """Remove nodes that hold nothing any more, and the collection with its last item."""
         collection = self.target.read(self.collection_name)
         if collection is None or contents_of(collection).items:
-            self.target.prune(self.tree.empty(nodes))
+            self.target.prune(self.empty(nodes))
         elif not self.target.item_ids(self.collection_id):
             self.target.remove_collection(self.collection_id)
 
@@ -392,11 +373,6 @@ class CollectionLinks:
         return [named] if named is not None else self.surveyed()[0].holders(item_id)
 
     @property
-    def tree(self) -> DateTree:
-        """The nodes by year, month and day."""
-        return DateTree(self.target, self.collection_id)
-
-    @property
     def collection_name(self) -> str:
         """Name of the collection's document."""
         return f"{self.collection_id}/collection.json"
@@ -409,6 +385,15 @@ class CollectionLinks:
     def item_name(self, item_id: str) -> str:
         """Return the name of an item's document."""
         return item_name(self.collection_id, item_id)
+
+
+def _choices(day: Node) -> Iterator[Node]:
+    """Yield the nodes that an item of a day may go to, the best one first."""
+    yield from (Node(day.path[:2]), day)
+    number = 1
+    while True:
+        yield page_of(day, number)
+        number += 1
 
 
 def version_of(document: Mapping[str, Any]) -> str:

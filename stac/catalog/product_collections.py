@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum, unique
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,17 +141,11 @@ def broken_work(catalog: StaticCatalog, done: Mapping[str, Location]) -> dict[st
     for collection_id, ids in works.items():
         chosen = catalog.beside(collection_id)
         sizes = chosen.sizes([done[work_id].stem for work_id in ids])
-        look = partial(_damage, chosen, done, sizes)
+        names = [done[work_id].stem for work_id in ids]
         with ThreadPoolExecutor(_AT_ONCE) as pool:  # on S3 each item is a request
-            broken |= {work_id: found for work_id, found in zip(ids, pool.map(look, ids), strict=True) if found}
+            looks = pool.map(chosen.damage, names, ids, [sizes[name] for name in names])
+        broken |= {work_id: found for work_id, found in zip(ids, looks, strict=True) if found}
     return broken
-
-
-def _damage(
-    catalog: StaticCatalog, done: Mapping[str, Location], sizes: Mapping[str, Mapping[str, int]], work_id: str
-) -> str:
-    name = done[work_id].stem
-    return catalog.damage(name, work_id, sizes[name])
 
 
 def published_place(

@@ -86,7 +86,7 @@ class StaticCatalog:
                 verdict of the gate and its limits among it) whether the item counts; all do when left out.
             survey: what the links say, from `repair`; read when left out.
         """
-        survey = survey or self._links.tree.survey(self._target.read(self._links.collection_name))
+        survey = survey or self._links.survey()
         return {
             str(properties["unveil:work_id"]): self.place_of(item_id)
             for item_id, properties in sorted(survey.links.items())
@@ -104,7 +104,7 @@ class StaticCatalog:
     def link_to(self, item_id: str) -> Mapping[str, Any] | None:
         """Return the link that leads to an item, None without one; reads the item and the document above it."""
         node = node_of(self._links.held(item_id) or {})
-        return None if node is None else items_in(self._links.tree.read(node)).get(item_id)
+        return None if node is None else items_in(self._links.read(node)).get(item_id)
 
     def damage(self, item_id: str, work_id: str, sizes: Mapping[str, int] | None = None) -> str:
         """Return what is wrong with a published product at a look: its item, and presence and size of its files.
@@ -148,7 +148,7 @@ class StaticCatalog:
             day: when it was acquired, RFC 3339; its versions are of the same day.
         """
         subject = subject_of(check_id(item_id))
-        ids = [name for name in self._links.tree.of_day(item_id, day) if subject and subject_of(name) == subject]
+        ids = [name for name in self._links.of_day(item_id, day) if subject and subject_of(name) == subject]
         # One that cannot be read is not a version of anything; the run that makes it again replaces it.
         return [document for name in ids if (document := self._links.held(name)) is not None]
 
@@ -164,7 +164,7 @@ class StaticCatalog:
 
     def items(self) -> list[pystac.Item]:
         """Return all items that links lead to, sorted by id."""
-        ids = sorted(self._links.tree.survey(self._target.read(self._links.collection_name)).links)
+        ids = sorted(self._links.survey().links)
         documents = self._target.read_many(self._links.item_name(item_id) for item_id in ids)
         return [pystac.Item.from_dict(d, href=str(self.root / name)) for name, d in documents.items()]
 
@@ -183,7 +183,7 @@ class StaticCatalog:
         self._check(staging, document)
         with self._target.exclusive():
             held = self._links.held(item.id)
-            node, before = self._links.tree.node_for(document, held), node_of(held or {})
+            node, before = self._links.node_for(document, held), node_of(held or {})
             self._put(staging, placed(document, node), ready=before in (None, node))
             if source_collection is not None:
                 self._target.update(self._links.source_name, lambda _: dict(source_collection))
@@ -265,7 +265,7 @@ class StaticCatalog:
             shutil.rmtree(staging, ignore_errors=True)
             return
         if not ready and (node := node_of(document)) is not None:
-            self._links.tree.ensure(node)
+            self._links.ensure(node)
         self._target.add(self.collection_id, staging, document)
 
     def _read_back(self, item_id: str, node: Node) -> None:
@@ -297,12 +297,3 @@ def _replacing(document: Document) -> Callable[[Document | None], Document | Non
 def _day_of(document: Mapping[str, Any] | None) -> str:
     """Return when an item was acquired, empty where that is unknown."""
     return str((document or {}).get("properties", {}).get("datetime") or "")
-
-
-def require_writable(folder: Path) -> None:
-    """Raise unless a folder, or the nearest one above it that exists, can be written.
-
-    Raises:
-        NotWritable: it cannot.
-    """
-    target_at(folder).require_writable()

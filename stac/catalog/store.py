@@ -9,8 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stac.catalog.store_folder import FolderTarget
-from stac.catalog.store_s3 import S3Target
-from stac.io.objects import Objects
+from stac.catalog.store_s3 import S3Target, TargetObjects
 from stac.io.s3 import Location, S3Location, S3Options
 
 Target = FolderTarget | S3Target
@@ -29,5 +28,5 @@ def target_at(root: Location, s3: S3Options | None = None, workspace: Path | Non
         workspace: local folder in which products for S3 are made; a folder target needs none.
     """
     if isinstance(root, S3Location):
-        return S3Target(root, Objects(s3 or S3Options(), _TIMEOUT_S), workspace)
+        return S3Target(root, TargetObjects(s3 or S3Options(), _TIMEOUT_S), workspace)
     return FolderTarget(root)

@@ -13,11 +13,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,15 +40,8 @@ _GEOJSON = "application/geo+json"
 _FEW_LISTINGS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class _Listed:
-    """The objects of a collection by item id, each without the prefix of its item."""
-
-    objects: dict[str, dict[str, S3Object]]
-
-    def done(self) -> list[str]:
-        """Ids of the items that have their document."""
-        return sorted(item_id for item_id, found in self.objects.items() if f"{item_id}.json" in found)
+#: The objects of a collection by item id, each by its name below the prefix of its item.
+Listed = dict[str, dict[str, S3Object]]
 
 
 class S3Target:
@@ -68,15 +59,13 @@ class S3Target:
 
     def read(self, name: str) -> Document | None:
         """Return a document, None where there is none."""
-        with _publishing():
-            content = self._objects.read(self.root / name)
+        content = self._objects.read(self.root / name)
         return None if content is None else parse_document(self.root / name, content)
 
     def read_many(self, names: Iterable[str]) -> dict[str, Document]:
         """Return several documents by name, fetched at the same time; those that are not there are left out."""
         places = {name: self.root / name for name in names}
-        with _publishing():
-            contents = self._objects.read_many(self.root.bucket, [place.key for place in places.values()])
+        contents = self._objects.read_many(self.root.bucket, [place.key for place in places.values()])
         return {n: parse_document(place, contents[place.key]) for n, place in places.items() if place.key in contents}
 
     def update(self, name: str, build: Callable[[Document | None], Document | None], *, repair: bool = False) -> None:
@@ -87,8 +76,7 @@ class S3Target:
             wait=wait_random_exponential(multiplier=0.05, max=2),
             reraise=True,
         )
-        with _publishing():
-            retrying(self._update_once, name, build, repair)
+        retrying(self._update_once, name, build, repair)
 
     def _update_once(self, name: str, build: Callable[[Document | None], Document | None], repair: bool) -> None:
         # The tag is taken before anything is read: what is published in between changes the tag, too.
@@ -107,20 +95,18 @@ class S3Target:
 
     def item_ids(self, collection: str) -> list[str]:
         """Return the ids of all products that are done, sorted."""
-        return self._listed(collection).done()
+        return _done(self._listed(collection))
 
     def collection_ids(self) -> list[str]:
         """Return the ids of all collections that have a document, sorted."""
-        with _publishing():
-            names = self._objects.folders(self.root)
-            found = [name for name in names if self._objects.head(self.root / name / "collection.json")]
+        names = self._objects.folders(self.root)
+        found = [name for name in names if self._objects.head(self.root / name / "collection.json")]
         return sorted(name for name in found if not name.startswith("."))
 
     def files(self, folder: str) -> list[str]:
         """Return the names of the objects below a prefix, sorted."""
         prefix = self.root / folder
-        with _publishing():
-            return sorted(key_below(prefix, each.key) for each in self._objects.listing(prefix))
+        return sorted(key_below(prefix, each.key) for each in self._objects.listing(prefix))
 
     def holds(self, collection: str, document: Mapping[str, Any]) -> bool:
         """Return whether the product of an item is there already: same work, and every file with its size."""
@@ -133,74 +119,66 @@ class S3Target:
     def sizes(self, collection: str, item_ids: Collection[str]) -> dict[str, dict[str, int]]:
         """Return the size of every object below the prefixes of some items: a listing each, or one of all for many."""
         if len(item_ids) > _FEW_LISTINGS:
-            listed = self._listed(collection).objects
+            listed = self._listed(collection)
             return {i: {name: each.size for name, each in listed.get(i, {}).items()} for i in item_ids}
         places = {item_id: self.root / collection / item_id for item_id in item_ids}
-        with _publishing():
-            return {
-                item_id: {key_below(above, each.key): each.size for each in self._objects.listing(above)}
-                for item_id, above in places.items()
-            }
+        return {
+            item_id: {key_below(above, each.key): each.size for each in self._objects.listing(above)}
+            for item_id, above in places.items()
+        }
 
     def add(self, collection: str, staging: Path, document: Document) -> None:
         """Upload the files, then the item. Where the same work arrives from elsewhere meanwhile, that one stays."""
         place = self.root / item_name(collection, document["id"])
         version = _version(document)
-        with _publishing():
-            seen = self._objects.head(place)
-            for asset in document["assets"].values():
-                name = str(asset["href"]).removeprefix("./")
-                self._objects.upload(staging / name, place.parent / version / name, media_type_of(name))
-            moved = _moved(document, version)
-            self._require_whole(collection, moved)
-            try:
-                expected = ABSENT if seen is None else seen.etag
-                self._objects.write(place, json_bytes(moved), _GEOJSON, expected)
-            except PreconditionFailed:
-                if not self.holds(collection, document):
-                    raise
+        seen = self._objects.head(place)
+        for asset in document["assets"].values():
+            name = str(asset["href"]).removeprefix("./")
+            self._objects.upload(staging / name, place.parent / version / name, media_type_of(name))
+        moved = _moved(document, version)
+        self._require_whole(collection, moved)
+        try:
+            expected = ABSENT if seen is None else seen.etag
+            self._objects.write(place, json_bytes(moved), _GEOJSON, expected)
+        except PreconditionFailed:
+            if not self.holds(collection, document):
+                raise
         shutil.rmtree(staging, ignore_errors=True)
 
     def remove(self, collection: str, item_id: str) -> None:
         """Remove a product whose link is gone: the item first, so that it never names a file that is gone."""
         place = self.root / item_name(collection, item_id)
-        with _publishing():
-            self._objects.remove(place.bucket, [place.key])
-            self._objects.remove(place.bucket, [each.key for each in self._objects.listing(place.parent)])
+        self._objects.remove(place.bucket, [place.key])
+        self._objects.remove(place.bucket, [each.key for each in self._objects.listing(place.parent)])
 
     def remove_collection(self, collection: str) -> None:
         """Remove the documents of a collection that is empty."""
         above = self.root / collection
-        with _publishing():
-            below = [each.key for folder in (DATES, MIRRORS) for each in self._objects.listing(above / folder)]
-            names = [f"{above.key}/{name}" for name in ("collection.json", ".source-collection.json")]
-            self._objects.remove(above.bucket, [*names, *below])
+        below = [each.key for folder in (DATES, MIRRORS) for each in self._objects.listing(above / folder)]
+        names = [f"{above.key}/{name}" for name in ("collection.json", ".source-collection.json")]
+        self._objects.remove(above.bucket, [*names, *below])
 
     def prune(self, names: Iterable[str]) -> None:
         """Nothing: another publisher may be filling them, and a small document that nothing links to does no harm."""
 
     def place(self, name: str, file: Path) -> None:
         """Upload a file: S3 shows it when it is whole."""
-        with _publishing():
-            self._objects.upload(file, self.root / name, media_type_of(name))
+        self._objects.upload(file, self.root / name, media_type_of(name))
         file.unlink()
 
     def drop(self, name: str) -> None:
         """Remove an object."""
         place = self.root / name
-        with _publishing():
-            self._objects.remove(place.bucket, [place.key])
+        self._objects.remove(place.bucket, [place.key])
 
     @contextmanager
     def at_hand(self, name: str) -> Iterator[Path | None]:
         """Yield a copy in a temporary folder."""
-        with tempfile.TemporaryDirectory(prefix="unveil-") as folder:
-            copy = Path(folder) / Path(name).name
-            with _publishing():
-                found = self._objects.head(self.root / name)
-                if found is not None:
-                    self._objects.download(self.root / name, copy)
-            yield None if found is None else copy
+        if self._objects.head(self.root / name) is None:
+            yield None
+            return
+        with self._objects.at_hand(self.root / name) as copy:
+            yield copy
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Nothing: every write bears others."""
@@ -212,11 +190,11 @@ class S3Target:
         listed, now = self._listed(collection), datetime.now(UTC)
         old = {
             item_id: [name for name, o in found.items() if (now - o.modified).total_seconds() > older_than_s]
-            for item_id, found in listed.objects.items()
+            for item_id, found in listed.items()
         }
         # Whether an item names a file is only asked where an item lies beside files it might not name.
         suspects = {item_id: names for item_id, names in old.items() if names and _is_crowded(listed, item_id)}
-        done = set(listed.done())
+        done = set(_done(listed))
         documents = self.read_many(item_name(collection, item_id) for item_id in suspects if item_id in done)
         for item_id, names in suspects.items():
             document = documents.get(item_name(collection, item_id))
@@ -224,25 +202,23 @@ class S3Target:
                 continue
             kept = {f"{item_id}.json", *_files_of(document or {"assets": {}})}
             above = self.root / collection / item_id
-            with _publishing():
-                self._objects.remove(self.root.bucket, [f"{above.key}/{name}" for name in names if name not in kept])
+            self._objects.remove(self.root.bucket, [f"{above.key}/{name}" for name in names if name not in kept])
         return sorted(done)
 
     def require_writable(self) -> None:
         """Write, and remove, a small object; say so where the service does not know conditions."""
         probe = self.root / f".unveil-{uuid.uuid4().hex}"
-        with _publishing():
-            self._objects.write(probe, b"", "application/octet-stream")
-            try:
-                self._objects.write(probe, b"", "application/octet-stream", ABSENT)
-                _log.warning(
-                    "%s knows no conditional writes; let one run at a time publish there, or links may be lost "
-                    "until the next run.", self.root
-                )  # fmt: skip
-            except PreconditionFailed:
-                pass
-            finally:
-                self._objects.remove(probe.bucket, [probe.key])
+        self._objects.write(probe, b"", "application/octet-stream")
+        try:
+            self._objects.write(probe, b"", "application/octet-stream", ABSENT)
+            _log.warning(
+                "%s knows no conditional writes; let one run at a time publish there, or links may be lost "
+                "until the next run.", self.root
+            )  # fmt: skip
+        except PreconditionFailed:
+            pass
+        finally:
+            self._objects.remove(probe.bucket, [probe.key])
 
     @property
     def _staging_folder(self) -> Path:
@@ -250,15 +226,14 @@ class S3Target:
             raise NotWritable(f"{self.root} needs a local folder to make products in; give --state-dir.")
         return self._workspace / "staging"
 
-    def _listed(self, collection: str) -> _Listed:
-        found: dict[str, dict[str, S3Object]] = {}
+    def _listed(self, collection: str) -> Listed:
+        found: Listed = {}
         prefix = self.root / collection
-        with _publishing():
-            for each in self._objects.listing(prefix):
-                item_id, _, name = key_below(prefix, each.key).partition("/")
-                if name and item_id[:1] not in (".", "_"):
-                    found.setdefault(item_id, {})[name] = each
-        return _Listed(found)
+        for each in self._objects.listing(prefix):
+            item_id, _, name = key_below(prefix, each.key).partition("/")
+            if name and item_id[:1] not in (".", "_"):
+                found.setdefault(item_id, {})[name] = each
+        return found
 
     def _is_whole(self, collection: str, document: Mapping[str, Any]) -> bool:
         above = self.root / collection / str(document["id"])
@@ -273,17 +248,18 @@ class S3Target:
             raise InvalidProduct(f"Item {document['id']}: its files did not arrive whole in {self.root}; run it again.")
 
 
-@contextmanager
-def _publishing() -> Iterator[None]:
-    """Turn what S3 refuses into errors of publishing."""
-    try:
-        yield
-    except AccessRefused as error:
-        raise NotWritable(str(error)) from error
-    except SourceUnavailable as error:
-        raise TargetUnavailable(str(error)) from error
-    except PreconditionFailed as error:
-        raise TargetUnavailable(str(error)) from error
+class TargetObjects(Objects):
+    """The objects of a service that is published to: what it refuses is an error of publishing."""
+
+    @contextmanager
+    def _asking(self, place: S3Location) -> Iterator[None]:
+        try:
+            with super()._asking(place):
+                yield
+        except AccessRefused as error:
+            raise NotWritable(str(error)) from error
+        except SourceUnavailable as error:
+            raise TargetUnavailable(str(error)) from error
 
 
 def _media_type(place: S3Location) -> str:
@@ -309,7 +285,12 @@ def _files_of(document: Mapping[str, Any]) -> set[str]:
     return {str(asset["href"]).removeprefix("./") for asset in document["assets"].values()}
 
 
-def _is_crowded(listed: _Listed, item_id: str) -> bool:
+def _done(listed: Listed) -> list[str]:
+    """Return the ids of the items that have their document, sorted."""
+    return sorted(item_id for item_id, found in listed.items() if f"{item_id}.json" in found)
+
+
+def _is_crowded(listed: Listed, item_id: str) -> bool:
     """Return whether files without an item, or of more than one version, lie in an item's prefix."""
-    names = listed.objects[item_id]
+    names = listed[item_id]
     return f"{item_id}.json" not in names or len({name.partition("/")[0] for name in names if "/" in name}) > 1

@@ -31,7 +31,10 @@ _SLACK = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A pixel grid in the words of an item or an asset; empty where it says nothing."""
+    """A pixel grid in the words of an item or an asset; empty where it says nothing.
+
+    Fields that describe no grid raise `InvalidItem`.
+    """
 
     #: Field and value of every projection that is named.
     codes: tuple[tuple[str, str], ...] = ()
@@ -42,11 +45,7 @@ class Grid:
 
     @classmethod
     def of(cls, fields: Mapping[str, Any], name: str) -> Grid:
-        """Return what some fields say.
-
-        Raises:
-            InvalidItem: a field does not describe a grid.
-        """
+        """Return what some fields say."""
         return cls(tuple(_codes(fields)), _shape(fields.get("proj:shape"), name), _transform(fields, name))
 
 
@@ -63,11 +62,7 @@ class Declared:
 
     @classmethod
     def of(cls, item: pystac.Item, asset: pystac.Asset) -> Declared:
-        """Return what an item declares.
-
-        Raises:
-            InvalidItem: a field does not describe a grid.
-        """
+        """Return what an item declares."""
         name = f"Item {item.id}"
         return cls(
             Grid.of(asset.extra_fields, name),

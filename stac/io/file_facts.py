@@ -128,13 +128,22 @@ def valid_pixels(
         InvalidItem, AccessRefused, UnreadableAsset: it cannot be read.
     """
     with open_raster(href, name, timeout_s, access, collection) as source:
-        factor = max(1.0, max(source.shape) / side)
-        shape = tuple(max(1, int(n / factor)) for n in source.shape)
-        pixels = source.read(1, out_shape=shape)
-        valid: NDArray[np.bool_] = pixels != (0 if source.nodata is None else source.nodata)
-        if is_masked(source, 1):
-            valid &= source.read_masks(1, out_shape=shape) > 0
+        missing = 0 if source.nodata is None else source.nodata
+        valid: NDArray[np.bool_] = thinned(source, 1, side, missing) != missing
     return valid
+
+
+def thinned(source: Any, index: int, side: int, missing: float) -> NDArray[Any]:
+    """Return a view `(y, x)` of a band of an open file, its longest side at most `side` pixels.
+
+    Overviews are used where the file has them; what its mask says is missing becomes `missing`.
+    """
+    factor = max(1.0, max(source.shape) / side)
+    shape = tuple(max(1, int(n / factor)) for n in source.shape)
+    pixels: NDArray[Any] = source.read(index, out_shape=shape)
+    if is_masked(source, index):
+        pixels[source.read_masks(index, out_shape=shape) == 0] = missing
+    return pixels
 
 
 def _colours(source: Any) -> tuple[Any, ...]:

@@ -66,17 +66,7 @@ def make_private(path: Path) -> None:
 
 
 def write_json(path: Path, document: Mapping[str, Any], *, public: bool = False) -> None:
-    """Replace a JSON file atomically: readers see the old or the new one, never a part.
-
-    Args:
-        path: the file.
-        document: what it holds.
-        public: everybody may read it; else its owner alone.
-
-    Raises:
-        DiskFull: there is no room.
-        NotWritable: the folder cannot be written.
-    """
+    """Replace a JSON file as `write_bytes` does."""
     write_bytes(path, json_bytes(document), public=public)
 
 

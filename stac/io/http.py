@@ -7,10 +7,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -149,12 +147,9 @@ def retry_after_s(header: str | None, unit_s: float = 1.0) -> float | None:
     if header.strip().isdecimal():
         return int(header) * unit_s
     try:
-        until = parsedate_to_datetime(header)
-    except ValueError:
+        return max(0.0, float(urllib3.Retry().parse_retry_after(header)))
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
         return None
-    if until.tzinfo is None:
-        return None
-    return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,31 +199,21 @@ _PIECE = 1 << 16
 _LARGEST = 64 << 20
 
 
-class RetryingAdapter(HTTPAdapter):
-    """The transport of a `requests` session."""
+class _RetryingAdapter(HTTPAdapter):
+    """The transport of a `WebSession`."""
 
-    def __init__(
-        self, retry_policy: RetryPolicy, per_second: float = DEFAULT_RATE, named: Collection[str] = frozenset()
-    ) -> None:
-        """Set how servers are waited for, and which are asked.
-
-        Args:
-            retry_policy: how long and how often a server is asked.
-            per_second: requests a second that a host gets.
-            named: hosts that the user named; all others must be on the internet, redirections included.
-        """
+    def __init__(self, retry_policy: RetryPolicy, per_second: float, named: frozenset[str]) -> None:
         super().__init__(max_retries=0)
-        self._retry_policy, self._rate, self.named = retry_policy, per_second, frozenset(named)
+        self._retry_policy, self._rate, self._named = retry_policy, per_second, named
         # Where a proxy is asked, it connects, and these pools are not used.
         self.poolmanager.pool_classes_by_scheme = {
-            "http": _pool(HTTPConnectionPool, self.named),
-            "https": _pool(HTTPSConnectionPool, self.named),
+            "http": _pool(HTTPConnectionPool, named),
+            "https": _pool(HTTPSConnectionPool, named),
         }
         self._deadline: Deadline | None = None
 
     @contextmanager
     def bounded(self, what: str) -> Iterator[None]:
-        """Bound everything sent while the context is open by `RetryPolicy.total_s`; the outermost context counts."""
         if self._deadline is not None:
             yield
             return
@@ -255,7 +240,7 @@ class RetryingAdapter(HTTPAdapter):
             requests.RequestException: the last attempt got no answer.
         """
         url = request.url or ""
-        check_address(url, self.named)
+        check_address(url, self._named)
         _put_back(request, url)
         deadline = self._deadline or Deadline.after(self._retry_policy.total_s, _without_query(url))
         pace = pace_of(urlsplit(url).netloc, self._rate)
@@ -264,7 +249,7 @@ class RetryingAdapter(HTTPAdapter):
             deadline.sleep(pace.reserve())
             wait = max(0.001, min(self._retry_policy.timeout_s, deadline.left()))
             try:
-                answer = super(RetryingAdapter, self).send(request, True, wait, verify, cert, dict(proxies or {}))
+                answer = super(_RetryingAdapter, self).send(request, True, wait, verify, cert, dict(proxies or {}))
                 _read_whole(answer, deadline)
             except requests.RequestException:
                 deadline.check()  # the time may be over because it was all that was left
@@ -286,12 +271,28 @@ def _put_back(request: requests.PreparedRequest, url: str) -> None:
         request.prepare_auth(login, request.url)
 
 
-class _OutsideSession(requests.Session):
-    """Follows a server's redirections, but not into this network, except to hosts that the user named."""
+class WebSession(requests.Session):
+    """Asks servers, again after failures that may pass; follows redirections, but none into this network."""
 
-    def __init__(self, named: Collection[str]) -> None:
+    def __init__(
+        self, retry_policy: RetryPolicy, per_second: float = DEFAULT_RATE, named: Collection[str] = frozenset()
+    ) -> None:
+        """Set how servers are waited for, and which are asked.
+
+        Args:
+            retry_policy: how long and how often a server is asked.
+            per_second: requests a second that a host gets.
+            named: hosts that the user named; all others must be on the internet, redirections included.
+        """
         super().__init__()
-        self._named = named
+        self._named = frozenset(named)
+        self._transport = _RetryingAdapter(retry_policy, per_second, self._named)
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, self._transport)
+
+    def bounded(self, what: str) -> AbstractContextManager[None]:
+        """Bound everything sent while the context is open by `RetryPolicy.total_s`; the outermost context counts."""
+        return self._transport.bounded(what)
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Return where an answer sends us, if anywhere.
@@ -308,14 +309,6 @@ class _OutsideSession(requests.Session):
                     f"{_without_query(resp.url)} sends us elsewhere, which is not followed: {error}"
                 ) from None
         return target
-
-
-def retrying_session(adapter: RetryingAdapter) -> requests.Session:
-    """Return a session that sends everything through an adapter."""
-    session = _OutsideSession(adapter.named)
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, adapter)
-    return session
 
 
 def _pool(base: type[HTTPConnectionPool], named: frozenset[str]) -> type[HTTPConnectionPool]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import posixpath
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, ProfileNotFound
 from s3fs import S3FileSystem
 
-from stac.errors import AccessRefused, SourceUnavailable, StacError, UnreadableAsset
+from stac.errors import AccessRefused, SourceUnavailable, StacError, TargetUnavailable, UnreadableAsset
 from stac.io.s3 import S3Location, S3Options, filesystem
 from stac.io.secrets import redact
 
@@ -24,10 +25,8 @@ _LOST = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _NO_CONDITIONS = {"NotImplemented", "501"}
 
 
-class PreconditionFailed(StacError):
+class PreconditionFailed(TargetUnavailable):
     """Another writer was faster."""
-
-    retryable = True
 
 
 #: Documents are small: s3fs is kept from asking for the size first, which would double the requests.
@@ -71,7 +70,7 @@ class Objects:
         if not paths:
             return {}
         found: Mapping[str, bytes | Exception]
-        with asking(S3Location(bucket), self._options):
+        with self._asking(S3Location(bucket)):
             found = self._client.cat(paths, on_error="return", **_WHOLE)
             if isinstance(found, bytes):  # a single path gives its bytes alone
                 found = {paths[0]: found}
@@ -114,7 +113,7 @@ class Objects:
         condition = {}
         if expected is not None:
             condition = {"IfNoneMatch": ABSENT} if expected == ABSENT else {"IfMatch": expected}
-        with asking(place, self._options):
+        with self._asking(place):
             answer = self._client.call_s3(
                 "put_object", Bucket=place.bucket, Key=place.key, Body=content, ContentType=media_type, **condition
             )
@@ -122,7 +121,7 @@ class Objects:
 
     def upload(self, file: Path, place: S3Location, media_type: str) -> None:
         """Write a file, in parts where it is large."""
-        with asking(place, self._options):
+        with self._asking(place):
             self._client.put_file(str(file), f"{place.bucket}/{place.key}", ContentType=media_type)
 
     def download(self, place: S3Location, file: Path) -> None:
@@ -131,17 +130,25 @@ class Objects:
         Raises:
             UnreadableAsset: there is no such object.
         """
-        with asking(place, self._options):
+        with self._asking(place):
             try:
                 self._client.get_file(f"{place.bucket}/{place.key}", str(file))
             except FileNotFoundError as error:
                 _require_bucket(error)
                 raise UnreadableAsset(f"{place} is not there; check again, or make its product again.") from error
 
+    @contextmanager
+    def at_hand(self, place: S3Location) -> Iterator[Path]:
+        """Yield a copy of an object in a temporary folder, under its own name."""
+        with tempfile.TemporaryDirectory(prefix="unveil-") as folder:
+            copy = Path(folder) / place.name
+            self.download(place, copy)
+            yield copy
+
     def remove(self, bucket: str, keys: Iterable[str]) -> None:
         """Remove objects; those that are gone already are no error."""
         for key in keys:
-            with asking(S3Location(bucket, key), self._options):
+            with self._asking(S3Location(bucket, key)):
                 self._client.call_s3("delete_object", Bucket=bucket, Key=key)
 
     def _pages(self, prefix: S3Location, **options: str) -> Iterator[Mapping[str, Any]]:
@@ -149,7 +156,7 @@ class Objects:
         start = f"{prefix.key}/" if prefix.key else ""
         more: dict[str, str] = {}
         while True:
-            with asking(prefix, self._options):
+            with self._asking(prefix):
                 page = self._client.call_s3("list_objects_v2", Bucket=prefix.bucket, Prefix=start, **options, **more)
             yield page
             if not page.get("IsTruncated"):
@@ -158,7 +165,7 @@ class Objects:
 
     def _if_there(self, place: S3Location, ask: Callable[[S3FileSystem], Any]) -> Any:
         """Return what a request for an object returns, None where there is no object; a missing bucket is an error."""
-        with asking(place, self._options):
+        with self._asking(place):
             try:
                 return ask(self._client)
             except FileNotFoundError as error:
@@ -168,6 +175,9 @@ class Objects:
     @property
     def _client(self) -> S3FileSystem:
         return filesystem(self._options, self._timeout_s)
+
+    def _asking(self, place: S3Location) -> AbstractContextManager[None]:
+        return asking(place, self._options)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from stac.errors import (
     UnsafeHref,
 )
 from stac.io.addresses import gdal_settings, host_of, is_web, pinned
+from stac.io.http import RetryPolicy, WebSession
 from stac.io.objects import Objects, asking
 from stac.io.s3 import BotocoreSession, S3Options, is_s3, s3_location
 from stac.io.secrets import login_of, redact, with_query
@@ -164,11 +165,7 @@ def _last_address(url: str, named: Collection[str], timeout_s: float) -> str:
         UnsafeHref: one leads into this network.
         UnreadableAsset: there is no end, or no answer.
     """
-    # The sources import what opens their rasters.
-    from stac.io.http import RetryingAdapter, RetryPolicy, retrying_session
-
-    retry_policy = RetryPolicy(timeout_s, timeout_s, 0)
-    with retrying_session(RetryingAdapter(retry_policy, named=named)) as session:
+    with WebSession(RetryPolicy(timeout_s, timeout_s, 0), named=named) as session:
         try:
             return session.get(url, headers={"Range": "bytes=0-15", "Accept-Encoding": "identity"}).url
         except requests.RequestException as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,7 +14,7 @@ import requests
 
 from stac.errors import AccessRefused, SourceUnavailable, StacError
 from stac.io.addresses import host_of
-from stac.io.http import PASSING, RetryingAdapter, RetryPolicy, retrying_session
+from stac.io.http import PASSING, RetryPolicy, WebSession
 from stac.io.s3 import S3Options
 from stac.io.secrets import redact
 
@@ -33,10 +32,6 @@ class Token:
     value: str = field(repr=False)
     renew_at: datetime
 
-    def is_fresh(self, now: datetime) -> bool:
-        """Return whether it may still be used."""
-        return now < self.renew_at
-
 
 class TokenService:
     """The tokens of one service, by collection."""
@@ -44,9 +39,8 @@ class TokenService:
     def __init__(self, url: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._url, self._now = url.rstrip("/"), now
         self._tokens: dict[str, Token] = {}
-        # One lock per collection: threads that want the same token wait for one request.
-        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._guard = threading.Lock()
+        # Threads that want the same token wait for one request.
+        self._lock = threading.Lock()
 
     def token(self, collection: str, timeout_s: float) -> Token:
         """Return a token that is good for some time yet.
@@ -55,17 +49,15 @@ class TokenService:
             AccessRefused: the service does not know the collection or refuses.
             SourceUnavailable: the service does not answer in time, also after retries.
         """
-        with self._guard:
-            lock = self._locks[collection]
-        with lock:
+        with self._lock:
             known = self._tokens.get(collection)
-            if known is None or not known.is_fresh(self._now()):
+            if known is None or self._now() >= known.renew_at:
                 known = self._tokens[collection] = self._fetch(collection, timeout_s)
             return known
 
     def forget(self, collection: str, value: str) -> None:
         """Drop a token that was refused, unless it has been renewed meanwhile."""
-        with self._guard:
+        with self._lock:
             known = self._tokens.get(collection)
             if known is not None and known.value == value:
                 del self._tokens[collection]
@@ -75,7 +67,7 @@ class TokenService:
         began = self._now()
         retry_policy = RetryPolicy(timeout_s, total_s=_TIMEOUTS * timeout_s)
         try:
-            with retrying_session(RetryingAdapter(retry_policy, named={host_of(self._url)})) as session:
+            with WebSession(retry_policy, named={host_of(self._url)}) as session:
                 answer = session.get(f"{self._url}/{quote(collection, safe='')}")
         except requests.RequestException as error:
             raise SourceUnavailable(

@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 from stac.errors import InvalidInput
 from stac.grid.assets import find_asset
 from stac.grid.cell import Cell
-from stac.load.layer import look_at
+from stac.load.reading import look_at
 from stac.load.stack import ReadOptions, Stack, read_stack
 from stac.masks.classes import PixelClass
 from stac.reflectance import PRODUCT_NODATA, PRODUCT_SCALE, to_product_dn, to_reflectance

@@ -17,8 +17,7 @@ from stac.errors import InvalidItem
 from stac.grid.assets import find_asset
 from stac.grid.cell import Cell
 from stac.io.signing import Access
-from stac.load.layer import Layer, look_at
-from stac.load.reading import AssetRequest
+from stac.load.reading import AssetRequest, Layer, look_at
 from stac.load.resampling import coarseness
 from stac.masks.combination import MaskKind, MaskRule, Opinion, combine, kinds_for
 from stac.masks.learned import MaskInput, MaskMethod

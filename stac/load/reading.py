@@ -1,4 +1,4 @@
-"""Reading one asset onto the pixels of a cell: by window where the grids agree, else resampled."""
+"""One band of a scene: how item and file say it is read, and its pixels on a cell, by window or resampled."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from rasterio.windows import Window
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_exponential_jitter
 
 from stac.errors import InvalidItem, UnreadableAsset
-from stac.grid.cell import Cell
+from stac.grid.assets import band_index
+from stac.grid.cell import Cell, native_geobox
 from stac.grid.georeference import UNDECLARED, Declared, require_as_declared
-from stac.io.file_facts import FileFacts, facts_of, file_facts, is_masked
+from stac.io.file_facts import FileFacts, facts_of, file_facts, is_masked, thinned
 from stac.io.raster import open_raster
 from stac.io.signing import Access
 from stac.load.resampling import reach_of, warped
+from stac.load.scaling import Decision, decide
 from stac.search.sentinel_hub.process import is_process_href
 
 _ATTEMPTS = 3
@@ -195,11 +197,7 @@ def read_thinned(request: AssetRequest, side: int, timeout_s: float, access: Acc
     """
     with open_raster(request.href, request.name, timeout_s, access or Access(), request.collection) as source:
         _check_type(source.dtypes[request.index - 1], request)
-        factor = max(1.0, max(source.shape) / side)
-        shape = tuple(max(1, int(n / factor)) for n in source.shape)
-        pixels: NDArray[Any] = source.read(request.index, out_shape=shape, resampling=Resampling.nearest)
-        if is_masked(source, request.index):
-            pixels[source.read_masks(request.index, out_shape=shape) == 0] = request.nodata
+        pixels = thinned(source, request.index, side, request.nodata)
         _unify_nodata(pixels, source, request)
         return pixels
 
@@ -312,3 +310,55 @@ def kernel_reach(facts: FileFacts, geobox: GeoBox, resampling: Resampling) -> in
     if resampling is Resampling.nearest or placed is not None:
         return 0
     return reach_of(facts.geobox, geobox, resampling)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A band that was looked at."""
+
+    request: AssetRequest
+    #: How digital numbers become reflectance; None for a classification.
+    scaling: Decision | None
+    #: Pixel grid of the file.
+    grid: GeoBox
+    #: None where a service computes the pixels.
+    facts: FileFacts | None
+
+    def reach(self, cell: Cell) -> int:
+        """Return how far a pixel of the file reaches when it is drawn for a cell, pixels of the cell."""
+        return 0 if self.facts is None else kernel_reach(self.facts, cell.geobox, self.request.resampling)
+
+
+def look_at(
+    item: pystac.Item,
+    band: str,
+    asset: pystac.Asset,
+    resampling: Resampling,
+    classes_nodata: int | None = None,
+    *,
+    timeout_s: float,
+    access: Access | None = None,
+) -> Layer:
+    """Open a band's file, compare it with its item, and decide how it is read.
+
+    Args:
+        item: the scene.
+        band: the band's name.
+        asset: where it is.
+        resampling: of reflectance; classifications take the nearest pixel.
+        classes_nodata: value outside a classification; None for reflectance.
+        timeout_s: longest wait for one request, seconds.
+        access: how remote bytes are reached.
+
+    Raises:
+        InvalidItem: item and file contradict each other, or leave open what cannot be guessed.
+        AccessRefused, UnreadableAsset: the file cannot be read.
+    """
+    facts = facts_of_asset(item, band, asset, timeout_s, access)
+    index = 1 if facts is None else band_index(item, asset, band, facts)
+    grid = native_geobox(item, band, timeout_s) if facts is None else facts.geobox
+    if classes_nodata is not None:
+        request = AssetRequest.of(item, band, asset, classes_nodata, Resampling.nearest, index=index, classes=True)
+        return Layer(request, None, grid, facts)
+    scaling = decide(item, asset, None if facts is None else facts.band(index))
+    return Layer(AssetRequest.of(item, band, asset, scaling.nodata, resampling, index=index), scaling, grid, facts)

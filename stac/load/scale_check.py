@@ -15,10 +15,9 @@ import pystac
 from numpy.typing import NDArray
 
 from stac.errors import InvalidItem
-from stac.grid.assets import find_asset
 from stac.io.signing import Access
 from stac.load.reading import AssetRequest, read_thinned
-from stac.load.scaling import Decision, offset_at_stake
+from stac.load.scaling import Decision
 from stac.reflectance import Scaling
 from stac.search.sentinel_hub.process import is_process_href
 
@@ -149,7 +148,7 @@ def check_scene(
     # A service that computes its answers has none but harmonised pixels, and charges for every request.
     if check is RadiometryCheck.OFF or any(is_process_href(request.href) for request in requests):
         return
-    at_stake = any(offset_at_stake(item, find_asset(item, request.band)) for request in requests)
+    at_stake = any(decision.offset_at_stake for decision in decisions)
     scalings = tuple(Scaling(d.scale, d.offset, d.nodata) for d in decisions)
     version = str(item.properties.get("updated", ""))
     found = _contradiction(tuple(requests), scalings, at_stake, version, timeout_s, threads, access)

@@ -17,10 +17,9 @@ from stac.errors import InvalidInput, StacError
 from stac.grid.assets import find_asset
 from stac.grid.cell import Cell
 from stac.io.signing import Access
-from stac.load.layer import Layer, look_at
 from stac.load.mask_reading import plan_mask
 from stac.load.near_clouds import near_clouds
-from stac.load.reading import read_asset
+from stac.load.reading import Layer, look_at, read_asset
 from stac.load.resampling import Interpolation, worst_class
 from stac.load.scale_check import RadiometryCheck, check_scene
 from stac.load.scaling import Decision
@@ -68,6 +67,14 @@ class ReadOptions:
     def reach(self, cell: Cell) -> int:
         """Return how far clouds and shadows outside a cell reach into it, pixels."""
         return math.floor(max(self.cloud_dilation_m, self.shadow_dilation_m, 0) / cell.gsd_m + 1e-9)
+
+    def overview_of(self, cell: Cell, most_pixels: int = 4_000_000) -> ReadOptions:
+        """Return how a whole cell is read thinned, so that each date has at most so many pixels.
+
+        Every k-th pixel is drawn, from the overviews of a file where it has them; pixels at the file's edge whose k
+        by k block is not complete are nodata. Clouds are grown on the thinned mask.
+        """
+        return replace(self, overview=overview_factor(cell, most_pixels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,38 +198,6 @@ def read_stack(
         dropped=dropped,
         sources=tuple(acquisition.item_ids for acquisition in read),
     )
-
-
-def read_overview(
-    dates: Sequence[pystac.Item | Acquisition],
-    cell: Cell,
-    bands: Sequence[str],
-    options: ReadOptions | None = None,
-    *,
-    most_pixels: int = 4_000_000,
-    required: Collection[str] | None = None,
-    on_read: Callable[[str], None] | None = None,
-) -> Stack:
-    """Read all dates of a whole cell, thinned by the smallest whole factor that keeps each date small.
-
-    Every k-th pixel is drawn, from the overviews of a file where it has them; pixels at the file's edge whose k
-    by k block is not complete are nodata. Clouds are grown on the thinned mask. With factor 1 the result is that
-    of `read_stack`, bit for bit.
-
-    Args:
-        dates: as for `read_stack`, like everything else.
-        cell: the whole cell at full resolution; the stack's cell is `cell.thinned(k)`.
-        bands: common names, in the order of the result.
-        options: dilation and time-outs.
-        most_pixels: largest area of one date of the result, pixels.
-        required: ids of dates that must be readable.
-        on_read: called with the id of each date when it has been read.
-
-    Raises:
-        InvalidItem, UnreadableAsset, InvalidInput: as `read_stack`.
-    """
-    options = replace(options or ReadOptions(), overview=overview_factor(cell, most_pixels))
-    return read_stack(dates, cell, bands, options, required=required, on_read=on_read)
 
 
 def overview_factor(cell: Cell, most_pixels: int) -> int:

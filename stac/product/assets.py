@@ -81,30 +81,10 @@ _PICTURES: dict[str, tuple[str, str, str, list[str]]] = {
     "metadata": ("metadata.json", "application/json", "Parameters and figures", ["metadata"]),
 }
 #: The names that version 2 of the eo extension knows, and its names for those of version 1.
-_COMMON_NAMES = frozenset(
-    [
-        "pan",
-        "coastal",
-        "blue",
-        "green",
-        "green05",
-        "yellow",
-        "red",
-        "rededge",
-        "rededge071",
-        "rededge075",
-        "rededge078",
-        "nir",
-        "nir08",
-        "nir09",
-        "cirrus",
-        "swir16",
-        "swir22",
-        "lwir",
-        "lwir11",
-        "lwir12",
-    ]
-)
+_COMMON_NAMES = frozenset({
+    "pan", "coastal", "blue", "green", "green05", "yellow", "red", "rededge", "rededge071", "rededge075", "rededge078",
+    "nir", "nir08", "nir09", "cirrus", "swir16", "swir22", "lwir", "lwir11", "lwir12",
+})  # fmt: skip
 _RENAMED = {"rededge1": "rededge071", "rededge2": "rededge075", "rededge3": "rededge078"}
 #: What a source says of a band's spectrum, micrometres, by its names in STAC 1.0.
 _SPECTRAL = ("center_wavelength", "full_width_half_max")

@@ -145,16 +145,9 @@ def _has(names: Iterable[str], prefix: str) -> bool:
 
 #: Properties of the target scene that are true of its product too.
 _CARRIED = (
-    "platform",
-    "constellation",
-    "instruments",
-    "attribution",
-    "view:off_nadir",
-    "view:incidence_angle",
-    "view:azimuth",
-    "view:sun_azimuth",
-    "view:sun_elevation",
-)
+    "platform", "constellation", "instruments", "attribution", "view:off_nadir", "view:incidence_angle", "view:azimuth",
+    "view:sun_azimuth", "view:sun_elevation",
+)  # fmt: skip
 #: Likewise, where the product lies in the square of the target's grid.
 _CARRIED_IN_SQUARE = ("grid:code", "mgrs:utm_zone", "mgrs:latitude_band", "mgrs:grid_square")
 #: Ranges of carried angles, degrees: a source that names another does not spoil its product.
@@ -241,7 +234,7 @@ def _properties(record: ProductRecord, summary: ProductSummary) -> dict[str, Any
     cover = cloud_cover(record.target)
     target, now = record.target, record.created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     day = target.datetime.strftime("%Y-%m-%d") if target.datetime else ""
-    box = summary.geobox.extent.boundingbox
+    box, parts = summary.geobox.extent.boundingbox, _parts(record, summary)
     return _carried(record) | {
         "title": f"{record.cell_id} {day}, clouds removed",
         "description": f"{target.id} with its clouds and shadows restored. Read `provenance` before measuring.",
@@ -255,8 +248,11 @@ def _properties(record: ProductRecord, summary: ProductSummary) -> dict[str, Any
         "proj:bbox": [box.left, box.bottom, box.right, box.top],
         "processing:level": "L3",
         "processing:software": {"unveil-eo": record.software_version, **(record.software or {})},
-        "processing:lineage": _lineage(record, summary),
-        "processing:expression": {"format": "text", "expression": _expression(record, summary)},
+        "processing:lineage": " ".join(["Cloud masks.", *(sentence for *_, sentence in parts)]),
+        "processing:expression": {
+            "format": "text",
+            "expression": "data = " + "; ".join(f"{formula} where {where}" for formula, where, _ in parts),
+        },
         "renders": renders_of(summary.bands),
         "sci:publications": list(PUBLICATIONS),
         "unveil:work_id": record.work_id,
@@ -304,14 +300,6 @@ def _parts(record: ProductRecord, summary: ProductSummary) -> list[tuple[str, st
     if areas["not_recoverable"]:
         parts.append(("nodata", "not recoverable", "Elsewhere not recoverable, without data."))
     return parts
-
-
-def _expression(record: ProductRecord, summary: ProductSummary) -> str:
-    return "data = " + "; ".join(f"{formula} where {where}" for formula, where, _ in _parts(record, summary))
-
-
-def _lineage(record: ProductRecord, summary: ProductSummary) -> str:
-    return " ".join(["Cloud masks.", *(sentence for *_, sentence in _parts(record, summary))])
 
 
 def _carried(record: ProductRecord) -> dict[str, Any]:

@@ -170,7 +170,7 @@ class ApiSource:
     @contextmanager
     def _asking(self, doing: str) -> Iterator[None]:
         """Bound the time of what is asked, and turn pystac-client's errors into ours."""
-        with self._web.bounded(f"{doing} {self._url}"), _translated(self._url):
+        with self._web.session.bounded(f"{doing} {self._url}"), _translated(self._url):
             yield
 
     def _href(self, document: dict[str, Any]) -> str:

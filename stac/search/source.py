@@ -13,9 +13,8 @@ import pystac
 from stac.errors import InvalidItem, StacError
 from stac.grid.cell import declared_projection, grid_code
 from stac.grid.footprint import footprint_of, normalise
-from stac.search.acquisitions import cloud_cover, instant_of, platform_of
+from stac.search.acquisitions import cloud_cover, instant_of, platform_of, rank
 from stac.search.hrefs import checked_id, resolve
-from stac.search.processing import rank
 from stac.search.providers import Archive
 from stac.search.query import Query
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,7 +15,7 @@ from pystac_client.stac_api_io import StacApiIO
 from stac.errors import InvalidItem, InvalidQuery, SourceUnavailable, StacError, UnreadableCatalog, UnsafeHref
 from stac.grid.footprint import footprint_of
 from stac.io.addresses import host_of
-from stac.io.http import DEFAULT_RATE, PASSING, RetryingAdapter, RetryPolicy, retrying_session
+from stac.io.http import DEFAULT_RATE, PASSING, RetryPolicy, WebSession
 from stac.io.objects import Objects
 from stac.io.s3 import S3Options, is_s3, s3_location
 from stac.io.signing import Access
@@ -40,14 +39,7 @@ class CatalogIO(StacApiIO):
         self, retry_policy: RetryPolicy, per_second: float = DEFAULT_RATE, named: Collection[str] = frozenset()
     ) -> None:
         super().__init__(timeout=retry_policy.timeout_s, max_retries=None)
-        self._adapter = RetryingAdapter(retry_policy, per_second, named)
-        self.session = retrying_session(self._adapter)
-
-    @contextmanager
-    def bounded(self, what: str) -> Iterator[None]:
-        """Bound the time of everything read while the context is open."""
-        with self._adapter.bounded(what):
-            yield
+        self.session = WebSession(retry_policy, per_second, named)
 
 
 def refused(location: str, error: APIError) -> StacError:
@@ -176,15 +168,13 @@ class StaticSource:
     def search(self, query: Query) -> list[pystac.Item]:
         """Return all matching items, sorted by time and id, with absolute hrefs."""
         self.skipped = []
-        with self._documents.web.bounded(f"Searching {self._root}"):
+        with self._documents.web.session.bounded(f"Searching {self._root}"):
             every = (self._item(href) for href in self._item_hrefs(query.collection))
-            found = [item for item in every if item is not None and self._matches(item, query)]
+            inside = (item for item in every if item is not None and query.contains(instant_of(item)))
+            found = [item for item in inside if query.touches(footprint_of(item))]
         kept, passed = newest_versions(found, self._access)
         self.skipped += passed
         return sorted(kept, key=by_time)
-
-    def _matches(self, item: pystac.Item, query: Query) -> bool:
-        return query.contains(instant_of(item)) and query.touches(footprint_of(item))
 
     def _item(self, href: str) -> pystac.Item | None:
         """Return the item at `href`, or None with the reason in `skipped`."""

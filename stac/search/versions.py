@@ -20,8 +20,7 @@ from stac.grid.cell import grid_code
 from stac.grid.footprint import footprint_of
 from stac.io.file_facts import valid_pixels
 from stac.io.signing import Access
-from stac.search.acquisitions import instant_of, platform_of
-from stac.search.processing import described, rank
+from stac.search.acquisitions import described, instant_of, platform_of, rank
 from stac.search.sentinel_hub.process import is_process_href
 from stac.search.source import Skipped, one_item
 
@@ -34,12 +33,8 @@ _HALVES, _WHOLE = 120.0, 90.0
 #: ESA's datastrip names begin of sensing and time of processing.
 _SENSING = re.compile(r"_S(\d{8}T\d{6})")
 _DATASTRIPS = (
-    "s2:datastrip_id",
-    "sentinel2:datastrip_id",
-    "sentinel:datastrip_id",
-    "eopf:datastrip_id",
-    "datastrip_id",
-)
+    "s2:datastrip_id", "sentinel2:datastrip_id", "sentinel:datastrip_id", "eopf:datastrip_id", "datastrip_id",
+)  # fmt: skip
 _MISSING = ("s2:nodata_pixel_percentage", "sentinel:data_coverage", "eopf:nodata_pixel_percentage")
 #: Longest side of the view that shows which pixels a version has, and longest wait for it, seconds.
 _SIDE, _TIMEOUT_S = 256, 15.0

@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 from stac.errors import InvalidItem
 from stac.grid.cell import Cell, cell_of
 from stac.load.resampling import Interpolation
-from stac.load.stack import ReadOptions, read_overview, read_stack
+from stac.load.stack import ReadOptions, read_stack
 from stac.masks.classes import PixelClass
 from tests.faults.world import AS_IS, BANDS, LEFT, SIDE, TOP, World, ground, truth, write
 
@@ -228,6 +228,7 @@ def test_thinned_classes_are_pixels_and_no_averages(tmp_path: Path, driver: str)
         document["assets"]["scl"]["href"] = f"./{path.name}"
     (item,), _ = world.search()
     for k in (2, 4):
-        stack = read_overview([item], cell_of(item, "blue"), BANDS, AS_IS, most_pixels=(SIDE // k) ** 2)
+        cell = cell_of(item, "blue")
+        stack = read_stack([item], cell, BANDS, AS_IS.overview_of(cell, (SIDE // k) ** 2))
         expected = np.where(scl[k // 2 :: k, k // 2 :: k] == 9, PixelClass.CLOUD, PixelClass.CLEAR)
         assert np.array_equal(stack.classes[0], expected)

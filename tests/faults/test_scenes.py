@@ -15,8 +15,7 @@ from stac.errors import InvalidItem
 from stac.grid.cell import cell_of
 from stac.load.stack import read_stack
 from stac.masks.classes import PixelClass
-from stac.search.acquisitions import cloud_cover, group_passes
-from stac.search.processing import version_numbers
+from stac.search.acquisitions import cloud_cover, group_passes, version_numbers
 from tests.faults.world import AS_IS, BANDS, SIDE, World, footprint, ground, truth, write
 
 NUMBERS = ("B02", "B03", "B04", "B08")

@@ -14,7 +14,7 @@ from rasterio.transform import from_origin
 
 from stac.errors import InvalidItem, StacError, UnreadableAsset, UnsafeHref
 from stac.io.addresses import check_address, look_up
-from stac.io.http import RetryingAdapter, RetryPolicy, retrying_session
+from stac.io.http import RetryPolicy, WebSession
 from stac.io.raster import open_raster
 from stac.io.signing import Access
 from stac.search.hrefs import resolve
@@ -87,10 +87,10 @@ def test_a_connection_that_ends_inside_is_closed_before_anything_is_sent(names: 
     names["rebound.example.org"] = ["127.0.0.1"]
     with web_server(lambda each: asked.append(each) or Reply()) as url:
         port = url.rstrip("/").rpartition(":")[2]
-        session = retrying_session(RetryingAdapter(RetryPolicy(2, 5, 0)))
+        session = WebSession(RetryPolicy(2, 5, 0))
         with pytest.raises(UnsafeHref, match="inside this network"):
             session.get(f"http://rebound.example.org:{port}/a.json")
-        trusted = retrying_session(RetryingAdapter(RetryPolicy(2, 5, 0), named={"rebound.example.org"}))
+        trusted = WebSession(RetryPolicy(2, 5, 0), named={"rebound.example.org"})
         assert trusted.get(f"http://rebound.example.org:{port}/a.json").ok
     assert len(asked) == 1
 
@@ -106,7 +106,7 @@ def test_redirections_into_this_network_are_not_followed() -> None:
         with web_server(outer) as url:
             named = {"127.0.0.1"}
             with pytest.raises(UnsafeHref, match="inside this network"):
-                retrying_session(RetryingAdapter(RetryPolicy(2, 5, 0), named=named)).get(f"{url}a.json")
+                WebSession(RetryPolicy(2, 5, 0), named=named).get(f"{url}a.json")
             for access in (Access(), Access(hosts=frozenset(named))):
                 with pytest.raises(UnsafeHref), open_raster(f"{url}a.tif", "Item X", 3, access):
                     pytest.fail("it was opened")
@@ -193,7 +193,7 @@ def test_a_whole_scene_in_one_strip_is_still_read(tmp_path: Path) -> None:
 
 
 def test_requests_know_the_same_rule() -> None:
-    session = retrying_session(RetryingAdapter(RetryPolicy(2, 5, 0)))
+    session = WebSession(RetryPolicy(2, 5, 0))
     for host in ("127.0.0.1:9", "2130706433", "localhost:9"):
         with pytest.raises((UnsafeHref, requests.RequestException)):
             session.get(f"http://{host}/")

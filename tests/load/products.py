@@ -14,11 +14,10 @@ import pystac
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from stac.catalog.links import DateTree
+from stac.catalog.links import CollectionLinks
 from stac.catalog.publish import StaticCatalog
 from stac.catalog.store import target_at
 from stac.catalog.tree import placed
-from stac.catalog.validation import read_document
 from stac.product.item import ProductRecord, build_item
 from stac.product.layers import SOURCE_DATE_NODATA, ProductLayers
 from stac.product.writer import write_product
@@ -87,10 +86,9 @@ def stage(catalog: StaticCatalog, stock: Path, document: dict[str, Any], number:
 
 def lay(catalog: StaticCatalog, stock: Path, document: dict[str, Any], numbers: Sequence[int]) -> None:
     """Put products where they belong without a link, as publishers leave them that are killed just before it."""
-    tree = DateTree(target_at(catalog.root), catalog.collection_id)
+    links = CollectionLinks(target_at(catalog.root), catalog.collection_id)
     above = Path(str(catalog.collection_path.parent))
-    collection = read_document(above / "collection.json") if catalog.published_work() else None
-    counts = {node: len(links) for node, links in tree.survey(collection).items.items() if node is not None}
+    counts = {node: len(found) for node, found in links.survey().items.items()}
     up = {"href": "../collection.json", "type": "application/json", "title": "Cloud-free acquisitions"}
     root = {"href": "../../catalog.json", "type": "application/json", "title": "Cloud-free mosaics"}
     for number in numbers:
@@ -100,5 +98,5 @@ def lay(catalog: StaticCatalog, stock: Path, document: dict[str, Any], numbers: 
         link_files(stock, folder)
         found = item.to_dict(include_self_link=False, transform_hrefs=False)
         found |= {"collection": catalog.collection_id, "links": [{"rel": "root", **root}, {"rel": "collection", **up}]}
-        found = placed(found, tree.node_for(found, None, counts))
+        found = placed(found, links.node_for(found, None, counts))
         (folder / f"{item.id}.json").write_text(json.dumps(found), "utf-8")

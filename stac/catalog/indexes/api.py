@@ -16,7 +16,7 @@ import requests
 from stac.catalog.indexes.base import TOKEN_VARIABLE, Document, difference, index_label, require_same
 from stac.errors import IndexNotUpdated, IndexRefused, IndexUnavailable, SourceUnavailable, UnsafeHref
 from stac.io.addresses import host_of
-from stac.io.http import PASSING, RetryingAdapter, RetryPolicy, retrying_session
+from stac.io.http import PASSING, RetryPolicy, WebSession
 from stac.io.secrets import redact
 
 #: Items of one bulk request, and of one page when listing.
@@ -30,7 +30,10 @@ _DENIED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
 class ApiIndex:
-    """One session with a STAC API."""
+    """One session with a STAC API.
+
+    Every method may raise `IndexNotUpdated`: the API refuses, does not answer, or holds something else than it should.
+    """
 
     def __init__(self, url: str, token: str, retry_policy: RetryPolicy) -> None:
         """Open the API and see that it is one.
@@ -39,12 +42,9 @@ class ApiIndex:
             url: the landing page.
             token: bearer token, empty where none is wanted.
             retry_policy: how the API is waited for.
-
-        Raises:
-            IndexNotUpdated: it does not answer, refuses, or is not a STAC API.
         """
         self.label, self._url = index_label(url), url.rstrip("/")
-        self._session = retrying_session(RetryingAdapter(retry_policy, _RATE, {host_of(url)}))
+        self._session = WebSession(retry_policy, _RATE, {host_of(url)})
         if token:
             self._session.headers["Authorization"] = f"Bearer {token}"
         self._bulk = True
@@ -55,22 +55,14 @@ class ApiIndex:
         self._few_fields = any(str(each).endswith(_FIELDS) for each in conforms)
 
     def put(self, collection: Document, items: Sequence[Document]) -> None:
-        """Write a collection and some of its items, new or in place of older ones, and read all of them back.
-
-        Raises:
-            IndexNotUpdated: the index refuses, does not answer, or holds something else than what it was given.
-        """
+        """Write a collection and some of its items, new or in place of older ones, and read all of them back."""
         place = self._collection(collection["id"])
         self._put_collection(place, collection)
         for first in range(0, len(items), _BULK):
             self._put_items(place, str(collection["id"]), items[first : first + _BULK])
 
     def remove(self, collection_id: str, item_ids: Iterable[str]) -> None:
-        """Take items out, and see that they are gone; those that are not there are left out already.
-
-        Raises:
-            IndexNotUpdated: the index refuses, does not answer, or still holds one.
-        """
+        """Take items out, and see that they are gone; those that are not there are left out already."""
         for item_id in item_ids:
             place = self._item(self._collection(collection_id), item_id)
             self._ask("DELETE", place, expected=_ABSENT)
@@ -78,11 +70,7 @@ class ApiIndex:
                 raise IndexNotUpdated(f"{self.label} still has item {item_id} after it was deleted; see its log.")
 
     def works(self, collection_id: str) -> dict[str, str]:
-        """Return the work id of every item of a collection by item id; empty where it was not made here.
-
-        Raises:
-            IndexNotUpdated: the index does not answer, or its pages do not add up.
-        """
+        """Return the work id of every item of a collection by item id; empty where it was not made here."""
         found: dict[str, str] = {}
         matched = None
         few = "&fields=id,properties.unveil:work_id" if self._few_fields else ""

@@ -125,7 +125,10 @@ def _silent(_what: str, _done: int, _total: int) -> None:
 
 
 class Indexes:
-    """The indexes of a catalog. The catalog alone says what is published; an index that failed is repaired later."""
+    """The indexes of a catalog. The catalog alone says what is published; an index that failed is repaired later.
+
+    Every method may raise `IndexNotUpdated`: an index does not hold what the catalog does.
+    """
 
     def __init__(self, catalog: StaticCatalog, target: Target, indexes: Sequence[Index], public_root: str = "") -> None:
         """Name what follows what; nothing is written yet.
@@ -135,30 +138,19 @@ class Indexes:
             target: the place it is written to.
             indexes: what follows it.
             public_root: address of the catalog for readers of the indexes; its own place when empty.
-
-        Raises:
-            InvalidQuery: the public address is none.
         """
         self._catalog, self._target, self._indexes = catalog, target, tuple(indexes)
         self._public = PublicPlace(catalog.root, public_root)
 
     def put(self, place: Location) -> None:
-        """Bring one published item into every index, and out of its other collection there.
-
-        Raises:
-            IndexNotUpdated: an index does not hold it; the catalog does.
-        """
+        """Bring one published item into every index, and out of its other collection there."""
         try:
             self._each(lambda index: self._put(index, place))
         except IndexNotUpdated as error:
             raise type(error)(f"Item {place.stem} is published, but not in every index: {error}") from error
 
     def remove(self, item_ids: Iterable[str]) -> None:
-        """Take items out of every index, whatever collection they are in.
-
-        Raises:
-            IndexNotUpdated: an index still holds one.
-        """
+        """Take items out of every index, whatever collection they are in."""
         ids = list(item_ids)
         self._each(lambda index: _remove(index, ProductCollection, ids))
 
@@ -168,10 +160,6 @@ class Indexes:
         Args:
             again: put everything, e.g. because the public address has changed.
             progress: called with progress.
-
-        Raises:
-            IndexNotUpdated: an index cannot be brought up to date.
-            PublishError: the catalog cannot be read.
         """
         return [self._follow(index, kind, again, progress) for index in self._indexes for kind in ProductCollection]
 

@@ -144,7 +144,7 @@ class SentinelHubSource:
     @contextmanager
     def _asking(self, doing: str) -> Iterator[None]:
         """Bound the time of what is asked, and turn the library's errors into ours."""
-        with self._client.adapter.bounded(f"{doing} {self._catalog.service_url}"):
+        with self._client.sender.bounded(f"{doing} {self._catalog.service_url}"):
             try:
                 yield
             except (DownloadFailedException, KeyError, TypeError, ValueError) as error:

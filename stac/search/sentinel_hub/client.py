@@ -16,7 +16,7 @@ from sentinelhub import DownloadRequest, SentinelHubDownloadClient, SentinelHubS
 
 from stac.errors import AccessRefused, InvalidQuery, SourceUnavailable, StacError
 from stac.io.addresses import host_of
-from stac.io.http import PASSING, RetryingAdapter, RetryPolicy, retrying_session
+from stac.io.http import PASSING, RetryPolicy, WebSession
 from stac.search.providers import Provider
 
 _ID, _SECRET = "SH_CLIENT_ID", "SH_CLIENT_SECRET"
@@ -108,9 +108,7 @@ class TokenSession(SentinelHubSession):
         """
         self._deployment = deployment
         self._renewing = threading.RLock()
-        self._sender = retrying_session(
-            RetryingAdapter(retry_policy, deployment.provider.requests_per_s, deployment.hosts)
-        )
+        self._sender = WebSession(retry_policy, deployment.provider.requests_per_s, deployment.hosts)
         self._token: dict[str, Any]  # the library's
         super().__init__(_config(deployment), refresh_before_expiry=_RENEW_BEFORE_S)
 
@@ -175,8 +173,7 @@ class HubClient(SentinelHubDownloadClient):
     def __init__(self, session: TokenSession, retry_policy: RetryPolicy, per_second: float) -> None:
         """Use a session's tokens; one client belongs to one thread."""
         super().__init__(session=session, config=session.config)
-        self.adapter = RetryingAdapter(retry_policy, per_second, session.hosts)
-        self._sender = retrying_session(self.adapter)
+        self.sender = WebSession(retry_policy, per_second, session.hosts)
         self._tokens = session
 
     def _do_download(self, request: DownloadRequest) -> requests.Response:
@@ -201,7 +198,7 @@ class HubClient(SentinelHubDownloadClient):
 
     def _send(self, request: DownloadRequest) -> requests.Response:
         try:
-            return self._sender.request(
+            return self.sender.request(
                 request.request_type.value,
                 str(request.url),
                 json=request.post_values,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox, GeoboxTiles
 from sentinelhub import CRS, BBox, DataCollection, MimeType, ResamplingType, SentinelHubRequest, SHConfig
+from sentinelhub.decoding import decode_tar
 
 from stac.errors import InvalidItem, UnreadableAsset, UnsafeHref
 from stac.io.http import RetryPolicy
@@ -78,79 +78,40 @@ _SCL = "SCL"
 _COLLECTIONS = {"sentinel-2-l2a": DataCollection.SENTINEL2_L2A}
 
 
-@dataclass(frozen=True, slots=True)
-class SceneBands:
-    """Bands of one scene. Arrays share their last two axes `(y, x)`, north first."""
-
-    #: Digital numbers `(band, y, x)`: reflectance * 10 000, harmonised (no offset); classes for SCL.
-    dn: NDArray[np.uint16]
-    #: Where the scene has data `(y, x)`.
-    valid: NDArray[np.bool_]
-
-
-class ProcessReader:
-    """Reads bands of scenes with the credentials of the environment."""
-
-    def __init__(self, provider: Provider, retry_policy: RetryPolicy | None = None) -> None:
-        """Set whose service is asked and how it is waited for.
-
-        Raises:
-            AccessRefused: the credentials are missing or wrong.
-            SourceUnavailable: no access token came in time.
-        """
-        self._provider = provider
-        self._retry_policy = provider.retry_policy(retry_policy or RetryPolicy())
-        self._session = session_of(Deployment.from_environment(provider), self._retry_policy)
-
-    def read(
-        self, collection: str, instant: datetime, geobox: GeoBox, bands: Sequence[str], *, nearest: bool = False
-    ) -> SceneBands:
-        """Return bands of what was taken at an instant, in requests of at most 2500 pixels a side.
-
-        Args:
-            collection: a collection of the service.
-            instant: acquisition time of the scene.
-            geobox: grid of the result, north up, in a system with an EPSG code.
-            bands: the service's names, such as `B02` or `SCL`.
-            nearest: whether a band coarser than the grid is repeated instead of interpolated.
-
-        Raises:
-            InvalidItem: the collection or the grid is none the service has.
-            InvalidQuery, AccessRefused, SourceUnavailable: the service refuses.
-            UnreadableAsset: the answer is not what was asked for.
-        """
-        height, width = geobox.shape
-        dn, valid = np.zeros((len(bands), height, width), np.uint16), np.zeros((height, width), np.bool_)
-        for rows, columns, part in _parts(geobox):
-            answer = self._read_part(collection, instant, part, bands, nearest)
-            dn[:, rows, columns], valid[rows, columns] = answer.dn, answer.valid
-        return SceneBands(dn, valid)
-
-    def _read_part(
-        self, collection: str, instant: datetime, geobox: GeoBox, bands: Sequence[str], nearest: bool
-    ) -> SceneBands:
-        request = _request(collection, instant, geobox, bands, nearest, self._session.config)
-        # The library would ask the deployment its record of the collection names.
-        request.download_list[0].url = f"{self._session.config.sh_base_url}/api/v1/process"
-        client = HubClient(self._session, self._retry_policy, self._provider.requests_per_s)
-        [answer] = client.download(request.download_list, max_threads=1, decode_data=False)
-        images = _images(answer.content, (*bands, _MASK), geobox.shape)
-        return SceneBands(np.stack([images[band] for band in bands]).astype(np.uint16), images[_MASK] > 0)
-
-
 def read_band(href: str, geobox: GeoBox, nodata: int, timeout_s: float, *, nearest: bool) -> NDArray[Any]:
-    """Return the band at a Process API address on the pixels `(y, x)` of a grid.
+    """Return the band at a Process API address on the pixels `(y, x)` of a grid: reflectance * 10 000, or classes.
 
-    Pixels outside the scene are `nodata`; a reflectance the service rounded to 0 is 1, so that data stay data.
+    Reflectance is harmonised: no offset is left. Pixels outside the scene are `nodata`; a reflectance the service
+    rounded to 0 is 1, so that data stay data. A request has at most 2500 pixels a side.
+
+    Args:
+        href: the address.
+        geobox: grid of the result, north up, in a system with an EPSG code.
+        nodata: value outside the scene.
+        timeout_s: longest wait for one request, seconds.
+        nearest: whether a band coarser than the grid is repeated instead of interpolated.
 
     Raises:
-        StacError: see `ProcessReader.read`.
+        UnsafeHref: the address names no band of a service that is known.
+        InvalidItem: the collection or the grid is none the service has.
+        InvalidQuery, AccessRefused, SourceUnavailable: the service refuses.
+        UnreadableAsset: the answer is not what was asked for.
     """
     address = BandAddress.parse(href)
-    reader = ProcessReader(address.provider, RetryPolicy(timeout_s=timeout_s))
-    bands = reader.read(address.collection, address.instant, geobox, [address.band], nearest=nearest)
-    dn = bands.dn[0] if address.band == _SCL else np.maximum(bands.dn[0], 1)
-    return np.where(bands.valid, dn, nodata).astype(np.uint8 if address.band == _SCL else np.uint16)
+    provider = address.provider
+    retry_policy = provider.retry_policy(RetryPolicy(timeout_s=timeout_s))
+    session = session_of(Deployment.from_environment(provider), retry_policy)
+    pixels = np.empty(geobox.shape, np.uint8 if address.band == _SCL else np.uint16)
+    for rows, columns, part in _parts(geobox):
+        request = _request(address, part, nearest, session.config)
+        # The library would ask the deployment its record of the collection names.
+        request.download_list[0].url = f"{session.config.sh_base_url}/api/v1/process"
+        client = HubClient(session, retry_policy, provider.requests_per_s)
+        [answer] = client.download(request.download_list, max_threads=1, decode_data=False)
+        band, mask = _images(answer.content, (address.band, _MASK), part.shape)
+        data = band if address.band == _SCL else np.maximum(band, 1)
+        pixels[rows, columns] = np.where(mask > 0, data, nodata)
+    return pixels
 
 
 def _parts(geobox: GeoBox) -> Iterator[tuple[slice, slice, GeoBox]]:
@@ -164,45 +125,41 @@ def _parts(geobox: GeoBox) -> Iterator[tuple[slice, slice, GeoBox]]:
         yield rows, columns, tiles[row, column]
 
 
-def _request(
-    collection: str, instant: datetime, geobox: GeoBox, bands: Sequence[str], nearest: bool, config: SHConfig
-) -> SentinelHubRequest:
-    if collection not in _COLLECTIONS:
+def _request(address: BandAddress, geobox: GeoBox, nearest: bool, config: SHConfig) -> SentinelHubRequest:
+    if address.collection not in _COLLECTIONS:
         raise InvalidItem(
-            f"Collection {collection!r} is not read through the Process API; use {', '.join(_COLLECTIONS)}."
+            f"Collection {address.collection!r} is not read through the Process API; use {', '.join(_COLLECTIONS)}."
         )
     if geobox.crs is None or geobox.crs.epsg is None or not geobox.affine.is_rectilinear or geobox.affine.e > 0:
         raise InvalidItem("The Process API needs a north-up grid in a reference system with an EPSG code.")
     box, (height, width) = geobox.boundingbox, geobox.shape
     resampling = ResamplingType.NEAREST if nearest else ResamplingType.BILINEAR
-    moment = instant.astimezone(UTC)
+    moment = address.instant.astimezone(UTC)
     scene = SentinelHubRequest.input_data(
-        _COLLECTIONS[collection],
+        _COLLECTIONS[address.collection],
         time_interval=(moment - _AROUND, moment + _AROUND),
         upsampling=resampling,
         downsampling=resampling,
         other_args={"processing": {"harmonizeValues": True}},
     )
     return SentinelHubRequest(
-        evalscript=_evalscript(bands),
+        evalscript=_evalscript(address.band),
         input_data=[scene],
-        responses=[SentinelHubRequest.output_response(name, MimeType.TIFF) for name in (*bands, _MASK)],
+        responses=[SentinelHubRequest.output_response(name, MimeType.TIFF) for name in (address.band, _MASK)],
         bbox=BBox((box.left, box.bottom, box.right, box.top), CRS(geobox.crs.epsg)),
         size=(width, height),
         config=config,
     )
 
 
-def _evalscript(bands: Sequence[str]) -> str:
-    """Return the script that hands the bands out as they are, and where there are data."""
+def _evalscript(band: str) -> str:
+    """Return the script that hands a band out as it is, and where there are data."""
+    types = {band: "UINT8" if band == _SCL else "UINT16", _MASK: "UINT8"}
     setup = {
-        "input": [{"bands": [*bands, "dataMask"], "units": "DN"}],
-        "output": [
-            *({"id": band, "bands": 1, "sampleType": "UINT8" if band == _SCL else "UINT16"} for band in bands),
-            {"id": _MASK, "bands": 1, "sampleType": "UINT8"},
-        ],
+        "input": [{"bands": [band, "dataMask"], "units": "DN"}],
+        "output": [{"id": name, "bands": 1, "sampleType": kind} for name, kind in types.items()],
     }
-    pixel = ", ".join([*(f"{band}: [sample.{band}]" for band in bands), f"{_MASK}: [sample.dataMask]"])
+    pixel = f"{band}: [sample.{band}], {_MASK}: [sample.dataMask]"
     return (
         "//VERSION=3\n"
         f"function setup() {{ return {json.dumps(setup)}; }}\n"
@@ -210,28 +167,20 @@ def _evalscript(bands: Sequence[str]) -> str:
     )
 
 
-def _images(content: bytes, names: Sequence[str], shape: tuple[int, int]) -> dict[str, NDArray[Any]]:
-    """Return the images of an answer by name.
+def _images(content: bytes, names: Sequence[str], shape: tuple[int, int]) -> list[NDArray[Any]]:
+    """Return the images of an answer; it is read in memory, nothing is unpacked.
 
     Raises:
         UnreadableAsset: one is missing, of another size, or no TIFF.
     """
     try:
-        with tarfile.open(fileobj=io.BytesIO(content)) as answer:
-            images = {name: _image(answer, f"{name}.tif") for name in names}
+        found = decode_tar(content)
+        images = [np.asarray(found[f"{name}.tif"]) for name in names]
     except (tarfile.TarError, tifffile.TiffFileError, KeyError, ValueError, OSError, EOFError) as error:
         raise UnreadableAsset(
             f"The Process API sends no readable image ({type(error).__name__}: {error}); try again."
         ) from error
-    for name, image in images.items():
+    for name, image in zip(names, images, strict=True):
         if image.shape != tuple(shape) or image.dtype.kind != "u":
             raise UnreadableAsset(f"The Process API sends {name} as {image.dtype}{image.shape}, expected {shape}.")
     return images
-
-
-def _image(answer: tarfile.TarFile, name: str) -> NDArray[Any]:
-    """Return one image of an answer; it is read in memory, nothing is unpacked."""
-    file = answer.extractfile(name)
-    if file is None:
-        raise KeyError(name)
-    return np.asarray(tifffile.imread(io.BytesIO(file.read())))

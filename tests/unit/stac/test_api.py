@@ -15,7 +15,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from stac.api import composite, load, search, write
-from stac.catalog.schemas import schema_problem
+from stac.catalog.validation import schema_problem
 from stac.errors import InvalidInput
 from stac.load.stack import ReadOptions, read_stack
 from stac.masks.classes import PixelClass

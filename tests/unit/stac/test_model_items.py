@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.schemas import schema_problem
-from stac.catalog.validation import check_id, validate_item
+from stac.catalog.validation import check_id, schema_problem, validate_item
 from stac.errors import InvalidProduct
 from stac.product.assets import file_info
 from stac.product.model_item import (

@@ -11,7 +11,7 @@ import rasterio
 from rasterio.enums import Resampling
 
 from stac.grid.cell import cell_of
-from stac.load.stack import ReadOptions, overview_factor, read_overview, read_stack
+from stac.load.stack import ReadOptions, overview_factor, read_stack
 
 BANDS = ("blue", "nir")
 AS_IS = ReadOptions(cloud_dilation_m=0, shadow_dilation_m=0)
@@ -19,7 +19,8 @@ AS_IS = ReadOptions(cloud_dilation_m=0, shadow_dilation_m=0)
 
 def test_factor_one_is_the_stack_itself(twl: list[pystac.Item]) -> None:
     cell = cell_of(twl[0], "blue", (15.4, 45.6, 15.6, 45.8))
-    plain, overview = read_stack(twl, cell, BANDS), read_overview(twl, cell, BANDS, most_pixels=cell.pixels)
+    plain = read_stack(twl, cell, BANDS)
+    overview = read_stack(twl, cell, BANDS, ReadOptions().overview_of(cell, cell.pixels))
     assert np.array_equal(overview.dn, plain.dn) and np.array_equal(overview.classes, plain.classes)
     assert (overview.cell, overview.item_ids) == (cell, plain.item_ids)
 
@@ -28,7 +29,8 @@ def test_factor_one_is_the_stack_itself(twl: list[pystac.Item]) -> None:
 def test_every_kth_pixel_is_drawn(twl: list[pystac.Item], factor: int) -> None:
     """Without overviews in the file the pixels are those of the file; blocks over its edge are nodata."""
     item, cell = twl[1], cell_of(twl[1], "blue")
-    stack = read_overview([item], cell, ("blue",), AS_IS, most_pixels=-(-480 // factor) * -(-768 // factor))
+    thinned = AS_IS.overview_of(cell, -(-480 // factor) * -(-768 // factor))
+    stack = read_stack([item], cell, ("blue",), thinned)
     assert stack.cell.geobox == cell.thinned(factor).geobox and stack.cell.gsd_m == 120 * factor
     with rasterio.open(item.assets["blue"].href) as source:
         whole = source.read(1)

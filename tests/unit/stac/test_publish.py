@@ -14,7 +14,7 @@ from typing import Any
 import pystac
 import pytest
 
-from stac.catalog.publish import StaticCatalog, require_writable
+from stac.catalog.publish import StaticCatalog
 from stac.errors import DiskFull, InvalidProduct, NotWritable, StacError
 from stac.product.assets import file_info
 from tests.support.catalogs import problems_in
@@ -280,10 +280,10 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> Non
 
 
 def test_a_folder_below_a_file_cannot_be_written(tmp_path: Path) -> None:
-    require_writable(tmp_path / "new" / "folder")
+    StaticCatalog(tmp_path / "new" / "folder").require_writable()
     (tmp_path / "file").write_text("")
     with pytest.raises(NotWritable, match="no folder"):
-        require_writable(tmp_path / "file" / "catalog")
+        StaticCatalog(tmp_path / "file" / "catalog").require_writable()
     with pytest.raises(NotWritable, match="file"):
         StaticCatalog(tmp_path / "file" / "catalog").staging("aaaa")
     assert issubclass(NotWritable, StacError)

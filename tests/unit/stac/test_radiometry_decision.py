@@ -12,7 +12,7 @@ import pystac
 import pytest
 
 from stac.errors import InvalidItem
-from stac.load.scaling import RULES, Decision, decide, offset_at_stake
+from stac.load.scaling import RULES, Decision, decide
 
 ITEMS = Path(__file__).parents[2] / "data" / "earth-search-items"
 OLD = "older than 04.00"
@@ -170,7 +170,7 @@ def test_only_scenes_that_could_hold_an_offset_are_suspected() -> None:
     at_stake = set()
     for path in ITEMS.glob("*.json"):
         item = pystac.Item.from_file(str(path))
-        if offset_at_stake(item, item.assets["red"]):
+        if decide(item, item.assets["red"]).offset_at_stake:
             at_stake.add(item.id)
     assert at_stake == {name for name, (baseline, *_) in EXPECTED.items() if baseline >= "04.00"}
 

@@ -15,7 +15,7 @@ from pystac.validation.local_validator import get_local_schema_cache
 from stac_validator.validate import StacValidate
 
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.schemas import SCHEMAS, schema_paths, schema_problem
+from stac.catalog.validation import SCHEMAS, schema_paths, schema_problem
 from stac.product.item import Extension
 
 Edit = Callable[[dict[str, Any]], object]

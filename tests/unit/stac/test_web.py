@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stac.errors import SourceUnavailable, UnsafeHref
-from stac.io.http import Deadline, Pace, RetryingAdapter, RetryPolicy, pace_of, retry_after_s, retrying_session
+from stac.io.http import Deadline, Pace, RetryPolicy, WebSession, pace_of, retry_after_s
 
 
 class Clock:
@@ -85,7 +85,7 @@ def test_threads_share_a_host() -> None:
 def test_a_server_outside_does_not_send_us_inside(target: str) -> None:
     answer = requests.Response()
     answer.status_code, answer.url, answer.headers["Location"] = 302, "https://example.org/a?token=secret", target
-    session = retrying_session(RetryingAdapter(RetryPolicy()))
+    session = WebSession(RetryPolicy())
     with pytest.raises(UnsafeHref, match="inside this network") as error:
         session.get_redirect_target(answer)
     assert "secret" not in str(error.value)
