@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum, unique
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import httpx
@@ -46,6 +46,7 @@ _FLOW_RUN = "prefect.flow-run."
 _ENDS = frozenset(f"{_FLOW_RUN}{name}" for name in ("Completed", "Failed", "TimedOut", "Crashed", "Cancelled"))
 _BAD_ENDS = frozenset(f"{_FLOW_RUN}{name}" for name in ("Failed", "TimedOut", "Crashed"))
 _HEARTBEAT = f"{_FLOW_RUN}heartbeat"
+_DIED = "A worker or a machine that died cannot say so."
 #: Runs of our deployments carry this tag.
 _OURS: _Labels = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.unveil"}
 
@@ -72,6 +73,14 @@ class Notifier:
     #: It is a plain webhook, not one of the notification services.
     webhook: bool
 
+    def message(self, subject: str, body: str) -> ActionTypes:
+        """Return the action that sends a message."""
+        if self.webhook:
+            # One JSON document, as chat services and alert managers take it.
+            payload = '{"text": {% set text %}' + body + "{% endset %}{{ text | tojson }}}"
+            return CallWebhook(block_document_id=self.block_id, payload=payload)
+        return SendNotification(block_document_id=self.block_id, subject=subject, body=body)
+
 
 def automations(waits: Waits, redrive: UUID, notifier: Notifier | None) -> tuple[AutomationCore, ...]:
     """Return all automations.
@@ -81,58 +90,51 @@ def automations(waits: Waits, redrive: UUID, notifier: Notifier | None) -> tuple
         redrive: id of the deployment `REDRIVE`.
         notifier: block that is notified of failures; None for no notification.
     """
-    crashed = {"settings": _settings_of_the_crashed()}
+    of_crashed = "{{ (flow_run.parameters['settings'] or {}) | tojson }}"
     rerun = RunDeployment(
         source="selected",
         deployment_id=redrive,
-        parameters=crashed,
+        parameters={
+            "settings": {"__prefect_kind": "json", "value": {"__prefect_kind": "jinja", "template": of_crashed}}
+        },
         job_variables=None,
         schedule_after=timedelta(seconds=waits.redrive_after_s),
     )
-    notified = () if notifier is None else _notifying(notifier)
-    return (
-        _dead("runs without a heartbeat are crashed", {_HEARTBEAT}, {_HEARTBEAT}, waits.silence_s),
-        _dead(
-            "runs that never begin are crashed",
-            {f"{_FLOW_RUN}Pending"},
-            {f"{_FLOW_RUN}Running", f"{_FLOW_RUN}Scheduled", f"{_FLOW_RUN}AwaitingConcurrencySlot"},
-            waits.pending_s,
+    # A redrive is not redriven.
+    of_scenes: _Labels = {"prefect.resource.role": "deployment", "prefect.resource.name": "clear-scenes"}
+    begun = {f"{_FLOW_RUN}{name}" for name in ("Running", "Scheduled", "AwaitingConcurrencySlot")}
+    found = [
+        _silence("runs without a heartbeat are crashed", _DIED, {_HEARTBEAT}, {_HEARTBEAT}, waits.silence_s),
+        _silence("runs that never begin are crashed", _DIED, {f"{_FLOW_RUN}Pending"}, begun, waits.pending_s),
+        _silence(
+            "overdue runs are cancelled",
+            f"No run takes longer than {waits.longest_s / 3600:g} hours.",
+            {f"{_FLOW_RUN}Running"},
+            set(),
+            waits.longest_s,
+            CancelFlowRun(),
         ),
-        _overdue(waits.longest_s),
-        _reacting("a crash is redriven", {f"{_FLOW_RUN}Crashed"}, rerun, related=_run_of("clear-scenes")),
-        *notified,
-    )
+        _reaction("a crash is redriven", {f"{_FLOW_RUN}Crashed"}, rerun, [_OURS, of_scenes]),
+    ]
+    if notifier is not None:
+        run = "{{ flow.name }} run {{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.message }}"
+        event = "{{ event.event }} about {{ event.resource.id }}: {{ event.payload | tojson }}"
+        failed, alarm = notifier.message("Unveil: a run failed", run), notifier.message("Unveil: an alarm", event)
+        happened = {EventName.CENSUS_INCOMPLETE, EventName.DRIFT_ALARM, EventName.MODEL_PROMOTED}
+        found += [
+            _reaction("failures are notified", _BAD_ENDS, failed, [_OURS]),
+            _reaction("alarms are notified", happened, alarm),
+        ]
+    return tuple(found)
 
 
-def _dead(name: str, after: set[str], expect: set[str], within_s: float) -> AutomationCore:
-    """Return the automation that crashes a run after which nothing more was heard."""
-    action = ChangeFlowRunState(
-        name=None,
-        state=StateType.CRASHED,
-        force=False,
-        message=f"Nothing was heard of this run for {within_s:.0f} s: its process is gone.",
-    )
-    return AutomationCore(
-        name=PREFIX + name,
-        description="A worker or a machine that died cannot say so.",
-        trigger=_silence(after, expect | _ENDS, within_s),
-        actions=[action],
-    )
-
-
-def _overdue(longest_s: float) -> AutomationCore:
-    return AutomationCore(
-        name=PREFIX + "overdue runs are cancelled",
-        description=f"No run takes longer than {longest_s / 3600:g} hours.",
-        trigger=_silence({f"{_FLOW_RUN}Running"}, set(_ENDS), longest_s),
-        actions=[CancelFlowRun()],
-    )
-
-
-def _silence(after: set[str], expect: set[str], within_s: float) -> EventTrigger:
-    return EventTrigger(
+def _silence(
+    name: str, why: str, after: set[str], expect: set[str], within_s: float, action: ActionTypes | None = None
+) -> AutomationCore:
+    """Return what acts on a run of ours after which nothing more was heard; it is crashed by default."""
+    trigger = EventTrigger(
         after=after,
-        expect=expect,
+        expect=expect | _ENDS,
         match={"prefect.resource.id": f"{_FLOW_RUN}*"},
         match_related=_OURS,
         for_each={"prefect.resource.id"},
@@ -140,15 +142,19 @@ def _silence(after: set[str], expect: set[str], within_s: float) -> EventTrigger
         threshold=1,
         within=timedelta(seconds=within_s),
     )
+    crash = ChangeFlowRunState(
+        name=None,
+        state=StateType.CRASHED,
+        force=False,
+        message=f"Nothing was heard of this run for {within_s:.0f} s: its process is gone.",
+    )
+    return AutomationCore(name=PREFIX + name, description=why, trigger=trigger, actions=[action or crash])
 
 
-def _reacting(
-    name: str,
-    expect: AbstractSet[str],
-    action: ActionTypes,
-    *,
-    related: Sequence[_Labels] = (),
+def _reaction(
+    name: str, expect: AbstractSet[str], action: ActionTypes, related: Sequence[_Labels] = ()
 ) -> AutomationCore:
+    """Return what acts on each of some events."""
     trigger = EventTrigger(
         expect={str(event) for event in expect},
         match_related=list(related),
@@ -156,35 +162,6 @@ def _reacting(
         threshold=1,
     )
     return AutomationCore(name=PREFIX + name, trigger=trigger, actions=[action])
-
-
-def _run_of(deployment: str) -> Sequence[_Labels]:
-    """Return what an event of a run of the deployment is related to; a redrive is not redriven."""
-    return [_OURS, {"prefect.resource.role": "deployment", "prefect.resource.name": deployment}]
-
-
-def _settings_of_the_crashed() -> dict[str, Any]:
-    """Return the template of the settings that the crashed run was given."""
-    template = "{{ (flow_run.parameters['settings'] or {}) | tojson }}"
-    return {"__prefect_kind": "json", "value": {"__prefect_kind": "jinja", "template": template}}
-
-
-def _notifying(notifier: Notifier) -> tuple[AutomationCore, ...]:
-    run = "{{ flow.name }} run {{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.message }}"
-    event = "{{ event.event }} about {{ event.resource.id }}: {{ event.payload | tojson }}"
-    happened = {EventName.CENSUS_INCOMPLETE, EventName.DRIFT_ALARM, EventName.MODEL_PROMOTED}
-    return (
-        _reacting("failures are notified", _BAD_ENDS, _message(notifier, "Unveil: a run failed", run), related=[_OURS]),
-        _reacting("alarms are notified", happened, _message(notifier, "Unveil: an alarm", event)),
-    )
-
-
-def _message(notifier: Notifier, subject: str, body: str) -> ActionTypes:
-    if notifier.webhook:
-        # One JSON document, as chat services and alert managers take it.
-        payload = '{"text": {% set text %}' + body + "{% endset %}{{ text | tojson }}}"
-        return CallWebhook(block_document_id=notifier.block_id, payload=payload)
-    return SendNotification(block_document_id=notifier.block_id, subject=subject, body=body)
 
 
 #: A saved block that notifies people, as TYPE/NAME, e.g. `slack-webhook/ops`.
