@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import options as o
-from flows.cli.console import output, print_json, progress_bar
+from flows.cli.console import output, print_json, progress_bar, show
 from flows.cli.tables import print_report
 from flows.errors import EXIT_FAILED
 
@@ -45,10 +45,7 @@ def check(
     options = CheckOptions(checksums=checksums, s3=settings.access.s3)
     with progress_bar():
         report = check_catalog(catalog or str(settings.out), options, report_progress)
-    if as_json:
-        print_json(report.document())
-    else:
-        print_report(report)
+    show(report.document(), as_json, lambda: print_report(report))
     if not report.valid:
         raise typer.Exit(EXIT_FAILED)
 
@@ -87,10 +84,11 @@ def export(
     wanted = Export(catalog=place, collections=collections, base=base, s3=settings.access.s3)
     with progress_bar():
         count = export_items(wanted, file, lambda number: report_progress("reading items", number))
-    if as_json:
-        print_json({"catalog": place, "items": count, "file": str(file), "bytes": file.stat().st_size})
-    else:
-        output.print(f"{count} items of {place} in {file}.", markup=False)
+    show(
+        {"catalog": place, "items": count, "file": str(file), "bytes": file.stat().st_size},
+        as_json,
+        f"{count} items of {place} in {file}.",
+    )
 
 
 def retract(

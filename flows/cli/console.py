@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from flows.progress import Event, listening
 from stac.io.secrets import redact
@@ -27,10 +29,30 @@ STATE_STYLES = {
 }  # fmt: skip
 
 
-def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
+def print_json(document: Any) -> None:
     """Print one JSON document on stdout and nothing else."""
-    sys.stdout.write(json.dumps(document, indent=2, default=str, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(document, indent=2, default=_plain, allow_nan=False) + "\n")
     sys.stdout.flush()
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
+def show(result: Any, as_json: bool, people: str | Callable[[], None]) -> None:
+    """Print the result of a command.
+
+    Args:
+        result: as JSON values and dataclasses; printed as one JSON document on stdout and nothing else.
+        as_json: `--json` was given.
+        people: a sentence for people, or what prints the result for them.
+    """
+    if as_json:
+        print_json(result)
+    elif isinstance(people, str):
+        output.print(people, markup=False)
+    else:
+        people()
 
 
 @contextmanager
@@ -63,24 +85,32 @@ _WHOLE_KM2 = 10
 _PICTURES = 8
 
 
-def table_of_ids(header: str, ids: Sequence[str], *others: str, title: str, first: str = "") -> Table:
-    """Return an empty table in which a column of ids is never cut, however narrow the terminal.
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, ids: int | None = None
+) -> None:
+    """Print a table whose values wrap; nothing is cut, however narrow the terminal.
 
     Args:
-        header: of the column of ids.
-        ids: its values.
-        others: headers of the columns after it; their values wrap.
-        title: above the table.
-        first: header of a column before the ids; left out when empty.
+        title: above the table; none when empty.
+        columns: headers.
+        rows: a value for each column, `styled` or as it is.
+        ids: number of a column of ids, which stand in one line where they can.
     """
-    table = Table(title=title)
-    if first:
-        table.add_column(first)
-    width = max((len(each) for each in ids), default=len(header))
-    table.add_column(header, overflow="fold", width=max(len(header), min(width, _ID_WIDTH)))
-    for other in others:
-        table.add_column(other, overflow="fold")
-    return table
+    table, every = Table(title=escape(title) or None), list(rows)
+    for number, header in enumerate(columns):
+        width = None
+        if number == ids:
+            longest = max((len(str(row[number])) for row in every), default=0)
+            width = max(len(header), min(longest, _ID_WIDTH))
+        table.add_column(header, overflow="fold", width=width)
+    for row in every:
+        table.add_row(*(value if isinstance(value, Text) else escape(str(value)) for value in row))
+    output.print(table)
+
+
+def styled(value: object, styles: Mapping[str, str]) -> Text:
+    """Return a value in its colour."""
+    return Text(str(value), styles.get(str(value), "white"))
 
 
 def item_of(item_id: str, scene: str) -> str:
@@ -90,51 +120,45 @@ def item_of(item_id: str, scene: str) -> str:
 
 def print_plan(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print work units: new, done, or invalid with the reason; then the scenes that are left out."""
-    units = [row for row in rows if row["state"] != "left out"]
-    ids = [str(row["target_id"]) for row in units]
-    table = table_of_ids("scene", ids, "cloud %", "dates", "Mpx", "item or reason", title="Plan", first="state")
     styles = {"new": "cyan", "done": "green", "invalid": "yellow"}
-    for row in units:
-        scene = str(row["target_id"])
-        values = (
-            scene,
+    units = [
+        (
+            styled(row["state"], styles),
+            row["target_id"],
             row["cloud_cover"],
             row["sources"],
             row["megapixels"],
-            item_of(str(row["item_id"]), scene) or row["reason"],
+            item_of(str(row["item_id"]), str(row["target_id"])) or row["reason"],
         )
-        table.add_row(f"[{styles[row['state']]}]{row['state']}[/]", *(escape(str(v)) for v in values))
-    output.print(table)
-    left_out = [row for row in rows if row["state"] == "left out"]
+        for row in rows
+        if row["state"] != "left out"
+    ]
+    print_table("Plan", ("state", "scene", "cloud %", "dates", "Mpx", "item or reason"), units, ids=1)
+    left_out = [(row["target_id"], row["reason"]) for row in rows if row["state"] == "left out"]
     if left_out:
-        reasons = table_of_ids("scene", [str(row["target_id"]) for row in left_out], "reason", title="Left out")
-        for row in left_out:
-            reasons.add_row(escape(str(row["target_id"])), escape(str(row["reason"])))
-        output.print(reasons)
+        print_table("Left out", ("scene", "reason"), left_out, ids=0)
 
 
 def print_summary(summary: Mapping[str, Any], out: str) -> None:
     """Print what a run made, what failed, where to look, and what to do next."""
-    units = summary["units"]
-    ids = [str(unit["target_id"]) for unit in units]
-    table = table_of_ids("scene", ids, "state", "cloudy", "other dates", "gaps", "s", title="Scenes (areas in km²)")
+    units, rows = summary["units"], []
     for unit in units:
-        style = STATE_STYLES.get(unit["state"], "white")
         f = unit["figures"]
         numbers = [_area(f[k]) for k in ("cloudy_km2", "other_dates_km2", "model_km2")] if f else [""] * 3
-        numbers.append(f"{f['seconds']:.1f}" if f else "")
         # What waits for review succeeded, but is not good yet.
-        state = "[yellow]needs review[/]" if unit.get("note") else f"[{style}]{unit['state']}[/]"
-        table.add_row(escape(unit["target_id"]), state, *numbers)
+        state = Text("needs review", "yellow") if unit.get("note") else styled(unit["state"], STATE_STYLES)
+        rows.append((unit["target_id"], state, *numbers, f"{f['seconds']:.1f}" if f else ""))
     if units:
-        output.print(table)
+        columns = ("scene", "state", "cloudy", "other dates", "gaps", "s")
+        print_table("Scenes (areas in km²)", columns, rows, ids=0)
     for unit in units:
         if unit["error"] or unit.get("note"):
             output.print(f"[yellow]{escape(unit['target_id'])}[/]: {escape(unit['error'] or unit['note'])}")
     for reason in summary["remade"]:
         output.print(f"Made again, as it was broken: {escape(reason)}", soft_wrap=True)
     if summary["left_out"]:
-        output.print(_left_out(summary["left_out"]))
+        left_out = [(row["target_id"], row["cause"], row["reason"]) for row in summary["left_out"]]
+        print_table("Left out", ("scene", "cause", "reason"), left_out, ids=0)
     output.print(_totals(summary))
     for line in _next_steps(summary, out):
         output.print(line, markup=False, soft_wrap=True)
@@ -143,13 +167,6 @@ def print_summary(summary: Mapping[str, Any], out: str) -> None:
 def _area(km2: float) -> str:
     """Return an area with two significant digits, or in whole square kilometres."""
     return f"{km2:.0f}" if km2 >= _WHOLE_KM2 else f"{km2:.2g}"
-
-
-def _left_out(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = table_of_ids("scene", [str(row["target_id"]) for row in rows], "cause", "reason", title="Left out")
-    for row in rows:
-        table.add_row(*(escape(str(row[name])) for name in ("target_id", "cause", "reason")))
-    return table
 
 
 def _totals(summary: Mapping[str, Any]) -> Table:
@@ -208,22 +225,20 @@ def print_models(rows: Sequence[Mapping[str, Any]], name: str) -> None:
     """Print the versions of a model, oldest first."""
     from flows.models.gates import summary
 
-    table = Table(title=escape(name))
-    for header in ("version", "aliases", "registered", "preset", "trained on", "gates", "promoted"):
-        table.add_column(header, overflow="fold")
-    for row in rows:
-        tags = row["tags"]
-        style = "green" if "champion" in row["aliases"] else "white"
-        values = (
+    columns = ("version", "aliases", "registered", "preset", "trained on", "gates", "promoted")
+    found = [
+        (
+            Text(row["version"], "green" if "champion" in row["aliases"] else "white"),
             ", ".join(row["aliases"]),
             row["created"][:10],
-            tags.get("preset", ""),
-            tags.get("trained_on", "").partition(":")[0],
+            row["tags"].get("preset", ""),
+            row["tags"].get("trained_on", "").partition(":")[0],
             summary(row["gates"]) if row["gates"] else "",
-            tags.get("unveil_promoted_why", ""),
+            row["tags"].get("unveil_promoted_why", ""),
         )
-        table.add_row(f"[{style}]{escape(row['version'])}[/]", *(escape(value) for value in values))
-    output.print(table)
+        for row in rows
+    ]
+    print_table(name, columns, found)
 
 
 def print_gates(row: Mapping[str, Any], name: str) -> None:
@@ -237,23 +252,14 @@ def print_gates(row: Mapping[str, Any], name: str) -> None:
         )
         return
     title = f"{name} version {row['version']} against version {row['gates']['champion']}"
-    table = Table("gate", "figure", "limits", "", title=escape(title))
-    for values in gate_rows(row["gates"]):
-        table.add_row(*(escape(value) for value in values))
-    output.print(table)
+    print_table(title, ("gate", "figure", "limits", ""), gate_rows(row["gates"]))
 
 
 def print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
     """Print what `unveil doctor` found."""
     styles = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
-    table = Table()
-    for header in ("", "check", "found", "what to do"):
-        table.add_column(header, overflow="fold")
-    for check in checks:
-        status = str(check["status"]).upper()
-        values = (str(check[name]) for name in ("name", "detail", "remedy"))
-        table.add_row(f"[{styles.get(status, 'white')}]{status}[/]", *(escape(value) for value in values))
-    output.print(table)
+    rows = [(styled(c["status"], styles), c["name"], c["detail"], c["remedy"]) for c in checks]
+    print_table("", ("", "check", "found", "what to do"), rows)
 
 
 def print_error(message: str, *, as_json: bool, kind: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli import options as o
-from flows.cli.console import output, print_json, progress_bar
+from flows.cli.console import output, progress_bar, show
 from flows.errors import EXIT_INVALID
 
 if TYPE_CHECKING:
@@ -34,16 +34,13 @@ def check(
     from de_model.data.check import check_folder
     from flows.progress import Event
 
-    with progress_bar() as show:
+    with progress_bar() as on_event:
         report = check_folder(
             folder,
             pixels=not names_only,
-            on_pair=lambda done, total: show(Event(f"reading {folder.name}", done, total)),
+            on_pair=lambda done, total: on_event(Event(f"reading {folder.name}", done, total)),
         )
-    if as_json:
-        print_json(_document(report))
-    else:
-        _print(report)
+    show(_document(report), as_json, lambda: _print(report))
     if not report.usable:
         raise typer.Exit(EXIT_INVALID)
 

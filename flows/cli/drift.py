@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from flows.cli import options as o
-from flows.cli.console import output, print_json, progress_bar
+from flows.cli.console import output, print_table, progress_bar, show, styled
 from flows.errors import EXIT_FAILED
 from flows.progress import Event
 
@@ -67,10 +64,7 @@ def _look(settings: RunSettings, as_json: bool, fail_on_alarm: bool) -> None:
     from flows.models.drift import look
 
     report = look(settings)
-    if as_json:
-        print_json(asdict(report))
-    else:
-        _print(report)
+    show(report, as_json, lambda: _print(report))
     if fail_on_alarm and report.verdict is Verdict.ALARM:
         raise typer.Exit(EXIT_FAILED)
 
@@ -92,23 +86,21 @@ def _make(scenes: SceneSet, path: Path, settings: RunSettings, as_json: bool) ->
     from flows.models.drift import make_baseline
 
     options = settings.fitted_to(read_card(path).scene).restoration
-    with progress_bar() as show:
-        made = make_baseline(scenes, path, options, lambda *event: show(Event(*event)))
+    with progress_bar() as on_event:
+        made = make_baseline(scenes, path, options, lambda *event: on_event(Event(*event)))
     made.save(baseline_path(path))
-    if as_json:
-        print_json({"path": str(baseline_path(path)), "parts": len(made.units), "pairs": list(made.pairs)})
-    else:
-        output.print(f"{baseline_path(path)} written: {len(made.units)} parts, {len(made.pairs)} pairs.", markup=False)
+    show(
+        {"path": str(baseline_path(path)), "parts": len(made.units), "pairs": list(made.pairs)},
+        as_json,
+        f"{baseline_path(path)} written: {len(made.units)} parts, {len(made.pairs)} pairs.",
+    )
 
 
 def _print(report: DriftReport) -> None:
     from flows.reports.drift import shown_figures
 
     heads = ("verdict", "feature", "here", "in training", "stability index", "alarm", "shift", "alarm")
-    table = Table(*heads, title=f"The last {report.units} units against the training set")
-    for feature in report.worst_first:
-        style = _STYLES[feature.verdict]
-        table.add_row(f"[{style}]{feature.verdict}[/]", escape(feature.label), *shown_figures(feature))
-    output.print(table)
+    rows = [(styled(f.verdict, _STYLES), f.label, *shown_figures(f)) for f in report.worst_first]
+    print_table(f"The last {report.units} units against the training set", heads, rows)
     for line in (*report.left_out, f"Trained on {report.training['made_of']}.", report.sentence):
         output.print(line, markup=False)

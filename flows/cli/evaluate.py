@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli import options as o
-from flows.cli.console import output, print_json, progress_bar
+from flows.cli.console import output, print_json, progress_bar, show
 from flows.progress import Event
 
 #: Nothing is judged on the cell that the shipped weights were trained on, and nothing calibrated on the judged one.
@@ -91,7 +91,6 @@ def calibrate(
 
         unveil calibrate --cell MGRS-33TWL
     """
-    from dataclasses import asdict
 
     from de_model import checkpoint
     from de_model.calibration import calibration_path, require_apart
@@ -103,14 +102,13 @@ def calibrate(
     require_apart(enhancer.card, cells)
     cases = list(_cases(o.scenes(cells, source, collection, interval), window, targets, truths))
     fitted_on = f"{', '.join(cells)}: {len(cases)} cases, transplanted clouds and real pairs"
-    with progress_bar() as show:
+    with progress_bar() as on_event:
         options, single = in_products(enhancer.card), alone(enhancer.card)
-        table = fit_calibration(cases, enhancer, options, single, checkpoint.sha256_of(path), fitted_on, _teller(show))
+        table = fit_calibration(
+            cases, enhancer, options, single, checkpoint.sha256_of(path), fitted_on, _teller(on_event)
+        )
     table.save(calibration_path(path))
-    if as_json:
-        print_json(asdict(table))
-    else:
-        output.print(f"{calibration_path(path)} written.", markup=False)
+    show(table, as_json, f"{calibration_path(path)} written.")
 
 
 def _cases(scenes: Any, window: int, targets: list[str] | None, truths: list[str] | None) -> Any:
@@ -121,5 +119,5 @@ def _cases(scenes: Any, window: int, targets: list[str] | None, truths: list[str
     return cases_of(stacks_of(scenes), window, cloudy, clear)
 
 
-def _teller(show: Callable[[Event], None]) -> Callable[[str, int, int], None]:
-    return lambda what, done, total: show(Event(what, done, total))
+def _teller(on_event: Callable[[Event], None]) -> Callable[[str, int, int], None]:
+    return lambda what, done, total: on_event(Event(what, done, total))

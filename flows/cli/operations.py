@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli import options as o
-from flows.cli.console import print_json, progress_bar
+from flows.cli.console import progress_bar, show
 from flows.cli.setting_options import Given, Taken, takes_settings
 from flows.cli.tables import print_backfill, print_census, print_redrive, print_status
 from flows.errors import EXIT_FAILED
@@ -37,10 +37,7 @@ def backfill(
         from flows.backfill import run_backfill
 
         summary = run_backfill(settings, days)
-    if as_json:
-        print_json(asdict(summary) | {"ok": summary.ok})
-    else:
-        print_backfill(summary)
+    show(asdict(summary) | {"ok": summary.ok}, as_json, lambda: print_backfill(summary))
     _exit(summary.ok)
 
 
@@ -70,10 +67,7 @@ def redrive(
         from flows.redrive import redrive_units as run
 
         summary = run(settings, RedriveOptions(include_invalid, max_attempts))
-    if as_json:
-        print_json(asdict(summary) | {"ok": summary.ok})
-    else:
-        print_redrive(summary)
+    show(asdict(summary) | {"ok": summary.ok}, as_json, lambda: print_redrive(summary))
     _exit(summary.ok)
 
 
@@ -101,10 +95,7 @@ def census(
         from flows.census import take_census as count
 
         found = count(settings, verify=verify)
-    if as_json:
-        print_json(asdict(found))
-    else:
-        print_census(found)
+    show(found, as_json, lambda: print_census(found))
     _exit(found.complete)
 
 
@@ -124,17 +115,12 @@ def status(
         unveil status --out zagreb --state FAILED --limit 20
     """
     settings = _settings(config, o.overrides(out=out, state_dir=state_dir))
-    from flows.errors import InvalidSettings
     from flows.ledger.schema import State
     from flows.ledger.status import status as look
 
-    if state is not None and state.upper() not in set(State):
-        raise InvalidSettings(f"--state {state} is unknown; choose one of {', '.join(State)}.")
-    found = look(settings, state=None if state is None else State(state.upper()), limit=limit, after=after)
-    if as_json:
-        print_json(asdict(found))
-    else:
-        print_status(found)
+    wanted = None if state is None else o.choice(State, state.upper(), "--state")
+    found = look(settings, state=wanted, limit=limit, after=after)
+    show(found, as_json, lambda: print_status(found))
 
 
 def _settings(config: Path | None, given: dict[str, Any]) -> Any:

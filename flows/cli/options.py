@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import date
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -49,6 +50,23 @@ def scenes(cells: list[str], source: str | None, collection: str | None, interva
 def overrides(**values: Any) -> dict[str, Any]:
     """Return the options that were given, by the names of the settings."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+def choice(kind: type[_Choice], name: str, option: str) -> _Choice:
+    """Return what was chosen by name with an option.
+
+    Raises:
+        InvalidSettings: it is none of the choices.
+    """
+    from flows.errors import InvalidSettings
+
+    try:
+        return kind(name)
+    except ValueError as error:
+        raise InvalidSettings(f"{option} {name} is unknown; choose one of {', '.join(kind)}.") from error
 
 
 def day(text: str) -> date:

@@ -61,6 +61,7 @@ def predict(
     from flows.models.predict import Request
     from flows.models.predict import predict as run
     from flows.progress import Event
+    from flows.settings import Device, GapFilling
 
     path = weights or checkpoint.shipped_weights()
     given: dict[str, Any] = {
@@ -74,35 +75,24 @@ def predict(
     }
     own = sampling_for(checkpoint.read_card(path))
     sampling = replace(own, **{name: value for name, value in given.items() if value is not None})
-    request = Request(tuple(inputs), path, out, sampling, mask, scale, _device(device), _gaps(gaps))
+    request = Request(
+        tuple(inputs),
+        path,
+        out,
+        sampling,
+        mask,
+        scale,
+        o.choice(Device, device or "auto", "--device"),
+        o.choice(GapFilling, gaps, "--gaps"),
+    )
     records: list[dict[str, Any]] = []
-    with progress_bar() as show:
-        for record in run(request, lambda name, done, total: show(Event(name, done, total))):
+    with progress_bar() as on_event:
+        for record in run(request, lambda name, done, total: on_event(Event(name, done, total))):
             records.append(record)
             if not as_json:
                 output.print(_line(record, out), markup=False)
     if as_json:
         print_json(records)
-
-
-def _device(name: str | None) -> Any:
-    from flows.errors import InvalidSettings
-    from flows.settings import Device
-
-    try:
-        return Device(name or Device.AUTO)
-    except ValueError as error:
-        raise InvalidSettings(f"Device {name} is unknown; choose one of {', '.join(Device)}.") from error
-
-
-def _gaps(name: str) -> Any:
-    from flows.errors import InvalidSettings
-    from flows.settings import GapFilling
-
-    try:
-        return GapFilling(name)
-    except ValueError as error:
-        raise InvalidSettings(f"--gaps {name} is unknown; choose one of {', '.join(GapFilling)}.") from error
 
 
 def _line(record: dict[str, Any], out: Path) -> str:

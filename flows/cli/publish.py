@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli import options as o
-from flows.cli.console import output, print_json, progress_bar
+from flows.cli.console import output, print_table, progress_bar, show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,26 +66,13 @@ def publish(
             keep_mirrors(settings)
         with indexes_of(settings) as indexes:
             updates = indexes.reconcile(again=again, progress=report_progress)
-    if as_json:
-        done = {"copied": [asdict(copy) for copy in copies], "indexes": [asdict(update) for update in updates]}
-        print_json({"catalog": str(settings.out)} | done)
-    else:
-        _print_copies(copies)
-        _print_updates(updates)
+    done = {"catalog": str(settings.out), "copied": list(copies), "indexes": list(updates)}
+    show(done, as_json, lambda: _print(copies, updates))
 
 
-def _print_copies(copies: Sequence[Transfer]) -> None:
+def _print(copies: Sequence[Transfer], updates: Sequence[Update]) -> None:
     for copy in copies:
         output.print(f"{copy.collection}: {copy.copied} copied, {copy.unchanged} there already.", markup=False)
-
-
-def _print_updates(updates: Sequence[Update]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("index", "collection", "put", "removed", "unchanged", title="Indexes")
-    for update in updates:
-        counts = (update.put, update.removed, update.unchanged)
-        table.add_row(escape(update.index), escape(update.collection), *(str(count) for count in counts))
     if updates:
-        output.print(table)
+        rows = [(each.index, each.collection, each.put, each.removed, each.unchanged) for each in updates]
+        print_table("Indexes", ("index", "collection", "put", "removed", "unchanged"), rows)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from flows.cli import options as o
-from flows.cli.console import output, print_gates, print_json, print_models, progress_bar
+from flows.cli.console import output, print_gates, print_json, print_models, progress_bar, show
 from flows.cli.setting_options import Given, Taken, takes_settings
 
 if TYPE_CHECKING:
@@ -50,12 +50,7 @@ def models(
         }
         for v in versions
     ]
-    if as_json:
-        print_json(rows)
-    elif version is None:
-        print_models(rows, name)
-    else:
-        print_gates(rows[0], name)
+    show(rows, as_json, lambda: print_models(rows, name) if version is None else print_gates(rows[0], name))
 
 
 def register(
@@ -156,17 +151,13 @@ def rollback(
 
         unveil rollback
     """
-    from dataclasses import asdict
 
     from flows.models import promotion
 
     registry = _registry(out, state_dir, mlflow_uri)
     with progress_bar():
         moved = promotion.rollback(registry, name)
-    if as_json:
-        print_json(asdict(moved))
-    else:
-        output.print(f"{name} version {moved.champion} is the champion again.", markup=False)
+    show(moved, as_json, f"{name} version {moved.champion} is the champion again.")
 
 
 @takes_settings(Taken.RETRAIN)
@@ -193,10 +184,7 @@ def retrain(
 
     with progress_bar(), prefect_api(settings.state):
         summary = flow(cast(Any, settings.shareable))
-    if as_json:
-        print_json(as_record(summary))
-    else:
-        output.print(as_markdown(summary), markup=False)
+    show(as_record(summary), as_json, as_markdown(summary))
 
 
 def _settings(out: str | None, state_dir: Path | None, mlflow_uri: str | None) -> RunSettings:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli import options as o
-from flows.cli.console import print_error, print_json, print_plan, print_summary, progress_bar
+from flows.cli.console import print_error, print_json, print_plan, print_summary, progress_bar, show
 from flows.cli.setting_options import Given, takes_settings
 
 if TYPE_CHECKING:
@@ -141,7 +141,4 @@ def _plan(settings: RunSettings, as_json: bool, freeze_to: Path | None = None) -
         from flows.preparation import plan_rows
 
         rows = plan_rows(settings, freeze_to)
-    if as_json:
-        print_json(rows)
-    else:
-        print_plan(rows)
+    show(rows, as_json, lambda: print_plan(rows))

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from flows.cli import options as o
-from flows.cli.console import errors, output, print_checks, print_json, progress_bar
+from flows.cli.console import errors, output, print_checks, print_json, print_table, progress_bar, show, styled
 from flows.errors import EXIT_FAILED
 
 if TYPE_CHECKING:
@@ -49,10 +48,7 @@ def metrics(
         return
     server, thread = serve(settings, host, port)
     url = f"http://{host}:{server.server_port}/metrics"
-    if as_json:
-        print_json({"url": url})
-    else:
-        output.print(f"[bold]{url}[/]  (Ctrl-C stops)")
+    show({"url": url}, as_json, lambda: output.print(f"[bold]{url}[/]  (Ctrl-C stops)"))
     thread.join()
 
 
@@ -79,14 +75,9 @@ def automations(
 
     waits = Waits(silence_s=silence, pending_s=pending, longest_s=longest, redrive_after_s=redrive_after)
     lines = apply_automations(waits, dry_run=not apply)
-    if as_json:
-        print_json([asdict(line) for line in lines])
-        return
-    table = Table("automation", "done" if apply else "to do", "", title="Automations")
-    for line in lines:
-        style = _STYLES.get(line.change, "white")
-        table.add_row(escape(line.name), f"[{style}]{line.change}[/]", "" if line.enabled else "paused")
-    output.print(table)
+    rows = [(each.name, styled(each.change, _STYLES), "" if each.enabled else "paused") for each in lines]
+    columns = ("automation", "done" if apply else "to do", "")
+    show(lines, as_json, lambda: print_table("Automations", columns, rows))
 
 
 def serve(
@@ -140,10 +131,7 @@ def doctor(config: o.Config = None, out: o.Out = None, state_dir: o.StateDir = N
     settings = load_settings(config, o.overrides(out=out, state_dir=state_dir))
     with progress_bar():
         checks = examine(settings)
-    if as_json:
-        print_json([asdict(check) for check in checks])
-    else:
-        print_checks([asdict(check) for check in checks])
+    show(checks, as_json, lambda: print_checks([asdict(check) for check in checks]))
     if any(check.status is Status.FAIL for check in checks):
         raise typer.Exit(1)
 
@@ -215,10 +203,7 @@ def down(out: Out = Path("unveil-out"), state_dir: o.StateDir = None, as_json: o
     from flows.ops.up.services import place_for
 
     stopped = supervisor.down(place_for(out, _state(out, state_dir), {}, browser=False))
-    if as_json:
-        print_json({"stopped": stopped})
-    else:
-        output.print("Stopped." if stopped else f"Nothing was up in {out}.", markup=False)
+    show({"stopped": stopped}, as_json, "Stopped." if stopped else f"Nothing was up in {out}.")
 
 
 def _state(out: Path, state_dir: Path | None) -> Path:
@@ -252,14 +237,14 @@ def _how_to_log_in(services: tuple[Standing, ...], login: Path) -> str:
 def _show(services: tuple[Standing, ...], as_json: bool, login: Path | None = None) -> None:
     healthy = all(service.healthy for service in services)
     if as_json:
-        document = {"healthy": healthy, "services": [asdict(service) for service in services]}
+        document = {"healthy": healthy, "services": list(services)}
         print_json(document if login is None else {**document, "login": str(login)})
     else:
-        table = Table("", "address", "health", "process", title="Unveil")
-        for service in services:
-            health = "[green]ok[/]" if service.healthy else f"[red]{escape(service.problem)}[/]"
-            table.add_row(_SHOWN[service.service], service.address, health, str(service.pid or ""))
-        output.print(table)
+        rows = [
+            (_SHOWN[s.service], s.address, Text("ok", "green") if s.healthy else Text(s.problem, "red"), s.pid or "")
+            for s in services
+        ]
+        print_table("Unveil", ("", "address", "health", "process"), rows)
         if healthy and login is not None:
             output.print(_how_to_log_in(services, login), markup=False, highlight=False, soft_wrap=True)
         sys.stdout.flush()

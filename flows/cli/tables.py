@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
-from flows.cli.console import STATE_STYLES, item_of, output, table_of_ids
+from flows.cli.console import STATE_STYLES, item_of, output, print_table, styled
 
 if TYPE_CHECKING:
     from flows.backfill import BackfillSummary
@@ -21,11 +20,9 @@ if TYPE_CHECKING:
 def print_report(report: CatalogReport) -> None:
     """Print what was looked at, and one row per problem."""
     if report.problems:
-        places = [problem.place.removeprefix(report.catalog.rpartition("/")[0] + "/") for problem in report.problems]
-        table = table_of_ids("where", places, "what", title="Problems", first="problem")
-        for problem, place in zip(report.problems, places, strict=True):
-            table.add_row(f"[red]{problem.code}[/]", escape(place), escape(problem.message))
-        output.print(table)
+        root = report.catalog.rpartition("/")[0] + "/"
+        rows = [(Text(each.code, "red"), each.place.removeprefix(root), each.message) for each in report.problems]
+        print_table("Problems", ("problem", "where", "what"), rows, ids=1)
     counts = report.counts
     output.print(
         f"{counts.collections} collections, {counts.items} items, {counts.assets} assets ({counts.cogs} COGs), "
@@ -47,36 +44,33 @@ def print_status(found: Status) -> None:
     output.print(f"Ledger {found.ledger}: {_counted(found.counts)}", markup=False, soft_wrap=True)
     if found.expired:
         output.print(f"{found.expired} held units are free again: their runs stand still.", markup=False)
-    ids = [entry.target_id for entry in found.entries]
-    table = table_of_ids("scene", ids, "tries", "updated", "item or error", title="Work ledger", first="state")
+    rows = []
     for entry in found.entries:
-        style = STATE_STYLES.get(entry.state, "white")
         until = (
             f"held until {entry.lease_until[:19]}{' (expired)' if entry.expired else ''}" if entry.lease_until else ""
         )
         last = item_of(_item_id(entry.item_href), entry.target_id) or entry.error or until
-        values = (entry.target_id, str(entry.attempts), entry.updated[5:16].replace("T", " "), last)
-        table.add_row(f"[{style}]{entry.state}[/]", *(escape(value) for value in values))
-    output.print(table)
+        when = entry.updated[5:16].replace("T", " ")
+        rows.append((styled(entry.state, STATE_STYLES), entry.target_id, entry.attempts, when, last))
+    print_table("Work ledger", ("state", "scene", "tries", "updated", "item or error"), rows, ids=1)
     if found.next:
         output.print(f"More: unveil status --after {found.next}", markup=False, soft_wrap=True)
 
 
 def print_census(found: Census) -> None:
     """Print where every scene stands, and what it comes to."""
-    ids = [row.scene_id for row in found.scenes]
-    title = f"Census of {escape(found.collection)}"
-    of_scenes = found.counted == "scenes"
-    table = table_of_ids("scene" if of_scenes else "mosaic", ids, "tries", "item or reason", title=title, first="state")
-    for row in found.scenes:
-        style = _STANDING_STYLES[row.standing]
-        table.add_row(
-            f"[{style}]{row.standing}[/]",
-            escape(row.scene_id),
-            str(row.attempts),
-            escape(row.reason or item_of(_item_id(row.item_href), row.scene_id)),
+    rows = [
+        (
+            styled(row.standing, _STANDING_STYLES),
+            row.scene_id,
+            row.attempts,
+            row.reason or item_of(_item_id(row.item_href), row.scene_id),
         )
-    output.print(table)
+        for row in found.scenes
+    ]
+    of_scenes = found.counted == "scenes"
+    columns = ("state", "scene" if of_scenes else "mosaic", "tries", "item or reason")
+    print_table(f"Census of {found.collection}", columns, rows, ids=1)
     remedy = "run `unveil run` for what is missing, or `unveil redrive`" if of_scenes else "run it without --census"
     verdict = "complete" if found.complete else f"INCOMPLETE: {remedy}"
     output.print(f"{_counted(found.counts)}; {verdict}.", markup=False, soft_wrap=True)
@@ -84,28 +78,28 @@ def print_census(found: Census) -> None:
 
 def print_backfill(found: BackfillSummary) -> None:
     """Print one line per window."""
-    table = Table("window", "published", "before", "failed", "invalid", "held", "seconds", "error", title="Backfill")
-    for w in found.windows:
-        numbers = (w.published, w.already_done, w.failed, w.invalid, w.running)
-        table.add_row(w.interval, *(str(n) for n in numbers), f"{w.seconds:.1f}", escape(w.error))
-    output.print(table)
+    columns = ("window", "published", "before", "failed", "invalid", "held", "seconds", "error")
+    rows = [
+        (w.interval, w.published, w.already_done, w.failed, w.invalid, w.running, f"{w.seconds:.1f}", w.error)
+        for w in found.windows
+    ]
+    print_table("Backfill", columns, rows)
     if found.left:
         output.print(f"{found.left} windows were not begun; the same command continues.", markup=False)
 
 
 def print_redrive(found: RedriveSummary) -> None:
     """Print how the units that were tried again ended."""
-    units = [unit for run in found.runs for unit in run.units]
-    ids = [unit.target_id for unit in units]
-    table = table_of_ids("scene", ids, "item or error", title="Tried again", first="state")
-    for unit in units:
-        style = STATE_STYLES.get(unit.state, "white")
-        table.add_row(
-            f"[{style}]{unit.state}[/]",
-            escape(unit.target_id),
-            escape(item_of(_item_id(unit.item_href), unit.target_id) or unit.error),
+    rows = [
+        (
+            styled(unit.state, STATE_STYLES),
+            unit.target_id,
+            item_of(_item_id(unit.item_href), unit.target_id) or unit.error,
         )
-    output.print(table)
+        for run in found.runs
+        for unit in run.units
+    ]
+    print_table("Tried again", ("state", "scene", "item or error"), rows, ids=1)
     for error in found.errors:
         output.print(error, markup=False, soft_wrap=True)
     if found.exhausted:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,8 +13,6 @@ from flows.cli.console import errors, output, print_json
 if TYPE_CHECKING:
     from flows.models.training_request import Tracking, TrainingReport
 
-
-_Choice = TypeVar("_Choice", bound=StrEnum)
 
 _PANEL = "How to train"
 
@@ -103,7 +100,7 @@ def train(
 
     options = TrainingOptions(
         seed=seed,
-        decay=_choice(Decay, decay, "--decay"),
+        decay=o.choice(Decay, decay, "--decay"),
         accumulate=accumulate,
     )
     request = TrainingRequest(
@@ -115,13 +112,13 @@ def train(
         validation_cells=tuple(validation or ()),
         validate_every=validate_every,
         preset=preset_for(preset, start),
-        stages=tuple(_choice(Stage, name, "--stage") for name in stages or ()),
+        stages=tuple(o.choice(Stage, name, "--stage") for name in stages or ()),
         start=start,
         effort=effort,
         batch=batch,
         learning_rate=learning_rate,
-        reference=None if reference is None else _choice(ReferenceKind, reference, "--reference"),
-        weight_mode=_choice(WeightMode, weight_mode, "--weight-mode"),
+        reference=None if reference is None else o.choice(ReferenceKind, reference, "--reference"),
+        weight_mode=o.choice(WeightMode, weight_mode, "--weight-mode"),
         options=options,
         save_every=save_every,
         device=_device(device),
@@ -148,15 +145,6 @@ def _tell(report: TrainingReport, as_json: bool) -> None:
     )
 
 
-def _choice(kind: type[_Choice], name: str, option: str) -> _Choice:
-    from flows.errors import InvalidSettings
-
-    try:
-        return kind(name)
-    except ValueError as error:
-        raise InvalidSettings(f"{option} {name} is unknown; choose one of {', '.join(kind)}.") from error
-
-
 def _device(name: str | None) -> str:
     """Return `cpu` or `cuda`."""
 
@@ -164,7 +152,7 @@ def _device(name: str | None) -> str:
 
     from flows.settings import Device
 
-    chosen = _choice(Device, name or "auto", "--device")
+    chosen = o.choice(Device, name or "auto", "--device")
     if chosen is Device.AUTO:
         return "cuda" if torch.cuda.is_available() else "cpu"
     return str(chosen)
