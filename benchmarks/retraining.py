@@ -22,7 +22,7 @@ from de_model.errors import InvalidModelInput
 from de_model.metrics.bootstrap import Bootstrap, difference_interval
 from de_model.presets import Preset
 from de_model.validation import Filler, PixelKind
-from flows.models.scene_training import train_standardised
+from flows.models.training import train_model
 from flows.models.training_places import scenes_of_stacks
 from flows.models.training_request import TrainingRequest
 from flows.planning.search import SceneSet
@@ -46,7 +46,7 @@ def main(options: argparse.Namespace) -> None:
         work, after = Path(folder), Path(folder) / "after.safetensors"
         write_archive(work / "judged", scenes)
         scenes = read_archive(work / "judged")
-        train_standardised(
+        train_model(
             TrainingRequest(
                 SceneSet((_SQUARE,), interval=_EARLIER),
                 after,
