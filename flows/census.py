@@ -19,7 +19,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from flows.errors import CensusIncomplete, InvalidSettings
 from flows.ledger.schema import Entry, State, is_dead
 from flows.ledger.store import open_ledger
-from flows.models.resolving import resolve
+from flows.models.registry import resolve
 from flows.planning.candidates import cloud_cover
 from flows.planning.mosaics import Region, of_period, plan_period, region_of
 from flows.planning.periods import Period, periods_of

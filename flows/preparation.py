@@ -11,7 +11,7 @@ from typing import Any
 import pystac
 from prefect import task
 
-from flows.models.resolving import resolve
+from flows.models.registry import resolve
 from flows.planning.candidates import Cause
 from flows.planning.plan_file import freeze, read_plan, revive, write_plan
 from flows.planning.search import find_scenes, source_of

@@ -31,8 +31,7 @@ from flows.models.evaluation import (
     tables,
 )
 from flows.models.evaluation_cases import Case
-from flows.models.registry import CHAMPION, Registry
-from flows.models.resolving import model_of
+from flows.models.registry import CHAMPION, Registry, model_of
 from flows.models.shadow import Shadow, shadow_run
 from flows.models.version import ModelVersion
 from flows.settings import RunSettings

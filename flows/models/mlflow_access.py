@@ -156,6 +156,15 @@ def open_client(uri: str) -> MlflowClient:
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
+def experiment_of(client: MlflowClient, name: str, artifact_root: Path | None) -> str:
+    """Return the id of an experiment, made when missing, its artefacts in a folder where the store is a database."""
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    location = None if artifact_root is None else artifact_root.resolve().as_uri()
+    return str(client.create_experiment(name, artifact_location=location))
+
+
 def prepare_folder(folder: Path) -> None:
     """Create `folder`, for its owner alone; raise NotWritable when it cannot be created or written."""
     private_state(folder)

@@ -31,8 +31,19 @@ from de_model.validation import (
 )
 from flows import __version__
 from flows.errors import InvalidSettings
-from flows.models.image_file import SUFFIXES, ImageFile, encode_like, open_image, read_mask, read_pixels
-from flows.models.image_values import ValueScale, decode, encode, missing, scale_of
+from flows.models.image_file import (
+    SUFFIXES,
+    ImageFile,
+    ValueScale,
+    decode,
+    encode,
+    encode_like,
+    missing,
+    open_image,
+    read_mask,
+    read_pixels,
+    scale_of,
+)
 from flows.processing.interpolation import filled_around
 from flows.processing.model import load_model
 from flows.settings import Device, GapFilling

@@ -17,7 +17,7 @@ from de_model.card import ModelCard
 from de_model.validation import ValidationRecord, validation_of, validation_path
 from flows import __version__
 from flows.drift.baseline import Baseline, baseline_of, baseline_path
-from flows.models.mlflow_access import TRAINING_EXPERIMENT
+from flows.models.mlflow_access import TRAINING_EXPERIMENT, experiment_of
 from stac.io.files import make_private
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def register_weights(
         return _create_version(
             client, name, _log_model(client, run.experiment_id, run.run_id, name, source), run.run_id, source
         )
-    experiment = _experiment(client, artifact_root)
+    experiment = experiment_of(client, EXPERIMENT, artifact_root)
     run_id = client.create_run(experiment, run_name=f"register {sha256[:8]}", tags=tags).info.run_id
     status = "FAILED"
     try:
@@ -142,14 +142,6 @@ def store_again(client: MlflowClient, version: ModelVersion, weights: Path, sha2
     model = client.get_logged_model(version.tags[MODEL_ID_TAG])
     with tempfile.TemporaryDirectory(prefix="unveil-model-") as folder:
         client.log_model_artifacts(model.model_id, str(_package(Path(folder), source, model, str(version.run_id))))
-
-
-def _experiment(client: MlflowClient, artifact_root: Path | None) -> str:
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        return str(found.experiment_id)
-    location = None if artifact_root is None else artifact_root.as_uri()
-    return str(client.create_experiment(EXPERIMENT, artifact_location=location))
 
 
 def _log_model(client: MlflowClient, experiment: str, run_id: str, name: str, source: _Source) -> LoggedModel:

@@ -1,9 +1,10 @@
-"""Models by name: register weights in MLflow, resolve an alias to a version, fetch the weights of a version."""
+"""Models by name: register weights in MLflow, resolve what settings name to a version, fetch its files."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import re
 import tempfile
@@ -17,7 +18,8 @@ from filelock import FileLock, Timeout
 
 from de_model import checkpoint
 from de_model.calibration import CalibrationTable, calibration_of
-from de_model.validation import validation_of
+from de_model.errors import InvalidCheckpoint
+from de_model.validation import ValidationRecord, validation_of
 from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
 from flows.models.mlflow_access import (
     artifacts_beside,
@@ -49,12 +51,18 @@ from flows.models.version import (
     verified_validation,
     verify,
 )
+from flows.planning.workunit import ModelRef, check_bands
 from flows.services.prefect_server import without_credentials
+from flows.settings import ModelFallback, RunSettings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
+_log = logging.getLogger("unveil")
+
+#: Version of the weights that come with the package, where the registry could not be asked for one.
+UNREGISTERED = "shipped"
 #: Name and alias of the model that makes today's mosaics.
 MODEL_NAME = "unveil-de"
 CHAMPION = "champion"
@@ -373,6 +381,63 @@ class Registry:
         )
 
 
+def resolve(settings: RunSettings) -> ModelRef:
+    """Return the model that the settings name, its weights and calibration fetched and checked.
+
+    With `model_fallback: shipped` the weights that come with the package stand in for a model that cannot be had.
+
+    Raises:
+        UnknownModel: the registry has no such model, version or alias.
+        InvalidCheckpoint: the artefact is missing or was changed.
+        InvalidSettings: the model restores other bands than the settings ask for.
+        ServiceUnavailable: the registry does not answer.
+    """
+    try:
+        registry = Registry(settings.state, settings.mlflow_uri)
+        shipped, version = registry.ensure_shipped(), registry.resolve(settings.model)
+        if version.sha256 == shipped.sha256 and version.calibration not in (None, shipped.calibration):
+            _log.warning(
+                "%s has the weights that come with Unveil, and an older calibration of their intervals; %s has the "
+                "present one: `unveil promote %s --force` makes it the champion.",
+                version.uri, shipped.uri, shipped.version,
+            )  # fmt: skip
+        return model_of(settings, registry, version)
+    except (UnknownModel, InvalidCheckpoint, ServiceUnavailable) as error:
+        if settings.model_fallback is ModelFallback.ERROR:
+            raise
+        _log.warning("the shipped weights stand in for %s: %s", settings.model, error)
+        return _shipped(settings)
+
+
+def model_of(settings: RunSettings, registry: Registry, version: ModelVersion) -> ModelRef:
+    """Return the model of a run for a version of the registry.
+
+    Raises:
+        InvalidCheckpoint: the artefact is missing or was changed.
+        InvalidSettings: the model restores other bands than the settings ask for.
+        ServiceUnavailable: the registry does not answer.
+    """
+    weights = registry.weights(version)
+    card = checkpoint.read_card(weights)
+    check_bands(settings, card.bands)
+    table = registry.calibration(version)
+    record = _checksum(validation_of(weights))
+    return ModelRef(version.name, version.version, version.sha256, str(weights), _checksum(table), record, card.scene)
+
+
+def _shipped(settings: RunSettings) -> ModelRef:
+    weights = checkpoint.shipped_weights()
+    card = checkpoint.read_card(weights)
+    check_bands(settings, card.bands)
+    sha256 = checkpoint.sha256_of(weights)
+    table, record = calibration_of(weights), validation_of(weights)
+    return ModelRef(MODEL_NAME, UNREGISTERED, sha256, str(weights), _checksum(table), _checksum(record), card.scene)
+
+
+def _checksum(table: CalibrationTable | ValidationRecord | None) -> str:
+    return "" if table is None else table.sha256
+
+
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Let one process at a time go on.
@@ -395,10 +460,9 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _same_model(versions: Sequence[MlflowVersion], weights: Path, sha256: str) -> MlflowVersion | None:
     """Return the first version of the same weights whose intervals are calibrated and that is validated alike."""
-    table, record = calibration_of(weights), validation_of(weights)
     beside = {
-        CALIBRATION_TAG: "" if table is None else table.sha256,
-        VALIDATION_TAG: "" if record is None else record.sha256,
+        CALIBRATION_TAG: _checksum(calibration_of(weights)),
+        VALIDATION_TAG: _checksum(validation_of(weights)),
     }
     same = [v for v in versions if v.tags.get("sha256") == sha256]
     return next((v for v in same if all(v.tags.get(tag, said) == said for tag, said in beside.items())), None)

@@ -21,7 +21,7 @@ from de_model.training.stages import Stage
 from de_model.training.trainer import Observer, Progress, StageResult
 from de_model.training.validation import Restored, sample_grid
 from flows.errors import ServiceUnavailable
-from flows.models.mlflow_access import TRAINING_EXPERIMENT, open_client, plain_errors
+from flows.models.mlflow_access import TRAINING_EXPERIMENT, experiment_of, open_client, plain_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -203,7 +203,9 @@ def _run(client: MlflowClient, place: Place, folder: Path, parameters: Mapping[s
         client.update_run(known, status="RUNNING")
         return known
     name = f"{parameters['preset']} {lineage.fingerprint[:8]}"
-    run_id = str(client.create_run(_experiment(client, place.artifact_root), run_name=name).info.run_id)
+    run_id = str(
+        client.create_run(experiment_of(client, TRAINING_EXPERIMENT, place.artifact_root), run_name=name).info.run_id
+    )
     client.log_batch(run_id, params=[Param(key, value[:6000]) for key, value in parameters.items()])
     client.log_inputs(run_id, datasets=[_dataset(lineage)])
     path.write_text(json.dumps({"uri": place.uri, "run": run_id}), "utf-8")
@@ -221,14 +223,6 @@ def _remembered(client: MlflowClient, path: Path, uri: str) -> str | None:
         return str(client.get_run(record["run"]).info.run_id)
     except (OSError, ValueError, KeyError, MlflowException):
         return None
-
-
-def _experiment(client: MlflowClient, artifact_root: Path | None) -> str:
-    found = client.get_experiment_by_name(TRAINING_EXPERIMENT)
-    if found is not None:
-        return str(found.experiment_id)
-    location = None if artifact_root is None else artifact_root.resolve().as_uri()
-    return str(client.create_experiment(TRAINING_EXPERIMENT, artifact_location=location))
 
 
 def _dataset(lineage: Lineage) -> DatasetInput:

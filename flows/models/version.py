@@ -102,39 +102,30 @@ def verified_calibration(weights: Path, version: ModelVersion) -> CalibrationTab
     Raises:
         InvalidCheckpoint: the table is missing, or is not the one that was registered.
     """
-    if version.calibration is None:
-        return calibration_of(weights)
     if not version.calibration:
-        return None
-    path = calibration_path(weights)
-    table = load_table(path)
-    if table.sha256 != version.calibration or table.weights_sha256 != version.sha256:
-        raise InvalidCheckpoint(
-            f"The calibration of {version.uri} at {path} has SHA-256 {table.sha256}, registered was "
-            f"{version.calibration}: the file was changed; register the weights again, or choose another version with "
-            "--model."
-        )
+        return calibration_of(weights) if version.calibration is None else None
+    table = load_table(calibration_path(weights))
+    _check_beside("calibration", table, version.calibration, weights, version)
     return table
 
 
 def verified_validation(weights: Path, version: ModelVersion) -> ValidationRecord | None:
-    """Return the validation record beside the weights of a version; None when it was registered without.
-
-    Raises:
-        InvalidCheckpoint: the record is missing, or is not the one that was registered.
-    """
-    if version.validation is None:
-        return validation_of(weights)
+    """Return the validation record beside the weights of a version; arguments and errors as for its calibration."""
     if not version.validation:
-        return None
+        return validation_of(weights) if version.validation is None else None
     record = load_record(validation_path(weights))
-    if record.sha256 != version.validation or record.weights_sha256 != version.sha256:
-        raise InvalidCheckpoint(
-            f"The validation record of {version.uri} beside {weights} has SHA-256 {record.sha256}, registered was "
-            f"{version.validation}: the file was changed; register the weights again, or choose another version with "
-            "--model."
-        )
+    _check_beside("validation record", record, version.validation, weights, version)
     return record
+
+
+def _check_beside(
+    name: str, found: CalibrationTable | ValidationRecord, registered: str, weights: Path, version: ModelVersion
+) -> None:
+    if found.sha256 != registered or found.weights_sha256 != version.sha256:
+        raise InvalidCheckpoint(
+            f"The {name} of {version.uri} beside {weights} has SHA-256 {found.sha256}, registered was {registered}: "
+            "the file was changed; register the weights again, or choose another version with --model."
+        )
 
 
 def is_whole(weights: Path, version: ModelVersion) -> bool:

@@ -18,8 +18,7 @@ from de_model.calibration import calibration_of, calibration_path
 from de_model.errors import InvalidCheckpoint
 from de_model.validation import validation_path
 from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
-from flows.models.registry import CHAMPION, MODEL_NAME, Registry
-from flows.models.resolving import resolve
+from flows.models.registry import CHAMPION, MODEL_NAME, Registry, resolve
 from flows.processing.model import load_model
 from flows.settings import Device, ModelFallback
 from flows.settings.loading import load_settings

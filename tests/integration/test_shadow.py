@@ -10,7 +10,7 @@ import pytest
 
 from de_model import checkpoint
 from de_model.validation import UNVALIDATED, Figures, Filler, KindRecord, ValidationRecord, validation_path
-from flows.models.resolving import resolve
+from flows.models.registry import resolve
 from flows.models.shadow import shadow_run
 from flows.settings.loading import load_settings
 from stac.catalog.publish import DEFAULT_COLLECTION
