@@ -229,7 +229,7 @@ def overview_cell(cells: Sequence[Cell], crs: str | None = None) -> Cell:
     if crs is None:
         number = Counter(str(cell.geobox.crs) for cell in cells)
         longitudes = [float(outline_of_cell(cell).centroid.x) for cell in cells]
-        wide = len(number) > 1 and max(longitudes) - min(longitudes) > _WIDEST_DEG
+        wide = len(number) > 1 and _spread(longitudes) > _WIDEST_DEG
         crs = _WIDE_CRS if wide else min(number, key=lambda name: (-number[name], name))
     own = [cell.geobox for cell in cells if str(cell.geobox.crs) == crs]
     affine = own[0].affine if own else Affine(cells[0].gsd_m, 0, 0, 0, -cells[0].gsd_m, 0)
@@ -244,6 +244,13 @@ def overview_cell(cells: Sequence[Cell], crs: str | None = None) -> Cell:
     left, top = math.floor(min(columns) + 1e-6), math.floor(min(rows) + 1e-6)
     width, height = math.ceil(max(columns) - 1e-6) - left, math.ceil(max(rows) - 1e-6) - top
     return Cell("region", GeoBox((height, width), affine * Affine.translation(left, top), crs))
+
+
+def _spread(longitudes: Sequence[float]) -> float:
+    """Return the width of the smallest arc that holds some longitudes, degrees, also across the antimeridian."""
+    ordered = sorted(longitude % 360 for longitude in longitudes)
+    gaps = [after - before for before, after in zip(ordered, [*ordered[1:], ordered[0] + 360], strict=True)]
+    return 360 - max(gaps)
 
 
 def _unit(

@@ -182,8 +182,8 @@ def cut(outline: BaseGeometry) -> BaseGeometry:
         return outline
     world = shapely.box(-180, -90, 180, 90)
     turned = (shapely.transform(outline, lambda p, by=by: np.add(p, (by, 0))) for by in (-360.0, 0.0, 360.0))
-    parts = [part.intersection(world) for part in turned]
-    # An outline that only touches the border from outside leaves a line there; a point has no area anywhere.
+    parts = [part for each in turned for part in shapely.get_parts(each.intersection(world))]
+    # Where an outline touches the border from outside it leaves a line there; a point has no area anywhere.
     return shapely.union_all([part for part in parts if part.area > 0 or outline.area == 0])
 
 

@@ -23,7 +23,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
-from stac.grid.footprint import box_of, cut
+from stac.grid.footprint import around, box_of, cut
 from stac.io.files import write_bytes, write_json
 from stac.product.assets import COG_TYPE, file_info
 from stac.product.cog import RasterSpec, write_cog
@@ -108,7 +108,7 @@ def build_region_item(record: RegionRecord, folder: Path, radiometry: Mapping[st
 
 
 def _item(record: RegionRecord, grid: GeoBox) -> pystac.Item:
-    outline = shapely.union_all([cell.outline for cell in record.cells])
+    outline = _whole(record)
     geometry = json.loads(shapely.to_geojson(shapely.transform(cut(outline), lambda p: np.round(p, 7))))
     now = record.created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return pystac.Item(
@@ -137,6 +137,12 @@ def _item(record: RegionRecord, grid: GeoBox) -> pystac.Item:
             "unveil:cells": len(record.cells),
         },
     )
+
+
+def _whole(record: RegionRecord) -> shapely.geometry.base.BaseGeometry:
+    """Return the outline of all cells in degrees; beyond 180 where it crosses the antimeridian."""
+    middle = float(record.cells[0].outline.centroid.x)
+    return shapely.union_all([around(cell.outline, middle) for cell in record.cells])
 
 
 def _assets(grid: GeoBox, folder: Path, vrts: Sequence[str]) -> dict[str, pystac.Asset]:
@@ -255,8 +261,9 @@ def vrt(cells: Sequence[CellFile], bands: Sequence[str], layer: str = "data", dt
 
 def mosaic_json(record: RegionRecord) -> dict[str, Any]:
     """Return a MosaicJSON 0.0.3 of the cells' pictures; `asset_prefix` is the only place that names where they are."""
-    boxes = [part.bounds for cell in record.cells for part in getattr(cut(cell.outline), "geoms", [cut(cell.outline)])]
-    west, south, east, north = (f(b[i] for b in boxes) for i, f in enumerate((min, min, max, max)))
+    west, south, east, north = _whole(record).bounds
+    across = west < -180 or east > 180
+    middle = ((west + east) / 2 + 180) % 360 - 180
     gsd = min(abs(float(cell.geobox.resolution.x)) for cell in record.cells)
     most = max(0, math.ceil(math.log2(_EQUATOR_M / 256 / gsd)))
     wide = max((east - west) / 360, (north - south) / 180, 1e-9)
@@ -273,8 +280,9 @@ def mosaic_json(record: RegionRecord) -> dict[str, Any]:
         "minzoom": max(0, min(zoom, most - 5)),
         "maxzoom": most,
         "quadkey_zoom": zoom,
-        "bounds": [west, south, east, north],
-        "center": [(west + east) / 2, (south + north) / 2, zoom],
+        # Readers want west below east: across the antimeridian that is all longitudes.
+        "bounds": [-180.0, south, 180.0, north] if across else [west, south, east, north],
+        "center": [middle, (south + north) / 2, zoom],
         "asset_prefix": record.address,
         "tiles": dict(sorted(tiles.items())),
     }

@@ -115,3 +115,11 @@ def test_boxes_grow_over_the_line() -> None:
     assert west < 179.6 and -180 < east < -179.6 and south < 9.7 and north > 11.3
     assert grown((-180, -90, 180, 90), 1000)[::2] == (-180, 180)
     assert box_around((170, 0, -170, 1), -179).bounds == (-190, 0, -170, 1)
+
+
+def test_an_outline_that_crosses_and_touches_is_cut_into_areas() -> None:
+    """Cells of both zones: one ends at the border, another crosses it."""
+    outline = box(179.8, 65, 180, 66).union(box(179.9, 65.2, 180.1, 65.4))
+    found = cut(outline)
+    assert {part.geom_type for part in found.geoms} == {"Polygon"} and len(found.geoms) == 2
+    assert found.area == pytest.approx(outline.area)
