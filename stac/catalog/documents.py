@@ -1,4 +1,4 @@
-"""Root and collection documents of a catalog."""
+"""Documents of a catalog above its items: root, collections, and the nodes between."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from stac.catalog.tree import (
     CONTENTS,
     STAC_VERSION,
     Contents,
-    Heading,
     Link,
+    Node,
     all_links,
     contents_of,
+    contents_of_item,
     foreign_links,
     links_of,
     total,
@@ -94,9 +95,40 @@ def collection_title(collection_id: str) -> str:
     return _TEXTS.get(collection_id, (_TITLE, _DESCRIPTION))[0]
 
 
-def heading_of(collection_id: str) -> Heading:
-    """Return what the documents below a collection say of it."""
-    return Heading(collection_id, collection_title(collection_id), CATALOG_TITLE)
+def node_document(collection_id: str, node: Node, items: Mapping[str, Link], others: Sequence[Link]) -> dict[str, Any]:
+    """Return the document of a node between a collection and its items.
+
+    Args:
+        collection_id: the collection.
+        node: which one.
+        items: links to its own items by item id.
+        others: all its other links, those upwards left out.
+    """
+    collection = {"href": "../../collection.json", "title": collection_title(collection_id)}
+    up = {"href": "../catalog.json", "title": node.above.title} if node.above else collection
+    children = [contents_of(link) for link in others if CONTENTS in link]
+    below = total([*children, *(contents_of_item(link, item_id) for item_id, link in items.items())])
+    root = {"href": f"{node.up}/../catalog.json", "type": "application/json", "title": CATALOG_TITLE}
+    return {
+        "type": "Catalog",
+        "stac_version": STAC_VERSION,
+        "id": "-".join((collection_id, *node.path)),
+        "title": node.title,
+        "description": f"{collection['title']} of {node.title}.",
+        CONTENTS: below.document,
+        "links": [
+            {"rel": "root", **root},
+            {"rel": "parent", "type": "application/json", **up},
+            *others,
+            *sorted(
+                items.values(), key=lambda link: (str(link.get("datetime") or link.get("start_datetime")), link["href"])
+            ),
+        ],
+    }
+
+
+def _by_time(link: Link) -> tuple[str, str]:
+    return str(link.get("datetime") or link.get("start_datetime")), str(link["href"])
 
 
 def root_document(

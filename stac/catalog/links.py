@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stac.catalog.documents import collection_document, heading_of, is_listed, root_document
+from stac.catalog.documents import collection_document, is_listed, node_document, root_document
 from stac.catalog.store import Target
 from stac.catalog.tree import (
     Document,
@@ -27,7 +27,6 @@ from stac.catalog.tree import (
     items_in,
     links_of,
     month_of,
-    node_document,
     node_of,
     nodes_in,
     page_of,
@@ -149,7 +148,7 @@ class CollectionLinks:
         """Write a node that holds nothing yet, unless it is there: an item may name it before it is linked from it."""
 
         def build(current: Document | None) -> Document:
-            return node_document(heading_of(self.collection_id), node, {}, ()) if current is None else current
+            return node_document(self.collection_id, node, {}, ()) if current is None else current
 
         self.target.update(self._name(node), build)
 
@@ -255,7 +254,7 @@ class CollectionLinks:
             return None
         if children is None:
             children = self.children(current, node, ())
-        return node_document(heading_of(self.collection_id), node, items, [*foreign_links(current, node), *children])
+        return node_document(self.collection_id, node, items, [*foreign_links(current, node), *children])
 
     def empty(self, nodes: Iterable[Node]) -> list[str]:
         """Return the names of the documents, of these nodes and those above, that hold nothing, the deepest first."""

@@ -11,7 +11,7 @@ import calendar
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -325,44 +325,3 @@ def child_link(node: Node, contents: Contents) -> Link:
     """Return the link to a node from the document above it, with the sum of what lies below."""
     here = f"./{node.path[-1]}/catalog.json" if node.above else f"./{node.name}"
     return {"rel": "child", "href": here, "type": _JSON, "title": node.title, CONTENTS: contents.document}
-
-
-@dataclass(frozen=True, slots=True)
-class Heading:
-    """What the nodes of a collection say of the documents above them."""
-
-    collection_id: str
-    title: str
-    root_title: str
-
-
-def node_document(heading: Heading, node: Node, items: Mapping[str, Link], others: Sequence[Link]) -> dict[str, Any]:
-    """Return the document of a node.
-
-    Args:
-        heading: of the collection.
-        node: which one.
-        items: links to its own items by item id.
-        others: all its other links, those upwards left out.
-    """
-    up = {"href": "../catalog.json", "title": node.above.title} if node.above else None
-    children = [contents_of(link) for link in others if CONTENTS in link]
-    below = total([*children, *(contents_of_item(link, item_id) for item_id, link in items.items())])
-    return {
-        "type": "Catalog",
-        "stac_version": STAC_VERSION,
-        "id": "-".join((heading.collection_id, *node.path)),
-        "title": node.title,
-        "description": f"{heading.title} of {node.title}.",
-        CONTENTS: below.document,
-        "links": [
-            {"rel": "root", "href": f"{node.up}/../catalog.json", "type": _JSON, "title": heading.root_title},
-            {"rel": "parent", "type": _JSON} | (up or {"href": "../../collection.json", "title": heading.title}),
-            *others,
-            *sorted(items.values(), key=_by_time),
-        ],
-    }
-
-
-def _by_time(link: Link) -> tuple[str, str]:
-    return str(link.get("datetime") or link.get("start_datetime")), str(link["href"])

@@ -10,18 +10,17 @@ from typing import Any
 import numpy as np
 import pystac
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 
 from stac.errors import InvalidItem
 from stac.grid.assets import find_asset
 from stac.grid.cell import Cell
 from stac.io.signing import Access
-from stac.load.reading import AssetRequest, Layer, look_at
+from stac.load.reading import Layer, look_at
 from stac.load.resampling import coarseness
 from stac.masks.combination import MaskKind, MaskRule, Opinion, combine, kinds_for
 from stac.masks.learned import MaskInput, MaskMethod
-from stac.reflectance import Scaling, rescale_dn, to_reflectance
+from stac.reflectance import rescale_dn, to_reflectance
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,28 +30,24 @@ class MaskPlan:
     item: pystac.Item
     methods: tuple[MaskMethod, ...]
     rule: MaskRule
-    #: Layers of all methods, one after the other.
-    requests: tuple[AssetRequest, ...]
-    #: How each layer becomes reflectance; None for classifications.
-    scalings: tuple[Scaling | None, ...]
-    #: Pixel grid of each layer's file.
-    grids: tuple[GeoBox, ...]
+    #: What all methods need, one after the other.
+    layers: tuple[Layer, ...]
 
     def finer_than(self, cell: Cell) -> int:
         """Return how many pixels of the finest classification lie along one of a cell; 1 without any."""
-        pairs = zip(self.grids, self.scalings, strict=True)
-        return max([1, *(round(coarseness(grid.affine, cell.geobox)) for grid, scaling in pairs if scaling is None)])
+        grids = [layer.grid for layer in self.layers if layer.scaling is None]
+        return max([1, *(round(coarseness(grid.affine, cell.geobox)) for grid in grids)])
 
-    def classes(self, layers: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
-        """Return `PixelClass` values `(y, x)`, not dilated, from the pixels of `requests`.
+    def classes(self, pixels: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
+        """Return `PixelClass` values `(y, x)`, not dilated, from the pixels of `layers`.
 
         Raises:
             InvalidItem: a layer is not what it should be.
             MissingExtra: a package is not installed.
         """
         ready = iter(
-            layer if scaling is None else to_reflectance(rescale_dn(layer, scaling))
-            for layer, scaling in zip(layers, self.scalings, strict=True)
+            found if layer.scaling is None else to_reflectance(rescale_dn(found, layer.scaling))
+            for found, layer in zip(pixels, self.layers, strict=True)
         )
         try:
             opinions = [Opinion(m.classify([next(ready) for _ in m.inputs]), m.sees) for m in self.methods]
@@ -91,14 +86,7 @@ def plan_mask(
             name, asset = _find(item, wanted, method)
             nodata = None if wanted.reflectance else wanted.nodata
             layers.append(look_at(item, name, asset, resampling, nodata, timeout_s=timeout_s, access=access))
-    return MaskPlan(
-        item,
-        methods,
-        rule,
-        tuple(layer.request for layer in layers),
-        tuple(layer.scaling for layer in layers),
-        tuple(layer.grid for layer in layers),
-    )
+    return MaskPlan(item, methods, rule, tuple(layers))
 
 
 def _find(item: pystac.Item, layer: MaskInput, method: MaskMethod) -> tuple[str, pystac.Asset]:

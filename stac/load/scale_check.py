@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stac.errors import InvalidItem
 from stac.io.signing import Access
-from stac.load.reading import AssetRequest, read_thinned
+from stac.load.reading import AssetRequest, Layer, read_thinned
 from stac.load.scaling import Decision
 from stac.reflectance import Scaling
 from stac.search.sentinel_hub.process import is_process_href
@@ -123,8 +123,7 @@ class RadiometryCheck(StrEnum):
 
 def check_scene(
     item: pystac.Item,
-    requests: Sequence[AssetRequest],
-    decisions: Sequence[Decision],
+    layers: Sequence[Layer],
     check: RadiometryCheck,
     timeout_s: float,
     threads: int = 1,
@@ -134,8 +133,7 @@ def check_scene(
 
     Args:
         item: the scene.
-        requests: its reflectance bands.
-        decisions: how each of them is read.
+        layers: its reflectance bands.
         check: what to do.
         timeout_s: time-out of one request, seconds.
         threads: bands read at the same time.
@@ -146,15 +144,14 @@ def check_scene(
         UnreadableAsset: pixels cannot be read after retries.
     """
     # A service that computes its answers has none but harmonised pixels, and charges for every request.
-    if check is RadiometryCheck.OFF or any(is_process_href(request.href) for request in requests):
+    if check is RadiometryCheck.OFF or any(is_process_href(layer.request.href) for layer in layers):
         return
-    at_stake = any(decision.offset_at_stake for decision in decisions)
-    scalings = tuple(Scaling(d.scale, d.offset, d.nodata) for d in decisions)
+    bands = tuple((layer.request, layer.scaling) for layer in layers if layer.scaling is not None)
     version = str(item.properties.get("updated", ""))
-    found = _contradiction(tuple(requests), scalings, at_stake, version, timeout_s, threads, access)
+    found = _contradiction(bands, version, timeout_s, threads, access)
     if found is None:
         return
-    sentence = f"Item {item.id}: {found} (decided because: {decisions[0].reason})"
+    sentence = f"Item {item.id}: {found} (decided because: {bands[0][1].reason})"
     if check is RadiometryCheck.REFUSE:
         raise InvalidItem(
             f"{sentence} Correct the item's flag, offset or scale, or set radiometry_check=warn to use it as it is."
@@ -164,9 +161,7 @@ def check_scene(
 
 @lru_cache(maxsize=1024)
 def _contradiction(
-    requests: tuple[AssetRequest, ...],
-    scalings: tuple[Scaling, ...],
-    at_stake: bool,
+    bands: tuple[tuple[AssetRequest, Decision], ...],
     version: str,
     timeout_s: float,
     threads: int,
@@ -174,7 +169,7 @@ def _contradiction(
 ) -> str | None:
     """Judge a scene once per process; its blocks ask again and again."""
     del version  # part of the cache's key: an item that was corrected is judged anew
-    with ThreadPoolExecutor(min(threads, len(requests)), thread_name_prefix="check") as pool:
-        views = pool.map(lambda request: read_thinned(request, _SIDE, timeout_s, access), requests)
-        samples = [BandSample(r.band, dn, s) for r, dn, s in zip(requests, views, scalings, strict=True)]
-    return find_contradiction(samples, offset_at_stake=at_stake)
+    with ThreadPoolExecutor(min(threads, len(bands)), thread_name_prefix="check") as pool:
+        views = pool.map(lambda band: read_thinned(band[0], _SIDE, timeout_s, access), bands)
+        samples = [BandSample(r.band, dn, decision) for (r, decision), dn in zip(bands, views, strict=True)]
+    return find_contradiction(samples, offset_at_stake=any(decision.offset_at_stake for _, decision in bands))

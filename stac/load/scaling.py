@@ -249,10 +249,10 @@ class Rule:
     """A row of the table: the first that applies decides."""
 
     applies: Callable[[Evidence], bool]
-    #: Scale and offset; None takes what is declared, else 0.0001 (of Sentinel-2) and 0.
-    scale: float | None
-    offset: float | None
     reason: str
+    #: Scale and offset; None takes what is declared, else 0.0001 (of Sentinel-2) and 0.
+    scale: float | None = None
+    offset: float | None = None
 
 
 def _has_offset(evidence: Evidence) -> bool:
@@ -264,58 +264,48 @@ def _has_offset(evidence: Evidence) -> bool:
 RULES: tuple[Rule, ...] = (
     Rule(
         lambda e: e.landsat_level2,
-        LANDSAT_SCALE,
-        LANDSAT_OFFSET,
         "Landsat Collection 2 Level 2 surface reflectance has one scale and offset for all scenes.",
+        scale=LANDSAT_SCALE,
+        offset=LANDSAT_OFFSET,
     ),
     Rule(
         lambda e: e.sentinel2 and re.search(r"harmoni[sz]ed", e.collection, re.IGNORECASE) is not None,
-        None,
-        0.0,
         "The collection is harmonised: the offset of baseline 04.00 and later has been subtracted by the service.",
+        offset=0.0,
     ),
     Rule(
         lambda e: e.sentinel2 and e.offset_applied is True,
-        None,
-        0.0,
         "{archive} says that the offset of baseline {baseline} has been subtracted from the pixels; the offset "
         "{declared} that it declares as well describes the pixels before that.",
+        offset=0.0,
     ),
     Rule(
         lambda e: e.sentinel2 and e.offset_applied is False and _has_offset(e),
-        None,
-        SENTINEL2_OFFSET,
         "Baseline {baseline} adds 1000 to every pixel and {archive} says that it was not subtracted; this flag is "
         "known to be wrong at times, so the pixels are checked.",
+        offset=SENTINEL2_OFFSET,
     ),
     Rule(
         lambda e: e.sentinel2 and e.baseline is not None and not _has_offset(e),
-        None,
-        0.0,
         "Baseline {baseline} is older than 04.00, the first that adds an offset.",
+        offset=0.0,
     ),
     Rule(
         lambda e: e.sentinel2 and e.declared.offset is not None,
-        None,
-        None,
         "{archive} declares offset {declared} for baseline {baseline} and nothing contradicts it.",
     ),
     Rule(
         lambda e: e.sentinel2 and _has_offset(e),
-        None,
-        SENTINEL2_OFFSET,
         "{archive} declares no offset and delivers what ESA made: baseline {baseline} adds 1000 to every pixel.",
+        offset=SENTINEL2_OFFSET,
     ),
     Rule(
         lambda e: e.sentinel2,
-        None,
-        0.0,
         "{archive} states neither an offset nor a baseline; no offset is assumed and the pixels are checked.",
+        offset=0.0,
     ),
     Rule(
         lambda e: e.declared.scale is not None,
-        None,
-        None,
         "Item or file declares scale and offset, and nothing is known that contradicts it.",
     ),
 )

@@ -22,7 +22,6 @@ from stac.load.near_clouds import near_clouds
 from stac.load.reading import Layer, look_at, read_asset
 from stac.load.resampling import Interpolation, worst_class
 from stac.load.scale_check import RadiometryCheck, check_scene
-from stac.load.scaling import Decision
 from stac.masks.classes import RIM, PixelClass, beside_nodata, mark_missing
 from stac.masks.combination import MaskKind, MaskRule, dilate, without_mixed
 from stac.masks.scene import without_persistent_bright
@@ -319,10 +318,10 @@ def _read_item(item: pystac.Item, cell: Cell, bands: Sequence[str], options: Rea
 def _read_layers(item: pystac.Item, cell: Cell, bands: Sequence[str], options: ReadOptions, slot: Slot) -> None:
     drawn = options.interpolation.method if options.overview == 1 else Resampling.nearest
     timeout_s, access = options.timeout_s, options.access
-    layers, scalings = _layers(item, bands, drawn, options)
-    requests = [layer.request for layer in layers]
+    layers = _layers(item, bands, drawn, options)
     mask = plan_mask(item, options.masks, options.mask_rule, drawn, timeout_s=timeout_s, access=access)
-    check_scene(item, requests, scalings, options.radiometry_check, timeout_s, options.threads, access)
+    check_scene(item, layers, options.radiometry_check, timeout_s, options.threads, access)
+    scalings = [layer.scaling for layer in layers if layer.scaling is not None]
     # Where pixels are mixed, what is mixed in from beside the cell must be known, too.
     kernel = max(layer.reach(cell) for layer in layers)
     drawn_cell = Cell(cell.id, cell.geobox.pad(kernel)) if kernel else cell
@@ -331,22 +330,23 @@ def _read_layers(item: pystac.Item, cell: Cell, bands: Sequence[str], options: R
     # An overview draws single pixels.
     finer = mask.finer_than(cell) if options.overview == 1 else 1
     around = Cell(cell.id, cell.geobox.pad(reach)).refined(finer)
-    cells = [*[drawn_cell] * len(requests), *[around] * len(mask.requests)]
-    places = [*slot.dn, *[None] * len(mask.requests)]
+    requests = [layer.request for layer in (*layers, *mask.layers)]
+    cells = [*[drawn_cell] * len(layers), *[around] * len(mask.layers)]
+    places = [*slot.dn, *[None] * len(mask.layers)]
     # Assets wait for the network, not for the processor.
     with ThreadPoolExecutor(min(options.threads, len(cells)), thread_name_prefix="read") as pool:
         read = partial(read_asset, timeout_s=timeout_s, access=access)
-        found = list(pool.map(lambda *one: read(*one[:2], into=one[2]), [*requests, *mask.requests], cells, places))
+        found = list(pool.map(lambda *one: read(*one[:2], into=one[2]), requests, cells, places))
     height, width = slot.classes.shape
     inside = np.s_[reach : reach + height, reach : reach + width]
-    classes = worst_class(mask.classes(found[len(requests) :]), finer)
+    classes = worst_class(mask.classes(found[len(layers) :]), finer)
     own = np.s_[kernel : kernel + height, kernel : kernel + width]
     drawn_part = np.s_[reach - kernel : reach + height + kernel, reach - kernel : reach + width + kernel]
     beside = beside_nodata(classes)[drawn_part]
     seen = classes[drawn_part]
     some, every = np.zeros(seen.shape, bool), np.ones(seen.shape, bool)
-    for place, layer, scaling in zip(slot.dn, found, scalings, strict=False):
-        product = rescale_dn(layer, scaling)
+    for place, pixels, scaling in zip(slot.dn, found, scalings, strict=False):
+        product = rescale_dn(pixels, scaling)
         gap = product == PRODUCT_NODATA
         some |= gap
         every &= gap
@@ -357,11 +357,8 @@ def _read_layers(item: pystac.Item, cell: Cell, bands: Sequence[str], options: R
     slot.classes[...] = (without_mixed(classes, dilated, kernel) if kernel else dilated)[inside]
 
 
-def _layers(
-    item: pystac.Item, bands: Sequence[str], drawn: Resampling, options: ReadOptions
-) -> tuple[list[Layer], list[Decision]]:
+def _layers(item: pystac.Item, bands: Sequence[str], drawn: Resampling, options: ReadOptions) -> list[Layer]:
     """Look at the bands of a scene, several at a time: each waits for its server."""
     look = partial(look_at, item, timeout_s=options.timeout_s, access=options.access)
     with ThreadPoolExecutor(min(options.threads, len(bands)), thread_name_prefix="look") as pool:
-        layers = list(pool.map(lambda band: look(band, find_asset(item, band), drawn), bands))
-    return layers, [layer.scaling for layer in layers if layer.scaling is not None]
+        return list(pool.map(lambda band: look(band, find_asset(item, band), drawn), bands))
