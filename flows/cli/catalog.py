@@ -38,10 +38,9 @@ def check(
         unveil catalog check https://example.org/catalog/catalog.json --json
     """
     from flows.progress import report_progress
-    from flows.settings.loading import load_settings
     from stac.catalog.check import CheckOptions, check_catalog
 
-    settings = load_settings(overrides=o.overrides(out=out))
+    settings = o.settings(out=out)
     options = CheckOptions(checksums=checksums, s3=settings.access.s3)
     with progress_bar():
         report = check_catalog(catalog or str(settings.out), options, report_progress)
@@ -76,10 +75,9 @@ def export(
         unveil catalog export --geoparquet items.parquet --base https://example.org/catalog
     """
     from flows.progress import report_progress
-    from flows.settings.loading import load_settings
     from stac.catalog.geoparquet import Export, export_items
 
-    settings = load_settings(overrides=o.overrides(out=out))
+    settings = o.settings(out=out)
     place = catalog or str(settings.out)
     wanted = Export(catalog=place, collections=collections, base=base, s3=settings.access.s3)
     with progress_bar():
@@ -108,11 +106,10 @@ def retract(
     """
     from flows.errors import InvalidSettings
     from flows.processing.publishing import catalog_of, indexes_of, keep_mirrors
-    from flows.settings.loading import load_settings
     from stac.catalog.product_collections import ProductCollection
     from stac.catalog.product_collections import retract as take_out
 
-    settings = load_settings(overrides=o.overrides(out=out, indexes=index or None, state_dir=state_dir))
+    settings = o.settings(out=out, indexes=index or None, state_dir=state_dir)
     catalog = catalog_of(settings)
     catalogs = [catalog.beside(kind) for kind in ProductCollection]
     missing = [item_id for item_id in item_ids if all(kind.document(item_id) is None for kind in catalogs)]

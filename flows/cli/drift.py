@@ -49,9 +49,8 @@ def drift(
 
         unveil drift --baseline --weights zagreb.safetensors --cell MGRS-33TWL --source zagreb-scenes/catalog.json
     """
-    from flows.settings.loading import load_settings
 
-    settings = load_settings(config, o.overrides(out=out, state_dir=state_dir, model=model, drift_last=last))
+    settings = o.settings(config, out=out, state_dir=state_dir, model=model, drift_last=last)
     if baseline:
         path = weights or _weights_of(settings, registered=model is not None)
         _make(o.scenes(cells, source, collection, interval), path, settings, as_json)

@@ -64,9 +64,9 @@ def mosaic(
         unveil mosaic --config zagreb.yaml --region zagreb.geojson --period 2023-JJA --method geomedian
     """
     from flows.errors import WorkFailed
-    from flows.settings.loading import load_settings, mosaic_options
+    from flows.settings.loading import mosaic_options
 
-    settings = load_settings(config, given)
+    settings = o.settings(config, **given)
     wanted = {"period": period, "last": last, "method": method, "quantile": quantile, "region": region, "name": name}
     options = mosaic_options(wanted)
     if census:

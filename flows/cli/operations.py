@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -32,7 +31,7 @@ def backfill(
         unveil backfill --source https://earth-search.aws.element84.com/v1 --collection sentinel-2-l2a
             --bbox 15.9,45.7,16.1,45.9 --datetime 2019-01-01/2023-12-31 --window-days 30 --out zagreb
     """
-    settings = _settings(config, given | {"datetime": interval})
+    settings = o.settings(config, **given, datetime=interval)
     with progress_bar():
         from flows.backfill import run_backfill
 
@@ -61,7 +60,7 @@ def redrive(
 
         unveil redrive --out zagreb --max-attempts 3
     """
-    settings = _settings(config, given)
+    settings = o.settings(config, **given)
     with progress_bar():
         from flows.redrive import RedriveOptions
         from flows.redrive import redrive_units as run
@@ -90,7 +89,7 @@ def census(
 
         unveil census --config zagreb.yaml --datetime 2023-08-01/2023-08-31 --verify --json
     """
-    settings = _settings(config, given)
+    settings = o.settings(config, **given)
     with progress_bar():
         from flows.census import take_census as count
 
@@ -114,19 +113,13 @@ def status(
 
         unveil status --out zagreb --state FAILED --limit 20
     """
-    settings = _settings(config, o.overrides(out=out, state_dir=state_dir))
+    settings = o.settings(config, out=out, state_dir=state_dir)
     from flows.ledger.schema import State
     from flows.ledger.status import status as look
 
     wanted = None if state is None else o.choice(State, state.upper(), "--state")
     found = look(settings, state=wanted, limit=limit, after=after)
     show(found, as_json, lambda: print_status(found))
-
-
-def _settings(config: Path | None, given: dict[str, Any]) -> Any:
-    from flows.settings.loading import load_settings
-
-    return load_settings(config, given)
 
 
 def _exit(ok: bool) -> None:

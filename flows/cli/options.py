@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from flows.planning.search import SceneSet
+    from flows.settings import RunSettings
 
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file with settings; the command line wins.")]
 Source = Annotated[
@@ -38,6 +39,13 @@ Model = Annotated[str | None, typer.Option("--model", help="models:/NAME@ALIAS o
 Sampler = Annotated[str | None, typer.Option("--sampler", help="ddim, dpmpp2m or pyramid.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+
+
+def settings(config: Path | None = None, **given: Any) -> RunSettings:
+    """Return the settings of a run: of the options that were given, the environment, and a file."""
+    from flows.settings.loading import load_settings
+
+    return load_settings(config, given)
 
 
 def scenes(cells: list[str], source: str | None, collection: str | None, interval: str | None) -> SceneSet:

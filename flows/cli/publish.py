@@ -46,12 +46,10 @@ def publish(
     from flows.errors import InvalidSettings
     from flows.processing.publishing import catalog_of, indexes_of, keep_mirrors
     from flows.progress import report_progress
-    from flows.settings.loading import load_settings
     from stac.catalog.product_collections import copy_catalog
     from stac.io.s3 import parse_location
 
-    given = o.overrides(out=out, indexes=index or None, public_root=public_root, state_dir=state_dir)
-    settings = load_settings(config, given)
+    settings = o.settings(config, out=out, indexes=index or None, public_root=public_root, state_dir=state_dir)
     if not settings.indexes and to is None:
         raise InvalidSettings(
             "Nothing follows the catalog; name a STAC API or a pgstac database with --index, or --to."

@@ -14,7 +14,6 @@ from flows.cli.setting_options import Given, Taken, takes_settings
 
 if TYPE_CHECKING:
     from flows.models.registry import Registry
-    from flows.settings import RunSettings
 
 Name = Annotated[str, typer.Option("--name", help="Name of the registered model.")]
 MlflowUri = Annotated[str | None, typer.Option("--mlflow-uri", help="MLflow server or database; a local one.")]
@@ -187,14 +186,8 @@ def retrain(
     show(as_record(summary), as_json, as_markdown(summary))
 
 
-def _settings(out: str | None, state_dir: Path | None, mlflow_uri: str | None) -> RunSettings:
-    from flows.settings.loading import load_settings
-
-    return load_settings(overrides=o.overrides(out=out, state_dir=state_dir, mlflow_uri=mlflow_uri))
-
-
 def _registry(out: str | None, state_dir: Path | None, mlflow_uri: str | None) -> Registry:
     from flows.models.registry import Registry
 
-    settings = _settings(out, state_dir, mlflow_uri)
+    settings = o.settings(out=out, state_dir=state_dir, mlflow_uri=mlflow_uri)
     return Registry(settings.state, settings.mlflow_uri)

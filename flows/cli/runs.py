@@ -26,9 +26,8 @@ def demo(
     Searches the sample through a STAC API on loopback, restores its cloudy dates, publishes the mosaics to a static
     catalog, and says where to look. A second run finds its work done.
     """
-    from flows.settings.loading import load_settings
 
-    _run(load_settings(None, {"source": "sample", "out": out}), as_json)
+    _run(o.settings(source="sample", out=out), as_json)
 
 
 @takes_settings()
@@ -50,9 +49,8 @@ def run(
 
         unveil run --config zagreb.yaml --runner dask --workers 4
     """
-    from flows.settings.loading import load_settings
 
-    settings = load_settings(config, given)
+    settings = o.settings(config, **given)
     if plan_file is not None:
         settings = _of_plan(plan_file, settings, given, dry_run)
     if dry_run:
@@ -80,9 +78,8 @@ def plan(
 
         unveil run --plan august.json --out zagreb
     """
-    from flows.settings.loading import load_settings
 
-    _plan(load_settings(config, given), as_json, freeze)
+    _plan(o.settings(config, **given), as_json, freeze)
 
 
 def _of_plan(plan_file: Path, settings: RunSettings, given: dict[str, Any], dry_run: bool) -> RunSettings:

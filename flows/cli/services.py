@@ -40,9 +40,8 @@ def metrics(
         unveil metrics --out zagreb --port 9464
     """
     from flows.ops.exposition import exposed, serve
-    from flows.settings.loading import load_settings
 
-    settings = load_settings(config, o.overrides(out=out, state_dir=state_dir))
+    settings = o.settings(config, out=out, state_dir=state_dir)
     if once:
         sys.stdout.write(exposed(settings))
         return
@@ -126,9 +125,8 @@ def serve(
 def doctor(config: o.Config = None, out: o.Out = None, state_dir: o.StateDir = None, as_json: o.AsJson = False) -> None:
     """Check versions, GPU, services, disk and credentials, and say how to fix what is missing."""
     from flows.ops.doctor import Status, examine
-    from flows.settings.loading import load_settings
 
-    settings = load_settings(config, o.overrides(out=out, state_dir=state_dir))
+    settings = o.settings(config, out=out, state_dir=state_dir)
     with progress_bar():
         checks = examine(settings)
     show(checks, as_json, lambda: print_checks([asdict(check) for check in checks]))

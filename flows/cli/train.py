@@ -162,11 +162,10 @@ def _tracking(wanted: bool, uri: str | None, state_dir: Path | None) -> Tracking
     """Return where the registry of the other commands is, so that all trainings can be compared in one place."""
     from flows.models.mlflow_access import database_of, registry_uri
     from flows.models.training_request import Tracking
-    from flows.settings.loading import load_settings
 
     if not wanted:
         return None
-    settings = load_settings(overrides=o.overrides(mlflow_uri=uri, state_dir=state_dir))
+    settings = o.settings(mlflow_uri=uri, state_dir=state_dir)
     found = registry_uri(settings.state, settings.mlflow_uri)
     database = database_of(found)
     return Tracking(found, None if database is None else database.parent / "mlartifacts")
