@@ -38,11 +38,6 @@ class Login:
         }
 
 
-def new_login() -> Login:
-    """Return a login with a random password."""
-    return Login(_USER, secrets.token_urlsafe(24))
-
-
 def login_file(folder: Path) -> Path:
     """Return the file of a folder's login: one line, `USER:PASSWORD`."""
     return folder / _FILE
@@ -58,7 +53,7 @@ def ensure_login(folder: Path) -> Login:
     path = login_file(folder)
     if not path.exists():
         with writing(path), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE), "w") as stream:
-            stream.write(new_login().auth_string + "\n")
+            stream.write(f"{_USER}:{secrets.token_urlsafe(24)}\n")
     return read_login(folder)
 
 

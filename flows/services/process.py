@@ -56,6 +56,28 @@ def _client() -> httpx.Client:
     return httpx.Client(timeout=HEALTH_TIMEOUT_S, trust_env=False)  # a proxy has no business on loopback
 
 
+def signal_group(leader: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Send a signal to a process group that may have ended already."""
+    # On macOS a group of zombies answers with a permission error.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader.pid, number)
+
+
+def kill_group(leader: subprocess.Popen[bytes]) -> None:
+    """End what is left of a process group, and reap its leader."""
+    signal_group(leader, signal.SIGKILL)
+    leader.wait(STOP_TIMEOUT_S)
+
+
+def last_words(log_file: Path, start: int = 0) -> str:
+    """Return the end of a message: where a log is, and its last lines from a byte on."""
+    with log_file.open("rb") as stream:
+        stream.seek(start)
+        lines = stream.read().decode(errors="replace").strip().splitlines()
+    tail = "\n".join(lines[-_TAIL_LINES:])
+    return f". See {log_file}" + (f"; its last lines:\n{tail}" if tail else " (empty).")
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """A service under its keeper, which leads a process group."""
@@ -141,16 +163,12 @@ class Process:
 
     def last_words(self) -> str:
         """Return the end of a message: where the log is, and its last lines."""
-        with self.log_file.open("rb") as stream:
-            stream.seek(self.log_start)
-            lines = stream.read().decode(errors="replace").strip().splitlines()
-        tail = "\n".join(lines[-_TAIL_LINES:])
-        return f". See {self.log_file}" + (f"; its last lines:\n{tail}" if tail else " (empty).")
+        return last_words(self.log_file, self.log_start)
 
     def stop(self) -> None:
         """End the process group: a polite signal, a bounded wait, then SIGKILL."""
         try:
-            self._signal(signal.SIGTERM)
+            signal_group(self.keeper, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.keeper.wait(STOP_TIMEOUT_S)
         finally:
@@ -158,12 +176,6 @@ class Process:
 
     def kill(self) -> None:
         """End what is left of the process group, and reap it."""
-        self._signal(signal.SIGKILL)
-        self.keeper.wait(STOP_TIMEOUT_S)
+        kill_group(self.keeper)
         if self.keeper.stdin is not None:
             self.keeper.stdin.close()
-
-    def _signal(self, number: signal.Signals) -> None:
-        # The group may have ended already; on macOS a group of zombies answers with a permission error.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.keeper.pid, number)

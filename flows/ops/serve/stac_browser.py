@@ -14,7 +14,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from flows.errors import ServiceUnavailable
+from flows.services.process import kill_group, last_words
 
 Log = Callable[[str], None]
 
@@ -40,7 +40,6 @@ _RECIPE = Path(__file__).parent / "browser"
 _RECIPE_FILES = ("package.json", "package-lock.json", "basemaps.config.js")
 _PACKAGE = "@radiantearth/stac-browser"
 _OLDEST_NODE = 18
-_TAIL_LINES = 15
 
 _INSTALL = (
     "ci",
@@ -186,13 +185,9 @@ def _step(command: list[str], work: Path, timeout_s: float, log_file: Path) -> N
                 return
             what = f"ended with status {process.returncode}"
     finally:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=30)
-    tail = "\n".join(log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:])
+        kill_group(process)
     raise ServiceUnavailable(
-        f"The build of STAC Browser failed: `{command[0]} {command[1]}` {what}. "
-        f"The whole log is {log_file}; its last lines:\n{tail}"
+        f"The build of STAC Browser failed: `{command[0]} {command[1]}` {what}{last_words(log_file)}"
     )
 
 
