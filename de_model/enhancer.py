@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from de_model.card import ModelCard
 from de_model.errors import InvalidModelInput
-from de_model.networks import NoisePredictor, WeightAllocation
-from de_model.presets import SIZES
+from de_model.presets import SIZES, UNetConfig
 from de_model.radiometry import to_signed, to_unsigned
 from de_model.references.base import Reference
 from de_model.references.networks import build_reference
 from de_model.scene.model import SceneNetworks
 from de_model.schedule import Schedule
+from de_model.unet import UNet
 from de_model.weighting import limit
 
 
@@ -39,6 +39,45 @@ class Condition:
     cloudy: Tensor
     #: `(batch, band, y, x)` in [-1, 1].
     reference: Tensor
+
+
+class NoisePredictor(nn.Module):
+    """Conditional noise predictor (CNP): predicts the noise in `x_t`, given the cloudy image.
+
+    The cloudy image enters by channel concatenation only (DE section 1.2).
+    """
+
+    def __init__(self, bands: int, config: UNetConfig) -> None:
+        super().__init__()
+        self.net = UNet(2 * bands, bands, config)
+
+    def forward(self, x_t: Tensor, cloudy: Tensor, t: Tensor) -> Tensor:
+        """Return predicted noise `(batch, band, y, x)`.
+
+        Args:
+            x_t: noised image in [-1, 1] and beyond.
+            cloudy: cloudy image in [-1, 1].
+            t: `(batch,)` timesteps, 0..T-1.
+
+        Raises:
+            InvalidModelInput: sides do not fit the stride.
+        """
+        return self.net(torch.cat([x_t, cloudy], dim=1), t)
+
+
+class WeightAllocation(nn.Module):
+    """The weight network (WA): the share W of the reference, per band and pixel.
+
+    The output is linear and starts at zero, so untrained WA is pure diffusion (DE section 1.4).
+    """
+
+    def __init__(self, bands: int, config: UNetConfig) -> None:
+        super().__init__()
+        self.net = UNet(3 * bands, bands, config)
+
+    def forward(self, x_t: Tensor, cloudy: Tensor, reference: Tensor, t: Tensor) -> Tensor:
+        """Return W `(batch, band, y, x)`, unbounded; arguments and errors as in `NoisePredictor.forward`."""
+        return self.net(torch.cat([x_t, cloudy, reference], dim=1), t)
 
 
 class Enhancer(nn.Module):

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from benchmarks.ablations.setting import Setting
 from de_model.card import ModelCard
 from de_model.data.pairs import PairData
-from de_model.enhancer import Enhancer
-from de_model.networks import WeightAllocation
+from de_model.enhancer import Enhancer, WeightAllocation
 from de_model.training.stages import Stage, StageOptions, TrainingOptions, schedule_for
 from de_model.training.trainer import Observer, Progress, train
 from de_model.weighting import WeightMode

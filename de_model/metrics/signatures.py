@@ -78,10 +78,6 @@ class Signatures:
     surroundings: Comparison | None
     #: Against the truth; None without one.
     truth: Comparison | None
-    #: Band of the brightness figures; None without a visible band.
-    haze_band: str | None
-    restored_pixels: int
-    surrounding_pixels: int
 
 
 def signatures(
@@ -110,7 +106,7 @@ def signatures(
     if ring.any():
         around = _against_surroundings(image, restored, ring, haze_index)
     against = None if truth is None else _against_truth(image, restored, ring, truth, haze_index)
-    return Signatures(around, against, haze, int(restored.sum()), int(ring.sum()))
+    return Signatures(around, against)
 
 
 def surroundings(restored: BoolArray, seen: BoolArray, width: int = RING_PX) -> BoolArray:

@@ -73,11 +73,6 @@ class ErrorSums:
         """Return the 95 % percentile bootstrap interval of the MAE over blocks."""
         return _interval(self.sums[:, 1], self.sums[:, 0])
 
-    def mae_gain(self, other: ErrorSums) -> tuple[float, float, float]:
-        """Return MAE of `other` minus this one on the same blocks, and its paired interval."""
-        difference = other.sums[:, 1] - self.sums[:, 1]
-        return other.mae - self.mae, *_interval(difference, self.sums[:, 0])
-
 
 def _interval(values: NDArray[np.float64], pixels: NDArray[np.float64]) -> tuple[float, float]:
     drawn = np.random.default_rng(0).integers(0, len(values), (_RESAMPLES, len(values)))

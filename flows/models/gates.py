@@ -40,7 +40,6 @@ from stac.quality.gate import Check, Verdict
 #: Folder of the report with the run of a version, and the tag with its gate table.
 REPORT, GATES_TAG = "evaluation", "unveil_gates"
 
-_GAIN = "Lower end of the gain in PSNR over the champion"
 _PICTURES = (
     "Cases: cloudy, restored, truth; the champion above the challenger. Shadow run: champion, challenger, difference "
     "times four."

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from de_model.attention import attend
-from de_model.networks import NoisePredictor
+from de_model.enhancer import NoisePredictor
 from de_model.presets import SIZES, Preset
+from de_model.unet import attend
 
 HEADS, CHANNELS = 2, 8
 

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from de_model.card import ModelCard
-from de_model.enhancer import Enhancer
+from de_model.enhancer import Enhancer, NoisePredictor, WeightAllocation
 from de_model.errors import InvalidModelInput
-from de_model.networks import NoisePredictor, WeightAllocation
 from de_model.presets import SIZES, Preset
-from de_model.references.light import LightReference
+from de_model.references.networks import LightReference
 from de_model.unet import timestep_embedding
 
 

@@ -8,10 +8,9 @@ import torch
 from de_model.errors import InvalidModelInput
 from de_model.presets import SIZES, Preset, ReferenceKind
 from de_model.references.base import Reference
-from de_model.references.light import LightReference
 from de_model.references.mprnet import MprnetReference
 from de_model.references.msda import Dormant, MsdaReference
-from de_model.references.networks import CompositeReference, build_reference
+from de_model.references.networks import CompositeReference, LightReference, build_reference
 
 TRAINED = [kind for kind in ReferenceKind if kind is not ReferenceKind.COMPOSITE]
 
