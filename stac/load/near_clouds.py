@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import pystac
@@ -107,6 +108,6 @@ def _classes(
     access: Access | None,
 ) -> NDArray[np.uint8]:
     plan = plan_mask(item, masks, rule, Resampling.nearest, timeout_s=timeout_s, access=access)
-    with ThreadPoolExecutor(min(threads, len(plan.requests)), thread_name_prefix="read") as pool:
-        layers = list(pool.map(lambda one: read_asset(one, cell, timeout_s=timeout_s, access=access), plan.requests))
-    return plan.classes(layers)
+    with ThreadPoolExecutor(min(threads, len(plan.layers)), thread_name_prefix="read") as pool:
+        read = partial(read_asset, cell=cell, timeout_s=timeout_s, access=access)
+        return plan.classes(list(pool.map(read, [layer.request for layer in plan.layers])))
