@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import sys
 import threading
@@ -24,18 +25,29 @@ CHANGES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod",
 FULL, SURVIVED, OTHER = 17, 18, 19
 
 
+#: Children are forked from a process of one thread: a fork of this one may inherit a lock that nobody releases.
+_CHILDREN = multiprocessing.get_context("forkserver")
+_CHILDREN.set_forkserver_preload([__name__])
+
+
 def publish_in_a_child(
     catalog: StaticCatalog, staged: tuple[Path, pystac.Item], at: int, act: Callable[[], None]
 ) -> int:
-    """Publish in a forked process that does `act` before its `at`-th change under the catalog; return its status."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    """Publish in a process that does `act` before its `at`-th change under the catalog; return its status."""
+    item = staged[1].to_dict(include_self_link=False, transform_hrefs=False)
+    child = _CHILDREN.Process(target=_publish, args=(catalog.root, staged[0], item, at, act))
+    child.start()
+    child.join()
+    assert child.exitcode is not None
+    return child.exitcode
+
+
+def _publish(root: Path, folder: Path, item: dict[str, Any], at: int, act: Callable[[], None]) -> None:
     left = at
 
     def count(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal left
-        if event not in CHANGES or not str(arguments[0]).startswith(str(catalog.root)):
+        if event not in CHANGES or not str(arguments[0]).startswith(str(root)):
             return
         if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)):
             return
@@ -46,7 +58,7 @@ def publish_in_a_child(
     status = 0
     try:
         sys.addaudithook(count)
-        catalog.publish(staged[0], staged[1])
+        StaticCatalog(root).publish(folder, pystac.Item.from_dict(item))
         # Clearing away what is left over may fail without harm.
         status = SURVIVED if left <= 0 else 0
     except DiskFull:
