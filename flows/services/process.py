@@ -69,7 +69,7 @@ def kill_group(leader: subprocess.Popen[bytes]) -> None:
     leader.wait(STOP_TIMEOUT_S)
 
 
-def last_words(log_file: Path, start: int = 0) -> str:
+def log_tail(log_file: Path, start: int = 0) -> str:
     """Return the end of a message: where a log is, and its last lines from a byte on."""
     with log_file.open("rb") as stream:
         stream.seek(start)
@@ -146,12 +146,12 @@ class Process:
                 return
             time.sleep(POLL_S)
         raise ServiceUnavailable(
-            f"The {self.name} did not answer within {START_TIMEOUT_S:.0f} s ({problem}){self.last_words()}"
+            f"The {self.name} did not answer within {START_TIMEOUT_S:.0f} s ({problem}){self.log_tail()}"
         )
 
     def ended(self) -> Exception:
         """Return the error of a service that ended as it started."""
-        tail = self.last_words()
+        tail = self.log_tail()
         # On a full disk the log is empty, too.
         if _NO_ROOM.search(tail) or shutil.disk_usage(self.folder).free < _LEAST_ROOM_BYTES:
             return DiskFull(f"No room for the {self.name} in {self.folder}: free some space, then try again.")
@@ -161,9 +161,9 @@ class Process:
         status = self.keeper.returncode
         return ServiceUnavailable(f"The {self.name} ended with status {status} while starting{advice}{tail}")
 
-    def last_words(self) -> str:
+    def log_tail(self) -> str:
         """Return the end of a message: where the log is, and its last lines."""
-        return last_words(self.log_file, self.log_start)
+        return log_tail(self.log_file, self.log_start)
 
     def stop(self) -> None:
         """End the process group: a polite signal, a bounded wait, then SIGKILL."""

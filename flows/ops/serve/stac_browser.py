@@ -22,7 +22,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from flows.errors import ServiceUnavailable
-from flows.services.process import kill_group, last_words
+from flows.services.process import kill_group, log_tail
 
 Log = Callable[[str], None]
 
@@ -187,7 +187,7 @@ def _step(command: list[str], work: Path, timeout_s: float, log_file: Path) -> N
     finally:
         kill_group(process)
     raise ServiceUnavailable(
-        f"The build of STAC Browser failed: `{command[0]} {command[1]}` {what}{last_words(log_file)}"
+        f"The build of STAC Browser failed: `{command[0]} {command[1]}` {what}{log_tail(log_file)}"
     )
 
 

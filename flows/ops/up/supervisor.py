@@ -153,7 +153,7 @@ class _Supervisor:
         arguments = [str(_PREFECT_YAML), *([] if changed else ["--if-missing"])]
         process = self._process("setup", ["flows.ops.up.setup", *arguments])
         if process.keeper.wait(START_TIMEOUT_S) != 0:
-            raise ServiceUnavailable(f"Setting up the Prefect server failed{process.last_words()}")
+            raise ServiceUnavailable(f"Setting up the Prefect server failed{process.log_tail()}")
         self._note(deployed=digest)
 
     def _note(self, **changes: object) -> None:
