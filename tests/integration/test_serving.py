@@ -283,6 +283,7 @@ def test_the_port_is_free_after_use(catalog_root: Path) -> None:
     with running(catalog_root, None) as url:
         port = int(url.rsplit(":", 1)[1])
     with socket.socket() as again:
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that have ended do not count
         again.bind(("127.0.0.1", port))
 
 
