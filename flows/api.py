@@ -1,4 +1,4 @@
-"""Unveil in a notebook: search, load, composite, restore, evaluate, write, publish.
+"""Unveil in a notebook: search, load, composite, restore, compare, evaluate, write, publish.
 
     from flows.api import load, restore, search, write
 
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-__all__ = ["composite", "evaluate", "load", "publish", "restore", "search", "write"]
+    from flows.reports.slider import Slider
+
+__all__ = ["compare", "composite", "evaluate", "load", "publish", "restore", "search", "write"]
 
 
 def restore(
@@ -229,6 +231,22 @@ def _truth(truth: xr.Dataset, bands: tuple[str, ...], shape: tuple[int, ...]) ->
         mask = truth[MASK].values
         image = np.where(~mask if mask.dtype == bool else is_observed(mask), image, np.float32(np.nan))
     return image
+
+
+def compare(before: xr.Dataset, after: xr.Dataset, *, width: int = 520) -> Slider:
+    """Show two images of one place over each other: the second one right of the pointer.
+
+    Args:
+        before: `red`, `green` and `blue` on `(y, x)`, reflectance; of `load`, one date.
+        after: likewise; of `restore` or `composite`.
+        width: pixels.
+
+    Raises:
+        InvalidInput: a colour is missing, or an image has a time axis.
+    """
+    from flows.reports.slider import slider
+
+    return slider(before, after, width)
 
 
 def publish(product: xr.Dataset, catalog: str | Path, *, gate: bool = True) -> pystac.Item:

@@ -23,6 +23,8 @@ def on_files(files: Files, config: Any) -> Files:
     """Add the pages that are made from code, and a page for every notebook."""
     for name, make in PAGES.items():
         files.append(File.generated(config, name, content=make()))
+    slider = (ROOT / "flows" / "templates" / "image-compare.js").read_text("utf-8")
+    files.append(File.generated(config, "assets/image-compare.js", content=slider))
     for notebook in sorted(Path(config.docs_dir, "notebooks").glob("*.ipynb")):
         files.append(File.generated(config, f"notebooks/{notebook.stem}.md", content=notebook_page(notebook)))
     return files

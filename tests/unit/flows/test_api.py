@@ -13,7 +13,7 @@ import pytest
 import rioxarray
 import xarray as xr
 
-from flows.api import composite, evaluate, load, publish, restore, search, write
+from flows.api import compare, composite, evaluate, load, publish, restore, search, write
 from stac.catalog.check import CheckOptions, check_catalog
 from stac.errors import InvalidInput
 from stac.masks.classes import PixelClass
@@ -117,6 +117,13 @@ def test_evaluate_says_how_far_fillers_are_from_the_truth(scenes: xr.Dataset) ->
     assert (float(perfect.mae), float(perfect.bias), float(perfect.coverage)) == (0, 0, 1)
     with pytest.raises(InvalidInput, match="same grid"):
         evaluate(composite(hidden, clear), truth.isel(x=slice(1, None)))
+
+
+def test_two_images_are_compared_without_network(scenes: xr.Dataset, product: xr.Dataset) -> None:
+    shown = compare(scenes.sel(time="2023-08-18").squeeze("time"), product, width=90)._repr_html_()
+    assert shown.count("data:image/jpeg;base64,") == 2 and 'src="http' not in shown and "image-compare" in shown
+    with pytest.raises(InvalidInput, match=r"sel\(time"):
+        compare(scenes, product)
 
 
 def test_what_is_published_passes_the_check_of_the_catalog(product: xr.Dataset, tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 // <image-compare> with two pictures of one size: the second one is shown right of the pointer (or of the arrow keys).
-customElements.define("image-compare", class extends HTMLElement {
+if (!customElements.get("image-compare")) customElements.define("image-compare", class extends HTMLElement {
   connectedCallback() {
     this.tabIndex = 0;
     this.show(50);
