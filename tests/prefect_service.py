@@ -122,10 +122,18 @@ class PrefectService:
 
 
 def ask(method: str, url: str, body: Mapping[str, Any] | None = None, auth: tuple[str, str] | None = None) -> Any:
-    """Return the answer of a Prefect API; asked again while its database is locked, as Prefect's own client does."""
+    """Return the answer of a Prefect API; asked again while its database is locked, as Prefect's own client does.
+
+    What only reads is also asked again when no answer comes.
+    """
 
     def once() -> httpx.Response | None:
-        answer = httpx.request(method, url, json=body, timeout=60, auth=auth)
+        try:
+            answer = httpx.request(method, url, json=body, timeout=60, auth=auth)
+        except httpx.TimeoutException:
+            if method != "GET":
+                raise
+            return None
         return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
 
     answer = poll(once, f"{url} was not answered").raise_for_status()
