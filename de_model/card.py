@@ -129,7 +129,7 @@ def _fields(values: dict[str, Any]) -> dict[str, Any]:
     """
     for name in ("gsd_conditioning", "band_conditioning"):
         if values.pop(name, False) is not False:
-            raise ValueError(f"{name} is not known any more")
+            raise ValueError(f"{name} is no longer known; train these weights again")
     kinds: dict[str, Any] = {"preset": Preset(values["preset"]), "bands": tuple(values["bands"])}
     if values.get("scene") is not None:
         kinds["scene"] = SceneDesign.from_values(values["scene"])

@@ -65,7 +65,7 @@ def test_cards_that_name_no_conditions_are_read_and_others_refused(name: str) ->
     metadata = card.to_metadata()
     stored = {said: {"card": json.dumps(json.loads(metadata["card"]) | {name: said})} for said in (False, True)}
     assert ModelCard.from_metadata(stored[False], "old") == card
-    with pytest.raises(InvalidCheckpoint, match=f"{name} is not known any more"):
+    with pytest.raises(InvalidCheckpoint, match=f"{name} is no longer known; train these weights again"):
         ModelCard.from_metadata(stored[True], "old")
 
 
