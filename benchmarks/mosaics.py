@@ -98,12 +98,19 @@ def read(catalog: Path, collection: str, interval: str) -> Stack:
     return read_stack(group_passes(items), cell, _BANDS, _READING)
 
 
-def withheld(stack: Stack) -> Iterator[tuple[str, Stack, FloatArray, BoolArray]]:
-    """Yield day, the other dates around, the withheld date, and where `(y, x)` it is clear and others are, too."""
+def withheld(stack: Stack, monthly: bool = False) -> Iterator[tuple[str, Stack, FloatArray, BoolArray]]:
+    """Yield day, the other dates around, the withheld date, and where `(y, x)` it is clear and others are, too.
+
+    Args:
+        stack: all dates of a place.
+        monthly: the other dates are those of its calendar month instead of `_DAYS` before and after.
+    """
+    months = stack.days.astype("datetime64[D]").astype("datetime64[M]")
     for date, classes in enumerate(stack.classes):
         if is_observed(classes).sum() < _CLEAR * (classes != PixelClass.NODATA).sum():
             continue
-        near = [i for i in range(len(stack.days)) if i != date and abs(stack.days[i] - stack.days[date]) <= _DAYS]
+        around = months == months[date] if monthly else np.abs(stack.days - stack.days[date]) <= _DAYS
+        near = [int(i) for i in np.flatnonzero(around) if i != date]
         others = stack.without([name for i, name in enumerate(stack.item_ids) if i not in near])
         seen = is_observed(others.classes).any(axis=0) if near else np.zeros(classes.shape, bool)
         if seen.any():
@@ -123,6 +130,19 @@ def error_rows(stack: Stack) -> list[list[str]]:
     return [
         [name, *(f"{np.mean(part):.4f}" for part in (all_[::2], all_[1::2], all_, level[name])), str(len(all_))]
         for name, all_ in plain.items()
+    ]
+
+
+def monthly_rows(stack: Stack) -> list[list[str]]:
+    """Return the error of each method for the month of every withheld date: mosaics of its other dates."""
+    return [
+        [
+            day,
+            str(len(others.days)),
+            f"{judged.mean():.0%}",
+            *(f"{np.abs(method(others) - truth)[:, judged].mean():.4f}" for method in METHODS.values()),
+        ]
+        for day, others, truth, judged in withheld(stack, monthly=True)
     ]
 
 
@@ -174,7 +194,7 @@ def page(options: argparse.Namespace) -> Page:
     """Measure everything and return the page."""
     year = read(options.series / "catalog.json", options.collection, options.interval)
     sample = read(options.tiles, SAMPLE_COLLECTION, SAMPLE_INTERVAL)
-    errors, of_sample = error_rows(year), error_rows(sample)
+    errors, of_sample, months = error_rows(year), error_rows(sample), monthly_rows(year) + monthly_rows(sample)
     steps, tiles = border_rows(sample), tile_rows(sample)
     against = (
         f"Each clear date of a year of one place at 10 m is withheld; the mosaic of dates within {_DAYS} days around "
@@ -184,6 +204,10 @@ def page(options: argparse.Namespace) -> Page:
         "from that choice, and the two halves disagree."
     )
     columns = ("mosaic", "every other date", "the rest", "all", "all, without offset", "dates")
+    monthly = (
+        "Monthly mosaics of that year and of the sample, beside the trivial ones: of the other dates of the calendar "
+        "month of a withheld date. Months without another date that is clear somewhere are left out."
+    )
     at_borders = (
         "Steps between neighbouring pixels across borders / those two pixels beside, on the sample (two tiles, two "
         f"orbits, five dates): cells of {_CELL} pixels, edges of swaths, edges of what the reference saw."
@@ -193,12 +217,16 @@ def page(options: argparse.Namespace) -> Page:
         table(columns, errors),
         "The same for the clear dates of the sample at 120 m.",
         table((columns[0], *columns[3:]), [[row[0], *row[3:]] for row in of_sample]),
+        monthly,
+        table(("withheld", "other dates", "judged", *METHODS), months),
         at_borders,
         table(("mosaic", "cells", "swaths", "clouds of the reference"), steps),
         "The same across the upper edge of the southern tile.",
         table(("mosaic", "tiles"), tiles),
     )
-    return Page("Mosaics", parts, {"errors": errors, "sample": of_sample, "steps": steps, "tiles": tiles})
+    return Page(
+        "Mosaics", parts, {"errors": errors, "sample": of_sample, "months": months, "steps": steps, "tiles": tiles}
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
