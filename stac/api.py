@@ -63,7 +63,8 @@ def load(
     """Read scenes onto one pixel grid, scaled by evidence and masked.
 
     Pixels on the scenes' own grid are those of the files, bit for bit. On another grid a pixel does not depend on the
-    window that is read, and classes of the mask are never averaged. Scenes of one pass become one time.
+    window that is read, and classes of the mask are never averaged. Scenes of one pass become one time. From three
+    dates on the mask also hides what no other date agrees with, as runs do (`stac.masks.temporal`).
 
     Args:
         items: scenes, as `search` returns them.
@@ -71,7 +72,7 @@ def load(
         bands: common names.
         bbox: west, south, east, north in degrees: clips the first scene's grid.
         native: uint16 digital numbers, reflectance / 1e-4 with 0 for nodata, instead of float32 reflectance with NaN.
-        options: cloud masks and their growth, resampling, time-outs.
+        options: cloud masks and their growth, resampling, time-outs; `ReadOptions()` asks no other date.
 
     Returns:
         The bands and `mask` (CF flags) on `(time, y, x)`, with `spatial_ref` for rioxarray and odc-geo, and for every
@@ -88,7 +89,7 @@ def load(
 
     if geobox is not None and bbox is not None:
         raise InvalidInput("Both geobox and bbox were given; give one of them.")
-    options = options or ReadOptions()
+    options = options or ReadOptions(temporal=True)
     if geobox is not None:
         if set(geobox.crs.units) != {"metre"}:
             raise InvalidInput(

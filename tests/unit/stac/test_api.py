@@ -18,7 +18,7 @@ from stac.api import composite, load, search, write
 from stac.catalog.validation import schema_problem
 from stac.errors import InvalidInput
 from stac.load.stack import ReadOptions, read_stack
-from stac.masks.classes import PixelClass
+from stac.masks.classes import PixelClass, is_observed
 from stac.product.layers import Provenance
 from stac.search.static import SAMPLE_BBOX, SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 
@@ -152,7 +152,9 @@ def test_a_dataset_is_what_the_product_path_reads(items: list[pystac.Item], scen
     from stac.load.dataset import dataset_stack
 
     again = dataset_stack(scenes)
-    stack = read_stack(items, again.cell, _BANDS, ReadOptions())
+    stack = read_stack(items, again.cell, _BANDS, ReadOptions(temporal=True))
     np.testing.assert_array_equal(again.dn, stack.dn)
     np.testing.assert_array_equal(again.classes, stack.classes)
     np.testing.assert_array_equal(again.days, stack.days)
+    alone = read_stack(items, again.cell, _BANDS, ReadOptions())
+    assert (is_observed(alone.classes) & ~is_observed(again.classes)).any(), "no other date was asked"
