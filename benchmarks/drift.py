@@ -17,8 +17,6 @@ from flows.errors import InvalidBaseline
 from flows.models.training_data import cloudy_and_clear
 from flows.planning.search import SceneSet, dated_stacks_of
 from flows.reports.drift import shown_figures
-from flows.settings.fields import DriftLimits
-from flows.settings.loading import load_settings
 from stac.load.stack import Stack
 
 _TRAINED, _FOREIGN = "MGRS-33TWM", "MGRS-33TWL"
@@ -70,7 +68,7 @@ _ABOUT = (
 )
 
 
-def measure(limits: DriftLimits) -> list[Judged]:
+def measure() -> list[Judged]:
     """Judge the inputs of the sample: every date alone, the cloudy ones together, and these after every change.
 
     Raises:
@@ -79,10 +77,10 @@ def measure(limits: DriftLimits) -> list[Judged]:
     baseline = baseline_of(shipped_weights())
     if baseline is None:
         raise InvalidBaseline(NO_BASELINE)
-    return [row for code in (_TRAINED, _FOREIGN) for row in _square(code, baseline, limits)]
+    return [row for code in (_TRAINED, _FOREIGN) for row in _square(code, baseline)]
 
 
-def _square(code: str, baseline: Baseline, limits: DriftLimits) -> list[Judged]:
+def _square(code: str, baseline: Baseline) -> list[Judged]:
     ((stack, dates),) = dated_stacks_of(SceneSet((code,)))
     cloudy = cloudy_and_clear(stack)[0]
 
@@ -91,7 +89,7 @@ def _square(code: str, baseline: Baseline, limits: DriftLimits) -> list[Judged]:
         units = [
             UnitStatistics(dates[i].id, input_statistics(changed, i, scenario.scenes(dates[i].items))) for i in indices
         ]
-        return title, compare(units, baseline, limits)
+        return title, compare(units, baseline)
 
     found = [judge(f"{date.id} alone", _AS_IT_IS, [index]) for index, date in enumerate(dates)]
     found.append(judge(f"{code}, cloudy dates, as they are", _AS_IT_IS, cloudy))
@@ -118,4 +116,4 @@ def _row(title: str, report: DriftReport) -> tuple[object, ...]:
 
 
 if __name__ == "__main__":
-    publish("drift", page_of(measure(load_settings().drift_limits)), parser("drift", __doc__).parse_args())
+    publish("drift", page_of(measure()), parser("drift", __doc__).parse_args())

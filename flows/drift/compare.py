@@ -13,12 +13,21 @@ from numpy.typing import NDArray
 
 from flows.drift.baseline import Baseline
 from flows.drift.statistics import Feature, Histogram, Kind, UnitStatistics, feature_of
-from flows.settings.fields import DriftLimits
 
 Array = NDArray[np.float64]
 
 #: Share that an empty bin counts as: the index has no value for none at all.
 _LEAST_SHARE = 1e-4
+#: Least population stability index that is watched, and that alarms.
+_PSI_WATCH, _PSI_ALARM = 0.1, 0.25
+#: Windows drawn from the baseline, and the share of them that stays below the threshold of a watch.
+_DRAWS, _CONFIDENCE = 200, 0.99
+#: An alarm needs so many times the distance that chance reaches.
+_MARGIN = 1.5
+#: Neighbours are alike: so many pixels count as one independent value.
+_CORRELATION_PX = 25
+#: Features of fewer values than this are not compared.
+_LEAST_VALUES = 200
 
 
 def population_stability_index(now: Array, before: Array) -> Array:
@@ -60,10 +69,8 @@ def _without_zeros(shares: Array) -> Array:
 Distance = Callable[[Array, Array], Array]
 
 
-def usual_distance(
-    parts: Sequence[Histogram], units: int, values: int, kind: Kind, distance: Distance, limits: DriftLimits
-) -> float:
-    """Return the distance that `confidence` of the windows drawn from a baseline do not exceed.
+def usual_distance(parts: Sequence[Histogram], units: int, values: int, kind: Kind, distance: Distance) -> float:
+    """Return the distance that nearly all windows drawn from a baseline do not exceed.
 
     A bootstrap over parts (Efron 1979; parts rather than pixels, because pixels of one date are alike): both the
     window and what it is compared with are drawn anew with replacement. The window is then thinned to the number
@@ -75,44 +82,42 @@ def usual_distance(
         values: values in the window that is judged.
         kind: of the feature; single values are not thinned.
         distance: of shares `(..., bin)`.
-        limits: how many draws, and how many pixels count as one value.
     """
     rng = np.random.default_rng(0)
     counts = np.array([part.counts for part in parts], np.float64)
     even = np.full(len(parts), 1 / len(parts))
-    window = _shares(rng.multinomial(units, even, limits.draws) @ counts)
-    reference = _shares(rng.multinomial(len(parts), even, limits.draws) @ counts)
+    window = _shares(rng.multinomial(units, even, _DRAWS) @ counts)
+    reference = _shares(rng.multinomial(len(parts), even, _DRAWS) @ counts)
     if kind is not Kind.SCALAR:
-        independent = max(values // limits.correlation, 1)
+        independent = max(values // _CORRELATION_PX, 1)
         window = rng.multinomial(independent, window) / independent
-    return float(np.quantile(distance(window, reference), limits.confidence))
+    return float(np.quantile(distance(window, reference), _CONFIDENCE))
 
 
 def _shares(counts: Array) -> Array:
     return np.asarray(counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1))
 
 
-def compare(units: Sequence[UnitStatistics], baseline: Baseline, limits: DriftLimits) -> DriftReport:
+def compare(units: Sequence[UnitStatistics], baseline: Baseline) -> DriftReport:
     """Compare units, taken together, with a training set.
 
     Args:
         units: one or more.
         baseline: of the model that restored them.
-        limits: thresholds.
     """
     found: list[FeatureDrift] = []
     left_out: list[str] = []
     for name in dict.fromkeys(name for unit in (*baseline.units, *units) for name in unit.features):
         feature = feature_of(name)
         now, before = (_parts(every, name) for every in (units, baseline.units))
-        least = 1 if feature.kind is Kind.SCALAR else limits.least_values
+        least = 1 if feature.kind is Kind.SCALAR else _LEAST_VALUES
         values = sum(part.size for part in now)
         if not before:
             left_out.append(f"{feature.label}: the training set does not hold it.")
         elif values < least:
             left_out.append(f"{feature.label}: {values} values are too few to compare.")
         else:
-            found.append(_compared(feature, now, before, limits))
+            found.append(_compared(feature, now, before))
     worst = max((feature.verdict for feature in found), key=Verdict.rank, default=Verdict.STABLE)
     return DriftReport(
         verdict=worst,
@@ -138,21 +143,19 @@ def _parts(units: Iterable[UnitStatistics], name: str) -> list[Histogram]:
     return [part for part in found if part is not None and part.size]
 
 
-def _compared(
-    feature: Feature, now: Sequence[Histogram], before: Sequence[Histogram], limits: DriftLimits
-) -> FeatureDrift:
+def _compared(feature: Feature, now: Sequence[Histogram], before: Sequence[Histogram]) -> FeatureDrift:
     window, training = Histogram.pooled(now), Histogram.pooled(before)
 
     def measured(distance: Distance, watch: float, alarm: float) -> Measure:
-        usual = usual_distance(before, len(now), window.size, feature.kind, distance, limits)
+        usual = usual_distance(before, len(now), window.size, feature.kind, distance)
         value = float(distance(window.shares, training.shares))
-        return Measure(*(round(v, 6) for v in (value, max(watch, usual), max(alarm, limits.margin * usual))))
+        return Measure(*(round(v, 6) for v in (value, max(watch, usual), max(alarm, _MARGIN * usual))))
 
     ordered = bool(feature.edges)
     moved = partial(wasserstein, centres=feature.centres) if ordered else total_variation
-    shift = measured(moved, feature.watch * limits.shift_scale, feature.alarm * limits.shift_scale)
+    shift = measured(moved, feature.watch, feature.alarm)
     single = feature.kind is Kind.SCALAR
-    psi = None if single else measured(population_stability_index, limits.psi_watch, limits.psi_alarm)
+    psi = None if single else measured(population_stability_index, _PSI_WATCH, _PSI_ALARM)
     # A class that may grow has grown.
     index = feature.classes.index(feature.harmless) if feature.harmless else None
     harmless = index is not None and window.shares[index] >= training.shares[index]

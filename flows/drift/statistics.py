@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum, unique
 from typing import Any
 
@@ -18,18 +18,14 @@ from stac.quality.figures import HALF_WIDTH_EDGES, WEIGHT_EDGES, QualityFigures
 from stac.quality.measures import EVERYTHING
 from stac.reflectance import PRODUCT_SCALE
 
-#: Quantiles of a summary, by name.
-QUANTILES = {"p05": 0.05, "p50": 0.5, "p95": 0.95}
-
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
     """The distribution of one feature."""
 
     counts: tuple[int, ...]
-    #: Sum of the values and of their squares, in the feature's unit; 0 for classes.
+    #: Sum of the values, in the feature's unit; 0 for classes.
     sum: float = 0.0
-    squares: float = 0.0
 
     @classmethod
     def of_steps(cls, feature: Feature, steps: NDArray[Any]) -> Histogram:
@@ -44,24 +40,20 @@ class Histogram:
         edges = np.rint(np.array(feature.edges) / PRODUCT_SCALE).astype(np.int64)
         bins = np.maximum(np.searchsorted(edges, step, side="right") - 1, 0)
         counts = np.bincount(bins, every, feature.bins).astype(np.int64)
-        values_sum, squares = int(every @ step), int(every @ np.square(step))
-        return cls(tuple(counts.tolist()), values_sum * PRODUCT_SCALE, squares * PRODUCT_SCALE**2)
+        return cls(tuple(counts.tolist()), int(every @ step) * PRODUCT_SCALE)
 
     @classmethod
     def of_counts(cls, feature: Feature, counts: Sequence[int]) -> Histogram:
-        """Return a distribution of which only the counts are known; its sums take the middle of every bin."""
+        """Return a distribution of which only the counts are known; its sum takes the middle of every bin."""
         numbers = tuple(int(n) for n in counts)
-        if not feature.edges:
-            return cls(numbers)
-        weights, centres = np.array(numbers, np.float64), feature.centres
-        return cls(numbers, float(weights @ centres), float(weights @ np.square(centres)))
+        return cls(numbers, float(np.array(numbers, np.float64) @ feature.centres) if feature.edges else 0.0)
 
     @classmethod
     def pooled(cls, parts: Iterable[Histogram]) -> Histogram:
         """Return all parts together; there must be one at least."""
         every = list(parts)
         counts = np.sum([part.counts for part in every], axis=0)
-        return cls(tuple(counts.tolist()), sum(part.sum for part in every), sum(part.squares for part in every))
+        return cls(tuple(counts.tolist()), sum(part.sum for part in every))
 
     @property
     def size(self) -> int:
@@ -77,30 +69,6 @@ class Histogram:
     def mean(self) -> float:
         """Mean of the values; 0 without any."""
         return self.sum / self.size if self.size else 0.0
-
-    @property
-    def std(self) -> float:
-        """Standard deviation of the values; 0 without any."""
-        return float(max(self.squares / self.size - self.mean**2, 0.0) ** 0.5) if self.size else 0.0
-
-    def quantile(self, feature: Feature, share: float) -> float:
-        """Return the value that `share` of the values do not exceed, evenly spread within bins; 0 without any."""
-        if not self.size:
-            return 0.0
-        ends = np.append(np.array(feature.edges), 2 * feature.edges[-1] - feature.edges[-2])
-        below = np.concatenate([[0.0], np.cumsum(self.shares)])
-        upper = int(np.searchsorted(below, share))
-        upper = min(max(upper, 1), feature.bins)
-        inside = (share - below[upper - 1]) / max(below[upper] - below[upper - 1], 1e-12)
-        return float(ends[upper - 1] + min(inside, 1.0) * (ends[upper] - ends[upper - 1]))
-
-    def summary(self, feature: Feature) -> dict[str, float]:
-        """Return what people read: mean, standard deviation and quantiles, or the share of every class."""
-        if not feature.edges:
-            return {name: round(float(s), 6) for name, s in zip(feature.classes, self.shares, strict=True)}
-        found = {"mean": self.mean, "std": self.std}
-        found |= {name: self.quantile(feature, share) for name, share in QUANTILES.items()}
-        return {name: round(value, 6) for name, value in found.items()}
 
 
 #: Prefix of the features that hold one band each.
@@ -227,15 +195,6 @@ class UnitStatistics:
         for name, histogram in self.features.items():
             if len(histogram.counts) != feature_of(name).bins or min(histogram.counts) < 0:
                 raise InvalidBaseline(f"The counts of {name} are not those of {feature_of(name).bins} bins.")
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """All of it as JSON values, with what people read of each feature."""
-        found = {
-            name: asdict(histogram) | {"summary": histogram.summary(feature_of(name))}
-            for name, histogram in self.features.items()
-        }
-        return {"name": self.name, "features": found}
 
 
 def input_statistics(stack: Stack, index: int, scenes: Iterable[pystac.Item]) -> dict[str, Histogram]:

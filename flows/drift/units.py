@@ -21,7 +21,6 @@ from flows.planning.workunit import ModelRef
 from flows.progress import EventName, emit
 from flows.services.prefect_server import through_restart
 from flows.settings import RunSettings
-from flows.settings.fields import DriftLimits
 from stac.io.files import write_bytes, writing
 from stac.load.stack import Stack
 from stac.quality.figures import QualityFigures
@@ -45,12 +44,10 @@ class UnitDrift:
     def document(self) -> dict[str, Any]:
         """All of it as JSON values, for `metadata.json` and the report."""
         report = None if self.report is None else asdict(self.report)
-        return {"statistics": self.statistics.document, "comparison": report, "note": self.note}
+        return {"statistics": asdict(self.statistics), "comparison": report, "note": self.note}
 
 
-def unit_drift(
-    overview: Stack, scenes: Iterable[pystac.Item], figures: QualityFigures, weights: Path, limits: DriftLimits
-) -> UnitDrift:
+def unit_drift(overview: Stack, scenes: Iterable[pystac.Item], figures: QualityFigures, weights: Path) -> UnitDrift:
     """Count what went into a unit and what came out of it, and compare. A broken baseline stops no restoration.
 
     Args:
@@ -58,7 +55,6 @@ def unit_drift(
         scenes: items of the target.
         figures: of the written product.
         weights: the model.
-        limits: thresholds.
     """
     counted = input_statistics(overview, 0, scenes) | output_statistics(figures)
     statistics = UnitStatistics(overview.item_ids[0], counted)
@@ -68,7 +64,7 @@ def unit_drift(
         return UnitDrift(statistics, None, str(error))
     if baseline is None:
         return UnitDrift(statistics, None, NO_BASELINE)
-    return UnitDrift(statistics, compare([statistics], baseline, limits))
+    return UnitDrift(statistics, compare([statistics], baseline))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +163,7 @@ def watch_run(settings: RunSettings, model: ModelRef, run_id: str, work_ids: Col
         units = of_units(settings.state, work_ids)
         if baseline is None or not units:
             return None
-        report = compare(units, baseline, settings.drift_limits)
+        report = compare(units, baseline)
         rows = [
             {"verdict": f.verdict, "feature": f.name, "values": f.values, **f.figures, "sentence": f.sentence}
             for f in report.worst_first

@@ -108,4 +108,4 @@ def look(settings: RunSettings) -> DriftReport:
             f"{version.name} version {version.version} has restored nothing yet with {settings.state}; "
             "start unveil run first, or name another --model."
         )
-    return compare(units, baseline, settings.drift_limits)
+    return compare(units, baseline)

@@ -196,7 +196,7 @@ def make_product(
     metadata = metadata_of(unit, settings, model, overview, used, fits, summary, figures, timings)
     metadata["fillers"] = {"kinds": dict(record.fillers), "pixels": summary.pixels_by_filler}
     metadata["quality"] = quality.document
-    drift = unit_drift(overview, used[0].items, quality.figures, Path(model.weights), settings.drift_limits)
+    drift = unit_drift(overview, used[0].items, quality.figures, Path(model.weights))
     metadata["drift"] = drift.document
     keep(settings.state, unit.work_id, model.sha256, drift.statistics)
     spent = stopwatch.spent(

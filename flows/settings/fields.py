@@ -135,31 +135,6 @@ def thread_limits(threads: int) -> dict[str, str]:
     return dict.fromkeys(names, str(threads))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DriftLimits:
-    """Thresholds of drift. They change no pixel.
-
-    A threshold is never below what chance alone reaches: windows of the baseline's own parts, as many as are judged,
-    are drawn again and again, and `confidence` of them stay below it.
-    """
-
-    #: Least population stability index that is watched, and that alarms.
-    psi_watch: float = 0.1
-    psi_alarm: float = 0.25
-    #: Factor on every feature's own least shift.
-    shift_scale: float = 1.0
-    #: Share of the windows drawn from the baseline that stay below the threshold of a watch.
-    confidence: float = 0.99
-    #: An alarm needs so many times the distance that chance reaches.
-    margin: float = 1.5
-    #: Neighbours are alike: so many pixels count as one independent value.
-    correlation: int = 25
-    #: Features of fewer values than this are not compared.
-    least_values: int = 200
-    #: Windows drawn.
-    draws: int = 200
-
-
 @dataclass(frozen=True, slots=True)
 class RestorationOptions:
     """How a date is restored."""
@@ -419,7 +394,7 @@ class RestoringSettings(SettingsGroup):
         return side, shared if self.overlap is None else self.overlap
 
 
-_GATE, _DRIFT = Gate(), DriftLimits()
+_GATE = Gate()
 
 
 class JudgingSettings(SettingsGroup):
@@ -437,12 +412,6 @@ class JudgingSettings(SettingsGroup):
     gate_max_seam_ratio: float = Field(_GATE.max_seam_ratio, ge=0, description="steps across borders / beside them")
     gate_max_half_width: float = Field(_GATE.max_half_width, ge=0, description="mean half-width, reflectance")
     gate_max_not_recoverable: float = Field(_GATE.max_not_recoverable, ge=0, le=1, description="lost area, share")
-    # Drift: it is reported, and changes no pixel.
-    drift_psi_watch: float = Field(_DRIFT.psi_watch, gt=0, description="least population stability index to watch")
-    drift_psi_alarm: float = Field(_DRIFT.psi_alarm, gt=0, description="least population stability index of an alarm")
-    drift_shift_scale: float = Field(_DRIFT.shift_scale, gt=0, description="factor on the least shift of every feature")
-    drift_confidence: float = Field(_DRIFT.confidence, ge=0.5, lt=1, description="share of chance that stays quiet")
-    drift_margin: float = Field(_DRIFT.margin, ge=1, description="an alarm needs so many times what chance reaches")
     drift_last: int = Field(20, ge=1, description="units that `unveil drift` looks at together")
 
     @property
@@ -451,17 +420,6 @@ class JudgingSettings(SettingsGroup):
         if self.gate is GateMode.OFF:
             return None
         return Gate(**{field.name: getattr(self, f"gate_{field.name}") for field in fields(Gate)})
-
-    @property
-    def drift_limits(self) -> DriftLimits:
-        """Thresholds of drift."""
-        return DriftLimits(
-            psi_watch=self.drift_psi_watch,
-            psi_alarm=self.drift_psi_alarm,
-            shift_scale=self.drift_shift_scale,
-            confidence=self.drift_confidence,
-            margin=self.drift_margin,
-        )
 
     @property
     def gate_limits(self) -> dict[str, float] | None:

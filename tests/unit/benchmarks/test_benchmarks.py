@@ -118,7 +118,7 @@ def test_two_workers_are_compared_with_one() -> None:
 
 
 def test_a_large_offset_raises_an_alarm_and_the_sample_does_not() -> None:
-    rows = dict(drift.measure(load_settings().drift_limits))
+    rows = dict(drift.measure())
     assert len(rows) == 10 + 2 + len(drift.SCENARIOS)
     assert rows["MGRS-33TWM, cloudy dates, as they are"].verdict is Verdict.STABLE
     assert rows["MGRS-33TWL, cloudy dates, offset +0.1"].verdict is Verdict.ALARM
