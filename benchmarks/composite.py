@@ -152,12 +152,11 @@ def places(series: str | None) -> Iterator[Place]:
     for code in ("MGRS-33TWL", "MGRS-33TWM"):
         stack = next(stacks_of(SceneSet((code,))))
         cloudy, clear = cloudy_and_clear(stack)
-        moved = list(transplanted_cases(stack, cloudy, clear))
-        yield Place(f"{code[5:]}, transplants", 15, [case for case in moved if case.sources == "all"])
+        yield Place(f"{code[5:]}, transplants", 15, list(transplanted_cases(stack, cloudy, clear)))
         yield Place(f"{code[5:]}, real pairs", 15, list(real_cases(stack, cloudy, clear)))
     if series is not None:
         stack = next(stacks_of(SceneSet(("MGRS-33TUG",), series, "sentinel-2-l2a", "2018-01-01/2018-12-31")))
-        moved = [case for case in transplanted_cases(stack, *cloudy_and_clear(stack)) if case.sources == "all"]
+        moved = list(transplanted_cases(stack, *cloudy_and_clear(stack)))
         for days in (30, 60):
             yield Place(f"10 m series, {days} days", days, moved[::_EVERY])
 

@@ -132,7 +132,7 @@ def _groups(data: Path | None, most: int | None, card: ModelCard) -> Iterator[Gr
         yield Group("Gaps at 10 m", holes, Filler.DE, TRIVIAL_IN_GAPS, gaps)
         series = SceneSet(("MGRS-33TUG",), str(data / "sabina-10m/catalog"), "sentinel-2-l2a", "2018-01-01/2018-12-31")
         yield _dated("Other dates at 10 m", series, most, card)
-    sample = [case for case in cases_of(stacks_of(SceneSet(_SAMPLE)), _SIDE) if case.sources == "none"]
+    sample = [case for case in cases_of(stacks_of(SceneSet(_SAMPLE)), _SIDE) if len(case.stack.days) == 1]
     yield Group("Gaps at 120 m", tuple(sample[:most]), Filler.DE, TRIVIAL_IN_GAPS, "not below")
     yield _dated("Other dates at 120 m", SceneSet(_SAMPLE), most, card)
 
@@ -143,12 +143,7 @@ def _unseen(cases: Iterable[Case], card: ModelCard) -> Iterator[Case]:
 
 
 def _dated(name: str, scenes: SceneSet, most: int | None, card: ModelCard) -> Group:
-    cases = [
-        case
-        for stack in stacks_of(scenes)
-        for case in transplanted_cases(stack, *cloudy_and_clear(stack))
-        if case.sources == "all"
-    ]
+    cases = [case for stack in stacks_of(scenes) for case in transplanted_cases(stack, *cloudy_and_clear(stack))]
     return Group(
         name,
         tuple(islice(_unseen(cases, card), most)),
@@ -192,7 +187,7 @@ def _alone(
     classes = np.where(hidden, PixelClass.CLOUD, PixelClass.CLEAR).astype(np.uint8)
     dn = np.maximum(to_product_dn(cloudy), 1)
     stack = Stack(dn[None], classes[None], (name,), np.zeros(1, np.int32), _BANDS, Cell(name, geobox))
-    return Case(Protocol.REAL_PAIRS, name, "the clear half", "none", stack, 0, truth, where)
+    return Case(Protocol.REAL_PAIRS, name, "the clear half", stack, 0, truth, where)
 
 
 def _read(path: Path) -> tuple[FloatArray, GeoBox]:

@@ -18,7 +18,6 @@ from de_model.inference.engine import Restoration, restore
 from de_model.inference.sampling import Sampling
 from de_model.metrics.bootstrap import Bootstrap, Interval, difference_interval, mean_interval
 from flows.errors import InvalidSettings
-from flows.models.evaluation_cases import index_on
 from flows.planning.search import SceneSet, stacks_of
 from flows.progress import report_progress
 from stac.composite.fusion import fit_fused
@@ -89,8 +88,21 @@ def _all_windows(scenes: SceneSet, side: int) -> tuple[Window, ...]:
         window
         for stack in stacks_of(scenes)
         for target_day, truth_day in _CASES
-        for window in _windows_of(stack, index_on(stack, target_day), index_on(stack, truth_day), side)
+        for window in _windows_of(stack, _index_on(stack, target_day), _index_on(stack, truth_day), side)
     )
+
+
+def _index_on(stack: Stack, day: date) -> int:
+    """Return the position of the acquisition of a day.
+
+    Raises:
+        InvalidSettings: the stack has no such day.
+    """
+    number = (day - date(1970, 1, 1)).days
+    found = np.flatnonzero(stack.days == number)
+    if not len(found):
+        raise InvalidSettings(f"Cell {stack.cell.id} has no acquisition on {day}; it holds {stack.item_ids}.")
+    return int(found[0])
 
 
 def _windows_of(stack: Stack, target: int, truth: int, side: int) -> Iterator[Window]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,13 +12,15 @@ from flows.cli import options as o
 from flows.cli.console import output, print_json, progress_bar, show
 from flows.progress import Event
 
+if TYPE_CHECKING:
+    from flows.models.evaluation_cases import Case
+    from flows.planning.search import SceneSet
+
 #: Nothing is judged on the cell that the shipped weights were trained on, and nothing calibrated on the judged one.
 _JUDGED, _FITTED = ("MGRS-33TWL",), ("MGRS-33TWM",)
 
 Report = Annotated[Path | None, typer.Option("--out", help="Folder for the report; printed when left out.")]
 Weights = Annotated[Path | None, typer.Option("--weights", help="Weights file; the shipped one.")]
-Targets = Annotated[list[str] | None, typer.Option("--target", help="Cloudy date; found when left out.")]
-Truths = Annotated[list[str] | None, typer.Option("--truth", help="Clear date; found when left out.")]
 Window = Annotated[int, typer.Option("--window", min=64, help="Side of the part restored without other dates, px.")]
 Most = Annotated[int | None, typer.Option("--cases", min=1, help="Cases at most; all when left out.")]
 Judged = Annotated[
@@ -31,8 +33,6 @@ Fitted = Annotated[
 
 def evaluate(
     cells: Judged,
-    targets: Targets = None,
-    truths: Truths = None,
     weights: Weights = None,
     window: Window = 256,
     most: Most = None,
@@ -57,7 +57,7 @@ def evaluate(
     from flows.processing.model import usual
 
     path = weights or checkpoint.shipped_weights()
-    cases = islice(_cases(o.scenes(cells, source, collection, interval), window, targets, truths), most)
+    cases = islice(_cases(o.scenes(cells, source, collection, interval), window), most)
     with progress_bar():
         found = e.evaluate(e.Entrant.of(path), cases, usual)
     if record:
@@ -76,8 +76,6 @@ def evaluate(
 
 def calibrate(
     cells: Fitted,
-    targets: Targets = None,
-    truths: Truths = None,
     weights: Weights = None,
     window: Window = 128,
     source: o.Source = None,
@@ -100,24 +98,25 @@ def calibrate(
     path = weights or checkpoint.shipped_weights()
     enhancer = checkpoint.load(path)
     require_apart(enhancer.card, cells)
-    cases = list(_cases(o.scenes(cells, source, collection, interval), window, targets, truths))
+    cases = list(_cases(o.scenes(cells, source, collection, interval), window))
     fitted_on = f"{', '.join(cells)}: {len(cases)} cases, transplanted clouds and real pairs"
     with progress_bar() as on_event:
         options, single = in_products(enhancer.card), alone(enhancer.card)
         table = fit_calibration(
-            cases, enhancer, options, single, checkpoint.sha256_of(path), fitted_on, _teller(on_event)
+            cases,
+            enhancer,
+            options,
+            single,
+            checkpoint.sha256_of(path),
+            fitted_on,
+            lambda *event: on_event(Event(*event)),
         )
     table.save(calibration_path(path))
     show(table, as_json, f"{calibration_path(path)} written.")
 
 
-def _cases(scenes: Any, window: int, targets: list[str] | None, truths: list[str] | None) -> Any:
+def _cases(scenes: SceneSet, window: int) -> Iterator[Case]:
     from flows.models.evaluation_cases import cases_of
     from flows.planning.search import stacks_of
 
-    cloudy, clear = ([o.day(text) for text in texts or ()] for texts in (targets, truths))
-    return cases_of(stacks_of(scenes), window, cloudy, clear)
-
-
-def _teller(on_event: Callable[[Event], None]) -> Callable[[str, int, int], None]:
-    return lambda what, done, total: on_event(Event(what, done, total))
+    return cases_of(stacks_of(scenes), window)

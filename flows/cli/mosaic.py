@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -11,41 +10,18 @@ import typer
 from flows.cli import options as o
 from flows.cli.console import output, print_json, progress_bar
 from flows.cli.runs import show_run
-from flows.cli.setting_options import Given, takes_settings
+from flows.cli.setting_options import Given, Taken, takes_settings
 from flows.cli.tables import print_census
 
 if TYPE_CHECKING:
     from flows.settings import RunSettings
     from flows.settings.mosaic_options import MosaicOptions
 
-Period = Annotated[
-    str | None,
-    typer.Option(
-        "--period",
-        help="dekad, month, quarter, season or year: parts of --datetime; dates: all of it; or one by name: 2018-07, "
-        "2018-07-D2, 2018-Q3, 2018-JJA, 2018.  [default: month]",
-    ),
-]
-Method = Annotated[
-    str | None,
-    typer.Option("--method", help="median, geomedian, medoid, quantile or best.  [default: median]"),
-]
 
-
-@takes_settings()
+@takes_settings(Taken.MOSAIC)
 def mosaic(
     given: Given,
     config: o.Config = None,
-    region: Annotated[
-        Path | None, typer.Option("--region", help="GeoJSON file of the region, instead of --bbox.")
-    ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the region in ids.")] = None,
-    period: Period = None,
-    last: Annotated[
-        int | None, typer.Option("--last", help="So many of the periods that ended last, instead of --datetime.")
-    ] = None,
-    method: Method = None,
-    quantile: Annotated[float | None, typer.Option("--quantile", help="Of the method quantile, 0 to 1.")] = None,
     census: Annotated[
         bool, typer.Option("--census", help="Make nothing; say where every cell stands, exit 1 if one is missing.")
     ] = False,
@@ -65,10 +41,10 @@ def mosaic(
     """
     from flows.errors import WorkFailed
     from flows.settings.loading import mosaic_options
+    from flows.settings.mosaic_options import MosaicOptions
 
+    options = mosaic_options({name: given.pop(name) for name in MosaicOptions.model_fields if name in given})
     settings = o.settings(config, **given)
-    wanted = {"period": period, "last": last, "method": method, "quantile": quantile, "region": region, "name": name}
-    options = mosaic_options(wanted)
     if census:
         _count(settings, options, as_json=as_json)
     failure = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -75,17 +74,3 @@ def choice(kind: type[_Choice], name: str, option: str) -> _Choice:
         return kind(name)
     except ValueError as error:
         raise InvalidSettings(f"{option} {name} is unknown; choose one of {', '.join(kind)}.") from error
-
-
-def day(text: str) -> date:
-    """Return a date that was given as an option.
-
-    Raises:
-        InvalidSettings: it is none.
-    """
-    from flows.errors import InvalidSettings
-
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidSettings(f"Date {text} is not understood; write 2023-08-18.") from error

@@ -91,7 +91,6 @@ def promote(
     given: Given,
     version: Annotated[str | None, typer.Argument(help="Version; the challenger when left out.")] = None,
     config: o.Config = None,
-    gates: Annotated[Path | None, typer.Option("--gates", help="YAML file with limits.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Without an evaluation; the reason is kept.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Compare and judge, but move no alias.")] = False,
     model: Annotated[str | None, typer.Option("--name", help="Name of the registered model.")] = None,
@@ -109,12 +108,11 @@ def promote(
     from dataclasses import asdict
 
     from flows.models.gates import as_json as gate_table
-    from flows.models.gates import load_gates, plain
+    from flows.models.gates import plain
     from flows.models.retrain_settings import retrain_settings_of
 
-    limits = {} if gates is None else {"gates": asdict(load_gates(gates))}
     # First: Prefect reads the login that is found here when it is imported.
-    settings = retrain_settings_of(config, given | o.overrides(model=model) | limits)
+    settings = retrain_settings_of(config, given | o.overrides(model=model))
     from flows.promote import as_markdown
     from flows.promote import promote as flow
     from flows.services.prefect_server import prefect_api
@@ -165,10 +163,10 @@ def retrain(
     config: o.Config = None,
     as_json: o.AsJson = False,
 ) -> None:
-    """Fine-tune the champion on new cloudy/clear pairs, and compare; the flow of the weekly deployment.
+    """Fine-tune the champion on new scenes, and compare; the flow of the weekly deployment.
 
-    Pairs are mined from the squares that are not held out; without new ones nothing is trained. A training that was
-    stopped is continued by the same command.
+    Learns from the squares that are not held out; without new scenes nothing is trained. A training that was stopped is
+    continued by the same command.
 
     Example:
 

@@ -30,6 +30,8 @@ class Taken(StrEnum):
 
     #: All of a run.
     RUN = "run"
+    #: All of a run, and what a mosaic is made of.
+    MOSAIC = "mosaic"
     #: Of a run only places, services, devices and waiting: what pixels depend on is known already.
     LOCAL = "local"
     #: All of a retraining.
@@ -105,20 +107,25 @@ def _declared(parameters: Iterable[inspect.Parameter]) -> set[str]:
 
 def _options(wanted: Taken) -> Iterator[inspect.Parameter]:
     """Yield the options of settings, group by group."""
+    for title, fields in _groups(wanted):
+        yield from (_option(name, field, title) for name, field in fields.items())
+
+
+def _groups(wanted: Taken) -> list[tuple[str, dict[str, FieldInfo]]]:
+    """Return the settings that a command takes, by name, under the titles of their options."""
     if wanted is Taken.RETRAIN:
         from flows.models.retrain_settings import RetrainSettings
 
         simple = {name: field for name, field in RetrainSettings.model_fields.items() if name != "gates"}  # from a file
-        yield from (_option(name, field, "Retraining") for name, field in simple.items())
-        return
+        return [("Retraining", simple)]
     from flows.settings.fields import Mark
+    from flows.settings.mosaic_options import MosaicOptions
     from flows.settings.run_settings import groups, marked
 
-    local = marked(Mark.LOCAL)
-    for title, fields in groups():
-        yield from (
-            _option(name, field, title) for name, field in fields.items() if wanted is Taken.RUN or name in local
-        )
+    if wanted is Taken.LOCAL:
+        local = marked(Mark.LOCAL)
+        return [(title, {name: field for name, field in own.items() if name in local}) for title, own in groups()]
+    return [("Mosaic", MosaicOptions.model_fields)] * (wanted is Taken.MOSAIC) + groups()
 
 
 def _option(name: str, field: FieldInfo, panel: str) -> inspect.Parameter:

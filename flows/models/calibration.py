@@ -65,7 +65,7 @@ def fit_calibration(
     missing = [str(origin) for origin in Origin if origin not in factors]
     if missing:
         raise InvalidSettings(
-            f"The cases hide no pixel from {missing[0]} that could be calibrated; name cloudier dates with --target."
+            f"The cases hide no pixel from {missing[0]} that could be calibrated; name cloudier dates with --datetime."
         )
     return CalibrationTable(sha256, enhancer.card.bands, factors, fitted_on)
 

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from enum import StrEnum, unique
 from itertools import zip_longest
 
@@ -14,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from de_model.data.transplant import transplant
-from flows.errors import InvalidSettings
 from flows.models.training_data import cloudy_and_clear
 from flows.planning.search import fullest_window
 from stac.load.stack import Stack
@@ -133,8 +131,6 @@ class Case:
     #: Day (`2023-08-18`) of the clouds and of the truth.
     clouds: str
     truth_day: str
-    #: The only other date, or "all".
-    sources: str
     stack: Stack
     target: int
     #: Reflectance `(band, y, x)`.
@@ -152,18 +148,12 @@ class Case:
         at = fullest_window(self.where, side, is_observed(self.stack.classes[self.target]))
         kept = self.stack.item_ids[self.target]
         stack = self.stack.without([item for item in self.stack.item_ids if item != kept]).window(*at)
-        return replace(self, sources="none", stack=stack, target=0, truth=self.truth[:, *at], where=self.where[at])
-
-    @property
-    def gap(self) -> int:
-        """Days from the target to the nearest other date."""
-        days = np.delete(self.stack.days, self.target)
-        return int(np.abs(days - self.stack.days[self.target]).min())
+        return replace(self, stack=stack, target=0, truth=self.truth[:, *at], where=self.where[at])
 
     @property
     def name(self) -> str:
         """The case in one line."""
-        sources = {"all": "", "none": ", no other date"}.get(self.sources, f", only {self.sources} as source")
+        sources = "" if len(self.stack.days) > 1 else ", no other date"
         if self.protocol is Protocol.TRANSPLANTED:
             return f"clouds of {self.clouds} on {self.truth_day}{sources}"
         return f"{self.clouds} against {self.truth_day}{sources}"
@@ -174,39 +164,18 @@ def day_of(stack: Stack, index: int) -> str:
     return str(np.datetime64(int(stack.days[index]), "D"))
 
 
-def index_on(stack: Stack, day: date) -> int:
-    """Return the position of the acquisition of a day.
-
-    Raises:
-        InvalidSettings: the stack has no such day.
-    """
-    number = (day - date(1970, 1, 1)).days
-    found = np.flatnonzero(stack.days == number)
-    if not len(found):
-        raise InvalidSettings(f"Cell {stack.cell.id} has no acquisition on {day}; it holds {stack.item_ids}.")
-    return int(found[0])
-
-
 def transplanted_cases(stack: Stack, cloudy: Sequence[int], clear: Sequence[int]) -> Iterator[Case]:
-    """Yield every cloudy date's clouds on every clear date, restored from all other dates and from each one alone.
+    """Yield every cloudy date's clouds on every clear date, restored from all other dates.
 
     Outside the clouds the target is what the clear date saw, bit for bit; under them its own pixels are replaced
-    by what the transplanted clouds show. The date that gave the clouds is not a source of its own when alone.
+    by what the transplanted clouds show.
     """
     for truth in clear:
         for clouds in cloudy:
             covered = _covered(stack, clouds, truth)
-            reflectance = stack.reflectance(truth)
             where = is_hidden(stack.classes[clouds]) & is_observed(stack.classes[truth])
-            others = [i for i in range(len(stack.days)) if i != truth]
-            for kept in [others, *([i] for i in others if i != clouds)]:
-                gone = [stack.item_ids[i] for i in others if i not in kept]
-                rest = covered.without(gone)
-                sources = day_of(stack, kept[0]) if len(kept) == 1 else "all"
-                yield Case(
-                    Protocol.TRANSPLANTED, day_of(stack, clouds), day_of(stack, truth), sources,
-                    rest, rest.index_of(stack.item_ids[truth]), reflectance, where,
-                )  # fmt: skip
+            days = day_of(stack, clouds), day_of(stack, truth)
+            yield Case(Protocol.TRANSPLANTED, *days, covered, truth, stack.reflectance(truth), where)
 
 
 def real_cases(stack: Stack, cloudy: Sequence[int], clear: Sequence[int]) -> Iterator[Case]:
@@ -215,32 +184,21 @@ def real_cases(stack: Stack, cloudy: Sequence[int], clear: Sequence[int]) -> Ite
         for truth in clear:
             rest = stack.without([stack.item_ids[truth]])
             where = is_hidden(stack.classes[target]) & is_observed(stack.classes[truth])
-            yield Case(
-                Protocol.REAL_PAIRS, day_of(stack, target), day_of(stack, truth), "all",
-                rest, rest.index_of(stack.item_ids[target]), stack.reflectance(truth), where,
-            )  # fmt: skip
+            days = day_of(stack, target), day_of(stack, truth)
+            index = rest.index_of(stack.item_ids[target])
+            yield Case(Protocol.REAL_PAIRS, *days, rest, index, stack.reflectance(truth), where)
 
 
-def cases_of(
-    stacks: Iterable[Stack], side: int, cloudy: Sequence[date] = (), clear: Sequence[date] = ()
-) -> Iterator[Case]:
+def cases_of(stacks: Iterable[Stack], side: int) -> Iterator[Case]:
     """Yield the cases that a model is evaluated on: real pairs and transplanted clouds, each alone and with all dates.
 
     Args:
         stacks: cells with all their dates.
         side: of the window that is restored where no other date helps, pixels.
-        cloudy: days that are restored, or whose clouds are laid on clear ones; found in every stack when left out.
-        clear: days whose ground is the truth; found when left out.
-
-    Raises:
-        InvalidSettings: a stack does not have such a day.
     """
     for stack in stacks:
-        found = cloudy_and_clear(stack)
-        hidden = [index_on(stack, day) for day in cloudy] or found[0]
-        truths = [index_on(stack, day) for day in clear] or found[1]
-        laid = (case for case in transplanted_cases(stack, hidden, truths) if case.sources == "all")
-        for pair in zip_longest(real_cases(stack, hidden, truths), laid):
+        dates = cloudy_and_clear(stack)
+        for pair in zip_longest(real_cases(stack, *dates), transplanted_cases(stack, *dates)):
             for case in pair:
                 if case is not None and case.where.any():
                     yield case.alone(side)

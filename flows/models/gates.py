@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image
-from pydantic import TypeAdapter, ValidationError
 
 from de_model.calibration import Origin
 from de_model.metrics.bootstrap import Interval
 from de_model.validation import Filler
-from flows.errors import InvalidSettings
 from flows.models import promotion
 from flows.models.evaluation import (
     Entrant,
@@ -182,29 +179,6 @@ def _decided(check: Check) -> Check:
     if check.value is None or not math.isnan(check.value):
         return check
     return replace(check, value=-math.inf if check.lowest is not None else math.inf)
-
-
-def load_gates(path: Path | None) -> Gates:
-    """Return the gates of a YAML file; the defaults without one.
-
-    Raises:
-        InvalidSettings: the file cannot be read, or a name or value in it is wrong.
-    """
-    if path is None:
-        return Gates()
-    try:
-        values = yaml.safe_load(path.read_text("utf-8"))
-        unknown = set(values) - set(Gates.__dataclass_fields__)
-        if unknown:
-            known = ", ".join(Gates.__dataclass_fields__)
-            raise InvalidSettings(f"{path}: gate {min(unknown)} is unknown; known are {known}.")
-        found: Gates = TypeAdapter(Gates).validate_python(values)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise InvalidSettings(
-            f"{path} holds no gates ({reason}); write lines such as `least_gain_db: 0.05`."
-        ) from error
-    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,7 @@ def _walk(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 #: What a command takes of the settings -> in words.
 _TAKES = {
     Taken.RUN: "[a run](settings.md)",
+    Taken.MOSAIC: "[a run](settings.md) and of [a mosaic](settings.md#mosaic)",
     Taken.LOCAL: "[a run](settings.md) that says where and on what it runs",
     Taken.RETRAIN: "[a retraining](settings.md#retraining)",
 }
@@ -79,8 +80,9 @@ its name in capitals), or an option of a command. The option wins over the varia
 
 
 def settings() -> str:
-    """Return one table for every subject of the settings of a run, and one for those of retraining."""
+    """Return one table for every subject of the settings of a run, one of mosaics, and one of retraining."""
     from flows.models.retrain_settings import RetrainSettings
+    from flows.settings.mosaic_options import MosaicOptions
     from flows.settings.run_settings import groups
 
     parts, seen = ["# Settings", _SETTINGS], set[str]()
@@ -89,6 +91,9 @@ def settings() -> str:
         seen |= set(fields)
     extra = {name: field for name, field in RetrainSettings.model_fields.items() if name not in seen}
     parts += [
+        "## Mosaic",
+        "Only of `unveil mosaic` and the flow `mosaics`.",
+        _table(("setting", "meaning", "default"), map(_setting, MosaicOptions.model_fields.items())),
         "## Retraining",
         "Only of `retrain.yaml`.",
         _table(("setting", "meaning", "default"), map(_setting, extra.items())),

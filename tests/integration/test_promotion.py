@@ -6,8 +6,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import date
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -19,8 +17,8 @@ from de_model.inference.sampling import Sampling
 from de_model.metrics.bootstrap import Interval
 from flows.errors import ChampionChanged, InvalidSettings, UnknownModel
 from flows.models.evaluation import Entrant, evaluate
-from flows.models.evaluation_cases import cases_of
-from flows.models.gates import Comparison, Gates, Terms, compared, hold_trial, judge, load_gates
+from flows.models.evaluation_cases import real_cases
+from flows.models.gates import Comparison, Gates, Terms, compared, hold_trial, judge
 from flows.models.promotion import CHALLENGER, PREVIOUS, nominate, promote, rollback
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.models.shadow import Measured, Shadow, ShadowScene
@@ -70,7 +68,8 @@ def test_a_worse_challenger_is_refused_by_what_it_restored_and_its_figures_are_m
 ) -> None:
     (stack,) = stacks_of(SceneSet(("MGRS-33TWL",)))
     part = stack.window(slice(100, 420), slice(300, 620))
-    cases = list(islice(cases_of([part], 256, [date(2023, 8, 18)], [date(2023, 8, 15)]), 1))
+    dates = ([part.index_of(f"S2A_33TWL_{day}_0_L2A")] for day in ("20230818", "20230815"))
+    cases = [case.alone(256) for case in real_cases(part, *dates)]
 
     def usage(_: ModelCard) -> tuple[RestorationOptions, Sampling]:
         return RestorationOptions(ONE_STEP), ONE_STEP
@@ -157,20 +156,6 @@ def test_every_gate_of_the_shadow_run_can_refuse(changes: dict[str, float], says
     assert says in reason
     (reason,) = judge(comparison_of(), Gates(least_shadow_scenes=1), Shadow(())).reasons
     assert "published scenes restored is 0" in reason
-
-
-def test_gates_come_from_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "gates.yaml"
-    path.write_text("least_gain_db: 0.5\n")
-    assert load_gates(path).least_gain_db == 0.5 and load_gates(None) == Gates()
-    for text, says in (
-        ("least_gain: 1\n", "unknown"),
-        ("- 1\n", "unknown|no gates"),
-        ("least_gain_db: much\n", "no gates"),
-    ):
-        path.write_text(text)
-        with pytest.raises(InvalidSettings, match=says):
-            load_gates(path)
 
 
 def test_promotion_and_rollback_move_aliases_and_nothing_else(registry: Registry) -> None:

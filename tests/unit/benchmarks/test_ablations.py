@@ -25,7 +25,6 @@ from de_model.metrics.bootstrap import Interval
 from de_model.presets import Preset
 from de_model.weighting import WeightMode
 from flows.errors import InvalidSettings
-from flows.models.evaluation_cases import index_on
 from flows.planning.search import SceneSet, stacks_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -89,7 +88,6 @@ def test_hold_out_windows_never_hold_the_truth_date_in_an_input(setting: Setting
     low, high = np.nanmin(others, axis=0), np.nanmax(others, axis=0)
     shift = np.nanmedian(window.composite - low, axis=(1, 2))
     assert same.any() and np.isfinite(shift).all() and (high >= low)[:, same].all()
-    assert index_on(stack, np.datetime64(int(stack.days[truths[0]]), "D").item()) == truths[0]
 
 
 def test_windows_that_cannot_be_had_are_refused(setting: Setting) -> None:

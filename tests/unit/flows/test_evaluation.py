@@ -48,7 +48,7 @@ def case_of(dates: int) -> Case:
     ids, days = tuple(f"item{i}" for i in range(dates)), np.array([100, 103][:dates], np.int32)
     cell = Cell("T", GeoBox((SIDE, SIDE), Affine(10, 0, 0, 0, -10, 0), "EPSG:32633"))
     stack = Stack(dn, classes, ids, days, ("red", "nir"), cell)
-    return Case(Protocol.TRANSPLANTED, "2020-01-01", "2020-01-02", "all", stack, 0, truth, hidden)
+    return Case(Protocol.TRANSPLANTED, "2020-01-01", "2020-01-02", stack, 0, truth, hidden)
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import date
 
 import numpy as np
 import pytest
 
-from flows.errors import InvalidSettings
-from flows.models.evaluation_cases import Case, Protocol, error_sums, index_on, real_cases, transplanted_cases
+from flows.models.evaluation_cases import Case, Protocol, error_sums, real_cases, transplanted_cases
 from stac.composite.fusion import fit_fused
 from stac.composite.temporal import median_clear, nearest_clear
 from stac.grid.cell import cell_of
@@ -46,12 +44,6 @@ def test_the_truth_is_in_none_of_the_dates(cases: list[Case]) -> None:
             assert same.mean() < 0.01, (case.name, case.stack.item_ids[index])
 
 
-def test_a_day_names_its_acquisition(stack: Stack) -> None:
-    assert index_on(stack, date(2023, 8, 18)) == 3
-    with pytest.raises(InvalidSettings, match="2023-08-16"):
-        index_on(stack, date(2023, 8, 16))
-
-
 def test_outside_the_clouds_the_target_is_observed(stack: Stack, cases: list[Case]) -> None:
     for case in cases:
         if case.protocol is Protocol.TRANSPLANTED:
@@ -62,19 +54,10 @@ def test_outside_the_clouds_the_target_is_observed(stack: Stack, cases: list[Cas
             assert (is_hidden(classes) == is_hidden(classes) | case.where).all()
 
 
-def test_every_case_says_what_restores_it(cases: list[Case]) -> None:
-    alone = [case for case in cases if case.sources != "all"]
-    assert len(alone) == 6 and all(len(case.stack.days) == 2 for case in alone)
-    assert all(case.sources != case.clouds for case in alone)
-    assert {case.gap for case in alone} == {2, 5, 7, 10}
-    assert all(len(case.stack.days) == (5 if case.protocol is Protocol.TRANSPLANTED else 4) for case in cases
-               if case.sources == "all")  # fmt: skip
-
-
 def test_the_fused_composite_beats_simpler_ones_under_transplanted_clouds(cases: list[Case]) -> None:
     """The bar of the product: per-band lines fitted on what both dates saw."""
     for case in cases:
-        if case.protocol is Protocol.REAL_PAIRS or case.sources == "2023-08-10":
+        if case.protocol is Protocol.REAL_PAIRS:
             continue
         images = [make(case.stack, case.target).reflectance for make in (nearest_clear, median_clear)] + [
             fit_fused(case.stack, case.target).apply(case.stack, case.target).reflectance
