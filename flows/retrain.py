@@ -1,4 +1,4 @@
-"""The flow `retrain`: mine, fine-tune, calibrate, register, try, and promote or leave waiting."""
+"""The flow `retrain`: find new scenes, fine-tune, calibrate, register, try, and promote or leave waiting."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from de_model.calibration import calibration_path
 from de_model.training.stages import TrainingOptions
 from de_model.validation import validation_path
 from flows.drift.baseline import baseline_path
+from flows.errors import InvalidSettings
 from flows.models import promotion, training_set
 from flows.models.calibration import fit_calibration
 from flows.models.drift import make_baseline
@@ -28,9 +29,10 @@ from flows.models.gates import GATES_TAG, Decision, Terms, Trial, plain, promote
 from flows.models.model_item import publish_promoted
 from flows.models.registry import CHAMPION, Registry
 from flows.models.retrain_settings import Promotion, RetrainSettings, load_retrain_settings
+from flows.models.tracking import Tracking
 from flows.models.training import train_model
-from flows.models.training_data import PairChoice, mine_pairs
-from flows.models.training_request import Tracking, TrainingRequest
+from flows.models.training_places import scenes_of_stacks
+from flows.models.training_request import TrainingRequest
 from flows.planning.search import stacks_of
 from flows.processing.model import alone, in_products, usual
 from flows.progress import report_progress
@@ -43,13 +45,13 @@ _CALIBRATION_PX = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Mined:
-    """What was found to train on."""
+class Found:
+    """What there is to train on."""
 
     #: File of the training set.
     path: str
     version: int
-    pairs: int
+    scenes: int
     new: int
 
 
@@ -57,7 +59,7 @@ class Mined:
 class RetrainSummary:
     """What a retraining did."""
 
-    training_set: Mined
+    training_set: Found
     #: Version that was the champion when the flow began.
     champion: str
     #: Version that was trained, None where nothing was.
@@ -67,48 +69,50 @@ class RetrainSummary:
     promotion: promotion.Promotion | None
 
 
-@task(name="mine pairs", **RETRIES)
-def mine(wanted: RetrainSettings, champion: str) -> Mined:
-    """Find all pairs of the squares that are trained on; keep them as a version of the training set.
+@task(name="find scenes", **RETRIES)
+def find(wanted: RetrainSettings, champion: str) -> Found:
+    """Find all scenes of the squares that are trained on; keep them as a version of the training set.
 
-    While a training is unfinished its set is kept: new pairs wait for the next retraining.
+    While a training is unfinished its set is kept: new scenes wait for the next retraining.
     """
     cells, _ = wanted.split()
     before, trained = training_set.latest(wanted.folder), _trained_on(wanted)
     if before is not None and _work(wanted, before.version, champion).is_dir() and before != trained:
         found, path = before, training_set.path_of(before.version, wanted.folder)
     else:
-        pairs, _ = mine_pairs(wanted.scenes(cells), PairChoice(wanted.limits))
-        found = training_set.describe(pairs, cells, before)
+        found = training_set.describe(list(scenes_of_stacks(wanted.scenes(cells))), cells, before)
         path = training_set.write(found, wanted.folder)
-    return Mined(str(path), found.version, len(found.pairs), len(found.new_since(trained)))
+    return Found(str(path), found.version, len(found.scenes), len(found.new_since(trained)))
 
 
 @task(name="fine-tune", **RETRIES)
-def fine_tune(wanted: RetrainSettings, mined: Mined, champion: str) -> str:
+def fine_tune(wanted: RetrainSettings, found: Found, champion: str) -> str:
     """Train the champion's weights on; return the path of the challenger's. A killed training is continued.
 
     Args:
         wanted: settings of the retraining.
-        mined: the training set.
+        found: the training set.
         champion: version to start from.
+
+    Raises:
+        InvalidSettings: the champion is of the first edition, which learns from pairs.
     """
     registry = _registry(wanted)
     start = registry.weights(registry.resolve(f"models:/{wanted.model}/{champion}"))
     card = checkpoint.read_card(start)
-    names = tuple(pair.name for pair in training_set.read(Path(mined.path)).pairs)
-    work = _work(wanted, mined.version, champion)
+    if card.scene is None:
+        raise InvalidSettings(
+            f"Version {champion} is of the first edition; train it on with unveil train --from, or promote another one."
+        )
+    work = _work(wanted, found.version, champion)
     request = TrainingRequest(
         scenes=wanted.scenes(wanted.split()[0]),
         out=work.with_suffix(".safetensors"),
         work=work,
-        pairs=PairChoice(wanted.limits, names),
+        only=tuple(scene.name for scene in training_set.read(Path(found.path)).scenes),
         preset=card.preset,
-        stages=wanted.stages,
         start=start,
         effort=wanted.effort,
-        weight_mode=card.weight_mode,
-        reference=card.reference,
         options=TrainingOptions(seed=wanted.seed),
         tracking=Tracking(registry.uri, registry.artifact_root),
     )
@@ -166,16 +170,16 @@ def remember_training(wanted: RetrainSettings, weights: str) -> None:
 
 
 @task(name="register challenger", **RETRIES)
-def register(wanted: RetrainSettings, weights: str, mined: Mined) -> str:
+def register(wanted: RetrainSettings, weights: str, found: Found) -> str:
     """Register the weights as the challenger; return its version."""
     registry = _registry(wanted)
     version = registry.register(Path(weights), wanted.model)
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(mined.path, folder)
+        shutil.copy(found.path, folder)
         registry.log_artifacts(version, Path(folder), "training-set")
     promotion.nominate(registry, version)
-    # Last: this is what says that the pairs are known.
-    registry.set_tags(version, {_SET_TAG: str(mined.version), "unveil_training_pairs": str(mined.pairs)})
+    # Last: this is what says that the scenes are known.
+    registry.set_tags(version, {_SET_TAG: str(found.version)})
     return version.version
 
 
@@ -201,7 +205,7 @@ def trial(wanted: RetrainSettings, challenger: str, move: bool, by: str) -> Deci
 
 @flow(name="retrain", log_prints=False, persist_result=False, retries=0)
 def retrain(settings: RetrainSettings | None = None) -> RetrainSummary:
-    """Fine-tune the champion on new pairs, try the result, and promote what passes the gates if so configured.
+    """Fine-tune the champion on new scenes, try the result, and promote what passes the gates if so configured.
 
     Killed at any moment, the next retraining goes on: with the training, or with the evaluation of a challenger that
     was registered and not judged.
@@ -215,16 +219,16 @@ def retrain(settings: RetrainSettings | None = None) -> RetrainSummary:
     registry.ensure_shipped()
     champion = registry.resolve(f"models:/{wanted.model}@{CHAMPION}").version
     challenger = _waiting(registry, wanted)
-    report_progress("mining pairs")
-    mined = mine(wanted, champion)
-    if challenger is None and mined.new >= wanted.least_new_pairs:
-        report_progress(f"fine-tuning on {mined.pairs} pairs, {mined.new} of them new")
-        weights = fine_tune(wanted, mined, champion)
+    report_progress("finding scenes")
+    found = find(wanted, champion)
+    if challenger is None and found.new >= wanted.least_new_scenes:
+        report_progress(f"fine-tuning on {found.scenes} scenes, {found.new} of them new")
+        weights = fine_tune(wanted, found, champion)
         calibrate(wanted, weights, champion)
         validate(wanted, weights)
         remember_training(wanted, weights)
-        challenger = register(wanted, weights, mined)
-    summary = RetrainSummary(mined, champion, challenger, None, None)
+        challenger = register(wanted, weights, found)
+    summary = RetrainSummary(found, champion, challenger, None, None)
     if challenger is not None:
         automatic = wanted.promotion is Promotion.AUTOMATIC
         decision = trial(wanted, challenger, automatic, "retrain")
@@ -236,10 +240,10 @@ def retrain(settings: RetrainSettings | None = None) -> RetrainSummary:
 def as_markdown(summary: RetrainSummary) -> str:
     """Return the report of a retraining."""
     found = summary.training_set
-    pairs = f"Training set version {found.version}: {found.pairs} pairs, {found.new} new."
-    lines = ["# retrain", f"{pairs} Champion: version {summary.champion}."]
+    scenes = f"Training set version {found.version}: {found.scenes} scenes, {found.new} new."
+    lines = ["# retrain", f"{scenes} Champion: version {summary.champion}."]
     if summary.trial is None:
-        return "\n\n".join([*lines, "Too few new pairs: nothing was trained.\n"])
+        return "\n\n".join([*lines, "Too few new scenes: nothing was trained.\n"])
     verdict = summary.trial.verdict
     outcome = "promoted" if summary.promotion else "passed; `unveil promote` moves it" if verdict.passed else "refused"
     lines += [f"Challenger: version {summary.challenger}, {summary.trial.comparison.sentence}: {outcome}."]

@@ -11,7 +11,8 @@ from flows.cli import options as o
 from flows.cli.console import errors, output, print_json
 
 if TYPE_CHECKING:
-    from flows.models.training_request import Tracking, TrainingReport
+    from flows.models.tracking import Tracking
+    from flows.models.training_request import TrainingReport
 
 
 _PANEL = "How to train"
@@ -94,7 +95,6 @@ def train(
     from de_model.weighting import WeightMode
     from flows.cli.training_bars import stage_bars
     from flows.models.training import train_model
-    from flows.models.training_data import Folder
     from flows.models.training_places import read_listing
     from flows.models.training_request import TrainingRequest, preset_for
 
@@ -105,7 +105,8 @@ def train(
     )
     request = TrainingRequest(
         scenes=o.scenes(cells or [], source, collection, interval),
-        folder=None if data is None or places is not None else Folder(data, gsd),
+        folder=data if places is None else None,
+        gsd_m=gsd,
         places=None if places is None else read_listing(places, data),
         out=out,
         work=work or out.with_suffix(".work"),
@@ -161,7 +162,7 @@ def _device(name: str | None) -> str:
 def _tracking(wanted: bool, uri: str | None, state_dir: Path | None) -> Tracking | None:
     """Return where the registry of the other commands is, so that all trainings can be compared in one place."""
     from flows.models.mlflow_access import database_of, registry_uri
-    from flows.models.training_request import Tracking
+    from flows.models.tracking import Tracking
 
     if not wanted:
         return None

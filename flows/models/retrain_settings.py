@@ -12,10 +12,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from de_model.data.datasets import Split, split_of
-from de_model.training.stages import Stage
 from flows.errors import InvalidSettings
 from flows.models.gates import Gates
-from flows.models.training_data import PairLimits
 from flows.planning.search import SceneSet
 from flows.settings import RunSettings
 from flows.settings.fields import Commas
@@ -42,9 +40,9 @@ class RetrainSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: str = Field(str(sample_catalog()), description="URL or path of the catalog that pairs are mined from")
+    source: str = Field(str(sample_catalog()), description="URL or path of the catalog whose scenes are trained on")
     collection: str = Field(SAMPLE_COLLECTION, description="collection to search")
-    datetime: str = Field(SAMPLE_INTERVAL, description="interval of the scenes; pairs known before are not new")
+    datetime: str = Field(SAMPLE_INTERVAL, description="interval of the scenes")
     cells: Annotated[tuple[str, ...], Commas] = Field(
         ("MGRS-33TWM", "MGRS-33TWL"), description="grid squares that are watched"
     )
@@ -59,13 +57,7 @@ class RetrainSettings(BaseModel):
     state_dir: Path | None = Field(None, description="folder of registry and training; `<out>/.unveil`")
     mlflow_uri: str | None = Field(None, description="MLflow server or database; a local one when left out")
     model: str = Field("unveil-de", description="name of the registered model")
-    most_gap_days: int = Field(15, ge=1, description="days between the cloudy and the clear date of a pair")
-    most_shift: int = Field(1, ge=0, le=3, description="pixels by which the dates of a pair may lie off each other")
-    most_changed: float = Field(0.5, ge=0, le=1, description="share of the ground of a pair that may have changed")
-    least_new_pairs: int = Field(1, ge=0, description="fewer new pairs than this are not worth a training")
-    stages: Annotated[tuple[Stage, ...], Commas] = Field(
-        (Stage.FINE, Stage.ALLOCATION), description="stages of the fine-tuning, from the champion's weights"
-    )
+    least_new_scenes: int = Field(1, ge=0, description="fewer new scenes than this are not worth a training")
     effort: float = Field(0.3, gt=0, description="factor on the number of steps of the preset's schedule")
     seed: int = Field(0, ge=0, description="seed of the training")
     calibration_cases: int = Field(
@@ -111,11 +103,6 @@ class RetrainSettings(BaseModel):
     def folder(self) -> Path:
         """Folder of the training set and of trainings in progress."""
         return self.state / "retraining"
-
-    @property
-    def limits(self) -> PairLimits:
-        """What a pair must keep."""
-        return PairLimits(self.most_gap_days, self.most_shift, self.most_changed)
 
     def run_settings(self) -> RunSettings:
         """Return the settings of a run that writes the same catalog with the same registry."""

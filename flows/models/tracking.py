@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -35,18 +35,13 @@ _POINTS, _BATCH = 200, 1000
 _DIGEST_LENGTH = 36
 
 
-class Place(Protocol):
-    """Where runs are kept."""
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """Where MLflow runs are kept."""
 
-    @property
-    def uri(self) -> str:
-        """MLflow server or database."""
-        ...
-
-    @property
-    def artifact_root(self) -> Path | None:
-        """Folder for artefacts of a local database, None for a server."""
-        ...
+    uri: str
+    #: Folder for artefacts where the URI is a local database, None for a server.
+    artifact_root: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +152,7 @@ class _State:
 
 @contextlib.contextmanager
 def tracked(
-    place: Place | None,
+    place: Tracking | None,
     folder: Path,
     parameters: Mapping[str, str],
     lineage: Lineage,
@@ -193,7 +188,7 @@ def tracked(
         tracker.end(status)
 
 
-def _run(client: MlflowClient, place: Place, folder: Path, parameters: Mapping[str, str], lineage: Lineage) -> str:
+def _run(client: MlflowClient, place: Tracking, folder: Path, parameters: Mapping[str, str], lineage: Lineage) -> str:
     """Return the run of this training, taken up again where there is one."""
     from mlflow.entities import Param
 

@@ -42,6 +42,11 @@ from stac.errors import NotWritable
 
 Log = Callable[[str], None]
 
+
+def _no_log(_: str) -> None:
+    """Say nothing."""
+
+
 #: Names of pairs that are logged before training; data sets have thousands.
 _NAMED = 12
 #: Seeds of the cases of every stage beside that of the training: what rests on a network must not learn from its errors
@@ -82,7 +87,7 @@ class _Plan:
     run: Callable[[Sequence[Observer]], tuple[Enhancer, tuple[StageResult, ...]]]
 
 
-def train_model(request: TrainingRequest, observers: Sequence[Observer] = (), log: Log | None = None) -> TrainingReport:
+def train_model(request: TrainingRequest, observers: Sequence[Observer] = (), log: Log = _no_log) -> TrainingReport:
     """Train a model and write it to `request.out`; a training that was stopped is continued from `request.work`.
 
     A request that lists places, or starts from weights of the second edition, trains a model of the second edition.
@@ -94,7 +99,6 @@ def train_model(request: TrainingRequest, observers: Sequence[Observer] = (), lo
         NotWritable: `out` or `work` cannot be written.
         ServiceUnavailable: MLflow cannot be used.
     """
-    log = log or _no_log
     for path in (request.out, request.work / "any"):
         _check_writable(path)
     second = request.places is not None or (
@@ -110,10 +114,6 @@ def train_model(request: TrainingRequest, observers: Sequence[Observer] = (), lo
         if tracker is not None:
             tracker.finished(report.as_record())
     return report
-
-
-def _no_log(_: str) -> None:
-    """Say nothing."""
 
 
 def _check_writable(path: Path) -> None:
@@ -177,7 +177,7 @@ def _training_of(
 def _on_pairs(request: TrainingRequest, log: Log) -> _Plan:
     """Return the training of the first edition, on cloudy and clear pairs."""
     stages = plan_stages(request)
-    material = material_of(request.scenes, request.folder, request.pairs)
+    material = material_of(request.scenes, request.folder, request.gsd_m)
     log(f"{len(material.names)} pairs: " + "; ".join(material.names[:_NAMED]))
     validation = _validation(request, material.bands)
     card = _card_of_pairs(request, material, stages)
@@ -237,7 +237,7 @@ def _store(request: TrainingRequest, card: ModelCard) -> Store:
         "weight_mode": str(card.weight_mode),
         **{name: json.dumps(value) for name, value in training.items()},
     }
-    return Store(request.work, identity, request.keep_states)
+    return Store(request.work, identity)
 
 
 def _parameters(request: TrainingRequest, card: ModelCard) -> dict[str, str]:
@@ -340,14 +340,12 @@ def _scenes(request: TrainingRequest) -> tuple[list[Scene], tuple[str, ...], str
         return scenes, places.held_out, f"{len(names)} places: {', '.join(names)}", str(places.root)
     if not request.scenes.cells:
         raise InvalidSettings("There is nothing to train on; give --places LISTING, or --cell MGRS-33TWM.")
-    scenes = list(scenes_of_stacks(request.scenes))
+    scenes = [s for s in scenes_of_stacks(request.scenes) if not request.only or s.info.name in request.only]
     title = f"{request.scenes.collection} {request.scenes.interval}, cells {', '.join(request.scenes.cells)}"
     return scenes, request.validation_cells, title, request.scenes.source
 
 
-def _cases(
-    request: TrainingRequest, scenes: Sequence[Scene], fingerprint: str, log: Callable[[str], None], part: int
-) -> CaseStream:
+def _cases(request: TrainingRequest, scenes: Sequence[Scene], fingerprint: str, log: Log, part: int) -> CaseStream:
     source = CaseSource(scenes, _SIDE, request.options.seed + _CASE_SEEDS[part], _MIXTURE)
     if not source.grounds or not source.layers:
         raise InvalidSettings(

@@ -14,7 +14,7 @@ from de_model.training.stages import Stage, StageOptions, TrainingOptions, sched
 from de_model.training.trainer import StageResult
 from de_model.weighting import WeightMode
 from flows.errors import InvalidSettings
-from flows.models.training_data import Folder, PairChoice
+from flows.models.tracking import Tracking
 from flows.models.training_places import PlaceListing
 from flows.planning.search import SceneSet
 
@@ -26,15 +26,6 @@ _NEEDS: dict[Stage, tuple[frozenset[Stage], ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Tracking:
-    """Where MLflow runs are kept."""
-
-    uri: str
-    #: Folder for artefacts where the URI is a local database, None for a server.
-    artifact_root: Path | None
-
-
-@dataclass(frozen=True, slots=True)
 class TrainingRequest:
     """What to train on what."""
 
@@ -43,10 +34,12 @@ class TrainingRequest:
     out: Path
     #: Folder of the training in progress: the weights of finished stages and the state of the present one.
     work: Path
-    #: Which pairs of the scenes are trained on; None for every pair.
-    pairs: PairChoice | None = None
-    #: A data set on disk to train on instead of the scenes.
-    folder: Folder | None = None
+    #: Names of the only scenes that the second edition is trained on; empty for all.
+    only: tuple[str, ...] = ()
+    #: A data set on disk to train on instead of the scenes: RICE, CUHK-CR, or pairs in `cloud` and `label`.
+    folder: Path | None = None
+    #: Pixel size in metres of a data set that does not say.
+    gsd_m: float | None = None
     #: Places to train the second edition on instead of the scenes.
     places: PlaceListing | None = None
     #: Cells of the same source and interval that are looked at and never trained on.
@@ -68,7 +61,6 @@ class TrainingRequest:
     weight_mode: WeightMode = WeightMode.CLAMP
     options: TrainingOptions = field(default_factory=TrainingOptions)
     save_every: int = 100
-    keep_states: int = 2
     device: str = "cpu"
     tracking: Tracking | None = None
 

@@ -1,14 +1,15 @@
-"""The training set of a model: which pairs, of what content, in which version."""
+"""The training set of a model: which scenes, of what content, in which version."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from de_model.data.pairs import PairData, ScenePair
+from de_model.data.archive import Scene
 from flows.errors import InvalidSettings
 from stac.io.files import write_json
 
@@ -16,28 +17,27 @@ _PREFIX = "training-set-"
 
 
 @dataclass(frozen=True, slots=True)
-class PairEntry:
-    """One pair."""
+class SceneEntry:
+    """One scene."""
 
-    #: `CLOUDY <- CLEAR`, by the ids of their scenes.
     name: str
-    #: SHA-256 over its pixels and masks.
+    #: SHA-256 over its pixels and classes.
     sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """A version of the set. It is never changed; new pairs make a new version."""
+    """A version of the set. It is never changed; new scenes make a new version."""
 
     version: int
     created: str
     cells: tuple[str, ...]
-    pairs: tuple[PairEntry, ...]
+    scenes: tuple[SceneEntry, ...]
 
-    def new_since(self, before: TrainingSet | None) -> tuple[PairEntry, ...]:
-        """Return the pairs that an earlier version does not hold, or holds with other content."""
-        known = set() if before is None else set(before.pairs)
-        return tuple(pair for pair in self.pairs if pair not in known)
+    def new_since(self, before: TrainingSet | None) -> tuple[SceneEntry, ...]:
+        """Return the scenes that an earlier version does not hold, or holds with other content."""
+        known = set() if before is None else set(before.scenes)
+        return tuple(scene for scene in self.scenes if scene not in known)
 
 
 def latest(folder: Path) -> TrainingSet | None:
@@ -58,22 +58,25 @@ def read(path: Path) -> TrainingSet:
     """
     try:
         values = json.loads(path.read_text("utf-8"))
-        pairs = tuple(PairEntry(**pair) for pair in values.pop("pairs"))
-        return TrainingSet(**values | {"pairs": pairs, "cells": tuple(values["cells"])})
+        scenes = tuple(SceneEntry(**scene) for scene in values.pop("scenes"))
+        return TrainingSet(**values | {"scenes": scenes, "cells": tuple(values["cells"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidSettings(f"{path} is not a training set ({error}); restore it or move it away.") from error
 
 
-def describe(pairs: Sequence[ScenePair], cells: tuple[str, ...], before: TrainingSet | None) -> TrainingSet:
-    """Return the version that these pairs make; the one before, when nothing changed.
+def describe(scenes: Sequence[Scene], cells: tuple[str, ...], before: TrainingSet | None) -> TrainingSet:
+    """Return the version that these scenes make; the one before, when nothing changed.
 
     Args:
-        pairs: all pairs of the cells, known ones included.
+        scenes: all scenes of the cells, known ones included.
         cells: grid squares they are from.
         before: the newest version so far.
     """
-    entries = tuple(sorted((PairEntry(p.name, PairData([p]).fingerprint) for p in pairs), key=lambda entry: entry.name))
-    if before is not None and before.pairs == entries:
+    entries = tuple(
+        SceneEntry(scene.info.name, hashlib.sha256(scene.image.tobytes() + scene.classes.tobytes()).hexdigest())
+        for scene in sorted(scenes, key=lambda scene: scene.info.name)
+    )
+    if before is not None and before.scenes == entries:
         return before
     version = 1 if before is None else before.version + 1
     return TrainingSet(version, datetime.now(UTC).isoformat(timespec="seconds"), cells, entries)

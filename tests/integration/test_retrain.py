@@ -86,10 +86,10 @@ def test_a_killed_retraining_goes_on_where_it_was(killed: Killed, first: Retrain
     folder = killed.state / "retraining"
     assert (folder / "set00001-from1.work" / "scene" / "reference.safetensors").stat().st_mtime_ns == killed.finished
     assert [path.name for path in folder.glob("training-set-*.json")] == ["training-set-00001.json"]
-    assert first.training_set.version == 1 and first.training_set.new == first.training_set.pairs == 2
+    assert first.training_set.version == 1 and first.training_set.new == first.training_set.scenes == 3
 
 
-def test_new_pairs_make_a_challenger_that_earns_its_place(killed: Killed, first: RetrainSummary) -> None:
+def test_new_scenes_make_a_challenger_that_earns_its_place(killed: Killed, first: RetrainSummary) -> None:
     assert first.champion == "1" and first.trial is not None and first.promotion is not None, first.trial
     registry = Registry(killed.state)
     assert registry.aliases(MODEL_NAME) == {CHAMPION: first.challenger, PREVIOUS: "1"}
@@ -126,7 +126,7 @@ def test_the_promotion_is_an_event(killed: Killed, first: RetrainSummary, prefec
     assert told in found
 
 
-def test_known_pairs_are_not_trained_on_again(killed: Killed, first: RetrainSummary) -> None:
+def test_known_scenes_are_not_trained_on_again(killed: Killed, first: RetrainSummary) -> None:
     again = retrain(BRIEF | {"state_dir": str(killed.state)})
     assert again.training_set.new == 0 and again.training_set.version == first.training_set.version
     assert again.challenger is None and again.promotion is None and again.champion == first.challenger
@@ -149,5 +149,7 @@ def test_an_interrupted_comparison_is_held_by_the_next_retraining(killed: Killed
 def test_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(InvalidSettings, match="effort"):
         load_retrain_settings({"effort": 0})
+    with pytest.raises(InvalidSettings, match=r"gates\.least_gain: "):
+        load_retrain_settings({"gates": {"least_gain": 1}})
     with pytest.raises(InvalidSettings, match="1 would be trained on and 0 held out"):
         load_retrain_settings({"cells": ["MGRS-33TWM"]}).split()

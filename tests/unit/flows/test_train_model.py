@@ -21,8 +21,9 @@ from de_model.weighting import WeightMode
 from flows.cli import app
 from flows.errors import InvalidSettings, ServiceUnavailable
 from flows.models.mlflow_access import TRAINING_EXPERIMENT, open_client, registry_uri
+from flows.models.tracking import Tracking
 from flows.models.training import train_model
-from flows.models.training_request import Tracking, TrainingRequest, plan_stages, preset_for
+from flows.models.training_request import TrainingRequest, plan_stages, preset_for
 from flows.planning.search import SceneSet
 from stac.errors import NotWritable
 
