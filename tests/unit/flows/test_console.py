@@ -47,34 +47,38 @@ def test_progress_goes_to_stderr_and_only_while_it_is_open(capsys: pytest.Captur
     assert capsys.readouterr().out == ""
 
 
+Unit = dict[str, Any]
+
+
 @pytest.fixture
-def unit() -> dict[str, Any]:
+def unit() -> Unit:
     figures = {"cloudy_km2": 10.0, "other_dates_km2": 9.0, "model_km2": 1.0, "seconds": 2.0}
     return {"target_id": "A", "state": "SUCCEEDED", "item_href": "out/c/A/A.json", "error": "", "figures": figures}
 
 
-def test_the_summary_shows_failures_totals_and_where_to_look(
-    capsys: pytest.CaptureFixture[str], unit: dict[str, Any]
-) -> None:
-    message = "asset [red] cannot be read"
-    failed = {"target_id": "B", "state": "FAILED", "item_href": "", "error": message, "figures": None}
+def summary(*units: Unit, **changes: object) -> dict[str, Any]:
     model = {"name": "unveil-de", "version": "3"}
-    summary = {
-        "left_out": (),
-        "remade": (),
-        "units": [unit, failed],
-        "already_done": ["x"],
-        "scenes": 10,
-        "model": model,
-        "seconds": 5.0,
-    }
-    console.print_summary(summary | {"catalog": "out/catalog.json"}, "out")
+    about = {"scenes": 10, "model": model, "seconds": 5.0, "catalog": "out/catalog.json"}
+    return about | {"left_out": (), "remade": (), "units": units, "already_done": []} | changes
+
+
+def without_product(unit: Unit, state: str, error: str) -> Unit:
+    return unit | {"state": state, "item_href": "", "error": error, "figures": None}
+
+
+def test_the_summary_shows_failures_totals_and_where_to_look(capsys: pytest.CaptureFixture[str], unit: Unit) -> None:
+    failed = without_product(unit, "FAILED", "asset [red] cannot be read") | {"target_id": "B"}
+    waiting = unit | {"target_id": "C", "note": "needs review: Sharpness is 0.1, below the limit of 0.4."}
+    console.print_summary(summary(unit, failed, waiting, already_done=["x"]), "out")
     out = capsys.readouterr().out
     for text in (
         "FAILED",
-        message,
+        "asset [red] cannot be read",
+        "needs review",
+        "below the limit of 0.4",
         "1 new, 1 already there",
-        "9 km²",
+        "1 in collection unveil-review",
+        "18 km²",
         "version 3",
         "out/c/A/quicklook.png",
         "unveil serve",
@@ -83,18 +87,16 @@ def test_the_summary_shows_failures_totals_and_where_to_look(
 
 
 def test_in_80_columns_no_id_and_no_path_is_cut(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, unit: dict[str, Any]
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, unit: Unit
 ) -> None:
     monkeypatch.setattr(console, "output", Console(highlight=False, width=80))
     folder = "a-folder-with-a-long-name/" * 3 + "unveil-cloud-free"
     ids = [f"S2A_33TWM_201808{day}_0_L2A" for day in range(10, 15)]
     units = [unit | {"target_id": each, "item_href": f"{folder}/{each}-unveil-0/{each}-unveil-0.json"} for each in ids]
-    units[0] |= {"state": "FAILED", "item_href": "", "error": "asset B02 cannot be read", "figures": None}
+    units[0] = without_product(units[0], "FAILED", "asset B02 cannot be read")
     units[1] |= {"note": "needs review: Sharpness is 0.1, below the limit of 0.4."}
     left_out = [{"target_id": "LC09_L2SP_190028_20230818_20230822_02_T1", "cause": "cloud cover", "reason": "r " * 60}]
-    model = {"name": "unveil-de", "version": "1"}
-    summary = {"left_out": left_out, "remade": (), "units": units, "already_done": [], "scenes": 5, "model": model}
-    console.print_summary(summary | {"seconds": 5.0, "catalog": f"{folder}/catalog.json"}, "my out")
+    console.print_summary(summary(*units, left_out=left_out, catalog=f"{folder}/catalog.json"), "my out")
     rows = [{"state": "new", "target_id": each, "cloud_cover": 40.5, "sources": 4, "megapixels": 120.6} for each in ids]
     console.print_plan([row | {"item_id": f"{row['target_id']}-unveil-08510f3d", "reason": ""} for row in rows])
     out = capsys.readouterr().out
@@ -113,57 +115,18 @@ def test_in_80_columns_no_id_and_no_path_is_cut(
         assert line in out.splitlines(), line
 
 
-def test_a_small_area_is_not_printed_as_nothing(capsys: pytest.CaptureFixture[str], unit: dict[str, Any]) -> None:
+def test_a_small_area_is_not_printed_as_nothing(capsys: pytest.CaptureFixture[str], unit: Unit) -> None:
     unit["figures"] |= {"cloudy_km2": 0.1312, "other_dates_km2": 0.0, "model_km2": 0.0416}
-    summary = {"left_out": (), "remade": (), "units": [unit], "already_done": [], "scenes": 1, "seconds": 5.0}
-    console.print_summary(summary | {"model": {"name": "unveil-de", "version": "3"}, "catalog": "c"}, "out")
+    console.print_summary(summary(unit), "out")
     out = capsys.readouterr().out
     assert "0.13 km²" in out and "0.042 km²" in out and " 0 km²" in out
 
 
-def test_the_summary_shows_what_waits_for_review(capsys: pytest.CaptureFixture[str], unit: dict[str, Any]) -> None:
-    model = {"name": "unveil-de", "version": "3"}
-    waiting = unit | {"note": "needs review: Sharpness is 0.1, below the limit of 0.4."}
-    summary = {
-        "left_out": (),
-        "remade": (),
-        "units": [waiting],
-        "already_done": [],
-        "scenes": 1,
-        "model": model,
-        "seconds": 5.0,
-        "catalog": "c",
-    }
-    console.print_summary(summary, "out")
+def test_what_is_next_depends_on_what_there_is(capsys: pytest.CaptureFixture[str], unit: Unit) -> None:
+    console.print_summary(summary(without_product(unit, "INVALID", "scale contradicts the file")), "out")
     out = capsys.readouterr().out
-    for text in ("needs review", "below the limit of 0.4", "0 new, 0 already there", "1 in collection unveil-review"):
-        assert text in out, text
-
-
-def test_without_a_catalog_nothing_is_offered_to_look_at(
-    capsys: pytest.CaptureFixture[str], unit: dict[str, Any]
-) -> None:
-    invalid = unit | {"state": "INVALID", "item_href": "", "error": "scale contradicts the file", "figures": None}
-    summary = {"left_out": (), "remade": (), "units": [invalid], "already_done": [], "scenes": 1, "seconds": 1.0}
-    console.print_summary(summary | {"model": {"name": "unveil-de", "version": "1"}, "catalog": "out/c.json"}, "out")
-    out = capsys.readouterr().out
-    assert "unveil redrive --out out --include-invalid" in out
-    assert "unveil serve" not in out
-
-
-def test_a_run_with_nothing_to_do_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    model = {"name": "unveil-de", "version": "1"}
-    summary = {
-        "left_out": (),
-        "remade": (),
-        "units": [],
-        "already_done": ["x", "y"],
-        "scenes": 10,
-        "model": model,
-        "seconds": 1.0,
-        "catalog": "c",
-    }
-    console.print_summary(summary, "out")
+    assert "unveil redrive --out out --include-invalid" in out and "unveil serve" not in out
+    console.print_summary(summary(already_done=["x", "y"]), "out")
     assert "0 new, 2 already there" in capsys.readouterr().out
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,12 +63,20 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     return files
 
 
-@pytest.fixture
-def unveil(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run the command in this process, by the same entry point."""
+Predict = Callable[..., Outcome]
 
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["unveil", "predict", *(str(a) for a in arguments)])
+
+@pytest.fixture
+def predict(
+    weights: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Predict:
+    """Run the command on files of the test's folder, in this process, by the same entry point."""
+
+    def run(*arguments: object, bands: int = 4, out: str = "out", mask: str | None = None) -> Outcome:
+        options = ["--weights", weights[bands], "--out", out, *([] if mask is None else ["--mask", mask])]
+        monkeypatch.chdir(tmp_path)
+        # What the test names wins: it is given last.
+        monkeypatch.setattr(sys, "argv", ["unveil", "predict", *map(str, [*options, *QUICK, *arguments])])
         capsys.readouterr()
         with pytest.raises(SystemExit) as stopped:
             main()
@@ -76,6 +84,13 @@ def unveil(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         return Outcome(int(stopped.value.code or 0), printed.out, printed.err)
 
     return run
+
+
+def records(outcome: Outcome) -> list[dict[str, Any]]:
+    """The document of a command that was called with `--json`."""
+    assert outcome.status == 0, outcome.stderr
+    found: list[dict[str, Any]] = json.loads(outcome.stdout)
+    return found
 
 
 def picture(path: Path, shape: tuple[int, ...] = (40, 50, 3), **options: Any) -> np.ndarray:
@@ -128,16 +143,16 @@ def files(folder: Path) -> list[str]:
 
 
 def test_a_geotiff_keeps_everything_but_the_masked_pixels(
-    tmp_path: Path, weights: dict[int, Path], unveil: Any
+    tmp_path: Path, weights: dict[int, Path], predict: Predict
 ) -> None:
     before = scene()
     before[:, :3, :3] = 0
     before[2, 8, 10] = 0
     raster(tmp_path / "s.tif", before, crs="EPSG:32633", transform=TRANSFORM, nodata=0, descriptions=MULTI)
     hidden = mask(tmp_path / "m.png")
-    found = unveil(tmp_path / "s.tif", "--mask", tmp_path / "m.png", "--weights", weights[4], "--out", tmp_path, *QUICK)
-    assert found.status == 0, found.stderr
-    with rasterio.open(tmp_path / "s.restored.tif") as source:
+    (record,) = records(predict("s.tif", "--json", mask="m.png"))
+    written = tmp_path / "out" / "s.restored.tif"
+    with rasterio.open(written) as source:
         assert (source.crs.to_epsg(), source.transform, source.nodata) == (32633, TRANSFORM, 0)
         assert source.dtypes == ("uint16",) * 4 and source.descriptions == MULTI
         assert source.tags()["ACQUIRED"] == "2023-08-10"
@@ -145,103 +160,87 @@ def test_a_geotiff_keeps_everything_but_the_masked_pixels(
     assert np.array_equal(after[:, ~hidden], before[:, ~hidden])
     assert (after[:, hidden] != before[:, hidden]).mean() > 0.9
     assert np.array_equal(after == 0, before == 0), "nodata is kept, and no restored sample takes its value"
-    record = json.loads((tmp_path / "s.restored.json").read_text())
+    assert record == json.loads((tmp_path / "out" / "s.restored.json").read_text())
     assert record["input"]["sha256"] == hashlib.sha256((tmp_path / "s.tif").read_bytes()).hexdigest()
-    assert record["output"]["sha256"] == hashlib.sha256((tmp_path / "s.restored.tif").read_bytes()).hexdigest()
+    assert record["output"]["sha256"] == hashlib.sha256(written.read_bytes()).hexdigest()
     assert record["model"]["sha256"] == checkpoint.sha256_of(weights[4]) and record["sampling"]["steps"] == 1
     assert record["figures"]["restored_pixels"] == hidden.sum() and record["signatures"]["colour_shift"] >= 0
 
 
-def test_masked_pixels_are_filled_by_what_was_validated(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
+def test_masked_pixels_are_filled_by_what_was_validated(
+    tmp_path: Path, weights: dict[int, Path], predict: Predict
+) -> None:
     values = np.broadcast_to(np.array([500, 800, 900, 3000], np.uint16)[:, None, None], (4, 40, 50)).copy()
     hidden = mask(tmp_path / "m.png")
     values[:, hidden] = 9000
     raster(tmp_path / "s.tif", values)
     own = tmp_path / weights[4].name
     own.write_bytes(weights[4].read_bytes())
-    command = (tmp_path / "s.tif", "--mask", tmp_path / "m.png", "--weights", own, "--out", tmp_path, "--json", *QUICK)
+    command = ("s.tif", "--weights", own, "--json")
     figures = {Filler.FLAT: Figures(0.02, 30.0), Filler.DE: Figures(0.01, 36.0)}
     kinds = {kind: KindRecord(1, 1, 1, figures) for kind in UNVALIDATED}
     for record, interpolated in ((None, int(hidden.sum())), (kinds, 0)):
         if record is not None:
             ValidationRecord(checkpoint.sha256_of(own), MULTI, "a test", record).save(validation_path(own))
-        (document,) = json.loads(unveil(*command).stdout)
+        (document,) = records(predict(*command, mask="m.png"))
         assert document["fillers"]["pixels"] == {"interpolated": interpolated, "model": hidden.sum() - interpolated}
-        restored = read(tmp_path / "s.restored.tif")
-        flat = (restored == values[:, :1, :1]).all()
+        flat = (read(tmp_path / "out" / "s.restored.tif") == values[:, :1, :1]).all()
         assert flat == (record is None), "without a record the ground around fills the mask"
-    assert json.loads(unveil(*command, "--gaps", "model").stdout)[0]["fillers"]["kinds"] == {}
-    one_sentence(unveil(*command, "--gaps", "best"), 2, "--gaps best", "validated")
+    assert records(predict(*command, "--gaps", "model", mask="m.png"))[0]["fillers"]["kinds"] == {}
+    one_sentence(predict(*command, "--gaps", "best"), 2, "--gaps best", "validated")
 
 
-@pytest.mark.parametrize(("name", "driver"), [("p.png", "PNG"), ("p.JPG", "JPEG")])
-def test_a_picture_comes_back_as_png_with_the_observed_pixels(
-    tmp_path: Path, weights: dict[int, Path], unveil: Any, name: str, driver: str
-) -> None:
-    picture(tmp_path / name, format=driver)
+@pytest.mark.parametrize("kind", ["png", "JPG", "sixteen bits"])
+def test_a_picture_comes_back_as_png_with_the_observed_pixels(tmp_path: Path, predict: Predict, kind: str) -> None:
+    name = "p.JPG" if kind == "JPG" else "p.png"
+    if kind == "sixteen bits":
+        random = np.random.default_rng(0)
+        raster(tmp_path / name, random.integers(0, 65536, (3, 40, 50)).astype(np.uint16), driver="PNG")
+    else:
+        picture(tmp_path / name, format="JPEG" if kind == "JPG" else "PNG")
     hidden = mask(tmp_path / "m.png")
-    found = unveil(tmp_path / name, "--mask", tmp_path / "m.png", "--weights", weights[3], "--out", tmp_path, *QUICK)
-    assert found.status == 0, found.stderr
-    before, after = read(tmp_path / name), read(tmp_path / "p.restored.png")
-    assert after.dtype == np.uint8
-    assert np.array_equal(after[:, ~hidden], before[:, ~hidden])
+    assert predict(name, bands=3, mask="m.png").status == 0
+    before, after = read(tmp_path / name), read(tmp_path / "out" / "p.restored.png")
+    assert after.dtype == before.dtype and np.array_equal(after[:, ~hidden], before[:, ~hidden])
     assert (after[:, hidden] != before[:, hidden]).any()
+    assert kind != "sixteen bits" or len(np.unique(after[:, hidden] % 256)) > 100
 
 
-def test_sixteen_bit_rgb_png_keeps_its_sixteen_bits(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
-    before = np.random.default_rng(0).integers(0, 65536, (3, 40, 50)).astype(np.uint16)
-    raster(tmp_path / "p.png", before, driver="PNG")
-    hidden = mask(tmp_path / "m.png")
-    found = unveil(tmp_path / "p.png", "--mask", tmp_path / "m.png", "--weights", weights[3], "--out", tmp_path, *QUICK)
-    assert found.status == 0, found.stderr
-    after = read(tmp_path / "p.restored.png")
-    assert after.dtype == np.uint16 and np.array_equal(after[:, ~hidden], before[:, ~hidden])
-    assert len(np.unique(after[:, hidden] % 256)) > 100
-
-
-def test_any_size_and_one_band(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
+def test_any_size_and_one_band(tmp_path: Path, predict: Predict) -> None:
     """Wider than a tile, lower than one, no mask: everything is restored."""
     picture(tmp_path / "wide.png", (33, 201))
-    found = unveil(tmp_path / "wide.png", "--weights", weights[1], "--out", tmp_path / "new" / "out", "--json", *QUICK)
-    assert found.status == 0, found.stderr
-    (record,) = json.loads(found.stdout)
+    (record,) = records(predict("wide.png", "--json", bands=1, out="new/out"))
     assert record["figures"]["restored_pixels"] == 33 * 201 and record["figures"]["tiles"] == 2
     assert record["signatures"] is None and record["mask"] is None
     assert read(tmp_path / "new" / "out" / "wide.restored.png").shape == (1, 33, 201)
 
 
-def test_floats_without_projection_and_with_nan_as_nodata(
-    tmp_path: Path, weights: dict[int, Path], unveil: Any
-) -> None:
+def test_floats_without_projection_and_with_nan_as_nodata(tmp_path: Path, predict: Predict) -> None:
     before = scene("float32")
     before[:, 10, 10] = np.nan
     raster(tmp_path / "f.tif", before, nodata=np.nan)
-    found = unveil(tmp_path / "f.tif", "--weights", weights[4], "--out", tmp_path, *QUICK)
-    assert found.status == 0, found.stderr
-    after = read(tmp_path / "f.restored.tif")
+    assert predict("f.tif").status == 0
+    after = read(tmp_path / "out" / "f.restored.tif")
     assert after.dtype == np.float32 and np.array_equal(np.isnan(after), np.isnan(before))
     assert np.nanmin(after) >= 0 and np.nanmax(after) <= 1
 
 
-def test_the_seed_decides_and_equal_commands_give_equal_bytes(
-    tmp_path: Path, weights: dict[int, Path], unveil: Any
-) -> None:
+def test_the_seed_decides_and_equal_commands_give_equal_bytes(tmp_path: Path, predict: Predict) -> None:
     picture(tmp_path / "p.png")
-    digests = []
-    for seed in (1, 1, 2):
-        found = unveil(tmp_path / "p.png", "--weights", weights[3], "--out", tmp_path, "--seed", seed, "--json", *QUICK)
-        digests.append(json.loads(found.stdout)[0]["output"]["sha256"])
+    found = [records(predict("p.png", "--seed", seed, "--json", bands=3)) for seed in (1, 1, 2)]
+    digests = [record["output"]["sha256"] for (record,) in found]
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_bands_are_put_in_the_models_order(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
+def test_bands_are_put_in_the_models_order(tmp_path: Path, predict: Predict) -> None:
     """The same scene with its bands stored the other way round gives the same pixels."""
     before = scene()
     raster(tmp_path / "a.tif", before, descriptions=MULTI)
     raster(tmp_path / "b.tif", before[::-1].copy(), descriptions=MULTI[::-1])
-    found = unveil(tmp_path / "a.tif", tmp_path / "b.tif", "--weights", weights[4], "--out", tmp_path, "--json", *QUICK)
-    assert [r["band_order"] for r in json.loads(found.stdout)] == [[1, 2, 3, 4], [4, 3, 2, 1]]
-    assert np.array_equal(read(tmp_path / "a.restored.tif"), read(tmp_path / "b.restored.tif")[::-1])
+    found = records(predict("a.tif", "b.tif", "--json"))
+    assert [r["band_order"] for r in found] == [[1, 2, 3, 4], [4, 3, 2, 1]]
+    one, other = (read(tmp_path / "out" / f"{name}.restored.tif") for name in "ab")
+    assert np.array_equal(one, other[::-1])
 
 
 @pytest.mark.parametrize(
@@ -256,168 +255,126 @@ def test_bands_are_put_in_the_models_order(tmp_path: Path, weights: dict[int, Pa
     ],
 )
 def test_numbers_and_colours_of_bands_are_understood(
-    tmp_path: Path, weights: dict[int, Path], unveil: Any, names: tuple[str, ...] | None, colours: bool
+    tmp_path: Path, predict: Predict, names: tuple[str, ...] | None, colours: bool
 ) -> None:
-    before = scene()[[2, 1, 0, 3]]
     profile = {"photometric": "RGB", "nodata": None} if colours else {}
-    raster(tmp_path / "a.tif", before, descriptions=names, **profile)
-    found = unveil(tmp_path / "a.tif", "--weights", weights[4], "--out", tmp_path / "out", "--json", *QUICK)
-    assert [r["band_order"] for r in json.loads(found.stdout)] == [[3, 2, 1, 4]]
+    raster(tmp_path / "a.tif", scene()[[2, 1, 0, 3]], descriptions=names, **profile)
+    assert records(predict("a.tif", "--json"))[0]["band_order"] == [3, 2, 1, 4]
 
 
 @pytest.mark.parametrize(
-    ("names", "colours"),
-    [(("B4", "B3", "B2", "B11"), False), (("B4", "B3", "B2", ""), False), (("blue", "green", "red", "nir"), True)],
+    ("names", "colours", "says"),
+    [
+        (("B4", "B3", "B2", "B11"), False, "B2"),
+        (("B4", "B3", "B2", ""), False, "B2"),
+        (("blue", "green", "red", "nir"), True, "coloured"),
+        (("blue", "green", "red", "swir16"), False, "swir16"),
+    ],
 )
 def test_bands_that_are_named_wrongly_or_twice_are_refused(
-    tmp_path: Path, weights: dict[int, Path], unveil: Any, names: tuple[str, ...], colours: bool
+    tmp_path: Path, predict: Predict, names: tuple[str, ...], colours: bool, says: str
 ) -> None:
     raster(tmp_path / "a.tif", scene(), descriptions=names, **({"photometric": "RGB"} if colours else {}))
-    one_sentence(
-        unveil(tmp_path / "a.tif", "--weights", weights[4], "--out", tmp_path / "out", *QUICK),
-        2,
-        "a.tif",
-        "B2" if not colours else "coloured",
-    )
+    one_sentence(predict("a.tif"), 2, "a.tif", says)
 
 
-def test_folders_of_images_and_masks_are_paired_by_name(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
+def test_folders_of_images_and_masks_are_paired_by_name(tmp_path: Path, predict: Predict) -> None:
     for name in ("in", "masks"):
         (tmp_path / name).mkdir()
     for stem in ("a", "b"):
         picture(tmp_path / "in" / f"{stem}.png")
     (tmp_path / "in" / "notes.txt").write_text("no image")
     mask(tmp_path / "masks" / "a.png")
-    command = [
-        tmp_path / "in",
-        "--mask",
-        tmp_path / "masks",
-        "--weights",
-        weights[3],
-        "--out",
-        tmp_path / "out",
-        *QUICK,
-    ]
-    one_sentence(unveil(*command), 2, "b.png", "0 masks")
+    one_sentence(predict("in", mask="masks", bands=3), 2, "b.png", "0 masks")
     assert files(tmp_path / "out") == []
     mask(tmp_path / "masks" / "b.png")
-    assert unveil(*command).status == 0
+    assert predict("in", mask="masks", bands=3).status == 0
     assert files(tmp_path / "out") == ["a.restored.json", "a.restored.png", "b.restored.json", "b.restored.png"]
 
 
-def test_declared_and_given_scales_are_used(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
-    before = scene("int16")
-    raster(tmp_path / "s.tif", before)
+def test_declared_and_given_scales_are_used(tmp_path: Path, predict: Predict) -> None:
+    raster(tmp_path / "s.tif", scene("int16"))
     with rasterio.open(tmp_path / "s.tif", "r+") as target:
         target.scales, target.offsets = (2e-4,) * 4, (-0.1,) * 4
-    scales = []
-    for option in ([], ["--scale", "0.0001"]):
-        found = unveil(tmp_path / "s.tif", "--weights", weights[4], "--out", tmp_path, "--json", *QUICK, *option)
-        scales.append(json.loads(found.stdout)[0]["scale"])
-    assert (scales[0]["scales"][0], scales[0]["offsets"][0], scales[0]["origin"]) == (
-        2e-4,
-        -0.1,
-        "declared by the file",
-    )
-    assert (scales[1]["scales"][0], scales[1]["offsets"][0], scales[1]["origin"]) == (1e-4, 0.0, "given")
-    with rasterio.open(tmp_path / "s.restored.tif") as source:
+    expected = {(): (2e-4, -0.1, "declared by the file"), ("--scale", "0.0001"): (1e-4, 0.0, "given")}
+    for option, values in expected.items():
+        found = records(predict("s.tif", "--json", *option))[0]["scale"]
+        assert (found["scales"][0], found["offsets"][0], found["origin"]) == values
+    with rasterio.open(tmp_path / "out" / "s.restored.tif") as source:
         assert source.scales == (2e-4,) * 4 and source.offsets == (-0.1,) * 4
 
 
-def test_wrong_bands_are_named(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
-    picture(tmp_path / "p.png")
-    command = ["--weights", weights[4], "--out", tmp_path / "out", *QUICK]
-    one_sentence(unveil(tmp_path / "p.png", *command), 2, "p.png has 3 bands", "restores 4 (blue, green, red, nir)")
-    raster(tmp_path / "s.tif", scene(), descriptions=("blue", "green", "red", "swir16"))
-    one_sentence(unveil(tmp_path / "s.tif", *command), 2, "s.tif", "swir16", "nir")
-    picture(tmp_path / "alpha.png", (40, 50, 4))
-    one_sentence(unveil(tmp_path / "alpha.png", *command), 2, "alpha.png", "alpha")
-    assert files(tmp_path / "out") == []
-
-
-def test_masks_that_do_not_fit_are_refused(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
+def test_masks_that_do_not_fit_are_refused(tmp_path: Path, predict: Predict) -> None:
     raster(tmp_path / "s.tif", scene(), crs="EPSG:32633", transform=TRANSFORM)
     mask(tmp_path / "small.png", 39, 50)
     elsewhere = Affine(10, 0, 500010, 0, -10, 5100000)
     raster(tmp_path / "moved.tif", np.ones((1, 40, 50), np.uint8), crs="EPSG:32633", transform=elsewhere)
-    command = [tmp_path / "s.tif", "--weights", weights[4], "--out", tmp_path / "out", *QUICK, "--mask"]
-    one_sentence(unveil(*command, tmp_path / "small.png"), 2, "39 x 50", "40 x 50", "small.png")
-    one_sentence(unveil(*command, tmp_path / "moved.tif"), 2, "moved.tif", "elsewhere")
-    one_sentence(unveil(*command, tmp_path / "none.png"), 2, "none.png", "No such file")
+    one_sentence(predict("s.tif", mask="small.png"), 2, "39 x 50", "40 x 50", "small.png")
+    one_sentence(predict("s.tif", mask="moved.tif"), 2, "moved.tif", "elsewhere")
+    one_sentence(predict("s.tif", mask="none.png"), 2, "none.png", "No such file")
     assert files(tmp_path / "out") == []
 
 
-def test_values_that_do_not_fit_are_refused(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
-    command = ["--weights", weights[4], "--out", tmp_path / "out", *QUICK]
+def test_pixels_that_do_not_fit_are_refused(tmp_path: Path, predict: Predict) -> None:
     raster(tmp_path / "nan.tif", np.where(scene("float32") > 0.89, np.nan, scene("float32")))
-    one_sentence(unveil(tmp_path / "nan.tif", *command), 2, "nan.tif", "NaN", "nodata")
+    one_sentence(predict("nan.tif"), 2, "nan.tif", "NaN", "nodata")
     raster(tmp_path / "full.tif", (scene("float32") * 65535).astype(np.uint16))
-    one_sentence(unveil(tmp_path / "full.tif", *command), 2, "full.tif", "exceed reflectance 1", "--scale")
+    one_sentence(predict("full.tif"), 2, "full.tif", "exceed reflectance 1", "--scale")
+    one_sentence(predict("full.tif", "--scale", "nan"), 2, "--scale", "positive")
     raster(tmp_path / "bytes.tif", (scene("float32") * 255).astype(np.uint16))
-    one_sentence(unveil(tmp_path / "bytes.tif", *command), 2, "bytes.tif", "8-bit", "--scale")
-    one_sentence(unveil(tmp_path / "full.tif", *command, "--scale", "nan"), 2, "--scale", "positive")
+    one_sentence(predict("bytes.tif"), 2, "bytes.tif", "8-bit", "--scale")
     raster(tmp_path / "long.tif", scene().astype(np.int32))
-    one_sentence(unveil(tmp_path / "long.tif", *command), 2, "long.tif", "int32")
+    one_sentence(predict("long.tif"), 2, "long.tif", "int32")
+    picture(tmp_path / "p.png")
+    one_sentence(predict("p.png"), 2, "p.png has 3 bands", "restores 4 (blue, green, red, nir)")
+    picture(tmp_path / "alpha.png", (40, 50, 4))
+    one_sentence(predict("alpha.png"), 2, "alpha.png", "alpha")
     assert files(tmp_path / "out") == []
 
 
-def test_damaged_images_are_refused(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
+def test_damaged_images_are_refused(tmp_path: Path, predict: Predict) -> None:
     """GDAL alone reads a PNG that is cut off and makes up the rest."""
     picture(tmp_path / "good.png")
     picture(tmp_path / "good.jpg", format="JPEG")
     raster(tmp_path / "good.tif", scene()[:3])
-    command = ["--weights", weights[3], "--out", tmp_path / "out", *QUICK]
     for name in ("png", "jpg", "tif"):
         content = (tmp_path / f"good.{name}").read_bytes()
         (tmp_path / f"cut.{name}").write_bytes(content[: len(content) // 2])
-        one_sentence(unveil(tmp_path / f"cut.{name}", *command), 1, f"cut.{name} cannot be read")
+        one_sentence(predict(f"cut.{name}", bands=3), 1, f"cut.{name} cannot be read")
     (tmp_path / "text.png").write_text("not an image")
-    one_sentence(unveil(tmp_path / "text.png", *command), 2, "text.png is not a GeoTIFF, PNG or JPEG")
-    one_sentence(unveil(tmp_path / "none.tif", *command), 2, "none.tif", "No such file")
-    assert not [name for name in files(tmp_path / "out") if not name.startswith("good")]
-
-
-def test_weights_that_do_not_fit_are_refused(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
-    picture(tmp_path / "p.png")
-    (tmp_path / "cut.safetensors").write_bytes(weights[3].read_bytes()[:-100])
-    (tmp_path / "text.safetensors").write_text("not weights at all, but long enough to look at")
-    for name in ("none", "cut", "text"):
-        path = tmp_path / f"{name}.safetensors"
-        one_sentence(unveil(tmp_path / "p.png", "--weights", path, "--out", tmp_path / "out"), 2, path.name)
-    assert not (tmp_path / "out").exists()
-
-
-def test_nothing_to_do_and_clashing_names_are_refused(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
-    command = ["--weights", weights[3], "--out", tmp_path / "out", *QUICK]
-    (tmp_path / "empty").mkdir()
-    one_sentence(unveil(tmp_path / "empty", *command), 2, "No image", "empty")
-    assert unveil(*command).status == 2
-    picture(tmp_path / "p.png")
-    picture(tmp_path / "p.jpg", format="JPEG")
-    one_sentence(unveil(tmp_path / "p.png", tmp_path / "p.jpg", *command), 2, "p.restored.png", "taken by")
-    picture(tmp_path / "p.restored.png")
-    both = [tmp_path / "p.png", tmp_path / "p.restored.png"]
-    one_sentence(unveil(*both, "--weights", weights[3], "--out", tmp_path), 2, "p.restored.png", "taken by")
-    one_sentence(unveil(tmp_path / "p.png", *command, "--steps", "5000"), 2, "5000")
+    one_sentence(predict("text.png", bands=3), 2, "text.png is not a GeoTIFF, PNG or JPEG")
+    one_sentence(predict("none.tif", bands=3), 2, "none.tif", "No such file")
     assert files(tmp_path / "out") == []
 
 
-def test_a_folder_that_cannot_be_written_is_reported_before_the_work(
-    tmp_path: Path, weights: dict[int, Path], unveil: Any
-) -> None:
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path, weights: dict[int, Path], predict: Predict) -> None:
+    picture(tmp_path / "p.png")
+    (tmp_path / "cut.safetensors").write_bytes(weights[3].read_bytes()[:-100])
+    (tmp_path / "text.safetensors").write_text("not weights at all, but long enough to look at")
+    for name in ("none.safetensors", "cut.safetensors", "text.safetensors"):
+        one_sentence(predict("p.png", "--weights", name), 2, name)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_do_and_clashing_names_are_refused(tmp_path: Path, predict: Predict) -> None:
+    (tmp_path / "empty").mkdir()
+    one_sentence(predict("empty"), 2, "No image", "empty")
+    assert predict().status == 2
+    for name in ("p.png", "p.jpg", "p.restored.png"):
+        picture(tmp_path / name)
+    one_sentence(predict("p.png", "p.jpg", bands=3), 2, "p.restored.png", "taken by")
+    one_sentence(predict("p.png", "p.restored.png", bands=3, out="."), 2, "p.restored.png", "taken by")
+    one_sentence(predict("p.png", "--steps", "5000", bands=3), 2, "5000")
+    assert files(tmp_path / "out") == []
+
+
+def test_a_folder_that_cannot_be_written_is_reported_and_nothing_is_left(tmp_path: Path, predict: Predict) -> None:
     picture(tmp_path / "p.png")
     (tmp_path / "file").write_text("in the way")
-    out = tmp_path / "file" / "out"
-    one_sentence(unveil(tmp_path / "p.png", "--weights", weights[3], "--out", out, *QUICK), 1, "cannot be written")
-
-
-def test_a_failed_write_leaves_neither_image_nor_record(tmp_path: Path, weights: dict[int, Path], unveil: Any) -> None:
-    picture(tmp_path / "p.png")
-    out = tmp_path / "out"
-    (out / "p.restored.json").mkdir(parents=True)
-    found = unveil(tmp_path / "p.png", "--weights", weights[3], "--out", out, *QUICK)
-    one_sentence(found, 1, "p.restored.json", "cannot be written")
-    assert files(out) == ["p.restored.json"]
+    one_sentence(predict("p.png", bands=3, out="file/out"), 1, "cannot be written")
+    (tmp_path / "out" / "p.restored.json").mkdir(parents=True)
+    one_sentence(predict("p.png", bands=3), 1, "p.restored.json", "cannot be written")
+    assert files(tmp_path / "out") == ["p.restored.json"]
 
 
 def test_the_installed_command_restores_and_explains(tmp_path: Path, weights: dict[int, Path]) -> None:

@@ -1,29 +1,26 @@
-"""Settings: precedence and plain errors."""
+"""Settings: plain errors, and what follows from those that are left out."""
 
 from __future__ import annotations
 
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from de_model.sampling.kinds import SamplerKind
+from de_model.scene.design import SceneDesign
 from flows.errors import InvalidSettings
 from flows.planning.search import find_scenes, source_of
-from flows.settings.loading import load_settings
+from flows.settings import RunSettings
+from flows.settings.loading import load_settings, recent
 from stac.errors import EmptySearch, InvalidQuery
 from stac.quality.gate import Gate
 from stac.search.static import sample_catalog
 
-
-def test_command_line_beats_environment_beats_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tmp_path / "run.yaml"
-    config.write_text("seed: 1\nsteps: 5\neta: 0.5\nbands: [red, nir]\n")
-    monkeypatch.setenv("UNVEIL_SEED", "2")
-    monkeypatch.setenv("UNVEIL_STEPS", "6")
-    settings = load_settings(config, {"seed": 3, "samples": None})
-    assert (settings.seed, settings.steps, settings.eta, settings.bands) == (3, 6, 0.5, ("red", "nir"))
+#: Of a model of the second edition.
+DESIGN = SceneDesign(t_start=150, steps=3, samples=1, tile=192, overlap=48)
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
 
 def test_a_day_needs_no_quotes_in_a_file(tmp_path: Path) -> None:
@@ -31,17 +28,6 @@ def test_a_day_needs_no_quotes_in_a_file(tmp_path: Path) -> None:
     config.write_text("datetime: 2023-08-18\nseed: 4\n")
     settings = load_settings(config)
     assert settings.datetime == "2023-08-18" and settings.seed == 4
-    with pytest.raises(InvalidSettings, match="cannot be read as YAML"):
-        load_settings(_written(config, "datetime: !!python/object/apply:os.getcwd []\n"))
-
-
-def _written(path: Path, text: str) -> Path:
-    path.write_text(text)
-    return path
-
-
-def test_bands_may_be_written_as_one_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load_settings(None, {"bands": "red, nir"}).bands == ("red", "nir")
 
 
 @pytest.mark.parametrize(
@@ -65,9 +51,6 @@ def test_wrong_files_are_reported_in_one_sentence(tmp_path: Path, text: str, say
     with pytest.raises(InvalidSettings, match=says) as caught:
         load_settings(config)
     assert "\n" not in str(caught.value)
-
-
-def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidSettings, match=r"nothing\.yaml"):
         load_settings(tmp_path / "nothing.yaml")
 
@@ -75,21 +58,6 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 def test_area_and_interval_are_checked_when_asked_for() -> None:
     with pytest.raises(InvalidQuery, match="no area"):
         _ = load_settings(None, {"bbox": "15,45,15,46"}).query
-
-
-def test_only_what_changes_pixels_is_part_of_the_identity() -> None:
-    base = load_settings().parameters
-    assert load_settings(None, {"out": "elsewhere", "block": 64, "timeout_s": 5}).parameters == base
-    for name, value in {"seed": 1, "eta": 0.4, "composite": "none", "sampler": "ddim", "start": 400}.items():
-        assert load_settings(None, {name: value}).parameters != base
-
-
-def test_sampler_and_start_reach_the_engine_and_are_always_recorded() -> None:
-    settings = load_settings(None, {"sampler": "ddim", "steps": 5, "start": 400})
-    sampling = settings.restoration.sampling
-    assert (sampling.sampler, sampling.steps, sampling.start) == (SamplerKind.DDIM, 5, 400)
-    assert settings.parameters | {"sampler": "ddim", "steps": 5, "start": 400} == settings.parameters
-    assert load_settings().parameters | {"sampler": "dpmpp2m", "steps": 1, "start": 200} == load_settings().parameters
 
 
 @pytest.mark.parametrize(
@@ -106,8 +74,10 @@ def test_sampler_and_start_reach_the_engine_and_are_always_recorded() -> None:
 def test_the_schedule_fits_what_is_restored_unless_a_part_of_it_is_named(
     given: dict[str, Any], walk: tuple[Any]
 ) -> None:
-    assert load_settings(None, given).walk == walk
-    assert load_settings(None, given | {"tile": 64}).restoration.sampling.steps == walk[1]
+    settings = load_settings(None, given)
+    sampling = settings.restoration.sampling
+    assert (sampling.sampler, sampling.steps, sampling.start) == settings.walk == walk
+    assert (settings.parameters["sampler"], settings.parameters["steps"], settings.parameters["start"]) == walk
 
 
 def test_neighbours_share_a_sixteenth_of_a_tile() -> None:
@@ -165,3 +135,35 @@ def test_an_api_is_not_searched_without_dates() -> None:
         api = load_settings(None, {"source": name})
         with pytest.raises(InvalidQuery, match="name the first and the last with --datetime"):
             find_scenes(api, source_of(api))
+
+
+def test_what_is_left_out_is_the_designs() -> None:
+    fitted = load_settings(None, {}).fitted_to(DESIGN)
+    sampling = fitted.restoration.sampling
+    assert (sampling.start, sampling.steps, sampling.samples) == (150, 3, 1)
+    assert (sampling.tile, sampling.overlap, sampling.sampler) == (192, 48, "ddim")
+    assert fitted.fitted_to(DESIGN) == fitted
+
+
+def test_what_is_named_stays() -> None:
+    sampling = load_settings(None, {"steps": 1, "tile": 128}).fitted_to(DESIGN).restoration.sampling
+    assert (sampling.steps, sampling.tile) == (1, 128)
+    assert sampling.overlap < 128 // 2 and sampling.start == 150
+
+
+def test_models_of_the_first_edition_leave_settings_alone() -> None:
+    settings = load_settings(None, {})
+    assert settings.fitted_to(None) is settings
+
+
+def test_the_last_days_end_today() -> None:
+    settings = recent(RunSettings(datetime="2020-01-01"), 3, NOON)
+    assert settings.datetime == "2026-02-27/2026-03-02"
+    assert settings.query.contains(NOON) and settings.query.contains(datetime(2026, 2, 27, tzinfo=UTC))
+
+
+def test_without_them_the_interval_stays_and_none_is_not_an_interval() -> None:
+    settings = RunSettings(datetime="2020-01-01")
+    assert recent(settings, None) is settings
+    with pytest.raises(InvalidSettings, match="last_days is 0"):
+        recent(settings, 0)
