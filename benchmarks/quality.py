@@ -32,13 +32,11 @@ from flows.models.evaluation import (
     OF_DATES,
     TRIVIAL_IN_GAPS,
     CaseResult,
-    Entrant,
     Evaluation,
     evaluate,
-    metrics_of,
-    tables,
 )
 from flows.models.evaluation_cases import Case, ErrorSums, Protocol, cases_of, transplanted_cases
+from flows.models.evaluation_report import metrics_of, tables
 from flows.models.training_data import cloudy_and_clear
 from flows.planning.search import SceneSet, stacks_of
 from flows.processing.model import alone, usual
@@ -92,7 +90,7 @@ def main() -> None:
     with progress_bar():
         card = checkpoint.read_card(path)
         groups = [group for group in _groups(options.data, options.cases, card) if group.cases]
-        found = {group.name: evaluate(Entrant.of(path), group.cases, usual) for group in groups}
+        found = {group.name: evaluate(path, group.cases, usual) for group in groups}
         blending = _blending(groups, path) if options.blending else ""
     rows = [_row(group, found[group.name]) for group in groups]
     head = (

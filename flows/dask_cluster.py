@@ -24,8 +24,7 @@ from flows.errors import InvalidSettings, WorkerKilled, WorkersLost
 from flows.ledger.database import shown
 from flows.ledger.store import place_of
 from flows.settings import RunSettings
-from flows.settings.fields import Share
-from flows.workers import Workers, follow_parent, inherited, limit_threads, use_gpu
+from flows.workers import Share, Workers, follow_parent, inherited, limit_threads, use_gpu
 from stac.io.secrets import Kept, kept, take, without_secret
 
 _T = TypeVar("_T")

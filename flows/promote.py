@@ -64,8 +64,7 @@ def promote(
     held: Trial | None = None
     moved: promotion.Promotion | None = None
     if not force:
-        decision = trial(wanted, challenger.version, not dry_run, "promote")
-        held, moved = decision.trial, decision.promotion
+        held, moved = trial(wanted, challenger.version, not dry_run, "promote")
     elif not dry_run:
         moved = promotion.promote(registry, challenger, "promoted without an evaluation")
         publish_promoted(wanted.run_settings(), registry, challenger)

@@ -22,10 +22,12 @@ from flows.drift.baseline import baseline_path
 from flows.errors import InvalidSettings
 from flows.models import promotion, training_set
 from flows.models.calibration import fit_calibration
+from flows.models.comparison import GATES_TAG, Terms, hold_trial
 from flows.models.drift import make_baseline
-from flows.models.evaluation import Entrant, evaluate
+from flows.models.evaluation import evaluate
 from flows.models.evaluation_cases import Case, cases_of
-from flows.models.gates import GATES_TAG, Decision, Terms, Trial, plain, promote_if_gates_pass
+from flows.models.evaluation_report import plain
+from flows.models.gates import Trial
 from flows.models.model_item import publish_promoted
 from flows.models.registry import CHAMPION, Registry
 from flows.models.retrain_settings import Promotion, RetrainSettings, load_retrain_settings
@@ -149,7 +151,7 @@ def validate(wanted: RetrainSettings, weights: str) -> None:
     path = Path(weights)
     cases = islice(_cases(wanted, wanted.split()[1], wanted.contest_window), wanted.contest_cases)
     with gpu_slot():
-        found = evaluate(Entrant.of(path), cases, usual)
+        found = evaluate(path, cases, usual)
     found.record().save(validation_path(path))
 
 
@@ -184,8 +186,19 @@ def register(wanted: RetrainSettings, weights: str, found: Found) -> str:
 
 
 @task(name="trial", **RETRIES)
-def trial(wanted: RetrainSettings, challenger: str, move: bool, by: str) -> Decision:
-    """Let both models restore the squares that were held out, and what was published; promote what passes, if asked."""
+def trial(wanted: RetrainSettings, challenger: str, move: bool, by: str) -> tuple[Trial, promotion.Promotion | None]:
+    """Let both models restore the squares that were held out, and what was published; promote what passes, if asked.
+
+    Args:
+        wanted: settings of retrainings.
+        challenger: version that is evaluated.
+        move: False judges only.
+        by: who promotes, kept with the version.
+
+    Raises:
+        InvalidSettings: the models restore different bands, or the challenger is the champion already.
+        ChampionChanged: another version became the champion meanwhile.
+    """
     registry = _registry(wanted)
     run = wanted.run_settings()
     terms = Terms(
@@ -196,11 +209,15 @@ def trial(wanted: RetrainSettings, challenger: str, move: bool, by: str) -> Deci
         shadow_scenes=wanted.shadow_scenes,
     )
     version = registry.resolve(f"models:/{wanted.model}/{challenger}")
+    champion = registry.resolve(f"models:/{wanted.model}@{CHAMPION}")
     with gpu_slot():
-        decision = promote_if_gates_pass(registry, version, terms, move=move, by=by)
-    if decision.promotion is not None:
-        publish_promoted(run, registry, version)
-    return decision
+        held = hold_trial(registry, champion, version, terms)
+    if not (move and held.verdict.passed):
+        return held, None
+    why = f"{by}: {held.comparison.sentence}; {len(held.verdict.checks)} gates passed"
+    moved = promotion.promote(registry, version, why, against=champion.version)
+    publish_promoted(run, registry, version)
+    return held, moved
 
 
 @flow(name="retrain", log_prints=False, persist_result=False, retries=0)
@@ -231,8 +248,8 @@ def retrain(settings: RetrainSettings | None = None) -> RetrainSummary:
     summary = RetrainSummary(found, champion, challenger, None, None)
     if challenger is not None:
         automatic = wanted.promotion is Promotion.AUTOMATIC
-        decision = trial(wanted, challenger, automatic, "retrain")
-        summary = replace(summary, trial=decision.trial, promotion=decision.promotion)
+        held, moved = trial(wanted, challenger, automatic, "retrain")
+        summary = replace(summary, trial=held, promotion=moved)
     create_markdown_artifact(as_markdown(summary), key="retrain-report", description="Report of this retraining")
     return summary
 

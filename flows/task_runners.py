@@ -20,9 +20,9 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 from flows.errors import InvalidSettings, RunStopped, WorkersLost
 from flows.progress import Event, listening
 from flows.settings import RunSettings
-from flows.settings.fields import RunnerKind, Share, share_of
+from flows.settings.fields import RunnerKind
 from flows.tasks import gpus_of
-from flows.workers import Workers, begin_worker, environment, inherited
+from flows.workers import Share, Workers, begin_worker, environment, inherited, share_of
 from stac.io.secrets import kept
 
 _T = TypeVar("_T")

@@ -7,22 +7,55 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import connection, parent_process
 from typing import Any, Generic, TypeVar
 
+import psutil
 from prefect import Task, unmapped
 from prefect.task_runners import TaskRunner
 
 from flows.errors import WorkersLost
-from flows.settings.fields import thread_limits
+from stac.io.cores import cores
 from stac.io.secrets import Kept, take
 
 _T = TypeVar("_T")
 #: Payloads that are mapped at once: bounds what a run holds in memory.
 _BATCH = 256
+#: What one process with a work unit in hand may need, bytes (docs/results/tile.md).
+_PROCESS_BYTES = 2.5 * 2**30
 #: How often the workers are looked at while a result is waited for, seconds.
 _LOOK_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How a machine is shared by the workers of one run."""
+
+    workers: int
+    #: Threads of numeric libraries in each worker, so that all of them together fill the cores.
+    threads: int
+
+
+def share_of(wanted: int | None, gpus: int, threads: int | None = None) -> Share:
+    """Return how this machine is shared.
+
+    Args:
+        wanted: workers asked for; None for one per GPU, or per core as far as memory goes without a GPU.
+        gpus: GPUs that are used.
+        threads: of each worker, where they are asked for.
+    """
+    here = cores()
+    fits = int(psutil.virtual_memory().total // _PROCESS_BYTES)
+    workers = wanted or gpus or max(1, min(here, fits))
+    return Share(workers, threads or max(1, here // workers))
+
+
+def thread_limits(threads: int) -> dict[str, str]:
+    """Return the variables that numeric libraries read when they are loaded."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return dict.fromkeys(names, str(threads))
 
 
 class Workers(Generic[_T]):

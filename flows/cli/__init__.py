@@ -15,23 +15,7 @@ from typing import Annotated
 import typer
 
 from flows import __version__
-from flows.cli import (
-    catalog,
-    data,
-    drift,
-    evaluate,
-    mosaic,
-    operations,
-    predict,
-    publish,
-    registry,
-    runs,
-    services,
-    train,
-)
-from flows.cli import services as automations
-from flows.cli import services as metrics
-from flows.cli import services as up
+from flows.cli import catalog, evaluate, operations, predict, registry, runs, services, train
 from flows.cli.console import print_error
 from flows.cli.setting_options import SettingsGroup
 from flows.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID
@@ -50,7 +34,7 @@ _WORK: tuple[Callable[..., None], ...] = (
     runs.demo,
     runs.run,
     runs.plan,
-    mosaic.mosaic,
+    runs.mosaic,
     services.serve,
     services.doctor,
 )
@@ -72,12 +56,12 @@ _OPERATION: tuple[Callable[..., None], ...] = (
     operations.redrive,
     operations.census,
     operations.status,
-    publish.publish,
-    automations.automations,
-    up.up,
-    up.down,
-    drift.drift,
-    metrics.metrics,
+    catalog.publish,
+    services.automations,
+    services.up,
+    services.down,
+    evaluate.drift,
+    services.metrics,
     catalog.retract,
 )
 for _command in _WORK:
@@ -88,7 +72,7 @@ for _command in _MODEL:
     app.command(rich_help_panel="Model")(_command)
 for _command in _REGISTRY:
     app.command(rich_help_panel="Model registry")(_command)
-app.add_typer(data.app, name="data", rich_help_panel="Model")
+app.add_typer(train.app, name="data", rich_help_panel="Model")
 app.add_typer(catalog.app, name="catalog", rich_help_panel="Operations")
 
 

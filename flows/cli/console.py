@@ -223,7 +223,7 @@ def _steps_of(summary: Mapping[str, Any], made: Sequence[str], where: str) -> It
 
 def print_models(rows: Sequence[Mapping[str, Any]], name: str) -> None:
     """Print the versions of a model, oldest first."""
-    from flows.models.gates import summary
+    from flows.models.evaluation_report import summary
 
     columns = ("version", "aliases", "registered", "preset", "trained on", "gates", "promoted")
     found = [
@@ -243,7 +243,7 @@ def print_models(rows: Sequence[Mapping[str, Any]], name: str) -> None:
 
 def print_gates(row: Mapping[str, Any], name: str) -> None:
     """Print the gate table of a version."""
-    from flows.models.gates import gate_rows
+    from flows.models.evaluation_report import gate_rows
 
     if row["gates"] is None:
         output.print(

@@ -107,8 +107,8 @@ def promote(
     """
     from dataclasses import asdict
 
-    from flows.models.gates import as_json as gate_table
-    from flows.models.gates import plain
+    from flows.models.evaluation_report import as_json as gate_table
+    from flows.models.evaluation_report import plain
     from flows.models.retrain_settings import retrain_settings_of
 
     # First: Prefect reads the login that is found here when it is imported.

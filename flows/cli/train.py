@@ -1,4 +1,4 @@
-"""`unveil train`: train a model on scenes or folders of pairs."""
+"""`unveil train`: train a model on scenes or folders of pairs; `unveil data check`: is a folder fit for it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli import options as o
-from flows.cli.console import errors, output, print_json
+from flows.cli.console import errors, output, print_json, progress_bar, show
+from flows.errors import EXIT_INVALID
 
 if TYPE_CHECKING:
+    from de_model.data.check import Report as DataReport
     from flows.models.tracking import Tracking
     from flows.models.training_request import TrainingReport
 
@@ -161,12 +163,60 @@ def _device(name: str | None) -> str:
 
 def _tracking(wanted: bool, uri: str | None, state_dir: Path | None) -> Tracking | None:
     """Return where the registry of the other commands is, so that all trainings can be compared in one place."""
-    from flows.models.mlflow_access import database_of, registry_uri
+    from flows.models.registry import Registry
     from flows.models.tracking import Tracking
 
     if not wanted:
         return None
     settings = o.settings(mlflow_uri=uri, state_dir=state_dir)
-    found = registry_uri(settings.state, settings.mlflow_uri)
-    database = database_of(found)
-    return Tracking(found, None if database is None else database.parent / "mlartifacts")
+    registry = Registry(settings.state, settings.mlflow_uri)
+    return Tracking(registry.uri, registry.artifact_root)
+
+
+app = typer.Typer(help="Training data on disk.", no_args_is_help=True)
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="Folder of RICE, CUHK-CR, or pairs in cloud/ and label/.")],
+    names_only: Annotated[bool, typer.Option("--names-only", help="Open no picture: layout and names alone.")] = False,
+    as_json: o.AsJson = False,
+) -> None:
+    """Name everything wrong with a data set: unpaired and broken files, wrong bands, the same image in two splits.
+
+    Exit status 2 when something keeps the data from being used; warnings alone are 0.
+
+    Example:
+
+        unveil data check ~/data/C-CUHK
+    """
+    from de_model.data.check import check_folder
+    from flows.progress import Event
+
+    with progress_bar() as on_event:
+        report = check_folder(
+            folder,
+            pixels=not names_only,
+            on_pair=lambda done, total: on_event(Event(f"reading {folder.name}", done, total)),
+        )
+    show(_document_of(report), as_json, lambda: _print_findings(report))
+    if not report.usable:
+        raise typer.Exit(EXIT_INVALID)
+
+
+def _document_of(report: DataReport) -> dict[str, object]:
+    return {
+        "folder": str(report.folder),
+        "usable": report.usable,
+        "pairs": [{"dataset": c.dataset, "split": c.split, "pairs": c.pairs} for c in report.counts],
+        "findings": [{"severity": f.severity, "problem": f.problem, "message": f.message} for f in report.findings],
+    }
+
+
+def _print_findings(report: DataReport) -> None:
+    for count in report.counts:
+        output.print(f"{count.dataset} {count.split or ''}: {count.pairs} pairs", markup=False)
+    for finding in report.findings:
+        output.print(f"{finding.severity}: {finding.message}", markup=False, soft_wrap=True)
+    verdict = "can be used" if report.usable else "cannot be used as it is"
+    output.print(f"{report.folder} {verdict}.", markup=False, soft_wrap=True)

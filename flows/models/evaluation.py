@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from de_model import checkpoint
-from de_model.calibration import CalibrationTable, Origin, calibration_of
+from de_model.calibration import Origin, calibration_of
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.inference.engine import Restoration, restore
@@ -69,24 +69,6 @@ _MISS = 20.0
 OF_DATES = (Filler.NEAREST_DATE, Filler.LINEAR_MATCH, Filler.MEAN_LINEAR_MATCHES, Filler.COMPOSITE)
 #: What is trivial: none of it is trained.
 TRIVIAL_IN_GAPS = (Filler.FLAT, Filler.NORMALISED_CONVOLUTION, Filler.FILLNODATA)
-
-
-@dataclass(frozen=True, slots=True)
-class Entrant:
-    """A model that is evaluated."""
-
-    weights: Path
-    #: Of its intervals; None for those of a Gaussian.
-    calibration: CalibrationTable | None
-
-    @classmethod
-    def of(cls, weights: Path) -> Entrant:
-        """Return the model of a weights file with the calibration beside it.
-
-        Raises:
-            InvalidCheckpoint: the calibration belongs to other weights.
-        """
-        return cls(weights, calibration_of(weights))
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,32 +212,32 @@ class Evaluation:
         return KindRecord(len(cases), len(places), pixels, fillers)
 
 
-def evaluate(entrant: Entrant, cases: Iterable[Case], usage: Usage) -> Evaluation:
-    """Return how a model and every trivial filler do.
+def evaluate(weights: Path, cases: Iterable[Case], usage: Usage) -> Evaluation:
+    """Return how a model, with the calibration beside its weights, and every trivial filler do.
 
     Args:
-        entrant: the model.
+        weights: the model.
         cases: what to restore; single dates are restored alone.
         usage: how the model is used.
 
     Raises:
         InvalidSettings: there is no case, or its bands are not the model's.
-        InvalidCheckpoint: the file is not a model.
+        InvalidCheckpoint: the file is not a model, or the calibration belongs to other weights.
     """
-    enhancer = checkpoint.load(entrant.weights)
+    enhancer = checkpoint.load(weights)
     options, single = usage(enhancer.card)
-    options = replace(options, intervals=intervals_of(entrant.calibration))
+    options = replace(options, intervals=intervals_of(calibration_of(weights)))
     digest, results = hashlib.sha256(), []
     for number, case in enumerate(cases):
-        report_progress(f"{entrant.weights.name}: case {number + 1}, {case.name}")
+        report_progress(f"{weights.name}: case {number + 1}, {case.name}")
         digest.update(case.stack.dn.tobytes() + case.truth.tobytes())
         results.append(measure(fill_case(case, enhancer, options, single), options))
     if not results:
         raise InvalidSettings(
             "There is no case to evaluate on: no date is cloudy in part with a clear one beside it; widen the interval."
         )
-    sha256, size = checkpoint.sha256_of(entrant.weights), entrant.weights.stat().st_size
-    return Evaluation(sha256, enhancer.card.bands, size, tuple(results), digest.hexdigest())
+    size = weights.stat().st_size
+    return Evaluation(checkpoint.sha256_of(weights), enhancer.card.bands, size, tuple(results), digest.hexdigest())
 
 
 def fill_case(case: Case, enhancer: Enhancer, options: RestorationOptions, single: Sampling) -> Filled:
@@ -404,70 +386,3 @@ def _coverage(layers: ProductLayers, case: Case, where: BoolArray) -> Coverage:
     error, half = error[known], half[known]
     score = 2 * half + _MISS * np.maximum(error - half, 0)
     return Coverage(int((error <= half).sum()), error.size, float(score.sum()))
-
-
-def sentences(evaluation: Evaluation) -> list[str]:
-    """Return what the model beats and what beats it, one sentence per kind of pixel."""
-    found = []
-    for kind, record in evaluation.record().kinds.items():
-        errors = {filler: figures.mae for filler, figures in record.fillers.items() if figures is not None}
-        name = f"{kind} ({record.cases} cases, {record.pixels} pixels)"
-        own = errors.pop(Filler.DE, None)
-        if own is None:
-            found.append(f"{name}: best is {record.best}, MAE {errors[record.best]:.4f}.")
-            continue
-        worse = _listed({f: mae for f, mae in errors.items() if mae > own})
-        better = _listed({f: mae for f, mae in errors.items() if mae <= own})
-        found.append(f"{name}: the model (MAE {own:.4f}) beats {worse}; it is beaten by {better}.")
-    return found
-
-
-def _listed(errors: Mapping[Filler, float]) -> str:
-    return ", ".join(f"{filler} ({mae:.4f})" for filler, mae in sorted(errors.items(), key=lambda e: e[1])) or "nothing"
-
-
-def tables(evaluation: Evaluation) -> str:
-    """Return the figures of every kind of pixel, and the coverage of intervals, in Markdown."""
-    parts = []
-    for kind in PixelKind:
-        totals = evaluation.total(kind)
-        if totals:
-            parts += [f"### {kind}", _errors_table(totals)]
-    rows = [
-        f"| {origin} | {place or 'all'} | {c.share:.1%} | {c.mean_score:.4f} | {c.values} |"
-        for origin in Origin
-        for place in (*evaluation.places, None)
-        if (c := evaluation.coverage(origin, place)).values
-    ]
-    head = "| origin | place | truth inside the 90 % interval | interval score | values |\n|---|---|---|---|---|"
-    return "\n\n".join([*parts, "### Intervals", "\n".join([head, *rows])])
-
-
-def _errors_table(totals: Mapping[Filler, ErrorSums]) -> str:
-    head = "| filler | MAE (95 %) | PSNR, dB | spectral angle, ° | NDVI error |\n|---|---|---|---|---|"
-    rows = []
-    for filler, sums in totals.items():
-        low, high = sums.mae_interval()
-        figures = f"{sums.mae:.4f} ({low:.4f} to {high:.4f}) | {sums.psnr:.2f} | {sums.sam:.2f} | {sums.ndvi:.4f}"
-        rows.append(f"| {filler} | {figures} |")
-    return "\n".join([head, *rows])
-
-
-def metrics_of(evaluation: Evaluation) -> dict[str, float]:
-    """Return the figures by name, as a registry keeps them; those that are defined."""
-    figures = {"psnr_db": evaluation.psnr, "seconds": sum(case.seconds for case in evaluation.cases)}
-    for kind in PixelKind:
-        for filler, sums in evaluation.total(kind).items():
-            figures |= {f"mae/{kind}/{filler}": sums.mae, f"psnr_db/{kind}/{filler}": sums.psnr}
-    for origin in Origin:
-        covered, name = evaluation.coverage(origin), origin.name.lower()
-        figures |= {f"coverage/{name}": covered.share, f"interval_score/{name}": covered.mean_score}
-    return {name: float(value) for name, value in figures.items() if np.isfinite(value)}
-
-
-def check_same_bands(entrants: Sequence[Entrant]) -> None:
-    """Raise `InvalidSettings` unless the models restore the same bands."""
-    bands = [checkpoint.read_card(entrant.weights).bands for entrant in entrants]
-    if len(set(bands)) > 1:
-        ours, theirs = (", ".join(each) for each in bands[:2])
-        raise InvalidSettings(f"The champion restores {ours}, the challenger {theirs}: they cannot be compared.")

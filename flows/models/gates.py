@@ -1,46 +1,16 @@
-"""A challenger beside the champion and beside trivial fillers: limits, verdict, report, and what follows."""
+"""A challenger beside the champion and beside trivial fillers: figures, limits, verdict."""
 
 from __future__ import annotations
 
-import json
 import math
-import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from PIL import Image
 
 from de_model.calibration import Origin
 from de_model.metrics.bootstrap import Interval
 from de_model.validation import Filler
-from flows.models import promotion
-from flows.models.evaluation import (
-    Entrant,
-    Evaluation,
-    Usage,
-    check_same_bands,
-    evaluate,
-    metrics_of,
-    sentences,
-    tables,
-)
-from flows.models.evaluation_cases import Case
-from flows.models.registry import CHAMPION, Registry, model_of
-from flows.models.shadow import Shadow, shadow_run
-from flows.models.version import ModelVersion
-from flows.settings import RunSettings
+from flows.models.evaluation import Evaluation
+from flows.models.shadow import Shadow
 from stac.quality.gate import Check, Verdict
-
-#: Folder of the report with the run of a version, and the tag with its gate table.
-REPORT, GATES_TAG = "evaluation", "unveil_gates"
-
-_PICTURES = (
-    "Cases: cloudy, restored, truth; the champion above the challenger. Shadow run: champion, challenger, difference "
-    "times four."
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,20 +151,6 @@ def _decided(check: Check) -> Check:
     return replace(check, value=-math.inf if check.lowest is not None else math.inf)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What an evaluation looks at, and what must be shown."""
-
-    cases: Callable[[], Iterable[Case]]
-    #: How a model restores the cases.
-    usage: Usage
-    gates: Gates
-    #: Where the catalog is whose scenes are made again; None makes no shadow run.
-    run: RunSettings | None = None
-    #: Published scenes that are made again, at most.
-    shadow_scenes: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class Trial:
     """How an evaluation ended."""
@@ -206,168 +162,3 @@ class Trial:
     #: None where no shadow run was made.
     shadow: Shadow | None
     verdict: Verdict
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """An evaluation, and what followed."""
-
-    trial: Trial
-    #: None where the challenger was refused, or nothing was to be moved.
-    promotion: promotion.Promotion | None
-
-
-def promote_if_gates_pass(
-    registry: Registry, challenger: ModelVersion, terms: Terms, *, move: bool = True, by: str = "unveil promote"
-) -> Decision:
-    """Try a challenger against the champion; promote it when it passes all gates.
-
-    Args:
-        registry: the registry.
-        challenger: the version that is evaluated.
-        terms: what is looked at and what must be shown.
-        move: False judges only.
-        by: who promotes, kept with the version.
-
-    Raises:
-        InvalidSettings: the models restore different bands, or the challenger is the champion already.
-        InvalidCheckpoint: an artefact is missing or was changed.
-        ChampionChanged: another version became the champion meanwhile.
-        UnknownModel: no version is the champion.
-        ServiceUnavailable: the registry does not answer.
-    """
-    champion = registry.resolve(f"models:/{challenger.name}@{CHAMPION}")
-    trial = hold_trial(registry, champion, challenger, terms)
-    if not (move and trial.verdict.passed):
-        return Decision(trial, None)
-    why = f"{by}: {trial.comparison.sentence}; {len(trial.verdict.checks)} gates passed"
-    return Decision(trial, promotion.promote(registry, challenger, why, against=champion.version))
-
-
-def hold_trial(registry: Registry, champion: ModelVersion, challenger: ModelVersion, terms: Terms) -> Trial:
-    """Compare and judge two versions; figures become metrics of both, report and gate table stay with the challenger.
-
-    Raises:
-        InvalidSettings: the models restore different bands, or no case was found.
-        InvalidCheckpoint: an artefact is missing or was changed.
-        ServiceUnavailable: the registry does not answer.
-    """
-    versions = (champion, challenger)
-    entrants = [Entrant(registry.weights(version), registry.calibration(version)) for version in versions]
-    check_same_bands(entrants)
-    old, new = (evaluate(entrant, terms.cases(), terms.usage) for entrant in entrants)
-    with tempfile.TemporaryDirectory(prefix="unveil-trial-") as folder:
-        report = Path(folder) / REPORT
-        report.mkdir()
-        shadow = _shadow_of(registry, versions, terms, Path(folder) / "shadow", report)
-        comparison = compared(old, new)
-        trial = Trial(champion.version, challenger.version, comparison, shadow, judge(comparison, terms.gates, shadow))
-        _draw(old, new, report)
-        document = as_json(trial.verdict)
-        pictures = sorted(path.name for path in report.glob("*.png"))
-        (report / "report.md").write_text(as_markdown(trial, new, pictures), "utf-8")
-        (report / "gates.json").write_text(json.dumps(document, indent=2) + "\n", "utf-8")
-        registry.log_artifacts(challenger, report, REPORT)
-    place = ", ".join(new.places)
-    gates = {f"gate/{c.name.replace(' ', '_')}": c.value for c in trial.verdict.checks if c.value is not None}
-    for version, figures in ((champion, metrics_of(old)), (challenger, metrics_of(new) | gates)):
-        registry.log_metrics(version, figures, place, new.digest)
-    registry.set_tags(challenger, {GATES_TAG: json.dumps(document | {"champion": champion.version})})
-    return trial
-
-
-def _shadow_of(
-    registry: Registry, versions: Sequence[ModelVersion], terms: Terms, work: Path, report: Path
-) -> Shadow | None:
-    if terms.run is None:
-        return None
-    old, new = (model_of(terms.run, registry, version) for version in versions)
-    return shadow_run(terms.run, old, new, terms.shadow_scenes, work, report)
-
-
-def _draw(old: Evaluation, new: Evaluation, report: Path) -> None:
-    """Write cloudy scene, restoration and truth of every case, the champion's above the challenger's."""
-    for number, (one, other) in enumerate(zip(old.cases, new.cases, strict=True)):
-        if one.picture is not None and other.picture is not None:
-            both = np.concatenate([one.picture, other.picture], axis=1)
-            Image.fromarray(both.transpose(1, 2, 0)).save(report / f"case-{number:02d}.png")
-
-
-def as_json(verdict: Verdict) -> dict[str, Any]:
-    """Return the gate table as JSON values; a figure that came out as no number is null."""
-    found: dict[str, Any] = plain(verdict.document())
-    return found
-
-
-def plain(value: Any) -> Any:
-    """Return a document so that JSON can hold it: what is not a finite number is null."""
-    if isinstance(value, Mapping):
-        return {name: plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def gate_rows(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Return gate, figure, limits and outcome of every check of a gate table, as text."""
-    outcomes = {True: "passed", False: "failed", None: "not judged"}
-    return [
-        (check["label"], _number(check["value"]), _limits(check), outcomes[check["passed"]])
-        for check in document["checks"]
-    ]
-
-
-def summary(document: Mapping[str, Any]) -> str:
-    """Return a gate table in a few words: what failed, or that nothing did."""
-    failed = [check["name"] for check in document["checks"] if check["passed"] is False]
-    count = len(document["checks"])
-    return f"failed: {', '.join(failed)}" if failed else f"{count} of {count} passed"
-
-
-def as_markdown(trial: Trial, evaluation: Evaluation, pictures: Sequence[str]) -> str:
-    """Return the report; pictures are named by their files beside it."""
-    verdict, comparison = trial.verdict, trial.comparison
-    outcome = "passes all gates" if verdict.passed else "is refused"
-    rows = [f"| {' | '.join(row)} |" for row in gate_rows(as_json(verdict))]
-    lines = [
-        f"# Version {trial.challenger} against version {trial.champion}",
-        f"The challenger {outcome}: {comparison.sentence}. Cases: SHA-256 `{comparison.cases[:16]}`.",
-        "\n".join(["| gate | figure | limits | |", "|---|---|---|---|", *rows]),
-        "## The challenger beside trivial fillers",
-        "\n".join(f"- {each}" for each in sentences(evaluation)),
-        tables(evaluation),
-        *([] if trial.shadow is None else ["## Shadow run", _shadow(trial.shadow)]),
-        "## Pictures",
-        _PICTURES,
-        *(f"![{name}]({name})" for name in pictures),
-    ]
-    return "\n\n".join(lines) + "\n"
-
-
-def _shadow(shadow: Shadow) -> str:
-    head = (
-        "| scene | pixels of the model | difference | residual cloud | seam ratio | half-width | seconds |\n"
-        "|---|---|---|---|---|---|---|"
-    )
-    rows = [
-        f"| {s.target_id} | {s.pixels} | {s.difference:.4f} | "
-        + " | ".join(
-            f"{_number(getattr(s.champion, name))} / {_number(getattr(s.challenger, name))}"
-            for name in ("residual_cloud", "seam_ratio", "half_width", "seconds")
-        )
-        + " |"
-        for s in shadow.scenes
-    ]
-    table = "\n".join([head, *rows]) if rows else "No published scene could be made again."
-    return "\n\n".join([table, *(f"- left out: {reason}" for reason in shadow.skipped)])
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
-
-
-def _limits(check: Mapping[str, Any]) -> str:
-    lowest, highest = check["lowest"], check["highest"]
-    if lowest is not None and highest is not None:
-        return f"{lowest:g} to {highest:g}"
-    return f"{lowest:g} or more" if highest is None else f"{highest:g} or less"

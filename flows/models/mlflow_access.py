@@ -6,6 +6,7 @@ MLflow takes two seconds to import, so it is imported only where it is used.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+from filelock import FileLock, Timeout
 
 from flows.errors import InvalidSettings, ServiceUnavailable
 from flows.services.prefect_server import without_credentials
@@ -23,11 +25,16 @@ from stac.io.files import private_state
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
 
 #: Holds the runs of trainings.
 TRAINING_EXPERIMENT = "unveil-training"
 #: Seconds for an MLflow server to answer its health check.
 HEALTH_TIMEOUT_S = 3.0
+#: Characters of a data set's name and digest that MLflow keeps.
+_NAME_LENGTH, _DIGEST_LENGTH = 500, 36
+#: Seconds that a command waits for another one that registers, or changes aliases.
+_LOCK_TIMEOUT_S = 120.0
 
 _SQLITE = "sqlite:///"
 #: What SQLite and the system say of a full disk.
@@ -165,6 +172,25 @@ def experiment_of(client: MlflowClient, name: str, artifact_root: Path | None) -
     return str(client.create_experiment(name, artifact_location=location))
 
 
+def dataset_input(
+    context: str, name: str, sha256: str, source: dict[str, str], profile: dict[str, Any] | None = None
+) -> DatasetInput:
+    """Return a data set as MLflow keeps it with a run.
+
+    Args:
+        context: `training` or `evaluation`.
+        name: for people.
+        sha256: of its content.
+        source: where it is from.
+        profile: what else is known of it.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    known = None if profile is None else json.dumps(profile)
+    found = Dataset(name[:_NAME_LENGTH], sha256[:_DIGEST_LENGTH], "stac", json.dumps(source), profile=known)
+    return DatasetInput(found, [InputTag("mlflow.data.context", context)])
+
+
 def prepare_folder(folder: Path) -> None:
     """Create `folder`, for its owner alone; raise NotWritable when it cannot be created or written."""
     private_state(folder)
@@ -177,6 +203,26 @@ def _prepare_import() -> None:
         os.environ.setdefault(name, value)
     # Not a matter of taste: a registry must not be able to run code here through a pickle.
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time go on.
+
+    Raises:
+        ServiceUnavailable: another process holds on for too long.
+    """
+    lock = FileLock(path, timeout=_LOCK_TIMEOUT_S)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ServiceUnavailable(
+            f"Another process has held {lock.lock_file} for {_LOCK_TIMEOUT_S:.0f} s: stop it, then try again."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager

@@ -196,15 +196,16 @@ def _staged(folder: Path, source: _Source) -> dict[str, str]:
     weights = folder / Path(WEIGHTS_FILE).name
     shutil.copyfile(source.weights, weights)
     files = {packaging.WEIGHTS: str(weights)}
-    if source.calibration is not None:
-        source.calibration.save(folder / Path(CALIBRATION_FILE).name)
-        files[packaging.CALIBRATION] = str(folder / Path(CALIBRATION_FILE).name)
-    if source.baseline is not None:
-        source.baseline.save(folder / Path(BASELINE_FILE).name)
-        files["baseline"] = str(folder / Path(BASELINE_FILE).name)
-    if source.validation is not None:
-        source.validation.save(folder / Path(VALIDATION_FILE).name)
-        files["validation"] = str(folder / Path(VALIDATION_FILE).name)
+    beside = (
+        (packaging.CALIBRATION, CALIBRATION_FILE, source.calibration),
+        ("baseline", BASELINE_FILE, source.baseline),
+        ("validation", VALIDATION_FILE, source.validation),
+    )
+    for name, file, kept in beside:
+        if kept is not None:
+            path = folder / Path(file).name
+            kept.save(path)
+            files[name] = str(path)
     return files
 
 

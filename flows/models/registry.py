@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import re
@@ -14,8 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 from de_model import checkpoint
 from de_model.calibration import CalibrationTable, calibration_of
 from de_model.errors import InvalidCheckpoint
@@ -24,6 +21,8 @@ from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
 from flows.models.mlflow_access import (
     artifacts_beside,
     database_of,
+    dataset_input,
+    locked,
     open_client,
     plain_errors,
     prepare_folder,
@@ -67,15 +66,14 @@ UNREGISTERED = "shipped"
 MODEL_NAME = "unveil-de"
 CHAMPION = "champion"
 
-#: Characters of a data set's digest that MLflow keeps.
-_DIGEST_LENGTH = 36
-#: Seconds that a second command waits for the first start of another.
-_LOCK_TIMEOUT_S = 120.0
 _URI = re.compile(r"models:/(?P<name>[\w. -]+)(?:@(?P<alias>[\w.-]+)|/(?P<version>[1-9]\d*))")
 
 
 class Registry:
-    """The MLflow registry of a state folder, or a configured one. Nothing is opened before the first call."""
+    """The MLflow registry of a state folder, or a configured one. Nothing is opened before the first call.
+
+    Every call raises `ServiceUnavailable` where the registry refuses or does not answer.
+    """
 
     def __init__(self, state_dir: Path, uri: str | None = None) -> None:
         """Choose the registry: `uri` (http, https or sqlite), else a SQLite database in `state_dir`.
@@ -98,24 +96,15 @@ class Registry:
 
         Raises:
             InvalidCheckpoint: the package came without weights.
-            ServiceUnavailable: the registry does not answer.
             NotWritable: the state folder cannot be written.
         """
-        weights = checkpoint.shipped_weights()
-        sha256 = checkpoint.sha256_of(weights)
         with self._only_registrar(), self._session():
-            versions = self._versions(MODEL_NAME)
-            found = _same_model(versions, weights, sha256)
-            if found is None:
-                found = register_weights(self._client, weights, sha256, MODEL_NAME, self.artifact_root)
-                versions.append(found)
-            elif not self._is_whole(found):
-                store_again(self._client, found, weights, sha256)
+            found = self._registered(checkpoint.shipped_weights(), MODEL_NAME)
             aliases = self._aliases(MODEL_NAME)
-            if len(versions) == 1 and not aliases:
+            if not aliases and len(self._versions(MODEL_NAME)) == 1:
                 self._client.set_registered_model_alias(MODEL_NAME, CHAMPION, str(found.version))
                 aliases = {CHAMPION: str(found.version)}
-        is_champion = (aliases or {}).get(CHAMPION) == str(found.version)
+        is_champion = aliases.get(CHAMPION) == str(found.version)
         return describe(found, CHAMPION if is_champion else None)
 
     def register(self, weights: Path, name: str = MODEL_NAME) -> ModelVersion:
@@ -125,16 +114,19 @@ class Registry:
 
         Raises:
             InvalidCheckpoint: the file is not an Unveil model.
-            ServiceUnavailable: the registry does not answer.
         """
-        sha256 = checkpoint.sha256_of(weights)
         with self._only_registrar(), self._session():
-            found = _same_model(self._versions(name), weights, sha256)
-            if found is None:
-                found = register_weights(self._client, weights, sha256, name, self.artifact_root)
-            elif not self._is_whole(found):
-                store_again(self._client, found, weights, sha256)
-        return describe(found, None)
+            return describe(self._registered(weights, name), None)
+
+    def _registered(self, weights: Path, name: str) -> MlflowVersion:
+        """Return the version of a weights file; it is made, or its files are stored again, where they are missing."""
+        sha256 = checkpoint.sha256_of(weights)
+        found = _same_model(self._versions(name), weights, sha256)
+        if found is None:
+            return register_weights(self._client, weights, sha256, name, self.artifact_root)
+        if not self._is_whole(found):
+            store_again(self._client, found, weights, sha256)
+        return found
 
     def resolve(self, uri: str) -> ModelVersion:
         """Return the version that `models:/NAME@ALIAS` or `models:/NAME/VERSION` means now.
@@ -143,7 +135,6 @@ class Registry:
             InvalidSettings: `uri` has another form.
             UnknownModel: the registry does not have the model, alias or version.
             InvalidCheckpoint: the version was registered without the checksum of its weights.
-            ServiceUnavailable: the registry does not answer.
         """
         match = _URI.fullmatch(uri)
         if match is None:
@@ -153,9 +144,14 @@ class Registry:
             found = self._found(name, alias, match["version"])
             if found is not None:
                 return describe(found, alias)
-            aliases, versions = self._known_aliases(name), self._versions(name)
+            aliases, versions = self._aliases(name), self._versions(name)
         wanted = f"alias {alias}" if alias else f"version {match['version']}"
-        raise UnknownModel(_unknown(name, wanted, aliases, [str(v.version) for v in versions]))
+        named = ", ".join(f"{alias} (version {number})" for alias, number in sorted(aliases.items())) or "none"
+        raise UnknownModel(
+            f"Model {name} has no {wanted}; its aliases are {named}, its versions "
+            f"{', '.join(str(v.version) for v in versions) or 'none'}. Correct --model, or give the alias to a version "
+            "in MLflow."
+        )
 
     def weights(self, version: ModelVersion) -> Path:
         """Return the path of the safetensors file of `version`; its checksum is verified, and that of its calibration.
@@ -165,7 +161,6 @@ class Registry:
 
         Raises:
             InvalidCheckpoint: a file is missing, or is not the one that was registered.
-            ServiceUnavailable: the registry does not answer.
         """
         with self._session():
             origin = self._client.get_model_version_download_uri(version.name, version.version)
@@ -181,7 +176,6 @@ class Registry:
 
         Raises:
             InvalidCheckpoint: a file is missing, or is not the one that was registered.
-            ServiceUnavailable: the registry does not answer.
         """
         return verified_calibration(self.weights(version), version)
 
@@ -190,10 +184,9 @@ class Registry:
 
         Raises:
             UnknownModel: the registry does not have the model.
-            ServiceUnavailable: the registry does not answer.
         """
         with self._session():
-            aliases = self._known_aliases(name)
+            aliases = self._aliases(name)
             found = self._versions(name)
         named = {number: tuple(sorted(a for a, n in aliases.items() if n == number)) for number in aliases.values()}
         return [listed(v, named.get(str(v.version), ())) for v in found]
@@ -203,17 +196,12 @@ class Registry:
 
         Raises:
             UnknownModel: the registry does not have the model.
-            ServiceUnavailable: the registry does not answer.
         """
         with self._session():
-            return self._known_aliases(name)
+            return self._aliases(name)
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
-        """Give an alias to a version; a reader gets the old version or the new one.
-
-        Raises:
-            ServiceUnavailable: the registry refuses or does not answer.
-        """
+        """Give an alias to a version; a reader gets the old version or the new one."""
         with self._session():
             self._client.set_registered_model_alias(name, alias, version)
 
@@ -241,23 +229,19 @@ class Registry:
             figures: by name; those that are not finite are left out.
             dataset: places, for people.
             digest: SHA-256 of inputs and truths.
-
-        Raises:
-            ServiceUnavailable: the registry does not answer.
         """
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
+        from mlflow.entities import Metric
 
-        name, short, now = dataset[:500], digest[:_DIGEST_LENGTH], int(time.time() * 1000)
-        known = {key: float(value) for key, value in figures.items() if math.isfinite(value)}
+        data, now = dataset_input("evaluation", dataset, digest, {"sha256": digest}), int(time.time() * 1000)
+        about = {"dataset_name": data.dataset.name, "dataset_digest": data.dataset.digest}
         with self._session():
             model = self._client.get_model_version(version.name, version.version).tags.get(MODEL_ID_TAG)
             metrics = [
-                Metric(key, value, now, 0, model_id=model, dataset_name=name, dataset_digest=short)
-                for key, value in known.items()
+                Metric(key, float(value), now, 0, model_id=model, **about)
+                for key, value in figures.items()
+                if math.isfinite(value)
             ]
-            tag = InputTag("mlflow.data.context", "evaluation")
-            found = DatasetInput(Dataset(name, short, "stac", json.dumps({"sha256": digest})), [tag])
-            self._client.log_inputs(version.run_id, datasets=[found])
+            self._client.log_inputs(version.run_id, datasets=[data])
             self._client.log_batch(version.run_id, metrics=metrics)
 
     @contextlib.contextmanager
@@ -269,7 +253,7 @@ class Registry:
         """
         prepare_folder(self.state_dir)
         database = database_of(self.uri)
-        with _locked((database or self.state_dir / "promotion").with_suffix(".promotion.lock")):
+        with locked((database or self.state_dir / "promotion").with_suffix(".promotion.lock")):
             yield
 
     def has(self, name: str, version: str) -> bool:
@@ -329,7 +313,7 @@ class Registry:
             yield
             return
         prepare_folder(database.parent)
-        with _locked(database.with_suffix(".lock")):
+        with locked(database.with_suffix(".lock")):
             yield
 
     def _found(self, name: str, alias: str | None, version: str) -> MlflowVersion | None:
@@ -355,30 +339,20 @@ class Registry:
             token = page.token or ""
         return sorted(found, key=lambda v: int(v.version))
 
-    def _aliases(self, name: str) -> dict[str, str] | None:
-        """Return version by alias, or None for an unknown model."""
+    def _aliases(self, name: str) -> dict[str, str]:
         from mlflow.exceptions import MlflowException
 
         try:
             model = self._client.get_registered_model(name)
         except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            names = [model.name for model in self._client.search_registered_models(max_results=20)]
+            raise UnknownModel(
+                f"The registry {without_credentials(self.uri)} has no model {name}; it has "
+                f"{', '.join(names) or 'none'}. Correct --model, or register a model of that name."
+            ) from error
         return {alias: str(number) for alias, number in model.aliases.items()}
-
-    def _known_aliases(self, name: str) -> dict[str, str]:
-        aliases = self._aliases(name)
-        if aliases is None:
-            raise UnknownModel(self._unknown_name(name))
-        return aliases
-
-    def _unknown_name(self, name: str) -> str:
-        names = [model.name for model in self._client.search_registered_models(max_results=20)]
-        return (
-            f"The registry {without_credentials(self.uri)} has no model {name}; it has {', '.join(names) or 'none'}. "
-            "Correct --model, or register a model of that name."
-        )
 
 
 def resolve(settings: RunSettings) -> ModelRef:
@@ -438,26 +412,6 @@ def _checksum(table: CalibrationTable | ValidationRecord | None) -> str:
     return "" if table is None else table.sha256
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let one process at a time go on.
-
-    Raises:
-        ServiceUnavailable: another process holds on for too long.
-    """
-    lock = FileLock(path, timeout=_LOCK_TIMEOUT_S)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise ServiceUnavailable(
-            f"Another process has held {lock.lock_file} for {_LOCK_TIMEOUT_S:.0f} s: stop it, then try again."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _same_model(versions: Sequence[MlflowVersion], weights: Path, sha256: str) -> MlflowVersion | None:
     """Return the first version of the same weights whose intervals are calibrated and that is validated alike."""
     beside = {
@@ -466,11 +420,3 @@ def _same_model(versions: Sequence[MlflowVersion], weights: Path, sha256: str) -
     }
     same = [v for v in versions if v.tags.get("sha256") == sha256]
     return next((v for v in same if all(v.tags.get(tag, said) == said for tag, said in beside.items())), None)
-
-
-def _unknown(name: str, wanted: str, aliases: Mapping[str, str], versions: Sequence[str]) -> str:
-    named = ", ".join(f"{alias} (version {number})" for alias, number in sorted(aliases.items())) or "none"
-    return (
-        f"Model {name} has no {wanted}; its aliases are {named}, its versions {', '.join(versions) or 'none'}. "
-        "Correct --model, or give the alias to a version in MLflow."
-    )

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,18 +22,16 @@ from de_model.training.stages import Stage
 from de_model.training.trainer import Observer, Progress, StageResult
 from de_model.training.validation import Restored, sample_grid
 from flows.errors import ServiceUnavailable
-from flows.models.mlflow_access import TRAINING_EXPERIMENT, experiment_of, open_client, plain_errors
+from flows.models.mlflow_access import TRAINING_EXPERIMENT, dataset_input, experiment_of, open_client, plain_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput
 
 #: File in the work folder with the id of the run, so that a continued training continues its run.
 RUN_FILE = "mlflow-run.json"
 
 #: Points of a loss curve per stage, and the most values MLflow takes at once.
 _POINTS, _BATCH = 200, 1000
-_DIGEST_LENGTH = 36
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +85,14 @@ class Tracker(Observer):
     def on_samples(self, stage: Stage, step: int, images: Restored) -> None:
         """Keep a sample grid as PNG."""
         picture = Image.fromarray(sample_grid(images, self.bands))
-        with self._forgiving(), tempfile.TemporaryDirectory(prefix="unveil-samples-") as folder:
-            path = Path(folder) / f"{stage}-{step:08d}.png"
-            picture.save(path)
-            self.client.log_artifact(self.run_id, str(path), "samples")
+
+        def send() -> None:
+            with tempfile.TemporaryDirectory(prefix="unveil-samples-") as folder:
+                path = Path(folder) / f"{stage}-{step:08d}.png"
+                picture.save(path)
+                self.client.log_artifact(self.run_id, str(path), "samples")
+
+        self._sent(send)
 
     def on_saved(self) -> None:
         """Send what is waiting: after a stop the curve goes on here."""
@@ -109,45 +112,34 @@ class Tracker(Observer):
 
         now = int(time.time() * 1000)
         while self._waiting:
-            first = self._waiting[:_BATCH]
-            with self._forgiving() as state:
-                self.client.log_batch(
-                    self.run_id, metrics=[Metric(key, value, now, step) for key, value, step in first]
-                )
-            if state.failed:
+            batch = [Metric(key, value, now, step) for key, value, step in self._waiting[:_BATCH]]
+            if not self._sent(partial(self.client.log_batch, self.run_id, metrics=batch)):
                 return
-            del self._waiting[: len(first)]
+            del self._waiting[: len(batch)]
 
     def finished(self, report: Mapping[str, Any]) -> None:
         """Keep the report with the final card."""
         self.flush()
-        with self._forgiving():
-            self.client.log_dict(self.run_id, dict(report["card"]), "card.json")
-            self.client.log_dict(self.run_id, dict(report), "report.json")
-            self.client.set_tag(self.run_id, "sha256", report["sha256"])
+        self._sent(lambda: self.client.log_dict(self.run_id, dict(report["card"]), "card.json"))
+        self._sent(lambda: self.client.log_dict(self.run_id, dict(report), "report.json"))
+        self._sent(lambda: self.client.set_tag(self.run_id, "sha256", report["sha256"]))
 
     def end(self, status: str) -> None:
         """Close the run."""
         self.flush()
-        with self._forgiving():
-            self.client.set_terminated(self.run_id, status)
+        self._sent(lambda: self.client.set_terminated(self.run_id, status))
 
-    @contextlib.contextmanager
-    def _forgiving(self) -> Iterator[_State]:
-        state = _State()
+    def _sent(self, send: Callable[[], object]) -> bool:
+        """Send something; return whether the store took it."""
         try:
             with plain_errors(self.uri):
-                yield state
+                send()
         except (ServiceUnavailable, OSError) as error:
-            state.failed = True
             if not self._silenced:
                 self.log(f"Training goes on without tracking for now: {error}")
             self._silenced = True
-
-
-@dataclass(slots=True)
-class _State:
-    failed: bool = False
+            return False
+        return True
 
 
 @contextlib.contextmanager
@@ -202,7 +194,9 @@ def _run(client: MlflowClient, place: Tracking, folder: Path, parameters: Mappin
         client.create_run(experiment_of(client, TRAINING_EXPERIMENT, place.artifact_root), run_name=name).info.run_id
     )
     client.log_batch(run_id, params=[Param(key, value[:6000]) for key, value in parameters.items()])
-    client.log_inputs(run_id, datasets=[_dataset(lineage)])
+    profile = {"pairs": list(lineage.pairs), "sha256": lineage.fingerprint}
+    data = dataset_input("training", lineage.name, lineage.fingerprint, {"catalog": lineage.source}, profile)
+    client.log_inputs(run_id, datasets=[data])
     path.write_text(json.dumps({"uri": place.uri, "run": run_id}), "utf-8")
     return run_id
 
@@ -218,16 +212,3 @@ def _remembered(client: MlflowClient, path: Path, uri: str) -> str | None:
         return str(client.get_run(record["run"]).info.run_id)
     except (OSError, ValueError, KeyError, MlflowException):
         return None
-
-
-def _dataset(lineage: Lineage) -> DatasetInput:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    dataset = Dataset(
-        name=lineage.name[:500],
-        digest=lineage.fingerprint[:_DIGEST_LENGTH],
-        source_type="stac",
-        source=json.dumps({"catalog": lineage.source}),
-        profile=json.dumps({"pairs": list(lineage.pairs), "sha256": lineage.fingerprint}),
-    )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])

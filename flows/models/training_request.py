@@ -14,6 +14,7 @@ from de_model.training.stages import Stage, StageOptions, TrainingOptions, sched
 from de_model.training.trainer import StageResult
 from de_model.weighting import WeightMode
 from flows.errors import InvalidSettings
+from flows.models.evaluation_report import plain
 from flows.models.tracking import Tracking
 from flows.models.training_places import PlaceListing
 from flows.planning.search import SceneSet
@@ -79,15 +80,11 @@ class TrainingReport:
 
     def as_record(self) -> dict[str, Any]:
         """Return the report as JSON values; a score that is not finite is None."""
-        stages = [asdict(result) for result in self.stages]
-        for stage in stages:
-            for name in ("losses", "validation"):
-                stage[name] = {k: v if abs(v) < float("inf") else None for k, v in stage[name].items()}
         return {
             "weights": str(self.weights),
             "sha256": self.sha256,
             "card": asdict(self.card) | {"training": json.loads(self.card.training)},
-            "stages": stages,
+            "stages": plain([asdict(result) for result in self.stages]),
             "pairs": list(self.pairs),
             "mlflow_run": self.run_id,
         }

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum, unique
 from typing import Annotated, Any, ClassVar, Self
 
-import psutil
 from pydantic import BaseModel, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
@@ -17,7 +16,6 @@ from de_model.scene.design import SceneDesign
 from de_model.validation import Filler, PixelKind
 from stac.composite.methods import CompositeMethod
 from stac.grid.fixed import GridSpec
-from stac.io.cores import cores
 from stac.io.http import RetryPolicy
 from stac.io.secrets import redact, without_secret
 from stac.load.resampling import Interpolation
@@ -28,6 +26,9 @@ from stac.quality.gate import Gate, gate_document
 from stac.search.query import ALL_DATES, Query
 from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL
 
+#: The word for the sample that ships with the package, served as a STAC API on loopback.
+SAMPLE = "sample"
+
 
 def _split(value: Any) -> Any:
     return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
@@ -35,10 +36,6 @@ def _split(value: Any) -> Any:
 
 #: Part of the type of a setting, together with NoDecode: a string is words with commas between, not JSON.
 Commas = BeforeValidator(_split)
-
-
-#: The word for the sample that ships with the package, served as a STAC API on loopback.
-SAMPLE = "sample"
 
 
 @unique
@@ -88,10 +85,6 @@ class GridKind(StrEnum):
     FIXED = "fixed"
 
 
-#: What one process with a work unit in hand may need, bytes (docs/results/tile.md).
-_PROCESS_BYTES = 2.5 * 2**30
-
-
 @unique
 class RunnerKind(StrEnum):
     """Where work units are processed: the Prefect task runner that they are mapped on."""
@@ -104,35 +97,6 @@ class RunnerKind(StrEnum):
     PROCESSES = "processes"
     #: In the workers of a Dask cluster: of this machine, or one whose scheduler is named.
     DASK = "dask"
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """How a machine is shared by the workers of one run."""
-
-    workers: int
-    #: Threads of numeric libraries in each worker, so that all of them together fill the cores.
-    threads: int
-
-
-def share_of(wanted: int | None, gpus: int, threads: int | None = None) -> Share:
-    """Return how this machine is shared.
-
-    Args:
-        wanted: workers asked for; None for one per GPU, or per core as far as memory goes without a GPU.
-        gpus: GPUs that are used.
-        threads: of each worker, where they are asked for.
-    """
-    here = cores()
-    fits = int(psutil.virtual_memory().total // _PROCESS_BYTES)
-    workers = wanted or gpus or max(1, min(here, fits))
-    return Share(workers, threads or max(1, here // workers))
-
-
-def thread_limits(threads: int) -> dict[str, str]:
-    """Return the variables that numeric libraries read when they are loaded."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    return dict.fromkeys(names, str(threads))
 
 
 @dataclass(frozen=True, slots=True)

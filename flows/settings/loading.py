@@ -108,22 +108,16 @@ def _refuse_password(values: Mapping[str, Any]) -> None:
     """Raise when a password would end in a file, in a list of processes, or with the parameters of a flow."""
     indexes = values.get("indexes") or ()
     named = indexes.split(",") if isinstance(indexes, str) else indexes
-    if isinstance(named, list) and any(index_secret(str(address)) for address in named):
-        raise InvalidSettings(
-            "indexes holds a password; set it as UNVEIL_INDEXES in the environment, or leave the password to "
-            "PGPASSWORD or ~/.pgpass."
+    held = {name: holds_secret(str(values.get(name) or "")) for name in ADDRESSES}
+    held["indexes"] = isinstance(named, list) and any(index_secret(str(address)) for address in named)
+    held["ledger_url"] = has_password(str(values.get("ledger_url") or ""))
+    for name in (name for name, secret in held.items() if secret):
+        instead = (
+            ", or leave the password to PGPASSWORD or ~/.pgpass" if name in _SECRET else ", where it is not stored"
         )
-    if has_password(str(values.get("ledger_url") or "")):
         raise InvalidSettings(
-            "ledger_url holds a password; set it as UNVEIL_LEDGER_URL in the environment, or leave the password to "
-            "PGPASSWORD or ~/.pgpass."
+            f"{name} holds a login or a signature; set it as UNVEIL_{name.upper()} in the environment{instead}."
         )
-    for name in ADDRESSES:
-        if holds_secret(str(values.get(name) or "")):
-            raise InvalidSettings(
-                f"{name} holds a login or a signature; set it as UNVEIL_{name.upper()} in the environment, where it is "
-                "not stored."
-            )
 
 
 #: What reading YAML raises: its scalars may claim a type that they are not, and brackets may be nested for ever.

@@ -16,9 +16,10 @@ from de_model.card import ModelCard
 from de_model.inference.sampling import Sampling
 from de_model.metrics.bootstrap import Interval
 from flows.errors import ChampionChanged, InvalidSettings, UnknownModel
-from flows.models.evaluation import Entrant, evaluate
+from flows.models.comparison import Terms, hold_trial
+from flows.models.evaluation import evaluate
 from flows.models.evaluation_cases import real_cases
-from flows.models.gates import Comparison, Gates, Terms, compared, hold_trial, judge
+from flows.models.gates import Comparison, Gates, compared, judge
 from flows.models.promotion import CHALLENGER, PREVIOUS, nominate, promote, rollback
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.models.shadow import Measured, Shadow, ShadowScene
@@ -88,7 +89,7 @@ def test_a_worse_challenger_is_refused_by_what_it_restored_and_its_figures_are_m
     assert comparison.gain.images >= 5 and comparison.gain.high < 0
     assert not trial.verdict.passed and "gain in PSNR over the champion" in trial.verdict.reasons[0]
     assert comparison.changed_pixels == 0
-    old, new = (evaluate(Entrant.of(path), cases, usage) for path in (checkpoint.shipped_weights(), worse))
+    old, new = (evaluate(path, cases, usage) for path in (checkpoint.shipped_weights(), worse))
     back = compared(new, old)
     assert back.gain.mean == pytest.approx(-comparison.gain.mean) and back.cases == comparison.cases
     assert judge(back, loose).passed

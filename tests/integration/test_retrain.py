@@ -19,7 +19,7 @@ from de_model.calibration import LEVEL
 from de_model.validation import validation_of
 from flows.drift.baseline import baseline_of
 from flows.errors import InvalidSettings
-from flows.models.gates import GATES_TAG
+from flows.models.comparison import GATES_TAG
 from flows.models.promotion import CHALLENGER, PREVIOUS
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.models.retrain_settings import load_retrain_settings

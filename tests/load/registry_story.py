@@ -172,7 +172,7 @@ def retraining(story: Story, deployment: str, until: str, outcome: list[str]) ->
 
 def gates_of(table: Mapping[str, Any] | None) -> str:
     """Return a gate table in words."""
-    from flows.models.gates import summary
+    from flows.models.evaluation_report import summary
 
     return "never on trial" if table is None else f"gates: {summary(table)}"
 

@@ -15,8 +15,9 @@ from de_model.card import ModelCard
 from de_model.inference.sampling import Sampling
 from de_model.validation import Filler, PixelKind, fillers_of
 from flows.errors import InvalidSettings
-from flows.models.evaluation import Entrant, Evaluation, evaluate, metrics_of, sentences, tables
+from flows.models.evaluation import Evaluation, evaluate
 from flows.models.evaluation_cases import Case, Protocol
+from flows.models.evaluation_report import metrics_of, sentences, tables
 from flows.models.gates import Gates, compared, judge
 from flows.settings.fields import RestorationOptions
 from stac.composite.methods import CompositeMethod
@@ -60,7 +61,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(weights: Path) -> Evaluation:
-    return evaluate(Entrant.of(weights), [case_of(1), case_of(2)], usage)
+    return evaluate(weights, [case_of(1), case_of(2)], usage)
 
 
 def test_every_filler_is_scored_on_the_same_pixels_of_its_kinds(found: Evaluation) -> None:
@@ -109,4 +110,4 @@ def test_coverage_and_score_of_intervals_are_those_of_plain_formulas(found: Eval
 
 def test_there_must_be_cases_and_the_models_bands(weights: Path) -> None:
     with pytest.raises(InvalidSettings, match="no case"):
-        evaluate(Entrant.of(weights), [], usage)
+        evaluate(weights, [], usage)

@@ -17,9 +17,10 @@ from flows.errors import InvalidSettings
 from flows.planning.plan_file import freeze, settings_of
 from flows.planning.workunit import ModelRef
 from flows.progress import report_progress
-from flows.settings.fields import RunnerKind, Share, share_of, thread_limits
+from flows.settings.fields import RunnerKind
 from flows.settings.loading import load_settings
 from flows.task_runners import check_runner, open_workers
+from flows.workers import Share, share_of, thread_limits
 from stac.errors import UnreadableAsset
 
 MODEL = ModelRef("unveil-de", "1", "a" * 64, "weights")

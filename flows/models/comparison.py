@@ -1,0 +1,85 @@
+"""Champion and challenger of the registry on the same cases and scenes: evaluated, judged, and kept with both."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from flows.models.evaluation import Evaluation, Usage, evaluate
+from flows.models.evaluation_cases import Case
+from flows.models.evaluation_report import as_json, as_markdown, metrics_of
+from flows.models.gates import Gates, Trial, compared, judge
+from flows.models.registry import Registry, model_of
+from flows.models.shadow import Shadow, shadow_run
+from flows.models.version import ModelVersion
+from flows.settings import RunSettings
+
+#: Folder of the report with the run of a version, and the tag with its gate table.
+REPORT, GATES_TAG = "evaluation", "unveil_gates"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What an evaluation looks at, and what must be shown."""
+
+    cases: Callable[[], Iterable[Case]]
+    #: How a model restores the cases.
+    usage: Usage
+    gates: Gates
+    #: Where the catalog is whose scenes are made again; None makes no shadow run.
+    run: RunSettings | None = None
+    #: Published scenes that are made again, at most.
+    shadow_scenes: int = 0
+
+
+def hold_trial(registry: Registry, champion: ModelVersion, challenger: ModelVersion, terms: Terms) -> Trial:
+    """Compare and judge two versions; figures become metrics of both, report and gate table stay with the challenger.
+
+    Raises:
+        InvalidSettings: the models restore different bands, or no case was found.
+        InvalidCheckpoint: an artefact is missing or was changed.
+        ServiceUnavailable: the registry does not answer.
+    """
+    versions = (champion, challenger)
+    old, new = (evaluate(registry.weights(version), terms.cases(), terms.usage) for version in versions)
+    with tempfile.TemporaryDirectory(prefix="unveil-trial-") as folder:
+        report = Path(folder) / REPORT
+        report.mkdir()
+        shadow = _shadow_of(registry, versions, terms, Path(folder) / "shadow", report)
+        comparison = compared(old, new)
+        trial = Trial(champion.version, challenger.version, comparison, shadow, judge(comparison, terms.gates, shadow))
+        _draw(old, new, report)
+        document = as_json(trial.verdict)
+        pictures = sorted(path.name for path in report.glob("*.png"))
+        (report / "report.md").write_text(as_markdown(trial, new, pictures), "utf-8")
+        (report / "gates.json").write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+        registry.log_artifacts(challenger, report, REPORT)
+    place = ", ".join(new.places)
+    gates = {f"gate/{c.name.replace(' ', '_')}": c.value for c in trial.verdict.checks if c.value is not None}
+    for version, figures in ((champion, metrics_of(old)), (challenger, metrics_of(new) | gates)):
+        registry.log_metrics(version, figures, place, new.digest)
+    registry.set_tags(challenger, {GATES_TAG: json.dumps(document | {"champion": champion.version})})
+    return trial
+
+
+def _shadow_of(
+    registry: Registry, versions: Sequence[ModelVersion], terms: Terms, work: Path, report: Path
+) -> Shadow | None:
+    if terms.run is None:
+        return None
+    old, new = (model_of(terms.run, registry, version) for version in versions)
+    return shadow_run(terms.run, old, new, terms.shadow_scenes, work, report)
+
+
+def _draw(old: Evaluation, new: Evaluation, report: Path) -> None:
+    """Write cloudy scene, restoration and truth of every case, the champion's above the challenger's."""
+    for number, (one, other) in enumerate(zip(old.cases, new.cases, strict=True)):
+        if one.picture is not None and other.picture is not None:
+            both = np.concatenate([one.picture, other.picture], axis=1)
+            Image.fromarray(both.transpose(1, 2, 0)).save(report / f"case-{number:02d}.png")
