@@ -13,7 +13,7 @@ from de_model.data.pairs import PairData, ScenePair
 from de_model.data.readers import open_dataset
 from flows.errors import InvalidSettings
 from flows.planning.search import SceneSet, stacks_of
-from stac.composite.normalisation import clean_sky_match
+from stac.composite.normalisation import clean_sky_shift
 from stac.io.secrets import redact
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_hidden, is_observed
@@ -56,7 +56,7 @@ def _pair(stack: Stack, cloudy: int, clear: int) -> ScenePair:
     seen = is_observed(stack.classes[clear])
     ground = np.where(seen, stack.reflectance(clear), np.float32(np.nan))
     # Matched where the cloudy date is cleanest: a fit over all its clear pixels would teach the haze around clouds.
-    shift = np.array([fit.intercept for fit in clean_sky_match(ground, stack, cloudy)], np.float32)
+    shift = clean_sky_shift(ground, stack, cloudy)
     image = stack.reflectance(cloudy)
     return ScenePair(
         name=f"{stack.item_ids[cloudy]} <- {stack.item_ids[clear]}",

@@ -159,7 +159,7 @@ class RunSettings(AreaSettings, PlaceSettings, RestoringSettings, JudgingSetting
         keep(self.source)  # a process that only reads pixels knows its login from here
         named = {host_of(self.source), host_of(self.s3_endpoint or ""), *(each.lower() for each in self.allow_hosts)}
         signing = SigningOptions(self.signing or self._asked_signing, self.signing_url)
-        return Access(self.s3, signing, frozenset(named) - {""})
+        return Access(self.s3, signing, frozenset(named) - {""}, self.timeout_s)
 
     @property
     def _asked_signing(self) -> Signing:
@@ -187,7 +187,6 @@ class RunSettings(AreaSettings, PlaceSettings, RestoringSettings, JudgingSetting
         return ReadOptions(
             self.cloud_dilation_m,
             self.shadow_dilation_m,
-            self.timeout_s,
             interpolation=self.interpolation,
             radiometry_check=self.radiometry_check,
             masks=self.masks,

@@ -127,10 +127,6 @@ def node_document(collection_id: str, node: Node, items: Mapping[str, Link], oth
     }
 
 
-def _by_time(link: Link) -> tuple[str, str]:
-    return str(link.get("datetime") or link.get("start_datetime")), str(link["href"])
-
-
 def root_document(
     current: Mapping[str, Any] | None, collection_id: str, *, listed: bool, others: Iterable[tuple[str, str]] = ()
 ) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -63,14 +63,12 @@ class FusedComposite:
     def fits(self) -> tuple[NormalisationFit, ...]:
         """How every date was matched, per band, summed up for people."""
         return tuple(
-            NormalisationFit(m.item_id, band, 1.0, m.shift[b], self.errors[b][d], m.n_pixels)
+            NormalisationFit(m.item_id, band, m.shift[b], self.errors[b][d], m.n_pixels)
             for d, m in enumerate(self.maps)
             for b, band in enumerate(self.bands)
         )
 
-    def apply(
-        self, stack: Stack, target: int, *, exclude: Collection[int] = (), where: BoolArray | None = None
-    ) -> TemporalComposite:
+    def apply(self, stack: Stack, target: int, *, where: BoolArray | None = None) -> TemporalComposite:
         """Return the composite of a window; a pixel's value depends on its own observations and place alone.
 
         The time is proportional to the dates, up to the number that is averaged at a pixel.
@@ -78,7 +76,6 @@ class FusedComposite:
         Args:
             stack: dates of the window; those that the fit did not see are not used.
             target: index of the date to estimate.
-            exclude: indices that are not used.
             where: `(y, x)`, pixels that are wanted; all others stay unknown. All when left out.
         """
         composite = empty_composite(stack)
@@ -86,7 +83,7 @@ class FusedComposite:
         dates = [
             (index, m, weight, stack.dn[index].reshape(len(self.bands), -1), stack.classes[index].ravel())
             for index, m, weight in self._known(stack)
-            if index != target and index not in exclude
+            if index != target
         ]
         shared = np.square(np.array(self.shared, np.float32))
         field = None if self.field is None else self.field.at(stack.cell).reshape(len(self.bands), -1)
@@ -178,9 +175,7 @@ class _Average:
         return np.where(self.dates > 0, self.mean, np.float32(np.nan)), spread
 
 
-def fit_fused(
-    overview: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
-) -> FusedComposite:
+def fit_fused(overview: Stack, target: int, *, max_days: int | None = None) -> FusedComposite:
     """Learn how every other date is mapped to the target date, and how much each is worth.
 
     A target with clean clear pixels teaches a full map per date and what is left over as a smooth field. Where its
@@ -191,15 +186,14 @@ def fit_fused(
         overview: all dates of the whole cell, at full resolution or thinned.
         target: index of the date to estimate; its own pixels only steer the match.
         max_days: dates further away are not used.
-        exclude: indices that are not used.
     """
     overview = _thinned(overview)
-    sources = source_dates(overview, target, max_days=max_days, exclude=exclude)
+    sources = source_dates(overview, target, max_days=max_days)
     observed = is_observed(overview.classes[target])
     hazy = _is_hazy(overview, target, sources)
     clean = observed
     if hazy:
-        ground = median_clear(overview, target, max_days=max_days, exclude=exclude).reflectance
+        ground = median_clear(overview, target, max_days=max_days).reflectance
         clean = least_hazy(overview.reflectance(target), ground, observed, overview.bands)
     maps = [_fit(overview, target, source, clean, hazy) for source in sources]
     errors, shared = _errors(overview, target, sources, maps, clean)

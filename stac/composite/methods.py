@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from enum import StrEnum, unique
 from typing import Protocol
 
@@ -36,9 +35,7 @@ class FittedComposite(Protocol):
     def fits(self) -> tuple[NormalisationFit, ...]:
         """How dates were matched."""
 
-    def apply(
-        self, stack: Stack, target: int, *, exclude: Collection[int] = (), where: NDArray[np.bool_] | None = None
-    ) -> TemporalComposite:
+    def apply(self, stack: Stack, target: int, *, where: NDArray[np.bool_] | None = None) -> TemporalComposite:
         """Return the composite of a window, at least at the pixels `where` `(y, x)`; at all when it is left out."""
 
 
@@ -52,7 +49,7 @@ def fit_composite(
         case CompositeMethod.FUSED:
             return fit_fused(overview, target, max_days=max_days)
         case _:
-            return SimpleComposite(kind.value, _COMPOSITES[kind], max_days)
+            return SimpleComposite(_COMPOSITES[kind], max_days)
 
 
 _COMPOSITES = {

@@ -16,20 +16,20 @@ from stac.masks.classes import is_observed
 
 FloatArray = NDArray[np.float32]
 
-#: Pixels needed to match a composite to clean sky; standard deviation where there are fewer, reflectance.
-_PIXELS_FOR_MATCH, _UNFITTED_SPREAD = 500, 0.05
+#: Pixels needed to match a composite to clean sky.
+_PIXELS_FOR_MATCH = 500
 #: Clean sky: pixels whose neighbourhood is among the least brightened of the date. The share that is taken
-#: as certainly clean, how much brighter (reflectance) still counts, and the side of the neighbourhood, px.
-_CLEAN_SHARE, _CLEAN_MARGIN, _NEIGHBOURHOOD = 0.02, 0.003, 9
+#: as certainly clean, and how much brighter (reflectance) still counts.
+_CLEAN_SHARE, _CLEAN_MARGIN = 0.02, 0.003
 
 
 @dataclass(frozen=True, slots=True)
 class NormalisationFit:
-    """Target = slope * source + intercept, in reflectance, for one band of one source date."""
+    """How one band of one source date was matched, summed up for people."""
 
     item_id: str
     band: str
-    slope: float
+    #: What is added to the source date, reflectance.
     intercept: float
     #: Standard deviation of all residuals (untrimmed), reflectance.
     residual_std: float
@@ -45,8 +45,8 @@ def repeatability(reflectance: NDArray[Any]) -> NDArray[Any]:
     return 0.005 + 0.05 * reflectance
 
 
-def clean_sky_match(composite: FloatArray, stack: Stack, target: int) -> tuple[NormalisationFit, ...]:
-    """Return the shift per band that matches a composite to the clean sky of the target date.
+def clean_sky_shift(composite: FloatArray, stack: Stack, target: int) -> FloatArray:
+    """Return the shift `(band,)` that matches a composite to the clean sky of the target date, reflectance.
 
     Undetected haze only brightens, and blue most; so the shift is the median difference over the pixels
     whose smoothed blue difference is lowest. It is shrunk by (repeatability / residual)^2 where it explains
@@ -59,36 +59,16 @@ def clean_sky_match(composite: FloatArray, stack: Stack, target: int) -> tuple[N
     """
     usable = is_observed(stack.classes[target]) & np.isfinite(composite).all(axis=0)
     if usable.sum() < _PIXELS_FOR_MATCH:
-        return tuple(NormalisationFit("median", band, 1.0, 0.0, _UNFITTED_SPREAD, 0) for band in stack.bands)
+        return np.zeros(len(stack.bands), np.float32)
     difference = stack.reflectance(target) - composite
-    clean = _clean_sky(difference[_haziest_band(stack.bands)], usable)
-    return tuple(
-        _believed_shift(band, level[clean], delta[clean])
-        for band, level, delta in zip(stack.bands, composite, difference, strict=True)
-    )
-
-
-def _haziest_band(bands: tuple[str, ...]) -> int:
-    """Return the index of the band that haze brightens most."""
-    return bands.index("blue") if "blue" in bands else 0
-
-
-def _clean_sky(difference: FloatArray, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the usable pixels `(y, x)` whose neighbourhood is least brightened."""
-    share = uniform_filter(usable.astype(np.float32), _NEIGHBOURHOOD)
-    total = uniform_filter(np.where(usable, difference, 0).astype(np.float32), _NEIGHBOURHOOD)
-    smooth = total / np.maximum(share, 1e-3)
-    limit = np.quantile(smooth[usable], _CLEAN_SHARE) + _CLEAN_MARGIN
-    clean: NDArray[np.bool_] = usable & (smooth <= limit)
-    return clean
-
-
-def _believed_shift(band: str, level: FloatArray, delta: FloatArray) -> NormalisationFit:
-    shift = float(np.median(delta))
-    residual = 1.4826 * float(np.median(np.abs(delta - shift)))
-    usual = float(repeatability(np.asarray(np.median(level))))
-    belief = min(1.0, (usual / max(residual, 1e-6)) ** 2)
-    return NormalisationFit("median", band, 1.0, belief * shift, residual, len(delta))
+    smooth = smoothed(difference[stack.bands.index("blue") if "blue" in stack.bands else 0], usable)
+    clean = usable & (smooth <= np.quantile(smooth[usable], _CLEAN_SHARE) + _CLEAN_MARGIN)
+    delta = difference[:, clean]
+    shift = np.median(delta, axis=1)
+    residual = 1.4826 * np.median(np.abs(delta - shift[:, None]), axis=1)
+    usual = repeatability(np.median(composite[:, clean], axis=1))
+    believed: FloatArray = (np.minimum(1, np.square(usual / np.maximum(residual, 1e-6))) * shift).astype(np.float32)
+    return believed
 
 
 Values = NDArray[np.float64]

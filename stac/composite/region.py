@@ -25,7 +25,7 @@ from stac.composite.normalisation import (
     fit_offset,
     repeatability,
 )
-from stac.composite.temporal import TemporalComposite, empty_composite
+from stac.composite.temporal import TemporalComposite, empty_composite, geomedian, median
 from stac.errors import InvalidInput
 from stac.grid.cell import Cell
 from stac.load.stack import Stack
@@ -268,25 +268,22 @@ class PeriodComposite:
         """How every date was matched, per band, summed up for people."""
         bands = self.radiometry.bands
         return tuple(
-            NormalisationFit(fit.date_id, band, 1.0, fit.map.shift[b], fit.error[b], fit.map.n_pixels)
+            NormalisationFit(fit.date_id, band, fit.map.shift[b], fit.error[b], fit.map.n_pixels)
             for fit in self.radiometry.dates
             for b, band in enumerate(bands)
         )
 
-    def apply(
-        self, stack: Stack, target: int, *, exclude: Collection[int] = (), where: BoolArray | None = None
-    ) -> TemporalComposite:
+    def apply(self, stack: Stack, target: int, *, where: BoolArray | None = None) -> TemporalComposite:
         """Return the composite of a window.
 
         Args:
             stack: dates of the window; those without a fit are not used.
             target: index of the date that is the mosaic itself (`mosaic_stack`).
-            exclude: indices that are not used.
             where: `(y, x)`, pixels that are wanted; all others stay unknown. All when left out.
         """
         composite = empty_composite(stack)
         fits = {fit.date_id: fit for fit in self.radiometry.dates}
-        dates = [i for i, n in enumerate(stack.item_ids) if n in fits and i != target and i not in exclude]
+        dates = [i for i, n in enumerate(stack.item_ids) if n in fits and i != target]
         rows, columns = np.nonzero(np.ones(composite.source.shape, bool) if where is None else where)
         if not dates or not len(rows):
             return composite
@@ -363,18 +360,12 @@ class PeriodComposite:
                 mean: FloatArray = (share * np.nan_to_num(looks)).sum(axis=0) / share.sum(axis=0)
                 return mean
             case Method.GEOMEDIAN:
-                from geomad import nangeomedian_pcm
-
-                # (pixel, 1, band, date): blocks are made side by side, so one thread is enough here.
-                spectra = np.ascontiguousarray(looks.transpose(2, 1, 0)[:, None])
-                middle: FloatArray = nangeomedian_pcm(spectra, eps=1e-5, num_threads=1, nocheck=True)[:, 0].T
-                return middle
+                return geomedian(looks)
             case Method.QUANTILE:
                 quantile: FloatArray = np.nanquantile(looks, self.quantile, axis=0).astype(np.float32)
                 return quantile
             case _:
-                median: FloatArray = np.nanmedian(looks, axis=0)
-                return median
+                return median(looks)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,29 +28,23 @@ class TemporalComposite:
     spread: FloatArray
 
 
-def source_dates(stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()) -> list[int]:
+def source_dates(stack: Stack, target: int, *, max_days: int | None = None) -> list[int]:
     """Return the other dates, best first: fewest days away, then later, then by id."""
     gap = np.abs(stack.days - stack.days[target])
-    allowed = [
-        i for i in range(len(stack.item_ids))
-        if i != target and i not in exclude and (max_days is None or gap[i] <= max_days)
-    ]  # fmt: skip
+    allowed = [i for i in range(len(stack.item_ids)) if i != target and (max_days is None or gap[i] <= max_days)]
     return sorted(allowed, key=lambda i: (gap[i], -stack.days[i], stack.item_ids[i]))
 
 
-def nearest_clear(
-    stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
-) -> TemporalComposite:
+def nearest_clear(stack: Stack, target: int, *, max_days: int | None = None) -> TemporalComposite:
     """Return for every pixel what the nearest date saw there, as it saw it, with a spread of 0.
 
     Args:
         stack: all dates of the cell.
         target: index of the date to estimate.
         max_days: dates further away are not used.
-        exclude: indices that are not used.
     """
     composite = empty_composite(stack)
-    for date in source_dates(stack, target, max_days=max_days, exclude=exclude):
+    for date in source_dates(stack, target, max_days=max_days):
         fresh = (composite.source < 0) & is_observed(stack.classes[date])
         if fresh.any():
             composite.reflectance[:, fresh] = stack.reflectance(date)[:, fresh]
@@ -59,74 +52,61 @@ def nearest_clear(
     return composite
 
 
-def median_clear(
-    stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
-) -> TemporalComposite:
+def median_clear(stack: Stack, target: int, *, max_days: int | None = None) -> TemporalComposite:
     """Return the per-band median over the other dates that saw each pixel, unmatched.
 
-    `source` is the date whose observation is closest to the median; `spread` the standard deviation over
-    the dates.
+    `source` is the date whose spectrum is nearest, the best of several; `spread` the root mean square deviation of the
+    dates.
     """
-    empty = empty_composite(stack)
-    composite, spread, source = empty.reflectance, empty.spread, empty.source
-    dates = source_dates(stack, target, max_days=max_days, exclude=exclude)
-    some = np.isin(np.arange(len(stack.item_ids)), dates)
-    seen = np.stack([is_observed(c) for c in stack.classes[some]]) if dates else np.zeros((0, *source.shape), bool)
-    anywhere = seen.any(axis=0)
-    if anywhere.any():
-        values = np.stack([stack.reflectance(int(i))[:, anywhere] for i in np.flatnonzero(some)])
-        values[~np.broadcast_to(seen[:, None, anywhere], values.shape)] = np.nan
-        middle = np.nanmedian(values, axis=0)
-        composite[:, anywhere], spread[:, anywhere] = middle, np.nanstd(values, axis=0)
-        distance = np.abs(values - middle).sum(axis=1)
-        source[anywhere] = np.flatnonzero(some)[np.nanargmin(distance, axis=0)].astype(np.int16)
-    return TemporalComposite(composite, source, spread)
+    return _middle_clear(stack, source_dates(stack, target, max_days=max_days), median)
 
 
-def geomedian_clear(
-    stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
-) -> TemporalComposite:
-    """Return per pixel the spectrum with the least sum of distances to those of the other dates, unmatched.
+def geomedian_clear(stack: Stack, target: int, *, max_days: int | None = None) -> TemporalComposite:
+    """Return the geometric median of the other dates that saw each pixel, unmatched; see `median_clear`."""
+    return _middle_clear(stack, source_dates(stack, target, max_days=max_days), geomedian)
 
-    The geometric median (Roberts, Mueller and McIntyre 2017, IEEE TGRS 55, doi:10.1109/TGRS.2017.2723896). `source` is
-    the date whose spectrum is nearest, `spread` the standard deviation over the dates.
+
+def median(looks: FloatArray) -> FloatArray:
+    """Return the median `(band, pixel)`, band by band, of looks `(date, band, pixel)` that are NaN where unknown."""
+    middle: FloatArray = np.nanmedian(looks, axis=0)
+    return middle
+
+
+def geomedian(looks: FloatArray) -> FloatArray:
+    """Return the spectra `(band, pixel)` with the least sum of distances to looks `(date, band, pixel)`.
+
+    The geometric median (Roberts, Mueller and McIntyre 2017, IEEE TGRS 55, doi:10.1109/TGRS.2017.2723896).
     """
     from geomad import nangeomedian_pcm
 
-    composite, dates = empty_composite(stack), source_dates(stack, target, max_days=max_days, exclude=exclude)
-    if not dates:
+    # (pixel, 1, band, date): blocks are made side by side, so one thread is enough here.
+    spectra = np.ascontiguousarray(looks.transpose(2, 1, 0)[:, None])
+    middle: FloatArray = nangeomedian_pcm(spectra, eps=1e-5, num_threads=1, nocheck=True)[:, 0].T
+    return middle
+
+
+def _middle_clear(stack: Stack, dates: list[int], middle_of: Callable[[FloatArray], FloatArray]) -> TemporalComposite:
+    """Return the middle of what some dates saw of each pixel."""
+    composite = empty_composite(stack)
+    seen = np.array([is_observed(stack.classes[date]) for date in dates]).reshape(-1, *composite.source.shape)
+    some = seen.any(axis=0)
+    if not some.any():
         return composite
-    seen = np.stack([is_observed(stack.classes[date]) for date in dates], axis=-1)
-    anywhere = seen.any(axis=-1)
-    if not anywhere.any():
-        return composite
-    # (pixel, 1, band, date): blocks are restored side by side, so one thread is enough here.
-    values = np.stack([stack.reflectance(date)[:, anywhere].T for date in dates], axis=-1)[:, None]
-    values[~np.broadcast_to(seen[anywhere][:, None, None], values.shape)] = np.nan
-    middle = nangeomedian_pcm(values, eps=1e-5, num_threads=1, nocheck=True)
-    deviation = values - middle[..., None]
-    composite.reflectance[:, anywhere] = middle[:, 0].T
-    composite.spread[:, anywhere] = np.sqrt(np.nanmean(np.square(deviation), axis=-1))[:, 0].T
-    distance = np.where(seen[anywhere], np.square(deviation).sum(axis=2)[:, 0], np.inf)
-    composite.source[anywhere] = np.array(dates, np.int16)[distance.argmin(axis=-1)]
+    looks = np.stack([stack.reflectance(date)[:, some] for date in dates])
+    looks[~np.broadcast_to(seen[:, None, some], looks.shape)] = np.nan
+    middle = middle_of(looks)
+    deviation = np.square(looks - middle)
+    composite.reflectance[:, some], composite.spread[:, some] = middle, np.sqrt(np.nanmean(deviation, axis=0))
+    distance = np.where(seen[:, some], deviation.sum(axis=1), np.inf)
+    composite.source[some] = np.array(dates, np.int16)[distance.argmin(axis=0)]
     return composite
-
-
-class Composite(Protocol):
-    """A composite that needs no fit."""
-
-    def __call__(
-        self, stack: Stack, target: int, *, max_days: int | None = None, exclude: Collection[int] = ()
-    ) -> TemporalComposite:
-        """Return the composite of a window."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimpleComposite:
     """A composite with the interface of a fitted composite."""
 
-    name: str
-    composite: Composite
+    composite: Callable[..., TemporalComposite]
     max_days: int | None
 
     @property
@@ -134,12 +114,10 @@ class SimpleComposite:
         """Nothing was matched."""
         return ()
 
-    def apply(
-        self, stack: Stack, target: int, *, exclude: Collection[int] = (), where: BoolArray | None = None
-    ) -> TemporalComposite:
+    def apply(self, stack: Stack, target: int, *, where: BoolArray | None = None) -> TemporalComposite:
         """Return the composite of a window, wherever it is wanted; its spread includes what clear dates differ by."""
         del where
-        found = self.composite(stack, target, max_days=self.max_days, exclude=exclude)
+        found = self.composite(stack, target, max_days=self.max_days)
         return replace(found, spread=np.hypot(found.spread, repeatability(found.reflectance)).astype(np.float32))
 
 

@@ -107,8 +107,8 @@ _POSITION = re.compile(r"b\d|[Bb]and[ _]?\d")
 #: Pictures of bands are not the bands.
 _PICTURES = frozenset({"thumbnail", "overview", "visual"})
 _LISTS = ("bands", "eo:bands")
-#: Longest wait for a file whose pixel size is asked for, seconds; it may not be inside this network.
-_TIMEOUT_S, _OUTSIDE = 15.0, Access(hosts=frozenset())
+#: A file whose pixel size is asked for may not be inside this network.
+_OUTSIDE = Access(hosts=frozenset(), timeout_s=15.0)
 
 
 def sensor_of(item: pystac.Item) -> Sensor | None:
@@ -253,7 +253,7 @@ def _size_in_file(item: pystac.Item, key: str, band: str, asset: pystac.Asset) -
     """Return the pixel size of a file; where it cannot be read, the asset of the band's own name counts as finest."""
     href = asset.get_absolute_href() or asset.href
     try:
-        facts = file_facts(href, f"Item {item.id}, asset {key}", _TIMEOUT_S, _OUTSIDE, item.collection_id or "", "")
+        facts = file_facts(href, f"Item {item.id}, asset {key}", _OUTSIDE, item.collection_id or "", "")
     except StacError:
         return 0.0 if key.lower() == band.lower() else math.inf
     return math.hypot(facts.transform[0], facts.transform[3])

@@ -122,7 +122,7 @@ def declared_projection(item: pystac.Item) -> str:
     return Declared(item=Grid.of({**item.properties, "proj:shape": None, "proj:transform": None}, "")).code.upper()
 
 
-def native_geobox(item: pystac.Item, band: str, timeout_s: float = 30, access: Access | None = None) -> GeoBox:
+def native_geobox(item: pystac.Item, band: str, access: Access | None = None) -> GeoBox:
     """Return the pixel grid of a band of an item: from its projection fields, else from the file.
 
     The fields are compared with the file when pixels are read; here only where they cannot be true.
@@ -140,7 +140,7 @@ def native_geobox(item: pystac.Item, band: str, timeout_s: float = 30, access: A
         if _near_footprint(item, geobox):
             return geobox
     href, collection = asset.get_absolute_href() or asset.href, item.collection_id or ""
-    with open_raster(href, name, timeout_s, access or Access(), collection) as source:
+    with open_raster(href, name, access or Access(), collection) as source:
         facts = facts_of(source, name)
     require_as_declared(facts, declared, name)
     return facts.geobox
@@ -190,7 +190,7 @@ def cell_of(item: pystac.Item, band: str, bbox: Sequence[float] | None = None, a
         InvalidItem: the item has no such band, or its projection fields are wrong.
         InvalidQuery: the box does not touch the item's grid.
     """
-    geobox, code = native_geobox(item, band, access=access), grid_code(item)
+    geobox, code = native_geobox(item, band, access), grid_code(item)
     if bbox is None:
         return Cell(code, geobox)
     window = _window(geobox, bbox)

@@ -63,13 +63,12 @@ class FileFacts:
         return next(band for band in self.bands if band.index == index)
 
 
-def file_facts(href: str, name: str, timeout_s: float, access: Access, collection: str, version: str) -> FileFacts:
+def file_facts(href: str, name: str, access: Access, collection: str, version: str) -> FileFacts:
     """Return what a file says; asked once per process.
 
     Args:
         href: path or URL.
         name: what it is, for messages.
-        timeout_s: longest wait for one request, seconds.
         access: how remote bytes are reached.
         collection: id of the item's collection.
         version: of the item: one that was corrected is looked at anew.
@@ -78,7 +77,7 @@ def file_facts(href: str, name: str, timeout_s: float, access: Access, collectio
         InvalidItem: it is of another format, does not say where it lies, or contradicts itself.
         UnreadableAsset: it is missing, truncated or not a raster.
     """
-    return _asked(href, name, timeout_s, access, collection, f"{version} {_written(href)}")
+    return _asked(href, name, access, collection, f"{version} {_written(href)}")
 
 
 def _written(href: str) -> str:
@@ -93,9 +92,9 @@ def _written(href: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _asked(href: str, name: str, timeout_s: float, access: Access, collection: str, version: str) -> FileFacts:
+def _asked(href: str, name: str, access: Access, collection: str, version: str) -> FileFacts:
     del version
-    with open_raster(href, name, timeout_s, access, collection) as source:
+    with open_raster(href, name, access, collection) as source:
         return facts_of(source, name)
 
 
@@ -117,9 +116,7 @@ def is_masked(source: Any, index: int) -> bool:
     return MaskFlags.per_dataset in source.mask_flag_enums[index - 1]
 
 
-def valid_pixels(
-    href: str, name: str, side: int, timeout_s: float, access: Access, collection: str
-) -> NDArray[np.bool_]:
+def valid_pixels(href: str, name: str, side: int, access: Access, collection: str) -> NDArray[np.bool_]:
     """Return which pixels `(y, x)` of a file's first band hold data, thinned to at most `side` along the longest side.
 
     Without a nodata value 0 is none.
@@ -127,7 +124,7 @@ def valid_pixels(
     Raises:
         InvalidItem, AccessRefused, UnreadableAsset: it cannot be read.
     """
-    with open_raster(href, name, timeout_s, access, collection) as source:
+    with open_raster(href, name, access, collection) as source:
         missing = 0 if source.nodata is None else source.nodata
         valid: NDArray[np.bool_] = thinned(source, 1, side, missing) != missing
     return valid

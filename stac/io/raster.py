@@ -91,9 +91,7 @@ def environment(timeout_s: float, s3: S3Options | None = None) -> rasterio.Env:
 
 
 @contextmanager
-def open_raster(
-    href: str, name: str, timeout_s: float, access: Access = _DIRECT, collection: str = ""
-) -> Iterator[Any]:
+def open_raster(href: str, name: str, access: Access = _DIRECT, collection: str = "") -> Iterator[Any]:
     """Open a raster for reading as a rasterio dataset; errors while it is read are translated too.
 
     The two drivers that are wanted are named, so that no other one sees a byte. A token that was refused is forgotten,
@@ -102,8 +100,7 @@ def open_raster(
     Args:
         href: path or URL, also `s3://bucket/key`.
         name: what it is, for messages: `Item S2A_..., asset blue`.
-        timeout_s: longest wait for one request, seconds.
-        access: how remote bytes are reached: signing, S3, and hosts that may be inside this network.
+        access: how remote bytes are reached: signing, S3, time-out, and hosts that may be inside this network.
         collection: id of the item's collection, which tokens are for.
 
     Raises:
@@ -113,33 +110,33 @@ def open_raster(
         SourceUnavailable: the token service does not answer, or the host is not known.
         UnreadableAsset: it is missing, truncated or no raster, or its server does not answer.
     """
-    signed = sign(with_query(href), collection, access.signing, timeout_s)
+    signed = sign(with_query(href), collection, access)
     try:
-        with _opened(signed, name, timeout_s, access) as source:
+        with _opened(signed, name, access) as source:
             if source.crs is None:
                 raise InvalidItem(f"{name}: {redact(href)} has no projection.")
             _check_blocks(source, f"{name}: {redact(href)}")
             yield source
     except (RasterioError, CRSError) as error:
-        raise _unreadable(error, signed, name, timeout_s, access) from _without_secrets(error, signed)
+        raise _unreadable(error, signed, name, access) from _without_secrets(error, signed)
 
 
 @contextmanager
-def _opened(signed: SignedHref, name: str, timeout_s: float, access: Access) -> Iterator[Any]:
+def _opened(signed: SignedHref, name: str, access: Access) -> Iterator[Any]:
     """Yield an open dataset with GDAL's settings for it, both until the end of a `with` statement."""
     if not is_web(signed.address):
-        with _dataset(_local_or_bucket(signed, name), _settings(signed.plain, name, timeout_s, access)) as source:
+        with _dataset(_local_or_bucket(signed, name), _settings(signed.plain, name, access)) as source:
             yield source
         return
     named = access.hosts if access.hosts is not None else {host_of(signed.plain)}
     with ExitStack() as stack:
         try:
-            source = stack.enter_context(_from_web(signed.address, named, timeout_s))
+            source = stack.enter_context(_from_web(signed.address, named, access.timeout_s))
         except RasterioError as error:
             if not any(_SENT_ELSEWHERE.search(text) for text in _chain(error)):
                 raise
-            last = _last_address(signed.address, named, timeout_s)
-            source = stack.enter_context(_from_web(last, named, timeout_s))
+            last = _last_address(signed.address, named, access.timeout_s)
+            source = stack.enter_context(_from_web(last, named, access.timeout_s))
         yield source
 
 
@@ -184,13 +181,13 @@ def _check_blocks(source: Any, what: str) -> None:
             )
 
 
-def _settings(href: str, name: str, timeout_s: float, access: Access) -> rasterio.Env:
+def _settings(href: str, name: str, access: Access) -> rasterio.Env:
     """Return the GDAL settings for an href; AWS is asked for credentials only where S3 is read."""
     if not is_s3(href):
-        return environment(timeout_s)
+        return environment(access.timeout_s)
     try:
         with asking(s3_location(href), access.s3):
-            return environment(timeout_s, access.s3)
+            return environment(access.timeout_s, access.s3)
     except AccessRefused as error:
         raise AccessRefused(f"{name}: {error}") from error
 
@@ -216,7 +213,7 @@ def _local_or_bucket(signed: SignedHref, name: str) -> str:
     return path
 
 
-def _unreadable(error: Exception, signed: SignedHref, name: str, timeout_s: float, access: Access) -> StacError:
+def _unreadable(error: Exception, signed: SignedHref, name: str, access: Access) -> StacError:
     """Return what a failed reading means. GDAL says little about why S3 refuses, so S3 is asked once more."""
     denied = any(_DENIED.search(text) for text in _chain(error))
     if signed.signed and denied:
@@ -224,7 +221,7 @@ def _unreadable(error: Exception, signed: SignedHref, name: str, timeout_s: floa
     reason = redact(str(error)).splitlines()[0] if str(error) else type(error).__name__
     if is_s3(signed.plain):
         try:
-            Objects(access.s3, min(timeout_s, _ASKING_S)).probe(s3_location(signed.plain))
+            Objects(access.s3, min(access.timeout_s, _ASKING_S)).probe(s3_location(signed.plain))
         except AccessRefused as refusal:
             return AccessRefused(f"{name}: {refusal}")
         except SourceUnavailable as silent:

@@ -137,22 +137,33 @@ class SignedHref:
         return self.address != self.plain
 
 
-def sign(href: str, collection: str, options: SigningOptions, timeout_s: float) -> SignedHref:
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Everything that reading an asset needs to know besides its href. Holds no secret."""
+
+    s3: S3Options = field(default_factory=S3Options)
+    signing: SigningOptions = field(default_factory=SigningOptions)
+    #: Hosts that the user named, which may be inside this network; None where every href is the caller's own.
+    hosts: frozenset[str] | None = None
+    #: Longest wait for one request, seconds.
+    timeout_s: float = 60.0
+
+
+def sign(href: str, collection: str, access: Access) -> SignedHref:
     """Return an href as it is to be opened now.
 
     Args:
         href: absolute href of an asset.
         collection: id of the item's collection.
-        options: who signs.
-        timeout_s: longest wait for one request, seconds.
+        access: who signs, and how long is waited.
 
     Raises:
         AccessRefused: the token service does not know the collection or refuses.
         SourceUnavailable: the token service does not answer in time, also after retries.
     """
-    if options.kind is Signing.NONE or not _wants_token(href, options):
+    if access.signing.kind is Signing.NONE or not _wants_token(href, access.signing):
         return SignedHref(href, href)
-    token = tokens_of(options.token_url).token(collection, timeout_s)
+    token = tokens_of(access.signing.token_url).token(collection, access.timeout_s)
     return SignedHref(href, f"{href}?{token.value}", collection)
 
 
@@ -174,13 +185,3 @@ def _wants_token(href: str, options: SigningOptions) -> bool:
     host = (address.hostname or "").lower()
     known = any(host.endswith(name) if name.startswith(".") else host == name for name in options.hosts)
     return address.scheme in ("http", "https") and known and not address.query
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Everything that reading an asset needs to know besides its href. Holds no secret."""
-
-    s3: S3Options = field(default_factory=S3Options)
-    signing: SigningOptions = field(default_factory=SigningOptions)
-    #: Hosts that the user named, which may be inside this network; None where every href is the caller's own.
-    hosts: frozenset[str] | None = None

@@ -58,7 +58,7 @@ def radiometry_of(scene: pystac.Item, band: str, options: ReadOptions) -> str:
     """
     with one_item(scene.id):
         asset, drawn = find_asset(scene, band), options.interpolation.method
-        decision = look_at(scene, band, asset, drawn, timeout_s=options.timeout_s, access=options.access).scaling
+        decision = look_at(scene, band, asset, drawn, options.access).scaling
     return "" if decision is None else f"scale {decision.scale:g}, offset {decision.offset:g}: {decision.reason}"
 
 

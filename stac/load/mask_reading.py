@@ -60,10 +60,8 @@ def plan_mask(
     item: pystac.Item,
     kinds: Sequence[MaskKind],
     rule: MaskRule,
-    resampling: Resampling = Resampling.bilinear,
-    *,
-    timeout_s: float = 60.0,
-    access: Access | None = None,
+    resampling: Resampling,
+    access: Access,
 ) -> MaskPlan:
     """Return what to read for the mask of a scene.
 
@@ -72,7 +70,6 @@ def plan_mask(
         kinds: masks to combine; none takes the one that comes with the scene.
         rule: how they are combined.
         resampling: of reflectance; classifications take the nearest pixel.
-        timeout_s: longest wait for one request, seconds.
         access: how remote bytes are reached.
 
     Raises:
@@ -85,7 +82,7 @@ def plan_mask(
         for wanted in method.inputs:
             name, asset = _find(item, wanted, method)
             nodata = None if wanted.reflectance else wanted.nodata
-            layers.append(look_at(item, name, asset, resampling, nodata, timeout_s=timeout_s, access=access))
+            layers.append(look_at(item, name, asset, resampling, access, nodata))
     return MaskPlan(item, methods, rule, tuple(layers))
 
 

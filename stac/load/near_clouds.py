@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 
 import numpy as np
 import pystac
@@ -37,10 +36,8 @@ def near_clouds(
     cell: Cell,
     masks: Sequence[MaskKind],
     rule: MaskRule,
-    *,
-    threads: int = 5,
-    timeout_s: float = 60.0,
-    access: Access | None = None,
+    threads: int,
+    access: Access,
 ) -> NDArray[np.uint8]:
     """Return `Near` values `(y, x)` of a cell.
 
@@ -53,7 +50,6 @@ def near_clouds(
         masks: masks to combine; none takes the one that comes with a scene.
         rule: how they are combined.
         threads: layers read at the same time.
-        timeout_s: longest wait for one request, seconds.
         access: how remote bytes are reached.
 
     Raises:
@@ -63,7 +59,7 @@ def near_clouds(
     coarse, (top, left) = _coarse(cell, factor)
     cloud = np.zeros(coarse.geobox.shape, np.bool_)
     for item in date.items:
-        classes = _classes(item, coarse, masks, rule, threads, timeout_s, access)
+        classes = _classes(item, coarse, masks, rule, threads, access)
         cloud |= among(classes, (PixelClass.CLOUD, PixelClass.THIN_CLOUD))
     near = near_of(cloud, coarse, date)
     height, width = cell.geobox.shape
@@ -104,10 +100,8 @@ def _classes(
     masks: Sequence[MaskKind],
     rule: MaskRule,
     threads: int,
-    timeout_s: float,
-    access: Access | None,
+    access: Access,
 ) -> NDArray[np.uint8]:
-    plan = plan_mask(item, masks, rule, Resampling.nearest, timeout_s=timeout_s, access=access)
+    plan = plan_mask(item, masks, rule, Resampling.nearest, access)
     with ThreadPoolExecutor(min(threads, len(plan.layers)), thread_name_prefix="read") as pool:
-        read = partial(read_asset, cell=cell, timeout_s=timeout_s, access=access)
-        return plan.classes(list(pool.map(read, [layer.request for layer in plan.layers])))
+        return plan.classes(list(pool.map(lambda layer: read_asset(layer.request, access, cell), plan.layers)))

@@ -82,8 +82,8 @@ class AssetRequest:
 
 
 def _within_deadline(
-    read: Callable[Concatenate[AssetRequest, _P], _Pixels],
-) -> Callable[Concatenate[AssetRequest, _P], _Pixels]:
+    read: Callable[Concatenate[AssetRequest, Access, _P], _Pixels],
+) -> Callable[Concatenate[AssetRequest, Access, _P], _Pixels]:
     """Try a reading function again after errors that may pass, until one time-out is over.
 
     A server that hangs uses all of it, once: for some time every further reading of the asset fails at once, so that a
@@ -91,10 +91,10 @@ def _within_deadline(
     """
 
     @wraps(read)
-    def reading(request: AssetRequest, /, *args: _P.args, **options: _P.kwargs) -> _Pixels:
+    def reading(request: AssetRequest, access: Access, /, *args: _P.args, **options: _P.kwargs) -> _Pixels:
         if (silent := _SILENT.get(request.href)) is not None and time.monotonic() < silent.until:
             raise UnreadableAsset(silent.reason)
-        timeout_s, began = float(str(options.get("timeout_s") or args[1])), time.monotonic()
+        timeout_s, began = access.timeout_s, time.monotonic()
         attempts = Retrying(
             retry=retry_if_exception_type(UnreadableAsset),
             stop=stop_after_attempt(_ATTEMPTS) | stop_after_delay(timeout_s),
@@ -102,7 +102,7 @@ def _within_deadline(
             reraise=True,
         )
         try:
-            return attempts(read, request, *args, **options)
+            return attempts(read, request, access, *args, **options)
         except UnreadableAsset as error:
             now = time.monotonic()
             if now - began >= timeout_s:
@@ -124,9 +124,7 @@ class _Silent:
 _SILENT: dict[str, _Silent] = {}
 
 
-def facts_of_asset(
-    item: pystac.Item, band: str, asset: pystac.Asset, timeout_s: float, access: Access | None = None
-) -> FileFacts | None:
+def facts_of_asset(item: pystac.Item, band: str, asset: pystac.Asset, access: Access) -> FileFacts | None:
     """Return what the file of an asset says; None where a service computes its pixels.
 
     Raises:
@@ -137,33 +135,26 @@ def facts_of_asset(
     if is_process_href(request.href):
         return None
     version = str(item.properties.get("updated", ""))
-    facts = _facts(request, timeout_s=timeout_s, access=access or Access(), version=version)
+    facts = _facts(request, access, version)
     require_as_declared(facts, request.declared, request.name)
     return facts
 
 
 @_within_deadline
-def _facts(request: AssetRequest, *, timeout_s: float, access: Access, version: str) -> FileFacts:
-    return file_facts(request.href, request.name, timeout_s, access, request.collection, version)
+def _facts(request: AssetRequest, access: Access, version: str) -> FileFacts:
+    return file_facts(request.href, request.name, access, request.collection, version)
 
 
 @_within_deadline
-def read_asset(
-    request: AssetRequest,
-    cell: Cell,
-    timeout_s: float,
-    access: Access | None = None,
-    into: NDArray[Any] | None = None,
-) -> NDArray[Any]:
+def read_asset(request: AssetRequest, access: Access, cell: Cell, into: NDArray[Any] | None = None) -> NDArray[Any]:
     """Return the first band of an asset on the cell's pixels `(y, x)`, in the file's data type.
 
     Pixels outside the file are `nodata`.
 
     Args:
         request: the asset.
+        access: how remote bytes are reached; its time-out also is that of all requests while none is answered.
         cell: where.
-        timeout_s: longest wait for one request, and for all of them while none is answered, seconds.
-        access: how remote bytes are reached.
         into: memory `(y, x)` to use for the result where its data type is the file's. Fresh memory costs as much as
             decoding a block: the pages must be cleared first.
 
@@ -178,15 +169,15 @@ def read_asset(
         from stac.search.sentinel_hub.process import read_band
 
         nearest = request.resampling is Resampling.nearest
-        return read_band(request.href, cell.geobox, request.nodata, timeout_s, nearest=nearest)
-    with open_raster(request.href, request.name, timeout_s, access or Access(), request.collection) as source:
+        return read_band(request.href, cell.geobox, request.nodata, access.timeout_s, nearest=nearest)
+    with open_raster(request.href, request.name, access, request.collection) as source:
         require_as_declared(facts_of(source, request.name), request.declared, request.name)
         _check_type(source.dtypes[request.index - 1], request)
         return _on_grid(source, cell.geobox, request, into)
 
 
 @_within_deadline
-def read_thinned(request: AssetRequest, side: int, timeout_s: float, access: Access | None = None) -> NDArray[Any]:
+def read_thinned(request: AssetRequest, access: Access, side: int) -> NDArray[Any]:
     """Return a view `(y, x)` of the whole first band, its longest side at most `side` pixels, in the file's data type.
 
     Overviews are used where the file has them.
@@ -195,7 +186,7 @@ def read_thinned(request: AssetRequest, side: int, timeout_s: float, access: Acc
         InvalidItem: the file holds other than integers, or does not say where it lies.
         UnreadableAsset: the file is missing, truncated or no raster, also after retries.
     """
-    with open_raster(request.href, request.name, timeout_s, access or Access(), request.collection) as source:
+    with open_raster(request.href, request.name, access, request.collection) as source:
         _check_type(source.dtypes[request.index - 1], request)
         pixels = thinned(source, request.index, side, request.nodata)
         _unify_nodata(pixels, source, request)
@@ -334,10 +325,8 @@ def look_at(
     band: str,
     asset: pystac.Asset,
     resampling: Resampling,
+    access: Access,
     classes_nodata: int | None = None,
-    *,
-    timeout_s: float,
-    access: Access | None = None,
 ) -> Layer:
     """Open a band's file, compare it with its item, and decide how it is read.
 
@@ -346,17 +335,16 @@ def look_at(
         band: the band's name.
         asset: where it is.
         resampling: of reflectance; classifications take the nearest pixel.
-        classes_nodata: value outside a classification; None for reflectance.
-        timeout_s: longest wait for one request, seconds.
         access: how remote bytes are reached.
+        classes_nodata: value outside a classification; None for reflectance.
 
     Raises:
         InvalidItem: item and file contradict each other, or leave open what cannot be guessed.
         AccessRefused, UnreadableAsset: the file cannot be read.
     """
-    facts = facts_of_asset(item, band, asset, timeout_s, access)
+    facts = facts_of_asset(item, band, asset, access)
     index = 1 if facts is None else band_index(item, asset, band, facts)
-    grid = native_geobox(item, band, timeout_s) if facts is None else facts.geobox
+    grid = native_geobox(item, band, access) if facts is None else facts.geobox
     if classes_nodata is not None:
         request = AssetRequest.of(item, band, asset, classes_nodata, Resampling.nearest, index=index, classes=True)
         return Layer(request, None, grid, facts)

@@ -122,12 +122,7 @@ class RadiometryCheck(StrEnum):
 
 
 def check_scene(
-    item: pystac.Item,
-    layers: Sequence[Layer],
-    check: RadiometryCheck,
-    timeout_s: float,
-    threads: int = 1,
-    access: Access | None = None,
+    item: pystac.Item, layers: Sequence[Layer], check: RadiometryCheck, threads: int, access: Access
 ) -> None:
     """Raise or warn when a scene's pixels contradict the scale and offset they are read with.
 
@@ -135,7 +130,6 @@ def check_scene(
         item: the scene.
         layers: its reflectance bands.
         check: what to do.
-        timeout_s: time-out of one request, seconds.
         threads: bands read at the same time.
         access: how remote bytes are reached.
 
@@ -148,7 +142,7 @@ def check_scene(
         return
     bands = tuple((layer.request, layer.scaling) for layer in layers if layer.scaling is not None)
     version = str(item.properties.get("updated", ""))
-    found = _contradiction(bands, version, timeout_s, threads, access)
+    found = _contradiction(bands, version, threads, access)
     if found is None:
         return
     sentence = f"Item {item.id}: {found} (decided because: {bands[0][1].reason})"
@@ -161,15 +155,11 @@ def check_scene(
 
 @lru_cache(maxsize=1024)
 def _contradiction(
-    bands: tuple[tuple[AssetRequest, Decision], ...],
-    version: str,
-    timeout_s: float,
-    threads: int,
-    access: Access | None,
+    bands: tuple[tuple[AssetRequest, Decision], ...], version: str, threads: int, access: Access
 ) -> str | None:
     """Judge a scene once per process; its blocks ask again and again."""
     del version  # part of the cache's key: an item that was corrected is judged anew
     with ThreadPoolExecutor(min(threads, len(bands)), thread_name_prefix="check") as pool:
-        views = pool.map(lambda band: read_thinned(band[0], _SIDE, timeout_s, access), bands)
+        views = pool.map(lambda band: read_thinned(band[0], access, _SIDE), bands)
         samples = [BandSample(r.band, dn, decision) for (r, decision), dn in zip(bands, views, strict=True)]
     return find_contradiction(samples, offset_at_stake=any(decision.offset_at_stake for _, decision in bands))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import repeat
 
 import numpy as np
 import pystac
@@ -42,8 +43,6 @@ class ReadOptions:
     cloud_dilation_m: float = 120.0
     #: Reach of shadow dilation, metres.
     shadow_dilation_m: float = 120.0
-    #: Time-out of one request, seconds.
-    timeout_s: float = 60.0
     #: Assets of a scene read at the same time.
     threads: int = 5
     #: Every how many pixels one is read, along both axes; the stack's cell is as much coarser.
@@ -60,7 +59,7 @@ class ReadOptions:
     persistent_bright: bool = False
     #: Whether looks that no other date agrees with are hidden (`stac.masks.temporal`).
     temporal: bool = False
-    #: How remote bytes are reached: signing and S3.
+    #: How remote bytes are reached: signing, S3 and time-outs.
     access: Access = field(default_factory=Access)
 
     def reach(self, cell: Cell) -> int:
@@ -294,7 +293,7 @@ def _disagreeing(
     taken = {one.id: one for one in map(_acquisition, dates)}
     look = partial(
         near_clouds, cell=stack.cell, masks=options.masks, rule=options.mask_rule,
-        threads=options.threads, timeout_s=options.timeout_s, access=options.access,
+        threads=options.threads, access=options.access,
     )  # fmt: skip
     with ThreadPoolExecutor(_DATES_AT_ONCE, thread_name_prefix="near") as pool:
         near = np.stack(list(pool.map(look, (taken[name] for name in stack.item_ids))))
@@ -317,10 +316,9 @@ def _read_item(item: pystac.Item, cell: Cell, bands: Sequence[str], options: Rea
 
 def _read_layers(item: pystac.Item, cell: Cell, bands: Sequence[str], options: ReadOptions, slot: Slot) -> None:
     drawn = options.interpolation.method if options.overview == 1 else Resampling.nearest
-    timeout_s, access = options.timeout_s, options.access
     layers = _layers(item, bands, drawn, options)
-    mask = plan_mask(item, options.masks, options.mask_rule, drawn, timeout_s=timeout_s, access=access)
-    check_scene(item, layers, options.radiometry_check, timeout_s, options.threads, access)
+    mask = plan_mask(item, options.masks, options.mask_rule, drawn, options.access)
+    check_scene(item, layers, options.radiometry_check, options.threads, options.access)
     scalings = [layer.scaling for layer in layers if layer.scaling is not None]
     # Where pixels are mixed, what is mixed in from beside the cell must be known, too.
     kernel = max(layer.reach(cell) for layer in layers)
@@ -335,8 +333,7 @@ def _read_layers(item: pystac.Item, cell: Cell, bands: Sequence[str], options: R
     places = [*slot.dn, *[None] * len(mask.layers)]
     # Assets wait for the network, not for the processor.
     with ThreadPoolExecutor(min(options.threads, len(cells)), thread_name_prefix="read") as pool:
-        read = partial(read_asset, timeout_s=timeout_s, access=access)
-        found = list(pool.map(lambda *one: read(*one[:2], into=one[2]), requests, cells, places))
+        found = list(pool.map(read_asset, requests, repeat(options.access), cells, places))
     height, width = slot.classes.shape
     inside = np.s_[reach : reach + height, reach : reach + width]
     classes = worst_class(mask.classes(found[len(layers) :]), finer)
@@ -359,6 +356,5 @@ def _read_layers(item: pystac.Item, cell: Cell, bands: Sequence[str], options: R
 
 def _layers(item: pystac.Item, bands: Sequence[str], drawn: Resampling, options: ReadOptions) -> list[Layer]:
     """Look at the bands of a scene, several at a time: each waits for its server."""
-    look = partial(look_at, item, timeout_s=options.timeout_s, access=options.access)
     with ThreadPoolExecutor(min(options.threads, len(bands)), thread_name_prefix="look") as pool:
-        return list(pool.map(lambda band: look(band, find_asset(item, band), drawn), bands))
+        return list(pool.map(lambda band: look_at(item, band, find_asset(item, band), drawn, options.access), bands))

@@ -160,7 +160,6 @@ _COMPOSITES = {
     CompositeMethod.MEDIAN: "median of the other dates, as they are",
     CompositeMethod.GEOMEDIAN: "geometric median of the other dates, as they are",
 }
-_ITEMS_PAPER = "Diffusion Enhancement ([arXiv 2401.15105](https://arxiv.org/abs/2401.15105))"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -147,9 +148,10 @@ def _valid(item: pystac.Item, access: Access | None) -> Mask | None:
     if not found:
         return None
     href, name = found[0].get_absolute_href() or found[0].href, f"Item {item.id}"
+    quick = replace(access or Access(), timeout_s=_TIMEOUT_S)
     try:
         with one_item(item.id):
-            return valid_pixels(href, name, _SIDE, _TIMEOUT_S, access or Access(), item.collection_id or "")
+            return valid_pixels(href, name, _SIDE, quick, item.collection_id or "")
     except StacError:
         return None
 

@@ -47,7 +47,7 @@ def test_remote_hrefs(tmp_path: Path, on_disk: str, href: str, wanted: dict[str,
 
     with web_server(answer) as url:
         (item,) = open_source(f"{url}catalog.json").search(QUERY)
-        options = ReadOptions(timeout_s=5, access=Access(hosts=frozenset({"127.0.0.1"})))
+        options = ReadOptions(access=Access(hosts=frozenset({"127.0.0.1"}), timeout_s=5))
         if on_disk == "expired":
             with pytest.raises(UnreadableAsset, match=r"403.*signature in the address may have expired"):
                 read_stack([item], cell_of(item, "green"), BANDS, options)

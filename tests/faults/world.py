@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rasterio.warp import transform_bounds
 
 from stac.grid.cell import Cell, cell_of
+from stac.io.signing import Access
 from stac.load.stack import ReadOptions, Stack, read_stack
 from stac.search.query import Query
 from stac.search.source import Skipped
@@ -22,7 +23,7 @@ from stac.search.static import StaticSource
 Pixels = NDArray[Any]
 BANDS = ("blue", "green", "red", "nir")
 SIDE, LEFT, TOP = 64, 540000.0, 5070000.0
-AS_IS = ReadOptions(cloud_dilation_m=0, shadow_dilation_m=0, timeout_s=5)
+AS_IS = ReadOptions(cloud_dilation_m=0, shadow_dilation_m=0, access=Access(timeout_s=5))
 SENTINEL2 = {
     "platform": "sentinel-2a", "constellation": "sentinel-2", "grid:code": "MGRS-33TWM",
     "s2:processing_baseline": "05.09",

@@ -18,6 +18,7 @@ from flows.planning.candidates import candidates
 from flows.settings import GridKind, RunSettings
 from stac.errors import StacError
 from stac.grid.cell import cell_of
+from stac.io.signing import Access
 from stac.load.stack import ReadOptions, read_stack
 from stac.product.item import public_href
 from stac.search.query import Query
@@ -185,7 +186,7 @@ def test_an_odd_scene_is_read_or_refused(catalog: Path, changes: list[Edit]) -> 
     cell = cell_of(pystac.Item.from_file(str(catalog / "13.json")), "blue")
     for item in found:
         try:
-            stack = read_stack([item], cell, BANDS, ReadOptions(timeout_s=1, threads=1))
+            stack = read_stack([item], cell, BANDS, ReadOptions(threads=1, access=Access(timeout_s=1)))
         except StacError as error:
             assert str(error).strip()
         else:

@@ -34,6 +34,8 @@ INSIDE = [
     "1.2.3.4.5", "foo.0x7f", "foo.127", "user@127.0.0.1", "example.org@127.0.0.1", "-", "a..b", "exa mple.org",
 ]  # fmt: skip
 
+QUICK = Access(timeout_s=3)
+
 
 @pytest.mark.parametrize("host", INSIDE)
 @pytest.mark.parametrize("scheme", ["http", "HTTPS"])
@@ -44,7 +46,7 @@ def test_no_spelling_of_an_address_inside_gets_in(host: str, scheme: str) -> Non
     # The same through a document on the internet, and when a file is opened in a run.
     with pytest.raises(UnsafeHref):
         resolve("https://example.org/item.json", url)
-    with pytest.raises(StacError), open_raster(url, "Item X", 2, Access(hosts=frozenset({"example.org"}))):
+    with pytest.raises(StacError), open_raster(url, "Item X", Access(hosts=frozenset({"example.org"}), timeout_s=2)):
         pytest.fail("it was opened")
 
 
@@ -77,8 +79,8 @@ def test_every_address_of_a_name_counts(names: dict[str, list[str]]) -> None:
     with pytest.raises(UnsafeHref, match="inside this network"):
         look_up("https://two.example.org/a.tif")
     assert look_up("https://two.example.org/a.tif", {"two.example.org"})
-    named = Access(hosts=frozenset())
-    with pytest.raises(UnsafeHref), open_raster("https://two.example.org/a.tif", "Item X", 2, named):
+    named = Access(hosts=frozenset(), timeout_s=2)
+    with pytest.raises(UnsafeHref), open_raster("https://two.example.org/a.tif", "Item X", named):
         pytest.fail("it was opened")
 
 
@@ -107,18 +109,18 @@ def test_redirections_into_this_network_are_not_followed() -> None:
             named = {"127.0.0.1"}
             with pytest.raises(UnsafeHref, match="inside this network"):
                 WebSession(RetryPolicy(2, 5, 0), named=named).get(f"{url}a.json")
-            for access in (Access(), Access(hosts=frozenset(named))):
-                with pytest.raises(UnsafeHref), open_raster(f"{url}a.tif", "Item X", 3, access):
+            for access in (QUICK, Access(hosts=frozenset(named), timeout_s=3)):
+                with pytest.raises(UnsafeHref), open_raster(f"{url}a.tif", "Item X", access):
                     pytest.fail("it was opened")
     assert secret == []
 
 
 def test_redirections_to_a_host_that_may_be_asked_are_followed() -> None:
-    access = Access(hosts=frozenset({"127.0.0.1"}))
+    access = Access(hosts=frozenset({"127.0.0.1"}), timeout_s=3)
     with (
         web_server(lambda _: Reply(content=WHOLE)) as inner,
         web_server(lambda _: Reply(307, b"", headers={"Location": f"{inner}b.tif"})) as url,
-        open_raster(f"{url}a.tif", "Item X", 3, access) as file,
+        open_raster(f"{url}a.tif", "Item X", access) as file,
     ):
         assert file.shape == (480, 768)
 
@@ -141,7 +143,7 @@ def test_only_two_formats_are_opened(kind: str, tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(BODIES[kind])
     with web_server(lambda _: Reply(content=BODIES[kind])) as url:
         for place in (f"{url}a.tif", str(tmp_path / "a.tif"), (tmp_path / "a.tif").as_uri()):
-            with pytest.raises(UnreadableAsset), open_raster(place, "Item X", 3):
+            with pytest.raises(UnreadableAsset), open_raster(place, "Item X", QUICK):
                 pytest.fail("it was opened")
 
 
@@ -157,7 +159,7 @@ def test_virtual_paths_are_not_opened(href: str) -> None:
         if base.startswith("/") or not href.startswith("/"):  # on a server /vsizip/ is a folder like any other
             with pytest.raises(UnsafeHref):
                 resolve(base, href)
-    with pytest.raises(UnsafeHref), open_raster(href, "Item X", 3):
+    with pytest.raises(UnsafeHref), open_raster(href, "Item X", QUICK):
         pytest.fail("it was opened")
 
 
@@ -165,7 +167,7 @@ def test_sidecars_are_not_asked_for() -> None:
     paths: list[str] = []
     with (
         web_server(lambda each: paths.append(each.path) or Reply(content=WHOLE)) as url,
-        open_raster(f"{url}a.tif", "Item X", 3) as file,
+        open_raster(f"{url}a.tif", "Item X", QUICK) as file,
     ):
         file.read(1)
     assert set(paths) == {"/a.tif"}
@@ -179,7 +181,7 @@ def test_a_block_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
     with rasterio.open(path, "w", **profile, **tiled, compress="deflate", transform=from_origin(0, 0, 10, 10)):
         pass
     assert path.stat().st_size < 1 << 20
-    with pytest.raises(InvalidItem, match="are not read"), open_raster(str(path), "Item X", 3):
+    with pytest.raises(InvalidItem, match="are not read"), open_raster(str(path), "Item X", QUICK):
         pytest.fail("it was opened")
 
 
@@ -188,7 +190,7 @@ def test_a_whole_scene_in_one_strip_is_still_read(tmp_path: Path) -> None:
     profile = {"driver": "GTiff", "width": 300, "height": 200, "count": 1, "dtype": "uint16", "crs": "EPSG:32633"}
     with rasterio.open(path, "w", **profile, blockysize=200, transform=from_origin(0, 0, 10, 10)) as file:
         file.write(np.full((1, 200, 300), 7, np.uint16))
-    with open_raster(str(path), "Item X", 3) as file:
+    with open_raster(str(path), "Item X", QUICK) as file:
         assert int(file.read(1).sum()) == 7 * 300 * 200
 
 

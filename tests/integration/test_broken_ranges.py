@@ -12,6 +12,7 @@ from rasterio.enums import Resampling
 from stac.errors import UnreadableAsset
 from stac.grid.cell import Cell
 from stac.io.raster import open_raster
+from stac.io.signing import Access
 from stac.load.reading import AssetRequest, read_asset
 from stac.search.static import sample_catalog
 from tests.misbehaving_server import Asked, Reply, web_server
@@ -23,12 +24,12 @@ WHOLE = FILE.read_bytes()
 
 
 def cell() -> Cell:
-    with open_raster(str(FILE), NAME, 5) as file:
+    with open_raster(str(FILE), NAME) as file:
         return Cell("x", GeoBox(file.shape, file.transform, file.crs.to_wkt()))
 
 
 def pixels(href: str) -> np.ndarray:
-    return read_asset(AssetRequest(NAME, "blue", href, 0, Resampling.nearest), cell(), 5)
+    return read_asset(AssetRequest(NAME, "blue", href, 0, Resampling.nearest), Access(timeout_s=5), cell())
 
 
 Trouble = Callable[[Asked], Reply]

@@ -29,6 +29,7 @@ from flows.settings.loading import load_settings
 from stac.catalog.check import check_catalog
 from stac.catalog.geoparquet import ids_in
 from stac.errors import DiskFull, UnreadableAsset
+from stac.io.signing import Access
 from stac.load.reading import AssetRequest, read_asset, read_thinned
 from tests.command import TINY_BBOX, Run, environment, unveil
 from tests.integration.test_broken_ranges import cell
@@ -175,9 +176,9 @@ def test_a_server_that_hangs_holds_an_asset_for_one_deadline() -> None:
         request = AssetRequest("scene", "blue", f"{url}B02.tif", 0, Resampling.nearest)
         for _ in range(3):  # as the retries of a task do
             with pytest.raises(UnreadableAsset, match=r"B02\.tif cannot be read"):
-                read_asset(request, cell(), 1)
+                read_asset(request, Access(timeout_s=1), cell())
             with pytest.raises(UnreadableAsset, match=r"B02\.tif cannot be read"):
-                read_thinned(request, 64, 1)
+                read_thinned(request, Access(timeout_s=1), 64)
     assert len(asked) <= 4, "what GDAL asks to open a file, once"
 
 

@@ -16,6 +16,7 @@ from rasterio.enums import Resampling
 from stac.errors import AccessRefused, InvalidItem, InvalidQuery, SourceUnavailable, UnreadableAsset, UnsafeHref
 from stac.grid.cell import Cell, native_geobox
 from stac.io.http import RetryPolicy
+from stac.io.signing import Access
 from stac.load.reading import AssetRequest, read_asset
 from stac.load.stack import read_stack
 from stac.search.opening import open_source
@@ -103,12 +104,12 @@ def test_pixels_are_those_of_the_archive_and_nodata_stays_nodata(hub: SentinelHu
     where, expected, name = cell()
     item = scene(name)
     assert 0 < (expected == 0).sum() < expected.size
-    pixels = read_asset(request(item, "blue"), where, 5)
+    pixels = read_asset(request(item, "blue"), Access(timeout_s=5), where)
     assert pixels.dtype == np.uint16 and np.array_equal(pixels, expected)
     with rasterio.open(sample_catalog().parent / name / "SCL.tif") as file:
         left, top = (round(n) for n in ~file.transform @ (where.geobox.affine.c, where.geobox.affine.f))
         classes = file.read(1)[top : top + 60, left : left + 50]
-    read = read_asset(request(item, "scl"), where, 5)
+    read = read_asset(request(item, "scl"), Access(timeout_s=5), where)
     assert read.dtype == np.uint8 and np.array_equal(read, classes)
 
 
@@ -126,15 +127,15 @@ def test_processing_units_are_counted(hub: SentinelHub) -> None:
     where, _, name = cell()
     item = scene(name)
     spent = METER.spent
-    read_asset(request(item, "blue"), where, 5)
-    read_asset(request(item, "nir"), where, 5)
+    read_asset(request(item, "blue"), Access(timeout_s=5), where)
+    read_asset(request(item, "nir"), Access(timeout_s=5), where)
     assert METER.spent - spent == pytest.approx(2 * units_of(50, 60, 1))
 
 
 def test_a_large_area_is_asked_in_parts(hub: SentinelHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stac.search.sentinel_hub.process._LARGEST_SIDE", 32)
     where, expected, name = cell()
-    assert np.array_equal(read_asset(request(scene(name), "blue"), where, 5), expected)
+    assert np.array_equal(read_asset(request(scene(name), "blue"), Access(timeout_s=5), where), expected)
     assert [(r["output"]["width"], r["output"]["height"]) for r in hub.processed] == [
         (32, 32), (18, 32), (32, 28), (18, 28),
     ]  # fmt: skip
@@ -142,7 +143,7 @@ def test_a_large_area_is_asked_in_parts(hub: SentinelHub, monkeypatch: pytest.Mo
 
 def test_pixels_outside_the_scene_are_nodata(hub: SentinelHub) -> None:
     where, expected, name = cell()
-    found = read_asset(request(scene(name), "blue"), where, 5)
+    found = read_asset(request(scene(name), "blue"), Access(timeout_s=5), where)
     assert found.dtype == np.uint16 and len(hub.processed) == 1
     assert np.array_equal(found > 0, expected > 0) and not (expected > 0).all()
 
@@ -151,7 +152,7 @@ def test_a_token_that_ends_early_is_renewed_once(hub: SentinelHub) -> None:
     where, expected, name = cell()
     item = scene(name)
     hub.revoked.add(hub.tokens[-1])
-    assert np.array_equal(read_asset(request(item, "blue"), where, 5), expected)
+    assert np.array_equal(read_asset(request(item, "blue"), Access(timeout_s=5), where), expected)
     assert len(hub.tokens) == 2
 
 
@@ -180,7 +181,7 @@ def test_wrong_credentials_are_a_clear_error_and_stay_secret(
 def test_nothing_of_the_credentials_is_logged(hub: SentinelHub, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     where, _, name = cell()
-    read_asset(request(scene(name), "blue"), where, 5)
+    read_asset(request(scene(name), "blue"), Access(timeout_s=5), where)
     assert "processing units" in caplog.text
     assert CLIENT_SECRET not in caplog.text and hub.tokens[0] not in caplog.text
 
@@ -204,7 +205,7 @@ def test_passing_failures_pass(hub: SentinelHub) -> None:
     where, expected, name = cell()
     item = scene(name)
     hub.process_troubles = [Reply(429, headers={"Retry-After": "50"}), Reply(500), Reply(408)]
-    assert np.array_equal(read_asset(request(item, "blue"), where, 5), expected)
+    assert np.array_equal(read_asset(request(item, "blue"), Access(timeout_s=5), where), expected)
 
 
 def test_retry_after_counts_milliseconds(hub: SentinelHub) -> None:
@@ -227,7 +228,7 @@ def test_failures_that_stay_are_distinguished(
     item = scene(name)
     hub.process_troubles = [Reply(status, {"error": {"message": "no such band"}})] * 99
     with pytest.raises(kind, match=reason):
-        read_asset(request(item, "blue"), where, 5)
+        read_asset(request(item, "blue"), Access(timeout_s=5), where)
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar", b"\0" * 10_240])
@@ -235,10 +236,10 @@ def test_an_answer_without_images_is_not_data(hub: SentinelHub, content: bytes) 
     where, expected, name = cell()
     item = scene(name)
     hub.process_troubles = [Reply(content=content)]
-    assert np.array_equal(read_asset(request(item, "blue"), where, 5), expected), "asked again"
+    assert np.array_equal(read_asset(request(item, "blue"), Access(timeout_s=5), where), expected), "asked again"
     hub.process_troubles = [Reply(content=content)] * 99
     with pytest.raises(UnreadableAsset, match="no readable image"):
-        read_asset(request(item, "blue"), where, 5)
+        read_asset(request(item, "blue"), Access(timeout_s=5), where)
 
 
 def test_pages_in_a_circle_end(hub: SentinelHub) -> None:

@@ -1,4 +1,4 @@
-"""The temporal composites by name: what they learn survives JSON, and windows give what the whole cell gives."""
+"""The composites of one date from others: what they are made of, and windows give what the whole cell gives."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
 
 from stac.composite.fusion import fit_fused
 from stac.composite.methods import CompositeMethod, fit_composite
-from stac.composite.temporal import geomedian_clear, median_clear, nearest_clear
+from stac.composite.normalisation import clean_sky_shift
+from stac.composite.temporal import TemporalComposite, geomedian_clear, median_clear, nearest_clear
 from stac.grid.cell import Cell
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_observed
@@ -29,9 +34,6 @@ def ground(seed: int = 0) -> np.ndarray:
 
 
 def make_stack(images: list[np.ndarray], hidden: list[np.ndarray | None], days: list[int]) -> Stack:
-    from affine import Affine
-    from odc.geo.geobox import GeoBox
-
     dn = np.stack([np.rint(image * 1e4).clip(1, 65535).astype(np.uint16) for image in images])
     classes = np.full((len(images), HEIGHT, WIDTH), PixelClass.CLEAR, np.uint8)
     for layer, mask in zip(classes, hidden, strict=True):
@@ -49,6 +51,12 @@ def gap() -> np.ndarray:
 
 def noise(seed: int, size: float = 0.004) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, size, (4, HEIGHT, WIDTH))
+
+
+def made(kind: CompositeMethod, stack: Stack, max_days: int | None = None) -> TemporalComposite:
+    fitted = fit_composite(kind, stack, 0, max_days=max_days)
+    assert fitted is not None
+    return fitted.apply(stack, 0)
 
 
 @pytest.fixture
@@ -72,17 +80,51 @@ def test_windows_have_the_bytes_of_the_whole(kind: CompositeMethod, stack: Stack
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_source_is_a_date_that_saw_the_pixel(kind: CompositeMethod, stack: Stack) -> None:
-    fitted = fit_composite(kind, stack, 0, max_days=9)
-    assert fitted is not None
-    composite = fitted.apply(stack, 0)
+    composite = made(kind, stack, max_days=9)
     assert set(np.unique(composite.source)) <= {-1, 1, 2}, "the target, or a date too far away"
     for index in (1, 2):
         assert is_observed(stack.classes[index])[composite.source == index].all()
     assert (np.isfinite(composite.reflectance).all(axis=0) == (composite.source >= 0)).all()
 
 
+@given(st.integers(0, 2**31))
+@settings(max_examples=10, deadline=None)
+def test_hidden_pixels_of_the_target_never_matter(seed: int) -> None:
+    base, random = ground(), np.random.default_rng(seed)
+    other = base.copy()
+    other[:, gap()] = random.uniform(0, 1.5, (4, int(gap().sum())))
+    first, second = (
+        make_stack([image, ground(2), ground(3)], [gap(), None, None], [10, 12, 14]) for image in (base, other)
+    )
+    for kind in KINDS:
+        assert np.array_equal(made(kind, first).reflectance, made(kind, second).reflectance, equal_nan=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_no_other_date_saw_is_unknown(kind: CompositeMethod) -> None:
+    found = made(kind, make_stack([ground(), ground(1)], [gap(), gap()], [10, 12]))
+    assert np.isnan(found.reflectance[:, gap()]).all() and (found.source[gap()] == -1).all()
+    assert np.isfinite(found.reflectance[:, ~gap()]).all() and np.isfinite(found.spread[:, ~gap()]).all()
+    assert np.isnan(made(kind, make_stack([ground()], [gap()], [10])).reflectance).all(), "there is no other date"
+
+
 def test_no_composite_is_none(stack: Stack) -> None:
     assert fit_composite(CompositeMethod.NONE, stack, 0) is None
+
+
+def test_nearest_takes_the_nearest_then_the_later_date() -> None:
+    images = [ground() + 0.01 * i for i in range(4)]
+    source = nearest_clear(make_stack(images, [None, None, None, gap()], [10, 8, 12, 11]), 0).source
+    assert (source[~gap()] == 3).all() and (source[gap()] == 2).all()
+
+
+def test_a_clean_date_gets_the_full_shift_and_one_that_teaches_nothing_is_not_believed() -> None:
+    base = ground()
+    clean = make_stack([base + 0.008, base], [gap(), None], [10, 12])
+    assert clean_sky_shift(clean.reflectance(1), clean, 0) == pytest.approx([0.008] * 4, abs=5e-4)
+    hazy = make_stack([base + 0.05 + noise(3, 0.08), base], [gap(), None], [10, 12])
+    assert np.abs(clean_sky_shift(hazy.reflectance(1), hazy, 0)).max() < 0.01
+    assert np.abs(fit_fused(hazy, 0).apply(hazy, 0).reflectance - base)[:, gap()].mean() < 0.01
 
 
 def test_fusing_beats_every_single_date() -> None:

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from stac.io.signing import Signing, SigningOptions
+from stac.io.signing import Access, Signing, SigningOptions
 
 
 @dataclass
@@ -34,9 +34,10 @@ class Archive:
     trouble: list[tuple[int, dict[str, str]]] = field(default_factory=list)
 
     @property
-    def options(self) -> SigningOptions:
+    def access(self) -> Access:
         """How its hrefs are signed."""
-        return SigningOptions(Signing.PLANETARY_COMPUTER, f"{self.url}/token", ("127.0.0.1",))
+        signing = SigningOptions(Signing.PLANETARY_COMPUTER, f"{self.url}/token", ("127.0.0.1",))
+        return Access(signing=signing, timeout_s=5)
 
     def href(self, name: str) -> str:
         """Return the address of a file."""

@@ -55,7 +55,7 @@ def href(bucket: str, name: str = "B02.tif") -> str:
 
 
 def read(path: str, options: S3Options, timeout_s: float = 5) -> None:
-    with open_raster(path, "Item X, asset blue", timeout_s, Access(options)) as source:
+    with open_raster(path, "Item X, asset blue", Access(options, timeout_s=timeout_s)) as source:
         source.read(1)
 
 

@@ -44,7 +44,7 @@ def scene(archive: Archive, twl: list[pystac.Item]) -> pystac.Item:
 
 
 def stack_of(archive: Archive, scene: pystac.Item) -> Stack:
-    options = ReadOptions(timeout_s=5, access=Access(signing=archive.options))
+    options = ReadOptions(access=archive.access)
     return read_stack([scene], cell_of(scene, "blue", SMALL), ("blue", "green", "red", "nir"), options)
 
 
@@ -66,10 +66,9 @@ def test_a_token_that_was_refused_is_replaced(archive: Archive, scene: pystac.It
 
 
 def test_a_token_that_expires_while_a_file_is_read_is_replaced(archive: Archive, scene: pystac.Item) -> None:
-    access = Access(signing=archive.options)
     with (
         pytest.raises(UnreadableAsset) as failed,
-        open_raster(scene.assets["blue"].href, "Item X, asset blue", 5, access, "s2") as source,
+        open_raster(scene.assets["blue"].href, "Item X, asset blue", archive.access, "s2") as source,
     ):
         archive.revoke()
         source.read(1)
@@ -81,11 +80,11 @@ def test_a_token_that_expires_while_a_file_is_read_is_replaced(archive: Archive,
 def test_a_token_is_renewed_shortly_before_it_expires(archive: Archive, scene: pystac.Item) -> None:
     archive.life_s = 0.4
     href = scene.assets["blue"].href
-    one = sign(href, "s2", archive.options, 5)
-    assert sign(href, "s2", archive.options, 5).address == one.address
-    service = tokens_of(archive.options.token_url)
+    one = sign(href, "s2", archive.access)
+    assert sign(href, "s2", archive.access).address == one.address
+    service = tokens_of(archive.access.signing.token_url)
     service._now = lambda: datetime.now(UTC) + timedelta(seconds=0.38)
-    assert sign(href, "s2", archive.options, 5).address != one.address
+    assert sign(href, "s2", archive.access).address != one.address
 
 
 def test_the_token_is_nowhere_to_be_seen(
@@ -99,8 +98,8 @@ def test_the_token_is_nowhere_to_be_seen(
     ) as failed:
         stack_of(archive, scene)
     shown = "".join(traceback.format_exception(failed.value)) + caplog.text
-    signed = sign(scene.assets["blue"].href, "s2", archive.options, 5)
-    shown += repr(signed) + repr(archive.options) + repr(tokens_of(archive.options.token_url)._tokens)
+    signed = sign(scene.assets["blue"].href, "s2", archive.access)
+    shown += repr(signed) + repr(archive.access) + repr(tokens_of(archive.access.signing.token_url)._tokens)
     (token,) = re.findall(r"sig=(\w+)", signed.address)
     assert token.startswith("hidden") and "hidden" not in shown
     assert scene.to_dict(include_self_link=False) == before
@@ -109,26 +108,26 @@ def test_the_token_is_nowhere_to_be_seen(
 
 def test_a_busy_token_service_is_asked_again(archive: Archive) -> None:
     archive.trouble = [(429, {"Retry-After": "0"}), (503, {})]
-    assert sign(archive.href("B02.tif"), "s2", archive.options, 5).signed
+    assert sign(archive.href("B02.tif"), "s2", archive.access).signed
     assert len(archive.asked) == 3
     archive.trouble = [(503, {})] * 9
     tokens_of.cache_clear()
     with pytest.raises(SourceUnavailable, match=r"token service .*collection s2.* answers 503"):
-        sign(archive.href("B02.tif"), "s2", archive.options, 5)
+        sign(archive.href("B02.tif"), "s2", archive.access)
     assert len(archive.trouble) == 4
 
 
 def test_a_service_that_refuses_or_talks_nonsense_is_named(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AccessRefused, match=r"collection other.* answers 404"):
-        sign(archive.href("B02.tif"), "other", archive.options, 5)
+        sign(archive.href("B02.tif"), "other", archive.access)
     archive.trouble = [(200, {})] * 5
     with pytest.raises(SourceUnavailable, match="no token and expiry") as failed:
-        sign(archive.href("B02.tif"), "s2", archive.options, 5)
+        sign(archive.href("B02.tif"), "s2", archive.access)
     assert "never-shown" not in "".join(traceback.format_exception(failed.value))
 
 
 def test_tokens_go_to_the_archive_alone(archive: Archive) -> None:
-    options = SigningOptions(Signing.PLANETARY_COMPUTER, archive.options.token_url)
+    options = Access(signing=SigningOptions(Signing.PLANETARY_COMPUTER, archive.access.signing.token_url), timeout_s=5)
     for href in (
         "https://example.org/a.tif",
         "https://blob.core.windows.net.example.org/a.tif",
@@ -137,15 +136,15 @@ def test_tokens_go_to_the_archive_alone(archive: Archive) -> None:
         "s3://x.blob.core.windows.net/a.tif",
         "/data/a.tif",
     ):
-        assert sign(href, "s2", options, 5).address == href
+        assert sign(href, "s2", options).address == href
     assert archive.asked == []
-    assert sign("https://x.blob.core.windows.net/a.tif", "s2", options, 5).signed
-    assert not sign(archive.href("B02.tif"), "s2", SigningOptions(), 5).signed
+    assert sign("https://x.blob.core.windows.net/a.tif", "s2", options).signed
+    assert not sign(archive.href("B02.tif"), "s2", Access()).signed
 
 
 def test_many_threads_ask_once(archive: Archive) -> None:
     with ThreadPoolExecutor(16) as pool:
-        signed = list(pool.map(lambda _: sign(archive.href("B02.tif"), "s2", archive.options, 5).address, range(64)))
+        signed = list(pool.map(lambda _: sign(archive.href("B02.tif"), "s2", archive.access).address, range(64)))
     assert len(set(signed)) == 1 and archive.asked == ["s2"]
 
 
