@@ -10,7 +10,6 @@ from flows.processing.publishing import catalog_of
 from flows.settings import RunSettings
 from stac.catalog.documents import MOSAICS_COLLECTION
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.store import target_at
 
 
 def mosaics_of(settings: RunSettings) -> StaticCatalog:
@@ -46,5 +45,4 @@ def known_radiometry(settings: RunSettings, region: str, period: str, start: str
     if newest["properties"].get("unveil:bands", list(settings.bands)) != list(settings.bands):
         return None
     href = str(newest["assets"]["radiometry"]["href"]).removeprefix("./")
-    target = target_at(settings.out, settings.access.s3, settings.state)
-    return target.read(f"{MOSAICS_COLLECTION}/{newest['id']}/{href}")
+    return catalog.target.read(f"{MOSAICS_COLLECTION}/{newest['id']}/{href}")

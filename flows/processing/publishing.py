@@ -15,7 +15,6 @@ from flows.settings import RunSettings
 from stac.catalog.indexes.base import open_index
 from stac.catalog.indexes.following import Indexes
 from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
-from stac.catalog.store import target_at
 from stac.errors import StacError
 
 _log = logging.getLogger("unveil")
@@ -35,13 +34,12 @@ def indexes_of(settings: RunSettings) -> Iterator[Indexes]:
         MissingExtra: a package is not installed that an index needs.
         IndexNotUpdated: an index does not answer, or refuses.
     """
-    target = target_at(settings.out, settings.access.s3, settings.state)
     with ExitStack() as opened:
         each = [
             opened.enter_context(closing(open_index(address, settings.retry_policy)))
             for address in settings.index_addresses
         ]
-        yield Indexes(catalog_of(settings), target, each, settings.public_root)
+        yield Indexes(catalog_of(settings), each, settings.public_root)
 
 
 def discard_blocks(work_ids: Iterable[str], settings: RunSettings) -> None:
@@ -67,8 +65,9 @@ def keep_mirrors(settings: RunSettings) -> None:
     from stac.catalog.geoparquet import keep_mirror
 
     report_progress("updating GeoParquet")
-    for name in target_at(settings.out, settings.access.s3, settings.state).collection_ids():
+    catalog = catalog_of(settings)
+    for name in catalog.target.collection_ids():
         try:
-            keep_mirror(settings.out, name, settings.access.s3, settings.state)
+            keep_mirror(catalog.beside(name))
         except StacError as error:
             _log.warning("The GeoParquet files of %s are out of date: %s", name, error)

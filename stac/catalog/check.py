@@ -25,11 +25,11 @@ from stac.catalog.check_structure import (
 )
 from stac.catalog.geoparquet import MIRROR_ROLE, ids_in
 from stac.catalog.validation import rule_problems
-from stac.errors import InvalidProduct, StacError
+from stac.errors import StacError
 from stac.io.http import RetryPolicy
 from stac.io.s3 import S3Options
 from stac.product.assets import COG_TYPE, file_info
-from stac.product.cog import check_cog
+from stac.product.cog import cog_problem
 from stac.search.hrefs import is_remote, resolve
 from stac.search.static import root_href
 
@@ -79,11 +79,8 @@ def _content_problems(places: Places, place: str, key: str, asset: Mapping[str, 
         wanted = asset.get("file:checksum")
         if wanted is not None and file_info(file)["file:checksum"] != wanted:
             yield Problem.at(ProblemKind.ASSET_CHECKSUM, place, f"asset {key} differs from its checksum")
-        if asset.get("type") == COG_TYPE:
-            try:
-                check_cog(file)
-            except InvalidProduct as error:
-                yield Problem.at(ProblemKind.COG, place, str(error).replace(str(file), place))
+        if asset.get("type") == COG_TYPE and (problem := cog_problem(file)):
+            yield Problem.at(ProblemKind.COG, place, f"asset {key} {problem.replace(str(file), place)}")
 
 
 @dataclass(frozen=True, slots=True)

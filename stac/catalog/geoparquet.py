@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from stac.catalog.links import CollectionLinks
-from stac.catalog.store import Target, target_at
+from stac.catalog.publish import StaticCatalog
+from stac.catalog.store import Target
 from stac.catalog.tree import CONTENTS, MIRRORS, Contents, Document, Node, contents_of, item_name, nodes_in
 from stac.errors import EmptySearch, InvalidItem, UnreadableCatalog
 from stac.io.files import writing
-from stac.io.s3 import Location, S3Options
+from stac.io.s3 import S3Options
+from stac.io.signing import Access
 from stac.search.hrefs import resolve
 from stac.search.static import StaticSource, root_href
 
@@ -63,7 +65,7 @@ def export_items(export: Export, file: Path, progress: Progress = lambda _: None
         InvalidItem: the same property has values of different types, so there is no common table.
         NotWritable, DiskFull: the file cannot be written.
     """
-    source = StaticSource(export.catalog, s3=export.s3)
+    source = StaticSource(export.catalog, access=Access(export.s3))
     names = list(export.collections) or source.collections()
     documents = _counted(_documents(source, names, export), progress)
     with writing(file):
@@ -90,26 +92,21 @@ def ids_in(file: Path) -> list[str]:
     return sorted(read_table(file, columns=["id"])["id"].to_pylist())
 
 
-def keep_mirror(
-    root: Location, collection: str, s3: S3Options | None = None, workspace: Path | None = None
-) -> list[str]:
+def keep_mirror(catalog: StaticCatalog) -> list[str]:
     """Bring the GeoParquet files of a collection up to date, and link them; return the months that were written.
 
     A month is written when its file is gone or its items are others now, which the digests of the catalog's nodes say:
     nothing but the collection and its years is read for the other months. Readers see the old or the new file.
 
     Args:
-        root: folder or S3 prefix of the catalog.
-        collection: id of the collection; where it is gone, so are its files.
-        s3: where S3 is and as whom it is asked.
-        workspace: local folder for files on their way to S3.
+        catalog: the collection of a catalog; where it is gone, so are its files.
 
     Raises:
         InvalidProduct, UnreadableCatalog: a document of the catalog cannot be read.
         InvalidItem: see `export_items`.
         PublishError: a file cannot be written.
     """
-    mirror = _Mirror(target_at(root, s3, workspace), collection)
+    mirror = _Mirror(catalog.target, catalog.collection_id)
     document = mirror.target.read(mirror.document_name)
     if document is None:
         return []

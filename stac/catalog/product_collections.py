@@ -19,7 +19,6 @@ import pystac
 from stac.catalog.documents import REVIEW_COLLECTION
 from stac.catalog.links import Survey
 from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
-from stac.catalog.store import target_at
 from stac.catalog.tree import Document
 from stac.catalog.versions import version_for
 from stac.errors import InvalidProduct
@@ -221,8 +220,8 @@ def copy_catalog(
     """
     # The models first: products name them in links.
     names = [MODELS_COLLECTION, *ProductCollection]
-    others = sorted(set(target_at(root).collection_ids()) - {*names})
     source = StaticCatalog(root)
+    others = sorted(set(source.target.collection_ids()) - {*names})
     return [_copy_collection(source.beside(name), target.beside(name), progress) for name in [*names, *others]]
 
 
@@ -230,7 +229,7 @@ def _copy_collection(
     source: StaticCatalog, target: StaticCatalog, progress: Callable[[str, int, int], None]
 ) -> Transfer:
     there, published = target.published_work(), source.published_work()
-    origin = target_at(source.root).read(f"{source.collection_id}/.source-collection.json")
+    origin = source.target.read(f"{source.collection_id}/.source-collection.json")
     wanted = [(work_id, Path(str(place))) for work_id, place in published.items() if work_id not in there]
     for number, (work_id, place) in enumerate(wanted):
         progress(f"copying {place.stem}", number, len(wanted))

@@ -50,7 +50,7 @@ class StaticCatalog:
             workspace: local folder in which products for S3 are made.
         """
         self.root, self.collection_id = root, check_id(collection_id)
-        self._target = target_at(root, s3, workspace)
+        self.target = target_at(root, s3, workspace)
 
     @property
     def catalog_path(self) -> Location:
@@ -64,11 +64,11 @@ class StaticCatalog:
 
     def exists(self) -> bool:
         """Return whether anything was published here."""
-        return self._target.read(ROOT) is not None
+        return self.target.read(ROOT) is not None
 
     def staging(self, name: str) -> Path:
         """Return an empty local folder to make a product in, on the catalog's own file system where it has one."""
-        return self._target.staging(check_id(name))
+        return self.target.staging(check_id(name))
 
     def beside(self, collection_id: str) -> StaticCatalog:
         """Return another collection of the same catalog."""
@@ -95,11 +95,11 @@ class StaticCatalog:
 
     def document(self, item_id: str) -> Document | None:
         """Return the JSON of a published item, None where there is none."""
-        return self._target.read(self._links.item_name(check_id(item_id)))
+        return self.target.read(self._links.item_name(check_id(item_id)))
 
     def sizes(self, item_ids: Collection[str]) -> Mapping[str, Mapping[str, int]]:
         """Return the size of every file of some products, bytes, by item id and path relative to its folder."""
-        return self._target.sizes(self.collection_id, item_ids)
+        return self.target.sizes(self.collection_id, item_ids)
 
     def link_to(self, item_id: str) -> Mapping[str, Any] | None:
         """Return the link that leads to an item, None without one; reads the item and the document above it."""
@@ -159,13 +159,13 @@ class StaticCatalog:
             item_id: one of them, or one that is gone.
             day: when it was acquired, RFC 3339.
         """
-        with self._target.exclusive():
+        with self.target.exclusive():
             self._settle(item_id, day)
 
     def items(self) -> list[pystac.Item]:
         """Return all items that links lead to, sorted by id."""
         ids = sorted(self._links.survey().links)
-        documents = self._target.read_many(self._links.item_name(item_id) for item_id in ids)
+        documents = self.target.read_many(self._links.item_name(item_id) for item_id in ids)
         return [pystac.Item.from_dict(d, href=str(self.root / name)) for name, d in documents.items()]
 
     def publish(self, staging: Path, item: pystac.Item, source_collection: Mapping[str, Any] | None = None) -> Location:
@@ -181,12 +181,12 @@ class StaticCatalog:
         """
         document = self._finished(item)
         self._check(staging, document)
-        with self._target.exclusive():
+        with self.target.exclusive():
             held = self._links.held(item.id)
             node, before = self._links.node_for(document, held), node_of(held or {})
             self._put(staging, placed(document, node), ready=before in (None, node))
             if source_collection is not None:
-                self._target.update(self._links.source_name, lambda _: dict(source_collection))
+                self.target.update(self._links.source_name, lambda _: dict(source_collection))
             self._links.link({node: {item.id}}, version_of(document))
             if before is not None and before != node:
                 self._links.link({before: {item.id}})
@@ -198,11 +198,11 @@ class StaticCatalog:
         """Take an item out of the collection; nothing happens where there is none."""
         if not self._links.is_there(check_id(item_id)):
             return
-        with self._target.exclusive():
+        with self.target.exclusive():
             nodes, day = self._links.nodes_of(item_id), _day_of(self._links.held(item_id))
             # Its link goes first: a link never points to what is not there.
             self._links.link({node: {item_id} for node in nodes}, without=item_id)
-            self._target.remove(self.collection_id, item_id)
+            self.target.remove(self.collection_id, item_id)
             # Another publisher may have linked it once more in between.
             self._links.link({node: {item_id} for node in nodes})
             self._links.clear(nodes)
@@ -220,22 +220,22 @@ class StaticCatalog:
             older_than_s: files that belong to no product are left alone until they are older, seconds: another
                 process may be about to publish them.
         """
-        survey, sound = self._links.inspected(self._target.sweep(self.collection_id, older_than_s))
+        survey, sound = self._links.inspected(self.target.sweep(self.collection_id, older_than_s))
         if sound:
             return survey
-        with self._target.exclusive():
+        with self.target.exclusive():
             self._links.repair()
             return self._links.surveyed()[0]
 
     def require_writable(self) -> None:
         """Raise unless the catalog can be written."""
-        self._target.require_writable()
+        self.target.require_writable()
 
     def _settle(self, item_id: str, day: str) -> None:
         versions = self.versions(item_id, day)
         changed = {str(document["id"]): document for document in in_succession(versions) if document not in versions}
         for name, document in changed.items():
-            self._target.update(self._links.item_name(name), _replacing(document))
+            self.target.update(self._links.item_name(name), _replacing(document))
             if (node := node_of(document)) is not None:
                 self._links.link({node: {name}})  # links record versions
 
@@ -261,12 +261,12 @@ class StaticCatalog:
 
     def _put(self, staging: Path, document: Document, *, ready: bool) -> None:
         """Put a product in place unless it is there; `ready` when the node it names is, or nothing links to it yet."""
-        if self._target.holds(self.collection_id, document):
+        if self.target.holds(self.collection_id, document):
             shutil.rmtree(staging, ignore_errors=True)
             return
         if not ready and (node := node_of(document)) is not None:
             self._links.ensure(node)
-        self._target.add(self.collection_id, staging, document)
+        self.target.add(self.collection_id, staging, document)
 
     def _read_back(self, item_id: str, node: Node) -> None:
         try:
@@ -279,14 +279,14 @@ class StaticCatalog:
             raise InvalidProduct(f"Item {item_id} was written but is not linked; publish it again.")
 
     def _read(self, name: str) -> Document:
-        found = self._target.read(name)
+        found = self.target.read(name)
         if found is None:
             raise InvalidProduct(f"{self.root / name} was written but is not there; publish it again.")
         return found
 
     @property
     def _links(self) -> CollectionLinks:
-        return CollectionLinks(self._target, self.collection_id)
+        return CollectionLinks(self.target, self.collection_id)
 
 
 def _replacing(document: Document) -> Callable[[Document | None], Document | None]:

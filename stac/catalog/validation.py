@@ -25,7 +25,7 @@ from stac.catalog.tree import STAC_VERSION
 from stac.errors import InvalidProduct, StacError
 from stac.io.s3 import Location
 from stac.product.assets import COG_TYPE, file_info
-from stac.product.cog import check_cog
+from stac.product.cog import cog_problem
 from stac.product.fields import ItemKind, required
 from stac.product.item import MODEL_EXTENSIONS, PRODUCT_EXTENSIONS
 from stac.product.region_item import REGION_EXTENSIONS
@@ -164,11 +164,8 @@ def file_problems(folder: Path, document: Mapping[str, Any]) -> Iterator[str]:
             continue
         if file_info(path) != {name: asset.get(name) for name in ("file:size", "file:checksum")}:
             yield f"asset {key} differs from its checksum"
-        if asset.get("type") == COG_TYPE or path.suffix == ".tif":
-            try:
-                check_cog(path)
-            except StacError as error:
-                yield f"asset {key}: {str(error).removesuffix('.')}"
+        if (asset.get("type") == COG_TYPE or path.suffix == ".tif") and (problem := cog_problem(path)):
+            yield f"asset {key} ({path}) {problem}"
 
 
 def read_document(path: Path) -> dict[str, Any]:

@@ -21,11 +21,8 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import reproject
-from rasterio.windows import Window
 
 from stac.grid.cell import Cell
-from stac.io.file_facts import is_masked
 from stac.masks.classes import PixelClass
 
 #: GDAL approximates projections along a row of what it is asked for. Pieces of fixed size at fixed places make
@@ -70,57 +67,21 @@ def warped(source: Any, geobox: GeoBox, resampling: Resampling, nodata: int, ind
         resampling = Resampling.average
     top, left = Cell("", geobox).origin
     pixels = np.empty(geobox.shape, source.dtypes[index - 1])
-    draw = _draw_masked if is_masked(source, index) else _draw
     for rows in _pieces(top, geobox.shape[0]):
         for columns in _pieces(left, geobox.shape[1]):
             corner = geobox.translate_pix(columns.start, rows.start).affine
             piece = GeoBox((_PIECE, _PIECE), corner, geobox.crs)
-            _paste(draw(source, piece, resampling, nodata, index), pixels, rows.start, columns.start)
+            _paste(_draw(source, piece, resampling, nodata, index), pixels, rows.start, columns.start)
     return pixels
 
 
 def _draw(source: Any, piece: GeoBox, resampling: Resampling, nodata: int, index: int) -> NDArray[Any]:
+    # GDAL itself leaves out what a mask or an alpha band says is missing.
     own = source.nodatavals[index - 1]
     grid = {"crs": piece.crs.to_wkt(), "transform": piece.affine, "height": _PIECE, "width": _PIECE}
     missing = nodata if own is None else own
     with WarpedVRT(source, resampling=resampling, src_nodata=missing, nodata=nodata, **grid) as view:
         return np.asarray(view.read(index))
-
-
-def _draw_masked(source: Any, piece: GeoBox, resampling: Resampling, nodata: int, index: int) -> NDArray[Any]:
-    """Return a piece of a file with a mask, drawn from a copy in which the masked pixels are nodata."""
-    empty = np.full((_PIECE, _PIECE), nodata, source.dtypes[index - 1])
-    window = _around(source, piece)
-    if window is None:
-        return empty
-    copy = source.read(index, window=window)
-    own = source.nodatavals[index - 1]
-    copy[(source.read_masks(index, window=window) == 0) | (False if own is None else copy == own)] = nodata
-    reproject(
-        copy,
-        empty,
-        src_transform=source.window_transform(window),
-        src_crs=source.crs,
-        src_nodata=nodata,
-        dst_transform=piece.affine,
-        dst_crs=piece.crs.to_wkt(),
-        dst_nodata=nodata,
-        resampling=resampling,
-    )
-    return empty
-
-
-def _around(source: Any, piece: GeoBox) -> Window | None:
-    """Return the pixels of a file that a piece may draw from, None without any."""
-    box = piece.extent.to_crs(source.crs.to_wkt(), resolution=_PIECE * abs(piece.resolution.x) / 8).boundingbox
-    if not np.isfinite((box.left, box.right, box.bottom, box.top)).all():
-        return None
-    corners = [~source.transform @ (x, y) for x in (box.left, box.right) for y in (box.bottom, box.top)]
-    columns, rows = zip(*corners, strict=True)
-    margin = 4 * math.ceil(coarseness(source.transform, piece)) + 4
-    left, right = max(0, math.floor(min(columns)) - margin), min(source.width, math.ceil(max(columns)) + margin)
-    top, bottom = max(0, math.floor(min(rows)) - margin), min(source.height, math.ceil(max(rows)) + margin)
-    return Window(left, top, right - left, bottom - top) if left < right and top < bottom else None
 
 
 def reach_of(file: GeoBox, grid: GeoBox, resampling: Resampling) -> int:

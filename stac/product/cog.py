@@ -20,7 +20,7 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window
 from rio_cogeo.cogeo import cog_validate
 
-from stac.errors import DiskFull, InvalidProduct, NotWritable
+from stac.errors import DiskFull, NotWritable
 from stac.io.files import writing
 
 _BLOCK = 256
@@ -194,19 +194,15 @@ def _describe(target: Any, count: int, spec: RasterSpec) -> None:
         target.write_colormap(1, {value: (*rgb, 255) for value, rgb in spec.colors.items()})
 
 
-def check_cog(path: Path) -> None:
-    """Raise unless a file is a valid COG, without warnings.
-
-    Raises:
-        InvalidProduct: what is wrong with it.
-    """
+def cog_problem(path: Path) -> str:
+    """Return why a file is not a valid COG without warnings, no full stop; empty where it is."""
     try:
         valid, problems, warnings = cog_validate(str(path), strict=True, quiet=True)
     except (RasterioError, OSError) as error:
-        raise InvalidProduct(f"{path} is not a readable raster ({error}); make the product again.") from error
-    if not valid or problems or warnings:
-        reasons = "; ".join([*problems, *warnings])
-        raise InvalidProduct(f"{path} is not a valid cloud-optimised GeoTIFF ({reasons}); make the product again.")
+        return f"is not a readable raster ({error})"
+    if valid and not problems and not warnings:
+        return ""
+    return f"is not a valid cloud-optimised GeoTIFF ({'; '.join([*problems, *warnings])})"
 
 
 def rgb_of(color: str) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+import morecantile
 import numpy as np
 import pystac
 import rasterio
@@ -36,10 +37,8 @@ from stac.reflectance import PRODUCT_NODATA
 REGION_EXTENSIONS = (Extension.PROJECTION, Extension.FILE, Extension.PROCESSING, Extension.VERSION)
 #: Longer side of the overview, pixels.
 _OVERVIEW_PX = 2048
-#: Latitudes of the web's maps end here, degrees; most tiles that a MosaicJSON lists along a side.
-_WEB_LIMIT, _MOST_TILES = 85.05, 64
-_EQUATOR_M = 40_075_016.686
-_DTYPES = {"uint16": "UInt16", "uint8": "Byte"}
+#: Tiles of the web's maps, and most of them that a MosaicJSON lists along a side.
+_WEB, _MOST_TILES = morecantile.tms.get("WebMercatorQuad"), 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +223,8 @@ def draw(cells: Sequence[CellFile], grid: GeoBox) -> NDArray[np.uint8]:
     return picture
 
 
-def vrt(cells: Sequence[CellFile], bands: Sequence[str], layer: str = "data", dtype: str = "uint16") -> str:
-    """Return a VRT of one layer of cells that share a projection and a pixel size.
+def vrt(cells: Sequence[CellFile], bands: Sequence[str]) -> str:
+    """Return a VRT of the reflectance of cells that share a projection and a pixel size.
 
     Paths are relative to the item's folder, so a catalog can be moved. Pixels of later cells lie on top.
     """
@@ -242,14 +241,14 @@ def vrt(cells: Sequence[CellFile], bands: Sequence[str], layer: str = "data", dt
     ]
     for number, band in enumerate(bands, 1):
         lines += [
-            f'<VRTRasterBand dataType="{_DTYPES[dtype]}" band="{number}">',
+            f'<VRTRasterBand dataType="UInt16" band="{number}">',
             f"<Description>{escape(band)}</Description>",
         ]
         lines += [f"<NoDataValue>{PRODUCT_NODATA}</NoDataValue>", "<Scale>0.0001</Scale>"]
         for cell, (x, y, h, w) in zip(cells, places, strict=True):
             lines += [
                 "<ComplexSource>",
-                f'<SourceFilename relativeToVRT="1">../{escape(cell.item_id)}/{layer}.tif</SourceFilename>',
+                f'<SourceFilename relativeToVRT="1">../{escape(cell.item_id)}/data.tif</SourceFilename>',
                 f"<SourceBand>{number}</SourceBand>",
                 f'<SrcRect xOff="0" yOff="0" xSize="{w}" ySize="{h}"/>',
                 f'<DstRect xOff="{x}" yOff="{y}" xSize="{w}" ySize="{h}"/>',
@@ -265,7 +264,7 @@ def mosaic_json(record: RegionRecord) -> dict[str, Any]:
     across = west < -180 or east > 180
     middle = ((west + east) / 2 + 180) % 360 - 180
     gsd = min(abs(float(cell.geobox.resolution.x)) for cell in record.cells)
-    most = max(0, math.ceil(math.log2(_EQUATOR_M / 256 / gsd)))
+    most = int(_WEB.zoom_for_res(gsd, zoom_level_strategy="upper"))
     wide = max((east - west) / 360, (north - south) / 180, 1e-9)
     zoom = max(0, min(most, math.floor(math.log2(_MOST_TILES / wide))))
     tiles: dict[str, list[str]] = {}
@@ -293,19 +292,4 @@ def _quadkeys(outline: shapely.geometry.base.BaseGeometry, zoom: int) -> Iterato
     shape = cut(outline)
     for part in getattr(shape, "geoms", [shape]):
         west, south, east, north = part.bounds
-        (left, top), (right, bottom) = _tile(west, north, zoom), _tile(east, south, zoom)
-        for x in range(left, right + 1):
-            for y in range(top, bottom + 1):
-                yield _quadkey(x, y, zoom)
-
-
-def _tile(longitude: float, latitude: float, zoom: int) -> tuple[int, int]:
-    sine, number = math.sin(math.radians(min(max(latitude, -_WEB_LIMIT), _WEB_LIMIT))), 2**zoom
-    x, y = (longitude + 180) / 360, 0.5 - math.log((1 + sine) / (1 - sine)) / (4 * math.pi)
-    column, row = (min(number - 1, max(0, math.floor(v * number))) for v in (x, y))
-    return column, row
-
-
-def _quadkey(x: int, y: int, zoom: int) -> str:
-    bits = (((x >> bit) & 1) + 2 * ((y >> bit) & 1) for bit in reversed(range(zoom)))
-    return "".join(map(str, bits))
+        yield from (_WEB.quadkey(tile) for tile in _WEB.tiles(west, south, east, north, [zoom], truncate=True))

@@ -42,7 +42,6 @@ class ApiSource:
         retry_policy: RetryPolicy | None = None,
         page: int = _PAGE,
         provider: Provider | None = None,
-        hosts: frozenset[str] = frozenset(),
         access: Access | None = None,
     ) -> None:
         """Open the API.
@@ -52,14 +51,14 @@ class ApiSource:
             retry_policy: how the API is waited for.
             page: items asked for at a time.
             provider: who offers it, if that is known: its band names are translated, its rate is kept.
-            hosts: those that may be inside this network, besides that of the landing page.
-            access: how pixels are reached where nothing else distinguishes versions of a scene from halves of it.
+            access: hosts that may be inside this network, besides that of the landing page, and how pixels are reached
+                where nothing else distinguishes versions of a scene from halves of it.
         """
         self.skipped: list[Skipped] = []
-        self._access = access
+        self._access = access or Access()
         self._url, self._page, self._provider = url.rstrip("/"), page, provider
         rate = provider.requests_per_s if provider else DEFAULT_RATE
-        self._web = CatalogIO(retry_policy or RetryPolicy(), rate, hosts | {host_of(url)})
+        self._web = CatalogIO(retry_policy or RetryPolicy(), rate, (self._access.hosts or frozenset()) | {host_of(url)})
         with self._asking("Opening"):
             self._client = Client.open(url, stac_io=self._web)
 

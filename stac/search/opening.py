@@ -39,11 +39,11 @@ def open_source(location: str, retry_policy: RetryPolicy | None = None, access: 
     hosts = (access.hosts or frozenset()) | {host_of(location)}
     access = replace(access, hosts=hosts)
     if is_web(location) and _is_api(Documents(retry_policy, named=hosts).read(location)):
-        return ApiSource(location, retry_policy, hosts=hosts, access=access)
-    return StaticSource(location, retry_policy, access.s3, hosts, access)
+        return ApiSource(location, retry_policy, access=access)
+    return StaticSource(location, retry_policy, access)
 
 
-def _known(provider: Provider, retry_policy: RetryPolicy, access: Access | None) -> Source:
+def _known(provider: Provider, retry_policy: RetryPolicy, access: Access) -> Source:
     if provider.protocol is Protocol.STAC_API:
         return ApiSource(provider.url, provider.retry_policy(retry_policy), provider=provider, access=access)
     # The library behind it takes a second to load.

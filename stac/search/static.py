@@ -124,8 +124,6 @@ class StaticSource:
         self,
         location: str,
         retry_policy: RetryPolicy | None = None,
-        s3: S3Options | None = None,
-        hosts: frozenset[str] = frozenset(),
         access: Access | None = None,
     ) -> None:
         """Open the catalog.
@@ -133,13 +131,13 @@ class StaticSource:
         Args:
             location: path or URL of the root document, or of the folder that holds `catalog.json`.
             retry_policy: how a server is waited for.
-            s3: where S3 is and as whom it is asked.
-            hosts: those that may be inside this network, besides that of the root.
-            access: how pixels are reached where nothing else distinguishes versions of a scene from halves of it.
+            access: as whom S3 is asked, hosts that may be inside this network, besides that of the root, and how pixels
+                are reached where nothing else distinguishes versions of a scene from halves of it.
         """
         self.skipped: list[Skipped] = []
-        self._access = access
-        self._documents = Documents(retry_policy or RetryPolicy(), s3=s3, named=hosts | {host_of(location)})
+        self._access = access or Access()
+        named = (self._access.hosts or frozenset()) | {host_of(location)}
+        self._documents = Documents(retry_policy or RetryPolicy(), s3=self._access.s3, named=named)
         self._root = root_href(location)
         self._read_node(self._root)
 

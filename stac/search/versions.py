@@ -39,14 +39,13 @@ _DATASTRIPS = (
 _MISSING = ("s2:nodata_pixel_percentage", "sentinel:data_coverage", "eopf:nodata_pixel_percentage")
 #: Longest side of the view that shows which pixels a version has, and longest wait for it, seconds.
 _SIDE, _TIMEOUT_S = 256, 15.0
+_DIRECT = Access()
 _PICTURES = frozenset({"thumbnail", "overview", "visual", "metadata"})
 
 Mask = NDArray[np.bool_]
 
 
-def newest_versions(
-    items: Iterable[pystac.Item], access: Access | None = None
-) -> tuple[list[pystac.Item], list[Skipped]]:
+def newest_versions(items: Iterable[pystac.Item], access: Access = _DIRECT) -> tuple[list[pystac.Item], list[Skipped]]:
     """Return one item for each scene, in the order given, and why the others were passed over.
 
     A scene is what one platform took of one grid square in one pass; its versions are from the same half minute and
@@ -91,7 +90,7 @@ def _square(item: pystac.Item) -> str:
     return f"WRS2-{path}{row}" if path and row else grid_code(item)
 
 
-def _stands_for(newer: pystac.Item, older: pystac.Item, access: Access | None) -> bool:
+def _stands_for(newer: pystac.Item, older: pystac.Item, access: Access) -> bool:
     """Return whether a newer item is a version of the same scene that has all of the older one's ground."""
     if abs(instant_of(newer) - instant_of(older)) > _SAME_TIME:
         return False
@@ -134,7 +133,7 @@ def _share(item: pystac.Item) -> float | None:
     return None
 
 
-def _covers(newer: pystac.Item, older: pystac.Item, access: Access | None) -> bool:
+def _covers(newer: pystac.Item, older: pystac.Item, access: Access) -> bool:
     """Return whether a newer item has the pixels of an older one; one that cannot be read is taken to."""
     views = [_valid(item, access) for item in (newer, older)]
     if views[0] is None or views[1] is None or views[0].shape != views[1].shape or not views[1].any():
@@ -142,13 +141,13 @@ def _covers(newer: pystac.Item, older: pystac.Item, access: Access | None) -> bo
     return bool((views[0] & views[1]).sum() >= _COVERED * views[1].sum())
 
 
-def _valid(item: pystac.Item, access: Access | None) -> Mask | None:
+def _valid(item: pystac.Item, access: Access) -> Mask | None:
     """Return a thinned view `(y, x)` of the pixels that an item has, None where its first band cannot be read."""
     found = [asset for asset in item.assets.values() if _is_raster(asset)]
     if not found:
         return None
     href, name = found[0].get_absolute_href() or found[0].href, f"Item {item.id}"
-    quick = replace(access or Access(), timeout_s=_TIMEOUT_S)
+    quick = replace(access, timeout_s=_TIMEOUT_S)
     try:
         with one_item(item.id):
             return valid_pixels(href, name, _SIDE, quick, item.collection_id or "")

@@ -103,16 +103,16 @@ def copy_of_an_item(root: Path) -> None:
 
 def mirror_of_one(root: Path) -> None:
     """Take an item out of the catalog, and let the mirror be as it was."""
-    keep_mirror(root, DEFAULT_COLLECTION)
+    keep_mirror(StaticCatalog(root))
     (mirror,) = root.glob(f"{DEFAULT_COLLECTION}/{MIRRORS}/*.parquet")
     before = mirror.read_bytes()
     StaticCatalog(root).withdraw(items(root)[0].stem)
-    keep_mirror(root, DEFAULT_COLLECTION)
+    keep_mirror(StaticCatalog(root))
     mirror.write_bytes(before)
 
 
 def mirror_cut_off(root: Path) -> None:
-    keep_mirror(root, DEFAULT_COLLECTION)
+    keep_mirror(StaticCatalog(root))
     for file in root.glob(f"{DEFAULT_COLLECTION}/{MIRRORS}/*.parquet"):
         file.write_bytes(b"PAR1")
 

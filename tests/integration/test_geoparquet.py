@@ -22,7 +22,6 @@ from stac.catalog import geoparquet
 from stac.catalog.check import check_catalog
 from stac.catalog.geoparquet import MEDIA_TYPE, Export, export_items, ids_in, keep_mirror
 from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
-from stac.catalog.store import target_at
 from stac.catalog.tree import MIRRORS
 from stac.errors import EmptySearch, InvalidItem, InvalidQuery
 from stac.io.s3 import S3Location
@@ -177,7 +176,7 @@ def publish_copy(root: Path, day: str) -> str:
 
 def test_a_mirror_of_a_month_follows_the_catalog(catalog: Path) -> None:
     collection = catalog / DEFAULT_COLLECTION / "collection.json"
-    assert keep_mirror(catalog, DEFAULT_COLLECTION) == ["2023-08"]
+    assert keep_mirror(StaticCatalog(catalog)) == ["2023-08"]
     asset = json.loads(collection.read_text("utf-8"))["assets"]["geoparquet-2023-08"]
     assert (asset["href"], asset["type"], asset["roles"]) == (
         "./_items/2023-08.parquet",
@@ -188,21 +187,21 @@ def test_a_mirror_of_a_month_follows_the_catalog(catalog: Path) -> None:
     item = next(read_items(august))
     assert item["assets"]["data"]["href"] == f"./{item['id']}/data.tif"
     before = august.stat()
-    assert keep_mirror(catalog, DEFAULT_COLLECTION) == [] and august.stat() == before
+    assert keep_mirror(StaticCatalog(catalog)) == [] and august.stat() == before
     late = publish_copy(catalog, "2023-09-02")
-    assert keep_mirror(catalog, DEFAULT_COLLECTION) == ["2023-09"] and august.stat() == before
+    assert keep_mirror(StaticCatalog(catalog)) == ["2023-09"] and august.stat() == before
     assert ids_in(mirrors(catalog)["2023-09"]) == [late]
     assert sorted(geopandas.read_parquet(august.parent)["id"]) == sorted(documents(catalog))
-    keep_mirror(catalog, "unveil-models")
+    keep_mirror(StaticCatalog(catalog, "unveil-models"))
     report = check_catalog(str(catalog))
     assert report.valid, report.problems
 
 
 def test_a_product_made_again_is_in_the_mirror(catalog: Path) -> None:
-    keep_mirror(catalog, DEFAULT_COLLECTION)
+    keep_mirror(StaticCatalog(catalog))
     day = "2023-08-21"
     name = publish_copy(catalog, day)
-    assert keep_mirror(catalog, DEFAULT_COLLECTION) == ["2023-08"]
+    assert keep_mirror(StaticCatalog(catalog)) == ["2023-08"]
     path = catalog / DEFAULT_COLLECTION / name / f"{name}.json"
     again = json.loads(path.read_text("utf-8"))
     staging = StaticCatalog(catalog).staging("again")
@@ -210,17 +209,17 @@ def test_a_product_made_again_is_in_the_mirror(catalog: Path) -> None:
     (staging / path.name).unlink()
     again["properties"]["unveil:work_id"] = "again"
     StaticCatalog(catalog).publish(staging, pystac.Item.from_dict(again))
-    assert keep_mirror(catalog, DEFAULT_COLLECTION) == ["2023-08"], "same id, other work"
+    assert keep_mirror(StaticCatalog(catalog)) == ["2023-08"], "same id, other work"
     found = {item["id"]: item["properties"]["unveil:work_id"] for item in read_items(mirrors(catalog)["2023-08"])}
     assert found[name] == "again"
 
 
 def test_an_older_file_put_in_place_by_another_run_is_replaced(catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two runs write a month at the same time, and the one that looked earlier puts its file in place later."""
-    keep_mirror(catalog, DEFAULT_COLLECTION)
+    keep_mirror(StaticCatalog(catalog))
     (august,) = mirrors(catalog).values()
     older, late = august.read_bytes(), publish_copy(catalog, "2023-08-25")
-    kind = type(target_at(catalog))
+    kind = type(StaticCatalog(catalog).target)
     place = kind.place
 
     def late_place(self: Any, name: str, file: Path) -> None:
@@ -229,10 +228,10 @@ def test_an_older_file_put_in_place_by_another_run_is_replaced(catalog: Path, mo
 
     with monkeypatch.context() as patched:
         patched.setattr(kind, "place", late_place)
-        keep_mirror(catalog, DEFAULT_COLLECTION)
+        keep_mirror(StaticCatalog(catalog))
     assert late not in ids_in(august)
-    assert keep_mirror(catalog, DEFAULT_COLLECTION) == ["2023-08"] and late in ids_in(august)
-    assert keep_mirror(catalog, DEFAULT_COLLECTION) == []
+    assert keep_mirror(StaticCatalog(catalog)) == ["2023-08"] and late in ids_in(august)
+    assert keep_mirror(StaticCatalog(catalog)) == []
 
 
 def test_a_retracted_item_leaves_the_mirror(catalog: Path, tmp_path: Path) -> None:
@@ -243,13 +242,13 @@ def test_a_retracted_item_leaves_the_mirror(catalog: Path, tmp_path: Path) -> No
     assert unveil("retract", first, "--out", catalog, home=tmp_path / "home").status == 0
     assert ids_in(mirrors(catalog)["2023-08"]) == [second]
     StaticCatalog(catalog).withdraw(second)
-    assert keep_mirror(catalog, DEFAULT_COLLECTION) == [] and list(mirrors(catalog)) == ["2023-09"]
-    keep_mirror(catalog, "unveil-models")
+    assert keep_mirror(StaticCatalog(catalog)) == [] and list(mirrors(catalog)) == ["2023-09"]
+    keep_mirror(StaticCatalog(catalog, "unveil-models"))
     report = check_catalog(str(catalog))
     assert report.valid, report.problems
     for name in documents(catalog):
         StaticCatalog(catalog).withdraw(name)
-    assert keep_mirror(catalog, DEFAULT_COLLECTION) == [] and not (catalog / DEFAULT_COLLECTION).exists()
+    assert keep_mirror(StaticCatalog(catalog)) == [] and not (catalog / DEFAULT_COLLECTION).exists()
 
 
 def test_no_mirror_where_none_is_wanted(catalog: Path) -> None:
@@ -260,14 +259,13 @@ def test_no_mirror_where_none_is_wanted(catalog: Path) -> None:
 def test_a_mirror_in_a_bucket(catalog: Path, s3: S3Server, tmp_path: Path) -> None:
     root = S3Location(s3.bucket("mirrors"), "eo")
     s3.upload(catalog, root.bucket, root.key)
-    arguments = (root, DEFAULT_COLLECTION, s3.options, tmp_path / "state")
-    assert keep_mirror(*arguments) == ["2023-08"] and keep_mirror(*arguments) == []
+    published = StaticCatalog(root, s3=s3.options, workspace=tmp_path / "state")
+    assert keep_mirror(published) == ["2023-08"] and keep_mirror(published) == []
     copy = tmp_path / "copy.parquet"
     copy.write_bytes(s3.keys("mirrors")[f"eo/{DEFAULT_COLLECTION}/{MIRRORS}/2023-08.parquet"])
     assert ids_in(copy) == sorted(documents(catalog))
     assert next(read_items(copy))["assets"]["visual"]["href"].startswith("./")
     assert not list((tmp_path / "state").rglob("*.parquet"))
-    published = StaticCatalog(root, s3=s3.options, workspace=tmp_path / "state")
     for name in documents(catalog):
         published.withdraw(name)
     assert not [key for key in s3.keys("mirrors") if DEFAULT_COLLECTION in key.split("/")]

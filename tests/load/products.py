@@ -16,7 +16,6 @@ from odc.geo.geobox import GeoBox
 
 from stac.catalog.links import CollectionLinks
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.store import target_at
 from stac.catalog.tree import placed
 from stac.product.item import ProductRecord, build_item
 from stac.product.layers import SOURCE_DATE_NODATA, ProductLayers
@@ -86,7 +85,7 @@ def stage(catalog: StaticCatalog, stock: Path, document: dict[str, Any], number:
 
 def lay(catalog: StaticCatalog, stock: Path, document: dict[str, Any], numbers: Sequence[int]) -> None:
     """Put products where they belong without a link, as publishers leave them that are killed just before it."""
-    links = CollectionLinks(target_at(catalog.root), catalog.collection_id)
+    links = CollectionLinks(catalog.target, catalog.collection_id)
     above = Path(str(catalog.collection_path.parent))
     counts = {node: len(found) for node, found in links.survey().items.items()}
     up = {"href": "../collection.json", "type": "application/json", "title": "Cloud-free acquisitions"}

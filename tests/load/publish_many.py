@@ -153,7 +153,7 @@ def at_once(yard: Yard, numbers: Sequence[int], publishers: int) -> tuple[int, f
 
 def time_links(catalog: StaticCatalog) -> Callable[[], float]:
     """Measure the part of publications that keeps other publishers out; the result tells its last length, seconds."""
-    spent, inner = [0.0], catalog._target.exclusive
+    spent, inner = [0.0], catalog.target.exclusive
 
     def exclusive() -> Any:
         from contextlib import contextmanager
@@ -167,7 +167,7 @@ def time_links(catalog: StaticCatalog) -> Callable[[], float]:
 
         return timed()
 
-    catalog._target.exclusive = exclusive  # type: ignore[method-assign]
+    catalog.target.exclusive = exclusive  # type: ignore[method-assign]
     return lambda: spent[0]
 
 

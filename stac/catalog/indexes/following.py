@@ -11,7 +11,6 @@ from urllib.parse import urljoin
 from stac.catalog.indexes.base import Document
 from stac.catalog.product_collections import ProductCollection
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.store import Target
 from stac.errors import IndexNotUpdated, InvalidQuery
 from stac.io.s3 import Location, S3Location
 from stac.search.hrefs import is_remote, resolve
@@ -130,16 +129,15 @@ class Indexes:
     Every method may raise `IndexNotUpdated`: an index does not hold what the catalog does.
     """
 
-    def __init__(self, catalog: StaticCatalog, target: Target, indexes: Sequence[Index], public_root: str = "") -> None:
+    def __init__(self, catalog: StaticCatalog, indexes: Sequence[Index], public_root: str = "") -> None:
         """Name what follows what; nothing is written yet.
 
         Args:
             catalog: any collection of the catalog.
-            target: the place it is written to.
             indexes: what follows it.
             public_root: address of the catalog for readers of the indexes; its own place when empty.
         """
-        self._catalog, self._target, self._indexes = catalog, target, tuple(indexes)
+        self._catalog, self._indexes = catalog, tuple(indexes)
         self._public = PublicPlace(catalog.root, public_root)
 
     def put(self, place: Location) -> None:
@@ -209,7 +207,7 @@ class Indexes:
         for first in range(0, len(places), _BATCH):
             progress(f"loading {kind} into {index.label}", first, len(places))
             part = {self._public.name_of(place): place for place in places[first : first + _BATCH]}
-            documents = self._target.read_many(part)
+            documents = self._catalog.target.read_many(part)
             index.put(collection, [copy_of(d, part[name], self._public) for name, d in documents.items()])
         index.put(self._collection(kind) or collection, [])
 
@@ -217,7 +215,7 @@ class Indexes:
         return self._catalog.beside(kind).published_work()
 
     def _read(self, place: Location) -> Document | None:
-        return self._target.read(self._public.name_of(place))
+        return self._catalog.target.read(self._public.name_of(place))
 
     def _collection(self, kind: ProductCollection) -> Document | None:
         """Return a collection as indexes hold it, None where the catalog has none."""

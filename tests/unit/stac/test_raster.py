@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rio_cogeo.cogeo import cog_validate
 
-from stac.errors import InvalidProduct, NotWritable
+from stac.errors import NotWritable
 from stac.product import cog as raster
-from stac.product.cog import CogWriter, RasterSpec, check_cog, rgb_of, write_cog
+from stac.product.cog import CogWriter, RasterSpec, cog_problem, rgb_of, write_cog
 
 
 def grid(shape: tuple[int, int]) -> GeoBox:
@@ -47,7 +47,7 @@ def test_pixels_and_their_meaning_come_back(tmp_path: Path, dtype: str, spec: Ra
         assert file.nodata == spec.nodata or np.isnan([file.nodata, spec.nodata]).all()
         assert file.scales == (spec.scale,) * 2 and file.overviews(1)
         assert file.descriptions == (tuple(spec.descriptions) or (None, None))
-    check_cog(tmp_path / "a.tif")
+    assert cog_problem(tmp_path / "a.tif") == ""
 
 
 def test_the_same_pixels_give_the_same_bytes_and_other_pixels_others(tmp_path: Path) -> None:
@@ -95,9 +95,8 @@ def test_a_plain_or_broken_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.tif").write_bytes((tmp_path / "whole.tif").read_bytes()[:100])
     (tmp_path / "text.tif").write_text("no raster")
     for name in ("plain", "cut", "text", "missing"):
-        with pytest.raises(InvalidProduct, match=rf"{name}\.tif") as caught:
-            check_cog(tmp_path / f"{name}.tif")
-        assert "\n" not in str(caught.value)
+        problem = cog_problem(tmp_path / f"{name}.tif")
+        assert problem.startswith("is not a ") and "\n" not in problem
 
 
 def test_a_raster_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -120,7 +119,7 @@ def test_windows_give_the_bytes_of_the_whole(tmp_path: Path, monkeypatch: pytest
             cog.write(pixels[:, row : row + 300, column : column + 350], row, column)
         cog.finish()
     assert (tmp_path / "parts.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
-    check_cog(tmp_path / "parts.tif")
+    assert cog_problem(tmp_path / "parts.tif") == ""
     assert sorted(p.name for p in tmp_path.iterdir()) == ["parts.tif", "whole.tif"]
 
 
