@@ -15,7 +15,7 @@ from typing import Any
 import pystac
 import pytest
 
-from stac.errors import SourceUnavailable, StacError, UnreadableCatalog
+from stac.errors import InvalidQuery, SourceUnavailable, StacError, UnreadableCatalog, UnsafeHref
 from stac.io.http import RetryPolicy
 from stac.search.api import ApiSource
 from stac.search.opening import open_source
@@ -124,6 +124,33 @@ def test_a_failure_that_stays_ends_after_the_attempts(status: int) -> None:
     with pytest.raises(SourceUnavailable, match=f"{status}.*also after retries"):
         search(api)
     assert len(api.searched) == QUICK.retries + 1
+
+
+def test_an_address_that_refuses_is_not_asked_again_and_one_that_is_silent_not_for_long() -> None:
+    for reply, error, words, most in (
+        *((Reply(status), UnreadableCatalog, f"{status}.*check the address", 1) for status in (401, 403, 404)),
+        (Reply(503, headers={"Retry-After": "0"}), SourceUnavailable, "503 Service Unavailable", 2),
+        (Reply(silence_s=1), SourceUnavailable, "does not answer", 2),
+        (Reply(content=b"<html>"), UnreadableCatalog, "not valid JSON", 1),
+    ):
+        asked: list[Asked] = []
+        with web_server(lambda each, a=asked, r=reply: a.append(each) or r) as url, pytest.raises(error, match=words):
+            open_source(url, RetryPolicy(timeout_s=0.2, retries=1, first_delay_s=0.01))
+        assert 1 <= len(asked) <= most
+
+
+def test_a_page_that_is_not_json_or_of_half_the_world_is_an_error() -> None:
+    with pytest.raises(UnreadableCatalog, match="not answer like a STAC API"):
+        search(StacApi(recorded(), troubles=[Reply(content=b"<html>")]))
+    with pytest.raises(InvalidQuery, match="narrow the box"):
+        search(StacApi(recorded(), troubles=[lambda r: Reply(content=r.content | {"numberMatched": 2_000_000})]))
+
+
+def test_a_remote_catalog_may_not_name_local_files() -> None:
+    link = {"rel": "child", "href": "file:///etc/passwd"}
+    catalog = {"type": "Catalog", "id": "x", "stac_version": "1.0.0", "description": "x", "links": [link]}
+    with web_server(lambda _: Reply(content=catalog)) as url, pytest.raises(UnsafeHref, match="not name local files"):
+        open_source(f"{url}catalog.json").collections()
 
 
 @pytest.mark.parametrize(
