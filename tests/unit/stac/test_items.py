@@ -1,35 +1,33 @@
-"""Items of products: the rules of STAC 1.1 and ours, checked without a network."""
+"""Items of products: the rules of STAC 1.1 and ours, official schemas, and what sources say of themselves."""
 
 from __future__ import annotations
 
 import copy
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pystac
 import pytest
 from odc.geo.crs import CRS
+from pystac.validation import JsonSchemaSTACValidator
+from pystac.validation.local_validator import get_local_schema_cache
 from shapely.geometry import shape
+from stac_validator.validate import StacValidate
 
+from stac.catalog.documents import collection_document
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.validation import check_id, validate_item
+from stac.catalog.validation import SCHEMAS, check_id, schema_paths, schema_problem, validate_item
 from stac.errors import InvalidProduct
 from stac.product.assets import file_info
-from stac.product.item import Extension, footprint, projection
+from stac.product.item import Extension, credit, footprint, may_be_shown, projection, public_href
 from stac.product.layers import ProductLayers
 from stac.product.writer import ProductSummary
 
 Edit = Callable[[dict[str, Any]], object]
-
-
-@pytest.fixture
-def document(tmp_path: Path, staged: Any) -> dict[str, Any]:
-    """A published item."""
-    catalog = StaticCatalog(tmp_path / "catalog")
-    found: dict[str, Any] = json.loads(catalog.publish(*staged(catalog, "aaaa")).read_text())
-    return found
 
 
 def test_a_published_item_passes(document: dict[str, Any]) -> None:
@@ -107,6 +105,7 @@ def test_statistics_and_areas_leave_nodata_out(
     known = layers.data[0][layers.data[0] > 0]
     assert band["statistics"]["minimum"] == known.min() and band["statistics"]["maximum"] == known.max()
     assert band["statistics"]["mean"] == pytest.approx(known.mean(), abs=1e-3)
+    assert band["statistics"]["stddev"] == pytest.approx(known.std(), abs=1e-3)
     assert band["statistics"]["valid_percent"] == pytest.approx(100 * 5 / 7, abs=1e-3)
     areas = summary.areas_km2
     assert areas["generated"] == pytest.approx(6 * 30 * 0.0144)
@@ -169,3 +168,146 @@ def test_an_item_says_what_was_done(tmp_path: Path, staged: Any, method: str, co
     assert composite in made["properties"]["processing:expression"]["expression"]
     classes = made["assets"]["provenance"]["classification:classes"]
     assert [each["name"] for each in classes if each["value"] == 2] == [name]
+
+
+@pytest.fixture(scope="module")
+def schemas(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Files of all schemas by address, those of STAC itself among them."""
+    folder = tmp_path_factory.mktemp("core")
+    files = {uri: str(path) for uri, path in schema_paths().items()}
+    for number, (uri, schema) in enumerate(get_local_schema_cache().items()):
+        path = folder / f"{number}.json"
+        path.write_text(json.dumps(schema))
+        files[uri] = str(path)
+    return files
+
+
+@pytest.fixture
+def published(tmp_path: Path, staged: Any) -> Path:
+    catalog = StaticCatalog(tmp_path / "catalog")
+    catalog.publish(*staged(catalog, "aaaa"))
+    return tmp_path / "catalog"
+
+
+@pytest.fixture
+def document(published: Path) -> dict[str, Any]:
+    return dict(json.loads(next(published.glob("*/*/*-unveil-aaaa.json")).read_text()))
+
+
+def properties(**changes: Any) -> Edit:
+    return lambda d: d["properties"].update(changes)
+
+
+BROKEN: dict[str, tuple[Extension, Edit]] = {
+    "projection": (Extension.PROJECTION, properties(**{"proj:bbox": [1, 2, 3]})),
+    "raster": (Extension.RASTER, lambda d: d["assets"]["data"]["bands"][0].update({"raster:scale": "1"})),
+    "eo": (Extension.EO, lambda d: d["assets"]["data"]["bands"][0].update({"eo:common_name": "purple"})),
+    "file": (Extension.FILE, lambda d: d["assets"]["data"].update({"file:checksum": "XYZ"})),
+    "classification": (
+        Extension.CLASSIFICATION,
+        lambda d: d["assets"]["provenance"]["classification:classes"][0].update({"color_hint": "#000000"}),
+    ),
+    "processing": (Extension.PROCESSING, properties(**{"processing:expression": {"format": "text"}})),
+    "render": (Extension.RENDER, lambda d: d["properties"]["renders"]["visual"].pop("assets")),
+    "version": (Extension.VERSION, properties(version=2)),
+    "scientific": (Extension.SCIENTIFIC, properties(**{"sci:publications": [{"doi": "https://doi.org/10.1/x"}]})),
+    "view": (Extension.VIEW, properties(**{"view:sun_elevation": 91})),
+    "grid": (Extension.GRID, properties(**{"grid:code": "33TWM"})),
+    "mgrs": (Extension.MGRS, properties(**{"mgrs:utm_zone": "33"})),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_field_is_refused_by_the_schema_of_its_extension(document: dict[str, Any], name: str) -> None:
+    extension, change = BROKEN[name]
+    assert str(extension) in document["stac_extensions"]
+    broken = copy.deepcopy(document)
+    change(broken)
+    problem = schema_problem(broken) or ""
+    assert f"extension {name}/" in problem and "\n" not in problem and len(problem) < 500, problem
+
+
+def test_everything_that_is_published_keeps_all_schemas(published: Path, document: dict[str, Any]) -> None:
+    assert schema_problem(document) is None
+    assert len(document["stac_extensions"]) == len(BROKEN), "every extension of a product has its test"
+    for path in published.rglob("c*.json"):
+        assert schema_problem(json.loads(path.read_text())) is None, path
+
+
+def test_stac_validator_agrees(published: Path, schemas: dict[str, str]) -> None:
+    for path in [*published.glob("*/*/*-unveil-aaaa.json"), published / "unveil-cloud-free" / "collection.json"]:
+        check = StacValidate(str(path), schema_map=dict(schemas))
+        assert check.run(), check.message
+        (message,) = check.message
+        declared = {schemas[uri] for uri in json.loads(path.read_text())["stac_extensions"]}
+        assert declared <= set(message["schema"]), message
+
+
+def test_pystac_agrees(published: Path, schemas: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    validator = JsonSchemaSTACValidator()
+    validator.schema_cache |= {uri: json.loads(Path(path).read_text()) for uri, path in schemas.items()}
+    monkeypatch.setattr("pystac.validation.RegisteredValidator._validator", validator)
+    assert pystac.Catalog.from_file(str(published / "catalog.json")).validate_all() == 1
+
+
+def test_an_extension_without_a_schema_and_a_document_without_a_type_are_refused(document: dict[str, Any]) -> None:
+    unknown = document | {"stac_extensions": ["https://example.com/v1.0.0/schema.json"]}
+    assert schema_problem(unknown) == "extension https://example.com/v1.0.0/schema.json is not known here"
+    assert "its type is None" in (schema_problem({"stac_version": "1.1.0"}) or "")
+
+
+def test_every_extension_has_its_schema_and_each_file_says_where_it_is_from() -> None:
+    assert {str(extension) for extension in Extension} <= set(schema_paths())
+    for uri, path in schema_paths().items():
+        assert json.loads(path.read_text())["$id"].removesuffix("#") == uri
+    assert "Apache-2.0" in (SCHEMAS / "README.md").read_text()
+
+
+BAD = [
+    "javascript:alert(1)", "JavaScript:alert(1)", " javascript:alert(1)", "java\nscript:alert(1)", "vbscript:x",
+    "data:text/html,<script>alert(1)</script>", "blob:x", "file:///etc/passwd", "//evil.example/x", "./LICENSE",
+    "ftp://a.org/x", "http://", "https:///x", "https://me:hush@a.org/x", "https://a.org/x?token=hush",
+    "https://a.org/\u202ex", "", None, 7,
+]  # fmt: skip
+
+
+def bare_item() -> pystac.Item:
+    return pystac.Item(
+        "x", {"type": "Point", "coordinates": [0, 0]}, [0, 0, 0, 0], datetime(2023, 8, 18, tzinfo=UTC), {}
+    )
+
+
+def source_of(href: Any) -> dict[str, Any]:
+    return {
+        "license": "other",
+        "providers": [{"name": "Somebody", "roles": ["host"], "url": href}],
+        "links": [{"rel": "license", "href": href}],
+    }
+
+
+@pytest.mark.parametrize("href", BAD)
+def test_no_link_but_of_a_web_page_is_published(href: Any) -> None:
+    assert not may_be_shown(href)
+    product = bare_item()
+    credit(product, source_of(href), "1")
+    assert product.get_links("license") == []
+    assert product.properties["providers"][0] == {"name": "Somebody", "roles": ["host"]}
+    collection = collection_document("unveil-cloud-free", None, [], source_of(href), None, "1")
+    assert not [link for link in collection["links"] if link["rel"] == "license"]
+    assert collection["providers"][0] == {"name": "Somebody", "roles": ["host"]}
+
+
+def test_links_of_web_pages_are_published() -> None:
+    page, product = "https://creativecommons.org/licenses/by/4.0/", bare_item()
+    credit(product, source_of(page), "1")
+    assert [link.href for link in product.get_links("license")] == [page]
+    assert product.properties["providers"][0]["url"] == page
+    assert page in json.dumps(collection_document("unveil-cloud-free", None, [], source_of(page), None, "1")["links"])
+
+
+@pytest.mark.parametrize("href", ["javascript:alert(1)", "data:text/html,x", "file:///etc/passwd"])
+def test_a_canonical_link_of_another_kind_is_passed_over(href: str, tmp_path: Path) -> None:
+    found = bare_item()
+    found.set_self_href(str(tmp_path / "x.json"))
+    found.add_link(pystac.Link("canonical", href))
+    assert public_href(found) == str(tmp_path / "x.json")

@@ -1,16 +1,28 @@
+"""Masks: classes, growth, every kind on real values, several combined, and scenes that lack what a mask needs."""
+
 from __future__ import annotations
 
+import importlib.util
+from datetime import UTC, datetime
+from pathlib import Path
+
 import numpy as np
+import pystac
 import pytest
+import rasterio
+from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.ndimage import binary_dilation
 
-from stac.errors import InvalidInput, InvalidItem
+from stac.errors import InvalidInput, InvalidItem, MissingExtra
+from stac.grid.cell import Cell, cell_of
+from stac.load.stack import ReadOptions, Stack, read_stack
 from stac.masks.classes import PixelClass, beside_nodata, is_hidden, mark_missing
-from stac.masks.combination import dilate, disk, grow
-from stac.masks.scene import classify_scl
+from stac.masks.combination import MaskKind, MaskRule, Opinion, combine, dilate, disk, grow
+from stac.masks.learned import BANDS, THRESHOLD, cloud_probability
+from stac.masks.scene import classify_qa_pixel, classify_scl, persistent_bright, without_persistent_bright
 
 MASKS = hnp.arrays(np.uint8, (12, 15), elements=st.sampled_from([int(c) for c in PixelClass]))
 REACH = st.floats(0, 700)
@@ -69,11 +81,6 @@ def test_dilation_only_hides(classes: np.ndarray, cloud_m: float, shadow_m: floa
     assert np.isin(grown[changed], (PixelClass.CLOUD, PixelClass.SHADOW)).all()
 
 
-@given(MASKS)
-def test_no_reach_changes_nothing(classes: np.ndarray) -> None:
-    assert np.array_equal(dilate(classes, 120, 0, 0), classes)
-
-
 @given(MASKS, REACH, REACH)
 def test_a_longer_reach_hides_no_less(classes: np.ndarray, one: float, other: float) -> None:
     less, more = (is_hidden(dilate(classes, 120, m, m)) for m in sorted((one, other)))
@@ -103,3 +110,357 @@ def test_missing_values_are_gaps_inside_the_swath_and_nodata_at_its_edge() -> No
     assert gaps == [[6, 8], [9, 7], [9, 8], [9, 9]] and mask[11, 9] == PixelClass.NODATA
     assert (mask[11, 7:9] == PixelClass.SHADOW).all(), "hidden as what it is, and grown as such"
     assert (np.delete(mask[0], range(4)) == PixelClass.CLEAR).all()
+
+
+N, CLR, THIN, CLD, SHD, SNW, DEF = (int(c) for c in PixelClass)
+ALL_KINDS = frozenset(PixelClass)
+CLOUD_ONLY = frozenset({PixelClass.CLOUD})
+COLOURS = ("blue", "green", "red", "nir")
+OPINIONS = hnp.arrays(np.uint8, (4, 5), elements=st.sampled_from([int(c) for c in PixelClass]))
+
+
+def voted(rule: MaskRule, *votes: int, sees: tuple[frozenset[PixelClass], ...] | None = None) -> int:
+    kinds = sees or (ALL_KINDS,) * len(votes)
+    opinions = [Opinion(np.array([[vote]], np.uint8), kind) for vote, kind in zip(votes, kinds, strict=True)]
+    return int(combine(opinions, rule)[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("votes", "by_any", "by_all", "by_majority", "by_first"),
+    [
+        ((CLR, CLR, CLR), CLR, CLR, CLR, CLR),
+        ((CLD, CLR, CLR), CLD, CLR, CLR, CLD),
+        ((CLD, CLD, CLR), CLD, CLR, CLD, CLD),
+        ((CLD, CLD, CLD), CLD, CLD, CLD, CLD),
+        ((CLR, SHD, SHD), SHD, CLR, SHD, CLR),
+        # cloud and thin cloud are one question
+        ((THIN, THIN, THIN), THIN, THIN, THIN, THIN),
+        ((THIN, THIN, CLD), CLD, CLD, CLD, THIN),
+        ((THIN, CLR, THIN), THIN, CLR, THIN, THIN),
+        # hidden, whatever hides it
+        ((SHD, CLD, THIN), CLD, CLD, CLD, SHD),
+        ((SHD, CLD, CLR), CLD, CLR, CLD, SHD),
+        ((SNW, SNW, CLR), SNW, CLR, SNW, SNW),
+        ((SNW, CLD, SNW), CLD, CLR, SNW, SNW),
+        ((DEF, CLR, CLR), DEF, CLR, CLR, DEF),
+        # nodata wins; the first mask that knows answers
+        ((N, CLD, CLR), N, N, N, CLD),
+        ((CLR, N, CLD), N, N, N, CLR),
+        ((N, N, N), N, N, N, N),
+    ],
+)
+def test_votes(votes: tuple[int, ...], by_any: int, by_all: int, by_majority: int, by_first: int) -> None:
+    found = [voted(rule, *votes) for rule in (MaskRule.ANY, MaskRule.ALL, MaskRule.MAJORITY, MaskRule.FIRST)]
+    assert found == [by_any, by_all, by_majority, by_first]
+
+
+@pytest.mark.parametrize("rule", [MaskRule.ANY, MaskRule.ALL, MaskRule.MAJORITY])
+def test_a_mask_has_no_vote_on_what_it_does_not_know(rule: MaskRule) -> None:
+    sees = (ALL_KINDS, CLOUD_ONLY)
+    assert voted(rule, SHD, CLR, sees=sees) == SHD
+    assert voted(rule, SNW, CLR, sees=sees) == SNW
+    assert voted(rule, THIN, CLD, sees=sees) == THIN, "only the first can tell how thick it is"
+    assert voted(rule, CLD, CLR, sees=sees) == (CLD if rule is MaskRule.ANY else CLR)
+
+
+def test_no_mask_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="name at least one"):
+        combine([], MaskRule.ANY)
+
+
+@given(st.lists(OPINIONS, min_size=1, max_size=4), st.sampled_from(MaskRule))
+def test_equal_masks_make_the_same_mask(masks: list[np.ndarray], rule: MaskRule) -> None:
+    same = [Opinion(masks[0], ALL_KINDS)] * len(masks)
+    assert np.array_equal(combine(same, rule), masks[0])
+
+
+@given(st.lists(OPINIONS, min_size=2, max_size=4))
+def test_stricter_rules_hide_less(masks: list[np.ndarray]) -> None:
+    opinions = [Opinion(mask, ALL_KINDS) for mask in masks]
+    every, most, one = (is_hidden(combine(opinions, r)) for r in (MaskRule.ALL, MaskRule.MAJORITY, MaskRule.ANY))
+    assert (every <= most).all()
+    assert (most <= one).all()
+
+
+# --- ground called cloud on every date ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stack(sample_items: list[pystac.Item]) -> Stack:
+    """Five real dates of one tile, 69 % to 0.2 % cloud, masks as delivered."""
+    chosen = [item for item in sample_items if "33TWL" in item.id]
+    return read_stack(chosen, cell_of(chosen[0], "blue"), COLOURS, ReadOptions(0, 0))
+
+
+def test_no_true_cloud_of_the_sample_is_taken_for_ground(stack: Stack) -> None:
+    """26 pixels are called cloud on four of five dates; their values vary far too much."""
+    assert not persistent_bright(stack.dn, stack.classes, stack.days).any()
+
+
+def test_a_mask_that_calls_everything_cloud_is_corrected_on_stable_ground_only(stack: Stack) -> None:
+    everything = np.where(stack.classes == N, N, CLD).astype(np.uint8)
+    found = persistent_bright(stack.dn, everything, stack.days)
+    assert found.any()
+    truly = (stack.classes == CLD).any(axis=0)
+    assert (found & truly).sum() < 1e-3 * truly.sum(), "under a true cloud the values change"
+
+
+def roof(reflectance: list[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    dn = np.rint(np.array(reflectance)[:, None, None, None] * 1e4).astype(np.uint16).repeat(4, axis=1)
+    return dn, np.full((len(reflectance), 1, 1), CLD, np.uint8), np.arange(0, 3 * len(reflectance), 3, dtype=np.int32)
+
+
+def test_a_roof_is_ground() -> None:
+    dn, classes, days = roof([0.50, 0.52, 0.49, 0.51, 0.48])
+    classes[2] = CLR
+    assert without_persistent_bright(dn, classes, days).ravel().tolist() == [CLR] * 5
+
+
+@pytest.mark.parametrize("reflectance", [[0.5, 0.52, 0.49, 0.7, 0.5], [0.5, 0.51, 0.5], [0.5, 0.42, 0.5, 0.5]])
+def test_what_changes_or_is_seen_too_rarely_stays_cloud(reflectance: list[float]) -> None:
+    dn, classes, days = roof(reflectance)
+    assert not persistent_bright(dn, classes, days).any()
+
+
+def test_scenes_of_one_day_count_once() -> None:
+    dn, classes, days = roof([0.5] * 5)
+    assert persistent_bright(dn, classes, days).all()
+    days[:3] = days[0]
+    assert not persistent_bright(dn, classes, days).any()
+
+
+def test_one_band_that_changes_is_enough_to_stay_cloud() -> None:
+    dn, classes, days = roof([0.5] * 5)
+    dn[1, 3] = 7000
+    assert not persistent_bright(dn, classes, days).any()
+
+
+def test_dates_without_data_do_not_count() -> None:
+    dn, classes, days = roof([0.5] * 5)
+    dn[0], classes[0] = 0, N
+    found = without_persistent_bright(dn, classes, days)
+    assert found.ravel().tolist() == [N, CLR, CLR, CLR, CLR]
+    dn[1, 2] = 0
+    assert not persistent_bright(dn, classes, days).any(), "three days are left"
+
+
+def test_the_rule_looks_the_same_through_a_window(twl: list[pystac.Item]) -> None:
+    """Ground behind the edge of a window is judged like ground inside, so what it casts in is the same."""
+    options = ReadOptions(persistent_bright=True)
+    whole, part = cell_of(twl[0], "blue"), cell_of(twl[0], "blue", (15.4, 45.6, 15.6, 45.8))
+    row, column = (int(n) for n in part.id.rsplit("-r", 1)[1].split("h")[0].split("c"))
+    wide, small = (read_stack(twl, cell, ("blue", "nir"), options) for cell in (whole, part))
+    rows, columns = (slice(start, start + n) for start, n in zip((row, column), part.geobox.shape, strict=True))
+    assert np.array_equal(small.classes, wide.classes[:, rows, columns])
+    assert np.array_equal(small.dn, wide.dn[:, :, rows, columns])
+
+
+L1C = Path(__file__).parents[2] / "data" / "sentinel2-l1c-thinned.tif"
+AS_IS = ReadOptions(cloud_dilation_m=0, shadow_dilation_m=0)
+
+#: Frequent values of Landsat 8 and what the USGS table says of them (LSDS-1619, table of QA_PIXEL values).
+QA_VALUES = {
+    1: PixelClass.NODATA,
+    0: PixelClass.NODATA,
+    21824: PixelClass.CLEAR,
+    21952: PixelClass.CLEAR,  # water
+    21826: PixelClass.CLOUD,  # margin of a cloud, over land
+    21890: PixelClass.CLOUD,  # margin of a cloud, over water
+    22080: PixelClass.CLOUD,  # medium confidence
+    22280: PixelClass.CLOUD,  # high confidence
+    23888: PixelClass.SHADOW,
+    23952: PixelClass.SHADOW,  # over water
+    24088: PixelClass.CLOUD,  # cloud of medium confidence with shadow
+    30048: PixelClass.SNOW,
+    54596: PixelClass.THIN_CLOUD,  # cirrus
+    54852: PixelClass.CLOUD,  # cirrus and cloud of medium confidence
+}
+
+
+def test_landsat_quality_values() -> None:
+    found = classify_qa_pixel(np.array(list(QA_VALUES), np.uint16))
+    assert dict(zip(QA_VALUES, found.tolist(), strict=True)) == {v: int(c) for v, c in QA_VALUES.items()}
+
+
+def test_every_landsat_value_has_a_class() -> None:
+    found = classify_qa_pixel(np.arange(65536, dtype=np.uint16))
+    assert set(found.tolist()) == {0, 1, 2, 3, 4, 5}
+    assert (found[1::2] == PixelClass.NODATA).all(), "fill wins over everything"
+
+
+def test_another_quality_band_is_refused() -> None:
+    with pytest.raises(InvalidItem, match="uint8"):
+        classify_qa_pixel(np.zeros((2, 2), np.uint8))  # type: ignore[arg-type]
+
+
+def write(path: Path, pixels: np.ndarray, nodata: int) -> str:
+    profile = {
+        "driver": "GTiff",
+        "count": 1,
+        "dtype": pixels.dtype,
+        "height": pixels.shape[0],
+        "width": pixels.shape[1],
+    }
+    grid = {"crs": "EPSG:32618", "transform": Affine(30, 0, 600_000, 0, -30, 4_500_000)}
+    with rasterio.open(path, "w", nodata=nodata, **profile, **grid) as target:
+        target.write(pixels, 1)
+    return str(path)
+
+
+@pytest.fixture
+def landsat(tmp_path: Path) -> pystac.Item:
+    """A scene whose quality band holds every value above, in rows of ten pixels."""
+    qa = np.repeat(np.array(list(QA_VALUES), np.uint16), 10).reshape(-1, 10)
+    dn = np.where(qa <= 1, 0, 10909).astype(np.uint16)
+    properties = {"landsat:collection_number": "02", "landsat:correction": "L2SP", "platform": "landsat-8"}
+    item = pystac.Item("LC08", None, None, datetime(2023, 8, 10, tzinfo=UTC), properties, collection="landsat-c2-l2")
+    item.add_asset("qa_pixel", pystac.Asset(write(tmp_path / "qa.tif", qa, 1)))
+    for band in ("red", "nir08"):
+        item.add_asset(band, pystac.Asset(write(tmp_path / f"{band}.tif", dn, 0)))
+    return item
+
+
+def test_a_landsat_scene_brings_its_own_mask_and_scale(landsat: pystac.Item) -> None:
+    stack = read_stack([landsat], cell_of(landsat, "red"), ("red", "nir08"), AS_IS)
+    assert np.array_equal(stack.classes[0], np.repeat([int(c) for c in QA_VALUES.values()], 10).reshape(-1, 10))
+    assert set(stack.dn[0][:, stack.classes[0] != 0].ravel().tolist()) == {1000}
+    assert not stack.dn[0][:, stack.classes[0] == 0].any()
+
+
+def test_pixels_around_a_landsat_scene_are_nodata(landsat: pystac.Item) -> None:
+    geobox = cell_of(landsat, "red").geobox
+    classes = read_stack([landsat], Cell("wide", geobox.pad(3)), ("red",), AS_IS).classes[0]
+    classes[3:-3, 3:-3] = 0
+    assert not classes.any()
+
+
+# --- s2cloudless: the shipped model -------------------------------------------------------------------------------
+
+#: Top of the atmosphere, in the order of the model: typical spectra of thick cloud, forest, and water.
+CLOUD = (0.66, 0.64, 0.62, 0.63, 0.65, 0.66, 0.36, 0.02, 0.46, 0.36)
+FOREST = (0.11, 0.085, 0.045, 0.08, 0.30, 0.33, 0.10, 0.0012, 0.16, 0.07)
+WATER = (0.12, 0.09, 0.04, 0.035, 0.025, 0.02, 0.01, 0.0012, 0.008, 0.006)
+
+
+def spectra(*rows: tuple[float, ...]) -> np.ndarray:
+    return np.array(rows, np.float32).T[:, None]
+
+
+def test_the_shipped_model_separates_cloud_from_ground() -> None:
+    cloud, forest, water = cloud_probability(spectra(CLOUD, FOREST, WATER))[0]
+    assert cloud > THRESHOLD
+    assert forest < THRESHOLD / 2
+    assert water < THRESHOLD / 2
+
+
+def test_bands_are_passed_in_the_order_of_the_package() -> None:
+    """The package itself picks its ten of all thirteen bands; ours must be the same ten in the same order."""
+    from s2cloudless import S2PixelCloudDetector
+    from s2cloudless.utils import MODEL_BANDS, S2_BANDS
+
+    assert [number for number, _ in BANDS] == MODEL_BANDS
+    ours = l1c_with_stand_ins()
+    whole = np.zeros((len(S2_BANDS), *ours.shape[1:]), np.float64)
+    for (number, _), layer in zip(BANDS, ours, strict=True):
+        whole[S2_BANDS.index(number)] = layer
+    detector = S2PixelCloudDetector(all_bands=True, average_over=None, dilation_size=None)
+    expected = detector.get_cloud_probability_maps(np.moveaxis(whole, 0, -1)[None])[0]
+    np.testing.assert_array_equal(cloud_probability(ours), expected)
+
+
+def test_a_pixel_without_one_band_is_unknown() -> None:
+    layers = spectra(CLOUD, CLOUD)
+    layers[7, 0, 1] = np.nan
+    found = cloud_probability(layers)[0]
+    assert found[0] > THRESHOLD
+    assert np.isnan(found[1])
+
+
+def l1c_bands() -> dict[str, np.ndarray]:
+    with rasterio.open(L1C) as source:
+        return {name: source.read(n)[::2, ::2] for n, name in enumerate(source.descriptions, 1)}
+
+
+def l1c_with_stand_ins() -> np.ndarray:
+    """The real crop as reflectance. B01, B05, B10 and B12 are missing in it and are stood in for by their neighbours,
+    so what the model makes of it shows that the adapter works, not how good the mask is."""
+    real = {name: (dn * 1e-4).astype(np.float32) for name, dn in l1c_bands().items()}
+    stand_ins = {
+        "B01": real["B02"],
+        "B05": (real["B04"] + real["B8A"]) / 2,
+        "B10": np.where(real["B02"] > 0.2, 0.003, 0.0012).astype(np.float32),
+        "B12": real["B11"] * np.float32(0.7),
+    }
+    return np.stack([(real | stand_ins)[number] for number, _ in BANDS])
+
+
+def test_real_pixels_with_four_stand_in_bands_go_through_the_model() -> None:
+    layers = l1c_with_stand_ins()
+    blue, called = layers[1], cloud_probability(layers) > THRESHOLD
+    assert called.any()
+    assert called[blue < 0.13].mean() < 0.001, "dark ground is not called cloud"
+    assert np.median(blue[called]) > 2 * np.median(blue[~called])
+
+
+@pytest.fixture
+def l1c_item(tmp_path: Path) -> pystac.Item:
+    """A Level-1C scene of the crop, baseline 05.09: 1000 is added to every pixel, as ESA does."""
+    properties = {"s2:product_type": "S2MSI1C", "s2:processing_baseline": "05.09", "constellation": "sentinel-2"}
+    item = pystac.Item("L1C", None, None, datetime(2023, 8, 10, tzinfo=UTC), properties, collection="sentinel-2-l1c")
+    for (number, name), layer in zip(BANDS, l1c_with_stand_ins(), strict=True):
+        dn = (np.rint(layer * 1e4) + 1000).astype(np.uint16)
+        item.add_asset(
+            number, pystac.Asset(write(tmp_path / f"{name}.tif", dn, 0), extra_fields={"bands": [{"name": name}]})
+        )
+    return item
+
+
+def test_s2cloudless_masks_a_level_1c_scene_with_its_offset(l1c_item: pystac.Item) -> None:
+    options = ReadOptions(0, 0, masks=(MaskKind.S2CLOUDLESS,))
+    stack = read_stack([l1c_item], cell_of(l1c_item, "red"), ("red", "nir"), options)
+    rounded = (np.rint(l1c_with_stand_ins() * 1e4).clip(1) * np.float64(1e-4)).astype(np.float32)
+    expected = np.where(cloud_probability(rounded) > THRESHOLD, PixelClass.CLOUD, PixelClass.CLEAR)
+    # float32 of DN * 1e-4 may differ in its last bit, and a tree may split there
+    assert (stack.classes[0] != expected).mean() < 1e-3
+    assert (stack.classes[0] == PixelClass.CLOUD).any()
+
+
+def test_surface_reflectance_is_not_given_to_s2cloudless(twl: list[pystac.Item]) -> None:
+    options = ReadOptions(masks=(MaskKind.SCL, MaskKind.S2CLOUDLESS), mask_rule=MaskRule.ANY)
+    with pytest.raises(InvalidItem, match=rf"{twl[0].id} is not Level-1C and has no asset toa-coastal"):
+        read_stack(twl[:1], cell_of(twl[0], "blue", (15.4, 45.6, 15.42, 45.62)), ("blue",), options)
+
+
+def test_two_masks_of_one_scene_are_combined(l1c_item: pystac.Item, tmp_path: Path) -> None:
+    """A scene of Level 2 that brings its Level-1C bands along."""
+    cell = cell_of(l1c_item, "red")
+    scl = np.full(cell.geobox.shape, 4, np.uint8)
+    scl[:20], scl[20:30], scl[30:40] = 9, 3, 0
+    item = l1c_item.clone()
+    item.properties["s2:product_type"] = "S2MSI2A"
+    item.collection_id = "sentinel-2-l2a"
+    for number, name in BANDS:
+        item.add_asset(f"toa-{name}", item.assets[number])
+    item.add_asset("scl", pystac.Asset(write(tmp_path / "scl.tif", scl, 0)))
+
+    def classes(*kinds: MaskKind, rule: MaskRule) -> np.ndarray:
+        return read_stack([item], cell, ("red",), ReadOptions(0, 0, masks=kinds, mask_rule=rule)).classes[0]
+
+    model = classes(MaskKind.S2CLOUDLESS, rule=MaskRule.ANY) == PixelClass.CLOUD
+    both = (MaskKind.SCL, MaskKind.S2CLOUDLESS)
+    every, either = classes(*both, rule=MaskRule.ALL), classes(*both, rule=MaskRule.ANY)
+    assert np.array_equal(every[:20] == PixelClass.CLOUD, model[:20])
+    assert (either[:20] == PixelClass.CLOUD).all()
+    assert np.array_equal(either[40:] == PixelClass.CLOUD, model[40:])
+    for found in (every, either):
+        assert (found[20:30][~model[20:30]] == PixelClass.SHADOW).all(), "s2cloudless has no vote on shadow"
+        assert (found[30:40] == PixelClass.NODATA).all()
+    first = classes(*both, rule=MaskRule.FIRST)
+    assert np.array_equal(first[30:40] == PixelClass.CLOUD, model[30:40]), "the second mask fills the gaps of the first"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("omnicloudmask") is not None, reason="the extra is installed")
+def test_a_missing_package_is_named_with_its_extra(twl: list[pystac.Item]) -> None:
+    options = ReadOptions(masks=(MaskKind.OMNICLOUDMASK,))
+    with pytest.raises(MissingExtra, match=r"install unveil-eo\[omnicloudmask\]"):
+        read_stack(twl[:1], cell_of(twl[0], "blue", (15.4, 45.6, 15.42, 45.62)), ("blue",), options)

@@ -215,18 +215,13 @@ def test_repair_puts_back_a_product_whose_replacement_was_cut_off(tmp_path: Path
     assert published(tmp_path) == {folder.name} and not list(folder.parent.glob(".*.old"))
 
 
-@pytest.mark.parametrize("asset", ["data.tif", "thumbnail.png"])
-def test_a_product_without_one_of_its_files_is_refused(tmp_path: Path, staged: Any, asset: str) -> None:
+def test_a_product_that_lacks_a_file_is_not_a_cog_or_breaks_the_rules_is_refused(tmp_path: Path, staged: Any) -> None:
     catalog = StaticCatalog(tmp_path)
-    folder, item = staged(catalog, "aaaa")
-    (folder / asset).unlink()
-    with pytest.raises(InvalidProduct, match=asset):
-        catalog.publish(folder, item)
-    assert published(tmp_path) == set() and catalog.published_work() == {}
-
-
-def test_a_product_that_is_not_a_cog_or_breaks_the_rules_is_refused(tmp_path: Path, staged: Any) -> None:
-    catalog = StaticCatalog(tmp_path)
+    for name in ("data.tif", "thumbnail.png"):
+        folder, item = staged(catalog, "aaaa")
+        (folder / name).unlink()
+        with pytest.raises(InvalidProduct, match=name):
+            catalog.publish(folder, item)
     folder, item = staged(catalog, "aaaa")
     cut = (folder / "uncertainty.tif").read_bytes()[:300]
     (folder / "uncertainty.tif").write_bytes(cut)
@@ -235,13 +230,13 @@ def test_a_product_that_is_not_a_cog_or_breaks_the_rules_is_refused(tmp_path: Pa
     folder, item = staged(catalog, "aaaa")
     (folder / "uncertainty.tif").write_bytes(cut)
     item.assets["uncertainty"].extra_fields |= file_info(folder / "uncertainty.tif")
-    with pytest.raises(InvalidProduct, match=r"uncertainty\.tif"):
+    with pytest.raises(InvalidProduct, match=r"uncertainty\.tif\) is not a [^;]*; run it again\.$"):
         catalog.publish(folder, item)
     folder, item = staged(catalog, "aaaa")
     item.properties["unveil:areas"] = None
     with pytest.raises(InvalidProduct, match="unveil:areas"):
         catalog.publish(folder, item)
-    assert published(tmp_path) == set()
+    assert published(tmp_path) == set() and catalog.published_work() == {}
 
 
 def test_a_damaged_item_is_named(tmp_path: Path, staged: Any) -> None:
@@ -280,15 +275,6 @@ def test_licence_and_providers_come_from_the_source(tmp_path: Path, staged: Any)
     collection = pystac.Collection.from_file(str(catalog.collection_path))
     assert collection.license == "CC-BY-4.0" and "msi" in (collection.keywords or [])
     assert [provider.name for provider in collection.providers or []] == ["ESA", "Unveil"]
-
-
-@pytest.mark.parametrize("name", ["..", "../up", "", "a/b", ".hidden"])
-def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InvalidProduct):
-        StaticCatalog(tmp_path).staging(name)
-    with pytest.raises(InvalidProduct):
-        StaticCatalog(tmp_path, name)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_below_a_file_cannot_be_written(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import pystac
 import pytest
 
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.tree import Contents, Latest, Node, node_at, node_of, total
+from stac.catalog.tree import Contents, Latest, node_of, total
 from stac.errors import DiskFull, InvalidProduct, NotWritable
 from tests.command import ROOT, environment
 from tests.support.catalogs import problems_in
@@ -135,8 +135,9 @@ def test_an_id_that_leads_elsewhere_is_refused(catalog: StaticCatalog, staged: A
     item.id = item_id
     with pytest.raises(InvalidProduct, match="cannot be a folder name"):
         catalog.publish(folder, item)
-    with pytest.raises(InvalidProduct, match="cannot be a folder name"):
-        catalog.withdraw(item_id)
+    for act in (catalog.withdraw, catalog.staging, catalog.beside):
+        with pytest.raises(InvalidProduct, match="cannot be a folder name"):
+            act(item_id)
     assert [p.name for p in catalog.root.iterdir()] == [".staging"]
 
 
@@ -228,9 +229,3 @@ def test_sums_add_up() -> None:
     )
     many = Contents(items=101, summaries={"grid:code": tuple(f"{n:03d}" for n in range(101))})
     assert total([total([many]), other]).summaries == {"grid:code": None, "gsd": (20,)}
-
-
-@pytest.mark.parametrize("path", [("2023",), ("2023", "08"), ("2023", "08", "16"), ("2023", "08", "16", "p012")])
-def test_a_node_is_found_by_its_href(path: tuple[str, ...]) -> None:
-    assert node_at(f"../{Node(path).name}") == Node(path)
-    assert node_at(f"https://example.com/{Node(path).name}") is None

@@ -14,7 +14,7 @@ from stac.product.layers import SOURCE_DATE_NODATA, Provenance
 from stac.quality.assess import assess
 from stac.quality.figures import HALF_WIDTH_EDGES
 from stac.quality.gate import Gate, judge
-from tests.unit.stac.quality_case import BANDS, LEFT, PATCH, RIGHT, Case, blur, brighten, cloud, ground, perfect
+from tests.unit.stac.quality_case import BANDS, PATCH, RIGHT, Case, blur, brighten, cloud, ground, perfect
 
 
 @pytest.fixture
@@ -172,9 +172,3 @@ def test_too_wide_intervals_and_lost_ground_fail(case: Case) -> None:
     figures = replace(case, layers=replace(case.layers, provenance=lost)).figures()
     assert figures.not_recoverable == pytest.approx(1 / 3)
     assert [c.name for c in judge(figures, Gate()).checks if c.passed is False] == ["not_recoverable"]
-
-
-def test_left_and_right_are_the_patch() -> None:
-    mask = np.zeros((120, 120), bool)
-    mask[LEFT] = mask[RIGHT] = True
-    assert mask[PATCH].all() and mask.sum() == 1600

@@ -1,3 +1,5 @@
+"""Reading the dates of a cell: the pixels of the files, thinned, and drawn on other grids."""
+
 from __future__ import annotations
 
 import shutil
@@ -7,11 +9,14 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
+from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from stac.errors import InvalidInput, InvalidItem, UnreadableAsset
 from stac.grid.cell import Cell, cell_of
-from stac.load.stack import ReadOptions, read_stack
+from stac.grid.fixed import GridSpec
+from stac.load.resampling import Interpolation, worst_class
+from stac.load.stack import ReadOptions, overview_factor, read_stack
 from stac.masks.classes import PixelClass, is_observed
 
 BANDS = ("blue", "green", "red", "nir")
@@ -178,3 +183,143 @@ def test_the_mask_of_a_window_is_the_window_of_the_mask(twl: list[pystac.Item], 
     np.testing.assert_array_equal(part, expected)
     # At the edge of the file, too, the whole cell keeps its shape.
     assert whole.shape[1:] == cell_of(twl[0], "blue").geobox.shape
+
+
+TWO = ("blue", "nir")
+
+
+def test_factor_one_is_the_stack_itself(twl: list[pystac.Item]) -> None:
+    cell = cell_of(twl[0], "blue", (15.4, 45.6, 15.6, 45.8))
+    plain = read_stack(twl, cell, TWO)
+    overview = read_stack(twl, cell, TWO, ReadOptions().overview_of(cell, cell.pixels))
+    assert np.array_equal(overview.dn, plain.dn) and np.array_equal(overview.classes, plain.classes)
+    assert (overview.cell, overview.item_ids) == (cell, plain.item_ids)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 5])
+def test_every_kth_pixel_is_drawn(twl: list[pystac.Item], factor: int) -> None:
+    """Without overviews in the file the pixels are those of the file; blocks over its edge are nodata."""
+    item, cell = twl[1], cell_of(twl[1], "blue")
+    thinned = AS_IS.overview_of(cell, -(-480 // factor) * -(-768 // factor))
+    stack = read_stack([item], cell, ("blue",), thinned)
+    assert stack.cell.geobox == cell.thinned(factor).geobox and stack.cell.gsd_m == 120 * factor
+    with rasterio.open(item.assets["blue"].href) as source:
+        whole = source.read(1)
+    expected = whole[factor // 2 :: factor, factor // 2 :: factor]
+    rows, columns = 480 // factor, 768 // factor
+    assert np.array_equal(stack.dn[0, 0, :rows, :columns], expected[:rows, :columns])
+    assert not stack.dn[0, 0, rows:].any() and not stack.dn[0, 0, :, columns:].any()
+    assert stack.classes.shape[1:] == stack.cell.geobox.shape
+
+
+def test_a_window_is_thinned_where_it_lies(twl: list[pystac.Item]) -> None:
+    item = twl[1]
+    window = cell_of(item, "blue").window(slice(101, 301), slice(57, 457))
+    dn = read_stack([item], window, ("blue",), ReadOptions(overview=4)).dn[0, 0]
+    with rasterio.open(item.assets["blue"].href) as source:
+        assert np.array_equal(dn, source.read(1)[103:301:4, 59:457:4])
+
+
+def test_the_factor_is_the_smallest_that_fits(twl: list[pystac.Item]) -> None:
+    cell = cell_of(twl[0], "blue")
+    for most in (1, 7, 1000, 92159, 92160, 368640, 10**9):
+        factor = overview_factor(cell, most)
+        assert cell.thinned(factor).pixels <= most
+        assert factor == 1 or cell.thinned(factor - 1).pixels > most
+
+
+def test_the_overviews_of_a_file_are_used(twl: list[pystac.Item], tmp_path: Path) -> None:
+    item, cell = twl[1], cell_of(twl[1], "blue")
+    with rasterio.open(item.assets["blue"].href) as source:
+        profile, pixels = {**source.profile, "driver": "GTiff"}, source.read()
+    with rasterio.open(tmp_path / "B02.tif", "w", **profile) as target:
+        target.write(pixels)
+        target.build_overviews([2], Resampling.average)
+    plain = read_stack([item], cell, ("blue",), ReadOptions(overview=2)).dn[0, 0]
+    item.assets["blue"].href = str(tmp_path / "B02.tif")
+    averaged = read_stack([item], cell, ("blue",), ReadOptions(overview=2)).dn[0, 0]
+    blocks = pixels[0].reshape(240, 2, 384, 2)
+    inside = (blocks > 0).all(axis=(1, 3))
+    assert np.abs(averaged - blocks.mean(axis=(1, 3)))[inside].max() <= 0.5
+    assert (averaged != plain).mean() > 0.5
+
+
+INSIDE = (15.6, 45.75, 15.61, 45.76)
+
+
+@pytest.mark.parametrize("interpolation", list(Interpolation))
+def test_a_window_of_a_warped_cell_has_the_pixels_of_the_whole(
+    twl: list[pystac.Item], interpolation: Interpolation
+) -> None:
+    (cell,) = GridSpec(100, 400, crs=3035).cells(INSIDE)
+    options = ReadOptions(0, 0, interpolation=interpolation)
+    whole = read_stack(twl[:1], cell, ("blue",), options)
+    assert (whole.dn > 0).mean() > 0.5
+    for rows, columns in ((slice(0, 100), slice(0, 400)), (slice(131, 333), slice(77, 299))):
+        part = read_stack(twl[:1], cell.window(rows, columns), ("blue",), options)
+        assert np.array_equal(part.dn, whole.dn[:, :, rows, columns])
+        assert np.array_equal(part.classes, whole.classes[:, rows, columns])
+
+
+def test_bilinear_and_cubic_differ(twl: list[pystac.Item]) -> None:
+    (cell,) = GridSpec(60, 128).cells(INSIDE)
+    linear, cubic = (
+        read_stack(twl[:1], cell, ("blue",), ReadOptions(0, 0, interpolation=how)).dn for how in Interpolation
+    )
+    assert (linear != cubic).mean() > 0.5 and np.abs(linear.astype(int) - cubic).mean() < 100
+
+
+def test_a_coarser_grid_gets_means_and_the_worst_class(twl: list[pystac.Item]) -> None:
+    """Cells of 360 m that hold 3 by 3 pixels each."""
+    spec = GridSpec(360, 64, origin_m=(517620 % 360, 5100000 % 360))
+    (cell,) = spec.cells(INSIDE)
+    stack = read_stack(twl[:1], cell, ("blue",), AS_IS)
+    fine = read_stack(twl[:1], cell.refined(3), ("blue",), AS_IS)
+    blocks = fine.dn[0, 0].reshape(64, 3, 64, 3).astype(float)
+    full = (blocks > 0).all(axis=(1, 3)) & (stack.dn[0, 0] > 0)
+    assert full.mean() > 0.5
+    assert np.abs(stack.dn[0, 0] - blocks.mean(axis=(1, 3)))[full].max() <= 0.51
+    classes = fine.classes[0].reshape(64, 3, 64, 3)
+    cloudy = (classes == PixelClass.CLOUD).any(axis=(1, 3)) & full
+    assert cloudy.any() and (stack.classes[0][cloudy] == PixelClass.CLOUD).all()
+    clear = (classes == PixelClass.CLEAR).all(axis=(1, 3))
+    assert clear.any() and (stack.classes[0][clear] == PixelClass.CLEAR).all()
+
+
+def test_the_worst_class_wins_without_ties() -> None:
+    n, c, t, k, s, w, d = (int(p) for p in PixelClass)
+    blocks = np.array([[c, c, n, n, n, n, w, w], [c, k, n, c, c, c, w, c]], np.uint8)
+    assert worst_class(blocks, 2).tolist() == [[k, n, c, w]]
+    assert worst_class(np.array([[s, t], [c, c]], np.uint8), 2).tolist() == [[t]]
+    assert worst_class(np.array([[s, n], [n, n]], np.uint8), 2).tolist() == [[s]]
+    assert worst_class(np.array([[d, c], [c, n]], np.uint8), 2).tolist() == [[d]]
+    assert worst_class(np.array([[d, s], [c, n]], np.uint8), 2).tolist() == [[s]]
+    assert worst_class(blocks, 1) is blocks
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "both"),
+    [
+        ("proj:shape", [480, 767], r"\[480, 767\].*\[480, 768\]"),
+        ("proj:transform", [120, 0, 517740, 0, -120, 5100000], r"\[120, 0, 517740.*517620"),
+        ("proj:transform", [10, 0, 517620, 0, -10, 5100000], r"\[10, 0.*\[120.0"),
+        ("proj:code", "EPSG:32634", r"EPSG:32634.*EPSG:32633"),
+    ],
+)
+def test_a_file_that_lies_elsewhere_than_reported_is_refused(
+    twl: list[pystac.Item], field: str, value: object, both: str
+) -> None:
+    cell = cell_of(twl[0], "blue", INSIDE)
+    twl[0].assets["blue"].extra_fields[field] = value
+    with pytest.raises(InvalidItem, match=rf"{twl[0].id}, asset blue: .*{field} {both}"):
+        read_stack(twl[:1], cell, ("blue",))
+
+
+def test_what_is_not_declared_is_not_compared(twl: list[pystac.Item]) -> None:
+    cell = cell_of(twl[0], "blue", INSIDE)
+    expected = read_stack(twl[:1], cell, ("blue",)).dn
+    for name in ("proj:shape", "proj:transform"):
+        twl[0].assets["blue"].extra_fields.pop(name)
+    assert np.array_equal(read_stack(twl[:1], cell, ("blue",)).dn, expected)
+    with rasterio.open(twl[0].assets["blue"].href) as source:
+        assert cell_of(twl[0], "blue").geobox.shape == source.shape

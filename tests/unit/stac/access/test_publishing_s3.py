@@ -250,18 +250,6 @@ def test_a_link_that_was_lost_comes_back(s3: S3Server, bucket: str, opened: Any,
     assert published(s3, bucket) == {f"{TARGET}-unveil-aaaa"}
 
 
-def test_a_second_collection_lies_beside_the_first(s3: S3Server, bucket: str, opened: Any, staged: Any) -> None:
-    first, second = opened(), opened(collection="unveil-failed")
-    second.publish(*staged(second, "bbbb"))
-    first.publish(*staged(first, "aaaa"))
-    links = json.loads(s3.keys(bucket)["a/b/catalog.json"])["links"]
-    assert [link["href"] for link in links if link["rel"] == "child"] == [
-        f"./{COLLECTION}/collection.json",
-        "./unveil-failed/collection.json",
-    ]
-    assert set(first.published_work()) == {"aaaa"} and len(published(s3, bucket)) == 2
-
-
 def test_a_product_can_be_withdrawn(s3: S3Server, bucket: str, opened: Any, staged: Any) -> None:
     good, review = opened(), opened().beside("unveil-review")
     good.publish(*staged(good, "aaaa"))

@@ -1,7 +1,8 @@
-"""COGs: bytes that follow from pixels alone, and a check that refuses everything else."""
+"""COGs, pictures and blocks: bytes that follow from pixels alone, whole or not at all."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,20 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from PIL import Image
 from rio_cogeo.cogeo import cog_validate
 
-from stac.errors import NotWritable
+from stac.errors import NotWritable, UnreadableAsset
+from stac.grid.cell import Cell
 from stac.product import cog as raster
 from stac.product.cog import CogWriter, RasterSpec, cog_problem, rgb_of, write_cog
+from stac.product.layers import ProductLayers, Provenance
+from stac.product.preview import visual, write_quicklook, write_thumbnail
+from stac.product.writer import Block, BlockStore, blocks_of
 
 
 def grid(shape: tuple[int, int]) -> GeoBox:
@@ -132,3 +140,100 @@ def test_an_unfinished_raster_leaves_nothing(tmp_path: Path, monkeypatch: pytest
         cog.write(noise(1, (300, 300), "uint8"))
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
+
+
+PICTURED = ("blue", "green", "red", "nir")
+
+
+def test_dark_ground_is_not_nodata_and_bright_ground_is_white() -> None:
+    data = np.array([0, 1, 2800, 65535], np.uint16)[None, None].repeat(4, axis=0)
+    np.testing.assert_array_equal(visual(data, PICTURED)[:, 0], [[0, 2, 255, 255]] * 3)
+
+
+def test_bands_are_found_by_name() -> None:
+    data = np.stack([np.full((2, 2), 100 * (i + 1), np.uint16) for i in range(4)])
+    red, green, blue = visual(data, PICTURED)[:, 0, 0]
+    assert red > green > blue
+    np.testing.assert_array_equal(visual(data, PICTURED)[::-1], visual(data[[2, 1, 0, 3]], PICTURED))
+    grey = visual(data[3:], ("nir",))
+    assert (grey[0] == grey[1]).all() and grey.shape == (3, 2, 2)
+
+
+def test_the_thumbnail_is_small_and_transparent_where_nothing_is_known(tmp_path: Path) -> None:
+    picture = np.full((3, 1000, 2000), 90, np.uint8)
+    picture[:, :500] = 0
+    write_thumbnail(tmp_path / "t.png", picture)
+    with Image.open(tmp_path / "t.png") as image:
+        assert image.size == (512, 256) and image.mode == "RGBA"
+        pixels = np.asarray(image)
+    assert (pixels[:120, :, 3] == 0).all() and (pixels[140:] == [90, 90, 90, 255]).all()
+
+
+def quicklook(path: Path, layers: ProductLayers, title: str = "") -> None:
+    picture = visual(layers.data, layers.bands)
+    counts = {p: int((layers.provenance == p).sum()) for p in Provenance}
+    write_quicklook(path, picture, picture, layers.provenance, counts, title)
+
+
+def test_the_quicklook_has_three_panels_and_a_legend_of_what_is_present(tmp_path: Path, layers: ProductLayers) -> None:
+    quicklook(tmp_path / "q.png", layers, "title")
+    half = dataclasses.replace(layers, provenance=np.full_like(layers.provenance, Provenance.OBSERVED))
+    quicklook(tmp_path / "half.png", half)
+    with Image.open(tmp_path / "q.png") as image, Image.open(tmp_path / "half.png") as other:
+        whole, colors = np.asarray(image), set(map(tuple, np.asarray(other).reshape(-1, 3)))
+        assert image.width > 1600 and image.height > other.height
+    shown = set(map(tuple, whole.reshape(-1, 3)))
+    assert {rgb_of(p.color) for p in Provenance} <= shown
+    assert rgb_of(Provenance.GENERATED.color) not in colors
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(16, 128))
+def test_blocks_cover_every_pixel_once(height: int, width: int, side: int) -> None:
+    count = np.zeros((height, width), int)
+    found = blocks_of(slice(0, height), slice(0, width), side)
+    for block in found:
+        count[block.rows, block.columns] += 1
+        assert max(block.rows.stop - block.rows.start, block.columns.stop - block.columns.start) <= side
+    assert (count == 1).all() and len({block.name for block in found}) == len(found)
+
+
+@pytest.fixture
+def cell(layers: ProductLayers) -> Cell:
+    return Cell("MGRS-33TWM", layers.geobox)
+
+
+BLOCK = Block(slice(8, 24), slice(0, 16))
+
+
+def test_a_block_comes_back_bit_for_bit(tmp_path: Path, layers: ProductLayers, cell: Cell) -> None:
+    store, part = BlockStore(tmp_path / "w", cell, layers.bands, "a"), layers.window(BLOCK.rows, BLOCK.columns)
+    assert not store.holds(BLOCK)
+    store.put(BLOCK, part)
+    again = BlockStore(tmp_path / "w", cell, layers.bands, "a")
+    assert again.holds(BLOCK)
+    found = again.get(BLOCK)
+    for name in ("data", "provenance", "source_date", "reference_weight", "uncertainty"):
+        assert getattr(found, name).tobytes() == np.ascontiguousarray(getattr(part, name)).tobytes()
+    assert found.geobox == part.geobox and found.bands == layers.bands
+
+
+def test_a_damaged_block_is_made_again(tmp_path: Path, layers: ProductLayers, cell: Cell) -> None:
+    store = BlockStore(tmp_path / "w", cell, layers.bands, "a")
+    path = tmp_path / "w" / BLOCK.name
+    for damage in (lambda content: content[:-7], lambda content: content[:99] + b"x" + content[100:]):
+        store.put(BLOCK, layers.window(BLOCK.rows, BLOCK.columns))
+        path.write_bytes(damage(path.read_bytes()))
+        assert not store.holds(BLOCK) and not path.exists()
+    with pytest.raises(UnreadableAsset, match="run again"):
+        store.get(BLOCK)
+
+
+def test_blocks_of_other_work_are_not_kept(tmp_path: Path, layers: ProductLayers, cell: Cell) -> None:
+    store = BlockStore(tmp_path / "w", cell, layers.bands, "a")
+    store.put(BLOCK, layers.window(BLOCK.rows, BLOCK.columns))
+    store.remember({"dates": ["x"]})
+    assert BlockStore(tmp_path / "w", cell, layers.bands, "a").remembered() == {"dates": ["x"]}
+    other = BlockStore(tmp_path / "w", cell, layers.bands, "b")
+    assert not other.holds(BLOCK) and other.remembered() is None
+    other.discard()
+    assert not (tmp_path / "w").exists()
