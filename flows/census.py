@@ -5,14 +5,14 @@ Of scenes every product is counted, of mosaics every cell of every period and th
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from enum import StrEnum, unique
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import pystac
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
@@ -21,17 +21,16 @@ from flows.ledger.schema import Entry, State, is_dead
 from flows.ledger.store import open_ledger
 from flows.models.registry import resolve
 from flows.planning.candidates import cloud_cover
-from flows.planning.mosaics import Region, of_period, plan_period, region_of
-from flows.planning.periods import Period, periods_of
+from flows.planning.mosaics import MosaicJob, mosaic_jobs, plan_period
 from flows.planning.search import find_scenes, source_of
-from flows.planning.workunit import ModelRef, Plan, WorkUnit, make_plan
-from flows.processing.mosaic_catalog import known_radiometry, mosaics_of, region_id, region_work_id
-from flows.processing.publishing import catalog_of
+from flows.planning.workunit import ModelRef, Plan, make_plan
+from flows.processing.publishing import catalog_of, known_radiometry, mosaics_of
 from flows.progress import EventName, emit, report_progress
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings, recent
 from flows.settings.mosaic_options import MosaicOptions
 from stac.catalog.product_collections import ProductCollection, broken_work, finished_work
+from stac.catalog.publish import StaticCatalog
 from stac.catalog.validation import item_problems
 from stac.catalog.versions import subject_of
 from stac.errors import EmptySearch
@@ -124,7 +123,7 @@ def census(
         EmptySearch: the source has no scene in the area and interval.
     """
     wanted = recent(settings or load_settings(), last_days)
-    found = mosaic_census(wanted, mosaic, verify=verify) if mosaic else take_census(wanted, verify=verify)
+    found = take_census(wanted, mosaic, verify=verify)
     create_table_artifact(table_of(found), key="census", description=f"Census of {found.datetime}")
     create_markdown_artifact(sentence_of(found), key="census-summary", description="What the census found")
     if not found.complete:
@@ -139,19 +138,50 @@ def census(
     return found
 
 
-def take_census(settings: RunSettings, *, verify: bool = False) -> Census:
+def take_census(settings: RunSettings, mosaic: MosaicOptions | None = None, *, verify: bool = False) -> Census:
     """Compare what the source has with what the catalog has.
 
     Args:
         settings: as for a run.
-        verify: check every file of the published products against its checksum.
+        mosaic: count cells and regions of every period instead of scenes.
+        verify: check every file of what is published against its checksum.
 
     Raises:
         InvalidSettings: files of a remote catalog are to be verified.
         EmptySearch: the source has no scene in the area and interval.
         StacError, FlowError: source, catalog, registry or ledger cannot be read.
     """
-    model = _ready(settings, verify)
+    if verify and is_s3(str(settings.out)):
+        raise InvalidSettings(f"--verify reads files of a catalog on disk; {settings.out} is not one. Leave it out.")
+    report_progress("resolving the model")
+    model = resolve(settings)
+    if mosaic is None:
+        dates, rows, counted = settings.shown_dates, _scenes(settings, model, verify), "scenes"
+    else:
+        jobs = mosaic_jobs(settings, mosaic)
+        dates = f"{jobs[0].period.first}/{jobs[-1].period.last}"
+        rows, counted = _mosaics(settings, jobs, model, verify), "mosaics"
+        if not rows:
+            raise EmptySearch(f"No scene of {dates} covers the region {jobs[0].region.name}.")
+    counts = Counter(row.standing for row in rows)
+    allowed = {Standing.INVALID} if settings.allow_invalid else set()
+    complete = not any(counts[standing] for standing in INCOMPLETE - allowed)
+    tally = {standing: counts[standing] for standing in Standing}
+    return Census(settings.shown_source, settings.collection, dates, tally, complete, tuple(rows), counted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a row stands for."""
+
+    name: str
+    datetime: str
+    work_id: str
+    item_id: str
+
+
+def _scenes(settings: RunSettings, model: ModelRef, verify: bool) -> list[CensusRow]:
+    """Return a row for every unit of every scene, and for each scene without any."""
     report_progress(f"searching {settings.shown_source}")
     items, searched = find_scenes(settings, source_of(settings))
     try:
@@ -159,118 +189,74 @@ def take_census(settings: RunSettings, *, verify: bool = False) -> Census:
     except EmptySearch:
         plan = Plan((), (), len(items))
     query = settings.query
-    inside = [item for item in items if item.datetime is not None and query.contains(item.datetime)]
-    rows = (*_rows(inside, plan, settings, verify), *map(_skipped, searched.skipped))
-    return _counted(settings, settings.shown_dates, rows)
+    inside = {i.id: i for i in items if i.datetime is not None and query.contains(i.datetime)}
+    when = {name: item.datetime.isoformat() for name, item in inside.items() if item.datetime}
+    works = [_Work(n, when[n], unit.work_id, unit.item_id) for unit in plan.units for n in unit.dates[0]]
+    refused = {name: each.reason for each in plan.refused for name in (each.target_id, *each.item_ids)}
+    rows = []
+    for name in inside.keys() - {work.name for work in works}:
+        standing = Standing.INVALID if name in refused else Standing.LEFT_OUT
+        reason = refused.get(name, f"{cloud_cover(inside[name]):.0f} % cloud")
+        rows.append(CensusRow(name, when[name], standing, "", "", 0, reason))
+    catalog = catalog_of(settings)
+    rows += _rows(works, catalog, finished_work(catalog, settings.gate_limits), settings, verify)
+    rows.sort(key=lambda row: (row.datetime, row.scene_id))
+    return [*rows, *map(_skipped, searched.skipped)]
 
 
-def mosaic_census(settings: RunSettings, options: MosaicOptions, *, verify: bool = False) -> Census:
-    """Compare the cells of a region in every period with the mosaics that the catalog has.
-
-    Args:
-        settings: as for a run.
-        options: period, region and method.
-        verify: check every file of the published mosaics against its checksum.
-
-    Raises:
-        InvalidSettings: files of a remote catalog are to be verified.
-        EmptySearch: no period has any scene.
-        StacError, FlowError: source, catalog, registry or ledger cannot be read.
-    """
-    model, region = _ready(settings, verify), region_of(settings, options)
-    periods = periods_of(options.period, settings.dates, options.last)
+def _mosaics(settings: RunSettings, jobs: list[MosaicJob], model: ModelRef, verify: bool) -> list[CensusRow]:
+    """Return a row for every cell of every period, and one for each region; none for a period without scenes."""
     catalog = mosaics_of(settings)
     published = catalog.published_work(survey=catalog.repair())
     rows: list[CensusRow] = []
-    for number, period in enumerate(periods):
-        report_progress(f"comparing {period.name}", number, len(periods))
-        rows += _period_rows(of_period(settings, region, period), options, region, period, model, published, verify)
-    if not rows:
-        raise EmptySearch(f"No scene of {periods[0].first}/{periods[-1].last} covers the region {region.name}.")
-    return _counted(settings, f"{periods[0].first}/{periods[-1].last}", tuple(rows), "mosaics")
+    for number, job in enumerate(jobs):
+        report_progress(f"comparing {job.period.name}", number, len(jobs))
+        try:
+            items, searched = find_scenes(job.settings, source_of(job.settings))
+            plan = plan_period(job, items, model, known_radiometry(job))
+        except EmptySearch:
+            continue
+        works = [_Work(unit.target_id, job.start, unit.work_id, unit.item_id) for unit in plan.units]
+        works.append(_Work(f"{job.name}-region", job.start, plan.region_work_id, plan.region_item_id))
+        rows += map(_skipped, searched.skipped)
+        rows += (CensusRow(e.target_id, job.start, Standing.INVALID, "", "", 0, e.reason) for e in plan.refused)
+        rows += _rows(works, catalog, published, settings, verify)
+    return rows
 
 
-def _ready(settings: RunSettings, verify: bool) -> ModelRef:
-    """Return the model of today; files can be verified only on disk."""
-    if verify and is_s3(str(settings.out)):
-        raise InvalidSettings(f"--verify reads files of a catalog on disk; {settings.out} is not one. Leave it out.")
-    report_progress("resolving the model")
-    return resolve(settings)
-
-
-def _counted(settings: RunSettings, dates: str, rows: tuple[CensusRow, ...], counted: str = "scenes") -> Census:
-    counts = Counter(row.standing for row in rows)
-    allowed = {Standing.INVALID} if settings.allow_invalid else set()
-    complete = not any(counts[standing] for standing in INCOMPLETE - allowed)
-    tally = {standing: counts[standing] for standing in Standing}
-    return Census(settings.shown_source, settings.collection, dates, tally, complete, rows, counted)
-
-
-def _period_rows(
-    settings: RunSettings,
-    options: MosaicOptions,
-    region: Region,
-    period: Period,
-    model: ModelRef,
+def _rows(
+    works: list[_Work],
+    catalog: StaticCatalog,
     published: Mapping[str, Location],
+    settings: RunSettings,
     verify: bool,
 ) -> Iterator[CensusRow]:
-    """Yield a row for every cell of a period, and one for the region; nothing for a period without scenes."""
-    start = period.start.strftime("%Y-%m-%dT%H:%M:%SZ")
-    try:
-        items, searched = find_scenes(settings, source_of(settings))
-        known = known_radiometry(settings, region.name, period.name, start, options.method)
-        plan = plan_period(items, settings, options, region, period, model, known)
-    except EmptySearch:
-        return
-    yield from map(_skipped, searched.skipped)
-    yield from (CensusRow(e.target_id, start, Standing.INVALID, "", "", 0, e.reason) for e in plan.refused)
-    works = [(unit.target_id, unit.work_id, unit.item_id) for unit in plan.units]
-    whole = region_id(plan, options.method), region_work_id(plan)
-    works.append((*whole, f"{whole[0]}-unveil-{whole[1][:8]}"))
-    mine = {work_id: published[work_id] for _, work_id, _ in works if work_id in published}
-    broken = broken_work(mosaics_of(settings), mine)
+    """Yield the row of every work.
+
+    Args:
+        works: what is wanted.
+        catalog: any collection of the catalog.
+        published: places of published work by id.
+        settings: name the ledger.
+        verify: check files against their checksums.
+    """
+    mine = {work.work_id: published[work.work_id] for work in works if work.work_id in published}
+    broken = broken_work(catalog, mine)
     by_subject = {subject_of(place.stem): str(place) for place in published.values()}
-    entries = _known(settings, [work_id for _, work_id, _ in works])
-    for name, work_id, item_id in works:
-        href, entry = str(mine.get(work_id, "")), entries.get(work_id)
-        standing, reason = _standing(href, by_subject.get(subject_of(item_id), ""), entry)
-        findings = [broken[work_id]] if work_id in broken else item_problems(Path(href)) if verify and href else []
+    with closing(open_ledger(settings)) as ledger:
+        known = ledger.listing.of([work.work_id for work in works])
+    for number, work in enumerate(works):
+        report_progress("comparing", number, len(works))
+        href, older = str(mine.get(work.work_id, "")), by_subject.get(subject_of(work.item_id), "")
+        entry = known.get(work.work_id)
+        standing, reason = _standing(href, older, entry)
+        findings = [broken[work.work_id]] if work.work_id in broken else []
+        if verify and href and not findings:
+            findings = item_problems(Path(href))
         if findings:
             standing, reason = Standing.BROKEN, findings[0]
-        yield CensusRow(name, start, standing, work_id, href, entry.attempts if entry else 0, reason)
-
-
-def _rows(items: list[pystac.Item], plan: Plan, settings: RunSettings, verify: bool) -> Iterator[CensusRow]:
-    units: dict[str, list[WorkUnit]] = defaultdict(list)
-    for unit in plan.units:
-        for name in unit.dates[0]:
-            units[name].append(unit)
-    refused = {name: each.reason for each in plan.refused for name in (each.target_id, *each.item_ids)}
-    catalog = catalog_of(settings)
-    published = finished_work(catalog, settings.gate_limits)
-    broken = broken_work(catalog, {u.work_id: published[u.work_id] for u in plan.units if u.work_id in published})
-    by_subject = {subject_of(place.stem): str(place) for place in published.values()}
-    known = _known(settings, [unit.work_id for unit in plan.units])
-    for number, item in enumerate(sorted(items, key=lambda i: (str(i.datetime), i.id))):
-        report_progress("comparing", number, len(items))
-        when = item.datetime.isoformat() if item.datetime else ""
-        if item.id not in units:
-            standing = Standing.INVALID if item.id in refused else Standing.LEFT_OUT
-            reason = refused.get(item.id, f"{cloud_cover(item):.0f} % cloud")
-            yield CensusRow(item.id, when, standing, "", "", 0, reason)
-            continue
-        for unit in units[item.id]:
-            href, older = str(published.get(unit.work_id, "")), by_subject.get(subject_of(unit.item_id), "")
-            entry = known.get(unit.work_id)
-            standing, reason = _standing(href, older, entry)
-            findings = [broken[unit.work_id]] if unit.work_id in broken else []
-            if verify and href and not findings:
-                findings = item_problems(Path(href))
-            if findings:
-                standing, reason = Standing.BROKEN, findings[0]
-            tried = entry.attempts if entry else 0
-            yield CensusRow(item.id, when, standing, unit.work_id, href or older, tried, reason)
+        tried = entry.attempts if entry else 0
+        yield CensusRow(work.name, work.datetime, standing, work.work_id, href or older, tried, reason)
 
 
 def _skipped(each: Skipped) -> CensusRow:
@@ -292,14 +278,6 @@ def _standing(href: str, older: str, entry: Entry | None) -> tuple[Standing, str
     if entry is None:
         return Standing.MISSING, "never tried"
     return Standing.MISSING, entry.error or f"{entry.state} by run {entry.run_id}, which has ended"
-
-
-def _known(settings: RunSettings, work_ids: list[str]) -> Mapping[str, Entry]:
-    ledger = open_ledger(settings)
-    try:
-        return ledger.listing.of(work_ids)
-    finally:
-        ledger.close()
 
 
 def table_of(found: Census) -> list[dict[str, Any]]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -27,7 +28,7 @@ from flows.ledger.schema import State, new_run_id
 from flows.ledger.store import Ledger, open_ledger, reconcile, wait_for_others
 from flows.models.model_item import ensure_model_item
 from flows.planning.candidates import Refused
-from flows.planning.workunit import ModelRef, WorkUnit
+from flows.planning.workunit import ModelRef, Unit
 from flows.preparation import PreparedRun, prepare_run
 from flows.processing.publishing import catalog_of, discard_blocks, keep_mirrors
 from flows.processing.unit import (
@@ -52,6 +53,7 @@ from flows.tasks import RETRIES, ensure_gpu_limit, gpu_slot, gpus_of
 from stac.search.sentinel_hub.client import METER
 
 _log = logging.getLogger("unveil")
+_Unit = TypeVar("_Unit", bound=Unit)
 
 
 def _run_name() -> str:
@@ -97,22 +99,26 @@ def clear_scenes(
     began, run_id, billed = time.monotonic(), new_run_id(), _billed()
     wanted = _settings(settings, last_days)
     check_runner(wanted)
-    with _ledger_of(wanted, run_id) as ledger:
+    with run_ledger(wanted, run_id) as ledger:
         ready = _handed() or prepare_run(wanted, plan_file, repair=True, tasks=True)
-        run = _context_of(ready, ledger, run_id, invalid_too=invalid_too)
-        units = [_refused(each) for each in ready.plan.refused] + process_all(ready, run, ledger)
+        request_id = _reconciled(ready, ledger)
+        run = run_context(
+            wanted, ready.model, ready.found.collection, ledger, run_id, request_id=request_id, invalid_too=invalid_too
+        )
+        payload = partial(payload_of, items={item.id: item for item in ready.found.items})
+        units = refused_results(ready.plan.refused) + process_all(ready.todo, payload, run, wanted, ledger)
         keep_mirrors(wanted)
     compared = drift(wanted, ready.model, run_id, [unit.work_id for unit in units if unit.figures is not None])
     spent = _billed() - billed + sum(unit.processing_units for unit in units)
     summary = summary_of(ready, run_id, time.monotonic() - began, units, processing_units=spent, drift=compared)
-    report(asdict(summary))
+    report(asdict(summary), "clear-scenes")
     summary.require_success(allow_invalid=wanted.allow_invalid)
     return summary
 
 
 @task(name="process", task_run_name="process {payload.unit.target_id}", **RETRIES)
 def process(payload: Payload, run: RunContext) -> UnitResult | TaskState[UnitResult]:
-    """Restore one unit under a lease of the ledger, and publish it.
+    """Make one unit, a scene or a cell of a mosaic, under a lease of the ledger, and publish it.
 
     Args:
         payload: the unit with its STAC items.
@@ -128,31 +134,39 @@ def process(payload: Payload, run: RunContext) -> UnitResult | TaskState[UnitRes
             return result
 
 
-def process_all(ready: PreparedRun, run: RunContext, ledger: Ledger) -> list[UnitResult]:
-    """Map `process` over the units that are left to do; return how each ended, in their order.
+def process_all(
+    units: Sequence[_Unit], payload: Callable[[_Unit], Payload], run: RunContext, settings: RunSettings, ledger: Ledger
+) -> list[UnitResult]:
+    """Map `process` over units; return how each ended, in their order.
 
     Units that other runs hold are left to them, and looked at again at the end.
+
+    Args:
+        units: that are left to do.
+        payload: gives a unit what it takes to make it.
+        run: what they share.
+        settings: of the run.
+        ledger: that is open.
     """
-    if not ready.todo:
+    if not units:
         return []
-    items = {item.id: item for item in ready.found.items}
-    ensure_model_item(catalog_of(ready.settings), ready.model)
-    if gpus := gpus_of(ready.settings):
+    ensure_model_item(catalog_of(settings), run.model)
+    if gpus := gpus_of(settings):
         through_restart()(ensure_gpu_limit, gpus)
     results: dict[str, UnitResult] = {}
-    with open_workers(ready.settings) as workers:
+    with open_workers(settings) as workers:
 
-        def map_units(units: Sequence[WorkUnit]) -> None:
-            for payload, ended in workers.map(process, (payload_of(unit, items) for unit in units), run=run):
-                results[payload.unit.work_id] = _result(payload.unit, ended, run, ledger)
+        def map_units(some: Sequence[_Unit]) -> None:
+            for given, ended in workers.map(process, map(payload, some), run=run):
+                results[given.unit.work_id] = _result(given.unit, ended, run, ledger)
 
-        map_units(ready.todo)
-        held = [unit for unit in ready.todo if results[unit.work_id].state is State.RUNNING]
+        map_units(units)
+        held = [unit for unit in units if results[unit.work_id].state is State.RUNNING]
         if held:
             report_progress(f"waiting for {len(held)} units of other runs")
-            wait_for_others(ledger, [unit.work_id for unit in held], ready.settings.held_wait_s)
+            wait_for_others(ledger, [unit.work_id for unit in held], settings.held_wait_s)
             map_units(held)
-    return [results[unit.work_id] for unit in ready.todo]
+    return [results[unit.work_id] for unit in units]
 
 
 @task(name="drift", **RETRIES)
@@ -162,14 +176,15 @@ def drift(settings: RunSettings, model: ModelRef, run_id: str, work_ids: Sequenc
 
 
 @task(name="report", **RETRIES)
-def report(summary: Mapping[str, Any]) -> None:
-    """Store the run's tables and report as Prefect artifacts."""
-    table, text, patient = unit_table(summary["units"]), run_markdown(summary), through_restart()
-    patient(create_table_artifact, table, key="work-units", description="Work units of this run")
+def report(summary: Mapping[str, Any], name: str) -> None:
+    """Store the tables and the report of a run of the flow `name` as Prefect artifacts."""
+    patient = through_restart()
+    patient(create_table_artifact, unit_table(summary["units"]), key="work-units", description="Work units of this run")
     if summary["left_out"]:
         rows = left_out_table(summary["left_out"])
         patient(create_table_artifact, rows, key="left-out", description="Scenes that no unit was made for, and why")
-    patient(create_markdown_artifact, text, key="clear-scenes-report", description="Report of this run")
+    text = run_markdown(summary) + "".join(f"\n- Region: `{place}`" for place in summary.get("regions", ()))
+    patient(create_markdown_artifact, text, key=f"{name}-report", description="Report of this run")
 
 
 def run_clear_scenes(settings: RunSettings, plan_file: Path | None = None, *, invalid_too: bool = False) -> RunSummary:
@@ -190,7 +205,7 @@ def run_clear_scenes(settings: RunSettings, plan_file: Path | None = None, *, in
     ready = prepare_run(settings, plan_file, repair=True)
     if ready.plan.units and not (ready.plan.refused or ready.todo):
         with contextlib.closing(open_ledger(settings)) as ledger:
-            _context_of(ready, ledger, "")
+            _reconciled(ready, ledger)
         return summary_of(ready, "", time.monotonic() - began)
     catalog_of(settings).require_writable()
     handed = _HANDED.set(ready)
@@ -222,7 +237,7 @@ def _settings(settings: RunSettings | None, last_days: int | None) -> RunSetting
 
 
 @contextlib.contextmanager
-def _ledger_of(settings: RunSettings, run_id: str) -> Iterator[Ledger]:
+def run_ledger(settings: RunSettings, run_id: str) -> Iterator[Ledger]:
     """Open the ledger; at the end release what the run still holds, if it answers: leases run out, too."""
     ledger = open_ledger(settings)
     try:
@@ -234,22 +249,38 @@ def _ledger_of(settings: RunSettings, run_id: str) -> Iterator[Ledger]:
         ledger.close()
 
 
-def _context_of(ready: PreparedRun, ledger: Ledger, run_id: str, *, invalid_too: bool = False) -> RunContext:
-    """Let the ledger know what is published, as a killed run could not; return what the units of this run share."""
+def run_context(
+    settings: RunSettings,
+    model: ModelRef,
+    collection: Mapping[str, Any],
+    ledger: Ledger,
+    run_id: str,
+    **more: Any,
+) -> RunContext:
+    """Return what the units of a run share; paths are absolute where its workers have other working folders."""
+    if settings.dask_scheduler:
+        there = {"out": settings.out.absolute() if isinstance(settings.out, Path) else settings.out}
+        settings = settings.model_copy(update=there | {"state_dir": settings.state.absolute()})
+    return RunContext(run_id, settings.shareable, model, collection, ledger.shown, **more)
+
+
+def refused_results(refused: Sequence[Refused]) -> list[UnitResult]:
+    """Return how scenes and cells end that no unit could be made for."""
+    for each in refused:
+        _log.warning("%s", each.reason)
+    return [UnitResult("", "", each.target_id, State.INVALID, error=each.reason) for each in refused]
+
+
+def _reconciled(ready: PreparedRun, ledger: Ledger) -> str:
+    """Let the ledger know what is published, as a killed run could not; return the id of settings and model there."""
     request_id = ledger.remember(ready.request)
     done = [unit for unit in ready.plan.units if unit.work_id in ready.done]
     reconcile(ledger, [job_of(unit, request_id) for unit in done], ready.done)
     discard_blocks([unit.work_id for unit in done], ready.settings)
-    settings = ready.settings
-    if settings.dask_scheduler:  # its workers have other working folders
-        there = {"out": settings.out.absolute() if isinstance(settings.out, Path) else settings.out}
-        settings = settings.model_copy(update=there | {"state_dir": settings.state.absolute()})
-    return RunContext(
-        run_id, settings.shareable, ready.model, ready.found.collection, request_id, ledger.shown, invalid_too
-    )
+    return request_id
 
 
-def _result(unit: WorkUnit, ended: Any, run: RunContext, ledger: Ledger) -> UnitResult:
+def _result(unit: Unit, ended: Any, run: RunContext, ledger: Ledger) -> UnitResult:
     """Return how a unit ended, from what its task returned or raised."""
     if isinstance(ended, UnitResult):
         return ended
@@ -260,8 +291,3 @@ def _result(unit: WorkUnit, ended: Any, run: RunContext, ledger: Ledger) -> Unit
     if not isinstance(ended, Exception):
         raise WorkFailed(f"Task of {unit.target_id} ended without a result: {ended!r}")
     return failure_of(unit, ended)
-
-
-def _refused(refused: Refused) -> UnitResult:
-    _log.warning("%s", refused.reason)
-    return UnitResult("", "", refused.target_id, State.INVALID, error=refused.reason)

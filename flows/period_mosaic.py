@@ -2,56 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import random
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any
 
 import pystac
 from prefect import flow, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.errors import LedgerUnavailable
-from flows.ledger.schema import Entry, Job, Lease, State, new_run_id
-from flows.ledger.store import Heartbeat, Ledger, open_ledger
-from flows.models.model_item import ensure_model_item
-from flows.planning.mosaics import MosaicPlan, MosaicUnit, Region, of_period, plan_period, region_of
-from flows.planning.periods import Period, periods_of
-from flows.planning.workunit import ModelRef
+from flows.ledger.schema import State, new_run_id
+from flows.ledger.store import Ledger
+from flows.mosaic import process_all, refused_results, report, run_context, run_ledger
+from flows.planning.mosaics import MosaicJob, MosaicPlan, mosaic_jobs, plan_period
+from flows.planning.workunit import ModelRef, MosaicUnit
 from flows.preparation import Found, find, resolve_model
-from flows.processing.mosaic_catalog import known_radiometry, mosaics_of, region_work_id
-from flows.processing.publishing import keep_mirrors
-from flows.processing.unit import (
-    UnitResult,
-    clear_staging,
-    failure_of,
-    left_to_others,
-    make_under_lease,
-    result_of,
-)
+from flows.processing.publishing import keep_mirrors, known_radiometry, mosaics_of
+from flows.processing.unit import Payload, UnitResult, payload_of
 from flows.progress import report_progress
-from flows.reports.page import run_markdown, unit_table
-from flows.services.prefect_server import prefect_api, through_restart
+from flows.services.prefect_server import prefect_api
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from flows.settings.mosaic_options import MosaicOptions
 from flows.summary import RunSummary
-from flows.task_runners import check_runner, open_workers
-from flows.tasks import RETRIES, gpu_slot
+from flows.task_runners import check_runner
+from flows.tasks import RETRIES
 from stac.catalog.product_collections import broken_work
-from stac.composite.region import Radiometry
-from stac.errors import EmptySearch, StacError
+from stac.errors import EmptySearch
 
 _log = logging.getLogger("unveil")
-#: Between two looks at a unit that another run holds, seconds.
-_POLL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +45,6 @@ class MosaicSummary(RunSummary):
     empty: tuple[str, ...] = ()
     #: Paths of the items of whole regions.
     regions: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """A unit with all that it takes to make it anywhere: STAC items and radiometry travel with it."""
-
-    unit: MosaicUnit
-    items: tuple[Mapping[str, Any], ...]
-    radiometry: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What all units of a run share."""
-
-    run_id: str
-    #: Settings of the period (`RunSettings.shareable`).
-    settings: Mapping[str, Any]
-    options: MosaicOptions
-    model: ModelRef
-    #: JSON of the source's collection.
-    collection: Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -99,45 +59,22 @@ class _Done:
     scenes: int = 0
 
 
-@task(name="plan", task_run_name="plan {period.name}", **RETRIES)
-def plan(
-    settings: RunSettings,
-    options: MosaicOptions,
-    region: Region,
-    period: Period,
-    model: ModelRef,
-    items: Sequence[pystac.Item],
-) -> MosaicPlan:
+@task(name="plan", task_run_name="plan {job.period.name}", **RETRIES)
+def plan(job: MosaicJob, model: ModelRef, items: Sequence[pystac.Item]) -> MosaicPlan:
     """Divide the region into cells, and bring all dates of the period to one radiometry."""
-    report_progress(f"{period.name}: matching dates")
-    known = _known(settings, options, region, period)
-    return plan_period(items, settings, options, region, period, model, known)
+    report_progress(f"{job.period.name}: matching dates")
+    return plan_period(job, items, model, known_radiometry(job))
 
 
-@task(name="mosaic", task_run_name="mosaic {payload.unit.target_id}", **RETRIES)
-def mosaic_cell(payload: Payload, shared: Shared) -> UnitResult:
-    """Claim, make and publish the mosaic of one cell.
-
-    Raises:
-        Exception: whatever went wrong with it; the ledger has it, too.
-    """
-    return _claimed(payload, shared, RunSettings(**shared.settings))
-
-
-@task(name="region", task_run_name="region {made.region.name} {made.period.name}", **RETRIES)
-def publish_region(
-    settings: RunSettings,
-    options: MosaicOptions,
-    made: MosaicPlan,
-    items: Sequence[pystac.Item],
-    collection: Mapping[str, Any],
-) -> str:
+@task(name="region", task_run_name="region {made.job.region.name} {made.job.period.name}", **RETRIES)
+def publish_region(made: MosaicPlan, items: Sequence[pystac.Item], collection: Mapping[str, Any]) -> str:
     """Publish the item of the whole region: overview, VRT, MosaicJSON."""
     from flows.processing.period import make_region, publish_staged
 
-    report_progress(f"{made.period.name}: whole region")
-    staging = mosaics_of(settings).staging(f"{region_work_id(made)}-{uuid.uuid4().hex[:8]}")
-    make_region(made, items, settings, options, staging)
+    report_progress(f"{made.job.period.name}: whole region")
+    settings = made.job.settings
+    staging = mosaics_of(settings).staging(f"{made.region_work_id}-{uuid.uuid4().hex[:8]}")
+    make_region(made, items, staging)
     return str(publish_staged(staging, settings, collection))
 
 
@@ -177,15 +114,14 @@ def mosaics(settings: RunSettings | None = None, mosaic: MosaicOptions | None = 
     began, run_id = time.monotonic(), new_run_id()
     wanted, options = settings or load_settings(), mosaic or MosaicOptions()
     check_runner(wanted)
-    region, done = region_of(wanted, options), _Done()
+    jobs, done = mosaic_jobs(wanted, options), _Done()
     model = resolve_model(wanted)
-    ensure_model_item(mosaics_of(wanted), model)
-    with _giving_back(wanted, run_id):
-        for period in periods_of(options.period, wanted.dates, options.last):
-            _make_period(wanted, options, region, period, model, run_id, done)
+    with run_ledger(wanted, run_id) as ledger:
+        for job in jobs:
+            _make_period(job, model, ledger, run_id, done)
     keep_mirrors(wanted)
-    summary = _summary(wanted, options, model, run_id, began, done)
-    _report(summary)
+    summary = _summary(wanted, jobs, model, run_id, began, done)
+    report(asdict(summary), "mosaics")
     summary.require_success(allow_invalid=wanted.allow_invalid)
     return summary
 
@@ -198,13 +134,11 @@ def run_mosaics(settings: RunSettings, options: MosaicOptions) -> MosaicSummary:
     Raises:
         StacError, DeModelError, FlowError: the run could not start, or something of it failed.
     """
-    began, region = time.monotonic(), region_of(settings, options)
-    first = periods_of(options.period, settings.dates, options.last)[0]
-    _ = of_period(settings, region, first).query  # a wrong area is reported at once
+    began, jobs = time.monotonic(), mosaic_jobs(settings, options)
     model: ModelRef = resolve_model.fn(settings)
-    done = _all_published(settings, options, region, model)
+    done = _all_published(jobs, model)
     if done is not None:
-        return _summary(settings, options, model, "", began, done)
+        return _summary(settings, jobs, model, "", began, done)
     mosaics_of(settings).require_writable()
     with prefect_api(settings.state, log=report_progress):
         stored: Any = settings.shareable
@@ -212,45 +146,45 @@ def run_mosaics(settings: RunSettings, options: MosaicOptions) -> MosaicSummary:
     return result
 
 
-def _all_published(wanted: RunSettings, options: MosaicOptions, region: Region, model: ModelRef) -> _Done | None:
+def _all_published(jobs: Sequence[MosaicJob], model: ModelRef) -> _Done | None:
     """Return what is published where nothing is left to make, else None."""
     done = _Done()
-    for period in periods_of(options.period, wanted.dates, options.last):
-        settings = of_period(wanted, region, period)
+    for job in jobs:
         try:
-            found: Found = find.fn(settings)
-            known = _known(settings, options, region, period)
+            found: Found = find.fn(job.settings)
+            known = known_radiometry(job)
             if known is None:
                 return None
-            planned = plan_period(found.items, settings, options, region, period, model, known)
+            planned = plan_period(job, found.items, model, known)
         except EmptySearch as error:
-            done.empty.append(f"{period.name}: {error}")
+            done.empty.append(f"{job.period.name}: {error}")
             continue
-        todo, has_region = _compared(settings, found, planned, done)
+        todo, has_region = _compared(found, planned, done)
         if todo or planned.refused or not has_region:
             return None
     return done
 
 
-def _known(settings: RunSettings, options: MosaicOptions, region: Region, period: Period) -> dict[str, Any] | None:
-    """Return the radiometry of the published mosaic of a region and period, None without one."""
-    start = period.start.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return known_radiometry(settings, region.name, period.name, start, options.method)
-
-
-def _compared(settings: RunSettings, found: Found, planned: MosaicPlan, done: _Done) -> tuple[list[MosaicUnit], bool]:
+def _compared(found: Found, planned: MosaicPlan, done: _Done) -> tuple[list[MosaicUnit], bool]:
     """Compare a plan with what is published, and note it; return the units left to make, and whether the region is."""
+    catalog = mosaics_of(planned.job.settings)
+    places = catalog.published_work(survey=catalog.repair())
+    wanted = {*(unit.work_id for unit in planned.units), planned.region_work_id}
+    mine = {work_id: place for work_id, place in places.items() if work_id in wanted}
+    broken = broken_work(catalog, mine)
+    for reason in broken.values():
+        _log.warning("a published mosaic is broken and made again: %s", reason)
+    finished = set(mine) - set(broken)
     done.scenes += len(found.items)
-    done.units += [UnitResult("", "", each.target_id, State.INVALID, error=each.reason) for each in planned.refused]
-    finished, broken = _published(settings, planned)
-    done.remade += broken
+    done.units += refused_results(planned.refused)
+    done.remade += broken.values()
     done.already += [unit.item_id for unit in planned.units if unit.work_id in finished]
     todo = [unit for unit in planned.units if unit.work_id not in finished]
-    return todo, region_work_id(planned) in finished
+    return todo, planned.region_work_id in finished
 
 
 def _summary(
-    wanted: RunSettings, options: MosaicOptions, model: ModelRef, run_id: str, began: float, done: _Done
+    wanted: RunSettings, jobs: Sequence[MosaicJob], model: ModelRef, run_id: str, began: float, done: _Done
 ) -> MosaicSummary:
     """Return how a run ended.
 
@@ -259,7 +193,7 @@ def _summary(
     """
     if done.empty and not (done.units or done.already):
         raise EmptySearch(done.empty[0])
-    periods = periods_of(options.period, wanted.dates, options.last)
+    periods = [job.period for job in jobs]
     return MosaicSummary(
         run_id=run_id,
         source=wanted.shown_source,
@@ -278,121 +212,26 @@ def _summary(
     )
 
 
-def _make_period(
-    wanted: RunSettings,
-    options: MosaicOptions,
-    region: Region,
-    period: Period,
-    model: ModelRef,
-    run_id: str,
-    done: _Done,
-) -> None:
+def _make_period(job: MosaicJob, model: ModelRef, ledger: Ledger, run_id: str, done: _Done) -> None:
     """Search, plan, make and publish one period; what it was made of is let go at its end."""
-    settings = of_period(wanted, region, period)
+    name, settings = job.period.name, job.settings
     try:
         found = find(settings)
-        planned: MosaicPlan = plan(settings, options, region, period, model, found.items)
+        planned: MosaicPlan = plan(job, model, found.items)
     except EmptySearch as error:
-        _log.warning("%s: %s", period.name, error)
-        done.empty.append(f"{period.name}: {error}")
+        _log.warning("%s: %s", name, error)
+        done.empty.append(f"{name}: {error}")
         return
-    todo, has_region = _compared(settings, found, planned, done)
-    shared = Shared(run_id, settings.shareable, options, model, found.collection)
+    todo, has_region = _compared(found, planned, done)
     by_id = {item.id: item for item in found.items}
-    results: list[UnitResult] = []
-    if todo:
-        with open_workers(settings) as workers:
-            payloads = (_payload(planned, unit, by_id) for unit in todo)
-            ended = workers.map(mosaic_cell, payloads, shared=shared)
-            results = [e if isinstance(e, UnitResult) else failure_of(payload.unit, e) for payload, e in ended]
+
+    def payload(unit: MosaicUnit) -> Payload:
+        return payload_of(unit, by_id, planned.composite_of(unit))
+
+    run = run_context(settings, model, found.collection, ledger, run_id, invalid_too=True)
+    results = process_all(todo, payload, run, settings, ledger)
     done.units += results
     if not planned.units or any(result.state is not State.SUCCEEDED for result in results):
-        _log.warning("%s: the item of the region waits until all of its cells are there", period.name)
+        _log.warning("%s: the item of the region waits until all of its cells are there", name)
     elif results or not has_region:
-        done.regions.append(publish_region(settings, options, planned, found.items, found.collection))
-
-
-def _payload(planned: MosaicPlan, unit: MosaicUnit, items: Mapping[str, pystac.Item]) -> Payload:
-    names = [item_id for date in unit.dates for item_id in date]
-    documents = tuple(items[name].to_dict(include_self_link=True, transform_hrefs=False) for name in names)
-    return Payload(unit, documents, planned.radiometry_of(unit).to_dict())
-
-
-def _published(settings: RunSettings, planned: MosaicPlan) -> tuple[set[str], list[str]]:
-    """Return the work ids of the plan that are published whole, and what is wrong with others."""
-    catalog = mosaics_of(settings)
-    places = catalog.published_work(survey=catalog.repair())
-    wanted = {*(unit.work_id for unit in planned.units), region_work_id(planned)}
-    mine = {work_id: place for work_id, place in places.items() if work_id in wanted}
-    broken = broken_work(catalog, mine)
-    for reason in broken.values():
-        _log.warning("a published mosaic is broken and made again: %s", reason)
-    return set(mine) - set(broken), list(broken.values())
-
-
-def _claimed(payload: Payload, shared: Shared, settings: RunSettings) -> UnitResult:
-    """Make a unit under a lease of the ledger; return what another run made of it where that one has it."""
-    unit = payload.unit
-    staging = f"{unit.work_id}-{uuid.uuid4().hex[:8]}"
-    with contextlib.closing(open_ledger(settings)) as ledger:
-        lease = _claim(ledger, unit, shared.run_id, settings)
-        if isinstance(lease, Entry):
-            return left_to_others(unit, lease)
-        make = partial(_make, payload, shared, settings, staging)
-        return make_under_lease(ledger, lease, unit, make, lambda: clear_staging(staging, settings))
-
-
-def _claim(ledger: Ledger, unit: MosaicUnit, run_id: str, settings: RunSettings) -> Lease | Entry:
-    """Claim a unit; wait for one that another run holds as long as the settings say."""
-    job = Job(unit.work_id, unit.item_id, unit.target_id, unit.cell_id)
-    deadline = time.monotonic() + settings.held_wait_s
-    while True:
-        # What an earlier run published is not here: its item is gone, or this run would not ask.
-        found = ledger.claim(job, run_id, again={State.FAILED, State.ABORTED, State.INVALID})
-        if isinstance(found, Entry) and found.state is State.SUCCEEDED and not _is_there(settings, unit):
-            found = ledger.claim(job, run_id, again=set(State))
-        if isinstance(found, Lease) or not found.held or time.monotonic() > deadline:
-            return found
-        report_progress(f"{unit.target_id}: waiting for another run")
-        time.sleep(_POLL_S * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-
-
-def _is_there(settings: RunSettings, unit: MosaicUnit) -> bool:
-    return not mosaics_of(settings).damage(unit.item_id, unit.work_id)
-
-
-def _make(payload: Payload, shared: Shared, settings: RunSettings, folder: str, pulse: Heartbeat) -> UnitResult:
-    """Make and publish a mosaic; return its figures and the path of its item."""
-    from flows.processing.period import make_mosaic, publish_staged
-
-    unit, staging = payload.unit, mosaics_of(settings).staging(folder)
-    items = {str(each["id"]): pystac.Item.from_dict(dict(each)) for each in payload.items}
-
-    def progress(what: str, number: int, total: int) -> None:
-        report_progress(f"{unit.target_id}: {what}", number, total)
-
-    with gpu_slot(settings):
-        radiometry = Radiometry.from_dict(payload.radiometry)
-        figures = make_mosaic(unit, items, settings, shared.options, radiometry, shared.model, staging, progress)
-        report_progress(f"{unit.target_id}: publishing")
-        pulse.require()
-        href = str(publish_staged(staging, settings, shared.collection))
-    return result_of(unit, State.SUCCEEDED, figures=figures, item_href=href)
-
-
-@contextlib.contextmanager
-def _giving_back(settings: RunSettings, run_id: str) -> Iterator[None]:
-    """At the end give back what the run still holds, if the ledger answers: leases run out, too."""
-    try:
-        yield
-    finally:
-        with contextlib.suppress(LedgerUnavailable, StacError), contextlib.closing(open_ledger(settings)) as ledger:
-            ledger.abort(run_id)
-
-
-def _report(summary: MosaicSummary) -> None:
-    """Store the run's table and report as Prefect artifacts."""
-    document, patient = asdict(summary), through_restart()
-    patient(create_table_artifact, unit_table(document["units"]), key="mosaics", description="Mosaics of this run")
-    text = run_markdown(document) + "".join(f"\n- Region: `{place}`" for place in summary.regions)
-    patient(create_markdown_artifact, text, key="mosaics-report", description="Report of this run")
+        done.regions.append(publish_region(planned, found.items, found.collection))

@@ -193,11 +193,8 @@ def _plan(settings: RunSettings, as_json: bool, freeze_to: Path | None = None) -
 def _count(settings: RunSettings, options: MosaicOptions, *, as_json: bool) -> NoReturn:
     """Show where every cell stands, and exit."""
     with progress_bar():
-        from flows.census import mosaic_census
+        from flows.census import take_census
 
-        found = mosaic_census(settings, options)
-    if as_json:
-        print_json(asdict(found))
-    else:
-        print_census(found)
+        found = take_census(settings, options)
+    show(found, as_json, lambda: print_census(found))
     raise typer.Exit(0 if found.complete else 1)

@@ -7,7 +7,8 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,14 @@ from shapely.geometry.base import BaseGeometry
 
 from flows.errors import InvalidSettings
 from flows.planning.candidates import CellDates, Refused, cells_with_dates
-from flows.planning.periods import Period
-from flows.planning.workunit import ModelRef, work_id_of
-from flows.settings import GridKind, RunSettings
+from flows.planning.periods import Period, periods_of
+from flows.planning.workunit import ModelRef, MosaicUnit, version_of, work_id_of
+from flows.settings import RunSettings
 from flows.settings.mosaic_options import MosaicOptions
 from stac.catalog.validation import safe_id
-from stac.composite.region import Radiometry, fit_radiometry
+from stac.composite.region import PeriodComposite, Radiometry, fit_radiometry
 from stac.errors import EmptySearch
-from stac.grid.cell import Cell, cell_of
+from stac.grid.cell import Cell
 from stac.grid.fixed import outline_of_cell
 from stac.grid.footprint import around
 from stac.load.stack import read_stack
@@ -60,43 +61,65 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
-class MosaicUnit:
-    """One cell of one period. Two units with the same inputs have the same id, on any machine."""
+class MosaicJob:
+    """What is wanted of one period."""
 
-    work_id: str
-    #: Id of the product's item.
-    item_id: str
-    region: str
-    #: Name, and first and last instant (RFC 3339).
-    period: str
-    start: str
-    end: str
-    cell_id: str
-    pixels: int
-    #: Ids of the dates, by time, and of the scenes of each in the order in which they are drawn.
-    date_ids: tuple[str, ...]
-    dates: tuple[tuple[str, ...], ...]
-    left_out: tuple[str, ...] = ()
+    #: With which its scenes are searched and read: all of them, however cloudy.
+    settings: RunSettings
+    options: MosaicOptions
+    region: Region
+    period: Period
 
     @property
-    def target_id(self) -> str:
-        """What the ledger and people call it."""
-        return self.item_id.rpartition("-unveil-")[0]
+    def name(self) -> str:
+        """What all its items begin with."""
+        return f"{self.region.name}-{self.period.name}-{self.options.method}"
+
+    @property
+    def start(self) -> str:
+        """First instant of the period, RFC 3339."""
+        return _instant(self.period.start)
+
+
+def mosaic_jobs(settings: RunSettings, options: MosaicOptions) -> list[MosaicJob]:
+    """Return what is wanted of every period, in order.
+
+    Raises:
+        InvalidSettings: the region holds no area, or the period is not understood.
+        InvalidQuery: area or interval make no sense.
+    """
+    region, every = region_of(settings, options), {"min_cloud": 0.0, "max_cloud": 100.0, "composite_days": 0}
+    jobs = []
+    for period in periods_of(options.period, settings.dates, options.last):
+        own = {"bbox": region.bbox, "datetime": period.interval, **every}
+        jobs.append(MosaicJob(settings.model_copy(update=own), options, region, period))
+    _ = jobs[0].settings.query  # a wrong area is reported at once
+    return jobs
 
 
 @dataclass(frozen=True, slots=True)
 class MosaicPlan:
     """What a run would make of one period."""
 
-    region: Region
-    period: Period
+    job: MosaicJob
     units: tuple[MosaicUnit, ...]
     radiometry: Radiometry
     refused: tuple[Refused, ...] = ()
 
-    def radiometry_of(self, unit: MosaicUnit) -> Radiometry:
-        """Return what concerns the dates of a unit."""
-        return self.radiometry.of(unit.date_ids)
+    @property
+    def region_work_id(self) -> str:
+        """Work id of the item of the whole region: it follows from those of its cells."""
+        return work_id_of({"region": self.job.region.name, "cells": sorted(unit.work_id for unit in self.units)})
+
+    @property
+    def region_item_id(self) -> str:
+        """Id of the item of the whole region."""
+        return f"{self.job.name}-region-unveil-{self.region_work_id[:8]}"
+
+    def composite_of(self, unit: MosaicUnit) -> PeriodComposite:
+        """Return how the dates of a unit become one."""
+        options = self.job.options
+        return PeriodComposite(options.method, self.radiometry.of(unit.date_ids), options.quantile)
 
 
 def region_of(settings: RunSettings, options: MosaicOptions) -> Region:
@@ -137,29 +160,14 @@ def _box(outline: BaseGeometry) -> str:
     return f"{west!r},{south!r},{east!r},{north!r}"
 
 
-def of_period(settings: RunSettings, region: Region, period: Period) -> RunSettings:
-    """Return the settings with which a period is searched and read: all its scenes, however cloudy."""
-    every = {"min_cloud": 0.0, "max_cloud": 100.0, "composite_days": 0}
-    return settings.model_copy(update={"bbox": region.bbox, "datetime": period.interval, **every})
-
-
 def plan_period(
-    items: Sequence[pystac.Item],
-    settings: RunSettings,
-    options: MosaicOptions,
-    region: Region,
-    period: Period,
-    model: ModelRef,
-    known: Mapping[str, Any] | None = None,
+    job: MosaicJob, items: Sequence[pystac.Item], model: ModelRef, known: Mapping[str, Any] | None = None
 ) -> MosaicPlan:
     """Return the units of a period.
 
     Args:
-        items: its scenes.
-        settings: those of `of_period`.
-        options: method and region.
-        region: the region.
-        period: the period.
+        job: what is wanted.
+        items: scenes of the period.
         model: of the run.
         known: the radiometry document of an earlier mosaic of the same region and period (`radiometry_document`).
 
@@ -167,11 +175,12 @@ def plan_period(
         EmptySearch: no scene touches the region.
         StacError: the overview cannot be read.
     """
+    settings = job.settings
     cells, refused = cells_with_dates(items, settings)
-    cells = [each for each in cells if region.holds(each.cell)]
+    cells = [each for each in cells if job.region.holds(each.cell)]
     if not cells:
         reasons = f" The first that cannot be used: {refused[0].reason}" if refused else ""
-        raise EmptySearch(f"No scene of {period.name} covers the region {region.name}.{reasons}")
+        raise EmptySearch(f"No scene of {job.period.name} covers the region {job.region.name}.{reasons}")
     used = {item.id: item for each in cells for date in each.dates for item in date.items}
     passes, before = _named_passes(list(used.values()), known)
     if before is not None and {date.id for date in passes} <= {fit.date_id for fit in before.dates}:
@@ -182,14 +191,14 @@ def plan_period(
         overview = read_stack(passes, cell, settings.bands, thinned, required=())
         radiometry = fit_radiometry(overview, before)
     fitted = settings.fitted_to(model.scene).parameters
-    units = [_unit(each, passes, fitted, options, region, period, model, radiometry) for each in cells]
+    units = [_unit(each, job, passes, fitted, model, radiometry) for each in cells]
     refused += [Refused(unit.target_id, " ".join(unit.left_out)) for unit in units if not unit.dates]
-    return MosaicPlan(region, period, tuple(unit for unit in units if unit.dates), radiometry, tuple(refused))
+    return MosaicPlan(job, tuple(unit for unit in units if unit.dates), radiometry, tuple(refused))
 
 
 def radiometry_document(plan: MosaicPlan, items: Sequence[pystac.Item]) -> dict[str, Any]:
     """Return the radiometry of a mosaic with the scenes it was learnt from, as JSON values."""
-    versions = {item.id: _version(item) for item in items}
+    versions = {item.id: version_of(item) for item in items}
     scenes: dict[str, dict[str, list[str]]] = {}
     for unit in plan.units:
         for name, date in zip(unit.date_ids, unit.dates, strict=True):
@@ -208,7 +217,7 @@ def _named_passes(
     if known is None:
         return passes, None
     before, scenes = Radiometry.from_dict(known["radiometry"]), known["scenes"]
-    versions = {item.id: _version(item) for item in items}
+    versions = {item.id: version_of(item) for item in items}
     held = {name: set(dates) for name, dates in scenes.items() if all(versions.get(i) == v for i, v in dates.items())}
     if before.reference not in held:
         return passes, None
@@ -255,14 +264,13 @@ def _spread(longitudes: Sequence[float]) -> float:
 
 def _unit(
     found: CellDates,
+    job: MosaicJob,
     passes: Sequence[Acquisition],
     parameters: Mapping[str, Any],
-    options: MosaicOptions,
-    region: Region,
-    period: Period,
     model: ModelRef,
     radiometry: Radiometry,
 ) -> MosaicUnit:
+    period, options = job.period, job.options
     cell = found.cell
     names = {item_id: date.id for date in passes for item_id in date.item_ids}
     fitted = {fit.date_id for fit in radiometry.dates}
@@ -273,10 +281,10 @@ def _unit(
     )
     identity = {
         "algorithm": MOSAIC_ALGORITHM,
-        "region": region.name,
+        "region": job.region.name,
         "period": [period.name, str(period.first), str(period.last)],
         "method": [str(options.method), options.quantile],
-        "dates": [[_version(item) for item in date.items] for date in used],
+        "dates": [[version_of(item) for item in date.items] for date in used],
         "radiometry": _digest(radiometry.of([date.id for date in used]).to_dict()),
         "cell": [
             cell.id,
@@ -292,11 +300,11 @@ def _unit(
     work_id = work_id_of(identity)
     return MosaicUnit(
         work_id=work_id,
-        item_id=f"{safe_id(f'{region.name}-{period.name}-{options.method}-{cell.id}')}-unveil-{work_id[:8]}",
-        region=region.name,
+        item_id=f"{safe_id(f'{job.name}-{cell.id}')}-unveil-{work_id[:8]}",
+        region=job.region.name,
         period=period.name,
-        start=period.start.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        end=period.end.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        start=job.start,
+        end=_instant(period.end),
         cell_id=cell.id,
         pixels=cell.pixels,
         date_ids=tuple(date.id for date in used),
@@ -305,26 +313,8 @@ def _unit(
     )
 
 
-def mosaic_cell(unit: MosaicUnit, items: Mapping[str, pystac.Item], settings: RunSettings) -> Cell:
-    """Return the cell of a unit; `settings` are those of `of_period`."""
-    if settings.grid is GridKind.FIXED:
-        return settings.fixed_grid.cell(unit.cell_id)
-    found = cell_of(items[unit.dates[0][0]], settings.bands[0], settings.query.bbox, settings.access)
-    return replace(found, id=unit.cell_id)
-
-
-def mosaic_dates(unit: MosaicUnit, items: Mapping[str, pystac.Item]) -> list[Acquisition]:
-    """Return the dates of a unit, by time."""
-    return [
-        Acquisition(name, tuple(items[item_id] for item_id in scenes))
-        for name, scenes in zip(unit.date_ids, unit.dates, strict=True)
-    ]
-
-
-def _version(item: pystac.Item) -> list[str]:
-    properties = item.properties
-    names = ("updated", "s2:generation_time", "processing:datetime", "version")
-    return [item.collection_id or "", item.id, *(str(properties.get(name, "")) for name in names)]
+def _instant(value: datetime) -> str:
+    return value.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _digest(document: Mapping[str, Any]) -> str:

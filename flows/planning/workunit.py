@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pystac
@@ -63,6 +63,40 @@ class WorkUnit:
     cloud_cover: float
     #: Why other dates of the cell are not used, one sentence each.
     left_out: tuple[str, ...] = ()
+
+    @property
+    def date_ids(self) -> tuple[str, ...]:
+        """Ids of the dates, the target first."""
+        return (self.target_id, *self.source_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class MosaicUnit:
+    """One cell of one period. Two units with the same inputs have the same id, on any machine."""
+
+    work_id: str
+    #: Id of the product's item.
+    item_id: str
+    region: str
+    #: Name, and first and last instant (RFC 3339).
+    period: str
+    start: str
+    end: str
+    cell_id: str
+    pixels: int
+    #: Ids of the dates, by time, and of the scenes of each in the order in which they are drawn.
+    date_ids: tuple[str, ...]
+    dates: tuple[tuple[str, ...], ...]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def target_id(self) -> str:
+        """What the ledger and people call it."""
+        return self.item_id.rpartition("-unveil-")[0]
+
+
+#: What is made at once: one date, or a mosaic of many.
+Unit = WorkUnit | MosaicUnit
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +190,8 @@ def _unit(
     cell, target, sources = found.cell, found.target, found.sources
     identity = {
         "algorithm": ALGORITHM,
-        "target": [_version(item) for item in target.items],
-        "sources": [[_version(item) for item in source.items] for source in sources],
+        "target": [version_of(item) for item in target.items],
+        "sources": [[version_of(item) for item in source.items] for source in sources],
         "cell": _definition(cell),
         "model": {name: getattr(model, name) for name in ("name", "sha256", "calibration", "validation")},
         "parameters": parameters,
@@ -192,8 +226,8 @@ def _definition(cell: Cell) -> dict[str, Any]:
     }
 
 
-def unit_cell(unit: WorkUnit, items: Mapping[str, pystac.Item], settings: RunSettings) -> Cell:
-    """Return the cell a unit is restored in.
+def unit_cell(unit: Unit, items: Mapping[str, pystac.Item], settings: RunSettings) -> Cell:
+    """Return the cell a unit is made in.
 
     Args:
         unit: the unit.
@@ -205,15 +239,15 @@ def unit_cell(unit: WorkUnit, items: Mapping[str, pystac.Item], settings: RunSet
     """
     if settings.grid is GridKind.FIXED:
         return settings.fixed_grid.cell(unit.cell_id)
-    return cell_of(items[unit.dates[0][0]], settings.bands[0], settings.query.bbox, settings.access)
+    cell = cell_of(items[unit.dates[0][0]], settings.bands[0], settings.query.bbox, settings.access)
+    return replace(cell, id=unit.cell_id)
 
 
-def unit_dates(unit: WorkUnit, items: Mapping[str, pystac.Item]) -> list[Acquisition]:
-    """Return the dates of a unit, the target first."""
-    ids = (unit.target_id, *unit.source_ids)
+def unit_dates(unit: Unit, items: Mapping[str, pystac.Item]) -> list[Acquisition]:
+    """Return the dates of a unit, in its order."""
     return [
         Acquisition(name, tuple(items[item_id] for item_id in scenes))
-        for name, scenes in zip(ids, unit.dates, strict=True)
+        for name, scenes in zip(unit.date_ids, unit.dates, strict=True)
     ]
 
 
@@ -222,7 +256,7 @@ def work_id_of(identity: Mapping[str, Any]) -> str:
     return str(uuid.uuid5(_NAMESPACE, json.dumps(identity, sort_keys=True, separators=(",", ":"))))
 
 
-def _version(item: pystac.Item) -> list[str]:
+def version_of(item: pystac.Item) -> list[str]:
     """Return what distinguishes a reprocessed scene from the one before."""
     properties = item.properties
     names = ("updated", "s2:generation_time", "processing:datetime", "version")

@@ -19,12 +19,11 @@ from de_model.calibration import calibration_of
 from de_model.enhancer import Enhancer
 from de_model.validation import fillers_of, validation_of
 from flows import __version__
-from flows.planning.mosaics import MosaicPlan, MosaicUnit, mosaic_cell, mosaic_dates, radiometry_document
+from flows.planning.mosaics import MosaicPlan, radiometry_document
 from flows.planning.search import write_json
-from flows.planning.workunit import ModelRef
+from flows.planning.workunit import ModelRef, MosaicUnit, unit_cell, unit_dates
 from flows.processing.blocks import Effort, Progress, no_progress, prefetched, window_of
 from flows.processing.model import load_model, without_a_lost_gpu
-from flows.processing.mosaic_catalog import mosaics_of, region_id, region_work_id
 from flows.processing.product import (
     ITEM_FILE,
     UnitFigures,
@@ -34,17 +33,16 @@ from flows.processing.product import (
     record_of,
     take_staged_item,
 )
-from flows.processing.publishing import indexes_of
+from flows.processing.publishing import indexes_of, mosaics_of
 from flows.processing.restore import Prepared, intervals_of, prepare_with, restore_block
 from flows.reports.page import write_report
 from flows.settings import GapFilling, RunSettings
 from flows.settings.fields import RestorationOptions
-from flows.settings.mosaic_options import MosaicOptions
 from stac.catalog.documents import MOSAICS_COLLECTION
 from stac.catalog.publish import StaticCatalog
 from stac.catalog.versions import version_for
 from stac.composite.coregistration import Shift, find_shifts, read_registered
-from stac.composite.region import PeriodComposite, Radiometry, clear_looks, mosaic_stack
+from stac.composite.region import PeriodComposite, clear_looks, mosaic_stack
 from stac.grid.cell import Cell
 from stac.grid.fixed import outline_of_cell
 from stac.io.raster import environment
@@ -91,8 +89,7 @@ def make_mosaic(
     unit: MosaicUnit,
     items: Mapping[str, pystac.Item],
     settings: RunSettings,
-    options: MosaicOptions,
-    radiometry: Radiometry,
+    composite: PeriodComposite,
     model: ModelRef,
     staging: Path,
     report: Progress = no_progress,
@@ -104,9 +101,8 @@ def make_mosaic(
     Args:
         unit: the cell and its dates.
         items: their scenes by id.
-        settings: those of `of_period`.
-        options: method.
-        radiometry: how the dates of the cell become one.
+        settings: of its job.
+        composite: how the dates of the cell become one.
         model: restores what no date saw.
         staging: folder.
         report: progress.
@@ -119,8 +115,8 @@ def make_mosaic(
     began = time.monotonic()
     enhancer = load_model(model.weights, model.sha256, settings.device)
     settings = settings.fitted_to(model.scene)
-    cell = mosaic_cell(unit, items, settings)
-    every = {date.id: date for date in mosaic_dates(unit, items)}
+    cell, radiometry = unit_cell(unit, items, settings), composite.radiometry
+    every = {date.id: date for date in unit_dates(unit, items)}
     overview = read_stack(list(every.values()), cell, settings.bands, settings.reading.overview_of(cell), required=())
     dates = tuple(every[name] for name in overview.item_ids)
     shifts = _shifts(overview, cell, dates, radiometry.reference, settings)
@@ -130,8 +126,7 @@ def make_mosaic(
     far = {name for name, shift in shifts.items() if shift.too_far}
     dates = tuple(date for date in dates if date.id not in far)
     overview = overview.without([name for name in overview.item_ids if name in far])
-    composite = PeriodComposite(options.method, radiometry, options.quantile)
-    begun = mosaic_stack(overview, radiometry.reference, options.method)
+    begun = mosaic_stack(overview, radiometry.reference, composite.method)
     fillers = fillers_of(validation_of(Path(model.weights))) if settings.gaps is GapFilling.VALIDATED else {}
     how = replace(
         settings.restoration,
@@ -148,10 +143,10 @@ def make_mosaic(
     figures = figures_of(summary, effort, time.monotonic() - began)
     timings = {"prepare": prepared_after, "read": effort.read_seconds, "restore": effort.restore_seconds}
     timings |= {"model": effort.model_seconds, "write": time.monotonic() - restored}
-    chosen = options.model_dump(mode="json", exclude={"region"})
+    chosen = {"method": str(composite.method), "quantile": composite.quantile}
     ordered = sorted(dates, key=lambda date: date.id != radiometry.reference)
     record = record_of(unit, settings, model, [item for date in ordered for item in date.items], figures, fillers)
-    record = replace(record, parameters={**record.parameters, "method": chosen["method"], "quantile": options.quantile})
+    record = replace(record, parameters={**record.parameters, **chosen})
     metadata = metadata_of(unit, settings, model, overview, dates, composite.fits, summary, figures, timings)
     metadata["mosaic"] = chosen | {"reference": radiometry.reference}
     metadata["clear_looks"] = looks.document
@@ -168,7 +163,7 @@ def make_mosaic(
         unit.period,
         datetime.fromisoformat(unit.start),
         datetime.fromisoformat(unit.end),
-        options.method,
+        composite.method,
         radiometry.reference,
         len(dates),
     )
@@ -284,32 +279,26 @@ def publish_staged(staging: Path, settings: RunSettings, source_collection: Mapp
     return place
 
 
-def make_region(
-    plan: MosaicPlan,
-    items: Sequence[pystac.Item],
-    settings: RunSettings,
-    options: MosaicOptions,
-    staging: Path,
-) -> str:
+def make_region(plan: MosaicPlan, items: Sequence[pystac.Item], staging: Path) -> str:
     """Write overview, VRT, MosaicJSON and item of a region whose cells are published; return the item's id.
 
     Raises:
         DiskFull, NotWritable: the folder cannot be written.
         RasterioError: a published cell cannot be read.
     """
+    job, settings = plan.job, plan.job.settings
     catalog, by_id = mosaics_of(settings), {item.id: item for item in items}
     cells = tuple(_cell_files(plan, catalog, by_id, settings))
     out = settings.out
     root = settings.public_root.rstrip("/") or str(out.absolute() if isinstance(out, Path) else out)
-    work_id = region_work_id(plan)
     record = RegionRecord(
-        item_id=f"{region_id(plan, options.method)}-unveil-{work_id[:8]}",
-        work_id=work_id,
-        region=plan.region.name,
-        period=plan.period.name,
-        start=plan.period.start,
-        end=plan.period.end,
-        method=str(options.method),
+        item_id=plan.region_item_id,
+        work_id=plan.region_work_id,
+        region=job.region.name,
+        period=job.period.name,
+        start=job.period.start,
+        end=job.period.end,
+        method=str(job.options.method),
         reference=plan.radiometry.reference,
         bands=tuple(settings.bands),
         cells=cells,
@@ -329,7 +318,7 @@ def _cell_files(
     plan: MosaicPlan, catalog: StaticCatalog, items: Mapping[str, pystac.Item], settings: RunSettings
 ) -> Iterator[CellFile]:
     for unit in plan.units:
-        cell = mosaic_cell(unit, items, settings)
+        cell = unit_cell(unit, items, settings)
         document = catalog.document(unit.item_id)
         if document is None:
             continue

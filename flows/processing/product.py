@@ -18,9 +18,8 @@ from de_model.validation import Filler, PixelKind, fillers_of, validation_of
 from flows import __version__
 from flows.drift.units import keep, unit_drift
 from flows.ledger.spent import Stopwatch, add_unit
-from flows.planning.mosaics import MosaicUnit
 from flows.planning.search import write_json
-from flows.planning.workunit import ModelRef, WorkUnit, unit_cell, unit_dates
+from flows.planning.workunit import ModelRef, Unit, WorkUnit, unit_cell, unit_dates
 from flows.processing.blocks import Effort, Progress, WriteBehind, no_progress, restore_cell
 from flows.processing.model import load_model, without_a_lost_gpu
 from flows.processing.publishing import blocks_folder, catalog_of, indexes_of
@@ -289,7 +288,7 @@ def figures_of(summary: ProductSummary, effort: Effort, seconds: float) -> UnitF
 
 
 def record_of(
-    unit: WorkUnit | MosaicUnit,
+    unit: Unit,
     settings: RunSettings,
     model: ModelRef,
     used: Sequence[pystac.Item],
@@ -343,7 +342,7 @@ def _archived(item: pystac.Item) -> pystac.Item:
 
 
 def metadata_of(
-    unit: WorkUnit | MosaicUnit,
+    unit: Unit,
     settings: RunSettings,
     model: ModelRef,
     overview: Stack,

@@ -9,9 +9,12 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
+from flows.planning.mosaics import MosaicJob
 from flows.progress import report_progress
 from flows.settings import RunSettings
+from stac.catalog.documents import MOSAICS_COLLECTION
 from stac.catalog.indexes.base import open_index
 from stac.catalog.indexes.following import Indexes
 from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
@@ -23,6 +26,24 @@ _log = logging.getLogger("unveil")
 def catalog_of(settings: RunSettings, collection_id: str = DEFAULT_COLLECTION) -> StaticCatalog:
     """Return the catalog at `settings.out`; products for S3 are made in the state folder."""
     return StaticCatalog(settings.out, collection_id, settings.access.s3, settings.state)
+
+
+def mosaics_of(settings: RunSettings) -> StaticCatalog:
+    """Return the collection of mosaics of the catalog."""
+    return catalog_of(settings, MOSAICS_COLLECTION)
+
+
+def known_radiometry(job: MosaicJob) -> dict[str, Any] | None:
+    """Return the radiometry document of the newest published mosaic of a region and period; None without one."""
+    settings, catalog = job.settings, mosaics_of(job.settings)
+    found = catalog.versions(f"{job.name}-region-unveil-00000000", job.start)
+    if not found:
+        return None
+    newest = max(found, key=lambda document: int(document["properties"].get("version", "0")))
+    if newest["properties"].get("unveil:bands", list(settings.bands)) != list(settings.bands):
+        return None
+    href = str(newest["assets"]["radiometry"]["href"]).removeprefix("./")
+    return catalog.target.read(f"{MOSAICS_COLLECTION}/{newest['id']}/{href}")
 
 
 @contextmanager

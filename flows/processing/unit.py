@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pystac
 
@@ -19,11 +19,12 @@ from flows.errors import KNOWN_ERRORS, InvalidSettings, LeaseLost, RunStopped
 from flows.ledger.database import shown
 from flows.ledger.schema import Entry, Job, Lease, State, is_own
 from flows.ledger.store import AGAIN, Heartbeat, Ledger, open_ledger
-from flows.planning.workunit import ModelRef, WorkUnit
-from flows.processing.publishing import catalog_of, discard_blocks
+from flows.planning.workunit import ModelRef, MosaicUnit, Unit, WorkUnit
+from flows.processing.publishing import catalog_of, discard_blocks, mosaics_of
 from flows.progress import report_progress
 from flows.settings import RunSettings
 from stac.catalog import product_collections
+from stac.composite.region import PeriodComposite
 from stac.errors import AccessRefused, InvalidInput, MissingExtra, StacError, UnsafeHref
 from stac.io.files import writing
 from stac.io.s3 import Location
@@ -43,11 +44,13 @@ _INVALID_HINT = "(found before; `unveil redrive --include-invalid` tries it agai
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """A work unit with the STAC items of its dates: what a worker gets."""
+    """A unit with all that it takes to make it anywhere: what a worker gets."""
 
-    unit: WorkUnit
-    #: Source items, a JSON array.
+    unit: Unit
+    #: STAC items of its dates, a JSON array.
     items: str
+    #: Of a mosaic: how its dates become one.
+    composite: PeriodComposite | None = None
 
     def by_id(self) -> dict[str, pystac.Item]:
         """Return the source items by id."""
@@ -64,10 +67,10 @@ class RunContext:
     model: ModelRef
     #: JSON of the source's collection.
     collection: Mapping[str, Any]
-    #: Settings and model in the ledger.
-    request_id: str
     #: The ledger, as `shown` writes it: a worker that would open another one is refused.
     ledger: str
+    #: Settings and model in the ledger; empty for mosaics, whose command plans them anew.
+    request_id: str = ""
     #: Try units again that were found INVALID.
     invalid_too: bool = False
 
@@ -95,40 +98,22 @@ class UnitResult:
 Slot = Callable[[RunSettings], AbstractContextManager[None]]
 
 
-def payload_of(unit: WorkUnit, items: Mapping[str, pystac.Item]) -> Payload:
+def payload_of(unit: Unit, items: Mapping[str, pystac.Item], composite: PeriodComposite | None = None) -> Payload:
     """Return a unit with its items.
 
     Args:
         unit: the unit.
         items: scenes of the run by id, with absolute hrefs.
+        composite: of a mosaic.
     """
     names = dict.fromkeys(name for date in unit.dates for name in date)
     scenes = [items[name].to_dict(include_self_link=True, transform_hrefs=False) for name in names]
-    return Payload(unit, json.dumps(scenes, separators=(",", ":")))
+    return Payload(unit, json.dumps(scenes, separators=(",", ":")), composite)
 
 
-class Unit(Protocol):
-    """Anything that is made under a lease."""
-
-    @property
-    def work_id(self) -> str:
-        """Its id in the ledger."""
-        ...
-
-    @property
-    def item_id(self) -> str:
-        """Id of the item that is published."""
-        ...
-
-    @property
-    def target_id(self) -> str:
-        """What it is about, for people."""
-        ...
-
-
-def job_of(unit: WorkUnit, request_id: str) -> Job:
-    """Return a unit as the ledger keeps it."""
-    document = json.dumps(asdict(unit), sort_keys=True, separators=(",", ":"))
+def job_of(unit: Unit, request_id: str) -> Job:
+    """Return a unit as the ledger keeps it: with its plan where the request is kept, too."""
+    document = json.dumps(asdict(unit), sort_keys=True, separators=(",", ":")) if request_id else ""
     return Job(unit.work_id, unit.item_id, unit.target_id, unit.cell_id, document, request_id)
 
 
@@ -148,7 +133,7 @@ def failure_of(unit: Unit, error: BaseException) -> UnitResult:
 
 
 def process_unit(payload: Payload, run: RunContext, slot: Slot) -> UnitResult:
-    """Claim a unit, restore it, publish its product, and record in the ledger how it ended.
+    """Claim a unit, make it, publish its product, and record in the ledger how it ended.
 
     What another run holds, has published or has found INVALID is left alone: the result says so.
 
@@ -162,48 +147,30 @@ def process_unit(payload: Payload, run: RunContext, slot: Slot) -> UnitResult:
     with closing(_ledger_of(run, settings)) as ledger:
         found = _claim(ledger, unit, run, settings)
         if isinstance(found, Lease):
-            return make_under_lease(
-                ledger,
-                found,
-                unit,
-                lambda pulse: _make(payload, run, settings, slot, pulse),
-                lambda: clear_staging(unit.work_id, settings),
-            )
-        if found.state is State.SUCCEEDED and (place := published_place(unit, settings)):
-            found = replace(found, item_href=str(place))
-        return left_to_others(unit, found)
-
-
-def left_to_others(unit: Unit, found: Entry) -> UnitResult:
-    """Return how a unit stands that this run cannot claim."""
+            return _make_under_lease(ledger, found, payload, run, settings, slot)
     if found.state is State.SUCCEEDED:
-        return result_of(unit, State.SUCCEEDED, item_href=found.item_href, note=_ELSEWHERE)
+        return result_of(
+            unit, State.SUCCEEDED, item_href=str(published_place(unit, settings) or found.item_href), note=_ELSEWHERE
+        )
     if found.state is State.INVALID:
         return result_of(unit, State.INVALID, error=f"{found.error} {_INVALID_HINT}")
     return result_of(unit, State.RUNNING, error=_HELD)
 
 
-def make_under_lease(
-    ledger: Ledger, lease: Lease, unit: Unit, make: Callable[[Heartbeat], UnitResult], clean: Callable[[], None]
+def _make_under_lease(
+    ledger: Ledger, lease: Lease, payload: Payload, run: RunContext, settings: RunSettings, slot: Slot
 ) -> UnitResult:
     """Make a claimed unit and record how it ended; a lost lease leaves everything to the new holder.
 
-    Args:
-        ledger: that gave the lease.
-        lease: of the unit.
-        unit: what is made.
-        make: makes and publishes it; calls `require` of the heartbeat just before publishing.
-        clean: removes what it left behind, as long as the unit is ours.
-
     Raises:
-        BaseException: whatever `make` raised, but for `LeaseLost`.
+        BaseException: whatever making it raised, but for `LeaseLost`.
     """
-    began = time.monotonic()
+    began, unit = time.monotonic(), payload.unit
     result = result_of(unit, State.ABORTED)
     with Heartbeat(ledger, lease) as pulse:
         try:
             ledger.start(lease)
-            result = make(pulse)
+            result = _make(payload, run, settings, slot, pulse)
         except LeaseLost as error:
             _log.warning("%s", error)
             result = result_of(unit, State.RUNNING, error=redact(str(error)))
@@ -212,14 +179,14 @@ def make_under_lease(
             raise
         finally:
             if result.state is not State.RUNNING and ledger.renew(lease):
-                clean()
+                clear_staging(unit.work_id, settings)
                 seconds, text = time.monotonic() - began, result.error or result.note
                 _log.info("%s %s after %.1f s%s", unit.target_id, result.state, seconds, f": {text}" if text else "")
                 ledger.finish(lease, result.state, error=text, item_href=result.item_href, seconds=seconds)
     return result
 
 
-def record_failure(ledger: Ledger, unit: WorkUnit, run: RunContext, error: Exception) -> UnitResult:
+def record_failure(ledger: Ledger, unit: Unit, run: RunContext, error: Exception) -> UnitResult:
     """Record the end of a unit whose workers were killed before they could."""
     result = failure_of(unit, error)
     lease = ledger.claim(job_of(unit, run.request_id), run.run_id)
@@ -228,8 +195,11 @@ def record_failure(ledger: Ledger, unit: WorkUnit, run: RunContext, error: Excep
     return result
 
 
-def published_place(unit: WorkUnit, settings: RunSettings) -> Location | None:
+def published_place(unit: Unit, settings: RunSettings) -> Location | None:
     """Return where a unit is published whole, None where it is not."""
+    if isinstance(unit, MosaicUnit):
+        mosaics = mosaics_of(settings)
+        return None if mosaics.damage(unit.item_id, unit.work_id) else mosaics.place_of(unit.item_id)
     return product_collections.published_place(catalog_of(settings), unit.item_id, unit.work_id, settings.gate_limits)
 
 
@@ -250,7 +220,7 @@ def _ledger_of(run: RunContext, settings: RunSettings) -> Ledger:
     )
 
 
-def _claim(ledger: Ledger, unit: WorkUnit, run: RunContext, settings: RunSettings) -> Lease | Entry:
+def _claim(ledger: Ledger, unit: Unit, run: RunContext, settings: RunSettings) -> Lease | Entry:
     """Claim a unit, also one that was published once and is no longer in the catalog."""
     job = job_of(unit, run.request_id)
     again: Collection[State] = AGAIN | ({State.INVALID} if run.invalid_too else set())
@@ -261,8 +231,9 @@ def _claim(ledger: Ledger, unit: WorkUnit, run: RunContext, settings: RunSetting
 
 
 def _make(payload: Payload, run: RunContext, settings: RunSettings, slot: Slot, pulse: Heartbeat) -> UnitResult:
-    """Restore a unit into a folder of this execution alone, and publish it if the lease still holds."""
+    """Make a unit in a folder of this execution alone, and publish it if the lease still holds."""
     # PyTorch is loaded where a unit is made, not by a run with nothing to do.
+    from flows.processing.period import make_mosaic, publish_staged
     from flows.processing.product import make_product, publish_product, review_note
 
     unit, catalog, billed = payload.unit, catalog_of(settings), METER.spent
@@ -270,18 +241,23 @@ def _make(payload: Payload, run: RunContext, settings: RunSettings, slot: Slot, 
     with writing(folder):
         folder.mkdir()
     report_progress(f"{unit.target_id}: reading")
+    items, progress = payload.by_id(), _progress_of(unit, folder, pulse)
     with slot(settings):
-        figures = make_product(unit, payload.by_id(), settings, run.model, folder, _progress_of(unit, folder, pulse))
+        if isinstance(unit, MosaicUnit) and payload.composite is not None:
+            figures = make_mosaic(unit, items, settings, payload.composite, run.model, folder, progress)
+        elif isinstance(unit, WorkUnit):
+            figures = make_product(unit, items, settings, run.model, folder, progress)
     report_progress(f"{unit.target_id}: publishing")
     pulse.require()
-    href = str(publish_product(folder, settings, run.collection))
+    publish = publish_staged if isinstance(unit, MosaicUnit) else publish_product
+    href = str(publish(folder, settings, run.collection))
     discard_blocks([unit.work_id], settings)
     elsewhere = 0.0 if is_own(run.run_id) else METER.spent - billed
     done = result_of(unit, State.SUCCEEDED, item_href=href, figures=figures, processing_units=elsewhere)
     return replace(done, note=review_note(catalog, unit.item_id))
 
 
-def _progress_of(unit: WorkUnit, folder: Path, pulse: Heartbeat) -> Callable[[str, int, int], None]:
+def _progress_of(unit: Unit, folder: Path, pulse: Heartbeat) -> Callable[[str, int, int], None]:
     """Return what reports progress; it also notices that the unit is no longer ours."""
 
     def progress(what: str, done: int, total: int) -> None:

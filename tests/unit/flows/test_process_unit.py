@@ -78,7 +78,7 @@ def product(monkeypatch: pytest.MonkeyPatch) -> Product:
 
 def run_of(settings: RunSettings, ledger: Ledger, run_id: str = "", **more: Any) -> RunContext:
     model = ModelRef("unveil-de", "1", "a" * 64, "weights")
-    return RunContext(run_id or new_run_id(), settings.shareable, model, {}, "r", ledger.shown, **more)
+    return RunContext(run_id or new_run_id(), settings.shareable, model, {}, ledger.shown, "r", **more)
 
 
 def processed(run: RunContext, name: str = NAME) -> UnitResult:
