@@ -123,7 +123,7 @@ def serve(
 
 
 def doctor(config: o.Config = None, out: o.Out = None, state_dir: o.StateDir = None, as_json: o.AsJson = False) -> None:
-    """Check versions, GPU, services, disk and credentials, and say how to fix what is missing."""
+    """Check GPU, folders, services and credentials, and say how to fix what is missing."""
     from flows.ops.doctor import Status, examine
 
     settings = o.settings(config, out=out, state_dir=state_dir)

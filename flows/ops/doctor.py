@@ -1,19 +1,14 @@
-"""Check installation, services, credentials and disk; say how to fix what is missing."""
+"""Check GPU, folders, services and credentials; say how to fix what is missing."""
 
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum, unique
-from importlib import metadata
 from pathlib import Path
-
-from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 
 from flows.errors import InvalidSettings
 from flows.models import mlflow_access
@@ -67,11 +62,17 @@ def failed(name: str, detail: str, remedy: str) -> Check:
 
 #: Seconds for each answer from the network.
 TIMEOUT_S = 3.0
+_GIB = 2**30
+#: Free space below which a run fails (the sample's products take about 50 MB) or should be watched, bytes.
+_DISK_FAIL, _DISK_WARN = 0.25 * _GIB, 2 * _GIB
 
 
-def service_checks(settings: RunSettings) -> Mapping[str, Callable[[], Check]]:
-    """Return the checks by name; none is run yet."""
-    return {
+def examine(settings: RunSettings) -> list[Check]:
+    """Return all checks for a run with `settings`, in the order to read them. Never raises for what it finds."""
+    checks = {
+        "compute": _compute,
+        "output folder": lambda: _output(settings),
+        "state folder": lambda: _folder("state folder", settings.state),
         "Prefect": _prefect,
         "MLflow": lambda: _mlflow(settings),
         "source": lambda: _source(settings.source),
@@ -79,6 +80,17 @@ def service_checks(settings: RunSettings) -> Mapping[str, Callable[[], Check]]:
         "S3 credentials": _s3,
         "Sentinel Hub credentials": _sentinel_hub,
     }
+    return [_guarded(name, check) for name, check in checks.items()]
+
+
+def _guarded(name: str, check: Callable[[], Check]) -> Check:
+    report_progress(f"checking {name}")
+    try:
+        return check()
+    except Exception as error:  # noqa: BLE001 - whatever breaks a check is what the doctor has found
+        reason = redact(str(error)).splitlines()[0] if str(error) else ""
+        remedy = "Install again with `make setup`; when that does not help, report this line."
+        return failed(name, f"the check failed: {type(error).__name__}: {reason}", remedy)
 
 
 def _prefect() -> Check:
@@ -180,94 +192,6 @@ def _sentinel_hub() -> Check:
     return warned(name, "incomplete", remedy)
 
 
-_DISTRIBUTION = "unveil-eo"
-_GIB = 2**30
-
-#: Free space below which a run fails (the sample's products take about 50 MB) or should be watched, bytes.
-_DISK_FAIL, _DISK_WARN = 0.25 * _GIB, 2 * _GIB
-#: Memory of the machine, bytes.
-_MEMORY_FAIL, _MEMORY_WARN = 2 * _GIB, 4 * _GIB
-
-_DRIVERS = ("GTiff", "COG", "PNG")
-_DRIVER_L1C = "JP2OpenJPEG"
-
-
-def examine(settings: RunSettings) -> list[Check]:
-    """Return all checks for a run with `settings`, in the order to read them. Never raises for what it finds."""
-    checks = {
-        "Python": _python,
-        "packages": _packages,
-        "GDAL": _gdal,
-        "compute": _compute,
-        "memory": _memory,
-        "output folder": lambda: _output(settings),
-        "state folder": lambda: _folder("state folder", settings.state),
-        "sample": _sample,
-        "weights": _weights,
-        **service_checks(settings),
-    }
-    return [_guarded(name, check) for name, check in checks.items()]
-
-
-def _guarded(name: str, check: Callable[[], Check]) -> Check:
-    report_progress(f"checking {name}")
-    try:
-        return check()
-    except Exception as error:  # noqa: BLE001 - whatever breaks a check is what the doctor has found
-        return failed(
-            name,
-            f"the check failed: {type(error).__name__}: {redact(str(error)).splitlines()[0] if str(error) else ''}",
-            "Install again with `make setup`; when that does not help, report this line.",
-        )
-
-
-def _python() -> Check:
-    wanted = SpecifierSet(metadata.metadata(_DISTRIBUTION)["Requires-Python"])
-    found = platform.python_version()
-    if wanted.contains(found, prereleases=True):
-        return passed("Python", f"{found} on {platform.platform(terse=True)}")
-    return failed(
-        "Python", f"{found}, wanted {wanted}", "Make the environment again with a newer Python: `make setup`."
-    )
-
-
-def _packages() -> Check:
-    wanted = [Requirement(text) for text in metadata.requires(_DISTRIBUTION) or []]
-    core = [r for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""})]
-    wrong = [problem for requirement in core if (problem := _misfit(requirement))]
-    if wrong:
-        return failed("packages", "; ".join(wrong), "Install the pinned versions with `make setup`.")
-    names = ("prefect", "torch", "mlflow", "rasterio")
-    shown = ", ".join(f"{name} {metadata.version(name)}" for name in names)
-    return passed("packages", f"all {len(core)} fit; {_DISTRIBUTION} {metadata.version(_DISTRIBUTION)}, {shown}")
-
-
-def _misfit(requirement: Requirement) -> str | None:
-    try:
-        found = metadata.version(requirement.name)
-    except metadata.PackageNotFoundError:
-        return f"{requirement.name} is missing"
-    fits = requirement.specifier.contains(found, prereleases=True)
-    return None if fits else f"{requirement.name} {found} instead of {requirement.specifier}"
-
-
-def _gdal() -> Check:
-    import rasterio
-
-    with rasterio.Env() as environment:
-        drivers = environment.drivers()
-    missing = [name for name in _DRIVERS if name not in drivers]
-    detail = f"{rasterio.__gdal_version__} (rasterio {rasterio.__version__}), {len(drivers)} drivers"
-    if missing:
-        return failed(
-            "GDAL", f"{detail}, without {', '.join(missing)}", "Install rasterio from its wheel: `make setup`."
-        )
-    if _DRIVER_L1C not in drivers:
-        remedy = f"Sources that hold JPEG 2000 need a rasterio with {_DRIVER_L1C}, as its wheel is: `make setup`."
-        return warned("GDAL", f"{detail}, without {_DRIVER_L1C}", remedy)
-    return passed("GDAL", f"{detail}, among them COG and {_DRIVER_L1C}")
-
-
 def _compute() -> Check:
     import torch
 
@@ -285,24 +209,6 @@ def _gpu(index: int) -> str:
 
     free, total = torch.cuda.mem_get_info(index)
     return f"{torch.cuda.get_device_name(index)}, {free / _GIB:.1f} of {total / _GIB:.1f} GiB free"
-
-
-def _memory() -> Check:
-    total = _memory_limit()
-    detail = f"{total / _GIB:.1f} GiB"
-    if total < _MEMORY_FAIL:
-        return failed("memory", detail, "Use a machine with at least 4 GiB, or a container with a higher limit.")
-    if total < _MEMORY_WARN:
-        return warned("memory", detail, "Keep work units small: set a small --bbox.")
-    return passed("memory", detail)
-
-
-def _memory_limit() -> int:
-    """Return the memory of the machine or the limit of the container, whichever is less, bytes."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text("ascii").strip() if limit.is_file() else "max"
-    return min(machine, int(text)) if text.isdigit() else machine
 
 
 def _output(settings: RunSettings) -> Check:
@@ -341,50 +247,3 @@ def _folder(name: str, folder: Path) -> Check:
 def _nearest(path: Path) -> Path:
     """Return `path` or the nearest of its parents that exists."""
     return next((p for p in (path, *path.parents) if p.exists()), path)
-
-
-def _sample() -> Check:
-    import pystac
-
-    from stac.search.static import sample_catalog
-
-    remedy = "Install unveil-eo again: `make setup`; in a clone, `git checkout -- stac/sample`."
-    root = sample_catalog()
-    if not root.is_file():
-        return failed("sample", f"{root} is missing", remedy)
-    hrefs = [
-        asset.get_absolute_href() or ""
-        for item in pystac.Catalog.from_file(str(root)).get_items(recursive=True)
-        for asset in item.assets.values()
-        if (asset.media_type or "").startswith("image/tiff")
-    ]
-    files = [Path(href) for href in hrefs if "://" not in href]
-    broken = [file.relative_to(root.parent).as_posix() for file in files if not _readable(file)]
-    if broken or not files:
-        return failed("sample", f"{len(broken)} of {len(files)} files are broken: {', '.join(broken[:3])}", remedy)
-    return passed("sample", f"all {len(files)} files read")
-
-
-def _readable(path: Path) -> bool:
-    import rasterio
-    from rasterio.errors import RasterioError
-
-    try:
-        with rasterio.open(path) as raster:
-            raster.read()
-    except RasterioError:
-        return False
-    return True
-
-
-def _weights() -> Check:
-    from de_model.checkpoint import load, sha256_of, shipped_weights
-    from de_model.errors import InvalidCheckpoint
-
-    remedy = "Install unveil-eo again: `make setup`; in a clone, `git checkout -- de_model/weights`."
-    try:
-        path = shipped_weights()
-        card = load(path).card
-    except InvalidCheckpoint as error:
-        return failed("weights", str(error), remedy)
-    return passed("weights", f"{path.name}, preset {card.preset}, {card.gsd_m:g} m, SHA-256 {sha256_of(path)[:12]}...")

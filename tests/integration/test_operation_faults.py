@@ -20,7 +20,7 @@ from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
 from flows.ledger.schema import is_dead, new_run_id, started_at
 from flows.models.promotion import PREVIOUS, promote, rollback
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
-from flows.ops.doctor import service_checks
+from flows.ops.doctor import examine
 from flows.ops.up.services import place_for
 from flows.ops.up.supervisor import detach
 from flows.services.prefect_server import prefect_api
@@ -118,7 +118,7 @@ def test_a_password_that_is_missing_is_named_by_doctor_and_run(tmp_path: Path) -
     home.mkdir()
     with prefect_service(home, environment(home, {"PREFECT_SERVER_API_AUTH_STRING": "unveil:word"})) as service:
         with client_of(service.url, "unveil:another", home):
-            check = service_checks(RunSettings())["Prefect"]()
+            (check,) = (each for each in examine(RunSettings(out=tmp_path)) if each.name == "Prefect")
             assert check.detail.endswith("refuses the credentials") and "PREFECT_API_AUTH_STRING" in check.remedy
             with pytest.raises(ServiceUnavailable, match="set PREFECT_API_AUTH_STRING"), prefect_api(tmp_path):
                 pass
