@@ -21,14 +21,14 @@ from statistics import fmean
 
 import psutil
 import pystac
-from sqlalchemy import URL, insert
+from sqlalchemy import URL, TableClause, column, insert
 
 from benchmarks.measuring import MemoryWatch
 from benchmarks.report import Page, parser, publish, table
 from flows.backfill import windows_of
 from flows.cli.console import progress_bar
 from flows.ledger.database import open_engine, parse_url
-from flows.ledger.schema import Job, Lease, State, new_run_id, work
+from flows.ledger.schema import Job, Lease, State, new_run_id
 from flows.ledger.store import Ledger
 from flows.planning.workunit import ModelRef, WorkUnit, make_plan
 from flows.processing.unit import job_of
@@ -138,7 +138,7 @@ def _carry(units: int, file: Path) -> Carried:
             done = tenths[-1].units if tenths else 0
             report_progress("units from plan to end", done, units)
             tenths.append(_carry_some(pending, end - done, end, ledger))
-        counts = {state: count for state, count in ledger.listing.counts().items() if count}
+        counts = {state: count for state, count in ledger.counts().items() if count}
     return Carried(tuple(tenths), before, watch.peak, file.stat().st_size, counts)
 
 
@@ -162,9 +162,9 @@ def rates_of(name: str, url: URL, lines: int, units: int) -> Rates:
         for number in range(units):
             live(ledger, _job(lines + number))
         lived = time.perf_counter()
-        ledger.listing.page(50)
+        ledger.page(50)
         paged = time.perf_counter()
-        ledger.listing.counts()
+        ledger.counts()
         counted = time.perf_counter()
     peak = max(watch.peak, before)
     return Rates(name, lines, units / (lived - began), units, paged - lived, counted - paged, before, peak)
@@ -187,6 +187,7 @@ def live(ledger: Ledger, job: Job) -> None:
 def _fill(url: URL, catalog: str, lines: int) -> None:
     same = {"catalog": catalog, "state": State.SUCCEEDED, "attempts": 1, "lease_until": 0.0, "seconds": 1.0}
     same |= {"run_id": "host:1:x", "token": "", "error": "", "item_href": _HREF, "created": 0.0}
+    work = TableClause("work", *map(column, (*same, *asdict(_job(0)), "updated")))
     engine = open_engine(url)
     for first in range(0, lines, _ROWS_AT_ONCE):
         numbers = range(first, min(first + _ROWS_AT_ONCE, lines))

@@ -103,7 +103,7 @@ def _run(out: Path, config: Path, workers: int) -> ScaleRun:
     given = ["--config", str(config), "--source", str(sample_catalog()), "--out", str(out), "--json"]
     measured = run_unveil(out.name, ["run", *given, "--runner", "dask", "--workers", str(workers)])
     with closing(open_ledger(load_settings(config, {"out": out}))) as ledger:
-        entries = ledger.listing.page(1000).entries
+        entries = ledger.page(1000).entries
     stages = [json.loads(path.read_text("utf-8"))["seconds"] for path in out.glob("[!.]*/*/metadata.json")]
     busy = sum(stage[name] for stage in stages for name in _BUSY)
     return ScaleRun(

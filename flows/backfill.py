@@ -117,7 +117,7 @@ def run_backfill(settings: RunSettings, window_days: int) -> BackfillSummary:
     _ = settings.query  # a wrong area or interval is reported before a server is started
     # As values that may be stored with the run: it finds secrets in the environment again.
     stored: Any = settings.shareable
-    with prefect_api(settings.state, log=report_progress):
+    with prefect_api(settings.state):
         ended: Any = backfill(stored, window_days, return_state=True).result(raise_on_failure=False)
     if isinstance(ended, Exception):
         raise ended

@@ -244,7 +244,7 @@ def _rows(
     broken = broken_work(catalog, mine)
     by_subject = {subject_of(place.stem): str(place) for place in published.values()}
     with closing(open_ledger(settings)) as ledger:
-        known = ledger.listing.of([work.work_id for work in works])
+        known = ledger.of([work.work_id for work in works])
     for number, work in enumerate(works):
         report_progress("comparing", number, len(works))
         href, older = str(mine.get(work.work_id, "")), by_subject.get(subject_of(work.item_id), "")

@@ -28,6 +28,7 @@ from flows.ledger.schema import State, new_run_id
 from flows.ledger.store import Ledger, open_ledger, reconcile, wait_for_others
 from flows.models.model_item import ensure_model_item
 from flows.planning.candidates import Refused
+from flows.planning.plan_file import FrozenPlan, read_plan
 from flows.planning.workunit import ModelRef, Unit
 from flows.preparation import PreparedRun, prepare_run
 from flows.processing.publishing import catalog_of, discard_blocks, keep_mirrors
@@ -100,7 +101,8 @@ def clear_scenes(
     wanted = _settings(settings, last_days)
     check_runner(wanted)
     with run_ledger(wanted, run_id) as ledger:
-        ready = _handed() or prepare_run(wanted, plan_file, repair=True, tasks=True)
+        frozen = None if plan_file is None else read_plan(plan_file)
+        ready = _handed() or prepare_run(wanted, frozen, repair=True, tasks=True)
         request_id = _reconciled(ready, ledger)
         run = run_context(
             wanted, ready.model, ready.found.collection, ledger, run_id, request_id=request_id, invalid_too=invalid_too
@@ -187,14 +189,16 @@ def report(summary: Mapping[str, Any], name: str) -> None:
     patient(create_markdown_artifact, text, key=f"{name}-report", description="Report of this run")
 
 
-def run_clear_scenes(settings: RunSettings, plan_file: Path | None = None, *, invalid_too: bool = False) -> RunSummary:
+def run_clear_scenes(
+    settings: RunSettings, frozen: FrozenPlan | None = None, *, invalid_too: bool = False
+) -> RunSummary:
     """Run the main flow against the configured Prefect server, or a local one for as long as it takes.
 
     When every unit is published already, no server is started.
 
     Args:
         settings: of the run; those of the plan where one is given (`settings_of`).
-        plan_file: a frozen plan whose units are made, and no other.
+        frozen: a plan whose units are made, and no other.
         invalid_too: try units again that were found INVALID before.
 
     Raises:
@@ -202,7 +206,7 @@ def run_clear_scenes(settings: RunSettings, plan_file: Path | None = None, *, in
         StacError, DeModelError, FlowError: the run could not start, or something of it failed.
     """
     began = time.monotonic()
-    ready = prepare_run(settings, plan_file, repair=True)
+    ready = prepare_run(settings, frozen, repair=True)
     if ready.plan.units and not (ready.plan.refused or ready.todo):
         with contextlib.closing(open_ledger(settings)) as ledger:
             _reconciled(ready, ledger)
@@ -210,10 +214,10 @@ def run_clear_scenes(settings: RunSettings, plan_file: Path | None = None, *, in
     catalog_of(settings).require_writable()
     handed = _HANDED.set(ready)
     try:
-        with prefect_api(settings.state, log=report_progress):
+        with prefect_api(settings.state):
             # As values that may be stored with the run: it finds secrets in the environment again.
             stored: Any = settings.shareable
-            result: RunSummary = clear_scenes(stored, plan_file, invalid_too)
+            result: RunSummary = clear_scenes(stored, invalid_too=invalid_too)
     finally:
         _HANDED.reset(handed)
     return result

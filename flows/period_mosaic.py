@@ -140,7 +140,7 @@ def run_mosaics(settings: RunSettings, options: MosaicOptions) -> MosaicSummary:
     if done is not None:
         return _summary(settings, jobs, model, "", began, done)
     mosaics_of(settings).require_writable()
-    with prefect_api(settings.state, log=report_progress):
+    with prefect_api(settings.state):
         stored: Any = settings.shareable
         result: MosaicSummary = mosaics(stored, options)
     return result

@@ -13,7 +13,7 @@ from prefect import task
 
 from flows.models.registry import resolve
 from flows.planning.candidates import Cause
-from flows.planning.plan_file import freeze, read_plan, revive, write_plan
+from flows.planning.plan_file import FrozenPlan, freeze, revive, write_plan
 from flows.planning.search import find_scenes, source_of
 from flows.planning.workunit import ModelRef, Plan, WorkUnit, make_plan
 from flows.processing.publishing import catalog_of, indexes_of
@@ -77,21 +77,21 @@ def resolve_model(settings: RunSettings) -> ModelRef:
 
 
 @task(name="plan", **RETRIES)
-def plan(settings: RunSettings, found: Found, model: ModelRef, frozen: Path | None = None) -> Plan:
+def plan(settings: RunSettings, found: Found, model: ModelRef, frozen: FrozenPlan | None = None) -> Plan:
     """Turn scenes into work units: those of a frozen plan where one is named, else all that the settings want."""
     if frozen is not None:
-        return revive(read_plan(frozen), found.items, settings, model)
+        return revive(frozen, found.items, settings, model)
     return make_plan(found.items, settings, model, found.skipped)
 
 
 def prepare_run(
-    settings: RunSettings, plan_file: Path | None = None, *, repair: bool = False, tasks: bool = False
+    settings: RunSettings, frozen: FrozenPlan | None = None, *, repair: bool = False, tasks: bool = False
 ) -> PreparedRun:
     """Search, resolve the model, and plan.
 
     Args:
         settings: of the run.
-        plan_file: a frozen plan.
+        frozen: a plan whose units are made, and no other.
         repair: put right what crashes left in the catalog and in the indexes that follow it.
         tasks: within a run of a flow, whose tasks the steps are.
     """
@@ -106,7 +106,7 @@ def prepare_run(
             indexes.reconcile(progress=report_progress)
     model: ModelRef = resolve_(settings)
     found: Found = find_(settings)
-    work: Plan = plan_(settings, found, model, plan_file)
+    work: Plan = plan_(settings, found, model, frozen)
     for each in work.left_out:
         if each.cause is not Cause.CLOUD:
             _log.warning("left out: %s", each.reason)

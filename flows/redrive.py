@@ -11,11 +11,10 @@ from prefect import flow, tags
 from prefect.artifacts import create_markdown_artifact
 
 from flows.errors import WorkFailed
-from flows.ledger.database import Planned
-from flows.ledger.schema import HELD, State, is_dead, new_run_id
+from flows.ledger.schema import HELD, Planned, State, is_dead
 from flows.ledger.store import Ledger, open_ledger
 from flows.mosaic import run_clear_scenes
-from flows.planning.plan_file import settings_of, thaw, write_plan
+from flows.planning.plan_file import settings_of, thaw
 from flows.progress import report_progress
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
@@ -120,7 +119,7 @@ def redrive_units(settings: RunSettings, options: RedriveOptions) -> RedriveSumm
 
 def _candidates(ledger: Ledger, options: RedriveOptions) -> Iterator[Planned]:
     states = [State.FAILED, State.ABORTED, *HELD, *([State.INVALID] if options.include_invalid else [])]
-    for planned in ledger.listing.planned(states):
+    for planned in ledger.planned(states):
         if not planned.entry.held or is_dead(planned.entry.run_id):
             yield planned
 
@@ -128,12 +127,7 @@ def _candidates(ledger: Ledger, options: RedriveOptions) -> Iterator[Planned]:
 def _run(settings: RunSettings, request: str, units: list[str], options: RedriveOptions) -> RunSummary:
     report_progress(f"{len(units)} units are tried again")
     plan = thaw(request, units)
-    path = settings.state / "runs" / f"redrive-{new_run_id().rpartition(':')[2]}.json"
-    write_plan(path, plan)
-    try:
-        return run_clear_scenes(settings_of(plan, settings), path, invalid_too=options.include_invalid)
-    finally:
-        path.unlink(missing_ok=True)
+    return run_clear_scenes(settings_of(plan, settings), plan, invalid_too=options.include_invalid)
 
 
 def as_markdown(summary: RedriveSummary) -> str:

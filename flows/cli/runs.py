@@ -15,6 +15,7 @@ from flows.cli.tables import print_census
 
 if TYPE_CHECKING:
     from flows.errors import WorkFailed
+    from flows.planning.plan_file import FrozenPlan
     from flows.settings import RunSettings
     from flows.settings.mosaic_options import MosaicOptions
 
@@ -53,12 +54,13 @@ def run(
     """
 
     settings = o.settings(config, **given)
+    frozen = None
     if plan_file is not None:
-        settings = _of_plan(plan_file, settings, given, dry_run)
+        frozen, settings = _of_plan(plan_file, settings, given, dry_run)
     if dry_run:
         _plan(settings, as_json)
     else:
-        _run(settings, as_json, plan_file)
+        _run(settings, as_json, frozen)
 
 
 @takes_settings()
@@ -131,8 +133,10 @@ def mosaic(
     show_run(summary, failure, str(settings.out), as_json=as_json)
 
 
-def _of_plan(plan_file: Path, settings: RunSettings, given: dict[str, Any], dry_run: bool) -> RunSettings:
-    """Return the settings of a frozen plan, at the places that were named for this run."""
+def _of_plan(
+    plan_file: Path, settings: RunSettings, given: dict[str, Any], dry_run: bool
+) -> tuple[FrozenPlan, RunSettings]:
+    """Return a frozen plan and its settings, at the places that were named for this run."""
     from flows.errors import InvalidSettings
     from flows.planning.plan_file import read_plan, settings_of
     from flows.settings.fields import Mark
@@ -144,10 +148,11 @@ def _of_plan(plan_file: Path, settings: RunSettings, given: dict[str, Any], dry_
         raise InvalidSettings(
             f"--{name} cannot change a frozen plan; give --plan with options of places, services and execution only."
         )
-    return settings_of(read_plan(plan_file), settings)
+    frozen = read_plan(plan_file)
+    return frozen, settings_of(frozen, settings)
 
 
-def _run(settings: RunSettings, as_json: bool, plan_file: Path | None = None) -> None:
+def _run(settings: RunSettings, as_json: bool, frozen: FrozenPlan | None = None) -> None:
     from flows.errors import WorkFailed
 
     failure = None
@@ -155,7 +160,7 @@ def _run(settings: RunSettings, as_json: bool, plan_file: Path | None = None) ->
         from flows.mosaic import run_clear_scenes
 
         try:
-            summary = run_clear_scenes(settings, plan_file)
+            summary = run_clear_scenes(settings, frozen)
         except WorkFailed as error:
             if error.summary is None:
                 raise

@@ -57,8 +57,6 @@ _STYLES = {"create": "green", "update": "yellow", "remove": "red"}
 def automations(
     apply: Annotated[bool, typer.Option("--apply", help="Do it; otherwise only show what would be done.")] = False,
     silence: Annotated[float, typer.Option(min=10, help="Seconds without heartbeat after which a run is dead.")] = 540,
-    pending: Annotated[float, typer.Option(min=10, help="Seconds in which a handed-out run must begin.")] = 900,
-    longest: Annotated[float, typer.Option(min=10, help="Seconds after which a run is cancelled.")] = 43_200,
     redrive_after: Annotated[float, typer.Option(min=0, help="Seconds from a crash to the redrive.")] = 120,
     as_json: o.AsJson = False,
 ) -> None:
@@ -70,10 +68,9 @@ def automations(
 
         unveil automations --apply
     """
-    from flows.ops.automations import Waits, apply_automations
+    from flows.ops.automations import apply_automations
 
-    waits = Waits(silence_s=silence, pending_s=pending, longest_s=longest, redrive_after_s=redrive_after)
-    lines = apply_automations(waits, dry_run=not apply)
+    lines = apply_automations(silence, redrive_after, dry_run=not apply)
     rows = [(each.name, styled(each.change, _STYLES), "" if each.enabled else "paused") for each in lines]
     columns = ("automation", "done" if apply else "to do", "")
     show(lines, as_json, lambda: print_table("Automations", columns, rows))

@@ -1,4 +1,4 @@
-"""States, records and tables of the ledger."""
+"""States and records of the ledger, and names of runs."""
 
 from __future__ import annotations
 
@@ -10,23 +10,6 @@ from enum import StrEnum, unique
 from pathlib import Path
 
 import psutil
-from sqlalchemy import (
-    Column,
-    Connection,
-    Double,
-    Engine,
-    Index,
-    Integer,
-    MetaData,
-    Table,
-    Text,
-    func,
-    insert,
-    inspect,
-    select,
-)
-
-from flows.errors import LedgerTooNew
 
 
 @unique
@@ -113,6 +96,25 @@ class Entry:
         return self.state in HELD and not self.expired
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some lines of the ledger."""
+
+    entries: tuple[Entry, ...]
+    #: What to ask for the next page with; empty on the last one.
+    next: str
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What the ledger knows about how a unit was planned."""
+
+    entry: Entry
+    #: The unit as JSON; empty where its command plans it anew.
+    unit: str
+    request_id: str
+
+
 def new_run_id() -> str:
     """Return the name of a run: host, process, its start, and a random part."""
     return f"{platform.node() or 'host'}:{os.getpid()}:{started_at(os.getpid())}.{uuid.uuid4().hex[:8]}"
@@ -162,79 +164,3 @@ def _is_running(process: int) -> bool:
         return False
     except psutil.AccessDenied:
         return True
-
-
-#: Of the tables.
-VERSION = 2
-#: Key of the advisory lock; must be unique in the database.
-_LOCK = 7_041_889_231
-
-metadata = MetaData()
-
-version = Table("ledger_version", metadata, Column("version", Integer, nullable=False))
-
-#: Settings and model of a run, once however many units share them.
-request = Table("request", metadata, Column("id", Text, primary_key=True), Column("document", Text, nullable=False))
-
-work = Table(
-    "work",
-    metadata,
-    # One ledger may serve several catalogs; the same work can be published in each.
-    Column("catalog", Text, primary_key=True),
-    Column("work_id", Text, primary_key=True),
-    Column("item_id", Text, nullable=False),
-    Column("target_id", Text, nullable=False),
-    Column("cell_id", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("run_id", Text, nullable=False),
-    Column("token", Text, nullable=False),
-    # Instants are seconds since 1970, UTC, by the clock of the database.
-    Column("lease_until", Double, nullable=False),
-    Column("error", Text, nullable=False),
-    Column("item_href", Text, nullable=False),
-    Column("seconds", Double, nullable=False),
-    Column("created", Double, nullable=False),
-    Column("updated", Double, nullable=False),
-    Column("unit", Text, nullable=False),
-    Column("request_id", Text, nullable=False),
-    Index("work_by_time", "catalog", "updated", "work_id"),
-    Index("work_by_state", "catalog", "state", "updated", "work_id"),
-    Index("work_by_run", "run_id", "state"),
-)
-
-
-def prepare(engine: Engine) -> None:
-    """Create the tables where they are missing.
-
-    Raises:
-        LedgerTooNew: another version of this software made the ledger.
-    """
-    with engine.connect() as connection:
-        found = _version(connection)
-    if found is None:
-        with engine.begin() as connection:
-            _only_one(connection)
-            # Another process may have done it while we waited.
-            found = _version(connection)
-            if found is None:
-                metadata.create_all(connection)
-                connection.execute(insert(version).values(version=VERSION))
-                return
-    if found != VERSION:
-        raise LedgerTooNew(
-            f"The ledger is of version {found}, this software knows {VERSION}; update unveil-eo or name another one."
-        )
-
-
-def _version(connection: Connection) -> int | None:
-    """Return the version of the tables that are there, None without any."""
-    if not inspect(connection).has_table(version.name):
-        return None
-    return int(connection.execute(select(func.max(version.c.version))).scalar() or 0)
-
-
-def _only_one(connection: Connection) -> None:
-    """Keep other processes out until the transaction ends; SQLite's transaction does so by itself."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))

@@ -22,32 +22,11 @@ class Status:
     counts: dict[State, int]
     #: Held units whose lease has run out.
     expired: int
+    #: Attempts beyond the first of every unit.
+    retries: int
     entries: tuple[Entry, ...]
     #: `--after` of the next page; empty on the last one.
     next: str
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerSums:
-    """What a monitor asks the ledger again and again."""
-
-    #: Units in each state.
-    counts: dict[State, int]
-    #: Attempts beyond the first of every unit.
-    retries: int
-
-
-def ledger_sums(settings: RunSettings) -> LedgerSums:
-    """Return the sums of the ledger; one that does not exist yet is empty and stays so.
-
-    Raises:
-        FlowError: the ledger cannot be read.
-    """
-    url, _ = place_of(settings)
-    if url.drivername == "sqlite" and not Path(str(url.database)).is_file():
-        return LedgerSums(dict.fromkeys(State, 0), 0)
-    with closing(open_ledger(settings)) as ledger:
-        return LedgerSums(ledger.listing.counts(), ledger.listing.retries())
 
 
 def status(settings: RunSettings, *, state: State | None = None, limit: int = 50, after: str = "") -> Status:
@@ -59,10 +38,7 @@ def status(settings: RunSettings, *, state: State | None = None, limit: int = 50
     """
     url, _ = place_of(settings)
     if url.drivername == "sqlite" and not Path(str(url.database)).is_file():
-        return Status(shown(url), dict.fromkeys(State, 0), 0, (), "")
-    ledger = open_ledger(settings)
-    try:
-        page = ledger.listing.page(limit, state=state, after=after)
-        return Status(shown(url), ledger.listing.counts(), ledger.listing.expired(), page.entries, page.next)
-    finally:
-        ledger.close()
+        return Status(shown(url), dict.fromkeys(State, 0), 0, 0, (), "")
+    with closing(open_ledger(settings)) as ledger:
+        page = ledger.page(limit, state=state, after=after)
+        return Status(shown(url), ledger.counts(), ledger.expired(), ledger.retries(), page.entries, page.next)

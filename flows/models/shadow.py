@@ -11,8 +11,7 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from flows.errors import KNOWN_ERRORS, InvalidPlan
-from flows.ledger.database import Planned
-from flows.ledger.schema import State
+from flows.ledger.schema import Planned, State
 from flows.ledger.store import open_ledger
 from flows.planning.plan_file import settings_of, thaw
 from flows.planning.search import find_scenes, source_of
@@ -137,8 +136,8 @@ def _published(settings: RunSettings, most: int) -> Iterator[tuple[Planned, str]
     """Yield the plans of the products published last, with the request they belong to."""
     ledger = open_ledger(settings)
     try:
-        latest = [entry.work_id for entry in ledger.listing.page(most, state=State.SUCCEEDED).entries] if most else []
-        plans = {planned.entry.work_id: planned for planned in ledger.listing.plans_of(latest)}
+        latest = [entry.work_id for entry in ledger.page(most, state=State.SUCCEEDED).entries] if most else []
+        plans = {planned.entry.work_id: planned for planned in ledger.plans_of(latest)}
         requests = {name: ledger.request(plans[name].request_id) or "" for name in latest}
     finally:
         ledger.close()

@@ -51,18 +51,12 @@ _DIED = "A worker or a machine that died cannot say so."
 _OURS: _Labels = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.unveil"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waits:
-    """How long the automations wait, seconds."""
-
-    #: A run without a sign of life for so long is dead: three heartbeats of Prefect's 180 s.
-    silence_s: float = 540
-    #: A run that was handed to a worker must begin within this time.
-    pending_s: float = 900
-    #: No run takes longer.
-    longest_s: float = 12 * 3600
-    #: From a crash to the redrive: leases of a dead run run out on other machines.
-    redrive_after_s: float = 120
+#: A run without a sign of life for so long is dead, seconds: three heartbeats of Prefect's 180 s.
+SILENCE_S = 540.0
+#: From a crash to the redrive, seconds: leases of a dead run run out on other machines.
+REDRIVE_AFTER_S = 120.0
+#: A run that was handed to a worker must begin within this time, and no run takes longer than that, seconds.
+_PENDING_S, _LONGEST_S = 900.0, 12 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +76,16 @@ class Notifier:
         return SendNotification(block_document_id=self.block_id, subject=subject, body=body)
 
 
-def automations(waits: Waits, redrive: UUID, notifier: Notifier | None) -> tuple[AutomationCore, ...]:
+def automations(
+    redrive: UUID, notifier: Notifier | None, silence_s: float = SILENCE_S, redrive_after_s: float = REDRIVE_AFTER_S
+) -> tuple[AutomationCore, ...]:
     """Return all automations.
 
     Args:
-        waits: how long they wait.
         redrive: id of the deployment `REDRIVE`.
         notifier: block that is notified of failures; None for no notification.
+        silence_s: a run without a sign of life for so long is dead.
+        redrive_after_s: from a crash to the redrive.
     """
     of_crashed = "{{ (flow_run.parameters['settings'] or {}) | tojson }}"
     rerun = RunDeployment(
@@ -98,20 +95,20 @@ def automations(waits: Waits, redrive: UUID, notifier: Notifier | None) -> tuple
             "settings": {"__prefect_kind": "json", "value": {"__prefect_kind": "jinja", "template": of_crashed}}
         },
         job_variables=None,
-        schedule_after=timedelta(seconds=waits.redrive_after_s),
+        schedule_after=timedelta(seconds=redrive_after_s),
     )
     # A redrive is not redriven.
     of_scenes: _Labels = {"prefect.resource.role": "deployment", "prefect.resource.name": "clear-scenes"}
     begun = {f"{_FLOW_RUN}{name}" for name in ("Running", "Scheduled", "AwaitingConcurrencySlot")}
     found = [
-        _silence("runs without a heartbeat are crashed", _DIED, {_HEARTBEAT}, {_HEARTBEAT}, waits.silence_s),
-        _silence("runs that never begin are crashed", _DIED, {f"{_FLOW_RUN}Pending"}, begun, waits.pending_s),
+        _silence("runs without a heartbeat are crashed", _DIED, {_HEARTBEAT}, {_HEARTBEAT}, silence_s),
+        _silence("runs that never begin are crashed", _DIED, {f"{_FLOW_RUN}Pending"}, begun, _PENDING_S),
         _silence(
             "overdue runs are cancelled",
-            f"No run takes longer than {waits.longest_s / 3600:g} hours.",
+            f"No run takes longer than {_LONGEST_S / 3600:g} hours.",
             {f"{_FLOW_RUN}Running"},
             set(),
-            waits.longest_s,
+            _LONGEST_S,
             CancelFlowRun(),
         ),
         _reaction("a crash is redriven", {f"{_FLOW_RUN}Crashed"}, rerun, [_OURS, of_scenes]),
@@ -191,10 +188,13 @@ class Line:
     enabled: bool
 
 
-def apply_automations(waits: Waits, *, dry_run: bool = False) -> tuple[Line, ...]:
+def apply_automations(
+    silence_s: float = SILENCE_S, redrive_after_s: float = REDRIVE_AFTER_S, *, dry_run: bool = False
+) -> tuple[Line, ...]:
     """Create, update and remove automations whose names begin with `unveil: `; return what was, or would be, done.
 
     Where people are notified is taken from the environment: `UNVEIL_NOTIFY_BLOCK` or `UNVEIL_NOTIFY_WEBHOOK`.
+    The waits are those of `automations`.
 
     Raises:
         InvalidSettings: no Prefect server is configured, a deployment is missing, or the block is unknown.
@@ -207,7 +207,7 @@ def apply_automations(waits: Waits, *, dry_run: bool = False) -> tuple[Line, ...
 
     try:
         with get_client(sync_client=True) as client:
-            wanted = automations(waits, _redrive(client), _notifier(client, dry_run))
+            wanted = automations(_redrive(client), _notifier(client, dry_run), silence_s, redrive_after_s)
             return tuple(_applied(client, wanted, dry_run))
     except httpx.HTTPError as error:
         raise ServiceUnavailable(

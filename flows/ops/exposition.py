@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flows.errors import InvalidSettings, LedgerUnavailable
 from flows.ledger.schema import State
 from flows.ledger.spent import totals
-from flows.ledger.status import LedgerSums, ledger_sums
+from flows.ledger.status import status
 
 if TYPE_CHECKING:
     from flows.settings import RunSettings
@@ -42,26 +42,20 @@ class RunCollector:
         for name, value in totals(self.settings.state).items():
             metric, text = _COUNTERS[name]
             yield CounterMetricFamily(metric, text, value=value)
-        sums, up = self._ledger()
+        try:
+            found = status(self.settings, limit=1)
+            counts, retries, up = found.counts, found.retries, 1
+        except LedgerUnavailable:
+            counts, retries, up = dict.fromkeys(State, 0), 0, 0
         yield GaugeMetricFamily("unveil_ledger_up", "Whether the ledger answers", value=up)
         units = GaugeMetricFamily("unveil_units", "Work units in the ledger by state", labels=["state"])
-        for state, count in sums.counts.items():
+        for state, count in counts.items():
             units.add_metric([state.value.lower()], count)
         yield units
-        held = sums.counts[State.CLAIMED] + sums.counts[State.RUNNING]
-        yield GaugeMetricFamily(
-            "unveil_queue_depth",
-            "Units held by runs, and failed ones that wait",
-            value=held + sums.counts[State.FAILED],
-        )
-        yield GaugeMetricFamily("unveil_retries", "Attempts beyond the first, all units", value=sums.retries)
+        waiting = counts[State.CLAIMED] + counts[State.RUNNING] + counts[State.FAILED]
+        yield GaugeMetricFamily("unveil_queue_depth", "Units held by runs, and failed ones that wait", value=waiting)
+        yield GaugeMetricFamily("unveil_retries", "Attempts beyond the first, all units", value=retries)
         yield from _gpu_metrics()
-
-    def _ledger(self) -> tuple[LedgerSums, int]:
-        try:
-            return ledger_sums(self.settings), 1
-        except LedgerUnavailable:
-            return LedgerSums(dict.fromkeys(State, 0), 0), 0
 
 
 def exposed(settings: RunSettings) -> str:

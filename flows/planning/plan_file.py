@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,45 +25,32 @@ from stac.errors import InvalidInput
 _TYPE, _VERSION = "unveil-plan", 1
 
 
-class _Model(BaseModel):
+class PlannedModel(BaseModel, frozen=True):
+    """The registered version that units were planned with."""
+
     name: str
     version: str
     sha256: str
 
 
-class _Body(BaseModel):
-    """What a plan says, with the types that are read."""
-
-    settings: dict[str, Any]
-    model: _Model
-    units: tuple[WorkUnit, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FrozenPlan:
+class FrozenPlan(BaseModel, frozen=True):
     """Work units with the settings and the model they were planned with."""
 
-    #: Settings by name, without folders and services; the model by its version.
-    settings: Mapping[str, Any]
-    model_name: str
-    model_version: str
-    model_sha256: str
+    #: By name, without folders and services; the model by its version.
+    settings: dict[str, Any]
+    model: PlannedModel
     units: tuple[WorkUnit, ...]
 
     @property
     def request(self) -> str:
         """Settings and model as one JSON document: the same for all plans that share them."""
-        return json.dumps(self._head(), sort_keys=True, separators=(",", ":"))
+        return json.dumps(self.model_dump(mode="json", exclude={"units"}), sort_keys=True, separators=(",", ":"))
 
     def document(self) -> dict[str, Any]:
         """The plan as JSON values, with a checksum over what is executed."""
-        body = self._head() | {"units": [asdict(unit) for unit in self.units]}
+        body = self.model_dump(mode="json")
         about = {"type": _TYPE, "version": _VERSION, "created": datetime.now(UTC).isoformat(timespec="seconds")}
         return {**about, "software": f"unveil-eo {__version__}", "checksum": _checksum(body), **body}
-
-    def _head(self) -> dict[str, Any]:
-        model = {"name": self.model_name, "version": self.model_version, "sha256": self.model_sha256}
-        return {"settings": dict(self.settings), "model": model}
 
 
 def freeze(units: Iterable[WorkUnit], settings: RunSettings, model: ModelRef) -> FrozenPlan:
@@ -74,7 +60,8 @@ def freeze(units: Iterable[WorkUnit], settings: RunSettings, model: ModelRef) ->
         # A catalog on disk is the same one wherever the plan is executed from.
         values["source"] = str(Path(settings.source).resolve())
     values["model"] = f"models:/{model.name}/{model.version}"
-    return FrozenPlan(values, model.name, model.version, model.sha256, tuple(units))
+    planned = PlannedModel(name=model.name, version=model.version, sha256=model.sha256)
+    return FrozenPlan(settings=values, model=planned, units=tuple(units))
 
 
 def thaw(request: str, units: Iterable[str]) -> FrozenPlan:
@@ -141,7 +128,7 @@ def revive(plan: FrozenPlan, items: Sequence[pystac.Item], settings: RunSettings
     Raises:
         InvalidPlan: the model is not the one the plan was frozen with.
     """
-    if model.sha256 != plan.model_sha256:
+    if model.sha256 != plan.model.sha256:
         raise InvalidPlan(
             f"Model {model.name} version {model.version} is not the one the plan was frozen with (sha256 differs); "
             "freeze a new plan."
@@ -176,7 +163,7 @@ def _checksum(body: Mapping[str, Any]) -> str:
 
 def _plan(body: Mapping[str, Any], where: str) -> FrozenPlan:
     try:
-        found = _Body.model_validate_json(json.dumps(body), strict=True)
+        return FrozenPlan.model_validate_json(json.dumps(body), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "its content"
@@ -185,5 +172,3 @@ def _plan(body: Mapping[str, Any], where: str) -> FrozenPlan:
         ) from error
     except (ValueError, RecursionError) as error:
         raise InvalidPlan(f"The plan in {where} is not understood; freeze a new plan.") from error
-    model = found.model
-    return FrozenPlan(found.settings, model.name, model.version, model.sha256, found.units)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from flows.errors import ServiceUnavailable
+from flows.progress import report_progress
 from flows.services.login import Login, ensure_login
 from flows.services.process import HEALTH_TIMEOUT_S, POLL_S, START_TIMEOUT_S, Process
 from stac.io.files import private_state, writing
@@ -41,8 +42,6 @@ def through_restart(outage_s: float = OUTAGE_S) -> Retrying:
         reraise=True,
     )
 
-
-Log = Callable[[str], None]
 
 #: Seconds to send what the client still holds.
 FLUSH_TIMEOUT_S = 5.0
@@ -69,7 +68,7 @@ _LEAN = {
 
 
 @contextlib.contextmanager
-def prefect_api(state_dir: Path, log: Log | None = None, meanwhile: Callable[[], None] | None = None) -> Iterator[str]:
+def prefect_api(state_dir: Path) -> Iterator[str]:
     """Yield the URL of a Prefect API that answers, e.g. `http://127.0.0.1:4200/api`.
 
     Where `PREFECT_API_URL` is configured (environment or profile), that API is checked and used as it is. Otherwise a
@@ -78,8 +77,6 @@ def prefect_api(state_dir: Path, log: Log | None = None, meanwhile: Callable[[],
 
     Args:
         state_dir: folder for the database and the log; created when missing.
-        log: receives one line per step.
-        meanwhile: called while a local server starts, e.g. to import what the command needs next.
 
     Raises:
         ServiceUnavailable: the API does not answer in time, refuses the credentials, or the server ends as it starts.
@@ -91,7 +88,7 @@ def prefect_api(state_dir: Path, log: Log | None = None, meanwhile: Callable[[],
         _require_health(url)
         yield url
         return
-    with _running_server(state_dir, log, meanwhile) as server, _client_of(server):
+    with _running_server(state_dir) as server, _client_of(server):
         began = datetime.now(UTC)
         try:
             yield server.url
@@ -158,7 +155,7 @@ class _Server:
 
 
 @contextlib.contextmanager
-def _running_server(state_dir: Path, log: Log | None, meanwhile: Callable[[], None] | None) -> Iterator[_Server]:
+def _running_server(state_dir: Path) -> Iterator[_Server]:
     """Start a server on a free port, and stop it at the end."""
     state = state_dir.resolve()
     home, log_file = state / "prefect", state / "logs" / "prefect-server.log"
@@ -166,11 +163,10 @@ def _running_server(state_dir: Path, log: Log | None, meanwhile: Callable[[], No
     for folder in (home, log_file.parent):
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-    say = log or (lambda _: None)
     with contextlib.ExitStack() as stack:
         with _only_starter(home), socket.socket() as listener:
             first, began = _discard_unfinished(home), time.monotonic()
-            say("Starting a local Prefect server" + (" (longer the first time)." if first else "."))
+            report_progress("Starting a local Prefect server" + (" (longer the first time)." if first else "."))
             login = ensure_login(home)
             listener.bind(("127.0.0.1", 0))
             server = _Server("http://{}:{}/api".format(*listener.getsockname()), home, login)
@@ -185,11 +181,9 @@ def _running_server(state_dir: Path, log: Log | None, meanwhile: Callable[[], No
             )
             stack.callback(process.stop)
             listener.close()
-            if meanwhile is not None:
-                meanwhile()
             process.wait_until_it_answers(f"{server.url}/health")
             (home / _READY).touch()
-            say(f"Prefect server at {server.url} after {time.monotonic() - began:.1f} s.")
+            report_progress(f"Prefect server at {server.url} after {time.monotonic() - began:.1f} s.")
         yield server
 
 

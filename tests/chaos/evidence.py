@@ -55,7 +55,7 @@ def unsettled_of(out: Path, state: Path) -> list[str]:
     from flows.ledger.store import Ledger, ledger_place
 
     with closing(Ledger(*ledger_place(state, str(out), None))) as ledger:
-        entries = ledger.listing.page(100).entries
+        entries = ledger.page(100).entries
     return [f"{entry.item_id} is {entry.state}" for entry in entries if entry.state is not State.SUCCEEDED]
 
 

@@ -45,7 +45,7 @@ def document(result: Result) -> Any:
 
 def lines(out: Path) -> list[Entry]:
     with closing(open_ledger(load_settings(None, {"out": out}))) as ledger:
-        return list(ledger.listing.page(100).entries)
+        return list(ledger.page(100).entries)
 
 
 def test_a_few_random_kills_lose_double_and_damage_nothing(tmp_path: Path) -> None:

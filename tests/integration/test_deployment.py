@@ -274,7 +274,7 @@ def test_the_work_of_a_killed_worker_is_redriven(
         end(second)
     assert problems_in(where) == [] and len(StaticCatalog(where).items()) == 1
     with closing(open_ledger(load_settings(None, {"out": where}))) as ledger:
-        (entry,) = ledger.listing.page(9).entries
+        (entry,) = ledger.page(9).entries
     assert (entry.state, entry.attempts) == (State.SUCCEEDED, 2)
 
 
@@ -283,7 +283,7 @@ def held(where: Path) -> list[Entry]:
     if not (where / ".unveil" / "ledger.db").is_file():
         return []
     with closing(open_ledger(load_settings(None, {"out": where}))) as ledger:
-        return [entry for entry in ledger.listing.page(9).entries if entry.state in HELD]
+        return [entry for entry in ledger.page(9).entries if entry.state in HELD]
 
 
 @pytest.mark.thorough

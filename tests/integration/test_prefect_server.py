@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from flows.errors import ServiceUnavailable
+from flows.progress import listening
 from flows.services.prefect_server import configured_api_url, prefect_api, without_credentials
 from stac.errors import NotWritable
 from tests.command import ROOT, environment
@@ -50,8 +51,8 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_answers_runs_flows_and_is_gone(state: Path) -> None:
-    lines: list[str] = []
-    with prefect_api(state, log=lines.append) as url:
+    said: list[str] = []
+    with listening(lambda event: said.append(event.text)), prefect_api(state) as url:
         assert httpx.get(f"{url}/health").json() is True
         assert url.startswith("http://127.0.0.1:") and servers(state)
         from prefect import flow
@@ -68,7 +69,7 @@ def test_it_answers_runs_flows_and_is_gone(state: Path) -> None:
     assert not servers(state)
     with pytest.raises(httpx.TransportError):
         httpx.get(f"{url}/health")
-    assert [line.split(" ")[0] for line in lines] == ["Starting", "Prefect"]
+    assert [line.split(" ")[0] for line in said] == ["Starting", "Prefect"]
     with closing(sqlite3.connect(state / "prefect" / "prefect.db")) as connection:
         assert connection.execute("SELECT state_type FROM flow_run").fetchall() == [("COMPLETED",)]
 

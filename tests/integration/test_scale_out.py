@@ -27,7 +27,7 @@ _TIMEOUT_S = 300
 
 def lines(out: Path) -> dict[str, Entry]:
     with closing(open_ledger(load_settings(None, {"out": out}))) as ledger:
-        return {entry.work_id: entry for entry in ledger.listing.page(100).entries}
+        return {entry.work_id: entry for entry in ledger.page(100).entries}
 
 
 def executions(out: Path) -> set[Path]:

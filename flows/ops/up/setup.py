@@ -18,7 +18,7 @@ def main() -> None:
     """Set everything up; exits with status 1 and one sentence when that fails."""
     from flows.errors import KNOWN_ERRORS
     from flows.models.registry import Registry
-    from flows.ops.automations import Waits, apply_automations
+    from flows.ops.automations import apply_automations
     from flows.ops.up.services import SILENCE_S
     from flows.settings.loading import load_settings
 
@@ -31,7 +31,7 @@ def main() -> None:
         name, only_missing = sys.argv[1], "--if-missing" in sys.argv[2:]
         if name != "-" and not (only_missing and _is_deployed(Path(name))):
             _deploy(Path(name))
-            apply_automations(Waits(silence_s=SILENCE_S))
+            apply_automations(SILENCE_S)
     except KNOWN_ERRORS as error:
         sys.exit(str(error))
 

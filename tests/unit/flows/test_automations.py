@@ -12,7 +12,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.events.schemas.deployment_triggers import DeploymentTriggerTypes
 from pydantic import TypeAdapter
 
-from flows.ops.automations import PREFIX, Notifier, Waits, automations
+from flows.ops.automations import PREFIX, Notifier, automations
 from flows.progress import EventName
 from tests.command import ROOT
 
@@ -20,7 +20,7 @@ REDRIVE = uuid4()
 
 
 def named(notifier: Notifier | None = None) -> dict[str, AutomationCore]:
-    return {a.name.removeprefix(PREFIX): a for a in automations(Waits(silence_s=100), REDRIVE, notifier)}
+    return {a.name.removeprefix(PREFIX): a for a in automations(REDRIVE, notifier, silence_s=100)}
 
 
 def triggered(automation: AutomationCore) -> EventTrigger:

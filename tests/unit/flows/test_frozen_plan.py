@@ -54,7 +54,7 @@ def test_settings_are_the_plans_and_places_are_those_of_who_executes_it(plan: Fr
 def test_new_scenes_are_not_part_of_a_frozen_plan_and_changed_ones_are_refused(
     items: list[pystac.Item], settings: RunSettings, plan: FrozenPlan
 ) -> None:
-    few = FrozenPlan(plan.settings, plan.model_name, plan.model_version, plan.model_sha256, plan.units[:1])
+    few = plan.model_copy(update={"units": plan.units[:1]})
     assert [u.work_id for u in revive(few, items, settings, MODEL).units] == [plan.units[0].work_id]
     changed = [item.clone() for item in items]
     next(i for i in changed if i.id == plan.units[0].source_ids[0]).properties["updated"] = "2030-01-01T00:00:00Z"
@@ -97,6 +97,6 @@ def test_the_ledgers_own_record_gives_the_plan_back(plan: FrozenPlan) -> None:
         thaw(plan.request, ['{"target": "of another version"}'])
     with pytest.raises(InvalidPlan, match="ledger"):
         thaw("", units)
-    other = FrozenPlan({**plan.settings, "unknown": 1}, "unveil-de", "7", "a" * 64, ())
+    other = plan.model_copy(update={"settings": {**plan.settings, "unknown": 1}})
     with pytest.raises(InvalidPlan, match="unknown"):
         settings_of(other, load_settings())

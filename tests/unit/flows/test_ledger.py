@@ -41,11 +41,11 @@ def ledger(url: URL) -> Iterator[Ledger]:
 
 def test_a_unit_goes_from_claim_to_end(ledger: Ledger) -> None:
     lease = claimed(ledger, "w", new_run_id())
-    entry = ledger.listing.entry("w")
+    entry = ledger.entry("w")
     assert entry and (entry.state, entry.attempts, entry.held) == (State.CLAIMED, 1, True)
     assert ledger.start(lease)
     assert ledger.finish(lease, State.SUCCEEDED, item_href="item.json", seconds=1.5)
-    (entry,) = ledger.listing.page(10).entries
+    (entry,) = ledger.page(10).entries
     assert (entry.state, entry.attempts, entry.item_href, entry.seconds) == (State.SUCCEEDED, 1, "item.json", 1.5)
     assert (entry.item_id, entry.target_id, entry.cell_id) == ("w-item", "w-target", "cell")
     assert not entry.lease_until and not entry.held and entry.created <= entry.updated
@@ -56,7 +56,7 @@ def test_the_same_step_twice_is_one_step_and_an_ended_unit_stays_ended(ledger: L
     assert ledger.start(lease) and ledger.start(lease)
     assert ledger.finish(lease, State.FAILED, error="no") and ledger.finish(lease, State.FAILED, error="no")
     assert not ledger.start(lease) and not ledger.renew(lease) and not ledger.finish(lease, State.SUCCEEDED)
-    entry = ledger.listing.entry("w")
+    entry = ledger.entry("w")
     assert entry and (entry.state, entry.error) == (State.FAILED, "no")
 
 
@@ -66,7 +66,7 @@ def test_only_one_of_many_runs_gets_a_unit(url: URL) -> None:
         claims = list(pool.map(lambda one: one.claim(job(), new_run_id()), ledgers))
     assert sum(isinstance(claim, Lease) for claim in claims) == 1
     assert {claim.state for claim in claims if isinstance(claim, Entry)} == {State.CLAIMED}
-    assert ledgers[0].listing.entry("w").attempts == 1
+    assert ledgers[0].entry("w").attempts == 1
     for one in ledgers:
         one.close()
 
@@ -76,7 +76,7 @@ def test_a_claim_holds_until_its_lease_runs_out_and_then_the_old_holder_is_locke
     ledger.start(old)
     assert isinstance(ledger.claim(job(), new_run_id()), Entry)
     expire(ledger, "w")
-    assert ledger.listing.expired() == 1 and ledger.listing.entry("w").expired
+    assert ledger.expired() == 1 and ledger.entry("w").expired
     assert ledger.renew(old), "nobody has taken it, so it is still his"
     expire(ledger, "w")
     new = claimed(ledger, "w", new_run_id())
@@ -101,12 +101,12 @@ def test_the_heartbeat_keeps_a_lease_that_is_shorter_than_the_work(url: URL) -> 
     ledger = Ledger(url, CATALOG, lease_s=1.0)
     lease = claimed(ledger, "w", ELSEWHERE)
     with Heartbeat(ledger, lease) as pulse:
-        first, beaten = ledger.listing.entry("w").lease_until, threading.Event()
+        first, beaten = ledger.entry("w").lease_until, threading.Event()
         for _ in range(200):
-            if ledger.listing.entry("w").lease_until > first:
+            if ledger.entry("w").lease_until > first:
                 break
             beaten.wait(0.05)
-        assert ledger.listing.entry("w").lease_until > first
+        assert ledger.entry("w").lease_until > first
         pulse.require()
         assert not pulse.lost
     ledger.close()
@@ -140,7 +140,7 @@ assert isinstance(ledger.claim(Job("w", "i", "t"), new_run_id()), Lease)
 def test_the_claim_of_a_dead_process_of_this_host_is_taken_over_at_once(ledger: Ledger) -> None:
     address = ledger.url.render_as_string(hide_password=False)
     subprocess.run([sys.executable, "-c", CLAIM_AND_DIE, address, CATALOG], check=True, timeout=60)
-    assert ledger.listing.entry("w").held
+    assert ledger.entry("w").held
     assert claimed(ledger, "w", new_run_id()).attempt == 2
 
 
@@ -148,7 +148,7 @@ def test_what_a_dead_process_of_this_host_published_is_finished_at_once(ledger: 
     address = ledger.url.render_as_string(hide_password=False)
     subprocess.run([sys.executable, "-c", CLAIM_AND_DIE, address, CATALOG], check=True, timeout=60)
     assert ledger.record_published(job("w"), "item.json")
-    entry = ledger.listing.entry("w")
+    entry = ledger.entry("w")
     assert (entry.state, entry.attempts, entry.item_href, entry.held) == (State.SUCCEEDED, 1, "item.json", False)
 
 
@@ -157,7 +157,7 @@ def test_a_process_whose_parent_never_asked_how_it_ended_is_dead(ledger: Ledger)
     with subprocess.Popen([sys.executable, "-c", CLAIM_AND_DIE, address, CATALOG], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None and child.stdout.read() == b""
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
-        assert ledger.listing.entry("w").held
+        assert ledger.entry("w").held
         assert claimed(ledger, "w", new_run_id()).attempt == 2
 
 
@@ -178,28 +178,28 @@ def test_abort_marks_only_what_the_run_left(ledger: Ledger) -> None:
     ledger.start(leases["begun"])
     ledger.finish(leases["done"], State.SUCCEEDED)
     assert sorted(ledger.abort(run)) == ["begun", "left"]
-    states = {entry.work_id: entry.state for entry in ledger.listing.page(10).entries}
+    states = {entry.work_id: entry.state for entry in ledger.page(10).entries}
     aborted = State.ABORTED
     assert states == {"done": State.SUCCEEDED, "left": aborted, "begun": aborted, "other": State.CLAIMED}
 
 
 def test_what_is_found_published_is_finished_unless_a_run_holds_it(ledger: Ledger) -> None:
     assert ledger.record_published(job("new"), "new.json") and not ledger.record_published(job("new"), "new.json")
-    assert ledger.listing.entry("new").attempts == 0
+    assert ledger.entry("new").attempts == 0
     ledger.finish(claimed(ledger, "failed", ELSEWHERE), State.FAILED, error="died after publishing")
     assert ledger.record_published(job("failed"), "failed.json")
-    entry = ledger.listing.entry("failed")
+    entry = ledger.entry("failed")
     assert (entry.state, entry.error, entry.item_href, entry.attempts) == (State.SUCCEEDED, "", "failed.json", 1)
     claimed(ledger, "held", ELSEWHERE)
-    assert not ledger.record_published(job("held"), "held.json") and ledger.listing.entry("held").held
+    assert not ledger.record_published(job("held"), "held.json") and ledger.entry("held").held
 
 
 def test_catalogs_that_share_a_ledger_do_not_mix(url: URL) -> None:
     with closing(Ledger(url, "one")) as one, closing(Ledger(url, "other")) as other:
         claimed(one, "w", ELSEWHERE)
-        assert other.listing.entry("w") is None and sum(other.listing.counts().values()) == 0
+        assert other.entry("w") is None and sum(other.counts().values()) == 0
         claimed(other, "w", ELSEWHERE)
-        assert one.listing.entry("w").attempts == 1
+        assert one.entry("w").attempts == 1
 
 
 def test_pages_hold_every_line_once_latest_first(ledger: Ledger) -> None:
@@ -212,28 +212,28 @@ def test_pages_hold_every_line_once_latest_first(ledger: Ledger) -> None:
     execute(ledger.url, "UPDATE work SET updated = 7 WHERE work_id < 'unit-08'")
     seen, after = [], ""
     while True:
-        page = ledger.listing.page(7, after=after)
+        page = ledger.page(7, after=after)
         seen += page.entries
         after = page.next
         if not after:
             break
     assert sorted(entry.work_id for entry in seen) == names
     assert [(e.updated, e.work_id) for e in seen] == sorted(((e.updated, e.work_id) for e in seen), reverse=True)
-    assert len(ledger.listing.page(100, state=State.FAILED).entries) == 10
-    assert ledger.listing.counts() == dict.fromkeys(State, 0) | {State.FAILED: 10, State.CLAIMED: 15}
-    assert ledger.listing.of([*names[:3], "unknown"]).keys() == set(names[:3])
+    assert len(ledger.page(100, state=State.FAILED).entries) == 10
+    assert ledger.counts() == dict.fromkeys(State, 0) | {State.FAILED: 10, State.CLAIMED: 15}
+    assert ledger.of([*names[:3], "unknown"]).keys() == set(names[:3])
     with pytest.raises(InvalidSettings, match="--after"):
-        ledger.listing.page(7, after="yesterday,w")
+        ledger.page(7, after="yesterday,w")
 
 
 def test_a_sweep_over_more_units_than_a_page_sees_all_of_them(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.ledger.database._PAGE", 4)
+    monkeypatch.setattr("flows.ledger.store._PAGE", 4)
     request = ledger.remember('{"seed": 0}')
     assert ledger.remember('{"seed": 0}') == request and ledger.request(request) == '{"seed": 0}'
     for number in range(11):
         ledger.finish(claimed(ledger, f"u{number:02d}", ELSEWHERE), State.FAILED)
     found = []
-    for planned in ledger.listing.planned([State.FAILED]):
+    for planned in ledger.planned([State.FAILED]):
         found.append(planned.entry.work_id)
         ledger.claim(job(planned.entry.work_id), ELSEWHERE)  # it leaves the set while we walk over it
     assert found == [f"u{number:02d}" for number in range(11)]

@@ -86,7 +86,7 @@ def processed(run: RunContext, name: str = NAME) -> UnitResult:
 
 
 def state_of(ledger: Ledger) -> tuple[State, int, str]:
-    entry = ledger.listing.entry(NAME)
+    entry = ledger.entry(NAME)
     assert entry is not None
     return entry.state, entry.attempts, entry.error
 
@@ -137,7 +137,7 @@ def test_what_another_run_holds_is_left_to_it(settings: RunSettings, ledger: Led
     held = processed(run_of(settings, ledger))
     assert held.state is State.RUNNING and "another run" in held.error and product.items == {}
     wait_for_others(ledger, [NAME], 0.2)
-    assert ledger.listing.entry(NAME).held, "the time is over"
+    assert ledger.entry(NAME).held, "the time is over"
     ledger.finish(lease, State.ABORTED)
     wait_for_others(ledger, [NAME], 600)  # returns at once
     assert processed(run_of(settings, ledger)).figures == FIGURES and state_of(ledger)[1] == 2
@@ -154,7 +154,7 @@ def test_whoever_lost_the_lease_neither_publishes_nor_cleans_up(
     lost = processed(run_of(settings, ledger))
     assert lost.state is State.RUNNING and "taken over" in lost.error and not LeaseLost.retryable
     assert product.items == {} and len(staged(settings)) == 1
-    entry = ledger.listing.entry(NAME)
+    entry = ledger.entry(NAME)
     assert entry.held and (entry.run_id, entry.attempts) == (ELSEWHERE, 2)
 
 
@@ -215,4 +215,4 @@ def test_a_worker_with_another_ledger_is_refused(settings: RunSettings, ledger: 
     run = replace(run_of(settings, ledger), ledger="postgresql+psycopg://there/unveil")
     with pytest.raises(InvalidSettings, match="UNVEIL_LEDGER_URL"):
         processed(run)
-    assert product.items == {} and ledger.listing.entry(NAME) is None
+    assert product.items == {} and ledger.entry(NAME) is None
