@@ -105,7 +105,6 @@ results: setup ## every table in docs/results
 	$(BIN)/python -m tests.load.publish_many --out docs/results
 	$(BIN)/python -m tests.load.census_many --out docs/results
 	$(BIN)/python -m tests.load.index_many --out docs/results
-	$(BIN)/python -m tests.load.registry_story --out docs/results
 	$(BIN)/python -m benchmarks.drift --out docs/results
 	$(BIN)/python -m benchmarks.ledger --out docs/results
 	$(BIN)/python -m benchmarks.scale --out docs/results

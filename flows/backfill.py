@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -15,14 +15,13 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State as FlowState
 from prefect.states import Failed
 
-from flows.errors import KNOWN_ERRORS, InvalidSettings, WorkFailed
+from flows.errors import KNOWN_ERRORS, InvalidSettings
 from flows.ledger.schema import State
 from flows.mosaic import run_clear_scenes
 from flows.progress import report_progress
 from flows.services.prefect_server import prefect_api, through_restart
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
-from flows.summary import RunSummary
 from stac.errors import EmptySearch
 
 #: Give up when so many windows in a row fail for a reason that has nothing to do with their scenes.
@@ -34,17 +33,17 @@ class WindowResult:
     """How one window ended."""
 
     interval: str
-    scenes: int
-    #: Units that this run published, that were published before, and how the others ended.
-    published: int
-    already_done: int
-    failed: int
-    invalid: int
-    #: Held by other runs to the end.
-    running: int
-    #: Why the window could not be run, or what failed in it; empty when nothing did.
-    error: str
     seconds: float
+    scenes: int = 0
+    #: Units that this run published, that were published before, and how the others ended.
+    published: int = 0
+    already_done: int = 0
+    failed: int = 0
+    invalid: int = 0
+    #: Held by other runs to the end.
+    running: int = 0
+    #: Why the window could not be run, or what failed in it; empty when nothing did.
+    error: str = ""
 
     @property
     def ok(self) -> bool:
@@ -137,31 +136,27 @@ def _until_it_keeps_failing(settings: RunSettings, windows: list[str]) -> Iterat
 
 
 def _run_window(settings: RunSettings) -> WindowResult:
-    began = time.monotonic()
+    began, summary, problem = time.monotonic(), None, ""
     try:
-        return _counted(settings.shown_dates, run_clear_scenes(settings), time.monotonic() - began)
+        summary = run_clear_scenes(settings)
     except EmptySearch:
-        return WindowResult(settings.shown_dates, 0, 0, 0, 0, 0, 0, "", time.monotonic() - began)
-    except WorkFailed as error:
-        if error.summary is None:
-            return WindowResult(settings.shown_dates, 0, 0, 0, 0, 0, 0, str(error), time.monotonic() - began)
-        return replace(_counted(settings.shown_dates, error.summary, time.monotonic() - began), error=str(error))
+        pass
     except KNOWN_ERRORS as error:
-        return WindowResult(settings.shown_dates, 0, 0, 0, 0, 0, 0, str(error), time.monotonic() - began)
-
-
-def _counted(interval: str, summary: RunSummary, seconds: float) -> WindowResult:
+        summary, problem = getattr(error, "summary", None), str(error)
+    seconds = time.monotonic() - began
+    if summary is None:
+        return WindowResult(settings.shown_dates, seconds, error=problem)
     states = Counter(unit.state for unit in summary.units)
     return WindowResult(
-        interval=interval,
+        settings.shown_dates,
+        seconds,
         scenes=summary.scenes,
         published=states[State.SUCCEEDED],
         already_done=len(summary.already_done),
         failed=states[State.FAILED],
         invalid=states[State.INVALID],
         running=states[State.RUNNING],
-        error="",
-        seconds=seconds,
+        error=problem,
     )
 
 

@@ -15,12 +15,12 @@ from pydantic import BaseModel, ValidationError
 from flows import __version__
 from flows.errors import InvalidPlan
 from flows.planning.candidates import Refused
-from flows.planning.search import write_json
 from flows.planning.workunit import ModelRef, Plan, WorkUnit, make_plan
 from flows.settings import SAMPLE, RunSettings
 from flows.settings.fields import Mark
 from flows.settings.run_settings import marked
 from stac.errors import InvalidInput
+from stac.io.files import write_json, writing
 
 _TYPE, _VERSION = "unveil-plan", 1
 
@@ -97,7 +97,10 @@ def write_plan(path: Path, plan: FrozenPlan) -> Path:
     Raises:
         DiskFull, NotWritable: the file cannot be written.
     """
-    return write_json(path, plan.document())
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, plan.document())
+    return path
 
 
 def read_plan(path: Path) -> FrozenPlan:

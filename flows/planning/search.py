@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pystac
@@ -15,8 +13,6 @@ from flows.errors import InvalidSettings
 from flows.settings import SAMPLE, RunSettings
 from stac.errors import EmptySearch, InvalidQuery
 from stac.grid.cell import cell_of, grid_code
-from stac.io import files as storage
-from stac.io.files import writing
 from stac.load.stack import Stack, read_stack
 from stac.search.acquisitions import Acquisition, group_passes
 from stac.search.opening import open_source
@@ -120,15 +116,3 @@ def _require_dates(given: bool, settings: RunSettings) -> None:
             f"{settings.shown_source} is an API, which is not searched without dates; name the first and the last with "
             "--datetime, e.g. 2023-08-01/2023-08-31."
         )
-
-
-def write_json(path: Path, document: Mapping[str, Any]) -> Path:
-    """Write a JSON file, whole or not at all, and return its path; its folder is made.
-
-    Raises:
-        DiskFull, NotWritable: it cannot be written.
-    """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    storage.write_json(path, document)
-    return path

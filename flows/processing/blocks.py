@@ -28,6 +28,8 @@ T = TypeVar("T")
 Reader = Callable[[Cell], Stack]
 #: Takes the layers of a finished block.
 Done = Callable[[ProductLayers], None]
+#: Takes a block that was made, its dates and its layers.
+Look = Callable[[Block, Stack, ProductLayers], None]
 #: Called with what is being done, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
 
@@ -64,16 +66,25 @@ class _Region:
     #: That reading took.
     seconds: float
 
+    def of(self, block: Block) -> Stack:
+        """Return the dates of a block."""
+        (rows, columns), (top, left) = (block.rows, block.columns), self.offset
+        return self.stack.window(
+            slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+        )
+
 
 def restore_cell(
     read: Reader,
     prepared: Prepared,
     enhancer: Enhancer,
     options: RestorationOptions,
-    store: BlockStore,
+    store: BlockStore | None,
     side: int,
     progress: Progress,
     done: Done,
+    region_px: int | None = None,
+    look: Look | None = None,
 ) -> Effort:
     """Hand over every block of a cell, and keep those that took the model; the next ones are read meanwhile.
 
@@ -82,19 +93,23 @@ def restore_cell(
         prepared: what is known about the whole cell.
         enhancer: the model.
         options: composite and sampling.
-        store: where blocks are kept.
+        store: where blocks are kept; None keeps none.
         side: of a block, pixels.
         progress: called with what is done.
         done: takes the layers of every block once: first those that were there, then the others as they are made.
+        region_px: side of the windows that are read at once, pixels; `_REGION_PX` when left out.
+        look: called with every block that is made, its dates and its layers, before `done`.
 
     Raises:
         UnreadableAsset: pixels cannot be read after retries, or a block of the store cannot any more.
         DiskFull, NotWritable: the store cannot be written.
     """
-    effort, every = Effort(), regions_of(prepared.cell, side)
-    held = [[block for block in blocks if store.holds(block)] for blocks in every]
-    for block in chain.from_iterable(held):
-        done(store.get(block))
+    effort, every = Effort(), regions_of(prepared.cell, side, region_px)
+    held: list[list[Block]] = [[] for _ in every]
+    if store is not None:
+        held = [[block for block in blocks if store.holds(block)] for blocks in every]
+        for block in chain.from_iterable(held):
+            done(store.get(block))
     unfinished = [[block for block in blocks if block not in known] for blocks, known in zip(every, held, strict=True)]
     regions = [blocks for blocks in unfinished if blocks]
     total, number = sum(map(len, every)), sum(map(len, held))
@@ -110,8 +125,10 @@ def restore_cell(
                 on_tile = _tiles(progress, number, total)
                 restored = restore_block(region.stack, region.offset, block, prepared, enhancer, options, on_tile)
                 # A block that the model did not work on is sooner made again than kept.
-                if restored.tiles:
+                if restored.tiles and store is not None:
                     store.put(block, restored.layers)
+                if look is not None:
+                    look(block, region.of(block), restored.layers)
                 effort.restore_seconds += time.monotonic() - began
                 effort.blocks, effort.tiles, number = effort.blocks + 1, effort.tiles + restored.tiles, number + 1
                 effort.model_seconds += restored.model_seconds
@@ -128,14 +145,17 @@ def _read(read: Reader, blocks: Sequence[Block], cell: Cell, options: Restoratio
     return _Region(stack, (rows.start, columns.start), time.monotonic() - began)
 
 
-def regions_of(cell: Cell, side: int) -> list[list[Block]]:
+def regions_of(cell: Cell, side: int, region_px: int | None = None) -> list[list[Block]]:
     """Return the blocks of a cell in groups that are read at once.
 
     Args:
         cell: the whole cell.
         side: of a block, pixels.
+        region_px: about the side of a group; whole blocks.
     """
-    regions = blocks_of(*_extent(cell), _region_side(side))
+    height, width = (int(n) for n in cell.geobox.shape)
+    wide = max(1, (region_px or _REGION_PX) // side) * side
+    regions = blocks_of(slice(0, height), slice(0, width), wide)
     return [blocks_of(region.rows, region.columns, side) for region in regions]
 
 
@@ -145,16 +165,6 @@ def window_of(blocks: Sequence[Block], cell: Cell, options: RestorationOptions) 
     windows = (needed_window(b, cell, options.sampling) if options.use_model else (b.rows, b.columns) for b in blocks)
     rows, columns = zip(*windows, strict=True)
     return _hull(rows), _hull(columns)
-
-
-def _extent(cell: Cell) -> tuple[slice, slice]:
-    height, width = cell.geobox.shape
-    return slice(0, int(height)), slice(0, int(width))
-
-
-def _region_side(side: int) -> int:
-    """Return the side of the windows that are read: whole blocks, about `_REGION_PX`."""
-    return max(1, _REGION_PX // side) * side
 
 
 def _hull(spans: tuple[slice, ...]) -> slice:

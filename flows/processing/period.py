@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -15,28 +15,26 @@ import numpy as np
 import pystac
 from numpy.typing import NDArray
 
-from de_model.calibration import calibration_of
 from de_model.enhancer import Enhancer
-from de_model.validation import fillers_of, validation_of
 from flows import __version__
 from flows.planning.mosaics import MosaicPlan, radiometry_document
-from flows.planning.search import write_json
 from flows.planning.workunit import ModelRef, MosaicUnit, unit_cell, unit_dates
-from flows.processing.blocks import Effort, Progress, no_progress, prefetched, window_of
+from flows.processing.blocks import Effort, Progress, WriteBehind, no_progress, restore_cell
 from flows.processing.model import load_model, without_a_lost_gpu
 from flows.processing.product import (
-    ITEM_FILE,
     UnitFigures,
     figures_of,
     metadata_of,
+    options_of,
     quality_of,
     record_of,
+    stage_item,
     take_staged_item,
 )
 from flows.processing.publishing import indexes_of, mosaics_of
-from flows.processing.restore import Prepared, intervals_of, prepare_with, restore_block
+from flows.processing.restore import Prepared, prepare_with
 from flows.reports.page import write_report
-from flows.settings import GapFilling, RunSettings
+from flows.settings import RunSettings
 from flows.settings.fields import RestorationOptions
 from stac.catalog.documents import MOSAICS_COLLECTION
 from stac.catalog.publish import StaticCatalog
@@ -45,14 +43,16 @@ from stac.composite.coregistration import Shift, find_shifts, read_registered
 from stac.composite.region import PeriodComposite, clear_looks, mosaic_stack
 from stac.grid.cell import Cell
 from stac.grid.fixed import outline_of_cell
+from stac.io.files import write_json
 from stac.io.raster import environment
 from stac.io.s3 import Location
 from stac.load.stack import Stack, read_stack
 from stac.masks.classes import PixelClass, is_observed
 from stac.product.cog import CogWriter
+from stac.product.layers import ProductLayers
 from stac.product.mosaic_item import COUNT, COUNT_SPEC, CountTally, MosaicRecord, build_mosaic_item
 from stac.product.region_item import CellFile, RegionRecord, build_region_item
-from stac.product.writer import Block, ProductWriter, blocks_of
+from stac.product.writer import Block, ProductWriter
 from stac.search.acquisitions import Acquisition
 
 #: Looks of all dates that are read at once, pixels times dates: bounds the memory of a year of dates.
@@ -78,11 +78,10 @@ class _Work:
     shifts: Mapping[str, Shift]
 
     def read(self, window: Cell) -> Stack:
-        """Return all dates of a window, each where the reference's ground lies."""
-        return read_registered(self._read, window, self.shifts)
-
-    def _read(self, window: Cell) -> Stack:
-        return read_stack(self.dates, window, self.settings.bands, self.settings.reading)
+        """Return the mosaic of a window as a first date, and all others, each where the reference's ground lies."""
+        read = partial(read_stack, self.dates, bands=self.settings.bands, options=self.settings.reading)
+        stack = read_registered(read, window, self.shifts)
+        return mosaic_stack(stack, self.composite.radiometry.reference, self.composite.method)
 
 
 def make_mosaic(
@@ -127,13 +126,8 @@ def make_mosaic(
     dates = tuple(date for date in dates if date.id not in far)
     overview = overview.without([name for name in overview.item_ids if name in far])
     begun = mosaic_stack(overview, radiometry.reference, composite.method)
-    fillers = fillers_of(validation_of(Path(model.weights))) if settings.gaps is GapFilling.VALIDATED else {}
-    how = replace(
-        settings.restoration,
-        intervals=intervals_of(calibration_of(Path(model.weights))),
-        fillers=fillers,
-        use_model=settings.use_model and _seen_share(overview) >= _LEAST_SEEN,
-    )
+    how = options_of(settings, model)
+    how = replace(how, use_model=settings.use_model and _seen_share(overview) >= _LEAST_SEEN)
     work = _Work(dates, composite, prepare_with(composite, begun, 0, cell), enhancer, how, settings, shifts)
     prepared_after, looks = time.monotonic() - began, CountTally()
     with ProductWriter(cell.geobox, settings.bands, staging) as product, without_a_lost_gpu():
@@ -145,7 +139,7 @@ def make_mosaic(
     timings |= {"model": effort.model_seconds, "write": time.monotonic() - restored}
     chosen = {"method": str(composite.method), "quantile": composite.quantile}
     ordered = sorted(dates, key=lambda date: date.id != radiometry.reference)
-    record = record_of(unit, settings, model, [item for date in ordered for item in date.items], figures, fillers)
+    record = record_of(unit, settings, model, [item for date in ordered for item in date.items], figures, how.fillers)
     record = replace(record, parameters={**record.parameters, **chosen})
     metadata = metadata_of(unit, settings, model, overview, dates, composite.fits, summary, figures, timings)
     metadata["mosaic"] = chosen | {"reference": radiometry.reference}
@@ -169,7 +163,7 @@ def make_mosaic(
     )
     item = build_mosaic_item(record, mosaic, summary, looks, staging)
     quality.mark(item)
-    write_json(staging / ITEM_FILE, item.to_dict(include_self_link=False, transform_hrefs=False))
+    stage_item(item, staging)
     return figures
 
 
@@ -202,26 +196,18 @@ def _shifts(
 
 def _write_blocks(work: _Work, product: ProductWriter, counts: Path, looks: CountTally, report: Progress) -> Effort:
     """Make all blocks of a cell, the next ones being read meanwhile."""
-    cell, effort = work.prepared.cell, Effort()
-    height, width = (int(n) for n in cell.geobox.shape)
-    blocks = blocks_of(slice(0, height), slice(0, width), _side(work))
+    cell, side = work.prepared.cell, _side(work)
     with CogWriter(counts, cell.geobox, 1, "uint8", COUNT_SPEC) as count:
-        with closing(prefetched(partial(_read, work, block) for block in blocks)) as readings:
-            for number, block in enumerate(blocks):
-                report("blocks", number, len(blocks))
-                began = time.monotonic()
-                stack, offset, seconds = next(readings)
-                effort.waited_seconds += time.monotonic() - began
-                effort.read_seconds += seconds
-                began = time.monotonic()
-                made = restore_block(stack, offset, block, work.prepared, work.enhancer, work.options)
-                seen = clear_looks(stack.window(*_inside(block, offset)))
-                product.add(made.layers)
-                count.write(seen[None], block.rows.start, block.columns.start)
-                looks.add(seen, made.layers.provenance)
-                effort.blocks, effort.tiles = effort.blocks + 1, effort.tiles + made.tiles
-                effort.restore_seconds += time.monotonic() - began
-                effort.model_seconds += made.model_seconds
+
+        def look(block: Block, stack: Stack, layers: ProductLayers) -> None:
+            seen = clear_looks(stack)
+            count.write(seen[None], block.rows.start, block.columns.start)
+            looks.add(seen, layers.provenance)
+
+        with WriteBehind(product.add) as written:
+            effort = restore_cell(
+                work.read, work.prepared, work.enhancer, work.options, None, side, report, written, side, look
+            )
         count.finish()
     return effort
 
@@ -232,23 +218,6 @@ def _side(work: _Work) -> int:
     while side > _LEAST_SIDE and side * side * len(work.dates) > _MOST_LOOKS:
         side //= 2
     return side
-
-
-def _read(work: _Work, block: Block) -> tuple[Stack, tuple[int, int], float]:
-    """Return the dates of a block and its surroundings with the mosaic as their first, and their place in the cell."""
-    cell, began = work.prepared.cell, time.monotonic()
-    rows, columns = window_of([block], cell, work.options)
-    stack = work.read(cell.window(rows, columns))
-    begun = mosaic_stack(stack, work.composite.radiometry.reference, work.composite.method)
-    return begun, (rows.start, columns.start), time.monotonic() - began
-
-
-def _inside(block: Block, offset: tuple[int, int]) -> tuple[slice, slice]:
-    top, left = offset
-    return (
-        slice(block.rows.start - top, block.rows.stop - top),
-        slice(block.columns.start - left, block.columns.stop - left),
-    )
 
 
 def _before(overview: Stack, reference: str) -> NDArray[np.uint16]:
@@ -310,7 +279,7 @@ def make_region(plan: MosaicPlan, items: Sequence[pystac.Item], staging: Path) -
     with remote:
         item = build_region_item(record, staging, radiometry_document(plan, items))
     item.properties["unveil:bands"] = list(settings.bands)
-    write_json(staging / ITEM_FILE, item.to_dict(include_self_link=False, transform_hrefs=False))
+    stage_item(item, staging)
     return record.item_id
 
 

@@ -18,7 +18,6 @@ from de_model.validation import Filler, PixelKind, fillers_of, validation_of
 from flows import __version__
 from flows.drift.units import keep, unit_drift
 from flows.ledger.spent import Stopwatch, add_unit
-from flows.planning.search import write_json
 from flows.planning.workunit import ModelRef, Unit, WorkUnit, unit_cell, unit_dates
 from flows.processing.blocks import Effort, Progress, WriteBehind, no_progress, restore_cell
 from flows.processing.model import load_model, without_a_lost_gpu
@@ -26,6 +25,7 @@ from flows.processing.publishing import blocks_folder, catalog_of, indexes_of
 from flows.processing.restore import intervals_of, prepare
 from flows.reports.page import write_report
 from flows.settings import GapFilling, RunSettings
+from flows.settings.fields import RestorationOptions
 from stac.catalog.product_collections import (
     GATE,
     GATE_LIMITS,
@@ -38,6 +38,7 @@ from stac.catalog.product_collections import (
 from stac.catalog.publish import StaticCatalog
 from stac.composite.normalisation import NormalisationFit
 from stac.grid.cell import Cell
+from stac.io.files import write_json
 from stac.io.s3 import Location
 from stac.load.dataset import radiometry_of
 from stac.load.stack import Stack, read_stack
@@ -163,9 +164,7 @@ def make_product(
     overview = _overview(unit, items, cell, settings, store)
     by_id = {date.id: date for date in unit_dates(unit, items)}
     used = [by_id[date_id] for date_id in overview.item_ids]
-    table = calibration_of(Path(model.weights))
-    fillers = fillers_of(validation_of(Path(model.weights))) if settings.gaps is GapFilling.VALIDATED else {}
-    options = replace(settings.restoration, intervals=intervals_of(table), fillers=fillers)
+    options = options_of(settings, model)
     prepared = prepare(overview, 0, cell, options)
     prepared_after = time.monotonic() - began
 
@@ -190,7 +189,7 @@ def make_product(
     measured = time.monotonic()
     quality = quality_of(staging, settings.bands, settings.quality_gate)
     timings["quality"] = time.monotonic() - measured
-    record = record_of(unit, settings, model, [item for date in used for item in date.items], figures, fillers)
+    record = record_of(unit, settings, model, [item for date in used for item in date.items], figures, options.fillers)
     fits = prepared.composite.fits if prepared.composite else ()
     metadata = metadata_of(unit, settings, model, overview, used, fits, summary, figures, timings)
     metadata["fillers"] = {"kinds": dict(record.fillers), "pixels": summary.pixels_by_filler}
@@ -212,8 +211,15 @@ def make_product(
     write_report(staging, record.item_id, metadata)
     item = build_item(record, summary, staging)
     quality.mark(item)
-    write_json(staging / ITEM_FILE, item.to_dict(include_self_link=False, transform_hrefs=False))
+    stage_item(item, staging)
     return figures
+
+
+def options_of(settings: RunSettings, model: ModelRef) -> RestorationOptions:
+    """Return how a run restores: with the factors of intervals and the fillers that its model was measured by."""
+    weights = Path(model.weights)
+    fillers = fillers_of(validation_of(weights)) if settings.gaps is GapFilling.VALIDATED else {}
+    return replace(settings.restoration, intervals=intervals_of(calibration_of(weights)), fillers=fillers)
 
 
 def _store(work_id: str, cell: Cell, settings: RunSettings) -> BlockStore:
@@ -256,6 +262,11 @@ def publish_product(staging: Path, settings: RunSettings, source_collection: Map
             for changed in places_of_versions(catalog, item):
                 indexes.put(changed)
     return place
+
+
+def stage_item(item: pystac.Item, staging: Path) -> None:
+    """Write an item into the folder of its files, for `take_staged_item`."""
+    write_json(staging / ITEM_FILE, item.to_dict(include_self_link=False, transform_hrefs=False))
 
 
 def take_staged_item(staging: Path, source_collection: Mapping[str, Any]) -> pystac.Item:

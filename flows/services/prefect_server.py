@@ -7,7 +7,6 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -88,13 +87,14 @@ def prefect_api(state_dir: Path) -> Iterator[str]:
         _require_health(url)
         yield url
         return
-    with _running_server(state_dir) as server, _client_of(server):
+    home = state_dir.resolve() / "prefect"
+    with _running_server(state_dir, home) as (url, login), _client_of(url, home, login):
         began = datetime.now(UTC)
         try:
-            yield server.url
+            yield url
         finally:
             _flush_client()
-            _await_records(server, began)
+            _await_records(url, login, began)
 
 
 def configured_api_url() -> str | None:
@@ -144,21 +144,10 @@ def without_credentials(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
-@dataclass(frozen=True, slots=True)
-class _Server:
-    """A local server that answers."""
-
-    url: str
-    home: Path
-    #: Made at the first start, in `home`.
-    login: Login
-
-
 @contextlib.contextmanager
-def _running_server(state_dir: Path) -> Iterator[_Server]:
-    """Start a server on a free port, and stop it at the end."""
-    state = state_dir.resolve()
-    home, log_file = state / "prefect", state / "logs" / "prefect-server.log"
+def _running_server(state_dir: Path, home: Path) -> Iterator[tuple[str, Login]]:
+    """Start a server on a free port, and stop it at the end; yields its address and login."""
+    log_file = state_dir.resolve() / "logs" / "prefect-server.log"
     private_state(state_dir)
     for folder in (home, log_file.parent):
         with writing(folder):
@@ -169,7 +158,7 @@ def _running_server(state_dir: Path) -> Iterator[_Server]:
             report_progress("Starting a local Prefect server" + (" (longer the first time)." if first else "."))
             login = ensure_login(home)
             listener.bind(("127.0.0.1", 0))
-            server = _Server("http://{}:{}/api".format(*listener.getsockname()), home, login)
+            url = "http://{}:{}/api".format(*listener.getsockname())
             process = Process.start(
                 "local Prefect server",
                 ["flows.services.prefect_app", "--socket", str(listener.fileno())],
@@ -181,10 +170,10 @@ def _running_server(state_dir: Path) -> Iterator[_Server]:
             )
             stack.callback(process.stop)
             listener.close()
-            process.wait_until_it_answers(f"{server.url}/health")
+            process.wait_until_it_answers(f"{url}/health")
             (home / _READY).touch()
-            report_progress(f"Prefect server at {server.url} after {time.monotonic() - began:.1f} s.")
-        yield server
+            report_progress(f"Prefect server at {url} after {time.monotonic() - began:.1f} s.")
+        yield url, login
 
 
 @contextlib.contextmanager
@@ -229,16 +218,16 @@ def server_environment(home: Path, login: Login) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _client_of(server: _Server) -> Iterator[None]:
-    """Point the Prefect client of this context at `server`."""
+def _client_of(url: str, home: Path, login: Login) -> Iterator[None]:
+    """Point the Prefect client of this context at a server."""
     from prefect.settings import temporary_settings
 
     ours = {
-        "home": server.home,
-        "api.url": server.url,
+        "home": home,
+        "api.url": url,
         "api.key": None,
-        "api.auth_string": server.login.auth_string,
-        "results.local_storage_path": server.home / "storage",
+        "api.auth_string": login.auth_string,
+        "results.local_storage_path": home / "storage",
         "server.ephemeral.enabled": False,
         "server.analytics_enabled": False,
     }
@@ -255,13 +244,12 @@ def _flush_client() -> None:
         worker.drain_all(timeout=FLUSH_TIMEOUT_S)
 
 
-def _await_records(server: _Server, began: datetime) -> None:
+def _await_records(url: str, login: Login, began: datetime) -> None:
     """Wait, bounded, until the server has written how the task runs since `began` ended: it does so from a queue."""
     open_states = {"state": {"type": {"any_": ["PENDING", "RUNNING"]}}, "start_time": {"after_": began.isoformat()}}
-    deadline = time.monotonic() + FLUSH_TIMEOUT_S
-    auth = (server.login.user, server.login.password)
+    deadline, auth = time.monotonic() + FLUSH_TIMEOUT_S, (login.user, login.password)
     with contextlib.suppress(httpx.HTTPError), httpx.Client(timeout=2.0, trust_env=False, auth=auth) as client:
         while time.monotonic() < deadline:
-            if client.post(f"{server.url}/task_runs/count", json={"task_runs": open_states}).json() == 0:
+            if client.post(f"{url}/task_runs/count", json={"task_runs": open_states}).json() == 0:
                 return
             time.sleep(POLL_S)

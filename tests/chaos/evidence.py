@@ -52,9 +52,10 @@ def unlinked_of(out: Path) -> list[str]:
 def unsettled_of(out: Path, state: Path) -> list[str]:
     """Return the units of a finished catalog that the ledger does not know as published."""
     from flows.ledger.schema import State
-    from flows.ledger.store import Ledger, ledger_place
+    from flows.ledger.store import open_ledger
+    from flows.settings import RunSettings
 
-    with closing(Ledger(*ledger_place(state, str(out), None))) as ledger:
+    with closing(open_ledger(RunSettings(out=out, state_dir=state))) as ledger:
         entries = ledger.page(100).entries
     return [f"{entry.item_id} is {entry.state}" for entry in entries if entry.state is not State.SUCCEEDED]
 

@@ -18,7 +18,8 @@ from sqlalchemy import URL, make_url
 from flows.errors import FlowError, InvalidSettings, LeaseLost, LedgerTooNew, LedgerUnavailable
 from flows.ledger.database import parse_url, shown
 from flows.ledger.schema import Entry, Lease, State, new_run_id
-from flows.ledger.store import Heartbeat, Ledger, ledger_place
+from flows.ledger.store import Heartbeat, Ledger, place_of
+from flows.settings import RunSettings
 from tests.unit.flows.ledgers import CATALOG, claimed, execute, expire, job
 
 ELSEWHERE = "another-host:1:0"
@@ -304,8 +305,8 @@ def test_what_is_not_a_url_of_a_ledger_is_refused_and_not_repeated(text: str) ->
 
 def test_a_file_and_its_catalog_can_be_moved_together(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    url, name = ledger_place(out / ".unveil", str(out), None)
+    url, name = place_of(RunSettings(out=out))
     assert name == ".." and url.database == str(out / ".unveil" / "ledger.db")
-    assert ledger_place(out / ".unveil", "s3://bucket/x", None)[1] == "s3://bucket/x"
-    url, name = ledger_place(out / ".unveil", str(out), "postgresql://h/d")
+    assert place_of(RunSettings(out="s3://bucket/x", state_dir=tmp_path))[1] == "s3://bucket/x"
+    url, name = place_of(RunSettings(out=out, ledger_url="postgresql://h/d"))
     assert name == str(out) and url.drivername == "postgresql+psycopg"

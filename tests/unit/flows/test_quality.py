@@ -12,11 +12,11 @@ import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from flows.planning.search import write_json
 from flows.processing.product import ITEM_FILE, Quality, publish_product, quality_of, review_note
 from flows.reports.page import write_report
 from flows.settings import RunSettings
 from stac.catalog.publish import StaticCatalog
+from stac.io.files import write_json
 from stac.product.item import ProductRecord, build_item
 from stac.product.layers import ProductLayers, Provenance
 from stac.product.writer import write_product
