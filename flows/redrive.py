@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,16 +23,6 @@ from flows.summary import RunSummary
 
 #: Units of one run: bounds memory and the size of a plan.
 _UNITS_PER_RUN = 500
-
-
-@dataclass(frozen=True, slots=True)
-class RedriveOptions:
-    """Which units are tried again."""
-
-    #: Units whose input was found unusable, too.
-    include_invalid: bool = False
-    #: Units that were tried so often are left alone.
-    max_attempts: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,64 +61,55 @@ def redrive(
     wanted = settings or load_settings()
     # Automations that look after dead runs know ours by this tag.
     with tags("unveil"):
-        summary = redrive_units(wanted, RedriveOptions(include_invalid, max_attempts))
+        summary = redrive_units(wanted, max_attempts, include_invalid)
     create_markdown_artifact(as_markdown(summary), key="redrive-report", description="Report of this redrive")
     if not summary.ok:
         raise WorkFailed(f"Not all could be published: {_first_problem(summary)}; see `unveil status --state FAILED`.")
     return asdict(summary)
 
 
-def redrive_units(settings: RunSettings, options: RedriveOptions) -> RedriveSummary:
+def redrive_units(settings: RunSettings, max_attempts: int = 5, include_invalid: bool = False) -> RedriveSummary:
     """Run FAILED, ABORTED and abandoned units again, with the settings and the model they were planned with.
 
-    Args:
-        settings: say where catalog, state folder and ledger are, and the device; the rest is in the ledger.
-        options: which units.
+    The arguments are those of the flow.
 
     Raises:
         InvalidPlan: the ledger's plans are not understood.
         FlowError, StacError: a run could not be started.
     """
-    ledger = open_ledger(settings)
     runs: list[RunSummary] = []
     errors: list[str] = []
     exhausted: list[str] = []
     without_plan: list[str] = []
     batches: dict[str, list[str]] = defaultdict(list)
-    try:
-        for planned in _candidates(ledger, options):
-            if planned.entry.attempts >= options.max_attempts:
+    with closing(open_ledger(settings)) as ledger:
+        for planned in _candidates(ledger, include_invalid):
+            if planned.entry.attempts >= max_attempts:
                 exhausted.append(planned.entry.target_id)
             elif not (planned.unit and planned.request_id):
                 without_plan.append(planned.entry.target_id)
             else:
                 batches[planned.request_id].append(planned.unit)
         for request_id, units in batches.items():
+            request = ledger.request(request_id) or ""
             for first in range(0, len(units), _UNITS_PER_RUN):
+                plan = thaw(request, units[first : first + _UNITS_PER_RUN])
+                report_progress(f"{len(plan.units)} units are tried again")
                 try:
-                    some = units[first : first + _UNITS_PER_RUN]
-                    runs.append(_run(settings, ledger.request(request_id) or "", some, options))
+                    runs.append(run_clear_scenes(settings_of(plan, settings), plan, invalid_too=include_invalid))
                 except WorkFailed as error:
                     if error.summary is None:
                         errors.append(str(error))
                     else:
                         runs.append(error.summary)
-    finally:
-        ledger.close()
     return RedriveSummary(tuple(runs), tuple(errors), tuple(exhausted), tuple(without_plan))
 
 
-def _candidates(ledger: Ledger, options: RedriveOptions) -> Iterator[Planned]:
-    states = [State.FAILED, State.ABORTED, *HELD, *([State.INVALID] if options.include_invalid else [])]
+def _candidates(ledger: Ledger, include_invalid: bool) -> Iterator[Planned]:
+    states = [State.FAILED, State.ABORTED, *HELD, *([State.INVALID] if include_invalid else [])]
     for planned in ledger.planned(states):
         if not planned.entry.held or is_dead(planned.entry.run_id):
             yield planned
-
-
-def _run(settings: RunSettings, request: str, units: list[str], options: RedriveOptions) -> RunSummary:
-    report_progress(f"{len(units)} units are tried again")
-    plan = thaw(request, units)
-    return run_clear_scenes(settings_of(plan, settings), plan, invalid_too=options.include_invalid)
 
 
 def as_markdown(summary: RedriveSummary) -> str:

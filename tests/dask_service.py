@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.command import environment
+from tests.prefect_service import kill
 
 _TIMEOUT_S = 120
 
@@ -82,10 +81,3 @@ def _start(module: str, *arguments: str, log: object, env: Mapping[str, str]) ->
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL to a process and what it started."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(30)

@@ -62,10 +62,9 @@ def redrive(
     """
     settings = o.settings(config, **given)
     with progress_bar():
-        from flows.redrive import RedriveOptions
         from flows.redrive import redrive_units as run
 
-        summary = run(settings, RedriveOptions(include_invalid, max_attempts))
+        summary = run(settings, max_attempts, include_invalid)
     show(asdict(summary) | {"ok": summary.ok}, as_json, lambda: print_redrive(summary))
     _exit(summary.ok)
 

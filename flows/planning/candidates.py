@@ -120,12 +120,8 @@ def cells_with_dates(items: Sequence[pystac.Item], settings: RunSettings) -> tup
 
 
 def _used(ground: _Ground, settings: RunSettings) -> CellDates:
-    least, inside = settings.min_coverage / 100, [d for d in ground.passes if _in_interval(d, settings)]
-    shares = [(date, ground.share(date)) for date in inside]
-    left_out = tuple(
-        f"{_few(date, covered, ground.cell)}; it is not used." for date, covered in shares if covered < least
-    )
-    return CellDates(ground.cell, tuple(date for date, covered in shares if covered >= least), left_out)
+    inside = [date for date in ground.passes if _in_interval(date, settings)]
+    return CellDates(ground.cell, *ground.sorted_out(inside, settings.min_coverage / 100))
 
 
 Choice = Candidate | Refused | LeftOut
@@ -169,6 +165,12 @@ class _Ground:
         first, last = bisect_left(self._instants, instant - reach), bisect_right(self._instants, instant + reach)
         own = set(target.item_ids)
         return [date for date in self.passes[first:last] if own.isdisjoint(date.item_ids)]
+
+    def sorted_out(self, dates: Sequence[Acquisition], least: float) -> tuple[tuple[Acquisition, ...], tuple[str, ...]]:
+        """Return the dates that cover so much of the cell, and why the others are not used."""
+        shares = [(date, self.share(date)) for date in dates]
+        few = tuple(f"{_few(date, seen, self.cell)}; it is not used." for date, seen in shares if seen < least)
+        return tuple(date for date, seen in shares if seen >= least), few
 
     def _share(self, item_ids: tuple[str, ...]) -> float:
         if item_ids not in self._shares:
@@ -265,9 +267,7 @@ def _candidate(ground: _Ground, target: Acquisition, cover: float, settings: Run
     least, cell = settings.min_coverage / 100, ground.cell
     if (seen := ground.share(target)) < least:
         raise InvalidInput(f"{_few(target, seen, cell)}; there is hardly anything to restore.")
-    shares = [(date, ground.share(date)) for date in ground.others(target, settings.composite_days)]
-    left_out = tuple(f"{_few(date, covered, cell)}; it is not used." for date, covered in shares if covered < least)
-    sources = tuple(date for date, covered in shares if covered >= least)
+    sources, left_out = ground.sorted_out(ground.others(target, settings.composite_days), least)
     return Candidate(cell, target, sources, cover, left_out)
 
 

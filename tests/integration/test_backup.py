@@ -24,12 +24,6 @@ _PASSWORDS = ("PREFECT", "MLFLOW", "LEDGER", "PUBLISHER", "READER")
 _EXPECTED = ("current user cannot be dropped", 'role "{owner}" already exists', "cannot drop the currently open")
 
 
-def login(server: Postgres, user: str, password: str, database: str) -> dict[str, str]:
-    """Return the environment of a client."""
-    here = {"PGHOST": server.host, "PGPORT": str(server.port)}
-    return here | {"PGUSER": user, "PGPASSWORD": password, "PGDATABASE": database}
-
-
 def program(name: str) -> Path:
     """Return the path of a client of PostgreSQL; they lie beside the server's programs."""
     found = programs()
@@ -86,7 +80,7 @@ def run(folder: Path, server: Postgres, passwords: dict[str, str]) -> dict[str, 
 
 def prepare(server: Postgres, password: str, passwords: dict[str, str]) -> dict[str, str]:
     """Make databases, roles and pgstac; return the environment of the owner's clients."""
-    owner = login(server, server.user, password, "postgres")
+    owner = server.client(server.user, password, "postgres")
     command = [sys.executable, str(ROOT / "infra/image/prepare.py")]
     subprocess.run(command, env=os.environ | owner | passwords, check=True, capture_output=True, timeout=120)
     return owner
@@ -124,7 +118,7 @@ def restore(server: Postgres, password: str, dump: Path) -> None:
     The owner has the password of the first server, as the `.env` that belongs to the dump says: the dump sets it, and
     psql connects anew for each database.
     """
-    owner = login(server, server.user, server.password, "postgres")
+    owner = server.client(server.user, server.password, "postgres")
     command = [program("psql"), "--quiet", "--no-psqlrc"]
     change = [*command, "--command", f"ALTER ROLE {server.user} PASSWORD '{password}'"]
     subprocess.run(change, env=os.environ | owner, check=True, timeout=60)

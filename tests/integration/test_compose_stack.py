@@ -28,8 +28,7 @@ def test_each_role_enters_its_own_database_only(postgres: Postgres) -> None:
     }
     variables = [each.variable for each in module["TENANTS"]] + [variable for *_, variable in module["STAC_ROLES"]]
     passwords = {variable: secrets.token_hex(8) for variable in variables}
-    owner = {"PGHOST": postgres.host, "PGPORT": str(postgres.port), "PGUSER": postgres.user, "PGDATABASE": "postgres"}
-    owner["PGPASSWORD"] = postgres.password
+    owner = postgres.client(postgres.user, postgres.password, "postgres")
     for _ in range(2):  # it may be run again
         done = subprocess.run(
             [sys.executable, str(PREPARE)],

@@ -115,15 +115,6 @@ def test_a_panel_of_the_dashboard_has_an_answer(prometheus: str, name: str) -> N
     assert bool(result) == (name not in WITHOUT_DATA), expression
 
 
-def test_what_the_run_did_is_what_prometheus_has(prometheus: str, tiny_run: Any) -> None:
-    figures = [unit["figures"] for unit in tiny_run.outcome.document["units"]]
-    (tiles,) = ask(prometheus, "unveil_tiles_total")
-    assert float(tiles["value"][1]) == sum(f["tiles"] for f in figures)
-    assert tiles["metric"]["job"] == "unveil"
-    (succeeded,) = ask(prometheus, 'unveil_units{state="succeeded"}')
-    assert float(succeeded["value"][1]) == len(figures)
-
-
 def test_a_finished_run_alarms_no_one(prometheus: str) -> None:
     rules = httpx.get(f"{prometheus}/api/v1/rules", timeout=10).json()["data"]["groups"][0]["rules"]
     assert len(rules) == 4 and {rule["health"] for rule in rules} <= {"ok", "unknown"}

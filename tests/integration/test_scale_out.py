@@ -19,7 +19,8 @@ from flows.ledger.store import open_ledger
 from flows.settings.loading import load_settings
 from tests.chaos.evidence import files_of, leftovers_of, problems_of, unlinked_of, work_ids_of
 from tests.command import TINY_BBOX, Outcome, Run, start, unveil
-from tests.dask_service import DaskCluster, dask_cluster, kill
+from tests.dask_service import DaskCluster, dask_cluster
+from tests.prefect_service import kill
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 _TIMEOUT_S = 300

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,7 +32,6 @@ from tests.installed import Needed, require
 from tests.misbehaving_server import web_server
 from tests.support import pgstac
 from tests.support.catalogs import problems_in
-from tests.support.postgres import FAST
 from tests.transaction_api import TransactionApi
 
 pytestmark = pytest.mark.integration
@@ -43,16 +41,9 @@ KINDS = ("api", "pgstac")
 @pytest.fixture(scope="module")
 def service() -> Iterator[pgstac.Service]:
     require(Needed.POSTGRESQL, Needed.POSTGIS)
-    folder = Path(tempfile.mkdtemp(prefix="unveil-pgstac-"))
-    folder.chmod(0o755)  # the database runs as another user
-    try:
-        found = pgstac.start(folder, FAST)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("UNVEIL_INDEX_TOKEN", found.token)
-            yield found
-    finally:
-        pgstac.stop(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+    with pgstac.service() as found, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNVEIL_INDEX_TOKEN", found.token)
+        yield found
 
 
 @pytest.fixture
@@ -279,12 +270,6 @@ def test_a_catalog_is_copied_whole_and_continued(catalog: Path, tmp_path: Path) 
     assert [(done.copied, done.unchanged) for done in copy_catalog(catalog, other)] == [(0, 1), (1, 1), (0, 0)]
     assert [done.copied for done in copy_catalog(catalog, other)] == [0, 0, 0]
     assert published(other.root) == [first, second] and problems_in(other.root) == []
-
-
-def test_started_twice_it_is_the_same_service(service: pgstac.Service) -> None:
-    assert pgstac.start(service.folder) == service
-    secrets = [*service.folder.glob("*.password"), service.folder / "postgres" / "password"]
-    assert len(secrets) == 3 and {path.stat().st_mode & 0o777 for path in secrets} == {0o600}
 
 
 def test_only_who_has_the_token_writes(service: pgstac.Service) -> None:

@@ -12,7 +12,6 @@ import json
 import multiprocessing
 import os
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -246,15 +245,9 @@ def main(
     """Load many items into both kinds of index and tell rates, memory, and what one more item costs."""
     figures, busy = [], os.getloadavg()[0]
     for kind in ("pgstac", "STAC API"):
-        with tempfile.TemporaryDirectory(prefix="unveil-load-") as name:
-            folder = Path(name)
-            folder.chmod(0o755)  # the database runs as another user
-            try:
-                service = pgstac.start(folder)
-                address = service.dsn if kind == "pgstac" else service.api
-                figures.append(measure(kind, address, service.dsn, items))
-            finally:
-                pgstac.stop(folder)
+        with pgstac.service({}) as service:
+            address = service.dsn if kind == "pgstac" else service.api
+            figures.append(measure(kind, address, service.dsn, items))
     page = page_of(f"python -m tests.load.index_many --items {items}", figures, busy)
     if out is not None:
         (out / "indexes.md").write_text(page, "utf-8")

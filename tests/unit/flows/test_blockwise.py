@@ -19,7 +19,7 @@ from de_model.inference.sampling import Sampling
 from de_model.presets import Preset
 from de_model.validation import UNVALIDATED, Filler, PixelKind
 from flows.processing import blocks as blockwise
-from flows.processing.blocks import Done, Effort, Progress, Reader, no_progress, restore_cell
+from flows.processing.blocks import Done, Effort, Progress, Reader, WriteBehind, no_progress, prefetched, restore_cell
 from flows.processing.restore import Prepared, Restored, prepare, restore_block, restore_date
 from flows.settings.fields import RestorationOptions
 from stac.composite.methods import CompositeMethod
@@ -175,3 +175,56 @@ def test_the_next_region_is_read_while_one_is_restored(
     )
     assert effort.blocks == len(restored) == total > 4 and all(restored)
     assert effort.read_seconds > 0 and effort.waited_seconds > 0
+
+
+def test_an_error_comes_where_its_result_would() -> None:
+    def broken() -> int:
+        raise ValueError("no pixels")
+
+    results = prefetched([lambda: 0, broken])
+    assert next(results) == 0
+    with pytest.raises(ValueError, match="no pixels"):
+        next(results)
+
+
+def test_who_stops_early_waits_for_nothing() -> None:
+    begun, free, after = threading.Event(), threading.Event(), threading.Event()
+
+    def slow() -> None:
+        begun.set()
+        assert free.wait(WAIT_S)
+
+    results = prefetched([lambda: None, slow, after.set])
+    assert next(results) is None and begun.wait(WAIT_S)
+    results.close()  # comes back although `slow` is still at work
+    free.set()
+    assert not after.wait(0.2)
+
+
+def test_things_are_used_up_in_order_one_behind_the_caller() -> None:
+    used, free = list[int](), threading.Event()
+
+    def use(thing: int) -> None:
+        assert free.wait(WAIT_S)
+        used.append(thing)
+
+    with WriteBehind(use) as behind:
+        behind(0)
+        assert not used, "the caller goes on"
+        free.set()
+        for thing in range(1, 4):
+            behind(thing)
+            assert used[:thing] == list(range(thing)), "one is at work, never two"
+    assert used == [0, 1, 2, 3] and behind.waited > 0
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_an_error_behind_reaches_the_caller(more: bool) -> None:
+    def full(thing: int) -> None:
+        raise OSError(f"no room for {thing}")
+
+    with pytest.raises(OSError, match="no room for 0"), WriteBehind(full) as behind:
+        behind(0)
+        if more:
+            behind(1)
+            pytest.fail("the error of the first was lost")

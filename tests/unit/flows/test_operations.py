@@ -14,7 +14,7 @@ from flows.errors import InvalidSettings
 from flows.ledger.schema import Job, Lease, State
 from flows.ledger.status import status
 from flows.ledger.store import open_ledger
-from flows.redrive import RedriveOptions, as_markdown, redrive_units
+from flows.redrive import as_markdown, redrive_units
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from stac.search.query import Query
@@ -62,6 +62,6 @@ def test_a_redrive_names_mosaics_and_leaves_them_to_their_own_command(tmp_path: 
     with closing(open_ledger(settings)) as ledger:
         lease = ledger.claim(Job("m", "border-2023-08", "border-2023-08"), "another-host:1:0")
         assert isinstance(lease, Lease) and ledger.finish(lease, State.FAILED, error="cut short")
-    summary = redrive_units(settings, RedriveOptions())
+    summary = redrive_units(settings)
     assert (summary.without_plan, summary.runs, summary.errors) == (("border-2023-08",), (), ())
     assert "`unveil mosaic` continues it" in as_markdown(summary)

@@ -12,13 +12,6 @@ from flows.ops.up.services import DEFAULT_PORTS, Record, Service, place_for, rea
 from flows.ops.up.supervisor import down, require_down, standing
 
 
-def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
-    assert read_record(tmp_path) == Record()
-    record = Record(ports={"prefect": 1}, deployed="a", supervisor=3, members={"mlflow": 5})
-    write_record(tmp_path, record)
-    assert read_record(tmp_path) == record and [p.name for p in tmp_path.iterdir()] == ["up.json"]
-
-
 def test_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "up.json").write_text("[1]")
     with pytest.raises(InvalidSettings, match=r"up\.json is not a record"):
