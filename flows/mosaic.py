@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+import pystac
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State as TaskState
@@ -54,7 +54,6 @@ from flows.tasks import RETRIES, ensure_gpu_limit, gpu_slot, gpus_of
 from stac.search.sentinel_hub.client import METER
 
 _log = logging.getLogger("unveil")
-_Unit = TypeVar("_Unit", bound=Unit)
 
 
 def _run_name() -> str:
@@ -107,8 +106,8 @@ def clear_scenes(
         run = run_context(
             wanted, ready.model, ready.found.collection, ledger, run_id, request_id=request_id, invalid_too=invalid_too
         )
-        payload = partial(payload_of, items={item.id: item for item in ready.found.items})
-        units = refused_results(ready.plan.refused) + process_all(ready.todo, payload, run, wanted, ledger)
+        made = process_all(ready.todo, ready.found.items, run, wanted, ledger)
+        units = refused_results(ready.plan.refused) + made
         keep_mirrors(wanted)
     compared = drift(wanted, ready.model, run_id, [unit.work_id for unit in units if unit.figures is not None])
     spent = _billed() - billed + sum(unit.processing_units for unit in units)
@@ -137,7 +136,11 @@ def process(payload: Payload, run: RunContext) -> UnitResult | TaskState[UnitRes
 
 
 def process_all(
-    units: Sequence[_Unit], payload: Callable[[_Unit], Payload], run: RunContext, settings: RunSettings, ledger: Ledger
+    units: Sequence[Unit],
+    items: Iterable[pystac.Item],
+    run: RunContext,
+    settings: RunSettings,
+    ledger: Ledger,
 ) -> list[UnitResult]:
     """Map `process` over units; return how each ended, in their order.
 
@@ -145,7 +148,7 @@ def process_all(
 
     Args:
         units: that are left to do.
-        payload: gives a unit what it takes to make it.
+        items: scenes of the run.
         run: what they share.
         settings: of the run.
         ledger: that is open.
@@ -155,11 +158,11 @@ def process_all(
     ensure_model_item(catalog_of(settings), run.model)
     if gpus := gpus_of(settings):
         through_restart()(ensure_gpu_limit, gpus)
-    results: dict[str, UnitResult] = {}
+    by_id, results = {item.id: item for item in items}, dict[str, UnitResult]()
     with open_workers(settings) as workers:
 
-        def map_units(some: Sequence[_Unit]) -> None:
-            for given, ended in workers.map(process, map(payload, some), run=run):
+        def map_units(some: Sequence[Unit]) -> None:
+            for given, ended in workers.map(process, (payload_of(unit, by_id) for unit in some), run=run):
                 results[given.unit.work_id] = _result(given.unit, ended, run, ledger)
 
         map_units(units)

@@ -19,9 +19,9 @@ from flows.ledger.store import Ledger
 from flows.mosaic import process_all, refused_results, report, run_context, run_ledger
 from flows.planning.mosaics import MosaicJob, MosaicPlan, mosaic_jobs, plan_period
 from flows.planning.workunit import ModelRef, MosaicUnit
-from flows.preparation import Found, find, resolve_model
+from flows.preparation import Found, find, resolve_model, whole_work
 from flows.processing.publishing import keep_mirrors, known_radiometry, mosaics_of
-from flows.processing.unit import Payload, UnitResult, payload_of
+from flows.processing.unit import UnitResult
 from flows.progress import report_progress
 from flows.services.prefect_server import prefect_api
 from flows.settings import RunSettings
@@ -30,7 +30,6 @@ from flows.settings.mosaic_options import MosaicOptions
 from flows.summary import RunSummary
 from flows.task_runners import check_runner
 from flows.tasks import RETRIES
-from stac.catalog.product_collections import broken_work
 from stac.errors import EmptySearch
 
 _log = logging.getLogger("unveil")
@@ -168,13 +167,8 @@ def _all_published(jobs: Sequence[MosaicJob], model: ModelRef) -> _Done | None:
 def _compared(found: Found, planned: MosaicPlan, done: _Done) -> tuple[list[MosaicUnit], bool]:
     """Compare a plan with what is published, and note it; return the units left to make, and whether the region is."""
     catalog = mosaics_of(planned.job.settings)
-    places = catalog.published_work(survey=catalog.repair())
-    wanted = {*(unit.work_id for unit in planned.units), planned.region_work_id}
-    mine = {work_id: place for work_id, place in places.items() if work_id in wanted}
-    broken = broken_work(catalog, mine)
-    for reason in broken.values():
-        _log.warning("a published mosaic is broken and made again: %s", reason)
-    finished = set(mine) - set(broken)
+    wanted = [*(unit.work_id for unit in planned.units), planned.region_work_id]
+    finished, broken = whole_work(catalog, catalog.published_work(survey=catalog.repair()), wanted)
     done.scenes += len(found.items)
     done.units += refused_results(planned.refused)
     done.remade += broken.values()
@@ -223,13 +217,8 @@ def _make_period(job: MosaicJob, model: ModelRef, ledger: Ledger, run_id: str, d
         done.empty.append(f"{name}: {error}")
         return
     todo, has_region = _compared(found, planned, done)
-    by_id = {item.id: item for item in found.items}
-
-    def payload(unit: MosaicUnit) -> Payload:
-        return payload_of(unit, by_id, planned.composite_of(unit))
-
     run = run_context(settings, model, found.collection, ledger, run_id, invalid_too=True)
-    results = process_all(todo, payload, run, settings, ledger)
+    results = process_all(todo, found.items, run, settings, ledger)
     done.units += results
     if not planned.units or any(result.state is not State.SUCCEEDED for result in results):
         _log.warning("%s: the item of the region waits until all of its cells are there", name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,22 +110,21 @@ def prepare_run(
     for each in work.left_out:
         if each.cause is not Cause.CLOUD:
             _log.warning("left out: %s", each.reason)
-    return PreparedRun(settings, found, model, work, *_published(catalog, work, settings, finished))
+    linked = finished_work(catalog, settings.gate_limits) if finished is None else finished
+    return PreparedRun(settings, found, model, work, *whole_work(catalog, linked, [u.work_id for u in work.units]))
 
 
-def _published(
-    catalog: StaticCatalog, planned: Plan, settings: RunSettings, finished: Mapping[str, Location] | None
+def whole_work(
+    catalog: StaticCatalog, published: Mapping[str, Location], work_ids: Iterable[str]
 ) -> tuple[dict[str, Location], dict[str, str]]:
-    """Return the places of the plan's units that are published whole, and what is wrong with others, by work id.
+    """Return the places of the work that is published whole, and what is wrong with the rest of it, by work id.
 
     Args:
         catalog: any collection of the catalog.
-        planned: the plan.
-        settings: thresholds of the gate.
-        finished: places of published work by id, from `repair_collections`; read from the catalog when None.
+        published: places of all published work by id.
+        work_ids: of the work that is wanted.
     """
-    linked = finished_work(catalog, settings.gate_limits) if finished is None else finished
-    mine = {unit.work_id: linked[unit.work_id] for unit in planned.units if unit.work_id in linked}
+    mine = {work_id: published[work_id] for work_id in work_ids if work_id in published}
     broken = broken_work(catalog, mine)
     for reason in broken.values():
         _log.warning("a published product is broken and made again: %s", reason)

@@ -94,14 +94,13 @@ def serve(
     from flows.ops.serve.app import check_catalog, start_page
     from flows.ops.serve.app import serve as run_server
     from flows.ops.serve.stac_browser import ensure_browser, public_browser_link
-    from flows.progress import report_progress
 
     check_catalog(out)
     page = start_page(out)
     folder = None
     if browser:
         with progress_bar():
-            folder = ensure_browser(log=report_progress)
+            folder = ensure_browser()
 
     def announce(url: str) -> None:
         if as_json:
@@ -208,10 +207,9 @@ def _state(out: Path, state_dir: Path | None) -> Path:
 
 def _prepare_browser() -> None:
     from flows.ops.serve.stac_browser import ensure_browser
-    from flows.progress import report_progress
 
     with progress_bar():
-        ensure_browser(log=report_progress)
+        ensure_browser()
 
 
 def _arguments(place: Place) -> list[str]:

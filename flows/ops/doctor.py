@@ -61,7 +61,7 @@ def failed(name: str, detail: str, remedy: str) -> Check:
 
 
 #: Seconds for each answer from the network.
-TIMEOUT_S = 3.0
+_TIMEOUT_S = 3.0
 _GIB = 2**30
 #: Free space below which a run fails (the sample's products take about 50 MB) or should be watched, bytes.
 _DISK_FAIL, _DISK_WARN = 0.25 * _GIB, 2 * _GIB
@@ -97,7 +97,7 @@ def _prefect() -> Check:
     url = prefect_server.configured_api_url()
     if url is None:
         return passed("Prefect", "no API configured; each run starts a local server and stops it")
-    problem = prefect_server.health_problem(url, TIMEOUT_S)
+    problem = prefect_server.health_problem(url)
     shown = without_credentials(url)
     if problem is None:
         return passed("Prefect", f"{shown} answers")
@@ -133,7 +133,7 @@ def _source(source: str) -> Check:
         return passed("source", source) if found else failed("source", f"{source} does not exist", remedy)
     shown = without_credentials(source)
     try:
-        status = httpx.get(source, timeout=TIMEOUT_S, follow_redirects=True).status_code
+        status = httpx.get(source, timeout=_TIMEOUT_S, follow_redirects=True).status_code
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return failed(
             "source", f"{shown}: {error or type(error).__name__}", "Check the network, a proxy, and --source."

@@ -116,11 +116,6 @@ class MosaicPlan:
         """Id of the item of the whole region."""
         return f"{self.job.name}-region-unveil-{self.region_work_id[:8]}"
 
-    def composite_of(self, unit: MosaicUnit) -> PeriodComposite:
-        """Return how the dates of a unit become one."""
-        options = self.job.options
-        return PeriodComposite(options.method, self.radiometry.of(unit.date_ids), options.quantile)
-
 
 def region_of(settings: RunSettings, options: MosaicOptions) -> Region:
     """Return the region of some settings.
@@ -279,13 +274,14 @@ def _unit(
     lost = tuple(
         f"Date {date.id} could not be read for the overview; it is not used." for date in dates if date not in used
     )
+    composite = PeriodComposite(options.method, radiometry.of([date.id for date in used]), options.quantile)
     identity = {
         "algorithm": MOSAIC_ALGORITHM,
         "region": job.region.name,
         "period": [period.name, str(period.first), str(period.last)],
         "method": [str(options.method), options.quantile],
         "dates": [[version_of(item) for item in date.items] for date in used],
-        "radiometry": _digest(radiometry.of([date.id for date in used]).to_dict()),
+        "radiometry": _digest(composite.radiometry.to_dict()),
         "cell": [
             cell.id,
             str(cell.geobox.crs),
@@ -309,6 +305,7 @@ def _unit(
         pixels=cell.pixels,
         date_ids=tuple(date.id for date in used),
         dates=tuple(date.item_ids for date in used),
+        composite=composite,
         left_out=(*found.left_out, *lost),
     )
 

@@ -15,6 +15,7 @@ from flows.errors import InvalidSettings
 from flows.planning.candidates import Candidate, Cause, LeftOut, Refused, candidates, cloud_cover
 from flows.settings import GridKind, RunSettings
 from stac.catalog.validation import safe_id
+from stac.composite.region import PeriodComposite
 from stac.errors import EmptySearch
 from stac.grid.cell import Cell, cell_of
 from stac.search.acquisitions import Acquisition
@@ -87,6 +88,8 @@ class MosaicUnit:
     #: Ids of the dates, by time, and of the scenes of each in the order in which they are drawn.
     date_ids: tuple[str, ...]
     dates: tuple[tuple[str, ...], ...]
+    #: How the dates become one.
+    composite: PeriodComposite
     left_out: tuple[str, ...] = ()
 
     @property

@@ -88,7 +88,6 @@ def make_mosaic(
     unit: MosaicUnit,
     items: Mapping[str, pystac.Item],
     settings: RunSettings,
-    composite: PeriodComposite,
     model: ModelRef,
     staging: Path,
     report: Progress = no_progress,
@@ -101,7 +100,6 @@ def make_mosaic(
         unit: the cell and its dates.
         items: their scenes by id.
         settings: of its job.
-        composite: how the dates of the cell become one.
         model: restores what no date saw.
         staging: folder.
         report: progress.
@@ -114,7 +112,8 @@ def make_mosaic(
     began = time.monotonic()
     enhancer = load_model(model.weights, model.sha256, settings.device)
     settings = settings.fitted_to(model.scene)
-    cell, radiometry = unit_cell(unit, items, settings), composite.radiometry
+    cell, composite = unit_cell(unit, items, settings), unit.composite
+    radiometry = composite.radiometry
     every = {date.id: date for date in unit_dates(unit, items)}
     overview = read_stack(list(every.values()), cell, settings.bands, settings.reading.overview_of(cell), required=())
     dates = tuple(every[name] for name in overview.item_ids)

@@ -377,7 +377,7 @@ def metadata_of(
         timings: seconds, by step.
     """
     return {
-        "unit": asdict(unit) | {"target_id": unit.target_id},
+        "unit": {k: v for k, v in asdict(unit).items() if k != "composite"} | {"target_id": unit.target_id},
         "model": {name: getattr(model, name) for name in ("name", "version", "sha256", "calibration", "validation")},
         "parameters": settings.parameters,
         "software": {"unveil-eo": __version__, "torch": torch.__version__, "numpy": np.__version__},

@@ -19,12 +19,11 @@ from flows.errors import KNOWN_ERRORS, InvalidSettings, LeaseLost, RunStopped
 from flows.ledger.database import shown
 from flows.ledger.schema import Entry, Job, Lease, State, is_own
 from flows.ledger.store import AGAIN, Heartbeat, Ledger, open_ledger
-from flows.planning.workunit import ModelRef, MosaicUnit, Unit, WorkUnit
+from flows.planning.workunit import ModelRef, MosaicUnit, Unit
 from flows.processing.publishing import catalog_of, discard_blocks, mosaics_of
 from flows.progress import report_progress
 from flows.settings import RunSettings
 from stac.catalog import product_collections
-from stac.composite.region import PeriodComposite
 from stac.errors import AccessRefused, InvalidInput, MissingExtra, StacError, UnsafeHref
 from stac.io.files import writing
 from stac.io.s3 import Location
@@ -49,8 +48,6 @@ class Payload:
     unit: Unit
     #: STAC items of its dates, a JSON array.
     items: str
-    #: Of a mosaic: how its dates become one.
-    composite: PeriodComposite | None = None
 
     def by_id(self) -> dict[str, pystac.Item]:
         """Return the source items by id."""
@@ -98,17 +95,16 @@ class UnitResult:
 Slot = Callable[[RunSettings], AbstractContextManager[None]]
 
 
-def payload_of(unit: Unit, items: Mapping[str, pystac.Item], composite: PeriodComposite | None = None) -> Payload:
+def payload_of(unit: Unit, items: Mapping[str, pystac.Item]) -> Payload:
     """Return a unit with its items.
 
     Args:
         unit: the unit.
         items: scenes of the run by id, with absolute hrefs.
-        composite: of a mosaic.
     """
     names = dict.fromkeys(name for date in unit.dates for name in date)
     scenes = [items[name].to_dict(include_self_link=True, transform_hrefs=False) for name in names]
-    return Payload(unit, json.dumps(scenes, separators=(",", ":")), composite)
+    return Payload(unit, json.dumps(scenes, separators=(",", ":")))
 
 
 def job_of(unit: Unit, request_id: str) -> Job:
@@ -243,9 +239,9 @@ def _make(payload: Payload, run: RunContext, settings: RunSettings, slot: Slot, 
     report_progress(f"{unit.target_id}: reading")
     items, progress = payload.by_id(), _progress_of(unit, folder, pulse)
     with slot(settings):
-        if isinstance(unit, MosaicUnit) and payload.composite is not None:
-            figures = make_mosaic(unit, items, settings, payload.composite, run.model, folder, progress)
-        elif isinstance(unit, WorkUnit):
+        if isinstance(unit, MosaicUnit):
+            figures = make_mosaic(unit, items, settings, run.model, folder, progress)
+        else:
             figures = make_product(unit, items, settings, run.model, folder, progress)
     report_progress(f"{unit.target_id}: publishing")
     pulse.require()

@@ -23,21 +23,18 @@ from flows.services.process import HEALTH_TIMEOUT_S, POLL_S, START_TIMEOUT_S, Pr
 from stac.io.files import private_state, writing
 
 #: Longest that a server may be away, seconds.
-OUTAGE_S = 120.0
+_OUTAGE_S = 120.0
 
 
-def through_restart(outage_s: float = OUTAGE_S) -> Retrying:
+def through_restart() -> Retrying:
     """Return what calls a function again while no connection to the server can be made; then its error is raised.
 
     Prefect's own client asks again only when it has reached the server before, and each task makes new clients.
-
-    Args:
-        outage_s: longest that is waited, seconds.
     """
     return Retrying(
         retry=retry_if_exception_type(httpx.TransportError),
         wait=wait_exponential_jitter(initial=0.5, max=10),
-        stop=stop_after_delay(outage_s),
+        stop=stop_after_delay(_OUTAGE_S),
         reraise=True,
     )
 
@@ -106,14 +103,17 @@ def configured_api_url() -> str | None:
     return get_current_settings().api.url
 
 
-def health_problem(url: str, timeout_s: float = HEALTH_TIMEOUT_S) -> str | None:
-    """Return None when the Prefect API at `url` answers within `timeout_s`, else what is wrong."""
+def health_problem(url: str) -> str | None:
+    """Return None when the Prefect API at `url` answers in time, else what is wrong."""
     from prefect.client.orchestration import get_client
     from prefect.settings import temporary_settings
 
     # The client knows the credentials of the profile, and it is the one the flow will use.
-    quick = {"api.url": url, "client.max_retries": 0, "api.request_timeout": timeout_s}
-    with temporary_settings(quick), get_client(sync_client=True, httpx_settings={"timeout": timeout_s}) as client:
+    quick = {"api.url": url, "client.max_retries": 0, "api.request_timeout": HEALTH_TIMEOUT_S}
+    with (
+        temporary_settings(quick),
+        get_client(sync_client=True, httpx_settings={"timeout": HEALTH_TIMEOUT_S}) as client,
+    ):
         try:
             # Unlike the health check, this needs the rights that a run needs.
             client.api_version()

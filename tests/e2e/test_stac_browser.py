@@ -86,7 +86,7 @@ def driver() -> str:
 
 @pytest.fixture(scope="module")
 def visit(shown_catalog: Path, driver: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
-    browser_dir = ensure_browser(log=print)
+    browser_dir = ensure_browser()
     assert browser_dir is not None
     kept = os.environ.get("UNVEIL_SCREENSHOTS")
     folder = Path(kept).resolve() if kept else tmp_path_factory.mktemp("screenshots")

@@ -114,21 +114,6 @@ def test_ranges_return_exactly_these_bytes(client: httpx.Client, first: int, len
     assert answer.headers["content-type"] == COG_TYPE
 
 
-def test_range_at_the_end_and_behind_it(client: httpx.Client) -> None:
-    tail = client.get(TIF, headers={"Range": "bytes=-5"})
-    assert (tail.status_code, tail.content) == (206, bytes([251, 252, 253, 254, 255]))
-    behind = client.get(TIF, headers={"Range": "bytes=10240-", "Origin": "https://example.com"})
-    assert behind.status_code == 416
-    assert behind.headers["content-range"] == "bytes */10240"
-    assert behind.headers["access-control-allow-origin"] == "*"
-
-
-def test_head_shows_the_size_without_the_content(client: httpx.Client) -> None:
-    answer = client.head(TIF)
-    assert (answer.headers["content-length"], answer.headers["accept-ranges"]) == ("10240", "bytes")
-    assert answer.content == b""
-
-
 @pytest.mark.parametrize("path", [TIF, CATALOG, "/catalog/scenes/collection.json", "/", "/scenes/one/one.json"])
 def test_a_known_etag_gets_304_and_another_one_the_content(client: httpx.Client, path: str) -> None:
     first = client.get(path)
@@ -136,16 +121,6 @@ def test_a_known_etag_gets_304_and_another_one_the_content(client: httpx.Client,
     again = client.get(path, headers={"If-None-Match": tag})
     assert (again.status_code, again.content) == (304, b"")
     assert client.get(path, headers={"If-None-Match": '"other"'}).content == first.content
-
-
-def test_a_replaced_file_gets_a_new_etag(client: httpx.Client, catalog_root: Path) -> None:
-    file = catalog_root / "scenes/one/changing.tif"
-    file.write_bytes(b"one")
-    before = client.get("/catalog/scenes/one/changing.tif")
-    file.with_suffix(".new").write_bytes(b"second")
-    file.with_suffix(".new").replace(file)
-    after = client.get("/catalog/scenes/one/changing.tif", headers={"If-None-Match": before.headers["etag"]})
-    assert (after.status_code, after.content) == (200, b"second")
 
 
 def test_other_origins_may_read_ranges_and_their_headers(client: httpx.Client) -> None:
@@ -168,8 +143,7 @@ def test_other_origins_may_read_ranges_and_their_headers(client: httpx.Client) -
 
 
 def test_writing_is_refused(client: httpx.Client, catalog_root: Path) -> None:
-    assert client.put(TIF, content=b"x").status_code == 405
-    assert client.delete(TIF).status_code == 405
+    assert (client.put(TIF, content=b"x").status_code, client.delete(TIF).status_code) == (405, 405)
     assert (catalog_root / "scenes/one/visual.tif").stat().st_size == 10240
 
 
@@ -277,14 +251,6 @@ def test_health_follows_the_catalog(tmp_path: Path) -> None:
         assert httpx.get(url + "/healthz").json()["status"] == "ok"
         (tmp_path / "catalog.json").unlink()
         assert httpx.get(url + "/healthz").status_code == 503
-
-
-def test_the_port_is_free_after_use(catalog_root: Path) -> None:
-    with running(catalog_root, None) as url:
-        port = int(url.rsplit(":", 1)[1])
-    with socket.socket() as again:
-        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that have ended do not count
-        again.bind(("127.0.0.1", port))
 
 
 def test_a_missing_catalog_says_to_run_the_demo(tmp_path: Path) -> None:

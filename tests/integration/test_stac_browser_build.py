@@ -12,13 +12,13 @@ import pytest
 from flows.errors import ServiceUnavailable
 from flows.ops.serve import stac_browser
 from flows.ops.serve.stac_browser import (
-    browser_version,
     build_key,
     cached_browser,
     default_cache,
     ensure_browser,
     public_browser_link,
 )
+from flows.progress import listening
 
 pytestmark = pytest.mark.integration
 
@@ -38,6 +38,7 @@ mkdir dist && cat src/main.js > dist/index.html && grep -q graticule basemaps.co
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     _program(folder / "npm", NPM)
     _program(folder / "node", NODE)
     monkeypatch.setenv("PATH", f"{folder}:{os.defpath}")
@@ -56,49 +57,51 @@ def _left_over(cache: Path) -> list[Path]:
 
 def test_a_build_is_kept_and_not_repeated(tools: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    built = ensure_browser(tmp_path / "cache", said.append)
+    with listening(lambda event: said.append(event.text)):
+        built = ensure_browser()
     assert built is not None
     assert built.name == build_key()
     assert (built / "index.html").read_text(encoding="utf-8") == "pages\n"
     assert len(said) == 2
-    assert _left_over(tmp_path / "cache") == []
+    assert _left_over(tmp_path / "unveil") == []
     (tools / "npm").unlink()  # from here on nothing but the cache can answer
-    assert ensure_browser(tmp_path / "cache") == built
-    assert cached_browser(tmp_path / "cache") == built
+    assert ensure_browser() == built
+    assert cached_browser() == built
 
 
 def test_two_commands_build_once(tools: Path, tmp_path: Path) -> None:
     found: list[Path | None] = []
-    threads = [threading.Thread(target=lambda: found.append(ensure_browser(tmp_path / "cache"))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: found.append(ensure_browser())) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(timeout=60)
-    assert found == [tmp_path / "cache" / build_key()] * 3
+    assert found == [tmp_path / "unveil" / build_key()] * 3
     assert (tmp_path / "count").read_text(encoding="utf-8") == "run\n"
 
 
 def test_without_node_the_browser_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert ensure_browser(tmp_path / "cache") is None
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert ensure_browser() is None
 
 
 def test_an_old_node_is_not_used(tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NODE_SAYS", "v16.20.0")
-    assert ensure_browser(tmp_path / "cache") is None
+    assert ensure_browser() is None
 
 
 @pytest.mark.parametrize("broken", ["npm", "node"])
 def test_a_failed_build_shows_the_end_of_its_log(tools: Path, tmp_path: Path, broken: str) -> None:
     version = 'if [ "$1" = --version ]; then echo v20.1.0; exit 0; fi'
     _program(tools / broken, f"#!/bin/sh\n{version}\necho the disk is on fire\nexit 3\n")
-    cache = tmp_path / "cache"
+    cache = tmp_path / "unveil"
     with pytest.raises(ServiceUnavailable, match=r"(?s)status 3.*disk is on fire") as caught:
-        ensure_browser(cache)
+        ensure_browser()
     log = cache / f"{build_key()}.log"
     assert str(log) in str(caught.value)
     assert "the disk is on fire" in log.read_text(encoding="utf-8")
-    assert cached_browser(cache) is None
+    assert cached_browser() is None
     assert _left_over(cache) == []
 
 
@@ -108,10 +111,10 @@ def test_a_build_that_hangs_is_ended_with_its_children(
     _program(tools / "npm", f"#!/bin/sh\nsleep 300 & echo $! > {tmp_path}/child\nwait\n")
     monkeypatch.setattr(stac_browser, "INSTALL_TIMEOUT_S", 0.5)
     with pytest.raises(ServiceUnavailable, match="within 0 s"):
-        ensure_browser(tmp_path / "cache")
+        ensure_browser()
     child = int((tmp_path / "child").read_text(encoding="utf-8"))
     assert _ends(child)
-    assert _left_over(tmp_path / "cache") == []
+    assert _left_over(tmp_path / "unveil") == []
 
 
 def _ends(pid: int) -> bool:
@@ -125,16 +128,17 @@ def _ends(pid: int) -> bool:
 
 
 def test_what_a_killed_build_left_is_cleared(tools: Path, tmp_path: Path) -> None:
-    left = tmp_path / "cache" / f".{build_key()}-killed"
+    left = tmp_path / "unveil" / f".{build_key()}-killed"
     left.mkdir(parents=True)
-    ensure_browser(tmp_path / "cache")
-    assert _left_over(tmp_path / "cache") == []
+    ensure_browser()
+    assert _left_over(tmp_path / "unveil") == []
 
 
-def test_a_cache_that_cannot_be_written_is_named(tools: Path, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_named(tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
     with pytest.raises(ServiceUnavailable, match="XDG_CACHE_HOME"):
-        ensure_browser(tmp_path / "file" / "cache")
+        ensure_browser()
 
 
 def test_the_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,10 +146,6 @@ def test_the_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_cache() == Path("/somewhere/mine/unveil")
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     assert default_cache() == Path.home() / ".cache/unveil"
-
-
-def test_the_key_names_the_version() -> None:
-    assert build_key().startswith(f"stac-browser-{browser_version()}-")
 
 
 def test_the_lock_file_names_no_registry() -> None:

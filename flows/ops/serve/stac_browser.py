@@ -16,15 +16,13 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from flows.errors import ServiceUnavailable
+from flows.progress import report_progress
 from flows.services.process import kill_group, log_tail
-
-Log = Callable[[str], None]
 
 #: The public STAC Browser, for machines without Node.
 PUBLIC_BROWSER = "https://radiantearth.github.io/stac-browser/#/external/"
@@ -93,18 +91,14 @@ def node_version() -> str | None:
     return answer.stdout.strip() if found and int(found[1]) >= _OLDEST_NODE else None
 
 
-def cached_browser(cache_dir: Path | None = None) -> Path | None:
-    """Return the folder of a finished build in `cache_dir` (default: the user's cache), or None."""
-    target = (cache_dir or default_cache()) / build_key()
+def cached_browser() -> Path | None:
+    """Return the folder of a finished build in the cache of the user, or None."""
+    target = default_cache() / build_key()
     return target if (target / "index.html").is_file() else None
 
 
-def ensure_browser(cache_dir: Path | None = None, log: Log = lambda _: None) -> Path | None:
+def ensure_browser() -> Path | None:
     """Return the folder of a built STAC Browser; build it on the first call (about two minutes, needs npm).
-
-    Args:
-        cache_dir: where builds are kept; the user's cache when left out.
-        log: receives one line per step.
 
     Returns:
         None where npm or Node 18 or later is missing: then show `public_browser_link`.
@@ -112,18 +106,17 @@ def ensure_browser(cache_dir: Path | None = None, log: Log = lambda _: None) -> 
     Raises:
         ServiceUnavailable: the build fails, takes too long or cannot be stored; its log stays in the cache folder.
     """
-    cache = cache_dir or default_cache()
-    built = cached_browser(cache)
+    cache, built = default_cache(), cached_browser()
     if built is not None or node_version() is None:
         return built
     lock = FileLock(cache / f"{build_key()}.lock")
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(Timeout), lock.acquire(timeout=0):
-            return cached_browser(cache) or _build_into(cache, log)
-        log("Another process builds STAC Browser; waiting for it.")
+            return cached_browser() or _build_into(cache)
+        report_progress("Another process builds STAC Browser; waiting for it.")
         with lock.acquire(timeout=LOCK_TIMEOUT_S):
-            return cached_browser(cache) or _build_into(cache, log)
+            return cached_browser() or _build_into(cache)
     except Timeout as error:
         raise ServiceUnavailable(
             f"Another process has held {lock.lock_file} for {LOCK_TIMEOUT_S / 60:.0f} minutes: stop it, then try again."
@@ -135,31 +128,31 @@ def ensure_browser(cache_dir: Path | None = None, log: Log = lambda _: None) -> 
         ) from error
 
 
-def _build_into(cache: Path, log: Log) -> Path:
+def _build_into(cache: Path) -> Path:
     """Build in a temporary folder of `cache` and move the result into place at once."""
     key = build_key()
     for left_over in cache.glob(f".{key}-*"):  # of a killed build; the lock says that none is at work
         shutil.rmtree(left_over, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=cache))
     try:
-        _build(work, cache / f"{key}.log", log)
+        _build(work, cache / f"{key}.log")
         (work / "dist").replace(cache / key)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return cache / key
 
 
-def _build(work: Path, log_file: Path, log: Log) -> None:
+def _build(work: Path, log_file: Path) -> None:
     """Install the pinned packages in `work` and leave the built pages in `work/dist`."""
     log_file.unlink(missing_ok=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copyfile(_RECIPE / name, work / name)
-    log(f"Installing STAC Browser {browser_version()} with npm (once, about a minute).")
+    report_progress(f"Installing STAC Browser {browser_version()} with npm (once, about a minute).")
     _step(["npm", *_INSTALL], work, INSTALL_TIMEOUT_S, log_file)
     # The sources expect to be the root of the project: their styles import ./node_modules/ol/ol.css.
     shutil.copytree(work / "node_modules" / _PACKAGE, work, dirs_exist_ok=True)
     shutil.copyfile(_RECIPE / "basemaps.config.js", work / "basemaps.config.js")
-    log("Building STAC Browser (once, about a minute).")
+    report_progress("Building STAC Browser (once, about a minute).")
     _step(["node", *_BUILD], work, BUILD_TIMEOUT_S, log_file)
     if not (work / "dist" / "index.html").is_file():
         raise ServiceUnavailable(f"The build of STAC Browser left no index.html. See {log_file}.")

@@ -46,7 +46,7 @@ def looks(plan: MosaicPlan, unit: MosaicUnit, items: dict[str, pystac.Item]) -> 
 
 def made(plan: MosaicPlan, items: dict[str, pystac.Item], unit: MosaicUnit, folder: Path) -> dict[str, np.ndarray]:
     copies = {name: item.clone() for name, item in items.items()}
-    make_mosaic(unit, copies, plan.job.settings, plan.composite_of(unit), MODEL, folder)
+    make_mosaic(unit, copies, plan.job.settings, MODEL, folder)
     validate_item(json.loads((folder / ITEM_FILE).read_text()))
     layers = {}
     for name in ("data", "count", "provenance"):
