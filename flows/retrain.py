@@ -36,7 +36,7 @@ from flows.models.training import train_model
 from flows.models.training_places import scenes_of_stacks
 from flows.models.training_request import TrainingRequest
 from flows.planning.search import stacks_of
-from flows.processing.model import alone, in_products, usual
+from flows.processing.model import in_products, usual
 from flows.progress import report_progress
 from flows.tasks import RETRIES, gpu_slot
 
@@ -131,17 +131,7 @@ def calibrate(wanted: RetrainSettings, weights: str, champion: str) -> None:
     known = registry.calibration(registry.resolve(f"models:/{wanted.model}/{champion}"))
     _, cells = wanted.split()
     cases = list(islice(_cases(wanted, cells, _CALIBRATION_PX), wanted.calibration_cases))
-    enhancer = checkpoint.load(path)
-    table = fit_calibration(
-        cases,
-        enhancer,
-        in_products(enhancer.card),
-        alone(enhancer.card),
-        checkpoint.sha256_of(path),
-        f"{', '.join(cells)}: {len(cases)} cases",
-        lambda what, done, total: report_progress(f"calibrating: {what}", done, total),
-        known,
-    )
+    table = fit_calibration(path, cases, f"{', '.join(cells)}: {len(cases)} cases", known)
     table.save(calibration_path(path))
 
 
@@ -161,13 +151,8 @@ def remember_training(wanted: RetrainSettings, weights: str) -> None:
     path = Path(weights)
     cells, _ = wanted.split()
     with gpu_slot():
-        baseline = make_baseline(
-            wanted.scenes(cells),
-            path,
-            in_products(checkpoint.read_card(path)),
-            lambda what, done, total: report_progress(f"drift baseline: {what}", done, total),
-            wanted.baseline_dates,
-        )
+        options = in_products(checkpoint.read_card(path))
+        baseline = make_baseline(wanted.scenes(cells), path, options, wanted.baseline_dates)
     baseline.save(baseline_path(path))
 
 

@@ -56,8 +56,8 @@ def show(result: Any, as_json: bool, people: str | Callable[[], None]) -> None:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[Event], None]]:
-    """Show what is going on, on stderr, while the context is open; yields the listener for other sources."""
+def progress_bar() -> Iterator[None]:
+    """Show what is going on, on stderr, while the context is open."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
@@ -72,7 +72,7 @@ def progress_bar() -> Iterator[Callable[[Event], None]]:
             bar.update(line, description=event.text, completed=event.done, total=event.total or None)
 
         with listening(show):
-            yield show
+            yield
 
 
 #: Ids up to this length stand in one line; longer ones are folded. Nothing that distinguishes rows is cut.

@@ -11,7 +11,6 @@ import typer
 from flows.cli import options as o
 from flows.cli.console import output, print_json, print_table, progress_bar, show, styled
 from flows.errors import EXIT_FAILED
-from flows.progress import Event
 
 if TYPE_CHECKING:
     from flows.drift.compare import DriftReport
@@ -97,24 +96,13 @@ def calibrate(
     from de_model import checkpoint
     from de_model.calibration import calibration_path, require_apart
     from flows.models.calibration import fit_calibration
-    from flows.processing.model import alone, in_products
 
     path = weights or checkpoint.shipped_weights()
-    enhancer = checkpoint.load(path)
-    require_apart(enhancer.card, cells)
+    require_apart(checkpoint.read_card(path), cells)
     cases = list(_cases(o.scenes(cells, source, collection, interval), window))
     fitted_on = f"{', '.join(cells)}: {len(cases)} cases, transplanted clouds and real pairs"
-    with progress_bar() as on_event:
-        options, single = in_products(enhancer.card), alone(enhancer.card)
-        table = fit_calibration(
-            cases,
-            enhancer,
-            options,
-            single,
-            checkpoint.sha256_of(path),
-            fitted_on,
-            lambda *event: on_event(Event(*event)),
-        )
+    with progress_bar():
+        table = fit_calibration(path, cases, fitted_on)
     table.save(calibration_path(path))
     show(table, as_json, f"{calibration_path(path)} written.")
 
@@ -194,8 +182,8 @@ def _make(scenes: SceneSet, path: Path, settings: RunSettings, as_json: bool) ->
     from flows.models.drift import make_baseline
 
     options = settings.fitted_to(read_card(path).scene).restoration
-    with progress_bar() as on_event:
-        made = make_baseline(scenes, path, options, lambda *event: on_event(Event(*event)))
+    with progress_bar():
+        made = make_baseline(scenes, path, options)
     made.save(baseline_path(path))
     show(
         {"path": str(baseline_path(path)), "parts": len(made.units), "pairs": list(made.pairs)},

@@ -60,7 +60,6 @@ def predict(
     from de_model.sampling.kinds import sampler_kind
     from flows.models.predict import Request
     from flows.models.predict import predict as run
-    from flows.progress import Event
     from flows.settings import Device, GapFilling
 
     path = weights or checkpoint.shipped_weights()
@@ -86,8 +85,8 @@ def predict(
         o.choice(GapFilling, gaps, "--gaps"),
     )
     records: list[dict[str, Any]] = []
-    with progress_bar() as on_event:
-        for record in run(request, lambda name, done, total: on_event(Event(name, done, total))):
+    with progress_bar():
+        for record in run(request):
             records.append(record)
             if not as_json:
                 output.print(_line(record, out), markup=False)

@@ -109,10 +109,10 @@ def promote(
 
     from flows.models.evaluation_report import as_json as gate_table
     from flows.models.evaluation_report import plain
-    from flows.models.retrain_settings import retrain_settings_of
+    from flows.models.retrain_settings import load_retrain_settings
 
     # First: Prefect reads the login that is found here when it is imported.
-    settings = retrain_settings_of(config, given | o.overrides(model=model))
+    settings = load_retrain_settings(given | o.overrides(model=model), config)
     from flows.promote import as_markdown
     from flows.promote import promote as flow
     from flows.services.prefect_server import prefect_api
@@ -172,9 +172,9 @@ def retrain(
 
         unveil retrain --config retrain.yaml --promotion automatic
     """
-    from flows.models.retrain_settings import retrain_settings_of
+    from flows.models.retrain_settings import load_retrain_settings
 
-    settings = retrain_settings_of(config, given)  # first: Prefect reads the login when it is imported
+    settings = load_retrain_settings(given, config)  # first: Prefect reads the login when it is imported
     from flows.retrain import as_markdown, as_record
     from flows.retrain import retrain as flow
     from flows.services.prefect_server import prefect_api

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -191,14 +192,10 @@ def check(
         unveil data check ~/data/C-CUHK
     """
     from de_model.data.check import check_folder
-    from flows.progress import Event
+    from flows.progress import report_progress
 
-    with progress_bar() as on_event:
-        report = check_folder(
-            folder,
-            pixels=not names_only,
-            on_pair=lambda done, total: on_event(Event(f"reading {folder.name}", done, total)),
-        )
+    with progress_bar():
+        report = check_folder(folder, pixels=not names_only, on_pair=partial(report_progress, f"reading {folder.name}"))
     show(_document_of(report), as_json, lambda: _print_findings(report))
     if not report.usable:
         raise typer.Exit(EXIT_INVALID)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from de_model import checkpoint
 from de_model.calibration import CalibrationTable, Origin, conformal_factor
-from de_model.enhancer import Enhancer
-from de_model.inference.sampling import Sampling
 from de_model.validation import KindCode
 from flows.errors import InvalidSettings
 from flows.models.evaluation import Filled, fill_case
 from flows.models.evaluation_cases import Case
-from flows.settings.fields import RestorationOptions
+from flows.processing.model import usual
+from flows.progress import report_progress
 from stac.composite.normalisation import repeatability
 
 FloatArray = NDArray[np.float32]
@@ -25,38 +26,28 @@ _MOST_SCORES = 4000
 
 
 def fit_calibration(
-    cases: Sequence[Case],
-    enhancer: Enhancer,
-    options: RestorationOptions,
-    single: Sampling,
-    sha256: str,
-    fitted_on: str,
-    progress: Callable[[str, int, int], None],
-    known: CalibrationTable | None = None,
+    weights: Path, cases: Sequence[Case], fitted_on: str, known: CalibrationTable | None = None
 ) -> CalibrationTable:
-    """Return the factors per band that make intervals hold the truth in 90 % of the values of the cases.
+    """Return the factors per band that make intervals of products hold the truth in 90 % of the values of the cases.
 
     Args:
+        weights: the model.
         cases: of `cases_of`: with other dates and alone, on ground that nothing is trained on or judged by.
-        enhancer: the model.
-        options: how the product is made.
-        single: how the model restores whole clouds; only its tiles are used: what products scale is the spread of the
-            sampling schedule of `options`.
-        sha256: of the model's weights.
         fitted_on: the cases, for people.
-        progress: called with what is done.
         known: a table whose factors are taken over for origins that no case has.
 
     Raises:
         InvalidSettings: the cases hide no pixel.
     """
+    enhancer = checkpoint.load(weights)
+    options, single = usual(enhancer.card)
+    # What products scale is the spread of their own sampling schedule, whatever tiles whole clouds are restored in.
     schedule = replace(options.sampling, tile=single.tile, overlap=single.overlap)
     scores: dict[Origin, list[FloatArray]] = {origin: [] for origin in Origin}
     for done, case in enumerate(cases):
-        progress("cases", done, len(cases))
+        report_progress("calibrating", done, len(cases))
         for origin, found in _scores(fill_case(case, enhancer, options, schedule)).items():
             scores[origin].append(found)
-    progress("cases", len(cases), len(cases))
     joined = {origin: np.concatenate(found, axis=1) for origin, found in scores.items() if found}
     factors = {} if known is None else dict(known.factors)
     factors |= {
@@ -67,7 +58,7 @@ def fit_calibration(
         raise InvalidSettings(
             f"The cases hide no pixel from {missing[0]} that could be calibrated; name cloudier dates with --datetime."
         )
-    return CalibrationTable(sha256, enhancer.card.bands, factors, fitted_on)
+    return CalibrationTable(checkpoint.sha256_of(weights), enhancer.card.bands, factors, fitted_on)
 
 
 def _scores(filled: Filled) -> dict[Origin, FloatArray]:

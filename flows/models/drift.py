@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from flows.models.registry import Registry
 from flows.models.training_data import cloudy_and_clear
 from flows.planning.search import SceneSet, dated_stacks_of
 from flows.processing.restore import intervals_of, restore_date
+from flows.progress import report_progress
 from flows.settings import RunSettings
 from flows.settings.fields import RestorationOptions
 from stac.load.stack import Stack
@@ -26,13 +26,12 @@ from stac.product.layers import ProductLayers
 from stac.product.writer import Block, blocks_of, write_product
 from stac.quality.assess import assess
 
-Progress = Callable[[str, int, int], None]
 #: A date is cut into parts of at most this share of its side: how far they differ is what chance may do.
 _PARTS_A_SIDE = 2
 
 
 def make_baseline(
-    scenes: SceneSet, weights: Path, options: RestorationOptions, progress: Progress, most_restored: int | None = None
+    scenes: SceneSet, weights: Path, options: RestorationOptions, most_restored: int | None = None
 ) -> Baseline:
     """Return the statistics of a training set: of all its dates, and of what the model makes of the cloudy ones.
 
@@ -40,7 +39,6 @@ def make_baseline(
         scenes: what the model was trained on.
         weights: the model.
         options: how scenes are restored; the intervals are those of the model's own table.
-        progress: called with what is done.
         most_restored: cloudy dates of a cell that are restored, the first ones; all when left out. The others hold
             their input only.
 
@@ -55,7 +53,7 @@ def make_baseline(
         cloudy, clear = cloudy_and_clear(stack)
         pairs += [f"{stack.item_ids[c]} <- {stack.item_ids[k]}" for c in cloudy for k in clear]
         for index, date in enumerate(dates):
-            progress("dates", index, len(dates))
+            report_progress("drift baseline", index, len(dates))
             restored = index in cloudy[:most_restored]
             layers = restore_date(stack, index, enhancer, own).layers if restored else None
             for part in _parts(stack):
@@ -66,7 +64,6 @@ def make_baseline(
                 if layers is not None:
                     found |= _made(layers.window(part.rows, part.columns))
                 units.append(UnitStatistics(f"{date.id} {part.name.removesuffix('.block')}", found))
-        progress("dates", len(dates), len(dates))
     if not pairs:
         raise InvalidSettings(f"Cells {', '.join(scenes.cells)} hold no pair of a cloudy and a clear date.")
     made_of = f"{scenes.collection} {scenes.interval}, cells {', '.join(scenes.cells)}"

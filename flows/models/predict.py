@@ -6,6 +6,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,12 @@ from flows.models.image_file import (
 )
 from flows.processing.interpolation import filled_around
 from flows.processing.model import load_model
+from flows.progress import report_progress
 from flows.settings import Device, GapFilling
 from stac.grid.assets import looks_spectral, readings, same
 from stac.io.files import write_bytes, write_json, writing
 from stac.product.writer import blocks_of
 
-#: Called with (file name, tiles done, tiles in all).
-OnTile = Callable[[str, int, int], None]
 Document = dict[str, Any]
 
 #: Side of what is interpolated at once, pixels.
@@ -92,7 +92,7 @@ class _Job:
     sidecar: Path
 
 
-def predict(request: Request, on_tile: OnTile | None = None) -> Iterator[Document]:
+def predict(request: Request) -> Iterator[Document]:
     """Restore every image and yield its record once image and record are written.
 
     All files are checked before the first is restored. `<name>.restored.<ending>` and `<name>.restored.json` are there
@@ -113,7 +113,7 @@ def predict(request: Request, on_tile: OnTile | None = None) -> Iterator[Documen
     request.sampling.check(enhancer)
     _prepare(request.out)
     for job in jobs:
-        yield _restore(job, enhancer, request, digest, on_tile)
+        yield _restore(job, enhancer, request, digest)
 
 
 def find_images(inputs: Sequence[Path]) -> tuple[Path, ...]:
@@ -238,18 +238,14 @@ def _prepare(out: Path) -> None:
             pass
 
 
-def _restore(job: _Job, enhancer: Enhancer, request: Request, digest: str, on_tile: OnTile | None) -> Document:
+def _restore(job: _Job, enhancer: Enhancer, request: Request, digest: str) -> Document:
     pixels = read_pixels(job.image)
     scene = decode(pixels, job.image, job.scale)[list(job.order)]
     needed = np.asarray(~missing(pixels, job.image).all(axis=0))
     if job.mask is not None:
         needed &= read_mask(job.mask, job.image)
-
-    def progress(done: int, total: int) -> None:
-        if on_tile is not None:
-            on_tile(job.image.path.name, done, total)
-
-    progress(0, 0)
+    progress = partial(report_progress, job.image.path.name)
+    progress()
     fillers = fillers_of(validation_of(request.weights)) if request.gaps is GapFilling.VALIDATED else {}
     found, pixels_of = _fill(scene, needed, fillers, enhancer, request, progress)
     stored_order = np.argsort(job.order)

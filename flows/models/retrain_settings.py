@@ -136,25 +136,10 @@ class RetrainSettings(BaseModel):
         return SceneSet(cells, self.source, self.collection, self.datetime, self.bands)
 
 
-def load_retrain_settings(values: Mapping[str, Any] | None = None) -> RetrainSettings:
-    """Return checked settings; where things are may also stand in the environment.
+def load_retrain_settings(given: Mapping[str, Any] | None = None, config: Path | None = None) -> RetrainSettings:
+    """Return settings from the command line or a flow (`given`), the environment, and a YAML file, in this order.
 
-    Args:
-        values: by name; the environment and defaults fill the rest.
-
-    Raises:
-        InvalidSettings: a name is unknown, a value is out of range, or an address holds a login.
-    """
-    try:
-        return RetrainSettings(**(values or {}))
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "settings"
-        raise InvalidSettings(f"Retraining setting {name}: {first['msg']}.") from error
-
-
-def retrain_settings_of(config: Path | None, given: Mapping[str, Any]) -> RetrainSettings:
-    """Return settings from the command line, the environment, and a YAML file, in this order.
+    This process has the login of `unveil up` afterwards, where it is sent to those servers.
 
     Raises:
         InvalidSettings: the file cannot be read, a name is unknown, a value is out of range, or an address holds a
@@ -162,6 +147,12 @@ def retrain_settings_of(config: Path | None, given: Mapping[str, Any]) -> Retrai
     """
     from_file = {} if config is None else read_yaml(config)
     environment = {name for name in _PLACES if os.environ.get(f"UNVEIL_{name.upper()}")}
-    settings = load_retrain_settings({n: v for n, v in from_file.items() if n not in environment} | dict(given))
+    values = {name: value for name, value in from_file.items() if name not in environment} | dict(given or {})
+    try:
+        settings = RetrainSettings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "settings"
+        raise InvalidSettings(f"Retraining setting {name}: {first['msg']}.") from error
     use_login_of_up(settings.run_settings())
     return settings

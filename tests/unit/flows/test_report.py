@@ -131,16 +131,13 @@ def test_the_page_says_what_the_gate_said(folder: Path, judged: dict[str, Any]) 
     assert "Passed the quality gate" not in page
 
 
-def test_a_report_is_the_same_whenever_it_is_written(folder: Path, judged: dict[str, Any]) -> None:
-    assert write_report(folder, "item", judged).read_bytes() == write_report(folder, "item", judged).read_bytes()
-
-
-def test_a_report_without_other_dates_says_so(folder: Path, metadata: dict[str, Any]) -> None:
-    page = write_report(folder, "item", metadata | {"normalisation": []}).read_text("utf-8")
-    assert "No other date was used." in page
-
-
-def test_a_report_that_cannot_be_written_is_named(folder: Path, metadata: dict[str, Any]) -> None:
+def test_a_report_is_the_same_whenever_it_is_written_and_named_where_it_cannot(
+    folder: Path, metadata: dict[str, Any]
+) -> None:
+    alone = metadata | {"normalisation": []}
+    page = write_report(folder, "item", alone).read_text("utf-8")
+    assert "No other date was used." in page and write_report(folder, "item", alone).read_text("utf-8") == page
+    (folder / "report.html").unlink()
     (folder / "report.html").mkdir()
     with pytest.raises(NotWritable, match=r"report\.html"):
         write_report(folder, "item", metadata)
@@ -177,24 +174,18 @@ def summary() -> dict[str, Any]:
     }
 
 
-def test_the_table_in_markdown_has_one_row_per_unit_and_every_cell(summary: dict[str, Any]) -> None:
-    lines = run_markdown(summary).strip().splitlines()
+def test_tables_of_a_run_have_a_row_per_unit_with_every_cell(summary: dict[str, Any]) -> None:
+    good, bad = summary["units"]
+    waiting = good | {"target_id": "C", "note": "needs review: Seam ratio is 4, above the limit of 3."}
+    lines = run_markdown(summary | {"units": [good, bad, waiting]}).strip().splitlines()
     rows = [line for line in lines if line.startswith("|")]
-    assert len(rows) == 4 and {row.count("|") for row in rows} == {8}
+    assert len(rows) == 5 and {row.count("|") for row in rows} == {8}
     assert "| A | SUCCEEDED | 1.2 | 1.0 | 0.2 | 2.0 |  |" in rows
-    assert rows[-1].startswith("| B | FAILED |") and "no / pipe no break" in rows[-1]
-
-
-def test_rows_of_the_table_artifact_are_plain(summary: dict[str, Any]) -> None:
-    good, bad = unit_table(summary["units"])
-    assert good == {
-        "target": "A", "state": "SUCCEEDED", "item": "a.json", "error": "",
-        "cloudy_km2": 1.25, "other_dates_km2": 1.0, "model_km2": 0.25, "seconds": 2.0,
-    }  # fmt: skip
-    assert bad == {"target": "B", "state": "FAILED", "item": "", "error": "no | pipe\nno break"}
-
-
-def test_a_product_that_waits_for_review_says_so_in_the_tables_of_the_run(summary: dict[str, Any]) -> None:
-    summary["units"][0]["note"] = "needs review: Seam ratio is 4, above the limit of 3."
-    assert "| needs review: Seam ratio is 4, above the limit of 3. |" in run_markdown(summary)
-    assert unit_table(summary["units"])[0]["error"].startswith("needs review")
+    assert rows[3].startswith("| B | FAILED |") and "no / pipe no break" in rows[3]
+    assert rows[4].endswith("| needs review: Seam ratio is 4, above the limit of 3. |")
+    figures = {"cloudy_km2": 1.25, "other_dates_km2": 1.0, "model_km2": 0.25, "seconds": 2.0}
+    assert unit_table([good, bad, waiting]) == [
+        {"target": "A", "state": "SUCCEEDED", "item": "a.json", "error": ""} | figures,
+        {"target": "B", "state": "FAILED", "item": "", "error": "no | pipe\nno break"},
+        {"target": "C", "state": "SUCCEEDED", "item": "a.json", "error": waiting["note"]} | figures,
+    ]

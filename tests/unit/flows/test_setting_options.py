@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from flows.cli import app, runs
-from flows.models.retrain_settings import RetrainSettings, retrain_settings_of
+from flows.models.retrain_settings import RetrainSettings, load_retrain_settings
 from flows.settings import RunSettings
 from flows.settings.fields import Mark, RestoringSettings
 from flows.settings.loading import load_settings
@@ -94,6 +94,6 @@ def test_settings_of_a_retraining_are_options_and_the_environment_beats_the_file
     config = tmp_path / "retrain.yaml"
     config.write_text("out: file\nstate_dir: file-state\neffort: 0.2\ncells: [A, B]\n")
     monkeypatch.setenv("UNVEIL_STATE_DIR", "environment")
-    found = retrain_settings_of(config, {"holdout": "B,C", "out": "line"})
+    found = load_retrain_settings({"holdout": "B,C", "out": "line"}, config)
     assert (str(found.out), str(found.state_dir), found.effort) == ("line", "environment", 0.2)
     assert (found.cells, found.holdout) == (("A", "B"), ("B", "C"))

@@ -1,20 +1,24 @@
-"""The training command's work: requests, continuing, MLflow runs, and refusals."""
+"""`unveil train` on scenes and on data sets in the layout of CUHK-CR: stages, continuing, MLflow runs, refusals."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from benchmarks.ablations import cross_data
+from benchmarks.ablations.setting import Setting
 from de_model import checkpoint
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
-from de_model.errors import InvalidCheckpoint
+from de_model.errors import InvalidCheckpoint, InvalidData
 from de_model.presets import Preset
 from de_model.training.stages import Stage, TrainingOptions
 from de_model.weighting import WeightMode
@@ -29,6 +33,8 @@ from stac.errors import NotWritable
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BANDS = ("blue", "green", "red", "nir")
+#: Side of the pictures of a data set, pixels.
+_SIZE = 64
 
 
 def request_in(folder: Path) -> TrainingRequest:
@@ -137,20 +143,72 @@ def test_a_tracking_database_that_is_none_is_reported_before_training(tmp_path: 
         train_model(replace(request_in(tmp_path), tracking=tracking))
 
 
+def command(out: Path, *options: object) -> dict[str, Any]:
+    """Train a tiny model by the command; return its document."""
+    small = ("train", "--out", out, "--preset", "tiny", "--effort", "0.02", "--batch", "2", "--no-mlflow", "--json")
+    done = CliRunner().invoke(app, [*map(str, [*small, *options])], catch_exceptions=False, standalone_mode=False)
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
 def test_the_command_prints_one_document(tmp_path: Path) -> None:
     out = tmp_path / "model.safetensors"
-    options = ["--preset", "tiny", "--effort", "0.02", "--batch", "2", "--cell", "MGRS-33TWM", "--no-mlflow", "--json"]
-    choices = ["--decay", "constant", "--weight-mode", "bounded"]
-    done = CliRunner().invoke(app, ["train", "--out", str(out), *options, *choices], catch_exceptions=False)
-    assert done.exit_code == 0
-    document = json.loads(done.stdout)
+    document = command(out, "--cell", "MGRS-33TWM", "--decay", "constant", "--weight-mode", "bounded")
     assert document["sha256"] == checkpoint.sha256_of(out) and document["mlflow_run"] is None
     assert [stage["stage"] for stage in document["stages"]] == list(Stage)
     training = json.loads(checkpoint.read_card(out).training)
     assert training["decay"] == "constant" and checkpoint.read_card(out).weight_mode is WeightMode.BOUNDED
-
-
-def test_an_unknown_choice_names_the_known_ones(tmp_path: Path) -> None:
-    options = ["train", "--out", str(tmp_path / "m.safetensors"), "--cell", "MGRS-33TWM", "--decay", "never"]
     with pytest.raises(InvalidSettings, match="--decay never is unknown; choose one of cosine, constant"):
-        CliRunner().invoke(app, options, catch_exceptions=False, standalone_mode=False)
+        command(out, "--cell", "MGRS-33TWM", "--decay", "never")
+
+
+def write_folder(folder: Path, pairs: int = 3) -> Path:
+    """Write ground, and the same ground with half of it under a veil."""
+    for place, split in enumerate(("train", "test")):
+        for number in range(pairs):
+            random = np.random.default_rng([place, number])
+            coarse = Image.fromarray(random.integers(40, 160, (8, 8, 3), np.uint8))
+            ground = np.asarray(coarse.resize((_SIZE, _SIZE), Image.Resampling.BICUBIC))
+            veiled = ground.copy()
+            veiled[: _SIZE // 2] = 120 + veiled[: _SIZE // 2] // 2
+            for view, picture in (("cloud", veiled), ("label", ground)):
+                path = folder / split / view / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(picture).save(path)
+    return folder
+
+
+def test_a_data_set_is_trained_on_by_its_training_part(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "CUHK-CR1")
+    document = command(tmp_path / "model.safetensors", "--data", folder)
+    card = checkpoint.read_card(tmp_path / "model.safetensors")
+    assert card.bands == ("red", "green", "blue") and card.gsd_m == 0.5
+    assert card.trained_on == "CUHK-CR1, 3 pairs of its training part"
+    assert document["pairs"] == [f"CUHK-CR1/train/{number}" for number in range(3)]
+
+
+def test_pixels_of_unknown_size_must_be_named(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "mine")
+    out = tmp_path / "model.safetensors"
+    with pytest.raises(InvalidSettings, match="--gsd METRES"):
+        command(out, "--data", folder)
+    command(out, "--data", folder, "--gsd", "3", "--stage", "reference")
+    assert checkpoint.read_card(out).gsd_m == 3
+
+
+def test_one_thing_is_trained_on_and_there_must_be_one(tmp_path: Path) -> None:
+    out = tmp_path / "model.safetensors"
+    with pytest.raises(InvalidSettings, match="train on one of them"):
+        command(out, "--data", write_folder(tmp_path / "CUHK-CR1"), "--cell", "MGRS-33TWM")
+    with pytest.raises(InvalidSettings, match="give --cell"):
+        command(out)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidData, match="empty"):
+        command(out, "--data", tmp_path / "empty")
+
+
+def test_a_data_set_is_one_more_kind_of_the_cross_data_ablation(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "CUHK-CR2")
+    findings = cross_data.run(Setting(tmp_path / "unused", windows=1, steps=1, data=folder))
+    judged = {(row["trained_on"], row["judged_on"]) for row in findings.table.records()}
+    assert len(judged) == 9 and ("real pairs", "CUHK-CR2") in judged
