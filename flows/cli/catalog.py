@@ -81,13 +81,15 @@ def export(
         unveil catalog export --geoparquet items.parquet --base https://example.org/catalog
     """
     from flows.progress import report_progress
-    from stac.catalog.geoparquet import Export, export_items
+    from stac.catalog.geoparquet import export_items
 
     settings = o.settings(out=out)
     place = catalog or str(settings.out)
-    wanted = Export(catalog=place, collections=collections, base=base, s3=settings.access.s3)
     with progress_bar():
-        count = export_items(wanted, file, lambda number: report_progress("reading items", number))
+        count = export_items(
+            place, file, collections, base=base, s3=settings.access.s3,
+            progress=lambda number: report_progress("reading items", number),
+        )  # fmt: skip
     show(
         {"catalog": place, "items": count, "file": str(file), "bytes": file.stat().st_size},
         as_json,

@@ -14,14 +14,14 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from stac.catalog.links import CollectionLinks
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.store import Target
+from stac.catalog.store_s3 import Target
 from stac.catalog.tree import CONTENTS, MIRRORS, Contents, Document, Node, contents_of, item_name, nodes_in
 from stac.errors import EmptySearch, InvalidItem, UnreadableCatalog
 from stac.io.files import writing
@@ -40,24 +40,27 @@ _CHUNK = 500
 Progress = Callable[[int], object]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Export:
-    """What is written into one file, and how."""
-
-    #: Folder, path or address of the catalog's root document or its folder.
-    catalog: str
-    #: Ids of the collections; all when empty.
-    collections: Sequence[str] = ()
-    #: What the hrefs of the catalog's own files begin with instead of the place of the catalog: an address at which it
-    #: is served. Empty keeps absolute paths and addresses, `.` makes them relative to the folder of the collection.
-    base: str = ""
-    s3: S3Options = field(default_factory=S3Options)
-
-
-def export_items(export: Export, file: Path, progress: Progress = lambda _: None) -> int:
+def export_items(
+    catalog: str,
+    file: Path,
+    collections: Sequence[str] = (),
+    *,
+    base: str = "",
+    s3: S3Options | None = None,
+    progress: Progress = lambda _: None,
+) -> int:
     """Write items into a file and return how many; an older file is replaced at once.
 
     Memory is bounded: items are converted in pieces that wait on disk beside `file`.
+
+    Args:
+        catalog: folder, path or address of the catalog's root document or its folder.
+        file: where to.
+        collections: their ids; all when empty.
+        base: what the hrefs of the catalog's own files begin with instead of the place of the catalog: an address at
+            which it is served. Empty keeps absolute paths and addresses, `.` makes them relative to the collection.
+        s3: where S3 is and as whom it is asked.
+        progress: called with how many items have been read.
 
     Raises:
         EmptySearch: there are no items.
@@ -65,9 +68,9 @@ def export_items(export: Export, file: Path, progress: Progress = lambda _: None
         InvalidItem: the same property has values of different types, so there is no common table.
         NotWritable, DiskFull: the file cannot be written.
     """
-    source = StaticSource(export.catalog, access=Access(export.s3))
-    names = list(export.collections) or source.collections()
-    documents = _counted(_documents(source, names, export), progress)
+    source = StaticSource(catalog, access=Access(s3 or S3Options()))
+    names = list(collections) or source.collections()
+    documents = _counted(_documents(source, names, posixpath.dirname(root_href(catalog)), base), progress)
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{file.name}.", dir=file.parent))
@@ -221,12 +224,11 @@ def _digest_in(file: Path, collection: str) -> str:
     return contents_of(told.get("collections", {}).get(collection, {})).digest
 
 
-def _documents(source: StaticSource, names: Sequence[str], export: Export) -> Iterator[dict[str, Any]]:
-    above = posixpath.dirname(root_href(export.catalog))
+def _documents(source: StaticSource, names: Sequence[str], above: str, base: str) -> Iterator[dict[str, Any]]:
     for name in names:
         for item in source.items(name):
             document = item.to_dict(include_self_link=True, transform_hrefs=False)
-            yield _rebased(document, str(item.get_self_href()), above, f"{above}/{name}", export.base)
+            yield _rebased(document, str(item.get_self_href()), above, f"{above}/{name}", base)
 
 
 def _rebased(document: Document, own: str, root: str, collection: str, base: str) -> dict[str, Any]:
@@ -237,7 +239,7 @@ def _rebased(document: Document, own: str, root: str, collection: str, base: str
         own: its own path or address.
         root: folder of the catalog.
         collection: folder of its collection.
-        base: see `Export.base`.
+        base: see `export_items`.
     """
 
     def placed(href: str) -> str:

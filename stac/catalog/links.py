@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stac.catalog.documents import collection_document, is_listed, node_document, root_document
-from stac.catalog.store import Target
+from stac.catalog.store_s3 import Target
 from stac.catalog.tree import (
     Document,
     Link,
@@ -45,6 +45,8 @@ class Survey:
     items: dict[Node, dict[str, Link]] = field(default_factory=dict)
     #: Nodes that are missing, unreadable, or hold something else than the link to them says.
     inconsistent: set[Node] = field(default_factory=set)
+    #: The collection, None where it is not there or cannot be read.
+    collection: Document | None = None
 
     @property
     def links(self) -> dict[str, Link]:
@@ -152,10 +154,15 @@ class CollectionLinks:
 
         self.target.update(self._name(node), build)
 
-    def survey(self) -> Survey:
-        """Visit all nodes, level by level; a document that cannot be read is an error."""
+    def survey(self, *, strict: bool = True) -> Survey:
+        """Visit all nodes, level by level; a document that cannot be read is an error, or, not strict, not there."""
         found = Survey()
-        self._walk(nodes_in(self.target.read(self.collection_name), None), found, strict=True)
+        try:
+            found.collection = self.target.read(self.collection_name)
+        except InvalidProduct:
+            if strict:
+                raise
+        self._walk(nodes_in(found.collection, None), found, strict=strict)
         return found
 
     def ids_below(self, node: Node) -> list[str]:
@@ -310,28 +317,18 @@ class CollectionLinks:
         Args:
             present: ids of the items that are there.
         """
-        survey, collection = self.surveyed()
+        survey = self.survey(strict=False)
         if findings_of(survey, present).any:
             return survey, False
         try:
             listed = is_listed(self.target.read(ROOT), self.collection_id)
         except InvalidProduct:
             return survey, False
-        return survey, listed == bool(contents_of(collection or {}).items)
-
-    def surveyed(self) -> tuple[Survey, Document | None]:
-        """Return what the links say, and the collection; what cannot be read counts as not there."""
-        try:
-            collection = self.target.read(self.collection_name)
-        except InvalidProduct:
-            collection = None
-        found = Survey()
-        self._walk(nodes_in(collection, None), found, strict=False)
-        return found, collection
+        return survey, listed == bool(contents_of(survey.collection or {}).items)
 
     def repair(self) -> None:
         """Make every link agree with the items that are there; the collection comes after all nodes."""
-        survey, collection = self.surveyed()
+        survey = self.survey(strict=False)
         findings = findings_of(survey, self.target.item_ids(self.collection_id))
         leaves, counts = findings.nodes, {node: len(links) for node, links in survey.items.items()}
         version = ""
@@ -341,7 +338,7 @@ class CollectionLinks:
                 leaves.setdefault(node, set()).add(str(document["id"]))
                 version = version_of(document)
         years = self.link_nodes(leaves, repair=True)
-        self._link_collection(years, "" if collection else version, repair=True)
+        self._link_collection(years, "" if survey.collection else version, repair=True)
         self.clear(leaves)
 
     def clear(self, nodes: Iterable[Node]) -> None:
@@ -369,7 +366,7 @@ class CollectionLinks:
     def nodes_of(self, item_id: str) -> list[Node]:
         """Return the nodes that may link to an item: the one it names, else all that do."""
         named = node_of(self.held(item_id) or {})
-        return [named] if named is not None else self.surveyed()[0].holders(item_id)
+        return [named] if named is not None else self.survey(strict=False).holders(item_id)
 
     @property
     def collection_name(self) -> str:

@@ -17,7 +17,7 @@ from pystac.errors import STACError
 
 from stac.catalog.documents import CATALOG_TITLE, collection_title
 from stac.catalog.links import ROOT, CollectionLinks, Survey, version_of
-from stac.catalog.store import ABANDONED_S, target_at
+from stac.catalog.store_s3 import target_at
 from stac.catalog.tree import Document, Node, items_in, month_of, node_of, placed
 from stac.catalog.validation import check_id, file_problems, validate_item
 from stac.catalog.versions import in_succession, subject_of
@@ -25,6 +25,8 @@ from stac.errors import InvalidProduct
 from stac.io.s3 import Location, S3Options
 
 DEFAULT_COLLECTION = "unveil-cloud-free"
+#: What a crash leaves behind is cleared away when it has not changed for so long, seconds.
+_ABANDONED_S = 7 * 24 * 3600.0
 
 
 class StaticCatalog:
@@ -209,7 +211,7 @@ class StaticCatalog:
             if day:
                 self._settle(item_id, day)
 
-    def repair(self, older_than_s: float = ABANDONED_S) -> Survey:
+    def repair(self, older_than_s: float = _ABANDONED_S) -> Survey:
         """Link products that a crash left without a link, and drop links of products that were removed.
 
         Costs one listing of the products and one reading of the links, and returns what the links say.
@@ -225,7 +227,7 @@ class StaticCatalog:
             return survey
         with self.target.exclusive():
             self._links.repair()
-            return self._links.surveyed()[0]
+            return self._links.survey(strict=False)
 
     def require_writable(self) -> None:
         """Raise unless the catalog can be written."""

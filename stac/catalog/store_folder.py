@@ -1,4 +1,8 @@
-"""A catalog in a folder: a product arrives with its item in one rename."""
+"""A catalog in a folder: a product arrives with its item in one rename.
+
+`store_s3` has the same methods for a prefix in a bucket, and keeps the same promises. Names are paths relative to the
+root, with forward slashes; a product is there when its item is, and files without an item are invisible.
+"""
 
 from __future__ import annotations
 

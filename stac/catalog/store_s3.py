@@ -22,17 +22,19 @@ from typing import Any
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from stac.catalog.store_folder import empty_folder, same_work, sweep_folders
+from stac.catalog.store_folder import FolderTarget, empty_folder, same_work, sweep_folders
 from stac.catalog.tree import DATES, MIRRORS, Document, item_name
 from stac.catalog.validation import check_id, parse_document
 from stac.errors import AccessRefused, InvalidProduct, NotWritable, SourceUnavailable, TargetUnavailable
 from stac.io.files import json_bytes
 from stac.io.objects import ABSENT, Objects, PreconditionFailed, S3Object, key_below, media_type_of
-from stac.io.s3 import S3Location
+from stac.io.s3 import Location, S3Location, S3Options
 
 _log = logging.getLogger("unveil")
 #: Publishers at the same time make each other begin again; so many times at most.
 _ATTEMPTS = 30
+#: Longest wait for one answer of an S3 service, seconds.
+_TIMEOUT_S = 60.0
 _GEOJSON = "application/geo+json"
 
 
@@ -246,6 +248,22 @@ class S3Target:
     def _require_whole(self, collection: str, document: Mapping[str, Any]) -> None:
         if not self._is_whole(collection, document):
             raise InvalidProduct(f"Item {document['id']}: its files did not arrive whole in {self.root}; run it again.")
+
+
+Target = FolderTarget | S3Target
+
+
+def target_at(root: Location, s3: S3Options | None = None, workspace: Path | None = None) -> Target:
+    """Return the target at a location.
+
+    Args:
+        root: folder or S3 prefix of the catalog.
+        s3: where S3 is and as whom it is asked.
+        workspace: local folder in which products for S3 are made; a folder target needs none.
+    """
+    if isinstance(root, S3Location):
+        return S3Target(root, TargetObjects(s3 or S3Options(), _TIMEOUT_S), workspace)
+    return FolderTarget(root)
 
 
 class TargetObjects(Objects):

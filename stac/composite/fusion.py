@@ -12,6 +12,7 @@ from stac.composite.normalisation import (
     DateMap,
     NormalisationFit,
     ResidualField,
+    clipped,
     fit_field,
     fit_map,
     fit_offset,
@@ -33,8 +34,6 @@ _HAZY = 2.2
 _MOST_PIXELS = 500_000
 #: Shared pixels needed for the error of a date; standard deviation of a date that shares fewer, reflectance.
 _PIXELS_FOR_ERROR, _UNFITTED_SPREAD = 200, 0.05
-#: Residuals count at most as this many robust standard deviations.
-_CUT = 6.0
 #: Dates that are averaged at a pixel: the best of those that saw it.
 _MOST_DATES = 8
 #: Pixels that are averaged at once.
@@ -254,7 +253,7 @@ def _errors(
         both = clean & is_observed(stack.classes[source])
         if both.sum() < _PIXELS_FOR_ERROR:
             continue
-        residual = _cut(image[:, both] - m.apply(stack.reflectance(source)[:, both], stack.bands))
+        residual = clipped(image[:, both] - m.apply(stack.reflectance(source)[:, both], stack.bands))
         errors[:, date] = np.sqrt(np.square(residual).mean(axis=1, dtype=np.float64))
         total[:, both] += residual
         squares[:, both] += np.square(residual)
@@ -262,12 +261,6 @@ def _errors(
     pairs = int((dates * (dates - 1)).sum())
     products = (np.square(total) - squares).sum(axis=(1, 2), dtype=np.float64, where=dates > 1)
     return errors, np.sqrt(np.maximum(products, 0) / max(pairs, 1))
-
-
-def _cut(residual: FloatArray) -> FloatArray:
-    limit = np.maximum(_CUT * 1.4826 * np.median(np.abs(residual), axis=1, keepdims=True), 1e-4)
-    cut: FloatArray = residual.clip(-limit, limit)
-    return cut
 
 
 def _field(fitted: FusedComposite, stack: Stack, target: int) -> ResidualField:

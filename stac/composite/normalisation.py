@@ -45,6 +45,13 @@ def repeatability(reflectance: NDArray[Any]) -> NDArray[Any]:
     return 0.005 + 0.05 * reflectance
 
 
+def clipped(residual: FloatArray, deviations: float = 6.0) -> FloatArray:
+    """Return residuals `(band, pixel)` that count at most as so many robust standard deviations of their band."""
+    limit = np.maximum(deviations * 1.4826 * np.median(np.abs(residual), axis=1, keepdims=True), 1e-4)
+    cut: FloatArray = residual.clip(-limit, limit)
+    return cut
+
+
 def clean_sky_shift(composite: FloatArray, stack: Stack, target: int) -> FloatArray:
     """Return the shift `(band,)` that matches a composite to the clean sky of the target date, reflectance.
 

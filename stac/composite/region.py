@@ -20,6 +20,7 @@ from stac.composite.normalisation import (
     DateMap,
     NormalisationFit,
     ResidualField,
+    clipped,
     fit_field,
     fit_map,
     fit_offset,
@@ -42,8 +43,8 @@ _NEARLY = 0.95
 #: Shared pixels from which a date is fitted to the reference itself, and standard deviation of one that shares fewer
 #: with any other date, reflectance.
 _SHARED, _UNFITTED_SPREAD = 300, 0.05
-#: Residuals count at most as this many robust standard deviations; variance of perfect agreement: that of rounding.
-_CUT, _LEAST_VARIANCE = 6.0, 1e-8
+#: Variance of perfect agreement: that of rounding.
+_LEAST_VARIANCE = 1e-8
 #: Pixels composited at once: bounds memory, whatever the number of dates.
 _CHUNK = 65_536
 
@@ -220,9 +221,8 @@ def _fit(overview: Stack, date: int, wanted: FloatArray, known: BoolArray, is_re
     found = fit_map(name, image[:, both], wanted[:, both], overview.bands)
     residual = wanted - found.apply(image, overview.bands)
     field = fit_field(np.where(both, residual, 0).astype(np.float32), both, overview.cell)
-    left = residual[:, both] - field.at(overview.cell)[:, both]
-    limit = np.maximum(_CUT * 1.4826 * np.median(np.abs(left), axis=1, keepdims=True), 1e-4)
-    error = np.sqrt(np.square(left.clip(-limit, limit)).mean(axis=1, dtype=np.float64))
+    left = clipped(residual[:, both] - field.at(overview.cell)[:, both])
+    error = np.sqrt(np.square(left).mean(axis=1, dtype=np.float64))
     return DateFit(name, found, tuple(map(float, error)), field)
 
 

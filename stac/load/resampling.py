@@ -23,7 +23,7 @@ from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
 from stac.grid.cell import Cell
-from stac.masks.classes import PixelClass
+from stac.masks.classes import HIDDEN, PixelClass
 
 #: GDAL approximates projections along a row of what it is asked for. Pieces of fixed size at fixed places make
 #: a window's pixels independent of the window, pixels.
@@ -34,8 +34,6 @@ _COARSER = 1.5
 _RADIUS = {Resampling.bilinear: 1, Resampling.cubic: 2}
 #: How much further the corners of a turned pixel reach, with what GDAL's approximation adds.
 _TURNED = 1.5
-#: What wins over ground, from mild to severe.
-_SEVERITY = (PixelClass.DEFECTIVE, PixelClass.SHADOW, PixelClass.THIN_CLOUD, PixelClass.CLOUD)
 
 
 @unique
@@ -135,6 +133,6 @@ def worst_class(classes: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     snow, clear = count(PixelClass.SNOW), count(PixelClass.CLEAR)
     worst = np.where(snow > clear, PixelClass.SNOW, PixelClass.CLEAR).astype(np.uint8)
     worst[2 * count(PixelClass.NODATA) > factor * factor] = PixelClass.NODATA
-    for kind in _SEVERITY:
+    for kind in HIDDEN:
         worst[count(kind) > 0] = kind
     return worst

@@ -28,8 +28,8 @@ class PixelClass(IntEnum):
 #: Classes whose pixels show the ground as it was: kept bit-identical, and allowed as sources.
 OBSERVED = (PixelClass.CLEAR, PixelClass.SNOW)
 
-#: Classes whose pixels are restored.
-HIDDEN = (PixelClass.THIN_CLOUD, PixelClass.CLOUD, PixelClass.SHADOW, PixelClass.DEFECTIVE)
+#: Classes whose pixels are restored, from mild to severe: where several meet, the worst is the pixel's.
+HIDDEN = (PixelClass.DEFECTIVE, PixelClass.SHADOW, PixelClass.THIN_CLOUD, PixelClass.CLOUD)
 
 
 #: The edges of bands and masks differ by so much at the edge of a swath, pixels.

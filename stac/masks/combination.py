@@ -56,10 +56,6 @@ def kinds_for(item: pystac.Item, asked: Sequence[MaskKind]) -> tuple[MaskKind, .
     return (MaskKind.QA_PIXEL,) if has_asset(item, "qa_pixel") else (MaskKind.SCL,)
 
 
-#: What is called by its worst kind where several reach, from mild to severe.
-_HIDING = (PixelClass.DEFECTIVE, PixelClass.SHADOW, PixelClass.THIN_CLOUD, PixelClass.CLOUD)
-
-
 def disk(radius_m: float, gsd_m: float) -> NDArray[np.bool_]:
     """Return a disk `(y, x)` of `radius_m` metres on a grid of `gsd_m` metres; at least its own centre."""
     reach = math.floor(radius_m / gsd_m + 1e-9)
@@ -133,7 +129,7 @@ def without_mixed(classes: NDArray[np.uint8], dilated: NDArray[np.uint8], reach:
     """
     grown, free = dilated.copy(), is_observed(dilated)
     around = np.ones((2 * reach + 1, 2 * reach + 1), bool)
-    for kind in (PixelClass.NODATA, *_HIDING):
+    for kind in (PixelClass.NODATA, *HIDDEN):
         grown[binary_dilation(classes == kind, around) & free] = kind
     return grown
 
@@ -232,7 +228,7 @@ def _thickness(opinions: Sequence[Opinion]) -> ClassArray:
 
 def _most_severe(opinions: Sequence[Opinion]) -> ClassArray:
     found = np.full(opinions[0].classes.shape, PixelClass.CLEAR, np.uint8)
-    for kind in (PixelClass.DEFECTIVE, PixelClass.SHADOW, PixelClass.THIN_CLOUD, PixelClass.CLOUD):
+    for kind in HIDDEN:
         for opinion in opinions:
             found[opinion.classes == kind] = kind
     return found

@@ -122,10 +122,22 @@ def product_pictures(folder: Path) -> dict[str, pystac.Asset]:
         OSError: the thumbnail is missing.
     """
     return {
-        key: pystac.Asset(f"./{name}", title, None, media_type, roles, file_info(folder / name))
+        key: file_asset(folder / name, media_type, title, roles)
         for key, (name, media_type, title, roles) in _PICTURES.items()
         if key == "thumbnail" or (folder / name).exists()
     }
+
+
+def file_asset(
+    path: Path,
+    media_type: str,
+    title: str,
+    roles: list[str],
+    fields: Mapping[str, Any] | None = None,
+    description: str | None = None,
+) -> pystac.Asset:
+    """Return the asset of a file that lies beside its item, with its size, its checksum and more fields."""
+    return pystac.Asset(f"./{path.name}", title, description, media_type, roles, file_info(path) | dict(fields or {}))
 
 
 def file_info(path: Path) -> dict[str, Any]:
@@ -147,15 +159,15 @@ def _raster(
     title, description = _TITLES[layer]
     names = bands_of(layer, summary.bands)
     bands = [_band(layer, name, found, target) for name, found in zip(names, summary.statistics[layer], strict=True)]
-    fields = file_info(path) | _grid(summary.geobox)
-    fields |= {"bands": bands, "data_type": DTYPES[layer], "nodata": _json_number(SPECS[layer].nodata)}
+    fields = grid_fields(summary.geobox) | {"bands": bands}
+    fields |= {"data_type": DTYPES[layer], "nodata": _json_number(SPECS[layer].nodata)}
     if layer is Layer.PROVENANCE:
         fields["classification:classes"] = classes
         bands[0]["classification:classes"] = classes
-    return pystac.Asset(f"./{path.name}", title, description, COG_TYPE, _ROLES.get(layer, ["metadata"]), fields)
+    return file_asset(path, COG_TYPE, title, _ROLES.get(layer, ["metadata"]), fields, description)
 
 
-def _grid(geobox: GeoBox) -> dict[str, Any]:
+def grid_fields(geobox: GeoBox) -> dict[str, Any]:
     """Return the pixel grid of a raster; on assets, so that readers such as odc-stac know rasters from pictures."""
     transform = [float(v) for v in tuple(geobox.affine)[:6]]
     return {"proj:shape": [int(n) for n in geobox.shape], "proj:transform": transform}

@@ -15,6 +15,7 @@ import pystac
 import shapely
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
 
 from stac.composite.methods import CompositeMethod
 from stac.grid.footprint import BBox, box_of, cut, outline_of_grid
@@ -219,11 +220,25 @@ def footprint(geobox: GeoBox) -> tuple[dict[str, Any], BBox]:
     The sides are densified so that they follow the grid's curve. Across the antimeridian the outline is cut in two and
     the box has its west above its east (RFC 7946).
     """
-    outline = outline_of_grid(geobox)
+    return geometry_of(outline_of_grid(geobox))
+
+
+def geometry_of(outline: BaseGeometry) -> tuple[dict[str, Any], BBox]:
+    """Return an outline in degrees as GeoJSON, cut at the antimeridian, and its box, west above east there."""
     rounded = shapely.transform(cut(outline), lambda points: np.round(points, 7))
     geometry: dict[str, Any] = json.loads(shapely.to_geojson(shapely.orient_polygons(rounded)))
     west, south, east, north = (round(float(n), 7) for n in box_of(outline))
     return geometry, (west, south, east, north)
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return an instant in whole seconds, UTC."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def first_version(created: datetime) -> dict[str, str]:
+    """Return when an item was made, and its version: the first, unless the publisher finds an earlier one."""
+    return {"created": rfc3339(created), "updated": rfc3339(created), "version": "1"}
 
 
 def _properties(record: ProductRecord, summary: ProductSummary) -> dict[str, Any]:
@@ -231,16 +246,13 @@ def _properties(record: ProductRecord, summary: ProductSummary) -> dict[str, Any
     valid = sum(areas.values()) - areas["nodata"]
     lost = 100 * areas["not_recoverable"] / valid if valid else 0.0
     cover = cloud_cover(record.target)
-    target, now = record.target, record.created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    target = record.target
     day = target.datetime.strftime("%Y-%m-%d") if target.datetime else ""
     box, parts = summary.geobox.extent.boundingbox, _parts(record, summary)
     return _carried(record) | {
         "title": f"{record.cell_id} {day}, clouds removed",
         "description": f"{target.id} with its clouds and shadows restored. Read `provenance` before measuring.",
-        "created": now,
-        "updated": now,
-        # The first of its target and cell, unless the publisher finds an earlier one (`stac.catalog.versions`).
-        "version": "1",
+        **first_version(record.created),
         "gsd": abs(float(summary.geobox.resolution.x)),
         **({} if cover is None else {"eo:cloud_cover": cover}),
         **projection(summary.geobox.crs),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import pystac
 import shapely
 
 from stac.grid.footprint import BBox
-from stac.product.assets import common_name, file_info
-from stac.product.item import MODEL_EXTENSIONS, PUBLICATIONS, citations
+from stac.product.assets import common_name, file_asset
+from stac.product.item import MODEL_EXTENSIONS, PUBLICATIONS, citations, first_version
 
 MODELS_COLLECTION = "unveil-models"
 WEIGHTS_FILE, CARD_FILE, TABLE_FILE = "weights.safetensors", "card.json", "calibration.json"
@@ -104,12 +104,9 @@ def build_model_item(record: ModelRecord, folder: Path) -> pystac.Item:
 
 
 def _properties(record: ModelRecord) -> dict[str, Any]:
-    now = record.created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {
+    return first_version(record.created) | {
         "title": f"{record.name}, version {record.version}",
         "description": f"Diffusion Enhancement weights for {', '.join(record.bands)}. Trained on {record.trained_on}.",
-        "created": now,
-        "updated": now,
         "version": record.version,
         "license": record.licence,
         "gsd": record.gsd_m,
@@ -176,17 +173,12 @@ def _tensor(shape: list[int], data_type: str) -> dict[str, Any]:
 
 def _assets(folder: Path, bands: list[dict[str, str]]) -> dict[str, pystac.Asset]:
     # STAC lets an item name bands only where an asset does; MLM asks for them in the item.
-    weights = {"mlm:artifact_type": "safetensors.torch.save_file", "bands": bands} | file_info(folder / WEIGHTS_FILE)
+    weights, roles = {"mlm:artifact_type": "safetensors.torch.save_file", "bands": bands}, ["mlm:model", "mlm:weights"]
+    file, kind = folder / WEIGHTS_FILE, "application/json"
     assets = {
-        "weights": pystac.Asset(
-            f"./{WEIGHTS_FILE}", "Weights", None, "application/octet-stream", ["mlm:model", "mlm:weights"], weights
-        ),
-        "card": _json_asset(folder, CARD_FILE, "Model card"),
+        "weights": file_asset(file, "application/octet-stream", "Weights", roles, weights),
+        "card": file_asset(folder / CARD_FILE, kind, "Model card", ["metadata"]),
     }
-    if (folder / TABLE_FILE).is_file():
-        assets["calibration"] = _json_asset(folder, TABLE_FILE, "Calibration of the 90 % intervals")
+    if (table := folder / TABLE_FILE).is_file():
+        assets["calibration"] = file_asset(table, kind, "Calibration of the 90 % intervals", ["metadata"])
     return assets
-
-
-def _json_asset(folder: Path, name: str, title: str) -> pystac.Asset:
-    return pystac.Asset(f"./{name}", title, None, "application/json", ["metadata"], file_info(folder / name))

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pystac
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 
 from stac.composite.region import Method
-from stac.product.assets import COG_TYPE, file_info
+from stac.product.assets import COG_TYPE, file_asset, grid_fields
 from stac.product.cog import RasterSpec
-from stac.product.item import ProductRecord, build_item, product_extensions
+from stac.product.item import ProductRecord, build_item, product_extensions, rfc3339
 from stac.product.layers import Provenance
 from stac.product.writer import ProductSummary
 
@@ -95,7 +95,7 @@ def build_mosaic_item(
     kept = {name: value for name, value in item.properties.items() if not name.startswith(gone)}
     item.properties = kept | _properties(record, mosaic, looks)
     item.stac_extensions = product_extensions(item.properties)
-    item.add_asset(COUNT, _count_asset(item, looks, folder))
+    item.add_asset(COUNT, _count_asset(summary.geobox, looks, folder))
     return item
 
 
@@ -107,7 +107,7 @@ def _differing(record: ProductRecord) -> tuple[str, ...]:
 
 def _properties(record: ProductRecord, mosaic: MosaicRecord, looks: CountTally) -> dict[str, Any]:
     words = _WORDS[mosaic.method]
-    start, end = (moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for moment in (mosaic.start, mosaic.end))
+    start, end = rfc3339(mosaic.start), rfc3339(mosaic.end)
     return {
         "title": f"{record.cell_id} {mosaic.period}, cloud-free mosaic",
         "description": f"{mosaic.dates} dates of {mosaic.period} as one image: {words}. What no date saw is restored; "
@@ -129,14 +129,10 @@ def _properties(record: ProductRecord, mosaic: MosaicRecord, looks: CountTally) 
     }
 
 
-def _count_asset(item: pystac.Item, looks: CountTally, folder: Path) -> pystac.Asset:
-    provenance: Mapping[str, Any] = item.assets["provenance"].extra_fields
+def _count_asset(geobox: GeoBox, looks: CountTally, folder: Path) -> pystac.Asset:
     told = looks.document
     statistics = {name: told[name] for name in ("minimum", "maximum", "mean")} | {"valid_percent": 100.0}
     band = {"name": COUNT, "data_type": "uint8", "nodata": _NO_COUNT, "statistics": statistics}
-    path = folder / f"{COUNT}.tif"
-    fields = file_info(path) | {name: provenance[name] for name in ("proj:shape", "proj:transform")}
-    fields |= {"bands": [band], "data_type": "uint8", "nodata": _NO_COUNT}
-    return pystac.Asset(
-        f"./{path.name}", "Clear looks", "How many dates saw each pixel clear.", COG_TYPE, ["metadata"], fields
-    )
+    fields = grid_fields(geobox) | {"bands": [band], "data_type": "uint8", "nodata": _NO_COUNT}
+    saw = "How many dates saw each pixel clear."
+    return file_asset(folder / f"{COUNT}.tif", COG_TYPE, "Clear looks", ["metadata"], fields, saw)

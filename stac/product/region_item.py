@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -24,11 +23,11 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
-from stac.grid.footprint import around, box_of, cut
+from stac.grid.footprint import around, cut
 from stac.io.files import write_bytes, write_json
-from stac.product.assets import COG_TYPE, file_info
+from stac.product.assets import COG_TYPE, file_asset, grid_fields
 from stac.product.cog import RasterSpec, write_cog
-from stac.product.item import Extension, projection
+from stac.product.item import Extension, first_version, geometry_of, projection
 from stac.product.preview import RGB, write_thumbnail
 from stac.product.writer import BandTally
 from stac.reflectance import PRODUCT_NODATA
@@ -107,13 +106,11 @@ def build_region_item(record: RegionRecord, folder: Path, radiometry: Mapping[st
 
 
 def _item(record: RegionRecord, grid: GeoBox) -> pystac.Item:
-    outline = _whole(record)
-    geometry = json.loads(shapely.to_geojson(shapely.transform(cut(outline), lambda p: np.round(p, 7))))
-    now = record.created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    geometry, box = geometry_of(_whole(record))
     return pystac.Item(
         id=record.item_id,
         geometry=geometry,
-        bbox=[round(float(n), 7) for n in box_of(outline)],
+        bbox=list(box),
         datetime=None,
         start_datetime=record.start,
         end_datetime=record.end,
@@ -122,9 +119,7 @@ def _item(record: RegionRecord, grid: GeoBox) -> pystac.Item:
             "title": f"{record.region} {record.period}, whole region",
             "description": f"{len(record.cells)} cells of one radiometry, that of {record.reference}. Open the VRT in "
             "QGIS, the MosaicJSON in titiler.",
-            "created": now,
-            "updated": now,
-            "version": "1",
+            **first_version(record.created),
             **projection(grid.crs),
             "processing:level": "L3",
             "processing:software": {"unveil-eo": record.software_version},
@@ -149,11 +144,7 @@ def _assets(grid: GeoBox, folder: Path, vrts: Sequence[str]) -> dict[str, pystac
     bands = [
         {"name": n, "data_type": "uint8", "nodata": 0, "statistics": s} for n, s in zip(RGB, statistics, strict=True)
     ]
-    fields = {
-        "proj:shape": [int(n) for n in grid.shape],
-        "proj:transform": [float(v) for v in tuple(grid.affine)[:6]],
-        "bands": bands,
-    }
+    fields = grid_fields(grid) | {"bands": bands}
     told: dict[str, tuple[str, str, str, list[str]]] = {
         "overview": ("overview.tif", COG_TYPE, "Natural colour of the whole region, thinned", ["visual", "overview"]),
         "thumbnail": ("thumbnail.png", "image/png", "Thumbnail", ["thumbnail"]),
@@ -163,9 +154,7 @@ def _assets(grid: GeoBox, folder: Path, vrts: Sequence[str]) -> dict[str, pystac
     for name in vrts:
         told[name] = (f"{name}.vrt", "application/xml", "Surface reflectance of all cells, for GDAL and QGIS", ["data"])
     return {
-        key: pystac.Asset(
-            f"./{file}", title, None, kind, roles, file_info(folder / file) | (fields if key == "overview" else {})
-        )
+        key: file_asset(folder / file, kind, title, roles, fields if key == "overview" else None)
         for key, (file, kind, title, roles) in told.items()
     }
 

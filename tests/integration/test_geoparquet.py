@@ -20,7 +20,7 @@ from flows.processing.publishing import keep_mirrors
 from flows.settings.loading import load_settings
 from stac.catalog import geoparquet
 from stac.catalog.check import check_catalog
-from stac.catalog.geoparquet import MEDIA_TYPE, Export, export_items, ids_in, keep_mirror
+from stac.catalog.geoparquet import MEDIA_TYPE, export_items, ids_in, keep_mirror
 from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
 from stac.catalog.tree import MIRRORS
 from stac.errors import EmptySearch, InvalidItem, InvalidQuery
@@ -67,8 +67,7 @@ def read_items(file: Path) -> Iterator[dict[str, Any]]:
 
 def test_items_are_the_same_after_the_round_trip(catalog: Path, tmp_path: Path) -> None:
     file = tmp_path / "items.parquet"
-    export = Export(catalog=str(catalog), collections=PRODUCTS, base="https://example.org/c")
-    assert export_items(export, file) == 2
+    assert export_items(str(catalog), file, PRODUCTS, base="https://example.org/c") == 2
     found, published = {item["id"]: item for item in read_items(file)}, documents(catalog)
     assert sorted(found) == sorted(published) == ids_in(file)
     for name, item in published.items():
@@ -87,7 +86,7 @@ def test_items_are_the_same_after_the_round_trip(catalog: Path, tmp_path: Path) 
 
 def test_geopandas_reads_footprints_and_times(catalog: Path, tmp_path: Path) -> None:
     file = tmp_path / "items.parquet"
-    export_items(Export(catalog=str(catalog), collections=PRODUCTS), file)
+    export_items(str(catalog), file, PRODUCTS)
     frame = geopandas.read_parquet(file).set_index("id")
     assert frame.crs.to_epsg() in (4326, None) or frame.crs.to_authority() == ("OGC", "CRS84")
     for name, item in documents(catalog).items():
@@ -127,7 +126,7 @@ def test_many_items_become_row_groups_and_may_differ(
 
     many(catalog, 32, differ)
     file, read = tmp_path / "items.parquet", []
-    assert export_items(Export(catalog=str(catalog), collections=PRODUCTS), file, read.append) == 32
+    assert export_items(str(catalog), file, PRODUCTS, progress=read.append) == 32
     assert read == list(range(1, 33))
     metadata = parquet.read_metadata(file)
     assert metadata.num_row_groups == 2 and b"geo" in metadata.metadata and b"stac-geoparquet" in metadata.metadata
@@ -141,11 +140,11 @@ def test_many_items_become_row_groups_and_may_differ(
 def test_items_that_contradict_each_other_leave_the_old_file(catalog: Path, tmp_path: Path) -> None:
     folder = tmp_path / "exported"
     file = folder / "items.parquet"
-    export_items(Export(catalog=str(catalog), collections=PRODUCTS), file)
+    export_items(str(catalog), file, PRODUCTS)
     before = file.read_bytes()
     many(catalog, 2, lambda number, item: item["properties"].update({"odd": number or {"a": 1}}))
     with pytest.raises(InvalidItem, match="do not fit into one table"):
-        export_items(Export(catalog=str(catalog), collections=PRODUCTS), file)
+        export_items(str(catalog), file, PRODUCTS)
     assert file.read_bytes() == before and list(folder.iterdir()) == [file]
 
 
@@ -153,7 +152,7 @@ def test_nothing_to_export_is_one_sentence(tmp_path: Path) -> None:
     root = {"type": "Catalog", "stac_version": "1.1.0", "id": "c", "description": "c", "links": []}
     (tmp_path / "catalog.json").write_text(json.dumps(root))
     with pytest.raises(EmptySearch, match="nothing to export"):
-        export_items(Export(catalog=str(tmp_path)), tmp_path / "items.parquet")
+        export_items(str(tmp_path), tmp_path / "items.parquet")
     assert not (tmp_path / "items.parquet").exists()
 
 
@@ -277,4 +276,4 @@ def test_the_command_exports_a_collection(catalog: Path, tmp_path: Path) -> None
     done = unveil("catalog", "export", *options, home=tmp_path / "home")
     assert done.status == 0 and done.document["items"] == 2 and done.document["bytes"] == file.stat().st_size
     with pytest.raises(InvalidQuery, match=f"it has .*{DEFAULT_COLLECTION}"):
-        export_items(Export(catalog=str(catalog), collections=["none"]), file)
+        export_items(str(catalog), file, ["none"])
