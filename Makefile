@@ -88,8 +88,9 @@ notebooks: setup ## execute the notebooks of the documentation in place
 pictures: setup ## the pictures of README and documentation
 	$(BIN)/python -m infra.docs.pictures docs/figures
 
-# What made the shipped weights (about an hour on one core), from the imagery that the listing names below DATA. It may be
-# stopped at any time; the same command goes on. Then the places that were held out say how wide intervals are and what
+# The recipe of the shipped weights in one run, from the imagery that the listing names below DATA: two to three hours on
+# one core. They themselves were trained in three runs, each on top of the last, so the bits differ; the card lists the
+# steps. It may be stopped at any time; the same command goes on. Then the places that were held out say how wide intervals are and what
 # fills which kind of pixel.
 DATA ?= data
 train: setup ## train the shipped weights

@@ -16,7 +16,7 @@ from de_model.data.archive import Scene
 from de_model.data.cases import Case, CaseKind, CaseMixture, CaseSource
 from de_model.metrics.baselines import blurred, interpolated
 from de_model.scene.design import SceneDesign
-from de_model.scene.model import SceneNetworks
+from de_model.scene.model import SceneNetworks, SceneSample
 from de_model.scene.networks import Belief, Inputs
 from de_model.scene.observation import Observation, SceneClass, classes_of, levels_of, maps_of
 from de_model.validation import CLEAR_SHARE, NEAR_PX, Figures, Filler, KindRecord, PixelKind
@@ -63,6 +63,8 @@ class KindScore:
     around: tuple[FloatArray, FloatArray, FloatArray] = field(repr=False, default=(_NONE, _NONE, _NONE))
     #: PSNR of DE with each of `CONSTANTS` in place of W.
     w_constants: tuple[float, ...] = ()
+    #: PSNR of DE with nothing drawn towards the level of the scene.
+    all_kept: float = float("nan")
     #: Mean W, and on a worse reference.
     w_mean: float = float("nan")
     w_mean_degraded: float = float("nan")
@@ -178,15 +180,18 @@ def _scores(
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(belief.mean.shape, generator=generator)
 
-    def walk(weight: float | None = None, reference: Belief = belief) -> tuple[FloatArray, FloatArray, FloatArray]:
-        found = networks.sample(inputs, noise, design.t_start, design.steps, eta, weight, reference)
-        return found.mean[0].numpy(), (found.log_variance / 2)[0].numpy(), found.weight[0].numpy()
+    def sampled(weight: float | None = None, reference: Belief = belief) -> SceneSample:
+        return networks.sample(inputs, noise, design.t_start, design.steps, eta, weight, reference)
 
-    restored, log_deviation, share = walk()
+    own = sampled()
+    restored, log_deviation, share, alone = (
+        layer[0].numpy() for layer in (own.mean, own.log_variance / 2, own.weight, own.reference)
+    )
     worse = Belief(belief.mean + 0.5 * torch.randn(belief.mean.shape, generator=generator), belief.log_variance)
-    degraded_share = walk(None, worse)[2]
-    constants = [walk(weight)[0] for weight in CONSTANTS]
-    estimates = _fillers(case, belief.mean[0].numpy(), restored, others)
+    degraded_share = sampled(None, worse).weight[0].numpy()
+    constants = [sampled(weight).mean[0].numpy() for weight in CONSTANTS]
+    whole = restored / inputs.kept(networks.kept)[0].numpy()
+    estimates = _fillers(case, alone, restored, others)
     deviation = (0.03 * np.exp(case.numbers[bands : 2 * bands])).astype(np.float32)
     error, value, spread = _around(case, deviation)
     found: list[KindScore] = []
@@ -206,11 +211,12 @@ def _scores(
                 real,
                 int(where.sum()),
                 figures,
-                (_detail(belief.mean[0].numpy(), case.truth, where), _detail(restored, case.truth, where)),
+                (_detail(alone, case.truth, where), _detail(restored, case.truth, where)),
                 log_deviation[:, where].T[::step],
                 (restored - case.truth)[:, where].T[::step],
                 (error[:, where].T[::step], value[:, where].T[::step], spread[:, where].T[::step]),
                 tuple(_figures(image, case.truth, where, deviation).psnr_db for image in constants),
+                _figures(whole, case.truth, where, deviation).psnr_db,
                 float(share[:, where].mean()),
                 float(degraded_share[:, where].mean()),
             )

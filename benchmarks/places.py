@@ -128,6 +128,7 @@ def page_of(scores: Sequence[KindScore], record: ValidationRecord, enhancer: Enh
     parts += ["## Real pairs, cloudy pixels (PSNR)", _fillers_of([s for s in scores if s.real])]
     parts += [_THROUGH_PREDICT, _restored_alone(scenes, enhancer)]
     parts += ["## DE over its own reference, W, fine detail", _over_reference(scores)]
+    parts += [_ABOUT_KEPT, _kept(scores)]
     parts += ["## 90 % intervals", _intervals(scores, enhancer)]
     figures = [
         {name: value for name, value in asdict(score).items() if name not in ("log_deviation", "error", "around")}
@@ -174,6 +175,11 @@ def _fillers_of(scores: Sequence[KindScore]) -> str:
     return table(("place", "pixels", "number", *_SHOWN), rows)
 
 
+_ABOUT_KEPT = """\
+## Drawn to the level of the scene
+
+Where little ground is clear, only a part of an estimate is kept (`kept` of the card); the rest is the scene's level.
+PSNR against all kept, where no other date helps. The knots were chosen on these places."""
 _SHOWN = (Filler.FLAT, Filler.NORMALISED_CONVOLUTION, Filler.FILLNODATA, Filler.REFERENCE, Filler.DE)
 
 
@@ -201,6 +207,17 @@ def _over_reference(scores: Sequence[KindScore]) -> str:
         )
     head = ("pixels", "cases", "DE - reference, dB", "DE - best constant W, dB", "W, on a worse reference", "detail")
     return table(head, rows)
+
+
+def _kept(scores: Sequence[KindScore]) -> str:
+    """Return what is gained by drawing estimates to the level of the scene, where no other date helps."""
+    rows = []
+    for place in sorted({score.place for score in scores}):
+        own = [s for s in scores if s.place == place and s.kind is not PixelKind.OTHER_DATES and not s.real]
+        if own:
+            gain = np.array([score.fillers[Filler.DE].psnr_db - score.all_kept for score in own])
+            rows.append((place, len(own), _with_interval(gain)))
+    return table(("place", "cases", "gain, dB"), rows)
 
 
 def _with_interval(values: NDArray[np.float64]) -> str:

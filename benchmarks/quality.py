@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -17,14 +17,10 @@ import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from benchmarks.ablations.trained import without_allocation
 from benchmarks.report import Page, parser, publish, table
 from de_model import checkpoint
 from de_model.calibration import trained_on
 from de_model.card import ModelCard
-from de_model.enhancer import Enhancer
-from de_model.inference.engine import restore
-from de_model.inference.sampling import Sampling
 from de_model.metrics.bootstrap import Bootstrap, Interval, difference_interval
 from de_model.validation import Filler, PixelKind
 from flows.cli.console import progress_bar
@@ -39,11 +35,10 @@ from flows.models.evaluation_cases import Case, ErrorSums, Protocol, cases_of, t
 from flows.models.evaluation_report import metrics_of, tables
 from flows.models.training_data import cloudy_and_clear
 from flows.planning.search import SceneSet, stacks_of
-from flows.processing.model import alone, usual
-from flows.progress import report_progress
+from flows.processing.model import usual
 from stac.grid.cell import Cell
 from stac.load.stack import Stack
-from stac.masks.classes import PixelClass, is_hidden
+from stac.masks.classes import PixelClass
 from stac.masks.combination import grow
 from stac.reflectance import to_product_dn
 
@@ -56,8 +51,6 @@ _CODES = ("B02", "B03", "B04", "B08")
 _SAMPLE = ("MGRS-33TWL",)
 #: Side of what is restored without other dates, pixels, and growth of clouds as in products, metres.
 _SIDE, _GROWTH_M = 256, 120
-#: Constants that the learnt W is compared with.
-_CONSTANTS = (0.25, 0.5, 0.75)
 #: Pairs whose clear half is clear, by the table of the data set.
 _SOUND = ("sound", "nearly clear")
 
@@ -91,25 +84,13 @@ def main() -> None:
         card = checkpoint.read_card(path)
         groups = [group for group in _groups(options.data, options.cases, card) if group.cases]
         found = {group.name: evaluate(path, group.cases, usual) for group in groups}
-        blending = _blending(groups, path) if options.blending else ""
     rows = [_row(group, found[group.name]) for group in groups]
-    head = (
-        "group",
-        "places",
-        "cases",
-        "judged",
-        "MAE",
-        "PSNR, dB (deviation)",
-        "best trivial",
-        "gain, dB",
-        "must reach",
-    )
-    parts = [_EXPLANATION, table(head, rows), "## DE over its own reference", _over_reference(groups, found), blending]
+    parts = [_EXPLANATION, table(_HEAD, rows), "## DE over its own reference", _over_reference(groups, found)]
     for group in groups:
         parts += [f"## {group.name}", tables(found[group.name])]
     record = {group.name: metrics_of(found[group.name]) for group in groups}
     model = f"Model {path.name}, SHA-256 {checkpoint.sha256_of(path)[:12]}."
-    publish("quality", Page("How good restoration is", (model, *filter(None, parts)), record), options)
+    publish("quality", Page("How good restoration is", (model, *parts), record), options)
 
 
 def _options() -> argparse.Namespace:
@@ -117,7 +98,6 @@ def _options() -> argparse.Namespace:
     found.add_argument("--data", type=Path, help="folder with the 10 m sets; the sample alone when left out")
     found.add_argument("--weights", type=Path, help="weights file; the shipped one")
     found.add_argument("--cases", type=int, help="cases of a group at most")
-    found.add_argument("--blending", action="store_true", help="compare the learnt W with constants, which is slow")
     return found.parse_args()
 
 
@@ -239,30 +219,6 @@ def _over_reference(groups: Sequence[Group], found: Mapping[str, Evaluation]) ->
             blur = difference_interval(own, smooth, Bootstrap())
             rows.append((group.name, len(cases), _signed(gain), _signed(blur)))
     return table(("group", "cases", "DE over the reference, dB", "over the blurred reference, dB"), rows)
-
-
-def _blending(groups: Sequence[Group], path: Path) -> str:
-    """Return how the learnt W does beside constants, on the groups without other dates."""
-    cases = [case for group in groups if group.own is Filler.DE for case in group.cases]
-    sampling = alone(checkpoint.read_card(path))
-    learnt = _psnr(cases, checkpoint.load(path), sampling, "learnt W")
-    fixed = checkpoint.load(path)
-    without_allocation(fixed)
-    constants = {value: _psnr(cases, fixed, replace(sampling, eta=value), f"W = {value}") for value in _CONSTANTS}
-    best = max(constants, key=lambda value: float(np.mean(constants[value])))
-    gain = difference_interval(learnt, constants[best], Bootstrap())
-    return f"## Learnt W\n\nAbove the best constant, W = {best:g}: {_signed(gain)} dB over {len(cases)} cases."
-
-
-def _psnr(cases: Sequence[Case], enhancer: Enhancer, sampling: Sampling, name: str) -> list[float]:
-    found = []
-    for number, case in enumerate(cases):
-        report_progress(f"{name}: case {number + 1} of {len(cases)}")
-        scene, hidden = case.stack.reflectance(case.target), is_hidden(case.stack.classes[case.target])
-        made = restore(enhancer, scene, hidden, sampling, origin=case.stack.cell.origin)
-        error = (made.image - case.truth)[:, case.where]
-        found.append(float(-10 * np.log10(np.nanmean(np.square(error)))))
-    return found
 
 
 if __name__ == "__main__":

@@ -288,7 +288,7 @@ def standardised_layers(
     log_deviation = torch.stack([each.log_variance for each in found]).mean(dim=0) / 2
     deviation = recalibrated(log_deviation, design.widths).exp()
     weight = torch.stack([each.weight for each in found]).mean(dim=(0, 2))[:, None]
-    return torch.cat([mean, deviation, belief.mean, weight], dim=1).cpu().numpy()
+    return torch.cat([mean, deviation, found[0].reference, weight], dim=1).cpu().numpy()
 
 
 def _noise(

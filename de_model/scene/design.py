@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,9 @@ class SceneSizes:
     #: Factor on the logit of W as it was learnt, and what is added to it: fitted after the training, on fresh cases of
     #: its places. With factor 0 W is a constant, so that it is no worse than the best of them there.
     share_logit: tuple[float, float] = (1.0, 0.0)
+    #: Share of an estimate that is kept where no date saw the ground, the rest being the scene's own level, by the
+    #: share of clear ground: knots, linear between, constant beyond. What little ground says of the rest is uncertain.
+    kept: tuple[tuple[float, float], ...] = ()
     dropout: float = 0.05
 
     def __post_init__(self) -> None:
@@ -81,7 +84,12 @@ class SceneDesign:
         # Models that do not say so started at the mean, and corrected their reference.
         stated = {"start": "mean", "kind": "residual", **values["sizes"]}
         sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stated.items()}
-        widths = tuple((float(at), float(by)) for at, by in values.get("widths", ()))
+        sizes["kept"] = _knots(sizes.get("kept", ()))
+        widths = _knots(values.get("widths", ()))
         another_day = tuple(map(float, values.get("another_day", (1.0, 0.0))))
         parts = {"sizes": SceneSizes(**sizes), "widths": widths, "another_day": another_day}
         return cls(**{**values, **parts})
+
+
+def _knots(values: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    return tuple((float(at), float(by)) for at, by in values)

@@ -56,6 +56,7 @@ class SceneNetworks(nn.Module):
             IndependentPredictor(bands, sizes) if sizes.kind == "independent" else ScenePredictor(bands, sizes)
         )
         self.allocation = SceneAllocation(bands, sizes)
+        self.kept = sizes.kept
 
     @property
     def independent(self) -> bool:
@@ -134,7 +135,8 @@ class SceneNetworks(nn.Module):
         w = found.weight
         # The two beliefs err alike for the most part: the variance of the blend is the blend of the variances.
         variance = w * belief.log_variance.exp() + (1 - w) * found.found.log_variance.exp()
-        return SceneSample(found.fused, variance.log(), w, belief.mean)
+        kept = inputs.kept(self.kept)
+        return SceneSample(kept * found.fused, variance.log(), w, kept * belief.mean)
 
 
 def _given(reference: Belief | None) -> Belief:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -58,6 +59,19 @@ class Inputs:
         """
         unclear = self.numbers[:, -1] < 2 * _LEAST_CLEAR - 1
         return (unclear & ~(self.known > 0).flatten(1).any(dim=1)).view(-1, 1, 1, 1)
+
+    def kept(self, knots: tuple[tuple[float, float], ...]) -> Tensor:
+        """Return the share of an estimate that is kept `(batch, 1, y, x)`: 1 where another date saw the ground.
+
+        Args:
+            knots: share of clear ground and share kept; empty keeps all.
+        """
+        if not knots:
+            return torch.ones_like(self.known)
+        at, share = (np.array(column) for column in zip(*knots, strict=True))
+        clear = (self.numbers[:, -1].double().cpu().numpy() + 1) / 2
+        kept = torch.from_numpy(np.interp(clear, at, share)).to(self.known)
+        return torch.where(self.known > 0, 1.0, kept.view(-1, 1, 1, 1))
 
     @property
     def visible(self) -> Tensor:

@@ -117,8 +117,23 @@ def test_alone_an_image_shows_what_another_clear_day_would(model: Enhancer) -> N
     assert np.array_equal(*found), "without a cloud nothing says that the ground is another day's"
 
 
+def test_what_little_ground_says_is_drawn_to_the_level_of_the_scene(model: Enhancer) -> None:
+    image, _ = scene()
+    cloud = np.ones(image.shape[1:], bool)
+    cloud[:, :28] = False  # a quarter is clear
+    wary = Enhancer(replace(CARD, scene=replace(DESIGN, sizes=replace(SIZES, kept=((0.2, 0.5), (0.3, 0.9))))))
+    wary.load_state_dict(model.state_dict())
+    plain, drawn = (restore(each, image, cloud, sampling_for(CARD)) for each in (model, wary.eval()))
+    levels = levels_of(image, classes_of(image, cloud))
+    for one, other in ((plain.image, drawn.image), (plain.reference, drawn.reference)):
+        expected = levels.reflectance(0.7 * levels.standardised(one))
+        assert np.allclose(other[:, cloud], np.clip(expected, 0, 1)[:, cloud], atol=1e-4)
+
+
 def test_a_file_carries_the_whole_design(tmp_path: Path, model: Enhancer) -> None:
-    card = replace(CARD, scene=replace(DESIGN, widths=((-1.0, 0.1), (1.0, 0.2)), t_start=150, another_day=(0.4, -0.3)))
+    sizes = replace(SIZES, kept=((0.1, 0.5), (0.6, 1.0)))
+    fitted = {"sizes": sizes, "widths": ((-1.0, 0.1), (1.0, 0.2)), "another_day": (0.4, -0.3)}
+    card = replace(CARD, scene=replace(DESIGN, t_start=150, **fitted))
     enhancer = Enhancer(card)
     enhancer.load_state_dict(model.state_dict())
     path = tmp_path / "model.safetensors"
