@@ -109,7 +109,7 @@ def clear_scenes(
         made = process_all(ready.todo, ready.found.items, run, wanted, ledger)
         units = refused_results(ready.plan.refused) + made
         keep_mirrors(wanted)
-    compared = drift(wanted, ready.model, run_id, [unit.work_id for unit in units if unit.figures is not None])
+    compared = drift(wanted, ready.model, run_id, [unit.item_id for unit in units if unit.figures is not None])
     spent = _billed() - billed + sum(unit.processing_units for unit in units)
     summary = summary_of(ready, run_id, time.monotonic() - began, units, processing_units=spent, drift=compared)
     report(asdict(summary), "clear-scenes")
@@ -175,9 +175,9 @@ def process_all(
 
 
 @task(name="drift", **RETRIES)
-def drift(settings: RunSettings, model: ModelRef, run_id: str, work_ids: Sequence[str]) -> dict[str, Any] | None:
+def drift(settings: RunSettings, model: ModelRef, run_id: str, item_ids: Sequence[str]) -> dict[str, Any] | None:
     """Compare what the run restored with the training set of its model; return the comparison."""
-    return watch_run(settings, model, run_id, work_ids)
+    return watch_run(settings, model, run_id, item_ids)
 
 
 @task(name="report", **RETRIES)

@@ -1,11 +1,11 @@
-"""Statistics of restored units: counted and kept in the state folder, compared with the training set, and reported."""
+"""Statistics of restored units: counted, kept in their metadata, compared with the training set, and reported."""
 
 from __future__ import annotations
 
-import contextlib
+import json
 import logging
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +14,25 @@ import pystac
 from pydantic import TypeAdapter
 
 from flows.drift.baseline import NO_BASELINE, baseline_of
-from flows.drift.compare import DriftReport, Verdict, compare
+from flows.drift.compare import Verdict, compare
 from flows.drift.statistics import UnitStatistics, input_statistics, output_statistics
 from flows.errors import KNOWN_ERRORS, InvalidBaseline
 from flows.planning.workunit import ModelRef
 from flows.progress import EventName, emit
 from flows.services.prefect_server import through_restart
 from flows.settings import RunSettings
-from stac.io.files import write_bytes, writing
+from stac.catalog.product_collections import ProductCollection
+from stac.io.objects import Objects
+from stac.io.s3 import Location
 from stac.load.stack import Stack
 from stac.quality.figures import QualityFigures
 
 _log = logging.getLogger("unveil")
-#: Units that are kept; older ones are removed.
-KEPT = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class UnitDrift:
-    """What was counted of one unit, and how it compares with the training set."""
-
-    statistics: UnitStatistics
-    #: None where there is nothing to compare with.
-    report: DriftReport | None
-    #: Why there is not.
-    note: str = ""
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """All of it as JSON values, for `metadata.json` and the report."""
-        report = None if self.report is None else asdict(self.report)
-        return {"statistics": asdict(self.statistics), "comparison": report, "note": self.note}
-
-
-def unit_drift(overview: Stack, scenes: Iterable[pystac.Item], figures: QualityFigures, weights: Path) -> UnitDrift:
+def unit_drift(
+    overview: Stack, scenes: Iterable[pystac.Item], figures: QualityFigures, weights: Path
+) -> dict[str, Any]:
     """Count what went into a unit and what came out of it, and compare. A broken baseline stops no restoration.
 
     Args:
@@ -55,94 +40,62 @@ def unit_drift(overview: Stack, scenes: Iterable[pystac.Item], figures: QualityF
         scenes: items of the target.
         figures: of the written product.
         weights: the model.
+
+    Returns:
+        `statistics`, `comparison` (None where there is nothing to compare with) and `note` (why there is not) as JSON
+        values, for `metadata.json` and the report.
     """
     counted = input_statistics(overview, 0, scenes) | output_statistics(figures)
     statistics = UnitStatistics(overview.item_ids[0], counted)
+    comparison, note = None, ""
     try:
         baseline = baseline_of(weights)
+        if baseline is None:
+            note = NO_BASELINE
+        else:
+            comparison = asdict(compare([statistics], baseline))
     except InvalidBaseline as error:
-        return UnitDrift(statistics, None, str(error))
-    if baseline is None:
-        return UnitDrift(statistics, None, NO_BASELINE)
-    return UnitDrift(statistics, compare([statistics], baseline))
+        note = str(error)
+    return {"statistics": asdict(statistics), "comparison": comparison, "note": note}
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    model_sha256: str
-    statistics: UnitStatistics
+_STATISTICS = TypeAdapter(UnitStatistics)
 
 
-_JSON = TypeAdapter(_Kept)
-
-
-def keep(state: Path, work_id: str, model_sha256: str, statistics: UnitStatistics) -> None:
-    """Keep the statistics of a unit; the same unit again replaces them.
+def statistics_of(item_id: str, settings: RunSettings, model_sha256: str) -> UnitStatistics | None:
+    """Return the statistics in the metadata of a published item; None where it has none, or another model made it.
 
     Args:
-        state: the state folder of the run.
-        work_id: of the unit.
-        model_sha256: of the weights that restored it.
-        statistics: what was counted.
+        item_id: of the item.
+        settings: say where the catalog is.
+        model_sha256: of the weights.
 
     Raises:
-        DiskFull, NotWritable: the folder cannot be written.
+        InvalidBaseline: they cannot be read.
+        AccessRefused, SourceUnavailable: the catalog cannot be read.
     """
-    folder = _folder(state)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / f"{work_id}.json", _JSON.dump_json(_Kept(model_sha256, statistics)))
-    for old in _newest_first(folder)[KEPT:]:
-        old.unlink(missing_ok=True)
+    for collection in ProductCollection:
+        place = settings.out / collection / item_id / "metadata.json"
+        if (content := _content(place, settings)) is None:
+            continue
+        try:
+            metadata = json.loads(content)
+            if "drift" not in metadata or metadata["model"]["sha256"] != model_sha256:
+                return None
+            return _STATISTICS.validate_python(metadata["drift"]["statistics"])
+        except (ValueError, KeyError, TypeError, InvalidBaseline) as error:
+            raise InvalidBaseline(f"{place} holds no statistics ({error}); make the product again.") from error
+    return None
 
 
-def last(state: Path, count: int, model_sha256: str) -> tuple[UnitStatistics, ...]:
-    """Return the statistics of the last units that a model restored, latest first.
-
-    Raises:
-        InvalidBaseline: those of a unit cannot be read.
-    """
-    found: list[UnitStatistics] = []
-    for path in _newest_first(_folder(state)):
-        if len(found) == count:
-            break
-        kept = _read(path)
-        if kept.model_sha256 == model_sha256:
-            found.append(kept.statistics)
-    return tuple(found)
+def _content(place: Location, settings: RunSettings) -> bytes | None:
+    """Return the content of a file of the catalog; None without one."""
+    if isinstance(place, Path):
+        return place.read_bytes() if place.is_file() else None
+    return Objects(settings.s3, settings.timeout_s).read(place)
 
 
-def of_units(state: Path, work_ids: Collection[str]) -> tuple[UnitStatistics, ...]:
-    """Return the statistics of some units; those that have none are left out.
-
-    Raises:
-        InvalidBaseline: those of a unit cannot be read.
-    """
-    paths = [_folder(state) / f"{work_id}.json" for work_id in work_ids]
-    return tuple(_read(path).statistics for path in paths if path.is_file())
-
-
-def _folder(state: Path) -> Path:
-    return state / "drift" / "units"
-
-
-def _newest_first(folder: Path) -> list[Path]:
-    """Return the files of a folder by time, those of one moment by name; another run may remove some meanwhile."""
-    times: dict[Path, int] = {}
-    for path in folder.glob("*.json"):
-        with contextlib.suppress(FileNotFoundError):
-            times[path] = path.stat().st_mtime_ns
-    return sorted(times, key=lambda path: (-times[path], path.name))
-
-
-def _read(path: Path) -> _Kept:
-    try:
-        return _JSON.validate_json(path.read_bytes())
-    except (OSError, ValueError, InvalidBaseline) as error:
-        raise InvalidBaseline(f"The statistics {path} cannot be read ({error}); remove the file.") from error
-
-
-def watch_run(settings: RunSettings, model: ModelRef, run_id: str, work_ids: Collection[str]) -> dict[str, Any] | None:
+def watch_run(settings: RunSettings, model: ModelRef, run_id: str, item_ids: Collection[str]) -> dict[str, Any] | None:
     """Compare what a run restored with the training set: a Prefect artifact, and an event when it alarms.
 
     Watching never fails a run: what goes wrong is logged.
@@ -151,7 +104,7 @@ def watch_run(settings: RunSettings, model: ModelRef, run_id: str, work_ids: Col
         settings: of the run.
         model: that restored the units.
         run_id: of the run.
-        work_ids: of the units that it restored.
+        item_ids: of what it published.
 
     Returns:
         the comparison as JSON values, None where nothing could be compared.
@@ -160,7 +113,8 @@ def watch_run(settings: RunSettings, model: ModelRef, run_id: str, work_ids: Col
 
     try:
         baseline = baseline_of(Path(model.weights))
-        units = of_units(settings.state, work_ids)
+        found = (statistics_of(item_id, settings, model.sha256) for item_id in item_ids)
+        units = [each for each in found if each is not None]
         if baseline is None or not units:
             return None
         report = compare(units, baseline)

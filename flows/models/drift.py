@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from de_model import checkpoint
@@ -12,8 +13,10 @@ from de_model.validation import fillers_of, validation_of
 from flows.drift.baseline import NO_BASELINE, Baseline, baseline_of
 from flows.drift.compare import DriftReport, compare
 from flows.drift.statistics import SKY, Histogram, UnitStatistics, input_statistics, output_statistics
-from flows.drift.units import last
+from flows.drift.units import statistics_of
 from flows.errors import InvalidBaseline, InvalidSettings
+from flows.ledger.schema import State
+from flows.ledger.status import status
 from flows.models.registry import Registry
 from flows.models.training_data import cloudy_and_clear
 from flows.planning.search import SceneSet, dated_stacks_of
@@ -28,6 +31,8 @@ from stac.quality.assess import assess
 
 #: A date is cut into parts of at most this share of its side: how far they differ is what chance may do.
 _PARTS_A_SIDE = 2
+#: Published units among which the last ones of a model are looked for.
+_LOOKED_AT = 1000
 
 
 def make_baseline(
@@ -88,21 +93,26 @@ def look(settings: RunSettings) -> DriftReport:
     """Return how the last units that the settings' model restored compare with its training set.
 
     Raises:
-        InvalidSettings: no unit was restored by this model with this state folder.
+        InvalidSettings: this catalog has no unit that this model restored.
         InvalidBaseline: the model has no baseline, or one that cannot be read.
         UnknownModel, ServiceUnavailable: the model cannot be had.
     """
-    if not (settings.state / "drift").is_dir():
-        raise InvalidSettings(f"{settings.state} holds no statistics of units; start unveil run first, or name --out.")
+    published = status(settings, state=State.SUCCEEDED, limit=_LOOKED_AT).entries
+    if not published:
+        raise InvalidSettings(
+            f"The ledger in {settings.state} has no published unit of {settings.out}; start unveil run first, or name "
+            "--out."
+        )
     registry = Registry(settings.state, settings.mlflow_uri)
     version = registry.resolve(settings.model)
     baseline = baseline_of(registry.weights(version))
     if baseline is None:
         raise InvalidBaseline(NO_BASELINE)
-    units = last(settings.state, settings.drift_last, version.sha256)
+    found = (statistics_of(entry.item_id, settings, version.sha256) for entry in published)
+    units = list(islice((each for each in found if each is not None), settings.drift_last))
     if not units:
         raise InvalidSettings(
-            f"{version.name} version {version.version} has restored nothing yet with {settings.state}; "
+            f"{version.name} version {version.version} has restored nothing yet in {settings.out}; "
             "start unveil run first, or name another --model."
         )
     return compare(units, baseline)

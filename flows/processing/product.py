@@ -16,7 +16,7 @@ import torch
 from de_model.calibration import calibration_of
 from de_model.validation import Filler, PixelKind, fillers_of, validation_of
 from flows import __version__
-from flows.drift.units import keep, unit_drift
+from flows.drift.units import unit_drift
 from flows.ledger.spent import Stopwatch, add_unit
 from flows.planning.workunit import ModelRef, Unit, WorkUnit, unit_cell, unit_dates
 from flows.processing.blocks import Effort, Progress, WriteBehind, no_progress, restore_cell
@@ -194,9 +194,7 @@ def make_product(
     metadata = metadata_of(unit, settings, model, overview, used, fits, summary, figures, timings)
     metadata["fillers"] = {"kinds": dict(record.fillers), "pixels": summary.pixels_by_filler}
     metadata["quality"] = quality.document
-    drift = unit_drift(overview, used[0].items, quality.figures, Path(model.weights))
-    metadata["drift"] = drift.document
-    keep(settings.state, unit.work_id, model.sha256, drift.statistics)
+    metadata["drift"] = unit_drift(overview, used[0].items, quality.figures, Path(model.weights))
     spent = stopwatch.spent(
         km2=figures.valid_km2,
         tiles=effort.tiles,

@@ -1,8 +1,8 @@
-"""Comparisons with a training set: the shipped baseline, the sample as it is and as it never should be, kept units."""
+"""Comparisons with a training set: the shipped baseline, the sample as it is and as it never should be."""
 
 from __future__ import annotations
 
-import os
+import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cache
@@ -13,14 +13,15 @@ import pystac
 import pytest
 
 from de_model.checkpoint import sha256_of, shipped_weights
-from flows.drift import units as shelf
 from flows.drift.baseline import Baseline, baseline_of, baseline_path, load_baseline
 from flows.drift.compare import DriftReport, Verdict, compare
-from flows.drift.statistics import Histogram, UnitStatistics, input_statistics, reflectance
+from flows.drift.statistics import UnitStatistics, input_statistics, reflectance
+from flows.drift.units import statistics_of
 from flows.errors import InvalidBaseline
 from flows.models.training_data import cloudy_and_clear
 from flows.planning.search import SceneSet, dated_stacks_of
 from flows.reports.drift import drift_markdown, drift_parts
+from flows.settings import RunSettings
 from stac.load.stack import Stack
 
 #: The square that the shipped model was never trained on.
@@ -172,30 +173,20 @@ def test_what_training_does_not_show_is_left_out_with_its_reason() -> None:
     assert any("swir" in reason for reason in found.left_out)
 
 
-def unit(name: str) -> UnitStatistics:
-    return UnitStatistics(name, {"sky": Histogram((1, 0, 2, 0, 0, 0))})
-
-
-def test_the_last_units_of_a_model_are_found_latest_first(tmp_path: Path) -> None:
-    for moment, (name, model) in enumerate([("a", "m"), ("b", "m"), ("c", "other"), ("d", "m")]):
-        shelf.keep(tmp_path, name, model, unit(name))
-        os.utime(tmp_path / "drift" / "units" / f"{name}.json", (moment, moment))
-    assert [found.name for found in shelf.last(tmp_path, 2, "m")] == ["d", "b"]
-    assert shelf.last(tmp_path, 9, "m")[-1] == unit("a")
-    assert [found.name for found in shelf.of_units(tmp_path, ["c", "missing"])] == ["c"]
-    assert shelf.last(tmp_path / "nowhere", 5, "m") == ()
-
-
-def test_a_unit_made_again_counts_once_and_old_ones_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelf, "KEPT", 2)
-    for moment, name in enumerate("aabc"):
-        shelf.keep(tmp_path, name, "m", unit(name))
-        os.utime(tmp_path / "drift" / "units" / f"{name}.json", (moment, moment))
-    assert [found.name for found in shelf.last(tmp_path, 9, "m")] == ["c", "b"]
-
-
-def test_broken_statistics_are_named(tmp_path: Path) -> None:
-    shelf.keep(tmp_path, "a", "m", unit("a"))
-    (tmp_path / "drift" / "units" / "a.json").write_text("{")
-    with pytest.raises(InvalidBaseline, match=r"a\.json"):
-        shelf.last(tmp_path, 1, "m")
+def test_statistics_stand_in_the_metadata_of_what_was_published(tmp_path: Path) -> None:
+    settings, counted = RunSettings(out=tmp_path), shipped().units[0]
+    metadata = {"model": {"sha256": "m"}, "drift": {"statistics": asdict(counted)}}
+    for collection, item, document in (
+        ("unveil-cloud-free", "good", metadata),
+        ("unveil-review", "reviewed", metadata),
+        ("unveil-cloud-free", "mosaic", {"model": {"sha256": "m"}}),
+        ("unveil-cloud-free", "broken", metadata | {"drift": {"statistics": {"name": "a"}}}),
+    ):
+        folder = tmp_path / collection / item
+        folder.mkdir(parents=True)
+        (folder / "metadata.json").write_text(json.dumps(document))
+    assert statistics_of("good", settings, "m") == statistics_of("reviewed", settings, "m") == counted
+    assert statistics_of("good", settings, "other") is statistics_of("mosaic", settings, "m") is None
+    assert statistics_of("retracted", settings, "m") is None
+    with pytest.raises(InvalidBaseline, match=r"broken/metadata\.json"):
+        statistics_of("broken", settings, "m")
