@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli import options as o
-from flows.cli.console import errors, output, print_json, progress_bar, show
+from flows.cli.console import errors, output, progress_bar, show
 from flows.errors import EXIT_INVALID
 
 if TYPE_CHECKING:
@@ -130,14 +130,10 @@ def train(
     )
     with stage_bars() as bars:
         report = train_model(request, [bars], lambda line: errors.print(line, markup=False))
-    _tell(report, as_json)
+    show(report.as_record(), as_json, lambda: _print_report(report))
 
 
-def _tell(report: TrainingReport, as_json: bool) -> None:
-    if as_json:
-        print_json(report.as_record())
-        return
-
+def _print_report(report: TrainingReport) -> None:
     from flows.cli.training_bars import terms
 
     for stage in report.stages:

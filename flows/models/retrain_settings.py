@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from enum import StrEnum, unique
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from de_model.data.datasets import Split, split_of
 from flows.errors import InvalidSettings
@@ -88,11 +87,6 @@ class RetrainSettings(BaseModel):
                 )
         found = {name: place for name in _PLACES if (place := os.environ.get(f"UNVEIL_{name.upper()}"))}
         return found | {name: value for name, value in values.items() if value is not None or name not in found}
-
-    @field_validator("gates", mode="before")
-    @classmethod
-    def _gates(cls, value: Any) -> Any:
-        return asdict(value) if isinstance(value, Gates) else value
 
     @property
     def state(self) -> Path:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -294,11 +294,12 @@ class _Reporter:
     """Hands the progress of a training to observers of the first edition's kind."""
 
     observers: Sequence[Observer]
-    last: SceneProgress | None = None
+    #: Of every stage that was trained now.
+    last: dict[SceneStage, SceneProgress] = field(default_factory=dict)
 
     def __call__(self, progress: SceneProgress) -> None:
         """Call every observer."""
-        self.last = progress
+        self.last[progress.stage] = progress
         losses = {"loss": progress.loss, "waiting": progress.waiting}
         for observer in self.observers:
             observer.on_step(
@@ -315,7 +316,7 @@ class _Reporter:
 
     def result(self, stage: SceneStageOptions) -> StageResult:
         """Return what came of a stage; without any progress it was finished before."""
-        last = self.last
+        last = self.last.get(stage.stage)
         if last is None:
             return StageResult(_NAMES[stage.stage], stage.steps, before=True)
         return StageResult(_NAMES[stage.stage], stage.steps, images_per_s=last.cases_per_s, losses={"loss": last.loss})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from de_model import checkpoint
-from de_model.calibration import CalibrationTable, calibration_of, calibration_path, load_table
+from de_model.calibration import CalibrationTable, calibration_path, load_table
 from de_model.errors import InvalidCheckpoint
-from de_model.validation import ValidationRecord, load_record, validation_of, validation_path
+from de_model.validation import ValidationRecord, load_record, validation_path
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
@@ -83,57 +83,30 @@ def local_folder(uri: str) -> Path | None:
     return Path(uri) if not parts.scheme else None
 
 
-def verify(path: Path, version: ModelVersion) -> None:
-    """Raise `InvalidCheckpoint` unless `path` holds exactly the registered weights."""
+def verify(weights: Path, version: ModelVersion) -> None:
+    """Raise `InvalidCheckpoint` unless weights, calibration and validation record are those that were registered."""
     remedy = "register the weights again, or choose another version with --model."
-    if not path.is_file():
-        raise InvalidCheckpoint(f"The weights of {version.uri} are missing at {path}; {remedy}")
-    found = checkpoint.sha256_of(path)
-    if found != version.sha256:
-        raise InvalidCheckpoint(
-            f"The weights of {version.uri} at {path} have SHA-256 {found}, registered was {version.sha256}: the file "
-            f"was changed; {remedy}"
-        )
-
-
-def verified_calibration(weights: Path, version: ModelVersion) -> CalibrationTable | None:
-    """Return the calibration beside the weights of a version; None when it was registered without.
-
-    Raises:
-        InvalidCheckpoint: the table is missing, or is not the one that was registered.
-    """
-    if not version.calibration:
-        return calibration_of(weights) if version.calibration is None else None
-    table = load_table(calibration_path(weights))
-    _check_beside("calibration", table, version.calibration, weights, version)
-    return table
-
-
-def verified_validation(weights: Path, version: ModelVersion) -> ValidationRecord | None:
-    """Return the validation record beside the weights of a version; arguments and errors as for its calibration."""
-    if not version.validation:
-        return validation_of(weights) if version.validation is None else None
-    record = load_record(validation_path(weights))
-    _check_beside("validation record", record, version.validation, weights, version)
-    return record
-
-
-def _check_beside(
-    name: str, found: CalibrationTable | ValidationRecord, registered: str, weights: Path, version: ModelVersion
-) -> None:
-    if found.sha256 != registered or found.weights_sha256 != version.sha256:
-        raise InvalidCheckpoint(
-            f"The {name} of {version.uri} beside {weights} has SHA-256 {found.sha256}, registered was {registered}: "
-            "the file was changed; register the weights again, or choose another version with --model."
-        )
+    if not weights.is_file():
+        raise InvalidCheckpoint(f"The weights of {version.uri} are missing at {weights}; {remedy}")
+    beside: tuple[tuple[str, str | None, Callable[[], CalibrationTable | ValidationRecord]], ...] = (
+        ("calibration", version.calibration, lambda: load_table(calibration_path(weights))),
+        ("validation record", version.validation, lambda: load_record(validation_path(weights))),
+    )
+    loaded = [(name, registered, load()) for name, registered, load in beside if registered]
+    found = [("weights", version.sha256, checkpoint.sha256_of(weights), version.sha256)]
+    found += [(name, registered, each.sha256, each.weights_sha256) for name, registered, each in loaded]
+    for name, registered, sha256, of_weights in found:
+        if sha256 != registered or of_weights != version.sha256:
+            raise InvalidCheckpoint(
+                f"The {name} of {version.uri} at {weights} has SHA-256 {sha256}, registered was {registered}: the file "
+                f"was changed; {remedy}"
+            )
 
 
 def is_whole(weights: Path, version: ModelVersion) -> bool:
     """Return whether the files of a version are there and as they were registered."""
     try:
         verify(weights, version)
-        verified_calibration(weights, version)
-        verified_validation(weights, version)
     except InvalidCheckpoint:
         return False
     return True
