@@ -152,8 +152,9 @@ def flow_of(victim: Victim, work: Path) -> Iterator[Flow | WorkerFlow]:
 def undisturbed(flow: Flow | WorkerFlow, tally: Tally) -> Reference:
     """Run without a kill, twice: the first one also registers the model, the second one is timed."""
     for name in ("warm", "reference"):
-        began, out = time.monotonic(), flow.work / name
-        if problem := flow.finish(flow.begin(out), out):
+        out = flow.work / name
+        process, began = flow.begin(out), time.monotonic()  # as moments are counted: from when a run has begun
+        if problem := flow.finish(process, out):
             raise SystemExit(problem)
     seconds = time.monotonic() - began
     tally.invalid += problems_of(out)

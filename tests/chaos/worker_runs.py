@@ -69,7 +69,11 @@ class WorkerFlow:
         settings = {"bbox": TINY_BBOX, "out": str(out), "state_dir": str(self.state)}
         run = WorkerRun(self.service, self.worker, self.service.run(_DEPLOYMENT, {"settings": settings}))
         deadline = time.monotonic() + _TIMEOUT_S
-        while "Beginning flow run" not in self.told and run.exitcode is None and time.monotonic() < deadline:
+        while (
+            "Beginning flow run" not in self.log.read_text("utf-8", "replace")
+            and run.exitcode is None
+            and time.monotonic() < deadline
+        ):
             run.join(_POLL_S)
         return run
 
