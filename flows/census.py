@@ -189,9 +189,11 @@ def _scenes(settings: RunSettings, model: ModelRef, verify: bool) -> list[Census
     except EmptySearch:
         plan = Plan((), (), len(items))
     query = settings.query
-    inside = {i.id: i for i in items if i.datetime is not None and query.contains(i.datetime)}
+    inside = {item.id: item for item in items if item.datetime is not None and query.contains(item.datetime)}
     when = {name: item.datetime.isoformat() for name, item in inside.items() if item.datetime}
-    works = [_Work(n, when[n], unit.work_id, unit.item_id) for unit in plan.units for n in unit.dates[0]]
+    # A scene of a date may lie just outside of the interval.
+    targets = [(name, unit) for unit in plan.units for name in unit.dates[0] if name in when]
+    works = [_Work(name, when[name], unit.work_id, unit.item_id) for name, unit in targets]
     refused = {name: each.reason for each in plan.refused for name in (each.target_id, *each.item_ids)}
     rows = []
     for name in inside.keys() - {work.name for work in works}:
