@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.report import Page, parser, publish, table
 from stac.grid.cell import cell_of
-from stac.load.near_clouds import near_of
+from stac.load.mask_reading import near_of
 from stac.load.scale_check import RadiometryCheck
 from stac.load.stack import ReadOptions, Stack, read_stack
 from stac.masks.classes import PixelClass, among, is_observed

@@ -18,6 +18,7 @@ from stac.composite.normalisation import (
     fit_offset,
     haze_span,
     least_hazy,
+    summed_up,
 )
 from stac.composite.temporal import TemporalComposite, empty_composite, median_clear, source_dates
 from stac.load.stack import Stack
@@ -61,11 +62,7 @@ class FusedComposite:
     @property
     def fits(self) -> tuple[NormalisationFit, ...]:
         """How every date was matched, per band, summed up for people."""
-        return tuple(
-            NormalisationFit(m.item_id, band, m.shift[b], self.errors[b][d], m.n_pixels)
-            for d, m in enumerate(self.maps)
-            for b, band in enumerate(self.bands)
-        )
+        return summed_up(self.maps, zip(*self.errors, strict=True), self.bands)
 
     def apply(self, stack: Stack, target: int, *, where: BoolArray | None = None) -> TemporalComposite:
         """Return the composite of a window; a pixel's value depends on its own observations and place alone.

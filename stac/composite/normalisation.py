@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -45,9 +45,9 @@ def repeatability(reflectance: NDArray[Any]) -> NDArray[Any]:
     return 0.005 + 0.05 * reflectance
 
 
-def clipped(residual: FloatArray, deviations: float = 6.0) -> FloatArray:
-    """Return residuals `(band, pixel)` that count at most as so many robust standard deviations of their band."""
-    limit = np.maximum(deviations * 1.4826 * np.median(np.abs(residual), axis=1, keepdims=True), 1e-4)
+def clipped(residual: FloatArray) -> FloatArray:
+    """Return residuals `(band, pixel)` that count at most as six robust standard deviations of their band."""
+    limit = np.maximum(6 * 1.4826 * np.median(np.abs(residual), axis=1, keepdims=True), 1e-4)
     cut: FloatArray = residual.clip(-limit, limit)
     return cut
 
@@ -129,6 +129,23 @@ class DateMap:
         rows = tuple(tuple(map(float, row)) for row in values["coefficients"])
         low, high, shift = (tuple(map(float, values[name])) for name in ("low", "high", "shift"))
         return cls(str(values["item_id"]), rows, low, high, shift, int(values["n_pixels"]))
+
+
+def summed_up(
+    maps: Iterable[DateMap], errors: Iterable[Sequence[float]], bands: Sequence[str]
+) -> tuple[NormalisationFit, ...]:
+    """Return how dates were matched, per band, for people.
+
+    Args:
+        maps: of the dates.
+        errors: standard deviation of what is left over `[date][band]`, reflectance.
+        bands: common names in channel order.
+    """
+    return tuple(
+        NormalisationFit(m.item_id, band, m.shift[b], error[b], m.n_pixels)
+        for m, error in zip(maps, errors, strict=True)
+        for b, band in enumerate(bands)
+    )
 
 
 def features(image: FloatArray, bands: tuple[str, ...]) -> list[FloatArray]:

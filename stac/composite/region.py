@@ -25,6 +25,7 @@ from stac.composite.normalisation import (
     fit_map,
     fit_offset,
     repeatability,
+    summed_up,
 )
 from stac.composite.temporal import TemporalComposite, empty_composite, geomedian, median
 from stac.errors import InvalidInput
@@ -266,12 +267,8 @@ class PeriodComposite:
     @property
     def fits(self) -> tuple[NormalisationFit, ...]:
         """How every date was matched, per band, summed up for people."""
-        bands = self.radiometry.bands
-        return tuple(
-            NormalisationFit(fit.date_id, band, fit.map.shift[b], fit.error[b], fit.map.n_pixels)
-            for fit in self.radiometry.dates
-            for b, band in enumerate(bands)
-        )
+        dates = self.radiometry.dates
+        return summed_up([fit.map for fit in dates], [fit.error for fit in dates], self.radiometry.bands)
 
     def apply(self, stack: Stack, target: int, *, where: BoolArray | None = None) -> TemporalComposite:
         """Return the composite of a window.

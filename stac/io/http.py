@@ -161,7 +161,6 @@ class Deadline:
     total_s: float
     #: On the monotonic clock, seconds.
     ends: float
-    clock: Callable[[], float] = time.monotonic
 
     @classmethod
     def after(cls, total_s: float, what: str) -> Deadline:
@@ -170,7 +169,7 @@ class Deadline:
 
     def left(self) -> float:
         """Return the seconds that are left, at least 0."""
-        return max(0.0, self.ends - self.clock())
+        return max(0.0, self.ends - time.monotonic())
 
     def check(self) -> None:
         """Do nothing while there is time.

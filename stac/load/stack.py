@@ -18,8 +18,7 @@ from stac.errors import InvalidInput, StacError
 from stac.grid.assets import find_asset
 from stac.grid.cell import Cell
 from stac.io.signing import Access
-from stac.load.mask_reading import plan_mask
-from stac.load.near_clouds import near_clouds
+from stac.load.mask_reading import near_clouds, plan_mask
 from stac.load.reading import Layer, look_at, read_asset
 from stac.load.resampling import Interpolation, worst_class
 from stac.load.scale_check import RadiometryCheck, check_scene

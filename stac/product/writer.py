@@ -329,13 +329,12 @@ def write_product(
     bands: tuple[str, ...],
     before: NDArray[np.uint16] | None,
     folder: Path,
-    title: str = "",
 ) -> ProductSummary:
     """Write a product whose windows are there, in any order; arguments and errors are those of `ProductWriter`."""
     with ProductWriter(geobox, bands, folder) as product:
         for window in windows:
             product.add(window)
-        return product.finish(before, title)
+        return product.finish(before)
 
 
 def _finish(writers: Collection[CogWriter]) -> None:
