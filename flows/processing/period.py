@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from flows.processing.product import (
     take_staged_item,
 )
 from flows.processing.publishing import indexes_of, mosaics_of
+from flows.processing.registration import RegisteredDates, register_dates
 from flows.processing.restore import Prepared, prepare_with
 from flows.reports.page import write_report
 from flows.settings import RunSettings
@@ -39,7 +39,6 @@ from flows.settings.fields import RestorationOptions
 from stac.catalog.documents import MOSAICS_COLLECTION
 from stac.catalog.publish import StaticCatalog
 from stac.catalog.versions import version_for
-from stac.composite.coregistration import Shift, find_shifts, read_registered
 from stac.composite.region import PeriodComposite, clear_looks, mosaic_stack
 from stac.grid.cell import Cell
 from stac.grid.fixed import outline_of_cell
@@ -53,34 +52,28 @@ from stac.product.layers import ProductLayers
 from stac.product.mosaic_item import COUNT, COUNT_SPEC, CountTally, MosaicRecord, build_mosaic_item
 from stac.product.region_item import CellFile, RegionRecord, build_region_item
 from stac.product.writer import Block, ProductWriter
-from stac.search.acquisitions import Acquisition
 
 #: Looks of all dates that are read at once, pixels times dates: bounds the memory of a year of dates.
 _MOST_LOOKS = 24_000_000
 _LEAST_SIDE = 128
 #: Share of a cell that any date must have seen: from less all of it would be invented.
 _LEAST_SEEN = 0.05
-#: Side of the window in which shifts of a large cell are looked for, pixels.
-_SHIFT_PX = 512
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
     """What the blocks of a mosaic share."""
 
-    dates: tuple[Acquisition, ...]
+    registered: RegisteredDates
     composite: PeriodComposite
     prepared: Prepared
     enhancer: Enhancer
     options: RestorationOptions
     settings: RunSettings
 
-    shifts: Mapping[str, Shift]
-
     def read(self, window: Cell) -> Stack:
         """Return the mosaic of a window as a first date, and all others, each where the reference's ground lies."""
-        read = partial(read_stack, self.dates, bands=self.settings.bands, options=self.settings.reading)
-        stack = read_registered(read, window, self.shifts)
+        stack = self.registered.read(window)
         return mosaic_stack(stack, self.composite.radiometry.reference, self.composite.method)
 
 
@@ -117,17 +110,12 @@ def make_mosaic(
     every = {date.id: date for date in unit_dates(unit, items)}
     overview = read_stack(list(every.values()), cell, settings.bands, settings.reading.overview_of(cell), required=())
     dates = tuple(every[name] for name in overview.item_ids)
-    shifts = _shifts(overview, cell, dates, radiometry.reference, settings)
-    if any(shift.matters for shift in shifts.values()) and overview.cell.pixels == cell.pixels:
-        read = partial(read_stack, dates, bands=settings.bands, options=settings.reading)
-        overview = read_registered(read, cell, shifts)
-    far = {name for name, shift in shifts.items() if shift.too_far}
-    dates = tuple(date for date in dates if date.id not in far)
-    overview = overview.without([name for name in overview.item_ids if name in far])
+    registered = register_dates(dates, overview, _reference_of(overview, radiometry.reference), cell, settings)
+    dates, overview = registered.dates, registered.overview
     begun = mosaic_stack(overview, radiometry.reference, composite.method)
     how = options_of(settings, model)
     how = replace(how, use_model=settings.use_model and _seen_share(overview) >= _LEAST_SEEN)
-    work = _Work(dates, composite, prepare_with(composite, begun, 0, cell), enhancer, how, settings, shifts)
+    work = _Work(registered, composite, prepare_with(composite, begun, 0, cell), enhancer, how, settings)
     prepared_after, looks = time.monotonic() - began, CountTally()
     with ProductWriter(cell.geobox, settings.bands, staging) as product, without_a_lost_gpu():
         effort = _write_blocks(work, product, staging / f"{COUNT}.tif", looks, report)
@@ -143,9 +131,7 @@ def make_mosaic(
     metadata = metadata_of(unit, settings, model, overview, dates, composite.fits, summary, figures, timings)
     metadata["mosaic"] = chosen | {"reference": radiometry.reference}
     metadata["clear_looks"] = looks.document
-    metadata["shifts_px"] = {
-        name: asdict(shift) | {"corrected": shift.matters and not shift.too_far} for name, shift in shifts.items()
-    }
+    metadata["shifts_px"] = registered.document
     metadata["fillers"] = {"kinds": dict(record.fillers), "pixels": summary.pixels_by_filler}
     quality = quality_of(staging, settings.bands, None)
     metadata["quality"] = quality.document
@@ -173,24 +159,11 @@ def _seen_share(overview: Stack) -> float:
     return float(seen.sum() / max(int(data.sum()), 1))
 
 
-def _shifts(
-    overview: Stack, cell: Cell, dates: Sequence[Acquisition], reference: str, settings: RunSettings
-) -> dict[str, Shift]:
-    """Return how far the dates of a cell lie beside its reference: of the clearest window where it is large."""
-    clear = is_observed(overview.classes)
-    at = overview.item_ids.index(reference) if reference in overview.item_ids else int(clear.sum(axis=(1, 2)).argmax())
-    if overview.cell.pixels == cell.pixels:
-        return find_shifts(overview, at)
-    factor = round(overview.cell.gsd_m / cell.gsd_m)
-    side = max(1, _SHIFT_PX // factor)
-    height, width = clear.shape[1:]
-    corners = [(y, x) for y in range(0, height, side) for x in range(0, width, side)]
-    seen = clear.mean(axis=0) * clear[at]
-    y, x = max(
-        corners, key=lambda corner: float(seen[corner[0] : corner[0] + side, corner[1] : corner[1] + side].sum())
-    )
-    window = cell.window(slice(y * factor, y * factor + _SHIFT_PX), slice(x * factor, x * factor + _SHIFT_PX))
-    return find_shifts(read_stack(dates, window, settings.bands, settings.reading), at)
+def _reference_of(overview: Stack, reference: str) -> int:
+    """Return the index of the reference, of the clearest date where a cell does not have it."""
+    if reference in overview.item_ids:
+        return overview.index_of(reference)
+    return int(is_observed(overview.classes).sum(axis=(1, 2)).argmax())
 
 
 def _write_blocks(work: _Work, product: ProductWriter, counts: Path, looks: CountTally, report: Progress) -> Effort:
@@ -214,7 +187,7 @@ def _write_blocks(work: _Work, product: ProductWriter, counts: Path, looks: Coun
 def _side(work: _Work) -> int:
     """Return the side of blocks, pixels: as asked for, or less where there are many dates."""
     side = work.settings.block
-    while side > _LEAST_SIDE and side * side * len(work.dates) > _MOST_LOOKS:
+    while side > _LEAST_SIDE and side * side * len(work.registered.dates) > _MOST_LOOKS:
         side //= 2
     return side
 

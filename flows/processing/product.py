@@ -22,6 +22,7 @@ from flows.planning.workunit import ModelRef, Unit, WorkUnit, unit_cell, unit_da
 from flows.processing.blocks import Effort, Progress, WriteBehind, no_progress, restore_cell
 from flows.processing.model import load_model, without_a_lost_gpu
 from flows.processing.publishing import blocks_folder, catalog_of, indexes_of
+from flows.processing.registration import register_dates
 from flows.processing.restore import intervals_of, prepare
 from flows.reports.page import write_report
 from flows.settings import GapFilling, RunSettings
@@ -163,17 +164,17 @@ def make_product(
     store = _store(unit.work_id, cell, settings)
     overview = _overview(unit, items, cell, settings, store)
     by_id = {date.id: date for date in unit_dates(unit, items)}
-    used = [by_id[date_id] for date_id in overview.item_ids]
+    registered = register_dates([by_id[date_id] for date_id in overview.item_ids], overview, 0, cell, settings)
+    used, overview = registered.dates, registered.overview
     options = options_of(settings, model)
     prepared = prepare(overview, 0, cell, options)
     prepared_after = time.monotonic() - began
 
-    def read(window: Cell) -> Stack:
-        return read_stack(used, window, settings.bands, settings.reading)
-
     with ProductWriter(cell.geobox, settings.bands, staging) as product:
         with without_a_lost_gpu(), WriteBehind(product.add) as written:
-            effort = restore_cell(read, prepared, enhancer, options, store, settings.block, progress, written)
+            effort = restore_cell(
+                registered.read, prepared, enhancer, options, store, settings.block, progress, written
+            )
         restored = time.monotonic()
         summary = product.finish(overview.dn[0])
     figures = figures_of(summary, effort, time.monotonic() - began)
@@ -192,6 +193,7 @@ def make_product(
     record = record_of(unit, settings, model, [item for date in used for item in date.items], figures, options.fillers)
     fits = prepared.composite.fits if prepared.composite else ()
     metadata = metadata_of(unit, settings, model, overview, used, fits, summary, figures, timings)
+    metadata["shifts_px"] = registered.document
     metadata["fillers"] = {"kinds": dict(record.fillers), "pixels": summary.pixels_by_filler}
     metadata["quality"] = quality.document
     metadata["drift"] = unit_drift(overview, used[0].items, quality.figures, Path(model.weights))

@@ -20,6 +20,7 @@ from stac.masks.classes import is_observed
 from stac.product.layers import Provenance
 from stac.search.opening import open_source
 from stac.search.static import sample_catalog
+from tests.faults.world import SIDE, World, truth
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +85,34 @@ def test_observed_pixels_are_those_of_the_mosaic_and_dated_by_its_pass(
     assert (days[observed] == target.day).all()
     alone = read_stack([target.items[0]], stack.cell, settings.bands, settings.reading)
     assert 0 < (alone.classes[0] == 0).mean() < 1, "one tile alone does not cover the cell"
+
+
+def test_a_date_that_lies_off_fills_the_target_where_it_belongs(tmp_path: Path) -> None:
+    """The source date lies two rows and a column off; the target is where it is."""
+    texture = np.random.default_rng(1).integers(0, 1500, (SIDE, SIDE))
+    clouds = np.full((SIDE, SIDE), 4, np.uint8)
+    clouds[28:36, 28:36] = 9
+    world = World(tmp_path)
+    world.scene("S2A_33TWM_20230810_0_L2A", dn=lambda values: values + texture + 1000, classes=clouds)
+    world.scene(
+        "S2A_33TWM_20230815_0_L2A", "2023-08-15T10:00:00Z",
+        dn=lambda values: np.roll(values + texture + 1000, (2, 1), axis=(0, 1)),
+    )  # fmt: skip
+    items = {item.id: item for item in world.search()[0]}
+    wanted = {"datetime": "2023-08-10", "composite_days": 9, "max_cloud": 100, "use_model": False, "cloud_dilation_m": 0, "out": tmp_path / "o"}
+    settings = load_settings(None, wanted)
+    weights = shipped_weights()
+    model = ModelRef("unveil-de", "1", sha256_of(weights), str(weights))
+    (unit,) = [u for u in make_plan(list(items.values()), settings, model).units if "20230810" in u.target_id]
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    make_product(unit, items, settings, model, staging)
+    (shift,) = json.loads((staging / "metadata.json").read_text())["shifts_px"].values()
+    assert shift["corrected"]
+    assert (shift["rows"], shift["columns"]) == (pytest.approx(2, abs=0.1), pytest.approx(1, abs=0.1))
+    with rasterio.open(staging / "data.tif") as data, rasterio.open(staging / "provenance.tif") as provenance:
+        pixels, origin = data.read().astype(int), provenance.read(1)
+    expected = truth() + texture
+    observed, filled = origin == Provenance.OBSERVED, origin == Provenance.OTHER_DATES
+    assert np.array_equal(pixels[:, observed], expected[:, observed])
+    assert filled[clouds == 9].all() and np.abs(pixels - expected)[:, filled].mean() < 60
