@@ -57,7 +57,6 @@ _STYLES = {"create": "green", "update": "yellow", "remove": "red"}
 def automations(
     apply: Annotated[bool, typer.Option("--apply", help="Do it; otherwise only show what would be done.")] = False,
     silence: Annotated[float, typer.Option(min=10, help="Seconds without heartbeat after which a run is dead.")] = 540,
-    redrive_after: Annotated[float, typer.Option(min=0, help="Seconds from a crash to the redrive.")] = 120,
     as_json: o.AsJson = False,
 ) -> None:
     """Bring the automations of the configured Prefect server to what they should be; others are not touched.
@@ -70,7 +69,7 @@ def automations(
     """
     from flows.ops.automations import apply_automations
 
-    lines = apply_automations(silence, redrive_after, dry_run=not apply)
+    lines = apply_automations(silence, dry_run=not apply)
     rows = [(each.name, styled(each.change, _STYLES), "" if each.enabled else "paused") for each in lines]
     columns = ("automation", "done" if apply else "to do", "")
     show(lines, as_json, lambda: print_table("Automations", columns, rows))

@@ -21,7 +21,6 @@ from prefect.events.actions import (
     CallWebhook,
     CancelFlowRun,
     ChangeFlowRunState,
-    RunDeployment,
     SendNotification,
 )
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
 
 #: Every automation of ours begins with that; others are never touched.
 PREFIX = "unveil: "
-#: Deployment that automations run, as `flow/deployment`.
-REDRIVE = "redrive/redrive"
 
 _Labels = dict[str, str | list[str]]
 
@@ -53,8 +50,6 @@ _OURS: _Labels = {"prefect.resource.role": "tag", "prefect.resource.id": "prefec
 
 #: A run without a sign of life for so long is dead, seconds: three heartbeats of Prefect's 180 s.
 SILENCE_S = 540.0
-#: From a crash to the redrive, seconds: leases of a dead run run out on other machines.
-REDRIVE_AFTER_S = 120.0
 #: A run that was handed to a worker must begin within this time, and no run takes longer than that, seconds.
 _PENDING_S, _LONGEST_S = 900.0, 12 * 3600.0
 
@@ -76,29 +71,13 @@ class Notifier:
         return SendNotification(block_document_id=self.block_id, subject=subject, body=body)
 
 
-def automations(
-    redrive: UUID, notifier: Notifier | None, silence_s: float = SILENCE_S, redrive_after_s: float = REDRIVE_AFTER_S
-) -> tuple[AutomationCore, ...]:
+def automations(notifier: Notifier | None, silence_s: float = SILENCE_S) -> tuple[AutomationCore, ...]:
     """Return all automations.
 
     Args:
-        redrive: id of the deployment `REDRIVE`.
         notifier: block that is notified of failures; None for no notification.
         silence_s: a run without a sign of life for so long is dead.
-        redrive_after_s: from a crash to the redrive.
     """
-    of_crashed = "{{ (flow_run.parameters['settings'] or {}) | tojson }}"
-    rerun = RunDeployment(
-        source="selected",
-        deployment_id=redrive,
-        parameters={
-            "settings": {"__prefect_kind": "json", "value": {"__prefect_kind": "jinja", "template": of_crashed}}
-        },
-        job_variables=None,
-        schedule_after=timedelta(seconds=redrive_after_s),
-    )
-    # A redrive is not redriven.
-    of_scenes: _Labels = {"prefect.resource.role": "deployment", "prefect.resource.name": "clear-scenes"}
     begun = {f"{_FLOW_RUN}{name}" for name in ("Running", "Scheduled", "AwaitingConcurrencySlot")}
     found = [
         _silence("runs without a heartbeat are crashed", _DIED, {_HEARTBEAT}, {_HEARTBEAT}, silence_s),
@@ -111,7 +90,6 @@ def automations(
             _LONGEST_S,
             CancelFlowRun(),
         ),
-        _reaction("a crash is redriven", {f"{_FLOW_RUN}Crashed"}, rerun, [_OURS, of_scenes]),
     ]
     if notifier is not None:
         run = "{{ flow.name }} run {{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.message }}"
@@ -188,16 +166,17 @@ class Line:
     enabled: bool
 
 
-def apply_automations(
-    silence_s: float = SILENCE_S, redrive_after_s: float = REDRIVE_AFTER_S, *, dry_run: bool = False
-) -> tuple[Line, ...]:
+def apply_automations(silence_s: float = SILENCE_S, *, dry_run: bool = False) -> tuple[Line, ...]:
     """Create, update and remove automations whose names begin with `unveil: `; return what was, or would be, done.
 
     Where people are notified is taken from the environment: `UNVEIL_NOTIFY_BLOCK` or `UNVEIL_NOTIFY_WEBHOOK`.
-    The waits are those of `automations`.
+
+    Args:
+        silence_s: as for `automations`.
+        dry_run: change nothing.
 
     Raises:
-        InvalidSettings: no Prefect server is configured, a deployment is missing, or the block is unknown.
+        InvalidSettings: no Prefect server is configured, or the block is unknown.
         ServiceUnavailable: the server does not answer.
     """
     url = configured_api_url()
@@ -207,7 +186,7 @@ def apply_automations(
 
     try:
         with get_client(sync_client=True) as client:
-            wanted = automations(_redrive(client), _notifier(client, dry_run), silence_s, redrive_after_s)
+            wanted = automations(_notifier(client, dry_run), silence_s)
             return tuple(_applied(client, wanted, dry_run))
     except httpx.HTTPError as error:
         raise ServiceUnavailable(
@@ -240,17 +219,6 @@ def _bring(client: SyncPrefectClient, wanted: AutomationCore, found: Automation 
 
 def _same(wanted: AutomationCore, found: Automation) -> bool:
     return all(getattr(wanted, name) == getattr(found, name) for name in ("description", "trigger", "actions"))
-
-
-def _redrive(client: SyncPrefectClient) -> UUID:
-    from prefect.exceptions import ObjectNotFound
-
-    try:
-        return client.read_deployment_by_name(REDRIVE).id
-    except ObjectNotFound as error:
-        raise InvalidSettings(
-            f"Deployment {REDRIVE} is not at the Prefect server: `prefect deploy --all` first."
-        ) from error
 
 
 def _notifier(client: SyncPrefectClient, dry_run: bool) -> Notifier | None:
