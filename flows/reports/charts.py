@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,35 +53,23 @@ def charts_of(quality: Mapping[str, Any], target_date: str) -> dict[str, str]:
         target_date: ISO 8601 day that was restored.
     """
     figures = quality["figures"]
-    groups = {name: g for name, g in figures["groups"].items() if name != "restored"}
-    drawn: dict[str, tuple[bool, str, Callable[[Axes], None]]] = {
-        "half_width": (
-            any(sum(g["half_widths"]) for g in groups.values()),
-            "Histogram of the half-width of the 90 % interval by class",
-            lambda axes: _half_widths(axes, groups),
-        ),
-        "sharpness": (
-            any(g["sharpness"] is not None for g in figures["groups"].values()),
-            "Bars of sharpness against observed surroundings by class; 1 is as sharp",
-            lambda axes: _sharpness(axes, figures["groups"]),
-        ),
-        "colour": (
-            any(g["colour_shift"] for g in figures["groups"].values()),
-            "Bars of the colour shift of every band by class",
-            lambda axes: _colour(axes, figures["groups"]),
-        ),
-        "seams": (
-            any(s["ratio"] is not None for s in figures["seams"]),
-            "Bars of the seam ratio by kind of border; 1 cannot be seen",
-            lambda axes: _seams(axes, figures["seams"]),
-        ),
+    groups = figures["groups"]
+    widths = {n: g["half_widths"] for n, g in groups.items() if n != "restored" and sum(g["half_widths"])}
+    sharpness = {n: g["sharpness"] for n, g in groups.items() if g["sharpness"] is not None}
+    shifts = {n: g["colour_shift"] for n, g in groups.items() if g["colour_shift"]}
+    seams = [seam for seam in figures["seams"] if seam["ratio"] is not None]
+    drawn: dict[str, tuple[str, Callable[..., None], Any]] = {
+        "half_width": ("Histogram of the half-width of the 90 % interval by class", _half_widths, widths),
+        "sharpness": ("Bars of sharpness against observed surroundings by class; 1 is as sharp", _sharpness, sharpness),
+        "colour": ("Bars of the colour shift of every band by class", _colour, shifts),
+        "seams": ("Bars of the seam ratio by kind of border; 1 cannot be seen", _seams, seams),
         "dates": (
-            bool(figures["dates"]),
             "Timeline of the area that each date saw",
-            lambda axes: _dates(axes, figures["dates"], target_date),
+            partial(_dates, target_date=target_date),
+            figures["dates"],
         ),
     }
-    return {name: svg(name, text, draw) for name, (wanted, text, draw) in drawn.items() if wanted}
+    return {name: svg(name, text, partial(draw, data)) for name, (text, draw, data) in drawn.items() if data}
 
 
 def label_of(name: str) -> str:
@@ -119,13 +108,10 @@ def svg(name: str, description: str, draw: Callable[[Axes], None]) -> str:
     return element.replace("<svg ", f'<svg role="img" aria-label="{description}" ', 1)
 
 
-def _half_widths(axes: Axes, groups: Mapping[str, Any]) -> None:
+def _half_widths(known: Mapping[str, Sequence[int]], axes: Axes) -> None:
     last = 1
-    for name, group in groups.items():
-        total = sum(group["half_widths"])
-        if not total:
-            continue
-        shares = [100 * count / total for count in group["half_widths"]]
+    for name, counts in known.items():
+        shares = [100 * count / sum(counts) for count in counts]
         last = max(last, *(i for i, share in enumerate(shares) if share >= 0.1), 1)
         edges = [*HALF_WIDTH_EDGES, 2 * HALF_WIDTH_EDGES[-1] - HALF_WIDTH_EDGES[-2]]
         axes.stairs(shares, edges, color=color_of(name), label=label_of(name), linewidth=1.8, fill=False)
@@ -135,14 +121,12 @@ def _half_widths(axes: Axes, groups: Mapping[str, Any]) -> None:
     axes.legend(fontsize=9)
 
 
-def _sharpness(axes: Axes, groups: Mapping[str, Any]) -> None:
-    known = {name: g["sharpness"] for name, g in groups.items() if g["sharpness"] is not None}
+def _sharpness(known: Mapping[str, float], axes: Axes) -> None:
     _bars(axes, [label_of(n) for n in known], list(known.values()), [color_of(n) for n in known])
     axes.set_xlabel("fine detail / that of observed surroundings")
 
 
-def _seams(axes: Axes, seams: Sequence[Mapping[str, Any]]) -> None:
-    known = [s for s in seams if s["ratio"] is not None]
+def _seams(known: Sequence[Mapping[str, Any]], axes: Axes) -> None:
     names = [f"{label_of(s['first'])} |\n{label_of(s['second'])}" for s in known]
     _bars(axes, names, [s["ratio"] for s in known], [color_of(s["second"]) for s in known])
     axes.set_xlabel("step across the border / steps beside it")
@@ -158,8 +142,7 @@ def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], colors: Seq
     axes.set_xlim(0, max(1.15, *values) * 1.18)
 
 
-def _colour(axes: Axes, groups: Mapping[str, Any]) -> None:
-    known = {name: g["colour_shift"] for name, g in groups.items() if g["colour_shift"]}
+def _colour(known: Mapping[str, Mapping[str, float]], axes: Axes) -> None:
     bands = list(next(iter(known.values())))
     width = 0.8 / len(bands)
     for index, band in enumerate(bands):
@@ -172,7 +155,7 @@ def _colour(axes: Axes, groups: Mapping[str, Any]) -> None:
     axes.legend(fontsize=9, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
 
 
-def _dates(axes: Axes, dates: Sequence[Mapping[str, Any]], target_date: str) -> None:
+def _dates(dates: Sequence[Mapping[str, Any]], axes: Axes, target_date: str) -> None:
     days = [date.fromisoformat(entry["date"]) for entry in dates]
     colors = [_PASS if entry["date"] == target_date else color_of("other_dates") for entry in dates]
     bars = axes.bar(days, [entry["km2"] for entry in dates], color=colors, width=0.7)  # type: ignore[arg-type]
