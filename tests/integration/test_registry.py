@@ -7,6 +7,8 @@ import logging
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,21 +79,16 @@ def other_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_two_first_starts_at_once_register_one_version(registry: Registry) -> None:
+def test_two_first_starts_at_once_register_the_shipped_model_once_as_champion(registry: Registry) -> None:
     client = registry._client
     assert [v.version for v in client.search_model_versions(f"name = '{MODEL_NAME}'")] in ([1], ["1"])
     assert {run.info.status for run in client.search_runs([client.get_experiment_by_name("unveil").experiment_id])} == {
         "FINISHED"
     }
-
-
-def test_the_champion_is_the_shipped_model(registry: Registry) -> None:
     version = registry.resolve(f"models:/{MODEL_NAME}@{CHAMPION}")
     assert (version.version, version.alias, version.uri) == ("1", CHAMPION, f"models:/{MODEL_NAME}/1")
     assert version == registry.ensure_shipped()
-    path = registry.weights(version)
-    assert path.read_bytes() == checkpoint.shipped_weights().read_bytes()
-    assert registry.resolve(f"models:/{MODEL_NAME}/1").sha256 == version.sha256
+    assert registry.weights(version).read_bytes() == checkpoint.shipped_weights().read_bytes()
 
 
 def test_mlflow_serves_the_registered_model(registry: Registry) -> None:
@@ -126,24 +123,42 @@ def test_a_version_carries_its_card_and_its_calibration(registry: Registry) -> N
         resolve(settings.model_copy(update={"bands": ("red", "nir")}))
 
 
-def test_a_changed_calibration_is_refused(registry: Registry) -> None:
-    version = registry.resolve(f"models:/{MODEL_NAME}/1")
-    path = calibration_path(registry.weights(version))
-    whole = path.read_text("utf-8")
-    table = json.loads(whole)
-    table["factors"]["model"][0] /= 2
+@contextmanager
+def holding(path: Path, content: bytes | None) -> Iterator[None]:
+    """Let a file hold something else, or be missing, while the context is open."""
+    whole = path.read_bytes()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
     try:
-        for changed, says in ((json.dumps(table), "the file was changed"), ("{}", "not a calibration table")):
-            assert changed != whole
-            path.write_text(changed, "utf-8")
+        yield
+    finally:
+        path.write_bytes(whole)
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+def test_changed_and_missing_files_are_refused(registry: Registry) -> None:
+    version = registry.resolve(f"models:/{MODEL_NAME}/1")
+    weights = registry.weights(version)
+    calibration = calibration_path(weights)
+    table = json.loads(calibration.read_text("utf-8"))
+    table["factors"]["model"][0] /= 2
+    for path, content, says in (
+        (weights, flipped(weights.read_bytes()), "the file was changed"),
+        (weights, None, "missing"),
+        (calibration, json.dumps(table).encode(), "the file was changed"),
+        (calibration, b"{}", "not a calibration table"),
+        (calibration, None, "not a calibration table"),
+    ):
+        with holding(path, content):
             with pytest.raises(InvalidCheckpoint, match=says):
                 registry.weights(version)
-        path.unlink()
-        with pytest.raises(InvalidCheckpoint, match="not a calibration table"):
-            registry.calibration(version)
-    finally:
-        path.write_text(whole, "utf-8")
-    assert registry.calibration(version) is not None
+            with pytest.raises(InvalidCheckpoint, match=says):
+                registry.calibration(version)
+    assert registry.weights(version) == weights and registry.calibration(version) is not None
 
 
 @pytest.mark.parametrize(
@@ -167,7 +182,7 @@ def test_the_shipped_weights_stand_in_only_when_asked(
 def test_damaged_files_of_the_shipped_weights_are_stored_again(registry: Registry) -> None:
     path = registry.weights(registry.resolve(f"models:/{MODEL_NAME}/1"))
     whole = path.read_bytes()
-    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    path.write_bytes(flipped(whole))
     model = resolve(load_settings(None, {"state_dir": registry.state_dir}))
     assert (model.version, model.sha256) == ("1", checkpoint.sha256_of(checkpoint.shipped_weights()))
     assert Path(model.weights).read_bytes() == whole
@@ -251,22 +266,6 @@ def test_what_is_unknown_is_reported_with_what_there_is(registry: Registry, uri:
 def test_other_addresses_are_refused(registry: Registry, uri: str) -> None:
     with pytest.raises(InvalidSettings, match="models:/NAME@ALIAS"):
         registry.resolve(uri)
-
-
-def test_changed_or_missing_weights_are_refused(registry: Registry) -> None:
-    version = registry.resolve(f"models:/{MODEL_NAME}/1")
-    path = registry.weights(version)
-    whole = path.read_bytes()
-    try:
-        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        with pytest.raises(InvalidCheckpoint, match="the file was changed"):
-            registry.weights(version)
-        path.unlink()
-        with pytest.raises(InvalidCheckpoint, match="missing"):
-            registry.weights(version)
-    finally:
-        path.write_bytes(whole)
-    assert registry.weights(version) == path
 
 
 def test_a_version_without_checksum_is_refused(registry: Registry) -> None:

@@ -39,20 +39,22 @@ def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str]) -> None:
 
 def raised() -> Exception:
     try:
-        raise ZeroDivisionError("one\ntwo")
-    except ZeroDivisionError as error:
+        raise RuntimeError("connection to postgresql://me:hush@db/stac failed: password=hush\ntwo")
+    except RuntimeError as error:
         return error
 
 
-def test_an_unexpected_error_is_one_sentence_and_its_traceback_is_kept(
+def test_an_unexpected_error_is_one_sentence_and_its_traceback_is_kept_without_passwords(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["unveil", "publish", "--index", "postgresql://me:hush@db/stac"])
     assert _explain(raised(), False) == 1
     out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and "Unexpected ZeroDivisionError: one." in err
+    assert out == "" and err.count("\n") == 1 and "Unexpected RuntimeError: connection to " in err
     log = (tmp_path / "unveil-error.log").read_text()
-    assert "Traceback" in log and "in raised" in log and str(tmp_path) in err
+    assert "Traceback" in log and "in raised" in log and "--index" in log and str(tmp_path) in err
+    assert "hush" not in err + log
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder nobody can write to")

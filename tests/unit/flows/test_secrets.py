@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import _explain
 from flows.errors import InvalidSettings
 from flows.models.retrain_settings import load_retrain_settings
 from flows.planning.plan_file import freeze
@@ -93,18 +92,3 @@ def test_a_setting_of_the_wrong_kind_is_not_repeated(name: str, value: str, tmp_
     with pytest.raises(InvalidSettings, match=name) as refused:
         load_settings(file)
     assert "hush" not in str(refused.value)
-
-
-def test_what_no_one_expected_is_kept_without_passwords(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["unveil", "publish", "--index", "postgresql://me:hush@db/stac"])
-    try:
-        raise RuntimeError("connection to postgresql://me:hush@db/stac failed: password=hush")
-    except RuntimeError as error:
-        assert _explain(error, as_json=False) == 1
-    kept = (tmp_path / "unveil-error.log").read_text("utf-8")
-    assert "RuntimeError" in kept and "--index" in kept and "hush" not in kept
-    told = capsys.readouterr()
-    assert "unveil-error.log" in told.err + told.out and "hush" not in told.err + told.out
