@@ -99,7 +99,10 @@ def test_a_date_that_lies_off_fills_the_target_where_it_belongs(tmp_path: Path) 
         dn=lambda values: np.roll(values + texture + 1000, (2, 1), axis=(0, 1)),
     )  # fmt: skip
     items = {item.id: item for item in world.search()[0]}
-    wanted = {"datetime": "2023-08-10", "composite_days": 9, "max_cloud": 100, "use_model": False, "cloud_dilation_m": 0, "out": tmp_path / "o"}
+    wanted = {
+        "datetime": "2023-08-10", "composite_days": 9, "max_cloud": 100, "use_model": False, "cloud_dilation_m": 0,
+        "out": tmp_path / "o",
+    }  # fmt: skip
     settings = load_settings(None, wanted)
     weights = shipped_weights()
     model = ModelRef("unveil-de", "1", sha256_of(weights), str(weights))
