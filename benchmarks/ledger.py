@@ -143,7 +143,7 @@ def _carry(units: int, file: Path) -> Carried:
 
 
 def _carry_some(pending: Iterator[WorkUnit], size: int, end: int, ledger: Ledger) -> Tenth:
-    request_id, planning, living, last = ledger.remember("{}"), 0.0, 0.0, time.perf_counter()
+    request_id, planning, living, last = ledger.save_request("{}"), 0.0, 0.0, time.perf_counter()
     for unit in islice(pending, size):
         planned_at = time.perf_counter()
         live(ledger, job_of(unit, request_id))

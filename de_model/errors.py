@@ -32,6 +32,6 @@ class OutOfMemory(DeModelError):
 
 
 class DeviceLost(DeModelError):
-    """The GPU does not answer any more; what ran on it can be done again, but not on it by this process."""
+    """The GPU is lost; retry the work in a new process."""
 
     retryable = True

@@ -131,7 +131,7 @@ class Cluster(Workers[_T]):
         if threads:
             self._seen = time.monotonic()
         elif time.monotonic() - self._seen > _NO_WORKERS_S:
-            raise WorkersLost(f"The Dask scheduler {self._place} has no workers any more; {_WITHOUT}.")
+            raise WorkersLost(f"The Dask scheduler {self._place} has no workers left; {_WITHOUT}.")
 
     def lost(self, error: Exception) -> Exception:
         """Return the error of a unit that killed its workers; anything else is the end of the cluster."""

@@ -54,7 +54,7 @@ class RunStopped(FlowError):
 
 
 class WorkersLost(ServiceUnavailable):
-    """Those who carry out the tasks of a run are gone: a scheduler, all of its workers, or every process."""
+    """The run has no workers left: a scheduler, all of its workers, or every process is gone."""
 
     # Of a task: the run as a whole has to be given again.
     retryable = False

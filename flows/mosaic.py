@@ -280,7 +280,7 @@ def refused_results(refused: Sequence[Refused]) -> list[UnitResult]:
 
 def _reconciled(ready: PreparedRun, ledger: Ledger) -> str:
     """Let the ledger know what is published, as a killed run could not; return the id of settings and model there."""
-    request_id = ledger.remember(ready.request)
+    request_id = ledger.save_request(ready.request)
     done = [unit for unit in ready.plan.units if unit.work_id in ready.done]
     reconcile(ledger, [job_of(unit, request_id) for unit in done], ready.done)
     discard_blocks([unit.work_id for unit in done], ready.settings)

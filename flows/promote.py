@@ -1,4 +1,4 @@
-"""The flows `promote` and `watch-models`: a challenger becomes the champion, and everybody hears of it."""
+"""The flows `promote` and `watch-models`: promote a challenger and emit an event."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.models import promotion
-from flows.models.gates import Trial
+from flows.models.gates import ChampionComparison
 from flows.models.model_item import publish_promoted
 from flows.models.promotion import Move, watch
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.models.retrain_settings import RetrainSettings, load_retrain_settings
-from flows.retrain import trial
+from flows.retrain import compare_with_champion
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 
@@ -28,14 +28,14 @@ class PromoteSummary:
     #: Version that makes mosaics now.
     champion: str
     #: None without an evaluation.
-    trial: Trial | None
+    judged: ChampionComparison | None
     #: None where no alias was moved.
     promotion: promotion.Promotion | None
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why it was refused, one sentence each."""
-        return () if self.trial is None else self.trial.verdict.reasons
+        return () if self.judged is None else self.judged.verdict.reasons
 
 
 @flow(name="promote", log_prints=False, persist_result=False, retries=0)
@@ -61,15 +61,15 @@ def promote(
     registry.ensure_shipped()
     uri = f"models:/{wanted.model}/{version}" if version else f"models:/{wanted.model}@{promotion.CHALLENGER}"
     challenger = registry.resolve(uri)
-    held: Trial | None = None
+    judged: ChampionComparison | None = None
     moved: promotion.Promotion | None = None
     if not force:
-        held, moved = trial(wanted, challenger.version, not dry_run, "promote")
+        judged, moved = compare_with_champion(wanted, challenger.version, not dry_run, "promote")
     elif not dry_run:
         moved = promotion.promote(registry, challenger, "promoted without an evaluation")
         publish_promoted(wanted.run_settings(), registry, challenger)
     champion = registry.resolve(f"models:/{wanted.model}@{CHAMPION}").version
-    summary = PromoteSummary(wanted.model, challenger.version, champion, held, moved)
+    summary = PromoteSummary(wanted.model, challenger.version, champion, judged, moved)
     create_markdown_artifact(as_markdown(summary), key="promote-report", description="Report of this promotion")
     return summary
 
@@ -90,7 +90,7 @@ def as_markdown(summary: PromoteSummary) -> str:
     """Return the report of a promotion."""
     outcome = "promoted" if summary.promotion else "refused" if summary.reasons else "passed; nothing was moved"
     lines = [f"# promote\n\n{summary.name} version {summary.challenger}: {outcome}."]
-    if summary.trial is not None:
-        lines.append(f"Against version {summary.trial.champion}: {summary.trial.comparison.sentence}.")
+    if summary.judged is not None:
+        lines.append(f"Against version {summary.judged.champion}: {summary.judged.comparison.sentence}.")
     lines.append(f"Champion: version {summary.champion}.")
     return "\n\n".join([*lines, *(f"- {reason}" for reason in summary.reasons)]) + "\n"

@@ -52,7 +52,7 @@ def redrive(
 
     Args:
         settings: where catalog, state folder and ledger are, and the device; the rest is in the ledger.
-        max_attempts: units that were tried so often are left alone, so that no crash is repeated for ever.
+        max_attempts: units with this many attempts are skipped, so that no crash is repeated for ever.
         include_invalid: units whose input was found unusable, too.
 
     Raises:
@@ -117,7 +117,7 @@ def as_markdown(summary: RedriveSummary) -> str:
     units = [unit for run in summary.runs for unit in run.units]
     lines = [f"# redrive\n\n{len(units)} units were tried again."]
     lines += [f"- {unit.target_id}: {unit.state} {unit.error}".rstrip() for unit in units]
-    lines += [f"- {target}: left alone, tried as often as allowed" for target in summary.exhausted]
+    lines += [f"- {target}: skipped, tried as often as allowed" for target in summary.exhausted]
     lines += [f"- {target}: `unveil mosaic` continues it" for target in summary.without_plan]
     return "\n".join([*lines, *(f"- {error}" for error in summary.errors)]) + "\n"
 

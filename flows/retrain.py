@@ -22,12 +22,12 @@ from flows.drift.baseline import baseline_path
 from flows.errors import InvalidSettings
 from flows.models import promotion, training_set
 from flows.models.calibration import fit_calibration
-from flows.models.comparison import GATES_TAG, Terms, hold_trial
+from flows.models.comparison import GATES_TAG, ComparisonConfig, compare_versions
 from flows.models.drift import make_baseline
 from flows.models.evaluation import evaluate
 from flows.models.evaluation_cases import Case, cases_of
 from flows.models.evaluation_report import plain
-from flows.models.gates import Trial
+from flows.models.gates import ChampionComparison
 from flows.models.model_item import publish_promoted
 from flows.models.registry import CHAMPION, Registry
 from flows.models.retrain_settings import Promotion, RetrainSettings, load_retrain_settings
@@ -66,7 +66,7 @@ class RetrainSummary:
     champion: str
     #: Version that was trained, None where nothing was.
     challenger: str | None
-    trial: Trial | None
+    judged: ChampionComparison | None
     #: None where the challenger was refused, or is left to a person.
     promotion: promotion.Promotion | None
 
@@ -139,7 +139,7 @@ def calibrate(wanted: RetrainSettings, weights: str, champion: str) -> None:
 def validate(wanted: RetrainSettings, weights: str) -> None:
     """Find out what the challenger is worth beside trivial fillers on the squares held out; kept beside its weights."""
     path = Path(weights)
-    cases = islice(_cases(wanted, wanted.split()[1], wanted.contest_window), wanted.contest_cases)
+    cases = islice(_cases(wanted, wanted.split()[1], wanted.comparison_window), wanted.comparison_cases)
     with gpu_slot():
         found = evaluate(path, cases, usual)
     found.record().save(validation_path(path))
@@ -164,14 +164,16 @@ def register(wanted: RetrainSettings, weights: str, found: Found) -> str:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(found.path, folder)
         registry.log_artifacts(version, Path(folder), "training-set")
-    promotion.nominate(registry, version)
+    promotion.set_challenger(registry, version)
     # Last: this is what says that the scenes are known.
     registry.set_tags(version, {_SET_TAG: str(found.version)})
     return version.version
 
 
-@task(name="trial", **RETRIES)
-def trial(wanted: RetrainSettings, challenger: str, move: bool, by: str) -> tuple[Trial, promotion.Promotion | None]:
+@task(name="compare", **RETRIES)
+def compare_with_champion(
+    wanted: RetrainSettings, challenger: str, move: bool, by: str
+) -> tuple[ChampionComparison, promotion.Promotion | None]:
     """Let both models restore the squares that were held out, and what was published; promote what passes, if asked.
 
     Args:
@@ -186,8 +188,8 @@ def trial(wanted: RetrainSettings, challenger: str, move: bool, by: str) -> tupl
     """
     registry = _registry(wanted)
     run = wanted.run_settings()
-    terms = Terms(
-        cases=lambda: islice(_cases(wanted, wanted.split()[1], wanted.contest_window), wanted.contest_cases),
+    config = ComparisonConfig(
+        cases=lambda: islice(_cases(wanted, wanted.split()[1], wanted.comparison_window), wanted.comparison_cases),
         usage=usual,
         gates=wanted.gates,
         run=run if wanted.shadow_scenes else None,
@@ -196,13 +198,13 @@ def trial(wanted: RetrainSettings, challenger: str, move: bool, by: str) -> tupl
     version = registry.resolve(f"models:/{wanted.model}/{challenger}")
     champion = registry.resolve(f"models:/{wanted.model}@{CHAMPION}")
     with gpu_slot():
-        held = hold_trial(registry, champion, version, terms)
-    if not (move and held.verdict.passed):
-        return held, None
-    why = f"{by}: {held.comparison.sentence}; {len(held.verdict.checks)} gates passed"
+        judged = compare_versions(registry, champion, version, config)
+    if not (move and judged.verdict.passed):
+        return judged, None
+    why = f"{by}: {judged.comparison.sentence}; {len(judged.verdict.checks)} gates passed"
     moved = promotion.promote(registry, version, why, against=champion.version)
     publish_promoted(run, registry, version)
-    return held, moved
+    return judged, moved
 
 
 @flow(name="retrain", log_prints=False, persist_result=False, retries=0)
@@ -233,8 +235,8 @@ def retrain(settings: RetrainSettings | None = None) -> RetrainSummary:
     summary = RetrainSummary(found, champion, challenger, None, None)
     if challenger is not None:
         automatic = wanted.promotion is Promotion.AUTOMATIC
-        held, moved = trial(wanted, challenger, automatic, "retrain")
-        summary = replace(summary, trial=held, promotion=moved)
+        judged, moved = compare_with_champion(wanted, challenger, automatic, "retrain")
+        summary = replace(summary, judged=judged, promotion=moved)
     create_markdown_artifact(as_markdown(summary), key="retrain-report", description="Report of this retraining")
     return summary
 
@@ -244,11 +246,11 @@ def as_markdown(summary: RetrainSummary) -> str:
     found = summary.training_set
     scenes = f"Training set version {found.version}: {found.scenes} scenes, {found.new} new."
     lines = ["# retrain", f"{scenes} Champion: version {summary.champion}."]
-    if summary.trial is None:
+    if summary.judged is None:
         return "\n\n".join([*lines, "Too few new scenes: nothing was trained.\n"])
-    verdict = summary.trial.verdict
+    verdict = summary.judged.verdict
     outcome = "promoted" if summary.promotion else "passed; `unveil promote` moves it" if verdict.passed else "refused"
-    lines += [f"Challenger: version {summary.challenger}, {summary.trial.comparison.sentence}: {outcome}."]
+    lines += [f"Challenger: version {summary.challenger}, {summary.judged.comparison.sentence}: {outcome}."]
     return "\n\n".join([*lines, *(f"- {reason}" for reason in verdict.reasons)]) + "\n"
 
 

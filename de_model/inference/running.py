@@ -22,7 +22,7 @@ from de_model.inference.noise_field import NoiseField, TileNoise
 from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Tile
 from de_model.radiometry import from_unit, to_signed, to_unit, to_unsigned
-from de_model.sampling.samplers import SAMPLERS, Start, Walk, shrink
+from de_model.sampling.samplers import SAMPLERS, Start, Trajectory, shrink
 from de_model.scene.design import SceneDesign
 from de_model.scene.model import SceneNetworks
 from de_model.scene.networks import Inputs
@@ -154,7 +154,7 @@ def watched(
             raise
         reason = str(error).partition("\n")[0]
         raise DeviceLost(
-            f"The GPU {device} does not answer any more ({reason}); see the system's log, and start the process again."
+            f"The GPU {device} no longer answers ({reason}); see the system's log, and start the process again."
         ) from error
 
 
@@ -185,8 +185,8 @@ def layers_of(enhancer: Enhancer, canvases: Canvases, sampling: Sampling, batch:
     for group in _groups(fields, _SAMPLES_AT_ONCE if device.type == "cpu" else 1):
         noise = TileNoise(tuple(group), tuple(batch), canvases.origin, len(canvases.scene), device)
         own = repeated(condition, len(group))
-        walk = Walk(enhancer.schedule, sampling.steps, noise, _start(sampling, own))
-        found = SAMPLERS[sampling.sampler](BoundEstimator(enhancer, own, sampling.eta), walk)
+        trajectory = Trajectory(enhancer.schedule, sampling.steps, noise, _start(sampling, own))
+        found = SAMPLERS[sampling.sampler](BoundEstimator(enhancer, own, sampling.eta), trajectory)
         images.append(from_unit(enhancer.finish(found.image)).unflatten(0, (-1, len(group))))
         weights.append(found.weight.mean(dim=1, keepdim=True).unflatten(0, (-1, len(group))))
     layers: FloatArray = _summary(torch.cat(images, dim=1), torch.cat(weights, dim=1), condition).cpu().numpy()

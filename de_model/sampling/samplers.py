@@ -61,7 +61,7 @@ class Sample(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Walk:
+class Trajectory:
     """Where sampling begins, how many evaluations it takes, and its noise."""
 
     schedule: Schedule
@@ -76,7 +76,7 @@ class Walk:
         """Timesteps of the evaluations, noisiest first (`Schedule.respaced`)."""
         return self.schedule.respaced(self.steps, self.start.timestep if self.start else None).tolist()
 
-    def beginning(self, scale: int = 1) -> Tensor:
+    def initial_state(self, scale: int = 1) -> Tensor:
         """Return the state at the first timestep, `(batch, band, y / scale, x / scale)`; uses noise stream 0."""
         noise = self.noise(0, scale)
         if self.start is None:
@@ -85,9 +85,9 @@ class Walk:
 
 
 class Sampler(Protocol):
-    """Samples from the beginning to the clear image."""
+    """Samples from the initial_state to the clear image."""
 
-    def __call__(self, estimate: Estimator, walk: Walk) -> Sample:
+    def __call__(self, estimate: Estimator, trajectory: Trajectory) -> Sample:
         """Return the clear image.
 
         Raises:
@@ -96,11 +96,11 @@ class Sampler(Protocol):
         ...
 
 
-def ddim(estimate: Estimator, walk: Walk) -> Sample:
+def ddim(estimate: Estimator, trajectory: Trajectory) -> Sample:
     """Sample with deterministic DDIM (Song et al. 2021), the paper's sampler."""
-    timesteps, x_t = walk.timesteps, walk.beginning()
+    timesteps, x_t = trajectory.timesteps, trajectory.initial_state()
     for t, following in pairwise(timesteps):
-        x_t = ddim_step(walk.schedule, x_t, estimate(x_t, times(t, x_t)).fused, t, following)
+        x_t = ddim_step(trajectory.schedule, x_t, estimate(x_t, times(t, x_t)).fused, t, following)
     return _last(estimate, x_t, timesteps[-1])
 
 
@@ -110,10 +110,10 @@ def ddim_step(schedule: Schedule, x_t: Tensor, fused: Tensor, t: int, following:
     return schedule.add_noise(fused, eps, times(following, x_t))
 
 
-def dpmpp2m(estimate: Estimator, walk: Walk) -> Sample:
+def dpmpp2m(estimate: Estimator, trajectory: Trajectory) -> Sample:
     """Sample with DPM-Solver++(2M), midpoint form (Lu et al. 2022, arXiv 2211.01095, algorithm 2)."""
-    timesteps, x = walk.timesteps, walk.beginning()
-    levels = [walk.schedule.level(t) for t in timesteps]
+    timesteps, x = trajectory.timesteps, trajectory.initial_state()
+    levels = [trajectory.schedule.level(t) for t in timesteps]
     previous: Tensor | None = None
     for i, (here, there) in enumerate(pairwise(levels)):
         data = current = estimate(x, times(timesteps[i], x)).fused
@@ -125,22 +125,22 @@ def dpmpp2m(estimate: Estimator, walk: Walk) -> Sample:
     return _last(estimate, x, timesteps[-1])
 
 
-def pyramid(estimate: Estimator, walk: Walk) -> Sample:
+def pyramid(estimate: Estimator, trajectory: Trajectory) -> Sample:
     """Sample with DDIM at growing size: most steps at a fraction of the size, where the layout is decided.
 
     Where the size changes, pixels of the fused estimate are repeated and noised to the next timestep with fresh noise
     (streams 1, 2): the noise of the small image, enlarged, would not be independent from pixel to pixel.
     """
-    timesteps, scales = walk.timesteps, scales_of(walk.steps)
-    x_t, stream = walk.beginning(scales[0]), 0
+    timesteps, scales = trajectory.timesteps, scales_of(trajectory.steps)
+    x_t, stream = trajectory.initial_state(scales[0]), 0
     for (t, following), (scale, next_scale) in zip(pairwise(timesteps), pairwise(scales), strict=True):
         fused = estimate(x_t, times(t, x_t)).fused
         if scale == next_scale:
-            x_t = ddim_step(walk.schedule, x_t, fused, t, following)
+            x_t = ddim_step(trajectory.schedule, x_t, fused, t, following)
         else:
             stream += 1
             enlarged = interpolate(fused, scale_factor=scale // next_scale, mode="nearest")
-            x_t = walk.schedule.add_noise(enlarged, walk.noise(stream, next_scale), times(following, x_t))
+            x_t = trajectory.schedule.add_noise(enlarged, trajectory.noise(stream, next_scale), times(following, x_t))
     return _last(estimate, x_t, timesteps[-1])
 
 

@@ -14,7 +14,7 @@ from de_model.data.pairs import PairData, Patches
 from de_model.enhancer import Condition, Enhancer, Estimate
 from de_model.errors import InvalidModelInput
 from de_model.radiometry import from_unit, to_unsigned
-from de_model.sampling.samplers import Walk, ddim
+from de_model.sampling.samplers import Trajectory, ddim
 from de_model.training.objective import Batch, Objective, draw
 from de_model.training.stages import Stage, StageOptions
 
@@ -87,16 +87,16 @@ def validate(objective: Objective, batch: Batch, sampling_steps: int) -> dict[st
 @torch.no_grad()
 def restored(enhancer: Enhancer, stage: Stage, batch: Batch, steps: int = 10) -> Restored:
     """Return what a stage makes of a batch on the model's device, in `steps` DDIM evaluations."""
-    patches, walk = batch.patches, Walk(enhancer.schedule, steps, lambda _stream, _scale: batch.eps)
+    patches, trajectory = batch.patches, Trajectory(enhancer.schedule, steps, lambda _stream, _scale: batch.eps)
     if stage is Stage.REFERENCE:
         return Restored(patches, (enhancer.reference.estimate(patches.cloudy),))
     if stage in (Stage.COARSE, Stage.FINE):
         alone = enhancer.condition(patches.cloudy, patches.cloudy)
-        found = ddim(lambda x_t, t: _diffusion_alone(enhancer, x_t, alone, t), walk)
+        found = ddim(lambda x_t, t: _diffusion_alone(enhancer, x_t, alone, t), trajectory)
         return Restored(patches, (enhancer.finish(found.image),))
     condition = enhancer.condition(patches.cloudy)
     eta = enhancer.card.eta
-    found = ddim(lambda x_t, t: enhancer.estimate(x_t, condition, t, eta), walk)
+    found = ddim(lambda x_t, t: enhancer.estimate(x_t, condition, t, eta), trajectory)
     return Restored(patches, (to_unsigned(condition.reference), enhancer.finish(found.image)))
 
 

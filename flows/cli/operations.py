@@ -47,9 +47,7 @@ def redrive(
     include_invalid: Annotated[
         bool, typer.Option("--include-invalid", help="Units whose input was found unusable, too.")
     ] = False,
-    max_attempts: Annotated[
-        int, typer.Option("--max-attempts", min=1, help="Leave units that were tried so often.")
-    ] = 5,
+    max_attempts: Annotated[int, typer.Option("--max-attempts", min=1, help="Skip units with this many attempts.")] = 5,
     as_json: o.AsJson = False,
 ) -> None:
     """Try FAILED, ABORTED and abandoned units again, with the settings and the model they were planned with.

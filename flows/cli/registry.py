@@ -66,13 +66,13 @@ def register(
 
         unveil register better.safetensors && unveil promote
     """
-    from flows.models.promotion import nominate
+    from flows.models.promotion import set_challenger
 
     registry = _registry(out, state_dir, mlflow_uri)
     with progress_bar():
         registry.ensure_shipped()
         version = registry.register(weights, name)
-        nominate(registry, version)
+        set_challenger(registry, version)
     if as_json:
         calibration = version.calibration or None
         print_json(
@@ -120,12 +120,12 @@ def promote(
     with progress_bar(), prefect_api(settings.state):
         summary = flow(cast(Any, settings.shareable), version, force, dry_run)
     if as_json:
-        found = {name: value for name, value in asdict(summary).items() if name != "trial"}
-        trial = summary.trial
+        found = {name: value for name, value in asdict(summary).items() if name != "judged"}
+        judged = summary.judged
         found |= {
-            "comparison": None if trial is None else asdict(trial.comparison),
-            "shadow": None if trial is None or trial.shadow is None else asdict(trial.shadow),
-            "gates": None if trial is None else gate_table(trial.verdict),
+            "comparison": None if judged is None else asdict(judged.comparison),
+            "shadow": None if judged is None or judged.shadow is None else asdict(judged.shadow),
+            "gates": None if judged is None else gate_table(judged.verdict),
             "reasons": list(summary.reasons),
         }
         print_json(plain(found))

@@ -209,7 +209,7 @@ class Ledger:
         dead = entry is not None and entry.state in HELD and is_dead(entry.run_id)
         return dead and bool(self._write(_PUBLISHED, **values, dead_token=holder))
 
-    def remember(self, document: str) -> str:
+    def save_request(self, document: str) -> str:
         """Keep settings and model of a run; return their id, the same for the same document."""
         name = hashlib.sha256(document.encode()).hexdigest()[:32]
         self._write(_REMEMBER, id=name, document=document)
@@ -380,7 +380,7 @@ def place_of(settings: RunSettings) -> tuple[URL, str]:
     is shared by machines, and names the catalog by its full address.
 
     Raises:
-        InvalidSettings: `ledger_url` is none of a ledger.
+        InvalidSettings: `ledger_url` is not the URL of a ledger.
     """
     out = settings.out
     if settings.ledger_url is None:
@@ -400,7 +400,7 @@ def open_ledger(settings: RunSettings) -> Ledger:
 
 
 _log = logging.getLogger("unveil")
-#: A lease survives that many beats in a row that do not reach the database.
+#: Consecutive failed renewals before a lease expires.
 _BEATS_PER_LEASE = 4
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from flows.models.evaluation import Evaluation, Usage, evaluate
 from flows.models.evaluation_cases import Case
 from flows.models.evaluation_report import as_json, as_markdown, metrics_of
-from flows.models.gates import Gates, Trial, compared, judge
+from flows.models.gates import ChampionComparison, Gates, compared, judge
 from flows.models.registry import Registry, model_of
 from flows.models.shadow import Shadow, shadow_run
 from flows.models.version import ModelVersion
@@ -25,7 +25,7 @@ REPORT, GATES_TAG = "evaluation", "unveil_gates"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class ComparisonConfig:
     """What an evaluation looks at, and what must be shown."""
 
     cases: Callable[[], Iterable[Case]]
@@ -38,7 +38,9 @@ class Terms:
     shadow_scenes: int = 0
 
 
-def hold_trial(registry: Registry, champion: ModelVersion, challenger: ModelVersion, terms: Terms) -> Trial:
+def compare_versions(
+    registry: Registry, champion: ModelVersion, challenger: ModelVersion, config: ComparisonConfig
+) -> ChampionComparison:
     """Compare and judge two versions; figures become metrics of both, report and gate table stay with the challenger.
 
     Raises:
@@ -47,34 +49,36 @@ def hold_trial(registry: Registry, champion: ModelVersion, challenger: ModelVers
         ServiceUnavailable: the registry does not answer.
     """
     versions = (champion, challenger)
-    old, new = (evaluate(registry.weights(version), terms.cases(), terms.usage) for version in versions)
-    with tempfile.TemporaryDirectory(prefix="unveil-trial-") as folder:
+    old, new = (evaluate(registry.weights(version), config.cases(), config.usage) for version in versions)
+    with tempfile.TemporaryDirectory(prefix="unveil-comparison-") as folder:
         report = Path(folder) / REPORT
         report.mkdir()
-        shadow = _shadow_of(registry, versions, terms, Path(folder) / "shadow", report)
+        shadow = _shadow_of(registry, versions, config, Path(folder) / "shadow", report)
         comparison = compared(old, new)
-        trial = Trial(champion.version, challenger.version, comparison, shadow, judge(comparison, terms.gates, shadow))
+        judged = ChampionComparison(
+            champion.version, challenger.version, comparison, shadow, judge(comparison, config.gates, shadow)
+        )
         _draw(old, new, report)
-        document = as_json(trial.verdict)
+        document = as_json(judged.verdict)
         pictures = sorted(path.name for path in report.glob("*.png"))
-        (report / "report.md").write_text(as_markdown(trial, new, pictures), "utf-8")
+        (report / "report.md").write_text(as_markdown(judged, new, pictures), "utf-8")
         (report / "gates.json").write_text(json.dumps(document, indent=2) + "\n", "utf-8")
         registry.log_artifacts(challenger, report, REPORT)
     place = ", ".join(new.places)
-    gates = {f"gate/{c.name.replace(' ', '_')}": c.value for c in trial.verdict.checks if c.value is not None}
+    gates = {f"gate/{c.name.replace(' ', '_')}": c.value for c in judged.verdict.checks if c.value is not None}
     for version, figures in ((champion, metrics_of(old)), (challenger, metrics_of(new) | gates)):
         registry.log_metrics(version, figures, place, new.digest)
     registry.set_tags(challenger, {GATES_TAG: json.dumps(document | {"champion": champion.version})})
-    return trial
+    return judged
 
 
 def _shadow_of(
-    registry: Registry, versions: Sequence[ModelVersion], terms: Terms, work: Path, report: Path
+    registry: Registry, versions: Sequence[ModelVersion], config: ComparisonConfig, work: Path, report: Path
 ) -> Shadow | None:
-    if terms.run is None:
+    if config.run is None:
         return None
-    old, new = (model_of(terms.run, registry, version) for version in versions)
-    return shadow_run(terms.run, old, new, terms.shadow_scenes, work, report)
+    old, new = (model_of(config.run, registry, version) for version in versions)
+    return shadow_run(config.run, old, new, config.shadow_scenes, work, report)
 
 
 def _draw(old: Evaluation, new: Evaluation, report: Path) -> None:

@@ -10,7 +10,7 @@ from de_model.calibration import Origin
 from de_model.validation import Filler, PixelKind
 from flows.models.evaluation import Evaluation
 from flows.models.evaluation_cases import ErrorSums
-from flows.models.gates import Trial
+from flows.models.gates import ChampionComparison
 from flows.models.shadow import Shadow
 from stac.quality.gate import Verdict
 
@@ -110,19 +110,19 @@ def summary(document: Mapping[str, Any]) -> str:
     return f"failed: {', '.join(failed)}" if failed else f"{count} of {count} passed"
 
 
-def as_markdown(trial: Trial, evaluation: Evaluation, pictures: Sequence[str]) -> str:
+def as_markdown(judged: ChampionComparison, evaluation: Evaluation, pictures: Sequence[str]) -> str:
     """Return the report; pictures are named by their files beside it."""
-    verdict, comparison = trial.verdict, trial.comparison
+    verdict, comparison = judged.verdict, judged.comparison
     outcome = "passes all gates" if verdict.passed else "is refused"
     rows = [f"| {' | '.join(row)} |" for row in gate_rows(as_json(verdict))]
     lines = [
-        f"# Version {trial.challenger} against version {trial.champion}",
+        f"# Version {judged.challenger} against version {judged.champion}",
         f"The challenger {outcome}: {comparison.sentence}. Cases: SHA-256 `{comparison.cases[:16]}`.",
         "\n".join(["| gate | figure | limits | |", "|---|---|---|---|", *rows]),
         "## The challenger beside trivial fillers",
         "\n".join(f"- {each}" for each in sentences(evaluation)),
         tables(evaluation),
-        *([] if trial.shadow is None else ["## Shadow run", _shadow(trial.shadow)]),
+        *([] if judged.shadow is None else ["## Shadow run", _shadow(judged.shadow)]),
         "## Pictures",
         _PICTURES,
         *(f"![{name}]({name})" for name in pictures),

@@ -145,14 +145,14 @@ def _shadow_checks(shadow: Shadow | None, gates: Gates) -> tuple[Check, ...]:
 
 
 def _decided(check: Check) -> Check:
-    """Return the check so that a figure that came out as no number fails: nothing speaks for such a challenger."""
+    """Return the check; a figure that is NaN fails it."""
     if check.value is None or not math.isnan(check.value):
         return check
     return replace(check, value=-math.inf if check.lowest is not None else math.inf)
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class ChampionComparison:
     """How an evaluation ended."""
 
     #: Versions.

@@ -27,7 +27,7 @@ class Promotion:
     previous: str | None
 
 
-def nominate(registry: Registry, version: ModelVersion) -> None:
+def set_challenger(registry: Registry, version: ModelVersion) -> None:
     """Make a version the challenger."""
     registry.set_alias(version.name, CHALLENGER, version.version)
 

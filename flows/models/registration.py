@@ -210,7 +210,7 @@ def _staged(folder: Path, source: _Source) -> dict[str, str]:
 
 
 def _example_parameters(card: ModelCard) -> dict[str, Any]:
-    """Return the defaults that MLflow can store in an example: it knows no None."""
+    """Return the defaults that MLflow can store in an example: MLflow cannot store None."""
     return {name: value for name, value in packaging.default_parameters(card).items() if value is not None}
 
 

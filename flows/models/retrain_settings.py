@@ -15,7 +15,7 @@ from flows.errors import InvalidSettings
 from flows.models.gates import Gates
 from flows.planning.search import SceneSet
 from flows.settings import RunSettings
-from flows.settings.fields import Commas
+from flows.settings.fields import CommaSeparated
 from flows.settings.loading import load_settings, read_yaml, use_login_of_up
 from stac.io.secrets import holds_secret
 from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
@@ -42,14 +42,14 @@ class RetrainSettings(BaseModel):
     source: str = Field(str(sample_catalog()), description="URL or path of the catalog whose scenes are trained on")
     collection: str = Field(SAMPLE_COLLECTION, description="collection to search")
     datetime: str = Field(SAMPLE_INTERVAL, description="interval of the scenes")
-    cells: Annotated[tuple[str, ...], Commas] = Field(
+    cells: Annotated[tuple[str, ...], CommaSeparated] = Field(
         ("MGRS-33TWM", "MGRS-33TWL"), description="grid squares that are watched"
     )
-    holdout: Annotated[tuple[str, ...], Commas] = Field(
+    holdout: Annotated[tuple[str, ...], CommaSeparated] = Field(
         ("MGRS-33TWL",),
         description="squares of the comparison, never trained on; empty: as the hash of their name says",
     )
-    bands: Annotated[tuple[str, ...], Commas] = Field(
+    bands: Annotated[tuple[str, ...], CommaSeparated] = Field(
         ("blue", "green", "red", "nir"), description="bands by common name"
     )
     out: Path = Field(Path("unveil-out"), description="folder of the catalog whose model is retrained")
@@ -65,8 +65,8 @@ class RetrainSettings(BaseModel):
     baseline_dates: int = Field(
         4, ge=0, description="cloudy dates of each training square whose restoration the drift baseline holds"
     )
-    contest_cases: int = Field(20, ge=1, description="cases that challenger and champion are compared on, at most")
-    contest_window: int = Field(512, ge=64, description="side of the part of each date that is restored, pixels")
+    comparison_cases: int = Field(20, ge=1, description="cases that challenger and champion are compared on, at most")
+    comparison_window: int = Field(512, ge=64, description="side of the part of each date that is restored, pixels")
     shadow_scenes: int = Field(
         2, ge=0, description="published scenes that champion and challenger make again, the latest first"
     )
@@ -117,13 +117,13 @@ class RetrainSettings(BaseModel):
         """
         held = set(self.holdout) or {cell for cell in self.cells if split_of(cell) is not Split.TRAIN}
         training = tuple(cell for cell in self.cells if cell not in held)
-        contest = tuple(cell for cell in self.cells if cell in held)
-        if not training or not contest:
+        judged = tuple(cell for cell in self.cells if cell in held)
+        if not training or not judged:
             raise InvalidSettings(
-                f"Of cells {', '.join(self.cells)}, {len(training)} would be trained on and {len(contest)} held out; "
+                f"Of cells {', '.join(self.cells)}, {len(training)} would be trained on and {len(judged)} held out; "
                 "each needs one at least. Add cells, or name some with holdout."
             )
-        return training, contest
+        return training, judged
 
     def scenes(self, cells: tuple[str, ...]) -> SceneSet:
         """Return the scenes of some squares."""

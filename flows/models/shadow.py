@@ -182,7 +182,7 @@ class _Again:
         for unit in units:
             if (unit.target_id, unit.cell_id) == wanted:
                 return unit
-        raise InvalidPlan(f"Scene {self.unit.target_id} is not in the source any more.")
+        raise InvalidPlan(f"Scene {self.unit.target_id} is no longer in the source.")
 
 
 def _beside(

@@ -35,7 +35,7 @@ from de_model.training.trainer import Observer, Progress, StageResult, check, tr
 from de_model.training.validation import Validation
 from flows.errors import InvalidSettings
 from flows.models.tracking import Lineage, tracked
-from flows.models.training_data import Material, material_of, mine_pairs
+from flows.models.training_data import TrainingData, mine_pairs, training_data_of
 from flows.models.training_places import scenes_of, scenes_of_stacks
 from flows.models.training_request import TrainingReport, TrainingRequest, plan_stages
 from stac.errors import NotWritable
@@ -44,7 +44,7 @@ Log = Callable[[str], None]
 
 
 def _no_log(_: str) -> None:
-    """Say nothing."""
+    """Do nothing."""
 
 
 #: Names of pairs that are logged before training; data sets have thousands.
@@ -179,7 +179,7 @@ def _training_of(
 def _on_pairs(request: TrainingRequest, log: Log) -> _Plan:
     """Return the training of the first edition, on cloudy and clear pairs."""
     stages = plan_stages(request)
-    material = material_of(request.scenes, request.folder, request.gsd_m)
+    material = training_data_of(request.scenes, request.folder, request.gsd_m)
     log(f"{len(material.names)} pairs: " + "; ".join(material.names[:_NAMED]))
     validation = _validation(request, material.bands)
     card = _card_of_pairs(request, material, stages)
@@ -214,7 +214,7 @@ def _validation(request: TrainingRequest, bands: tuple[str, ...]) -> Validation 
     return Validation(PairData(pairs), request.validate_every)
 
 
-def _card_of_pairs(request: TrainingRequest, material: Material, stages: Sequence[StageOptions]) -> ModelCard:
+def _card_of_pairs(request: TrainingRequest, material: TrainingData, stages: Sequence[StageOptions]) -> ModelCard:
     reference: dict[str, Any] = {} if request.reference is None else {"reference": request.reference}
     return ModelCard(
         preset=request.preset,

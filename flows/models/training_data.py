@@ -68,7 +68,7 @@ def _pair(stack: Stack, cloudy: int, clear: int) -> ScenePair:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class TrainingData:
     """Everything a training looks at, and what it is for people and for the model's card."""
 
     data: PairData
@@ -82,7 +82,7 @@ class Material:
     source: str
 
 
-def material_of(scenes: SceneSet, folder: Path | None, gsd_m: float | None = None) -> Material:
+def training_data_of(scenes: SceneSet, folder: Path | None, gsd_m: float | None = None) -> TrainingData:
     """Return the pairs of a folder where one is given, else those of the scenes.
 
     Args:
@@ -104,18 +104,18 @@ def material_of(scenes: SceneSet, folder: Path | None, gsd_m: float | None = Non
     return _from_folder(folder, gsd_m)
 
 
-def _from_scenes(scenes: SceneSet) -> Material:
+def _from_scenes(scenes: SceneSet) -> TrainingData:
     pairs, gsd_m = mine_pairs(scenes)
     title = f"{scenes.collection} {scenes.interval}, cells {', '.join(scenes.cells)}"
     names = tuple(pair.name for pair in pairs)
-    return Material(PairData(pairs), names, scenes.bands, gsd_m, title, redact(scenes.source))
+    return TrainingData(PairData(pairs), names, scenes.bands, gsd_m, title, redact(scenes.source))
 
 
-def _from_folder(folder: Path, given: float | None) -> Material:
+def _from_folder(folder: Path, given: float | None) -> TrainingData:
     pairs = open_dataset(folder, split=Split.TRAIN)
     dataset, gsd_m = pairs[0].files.dataset, pairs[0].gsd_m or given
     if gsd_m is None:
         raise InvalidSettings(f"{dataset} does not say how large its pixels are; give --gsd METRES.")
     title = f"{dataset}, {len(pairs)} pairs of its training part"
     names = tuple(pair.name for pair in pairs)
-    return Material(PairData(pairs), names, pairs[0].bands, gsd_m, title, str(folder))
+    return TrainingData(PairData(pairs), names, pairs[0].bands, gsd_m, title, str(folder))

@@ -121,7 +121,7 @@ def _silence(
         name=None,
         state=StateType.CRASHED,
         force=False,
-        message=f"Nothing was heard of this run for {within_s:.0f} s: its process is gone.",
+        message=f"No heartbeat of this run for {within_s:.0f} s; marked as crashed.",
     )
     return AutomationCore(name=PREFIX + name, description=why, trigger=trigger, actions=[action or crash])
 

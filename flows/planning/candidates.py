@@ -50,7 +50,7 @@ class Cause(StrEnum):
 
     #: Less or more cloud than the settings want.
     CLOUD = "cloud cover"
-    #: It hardly touches the cell: its ground belongs to the next one.
+    #: It covers less than `min_coverage` of the cell; not an error.
     COVERAGE = "coverage"
     #: A newer version, or the same item again, stands for it.
     VERSION = "version"

@@ -150,7 +150,7 @@ def _again(unit: WorkUnit, found: Mapping[str, pystac.Item], settings: RunSettin
     names = [name for date in unit.dates for name in date]
     gone = [name for name in names if name not in found]
     if gone:
-        raise InvalidInput(f"Scene {gone[0]} of the plan is not in the source any more; freeze a new plan.")
+        raise InvalidInput(f"Scene {gone[0]} of the plan is no longer in the source; freeze a new plan.")
     planned = make_plan([found[name] for name in names], settings, model)
     for again in planned.units:
         if again.work_id == unit.work_id:

@@ -101,7 +101,7 @@ def restore_cell(
         look: called with every block that is made, its dates and its layers, before `done`.
 
     Raises:
-        UnreadableAsset: pixels cannot be read after retries, or a block of the store cannot any more.
+        UnreadableAsset: pixels cannot be read after retries, or a block of the store no longer can.
         DiskFull, NotWritable: the store cannot be written.
     """
     effort, every = Effort(), regions_of(prepared.cell, side, region_px)

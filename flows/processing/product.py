@@ -155,7 +155,7 @@ def make_product(
         InvalidInput: the target cannot be used.
         UnreadableAsset: the target's pixels cannot be read.
         DiskFull, NotWritable: the folder cannot be written.
-        DeviceLost: the GPU does not answer any more; tried again, the rest is made on the CPU.
+        DeviceLost: the GPU no longer answers; tried again, the rest is made on the CPU.
     """
     began, stopwatch = time.monotonic(), Stopwatch()
     enhancer = load_model(model.weights, model.sha256, settings.device)
@@ -232,13 +232,13 @@ def _overview(
 ) -> Stack:
     """Return a thinned view of all dates, the target first; dates that cannot be read are left out for good."""
     every = unit_dates(unit, items)
-    before = store.remembered()
+    before = store.saved_record()
     if before is not None:
         known = [date for date in every if date.id in before["dates"]]
         found = read_stack(known, cell, settings.bands, settings.reading.overview_of(cell))
         return replace(found, dropped=tuple(before["dropped"]))
     found = read_stack(every, cell, settings.bands, settings.reading.overview_of(cell), required={unit.target_id})
-    store.remember({"dates": list(found.item_ids), "dropped": list(found.dropped)})
+    store.save_record({"dates": list(found.item_ids), "dropped": list(found.dropped)})
     return found
 
 

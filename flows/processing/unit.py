@@ -131,7 +131,7 @@ def failure_of(unit: Unit, error: BaseException) -> UnitResult:
 def process_unit(payload: Payload, run: RunContext, slot: Slot) -> UnitResult:
     """Claim a unit, make it, publish its product, and record in the ledger how it ended.
 
-    What another run holds, has published or has found INVALID is left alone: the result says so.
+    A unit that another run holds, has published or has found INVALID is skipped; the result says so.
 
     Raises:
         InvalidInput: the target cannot be used.

@@ -35,7 +35,7 @@ def _split(value: Any) -> Any:
 
 
 #: Part of the type of a setting, together with NoDecode: a string is words with commas between, not JSON.
-Commas = BeforeValidator(_split)
+CommaSeparated = BeforeValidator(_split)
 
 
 @unique
@@ -158,12 +158,12 @@ class AreaSettings(SettingsGroup):
         "that the sample is about",
     )
     min_cloud: float = Field(5, ge=0, le=100, description="scenes clearer than this (percent) need no restoration")
-    max_cloud: float = Field(80, ge=0, le=100, description="scenes cloudier than this (percent) are left alone")
+    max_cloud: float = Field(80, ge=0, le=100, description="skip scenes with more cloud than this, percent")
     grid: GridKind = Field(GridKind.NATIVE, description="native: the tiles of the scenes; fixed: cells over any area")
     grid_crs: int | None = Field(None, description="EPSG code of the fixed grid, in metres; UTM zones when left out")
     resolution: float = Field(10, gt=0, description="pixel size of the fixed grid, metres, 0.01 to 100 000")
     cell_size: int = Field(2048, ge=64, description="side of a cell of the fixed grid, pixels")
-    grid_origin: Annotated[tuple[float, float], NoDecode, Commas] = Field(
+    grid_origin: Annotated[tuple[float, float], NoDecode, CommaSeparated] = Field(
         (0.0, 0.0), description="x,y of a corner of a cell, metres; to share the pixels of an archive"
     )
     min_coverage: float = Field(
@@ -226,7 +226,7 @@ class RestoringSettings(SettingsGroup):
 
     title = "Restoration"
 
-    bands: Annotated[tuple[str, ...], NoDecode, Commas] = Field(
+    bands: Annotated[tuple[str, ...], NoDecode, CommaSeparated] = Field(
         ("blue", "green", "red", "nir"), description="bands by common name"
     )
     # The id holds the checksum of the weights.
@@ -240,7 +240,7 @@ class RestoringSettings(SettingsGroup):
     seed: int = Field(0, ge=0, description="seed of the noise")
     # Intervals of two cover as much of the truth as those of four: docs/engine.md
     samples: int = Field(2, ge=1, le=64, description="samples of the model per tile")
-    # Left out together, these three are chosen for what is restored (`walk`); one that is named leaves it to the user.
+    # Left out together, these three are chosen for what is restored (`sampling_schedule`); one that is named leaves it to the user.
     # The id holds what was chosen; the same for the tiles.
     steps: Annotated[int | None, Mark.NOT_IN_ID] = Field(
         None,
@@ -284,7 +284,7 @@ class RestoringSettings(SettingsGroup):
     composite_days: int = Field(15, ge=0, description="other dates must lie within this many days")
     cloud_dilation_m: float = Field(120, ge=0, description="growth of clouds, metres")
     shadow_dilation_m: float = Field(120, ge=0, description="growth of shadows, metres")
-    masks: Annotated[tuple[MaskKind, ...], NoDecode, Commas] = Field(
+    masks: Annotated[tuple[MaskKind, ...], NoDecode, CommaSeparated] = Field(
         (),
         description="masks to combine: scl, qa_pixel, s2cloudless, omnicloudmask, temporal; left out, the one of the "
         "scenes and temporal",
@@ -304,7 +304,7 @@ class RestoringSettings(SettingsGroup):
     @property
     def restoration(self) -> RestorationOptions:
         """How a date is restored."""
-        (sampler, steps, start), (tile, overlap) = self.walk, self.tiling
+        (sampler, steps, start), (tile, overlap) = self.sampling_schedule, self.tiling
         sampling = Sampling(
             seed=self.seed,
             samples=self.samples,
@@ -343,7 +343,7 @@ class RestoringSettings(SettingsGroup):
         return self.model_copy(update={name: suited[name] for name in left})
 
     @property
-    def walk(self) -> tuple[SamplerKind, int, int | None]:
+    def sampling_schedule(self) -> tuple[SamplerKind, int, int | None]:
         """Sampler, steps, and the timestep of the start; None is pure noise."""
         if (self.sampler, self.steps, self.start) == (None, None, None):
             return _WALK_FOR_SCENES if self.composite is CompositeMethod.NONE else _WALK_FOR_GAPS
@@ -367,7 +367,9 @@ class JudgingSettings(SettingsGroup):
     title = "Quality and drift"
     marks = frozenset({Mark.NOT_IN_ID})
 
-    gate: GateMode = Field(GateMode.ON, description="on: products that fail a threshold wait for review; off: none do")
+    gate: GateMode = Field(
+        GateMode.ON, description="on: send products that fail a threshold to review; off: publish all"
+    )
     gate_max_residual_cloud: float = Field(_GATE.max_residual_cloud, ge=0, le=1, description="restored cloud, share")
     gate_min_sharpness: float = Field(_GATE.min_sharpness, ge=0, description="least detail against surroundings")
     gate_max_sharpness: float = Field(_GATE.max_sharpness, ge=0, description="most detail against surroundings")

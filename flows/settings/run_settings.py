@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from flows.settings.fields import (
     AreaSettings,
-    Commas,
+    CommaSeparated,
     GridKind,
     JudgingSettings,
     Mark,
@@ -44,7 +44,7 @@ class PlaceSettings(SettingsGroup):
         Path("unveil-out"), description="catalog that is written: a folder, or s3://BUCKET/PREFIX"
     )
     # Secret, as the address of a database may hold its password.
-    indexes: Annotated[tuple[SecretStr, ...], NoDecode, Commas] = Field(
+    indexes: Annotated[tuple[SecretStr, ...], NoDecode, CommaSeparated] = Field(
         (),
         description="searchable copies that follow the catalog: https://HOST/PATH of a STAC API with transactions, "
         "postgresql://USER@HOST/DATABASE with pgstac (docs/indexes.md)",
@@ -64,7 +64,7 @@ class PlaceSettings(SettingsGroup):
         description="how hrefs are signed when read: none or planetary-computer; as the source asks when left out",
     )
     signing_url: str = Field(PLANETARY_COMPUTER_TOKENS, description="token service of signed archives")
-    allow_hosts: Annotated[tuple[str, ...], NoDecode, Commas] = Field(
+    allow_hosts: Annotated[tuple[str, ...], NoDecode, CommaSeparated] = Field(
         (), description="hosts inside this network that a source may link to, besides its own (docs/security.md)"
     )
     s3_endpoint: str | None = Field(None, description="address of an S3 service other than AWS")
@@ -200,7 +200,7 @@ class RunSettings(AreaSettings, PlaceSettings, RestoringSettings, JudgingSetting
     def parameters(self) -> dict[str, Any]:
         """Everything that changes pixels, as JSON values: part of a work unit's identity."""
         names = type(self).model_fields.keys() - marked(Mark.NOT_IN_ID)
-        (sampler, steps, start), (tile, overlap) = self.walk, self.tiling
+        (sampler, steps, start), (tile, overlap) = self.sampling_schedule, self.tiling
         return self.model_dump(mode="json", include=names) | {
             "sampler": str(sampler),
             "steps": steps,

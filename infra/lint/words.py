@@ -37,7 +37,8 @@ RETIRED = {
     r"contests?|trials?": "evaluation, comparison",
     r"nobody": "no reader, no process",
     r"(?<!there )is no(?= (?!longer|more|less|later|better|worse)[a-z])": "is not a",
-    r"none any more|the dead": "say which",
+    r"any more|the dead": "no longer, without",
+    r"nominate|nominated": "set as challenger",
 }
 _PATTERN = re.compile(rf"\b(?:{'|'.join(RETIRED)})\b", re.IGNORECASE)
 

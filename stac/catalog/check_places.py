@@ -104,7 +104,7 @@ class Places:
                 if answer.status_code == requests.codes.requested_range_not_satisfiable and start:
                     return
                 if answer.status_code in _GONE:
-                    raise UnreadableAsset(f"{href} is not there any more; check again.")
+                    raise UnreadableAsset(f"{href} is no longer there; check again.")
                 stream.write(answer.content)
                 if answer.status_code != requests.codes.partial_content or len(answer.content) < _PART:
                     return

@@ -166,7 +166,7 @@ class _Mirror:
             self._record(month.period, _asset(month, Contents(items=contents.items)))
 
     def drop(self, period: str) -> None:
-        """Remove the file of a month that has no items any more."""
+        """Remove the file of a month without items."""
         self._record(period, None)
         self.target.drop(self._file_name(period))
 

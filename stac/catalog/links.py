@@ -342,7 +342,7 @@ class CollectionLinks:
         self.clear(leaves)
 
     def clear(self, nodes: Iterable[Node]) -> None:
-        """Remove nodes that hold nothing any more, and the collection with its last item."""
+        """Remove nodes that hold nothing, and the collection with its last item."""
         collection = self.target.read(self.collection_name)
         if collection is None or contents_of(collection).items:
             self.target.prune(self.empty(nodes))

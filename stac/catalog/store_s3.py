@@ -214,7 +214,7 @@ class S3Target:
         try:
             self._objects.write(probe, b"", "application/octet-stream", ABSENT)
             _log.warning(
-                "%s knows no conditional writes; let one run at a time publish there, or links may be lost "
+                "%s does not support conditional writes; let one run at a time publish there, or links may be lost "
                 "until the next run.", self.root
             )  # fmt: skip
         except PreconditionFailed:

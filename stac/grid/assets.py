@@ -54,7 +54,7 @@ def common_name(label: str, sensor: Sensor | None = None) -> str:
 
     Args:
         label: a key, name or description: `red`, `Near infrared`, `Red (band 4)`, `B04`.
-        sensor: whose band numbers are meant; None knows no numbers.
+        sensor: whose band numbers are meant; with None numbers are not used.
     """
     text = label.strip().lower()
     if text in _NAMES:

@@ -167,11 +167,11 @@ class BlockStore:
             raise UnreadableAsset(f"Block {path} cannot be read ({error}); run again to make it anew.") from error
         return ProductLayers(**found, geobox=self._cell.geobox[block.rows, block.columns], bands=self._bands)
 
-    def remember(self, document: Mapping[str, Any]) -> None:
+    def save_record(self, document: Mapping[str, Any]) -> None:
         """Keep a JSON document beside the blocks: what they were decided on, for the run that goes on with them."""
         write_json(self.folder / _MEMORY, document)
 
-    def remembered(self) -> dict[str, Any] | None:
+    def saved_record(self) -> dict[str, Any] | None:
         """Return the document that was kept, None where there is none."""
         found = _read(self.folder / _MEMORY)
         return found if isinstance(found, dict) else None

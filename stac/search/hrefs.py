@@ -97,7 +97,7 @@ def _check_from_outside(base: str, found: str) -> None:
 
 
 def _joined(base: str, href: str) -> str:
-    """Join an href to the URL of its document. `urljoin` knows no `s3:` and would drop the base."""
+    """Join an href to the URL of its document. `urljoin` does not support `s3:` and would drop the base."""
     if not is_s3(base) or _SCHEME.match(href):
         return urljoin(base, href)
     return "s3:" + urljoin("https:" + base[len("s3:") :], href).removeprefix("https:")

@@ -119,7 +119,7 @@ def test_a_gpu_lost_in_mid_run_leaves_the_rest_to_the_cpu(
         for found in results(*tiles_and_device):
             if not lost:
                 lost.append("cuda:0")
-                raise DeviceLost("The GPU cuda:0 does not answer any more.")
+                raise DeviceLost("The GPU cuda:0 no longer answers.")
             yield found
 
     monkeypatch.setattr(engine, "on_device", losing)

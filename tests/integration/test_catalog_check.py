@@ -222,7 +222,7 @@ def test_a_served_catalog_is_checked_to_the_byte(catalog: Path) -> None:
 
 @contextmanager
 def plain_server(folder: Path) -> Iterator[str]:
-    """Python's own server, which knows no byte ranges."""
+    """Python's own server, which does not support byte ranges."""
     handler = partial(QuietHandler, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -34,14 +34,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(900
 #: Of runs: the shortest that Prefect allows, and two of them with room for a busy machine.
 HEARTBEAT_S, SILENCE_S = 30, 75
 SCENES: dict[str, Any] = {"bbox": TINY_BBOX, "datetime": "2023-08-18", "samples": 2, "tile": 32, "overlap": 8}
-#: One step a stage, the contest on the nearest dates only.
+#: One step a stage, the comparison on the nearest dates only.
 BRIEF: dict[str, Any] = {
     "effort": 0.001,
     "datetime": "2023-08-13/2023-08-18",
     "calibration_cases": 1,
     "baseline_dates": 0,
-    "contest_cases": 1,
-    "contest_window": 192,
+    "comparison_cases": 1,
+    "comparison_window": 192,
     "shadow_scenes": 1,
     # Wide: one step of training says nothing about a model.
     "gates": {

@@ -16,11 +16,11 @@ from de_model.card import ModelCard
 from de_model.inference.sampling import Sampling
 from de_model.metrics.bootstrap import Interval
 from flows.errors import ChampionChanged, InvalidSettings, UnknownModel
-from flows.models.comparison import Terms, hold_trial
+from flows.models.comparison import ComparisonConfig, compare_versions
 from flows.models.evaluation import evaluate
 from flows.models.evaluation_cases import real_cases
 from flows.models.gates import Comparison, Gates, compared, judge
-from flows.models.promotion import CHALLENGER, PREVIOUS, nominate, promote, rollback
+from flows.models.promotion import CHALLENGER, PREVIOUS, promote, rollback, set_challenger
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.models.shadow import Measured, Shadow, ShadowScene
 from flows.planning.search import SceneSet, stacks_of
@@ -49,7 +49,7 @@ def state(tmp_path_factory: pytest.TempPathFactory, worse: Path) -> Path:
     folder = tmp_path_factory.mktemp("registry") / "state"
     registry = Registry(folder)
     registry.ensure_shipped()
-    nominate(registry, registry.register(worse))
+    set_challenger(registry, registry.register(worse))
     return folder
 
 
@@ -84,10 +84,12 @@ def test_a_worse_challenger_is_refused_by_what_it_restored_and_its_figures_are_m
         least_psnr_db=10,
     )
     champion, challenger = (registry.resolve(f"models:/{MODEL_NAME}/{version}") for version in "12")
-    trial = hold_trial(registry, champion, challenger, Terms(cases=lambda: cases, usage=usage, gates=loose))
-    comparison = trial.comparison
+    judged = compare_versions(
+        registry, champion, challenger, ComparisonConfig(cases=lambda: cases, usage=usage, gates=loose)
+    )
+    comparison = judged.comparison
     assert comparison.gain.images >= 5 and comparison.gain.high < 0
-    assert not trial.verdict.passed and "gain in PSNR over the champion" in trial.verdict.reasons[0]
+    assert not judged.verdict.passed and "gain in PSNR over the champion" in judged.verdict.reasons[0]
     assert comparison.changed_pixels == 0
     old, new = (evaluate(path, cases, usage) for path in (checkpoint.shipped_weights(), worse))
     back = compared(new, old)

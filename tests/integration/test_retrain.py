@@ -37,8 +37,8 @@ GATES = {
     "least_coverage": 0.0, "most_coverage": 1, "least_blocks": 3,
 }  # fmt: skip
 BRIEF: dict[str, Any] = {
-    "effort": 0.001, "calibration_cases": 1, "baseline_dates": 0, "contest_cases": 1,
-    "contest_window": 192, "gates": GATES, "datetime": "2023-08-10/2023-08-15",
+    "effort": 0.001, "calibration_cases": 1, "baseline_dates": 0, "comparison_cases": 1,
+    "comparison_window": 192, "gates": GATES, "datetime": "2023-08-10/2023-08-15",
 }  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def test_a_killed_retraining_goes_on_where_it_was(killed: Killed, first: Retrain
 
 
 def test_new_scenes_make_a_challenger_that_earns_its_place(killed: Killed, first: RetrainSummary) -> None:
-    assert first.champion == "1" and first.trial is not None and first.promotion is not None, first.trial
+    assert first.champion == "1" and first.judged is not None and first.promotion is not None, first.judged
     registry = Registry(killed.state)
     assert registry.aliases(MODEL_NAME) == {CHAMPION: first.challenger, PREVIOUS: "1"}
     version = registry.resolve(f"models:/{MODEL_NAME}@{CHAMPION}")
@@ -141,7 +141,7 @@ def test_an_interrupted_comparison_is_held_by_the_next_retraining(killed: Killed
     strict = BRIEF | {"gates": GATES | {"least_gain_db": 3.0}}
     found = retrain(strict | {"state_dir": str(killed.state), "promotion": "automatic"})
     assert found.training_set.new == 0 and found.challenger == first.challenger and found.promotion is None
-    assert found.trial is not None and "gain in PSNR" in found.trial.verdict.reasons[0]
+    assert found.judged is not None and "gain in PSNR" in found.judged.verdict.reasons[0]
     aliases = registry.aliases(MODEL_NAME)
     assert aliases[CHAMPION] == "1" and aliases[CHALLENGER] == found.challenger
 

@@ -57,7 +57,7 @@ class Builder:
     def build(self, stages: Sequence[Stage]) -> Image:
         """Carry out all steps; a step that was carried out on the same files before is not repeated.
 
-        Layers that no stage has any more are removed.
+        Layers that no stage has are removed.
         """
         done: dict[str, Image] = {}
         for stage in stages:

@@ -19,7 +19,7 @@ from de_model.inference.tiles import Frame, Tile, plan_tiles
 from de_model.packaging import NEEDED, SCENE, answer, default_parameters, example
 from de_model.radiometry import from_unit, to_unit
 from de_model.sampling.kinds import SamplerKind
-from de_model.sampling.samplers import Walk, ddim
+from de_model.sampling.samplers import Trajectory, ddim
 
 KINDS = pytest.mark.parametrize("kind", SamplerKind)
 
@@ -86,8 +86,8 @@ def test_a_sample_is_the_same_alone_and_among_others(enhancer: Enhancer) -> None
     condition, found = enhancer.condition(to_unit(torch.from_numpy(image)[None])), []
     for sample in range(6):
         noise = TileNoise((NoiseField(3, sample),), (Tile(0, 0, 32),), (0, 0), 2, torch.device("cpu"))
-        walk = Walk(enhancer.schedule, 3, noise)
-        found.append(from_unit(enhancer.finish(ddim(BoundEstimator(enhancer, condition, 0.0), walk).image))[0])
+        trajectory = Trajectory(enhancer.schedule, 3, noise)
+        found.append(from_unit(enhancer.finish(ddim(BoundEstimator(enhancer, condition, 0.0), trajectory).image))[0])
     assert np.allclose(together.image, torch.stack(found).mean(dim=0), atol=1e-5)
     assert np.allclose(together.spread, torch.stack(found).std(dim=0), atol=1e-5)
 

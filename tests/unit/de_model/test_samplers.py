@@ -22,7 +22,7 @@ from de_model.sampling.samplers import (
     NoiseSource,
     Sampler,
     Start,
-    Walk,
+    Trajectory,
     ddim,
     dpmpp2m,
     pyramid,
@@ -69,8 +69,8 @@ def condition(enhancer: Enhancer) -> Condition:
 def test_the_truth_as_estimate_returns_the_truth(kind: SamplerKind, steps: int, start: int | None) -> None:
     truth = torch.rand(SHAPE) * 2 - 1
     begin = None if start is None else Start(start, torch.zeros(SHAPE))
-    walk = Walk(Schedule(), steps, noise_of(), begin)
-    found = SAMPLERS[kind](lambda x, _t: same(shrink(truth, SHAPE[-1] // x.shape[-1])), walk)
+    trajectory = Trajectory(Schedule(), steps, noise_of(), begin)
+    found = SAMPLERS[kind](lambda x, _t: same(shrink(truth, SHAPE[-1] // x.shape[-1])), trajectory)
     assert torch.equal(found.image, truth)
 
 
@@ -78,29 +78,29 @@ def test_the_truth_as_estimate_returns_the_truth(kind: SamplerKind, steps: int, 
 def test_a_constant_estimate_keeps_its_noise_through_the_schedule(kind: SamplerKind) -> None:
     """Every state is alpha * truth + sigma * the first noise: the ODE's exact solution."""
     schedule, truth = Schedule(), torch.rand(SHAPE, dtype=torch.float64) * 2 - 1
-    walk = Walk(schedule, 6, noise_of(dtype=torch.float64))
-    expected = schedule.noise_given_x0(walk.beginning(), truth, torch.full((2,), 830))
+    trajectory = Trajectory(schedule, 6, noise_of(dtype=torch.float64))
+    expected = schedule.noise_given_x0(trajectory.initial_state(), truth, torch.full((2,), 830))
 
     def estimate(x_t: Tensor, t: Tensor) -> Estimate:
         assert torch.allclose(schedule.noise_given_x0(x_t, truth, t), expected, atol=1e-9)
         return same(truth)
 
-    SAMPLERS[kind](estimate, walk)
+    SAMPLERS[kind](estimate, trajectory)
 
 
 def test_ddim_rederives_the_noise_from_the_fused_estimate() -> None:
     """Against the update written out in float64 (DE section 1.6)."""
     schedule, states = Schedule(), []
-    walk = Walk(schedule, 10, noise_of((1, 1, 4, 4), torch.float64))
+    trajectory = Trajectory(schedule, 10, noise_of((1, 1, 4, 4), torch.float64))
 
     def estimate(x_t: Tensor, t: Tensor) -> Estimate:
         states.append(x_t)
         return same(0.4 * x_t.clamp(-1, 1) + 0.1)
 
-    ddim(estimate, walk)
+    ddim(estimate, trajectory)
     a, b = schedule.abar[900], schedule.abar[800]
-    fused = 0.4 * walk.beginning().clamp(-1, 1) + 0.1
-    eps = (walk.beginning() / a.sqrt() - fused) / (1 / a - 1).sqrt()
+    fused = 0.4 * trajectory.initial_state().clamp(-1, 1) + 0.1
+    eps = (trajectory.initial_state() / a.sqrt() - fused) / (1 / a - 1).sqrt()
     assert torch.allclose(states[1], b.sqrt() * fused + (1 - b).sqrt() * eps, atol=1e-10)
 
 
@@ -110,7 +110,9 @@ def test_eta_one_returns_the_reference_exactly(
     enhancer: Enhancer, condition: Condition, kind: SamplerKind, start: int | None
 ) -> None:
     begin = None if start is None else Start(start, condition.reference)
-    found = SAMPLERS[kind](BoundEstimator(enhancer, condition, 1.0), Walk(enhancer.schedule, 5, noise_of(), begin))
+    found = SAMPLERS[kind](
+        BoundEstimator(enhancer, condition, 1.0), Trajectory(enhancer.schedule, 5, noise_of(), begin)
+    )
     assert torch.equal(found.image, condition.reference)
     assert torch.equal(found.weight, torch.ones(SHAPE))
 
@@ -121,7 +123,7 @@ def test_larger_eta_draws_the_result_to_the_reference(
 ) -> None:
     def distance(eta: float) -> float:
         estimate = BoundEstimator(enhancer, condition, eta)
-        found = SAMPLERS[kind](estimate, Walk(enhancer.schedule, 5, noise_of()))
+        found = SAMPLERS[kind](estimate, Trajectory(enhancer.schedule, 5, noise_of()))
         return (found.image - condition.reference).abs().mean().item()
 
     distances = [distance(eta) for eta in (0.0, 0.3, 0.6, 0.9, 1.0)]
@@ -134,7 +136,7 @@ def test_the_same_noise_gives_the_same_image_within_range(
     enhancer: Enhancer, condition: Condition, kind: SamplerKind
 ) -> None:
     estimate = BoundEstimator(enhancer, condition, 0.3)
-    first, again = (SAMPLERS[kind](estimate, Walk(enhancer.schedule, 4, noise_of())).image for _ in range(2))
+    first, again = (SAMPLERS[kind](estimate, Trajectory(enhancer.schedule, 4, noise_of())).image for _ in range(2))
     assert torch.equal(first, again) and first.shape == SHAPE
     assert first.abs().max() <= 1
 
@@ -147,28 +149,31 @@ def test_every_sampler_evaluates_the_model_once_per_step(kind: SamplerKind) -> N
         seen.append(int(t[0]))
         return same(x_t.clamp(-1, 1))
 
-    SAMPLERS[kind](estimate, Walk(Schedule(), 10, noise_of()))
+    SAMPLERS[kind](estimate, Trajectory(Schedule(), 10, noise_of()))
     assert seen == [900, 800, 700, 600, 500, 400, 300, 200, 100, 0]
     seen.clear()
-    SAMPLERS[kind](estimate, Walk(Schedule(), 4, noise_of(), Start(400, torch.zeros(SHAPE))))
+    SAMPLERS[kind](estimate, Trajectory(Schedule(), 4, noise_of(), Start(400, torch.zeros(SHAPE))))
     assert seen == [400, 267, 133, 0]
 
 
 @pytest.mark.parametrize("kind", SamplerKind)
 def test_steps_that_do_not_fit_are_refused(kind: SamplerKind) -> None:
-    for walk in (Walk(Schedule(), 0, noise_of()), Walk(Schedule(), 4, noise_of(), Start(2, torch.zeros(SHAPE)))):
+    for trajectory in (
+        Trajectory(Schedule(), 0, noise_of()),
+        Trajectory(Schedule(), 4, noise_of(), Start(2, torch.zeros(SHAPE))),
+    ):
         with pytest.raises(InvalidModelInput, match="sampling steps"):
-            SAMPLERS[kind](lambda x, _t: same(x), walk)
+            SAMPLERS[kind](lambda x, _t: same(x), trajectory)
     with pytest.raises(InvalidModelInput, match="0 to 999"):
-        SAMPLERS[kind](lambda x, _t: same(x), Walk(Schedule(), 4, noise_of(), Start(1000, torch.zeros(SHAPE))))
+        SAMPLERS[kind](lambda x, _t: same(x), Trajectory(Schedule(), 4, noise_of(), Start(1000, torch.zeros(SHAPE))))
 
 
 def test_a_start_is_the_image_noised_to_its_timestep() -> None:
     schedule, image = Schedule(), torch.rand(SHAPE) * 2 - 1
-    begin = Walk(schedule, 4, noise_of(), Start(400, image)).beginning()
+    begin = Trajectory(schedule, 4, noise_of(), Start(400, image)).initial_state()
     abar = schedule.abar[400]
     assert torch.allclose(begin, abar.sqrt().float() * image + (1 - abar).sqrt().float() * noise_of()(0, 1), atol=1e-6)
-    coarse = Walk(schedule, 4, noise_of(), Start(0, image)).beginning(4)
+    coarse = Trajectory(schedule, 4, noise_of(), Start(0, image)).initial_state(4)
     assert (coarse - shrink(image, 4)).abs().max() < 0.06  # sigma at 0 is 0.01
 
 
@@ -203,7 +208,7 @@ def test_pyramid_noises_the_enlarged_estimate_afresh(bands: int) -> None:
         states.append(x_t)
         return same(x_t.clamp(-1, 1))
 
-    found = pyramid(estimate, Walk(schedule, 10, noise))
+    found = pyramid(estimate, Trajectory(schedule, 10, noise))
     assert asked == [(0, 4), (1, 2), (2, 1)]
     assert [s.shape[-1] for s in states] == [4] * 6 + [8] * 2 + [16] * 2
     enlarged = states[5].clamp(-1, 1).repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
@@ -237,20 +242,21 @@ def ode_error(sampler: Sampler, steps: int, start: int | None = None) -> float:
     """Largest deviation from the exact solution at the state in which the last evaluation is made."""
     schedule, last = Schedule(), []
     begin = None if start is None else Start(start, torch.zeros(SHAPE, dtype=torch.float64))
-    walk = Walk(schedule, steps, noise_of(dtype=torch.float64), begin)
-    sampler(gaussian(schedule, last), walk)
-    return (last[0] - exact(schedule, walk.beginning(), walk.timesteps[0], 0)).abs().max().item()
+    trajectory = Trajectory(schedule, steps, noise_of(dtype=torch.float64), begin)
+    sampler(gaussian(schedule, last), trajectory)
+    return (last[0] - exact(schedule, trajectory.initial_state(), trajectory.timesteps[0], 0)).abs().max().item()
 
 
 def test_four_steps_of_second_order_are_nearer_to_the_exact_solution_than_four_of_ddim() -> None:
     schedule = Schedule()
-    walk = Walk(schedule, 4, noise_of(dtype=torch.float64))
+    trajectory = Trajectory(schedule, 4, noise_of(dtype=torch.float64))
     # At the very end, sigma = 0, the exact solution is the clear image that belongs to the noise.
-    level = schedule.level(walk.timesteps[0])
+    level = schedule.level(trajectory.timesteps[0])
     scale = DEVIATION / math.hypot(level.alpha * DEVIATION, level.sigma)
-    truth = MEAN + scale * (walk.beginning() - level.alpha * MEAN)
+    truth = MEAN + scale * (trajectory.initial_state() - level.alpha * MEAN)
     error = {
-        kind: (SAMPLERS[kind](gaussian(schedule, []), walk).image - truth).abs().mean().item() for kind in FULL_SIZE
+        kind: (SAMPLERS[kind](gaussian(schedule, []), trajectory).image - truth).abs().mean().item()
+        for kind in FULL_SIZE
     }
     assert error[SamplerKind.DPMPP2M] < 0.5 * error[SamplerKind.DDIM]
 

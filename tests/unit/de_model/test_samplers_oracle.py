@@ -10,7 +10,7 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from torch import Tensor
 
 from de_model.enhancer import Estimate
-from de_model.sampling.samplers import Start, Walk, ddim, dpmpp2m
+from de_model.sampling.samplers import Start, Trajectory, ddim, dpmpp2m
 from de_model.schedule import Schedule
 
 # diffusers hands tensors to numpy in a way that numpy 2 announces to end.
@@ -63,7 +63,7 @@ def test_ddim_agrees_on_timesteps_and_image() -> None:
         scheduler.set_timesteps(steps)
         assert scheduler.timesteps.tolist() == Schedule().respaced(steps).tolist()
         expected, _ = oracle(scheduler, noise())
-        assert torch.allclose(ddim(estimate, Walk(Schedule(), steps, noise)).image, expected, atol=1e-5, rtol=0)
+        assert torch.allclose(ddim(estimate, Trajectory(Schedule(), steps, noise)).image, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("start", [None, 400])
@@ -76,12 +76,12 @@ def test_dpm_solver_agrees_on_every_state(steps: int, start: int | None) -> None
         return estimate(x_t, t)
 
     begin = None if start is None else Start(start, torch.full(SHAPE, 0.2, dtype=torch.float64))
-    walk = Walk(Schedule(), steps, noise, begin)
-    found = dpmpp2m(kept, walk)
+    trajectory = Trajectory(Schedule(), steps, noise, begin)
+    found = dpmpp2m(kept, trajectory)
     scheduler = DPMSolverMultistepScheduler(
         **PROCESS, algorithm_type="dpmsolver++", solver_order=2, solver_type="midpoint"
     )
-    expected, expected_states = oracle(on_timesteps(scheduler, walk.timesteps), walk.beginning())
+    expected, expected_states = oracle(on_timesteps(scheduler, trajectory.timesteps), trajectory.initial_state())
     assert torch.allclose(found.image, expected, atol=1e-6, rtol=0)
     for state, expected_state in zip(states, expected_states, strict=True):
         assert torch.allclose(state, expected_state, atol=1e-6, rtol=0)

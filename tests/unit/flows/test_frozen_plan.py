@@ -61,7 +61,7 @@ def test_new_scenes_are_not_part_of_a_frozen_plan_and_changed_ones_are_refused(
     found = revive(few, changed, settings, MODEL)
     assert found.units == () and "cannot be made as planned" in found.refused[0].reason
     found = revive(few, [i for i in items if i.id != plan.units[0].target_id], settings, MODEL)
-    assert found.units == () and "not in the source any more" in found.refused[0].reason
+    assert found.units == () and "no longer in the source" in found.refused[0].reason
 
 
 def test_another_model_does_not_stand_in(items: list[pystac.Item], settings: RunSettings, plan: FrozenPlan) -> None:

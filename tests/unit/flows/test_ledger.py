@@ -229,8 +229,8 @@ def test_pages_hold_every_line_once_latest_first(ledger: Ledger) -> None:
 
 def test_a_sweep_over_more_units_than_a_page_sees_all_of_them(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.ledger.store._PAGE", 4)
-    request = ledger.remember('{"seed": 0}')
-    assert ledger.remember('{"seed": 0}') == request and ledger.request(request) == '{"seed": 0}'
+    request = ledger.save_request('{"seed": 0}')
+    assert ledger.save_request('{"seed": 0}') == request and ledger.request(request) == '{"seed": 0}'
     for number in range(11):
         ledger.finish(claimed(ledger, f"u{number:02d}", ELSEWHERE), State.FAILED)
     found = []

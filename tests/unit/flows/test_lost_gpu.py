@@ -62,7 +62,7 @@ def test_a_process_that_lost_its_gpu_goes_on_with_the_cpu(
     before = load_model(weights, "digest", Device.AUTO)
     assert load_model(weights, "digest", Device.AUTO) is before and asked == ["cuda"]
     with caplog.at_level(logging.WARNING), pytest.raises(DeviceLost), without_a_lost_gpu():
-        raise DeviceLost("The GPU cuda:0 does not answer any more.")
+        raise DeviceLost("The GPU cuda:0 no longer answers.")
     assert "goes on with the CPU" in caplog.text
     assert load_model(weights, "digest", Device.AUTO) is not before and asked == ["cuda", "cpu"]
     with pytest.raises(InvalidSettings, match="stopped answering"):

@@ -231,9 +231,9 @@ def test_a_damaged_block_is_made_again(tmp_path: Path, layers: ProductLayers, ce
 def test_blocks_of_other_work_are_not_kept(tmp_path: Path, layers: ProductLayers, cell: Cell) -> None:
     store = BlockStore(tmp_path / "w", cell, layers.bands, "a")
     store.put(BLOCK, layers.window(BLOCK.rows, BLOCK.columns))
-    store.remember({"dates": ["x"]})
-    assert BlockStore(tmp_path / "w", cell, layers.bands, "a").remembered() == {"dates": ["x"]}
+    store.save_record({"dates": ["x"]})
+    assert BlockStore(tmp_path / "w", cell, layers.bands, "a").saved_record() == {"dates": ["x"]}
     other = BlockStore(tmp_path / "w", cell, layers.bands, "b")
-    assert not other.holds(BLOCK) and other.remembered() is None
+    assert not other.holds(BLOCK) and other.saved_record() is None
     other.discard()
     assert not (tmp_path / "w").exists()
