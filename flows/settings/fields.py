@@ -240,8 +240,8 @@ class RestoringSettings(SettingsGroup):
     seed: int = Field(0, ge=0, description="seed of the noise")
     # Intervals of two cover as much of the truth as those of four: docs/engine.md
     samples: int = Field(2, ge=1, le=64, description="samples of the model per tile")
-    # Left out together, these three are chosen for what is restored (`sampling_schedule`); one that is named leaves it to the user.
-    # The id holds what was chosen; the same for the tiles.
+    # Left out together, these three are chosen for what is restored (`sampling_schedule`); one that is named leaves it
+    # to the user. The id holds what was chosen; the same for the tiles.
     steps: Annotated[int | None, Mark.NOT_IN_ID] = Field(
         None,
         ge=1,
