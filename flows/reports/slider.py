@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ _WHITE, _GAMMA = 0.28, 1 / 1.6
 class Slider:
     """Markup that a notebook shows; it needs no network."""
 
-    html: str
+    html: str = field(repr=False)
 
     def _repr_html_(self) -> str:
         return self.html
