@@ -174,7 +174,7 @@ def fit_map(item_id: str, source: FloatArray, target: FloatArray, bands: tuple[s
     low, high = np.quantile(source, _RANGE, axis=1).astype(np.float32)
     columns = np.stack(features(source.clip(low[:, None], high[:, None]), bands)).astype(np.float64)
     coefficients = _robust_regression(columns, (target - source).astype(np.float64))
-    return _map(item_id, coefficients, low, high, np.median(coefficients @ columns, axis=1), source.shape[1])
+    return _map(item_id, coefficients, low, high, np.median(_applied(coefficients, columns), axis=1), source.shape[1])
 
 
 def fit_offset(item_id: str, source: FloatArray, target: FloatArray, bands: tuple[str, ...]) -> DateMap:
@@ -204,6 +204,8 @@ def _map(
 def _robust_regression(columns: Values, wanted: Values) -> Values:
     """Return coefficients `(band, feature)` by reweighted least squares; a pixel's weight is that of its worst band.
 
+    Sums over pixels are einsum's: those of BLAS depend on its number of threads in their last bits.
+
     Args:
         columns: `(feature, pixel)`, the first of them 1.
         wanted: `(band, pixel)`.
@@ -215,12 +217,19 @@ def _robust_regression(columns: Values, wanted: Values) -> Values:
     coefficients = np.zeros((len(wanted), len(columns)))
     for _ in range(_ITERATIONS):
         weighted = scaled * (weight / weight.sum())
-        coefficients = np.linalg.solve(weighted @ scaled.T + ridge, weighted @ wanted.T).T
-        residual = np.abs(wanted - coefficients @ scaled)
+        squares, products = (np.einsum("fp,gp->fg", weighted, each) for each in (scaled, wanted))
+        coefficients = np.linalg.solve(squares + ridge, products).T
+        residual = np.abs(wanted - _applied(coefficients, scaled))
         limit = _HUBER * 1.4826 * np.median(residual, axis=1, keepdims=True).clip(1e-5)
         weight = 1 / np.square(np.maximum(1, (residual / limit).max(axis=0)))
     result: Values = coefficients / scale.T
     return result
+
+
+def _applied(coefficients: Values, columns: Values) -> Values:
+    """Return `(band, pixel)` of coefficients `(band, feature)` and columns `(feature, pixel)`."""
+    applied: Values = np.einsum("bf,fp->bp", coefficients, columns)
+    return applied
 
 
 def _robust_deviation(residual: Values) -> Values:

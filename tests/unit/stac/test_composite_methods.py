@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -224,3 +227,23 @@ def test_what_is_wanted_has_the_bytes_of_the_whole(kind: CompositeMethod, stack:
     part = fitted.apply(stack, 0, where=where)
     for name in ("reflectance", "spread", "source"):
         assert np.array_equal(getattr(part, name)[..., where], getattr(whole, name)[..., where], equal_nan=True)
+
+
+def test_no_bit_of_a_match_depends_on_the_threads_of_blas() -> None:
+    code = (
+        "import numpy as np; from stac.composite.normalisation import fit_map\n"
+        "random = np.random.default_rng(0); source = random.uniform(0.02, 0.4, (4, 100_000)).astype(np.float32)\n"
+        "target = 1.1 * source + random.normal(0, 0.01, source.shape).astype(np.float32)\n"
+        "print(fit_map('day', source, target, ('blue', 'green', 'red', 'nir')))"
+    )
+    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | dict.fromkeys(names, threads),
+            check=True,
+            capture_output=True,
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(found) == 1
