@@ -75,8 +75,10 @@ def progress_bar() -> Iterator[None]:
             yield
 
 
-#: Ids up to this length stand in one line; longer ones are folded. Nothing that distinguishes rows is cut.
-_ID_WIDTH = 40
+#: Ids up to this length stand in one line where there is room; longer ones are folded. Nothing is cut.
+_ID_WIDTH, _LEAST_ID_WIDTH = 40, 20
+#: Words of other columns up to this length are not folded for the sake of ids: SUCCEEDED, unveil-f2f6196d.
+_WORD_WIDTH = 15
 #: Columns from which on rows have room for whole item ids.
 _WIDE = 120
 #: Areas from which on whole square kilometres are exact enough.
@@ -88,7 +90,7 @@ _PICTURES = 8
 def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, ids: int | None = None
 ) -> None:
-    """Print a table whose values wrap; nothing is cut, however narrow the terminal.
+    """Print a table whose values wrap; nothing is cut, however narrow the terminal. Without rows nothing is printed.
 
     Args:
         title: above the table; none when empty.
@@ -97,12 +99,24 @@ def print_table(
         ids: number of a column of ids, which stand in one line where they can.
     """
     table, every = Table(title=escape(title) or None), list(rows)
-    for number, header in enumerate(columns):
-        width = None
-        if number == ids:
-            longest = max((len(str(row[number])) for row in every), default=0)
-            width = max(len(header), min(longest, _ID_WIDTH))
-        table.add_column(header, overflow="fold", width=width)
+    if not every:
+        return
+    columns_of = [[header, *(str(row[number]) for row in every)] for number, header in enumerate(columns)]
+    words = [max(len(word) for cell in cells for word in ["", *cell.split()]) for cells in columns_of]
+    kept = [min(word, _WORD_WIDTH) for word in words]
+    # A border and two blanks around every column.
+    room = output.width - 3 * len(columns) - 1
+    if ids is not None:
+        longest = min(words[ids], _ID_WIDTH)
+        kept[ids] = max(len(columns[ids]), min(longest, max(room - sum(kept) + kept[ids], _LEAST_ID_WIDTH)))
+    for number, cells in enumerate(columns_of):
+        one_word = words[number] <= _WORD_WIDTH and not any(" " in cell for cell in cells)
+        table.add_column(
+            columns[number],
+            overflow="fold",
+            width=kept[number] if number == ids else None,
+            no_wrap=one_word and number != ids and sum(kept) <= room,
+        )
     for row in every:
         table.add_row(*(value if isinstance(value, Text) else escape(str(value)) for value in row))
     output.print(table)

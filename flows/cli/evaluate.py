@@ -195,8 +195,12 @@ def _make(scenes: SceneSet, path: Path, settings: RunSettings, as_json: bool) ->
 def _print_drift(report: DriftReport) -> None:
     from flows.reports.drift import shown_figures
 
-    heads = ("verdict", "feature", "here", "in training", "stability index", "alarm", "shift", "alarm")
-    rows = [(styled(f.verdict, _VERDICTS), f.label, *shown_figures(f)) for f in report.worst_first]
+    heads = ("verdict", "feature", "here", "in training", "stability index", "shift")
+    rows = []
+    for feature in report.worst_first:
+        here, training, index, index_alarm, shift, shift_alarm = shown_figures(feature)
+        moved = (f"{index}\nalarm {index_alarm}", f"{shift}\nalarm {shift_alarm}")
+        rows.append((styled(feature.verdict, _VERDICTS), feature.label, here, training, *moved))
     print_table(f"The last {report.units} units against the training set", heads, rows)
     for line in (*report.left_out, f"Trained on {report.training['made_of']}.", report.sentence):
         output.print(line, markup=False)

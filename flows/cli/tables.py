@@ -46,12 +46,10 @@ def print_status(found: Status) -> None:
         output.print(f"{found.expired} held units are free again: their runs stand still.", markup=False)
     rows = []
     for entry in found.entries:
-        until = (
-            f"held until {entry.lease_until[:19]}{' (expired)' if entry.expired else ''}" if entry.lease_until else ""
-        )
+        when, lease_end = (moment[5:19].replace("T", " ") for moment in (entry.updated, entry.lease_until))
+        until = f"held until {lease_end}{' (expired)' if entry.expired else ''}" if lease_end else ""
         last = item_of(_item_id(entry.item_href), entry.target_id) or entry.error or until
-        when = entry.updated[5:16].replace("T", " ")
-        rows.append((styled(entry.state, STATE_STYLES), entry.target_id, entry.attempts, when, last))
+        rows.append((styled(entry.state, STATE_STYLES), entry.target_id, entry.attempts, when[:-3], last))
     print_table("Work ledger", ("state", "scene", "tries", "updated", "item or error"), rows, ids=1)
     if found.next:
         output.print(f"More: unveil status --after {found.next}", markup=False, soft_wrap=True)
@@ -99,7 +97,10 @@ def print_redrive(found: RedriveSummary) -> None:
         for run in found.runs
         for unit in run.units
     ]
-    print_table("Tried again", ("state", "scene", "item or error"), rows, ids=1)
+    if rows:
+        print_table("Tried again", ("state", "scene", "item or error"), rows, ids=1)
+    else:
+        output.print("No unit was tried again.")
     for error in found.errors:
         output.print(error, markup=False, soft_wrap=True)
     if found.exhausted:

@@ -115,6 +115,17 @@ def test_in_80_columns_no_id_and_no_path_is_cut(
         assert line in out.splitlines(), line
 
 
+def test_long_ids_are_folded_before_words_of_other_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, unit: Unit
+) -> None:
+    monkeypatch.setattr(console, "output", Console(highlight=False, width=80))
+    scene = "S2A_MSIL2A_20230818T095031_N0509_R079_T33TWL_20230818T134500"
+    console.print_summary(summary(unit | {"target_id": scene}), "out")
+    tables = [line for line in capsys.readouterr().out.splitlines() if line[:1] in "│┃┏┡└"]
+    assert max(map(len, tables)) <= 80
+    assert [line.split()[3] for line in tables if "│ S2A_" in line] == ["SUCCEEDED"]
+
+
 def test_a_small_area_is_not_printed_as_nothing(capsys: pytest.CaptureFixture[str], unit: Unit) -> None:
     unit["figures"] |= {"cloudy_km2": 0.1312, "other_dates_km2": 0.0, "model_km2": 0.0416}
     console.print_summary(summary(unit), "out")
