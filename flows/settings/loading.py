@@ -170,4 +170,5 @@ def _explain(error: ValidationError, config: Path | None) -> str:
     # An address may hold a password, and those that always may are not shown at all.
     hidden = bool(first["loc"]) and str(first["loc"][0]) in _SECRET
     given = "not understood" if hidden else redact(_SHORT.repr(first["input"]))
-    return f"Setting {name}{where} is {given}: {redact(first['msg'][0].lower() + first['msg'][1:])}."
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"Setting {name}{where} is {given}: {redact(reason[0].lower() + reason[1:])}."

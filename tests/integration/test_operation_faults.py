@@ -46,7 +46,7 @@ DEAD_PROXY = "http://127.0.0.1:9"
 @pytest.mark.parametrize("name", ["a#b", "what?", "line\nbreak"])
 def test_a_folder_that_addresses_cannot_name_is_refused_before_anything_is_made(name: str, tmp_path: Path) -> None:
     for given in ({"out": tmp_path / name}, {"out": tmp_path / name / "catalog"}, {"state_dir": tmp_path / name}):
-        with pytest.raises(InvalidSettings, match="ends an address; name another folder"):
+        with pytest.raises(InvalidSettings, match=r": '/.*ends an address; name another folder"):
             load_settings(None, given)
     with pytest.raises(InvalidSettings, match="ends an address"):
         place_for(tmp_path / name, tmp_path / "state", {}, browser=False)
