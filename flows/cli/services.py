@@ -111,7 +111,10 @@ def serve(
         if folder is not None and open_page:
             webbrowser.open(url + page)
         if folder is None:
-            errors.print("Node.js with npm is missing, so STAC Browser is not served; open the catalog with:")
+            why = (
+                "Node.js with npm is missing, so STAC Browser is not served" if browser else "STAC Browser is left out"
+            )
+            errors.print(f"{why}; open the catalog with:", soft_wrap=True)
             errors.print(public_browser_link(f"{url}/catalog/catalog.json"), soft_wrap=True)
 
     run_server(out, host, port, folder, announce)

@@ -279,22 +279,19 @@ def test_a_folder_without_a_browser_is_refused(catalog_root: Path, tmp_path: Pat
 
 
 def test_ctrl_c_ends_without_a_traceback(catalog_root: Path) -> None:
-    program = (
-        "import sys; from pathlib import Path; from flows.ops.serve.app import serve\n"
-        "serve(Path(sys.argv[1]), '127.0.0.1', 0, None, lambda url: print(url, flush=True))\n"
-        "print('ended')\n"
-    )
-    command = [sys.executable, "-c", program, str(catalog_root)]
+    command = [sys.executable, "-m", "flows.cli", "serve", "--no-browser", "--port", "0", "--out", str(catalog_root)]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stdout is not None
-        url = process.stdout.readline().strip()
+        url = process.stdout.readline().split()[1].rstrip("/")
         assert httpx.get(url + CATALOG).status_code == 200
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (0, "ended\n", "")
+    link = f"https://radiantearth.github.io/stac-browser/#/external/{url}{CATALOG}"
+    said = f"STAC Browser is left out; open the catalog with:\n{link}\n"
+    assert (process.returncode, out, err) == (0, "", said)
 
 
 @pytest.mark.parametrize("path", ["/", "/catalog/catalog.json", "/healthz", "/nothing/here", "/catalog/.hidden"])
