@@ -103,11 +103,17 @@ class PlaceSettings(SettingsGroup):
         return S3Options(self.s3_endpoint, self.s3_region, self.s3_requester_pays, self.s3_anonymous, self.s3_profile)
 
 
+#: Bytes of the name of a file, by nearly every file system.
+_LONGEST_NAME = 255
+
+
 def folder_problem(folder: Path) -> str:
     """Return why a folder cannot be used; empty where it can.
 
     Databases, links and GDAL name files by addresses, in which `?` and `#` end the path.
     """
+    if any(len(os.fsencode(part)) > _LONGEST_NAME for part in folder.parts):
+        return f"{str(folder)!r} has a name of more than {_LONGEST_NAME} bytes; name another folder"
     found = sorted({sign for sign in str(folder.absolute()) if sign in "?#" or not sign.isprintable()})
     if not found:
         return ""

@@ -40,6 +40,7 @@ def tried(**given_: Any) -> None:
 @settings(max_examples=400, suppress_health_check=SAME_FOLDER)
 @given(values=st.dictionaries(NAMES, VALUES, min_size=1, max_size=3))
 @example(values={"out": {}})
+@example(values={"out": "é" * 200})
 @example(values={"datetime": "0001-01-01/9999-12-31"})
 @example(values={"datetime": "0001-01-01T00:00:00+14:00", "composite_days": 10**6})
 @example(values={"composite_days": 10**12})

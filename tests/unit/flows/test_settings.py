@@ -61,7 +61,7 @@ def test_area_and_interval_are_checked_when_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "walk"),
+    ("given", "schedule"),
     [
         ({}, ("dpmpp2m", 1, 200)),
         ({"composite": "none"}, ("dpmpp2m", 4, None)),
@@ -72,12 +72,12 @@ def test_area_and_interval_are_checked_when_asked_for() -> None:
     ],
 )
 def test_the_schedule_fits_what_is_restored_unless_a_part_of_it_is_named(
-    given: dict[str, Any], walk: tuple[Any]
+    given: dict[str, Any], schedule: tuple[Any]
 ) -> None:
     settings = load_settings(None, given)
     sampling = settings.restoration.sampling
-    assert (sampling.sampler, sampling.steps, sampling.start) == settings.walk == walk
-    assert (settings.parameters["sampler"], settings.parameters["steps"], settings.parameters["start"]) == walk
+    assert (sampling.sampler, sampling.steps, sampling.start) == settings.sampling_schedule == schedule
+    assert (settings.parameters["sampler"], settings.parameters["steps"], settings.parameters["start"]) == schedule
 
 
 def test_neighbours_share_a_sixteenth_of_a_tile() -> None:
