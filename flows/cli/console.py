@@ -163,8 +163,9 @@ def print_summary(summary: Mapping[str, Any], out: str) -> None:
         state = Text("needs review", "yellow") if unit.get("note") else styled(unit["state"], STATE_STYLES)
         rows.append((unit["target_id"], state, *numbers, f"{f['seconds']:.1f}" if f else ""))
     if units:
-        columns = ("scene", "state", "cloudy", "other dates", "gaps", "s")
-        print_table("Scenes (areas in km²)", columns, rows, ids=0)
+        what = "cell" if "regions" in summary else "scene"
+        columns = (what, "state", "cloudy", "other dates", "gaps", "s")
+        print_table(f"{what.capitalize()}s (areas in km²)", columns, rows, ids=0)
     for unit in units:
         if unit["error"] or unit.get("note"):
             output.print(f"[yellow]{escape(unit['target_id'])}[/]: {escape(unit['error'] or unit['note'])}")

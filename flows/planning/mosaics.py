@@ -137,7 +137,8 @@ def _geojson(path: Path) -> BaseGeometry:
         shapes = [shapely.geometry.shape(each.get("geometry") or each) for each in features]
         found = shapely.make_valid(shapely.union_all(shapes))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ShapelyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        said = (error.strerror or "" if isinstance(error, OSError) else str(error)).splitlines()
+        reason = said[0] if said else type(error).__name__
         raise InvalidSettings(f"Region {path} cannot be read as GeoJSON ({reason}); check --region.") from error
     west, south, east, north = found.bounds if not found.is_empty else (0, 0, 0, 0)
     if found.area == 0 or not (west >= -180 and east <= 180 and south >= -90 and north <= 90):
