@@ -232,9 +232,9 @@ def _fill(
             hidden=~around.known,
         )
         found, seconds = every.window(around.inside), time.monotonic() - began
-        image, weight, spread = found.image.copy(), found.reference_weight, found.spread.copy()
+        image, weight, spread = found.image.copy(), found.reference_weight.copy(), found.spread.copy()
         alone = np.isin(kinds, [code for code, name in filler.items() if name is Filler.REFERENCE])
-        image[:, alone] = found.reference[:, alone]
+        image[:, alone], weight[alone] = found.reference[:, alone], 1
     if trivial.any():
         ground = filled_around(around.scene, around.known, prepared.fill, _by_filler(kinds, filler, around))
         image[:, trivial] = ground.image[:, *around.inside][:, trivial]

@@ -25,6 +25,7 @@ from flows.settings.fields import RestorationOptions
 from stac.composite.methods import CompositeMethod
 from stac.grid.cell import Cell, cell_of
 from stac.load.stack import Stack, read_stack
+from stac.masks.classes import PixelClass, is_hidden
 from stac.product.layers import INTERPOLATED_WEIGHT, ProductLayers, Provenance
 from stac.product.writer import BlockStore
 from stac.search.opening import open_source
@@ -118,6 +119,17 @@ def test_blocks_are_the_whole_cell_bit_for_bit(
         for name in ("data", "provenance", "source_date", "reference_weight", "uncertainty"):
             np.testing.assert_array_equal(getattr(layers, name), getattr(part, name), err_msg=name)
     assert len(np.unique(expected.provenance)) > 2
+
+
+def test_pixels_of_the_reference_alone_are_called_so(whole: Stack, enhancer: Enhancer) -> None:
+    """The diffusion ran beside them, but made none of them."""
+    fillers = dict.fromkeys(PixelKind, Filler.REFERENCE)
+    options = RestorationOptions(SAMPLING, CompositeMethod.NONE, fillers=fillers)
+    layers = restore_date(whole, 0, enhancer, options).layers
+    hidden = is_hidden(whole.classes[0]) & (whole.classes[0] != PixelClass.THIN_CLOUD)
+    assert hidden.any() and (layers.provenance[hidden] == Provenance.REFERENCE_FILLED).all()
+    assert (layers.reference_weight[hidden] > 0.99).all()
+    assert (layers.reference_weight[hidden] < INTERPOLATED_WEIGHT).all(), "that is the mark of interpolated pixels"
 
 
 def test_a_stopped_run_goes_on_with_what_is_missing(
