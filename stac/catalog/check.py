@@ -90,7 +90,7 @@ class _Check:
         self._places, self._root, self._checksums = places, root, checksums
         #: Collections, and how many items a catalog or collection says it has, by place.
         self._collections: dict[str, Mapping[str, Any]] = {}
-        self._told: dict[str, int] = {}
+        self._declared: dict[str, int] = {}
         #: Every place that a link leads to.
         self._reached = {root}
 
@@ -164,9 +164,9 @@ class _Check:
             if href not in self._reached and _is_node(PurePosixPath(href)):
                 lost = "no link leads to it; the next run links it, unless one is publishing it just now"
                 self.note(ProblemKind.ORPHAN, href, lost)
-        for place, told in self._told.items():
-            if told != (linked := len(below[place])):
-                self.note(ProblemKind.COUNT, place, f"it says that {told} items lie below it, but links {linked}")
+        for place, declared in self._declared.items():
+            if declared != (linked := len(below[place])):
+                self.note(ProblemKind.COUNT, place, f"it declares {declared} items below it, but links {linked}")
         for place, collection in self._collections.items():
             self._extent(place, collection, below[place])
             self._assets(place, collection)
@@ -209,7 +209,7 @@ class _Check:
         elif is_collection:
             self._collections[step.href] = document
         if isinstance(contents := document.get(CONTENTS), dict) and "items" in contents:
-            self._told[step.href] = contents["items"]
+            self._declared[step.href] = contents["items"]
         self._links(step, document, above)
         return True
 

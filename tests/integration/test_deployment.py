@@ -60,8 +60,8 @@ BRIEF: dict[str, Any] = {
 }
 
 
-class Told:
-    """A webhook on loopback, and what it was told."""
+class Webhook:
+    """A webhook on loopback, and the texts that it received."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -94,24 +94,24 @@ def client_of(service: PrefectService) -> Iterator[None]:
         EventsWorker.drain_all(timeout=10)
 
 
-def automate(service: PrefectService, told: Told, *waits: str) -> dict[str, str]:
+def automate(service: PrefectService, webhook: Webhook, *waits: str) -> dict[str, str]:
     """Run `unveil automations --apply`; return what was done to each."""
-    extra = service.client({NOTIFY_WEBHOOK: told.url})
+    extra = service.client({NOTIFY_WEBHOOK: webhook.url})
     done = unveil("automations", "--apply", "--json", *waits, home=service.home, extra=extra)
     assert done.status == 0, done.err
     return {line["name"]: line["change"] for line in done.document}
 
 
 @pytest.fixture(scope="module")
-def told() -> Iterator[Told]:
-    receiver = Told()
+def webhook() -> Iterator[Webhook]:
+    receiver = Webhook()
     yield receiver
     receiver.server.shutdown()
     receiver.server.server_close()
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, told: Told) -> Iterator[PrefectService]:
+def service(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterator[PrefectService]:
     """A fresh server, set up as prefect.yaml says at its top."""
     home = tmp_path_factory.mktemp("prefect")
     with prefect_service(home, environment(home)) as fresh:
@@ -121,7 +121,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, told: Told) -> Iterator[Pr
         for name, settings in (("clear-scenes/clear-scenes", SCENES), ("retrain/retrain", BRIEF)):
             deployment = fresh.deployment(name)["id"]
             fresh.ask("PATCH", f"deployments/{deployment}", {"parameters": {"settings": settings}})
-        assert set(automate(fresh, told).values()) == {Change.CREATE}
+        assert set(automate(fresh, webhook).values()) == {Change.CREATE}
         yield fresh
 
 
@@ -163,7 +163,7 @@ def test_schedules_become_runs(service: PrefectService) -> None:
 
 
 def test_a_run_of_which_one_scene_failed_is_notified(
-    service: PrefectService, worker: subprocess.Popen[bytes], told: Told, tmp_path: Path
+    service: PrefectService, worker: subprocess.Popen[bytes], webhook: Webhook, tmp_path: Path
 ) -> None:
     sample = Path(shutil.copytree(sample_catalog().parent, tmp_path / "sample"))
     os.truncate(sample / "S2A_33TWM_20230818_0_L2A" / "B04.tif", 1000)
@@ -173,16 +173,16 @@ def test_a_run_of_which_one_scene_failed_is_notified(
     assert state["type"] == "FAILED" and "Of 2 scenes 1 failed" in state["message"], state
     (item,) = StaticCatalog(tmp_path / "out").items()
     assert item.properties["unveil:target"].endswith("20230810_0_L2A"), "the whole scene is published"
-    text = poll(lambda: next((t for t in told.texts if "clear-scenes run" in t), None), "no notification arrived")
+    text = poll(lambda: next((t for t in webhook.texts if "clear-scenes run" in t), None), "no notification arrived")
     assert "is Failed" in text and "Of 2 scenes 1 failed. The first, S2A_33TWM_20230818_0_L2A: " in text
 
 
 @pytest.mark.thorough
 def test_a_worker_completes_each_deployment(
-    service: PrefectService, worker: subprocess.Popen[bytes], out: Path, told: Told
+    service: PrefectService, worker: subprocess.Popen[bytes], out: Path, webhook: Webhook
 ) -> None:
     mosaics, training = service.run("clear-scenes/clear-scenes"), service.run("retrain/retrain")
-    # What is not there yet is counted, told and failed.
+    # What is not there yet is counted, notified and failed.
     state = service.ended(service.run("census/census", {"settings": SCENES | {"datetime": "2023-08-10"}}))
     assert state["type"] == "FAILED" and "1 missing" in state["message"], state
     require(service, mosaics)
@@ -205,8 +205,11 @@ def test_a_worker_completes_each_deployment(
     again, *_ = poll(lambda: other_than(service, "clear-scenes/clear-scenes", known), "the promotion started nothing")
     require(service, again)
     assert "2" in {item.properties["unveil:model"]["version"] for item in StaticCatalog(out).items()}
-    failure = poll(lambda: next((text for text in told.texts if "census run" in text), None), "nobody was told")
-    assert "1 missing" in failure and any("unveil.model.promoted" in text for text in told.texts)
+    failure = poll(
+        lambda: next((text for text in webhook.texts if "census run" in text), None),
+        "no notification of the census arrived",
+    )
+    assert "1 missing" in failure and any("unveil.model.promoted" in text for text in webhook.texts)
 
 
 def other_than(service: PrefectService, name: str, known: set[str]) -> list[str] | None:
@@ -236,12 +239,12 @@ def test_a_promotion_by_hand_is_noticed(service: PrefectService, out: Path) -> N
 
 @pytest.mark.thorough
 def test_the_work_of_a_killed_worker_is_redriven(
-    service: PrefectService, out: Path, told: Told, tmp_path: Path
+    service: PrefectService, out: Path, webhook: Webhook, tmp_path: Path
 ) -> None:
     where = tmp_path / "killed"
     registry = f"sqlite:///{out / '.unveil' / 'mlflow.db'}"
     scenes = {"settings": SCENES | {"datetime": "2023-08-10", "samples": 8, "out": str(where), "mlflow_uri": registry}}
-    quick = automate(service, told, "--silence", str(SILENCE_S))
+    quick = automate(service, webhook, "--silence", str(SILENCE_S))
     assert sorted(quick.values()) == sorted([Change.UPDATE] + [Change.NONE] * (len(quick) - 1))
     often = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S)}
     first = start_worker(service, tmp_path / "first.log", settings_of(out) | often)
@@ -261,7 +264,7 @@ def test_the_work_of_a_killed_worker_is_redriven(
     assert service.ended(run_id)["type"] == "CRASHED"
     redrives = poll(lambda: service.runs("redrive/redrive") or None, "nothing is redriven")
     assert all(run["parameters"]["settings"] == scenes["settings"] for run in redrives) and held(where)
-    automate(service, told)
+    automate(service, webhook)
 
     second = start_worker(service, tmp_path / "second.log", settings_of(out) | often)
     try:

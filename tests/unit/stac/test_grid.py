@@ -172,15 +172,15 @@ def owner(cells: list[Cell], longitude: float, latitude: float) -> list[str]:
     st.floats(-180, 180, exclude_max=True), st.floats(-70, 70), st.floats(0.3, 2), st.floats(0.3, 2), st.data()
 )  # fmt: skip
 def test_every_point_of_a_box_has_one_cell(
-    west: float, south: float, width: float, height: float, draw: object
+    west: float, south: float, width: float, height: float, draw: st.DataObject
 ) -> None:
     """No gap and no overlap: at zone borders, at the equator and across the antimeridian, up to a pixel's width."""
     east = (west + width + 180) % 360 - 180
     cells = COARSE.cells((west, south, east, south + height))
     assert len({cell.id for cell in cells}) == len(cells)
     for _ in range(8):
-        longitude = west + width * draw.draw(st.floats(0.001, 0.999))  # type: ignore[attr-defined] # hypothesis' data
-        latitude = south + height * draw.draw(st.floats(0.001, 0.999))  # type: ignore[attr-defined]
+        longitude = west + width * draw.draw(st.floats(0.001, 0.999))
+        latitude = south + height * draw.draw(st.floats(0.001, 0.999))
         # Within a pixel of the border of a zone the point and the centre of its pixel may be on two sides.
         pixel_deg = 0.51 * COARSE.resolution_m / 111_000 / np.cos(np.radians(latitude))
         off_zone = abs((longitude + 3) % 6 - 3)
