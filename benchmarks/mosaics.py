@@ -10,6 +10,7 @@ cut.
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from benchmarks.report import Page, parser, publish, table
 from flows.planning.mosaics import overview_cell
 from stac.composite.region import Method, PeriodComposite, choose_reference, fit_radiometry, mosaic_stack
 from stac.composite.temporal import geomedian_clear, median_clear
+from stac.composite.view_angle import relative_orbit, towards_nadir
 from stac.grid.cell import cell_of
 from stac.load.scale_check import RadiometryCheck
 from stac.load.stack import ReadOptions, Stack, read_stack
@@ -190,12 +192,34 @@ def tile_rows(stack: Stack) -> list[list[str]]:
     return rows
 
 
+def orbit_rows(stack: Stack, catalog: Path) -> list[list[str]]:
+    """Return how the medians of two orbits differ where both saw the ground, as they are and from straight above."""
+    items = open_source(str(catalog)).search(Query.parse(SAMPLE_COLLECTION, None, SAMPLE_INTERVAL))
+    dates = {date.id: date for date in group_passes(items)}
+    orbits = np.array([relative_orbit(dates[name].items[0]) for name in stack.item_ids])
+    shares = [towards_nadir(dates[name], stack.cell, _BANDS) for name in stack.item_ids]
+    rows = []
+    for name, corrected in (("as they are", False), ("from straight above", True)):
+        looks = []
+        for date, share in enumerate(shares):
+            factor = 1 + share.at(stack.cell) if corrected and share is not None else np.float32(1)
+            clear = is_observed(stack.classes[date])
+            looks.append(np.where(clear, stack.reflectance(date) * factor, np.nan))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # pixels that no date of an orbit saw
+            first, other = (np.nanmedian(np.stack(looks)[orbits == orbit], axis=0) for orbit in np.unique(orbits))
+        both = np.isfinite(first).all(axis=0) & np.isfinite(other).all(axis=0)
+        ratio, error = np.median((other / first)[:, both], axis=1), np.abs(other - first)[:, both].mean()
+        rows.append([name, *(f"{value:.3f}" for value in ratio), f"{error:.4f}"])
+    return rows
+
+
 def page(options: argparse.Namespace) -> Page:
     """Measure everything and return the page."""
     year = read(options.series / "catalog.json", options.collection, options.interval)
     sample = read(options.tiles, SAMPLE_COLLECTION, SAMPLE_INTERVAL)
     errors, of_sample, months = error_rows(year), error_rows(sample), monthly_rows(year) + monthly_rows(sample)
-    steps, tiles = border_rows(sample), tile_rows(sample)
+    steps, tiles, orbits = border_rows(sample), tile_rows(sample), orbit_rows(sample, options.tiles)
     against = (
         f"Each clear date of a year of one place at 10 m is withheld; the mosaic of dates within {_DAYS} days around "
         "is compared with it where both know the ground. Mean absolute error, reflectance, over bands: of every other "
@@ -212,6 +236,10 @@ def page(options: argparse.Namespace) -> Page:
         "Steps between neighbouring pixels across borders / those two pixels beside, on the sample (two tiles, two "
         f"orbits, five dates): cells of {_CELL} pixels, edges of swaths, edges of what the reference saw."
     )
+    at_angles = (
+        "The view angle (`nbar`): medians of the clear looks of the two orbits of the sample, which see it from "
+        "opposite sides; ratio of one to the other where both saw the ground, by band. The rest in the visible is haze."
+    )
     parts = (
         against,
         table(columns, errors),
@@ -223,10 +251,11 @@ def page(options: argparse.Namespace) -> Page:
         table(("mosaic", "cells", "swaths", "clouds of the reference"), steps),
         "The same across the upper edge of the southern tile.",
         table(("mosaic", "tiles"), tiles),
+        at_angles,
+        table(("reflectance", *_BANDS, "mean absolute difference"), orbits),
     )
-    return Page(
-        "Mosaics", parts, {"errors": errors, "sample": of_sample, "months": months, "steps": steps, "tiles": tiles}
-    )
+    record = {"errors": errors, "sample": of_sample, "months": months, "steps": steps, "tiles": tiles, "orbits": orbits}
+    return Page("Mosaics", parts, record)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

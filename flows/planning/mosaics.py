@@ -26,7 +26,9 @@ from flows.planning.workunit import ModelRef, MosaicUnit, version_of, work_id_of
 from flows.settings import RunSettings
 from flows.settings.mosaic_options import MosaicOptions
 from stac.catalog.validation import safe_id
+from stac.composite.normalisation import ResidualField
 from stac.composite.region import PeriodComposite, Radiometry, fit_radiometry
+from stac.composite.view_angle import towards_nadir
 from stac.errors import EmptySearch
 from stac.grid.cell import Cell
 from stac.grid.fixed import outline_of_cell
@@ -73,7 +75,7 @@ class MosaicJob:
     @property
     def name(self) -> str:
         """What all its items begin with."""
-        return f"{self.region.name}-{self.period.name}-{self.options.method}"
+        return f"{self.region.name}-{self.period.name}-{self.options.method}{'-nbar' if self.options.nbar else ''}"
 
     @property
     def start(self) -> str:
@@ -185,11 +187,22 @@ def plan_period(
         cell = overview_cell([each.cell for each in cells], before.crs if before else None)
         thinned = settings.reading.overview_of(cell, _OVERVIEW_PIXELS)
         overview = read_stack(passes, cell, settings.bands, thinned, required=())
-        radiometry = fit_radiometry(overview, before)
+        radiometry = fit_radiometry(overview, before, _views(passes, cell, settings) if job.options.nbar else None)
     fitted = settings.fitted_to(model.scene).parameters
     units = [_unit(each, job, passes, fitted, model, radiometry) for each in cells]
     refused += [Refused(unit.target_id, " ".join(unit.left_out)) for unit in units if not unit.dates]
     return MosaicPlan(job, tuple(unit for unit in units if unit.dates), radiometry, tuple(refused))
+
+
+def _views(passes: Sequence[Acquisition], cell: Cell, settings: RunSettings) -> dict[str, ResidualField]:
+    """Return what a view from straight above adds to every date whose orbit is known, by id."""
+    found = {date.id: towards_nadir(date, cell, settings.bands) for date in passes}
+    views = {name: view for name, view in found.items() if view is not None}
+    if not views:
+        raise InvalidSettings(
+            f"nbar needs the relative orbit of Sentinel-2, which none of {len(passes)} dates states; leave nbar off."
+        )
+    return views
 
 
 def radiometry_document(plan: MosaicPlan, items: Sequence[pystac.Item]) -> dict[str, Any]:

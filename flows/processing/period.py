@@ -124,12 +124,13 @@ def make_mosaic(
     figures = figures_of(summary, effort, time.monotonic() - began)
     timings = {"prepare": prepared_after, "read": effort.read_seconds, "restore": effort.restore_seconds}
     timings |= {"model": effort.model_seconds, "write": time.monotonic() - restored}
-    chosen = {"method": str(composite.method), "quantile": composite.quantile}
+    from_above = [fit.date_id for fit in radiometry.dates if fit.view is not None]
+    chosen = {"method": str(composite.method), "quantile": composite.quantile, "nbar": bool(from_above)}
     ordered = sorted(dates, key=lambda date: date.id != radiometry.reference)
     record = record_of(unit, settings, model, [item for date in ordered for item in date.items], figures, how.fillers)
     record = replace(record, parameters={**record.parameters, **chosen})
     metadata = metadata_of(unit, settings, model, overview, dates, composite.fits, summary, figures, timings)
-    metadata["mosaic"] = chosen | {"reference": radiometry.reference}
+    metadata["mosaic"] = chosen | {"reference": radiometry.reference, "seen_from_above": from_above}
     metadata["clear_looks"] = looks.document
     metadata["shifts_px"] = registered.document
     metadata["fillers"] = {"kinds": dict(record.fillers), "pixels": summary.pixels_by_filler}
@@ -145,6 +146,7 @@ def make_mosaic(
         composite.method,
         radiometry.reference,
         len(dates),
+        from_above=bool(from_above),
     )
     item = build_mosaic_item(record, mosaic, summary, looks, staging)
     quality.mark(item)

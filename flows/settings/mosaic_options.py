@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from stac.composite.region import Method
 
@@ -33,3 +33,13 @@ class MosaicOptions(BaseModel):
     name: str | None = Field(
         default=None, max_length=60, description="name of the region in ids; that of the file, or made from the box"
     )
+    nbar: bool = Field(
+        default=False, description="Sentinel-2 reflectance as seen from straight above, so that orbits agree"
+    )
+
+    @field_validator("nbar")
+    @classmethod
+    def _best_keeps_pixels(cls, value: bool, given: ValidationInfo) -> bool:
+        if value and given.data.get("method") is Method.BEST:
+            raise ValueError("method best keeps the pixels of one date, nbar changes them all; choose another method")
+        return value

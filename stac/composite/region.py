@@ -75,6 +75,8 @@ class DateFit:
     error: tuple[float, ...]
     #: What is left over, smoothed; None where nothing was shared.
     field: ResidualField | None = None
+    #: What a view from straight above adds, as a share (`stac.composite.view_angle`); None leaves the view as it is.
+    view: ResidualField | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +117,11 @@ class Radiometry:
 
 
 def _date_fit(values: Mapping[str, Any]) -> DateFit:
-    field = None if values["field"] is None else ResidualField.from_dict(values["field"])
+    field, view = (
+        None if values[name] is None else ResidualField.from_dict(values[name]) for name in ("field", "view")
+    )
     error = tuple(map(float, values["error"]))
-    return DateFit(str(values["date_id"]), DateMap.from_dict(values["map"]), error, field)
+    return DateFit(str(values["date_id"]), DateMap.from_dict(values["map"]), error, field, view)
 
 
 def choose_reference(overview: Stack) -> str:
@@ -137,7 +141,9 @@ def choose_reference(overview: Stack) -> str:
     return overview.item_ids[min(able, key=lambda i: (brightness(i), overview.item_ids[i]))]
 
 
-def fit_radiometry(overview: Stack, known: Radiometry | None = None) -> Radiometry:
+def fit_radiometry(
+    overview: Stack, known: Radiometry | None = None, views: Mapping[str, ResidualField] | None = None
+) -> Radiometry:
     """Fit every date of a region to its reference.
 
     Dates that share too little with the reference, such as those of another orbit, are fitted to the mean of those that
@@ -146,26 +152,36 @@ def fit_radiometry(overview: Stack, known: Radiometry | None = None) -> Radiomet
     Args:
         overview: all dates of the region, thinned.
         known: an earlier radiometry of the same region and period. Its reference, level and fits stay as they are.
+        views: what a view from straight above adds to dates, by id (`towards_nadir`); the others stay as they are.
     """
     fits = {fit.date_id: fit for fit in known.dates} if known is not None else {}
     reference = known.reference if known is not None else choose_reference(overview)
     crs, clear = str(overview.cell.geobox.crs), is_observed(overview.classes)
     if known is not None and crs != known.crs:
         raise InvalidInput(f"The radiometry is in {known.crs}, the overview in {crs}; fit it again.")
+    corrections = {name: fit.view for name, fit in fits.items()} | dict(views or {})
+
+    def look(date: int) -> FloatArray:
+        return _from_above(overview.reflectance(date), corrections.get(overview.item_ids[date]), crs, overview.cell)
+
+    def fit(date: int, wanted: FloatArray, where: BoolArray, is_reference: bool) -> DateFit:
+        found = _fit(overview, date, look(date), wanted, where, is_reference)
+        return replace(found, view=corrections.get(overview.item_ids[date]))
+
     new = [i for i, name in enumerate(overview.item_ids) if name not in fits]
     if reference in overview.item_ids:
         at = overview.item_ids.index(reference)
         direct = [i for i in new if i == at or (clear[i] & clear[at]).sum() >= _SHARED]
-        fits |= {overview.item_ids[i]: _fit(overview, i, overview.reflectance(at), clear[at], i == at) for i in direct}
+        fits |= {overview.item_ids[i]: fit(i, look(at), clear[at], i == at) for i in direct}
     mean = _Mean.of(overview)
     for i, name in enumerate(overview.item_ids):
         if name in fits:
-            mean.add(_normalised(overview.reflectance(i), fits[name], overview, crs), clear[i])
+            mean.add(_normalised(look(i), fits[name], overview, crs), clear[i])
     rest = [i for i in new if overview.item_ids[i] not in fits]
     while rest:
         i = max(rest, key=lambda i: (int((clear[i] & mean.known).sum()), -i))
-        fit = fits[overview.item_ids[i]] = _fit(overview, i, mean.image, mean.known, False)
-        mean.add(_normalised(overview.reflectance(i), fit, overview, crs), clear[i])
+        fits[overview.item_ids[i]] = fit(i, mean.image, mean.known, False)
+        mean.add(_normalised(look(i), fits[overview.item_ids[i]], overview, crs), clear[i])
         rest.remove(i)
     level = known.level if known is not None else _level(overview, fits)
     return Radiometry(overview.bands, reference, crs, tuple(fit for _, fit in sorted(fits.items())), level)
@@ -208,9 +224,11 @@ class _Mean:
         return mean
 
 
-def _fit(overview: Stack, date: int, wanted: FloatArray, known: BoolArray, is_reference: bool) -> DateFit:
-    """Fit a date to an image `(band, y, x)` that is known at some pixels `(y, x)`."""
-    name, image = overview.item_ids[date], overview.reflectance(date)
+def _fit(
+    overview: Stack, date: int, image: FloatArray, wanted: FloatArray, known: BoolArray, is_reference: bool
+) -> DateFit:
+    """Fit the look of a date to an image that is known at some pixels `(y, x)`; both are `(band, y, x)`."""
+    name = overview.item_ids[date]
     both = known & is_observed(overview.classes[date])
     pixels = int(both.sum())
     if is_reference or pixels < _SHARED:
@@ -234,6 +252,11 @@ def _normalised(image: FloatArray, fit: DateFit, stack: Stack, crs: str) -> Floa
         return mapped
     smoothed: FloatArray = np.maximum(mapped + offsets_at(fit.field, crs, stack.cell), np.float32(1e-4))
     return smoothed
+
+
+def _from_above(image: FloatArray, view: ResidualField | None, crs: str, cell: Cell) -> FloatArray:
+    """Return reflectance `(band, y, x)` of a window as it would be seen from straight above."""
+    return image if view is None else image * (1 + offsets_at(view, crs, cell))
 
 
 def offsets_at(field: ResidualField, crs: str, cell: Cell) -> FloatArray:
@@ -287,10 +310,11 @@ class PeriodComposite:
         used = [fits[stack.item_ids[i]] for i in dates]
         weights = 1 / np.maximum(np.square([fit.error for fit in used]), _LEAST_VARIANCE)
         level = np.array(self.radiometry.level, np.float32)[:, None]
-        fields = {i: self._offsets(fit, stack.cell) for i, fit in zip(dates, used, strict=True)}
+        fields = {i: self._offsets(fit.field, stack.cell) for i, fit in zip(dates, used, strict=True)}
+        views = {i: self._offsets(fit.view, stack.cell) for i, fit in zip(dates, used, strict=True)}
         for start in range(0, len(rows), _CHUNK):
             at = rows[start : start + _CHUNK], columns[start : start + _CHUNK]
-            values = self._values(stack, dates, used, fields, at)
+            values = self._values(stack, dates, used, fields, views, at)
             mean, spread, source = self._composite(values, weights.astype(np.float32))
             if self.method is not Method.BEST:
                 mean = np.maximum(mean + level, np.float32(1e-4))
@@ -298,8 +322,8 @@ class PeriodComposite:
             composite.source[at] = np.where(source >= 0, np.array(dates, np.int16)[source], -1)
         return composite
 
-    def _offsets(self, fit: DateFit, cell: Cell) -> FloatArray | None:
-        return None if fit.field is None else offsets_at(fit.field, self.radiometry.crs, cell)
+    def _offsets(self, field: ResidualField | None, cell: Cell) -> FloatArray | None:
+        return None if field is None else offsets_at(field, self.radiometry.crs, cell)
 
     def _values(
         self,
@@ -307,6 +331,7 @@ class PeriodComposite:
         dates: list[int],
         used: list[DateFit],
         fields: Mapping[int, FloatArray | None],
+        views: Mapping[int, FloatArray | None],
         at: tuple[NDArray[np.intp], NDArray[np.intp]],
     ) -> FloatArray:
         """Return the clear looks `(date, band, pixel)` in the shared radiometry, NaN where a date is not clear."""
@@ -314,8 +339,8 @@ class PeriodComposite:
         for position, (date, fit) in enumerate(zip(dates, used, strict=True)):
             seen = np.flatnonzero(is_observed(stack.classes[date][at]))
             here = at[0][seen], at[1][seen]
-            mapped = fit.map.apply(to_reflectance(stack.dn[date][:, *here]), stack.bands)
-            offsets = fields[date]
+            look, view, offsets = to_reflectance(stack.dn[date][:, *here]), views[date], fields[date]
+            mapped = fit.map.apply(look if view is None else look * (1 + view[:, *here]), stack.bands)
             if offsets is not None:
                 mapped = np.maximum(mapped + offsets[:, *here], np.float32(1e-4))
             values[position][:, seen] = mapped

@@ -52,6 +52,8 @@ class MosaicRecord:
     reference: str
     #: Dates that were read.
     dates: int
+    #: Whether reflectance is that of a view from straight above.
+    from_above: bool = False
 
 
 @dataclass(slots=True)
@@ -114,7 +116,7 @@ def _properties(record: ProductRecord, mosaic: MosaicRecord, looks: CountTally) 
         "read `provenance` and `count` before measuring.",
         "start_datetime": start,
         "end_datetime": end,
-        "processing:lineage": f"Cloud masks. All dates in the radiometry of {mosaic.reference}. {words.capitalize()}. "
+        "processing:lineage": f"Cloud masks. {_seen(mosaic)} {words.capitalize()}. "
         "Where no date saw the ground: restored, or not recoverable, as `provenance` says.",
         "processing:expression": {
             "format": "text",
@@ -127,6 +129,12 @@ def _properties(record: ProductRecord, mosaic: MosaicRecord, looks: CountTally) 
         "unveil:target": mosaic.reference,
         "unveil:clear_looks": looks.document,
     }
+
+
+def _seen(mosaic: MosaicRecord) -> str:
+    """Return in words how the dates were made to agree."""
+    above = "Reflectance as seen from straight above (c-factor; Roy et al. 2017). " if mosaic.from_above else ""
+    return f"{above}All dates in the radiometry of {mosaic.reference}."
 
 
 def _count_asset(geobox: GeoBox, looks: CountTally, folder: Path) -> pystac.Asset:

@@ -51,7 +51,7 @@ _KILLS_PER_CATALOG = 12
 _AIMED, _AIMED_S = 1 / 3, 0.3
 _TIMEOUT_S = 300
 #: Modules that a run imports late; forked runs find them there.
-_PRELOAD = ("flows.mosaic", "mlflow.tracking", "mlflow.store.tracking.sqlalchemy_store")
+_PRELOAD = ("flows.mosaic", "flows.period_mosaic", "mlflow.tracking", "mlflow.store.tracking.sqlalchemy_store")
 _SETTINGS = TINY_SETTINGS | {"UNVEIL_BLOCK": "64"}
 
 
@@ -64,31 +64,36 @@ class Reference:
     seconds: float
 
 
-def run_flow(out: str, state: str, log: str) -> None:
-    """Run the main flow in a process group of its own; the entry of a child process."""
+def run_flow(out: str, state: str, log: str, mosaic: bool) -> None:
+    """Run the main flow, or that of mosaics, in a process group of its own; the entry of a child process."""
     os.setsid()
     record = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(record, 1)
     os.dup2(record, 2)
     from flows.mosaic import clear_scenes
+    from flows.period_mosaic import mosaics
     from flows.settings import RunSettings
+    from flows.settings.mosaic_options import MosaicOptions
 
     settings = RunSettings(bbox=TINY_BBOX, out=Path(out), state_dir=Path(state))
-    clear_scenes(settings.shareable)
+    if mosaic:
+        mosaics(settings.shareable, MosaicOptions(period="dates"))
+    else:
+        clear_scenes(settings.shareable)
 
 
 class Flow:
     """Runs of the flow function: a process that has imported everything is forked, so most kills hit real work."""
 
-    def __init__(self, work: Path) -> None:
-        self.work, self.state, self.log = work, work / "state", work / "log"
+    def __init__(self, work: Path, mosaic: bool) -> None:
+        self.work, self.state, self.log, self.mosaic = work, work / "state", work / "log", mosaic
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(list(_PRELOAD))
 
     def begin(self, out: Path) -> BaseProcess:
         """Start a run."""
         self.log.write_text("", "utf-8")
-        process = self.context.Process(target=run_flow, args=(str(out), str(self.state), str(self.log)))
+        process = self.context.Process(target=run_flow, args=(str(out), str(self.state), str(self.log), self.mosaic))
         process.start()
         return process
 
@@ -125,6 +130,8 @@ class Victim(StrEnum):
 
     #: The process of the flow.
     RUN = "run"
+    #: The process of the flow of mosaics.
+    MOSAIC = "mosaic"
     #: A Prefect worker with the run it started for a deployment.
     WORKER = "worker"
 
@@ -144,7 +151,7 @@ def flow_of(victim: Victim, work: Path) -> Iterator[Flow | WorkerFlow]:
         os.environ["PREFECT_API_URL"] = url
         os.environ["PREFECT_API_AUTH_STRING"] = read_login(work / "server" / "prefect").auth_string
         try:
-            yield Flow(work)
+            yield Flow(work, victim is Victim.MOSAIC)
         finally:
             del os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"]
 
@@ -262,13 +269,15 @@ def main(
     seed: Annotated[int, typer.Option("--seed", help="Of the moments.")] = 0,
     command_share: Annotated[float, typer.Option(min=0, max=1, help="Share of catalogs run by `unveil run`.")] = 0.05,
     minutes: Annotated[float, typer.Option(min=0, help="Begin no catalog later than that.")] = 60,
-    victim: Annotated[Victim, typer.Option("--victim", help="The run, or a Prefect worker with its run.")] = Victim.RUN,
+    victim: Annotated[
+        Victim, typer.Option("--victim", help="The run, one of mosaics, or a Prefect worker with its run.")
+    ] = Victim.RUN,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of kills.json and kills.md; series add up.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Kill runs of the sample at random moments and compare what they published with an undisturbed run."""
     began = time.monotonic()
-    share = 0.0 if victim is Victim.WORKER else command_share
+    share = command_share if victim is Victim.RUN else 0.0
     bounds = Bounds(kills, seed, share, began + 60 * minutes, victim)
     bars = Progress(console=Console(stderr=True), transient=True)
     with tempfile.TemporaryDirectory(prefix="unveil-kills-") as folder, bars as bar:

@@ -10,8 +10,10 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
+from pydantic import ValidationError
 
 from de_model.checkpoint import sha256_of, shipped_weights
+from flows.errors import InvalidSettings
 from flows.planning.mosaics import MosaicPlan, mosaic_jobs, plan_period
 from flows.planning.workunit import ModelRef, MosaicUnit, unit_cell, unit_dates
 from flows.processing.period import make_mosaic
@@ -19,7 +21,7 @@ from flows.processing.product import ITEM_FILE
 from flows.settings.loading import load_settings
 from flows.settings.mosaic_options import MosaicOptions
 from stac.catalog.validation import validate_item
-from stac.composite.region import Method
+from stac.composite.region import Method, Radiometry
 from stac.load.stack import Stack, read_stack
 from stac.masks.classes import PixelClass, is_observed
 from stac.product.layers import Provenance
@@ -30,11 +32,17 @@ MODEL = ModelRef("unveil-de", "1", sha256_of(shipped_weights()), str(shipped_wei
 
 
 def planned(
-    out: Path, days: str, bbox: str, method: Method = Method.MEDIAN, source: Path | None = None, cell_size: int = 64
+    out: Path,
+    days: str,
+    bbox: str,
+    method: Method = Method.MEDIAN,
+    source: Path | None = None,
+    cell_size: int = 64,
+    nbar: bool = False,
 ) -> tuple[MosaicPlan, dict[str, pystac.Item]]:
     grid = {"grid": "fixed", "resolution": 120, "cell_size": cell_size, "grid_origin": "60,0"}
     given = load_settings(None, {"out": out, "bbox": bbox, "samples": 1, "steps": 1, **grid})
-    (job,) = mosaic_jobs(given, MosaicOptions(method=method, period=days))
+    (job,) = mosaic_jobs(given, MosaicOptions(method=method, period=days, nbar=nbar))
     items = open_source(str(source or sample_catalog())).search(job.settings.search)
     return plan_period(job, items, MODEL), {item.id: item for item in items}
 
@@ -104,3 +112,36 @@ def test_a_date_that_lies_too_far_off_is_left_out_and_the_rest_is_made(tmp_path:
     assert metadata["sources"] and not any("20230820" in scene["id"] for scene in metadata["sources"])
     sources = pystac.Item.from_file(str(tmp_path / ITEM_FILE)).get_links("derived_from")
     assert sources and not any("20230820" in str(link.title) for link in sources)
+
+
+def test_reflectance_from_straight_above_is_asked_for_made_and_said(tmp_path: Path) -> None:
+    days, bbox = "2023-08-10/2023-08-20", "15.75,46.08,15.76,46.09"
+    found = {}
+    for nbar in (False, True):
+        plan, items = planned(tmp_path / "out", days, bbox, nbar=nbar)
+        folder = tmp_path / str(nbar)
+        folder.mkdir()
+        found[nbar] = made(plan, items, plan.units[0], folder)["data"], plan
+        item = json.loads((folder / ITEM_FILE).read_text())
+        assert ("straight above" in item["properties"]["processing:lineage"]) is nbar
+        above = json.loads((folder / "metadata.json").read_text())["mosaic"]["seen_from_above"]
+        assert len(above) == (len(plan.units[0].dates) if nbar else 0)
+    (plain, before), (corrected, after) = found[False], found[True]
+    assert before.units[0].item_id != after.units[0].item_id and "-nbar-" in after.region_item_id
+    ratio = np.median(corrected[:, (plain > 0).all(axis=0)] / plain[:, (plain > 0).all(axis=0)], axis=1)
+    assert (np.abs(ratio - 1) < 0.04).all() and (ratio != 1).all(), "some percent, as views are at most 12 degrees off"
+    # A later run begins with what was published.
+    again = Radiometry.from_dict(json.loads(json.dumps(after.radiometry.to_dict())))
+    assert again == after.radiometry
+
+
+def test_reflectance_from_straight_above_is_refused_where_it_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="best keeps the pixels of one date"):
+        MosaicOptions(method=Method.BEST, nbar=True)
+    given = load_settings(None, {"out": tmp_path / "out", "bbox": "15.75,46.08,15.76,46.09"})
+    (job,) = mosaic_jobs(given, MosaicOptions(period="2023-08-10/2023-08-20", nbar=True))
+    items = open_source(str(sample_catalog())).search(job.settings.search)
+    for item in items:
+        del item.properties["s2:product_uri"]
+    with pytest.raises(InvalidSettings, match=r"none of \d+ dates states"):
+        plan_period(job, items, MODEL)
