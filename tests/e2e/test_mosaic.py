@@ -10,9 +10,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import morecantile
 import numpy as np
 import pytest
 import rasterio
+from rio_tiler.io import Reader
+from rio_tiler.models import ImageData
+from rio_tiler.mosaic import mosaic_reader
 
 from flows.settings.loading import load_settings
 from stac.grid.cell import cell_of
@@ -148,6 +152,23 @@ def test_the_vrt_opens_all_cells_at_once(world: World) -> None:
                 window = together.window(*part.bounds)
                 shown, own = together.read(window=window), part.read()
         assert np.array_equal(shown, own), "the cell that lies on top"
+
+
+def test_the_mosaicjson_is_drawn_as_titiler_draws_it(world: World) -> None:
+    """Titiler's mosaic endpoint looks the files of a tile up by quadkey and gives them to rio-tiler."""
+    region = newest(world, "-region-")
+    mosaic = json.loads((world.out / "unveil-mosaics" / region["id"] / "mosaic.json").read_text())
+    grid = morecantile.tms.get("WebMercatorQuad")
+    key = max(mosaic["tiles"], key=lambda key: len(mosaic["tiles"][key]))
+    tile = next(t for t in grid.tiles(*mosaic["bounds"], [mosaic["quadkey_zoom"]]) if grid.quadkey(t) == key)
+
+    def read(name: str, x: int, y: int, z: int) -> ImageData:
+        with Reader(f"{mosaic['asset_prefix']}{name}") as source:
+            return source.tile(x, y, z)
+
+    image, used = mosaic_reader(mosaic["tiles"][key], read, *tile)
+    assert len(used) == 2, "the tile at the border of both cells"
+    assert image.mask.mean() > 25 and image.data[:, image.mask > 0].std() > 5
 
 
 def test_a_run_with_nothing_to_make_needs_no_prefect_server(world: World) -> None:
