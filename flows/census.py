@@ -17,8 +17,8 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows.errors import CensusIncomplete, InvalidSettings
+from flows.ledger.opening import existing_ledger
 from flows.ledger.schema import Entry, State, is_dead
-from flows.ledger.store import open_ledger
 from flows.models.registry import resolve
 from flows.planning.candidates import cloud_cover
 from flows.planning.mosaics import MosaicJob, mosaic_jobs, plan_period
@@ -147,12 +147,16 @@ def take_census(settings: RunSettings, mosaic: MosaicOptions | None = None, *, v
         verify: check every file of what is published against its checksum.
 
     Raises:
-        InvalidSettings: files of a remote catalog are to be verified.
+        InvalidSettings: there is no catalog, or files of a remote one are to be verified.
         EmptySearch: the source has no scene in the area and interval.
         StacError, FlowError: source, catalog, registry or ledger cannot be read.
     """
     if verify and is_s3(str(settings.out)):
         raise InvalidSettings(f"--verify reads files of a catalog on disk; {settings.out} is not one. Leave it out.")
+    if isinstance(settings.out, Path) and not (settings.out / "catalog.json").is_file():
+        raise InvalidSettings(
+            f"No catalog was found in {settings.out}: name it with --out, or make one with `unveil run`."
+        )
     report_progress("resolving the model")
     model = resolve(settings)
     if mosaic is None:
@@ -245,8 +249,10 @@ def _rows(
     mine = {work.work_id: published[work.work_id] for work in works if work.work_id in published}
     broken = broken_work(catalog, mine)
     by_subject = {subject_of(place.stem): str(place) for place in published.values()}
-    with closing(open_ledger(settings)) as ledger:
-        known = ledger.of([work.work_id for work in works])
+    known: Mapping[str, Entry] = {}
+    if (ledger := existing_ledger(settings)) is not None:
+        with closing(ledger):
+            known = ledger.of([work.work_id for work in works])
     for number, work in enumerate(works):
         report_progress("comparing", number, len(works))
         href, older = str(mine.get(work.work_id, "")), by_subject.get(subject_of(work.item_id), "")

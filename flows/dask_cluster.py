@@ -22,7 +22,7 @@ from prefect_dask import DaskTaskRunner
 from flows import __version__
 from flows.errors import InvalidSettings, WorkerKilled, WorkersLost
 from flows.ledger.database import shown
-from flows.ledger.store import place_of
+from flows.ledger.opening import place_of
 from flows.settings import RunSettings
 from flows.workers import Share, Workers, follow_parent, inherited, limit_threads, use_gpu
 from stac.io.secrets import Kept, kept, take, without_secret

@@ -24,8 +24,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.drift.units import watch_run
 from flows.errors import LedgerUnavailable, WorkerKilled, WorkFailed
+from flows.ledger.leases import wait_for_others
+from flows.ledger.opening import open_ledger
 from flows.ledger.schema import State, new_run_id
-from flows.ledger.store import Ledger, open_ledger, reconcile, wait_for_others
+from flows.ledger.store import Ledger, reconcile
 from flows.models.model_item import ensure_model_item
 from flows.planning.candidates import Refused
 from flows.planning.plan_file import FrozenPlan, read_plan

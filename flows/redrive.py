@@ -11,9 +11,10 @@ from typing import Any
 from prefect import flow, tags
 from prefect.artifacts import create_markdown_artifact
 
-from flows.errors import WorkFailed
+from flows.errors import InvalidSettings, WorkFailed
+from flows.ledger.opening import existing_ledger, place_of
 from flows.ledger.schema import HELD, Planned, State, is_dead
-from flows.ledger.store import Ledger, open_ledger
+from flows.ledger.store import Ledger
 from flows.mosaic import run_clear_scenes
 from flows.planning.plan_file import settings_of, thaw
 from flows.progress import report_progress
@@ -74,6 +75,7 @@ def redrive_units(settings: RunSettings, max_attempts: int = 5, include_invalid:
     The arguments are those of the flow.
 
     Raises:
+        InvalidSettings: there is no ledger.
         InvalidPlan: the ledger's plans are not understood.
         FlowError, StacError: a run could not be started.
     """
@@ -82,7 +84,11 @@ def redrive_units(settings: RunSettings, max_attempts: int = 5, include_invalid:
     exhausted: list[str] = []
     without_plan: list[str] = []
     batches: dict[str, list[str]] = defaultdict(list)
-    with closing(open_ledger(settings)) as ledger:
+    if (ledger := existing_ledger(settings)) is None:
+        raise InvalidSettings(
+            f"There is no ledger {place_of(settings)[0].database}: name the catalog with --out, or its --state-dir."
+        )
+    with closing(ledger):
         for planned in _candidates(ledger, include_invalid):
             if planned.entry.attempts >= max_attempts:
                 exhausted.append(planned.entry.target_id)

@@ -12,7 +12,7 @@ from flows.cli.console import STATE_STYLES, item_of, output, print_table, styled
 if TYPE_CHECKING:
     from flows.backfill import BackfillSummary
     from flows.census import Census
-    from flows.ledger.status import Status
+    from flows.ledger.opening import Status
     from flows.redrive import RedriveSummary
     from stac.catalog.check import CatalogReport
 

@@ -5,26 +5,15 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    URL,
-    Connection,
-    Engine,
-    TextClause,
-    bindparam,
-    create_engine,
-    event,
-    inspect,
-    make_url,
-    text,
-)
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from flows.errors import FlowError, InvalidSettings, LedgerTooNew, LedgerUnavailable
+from flows.ledger import statements as sql
 from stac.errors import PublishError
 from stac.io.files import private_state
 
@@ -32,22 +21,6 @@ from stac.io.files import private_state
 _BUSY_TIMEOUT_S = 30
 _CONNECT_TIMEOUT_S = 10
 _POSTGRES = "postgresql+psycopg"
-
-
-#: The clock of the database, seconds since 1970: all hosts that share a ledger agree on it.
-_CLOCKS = {
-    "sqlite": "((julianday('now') - 2440587.5) * 86400.0)",
-    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) AS double precision)",
-}
-#: Parameters that are lists.
-_LISTS = ("again", "states", "work_ids")
-
-
-@lru_cache(maxsize=100)
-def statement(dialect: str, sql: str) -> TextClause:
-    """Return a statement in the words of a database; `now_s()` is its clock."""
-    lists: list[Any] = [bindparam(name, expanding=True) for name in _LISTS if f":{name}" in sql]
-    return text(sql.replace("now_s()", _CLOCKS[dialect])).bindparams(*lists)
 
 
 def parse_url(address: str) -> URL:
@@ -164,28 +137,8 @@ def _without_password(reason: str, url: URL) -> str:
     return reason.replace(str(url.password), "***") if url.password else reason
 
 
-#: Of the tables.
-_VERSION = 2
 #: Key of the advisory lock; must be unique in the database.
 _LOCK = 7_041_889_231
-_TABLES = (
-    "CREATE TABLE ledger_version (version INTEGER NOT NULL)",
-    # Settings and model of a run, once however many units share them.
-    "CREATE TABLE request (id TEXT PRIMARY KEY, document TEXT NOT NULL)",
-    # One ledger may serve several catalogs: the same work can be published in each. Instants are seconds since 1970.
-    """
-    CREATE TABLE work (
-        catalog TEXT NOT NULL, work_id TEXT NOT NULL, item_id TEXT NOT NULL, target_id TEXT NOT NULL,
-        cell_id TEXT NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL, run_id TEXT NOT NULL,
-        token TEXT NOT NULL, lease_until DOUBLE PRECISION NOT NULL, error TEXT NOT NULL, item_href TEXT NOT NULL,
-        seconds DOUBLE PRECISION NOT NULL, created DOUBLE PRECISION NOT NULL, updated DOUBLE PRECISION NOT NULL,
-        unit TEXT NOT NULL, request_id TEXT NOT NULL, PRIMARY KEY (catalog, work_id)
-    )
-    """,
-    "CREATE INDEX work_by_time ON work (catalog, updated, work_id)",
-    "CREATE INDEX work_by_state ON work (catalog, state, updated, work_id)",
-    "CREATE INDEX work_by_run ON work (run_id, state)",
-)
 
 
 def prepare(engine: Engine) -> None:
@@ -203,15 +156,16 @@ def prepare(engine: Engine) -> None:
             # Another process may have done it while we waited.
             found = _version(connection)
             if found is None:
-                for sql in _TABLES:
-                    connection.execute(text(sql))
+                for table in sql.TABLES:
+                    connection.execute(text(table))
                 connection.execute(
-                    text("INSERT INTO ledger_version (version) VALUES (:version)"), {"version": _VERSION}
+                    text("INSERT INTO ledger_version (version) VALUES (:version)"), {"version": sql.VERSION}
                 )
                 return
-    if found != _VERSION:
+    if found != sql.VERSION:
         raise LedgerTooNew(
-            f"The ledger is of version {found}, this software knows {_VERSION}; update unveil-eo or name another one."
+            f"The ledger is of version {found}, this software knows {sql.VERSION}; update unveil-eo or name another "
+            "ledger."
         )
 
 

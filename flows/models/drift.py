@@ -15,8 +15,8 @@ from flows.drift.compare import DriftReport, compare
 from flows.drift.statistics import SKY, Histogram, UnitStatistics, input_statistics, output_statistics
 from flows.drift.units import statistics_of
 from flows.errors import InvalidBaseline, InvalidSettings
+from flows.ledger.opening import status
 from flows.ledger.schema import State
-from flows.ledger.status import status
 from flows.models.registry import Registry
 from flows.models.training_data import cloudy_and_clear
 from flows.planning.search import SceneSet, dated_stacks_of

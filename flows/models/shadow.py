@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from flows.errors import KNOWN_ERRORS, InvalidPlan
+from flows.ledger.opening import open_ledger
 from flows.ledger.schema import Planned, State
-from flows.ledger.store import open_ledger
 from flows.planning.plan_file import settings_of, thaw
 from flows.planning.search import find_scenes, source_of
 from flows.planning.workunit import ModelRef, WorkUnit, make_plan

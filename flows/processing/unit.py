@@ -17,8 +17,10 @@ import pystac
 
 from flows.errors import KNOWN_ERRORS, InvalidSettings, LeaseLost, RunStopped
 from flows.ledger.database import shown
+from flows.ledger.leases import Heartbeat
+from flows.ledger.opening import open_ledger
 from flows.ledger.schema import Entry, Job, Lease, State, is_own
-from flows.ledger.store import AGAIN, Heartbeat, Ledger, open_ledger
+from flows.ledger.store import AGAIN, Ledger
 from flows.planning.workunit import ModelRef, MosaicUnit, Unit
 from flows.processing.publishing import catalog_of, discard_blocks, mosaics_of
 from flows.progress import report_progress

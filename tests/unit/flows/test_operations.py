@@ -1,7 +1,8 @@
-"""Windows of a backfill, and passwords of a ledger."""
+"""Operations on many runs: windows of a backfill, a ledger's password, folders that do not exist."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from itertools import pairwise
@@ -10,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from flows.backfill import windows_of
+from flows.census import take_census
 from flows.errors import InvalidSettings
+from flows.ledger.opening import open_ledger, status
 from flows.ledger.schema import Job, Lease, State
-from flows.ledger.status import status
-from flows.ledger.store import open_ledger
 from flows.redrive import as_markdown, redrive_units
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
@@ -55,6 +56,13 @@ def test_looking_at_a_ledger_that_is_not_there_makes_none(tmp_path: Path) -> Non
     found = status(load_settings(None, {"out": tmp_path / "out"}))
     assert found.entries == () and found.counts == dict.fromkeys(State, 0)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("look", [take_census, redrive_units])
+def test_a_mistyped_folder_is_named_and_not_made(look: Callable[[RunSettings], object], tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettings, match="typo"):
+        look(RunSettings(out=tmp_path / "typo"))
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_redrive_names_mosaics_and_leaves_them_to_their_own_command(tmp_path: Path) -> None:

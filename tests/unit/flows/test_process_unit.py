@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from flows.errors import InvalidSettings, LeaseLost, RunStopped, WorkerKilled
+from flows.ledger.leases import wait_for_others
+from flows.ledger.opening import open_ledger
 from flows.ledger.schema import Lease, State, new_run_id
-from flows.ledger.store import Ledger, open_ledger, reconcile, wait_for_others
+from flows.ledger.store import Ledger, reconcile
 from flows.planning.workunit import ModelRef, WorkUnit
 from flows.processing import unit as processing
 from flows.processing.product import UnitFigures
