@@ -20,7 +20,7 @@ from flows.mosaic import process_all, refused_results, report, run_context, run_
 from flows.planning.mosaics import MosaicJob, MosaicPlan, mosaic_jobs, plan_period
 from flows.planning.workunit import ModelRef, MosaicUnit
 from flows.preparation import Found, find, resolve_model, whole_work
-from flows.processing.publishing import keep_mirrors, known_radiometry, mosaics_of
+from flows.processing.publishing import keep_mirrors, known_radiometry, mosaics_of, publish_staged
 from flows.processing.unit import UnitResult
 from flows.progress import report_progress
 from flows.services.prefect_server import prefect_api
@@ -68,7 +68,7 @@ def plan(job: MosaicJob, model: ModelRef, items: Sequence[pystac.Item]) -> Mosai
 @task(name="region", task_run_name="region {made.job.region.name} {made.job.period.name}", **RETRIES)
 def publish_region(made: MosaicPlan, items: Sequence[pystac.Item], collection: Mapping[str, Any]) -> str:
     """Publish the item of the whole region: overview, VRT, MosaicJSON."""
-    from flows.processing.period import make_region, publish_staged
+    from flows.processing.region import make_region
 
     report_progress(f"{made.job.period.name}: whole region")
     settings = made.job.settings

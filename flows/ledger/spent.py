@@ -88,6 +88,11 @@ class Stopwatch:
     began: float = field(default_factory=time.monotonic)
     processor: float = field(default_factory=time.process_time)
 
+    @property
+    def seconds(self) -> float:
+        """Clock time since the start."""
+        return time.monotonic() - self.began
+
     def spent(
         self, *, km2: float, tiles: int, model_seconds: float, on_gpu: bool, staging: Path, price_per_hour: float
     ) -> Spent:
@@ -101,7 +106,7 @@ class Stopwatch:
             staging: folder with the files of the product.
             price_per_hour: of this machine, in any currency.
         """
-        seconds = time.monotonic() - self.began
+        seconds = self.seconds
         return Spent(
             seconds=seconds,
             cpu_seconds=time.process_time() - self.processor,

@@ -16,7 +16,8 @@ from flows.ledger.schema import Planned, State
 from flows.planning.plan_file import settings_of, thaw
 from flows.planning.search import find_scenes, source_of
 from flows.planning.workunit import ModelRef, WorkUnit, make_plan
-from flows.processing.product import make_product, quality_of
+from flows.processing.product import make_product
+from flows.processing.record import quality_of
 from flows.progress import report_progress
 from flows.settings import RunSettings
 from stac.product.layers import RESTORED, Provenance

@@ -14,7 +14,7 @@ import rasterio
 import xarray as xr
 
 from flows import __version__
-from flows.processing.product import quality_of
+from flows.processing.record import quality_of
 from flows.reports.page import write_report
 from stac.catalog.product_collections import publish_to_collection
 from stac.catalog.publish import StaticCatalog

@@ -1,4 +1,4 @@
-"""The catalog of a run, the copies that follow it, and where unfinished blocks wait."""
+"""The catalog of a run: publishing into it, the copies that follow it, and where unfinished blocks wait."""
 
 from __future__ import annotations
 
@@ -6,19 +6,33 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pystac
+
+from flows import __version__
 from flows.planning.mosaics import MosaicJob
 from flows.progress import report_progress
 from flows.settings import RunSettings
 from stac.catalog.documents import MOSAICS_COLLECTION
 from stac.catalog.indexes.base import open_index
 from stac.catalog.indexes.following import Indexes
+from stac.catalog.product_collections import (
+    GATE,
+    GATE_REASONS,
+    GateState,
+    ProductCollection,
+    places_of_versions,
+    publish_to_collection,
+)
 from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
 from stac.errors import StacError
+from stac.io.files import write_json
+from stac.io.s3 import Location
+from stac.product.item import credit
 
 _log = logging.getLogger("unveil")
 
@@ -61,6 +75,51 @@ def indexes_of(settings: RunSettings) -> Iterator[Indexes]:
             for address in settings.index_addresses
         ]
         yield Indexes(catalog_of(settings), each, settings.public_root)
+
+
+#: The item waits here until it is published under its own name.
+ITEM_FILE = "staged-item.json"
+
+
+def stage_item(item: pystac.Item, staging: Path) -> None:
+    """Write an item into the folder of its files, for `publish_staged`."""
+    write_json(staging / ITEM_FILE, item.to_dict(include_self_link=False, transform_hrefs=False))
+
+
+def publish_staged(staging: Path, settings: RunSettings, source_collection: Mapping[str, Any]) -> Location:
+    """Publish a staged product as the newest version of it; one that failed the gate is laid aside for review.
+
+    Indexes follow when it is published: the next run repairs one that could not.
+
+    Returns:
+        The place of its item.
+
+    Raises:
+        IndexNotUpdated: it is published, but an index does not have it.
+        PublishError: it could not be published; the catalog is as it was.
+    """
+    item, catalog = pystac.Item.from_file(str(staging / ITEM_FILE)), catalog_of(settings)
+    item.set_self_href(None)
+    (staging / ITEM_FILE).unlink()
+    credit(item, source_collection, __version__)
+    place = publish_to_collection(catalog, staging, item, source_collection)
+    if settings.indexes:
+        with indexes_of(settings) as indexes:
+            for changed in places_of_versions(catalog, item):
+                indexes.put(changed)
+    return place
+
+
+def review_note(catalog: StaticCatalog, item_id: str) -> str:
+    """Return why a published item waits for review, empty where it does not.
+
+    Raises:
+        InvalidProduct: the item cannot be read.
+    """
+    properties = (catalog.beside(ProductCollection.REVIEW).document(item_id) or {}).get("properties", {})
+    if properties.get(GATE) != GateState.FAILED:
+        return ""
+    return f"needs review: {' '.join(properties.get(GATE_REASONS, []))}"
 
 
 def discard_blocks(work_ids: Iterable[str], settings: RunSettings) -> None:

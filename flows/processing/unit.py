@@ -21,8 +21,8 @@ from flows.ledger.leases import Heartbeat
 from flows.ledger.opening import open_ledger
 from flows.ledger.schema import Entry, Job, Lease, State, is_own
 from flows.ledger.store import AGAIN, Ledger
-from flows.planning.workunit import ModelRef, MosaicUnit, Unit
-from flows.processing.publishing import catalog_of, discard_blocks, mosaics_of
+from flows.planning.workunit import ModelRef, Unit
+from flows.processing.publishing import catalog_of, discard_blocks, publish_staged, review_note
 from flows.progress import report_progress
 from flows.settings import RunSettings
 from stac.catalog import product_collections
@@ -33,7 +33,7 @@ from stac.io.secrets import redact
 from stac.search.sentinel_hub.client import METER
 
 if TYPE_CHECKING:
-    from flows.processing.product import UnitFigures
+    from flows.processing.record import UnitFigures
 
 _log = logging.getLogger("unveil")
 _HELD = "another run is working on it"
@@ -195,9 +195,6 @@ def record_failure(ledger: Ledger, unit: Unit, run: RunContext, error: Exception
 
 def published_place(unit: Unit, settings: RunSettings) -> Location | None:
     """Return where a unit is published whole, None where it is not."""
-    if isinstance(unit, MosaicUnit):
-        mosaics = mosaics_of(settings)
-        return None if mosaics.damage(unit.item_id, unit.work_id) else mosaics.place_of(unit.item_id)
     return product_collections.published_place(catalog_of(settings), unit.item_id, unit.work_id, settings.gate_limits)
 
 
@@ -231,8 +228,7 @@ def _claim(ledger: Ledger, unit: Unit, run: RunContext, settings: RunSettings) -
 def _make(payload: Payload, run: RunContext, settings: RunSettings, slot: Slot, pulse: Heartbeat) -> UnitResult:
     """Make a unit in a folder of this execution alone, and publish it if the lease still holds."""
     # PyTorch is loaded where a unit is made, not by a run with nothing to do.
-    from flows.processing.period import make_mosaic, publish_staged
-    from flows.processing.product import make_product, publish_product, review_note
+    from flows.processing.product import make_product
 
     unit, catalog, billed = payload.unit, catalog_of(settings), METER.spent
     folder = catalog.staging(unit.work_id) / uuid.uuid4().hex[:8]
@@ -241,14 +237,10 @@ def _make(payload: Payload, run: RunContext, settings: RunSettings, slot: Slot, 
     report_progress(f"{unit.target_id}: reading")
     items, progress = payload.by_id(), _progress_of(unit, folder, pulse)
     with slot(settings):
-        if isinstance(unit, MosaicUnit):
-            figures = make_mosaic(unit, items, settings, run.model, folder, progress)
-        else:
-            figures = make_product(unit, items, settings, run.model, folder, progress)
+        figures = make_product(unit, items, settings, run.model, folder, progress)
     report_progress(f"{unit.target_id}: publishing")
     pulse.require()
-    publish = publish_staged if isinstance(unit, MosaicUnit) else publish_product
-    href = str(publish(folder, settings, run.collection))
+    href = str(publish_staged(folder, settings, run.collection))
     discard_blocks([unit.work_id], settings)
     elsewhere = 0.0 if is_own(run.run_id) else METER.spent - billed
     done = result_of(unit, State.SUCCEEDED, item_href=href, figures=figures, processing_units=elsewhere)

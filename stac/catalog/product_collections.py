@@ -1,4 +1,4 @@
-"""The collections of a catalog: products, products under review, models; copies between catalogs.
+"""The collections of a catalog: products, products under review, mosaics, models; copies between catalogs.
 
 Every function that takes a catalog may raise what `StaticCatalog` does.
 """
@@ -16,9 +16,9 @@ from typing import Any
 
 import pystac
 
-from stac.catalog.documents import REVIEW_COLLECTION
+from stac.catalog.documents import MOSAICS_COLLECTION, REVIEW_COLLECTION
 from stac.catalog.links import Survey
-from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
+from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog, day_of
 from stac.catalog.tree import Document
 from stac.catalog.versions import version_for
 from stac.errors import InvalidProduct
@@ -48,10 +48,22 @@ class ProductCollection(StrEnum):
 
     GOOD = DEFAULT_COLLECTION
     REVIEW = REVIEW_COLLECTION
+    #: Of periods, and of whole regions.
+    MOSAICS = MOSAICS_COLLECTION
+
+
+#: Where an item is taken out of when it is published: the other verdict of the gate.
+OTHER_VERDICT = {
+    ProductCollection.GOOD: (ProductCollection.REVIEW,),
+    ProductCollection.REVIEW: (ProductCollection.GOOD,),
+    ProductCollection.MOSAICS: (),
+}
 
 
 def collection_of(item: pystac.Item) -> ProductCollection:
     """Return the collection an item belongs to."""
+    if "unveil:period" in item.properties:
+        return ProductCollection.MOSAICS
     return ProductCollection.REVIEW if item.properties.get(GATE) == GateState.FAILED else ProductCollection.GOOD
 
 
@@ -67,14 +79,13 @@ def publish_to_collection(
         source_collection: carries licence, providers and keywords into the collection.
     """
     kind = collection_of(item)
-    chosen = catalog.beside(kind)
-    day = item.datetime.isoformat() if item.datetime else ""
+    chosen, day = catalog.beside(kind), _day(item)
     published = chosen.versions(item.id, day) if day else []
     item.properties["version"] = version_for(item.id, published)
     place = chosen.publish(staging, item, source_collection)
     if published:
         chosen.settle_versions(item.id, day)
-    for other in set(ProductCollection) - {kind}:
+    for other in OTHER_VERDICT[kind]:
         catalog.beside(other).withdraw(item.id)
     return place
 
@@ -86,10 +97,13 @@ def places_of_versions(catalog: StaticCatalog, item: pystac.Item) -> list[Locati
         catalog: any collection of the catalog.
         item: one of them.
     """
-    chosen = catalog.beside(collection_of(item))
-    day = item.datetime.isoformat() if item.datetime else ""
+    chosen, day = catalog.beside(collection_of(item)), _day(item)
     names = {item.id, *(str(document["id"]) for document in chosen.versions(item.id, day))} if day else {item.id}
     return [chosen.place_of(name) for name in sorted(names)]
+
+
+def _day(item: pystac.Item) -> str:
+    return item.datetime.isoformat() if item.datetime else day_of({"properties": item.properties})
 
 
 def retract(catalog: StaticCatalog, item_ids: Iterable[str]) -> list[Location]:
@@ -104,7 +118,7 @@ def retract(catalog: StaticCatalog, item_ids: Iterable[str]) -> list[Location]:
         for kind in map(catalog.beside, ProductCollection):
             document = kind.document(item_id)
             kind.withdraw(item_id)
-            day = "" if document is None else str(document["properties"].get("datetime") or "")
+            day = day_of(document)
             if day:
                 changed |= {kind.place_of(str(version["id"])) for version in kind.versions(item_id, day)}
             changed.discard(kind.place_of(item_id))
@@ -163,7 +177,7 @@ def published_place(
     for kind in ProductCollection:
         chosen = catalog.beside(kind)
         link = chosen.link_to(item_id)
-        judged = kind is ProductCollection.GOOD or (link or {}).get(GATE_LIMITS) == limits
+        judged = kind is not ProductCollection.REVIEW or (link or {}).get(GATE_LIMITS) == limits
         if link is not None and judged and not chosen.damage(item_id, work_id):
             return chosen.place_of(item_id)
     return None
@@ -219,7 +233,7 @@ def copy_catalog(
         progress: called with the progress.
     """
     # The models first: products name them in links.
-    names = [MODELS_COLLECTION, *ProductCollection]
+    names = [MODELS_COLLECTION, ProductCollection.GOOD, ProductCollection.REVIEW]
     source = StaticCatalog(root)
     others = sorted(set(source.target.collection_ids()) - {*names})
     return [_copy_collection(source.beside(name), target.beside(name), progress) for name in [*names, *others]]

@@ -201,7 +201,7 @@ class StaticCatalog:
         if not self._links.is_there(check_id(item_id)):
             return
         with self.target.exclusive():
-            nodes, day = self._links.nodes_of(item_id), _day_of(self._links.held(item_id))
+            nodes, day = self._links.nodes_of(item_id), day_of(self._links.held(item_id))
             # Its link goes first: a link never points to what is not there.
             self._links.link({node: {item_id} for node in nodes}, without=item_id)
             self.target.remove(self.collection_id, item_id)
@@ -296,6 +296,7 @@ def _replacing(document: Document) -> Callable[[Document | None], Document | Non
     return lambda current: None if current is None else document
 
 
-def _day_of(document: Mapping[str, Any] | None) -> str:
-    """Return when an item was acquired, empty where that is unknown."""
-    return str((document or {}).get("properties", {}).get("datetime") or "")
+def day_of(document: Mapping[str, Any] | None) -> str:
+    """Return when an item was acquired, or its period begins; empty where that is unknown."""
+    properties = (document or {}).get("properties", {})
+    return str(properties.get("datetime") or properties.get("start_datetime") or "")

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ from stac.search.acquisitions import group_passes
 from stac.search.opening import open_source
 from stac.search.static import sample_catalog
 from tests.command import TINY_SETTINGS, Outcome, start, unveil
+from tests.misbehaving_server import web_server
 from tests.support.catalogs import problems_in
 from tests.support.item_fields import kind_of, undocumented
+from tests.transaction_api import TransactionApi
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(900)]
 #: Ground that both tiles hold: each has a cell of its own here.
@@ -86,8 +89,17 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(services: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> World:
-    world = World(tmp_path_factory.mktemp("mosaic"), services)
+def index() -> Iterator[tuple[TransactionApi, str]]:
+    api = TransactionApi()
+    with web_server(api) as url:
+        yield api, url
+
+
+@pytest.fixture(scope="module")
+def world(
+    services: dict[str, str], index: tuple[TransactionApi, str], tmp_path_factory: pytest.TempPathFactory
+) -> World:
+    world = World(tmp_path_factory.mktemp("mosaic"), services | {"UNVEIL_INDEXES": index[1]})
     world.list_late_scene(False)
     world.mosaic_killed_in_a_cell()
     assert not world.items(), "nothing half made is published"
@@ -199,7 +211,9 @@ def test_the_census_counts_cells_and_region(world: World) -> None:
     assert unknown.status == 1 and unknown.document["counts"]["missing"] == 3
 
 
-def test_a_late_scene_makes_a_new_version_of_its_cells_and_no_other(world: World) -> None:
+def test_a_late_scene_makes_a_new_version_of_its_cells_and_no_other_in_the_index_too(
+    world: World, index: tuple[TransactionApi, str]
+) -> None:
     world.list_late_scene(True)
     late = world.mosaic()
     assert late.status == 0, late.err
@@ -209,6 +223,10 @@ def test_a_late_scene_makes_a_new_version_of_its_cells_and_no_other(world: World
     assert versions == ["1", "2"] and newest(world, "33TWL")["properties"]["version"] == "2"
     assert newest(world, "-region-")["properties"]["version"] == "2"
     assert problems_in(world.out) == []
+    copied = {name: found for name, found in index[0].stored.items() if "/items/" in name}
+    assert {found["id"]: found["properties"]["version"] for found in copied.values()} == {
+        name: found["properties"]["version"] for name, found in world.items().items()
+    }
 
 
 def test_what_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:

@@ -20,8 +20,7 @@ import rasterio
 import requests
 from pystac_client import Client
 
-from flows.processing.product import ITEM_FILE, publish_product
-from flows.processing.publishing import catalog_of, indexes_of
+from flows.processing.publishing import ITEM_FILE, catalog_of, indexes_of, publish_staged
 from flows.settings import RunSettings
 from stac.catalog.indexes.base import open_index
 from stac.catalog.product_collections import ProductCollection, copy_catalog
@@ -99,7 +98,7 @@ def test_a_published_product_is_found_and_opens(service: pgstac.Service, catalog
     staging = unpublish(catalog, second)
     assert reconcile(wanted) == {"put": 0, "removed": 1, "unchanged": 1}
     assert searched(service.api, collections=list(ProductCollection)) == [first]
-    place = publish_product(staging, wanted, {})
+    place = publish_staged(staging, wanted, {})
     item = pystac.Item.from_file(str(place))
     day = str(item.properties["datetime"])[:10]
     equal = {"op": "=", "args": [{"property": "unveil:work_id"}, item.properties["unveil:work_id"]]}
@@ -145,7 +144,7 @@ def test_an_older_version_is_current_again_when_the_newer_is_retracted(
     document = json.loads(Path(str(place)).read_text("utf-8")) | {"id": newer, "links": []}
     document["properties"]["unveil:work_id"] = "0" * len(document["properties"]["unveil:work_id"])
     (staging / ITEM_FILE).write_text(json.dumps(document), "utf-8")
-    publish_product(staging, wanted, {})
+    publish_staged(staging, wanted, {})
 
     def deprecated() -> bool:
         (found,) = Client.open(service.api).search(ids=[older]).items()
@@ -167,7 +166,7 @@ def test_a_verdict_that_changes_moves_the_item(service: pgstac.Service, catalog:
     document = json.loads((staging / ITEM_FILE).read_text("utf-8"))
     document["properties"] |= {"unveil:gate": "failed", "unveil:gate_reasons": ["a test"]}
     (staging / ITEM_FILE).write_text(json.dumps(document), "utf-8")
-    publish_product(staging, wanted, {})
+    publish_staged(staging, wanted, {})
     assert searched(service.api, collections=[ProductCollection.REVIEW]) == [first]
     assert first not in searched(service.api, collections=[ProductCollection.GOOD])
 
@@ -205,7 +204,7 @@ def test_killed_between_catalog_and_index_the_next_run_completes_it(catalog: Pat
     api = TransactionApi()
     with web_server(api) as url:
         killer = multiprocessing.get_context("fork").Process(
-            target=lambda: publish_product(staging, settings(catalog, url), {}), daemon=True
+            target=lambda: publish_staged(staging, settings(catalog, url), {}), daemon=True
         )
         # The server answers in this process, so the publisher dies while it waits for the answer.
         api.before_item = lambda: os.kill(killer.pid or 0, signal.SIGKILL)
@@ -223,7 +222,7 @@ def test_an_index_that_fails_leaves_the_catalog_right(catalog: Path, service: pg
     reconcile(settings(catalog, service.api))
     staging = unpublish(catalog, first)
     with web_server(TransactionApi(keep=lambda _: None)) as url, pytest.raises(IndexNotUpdated) as told:
-        publish_product(staging, settings(catalog, url, service.api), {})
+        publish_staged(staging, settings(catalog, url, service.api), {})
     assert f"Item {first} is published, but not in every index" in str(told.value)
     assert "does not have it" in str(told.value) and "\n" not in str(told.value)
     assert published(catalog) == [first, second]

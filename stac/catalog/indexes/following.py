@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from stac.catalog.indexes.base import Document
-from stac.catalog.product_collections import ProductCollection
+from stac.catalog.product_collections import OTHER_VERDICT, ProductCollection
 from stac.catalog.publish import StaticCatalog
 from stac.errors import IndexNotUpdated, InvalidQuery
 from stac.io.s3 import Location, S3Location
@@ -182,7 +182,7 @@ class Indexes:
             collection = self._collection(kind)
             if collection is not None:
                 index.put(collection, [copy_of(document, place, self._public)])
-            _remove(index, set(ProductCollection) - {kind}, [place.stem])
+            _remove(index, OTHER_VERDICT[kind], [place.stem])
             before, document = document, self._read(place)
             if document == before and self._collection(kind) == collection:
                 return None

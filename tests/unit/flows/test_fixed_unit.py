@@ -12,7 +12,8 @@ import rasterio
 
 from de_model.checkpoint import sha256_of, shipped_weights
 from flows.planning.workunit import ModelRef, WorkUnit, make_plan, unit_cell, unit_dates
-from flows.processing.product import ITEM_FILE, make_product
+from flows.processing.product import make_product
+from flows.processing.publishing import ITEM_FILE
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from stac.load.stack import read_stack

@@ -16,8 +16,8 @@ from de_model.checkpoint import sha256_of, shipped_weights
 from flows.errors import InvalidSettings
 from flows.planning.mosaics import MosaicPlan, mosaic_jobs, plan_period
 from flows.planning.workunit import ModelRef, MosaicUnit, unit_cell, unit_dates
-from flows.processing.period import make_mosaic
-from flows.processing.product import ITEM_FILE
+from flows.processing.product import make_product
+from flows.processing.publishing import ITEM_FILE
 from flows.settings.loading import load_settings
 from flows.settings.mosaic_options import MosaicOptions
 from stac.catalog.validation import validate_item
@@ -54,7 +54,7 @@ def looks(plan: MosaicPlan, unit: MosaicUnit, items: dict[str, pystac.Item]) -> 
 
 def made(plan: MosaicPlan, items: dict[str, pystac.Item], unit: MosaicUnit, folder: Path) -> dict[str, np.ndarray]:
     copies = {name: item.clone() for name, item in items.items()}
-    make_mosaic(unit, copies, plan.job.settings, MODEL, folder)
+    make_product(unit, copies, plan.job.settings, MODEL, folder)
     validate_item(json.loads((folder / ITEM_FILE).read_text()))
     layers = {}
     for name in ("data", "count", "provenance"):

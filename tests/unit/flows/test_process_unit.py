@@ -17,7 +17,7 @@ from flows.ledger.schema import Lease, State, new_run_id
 from flows.ledger.store import Ledger, reconcile
 from flows.planning.workunit import ModelRef, WorkUnit
 from flows.processing import unit as processing
-from flows.processing.product import UnitFigures
+from flows.processing.record import UnitFigures
 from flows.processing.unit import (
     Payload,
     RunContext,
@@ -58,7 +58,7 @@ class Product:
         self.items: dict[str, Path] = {}
         self.making: Callable[[], None] = lambda: None
         monkeypatch.setattr("flows.processing.product.make_product", self.make)
-        monkeypatch.setattr("flows.processing.product.publish_product", self.publish)
+        monkeypatch.setattr("flows.processing.unit.publish_staged", self.publish)
         monkeypatch.setattr(processing, "published_place", lambda one, _: self.items.get(one.work_id))
 
     def make(self, one: WorkUnit, _i: Any, _s: Any, _m: Any, staging: Path, progress: Callable[..., None]) -> Any:

@@ -12,7 +12,8 @@ import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from flows.processing.product import ITEM_FILE, Quality, publish_product, quality_of, review_note
+from flows.processing.publishing import ITEM_FILE, publish_staged, review_note
+from flows.processing.record import Quality, quality_of
 from flows.reports.page import write_report
 from flows.settings import RunSettings
 from stac.catalog.publish import StaticCatalog
@@ -75,7 +76,7 @@ def _record() -> ProductRecord:
 def test_the_gate_decides_where_a_product_lands(tmp_path: Path, gate: Gate | None, state: str, collection: str) -> None:
     staging = StaticCatalog(tmp_path).staging("w")
     quality = stage(staging, gate)
-    path = publish_product(staging, RunSettings(out=tmp_path), {})
+    path = publish_staged(staging, RunSettings(out=tmp_path), {})
     assert path.parent.parent.name == collection and problems_in(tmp_path) == []
     properties = json.loads(path.read_text())["properties"]
     assert properties["unveil:gate"] == state

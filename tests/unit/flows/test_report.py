@@ -12,7 +12,7 @@ import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from flows.processing.product import quality_of
+from flows.processing.record import quality_of
 from flows.reports.page import data_uri, run_markdown, unit_table, warnings_of, write_report
 from stac.errors import NotWritable
 from stac.product.layers import SOURCE_DATE_NODATA, ProductLayers, Provenance
