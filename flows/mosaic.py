@@ -9,7 +9,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from flows.models.model_item import ensure_model_item
 from flows.planning.candidates import Refused
 from flows.planning.plan_file import FrozenPlan, read_plan
 from flows.planning.workunit import ModelRef, Unit
-from flows.preparation import PreparedRun, prepare_run
+from flows.preparation import PreparedRun, handed_over, handing_over, prepare_run
 from flows.processing.publishing import catalog_of, discard_blocks, keep_mirrors
 from flows.processing.unit import (
     Payload,
@@ -103,7 +102,7 @@ def clear_scenes(
     check_runner(wanted)
     with run_ledger(wanted, run_id) as ledger:
         frozen = None if plan_file is None else read_plan(plan_file)
-        ready = _handed() or prepare_run(wanted, frozen, repair=True, tasks=True)
+        ready = handed_over() or prepare_run(wanted, frozen, repair=True, tasks=True)
         request_id = _reconciled(ready, ledger)
         run = run_context(
             wanted, ready.model, ready.found.collection, ledger, run_id, request_id=request_id, invalid_too=invalid_too
@@ -217,26 +216,14 @@ def run_clear_scenes(
             _reconciled(ready, ledger)
         return summary_of(ready, "", time.monotonic() - began)
     catalog_of(settings).require_writable()
-    handed = _HANDED.set(ready)
-    try:
-        with prefect_api(settings.state):
-            # As values that may be stored with the run: it finds secrets in the environment again.
-            stored: Any = settings.shareable
-            result: RunSummary = clear_scenes(stored, invalid_too=invalid_too)
-    finally:
-        _HANDED.reset(handed)
+    with handing_over(ready), prefect_api(settings.state):
+        # As values that may be stored with the run: it finds secrets in the environment again.
+        stored: Any = settings.shareable
+        result: RunSummary = clear_scenes(stored, invalid_too=invalid_too)
     return result
 
 
-#: What a command has prepared for the run that it calls.
-_HANDED: ContextVar[PreparedRun | None] = ContextVar("unveil_prepared", default=None)
-
-
-# Functions, as a flow travels to workers with the objects that it names, and these two cannot.
-def _handed() -> PreparedRun | None:
-    return _HANDED.get()
-
-
+# A function, as a flow travels to workers with the objects that it names, and the meter cannot.
 def _billed() -> float:
     return METER.spent
 

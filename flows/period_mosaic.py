@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from flows.ledger.store import Ledger
 from flows.mosaic import process_all, refused_results, report, run_context, run_ledger
 from flows.planning.mosaics import MosaicJob, MosaicPlan, mosaic_jobs, plan_period
 from flows.planning.workunit import ModelRef, MosaicUnit
-from flows.preparation import Found, find, resolve_model, whole_work
+from flows.preparation import Found, find, handed_over, handing_over, resolve_model, whole_work
 from flows.processing.publishing import keep_mirrors, known_radiometry, mosaics_of, publish_staged
 from flows.processing.unit import UnitResult
 from flows.progress import report_progress
@@ -46,16 +47,33 @@ class MosaicSummary(RunSummary):
     regions: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class _Done:
-    """What a run has made so far."""
+@dataclass(frozen=True, slots=True)
+class _Period:
+    """A period that was searched, planned and compared with what is published."""
 
+    found: Found
+    plan: MosaicPlan
+    #: Units left to make.
+    todo: tuple[MosaicUnit, ...]
+    #: The item of the whole region is published.
+    has_region: bool
+
+
+@dataclass(slots=True)
+class _Run:
+    """The periods that are left, and what was made of the others."""
+
+    jobs: Sequence[MosaicJob]
+    model: ModelRef
+    left: deque[MosaicJob]
+    #: The first period with anything left to make, from the command that looked for it.
+    opened: _Period | None = None
+    scenes: int = 0
     units: list[UnitResult] = field(default_factory=list)
     already: list[str] = field(default_factory=list)
     remade: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     regions: list[str] = field(default_factory=list)
-    scenes: int = 0
 
 
 @task(name="plan", task_run_name="plan {job.period.name}", **RETRIES)
@@ -113,13 +131,12 @@ def mosaics(settings: RunSettings | None = None, mosaic: MosaicOptions | None = 
     began, run_id = time.monotonic(), new_run_id()
     wanted, options = settings or load_settings(), mosaic or MosaicOptions()
     check_runner(wanted)
-    jobs, done = mosaic_jobs(wanted, options), _Done()
-    model = resolve_model(wanted)
+    run = handed_over() or _begin(wanted, options, resolve_model)
     with run_ledger(wanted, run_id) as ledger:
-        for job in jobs:
-            _make_period(job, model, ledger, run_id, done)
+        while run.opened or run.left:
+            _make_period(run, ledger, run_id)
     keep_mirrors(wanted)
-    summary = _summary(wanted, jobs, model, run_id, began, done)
+    summary = _summary(wanted, run, run_id, began)
     report(asdict(summary), "mosaics")
     summary.require_success(allow_invalid=wanted.allow_invalid)
     return summary
@@ -133,94 +150,89 @@ def run_mosaics(settings: RunSettings, options: MosaicOptions) -> MosaicSummary:
     Raises:
         StacError, DeModelError, FlowError: the run could not start, or something of it failed.
     """
-    began, jobs = time.monotonic(), mosaic_jobs(settings, options)
-    model: ModelRef = resolve_model.fn(settings)
-    done = _all_published(jobs, model)
-    if done is not None:
-        return _summary(settings, jobs, model, "", began, done)
+    began, run = time.monotonic(), _begin(settings, options, resolve_model.fn)
+    while run.left and run.opened is None:
+        period = _open(run, find.fn, plan.fn)
+        if period and (period.todo or period.plan.refused or not period.has_region):
+            run.opened = period
+    if run.opened is None:
+        return _summary(settings, run, "", began)
     mosaics_of(settings).require_writable()
-    with prefect_api(settings.state):
+    with handing_over(run), prefect_api(settings.state):
         stored: Any = settings.shareable
         result: MosaicSummary = mosaics(stored, options)
     return result
 
 
-def _all_published(jobs: Sequence[MosaicJob], model: ModelRef) -> _Done | None:
-    """Return what is published where nothing is left to make, else None."""
-    done = _Done()
-    for job in jobs:
-        try:
-            found: Found = find.fn(job.settings)
-            known = known_radiometry(job)
-            if known is None:
-                return None
-            planned = plan_period(job, found.items, model, known)
-        except EmptySearch as error:
-            done.empty.append(f"{job.period.name}: {error}")
-            continue
-        todo, has_region = _compared(found, planned, done)
-        if todo or planned.refused or not has_region:
-            return None
-    return done
+def _begin(settings: RunSettings, options: MosaicOptions, resolve: Callable[[RunSettings], ModelRef]) -> _Run:
+    jobs = mosaic_jobs(settings, options)
+    return _Run(jobs, resolve(settings), deque(jobs))
 
 
-def _compared(found: Found, planned: MosaicPlan, done: _Done) -> tuple[list[MosaicUnit], bool]:
-    """Compare a plan with what is published, and note it; return the units left to make, and whether the region is."""
-    catalog = mosaics_of(planned.job.settings)
+def _open(run: _Run, search: Any, plan_: Any) -> _Period | None:
+    """Take the next period, compare it with what is published, and note that; None where it has no scene.
+
+    Args:
+        run: gives up the period.
+        search: the task `find`, or its function.
+        plan_: the task `plan`, or its function.
+    """
+    job = run.left.popleft()
+    try:
+        found: Found = search(job.settings)
+        planned: MosaicPlan = plan_(job, run.model, found.items)
+    except EmptySearch as error:
+        _log.warning("%s: %s", job.period.name, error)
+        run.empty.append(f"{job.period.name}: {error}")
+        return None
+    catalog = mosaics_of(job.settings)
     wanted = [*(unit.work_id for unit in planned.units), planned.region_work_id]
     finished, broken = whole_work(catalog, catalog.published_work(survey=catalog.repair()), wanted)
-    done.scenes += len(found.items)
-    done.units += refused_results(planned.refused)
-    done.remade += broken.values()
-    done.already += [unit.item_id for unit in planned.units if unit.work_id in finished]
-    todo = [unit for unit in planned.units if unit.work_id not in finished]
-    return todo, planned.region_work_id in finished
+    run.scenes += len(found.items)
+    run.units += refused_results(planned.refused)
+    run.remade += broken.values()
+    run.already += [unit.item_id for unit in planned.units if unit.work_id in finished]
+    todo = tuple(unit for unit in planned.units if unit.work_id not in finished)
+    return _Period(found, planned, todo, planned.region_work_id in finished)
 
 
-def _summary(
-    wanted: RunSettings, jobs: Sequence[MosaicJob], model: ModelRef, run_id: str, began: float, done: _Done
-) -> MosaicSummary:
+def _make_period(run: _Run, ledger: Ledger, run_id: str) -> None:
+    """Make and publish the next period; what it was made of is let go at its end."""
+    period, run.opened = run.opened or _open(run, find, plan), None
+    if period is None:
+        return
+    job, found = period.plan.job, period.found
+    context = run_context(job.settings, run.model, found.collection, ledger, run_id, invalid_too=True)
+    results = process_all(period.todo, found.items, context, job.settings, ledger)
+    run.units += results
+    if not period.plan.units or any(result.state is not State.SUCCEEDED for result in results):
+        _log.warning("%s: the item of the region waits until all of its cells are there", job.period.name)
+    elif results or not period.has_region:
+        run.regions.append(publish_region(period.plan, found.items, found.collection))
+
+
+def _summary(wanted: RunSettings, run: _Run, run_id: str, began: float) -> MosaicSummary:
     """Return how a run ended.
 
     Raises:
         EmptySearch: no period has any scene.
     """
-    if done.empty and not (done.units or done.already):
-        raise EmptySearch(done.empty[0])
-    periods = [job.period for job in jobs]
+    if run.empty and not (run.units or run.already):
+        raise EmptySearch(run.empty[0])
+    periods = [job.period for job in run.jobs]
     return MosaicSummary(
         run_id=run_id,
         source=wanted.shown_source,
         collection=wanted.collection,
         datetime=f"{periods[0].first}/{periods[-1].last}",
-        scenes=done.scenes,
-        model=model,
+        scenes=run.scenes,
+        model=run.model,
         catalog=str(mosaics_of(wanted).catalog_path),
-        units=tuple(done.units),
-        already_done=tuple(done.already),
+        units=tuple(run.units),
+        already_done=tuple(run.already),
         seconds=time.monotonic() - began,
-        remade=tuple(done.remade),
+        remade=tuple(run.remade),
         periods=tuple(period.name for period in periods),
-        empty=tuple(done.empty),
-        regions=tuple(done.regions),
+        empty=tuple(run.empty),
+        regions=tuple(run.regions),
     )
-
-
-def _make_period(job: MosaicJob, model: ModelRef, ledger: Ledger, run_id: str, done: _Done) -> None:
-    """Search, plan, make and publish one period; what it was made of is let go at its end."""
-    name, settings = job.period.name, job.settings
-    try:
-        found = find(settings)
-        planned: MosaicPlan = plan(job, model, found.items)
-    except EmptySearch as error:
-        _log.warning("%s: %s", name, error)
-        done.empty.append(f"{name}: {error}")
-        return
-    todo, has_region = _compared(found, planned, done)
-    run = run_context(settings, model, found.collection, ledger, run_id, invalid_too=True)
-    results = process_all(todo, found.items, run, settings, ledger)
-    done.units += results
-    if not planned.units or any(result.state is not State.SUCCEEDED for result in results):
-        _log.warning("%s: the item of the region waits until all of its cells are there", name)
-    elif results or not has_region:
-        done.regions.append(publish_region(planned, found.items, found.collection))

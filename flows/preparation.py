@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,25 @@ def prepare_run(
             _log.warning("left out: %s", each.reason)
     linked = finished_work(catalog, settings.gate_limits) if finished is None else finished
     return PreparedRun(settings, found, model, work, *whole_work(catalog, linked, [u.work_id for u in work.units]))
+
+
+#: What a command has prepared for the flow that it calls.
+_HANDED: ContextVar[Any] = ContextVar("unveil_prepared", default=None)
+
+
+@contextmanager
+def handing_over(prepared: object) -> Iterator[None]:
+    """Let the flow that is called in this context take what its command has prepared."""
+    handed = _HANDED.set(prepared)
+    try:
+        yield
+    finally:
+        _HANDED.reset(handed)
+
+
+def handed_over() -> Any:
+    """Return what the command of this flow has prepared; None for a flow that none called."""
+    return _HANDED.get()
 
 
 def whole_work(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,13 @@ from pydantic import ValidationError
 
 from de_model.checkpoint import sha256_of, shipped_weights
 from flows.errors import InvalidSettings
+from flows.ledger.schema import State
+from flows.period_mosaic import run_mosaics
 from flows.planning.mosaics import MosaicPlan, mosaic_jobs, plan_period
 from flows.planning.workunit import ModelRef, MosaicUnit, unit_cell, unit_dates
 from flows.processing.product import make_product
 from flows.processing.publishing import ITEM_FILE
+from flows.progress import listening
 from flows.settings.loading import load_settings
 from flows.settings.mosaic_options import MosaicOptions
 from stac.catalog.validation import validate_item
@@ -145,3 +149,14 @@ def test_reflectance_from_straight_above_is_refused_where_it_cannot_be(tmp_path:
         del item.properties["s2:product_uri"]
     with pytest.raises(InvalidSettings, match=r"none of \d+ dates states"):
         plan_period(job, items, MODEL)
+
+
+@pytest.mark.slow
+def test_a_command_searches_and_plans_a_period_once(services_here: None, tmp_path: Path) -> None:
+    given = {"grid": "fixed", "resolution": 120, "cell_size": 64, "grid_origin": "60,0", "use_model": False}
+    settings = load_settings(None, {"out": tmp_path / "out", "bbox": "15.75,46.08,15.76,46.09", **given})
+    said = Counter[str]()
+    with listening(lambda event: said.update([event.text.partition(" ")[0], event.text])):
+        summary = run_mosaics(settings, MosaicOptions(period="2023-08-10/2023-08-20", name="once"))
+    assert {unit.state for unit in summary.units} == {State.SUCCEEDED} and len(summary.regions) == 1
+    assert (said["searching"], said["2023-08-10_2023-08-20: matching dates"]) == (1, 1)
