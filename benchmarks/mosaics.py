@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.report import Page, parser, publish, table
-from flows.planning.mosaics import overview_cell
+from flows.planning.region import overview_cell
 from stac.composite.region import Method, PeriodComposite, choose_reference, fit_radiometry, mosaic_stack
 from stac.composite.temporal import geomedian_clear, median_clear
 from stac.composite.view_angle import relative_orbit, towards_nadir

@@ -1,21 +1,18 @@
 """ASGI middleware in front of a control plane: the Host and Origin of a request, and a token, are checked first.
 
 A web page can send requests to loopback: from its own origin, or, once its name resolves to 127.0.0.1 (DNS rebinding),
-as if it were the server itself. The first is seen by `Origin`, the second by `Host`. Only the standard library is used:
-it is imported without the rest of Unveil.
+as if it were the server itself. The first is seen by `Origin`, the second by `Host`.
 """
 
 from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
-from typing import Any
+from collections.abc import Collection, Iterable
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 _MISDIRECTED, _FORBIDDEN, _UNAUTHORIZED = 421, 403, 401
 _POLICY_VIOLATION = 1008
@@ -25,7 +22,7 @@ class Gate:
     """Passes on what comes from an allowed host and origin, and with the token where there is one."""
 
     def __init__(
-        self, app: App, *, hosts: Collection[str] = (), token: str | None = None, open_paths: Iterable[str] = ()
+        self, app: ASGIApp, *, hosts: Collection[str] = (), token: str | None = None, open_paths: Iterable[str] = ()
     ) -> None:
         """Wrap an app.
 
@@ -48,7 +45,11 @@ class Gate:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
         else:
-            await _answer(send, *refusal)
+            status, sentence = refusal
+            headers = {"x-content-type-options": "nosniff"}
+            if status == _UNAUTHORIZED:
+                headers["www-authenticate"] = "Bearer"
+            await PlainTextResponse(sentence, status, headers)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         """Return status and sentence of a request that is refused, None for one that may pass."""
@@ -56,20 +57,19 @@ class Gate:
             return None
         if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and scope["path"] in self._open:
             return None
-        headers = _headers(scope)
+        headers = Headers(scope=scope)
         if self._hosts:
-            hosts, origins = headers.get("host", []), headers.get("origin", [])
-            if len(hosts) != 1 or hosts[0] not in self._hosts:
+            hosts, origins = headers.getlist("host"), headers.getlist("origin")
+            if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
                 return _MISDIRECTED, "This server does not answer under that Host; see --allowed-hosts."
-            if any(origin not in self._origins for origin in origins):
+            if any(origin.lower() not in self._origins for origin in origins):
                 return _FORBIDDEN, "Requests of pages from other origins are refused."
         if self._token is not None and not _only_reads(scope) and not self._holds_token(headers):
             return _UNAUTHORIZED, "A bearer token is needed."
         return None
 
-    def _holds_token(self, headers: dict[str, list[str]]) -> bool:
-        given = headers.get("authorization", [""])[0]
-        scheme, _, value = given.partition(" ")
+    def _holds_token(self, headers: Headers) -> bool:
+        scheme, _, value = headers.get("authorization", "").partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(value.encode(), (self._token or "").encode())
 
 
@@ -78,24 +78,7 @@ def _only_reads(scope: Scope) -> bool:
     return scope["method"] in ("GET", "HEAD", "OPTIONS") or (scope["method"], scope["path"]) == ("POST", "/search")
 
 
-def _headers(scope: Scope) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for name, value in scope["headers"]:
-        key = name.decode("latin-1").lower()
-        text = value.decode("latin-1")
-        found.setdefault(key, []).append(text if key == "authorization" else text.lower())
-    return found
-
-
-async def _answer(send: Send, status: int, sentence: str) -> None:
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")]
-    if status == _UNAUTHORIZED:
-        headers.append((b"www-authenticate", b"Bearer"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": sentence.encode()})
-
-
-def transactions_api() -> App:
+def transactions_api() -> ASGIApp:
     """Return the STAC API that writes (stac-fastapi-pgstac), by those who bring UNVEIL_INDEX_TOKEN."""
     from stac_fastapi.pgstac.app import create_app
 

@@ -46,10 +46,7 @@ def catalog_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {
             "type": "Collection",
             "id": "é",
-            "links": [
-                {"rel": "self", "href": "https://example.com/old/collection.json"},
-                {"rel": "root", "href": "../catalog.json"},
-            ],
+            "links": [{"rel": "root", "href": "../catalog.json"}],
         },
     )
     _write(root / "scenes/one/one.json", {"type": "Feature", "id": "one", "links": []})
@@ -185,16 +182,7 @@ def test_above_the_bundle_is_nothing_but_the_start_page(client: httpx.Client) ->
         assert b"<html" in _raw_answer(client, target)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_a_self_link_is_the_address_of_the_request(client: httpx.Client, host: str) -> None:
-    address = f"http://{host}:{client.base_url.port}/catalog/scenes/collection.json"
-    answer = client.get(address + "?version=1").json()
-    links = {link["rel"]: link["href"] for link in answer["links"]}
-    assert links == {"self": address, "root": "../catalog.json"}
-    assert answer["id"] == "é"
-
-
-def test_a_document_without_self_link_is_served_as_it_is(client: httpx.Client, catalog_root: Path) -> None:
+def test_a_document_is_served_as_it_is(client: httpx.Client, catalog_root: Path) -> None:
     assert client.get(CATALOG).content == (catalog_root / "catalog.json").read_bytes()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pyproj import CRS
 from pyproj.enums import WktVersion
-from starlette.datastructures import URL, Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import NotModifiedResponse, PathLike, StaticFiles
@@ -118,24 +118,23 @@ def index_page(browser_dir: Path) -> str:
 
 #: Media types that Python does not know, by ending; STAC Browser draws a GeoTIFF only under exactly this type.
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+_GEOJSON = "application/geo+json"
 _MEDIA_TYPES = {
-    ".geojson": "application/geo+json",
+    ".geojson": _GEOJSON,
     ".parquet": "application/vnd.apache.parquet",
     ".tif": _COG,
     ".tiff": _COG,
     ".webp": "image/webp",
 }
 
-_FEATURES = ("Feature", "FeatureCollection")
 #: Value of Cache-Control: keep a copy, but ask before using it, for a run may have replaced the file.
 REVALIDATE = "no-cache"
 
-_LARGEST_DOCUMENT = 32 * 1024 * 1024
 _BUNDLE_FOLDERS = (("css",), ("fonts",), ("img",), ("js",))
 
 
 class CatalogFiles(StaticFiles):
-    """The files of a catalog: none that is hidden, media types of STAC, self links that fit the server."""
+    """The files of a catalog: none that is hidden, with media types of STAC."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """Return the file at `path` (relative to the catalog); 404 for hidden and unknown files."""
@@ -148,14 +147,14 @@ class CatalogFiles(StaticFiles):
     ) -> Response:
         """Return the response for one file, 304 where the client's copy is current."""
         file = Path(os.fspath(full_path))
-        response: Response | None = None
-        if file.suffix == ".json" and stat_result.st_size <= _LARGEST_DOCUMENT:
-            response = _document(file, URL(scope=scope))
-        if response is None:
-            response = FileResponse(
-                file, status_code, media_type=_MEDIA_TYPES.get(file.suffix.lower()), stat_result=stat_result
-            )
+        media_type = _GEOJSON if _is_item(file) else _MEDIA_TYPES.get(file.suffix.lower())
+        response = FileResponse(file, status_code, media_type=media_type, stat_result=stat_result)
         return _revalidated(self, response, scope)
+
+
+def _is_item(file: Path) -> bool:
+    """Return whether a file of a catalog is the document of an item, by its place."""
+    return file.suffix == ".json" and file.stem == file.parent.name and file.stem != "catalog"
 
 
 class BrowserFiles(StaticFiles):
@@ -179,23 +178,6 @@ class BrowserFiles(StaticFiles):
             if error.status_code != 404:
                 raise
         return _revalidated(self, _with_etag(HTMLResponse(self._index)), scope)
-
-
-def _document(file: Path, address: URL) -> Response | None:
-    """Return a STAC document with its media type, its self links pointing to `address`; None for any other file."""
-    try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(content, dict):
-        return None
-    media_type = "application/geo+json" if content.get("type") in _FEATURES else "application/json"
-    own = [link for link in content.get("links") or () if isinstance(link, dict) and link.get("rel") == "self"]
-    if not own:
-        return FileResponse(file, media_type=media_type, stat_result=file.stat())
-    for link in own:
-        link["href"] = str(address.replace(query="", fragment=""))
-    return _with_etag(Response(json.dumps(content, ensure_ascii=False).encode(), media_type=media_type))
 
 
 def _with_etag(response: Response) -> Response:
