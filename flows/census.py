@@ -19,7 +19,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from flows.errors import CensusIncomplete, InvalidSettings
 from flows.ledger.opening import existing_ledger
 from flows.ledger.schema import Entry, State, is_dead
-from flows.models.registry import resolve
+from flows.models.registry import look_up
 from flows.planning.candidates import cloud_cover
 from flows.planning.mosaics import MosaicJob, mosaic_jobs, plan_period
 from flows.planning.search import find_scenes, source_of
@@ -158,7 +158,7 @@ def take_census(settings: RunSettings, mosaic: MosaicOptions | None = None, *, v
             f"No catalog was found in {settings.out}: name it with --out, or make one with `unveil run`."
         )
     report_progress("resolving the model")
-    model = resolve(settings)
+    model = look_up(settings)
     if mosaic is None:
         dates, rows, counted = settings.shown_dates, _scenes(settings, model, verify), "scenes"
     else:

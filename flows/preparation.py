@@ -13,7 +13,7 @@ from typing import Any
 import pystac
 from prefect import task
 
-from flows.models.registry import resolve
+from flows.models.registry import look_up, resolve
 from flows.planning.candidates import Cause
 from flows.planning.plan_file import FrozenPlan, freeze, revive, write_plan
 from flows.planning.search import find_scenes, source_of
@@ -87,7 +87,12 @@ def plan(settings: RunSettings, found: Found, model: ModelRef, frozen: FrozenPla
 
 
 def prepare_run(
-    settings: RunSettings, frozen: FrozenPlan | None = None, *, repair: bool = False, tasks: bool = False
+    settings: RunSettings,
+    frozen: FrozenPlan | None = None,
+    *,
+    repair: bool = False,
+    tasks: bool = False,
+    looking: bool = False,
 ) -> PreparedRun:
     """Search, resolve the model, and plan.
 
@@ -96,6 +101,7 @@ def prepare_run(
         frozen: a plan whose units are made, and no other.
         repair: put right what crashes left in the catalog and in the indexes that follow it.
         tasks: within a run of a flow, whose tasks the steps are.
+        looking: nothing is made afterwards, so the state folder need not be there.
     """
     _ = settings.query  # a wrong area or interval is reported before anything is asked
     catalog = catalog_of(settings)
@@ -106,7 +112,7 @@ def prepare_run(
         finished = repair_collections(catalog, settings.gate_limits)
         with indexes_of(settings) as indexes:
             indexes.reconcile(progress=report_progress)
-    model: ModelRef = resolve_(settings)
+    model: ModelRef = look_up(settings) if looking else resolve_(settings)
     found: Found = find_(settings)
     work: Plan = plan_(settings, found, model, frozen)
     for each in work.left_out:
@@ -159,7 +165,7 @@ def plan_rows(settings: RunSettings, freeze_to: Path | None = None) -> list[dict
         settings: of the run.
         freeze_to: file that the plan is frozen into.
     """
-    ready = prepare_run(settings)
+    ready = prepare_run(settings, looking=freeze_to is None)
     if freeze_to is not None:
         write_plan(freeze_to, freeze(ready.plan.units, settings, ready.model))
     rows: list[dict[str, Any]] = [

@@ -51,6 +51,7 @@ from flows.models.version import (
 from flows.planning.workunit import ModelRef, check_bands
 from flows.services.prefect_server import without_credentials
 from flows.settings import ModelFallback, RunSettings
+from flows.settings.fields import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -392,6 +393,17 @@ def model_of(settings: RunSettings, registry: Registry, version: ModelVersion) -
     table = registry.calibration(version)
     record = _checksum(validation_of(weights))
     return ModelRef(version.name, version.version, version.sha256, str(weights), _checksum(table), record, card.scene)
+
+
+def look_up(settings: RunSettings) -> ModelRef:
+    """Return the model as `resolve` does, for a look: a local registry that does not exist yet is not made.
+
+    The first run would register the shipped weights there, so they are what its default model is.
+    """
+    database = database_of(registry_uri(settings.state, settings.mlflow_uri))
+    if settings.model == DEFAULT_MODEL and database is not None and not database.is_file():
+        return _shipped(settings)
+    return resolve(settings)
 
 
 def _shipped(settings: RunSettings) -> ModelRef:

@@ -15,6 +15,7 @@ from flows.census import take_census
 from flows.errors import InvalidSettings
 from flows.ledger.opening import open_ledger, status
 from flows.ledger.schema import Job, Lease, State
+from flows.preparation import plan_rows
 from flows.redrive import as_markdown, redrive_units
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
@@ -63,6 +64,11 @@ def test_a_mistyped_folder_is_named_and_not_made(look: Callable[[RunSettings], o
     with pytest.raises(InvalidSettings, match="typo"):
         look(RunSettings(out=tmp_path / "typo"))
     assert not any(tmp_path.iterdir())
+
+
+def test_a_plan_is_looked_at_without_a_folder(tmp_path: Path) -> None:
+    rows = plan_rows(load_settings(None, {"out": tmp_path / "typo"}))
+    assert {row["state"] for row in rows} == {"new", "left out"} and not any(tmp_path.iterdir())
 
 
 def test_a_redrive_names_mosaics_and_leaves_them_to_their_own_command(tmp_path: Path) -> None:
