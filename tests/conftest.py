@@ -130,9 +130,9 @@ def services(tiny_run: Run, prefect_url: str, prefect_login: Login) -> dict[str,
 @pytest.fixture
 def services_here(services: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The same for flows and commands in this process."""
-    from tests.prefect_client import client_of  # loads Prefect, which most tests do without
+    from flows.services.prefect_server import client_of  # loads Prefect, which most tests do without
 
     for name, value in services.items():
         monkeypatch.setenv(name, value)
-    with client_of(services["PREFECT_API_URL"], services["PREFECT_API_AUTH_STRING"], tmp_path / "prefect"):
+    with client_of(services["PREFECT_API_URL"], tmp_path / "prefect", services["PREFECT_API_AUTH_STRING"]):
         yield

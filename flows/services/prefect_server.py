@@ -85,7 +85,7 @@ def prefect_api(state_dir: Path) -> Iterator[str]:
         yield url
         return
     home = state_dir.resolve() / "prefect"
-    with _running_server(state_dir, home) as (url, login), _client_of(url, home, login):
+    with _running_server(state_dir, home) as (url, login), client_of(url, home, login.auth_string):
         began = datetime.now(UTC)
         try:
             yield url
@@ -218,15 +218,15 @@ def server_environment(home: Path, login: Login) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _client_of(url: str, home: Path, login: Login) -> Iterator[None]:
-    """Point the Prefect client of this context at a server."""
+def client_of(url: str, home: Path, auth_string: str) -> Iterator[None]:
+    """Let flows called in this context report to the API at `url`, and keep what they write in `home`."""
     from prefect.settings import temporary_settings
 
     ours = {
         "home": home,
         "api.url": url,
         "api.key": None,
-        "api.auth_string": login.auth_string,
+        "api.auth_string": auth_string,
         "results.local_storage_path": home / "storage",
         "server.ephemeral.enabled": False,
         "server.analytics_enabled": False,

@@ -7,10 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from flows.settings.loading import load_settings
 from stac.catalog.publish import StaticCatalog
 from stac.search.static import sample_catalog
 from tests.command import ROOT, TINY_BBOX, environment, unveil
+from tests.misbehaving_server import Asked, Reply, web_server
 from tests.prefect_service import PrefectService, end, kill, poll, prefect_service, start_worker
 from tests.support.catalogs import problems_in
 
@@ -61,27 +60,14 @@ BRIEF: dict[str, Any] = {
 
 
 class Webhook:
-    """A webhook on loopback, and the texts that it received."""
+    """What a webhook on loopback received."""
 
     def __init__(self) -> None:
-        self.texts: list[str] = []
-        texts = self.texts
+        self.url, self.texts = "", list[str]()
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                texts.append(json.loads(self.rfile.read(int(self.headers["content-length"])))["text"])
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_address[1]}/hook?token=secret"
+    def __call__(self, asked: Asked) -> Reply:
+        self.texts.append(asked.json()["text"])
+        return Reply(204, b"")
 
 
 @contextmanager
@@ -105,9 +91,9 @@ def automate(service: PrefectService, webhook: Webhook, *waits: str) -> dict[str
 @pytest.fixture(scope="module")
 def webhook() -> Iterator[Webhook]:
     receiver = Webhook()
-    yield receiver
-    receiver.server.shutdown()
-    receiver.server.server_close()
+    with web_server(receiver) as url:
+        receiver.url = f"{url}hook?token=secret"
+        yield receiver
 
 
 @pytest.fixture(scope="module")

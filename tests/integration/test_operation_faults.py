@@ -23,7 +23,7 @@ from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.ops.doctor import examine
 from flows.ops.up.services import place_for
 from flows.ops.up.supervisor import detach
-from flows.services.prefect_server import prefect_api
+from flows.services.prefect_server import client_of, prefect_api
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from stac.catalog.check import check_catalog
@@ -34,7 +34,6 @@ from stac.load.reading import AssetRequest, read_asset, read_thinned
 from tests.command import TINY_BBOX, Run, environment, unveil
 from tests.integration.test_broken_ranges import cell
 from tests.misbehaving_server import Asked, Reply, web_server
-from tests.prefect_client import client_of
 from tests.prefect_service import prefect_service
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -117,12 +116,12 @@ def test_a_password_that_is_missing_is_named_by_doctor_and_run(tmp_path: Path) -
     home = tmp_path / "home"
     home.mkdir()
     with prefect_service(home, environment(home, {"PREFECT_SERVER_API_AUTH_STRING": "unveil:word"})) as service:
-        with client_of(service.url, "unveil:another", home):
+        with client_of(service.url, home, "unveil:another"):
             (check,) = (each for each in examine(RunSettings(out=tmp_path)) if each.name == "Prefect")
             assert check.detail.endswith("refuses the credentials") and "PREFECT_API_AUTH_STRING" in check.remedy
             with pytest.raises(ServiceUnavailable, match="set PREFECT_API_AUTH_STRING"), prefect_api(tmp_path):
                 pass
-        with client_of(service.url, "unveil:word", home), prefect_api(tmp_path) as url:
+        with client_of(service.url, home, "unveil:word"), prefect_api(tmp_path) as url:
             assert url == service.url
 
 

@@ -25,8 +25,8 @@ from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.models.retrain_settings import load_retrain_settings
 from flows.retrain import RetrainSummary, retrain
 from flows.services.login import Login
+from flows.services.prefect_server import client_of
 from tests.command import start
-from tests.prefect_client import client_of
 from tests.prefect_service import ask
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(600)]
@@ -60,7 +60,7 @@ def killed(prefect_url: str, prefect_login: Login, tmp_path_factory: pytest.Temp
     config = folder / "retrain.yaml"
     config.write_text(yaml.safe_dump(BRIEF | {"state_dir": str(folder)}), "utf-8")
     few = {"UNVEIL_SAMPLES": "1", "UNVEIL_STEPS": "1"}
-    with pytest.MonkeyPatch.context() as patch, client_of(prefect_url, prefect_login.auth_string, folder):
+    with pytest.MonkeyPatch.context() as patch, client_of(prefect_url, folder, prefect_login.auth_string):
         for name, value in few.items():
             patch.setenv(name, value)
         server = {"PREFECT_API_URL": prefect_url, "PREFECT_API_AUTH_STRING": prefect_login.auth_string}

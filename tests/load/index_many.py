@@ -12,21 +12,19 @@ import json
 import multiprocessing
 import os
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
-import psutil
 import psycopg
 import typer
 
 from benchmarks.machine import machine
+from benchmarks.measuring import MemoryWatch
 from stac.catalog.indexes.base import Index, open_index
 from stac.catalog.indexes.following import PublicPlace, copy_of
 from stac.search.static import SAMPLE_COLLECTION, sample_catalog
@@ -105,7 +103,7 @@ def measure(kind: str, address: str, dsn: str, items: int) -> Figures:
     steps = sorted({0, items // 10, items // 2, items})
     one_more: dict[int, float] = {}
     seconds, loaded = 0.0, 0
-    with closing(open_index(address)) as index, _peak_memory() as memory:
+    with closing(open_index(address)) as index, MemoryWatch(os.getpid()) as memory:
         index.put(many.collection, [])
         for size in steps:
             seconds += load(index, many, loaded, size)
@@ -120,7 +118,7 @@ def measure(kind: str, address: str, dsn: str, items: int) -> Figures:
         bytes_per_item=len(json.dumps(many.item("x", 1))),
         seconds=round(seconds, 1),
         items_per_s=round(items / seconds, 1),
-        memory_mib=round(memory[0], 1),
+        memory_mib=round(memory.peak / 2**20, 1),
         one_more_s={size: round(value, 4) for size, value in one_more.items()},
         together_items=PUBLISHERS * SINGLES,
         together_per_s=round(PUBLISHERS * SINGLES / together, 1),
@@ -178,24 +176,6 @@ def deadlocks(dsn: str) -> int:
     with psycopg.connect(dsn) as connection:
         row = connection.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").fetchone()
     return int(row[0]) if row else 0
-
-
-@contextmanager
-def _peak_memory() -> Iterator[list[float]]:
-    """Watch this process; the highest resident memory, MiB, is the one element of what is yielded."""
-    process, found, ended = psutil.Process(), [0.0], threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(0.1):
-            found[0] = max(found[0], process.memory_info().rss / 2**20)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield found
-    finally:
-        ended.set()
-        thread.join()
 
 
 def page_of(command: str, figures: list[Figures], busy: float) -> str:

@@ -21,6 +21,7 @@ from flows.ledger.leases import Heartbeat
 from flows.ledger.opening import place_of
 from flows.ledger.schema import Entry, Lease, State, new_run_id
 from flows.ledger.store import Ledger
+from flows.services.process import free_port
 from flows.settings import RunSettings
 from tests.unit.flows.ledgers import CATALOG, claimed, execute, expire, job
 
@@ -281,21 +282,13 @@ def test_a_file_that_is_not_a_ledger_is_named(tmp_path: Path) -> None:
         Ledger(URL.create("sqlite", database=str(tmp_path / "ledger.db" / "below" / "ledger.db")), CATALOG)
 
 
-def test_a_server_that_does_not_answer_is_named_without_its_password(unused_tcp_port: int) -> None:
-    url = parse_url(f"postgresql://me:s3cret@127.0.0.1:{unused_tcp_port}/unveil?sslpassword=s3cret")
+def test_a_server_that_does_not_answer_is_named_without_its_password() -> None:
+    port = free_port()
+    url = parse_url(f"postgresql://me:s3cret@127.0.0.1:{port}/unveil?sslpassword=s3cret")
     with pytest.raises(LedgerUnavailable) as caught:
         Ledger(url, CATALOG)
-    assert "s3cret" not in str(caught.value) and f"me:***@127.0.0.1:{unused_tcp_port}/unveil" in str(caught.value)
+    assert "s3cret" not in str(caught.value) and f"me:***@127.0.0.1:{port}/unveil" in str(caught.value)
     assert "s3cret" not in shown(url) and caught.value.retryable
-
-
-@pytest.fixture
-def unused_tcp_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("text", ["mysql://a:s3cret@h/d", "s3cret", "sqlite://", "postgresql://h:s3cret/d"])
