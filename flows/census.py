@@ -22,7 +22,7 @@ from flows.ledger.schema import Entry, State, is_dead
 from flows.models.registry import look_up
 from flows.planning.candidates import cloud_cover
 from flows.planning.mosaics import MosaicJob, mosaic_jobs, plan_period
-from flows.planning.search import find_scenes, source_of
+from flows.planning.search import find_scenes
 from flows.planning.workunit import ModelRef, Plan, make_plan
 from flows.processing.publishing import catalog_of, known_radiometry, mosaics_of
 from flows.progress import EventName, emit, report_progress
@@ -187,7 +187,7 @@ class _Work:
 def _scenes(settings: RunSettings, model: ModelRef, verify: bool) -> list[CensusRow]:
     """Return a row for every unit of every scene, and for each scene without any."""
     report_progress(f"searching {settings.shown_source}")
-    items, searched = find_scenes(settings, source_of(settings))
+    items, searched = find_scenes(settings)
     try:
         plan = make_plan(items, settings, model, searched.skipped)
     except EmptySearch:
@@ -218,7 +218,7 @@ def _mosaics(settings: RunSettings, jobs: list[MosaicJob], model: ModelRef, veri
     for number, job in enumerate(jobs):
         report_progress(f"comparing {job.period.name}", number, len(jobs))
         try:
-            items, searched = find_scenes(job.settings, source_of(job.settings))
+            items, searched = find_scenes(job.settings)
             plan = plan_period(job, items, model, known_radiometry(job))
         except EmptySearch:
             continue

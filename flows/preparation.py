@@ -16,7 +16,7 @@ from prefect import task
 from flows.models.registry import look_up, resolve
 from flows.planning.candidates import Cause
 from flows.planning.plan_file import FrozenPlan, freeze, revive, write_plan
-from flows.planning.search import find_scenes, source_of
+from flows.planning.search import find_scenes
 from flows.planning.workunit import ModelRef, Plan, WorkUnit, make_plan
 from flows.processing.publishing import catalog_of, indexes_of
 from flows.progress import report_progress
@@ -67,7 +67,7 @@ class PreparedRun:
 def find(settings: RunSettings) -> Found:
     """Search the source."""
     report_progress(f"searching {settings.shown_source}")
-    items, source = find_scenes(settings, source_of(settings))
+    items, source = find_scenes(settings)
     return Found(items, source.skipped, source.collection(settings.collection))
 
 

@@ -33,7 +33,7 @@ def search(
     """Search for scenes.
 
     Args:
-        source: name of a provider (`earth-search`), URL of a STAC API, or URL or path of a static catalog.
+        source: `sample`, name of a provider (`earth-search`), URL of a STAC API, or URL or path of a static catalog.
         collection: id of the collection.
         datetime: `2023-08-10/2023-08-20`, both days included, one date, or RFC 3339 instants.
         bbox: west, south, east, north in degrees; west above east across the antimeridian. None searches everywhere.

@@ -26,8 +26,8 @@ def demo(
 ) -> None:
     """Restore the shipped sample: ten real Sentinel-2 scenes, no network needed.
 
-    Searches the sample through a STAC API on loopback, restores its cloudy dates, publishes the mosaics to a static
-    catalog, and says where to look. A second run finds its work done.
+    Restores the cloudy dates of the sample, publishes the mosaics to a static catalog, and says where to look. A second
+    run finds its work done.
     """
 
     _run(o.settings(source="sample", out=out), as_json)

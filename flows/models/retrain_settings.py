@@ -18,7 +18,7 @@ from flows.settings import RunSettings
 from flows.settings.fields import CommaSeparated
 from flows.settings.loading import load_settings, read_yaml, use_login_of_up
 from stac.io.secrets import holds_secret
-from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
+from stac.search.static import SAMPLE, SAMPLE_COLLECTION, SAMPLE_INTERVAL
 
 #: Settings that say where things are: a deployment leaves them to its worker.
 _PLACES = ("out", "state_dir", "mlflow_uri")
@@ -39,7 +39,7 @@ class RetrainSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: str = Field(str(sample_catalog()), description="URL or path of the catalog whose scenes are trained on")
+    source: str = Field(SAMPLE, description="`sample`, or URL or path of the catalog whose scenes are trained on")
     collection: str = Field(SAMPLE_COLLECTION, description="collection to search")
     datetime: str = Field(SAMPLE_INTERVAL, description="interval of the scenes")
     cells: Annotated[tuple[str, ...], CommaSeparated] = Field(

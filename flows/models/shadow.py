@@ -14,7 +14,7 @@ from flows.errors import KNOWN_ERRORS, InvalidPlan
 from flows.ledger.opening import open_ledger
 from flows.ledger.schema import Planned, State
 from flows.planning.plan_file import settings_of, thaw
-from flows.planning.search import find_scenes, source_of
+from flows.planning.search import find_scenes
 from flows.planning.workunit import ModelRef, WorkUnit, make_plan
 from flows.processing.product import make_product
 from flows.processing.record import quality_of
@@ -163,7 +163,7 @@ class _Again:
         """Make the product in a new folder and measure it."""
         folder.mkdir(parents=True)
         names = {name for date in self.unit.dates for name in date}
-        items = {i.id: i for i in find_scenes(self.settings, source_of(self.settings))[0] if i.id in names}
+        items = {i.id: i for i in find_scenes(self.settings)[0] if i.id in names}
         unit = self._unit_of(make_plan(list(items.values()), self.settings, model).units)
         began = time.monotonic()
         make_product(unit, items, self.settings, model, folder)

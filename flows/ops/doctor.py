@@ -17,9 +17,10 @@ from flows.processing.publishing import catalog_of
 from flows.progress import report_progress
 from flows.services import prefect_server
 from flows.services.prefect_server import without_credentials
-from flows.settings import SAMPLE, RunSettings
+from flows.settings import RunSettings
 from stac.errors import StacError
 from stac.io.secrets import redact
+from stac.search.static import SAMPLE
 
 
 @unique

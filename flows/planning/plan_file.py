@@ -16,11 +16,12 @@ from flows import __version__
 from flows.errors import InvalidPlan
 from flows.planning.candidates import Refused
 from flows.planning.workunit import ModelRef, Plan, WorkUnit, make_plan
-from flows.settings import SAMPLE, RunSettings
+from flows.settings import RunSettings
 from flows.settings.fields import Mark
 from flows.settings.run_settings import marked
 from stac.errors import InvalidInput
 from stac.io.files import write_json, writing
+from stac.search.static import SAMPLE
 
 _TYPE, _VERSION = "unveil-plan", 1
 

@@ -10,7 +10,7 @@ import pystac
 from numpy.typing import NDArray
 
 from flows.errors import InvalidSettings
-from flows.settings import SAMPLE, RunSettings
+from flows.settings import RunSettings
 from stac.errors import EmptySearch, InvalidQuery
 from stac.grid.cell import cell_of, grid_code
 from stac.load.stack import Stack, read_stack
@@ -19,7 +19,7 @@ from stac.search.opening import open_source
 from stac.search.providers import provider_of
 from stac.search.query import Query
 from stac.search.source import Source
-from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, StaticSource, sample_catalog
+from stac.search.static import SAMPLE, SAMPLE_COLLECTION, SAMPLE_INTERVAL, StaticSource
 
 #: Side of a window that is looked at alone, pixels.
 _WINDOW = 128
@@ -31,7 +31,7 @@ class SceneSet:
 
     #: Grid codes, e.g. `MGRS-33TWM`.
     cells: tuple[str, ...]
-    source: str = str(sample_catalog())
+    source: str = SAMPLE
     collection: str = SAMPLE_COLLECTION
     interval: str = SAMPLE_INTERVAL
     bands: tuple[str, ...] = ("blue", "green", "red", "nir")
@@ -84,12 +84,7 @@ def fullest_window(
     return found
 
 
-def source_of(settings: RunSettings) -> str:
-    """Return the location of the source: the static catalog that ships for `sample`, else what the settings name."""
-    return str(sample_catalog()) if settings.source == SAMPLE else settings.source
-
-
-def find_scenes(settings: RunSettings, location: str) -> tuple[list[pystac.Item], Source]:
+def find_scenes(settings: RunSettings) -> tuple[list[pystac.Item], Source]:
     """Return all scenes of `settings.search`, and the source they are from.
 
     Raises:
@@ -97,8 +92,8 @@ def find_scenes(settings: RunSettings, location: str) -> tuple[list[pystac.Item]
         InvalidQuery: the collection does not exist, area or interval make no sense, or an API is asked without dates.
     """
     dated = settings.datetime is not None
-    _require_dates(dated or provider_of(location) is None, settings)
-    source = open_source(location, settings.retry_policy, settings.access)
+    _require_dates(dated or provider_of(settings.source) is None, settings)
+    source = open_source(settings.source, settings.retry_policy, settings.access)
     _require_dates(dated or isinstance(source, StaticSource), settings)
     items = source.search(settings.search)
     if not (items or source.skipped):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from flows.settings.fields import SAMPLE, Device, GapFilling, GateMode, GridKind, ModelFallback
+from flows.settings.fields import Device, GapFilling, GateMode, GridKind, ModelFallback
 from flows.settings.run_settings import ADDRESSES, RunSettings, has_password
 
 __all__ = [
     "ADDRESSES",
-    "SAMPLE",
     "Device",
     "GapFilling",
     "GateMode",

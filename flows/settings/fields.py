@@ -24,10 +24,7 @@ from stac.masks.combination import MaskKind, MaskRule
 from stac.product.assembly import Intervals
 from stac.quality.gate import Gate, gate_document
 from stac.search.query import ALL_DATES, Query
-from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL
-
-#: The word for the sample that ships with the package, served as a STAC API on loopback.
-SAMPLE = "sample"
+from stac.search.static import SAMPLE, SAMPLE_COLLECTION, SAMPLE_INTERVAL
 
 
 def _split(value: Any) -> Any:

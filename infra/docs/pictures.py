@@ -13,7 +13,7 @@ from stac.product.dataset import dataset_layers
 from stac.product.layers import Provenance
 from stac.product.preview import visual, write_quicklook
 from stac.reflectance import to_product_dn
-from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
+from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL
 
 _TILE, _DATE = "33TWL", "2023-08-18"
 _TITLE = "Sentinel-2, 18 August 2023, around Zagreb, 120 m"
@@ -21,7 +21,7 @@ _TITLE = "Sentinel-2, 18 August 2023, around Zagreb, 120 m"
 
 def main(folder: Path) -> None:
     """Write before, after and both with provenance into a folder."""
-    items = search(str(sample_catalog()), SAMPLE_COLLECTION, SAMPLE_INTERVAL)
+    items = search("sample", SAMPLE_COLLECTION, SAMPLE_INTERVAL)
     scenes = load([item for item in items if _TILE in item.id])
     height, width = scenes.sizes["y"], scenes.sizes["x"]
     scenes = scenes.isel(y=slice(height // 4, height), x=slice(3 * width // 10, 8 * width // 10))

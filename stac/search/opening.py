@@ -13,15 +13,15 @@ from stac.io.signing import Access
 from stac.search.api import ApiSource
 from stac.search.providers import Protocol, Provider, provider_of
 from stac.search.source import Source
-from stac.search.static import Documents, StaticSource
+from stac.search.static import SAMPLE, Documents, StaticSource, sample_catalog
 
 
 def open_source(location: str, retry_policy: RetryPolicy | None = None, access: Access | None = None) -> Source:
     """Return the source at a path or URL: a STAC API where the document says so, else a static catalog.
 
     Args:
-        location: the name of a provider (`stac.search.providers`), the URL of an API's landing page, or the
-            URL or path of a static catalog (root document or folder).
+        location: `sample`, which ships; the name of a provider (`stac.search.providers`), the URL of an API's landing
+            page, or the URL or path of a static catalog (root document or folder).
         retry_policy: how servers are waited for.
         access: where S3 is and as whom it is asked, for a static catalog at `s3://bucket/prefix`.
 
@@ -33,6 +33,8 @@ def open_source(location: str, retry_policy: RetryPolicy | None = None, access: 
     if not location.strip():
         raise UnreadableCatalog("The source is empty; give the URL of a STAC API or the path of a catalog.json.")
     retry_policy, location = retry_policy or RetryPolicy(), keep(location)
+    if location == SAMPLE:
+        location = str(sample_catalog())
     if provider := provider_of(location):
         return _known(provider, retry_policy, replace(access or Access(), hosts=frozenset()))
     access = access or Access()

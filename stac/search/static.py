@@ -253,6 +253,8 @@ def _links(base: str, document: dict[str, Any], rel: str, skipped: list[Skipped]
             skipped.append(Skipped("", str(error)))
 
 
+#: The word for the sample that ships with the package.
+SAMPLE = "sample"
 SAMPLE_COLLECTION = "sentinel-2-l2a"
 SAMPLE_INTERVAL = "2023-08-10/2023-08-20"
 #: Both areas together; west, south, east, north in degrees.

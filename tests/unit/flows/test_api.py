@@ -18,7 +18,7 @@ from stac.catalog.check import CheckOptions, check_catalog
 from stac.errors import InvalidInput
 from stac.masks.classes import PixelClass
 from stac.product.layers import Provenance
-from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
+from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL
 
 _BANDS = ("blue", "green", "red", "nir")
 #: About 60 x 60 pixels of the sample.
@@ -27,7 +27,7 @@ _BOX = (15.9, 45.7, 15.99, 45.76)
 
 @pytest.fixture(scope="module")
 def scenes() -> xr.Dataset:
-    items = search(str(sample_catalog()), SAMPLE_COLLECTION, SAMPLE_INTERVAL, bbox=_BOX)
+    items = search("sample", SAMPLE_COLLECTION, SAMPLE_INTERVAL, bbox=_BOX)
     return load([item for item in items if "33TWL" in item.id], bbox=_BOX)
 
 
@@ -42,7 +42,7 @@ import sys
 import flows.api
 assert not {{"torch", "xarray", "rasterio"}} & set(sys.modules), "imported with the module"
 from flows.api import *
-items = search({str(sample_catalog())!r}, {SAMPLE_COLLECTION!r}, "2023-08-15/2023-08-18", bbox={_BOX})
+items = search("sample", {SAMPLE_COLLECTION!r}, "2023-08-15/2023-08-18", bbox={_BOX})
 scenes = load([item for item in items if "33TWL" in item.id], bbox={_BOX})
 product = restore(scenes, "2023-08-18", progress=False)
 write(product, "written")

@@ -11,7 +11,7 @@ import pytest
 
 from de_model.scene.design import SceneDesign
 from flows.errors import InvalidSettings
-from flows.planning.search import find_scenes, source_of
+from flows.planning.search import find_scenes
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings, recent
 from stac.errors import EmptySearch, InvalidQuery
@@ -120,21 +120,21 @@ def test_dates_of_the_sample_are_those_of_the_sample_alone(tmp_path: Path) -> No
         path.write_text(text.replace("2023-08-", "2021-03-"), "utf-8")
     for location in (str(catalog), str(catalog.parent)):
         mine = load_settings(None, {"source": location})
-        items, _ = find_scenes(mine, source_of(mine))
+        items, _ = find_scenes(mine)
         assert len(items) == 10 and all(mine.query.contains(item.datetime) for item in items if item.datetime)
         assert mine.shown_dates == "all dates"
     sample = load_settings()
     assert sample.shown_dates == "2023-08-10/2023-08-20" and sample.query.start.year == 2023
     with pytest.raises(EmptySearch, match="in 2023-08-10"):
         dated = load_settings(None, {"source": str(catalog), "datetime": "2023-08-10"})
-        find_scenes(dated, source_of(dated))
+        find_scenes(dated)
 
 
 def test_an_api_is_not_searched_without_dates() -> None:
     for name in ("earth-search", "planetary-computer"):
         api = load_settings(None, {"source": name})
         with pytest.raises(InvalidQuery, match="name the first and the last with --datetime"):
-            find_scenes(api, source_of(api))
+            find_scenes(api)
 
 
 def test_what_is_left_out_is_the_designs() -> None:
