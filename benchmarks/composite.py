@@ -24,7 +24,7 @@ from benchmarks.report import Page, parser, publish, table
 from de_model.calibration import CalibrationTable, Origin, calibration_of
 from de_model.checkpoint import shipped_weights
 from flows.models.evaluation_cases import Case, real_cases, transplanted_cases
-from flows.models.training_data import cloudy_and_clear
+from flows.models.training_pairs import cloudy_and_clear
 from flows.planning.search import SceneSet, stacks_of
 from stac.composite.fusion import FusedComposite, fit_fused
 from stac.composite.normalisation import repeatability
@@ -150,12 +150,12 @@ class Place:
 def places(series: str | None) -> Iterator[Place]:
     """Yield the shipped places and, where it is named, the series at 10 m."""
     for code in ("MGRS-33TWL", "MGRS-33TWM"):
-        stack = next(stacks_of(SceneSet((code,))))
+        stack = next(stacks_of(SceneSet(cells=(code,))))
         cloudy, clear = cloudy_and_clear(stack)
         yield Place(f"{code[5:]}, transplants", 15, list(transplanted_cases(stack, cloudy, clear)))
         yield Place(f"{code[5:]}, real pairs", 15, list(real_cases(stack, cloudy, clear)))
     if series is not None:
-        stack = next(stacks_of(SceneSet(("MGRS-33TUG",), series, "sentinel-2-l2a", "2018-01-01/2018-12-31")))
+        stack = next(stacks_of(SceneSet(cells=("MGRS-33TUG",), source=series, datetime="2018-01-01/2018-12-31")))
         moved = list(transplanted_cases(stack, *cloudy_and_clear(stack)))
         for days in (30, 60):
             yield Place(f"10 m series, {days} days", days, moved[::_EVERY])

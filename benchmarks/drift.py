@@ -14,7 +14,7 @@ from flows.drift.baseline import NO_BASELINE, Baseline, baseline_of
 from flows.drift.compare import DriftReport, Verdict, compare
 from flows.drift.statistics import UnitStatistics, input_statistics
 from flows.errors import InvalidBaseline
-from flows.models.training_data import cloudy_and_clear
+from flows.models.training_pairs import cloudy_and_clear
 from flows.planning.search import SceneSet, dated_stacks_of
 from flows.reports.drift import shown_figures
 from stac.load.stack import Stack
@@ -81,7 +81,7 @@ def measure() -> list[Judged]:
 
 
 def _square(code: str, baseline: Baseline) -> list[Judged]:
-    ((stack, dates),) = dated_stacks_of(SceneSet((code,)))
+    ((stack, dates),) = dated_stacks_of(SceneSet(cells=(code,)))
     cloudy = cloudy_and_clear(stack)[0]
 
     def judge(title: str, scenario: Scenario, indices: Sequence[int]) -> Judged:

@@ -33,7 +33,7 @@ from flows.models.evaluation import (
 )
 from flows.models.evaluation_cases import Case, ErrorSums, Protocol, cases_of, transplanted_cases
 from flows.models.evaluation_report import metrics_of, tables
-from flows.models.training_data import cloudy_and_clear
+from flows.models.training_pairs import cloudy_and_clear
 from flows.planning.search import SceneSet, stacks_of
 from flows.processing.model import usual
 from stac.grid.cell import Cell
@@ -108,11 +108,13 @@ def _groups(data: Path | None, most: int | None, card: ModelCard) -> Iterator[Gr
         yield Group("Real pairs at 10 m", pairs, Filler.DE, TRIVIAL_IN_GAPS, "best trivial + 1.0 dB")
         holes = tuple(islice(_unseen(_holes(data), card), most))
         yield Group("Gaps at 10 m", holes, Filler.DE, TRIVIAL_IN_GAPS, gaps)
-        series = SceneSet(("MGRS-33TUG",), str(data / "sabina-10m/catalog"), "sentinel-2-l2a", "2018-01-01/2018-12-31")
+        series = SceneSet(
+            cells=("MGRS-33TUG",), source=str(data / "sabina-10m/catalog"), datetime="2018-01-01/2018-12-31"
+        )
         yield _dated("Other dates at 10 m", series, most, card)
-    sample = [case for case in cases_of(stacks_of(SceneSet(_SAMPLE)), _SIDE) if len(case.stack.days) == 1]
+    sample = [case for case in cases_of(stacks_of(SceneSet(cells=_SAMPLE)), _SIDE) if len(case.stack.days) == 1]
     yield Group("Gaps at 120 m", tuple(sample[:most]), Filler.DE, TRIVIAL_IN_GAPS, "not below")
-    yield _dated("Other dates at 120 m", SceneSet(_SAMPLE), most, card)
+    yield _dated("Other dates at 120 m", SceneSet(cells=_SAMPLE), most, card)
 
 
 def _unseen(cases: Iterable[Case], card: ModelCard) -> Iterator[Case]:

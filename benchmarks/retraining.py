@@ -20,13 +20,13 @@ from de_model import checkpoint
 from de_model.data.archive import Scene, read_archive, write_archive
 from de_model.errors import InvalidModelInput
 from de_model.metrics.bootstrap import Bootstrap, difference_interval
-from de_model.presets import Preset
 from de_model.validation import Filler, PixelKind
 from flows.models.training import train_model
 from flows.models.training_places import scenes_of_stacks
 from flows.models.training_request import TrainingRequest
 from flows.planning.search import SceneSet
 from flows.progress import report_progress
+from flows.settings import Device
 
 _SQUARE = "MGRS-33TWL"
 #: Dates that are trained on; the last of all is judged.
@@ -40,7 +40,7 @@ Gain: PSNR after minus before, paired by case; 95 % interval, bootstrap over cas
 def main(options: argparse.Namespace) -> None:
     """Judge, retrain, judge again, and publish."""
     torch.set_num_threads(1)
-    scenes = list(scenes_of_stacks(SceneSet((_SQUARE,), interval=_ALL)))
+    scenes = list(scenes_of_stacks(SceneSet(cells=(_SQUARE,), datetime=_ALL)))
     judged = frozenset(scene.info.name for scene in scenes if scene.info.day == max(s.info.day for s in scenes))
     with tempfile.TemporaryDirectory() as folder:
         work, after = Path(folder), Path(folder) / "after.safetensors"
@@ -48,14 +48,14 @@ def main(options: argparse.Namespace) -> None:
         scenes = read_archive(work / "judged")
         train_model(
             TrainingRequest(
-                SceneSet((_SQUARE,), interval=_EARLIER),
-                after,
-                work / "training",
-                preset=Preset.SMALL,
+                cells=(_SQUARE,),
+                datetime=_EARLIER,
+                out=after,
+                work=work / "training",
                 start=options.weights,
                 effort=options.effort,
+                device=Device.CPU,
             ),
-            (),
             report_progress,
         )
         scores = {

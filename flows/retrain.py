@@ -16,7 +16,6 @@ from prefect.artifacts import create_markdown_artifact
 
 from de_model import checkpoint
 from de_model.calibration import calibration_path
-from de_model.training.stages import TrainingOptions
 from de_model.validation import validation_path
 from flows.drift.baseline import baseline_path
 from flows.errors import InvalidSettings
@@ -31,7 +30,6 @@ from flows.models.gates import ChampionComparison
 from flows.models.model_item import publish_promoted
 from flows.models.registry import CHAMPION, Registry
 from flows.models.retrain_settings import Promotion, RetrainSettings, load_retrain_settings
-from flows.models.tracking import Tracking
 from flows.models.training import train_model
 from flows.models.training_places import scenes_of_stacks
 from flows.models.training_request import TrainingRequest
@@ -108,15 +106,14 @@ def fine_tune(wanted: RetrainSettings, found: Found, champion: str) -> str:
         )
     work = _work(wanted, found.version, champion)
     request = TrainingRequest(
-        scenes=wanted.scenes(wanted.split()[0]),
+        **wanted.scenes(wanted.split()[0]).model_dump(),
         out=work.with_suffix(".safetensors"),
         work=work,
         only=tuple(scene.name for scene in training_set.read(Path(found.path)).scenes),
-        preset=card.preset,
         start=start,
         effort=wanted.effort,
-        options=TrainingOptions(seed=wanted.seed),
-        tracking=Tracking(registry.uri, registry.artifact_root),
+        seed=wanted.seed,
+        mlflow_uri=registry.uri,
     )
     with gpu_slot():
         train_model(request, log=get_run_logger().info)

@@ -71,7 +71,7 @@ def run(setting: Setting) -> Findings:
         TrainingFailed: a kind of data holds no usable patch.
     """
     bands = RGB if setting.data is not None else setting.train.bands
-    train, hold_out = (replace(scenes, bands=bands) for scenes in (setting.train, setting.hold_out))
+    train, hold_out = (scenes.model_copy(update={"bands": bands}) for scenes in (setting.train, setting.hold_out))
     setting = replace(setting, train=train, hold_out=hold_out)
     kinds = {kind.name: kind for kind in _collections(setting)}
     models = {name: _trained(setting, kind) for name, kind in kinds.items()}

@@ -29,7 +29,7 @@ from de_model.inference.sampling import Sampling
 from de_model.radiometry import from_unit, to_unit
 from de_model.training.stages import Stage, TrainingOptions, schedule_for
 from de_model.training.trainer import train
-from flows.models.training_data import mine_pairs
+from flows.models.training_pairs import mine_pairs
 from flows.progress import report_progress
 
 #: Strengths in companded units and pixels; see `benchmarks.ablations.degraded`.

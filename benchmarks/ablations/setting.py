@@ -103,8 +103,8 @@ class Setting:
     steps: int = 300
     preset: Preset = Preset.TINY
     #: Scenes trained on, and scenes of other ground that are judged.
-    train: SceneSet = field(default_factory=lambda: SceneSet(("MGRS-33TWM",)))
-    hold_out: SceneSet = field(default_factory=lambda: SceneSet(("MGRS-33TWL",)))
+    train: SceneSet = field(default_factory=lambda: SceneSet(cells=("MGRS-33TWM",)))
+    hold_out: SceneSet = field(default_factory=lambda: SceneSet(cells=("MGRS-33TWL",)))
     #: Folder of RICE, CUHK-CR, SEN12MS-CR or pairs, for `cross-data`.
     data: Path | None = None
 

@@ -17,7 +17,7 @@ from de_model.enhancer import Enhancer, WeightAllocation
 from de_model.training.stages import Stage, StageOptions, TrainingOptions, schedule_for
 from de_model.training.trainer import Observer, Progress, train
 from de_model.weighting import WeightMode
-from flows.models.training_data import mine_pairs
+from flows.models.training_pairs import mine_pairs
 from flows.planning.search import SceneSet
 from flows.progress import report_progress
 

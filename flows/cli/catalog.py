@@ -9,6 +9,7 @@ import typer
 
 from flows.cli import options as o
 from flows.cli.console import output, print_table, progress_bar, show
+from flows.cli.setting_options import Given, takes_settings
 from flows.cli.tables import print_report
 from flows.errors import EXIT_FAILED
 
@@ -97,11 +98,10 @@ def export(
     )
 
 
+@takes_settings("out", "indexes", "state_dir")
 def retract(
+    given: Given,
     item_ids: Annotated[list[str], typer.Argument(metavar="ITEM...", help="Ids of published items.")],
-    out: o.Out = None,
-    index: o.Index = None,
-    state_dir: o.StateDir = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Take items out of the catalog: link, document and files. Readers see each item whole or not at all.
@@ -117,7 +117,7 @@ def retract(
     from stac.catalog.product_collections import ProductCollection
     from stac.catalog.product_collections import retract as take_out
 
-    settings = o.settings(out=out, indexes=index or None, state_dir=state_dir)
+    settings = o.settings(**given)
     catalog = catalog_of(settings)
     catalogs = [catalog.beside(kind) for kind in ProductCollection]
     missing = [item_id for item_id in item_ids if all(kind.document(item_id) is None for kind in catalogs)]
@@ -134,12 +134,10 @@ def retract(
     show({"retracted": item_ids}, as_json, f"{len(item_ids)} taken out.")
 
 
+@takes_settings("out", "indexes", "public_root", "state_dir")
 def publish(
+    given: Given,
     config: o.Config = None,
-    out: o.Out = None,
-    index: o.Index = None,
-    public_root: o.PublicRoot = None,
-    state_dir: o.StateDir = None,
     again: Annotated[
         bool, typer.Option("--again", help="Put every item, also those that are there; after --public-root changed.")
     ] = False,
@@ -166,7 +164,7 @@ def publish(
     from stac.catalog.product_collections import copy_catalog
     from stac.io.s3 import parse_location
 
-    settings = o.settings(config, out=out, indexes=index or None, public_root=public_root, state_dir=state_dir)
+    settings = o.settings(config, **given)
     if not settings.indexes and to is None:
         raise InvalidSettings(
             "Nothing follows the catalog; name a STAC API or a pgstac database with --index, or --to."

@@ -10,6 +10,7 @@ import typer
 
 from flows.cli import options as o
 from flows.cli.console import output, print_json, print_table, progress_bar, show, styled
+from flows.cli.setting_options import Given, Taken, part_of, takes_settings
 from flows.errors import EXIT_FAILED
 
 if TYPE_CHECKING:
@@ -25,29 +26,21 @@ Report = Annotated[Path | None, typer.Option("--out", help="Folder for the repor
 Weights = Annotated[Path | None, typer.Option("--weights", help="Weights file; the shipped one.")]
 Window = Annotated[int, typer.Option("--window", min=64, help="Side of the part restored without other dates, px.")]
 Most = Annotated[int | None, typer.Option("--cases", min=1, help="Cases at most; all when left out.")]
-Judged = Annotated[
-    list[str], typer.Option("--cell", help="Grid square, e.g. MGRS-33TWL.", default_factory=lambda: [*_JUDGED])
-]
-Fitted = Annotated[
-    list[str], typer.Option("--cell", help="Grid square, e.g. MGRS-33TWM.", default_factory=lambda: [*_FITTED])
-]
 
 
+@takes_settings(Taken.SCENES)
 def evaluate(
-    cells: Judged,
+    given: Given,
     weights: Weights = None,
     window: Window = 256,
     most: Most = None,
     record: Annotated[bool, typer.Option("--record", help="Write the validation record beside the weights.")] = False,
     out: Report = None,
-    source: o.Source = None,
-    collection: o.Collection = None,
-    interval: o.Interval = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Compare the model with trivial ways to fill clouds, by kind of pixel, against a truth that was withheld.
 
-    Example:
+    On MGRS-33TWL of the sample unless another square is named. Example:
 
         unveil evaluate --cell MGRS-33TWL --record
     """
@@ -57,10 +50,11 @@ def evaluate(
     from de_model.validation import validation_path
     from flows.models.evaluation import evaluate as run
     from flows.models.evaluation_report import metrics_of, sentences, tables
+    from flows.planning.search import SceneSet
     from flows.processing.model import usual
 
     path = weights or checkpoint.shipped_weights()
-    cases = islice(_cases(o.scenes(cells, source, collection, interval), window), most)
+    cases = islice(_cases(part_of(given, SceneSet, cells=_JUDGED), window), most)
     with progress_bar():
         found = run(path, cases, usual)
     if record:
@@ -77,18 +71,17 @@ def evaluate(
         output.print(page, markup=False)
 
 
+@takes_settings(Taken.SCENES)
 def calibrate(
-    cells: Fitted,
+    given: Given,
     weights: Weights = None,
     window: Window = 128,
-    source: o.Source = None,
-    collection: o.Collection = None,
-    interval: o.Interval = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Fit the 90 % intervals of a model and write them beside its weights.
 
-    Use cells that the model was not trained on, and others than those it is judged on. Example:
+    Use cells that the model was not trained on, and others than those it is judged on; MGRS-33TWM of the sample when
+    left out. Example:
 
         unveil calibrate --cell MGRS-33TWL
     """
@@ -96,11 +89,13 @@ def calibrate(
     from de_model import checkpoint
     from de_model.calibration import calibration_path, require_apart
     from flows.models.calibration import fit_calibration
+    from flows.planning.search import SceneSet
 
+    scenes = part_of(given, SceneSet, cells=_FITTED)
     path = weights or checkpoint.shipped_weights()
-    require_apart(checkpoint.read_card(path), cells)
-    cases = list(_cases(o.scenes(cells, source, collection, interval), window))
-    fitted_on = f"{', '.join(cells)}: {len(cases)} cases, transplanted clouds and real pairs"
+    require_apart(checkpoint.read_card(path), scenes.cells)
+    cases = list(_cases(scenes, window))
+    fitted_on = f"{', '.join(scenes.cells)}: {len(cases)} cases, transplanted clouds and real pairs"
     with progress_bar():
         table = fit_calibration(path, cases, fitted_on)
     table.save(calibration_path(path))
@@ -117,14 +112,10 @@ def _cases(scenes: SceneSet, window: int) -> Iterator[Case]:
 _VERDICTS = {"stable": "green", "watch": "yellow", "alarm": "red"}
 
 
+@takes_settings("out", "state_dir", "mlflow_uri", "model", Taken.SCENES)
 def drift(
-    cells: Annotated[
-        list[str], typer.Option("--cell", help="Square of a new baseline.", default_factory=lambda: ["MGRS-33TWM"])
-    ],
+    given: Given,
     config: o.Config = None,
-    out: o.Out = None,
-    state_dir: o.StateDir = None,
-    model: o.Model = None,
     last: Annotated[int | None, typer.Option("--last", min=1, help="Look at the last units; 20.")] = None,
     fail_on_alarm: Annotated[bool, typer.Option("--fail-on-alarm", help="Exit status 1 when it alarms.")] = False,
     baseline: Annotated[
@@ -133,24 +124,23 @@ def drift(
     weights: Annotated[
         Path | None, typer.Option("--weights", help="With --baseline: a weights file instead of --model.")
     ] = None,
-    source: o.Source = None,
-    collection: o.Collection = None,
-    interval: o.Interval = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Compare the last restored units with what their model was trained on.
 
-    Example:
+    A new baseline is made of MGRS-33TWM of the sample unless other scenes are named. Example:
 
         unveil drift --out zagreb --last 10
 
         unveil drift --baseline --weights zagreb.safetensors --cell MGRS-33TWL --source zagreb-scenes/catalog.json
     """
+    from flows.planning.search import SceneSet
 
-    settings = o.settings(config, out=out, state_dir=state_dir, model=model, drift_last=last)
+    scenes = part_of(given, SceneSet, cells=_FITTED)
+    settings = o.settings(config, **given, drift_last=last)
     if baseline:
-        path = weights or _weights_of(settings, registered=model is not None)
-        _make(o.scenes(cells, source, collection, interval), path, settings, as_json)
+        path = weights or _weights_of(settings, registered="model" in given)
+        _make(scenes, path, settings, as_json)
     else:
         _look(settings, as_json, fail_on_alarm)
 

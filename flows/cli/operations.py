@@ -95,10 +95,10 @@ def census(
     _exit(found.complete)
 
 
+@takes_settings("out", "state_dir", "ledger_url")
 def status(
+    given: Given,
     config: o.Config = None,
-    out: o.Out = None,
-    state_dir: o.StateDir = None,
     state: Annotated[str | None, typer.Option("--state", help="Only units in this state, e.g. FAILED.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Lines of a page.")] = 50,
     after: Annotated[str, typer.Option("--after", help="Continue where a page ended; it says how.")] = "",
@@ -110,7 +110,7 @@ def status(
 
         unveil status --out zagreb --state FAILED --limit 20
     """
-    settings = o.settings(config, out=out, state_dir=state_dir)
+    settings = o.settings(config, **given)
     from flows.ledger.opening import status as look
     from flows.ledger.schema import State
 

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the settings that they name."""
 
 from __future__ import annotations
 
@@ -9,34 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from flows.planning.search import SceneSet
+    from flows.cli.setting_options import Given
+    from flows.models.registry import Registry
     from flows.settings import RunSettings
 
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file with settings; the command line wins.")]
-Source = Annotated[
-    str | None,
-    typer.Option(
-        "--source",
-        help="`sample`; a provider: earth-search, planetary-computer, copernicus, sentinel-hub or "
-        "copernicus-sentinel-hub; URL of a STAC API; URL or path of a static catalog.",
-    ),
-]
-Collection = Annotated[str | None, typer.Option("--collection", help="Collection to search.")]
-Interval = Annotated[str | None, typer.Option("--datetime", help="Dates to restore: 2023-08-10/2023-08-20.")]
 Out = Annotated[str | None, typer.Option("--out", help="Catalog that is written: a folder or s3://BUCKET/PREFIX.")]
-Index = Annotated[
-    list[str] | None,
-    typer.Option("--index", help="STAC API or pgstac database that follows the catalog; may be given several times."),
-]
-PublicRoot = Annotated[
-    str | None, typer.Option("--public-root", help="Address of the catalog in an index, e.g. https://HOST/catalog.")
-]
 StateDir = Annotated[
     Path | None, typer.Option("--state-dir", help="Ledger, registry and logs; `<out>/.unveil`, with S3 in your home.")
 ]
-Model = Annotated[str | None, typer.Option("--model", help="models:/NAME@ALIAS or models:/NAME/VERSION.")]
-Sampler = Annotated[str | None, typer.Option("--sampler", help="ddim, dpmpp2m or pyramid.")]
-Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 
 
@@ -47,16 +28,12 @@ def settings(config: Path | None = None, **given: Any) -> RunSettings:
     return load_settings(config, given)
 
 
-def scenes(cells: list[str], source: str | None, collection: str | None, interval: str | None) -> SceneSet:
-    """Return the scenes that training and evaluation are about."""
-    from flows.planning.search import SceneSet
+def registry(given: Given) -> Registry:
+    """Return the model registry that the options name."""
+    from flows.models.registry import Registry
 
-    return SceneSet(tuple(cells), **overrides(source=source, collection=collection, interval=interval))
-
-
-def overrides(**values: Any) -> dict[str, Any]:
-    """Return the options that were given, by the names of the settings."""
-    return {name: value for name, value in values.items() if value is not None}
+    found = settings(**given)
+    return Registry(found.state, found.mlflow_uri)
 
 
 _Choice = TypeVar("_Choice", bound=StrEnum)

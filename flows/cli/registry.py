@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -12,19 +12,14 @@ from flows.cli import options as o
 from flows.cli.console import output, print_gates, print_json, print_models, progress_bar, show
 from flows.cli.setting_options import Given, Taken, takes_settings
 
-if TYPE_CHECKING:
-    from flows.models.registry import Registry
-
 Name = Annotated[str, typer.Option("--name", help="Name of the registered model.")]
-MlflowUri = Annotated[str | None, typer.Option("--mlflow-uri", help="MLflow server or database; a local one.")]
 
 
+@takes_settings("out", "state_dir", "mlflow_uri")
 def models(
+    given: Given,
     version: Annotated[str | None, typer.Argument(help="Show the gate table of this version only.")] = None,
     name: Name = "unveil-de",
-    out: o.Out = None,
-    state_dir: o.StateDir = None,
-    mlflow_uri: MlflowUri = None,
     as_json: o.AsJson = False,
 ) -> None:
     """List the versions of the model: which makes today's mosaics, which did before, which waits, and why.
@@ -33,7 +28,7 @@ def models(
 
         unveil models --out unveil-out
     """
-    registry = _registry(out, state_dir, mlflow_uri)
+    registry = o.registry(given)
     with progress_bar():
         registry.ensure_shipped()
         if version is not None:
@@ -52,12 +47,11 @@ def models(
     show(rows, as_json, lambda: print_models(rows, name) if version is None else print_gates(rows[0], name))
 
 
+@takes_settings("out", "state_dir", "mlflow_uri")
 def register(
+    given: Given,
     weights: Annotated[Path, typer.Argument(help="Weights file made by `unveil train`.")],
     name: Name = "unveil-de",
-    out: o.Out = None,
-    state_dir: o.StateDir = None,
-    mlflow_uri: MlflowUri = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Register weights as the next version of the model, and make it the challenger.
@@ -68,7 +62,7 @@ def register(
     """
     from flows.models.promotion import set_challenger
 
-    registry = _registry(out, state_dir, mlflow_uri)
+    registry = o.registry(given)
     with progress_bar():
         registry.ensure_shipped()
         version = registry.register(weights, name)
@@ -93,7 +87,6 @@ def promote(
     config: o.Config = None,
     force: Annotated[bool, typer.Option("--force", help="Without an evaluation; the reason is kept.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Compare and judge, but move no alias.")] = False,
-    model: Annotated[str | None, typer.Option("--name", help="Name of the registered model.")] = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Try the challenger against the champion and trivial fillers; promote it if it passes the gates.
@@ -112,7 +105,7 @@ def promote(
     from flows.models.retrain_settings import load_retrain_settings
 
     # First: Prefect reads the login that is found here when it is imported.
-    settings = load_retrain_settings(given | o.overrides(model=model), config)
+    settings = load_retrain_settings(given, config)
     from flows.promote import as_markdown
     from flows.promote import promote as flow
     from flows.services.prefect_server import prefect_api
@@ -135,11 +128,10 @@ def promote(
         raise typer.Exit(1)
 
 
+@takes_settings("out", "state_dir", "mlflow_uri")
 def rollback(
+    given: Given,
     name: Name = "unveil-de",
-    out: o.Out = None,
-    state_dir: o.StateDir = None,
-    mlflow_uri: MlflowUri = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Make the previous champion the champion again.
@@ -151,7 +143,7 @@ def rollback(
 
     from flows.models import promotion
 
-    registry = _registry(out, state_dir, mlflow_uri)
+    registry = o.registry(given)
     with progress_bar():
         moved = promotion.rollback(registry, name)
     show(moved, as_json, f"{name} version {moved.champion} is the champion again.")
@@ -182,10 +174,3 @@ def retrain(
     with progress_bar(), prefect_api(settings.state):
         summary = flow(cast(Any, settings.shareable))
     show(as_record(summary), as_json, as_markdown(summary))
-
-
-def _registry(out: str | None, state_dir: Path | None, mlflow_uri: str | None) -> Registry:
-    from flows.models.registry import Registry
-
-    settings = o.settings(out=out, state_dir=state_dir, mlflow_uri=mlflow_uri)
-    return Registry(settings.state, settings.mlflow_uri)

@@ -10,7 +10,7 @@ import typer
 
 from flows.cli import options as o
 from flows.cli.console import output, print_error, print_json, print_plan, print_summary, progress_bar, show
-from flows.cli.setting_options import Given, Taken, takes_settings
+from flows.cli.setting_options import Given, Taken, part_of, takes_settings
 from flows.cli.tables import print_census
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def plan(
     _plan(o.settings(config, **given), as_json, freeze)
 
 
-@takes_settings(Taken.MOSAIC)
+@takes_settings(Taken.MOSAIC, Taken.RUN)
 def mosaic(
     given: Given,
     config: o.Config = None,
@@ -108,10 +108,9 @@ def mosaic(
         unveil mosaic --config zagreb.yaml --region zagreb.geojson --period 2023-JJA --method geomedian
     """
     from flows.errors import WorkFailed
-    from flows.settings.loading import mosaic_options
     from flows.settings.mosaic_options import MosaicOptions
 
-    options = mosaic_options({name: given.pop(name) for name in MosaicOptions.model_fields if name in given})
+    options = part_of(given, MosaicOptions)
     settings = o.settings(config, **given)
     if census:
         _count(settings, options, as_json=as_json)

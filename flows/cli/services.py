@@ -15,6 +15,7 @@ from rich.text import Text
 
 from flows.cli import options as o
 from flows.cli.console import errors, output, print_checks, print_json, print_table, progress_bar, show, styled
+from flows.cli.setting_options import Given, takes_settings
 from flows.errors import EXIT_FAILED
 
 if TYPE_CHECKING:
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
     from flows.ops.up.supervisor import Standing
 
 
+@takes_settings("out", "state_dir")
 def metrics(
+    given: Given,
     config: o.Config = None,
-    out: o.Out = None,
-    state_dir: o.StateDir = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 9464,
     once: Annotated[bool, typer.Option("--once", help="Print the metrics and end; for a textfile collector.")] = False,
@@ -41,7 +42,7 @@ def metrics(
     """
     from flows.ops.exposition import exposed, serve
 
-    settings = o.settings(config, out=out, state_dir=state_dir)
+    settings = o.settings(config, **given)
     if once:
         sys.stdout.write(exposed(settings))
         return
@@ -120,11 +121,12 @@ def serve(
     run_server(out, host, port, folder, announce)
 
 
-def doctor(config: o.Config = None, out: o.Out = None, state_dir: o.StateDir = None, as_json: o.AsJson = False) -> None:
+@takes_settings("out", "state_dir")
+def doctor(given: Given, config: o.Config = None, as_json: o.AsJson = False) -> None:
     """Check GPU, folders, services and credentials, and say how to fix what is missing."""
     from flows.ops.doctor import Status, examine
 
-    settings = o.settings(config, out=out, state_dir=state_dir)
+    settings = o.settings(config, **given)
     with progress_bar():
         checks = examine(settings)
     show(checks, as_json, lambda: print_checks([asdict(check) for check in checks]))

@@ -164,7 +164,10 @@ def _groups(taken: str) -> Sequence[tuple[str | None, Mapping[str, FieldInfo]]]:
         case Taken.RETRAIN:
             from flows.models.retrain_settings import RetrainSettings
 
-            return [("Retraining", fields_of(RetrainSettings))]
+            simple = {
+                name: field for name, field in fields_of(RetrainSettings).items() if name != "gates"
+            }  # from a file
+            return [("Retraining", simple)]
         case Taken.TRAIN:
             from flows.models.training_request import TrainingRequest
 

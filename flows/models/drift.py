@@ -18,7 +18,7 @@ from flows.errors import InvalidBaseline, InvalidSettings
 from flows.ledger.opening import status
 from flows.ledger.schema import State
 from flows.models.registry import Registry
-from flows.models.training_data import cloudy_and_clear
+from flows.models.training_pairs import cloudy_and_clear
 from flows.planning.search import SceneSet, dated_stacks_of
 from flows.processing.restore import intervals_of, restore_date
 from flows.progress import report_progress
@@ -71,8 +71,7 @@ def make_baseline(
                 units.append(UnitStatistics(f"{date.id} {part.name.removesuffix('.block')}", found))
     if not pairs:
         raise InvalidSettings(f"Cells {', '.join(scenes.cells)} hold no pair of a cloudy and a clear date.")
-    made_of = f"{scenes.collection} {scenes.interval}, cells {', '.join(scenes.cells)}"
-    return Baseline(checkpoint.sha256_of(weights), made_of, tuple(pairs), tuple(units))
+    return Baseline(checkpoint.sha256_of(weights), scenes.title, tuple(pairs), tuple(units))
 
 
 def _parts(stack: Stack) -> list[Block]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from de_model.data.transplant import transplant
-from flows.models.training_data import cloudy_and_clear
+from flows.models.training_pairs import cloudy_and_clear
 from flows.planning.search import fullest_window
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_hidden, is_observed

@@ -163,12 +163,13 @@ def open_client(uri: str) -> MlflowClient:
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def experiment_of(client: MlflowClient, name: str, artifact_root: Path | None) -> str:
-    """Return the id of an experiment, made when missing, its artefacts in a folder where the store is a database."""
+def experiment_of(client: MlflowClient, uri: str, name: str) -> str:
+    """Return the id of an experiment at `uri`, made when missing; beside a database its artefacts lie in a folder."""
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    location = None if artifact_root is None else artifact_root.resolve().as_uri()
+    database = database_of(uri)
+    location = None if database is None else artifacts_beside(database).as_uri()
     return str(client.create_experiment(name, artifact_location=location))
 
 

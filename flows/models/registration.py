@@ -80,9 +80,7 @@ class _Source:
         return packaging.describe(self.card, self.sha256, self.calibration)
 
 
-def register_weights(
-    client: MlflowClient, weights: Path, sha256: str, name: str, artifact_root: Path | None
-) -> ModelVersion:
+def register_weights(client: MlflowClient, uri: str, weights: Path, sha256: str, name: str) -> ModelVersion:
     """Register the safetensors file `weights` as the next version of model `name`, from the run that trained it.
 
     The client is used throughout, never MLflow's global state, so that threads do not disturb each other. The version
@@ -90,11 +88,11 @@ def register_weights(
 
     Args:
         client: the registry.
+        uri: its address.
         weights: the file; its model card becomes tags. Calibration, validation record and drift baseline beside it are
             packaged, too.
         sha256: checksum of the file.
         name: name of the registered model; created when missing.
-        artifact_root: folder for artefacts where the registry is a local database, None for a server.
 
     Raises:
         InvalidCheckpoint: the file is not an Unveil model, or the calibration beside it belongs to another.
@@ -109,7 +107,7 @@ def register_weights(
         return _create_version(
             client, name, _log_model(client, run.experiment_id, run.run_id, name, source), run.run_id, source
         )
-    experiment = experiment_of(client, EXPERIMENT, artifact_root)
+    experiment = experiment_of(client, uri, EXPERIMENT)
     run_id = client.create_run(experiment, run_name=f"register {sha256[:8]}", tags=tags).info.run_id
     status = "FAILED"
     try:

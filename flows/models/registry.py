@@ -19,7 +19,6 @@ from de_model.errors import InvalidCheckpoint
 from de_model.validation import ValidationRecord, validation_of
 from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
 from flows.models.mlflow_access import (
-    artifacts_beside,
     database_of,
     dataset_input,
     locked,
@@ -122,7 +121,7 @@ class Registry:
         sha256 = checkpoint.sha256_of(weights)
         found = _same_model(self._versions(name), weights, sha256)
         if found is None:
-            return register_weights(self._client, weights, sha256, name, self.artifact_root)
+            return register_weights(self._client, self.uri, weights, sha256, name)
         if not self._is_whole(found):
             store_again(self._client, found, weights, sha256)
         return found
@@ -288,12 +287,6 @@ class Registry:
                 fetched = Path(repository.download_artifacts(name, folder))
                 fetched.replace(place / fetched.name)
         return path
-
-    @property
-    def artifact_root(self) -> Path | None:
-        """Folder for artefacts beside a SQLite database; a server has its own."""
-        database = database_of(self.uri)
-        return None if database is None else artifacts_beside(database)
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[None]:

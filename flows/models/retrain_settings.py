@@ -8,7 +8,7 @@ from enum import StrEnum, unique
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from de_model.data.datasets import Split, split_of
 from flows.errors import InvalidSettings
@@ -16,9 +16,8 @@ from flows.models.gates import Gates
 from flows.planning.search import SceneSet
 from flows.settings import RunSettings
 from flows.settings.fields import CommaSeparated
-from flows.settings.loading import load_settings, read_yaml, use_login_of_up
+from flows.settings.loading import load_settings, read_yaml, use_login_of_up, validated
 from stac.io.secrets import holds_secret
-from stac.search.static import SAMPLE, SAMPLE_COLLECTION, SAMPLE_INTERVAL
 
 #: Settings that say where things are: a deployment leaves them to its worker.
 _PLACES = ("out", "state_dir", "mlflow_uri")
@@ -34,14 +33,9 @@ class Promotion(StrEnum):
     MANUAL = "manual"
 
 
-class RetrainSettings(BaseModel):
+class RetrainSettings(SceneSet):
     """Everything a retraining depends on."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    source: str = Field(SAMPLE, description="`sample`, or URL or path of the catalog whose scenes are trained on")
-    collection: str = Field(SAMPLE_COLLECTION, description="collection to search")
-    datetime: str = Field(SAMPLE_INTERVAL, description="interval of the scenes")
     cells: Annotated[tuple[str, ...], CommaSeparated] = Field(
         ("MGRS-33TWM", "MGRS-33TWL"), description="grid squares that are watched"
     )
@@ -49,13 +43,10 @@ class RetrainSettings(BaseModel):
         ("MGRS-33TWL",),
         description="squares of the comparison, never trained on; empty: as the hash of their name says",
     )
-    bands: Annotated[tuple[str, ...], CommaSeparated] = Field(
-        ("blue", "green", "red", "nir"), description="bands by common name"
-    )
     out: Path = Field(Path("unveil-out"), description="folder of the catalog whose model is retrained")
     state_dir: Path | None = Field(None, description="folder of registry and training; `<out>/.unveil`")
     mlflow_uri: str | None = Field(None, description="MLflow server or database; a local one when left out")
-    model: str = Field("unveil-de", description="name of the registered model")
+    model: str = Field("unveil-de", description="name of the registered model", json_schema_extra={"option": "--name"})
     least_new_scenes: int = Field(1, ge=0, description="fewer new scenes than this are not worth a training")
     effort: float = Field(0.3, gt=0, description="factor on the number of steps of the preset's schedule")
     seed: int = Field(0, ge=0, description="seed of the training")
@@ -127,7 +118,7 @@ class RetrainSettings(BaseModel):
 
     def scenes(self, cells: tuple[str, ...]) -> SceneSet:
         """Return the scenes of some squares."""
-        return SceneSet(cells, self.source, self.collection, self.datetime, self.bands)
+        return SceneSet(**self.model_dump(include=set(SceneSet.model_fields)) | {"cells": cells})
 
 
 def load_retrain_settings(given: Mapping[str, Any] | None = None, config: Path | None = None) -> RetrainSettings:
@@ -142,11 +133,6 @@ def load_retrain_settings(given: Mapping[str, Any] | None = None, config: Path |
     from_file = {} if config is None else read_yaml(config)
     environment = {name for name in _PLACES if os.environ.get(f"UNVEIL_{name.upper()}")}
     values = {name: value for name, value in from_file.items() if name not in environment} | dict(given or {})
-    try:
-        settings = RetrainSettings(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "settings"
-        raise InvalidSettings(f"Retraining setting {name}: {first['msg']}.") from error
+    settings = validated(RetrainSettings, values, config)
     use_login_of_up(settings.run_settings())
     return settings

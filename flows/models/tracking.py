@@ -35,15 +35,6 @@ _POINTS, _BATCH = 200, 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Tracking:
-    """Where MLflow runs are kept."""
-
-    uri: str
-    #: Folder for artefacts where the URI is a local database, None for a server.
-    artifact_root: Path | None
-
-
-@dataclass(frozen=True, slots=True)
 class Lineage:
     """The data of a training."""
 
@@ -144,7 +135,7 @@ class Tracker(Observer):
 
 @contextlib.contextmanager
 def tracked(
-    place: Tracking | None,
+    uri: str | None,
     folder: Path,
     parameters: Mapping[str, str],
     lineage: Lineage,
@@ -153,7 +144,7 @@ def tracked(
     """Keep a run open while the context is; it ends as FINISHED, FAILED, or KILLED when interrupted.
 
     Args:
-        place: where; None tracks nothing.
+        uri: of the MLflow server or database; None tracks nothing.
         folder: work folder of the training, which remembers its run.
         parameters: options by name.
         lineage: the data.
@@ -162,13 +153,13 @@ def tracked(
     Raises:
         ServiceUnavailable: MLflow cannot be used at all.
     """
-    if place is None:
+    if uri is None:
         yield None
         return
-    client = open_client(place.uri)
-    with plain_errors(place.uri):
-        run_id = _run(client, place, folder, parameters, lineage)
-    tracker = Tracker(client, place.uri, run_id, tuple(parameters["bands"].split(",")), log)
+    client = open_client(uri)
+    with plain_errors(uri):
+        run_id = _run(client, uri, folder, parameters, lineage)
+    tracker = Tracker(client, uri, run_id, tuple(parameters["bands"].split(",")), log)
     status = "FAILED"
     try:
         yield tracker
@@ -180,24 +171,22 @@ def tracked(
         tracker.end(status)
 
 
-def _run(client: MlflowClient, place: Tracking, folder: Path, parameters: Mapping[str, str], lineage: Lineage) -> str:
+def _run(client: MlflowClient, uri: str, folder: Path, parameters: Mapping[str, str], lineage: Lineage) -> str:
     """Return the run of this training, taken up again where there is one."""
     from mlflow.entities import Param
 
     path = folder / RUN_FILE
-    known = _remembered(client, path, place.uri)
+    known = _remembered(client, path, uri)
     if known is not None:
         client.update_run(known, status="RUNNING")
         return known
     name = f"{parameters['preset']} {lineage.fingerprint[:8]}"
-    run_id = str(
-        client.create_run(experiment_of(client, TRAINING_EXPERIMENT, place.artifact_root), run_name=name).info.run_id
-    )
+    run_id = str(client.create_run(experiment_of(client, uri, TRAINING_EXPERIMENT), run_name=name).info.run_id)
     client.log_batch(run_id, params=[Param(key, value[:6000]) for key, value in parameters.items()])
     profile = {"pairs": list(lineage.pairs), "sha256": lineage.fingerprint}
     data = dataset_input("training", lineage.name, lineage.fingerprint, {"catalog": lineage.source}, profile)
     client.log_inputs(run_id, datasets=[data])
-    path.write_text(json.dumps({"uri": place.uri, "run": run_id}), "utf-8")
+    path.write_text(json.dumps({"uri": uri, "run": run_id}), "utf-8")
     return run_id
 
 

@@ -145,7 +145,11 @@ def _catalog(values: Mapping[str, Any], listing: PlaceListing) -> Iterator[Scene
     local = listing.root / source
     for cell in values["cells"]:
         chosen = SceneSet(
-            (cell,), str(local) if local.exists() else source, values["collection"], values["interval"], listing.bands
+            cells=(cell,),
+            source=str(local) if local.exists() else source,
+            collection=values["collection"],
+            datetime=values["interval"],
+            bands=listing.bands,
         )
         yield from scenes_of_stacks(chosen, values.get("place"))
 

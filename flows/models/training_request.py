@@ -1,123 +1,89 @@
-"""What a training is asked to do, and what it reports."""
+"""What a training is asked to do: the options of `unveil train`."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from de_model import checkpoint
-from de_model.card import ModelCard
+from pydantic import Field
+
 from de_model.presets import Preset, ReferenceKind
-from de_model.training.stages import Stage, StageOptions, TrainingOptions, schedule_for
-from de_model.training.trainer import StageResult
+from de_model.training.stages import Decay, Stage, TrainingOptions
 from de_model.weighting import WeightMode
-from flows.errors import InvalidSettings
-from flows.models.evaluation_report import plain
-from flows.models.tracking import Tracking
-from flows.models.training_places import PlaceListing
 from flows.planning.search import SceneSet
-
-#: What must have been trained before a stage makes sense: one of each of these.
-_NEEDS: dict[Stage, tuple[frozenset[Stage], ...]] = {
-    stage: (frozenset({Stage.REFERENCE}), frozenset({Stage.COARSE, Stage.FINE}))
-    for stage in (Stage.ALLOCATION, Stage.JOINT)
-}
+from flows.settings import Device
+from flows.settings.fields import CommaSeparated
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingRequest:
-    """What to train on what."""
+class TrainingRequest(SceneSet):
+    """What to train on what: the scenes, or in their place a data set on disk or a listing of places."""
 
-    #: The scenes to train on.
-    scenes: SceneSet
-    out: Path
-    #: Folder of the training in progress: the weights of finished stages and the state of the present one.
-    work: Path
+    out: Path = Field(description="weights file that is written (safetensors)")
+    data: Path | None = Field(
+        default=None,
+        description="folder of RICE, CUHK-CR or pairs in cloud/ and label/, not scenes; of the paths of `places`",
+    )
+    places: Path | None = Field(
+        default=None, description="listing of catalogs and image folders (YAML); trains the second edition"
+    )
+    gsd_m: float | None = Field(
+        default=None,
+        ge=0.01,
+        description="pixel size, metres, of data that does not say",
+        json_schema_extra={"option": "--gsd"},
+    )
+    validation_cells: Annotated[tuple[str, ...], CommaSeparated] = Field(
+        default=(),
+        description="grid squares to validate on, never trained on",
+        json_schema_extra={"option": "--validate-cell"},
+    )
+    validate_every: int = Field(default=250, ge=1, description="steps between validations")
+    preset: Preset | None = Field(
+        default=None, description="size; that of the weights to start from, or small when left out"
+    )
+    start: Path | None = Field(
+        default=None, description="weights file to start from", json_schema_extra={"option": "--from"}
+    )
+    stages: Annotated[tuple[Stage, ...], CommaSeparated] = Field(
+        default=(),
+        description="`reference`, `coarse`, `fine`, `allocation` or `joint`; all of them when left out",
+        json_schema_extra={"option": "--stage"},
+    )
+    effort: float = Field(default=1.0, ge=1e-6, description="factor on the number of steps of the preset's schedule")
+    seed: int = Field(default=0, ge=0, description="seed of the training")
+    batch: int | None = Field(default=None, ge=1, description="patches per step; the stage's own when left out")
+    accumulate: int = Field(default=1, ge=1, description="pieces that a batch is worked in: less memory")
+    learning_rate: float | None = Field(default=None, ge=1e-9, description="of every stage; their own when left out")
+    decay: Decay = Field(default=Decay.COSINE, description="of the learning rate: cosine, or constant as published")
+    reference: ReferenceKind | None = Field(
+        default=None, description="kind of reference; the preset's own when left out"
+    )
+    weight_mode: WeightMode = Field(default=WeightMode.CLAMP, description="limit of W: clamp as published, or bounded")
+    device: Device = Field(default=Device.AUTO, description="where the model is trained")
+    work: Path | None = Field(
+        default=None, description="folder that a stop is continued from; beside the weights file when left out"
+    )
+    save_every: int = Field(default=100, ge=1, description="steps between saved states")
     #: Names of the only scenes that the second edition is trained on; empty for all.
     only: tuple[str, ...] = ()
-    #: A data set on disk to train on instead of the scenes: RICE, CUHK-CR, or pairs in `cloud` and `label`.
-    folder: Path | None = None
-    #: Pixel size in metres of a data set that does not say.
-    gsd_m: float | None = None
-    #: Places to train the second edition on instead of the scenes.
-    places: PlaceListing | None = None
-    #: Cells of the same source and interval that are looked at and never trained on.
-    validation_cells: tuple[str, ...] = ()
-    #: Steps between two looks.
-    validate_every: int = 250
-    preset: Preset = Preset.SMALL
-    #: Stages to train, in any order; empty for all.
-    stages: tuple[Stage, ...] = ()
-    #: Weights to start from, instead of random ones.
-    start: Path | None = None
-    #: Factor on the preset's number of steps.
-    effort: float = 1.0
-    #: Patches per step and learning rate in place of the preset's.
-    batch: int | None = None
-    learning_rate: float | None = None
-    #: None takes the preset's own.
-    reference: ReferenceKind | None = None
-    weight_mode: WeightMode = WeightMode.CLAMP
-    options: TrainingOptions = field(default_factory=TrainingOptions)
-    save_every: int = 100
-    device: str = "cpu"
-    tracking: Tracking | None = None
+    #: Address of the MLflow server or database that the training is tracked in; None tracks nothing.
+    mlflow_uri: str | None = None
 
+    @property
+    def options(self) -> TrainingOptions:
+        """How every stage is trained."""
+        return TrainingOptions(seed=self.seed, decay=self.decay, accumulate=self.accumulate)
 
-@dataclass(frozen=True, slots=True)
-class TrainingReport:
-    """What a training made."""
+    @property
+    def folder(self) -> Path:
+        """Folder of the training in progress: the weights of finished stages and the state of the present one."""
+        return self.work or self.out.with_suffix(".work")
 
-    weights: Path
-    sha256: str
-    card: ModelCard
-    stages: tuple[StageResult, ...]
-    pairs: tuple[str, ...]
-    #: MLflow run, None without tracking.
-    run_id: str | None
+    @property
+    def size(self) -> Preset:
+        """The preset that was named, else that of the weights to start from, else `small`."""
+        from de_model.checkpoint import read_card  # loads torch
 
-    def as_record(self) -> dict[str, Any]:
-        """Return the report as JSON values; a score that is not finite is None."""
-        return {
-            "weights": str(self.weights),
-            "sha256": self.sha256,
-            "card": asdict(self.card) | {"training": json.loads(self.card.training)},
-            "stages": plain([asdict(result) for result in self.stages]),
-            "pairs": list(self.pairs),
-            "mlflow_run": self.run_id,
-        }
-
-
-def plan_stages(request: TrainingRequest) -> tuple[StageOptions, ...]:
-    """Return the stages to run, coarse to fine.
-
-    Raises:
-        InvalidSettings: a stage would start from networks that were never trained.
-    """
-    chosen = set(request.stages) or set(Stage)
-    for stage in sorted(chosen, key=list(Stage).index):
-        missing = [need for need in _NEEDS.get(stage, ()) if not need & chosen]
-        if missing and request.start is None:
-            names = " and ".join("/".join(s for s in Stage if s in need) for need in missing)
-            raise InvalidSettings(f"Stage {stage} needs {names} first: add --stage, or give --from WEIGHTS.")
-    schedule = schedule_for(request.preset, request.effort, chosen)
-    given = {"batch": request.batch, "learning_rate": request.learning_rate}
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    return tuple(replace(stage, **changes) for stage in schedule)
-
-
-def preset_for(name: str | None, start: Path | None) -> Preset:
-    """Return the preset that was asked for, else that of the weights to start from, else `small`.
-
-    Raises:
-        InvalidSettings: an unknown preset.
-        InvalidCheckpoint: `start` is not an Unveil model.
-    """
-    if name is None:
-        return Preset.SMALL if start is None else checkpoint.read_card(start).preset
-    try:
-        return Preset(name)
-    except ValueError as error:
-        raise InvalidSettings(f"Preset {name} is unknown; choose one of {', '.join(Preset)}.") from error
+        if self.preset is not None:
+            return self.preset
+        return Preset.SMALL if self.start is None else read_card(self.start).preset

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pystac
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from flows.errors import InvalidSettings
 from flows.settings import RunSettings
+from flows.settings.fields import CommaSeparated
 from stac.errors import EmptySearch, InvalidQuery
 from stac.grid.cell import cell_of, grid_code
 from stac.load.stack import Stack, read_stack
@@ -25,16 +27,28 @@ from stac.search.static import SAMPLE, SAMPLE_COLLECTION, SAMPLE_INTERVAL, Stati
 _WINDOW = 128
 
 
-@dataclass(frozen=True, slots=True)
-class SceneSet:
+class SceneSet(BaseModel):
     """All scenes of some grid squares in an interval."""
 
-    #: Grid codes, e.g. `MGRS-33TWM`.
-    cells: tuple[str, ...]
-    source: str = SAMPLE
-    collection: str = SAMPLE_COLLECTION
-    interval: str = SAMPLE_INTERVAL
-    bands: tuple[str, ...] = ("blue", "green", "red", "nir")
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cells: Annotated[tuple[str, ...], CommaSeparated] = Field(
+        default=(), description="grid squares, e.g. MGRS-33TWM", json_schema_extra={"option": "--cell"}
+    )
+    source: str = Field(
+        default=SAMPLE,
+        description="`sample`, a provider, the URL of a STAC API, or the path or URL of a static catalog",
+    )
+    collection: str = Field(default=SAMPLE_COLLECTION, description="collection to search")
+    datetime: str = Field(default=SAMPLE_INTERVAL, description="interval of the scenes")
+    bands: Annotated[tuple[str, ...], CommaSeparated] = Field(
+        default=("blue", "green", "red", "nir"), description="bands by common name"
+    )
+
+    @property
+    def title(self) -> str:
+        """The scenes in words."""
+        return f"{self.collection} {self.datetime}, cells {', '.join(self.cells)}"
 
 
 def stacks_of(scenes: SceneSet) -> Iterator[Stack]:
@@ -53,12 +67,12 @@ def dated_stacks_of(scenes: SceneSet) -> Iterator[tuple[Stack, list[Acquisition]
     Raises:
         InvalidSettings: a cell has no scenes in the interval.
     """
-    items = open_source(scenes.source).search(Query.parse(scenes.collection, None, scenes.interval))
+    items = open_source(scenes.source).search(Query.parse(scenes.collection, None, scenes.datetime))
     for code in scenes.cells:
         chosen = [item for item in items if grid_code(item) == code]
         if not chosen:
             known = ", ".join(sorted({grid_code(item) for item in items})) or "none"
-            raise InvalidSettings(f"No scene of cell {code} in {scenes.interval}; cells found: {known}.")
+            raise InvalidSettings(f"No scene of cell {code} in {scenes.datetime}; cells found: {known}.")
         dates = group_passes(chosen)
         yield read_stack(dates, cell_of(chosen[0], scenes.bands[0]), scenes.bands), dates
 

@@ -63,10 +63,15 @@ def load_model(weights: str, sha256: str, device: Device) -> Enhancer:
         InvalidSettings: a GPU was asked for and there is none, or this process has lost it.
     """
     del sha256  # part of the cache's key; checked when the file was fetched
-    return checkpoint.load(Path(weights), "cuda" if _on_gpu(device) else "cpu")
+    return checkpoint.load(Path(weights), torch_device(device))
 
 
-def _on_gpu(device: Device) -> bool:
+def torch_device(device: Device) -> str:
+    """Return `cuda` or `cpu`.
+
+    Raises:
+        InvalidSettings: a GPU was asked for and there is none, or this process has lost it.
+    """
     there, lost = torch.cuda.is_available(), _GPU_LOST.is_set()
     if device is Device.CUDA and not there:
         raise InvalidSettings("Device cuda was asked for, but torch sees no GPU; use --device auto or cpu.")
@@ -75,7 +80,7 @@ def _on_gpu(device: Device) -> bool:
             "Device cuda was asked for, but the GPU stopped answering this process; give the run again, which goes on "
             "from its last block, or use --device auto to go on with the CPU."
         )
-    return there and not lost and device is not Device.CPU
+    return "cuda" if there and not lost and device is not Device.CPU else "cpu"
 
 
 @contextmanager

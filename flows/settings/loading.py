@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import yaml
@@ -18,7 +18,6 @@ from flows.errors import InvalidSettings
 from flows.services.login import login_file, read_login
 from flows.services.prefect_app import loopback_hosts
 from flows.settings import ADDRESSES, GridKind, RunSettings, has_password
-from flows.settings.mosaic_options import MosaicOptions
 from stac.catalog.indexes.base import index_secret
 from stac.io.secrets import holds_secret, redact
 
@@ -43,6 +42,7 @@ def recent(settings: RunSettings, last_days: int | None, now: datetime | None = 
     return settings.model_copy(update={"datetime": f"{begin:%Y-%m-%d}/{end:%Y-%m-%d}"})
 
 
+Model = TypeVar("Model")
 _SECRET = frozenset({"indexes", "ledger_url"})
 
 
@@ -59,12 +59,7 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
     if unknown := sorted({*from_file, *given} - {*RunSettings.model_fields}):
         raise InvalidSettings(_unknown(unknown[0], config))
     environment = {name for name in from_file if f"UNVEIL_{name.upper()}" in os.environ}
-    try:
-        settings = RunSettings(**{k: v for k, v in from_file.items() if k not in environment} | given)
-    except ValidationError as error:
-        raise InvalidSettings(_explain(error, config)) from error
-    except (SettingsError, RecursionError) as error:
-        raise InvalidSettings(f"A setting cannot be read ({str(error).splitlines()[0]}).") from error
+    settings = validated(RunSettings, {k: v for k, v in from_file.items() if k not in environment} | given, config)
     if holds_secret(settings.public_root):
         raise InvalidSettings("public_root holds a login or a signature; give an address that everybody may read.")
     if settings.min_cloud > settings.max_cloud:
@@ -78,16 +73,23 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
     return settings
 
 
-def mosaic_options(given: Mapping[str, Any]) -> MosaicOptions:
-    """Return what a mosaic is made of, from the command line; what is None is left out.
+def validated(kind: type[Model], values: Mapping[str, Any], config: Path | None = None) -> Model:
+    """Return a pydantic model or dataclass of some values.
+
+    Args:
+        kind: the class.
+        values: by name of the field.
+        config: file that some of them are from.
 
     Raises:
-        InvalidSettings: a value is out of range.
+        InvalidSettings: a name is unknown, or a value is missing or out of range; the first of them is named.
     """
     try:
-        return MosaicOptions(**{name: value for name, value in given.items() if value is not None})
+        return kind(**values)
     except ValidationError as error:
-        raise InvalidSettings(_explain(error, None)) from error
+        raise InvalidSettings(_explain(error, config)) from error
+    except (SettingsError, RecursionError) as error:
+        raise InvalidSettings(f"A setting cannot be read ({str(error).splitlines()[0]}).") from error
 
 
 def use_login_of_up(settings: RunSettings) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from pydantic.fields import FieldInfo
 
-from flows.cli.setting_options import _COMMANDS, Taken
+from flows.cli.setting_options import Taken, taken_by, with_options
 
 
 def commands() -> str:
@@ -36,20 +36,22 @@ def _walk(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 #: What a command takes of the settings -> in words.
 _TAKES = {
     Taken.RUN: "[a run](settings.md)",
-    Taken.MOSAIC: "[a run](settings.md) and of [a mosaic](settings.md#mosaic)",
+    Taken.MOSAIC: "[a mosaic](settings.md#mosaic)",
     Taken.LOCAL: "[a run](settings.md) that says where and on what it runs",
     Taken.RETRAIN: "[a retraining](settings.md#retraining)",
 }
 
 
-def _command(name: str, command: Any) -> Iterator[str]:
+def _command(name: str, plain: Any) -> Iterator[str]:
+    groups = [part for part in taken_by(plain.name) if part in _TAKES]
+    command = plain if groups else with_options(plain.name, plain)
     context = command.context_class(command, info_name=name)
     yield f"## {name}"
     yield _plain_help(command.help or "")
     yield f"```text\n{name} {' '.join(command.collect_usage_pieces(context))}\n```"
-    if command.name in _COMMANDS:
-        taken = _COMMANDS[command.name][1]
-        yield f"Takes every setting of {_TAKES[taken]} as an option, too: `max_cloud` is `--max-cloud`."
+    if groups:
+        taken = " and of ".join(_TAKES[each] for each in groups)
+        yield f"Takes every setting of {taken} as an option, too: `max_cloud` is `--max-cloud`."
     rows = [_option(option, context) for option in command.params if option.name != "help"]
     if rows:
         yield _table(("option", "meaning", "default"), rows)

@@ -67,7 +67,7 @@ def registry(state: Path) -> Iterator[Registry]:
 def test_a_worse_challenger_is_refused_by_what_it_restored_and_its_figures_are_metrics(
     registry: Registry, worse: Path
 ) -> None:
-    (stack,) = stacks_of(SceneSet(("MGRS-33TWL",)))
+    (stack,) = stacks_of(SceneSet(cells=("MGRS-33TWL",)))
     part = stack.window(slice(100, 420), slice(300, 620))
     dates = ([part.index_of(f"S2A_33TWL_{day}_0_L2A")] for day in ("20230818", "20230815"))
     cases = [case.alone(256) for case in real_cases(part, *dates)]

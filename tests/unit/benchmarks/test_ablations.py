@@ -92,7 +92,7 @@ def test_hold_out_windows_never_hold_the_truth_date_in_an_input(setting: Setting
 
 def test_windows_that_cannot_be_had_are_refused(setting: Setting) -> None:
     with pytest.raises(InvalidSettings, match="trained on"):
-        hold_out_windows(replace(setting, hold_out=SceneSet(("MGRS-33TWM",))))
+        hold_out_windows(replace(setting, hold_out=SceneSet(cells=("MGRS-33TWM",))))
     with pytest.raises(InvalidSettings, match="ask for fewer"):
         hold_out_windows(replace(setting, windows=500))
 

@@ -187,7 +187,7 @@ def test_masked_pixels_are_filled_by_what_was_validated(
         flat = (read(tmp_path / "out" / "s.restored.tif") == values[:, :1, :1]).all()
         assert flat == (record is None), "without a record the ground around fills the mask"
     assert records(predict(*command, "--gaps", "model", mask="m.png"))[0]["fillers"]["kinds"] == {}
-    one_sentence(predict(*command, "--gaps", "best"), 2, "--gaps best", "validated")
+    one_sentence(predict(*command, "--gaps", "best"), 2, "Setting gaps is 'best'", "validated")
 
 
 @pytest.mark.parametrize("kind", ["png", "JPG", "sixteen bits"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,15 @@ from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidCheckpoint, InvalidData
 from de_model.presets import Preset
-from de_model.training.stages import Stage, TrainingOptions
+from de_model.training.stages import Stage
 from de_model.weighting import WeightMode
 from flows.cli import app
 from flows.errors import InvalidSettings, ServiceUnavailable
 from flows.models.mlflow_access import TRAINING_EXPERIMENT, open_client, registry_uri
-from flows.models.tracking import Tracking
 from flows.models.training import train_model
-from flows.models.training_request import TrainingRequest, plan_stages, preset_for
-from flows.planning.search import SceneSet
+from flows.models.training_pairs import plan_stages
+from flows.models.training_request import TrainingRequest
+from flows.settings import Device
 from stac.errors import NotWritable
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -40,14 +39,18 @@ _SIZE = 64
 def request_in(folder: Path) -> TrainingRequest:
     """Four short stages on one cell of the sample."""
     return TrainingRequest(
-        scenes=SceneSet(("MGRS-33TWM",)),
+        cells=("MGRS-33TWM",),
         out=folder / "new" / "model.safetensors",
         work=folder / "work",
         preset=Preset.TINY,
         effort=0.05,
         batch=2,
-        options=TrainingOptions(),
+        device=Device.CPU,
     )
+
+
+def changed(request: TrainingRequest, **changes: Any) -> TrainingRequest:
+    return request.model_copy(update=changes)
 
 
 def weights(path: Path, preset: Preset = Preset.TINY, bands: tuple[str, ...] = BANDS) -> Path:
@@ -58,12 +61,7 @@ def weights(path: Path, preset: Preset = Preset.TINY, bands: tuple[str, ...] = B
 @pytest.mark.slow
 def test_a_training_is_tracked_with_its_data_and_continued_in_the_same_run(tmp_path: Path) -> None:
     uri = registry_uri(tmp_path, None)
-    request = replace(
-        request_in(tmp_path),
-        validation_cells=("MGRS-33TWL",),
-        validate_every=2,
-        tracking=Tracking(uri, tmp_path / "mlartifacts"),
-    )
+    request = changed(request_in(tmp_path), validation_cells=("MGRS-33TWL",), validate_every=2, mlflow_uri=uri)
     report = train_model(request)
     assert report is not None and report.run_id is not None
     client = open_client(uri)
@@ -90,57 +88,54 @@ def test_a_training_is_tracked_with_its_data_and_continued_in_the_same_run(tmp_p
 
 def test_one_stage_starts_from_given_weights_and_changes_its_networks_only(tmp_path: Path) -> None:
     start = weights(tmp_path / "start.safetensors")
-    request = replace(request_in(tmp_path), stages=(Stage.ALLOCATION,), start=start)
+    request = changed(request_in(tmp_path), stages=(Stage.ALLOCATION,), start=start)
     report = train_model(request)
     assert report is not None and [stage.stage for stage in report.stages] == [Stage.ALLOCATION]
     before, after = (checkpoint.load(path).state_dict() for path in (start, request.out))
-    changed = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
-    assert changed == {"allocation"}
+    moved = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+    assert moved == {"allocation"}
     assert json.loads(checkpoint.read_card(request.out).training)["start"] == checkpoint.sha256_of(start)
     with pytest.raises(InvalidCheckpoint, match=r"another training.*seed was 0, now 1"):
-        train_model(replace(request, options=TrainingOptions(seed=1)))
+        train_model(changed(request, seed=1))
 
 
 @pytest.mark.parametrize("stage", [Stage.ALLOCATION, Stage.JOINT])
 def test_a_stage_without_what_it_needs_is_refused(tmp_path: Path, stage: Stage) -> None:
-    request = replace(request_in(tmp_path), stages=(stage,))
+    request = changed(request_in(tmp_path), stages=(stage,))
     with pytest.raises(InvalidSettings, match=f"Stage {stage} needs reference and coarse/fine first"):
         plan_stages(request)
-    complete = replace(request, stages=(stage, Stage.FINE, Stage.REFERENCE))
+    complete = changed(request, stages=(stage, Stage.FINE, Stage.REFERENCE))
     assert [s.stage for s in plan_stages(complete)] == [Stage.REFERENCE, Stage.FINE, stage]
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     other = weights(tmp_path / "other.safetensors", bands=("red", "nir"))
     with pytest.raises(InvalidCheckpoint, match=r"bands \('red', 'nir'\), this training has"):
-        train_model(replace(request_in(tmp_path), start=other))
+        train_model(changed(request_in(tmp_path), start=other))
     small = weights(tmp_path / "small.safetensors", Preset.SMALL)
     with pytest.raises(InvalidCheckpoint, match="preset small, this training has tiny"):
-        train_model(replace(request_in(tmp_path), start=small))
-    assert preset_for(None, small) is Preset.SMALL
-    with pytest.raises(InvalidSettings, match="Preset huge is unknown"):
-        preset_for("huge", None)
+        train_model(changed(request_in(tmp_path), start=small))
+    assert changed(request_in(tmp_path), preset=None, start=small).size is Preset.SMALL
 
 
 def test_a_place_that_cannot_be_written_is_found_out_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    request = replace(request_in(tmp_path), out=tmp_path / "file" / "model.safetensors")
+    request = changed(request_in(tmp_path), out=tmp_path / "file" / "model.safetensors")
     with pytest.raises(NotWritable, match="cannot be written"):
         train_model(request)
     with pytest.raises(NotWritable, match="it is a folder"):
-        train_model(replace(request_in(tmp_path), out=tmp_path))
+        train_model(changed(request_in(tmp_path), out=tmp_path))
 
 
 def test_cells_are_not_trained_and_validated_on(tmp_path: Path) -> None:
     with pytest.raises(InvalidSettings, match="MGRS-33TWM is trained on"):
-        train_model(replace(request_in(tmp_path), validation_cells=("MGRS-33TWM",)))
+        train_model(changed(request_in(tmp_path), validation_cells=("MGRS-33TWM",)))
 
 
 def test_a_tracking_database_that_is_none_is_reported_before_training(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("no database " * 100)
-    tracking = Tracking(registry_uri(tmp_path, None), tmp_path / "mlartifacts")
     with pytest.raises(ServiceUnavailable, match="cannot be used"):
-        train_model(replace(request_in(tmp_path), tracking=tracking))
+        train_model(changed(request_in(tmp_path), mlflow_uri=registry_uri(tmp_path, None)))
 
 
 def command(out: Path, *options: object) -> dict[str, Any]:
@@ -158,7 +153,7 @@ def test_the_command_prints_one_document(tmp_path: Path) -> None:
     assert [stage["stage"] for stage in document["stages"]] == list(Stage)
     training = json.loads(checkpoint.read_card(out).training)
     assert training["decay"] == "constant" and checkpoint.read_card(out).weight_mode is WeightMode.BOUNDED
-    with pytest.raises(InvalidSettings, match="--decay never is unknown; choose one of cosine, constant"):
+    with pytest.raises(InvalidSettings, match="Setting decay is 'never': input should be 'cosine' or 'constant'"):
         command(out, "--cell", "MGRS-33TWM", "--decay", "never")
 
 

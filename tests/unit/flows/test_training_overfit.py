@@ -17,7 +17,7 @@ from de_model.training.objective import draw
 from de_model.training.stages import Stage, StageOptions, TrainingOptions
 from de_model.training.trainer import train
 from de_model.training.validation import psnr, restored
-from flows.models.training_data import mine_pairs
+from flows.models.training_pairs import mine_pairs
 from flows.planning.search import SceneSet
 
 SIDE, NUMBER = 64, 8
@@ -47,7 +47,7 @@ def thinnest() -> list[ScenePair]:
     """The eight patches of the sample under the thinnest cloud, no ground twice: what a tiny model can remember."""
     found: list[Found] = []
     for cell in ("MGRS-33TWL", "MGRS-33TWM"):
-        for pair in mine_pairs(SceneSet((cell,)))[0]:
+        for pair in mine_pairs(SceneSet(cells=(cell,)))[0]:
             corners = (range(0, n - SIDE + 1, SIDE // 4) for n in pair.valid.shape)
             found += [(difference(cut(pair, r, c)), cell, r, c, pair) for r, c in product(*corners)]
     chosen: list[Found] = []
