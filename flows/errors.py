@@ -64,7 +64,7 @@ class WorkerKilled(FlowError):
     """Each worker that had a task in hand was killed, most likely as memory ran out."""
 
 
-class InvalidBaseline(InvalidSettings):
+class InvalidBaseline(InvalidCheckpoint):
     """Statistics that drift is measured against cannot be read, or belong to another model."""
 
 

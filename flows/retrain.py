@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -15,13 +13,13 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
 from de_model import checkpoint
-from de_model.calibration import calibration_path
+from de_model.calibration import calibration_of, calibration_path
 from de_model.validation import validation_path
 from flows.drift.baseline import baseline_path
 from flows.errors import InvalidSettings
 from flows.models import promotion, training_set
 from flows.models.calibration import fit_calibration
-from flows.models.comparison import GATES_TAG, ComparisonConfig, compare_versions
+from flows.models.comparison import GATES_TAG, compare_versions
 from flows.models.drift import make_baseline
 from flows.models.evaluation import evaluate
 from flows.models.evaluation_cases import Case, cases_of
@@ -125,7 +123,7 @@ def calibrate(wanted: RetrainSettings, weights: str, champion: str) -> None:
     """Fit the intervals of the challenger on squares it was not trained on; the table is kept beside its weights."""
     path = Path(weights)
     registry = _registry(wanted)
-    known = registry.calibration(registry.resolve(f"models:/{wanted.model}/{champion}"))
+    known = calibration_of(registry.weights(registry.resolve(f"models:/{wanted.model}/{champion}")))
     _, cells = wanted.split()
     cases = list(islice(_cases(wanted, cells, _CALIBRATION_PX), wanted.calibration_cases))
     table = fit_calibration(path, cases, f"{', '.join(cells)}: {len(cases)} cases", known)
@@ -158,12 +156,11 @@ def register(wanted: RetrainSettings, weights: str, found: Found) -> str:
     """Register the weights as the challenger; return its version."""
     registry = _registry(wanted)
     version = registry.register(Path(weights), wanted.model)
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(found.path, folder)
-        registry.log_artifacts(version, Path(folder), "training-set")
-    promotion.set_challenger(registry, version)
-    # Last: this is what says that the scenes are known.
-    registry.set_tags(version, {_SET_TAG: str(found.version)})
+    with registry.session() as client:
+        client.log_artifact(version.run_id, found.path, "training-set")
+        promotion.set_challenger(registry, version)
+        # Last: this is what says that the scenes are known.
+        client.set_model_version_tag(version.name, version.version, _SET_TAG, str(found.version))
     return version.version
 
 
@@ -185,17 +182,19 @@ def compare_with_champion(
     """
     registry = _registry(wanted)
     run = wanted.run_settings()
-    config = ComparisonConfig(
-        cases=lambda: islice(_cases(wanted, wanted.split()[1], wanted.comparison_window), wanted.comparison_cases),
-        usage=usual,
-        gates=wanted.gates,
-        run=run if wanted.shadow_scenes else None,
-        shadow_scenes=wanted.shadow_scenes,
-    )
     version = registry.resolve(f"models:/{wanted.model}/{challenger}")
     champion = registry.resolve(f"models:/{wanted.model}@{CHAMPION}")
     with gpu_slot():
-        judged = compare_versions(registry, champion, version, config)
+        judged = compare_versions(
+            registry,
+            champion,
+            version,
+            cases=lambda: islice(_cases(wanted, wanted.split()[1], wanted.comparison_window), wanted.comparison_cases),
+            usage=usual,
+            gates=wanted.gates,
+            run=run,
+            shadow_scenes=wanted.shadow_scenes,
+        )
     if not (move and judged.verdict.passed):
         return judged, None
     why = f"{by}: {judged.comparison.sentence}; {len(judged.verdict.checks)} gates passed"

@@ -61,19 +61,25 @@ def register(
         unveil register better.safetensors && unveil promote
     """
     from flows.models.promotion import set_challenger
+    from flows.models.version import CALIBRATION
 
     registry = o.registry(given)
     with progress_bar():
         registry.ensure_shipped()
         version = registry.register(weights, name)
         set_challenger(registry, version)
+    calibration = version.checksum(CALIBRATION)
     if as_json:
-        calibration = version.calibration or None
         print_json(
-            {"version": version.version, "sha256": version.sha256, "uri": version.uri, "calibration": calibration}
+            {
+                "version": version.version,
+                "sha256": version.sha256,
+                "uri": version.uri,
+                "calibration": calibration or None,
+            }
         )
     else:
-        if not version.calibration:
+        if not calibration:
             output.print(
                 "No calibration beside the weights: `unveil calibrate` first makes honest intervals.", markup=False
             )

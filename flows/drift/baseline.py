@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,11 @@ class Baseline:
     #: Names of the pairs that were trained on.
     pairs: tuple[str, ...]
     units: tuple[UnitStatistics, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Checksum of what the baseline says."""
+        return hashlib.sha256(_JSON.dump_json(self)).hexdigest()
 
     def save(self, path: Path) -> None:
         """Write the baseline as JSON.

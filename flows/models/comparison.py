@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from flows.models.evaluation_cases import Case
 from flows.models.evaluation_report import as_json, as_markdown, metrics_of
 from flows.models.gates import ChampionComparison, Gates, compared, judge
 from flows.models.registry import Registry, model_of
-from flows.models.shadow import Shadow, shadow_run
+from flows.models.shadow import shadow_run
 from flows.models.version import ModelVersion
 from flows.settings import RunSettings
 
@@ -24,24 +23,28 @@ from flows.settings import RunSettings
 REPORT, GATES_TAG = "evaluation", "unveil_gates"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComparisonConfig:
-    """What an evaluation looks at, and what must be shown."""
-
-    cases: Callable[[], Iterable[Case]]
-    #: How a model restores the cases.
-    usage: Usage
-    gates: Gates
-    #: Where the catalog is whose scenes are made again; None makes no shadow run.
-    run: RunSettings | None = None
-    #: Published scenes that are made again, at most.
-    shadow_scenes: int = 0
-
-
 def compare_versions(
-    registry: Registry, champion: ModelVersion, challenger: ModelVersion, config: ComparisonConfig
+    registry: Registry,
+    champion: ModelVersion,
+    challenger: ModelVersion,
+    *,
+    cases: Callable[[], Iterable[Case]],
+    usage: Usage,
+    gates: Gates,
+    run: RunSettings,
+    shadow_scenes: int = 0,
 ) -> ChampionComparison:
     """Compare and judge two versions; figures become metrics of both, report and gate table stay with the challenger.
+
+    Args:
+        registry: of both.
+        champion: makes today's mosaics.
+        challenger: what is judged.
+        cases: what both restore.
+        usage: how a model restores the cases.
+        gates: what must be shown.
+        run: say where the catalog is whose scenes are made again.
+        shadow_scenes: published scenes that are made again, at most; without any no shadow run is made.
 
     Raises:
         InvalidSettings: the models restore different bands, or no case was found.
@@ -49,36 +52,33 @@ def compare_versions(
         ServiceUnavailable: the registry does not answer.
     """
     versions = (champion, challenger)
-    old, new = (evaluate(registry.weights(version), config.cases(), config.usage) for version in versions)
+    old, new = (evaluate(registry.weights(version), cases(), usage) for version in versions)
     with tempfile.TemporaryDirectory(prefix="unveil-comparison-") as folder:
         report = Path(folder) / REPORT
         report.mkdir()
-        shadow = _shadow_of(registry, versions, config, Path(folder) / "shadow", report)
+        shadow = None
+        if shadow_scenes:
+            one, other = (model_of(run, registry, version) for version in versions)
+            shadow = shadow_run(run, one, other, shadow_scenes, Path(folder) / "shadow", report)
         comparison = compared(old, new)
         judged = ChampionComparison(
-            champion.version, challenger.version, comparison, shadow, judge(comparison, config.gates, shadow)
+            champion.version, challenger.version, comparison, shadow, judge(comparison, gates, shadow)
         )
         _draw(old, new, report)
         document = as_json(judged.verdict)
         pictures = sorted(path.name for path in report.glob("*.png"))
         (report / "report.md").write_text(as_markdown(judged, new, pictures), "utf-8")
         (report / "gates.json").write_text(json.dumps(document, indent=2) + "\n", "utf-8")
-        registry.log_artifacts(challenger, report, REPORT)
+        with registry.session() as client:
+            client.log_artifacts(challenger.run_id, str(report), REPORT)
     place = ", ".join(new.places)
-    gates = {f"gate/{c.name.replace(' ', '_')}": c.value for c in judged.verdict.checks if c.value is not None}
-    for version, figures in ((champion, metrics_of(old)), (challenger, metrics_of(new) | gates)):
+    gated = {f"gate/{c.name.replace(' ', '_')}": c.value for c in judged.verdict.checks if c.value is not None}
+    for version, figures in ((champion, metrics_of(old)), (challenger, metrics_of(new) | gated)):
         registry.log_metrics(version, figures, place, new.digest)
-    registry.set_tags(challenger, {GATES_TAG: json.dumps(document | {"champion": champion.version})})
+    with registry.session() as client:
+        table = json.dumps(document | {"champion": champion.version})
+        client.set_model_version_tag(challenger.name, challenger.version, GATES_TAG, table)
     return judged
-
-
-def _shadow_of(
-    registry: Registry, versions: Sequence[ModelVersion], config: ComparisonConfig, work: Path, report: Path
-) -> Shadow | None:
-    if config.run is None:
-        return None
-    old, new = (model_of(config.run, registry, version) for version in versions)
-    return shadow_run(config.run, old, new, config.shadow_scenes, work, report)
 
 
 def _draw(old: Evaluation, new: Evaluation, report: Path) -> None:

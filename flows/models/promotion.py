@@ -29,7 +29,8 @@ class Promotion:
 
 def set_challenger(registry: Registry, version: ModelVersion) -> None:
     """Make a version the challenger."""
-    registry.set_alias(version.name, CHALLENGER, version.version)
+    with registry.session() as client:
+        client.set_registered_model_alias(version.name, CHALLENGER, version.version)
 
 
 def promote(registry: Registry, version: ModelVersion, why: str, against: str | None = None) -> Promotion:
@@ -50,8 +51,10 @@ def promote(registry: Registry, version: ModelVersion, why: str, against: str | 
         ServiceUnavailable: the registry does not answer, or another promotion takes too long.
     """
     _look(registry, version.name)
-    with registry.exclusive():
-        before = registry.aliases(version.name).get(CHAMPION)
+    name = version.name
+    with registry.exclusive() as client:
+        aliases = registry.aliases(name)
+        before = aliases.get(CHAMPION)
         if before == version.version:
             raise InvalidSettings(f"{version.uri} is the champion already; nothing to promote.")
         if against is not None and before != against:
@@ -59,14 +62,16 @@ def promote(registry: Registry, version: ModelVersion, why: str, against: str | 
                 f"{version.uri} was compared with version {against}, but version {before or 'none'} is the champion "
                 "since; compare again."
             )
-        registry.set_tags(version, {"unveil_promoted": _now(), "unveil_promoted_why": why})
-        if before is not None and registry.has(version.name, before):
-            registry.set_alias(version.name, PREVIOUS, before)
-        registry.set_alias(version.name, CHAMPION, version.version)
-        if registry.aliases(version.name).get(CHALLENGER) == version.version:
-            registry.delete_alias(version.name, CHALLENGER)
-    _look(registry, version.name)
-    return Promotion(version.name, version.version, before)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        for tag, value in (("unveil_promoted", now), ("unveil_promoted_why", why)):
+            client.set_model_version_tag(name, version.version, tag, value)
+        if before is not None:
+            client.set_registered_model_alias(name, PREVIOUS, before)
+        client.set_registered_model_alias(name, CHAMPION, version.version)
+        if aliases.get(CHALLENGER) == version.version:
+            client.delete_registered_model_alias(name, CHALLENGER)
+    _look(registry, name)
+    return Promotion(name, version.version, before)
 
 
 def rollback(registry: Registry, name: str) -> Promotion:
@@ -79,14 +84,14 @@ def rollback(registry: Registry, name: str) -> Promotion:
         ServiceUnavailable: the registry does not answer, or another promotion takes too long.
     """
     _look(registry, name)
-    with registry.exclusive():
+    with registry.exclusive() as client:
         aliases = registry.aliases(name)
         previous, champion = aliases.get(PREVIOUS), aliases.get(CHAMPION)
-        if previous is None or previous == champion or not registry.has(name, previous):
+        if previous is None or previous == champion:
             raise UnknownModel(f"Model {name} has no previous champion to go back to; see `unveil models`.")
-        registry.set_alias(name, CHAMPION, previous)
-        if champion is not None and registry.has(name, champion):
-            registry.set_alias(name, PREVIOUS, champion)
+        client.set_registered_model_alias(name, CHAMPION, previous)
+        if champion is not None:
+            client.set_registered_model_alias(name, PREVIOUS, champion)
     _look(registry, name)
     return Promotion(name, previous, champion)
 
@@ -96,10 +101,6 @@ def _look(registry: Registry, name: str) -> None:
     url = configured_api_url()
     if url is not None and health_problem(url) is None:
         watch(registry, name)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from de_model import checkpoint, packaging
-from de_model.calibration import CalibrationTable, calibration_of, calibration_path
+from de_model.calibration import calibration_of
 from de_model.card import ModelCard
-from de_model.validation import ValidationRecord, validation_of, validation_path
 from flows import __version__
-from flows.drift.baseline import Baseline, baseline_of, baseline_path
 from flows.models.mlflow_access import TRAINING_EXPERIMENT, experiment_of
+from flows.models.version import COMPANIONS, WEIGHTS_FILE, Companion, Knowledge
 from stac.io.files import make_private
 
 if TYPE_CHECKING:
@@ -27,24 +27,10 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 EXPERIMENT = "unveil"
-#: Path of the weights inside the artefacts of a version.
-WEIGHTS_FILE = "artifacts/weights.safetensors"
-#: Path of the calibration of its intervals, of versions that have one: beside the weights, where it is looked for.
-CALIBRATION_FILE = str(calibration_path(Path(WEIGHTS_FILE)))
-#: What the training set looks like, of versions that know it.
-BASELINE_FILE = str(baseline_path(Path(WEIGHTS_FILE)))
-#: Which filler is best for which kind of pixel, of versions that were evaluated before they were registered.
-VALIDATION_FILE = str(validation_path(Path(WEIGHTS_FILE)))
 #: The model card for people, in the package.
 CARD_FILE = "README.md"
-#: Tag with the checksum of what the calibration says; empty for a version without one.
-CALIBRATION_TAG = "calibration_sha256"
-#: Tag with the checksum of what the validation record says; empty for a version without one.
-VALIDATION_TAG = "validation_sha256"
 #: Tag with the id of the logged model: MLflow does not give it back with a version.
 MODEL_ID_TAG = "unveil_model_id"
-#: Tag that says `yes` where a version has a baseline.
-BASELINE_TAG = "baseline"
 #: How MLflow calls the types of sampling parameters; what may be left out is a whole number.
 _PARAMETER_TYPES = {float: "double", int: "long", str: "string", type(None): "long"}
 
@@ -56,28 +42,23 @@ class _Source:
     weights: Path
     sha256: str
     card: ModelCard
-    calibration: CalibrationTable | None
-    baseline: Baseline | None
-    validation: ValidationRecord | None
+    #: What lies beside the weights, by kind.
+    beside: Mapping[Companion, Knowledge]
 
     @classmethod
     def of(cls, weights: Path, sha256: str) -> _Source:
         """Return the weights with their card and with the files that lie beside them."""
-        beside = calibration_of(weights), baseline_of(weights), validation_of(weights)
-        return cls(weights, sha256, checkpoint.read_card(weights), *beside)
+        beside = {kind: known for kind in COMPANIONS if (known := kind.of(weights)) is not None}
+        return cls(weights, sha256, checkpoint.read_card(weights), beside)
 
     @property
     def tags(self) -> dict[str, str]:
-        calibrated = "" if self.calibration is None else self.calibration.sha256
-        compared = "" if self.baseline is None else "yes"
-        validated = "" if self.validation is None else self.validation.sha256
-        about = {CALIBRATION_TAG: calibrated, VALIDATION_TAG: validated, BASELINE_TAG: compared}
-        about["unveil_version"] = __version__
-        return packaging.tags_of(self.card, self.sha256) | about
+        checksums = {kind.tag: self.beside[kind].sha256 if kind in self.beside else "" for kind in COMPANIONS}
+        return packaging.tags_of(self.card, self.sha256) | checksums | {"unveil_version": __version__}
 
     @property
     def description(self) -> str:
-        return packaging.describe(self.card, self.sha256, self.calibration)
+        return packaging.describe(self.card, self.sha256, calibration_of(self.weights))
 
 
 def register_weights(client: MlflowClient, uri: str, weights: Path, sha256: str, name: str) -> ModelVersion:
@@ -89,14 +70,12 @@ def register_weights(client: MlflowClient, uri: str, weights: Path, sha256: str,
     Args:
         client: the registry.
         uri: its address.
-        weights: the file; its model card becomes tags. Calibration, validation record and drift baseline beside it are
-            packaged, too.
+        weights: the file; its model card becomes tags. What lies beside it is packaged, too.
         sha256: checksum of the file.
         name: name of the registered model; created when missing.
 
     Raises:
-        InvalidCheckpoint: the file is not an Unveil model, or the calibration beside it belongs to another.
-        InvalidBaseline: the drift baseline beside it belongs to another.
+        InvalidCheckpoint: the file is not an Unveil model, or a file beside it belongs to another.
         MlflowException: the registry refuses.
     """
     source = _Source.of(weights, sha256)
@@ -193,18 +172,9 @@ def _staged(folder: Path, source: _Source) -> dict[str, str]:
     """Copy the data files of the package to a folder, under the names that MLflow keeps; return their paths."""
     weights = folder / Path(WEIGHTS_FILE).name
     shutil.copyfile(source.weights, weights)
-    files = {packaging.WEIGHTS: str(weights)}
-    beside = (
-        (packaging.CALIBRATION, CALIBRATION_FILE, source.calibration),
-        ("baseline", BASELINE_FILE, source.baseline),
-        ("validation", VALIDATION_FILE, source.validation),
-    )
-    for name, file, kept in beside:
-        if kept is not None:
-            path = folder / Path(file).name
-            kept.save(path)
-            files[name] = str(path)
-    return files
+    for kind, known in source.beside.items():
+        known.save(kind.path(weights))
+    return {packaging.WEIGHTS: str(weights)} | {kind.name: str(kind.path(weights)) for kind in source.beside}
 
 
 def _example_parameters(card: ModelCard) -> dict[str, Any]:

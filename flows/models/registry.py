@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from de_model import checkpoint
-from de_model.calibration import CalibrationTable, calibration_of
 from de_model.errors import InvalidCheckpoint
-from de_model.validation import ValidationRecord, validation_of
 from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
 from flows.models.mlflow_access import (
     database_of,
@@ -27,23 +25,15 @@ from flows.models.mlflow_access import (
     prepare_folder,
     registry_uri,
 )
-from flows.models.registration import (
-    BASELINE_FILE,
-    CALIBRATION_FILE,
-    CALIBRATION_TAG,
-    MODEL_ID_TAG,
-    VALIDATION_FILE,
-    VALIDATION_TAG,
-    WEIGHTS_FILE,
-    register_weights,
-    store_again,
-)
+from flows.models.registration import MODEL_ID_TAG, register_weights, store_again
 from flows.models.version import (
-    ListedVersion,
+    CALIBRATION,
+    COMPANIONS,
+    VALIDATION,
+    WEIGHTS_FILE,
+    Companion,
     ModelVersion,
-    describe,
     is_whole,
-    listed,
     local_folder,
     verify,
 )
@@ -96,14 +86,11 @@ class Registry:
             InvalidCheckpoint: the package came without weights.
             NotWritable: the state folder cannot be written.
         """
-        with self._only_registrar(), self._session():
-            found = self._registered(checkpoint.shipped_weights(), MODEL_NAME)
-            aliases = self._aliases(MODEL_NAME)
-            if not aliases and len(self._versions(MODEL_NAME)) == 1:
-                self._client.set_registered_model_alias(MODEL_NAME, CHAMPION, str(found.version))
-                aliases = {CHAMPION: str(found.version)}
-        is_champion = aliases.get(CHAMPION) == str(found.version)
-        return describe(found, CHAMPION if is_champion else None)
+        with self._only_registrar(), self.session() as client:
+            found = self._registered(client, checkpoint.shipped_weights(), MODEL_NAME)
+            if not self.aliases(MODEL_NAME) and len(self._versions(MODEL_NAME)) == 1:
+                client.set_registered_model_alias(MODEL_NAME, CHAMPION, found.version)
+            return ModelVersion.of(client.get_model_version(MODEL_NAME, found.version))
 
     def register(self, weights: Path, name: str = MODEL_NAME) -> ModelVersion:
         """Register a weights file as the next version of `name`; the same, calibrated alike, is its first one.
@@ -113,17 +100,18 @@ class Registry:
         Raises:
             InvalidCheckpoint: the file is not an Unveil model.
         """
-        with self._only_registrar(), self._session():
-            return describe(self._registered(weights, name), None)
+        with self._only_registrar(), self.session() as client:
+            return ModelVersion.of(self._registered(client, weights, name))
 
-    def _registered(self, weights: Path, name: str) -> MlflowVersion:
+    def _registered(self, client: MlflowClient, weights: Path, name: str) -> MlflowVersion:
         """Return the version of a weights file; it is made, or its files are stored again, where they are missing."""
         sha256 = checkpoint.sha256_of(weights)
         found = _same_model(self._versions(name), weights, sha256)
         if found is None:
-            return register_weights(self._client, self.uri, weights, sha256, name)
-        if not self._is_whole(found):
-            store_again(self._client, found, weights, sha256)
+            return register_weights(client, self.uri, weights, sha256, name)
+        folder = local_folder(client.get_model_version_download_uri(name, found.version))
+        if folder is not None and not is_whole(folder / WEIGHTS_FILE, ModelVersion.of(found)):
+            store_again(client, found, weights, sha256)
         return found
 
     def resolve(self, uri: str) -> ModelVersion:
@@ -138,11 +126,11 @@ class Registry:
         if match is None:
             raise InvalidSettings(f"Model {uri} is not a model URI; give models:/NAME@ALIAS or models:/NAME/VERSION.")
         name, alias = match["name"], match["alias"]
-        with self._session():
-            found = self._found(name, alias, match["version"])
-            if found is not None:
-                return describe(found, alias)
-            aliases, versions = self._aliases(name), self._versions(name)
+        found = self._found(name, alias, match["version"])
+        if found is not None:
+            _ = found.sha256  # a version without it cannot be used
+            return found
+        aliases, versions = self.aliases(name), self._versions(name)
         wanted = f"alias {alias}" if alias else f"version {match['version']}"
         named = ", ".join(f"{alias} (version {number})" for alias, number in sorted(aliases.items())) or "none"
         raise UnknownModel(
@@ -152,41 +140,26 @@ class Registry:
         )
 
     def weights(self, version: ModelVersion) -> Path:
-        """Return the path of the safetensors file of `version`; its checksum is verified, and that of its calibration.
-
-        Beside it lie its calibration (`calibration_path`), its validation record (`validation_path`) and its drift
-        baseline (`baseline_path`).
+        """Return the path of the safetensors file of `version`, verified as are its companions that lie beside it.
 
         Raises:
             InvalidCheckpoint: a file is missing, or is not the one that was registered.
         """
-        with self._session():
-            origin = self._client.get_model_version_download_uri(version.name, version.version)
+        with self.session() as client:
+            origin = client.get_model_version_download_uri(version.name, version.version)
         folder = local_folder(origin)
         path = self._fetched(version, origin) if folder is None else folder / WEIGHTS_FILE
         verify(path, version)
         return path
 
-    def calibration(self, version: ModelVersion) -> CalibrationTable | None:
-        """Return the calibration of the intervals of `version`, verified; None when it has none.
-
-        Raises:
-            InvalidCheckpoint: a file is missing, or is not the one that was registered.
-        """
-        weights = self.weights(version)
-        return None if version.calibration == "" else calibration_of(weights)
-
-    def versions(self, name: str = MODEL_NAME) -> list[ListedVersion]:
+    def versions(self, name: str = MODEL_NAME) -> list[ModelVersion]:
         """Return all versions of a model, oldest first.
 
         Raises:
             UnknownModel: the registry does not have the model.
         """
-        with self._session():
-            aliases = self._aliases(name)
-            found = self._versions(name)
-        named = {number: tuple(sorted(a for a, n in aliases.items() if n == number)) for number in aliases.values()}
-        return [listed(v, named.get(str(v.version), ())) for v in found]
+        aliases = self.aliases(name)
+        return [ModelVersion.of(found, aliases) for found in self._versions(name)]
 
     def aliases(self, name: str) -> dict[str, str]:
         """Return version by alias.
@@ -194,29 +167,20 @@ class Registry:
         Raises:
             UnknownModel: the registry does not have the model.
         """
-        with self._session():
-            return self._aliases(name)
+        from mlflow.exceptions import MlflowException
 
-    def set_alias(self, name: str, alias: str, version: str) -> None:
-        """Give an alias to a version; a reader gets the old version or the new one."""
-        with self._session():
-            self._client.set_registered_model_alias(name, alias, version)
-
-    def delete_alias(self, name: str, alias: str) -> None:
-        """Take an alias away."""
-        with self._session():
-            self._client.delete_registered_model_alias(name, alias)
-
-    def set_tags(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
-        """Keep tags with a version."""
-        with self._session():
-            for name, value in tags.items():
-                self._client.set_model_version_tag(version.name, version.version, name, value)
-
-    def log_artifacts(self, version: ModelVersion, folder: Path, under: str) -> None:
-        """Keep all files of a folder with the run of a version, below a name."""
-        with self._session():
-            self._client.log_artifacts(version.run_id, str(folder), under)
+        with self.session() as client:
+            try:
+                model = client.get_registered_model(name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                names = [model.name for model in client.search_registered_models(max_results=20)]
+                raise UnknownModel(
+                    f"The registry {without_credentials(self.uri)} has no model {name}; it has "
+                    f"{', '.join(names) or 'none'}. Correct --model, or register a model of that name."
+                ) from error
+        return {alias: str(number) for alias, number in model.aliases.items()}
 
     def log_metrics(self, version: ModelVersion, figures: Mapping[str, float], dataset: str, digest: str) -> None:
         """Keep figures of a version as metrics of its run and its model, with the data set they were measured on.
@@ -231,18 +195,17 @@ class Registry:
 
         data, now = dataset_input("evaluation", dataset, digest, {"sha256": digest}), int(time.time() * 1000)
         about = {"dataset_name": data.dataset.name, "dataset_digest": data.dataset.digest}
-        with self._session():
-            model = self._client.get_model_version(version.name, version.version).tags.get(MODEL_ID_TAG)
-            metrics = [
-                Metric(key, float(value), now, 0, model_id=model, **about)
-                for key, value in figures.items()
-                if math.isfinite(value)
-            ]
-            self._client.log_inputs(version.run_id, datasets=[data])
-            self._client.log_batch(version.run_id, metrics=metrics)
+        metrics = [
+            Metric(key, float(value), now, 0, model_id=version.tags.get(MODEL_ID_TAG), **about)
+            for key, value in figures.items()
+            if math.isfinite(value)
+        ]
+        with self.session() as client:
+            client.log_inputs(version.run_id, datasets=[data])
+            client.log_batch(version.run_id, metrics=metrics)
 
     @contextlib.contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[MlflowClient]:
         """Let one process at a time change aliases: of all that share the database, or, at a server, the state folder.
 
         Raises:
@@ -250,49 +213,37 @@ class Registry:
         """
         prepare_folder(self.state_dir)
         database = database_of(self.uri)
-        with locked((database or self.state_dir / "promotion").with_suffix(".promotion.lock")):
-            yield
-
-    def has(self, name: str, version: str) -> bool:
-        """Whether the model has a version; one that was deleted is gone."""
-        with self._session():
-            return any(str(found.version) == version for found in self._versions(name))
-
-    def _is_whole(self, found: MlflowVersion) -> bool:
-        """Whether the files of a version are there, as far as it can be seen from here."""
-        version = describe(found, None)
-        folder = local_folder(self._client.get_model_version_download_uri(version.name, version.version))
-        return folder is None or is_whole(folder / WEIGHTS_FILE, version)
+        with (
+            locked((database or self.state_dir / "promotion").with_suffix(".promotion.lock")),
+            self.session() as client,
+        ):
+            yield client
 
     def _fetched(self, version: ModelVersion, origin: str) -> Path:
         """Return the weights of a remote version, downloaded once into a folder of its own, with what lies beside."""
         cache = self.state_dir / "models"
-        beside = f"{version.calibration or 'plain':.16}-{version.validation or 'plain':.16}"
-        place = cache / f"{version.sha256}-{beside}"
+        kept = [kind for kind in COMPANIONS if version.checksum(kind)]
+        place = cache / "-".join([version.sha256, *(version.checksum(kind)[:16] for kind in kept)])
         path = place / Path(WEIGHTS_FILE).name
         if is_whole(path, version):
             return path
         prepare_folder(place)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as folder, self._session():
+        with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as folder, self.session():
             from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
             repository = get_artifact_repository(origin, tracking_uri=self.uri, registry_uri=self.uri)
             # The weights last: where they are, everything is.
-            kept = {
-                CALIBRATION_FILE: version.calibration,
-                VALIDATION_FILE: version.validation,
-                BASELINE_FILE: version.baseline,
-            }
-            for name in [*(name for name, there in kept.items() if there), WEIGHTS_FILE]:
+            for name in [*(kind.file for kind in kept), WEIGHTS_FILE]:
                 fetched = Path(repository.download_artifacts(name, folder))
                 fetched.replace(place / fetched.name)
         return path
 
     @contextlib.contextmanager
-    def _session(self) -> Iterator[None]:
-        _ = self._client  # opened first: it prepares the import of MLflow
+    def session(self) -> Iterator[MlflowClient]:
+        """Give the client of the registry; what MLflow raises in this context becomes one of our errors."""
+        client = self._client  # opened first: it prepares the import of MLflow
         with plain_errors(self.uri):
-            yield
+            yield client
 
     @contextlib.contextmanager
     def _only_registrar(self) -> Iterator[None]:
@@ -305,43 +256,31 @@ class Registry:
         with locked(database.with_suffix(".lock")):
             yield
 
-    def _found(self, name: str, alias: str | None, version: str) -> MlflowVersion | None:
+    def _found(self, name: str, alias: str | None, version: str) -> ModelVersion | None:
         """Return the version of an alias, or of a number without one; None when it is missing."""
-        from mlflow.exceptions import MlflowException
+        with self.session() as client:
+            from mlflow.exceptions import MlflowException
 
-        try:
-            if alias:
-                return self._client.get_model_version_by_alias(name, alias)
-            return self._client.get_model_version(name, version)
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            raise
+            try:
+                found = (
+                    client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
+                )
+            except MlflowException as error:
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    return None
+                raise
+        return ModelVersion.of(found)
 
     def _versions(self, name: str) -> list[MlflowVersion]:
         """Return all versions of a model, oldest first; none of an unknown model."""
         found: list[MlflowVersion] = []
         token = None
-        while token is None or token:
-            page = self._client.search_model_versions(f"name = '{name}'", max_results=200, page_token=token)
-            found += page
-            token = page.token or ""
+        with self.session() as client:
+            while token is None or token:
+                page = client.search_model_versions(f"name = '{name}'", max_results=200, page_token=token)
+                found += page
+                token = page.token or ""
         return sorted(found, key=lambda v: int(v.version))
-
-    def _aliases(self, name: str) -> dict[str, str]:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            model = self._client.get_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            names = [model.name for model in self._client.search_registered_models(max_results=20)]
-            raise UnknownModel(
-                f"The registry {without_credentials(self.uri)} has no model {name}; it has "
-                f"{', '.join(names) or 'none'}. Correct --model, or register a model of that name."
-            ) from error
-        return {alias: str(number) for alias, number in model.aliases.items()}
 
 
 def resolve(settings: RunSettings) -> ModelRef:
@@ -358,7 +297,7 @@ def resolve(settings: RunSettings) -> ModelRef:
     try:
         registry = Registry(settings.state, settings.mlflow_uri)
         shipped, version = registry.ensure_shipped(), registry.resolve(settings.model)
-        if version.sha256 == shipped.sha256 and version.calibration not in (None, shipped.calibration):
+        if version.sha256 == shipped.sha256 and version.checksum(CALIBRATION) != shipped.checksum(CALIBRATION):
             _log.warning(
                 "%s has the weights that come with Unveil, and an older calibration of their intervals; %s has the "
                 "present one: `unveil promote %s --force` makes it the champion.",
@@ -383,9 +322,8 @@ def model_of(settings: RunSettings, registry: Registry, version: ModelVersion) -
     weights = registry.weights(version)
     card = checkpoint.read_card(weights)
     check_bands(settings, card.bands)
-    table = registry.calibration(version)
-    record = _checksum(validation_of(weights))
-    return ModelRef(version.name, version.version, version.sha256, str(weights), _checksum(table), record, card.scene)
+    known = version.checksum(CALIBRATION), version.checksum(VALIDATION)
+    return ModelRef(version.name, version.version, version.sha256, str(weights), *known, card.scene)
 
 
 def look_up(settings: RunSettings) -> ModelRef:
@@ -403,20 +341,16 @@ def _shipped(settings: RunSettings) -> ModelRef:
     weights = checkpoint.shipped_weights()
     card = checkpoint.read_card(weights)
     check_bands(settings, card.bands)
-    sha256 = checkpoint.sha256_of(weights)
-    table, record = calibration_of(weights), validation_of(weights)
-    return ModelRef(MODEL_NAME, UNREGISTERED, sha256, str(weights), _checksum(table), _checksum(record), card.scene)
+    known = _checksum(CALIBRATION, weights), _checksum(VALIDATION, weights)
+    return ModelRef(MODEL_NAME, UNREGISTERED, checkpoint.sha256_of(weights), str(weights), *known, card.scene)
 
 
-def _checksum(table: CalibrationTable | ValidationRecord | None) -> str:
-    return "" if table is None else table.sha256
+def _checksum(kind: Companion, weights: Path) -> str:
+    found = kind.of(weights)
+    return "" if found is None else found.sha256
 
 
 def _same_model(versions: Sequence[MlflowVersion], weights: Path, sha256: str) -> MlflowVersion | None:
-    """Return the first version of the same weights whose intervals are calibrated and that is validated alike."""
-    beside = {
-        CALIBRATION_TAG: _checksum(calibration_of(weights)),
-        VALIDATION_TAG: _checksum(validation_of(weights)),
-    }
-    same = [v for v in versions if v.tags.get("sha256") == sha256]
-    return next((v for v in same if all(v.tags.get(tag, said) == said for tag, said in beside.items())), None)
+    """Return the first version of the same weights of which the same is known."""
+    said = {"sha256": sha256} | {kind.tag: _checksum(kind, weights) for kind in COMPANIONS}
+    return next((v for v in versions if said.items() <= v.tags.items()), None)

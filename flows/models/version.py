@@ -1,4 +1,4 @@
-"""Versions of registered models, and the files behind them."""
+"""Versions of registered models, and the files that each holds: weights, and what is known of them beside."""
 
 from __future__ import annotations
 
@@ -7,17 +7,63 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from de_model import checkpoint
-from de_model.calibration import CalibrationTable, calibration_path, load_table
+from de_model.calibration import calibration_of, calibration_path, load_table
 from de_model.errors import InvalidCheckpoint
-from de_model.validation import ValidationRecord, load_record, validation_path
+from de_model.validation import load_record, validation_of, validation_path
+from flows.drift.baseline import baseline_of, baseline_path, load_baseline
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+
+#: Path of the weights inside the artefacts of a version.
+WEIGHTS_FILE = "artifacts/weights.safetensors"
+
+
+class Knowledge(Protocol):
+    """What is known of a model: the factors of its intervals, for example."""
+
+    @property
+    def weights_sha256(self) -> str:
+        """Checksum of the weights that it belongs to."""
+
+    @property
+    def sha256(self) -> str:
+        """Checksum of what it says."""
+
+    def save(self, path: Path) -> None:
+        """Write it to a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """A kind of file beside weights."""
+
+    name: str
+    #: Where it lies beside a weights file; reads it there, or from that path.
+    path: Callable[[Path], Path]
+    of: Callable[[Path], Knowledge | None]
+    load: Callable[[Path], Knowledge]
+
+    @property
+    def tag(self) -> str:
+        """Tag of a version with the checksum of what the file says; empty where it has none."""
+        return f"{self.name}_sha256"
+
+    @property
+    def file(self) -> str:
+        """Its path inside the artefacts of a version."""
+        return str(self.path(Path(WEIGHTS_FILE)))
+
+
+CALIBRATION = Companion("calibration", calibration_path, calibration_of, load_table)
+VALIDATION = Companion("validation", validation_path, validation_of, load_record)
+#: The factors of its intervals; which filler is best for which kind of pixel; what its training set looks like.
+COMPANIONS = (CALIBRATION, VALIDATION, Companion("baseline", baseline_path, baseline_of, load_baseline))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,53 +72,43 @@ class ModelVersion:
 
     name: str
     version: str
-    #: The alias it was asked for by, or None.
-    alias: str | None
-    #: SHA-256 of the weights file, 64 hexadecimal digits.
-    sha256: str
-    #: `models:/NAME/VERSION`: never an alias, so that it means the same tomorrow.
-    uri: str
-    #: MLflow run that registered it.
+    #: MLflow run that trained it, or registered it.
     run_id: str
-    #: SHA-256 of what its calibration says; empty without one, None for a version that was registered without saying.
-    calibration: str | None = None
-    #: Whether it has a drift baseline.
-    baseline: bool = False
-    #: SHA-256 of what its validation record says; empty without one, None for a version registered without saying.
-    validation: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ListedVersion:
-    """One line of the registry."""
-
-    version: str
-    aliases: tuple[str, ...]
     #: When it was registered.
     created: datetime
+    aliases: tuple[str, ...]
     tags: Mapping[str, str]
 
+    @classmethod
+    def of(cls, found: MlflowVersion, aliases: Mapping[str, str] | None = None) -> ModelVersion:
+        """Return a version as MLflow gives it; a listed one comes without its `aliases`, which are given by version."""
+        number = str(found.version)
+        named = found.aliases if aliases is None else [alias for alias, version in aliases.items() if version == number]
+        created = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)
+        return cls(found.name, number, found.run_id or "", created, tuple(sorted(named)), dict(found.tags))
 
-def describe(found: MlflowVersion, alias: str | None) -> ModelVersion:
-    """Return a version as MLflow lists it.
+    @property
+    def uri(self) -> str:
+        """`models:/NAME/VERSION`: never an alias, so that it means the same tomorrow."""
+        return f"models:/{self.name}/{self.version}"
 
-    Raises:
-        InvalidCheckpoint: it was registered without the checksum of its weights.
-    """
-    uri, sha256 = f"models:/{found.name}/{found.version}", found.tags.get("sha256", "")
-    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-        raise InvalidCheckpoint(
-            f"{uri} has no tag sha256 with the checksum of its weights; register the weights again."
-        )
-    calibration = found.tags.get("calibration_sha256")
-    beside = calibration, found.tags.get("baseline") == "yes", found.tags.get("validation_sha256")
-    return ModelVersion(found.name, str(found.version), alias, sha256, uri, found.run_id or "", *beside)
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the weights file, 64 hexadecimal digits.
 
+        Raises:
+            InvalidCheckpoint: the version was registered without it.
+        """
+        found = self.tags.get("sha256", "")
+        if not re.fullmatch(r"[0-9a-f]{64}", found):
+            raise InvalidCheckpoint(
+                f"{self.uri} has no tag sha256 with the checksum of its weights; register the weights again."
+            )
+        return found
 
-def listed(found: MlflowVersion, aliases: tuple[str, ...]) -> ListedVersion:
-    """Return a line of the registry for a version as MLflow lists it."""
-    created = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)
-    return ListedVersion(str(found.version), aliases, created, dict(found.tags))
+    def checksum(self, companion: Companion) -> str:
+        """Return the checksum of a file beside the weights; empty where the version has none."""
+        return self.tags.get(companion.tag, "")
 
 
 def local_folder(uri: str) -> Path | None:
@@ -84,17 +120,15 @@ def local_folder(uri: str) -> Path | None:
 
 
 def verify(weights: Path, version: ModelVersion) -> None:
-    """Raise `InvalidCheckpoint` unless weights, calibration and validation record are those that were registered."""
+    """Raise `InvalidCheckpoint` unless weights and the files beside them are those that were registered."""
     remedy = "register the weights again, or choose another version with --model."
     if not weights.is_file():
         raise InvalidCheckpoint(f"The weights of {version.uri} are missing at {weights}; {remedy}")
-    beside: tuple[tuple[str, str | None, Callable[[], CalibrationTable | ValidationRecord]], ...] = (
-        ("calibration", version.calibration, lambda: load_table(calibration_path(weights))),
-        ("validation record", version.validation, lambda: load_record(validation_path(weights))),
-    )
-    loaded = [(name, registered, load()) for name, registered, load in beside if registered]
     found = [("weights", version.sha256, checkpoint.sha256_of(weights), version.sha256)]
-    found += [(name, registered, each.sha256, each.weights_sha256) for name, registered, each in loaded]
+    for companion in COMPANIONS:
+        if registered := version.checksum(companion):
+            known = companion.load(companion.path(weights))
+            found.append((companion.name, registered, known.sha256, known.weights_sha256))
     for name, registered, sha256, of_weights in found:
         if sha256 != registered or of_weights != version.sha256:
             raise InvalidCheckpoint(

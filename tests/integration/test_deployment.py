@@ -219,7 +219,7 @@ def test_a_promotion_by_hand_is_noticed(service: PrefectService, out: Path) -> N
     with client_of(service):
         watch(registry, MODEL_NAME)
         assert watch(registry, MODEL_NAME) is None
-        registry.set_alias(MODEL_NAME, CHAMPION, "1")  # as in the MLflow UI
+        registry._client.set_registered_model_alias(MODEL_NAME, CHAMPION, "1")  # as in the MLflow UI
         assert watch(registry, MODEL_NAME) == Move(MODEL_NAME, "1", "2")
 
 

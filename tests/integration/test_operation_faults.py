@@ -78,7 +78,8 @@ def test_a_moved_registry_finds_its_weights_below_the_present_folder(moved: Path
     folder = moved / "kept"
     folder.mkdir()
     (folder / "a.txt").write_text("a")
-    registry.log_artifacts(version, folder, "notes")
+    with registry.session() as client:
+        client.log_artifacts(version.run_id, str(folder), "notes")
     assert [path.is_relative_to(moved / "mlartifacts") for path in moved.rglob("notes/a.txt")] == [True]
 
 

@@ -16,7 +16,7 @@ from de_model.card import ModelCard
 from de_model.inference.sampling import Sampling
 from de_model.metrics.bootstrap import Interval
 from flows.errors import ChampionChanged, InvalidSettings, UnknownModel
-from flows.models.comparison import ComparisonConfig, compare_versions
+from flows.models.comparison import compare_versions
 from flows.models.evaluation import evaluate
 from flows.models.evaluation_cases import real_cases
 from flows.models.gates import Comparison, Gates, compared, judge
@@ -24,6 +24,7 @@ from flows.models.promotion import CHALLENGER, PREVIOUS, promote, rollback, set_
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.models.shadow import Measured, Shadow, ShadowScene
 from flows.planning.search import SceneSet, stacks_of
+from flows.settings import RunSettings
 from flows.settings.fields import RestorationOptions
 from tests.command import ROOT, environment, unveil
 
@@ -53,14 +54,18 @@ def state(tmp_path_factory: pytest.TempPathFactory, worse: Path) -> Path:
     return folder
 
 
+def move(registry: Registry, alias: str, version: str) -> None:
+    registry._client.set_registered_model_alias(MODEL_NAME, alias, version)
+
+
 @pytest.fixture
 def registry(state: Path) -> Iterator[Registry]:
     """The registry with version 1 as champion and version 2 as challenger."""
     found = Registry(state)
     yield found
-    found.set_alias(MODEL_NAME, CHAMPION, "1")
-    found.set_alias(MODEL_NAME, CHALLENGER, "2")
-    found.delete_alias(MODEL_NAME, PREVIOUS)
+    move(found, CHAMPION, "1")
+    move(found, CHALLENGER, "2")
+    found._client.delete_registered_model_alias(MODEL_NAME, PREVIOUS)
 
 
 @pytest.mark.timeout(300)
@@ -85,7 +90,7 @@ def test_a_worse_challenger_is_refused_by_what_it_restored_and_its_figures_are_m
     )
     champion, challenger = (registry.resolve(f"models:/{MODEL_NAME}/{version}") for version in "12")
     judged = compare_versions(
-        registry, champion, challenger, ComparisonConfig(cases=lambda: cases, usage=usage, gates=loose)
+        registry, champion, challenger, cases=lambda: cases, usage=usage, gates=loose, run=RunSettings()
     )
     comparison = judged.comparison
     assert comparison.gain.images >= 5 and comparison.gain.high < 0
@@ -205,8 +210,8 @@ def run(what, left):
             return step(*arguments)
         return change
 
-    for name in ("set_alias", "delete_alias", "set_tags"):
-        setattr(Registry, name, deadly(getattr(Registry, name)))
+    for name in ("set_registered_model_alias", "delete_registered_model_alias", "set_model_version_tag"):
+        setattr(mlflow.MlflowClient, name, deadly(getattr(mlflow.MlflowClient, name)))
     registry = Registry(Path(sys.argv[1]))
     if what == "promote":
         promotion.promote(registry, registry.resolve("models:/unveil-de/2"), "a test")
@@ -251,13 +256,13 @@ def test_killed_before_any_step_the_next_command_finds_old_or_new(
     status = -signal.SIGKILL
     while status == -signal.SIGKILL:
         if what == "rollback":
-            registry.set_alias(MODEL_NAME, PREVIOUS, "2")
+            move(registry, PREVIOUS, "2")
         status = status_of(executioner, what, len(champions))
         champion = registry.aliases(MODEL_NAME)[CHAMPION]
         if champion == "2" and what == "promote":
             assert rollback(registry, MODEL_NAME).champion == "1", "what a promotion replaced is known before it moves"
-        registry.set_alias(MODEL_NAME, CHAMPION, "1")
-        registry.set_alias(MODEL_NAME, CHALLENGER, "2")
+        move(registry, CHAMPION, "1")
+        move(registry, CHALLENGER, "2")
         champions.append(champion)
     assert status == 0 and len(champions) >= 3
     assert set(champions) == {"1", "2"} and champions == sorted(champions), "the champion moves once"

@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 
 from de_model import checkpoint, packaging
-from de_model.calibration import calibration_of, calibration_path
+from de_model.calibration import calibration_of, calibration_path, load_table
 from de_model.errors import InvalidCheckpoint
 from de_model.validation import validation_path
+from flows.drift.baseline import baseline_path
 from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry, resolve
+from flows.models.version import CALIBRATION
 from flows.processing.model import load_model
 from flows.settings import Device, ModelFallback
 from flows.settings.loading import load_settings
@@ -35,7 +37,7 @@ from pathlib import Path
 from flows.processing.model import load_model
 from flows.models.registry import Registry
 version = Registry(Path(sys.argv[1])).ensure_shipped()
-print(json.dumps([version.version, version.alias, version.sha256]))
+print(json.dumps([version.version, *version.aliases, version.sha256]))
 """
 
 
@@ -86,7 +88,7 @@ def test_two_first_starts_at_once_register_the_shipped_model_once_as_champion(re
         "FINISHED"
     }
     version = registry.resolve(f"models:/{MODEL_NAME}@{CHAMPION}")
-    assert (version.version, version.alias, version.uri) == ("1", CHAMPION, f"models:/{MODEL_NAME}/1")
+    assert (version.version, version.aliases, version.uri) == ("1", (CHAMPION,), f"models:/{MODEL_NAME}/1")
     assert version == registry.ensure_shipped()
     assert registry.weights(version).read_bytes() == checkpoint.shipped_weights().read_bytes()
 
@@ -109,9 +111,9 @@ def test_mlflow_serves_the_registered_model(registry: Registry) -> None:
 def test_a_version_carries_its_card_and_its_calibration(registry: Registry) -> None:
     version = registry.resolve(f"models:/{MODEL_NAME}/1")
     shipped = calibration_of(checkpoint.shipped_weights())
-    assert shipped is not None and version.calibration == shipped.sha256
-    assert registry.calibration(version) == shipped
+    assert shipped is not None and version.checksum(CALIBRATION) == shipped.sha256
     weights = registry.weights(version)
+    assert load_table(calibration_path(weights)) == shipped
     card = (weights.parents[1] / "README.md").read_text("utf-8")
     assert version.sha256 in card and "blue, green, red, nir" in card and "90%" in card
     assert registry._client.get_model_version(MODEL_NAME, "1").description == card
@@ -152,13 +154,11 @@ def test_changed_and_missing_files_are_refused(registry: Registry) -> None:
         (calibration, json.dumps(table).encode(), "the file was changed"),
         (calibration, b"{}", "not a calibration table"),
         (calibration, None, "not a calibration table"),
+        (baseline_path(weights), None, "not a drift baseline"),
     ):
-        with holding(path, content):
-            with pytest.raises(InvalidCheckpoint, match=says):
-                registry.weights(version)
-            with pytest.raises(InvalidCheckpoint, match=says):
-                registry.calibration(version)
-    assert registry.weights(version) == weights and registry.calibration(version) is not None
+        with holding(path, content), pytest.raises(InvalidCheckpoint, match=says):
+            registry.weights(version)
+    assert registry.weights(version) == weights
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,6 @@ def test_the_code_in_a_package_is_never_executed(registry: Registry) -> None:
             path.write_text("raise SystemExit('executed')")
         model = resolve(load_settings(None, {"state_dir": registry.state_dir}))
         assert model.version == "1" and load_model(model.weights, model.sha256, Device.CPU).card.bands
-        assert registry.calibration(registry.resolve(f"models:/{MODEL_NAME}/1")) is not None
     finally:
         for path, content in scripts.items():
             path.write_bytes(content)
@@ -223,21 +222,21 @@ def test_weights_that_are_calibrated_anew_are_another_version(
     assert (model.version, registry.ensure_shipped().version) == ("1", "2"), "a champion is never moved"
     assert "older calibration" in caplog.text
     assert "models:/unveil-de/2 has the present one: `unveil promote 2 --force`" in caplog.text
-    assert registry.register(older).version == "1" and registry.calibration(registry.ensure_shipped()) == table
+    assert registry.register(older).version == "1" and registry.ensure_shipped().checksum(CALIBRATION) == table.sha256
     caplog.clear()
-    registry.set_alias(MODEL_NAME, CHAMPION, "2")
+    registry._client.set_registered_model_alias(MODEL_NAME, CHAMPION, "2")
     assert resolve(settings).version == "2" and not caplog.text
 
 
 def test_an_alias_moved_by_hand_is_respected(registry: Registry, state: Path, other_weights: Path) -> None:
     second = registry.register(other_weights)
-    assert (second.version, second.alias) == ("2", None)
+    assert (second.version, second.aliases) == ("2", ())
     assert registry.register(other_weights) == second, "the same file again is the same version"
     assert registry.resolve(f"models:/{MODEL_NAME}@{CHAMPION}").version == "1", "registering promotes nothing"
     client = registry._client
     client.set_registered_model_alias(MODEL_NAME, CHAMPION, "2")
     try:
-        assert Registry(state).ensure_shipped().alias is None
+        assert Registry(state).ensure_shipped().aliases == ()
         chosen = Registry(state).resolve(f"models:/{MODEL_NAME}@{CHAMPION}")
         assert (chosen.version, chosen.sha256) == ("2", checkpoint.sha256_of(other_weights))
         client.delete_registered_model_alias(MODEL_NAME, CHAMPION)

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from de_model import checkpoint
-from de_model.calibration import LEVEL
+from de_model.calibration import LEVEL, calibration_of
 from de_model.validation import validation_of
 from flows.drift.baseline import baseline_of
 from flows.errors import InvalidSettings
@@ -96,7 +96,7 @@ def test_new_scenes_make_a_challenger_that_earns_its_place(killed: Killed, first
     version = registry.resolve(f"models:/{MODEL_NAME}@{CHAMPION}")
     card = checkpoint.read_card(registry.weights(version))
     assert json.loads(card.training)["start"] == checkpoint.sha256_of(checkpoint.shipped_weights())
-    table = registry.calibration(version)
+    table = calibration_of(registry.weights(version))
     assert table is not None and table.level == LEVEL and "MGRS-33TWL: 1 cases" in table.fitted_on
     baseline = baseline_of(registry.weights(version))
     assert baseline is not None and baseline.weights_sha256 == version.sha256 and len(baseline.units) >= 8
@@ -135,8 +135,8 @@ def test_known_scenes_are_not_trained_on_again(killed: Killed, first: RetrainSum
 def test_an_interrupted_comparison_is_held_by_the_next_retraining(killed: Killed, first: RetrainSummary) -> None:
     registry = Registry(killed.state)
     # As a kill after the registration leaves it: a challenger of a known training set that was never judged.
-    registry.set_alias(MODEL_NAME, CHALLENGER, str(first.challenger))
-    registry.set_alias(MODEL_NAME, CHAMPION, "1")
+    registry._client.set_registered_model_alias(MODEL_NAME, CHALLENGER, str(first.challenger))
+    registry._client.set_registered_model_alias(MODEL_NAME, CHAMPION, "1")
     registry._client.delete_model_version_tag(MODEL_NAME, str(first.challenger), GATES_TAG)
     strict = BRIEF | {"gates": GATES | {"least_gain_db": 3.0}}
     found = retrain(strict | {"state_dir": str(killed.state), "promotion": "automatic"})
