@@ -267,8 +267,7 @@ class ResidualField:
         top, left = cell.origin
         rows = self._nodes(top, height, float(affine.e), axis=1, count=nodes.shape[1])
         columns = self._nodes(left, width, float(affine.a), axis=0, count=nodes.shape[2])
-        upper, lower = (_between(nodes[:, row], columns, 2) for row in (rows[0], rows[1]))
-        field: FloatArray = upper + (lower - upper) * rows[2][:, None]
+        field: FloatArray = _between(_between(nodes, columns, 2), rows, 1)
         return field
 
     def _nodes(
@@ -294,8 +293,10 @@ class ResidualField:
 
 def _between(nodes: FloatArray, places: tuple[NDArray[np.intp], NDArray[np.intp], FloatArray], axis: int) -> FloatArray:
     before, behind = nodes.take(places[0], axis), nodes.take(places[1], axis)
-    value: FloatArray = before + (behind - before) * places[2]
-    return value
+    behind -= before
+    behind *= places[2] if axis == 2 else places[2][:, None]
+    before += behind
+    return before
 
 
 def fit_field(residual: FloatArray, where: BoolArray, cell: Cell) -> ResidualField:

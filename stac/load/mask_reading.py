@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ from stac.grid.assets import find_asset
 from stac.grid.cell import Cell
 from stac.grid.footprint import outline_of_item
 from stac.io.signing import Access
-from stac.load.reading import Layer, look_at, read_asset
+from stac.load.reading import Layer, at_once, look_at, read_asset
 from stac.load.resampling import coarseness
 from stac.masks.classes import PixelClass, among
 from stac.masks.combination import MaskKind, MaskRule, Opinion, combine, grow, kinds_for
@@ -129,7 +128,6 @@ def near_clouds(
     cell: Cell,
     masks: Sequence[MaskKind],
     rule: MaskRule,
-    threads: int,
     access: Access,
 ) -> NDArray[np.uint8]:
     """Return `Near` values `(y, x)` of a cell.
@@ -142,7 +140,6 @@ def near_clouds(
         cell: pixels of the result.
         masks: masks to combine; none takes the one that comes with a scene.
         rule: how they are combined.
-        threads: layers read at the same time.
         access: how remote bytes are reached.
 
     Raises:
@@ -153,8 +150,7 @@ def near_clouds(
     cloud = np.zeros(coarse.geobox.shape, np.bool_)
     for item in date.items:
         plan = plan_mask(item, masks, rule, Resampling.nearest, access)
-        with ThreadPoolExecutor(min(threads, len(plan.layers)), thread_name_prefix="read") as pool:
-            layers = list(pool.map(lambda layer: read_asset(layer.request, access, coarse), plan.layers))
+        layers = at_once(lambda layer: read_asset(layer.request, access, coarse), plan.layers)
         cloud |= among(plan.classes(layers), (PixelClass.CLOUD, PixelClass.THIN_CLOUD))
     near = near_of(cloud, coarse, date)
     height, width = cell.geobox.shape

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -32,8 +34,12 @@ from stac.search.sentinel_hub.process import is_process_href
 _ATTEMPTS = 3
 #: So many time-outs long nothing more is asked of an asset whose server did not answer.
 _SILENT_TIMEOUTS = 5
+#: Assets in flight, of all dates and work units of this process: they wait for the network, not for the processor.
+_ASSETS_AT_ONCE = 20
 _P = ParamSpec("_P")
 _Pixels = TypeVar("_Pixels")
+_Asset = TypeVar("_Asset")
+_Found = TypeVar("_Found")
 #: Rows of a classification that are read at once.
 _STRIP = 1024
 
@@ -79,6 +85,22 @@ class AssetRequest:
         """Return the request for an asset of an item."""
         href, collection = asset.get_absolute_href() or asset.href, item.collection_id or ""
         return cls(item.id, band, href, nodata, resampling, Declared.of(item, asset), collection, index, classes)
+
+
+@cache
+def _readers() -> ThreadPoolExecutor:
+    """Return threads that live on: in a new one PROJ opens its database anew, which takes longer than a read."""
+    return ThreadPoolExecutor(_ASSETS_AT_ONCE, thread_name_prefix="read")
+
+
+if hasattr(os, "register_at_fork"):
+    # A process that was forked has the threads of none.
+    os.register_at_fork(after_in_child=_readers.cache_clear)
+
+
+def at_once(look: Callable[[_Asset], _Found], assets: Iterable[_Asset]) -> list[_Found]:
+    """Return what looking at each of some assets gives, several at a time; `look` itself must not call this."""
+    return list(_readers().map(look, assets))
 
 
 def _within_deadline(

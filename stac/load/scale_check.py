@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum, unique
 from functools import lru_cache
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from stac.errors import InvalidItem
 from stac.io.signing import Access
-from stac.load.reading import AssetRequest, Layer, read_thinned
+from stac.load.reading import AssetRequest, Layer, at_once, read_thinned
 from stac.load.scaling import Decision
 from stac.reflectance import Scaling
 from stac.search.sentinel_hub.process import is_process_href
@@ -121,16 +120,13 @@ class RadiometryCheck(StrEnum):
     OFF = "off"
 
 
-def check_scene(
-    item: pystac.Item, layers: Sequence[Layer], check: RadiometryCheck, threads: int, access: Access
-) -> None:
+def check_scene(item: pystac.Item, layers: Sequence[Layer], check: RadiometryCheck, access: Access) -> None:
     """Raise or warn when a scene's pixels contradict the scale and offset they are read with.
 
     Args:
         item: the scene.
         layers: its reflectance bands.
         check: what to do.
-        threads: bands read at the same time.
         access: how remote bytes are reached.
 
     Raises:
@@ -142,7 +138,7 @@ def check_scene(
         return
     bands = tuple((layer.request, layer.scaling) for layer in layers if layer.scaling is not None)
     version = str(item.properties.get("updated", ""))
-    found = _contradiction(bands, version, threads, access)
+    found = _contradiction(bands, version, access)
     if found is None:
         return
     sentence = f"Item {item.id}: {found} (decided because: {bands[0][1].reason})"
@@ -154,12 +150,9 @@ def check_scene(
 
 
 @lru_cache(maxsize=1024)
-def _contradiction(
-    bands: tuple[tuple[AssetRequest, Decision], ...], version: str, threads: int, access: Access
-) -> str | None:
+def _contradiction(bands: tuple[tuple[AssetRequest, Decision], ...], version: str, access: Access) -> str | None:
     """Judge a scene once per process; its blocks ask again and again."""
     del version  # part of the cache's key: an item that was corrected is judged anew
-    with ThreadPoolExecutor(min(threads, len(bands)), thread_name_prefix="check") as pool:
-        views = pool.map(lambda band: read_thinned(band[0], access, _SIDE), bands)
-        samples = [BandSample(r.band, dn, decision) for (r, decision), dn in zip(bands, views, strict=True)]
+    views = at_once(lambda band: read_thinned(band[0], access, _SIDE), bands)
+    samples = [BandSample(r.band, dn, decision) for (r, decision), dn in zip(bands, views, strict=True)]
     return find_contradiction(samples, offset_at_stake=any(decision.offset_at_stake for _, decision in bands))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import repeat
 
 import numpy as np
 import pystac
@@ -19,7 +18,7 @@ from stac.grid.assets import find_asset
 from stac.grid.cell import Cell
 from stac.io.signing import Access
 from stac.load.mask_reading import near_clouds, plan_mask
-from stac.load.reading import Layer, look_at, read_asset
+from stac.load.reading import Layer, at_once, look_at, read_asset
 from stac.load.resampling import Interpolation, worst_class
 from stac.load.scale_check import RadiometryCheck, check_scene
 from stac.masks.classes import RIM, PixelClass, beside_nodata, mark_missing
@@ -42,8 +41,6 @@ class ReadOptions:
     cloud_dilation_m: float = 120.0
     #: Reach of shadow dilation, metres.
     shadow_dilation_m: float = 120.0
-    #: Assets of a scene read at the same time.
-    threads: int = 5
     #: Every how many pixels one is read, along both axes; the stack's cell is as much coarser.
     overview: int = 1
     #: How reflectance is drawn when a file is on another grid that is not finer.
@@ -290,10 +287,7 @@ def _disagreeing(
     if len(np.unique(stack.days)) < FEWEST_LOOKS:
         return np.zeros_like(classes)
     taken = {one.id: one for one in map(_acquisition, dates)}
-    look = partial(
-        near_clouds, cell=stack.cell, masks=options.masks, rule=options.mask_rule,
-        threads=options.threads, access=options.access,
-    )  # fmt: skip
+    look = partial(near_clouds, cell=stack.cell, masks=options.masks, rule=options.mask_rule, access=options.access)
     with ThreadPoolExecutor(_DATES_AT_ONCE, thread_name_prefix="near") as pool:
         near = np.stack(list(pool.map(look, (taken[name] for name in stack.item_ids))))
     return suspicious(stack.dn, classes, stack.days, stack.bands, near)
@@ -317,7 +311,7 @@ def _read_layers(item: pystac.Item, cell: Cell, bands: Sequence[str], options: R
     drawn = options.interpolation.method if options.overview == 1 else Resampling.nearest
     layers = _layers(item, bands, drawn, options)
     mask = plan_mask(item, options.masks, options.mask_rule, drawn, options.access)
-    check_scene(item, layers, options.radiometry_check, options.threads, options.access)
+    check_scene(item, layers, options.radiometry_check, options.access)
     scalings = [layer.scaling for layer in layers if layer.scaling is not None]
     # Where pixels are mixed, what is mixed in from beside the cell must be known, too.
     kernel = max(layer.reach(cell) for layer in layers)
@@ -330,9 +324,8 @@ def _read_layers(item: pystac.Item, cell: Cell, bands: Sequence[str], options: R
     requests = [layer.request for layer in (*layers, *mask.layers)]
     cells = [*[drawn_cell] * len(layers), *[around] * len(mask.layers)]
     places = [*slot.dn, *[None] * len(mask.layers)]
-    # Assets wait for the network, not for the processor.
-    with ThreadPoolExecutor(min(options.threads, len(cells)), thread_name_prefix="read") as pool:
-        found = list(pool.map(read_asset, requests, repeat(options.access), cells, places))
+    wanted = zip(requests, cells, places, strict=True)
+    found = at_once(lambda asked: read_asset(asked[0], options.access, *asked[1:]), wanted)
     height, width = slot.classes.shape
     inside = np.s_[reach : reach + height, reach : reach + width]
     classes = worst_class(mask.classes(found[len(layers) :]), finer)
@@ -354,6 +347,5 @@ def _read_layers(item: pystac.Item, cell: Cell, bands: Sequence[str], options: R
 
 
 def _layers(item: pystac.Item, bands: Sequence[str], drawn: Resampling, options: ReadOptions) -> list[Layer]:
-    """Look at the bands of a scene, several at a time: each waits for its server."""
-    with ThreadPoolExecutor(min(options.threads, len(bands)), thread_name_prefix="look") as pool:
-        return list(pool.map(lambda band: look_at(item, band, find_asset(item, band), drawn, options.access), bands))
+    """Look at the bands of a scene."""
+    return at_once(lambda band: look_at(item, band, find_asset(item, band), drawn, options.access), bands)

@@ -7,7 +7,6 @@ from enum import IntEnum, unique
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter
 
 
 @unique
@@ -62,9 +61,16 @@ def beside_nodata(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
     outside: NDArray[np.bool_] = classes == PixelClass.NODATA
     if not outside.any():
         return outside
-    near: NDArray[np.uint8] = maximum_filter(outside.view(np.uint8), 2 * RIM + 1, mode="nearest")
-    beside: NDArray[np.bool_] = near > 0
-    return beside
+    return around_square(outside, RIM)
+
+
+def around_square(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """Return a mask `(y, x)` grown by so many pixels along rows and columns."""
+    padded = np.pad(mask, reach)
+    height, width = mask.shape
+    along = np.logical_or.reduce([padded[:, step : step + width] for step in range(2 * reach + 1)])
+    found: NDArray[np.bool_] = np.logical_or.reduce([along[step : step + height] for step in range(2 * reach + 1)])
+    return found
 
 
 def mark_missing(
@@ -85,7 +91,10 @@ def mark_missing(
         every: where all bands have none.
         beside: the edge of the swath, from `beside_nodata`.
     """
-    outside = (classes == PixelClass.NODATA) | (every & (beside | is_observed(classes)))
+    if not some.any():
+        return
+    observed = is_observed(classes)
+    outside = (classes == PixelClass.NODATA) | (every & (beside | observed))
     # What a mask calls shadow or cloud stays so, and grows as such.
-    classes[some & ~outside & is_observed(classes)] = PixelClass.DEFECTIVE
+    classes[some & ~outside & observed] = PixelClass.DEFECTIVE
     classes[some & outside] = PixelClass.NODATA

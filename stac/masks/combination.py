@@ -10,11 +10,10 @@ from enum import StrEnum, unique
 import numpy as np
 import pystac
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation
 
 from stac.errors import InvalidInput
 from stac.grid.assets import has_asset
-from stac.masks.classes import HIDDEN, PixelClass, among, is_observed
+from stac.masks.classes import HIDDEN, PixelClass, among, around_square, is_observed
 from stac.masks.learned import OMNICLOUDMASK, S2CLOUDLESS, MaskMethod
 from stac.masks.scene import QA_PIXEL, SCL
 
@@ -128,9 +127,8 @@ def without_mixed(classes: NDArray[np.uint8], dilated: NDArray[np.uint8], reach:
         reach: pixels that resampling reaches to every side.
     """
     grown, free = dilated.copy(), is_observed(dilated)
-    around = np.ones((2 * reach + 1, 2 * reach + 1), bool)
     for kind in (PixelClass.NODATA, *HIDDEN):
-        grown[binary_dilation(classes == kind, around) & free] = kind
+        grown[around_square(classes == kind, reach) & free] = kind
     return grown
 
 

@@ -93,13 +93,13 @@ def classify_scl(scl: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     if scl.dtype != np.uint8:
         raise InvalidItem(f"The scene classification is {scl.dtype}, expected uint8; name the right asset.")
-    unknown = (scl > _LAST).sum()
-    if unknown > _MOST_UNKNOWN * (scl > 0).sum():
+    unknown = np.count_nonzero(scl > _LAST)
+    if unknown > _MOST_UNKNOWN * np.count_nonzero(scl):
         raise InvalidItem(
             f"The scene classification holds values up to {scl.max()}, most of them above {_LAST}, the last class; "
             "name the right asset."
         )
-    return _TABLE[scl]
+    return _TABLE.take(scl)
 
 
 def _classify(layers: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:

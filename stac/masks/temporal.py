@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from enum import IntFlag, unique
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from stac.masks.classes import PixelClass, is_observed
 from stac.masks.combination import grow
-from stac.reflectance import PRODUCT_SCALE
+from stac.reflectance import PRODUCT_NODATA, PRODUCT_SCALE
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float32]
@@ -82,7 +83,7 @@ def suspicious(
     found = np.zeros(classes.shape, np.uint8)
     if not {"blue", "green", "red", "nir"} <= set(bands) or len(np.unique(days)) < FEWEST_LOOKS:
         return found
-    channels = [bands.index(name) for name in ("blue", "green", "red", "nir")]
+    channels = np.array([bands.index(name) for name in ("blue", "green", "red", "nir")])
     order = np.argsort(days, kind="stable")
     pixels, seen, judged = dn.reshape(*dn.shape[:2], -1), classes.reshape(len(dn), -1), found.reshape(len(dn), -1)
     flags = np.zeros_like(classes) if near is None else near
@@ -90,14 +91,14 @@ def suspicious(
 
     def judge(start: int) -> None:
         here = slice(start, start + _CHUNK)
-        looks, clear = pixels[order, :, here][:, channels], seen[order, here] == PixelClass.CLEAR
+        blue, nir = (pixels[order, channel, here] for channel in channels[[0, 3]])
+        clear = seen[order, here] == PixelClass.CLEAR
         around = flags[order, here] * clear
-        odd = _stands_out(looks[:, 0], looks[:, 3], clear) | _differs(looks[:, 0], looks[:, 3], clear, around)
+        odd = _stands_out(blue, nir, clear) | _differs(blue, nir, clear, around)
         odd &= clear.sum(axis=0, dtype=np.uint16) >= FEWEST_LOOKS
         asked = np.flatnonzero(odd.any(axis=0))
-        judged[order[:, None], start + asked] = _judged(
-            looks[:, :, asked], clear[:, asked], odd[:, asked], around[:, asked]
-        )
+        looks = pixels[order[:, None, None], channels[:, None], start + asked]
+        judged[order[:, None], start + asked] = _judged(looks, clear[:, asked], odd[:, asked], around[:, asked])
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="judge") as pool:
         list(pool.map(judge, range(0, pixels.shape[2], _CHUNK)))
@@ -159,29 +160,33 @@ def _judged(dn: NDArray[np.uint16], clear: BoolArray, odd: BoolArray, near: NDAr
         near: `Near` values `(time, pixel)`.
     """
     kinds = np.zeros(clear.shape, np.uint8)
-    looks = np.where(clear[:, None], dn * np.float32(PRODUCT_SCALE), np.float32(np.nan)).astype(np.float32)
-    ordered, count = _ordered(np.where(clear[:, None], dn, np.uint16(65535))), clear.sum(axis=0)
-    after = _looks_before(looks[::-1])[::-1]
-    before = _looks_before(looks)
-    for date in range(len(looks)):
+    before, after = _looks_before(dn, clear), _looks_before(dn[::-1], clear[::-1])[::-1]
+    middle_looks = _middle_looks(dn, clear)
+    for date in range(len(dn)):
         at = np.flatnonzero(odd[date])
-        own = looks[date][:, at]
-        median = _median_of_others(ordered[:, :, at], dn[date][:, at], count[at])
-        sides = [np.where(np.isnan(side[date][:, at]), median, side[date][:, at]) for side in (before, after)]
+        digits = dn[date].take(at, axis=1)
+        own, median = _reflectance(digits), middle_looks.median_of_others(digits, at)
+        asked = (side.take(at, axis=1) for side in (before[date], after[date]))
+        sides = [np.where(side == PRODUCT_NODATA, median, _reflectance(side)) for side in asked]
         high, low = (of.reduce([median, *sides]) for of in (np.maximum, np.minimum))
         middle = np.maximum(np.minimum(*sides), np.minimum(np.maximum(*sides), median))
         beside, shaded = ((near[date, at] & flag) > 0 for flag in (Near.CLOUD, Near.SHADOW))
         up = own - np.where(beside, middle, high)
         cloud = (up[0] > np.where(beside, _RISE_NEAR, _RISE)) & (up[0] > _WHITE * up[2])
         bright = np.flatnonzero(cloud)
-        others = np.delete(looks[:, 0, at[bright]], date, axis=0)
+        others = [other for other in range(len(dn)) if other != date]
+        blue = np.where(clear[others][:, at[bright]], _reflectance(dn[others, 0][:, at[bright]]), np.float32(np.nan))
         spreads = np.where(beside[bright], _SPREADS_NEAR, _SPREADS)
-        cloud[bright] = up[0, bright] > spreads * _deviation(others, median[0, bright])
+        cloud[bright] = up[0, bright] > spreads * _deviation(blue, median[0, bright])
         lit = np.where(shaded, middle, low)
         kept = (own / np.maximum(lit, np.float32(1e-4)))[1:]
         shadow = (kept < np.where(shaded, _LEFT_NEAR, _LEFT)).all(axis=0) & (lit[3] > _DARK_GROUND)
         kinds[date, at] = np.where(cloud, PixelClass.CLOUD, np.where(shadow, PixelClass.SHADOW, 0))
     return kinds
+
+
+def _reflectance(dn: NDArray[np.uint16]) -> FloatArray:
+    return dn * np.float32(PRODUCT_SCALE)
 
 
 def _ordered(values: NDArray[Number]) -> NDArray[Number]:
@@ -211,21 +216,39 @@ def _exchanges(count: int) -> Iterator[tuple[int, int]]:
         block *= 2
 
 
-def _median_of_others(ordered: NDArray[np.uint16], own: NDArray[np.uint16], count: NDArray[np.int64]) -> FloatArray:
-    """Return the median reflectance `(band, pixel)` of all looks but one of each pixel.
+@dataclass(frozen=True, slots=True)
+class _MiddleLooks:
+    """The looks of each pixel around the middle in ascending order, of which the median of all but one is made."""
 
-    Args:
-        ordered: product DN of all looks in ascending order, unknown ones last `(time, band, pixel)`.
-        own: the look that is left out `(band, pixel)`.
-        count: known looks `(pixel,)`, at least 2.
-    """
-    rank = (ordered < own).sum(axis=0)
-    lower, upper = (
-        np.take_along_axis(ordered, (at + (at >= rank))[None], 0)[0].astype(np.float32)
-        for at in ((count - 2) // 2, (count - 1) // 2)
-    )
-    found: FloatArray = (lower + upper) * np.float32(PRODUCT_SCALE / 2)
-    return found
+    #: Product DN of three neighbours in this order `(3, band, pixel)`.
+    looks: NDArray[np.uint16]
+    #: Pixels of an odd number of looks `(pixel,)`: without one of them two are in the middle.
+    odd: BoolArray
+
+    def median_of_others(self, own: NDArray[np.uint16], at: NDArray[np.intp]) -> FloatArray:
+        """Return the median reflectance `(band, pixel)` of all looks but one of some pixels.
+
+        Args:
+            own: product DN of the look that is left out `(band, pixel)`.
+            at: the pixels.
+        """
+        lower, middle, upper = (looks.take(at, axis=1) for looks in self.looks)
+        # What is above the look that is left out moves down by one place.
+        first = np.where(lower < own, lower, middle)
+        second = np.where(self.odd[at], np.where(middle < own, middle, upper), first)
+        found: FloatArray = (first.astype(np.float32) + second) * np.float32(PRODUCT_SCALE / 2)
+        return found
+
+
+def _middle_looks(dn: NDArray[np.uint16], clear: BoolArray) -> _MiddleLooks:
+    """Return the middle of the known looks `(time, band, pixel)` of each pixel, which has two at least."""
+    ordered, count = _ordered(np.where(clear[:, None], dn, np.uint16(65535))), clear.sum(axis=0, dtype=np.uint16)
+    first, found = (count - 2) // 2, np.empty((3, *dn.shape[1:]), np.uint16)
+    for place in range(len(dn) // 2):
+        here = first == place
+        for step, looks in enumerate(found):
+            np.copyto(looks, ordered[min(place + step, len(dn) - 1)], where=here)
+    return _MiddleLooks(found, count % 2 == 1)
 
 
 def _deviation(values: FloatArray, middle: FloatArray) -> FloatArray:
@@ -237,11 +260,11 @@ def _deviation(values: FloatArray, middle: FloatArray) -> FloatArray:
     return found
 
 
-def _looks_before(looks: FloatArray) -> FloatArray:
-    """Return the last known look before each of `(time, band, pixel)`, NaN where there is none."""
-    found = np.full_like(looks, np.nan)
-    for date in range(1, len(looks)):
-        found[date] = np.where(np.isnan(looks[date - 1]), found[date - 1], looks[date - 1])
+def _looks_before(dn: NDArray[np.uint16], clear: BoolArray) -> NDArray[np.uint16]:
+    """Return the last known look before each of `(time, band, pixel)`, 0 where there is none."""
+    found = np.full_like(dn, PRODUCT_NODATA)
+    for date in range(1, len(dn)):
+        found[date] = np.where(clear[date - 1], dn[date - 1], found[date - 1])
     return found
 
 

@@ -324,10 +324,10 @@ class ColourTally:
 
     def add(self, part: Part, groups: Mapping[str, Group]) -> None:
         """Count the core of a part."""
-        values = self._values(part.data[:, part.core[0], part.core[1]])
+        data = part.data[:, part.core[0], part.core[1]]
         for group, names in distinct(groups):
             for kind, mask in (("rim", group.rim[part.core]), ("ring", group.ring[part.core])):
-                total, count = values[:, mask].sum(axis=1, dtype=np.int64), int(mask.sum())
+                total, count = self._values(data[:, mask]).sum(axis=1, dtype=np.int64), int(mask.sum())
                 for name in names:
                     self._sums[name, kind] = self._sums[name, kind] + total
                     self._counts[name, kind] += count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,22 +69,21 @@ class SeamTally:
         """Count the borders along rows: a pair belongs to the part whose core holds its left pixel."""
         rows, columns = core
         width = columns.stop - columns.start
-        near = slice(columns.start - 1, columns.stop + 2)
-        kinds = provenance[rows, near]
+        kinds = provenance[rows, columns.start : columns.stop + 1]
         seen = among(kinds, (Provenance.OBSERVED, *RESTORED))
-        # The pixel before the first of a pair, both of the pair, and the one after it.
-        before, first, second, after = (kinds[:, at : at + width] for at in range(4))
-        border = (first != second) & seen[:, 1 : 1 + width] & seen[:, 2 : 2 + width]
-        if not border.any():
+        row, column = np.nonzero((kinds[:, :width] != kinds[:, 1:]) & seen[:, :width] & seen[:, 1:])
+        if not len(row):
             return
-        steps = np.abs(np.diff(data[:, rows, near], axis=2)).sum(axis=0, dtype=np.int32)
-        pairs = (0, border, 1), (2, border & (before == first), 0), (2, border & (after == second), 2)
-        for index, where, at in pairs:
-            one, other, values = first[where], second[where], steps[:, at : at + width][where]
-            kind = np.minimum(one, other).astype(np.int64) * _KINDS + np.maximum(one, other)
+        row, column = row + rows.start, column + columns.start
+        # The pixel before the first of a pair, both of the pair, and the one after it.
+        before, first, second, after = (provenance[row, column + step].astype(np.int64) for step in (-1, 0, 1, 2))
+        values = [data[:, row, column + step] for step in (-1, 0, 1, 2)]
+        inner, across, beyond = (np.abs(b - a).sum(axis=0, dtype=np.int32) for a, b in pairwise(values))
+        kind = np.minimum(first, second) * _KINDS + np.maximum(first, second)
+        for index, where, steps in ((0, ..., across), (2, before == first, inner), (2, after == second, beyond)):
             # Sums of integers far below 2^53 are exact in float64.
-            self._sums[index] += np.bincount(kind, values, self._sums.shape[1]).astype(np.int64)
-            self._sums[index + 1] += np.bincount(kind, minlength=self._sums.shape[1])
+            self._sums[index] += np.bincount(kind[where], steps[where], self._sums.shape[1]).astype(np.int64)
+            self._sums[index + 1] += np.bincount(kind[where], minlength=self._sums.shape[1])
 
 
 def _ratio(sums: NDArray[np.int64]) -> float | None:
