@@ -191,11 +191,11 @@ def _beside(
 ) -> ShadowScene:
     pixels = changed = 0
     difference = 0.0
-    parts = [Product.open(folder, bands).parts(margin=0) for folder in folders]
+    parts = [Product.open(folder, bands).parts(reach=0) for folder in folders]
     for one, other in zip(*parts, strict=True):
-        apart = np.abs(one.data - other.data).mean(axis=0)
-        model = np.isin(one.provenance, _FROM_MODEL)
-        observed = (one.provenance == Provenance.OBSERVED) | (other.provenance == Provenance.OBSERVED)
+        apart = np.abs(one.data - other.data)[:, *one.core].mean(axis=0)
+        model = np.isin(one.own, _FROM_MODEL)
+        observed = (one.own == Provenance.OBSERVED) | (other.own == Provenance.OBSERVED)
         pixels, difference = pixels + int(model.sum()), difference + float(apart[model].sum())
         changed += int((apart[observed] > 0).sum())
     return ShadowScene(

@@ -115,7 +115,9 @@ class Stack:
         return replace(self, dn=dn, classes=classes, cell=self.cell.window(rows, columns))
 
     def without(self, item_ids: Collection[str]) -> Stack:
-        """Return the stack without some items."""
+        """Return the stack without some items; a view where it has none of them."""
+        if not set(item_ids) & set(self.item_ids):
+            return self
         keep = [i for i, item_id in enumerate(self.item_ids) if item_id not in item_ids]
         ids, sources = tuple(self.item_ids[i] for i in keep), tuple(self.sources[i] for i in keep)
         dn, classes, days = self.dn[keep], self.classes[keep], self.days[keep]

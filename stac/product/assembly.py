@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from stac.masks.classes import PixelClass, is_hidden, is_observed
 from stac.product.layers import INTERPOLATED_WEIGHT, SOURCE_DATE_NODATA, ProductLayers, Provenance
 from stac.reflectance import to_product_dn
 
+_Number = TypeVar("_Number", np.uint16, np.float32)
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
@@ -113,11 +115,11 @@ def _observed(stack: Stack, target: int) -> ProductLayers:
     observed = is_observed(stack.classes[target])
     known = np.where(observed, np.float32(0), np.float32(np.nan))
     return ProductLayers(
-        data=np.where(observed, stack.dn[target], 0).astype(np.uint16),
-        provenance=np.where(observed, Provenance.OBSERVED, Provenance.NODATA).astype(np.uint8),
-        source_date=np.where(observed, stack.days[target], SOURCE_DATE_NODATA).astype(np.int32),
+        data=np.where(observed, stack.dn[target], np.uint16(0)),
+        provenance=np.where(observed, np.uint8(Provenance.OBSERVED), np.uint8(Provenance.NODATA)),
+        source_date=np.where(observed, stack.days[target], np.int32(SOURCE_DATE_NODATA)),
         reference_weight=np.full(observed.shape, np.nan, np.float32),
-        uncertainty=np.broadcast_to(known, stack.dn[target].shape).astype(np.float32),
+        uncertainty=np.repeat(known[None], len(stack.bands), axis=0),
         geobox=stack.cell.geobox,
         bands=stack.bands,
     )
@@ -127,11 +129,12 @@ def _fill_from_dates(
     layers: ProductLayers, stack: Stack, composite: TemporalComposite, where: BoolArray, factors: tuple[float, ...]
 ) -> None:
     """Write the composite into `layers`, in place."""
-    # Whole windows are computed and written where they count: faster than picking pixels and putting them back.
-    np.copyto(layers.data, to_product_dn(composite.reflectance), where=where)
+    at = np.flatnonzero(where)
     layers.provenance[where] = Provenance.OTHER_DATES
-    np.copyto(layers.source_date, stack.days[composite.source], where=where)
-    np.copyto(layers.uncertainty, _stored(_per_band(factors)[..., None] * composite.spread), where=where)
+    layers.source_date.reshape(-1)[at] = stack.days[composite.source.take(at)]
+    _by_band(layers.data)[:, at] = to_product_dn(_by_band(composite.reflectance).take(at, axis=1))
+    spread = _by_band(composite.spread).take(at, axis=1)
+    _by_band(layers.uncertainty)[:, at] = _stored(_per_band(factors) * spread)
 
 
 def _fill_gaps(
@@ -143,27 +146,34 @@ def _fill_gaps(
     intervals: Intervals,
 ) -> None:
     """Write what fills gaps into `layers`, in place; leave out what is not finite or too uncertain."""
-    around = np.zeros(where.shape, bool) if model.interpolated is None else model.interpolated
-    weight = np.where(around, INTERPOLATED_WEIGHT, np.minimum(model.reference_weight, _MOST_WEIGHT))
-    drawn = _model_class(classes, weight)
-    drawn[around] = Provenance.REFERENCE_FILLED
     layers.provenance[where] = Provenance.NOT_RECOVERABLE
-    sure = where & np.isfinite(model.image).all(axis=0) & (around | (model.spread.mean(axis=0) <= max_spread))
-    layers.data[:, sure] = to_product_dn(model.image[:, sure])
-    layers.provenance[sure] = drawn[sure]
-    layers.reference_weight[sure] = weight[sure]
+    around = np.zeros(where.shape, bool) if model.interpolated is None else model.interpolated
+    sure = where.copy()
+    sure[where] = np.isfinite(model.image[:, where]).all(axis=0)
+    sure[where] &= around[where] | (model.spread[:, where].mean(axis=0) <= max_spread)
+    image, spread, around = model.image[:, sure], model.spread[:, sure], around[sure]
+    weight = np.where(around, INTERPOLATED_WEIGHT, np.minimum(model.reference_weight[sure], _MOST_WEIGHT))
+    drawn = _model_class(classes[sure], weight)
+    drawn[around] = Provenance.REFERENCE_FILLED
+    layers.data[:, sure] = to_product_dn(image)
+    layers.provenance[sure] = drawn
+    layers.reference_weight[sure] = weight
     factors = np.where(
-        around[sure], _per_band(intervals.interpolated or (_Z90,) * len(layers.bands)), _per_band(intervals.model)
+        around, _per_band(intervals.interpolated or (_Z90,) * len(layers.bands)), _per_band(intervals.model)
     )
     # Samples agree more than they are right: they share one model. No interval is narrower than clear dates differ.
-    scale = np.hypot(model.spread[:, sure], repeatability(model.image[:, sure]))
-    layers.uncertainty[:, sure] = _stored(factors * scale)
+    layers.uncertainty[:, sure] = _stored(factors * np.hypot(spread, repeatability(image)))
 
 
 def _stored(half_width: FloatArray) -> FloatArray:
     """Return half-widths rounded up to steps below that of the data: their last digits are noise, and fill disks."""
     steps: FloatArray = np.ceil(half_width / _STEP)
     return steps * _STEP
+
+
+def _by_band(pixels: NDArray[_Number]) -> NDArray[_Number]:
+    """Return contiguous pixels `(band, y, x)` as a view `(band, pixel)`."""
+    return pixels.reshape(len(pixels), -1)
 
 
 def _per_band(factors: tuple[float, ...]) -> FloatArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -205,6 +205,8 @@ class Layer(StrEnum):
         return f"{self}.tif"
 
 
+#: Those that pictures are made of.
+_PICTURED = (Layer.VISUAL, Layer.PROVENANCE)
 #: How each layer is stored.
 SPECS: dict[Layer, RasterSpec] = {
     Layer.VISUAL: RasterSpec(0, rgb=True),
@@ -317,9 +319,18 @@ class ProductWriter:
         counts, shape = self._tally.counts, self._geobox.shape
         if sum(counts.values()) != shape[0] * shape[1]:
             raise InvalidInput(f"The windows hold {sum(counts.values())} pixels, the product {shape}.")
-        _finish(self._writers.values())
         earlier = None if before is None else visual(before, self._tally.bands)
-        _write_pictures(self._folder, earlier, counts, title)
+        # As many files at once as there are cores: much of it is done by one thread, and each file takes memory.
+        with ThreadPoolExecutor(min(len(Layer), cores()), thread_name_prefix="write") as pool:
+            made = {
+                layer: pool.submit(self._writers[layer].finish)
+                for layer in sorted(Layer, key=_PICTURED.__contains__, reverse=True)
+            }
+            for layer in _PICTURED:
+                made[layer].result()
+            _write_pictures(self._folder, earlier, counts, title)
+            for done in made.values():
+                done.result()
         return self._tally.summary(self._geobox)
 
 
@@ -335,13 +346,6 @@ def write_product(
         for window in windows:
             product.add(window)
         return product.finish(before)
-
-
-def _finish(writers: Collection[CogWriter]) -> None:
-    """Write as many files at once as there are cores: much of it is done by one thread, and each file takes memory."""
-    with ThreadPoolExecutor(min(len(writers), cores()), thread_name_prefix="write") as pool:
-        for done in [pool.submit(writer.finish) for writer in writers]:
-            done.result()
 
 
 def bands_of(layer: Layer, bands: tuple[str, ...]) -> tuple[str, ...]:
@@ -379,7 +383,7 @@ def _place(window: GeoBox, whole: GeoBox) -> tuple[int, int]:
 def _write_pictures(
     folder: Path, before: NDArray[np.uint8] | None, counts: Mapping[Provenance, int], title: str
 ) -> None:
-    after, classes = (_thinned(folder / layer.file_name) for layer in (Layer.VISUAL, Layer.PROVENANCE))
+    after, classes = (_thinned(folder / layer.file_name) for layer in _PICTURED)
     write_thumbnail(folder / "thumbnail.png", after)
     if before is not None:
         write_quicklook(folder / "quicklook.png", before, after, classes[0], counts, title)

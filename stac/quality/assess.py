@@ -26,6 +26,7 @@ from stac.quality.measures import (
     SharpnessTally,
     distinct,
     groups_of,
+    in_steps,
     reach_of,
 )
 from stac.quality.seams import SeamTally
@@ -54,7 +55,7 @@ def assess(folder: Path, bands: Sequence[str], *, window: int = WINDOW) -> Quali
     product = Product.open(folder, tuple(bands))
     reach = reach_of(product.gsd_m)
     tally = _Tally(product.bands, reach)
-    parts = product.parts(margin=reach + 1, window=window)
+    parts = product.parts(reach, window)
     # Files belong to the thread that opened them.
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(min(_AT_ONCE, cores()), "quality") as pool:
         try:
@@ -82,8 +83,8 @@ class _Tally:
         groups = groups_of(part, self.reach)
         tallies = (self.sharpness, self.colour, self.clouds, self.intervals)
         measured = [seams, *(pool.submit(tally.add, part, groups) for tally in tallies)]
-        self.pixels += np.bincount(part.provenance[part.core].ravel(), minlength=len(Provenance))
-        days, counts = np.unique(part.source_date[part.core], return_counts=True)
+        self.pixels += np.bincount(part.own.ravel(), minlength=len(Provenance))
+        days, counts = np.unique(part.source_date, return_counts=True)
         self.days.update(dict(zip(days.tolist(), counts.tolist(), strict=True)))
         for done in measured:
             done.result()
@@ -142,12 +143,11 @@ class IntervalTally:
         self._weights: dict[str, NDArray[np.int64]] = defaultdict(lambda: np.zeros(_WHOLE + 1, np.int64))
 
     def add(self, part: Part, groups: Mapping[str, Group]) -> None:
-        """Count the core of a part."""
-        rows, columns = part.core
+        """Count a part."""
         for group, names in distinct(groups):
-            inside = group.inside[part.core]
-            widths = part.half_width[:, rows, columns][:, inside]
-            widths, weights = widths[widths >= 0], part.reference_weight[part.core][inside]
+            widths = in_steps(part.half_width[:, group.inside])
+            weights = in_steps(part.reference_weight[group.inside])
+            widths = widths[widths >= 0]
             counts = np.bincount(np.minimum(widths, _WIDEST), minlength=_WIDEST + 1)
             known = weights[weights >= 0]
             shares = np.bincount(np.minimum(known, _WHOLE), minlength=_WHOLE + 1)

@@ -36,7 +36,7 @@ FEWEST = 30
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Pixels of one group in a part, whole part with its margin, `(y, x)`."""
+    """Pixels of one group in a window `(y, x)`."""
 
     #: Pixels of the group.
     inside: BoolArray
@@ -54,18 +54,21 @@ def reach_of(gsd_m: float) -> int:
 def groups_of(part: Part, reach: int) -> dict[str, Group]:
     """Return the groups that a part holds, by name.
 
-    Near means at most `reach` pixels away along rows and along columns. Only the core is right: the margin must be
-    at least `reach`.
+    Near means at most `reach` pixels away along rows and along columns.
     """
-    observed, present = part.provenance == Provenance.OBSERVED, np.bincount(part.provenance.ravel(), minlength=256)
-    beside = _near(observed, reach)
+    around, (rows, columns) = part.surroundings, part.own.shape
+    window = np.s_[reach : reach + rows, reach : reach + columns]
+    # A group beside the window has a ring in it.
+    observed, present = around == Provenance.OBSERVED, np.bincount(around.ravel(), minlength=256)
+    beside = _near(observed, reach)[window]
     found: dict[tuple[Provenance, ...], Group] = {}
     groups = {}
     for name, classes in GROUPS.items():
         here = tuple(kind for kind in classes if present[kind])
         if here and here not in found:
-            inside = among(part.provenance, here)
-            found[here] = Group(inside, inside & beside, observed & _near(inside, reach))
+            every = among(around, here)
+            inside, near = every[window], _near(every, reach)[window]
+            found[here] = Group(inside, inside & beside, observed[window] & near)
         if here:
             groups[name] = found[here]
     return groups
@@ -86,30 +89,38 @@ def _near(mask: BoolArray, reach: int) -> BoolArray:
 _LAYERS = (Layer.DATA, Layer.PROVENANCE, Layer.UNCERTAINTY, Layer.REFERENCE_WEIGHT, Layer.SOURCE_DATE)
 #: Side of a window, pixels: a multiple of the blocks of the files.
 WINDOW = 1024
+#: Pixels around a window that its outermost ones are compared with.
+EDGE = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A window of a product with a margin; arrays share their last two axes `(y, x)`."""
+    """A window of a product, with the pixels around that it is compared with; last two axes `(y, x)`."""
 
-    #: Reflectance / 1e-4 `(band, y, x)`, int32, so that differences need no care; 0 where nodata.
+    #: Reflectance / 1e-4 `(band, y, x)` of the window and `EDGE` pixels around it, int32, so that differences need no
+    #: care; 0 where nodata.
     data: NDArray[np.int32]
-    #: `Provenance` values; nodata beyond the edge of the product.
+    #: `Provenance` values likewise; nodata beyond the edge of the product.
     provenance: NDArray[np.uint8]
-    #: Half-width of the 90 % interval / 1e-4 `(band, y, x)`, int32; -1 where there is none.
-    half_width: NDArray[np.int32]
-    #: Share of the reference / 1e-4, int32; -1 where the model did not run.
-    reference_weight: NDArray[np.int32]
-    #: Days since 1970-01-01, or `SOURCE_DATE_NODATA`.
+    #: `Provenance` values of the window and so many pixels around it as surroundings reach.
+    surroundings: NDArray[np.uint8]
+    #: Half-width of the 90 % interval of the window `(band, y, x)`, reflectance; NaN where there is none.
+    half_width: NDArray[np.float32]
+    #: Share of the reference in the window; NaN where the model did not run.
+    reference_weight: NDArray[np.float32]
+    #: Days since 1970-01-01 in the window, or `SOURCE_DATE_NODATA`.
     source_date: NDArray[np.int32]
-    #: Pixels on each side that belong to neighbours.
-    margin: int
 
     @property
     def core(self) -> tuple[slice, slice]:
-        """Rows and columns of the window itself: every pixel of a product is in the core of one part."""
+        """Rows and columns of the window in `data` and `provenance`."""
         rows, columns = self.provenance.shape
-        return slice(self.margin, rows - self.margin), slice(self.margin, columns - self.margin)
+        return slice(EDGE, rows - EDGE), slice(EDGE, columns - EDGE)
+
+    @property
+    def own(self) -> NDArray[np.uint8]:
+        """`Provenance` values of the window."""
+        return self.provenance[self.core]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +156,11 @@ class Product:
         """Area of a pixel, square kilometres."""
         return self.gsd_m**2 / 1e6
 
-    def parts(self, margin: int, window: int = WINDOW) -> Generator[Part]:
+    def parts(self, reach: int, window: int = WINDOW) -> Generator[Part]:
         """Yield the product in windows, row by row.
 
         Args:
-            margin: pixels of the neighbours on each side.
+            reach: how far surroundings reach, pixels.
             window: side of a window, pixels.
 
         Raises:
@@ -158,11 +169,7 @@ class Product:
         with _opened(self.folder) as layers:
             for row in range(0, self.shape[0], window):
                 for column in range(0, self.shape[1], window):
-                    pixels = {
-                        layer: _read(file, SPECS[layer].nodata, row, column, window, margin)
-                        for layer, file in layers.items()
-                    }
-                    yield _part(pixels, margin)
+                    yield _part(layers, row, column, window, max(reach, EDGE))
 
 
 @contextmanager
@@ -189,18 +196,24 @@ def _read(layer: Any, outside: float, row: int, column: int, window: int, margin
     return np.pad(pixels, beyond, constant_values=outside)
 
 
-def _part(layers: Mapping[Layer, NDArray[Any]], margin: int) -> Part:
+def _part(layers: Mapping[Layer, Any], row: int, column: int, window: int, reach: int) -> Part:
+    def pixels(layer: Layer, margin: int = 0) -> NDArray[Any]:
+        return _read(layers[layer], SPECS[layer].nodata, row, column, window, margin)
+
+    surroundings = pixels(Layer.PROVENANCE, reach)[0]
+    rows, columns = surroundings.shape
+    beyond = reach - EDGE
     return Part(
-        data=layers[Layer.DATA].astype(np.int32),
-        provenance=layers[Layer.PROVENANCE][0],
-        half_width=_whole(layers[Layer.UNCERTAINTY]),
-        reference_weight=_whole(layers[Layer.REFERENCE_WEIGHT][0]),
-        source_date=layers[Layer.SOURCE_DATE][0],
-        margin=margin,
+        data=pixels(Layer.DATA, EDGE).astype(np.int32),
+        provenance=surroundings[beyond : rows - beyond, beyond : columns - beyond],
+        surroundings=surroundings,
+        half_width=pixels(Layer.UNCERTAINTY),
+        reference_weight=pixels(Layer.REFERENCE_WEIGHT)[0],
+        source_date=pixels(Layer.SOURCE_DATE)[0],
     )
 
 
-def _whole(values: NDArray[np.float32]) -> NDArray[np.int32]:
+def in_steps(values: NDArray[np.float32]) -> NDArray[np.int32]:
     """Return values in steps of 1e-4, -1 for NaN: sums of integers do not depend on the order of windows."""
     known = np.isfinite(values)
     # Beyond 10 an interval says nothing more.
@@ -255,19 +268,18 @@ class CloudTally:
         self._ring, self._bright_ring = np.zeros(size, np.int64), np.zeros(size, np.int64)
 
     def add(self, part: Part, groups: Mapping[str, Group]) -> None:
-        """Count the core of a part."""
+        """Count a part."""
         if self._bands is None:
             return
         visible = part.data[self._bands, part.core[0], part.core[1]]
         hot, white = twice_hot(visible), is_bright_and_white(visible)
         for group, names in distinct(groups):
-            inside = group.inside[part.core]
-            bright, count = _histogram(hot[inside & white]), int(inside.sum())
+            bright, count = _histogram(hot[group.inside & white]), int(np.count_nonzero(group.inside))
             for name in names:
                 self._bright[name] += bright
                 self._counts[name] += count
         if EVERYTHING in groups:
-            ring = groups[EVERYTHING].ring[part.core]
+            ring = groups[EVERYTHING].ring
             self._ring += _histogram(hot[ring])
             self._bright_ring += _histogram(hot[ring & white])
 
@@ -323,11 +335,11 @@ class ColourTally:
         self._counts: dict[tuple[str, str], int] = defaultdict(int)
 
     def add(self, part: Part, groups: Mapping[str, Group]) -> None:
-        """Count the core of a part."""
+        """Count a part."""
         data = part.data[:, part.core[0], part.core[1]]
         for group, names in distinct(groups):
-            for kind, mask in (("rim", group.rim[part.core]), ("ring", group.ring[part.core])):
-                total, count = self._values(data[:, mask]).sum(axis=1, dtype=np.int64), int(mask.sum())
+            for kind, mask in (("rim", group.rim), ("ring", group.ring)):
+                total, count = self._values(data[:, mask]).sum(axis=1, dtype=np.int64), int(np.count_nonzero(mask))
                 for name in names:
                     self._sums[name, kind] = self._sums[name, kind] + total
                     self._counts[name, kind] += count
@@ -373,16 +385,16 @@ class SharpnessTally:
         self._ring: dict[str, _Sum] = defaultdict(_Sum)
 
     def add(self, part: Part, groups: Mapping[str, Group]) -> None:
-        """Count the core of a part; its margin must be 1 pixel or more."""
+        """Count a part."""
         near = tuple(slice(side.start - 1, side.stop + 1) for side in part.core)
         detail = laplacian(part.data[:, *near])[:, 1:-1, 1:-1]
         calm = same_around(part.provenance[near])[1:-1, 1:-1]
         for group, names in distinct(groups):
             for sums, where in ((self._inside, group.inside), (self._ring, group.ring)):
-                here = where[part.core] & calm
+                here = where & calm
                 total = detail[:, here].sum(axis=1, dtype=np.int64)
                 for name in names:
-                    sums[name].add(int(here.sum()), total)
+                    sums[name].add(int(np.count_nonzero(here)), total)
 
     def ratio(self, name: str) -> float | None:
         """Return detail inside a group / detail around it, mean over bands; None where either is unknown."""

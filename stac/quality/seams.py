@@ -41,7 +41,7 @@ class SeamTally:
         self._sums = np.zeros((4, _KINDS * _KINDS), np.int64)
 
     def add(self, part: Part) -> None:
-        """Count the core of a part; its margin must be 2 pixels or more."""
+        """Count a part."""
         self._add_rows(part.data, part.provenance, part.core)
         self._add_rows(part.data.transpose(0, 2, 1), part.provenance.T, part.core[::-1])
 
@@ -66,7 +66,7 @@ class SeamTally:
         )
 
     def _add_rows(self, data: NDArray[np.int32], provenance: NDArray[np.uint8], core: tuple[slice, slice]) -> None:
-        """Count the borders along rows: a pair belongs to the part whose core holds its left pixel."""
+        """Count the borders along rows: a pair belongs to the part that holds its left pixel."""
         rows, columns = core
         width = columns.stop - columns.start
         kinds = provenance[rows, columns.start : columns.stop + 1]
