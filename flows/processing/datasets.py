@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pystac
 import rasterio
 import xarray as xr
 
@@ -20,10 +18,10 @@ from stac.catalog.product_collections import publish_to_collection
 from stac.catalog.publish import StaticCatalog
 from stac.io.files import write_json
 from stac.io.s3 import Location
-from stac.product.assets import product_pictures
-from stac.product.dataset import dataset_layers, write_dataset
+from stac.product.dataset import dataset_layers, dataset_record
+from stac.product.item import ProductRecord, build_item
 from stac.product.layers import Provenance
-from stac.product.preview import visual, write_quicklook
+from stac.product.writer import write_product
 from stac.quality.gate import Gate
 
 
@@ -40,49 +38,27 @@ def publish_dataset(product: xr.Dataset, folder: Path, *, judged: bool) -> Locat
         InvalidProduct: what was written does not pass the check of the catalog.
         DiskFull, NotWritable: the catalog cannot be written; it is as it was.
     """
-    catalog = StaticCatalog(folder)
+    layers, record, catalog = dataset_layers(product), dataset_record(product), StaticCatalog(folder)
     catalog.require_writable()
-    with tempfile.TemporaryDirectory(prefix="unveil-") as scratch:
-        item_id = write_dataset(product, Path(scratch)).id
-        staging = catalog.staging(item_id)
-        for file in Path(scratch).iterdir():
-            (staging / file.name).write_bytes(file.read_bytes())
-    document = staging / f"{item_id}.json"
-    item = pystac.Item.from_file(str(document))
-    item.set_self_href(None)
-    document.unlink()
-    _add_pages(product, item, staging, judged=judged)
+    staging = catalog.staging(record.work_id)
+    seen = np.where(layers.provenance == Provenance.OBSERVED, layers.data, np.uint16(0))
+    summary = write_product([layers], layers.geobox, layers.bands, seen, staging)
+    quality = quality_of(staging, layers.bands, Gate() if judged else None)
+    metadata = _metadata(product, record, summary.areas_km2) | {"quality": quality.document}
+    write_json(staging / "metadata.json", metadata)
+    write_report(staging, record.item_id, metadata)
+    item = build_item(record, summary, staging)
+    quality.mark(item)
     return publish_to_collection(catalog, staging, item)
 
 
-def _add_pages(product: xr.Dataset, item: pystac.Item, staging: Path, *, judged: bool) -> None:
-    """Write quicklook, metadata and report beside the layers, and name them and the quality in the item."""
-    layers, areas = dataset_layers(product), item.properties["unveil:areas"]
-    quality = quality_of(staging, layers.bands, Gate() if judged else None)
-    counts = {p: int((layers.provenance == p).sum()) for p in Provenance}
-    seen = np.where(layers.provenance == Provenance.OBSERVED, layers.data, 0)
-    write_quicklook(
-        staging / "quicklook.png",
-        visual(seen, layers.bands),
-        visual(layers.data, layers.bands),
-        layers.provenance,
-        counts,
-    )
-    metadata = _metadata(product, item, areas) | {"quality": quality.document}
-    write_json(staging / "metadata.json", metadata)
-    write_report(staging, item.id, metadata)
-    quality.mark(item)
-    for key, asset in product_pictures(staging).items():
-        item.add_asset(key, asset)
-
-
-def _metadata(product: xr.Dataset, item: pystac.Item, areas: Mapping[str, float]) -> dict[str, Any]:
+def _metadata(product: xr.Dataset, record: ProductRecord, areas: Mapping[str, float]) -> dict[str, Any]:
     """Return what made a product, as JSON values, in the form of those of runs."""
     said = product.attrs
     valid = sum(areas.values()) - areas["nodata"]
     return {
-        "unit": {"target_id": said["target"], "item_id": item.id, "work_id": item.properties["unveil:work_id"]},
-        "model": item.properties["unveil:model"],
+        "unit": {"target_id": said["target"], "item_id": record.item_id, "work_id": record.work_id},
+        "model": {"name": record.model_name, "version": record.model_version, "sha256": record.model_sha256},
         "parameters": json.loads(said["parameters"]),
         "software": {"unveil-eo": __version__, "numpy": np.__version__, "rasterio": rasterio.__version__},
         "sources": [

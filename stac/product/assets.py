@@ -112,20 +112,12 @@ def product_assets(
         str(layer): _raster(layer, summary, target, folder / layer.file_name, _classes(copied=copied))
         for layer in Layer
     }
-    return rasters | product_pictures(folder)
-
-
-def product_pictures(folder: Path) -> dict[str, pystac.Asset]:
-    """Return the assets of the pictures and pages in a folder; hrefs are relative to the item.
-
-    Raises:
-        OSError: the thumbnail is missing.
-    """
-    return {
+    pictures = {
         key: file_asset(folder / name, media_type, title, roles)
         for key, (name, media_type, title, roles) in _PICTURES.items()
         if key == "thumbnail" or (folder / name).exists()
     }
+    return rasters | pictures
 
 
 def file_asset(

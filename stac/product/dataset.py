@@ -122,16 +122,33 @@ def described(
 
 def write_dataset(product: xr.Dataset, folder: Path) -> pystac.Item:
     """Write a product; arguments and errors are those of `stac.api.write`."""
-    layers, said = dataset_layers(product), product.attrs
+    layers, record = dataset_layers(product), dataset_record(product)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    item = build_item(record, write_product([layers], layers.geobox, layers.bands, None, folder), folder)
+    write_json(folder / f"{item.id}.json", item.to_dict(include_self_link=False, transform_hrefs=False))
+    item.set_self_href(str(folder.absolute() / f"{item.id}.json"))
+    item.make_asset_hrefs_absolute()
+    return item
+
+
+def dataset_record(product: xr.Dataset) -> ProductRecord:
+    """Return what the item of a product says of how it was made; its ids follow from that.
+
+    Raises:
+        InvalidInput: the dataset is not one of `composite`.
+    """
+    said = product.attrs
     if not {"target", "datetime", "parameters"} <= set(said):
         raise InvalidInput("The dataset does not say which date it restores; keep the attributes of composite().")
     target, *others = _scenes(product)
-    grid = (layers.geobox.crs.to_wkt(), *layers.geobox.affine, *layers.geobox.shape)
+    geobox, bands = geobox_of(product), [str(name) for name in product["band"].values]
+    grid = (geobox.crs.to_wkt(), *geobox.affine, *geobox.shape)
     model = json.loads(said.get("model", "{}"))
-    made_of = [target.id, *(scene.id for scene in others), said["parameters"], layers.bands, grid]
+    made_of = [target.id, *(scene.id for scene in others), said["parameters"], bands, grid]
     made_of += [model["sha256"]] if model else []
     work_id = str(uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(made_of)))
-    record = ProductRecord(
+    return ProductRecord(
         item_id=f"{target.id}-{'unveil' if model else 'composite'}-{work_id[:8]}",
         work_id=work_id,
         target=target,
@@ -147,13 +164,6 @@ def write_dataset(product: xr.Dataset, folder: Path) -> pystac.Item:
         seed=model.get("seed", 0),
         fillers=model.get("fillers", {}),
     )
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    item = build_item(record, write_product([layers], layers.geobox, layers.bands, None, folder), folder)
-    write_json(folder / f"{item.id}.json", item.to_dict(include_self_link=False, transform_hrefs=False))
-    item.set_self_href(str(folder.absolute() / f"{item.id}.json"))
-    item.make_asset_hrefs_absolute()
-    return item
 
 
 def _scenes(product: xr.Dataset) -> Sequence[pystac.Item]:
