@@ -187,7 +187,7 @@ def _scores(
     restored, log_deviation, share, alone = (
         layer[0].numpy() for layer in (own.mean, own.log_variance / 2, own.weight, own.reference)
     )
-    worse = Belief(belief.mean + 0.5 * torch.randn(belief.mean.shape, generator=generator), belief.log_variance)
+    worse = networks.belief_in(belief.mean + 0.5 * torch.randn(belief.mean.shape, generator=generator), inputs, belief)
     degraded_share = sampled(None, worse).weight[0].numpy()
     constants = [sampled(weight).mean[0].numpy() for weight in CONSTANTS]
     whole = restored / inputs.kept(networks.kept)[0].numpy()

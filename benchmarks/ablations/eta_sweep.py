@@ -9,11 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.ablations.setting import Cell, Column, Findings, Setting, Table, in_words
-from benchmarks.ablations.windows import Trial, Window, hold_out_windows, judge, restore_window
+from benchmarks.ablations.windows import Trial, Window, hold_out_windows, in_steps, judge, restore_window, sampling_of
 from benchmarks.chart import Panel, Series
 from de_model import checkpoint
 from de_model.enhancer import Enhancer
-from de_model.inference.sampling import Sampling
 from flows.progress import report_progress
 from stac.masks.classes import PixelClass
 
@@ -53,7 +52,7 @@ def run(setting: Setting) -> Findings:
         Panel("eta", "PSNR on hidden pixels, dB", _series(sweep, "psnr")),
     )
     method = (
-        f"{len(windows)} hold-out windows of {setting.side} px, one DDIM-10 sample each. The mask of the cloudy date "
+        f"{len(windows)} hold-out windows of {setting.side} px, {in_steps(enhancer)}. The mask of the cloudy date "
         "says what hides a pixel; thick cloud includes the rim by which clouds are grown. A block of 64 px counts "
         "for a kind where it holds 400 pixels of it; intervals are 95 % paired bootstraps over blocks. With eta = 1 "
         "the result is the reference."
@@ -63,7 +62,7 @@ def run(setting: Setting) -> Findings:
 
 def _at(eta: float, setting: Setting, windows: Sequence[Window], enhancer: Enhancer) -> _Sweep:
     """Restore every window once, and judge each kind."""
-    sampling, began = Sampling(setting.seed, 1, 10, eta, setting.side, 0), time.monotonic()
+    sampling, began = sampling_of(setting, enhancer, eta), time.monotonic()
     found = [restore_window(window, enhancer, sampling) for window in windows]
     seconds = (time.monotonic() - began) / len(windows)
     sweep: _Sweep = {}

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.ablations.setting import Cell, Column, Findings, Setting, Table, in_words
 from benchmarks.ablations.trained import without_allocation
-from benchmarks.ablations.windows import Trial, Window, hold_out_windows, try_on
+from benchmarks.ablations.windows import Trial, Window, hold_out_windows, in_steps, sampling_of, try_on
 from benchmarks.chart import Panel, Series
 from de_model import checkpoint
-from de_model.inference.sampling import Sampling
+from de_model.enhancer import Enhancer
 
 FIXED = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 _LEARNT = "learnt"
@@ -30,8 +30,8 @@ def run(setting: Setting) -> Findings:
         InvalidSettings: there are not so many windows.
         InvalidCheckpoint: the weights cannot be used.
     """
-    windows = hold_out_windows(setting)
-    trials = dict(_trials(setting, windows))
+    windows, enhancer = hold_out_windows(setting), checkpoint.load(setting.weights)
+    trials = dict(_trials(setting, windows, enhancer))
     learnt = trials[_LEARNT]
     rows: list[tuple[Cell, ...]] = [
         (name, t.weight, t.psnr, t.gain, learnt.above(t), t.spectrum) for name, t in trials.items()
@@ -42,7 +42,7 @@ def run(setting: Setting) -> Findings:
         Panel("W", "spectrum error, dB", _series(constant, learnt, "spectrum")),
     )
     method = (
-        f"{len(windows)} hold-out windows of {setting.side} px, one DDIM-10 sample each. A fixed W takes the place of "
+        f"{len(windows)} hold-out windows of {setting.side} px, {in_steps(enhancer)}. A fixed W takes the place of "
         "the weight network in every step. With separated gradients the noise predictor never sees W in training, so "
         "these are the models that training with a fixed W would give. Scores over "
         f"{len(learnt.blocks)} blocks of 64 px, 95 % paired bootstrap."
@@ -50,13 +50,11 @@ def run(setting: Setting) -> Findings:
     return Findings(Table(_COLUMNS, tuple(rows)), panels, method, _seen(trials))
 
 
-def _trials(setting: Setting, windows: Sequence[Window]) -> Iterator[tuple[str, Trial]]:
-    enhancer = checkpoint.load(setting.weights)
-    sampling = Sampling(setting.seed, 1, 10, enhancer.card.eta, setting.side, 0)
-    yield _LEARNT, try_on(windows, enhancer, sampling, name="learnt W")
+def _trials(setting: Setting, windows: Sequence[Window], enhancer: Enhancer) -> Iterator[tuple[str, Trial]]:
+    yield _LEARNT, try_on(windows, enhancer, sampling_of(setting, enhancer), name="learnt W")
     without_allocation(enhancer)
     for value in FIXED:
-        sampling = Sampling(setting.seed, 1, 10, value, setting.side, 0)
+        sampling = sampling_of(setting, enhancer, value)
         yield f"{value:g}", try_on(windows, enhancer, sampling, name=f"W = {value:g}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from benchmarks.ablations.windows import FloatArray, Window, hold_out_windows, j
 from benchmarks.chart import Panel, Series
 from de_model import checkpoint
 from de_model.enhancer import Enhancer
-from de_model.inference.sampling import Sampling
+from de_model.inference.sampling import sampling_for
 from de_model.metrics.bootstrap import Bootstrap, Interval, mean_interval
 from de_model.metrics.signatures import Comparison, signatures
 from de_model.training.stages import Stage
@@ -74,8 +74,8 @@ def run(setting: Setting) -> Findings:
         f"The noise predictor of preset {setting.preset} alone (W = 0), {setting.steps} steps of {pixels} pixels on "
         f"{', '.join(setting.train.cells)}, works in tiles of the size it was trained on; the reference network is "
         f"trained as long. The last rows are the weights {setting.weights.name}, with and without their reference. "
-        f"{len(windows)} hold-out windows of {setting.side} px, one DDIM-10 sample. Detail is the mean squared "
-        "Laplacian over that of the truth: 1 is right, less is blur. Residual cloud and colour shift (see "
+        f"{len(windows)} hold-out windows of {setting.side} px, one sample as suits each model. Detail is the mean "
+        "squared Laplacian over that of the truth: 1 is right, less is blur. Residual cloud and colour shift (see "
         "`de_model/metrics/signatures.py`): 0 is right."
     )
     return Findings(Table(_COLUMNS, tuple(rows)), panels, method, _seen(found))
@@ -105,7 +105,9 @@ def _candidates(setting: Setting) -> Iterator[Candidate]:
 
 def _faults(candidate: Candidate, windows: Sequence[Window], seed: int) -> Faults:
     overlap = candidate.tile // 4 if candidate.tile < min(windows[0].hidden.shape) else 0
-    sampling = Sampling(seed, 1, 1 if candidate.eta == 1 else 10, candidate.eta, candidate.tile, overlap)
+    own = sampling_for(candidate.enhancer.card)
+    steps = 1 if candidate.eta == 1 else own.steps
+    sampling = replace(own, seed=seed, samples=1, steps=steps, eta=candidate.eta, tile=candidate.tile, overlap=overlap)
     psnr, comparisons = [], []
     for number, window in enumerate(windows):
         report_progress(f"{candidate.name}, {candidate.tile} px", number, len(windows))

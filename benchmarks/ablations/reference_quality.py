@@ -17,20 +17,16 @@ from benchmarks.ablations.windows import (
     Trial,
     Window,
     hold_out_windows,
+    in_steps,
     own_reference,
     restore_window,
+    sampling_of,
     try_on,
 )
 from benchmarks.chart import Panel, Series
 from de_model import checkpoint
-from de_model.data.pairs import PairData
 from de_model.enhancer import Enhancer
-from de_model.inference.sampling import Sampling
 from de_model.radiometry import from_unit, to_unit
-from de_model.training.stages import Stage, TrainingOptions, schedule_for
-from de_model.training.trainer import train
-from flows.models.training_pairs import mine_pairs
-from flows.progress import report_progress
 
 #: Strengths in companded units and pixels; see `benchmarks.ablations.degraded`.
 _DEGRADATIONS = {
@@ -43,8 +39,6 @@ _DEGRADATIONS = {
     "noise, 0.02": Degradation(noise=0.02),
     "noise, 0.1": Degradation(noise=0.1),
 }
-#: Steps of the early checkpoint; the shipped reference had a thousand. Small batches keep it cheap.
-_EARLY_STEPS, _EARLY_BATCH = 40, 4
 #: The oracle is a copy of the truth up to rounding, at 150 dB and more.
 _SHOWN_DB = (10.0, 50.0)
 _OWN = "the model's own"
@@ -68,7 +62,7 @@ def run(setting: Setting) -> Findings:
     """
     windows = hold_out_windows(setting)
     enhancer = checkpoint.load(setting.weights)
-    sampling = Sampling(setting.seed, 1, 10, enhancer.card.eta, setting.side, 0)
+    sampling = sampling_of(setting, enhancer)
     trials = {
         name: try_on(windows, enhancer, sampling, references, name)
         for name, references in _references(setting, enhancer, windows)
@@ -91,26 +85,25 @@ def run(setting: Setting) -> Findings:
         Panel("", "mean W", (Series("W", names, tuple(t.weight for t in trials.values())),), level=enhancer.card.eta),
     )
     method = (
-        f"{len(windows)} hold-out windows of {setting.side} px, one DDIM-10 sample each. The model's own reference is "
-        "degraded in companded units; `early checkpoint` is a reference of the same size after "
-        f"{_EARLY_STEPS} steps of {_EARLY_BATCH} patches; `composite` is the fused composite of the remaining dates, "
-        "the model's own where none saw the ground; `oracle` is the truth, beyond the "
-        "picture. The dashed line is eta, the floor of W."
+        f"{len(windows)} hold-out windows of {setting.side} px, {in_steps(enhancer)}. The model's own reference is "
+        "degraded in companded units; `untrained network` is a reference as training begins; `composite` is the fused "
+        "composite of the remaining dates, the model's own where none saw the ground; `oracle` is the truth, beyond "
+        "the picture. The dashed line is eta, the floor of W."
     )
     return Findings(Table(_COLUMNS, tuple(rows)), panels, method, _seen(trials))
 
 
 def _references(setting: Setting, enhancer: Enhancer, windows: Sequence[Window]) -> Iterator[tuple[str, References]]:
-    once = Sampling(setting.seed, 1, 1, 1.0, setting.side, 0)
+    once = replace(sampling_of(setting, enhancer, 1.0), steps=1)
     own = {window.name: restore_window(window, enhancer, once).reference for window in windows}
     yield "oracle", lambda window: np.where(window.seen, window.truth, np.float32(np.nan))
     yield "composite", lambda window: window.composite
     yield _OWN, own_reference
     for name, degradation in _DEGRADATIONS.items():
         yield name, _degraded(own, degradation, setting.seed)
-    report_progress("training the early reference")
-    early = _early(setting, enhancer)
-    yield "early checkpoint", lambda window: restore_window(window, early, once).reference
+    torch.manual_seed(setting.seed)
+    untrained = Enhancer(enhancer.card).channels_last()
+    yield "untrained network", lambda window: restore_window(window, untrained, once).reference
 
 
 def _degraded(own: dict[str, FloatArray], degradation: Degradation, seed: int) -> Callable[[Window], FloatArray]:
@@ -124,17 +117,6 @@ def _degraded(own: dict[str, FloatArray], degradation: Degradation, seed: int) -
         return image
 
     return references
-
-
-def _early(setting: Setting, origin: Enhancer) -> Enhancer:
-    """Return the model with a reference that was hardly trained."""
-    torch.manual_seed(setting.seed)
-    early = Enhancer(origin.card).channels_last()
-    pairs, _ = mine_pairs(setting.train)
-    stage = next(s for s in schedule_for(origin.card.preset) if s.stage is Stage.REFERENCE)
-    stage = replace(stage, steps=min(_EARLY_STEPS, setting.steps), batch=_EARLY_BATCH)
-    train(early, PairData(pairs), [stage], TrainingOptions(seed=setting.seed))
-    return early
 
 
 def _rank(trials: dict[str, Trial]) -> str:

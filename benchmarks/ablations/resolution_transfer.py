@@ -10,11 +10,20 @@ import numpy as np
 from scipy.ndimage import zoom
 
 from benchmarks.ablations.setting import Cell, Column, Findings, Setting, Table, in_words
-from benchmarks.ablations.windows import BoolArray, FloatArray, Trial, Window, hold_out_windows, judge, restore_window
+from benchmarks.ablations.windows import (
+    BoolArray,
+    FloatArray,
+    Trial,
+    Window,
+    hold_out_windows,
+    in_steps,
+    judge,
+    restore_window,
+    sampling_of,
+)
 from benchmarks.chart import Panel, Series
 from de_model import checkpoint
 from de_model.enhancer import Enhancer
-from de_model.inference.sampling import Sampling
 from flows.progress import report_progress
 
 #: Windows are twice as large as elsewhere, so that something is left when they are thinned; the sample has six.
@@ -33,7 +42,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Work on pixels `work` times as large as in training, and score on those `score` times as large."""
+    """Work on pixels `work` times as large as those of the windows, and score on those `score` times as large."""
 
     title: str
     work: float
@@ -49,7 +58,8 @@ def run(setting: Setting) -> Findings:
     """
     enhancer = checkpoint.load(setting.weights)
     larger = replace(setting, side=_LARGER * setting.side, windows=min(setting.windows, _MOST_WINDOWS))
-    windows, gsd = hold_out_windows(larger), enhancer.card.gsd_m
+    windows = hold_out_windows(larger)
+    gsd = windows[0].gsd_m
     ways = list(_ways(gsd))
     trials = []
     for number, way in enumerate(ways):
@@ -70,7 +80,7 @@ def run(setting: Setting) -> Findings:
         Panel("", "PSNR on hidden pixels, dB", (Series("PSNR", names, tuple(t.psnr for t in trials)),)),
     )
     method = (
-        f"{len(windows)} hold-out windows of {larger.side} px of {gsd:g} m, one DDIM-10 sample each. Larger pixels are "
+        f"{len(windows)} hold-out windows of {larger.side} px of {gsd:g} m, {in_steps(enhancer)}. Larger pixels are "
         "means; a thinned pixel is hidden where any of its parts is, and scored where all are hidden and all known. "
         "Rows of one pixel size are scored on the same pixels. Enlarged imagery is interpolated: it has the size of "
         "finer imagery and none of its detail."
@@ -91,7 +101,8 @@ def _try(way: Way, windows: Sequence[Window], enhancer: Enhancer, setting: Setti
     for window in windows:
         worked = _enlarged(window, round(1 / way.work)) if way.work < 1 else _thinned(window, round(way.work))
         tile = min(setting.side, *worked.hidden.shape)
-        found = restore_window(worked, enhancer, Sampling(setting.seed, 1, 10, enhancer.card.eta, tile, tile // 4))
+        sampling = replace(sampling_of(setting, enhancer), tile=tile, overlap=tile // 4)
+        found = restore_window(worked, enhancer, sampling)
         factor = round(way.score / way.work)
         image, reference = (_means(part, factor) for part in (found.image, found.reference))
         blocks += judge(_thinned(window, way.score), image, reference)
@@ -117,6 +128,7 @@ def _thinned(window: Window, factor: int) -> Window:
         hidden=hidden,
         seen=whole,
         origin=(row // factor, column // factor),
+        gsd_m=window.gsd_m * factor,
     )
 
 
@@ -125,7 +137,8 @@ def _enlarged(window: Window, factor: int) -> Window:
     cloudy = np.stack([zoom(band, factor, order=1, grid_mode=True, mode="nearest") for band in window.cloudy])
     hidden = window.hidden.repeat(factor, axis=0).repeat(factor, axis=1)
     row, column = window.origin
-    return replace(window, cloudy=cloudy.astype(np.float32), hidden=hidden, origin=(row * factor, column * factor))
+    origin, gsd_m = (row * factor, column * factor), window.gsd_m / factor
+    return replace(window, cloudy=cloudy.astype(np.float32), hidden=hidden, origin=origin, gsd_m=gsd_m)
 
 
 def _means(image: FloatArray, factor: int) -> FloatArray:
@@ -153,4 +166,4 @@ def _seen(ways: Sequence[Way], trials: Sequence[Trial], gsd: float) -> str:
             f"{found[1, 1].gain.mean:+.3f} dB at {gsd:g} m."
         )
     enlarged = found[0.5, 1].above(found[1, 1])
-    return " ".join(sentences) + f" Enlarged twofold it is {in_words(enlarged)} dB against the size it was trained on."
+    return " ".join(sentences) + f" Enlarged twofold it is {in_words(enlarged)} dB against the image as it is."

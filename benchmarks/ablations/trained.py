@@ -14,6 +14,7 @@ from benchmarks.ablations.setting import Setting
 from de_model.card import ModelCard
 from de_model.data.pairs import PairData
 from de_model.enhancer import Enhancer, WeightAllocation
+from de_model.scene.networks import SceneAllocation
 from de_model.training.stages import Stage, StageOptions, TrainingOptions, schedule_for
 from de_model.training.trainer import Observer, Progress, train
 from de_model.weighting import WeightMode
@@ -88,7 +89,21 @@ class FloorAllocation(WeightAllocation):
         return torch.full_like(x_t, _LOWEST)
 
 
+class _SceneFloor(SceneAllocation):
+    """The same for a model of the second edition, whose W is limited by eta afterwards."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+
+    def forward(self, x_t: Tensor, *_: object) -> Tensor:
+        """Return W, of the shape of `x_t`."""
+        return torch.zeros_like(x_t)
+
+
 def without_allocation(enhancer: Enhancer) -> Enhancer:
     """Take the weight network out of a model, in place: W is eta everywhere; with eta = 0 the diffusion is alone."""
-    enhancer.allocation = FloorAllocation(enhancer.allocation)
+    if enhancer.scene is not None:
+        enhancer.scene.allocation = _SceneFloor()
+    else:
+        enhancer.allocation = FloorAllocation(enhancer.allocation)
     return enhancer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import lru_cache
 
@@ -15,7 +15,7 @@ from benchmarks.ablations.block_gains import BlockGain, block_gains
 from benchmarks.ablations.setting import Setting
 from de_model.enhancer import Enhancer
 from de_model.inference.engine import Restoration, restore
-from de_model.inference.sampling import Sampling
+from de_model.inference.sampling import Sampling, sampling_for
 from de_model.metrics.bootstrap import Bootstrap, Interval, difference_interval, mean_interval
 from flows.errors import InvalidSettings
 from flows.planning.search import SceneSet, stacks_of
@@ -55,6 +55,8 @@ class Window:
     bands: tuple[str, ...]
     #: Row and column of the first pixel, the address in the noise field.
     origin: tuple[int, int]
+    #: Side of a pixel, metres.
+    gsd_m: float
 
     @property
     def scored(self) -> BoolArray:
@@ -124,6 +126,7 @@ def _windows_of(stack: Stack, target: int, truth: int, side: int) -> Iterator[Wi
                 seen[part],
                 stack.bands,
                 (row, column),
+                stack.cell.gsd_m,
             )
 
 
@@ -203,11 +206,24 @@ def try_on(
     return Trial(tuple(blocks), float(np.mean(weights)), (time.monotonic() - began) / len(windows))
 
 
+def sampling_of(setting: Setting, enhancer: Enhancer, eta: float | None = None) -> Sampling:
+    """Return one sample as it suits a model, windows whole; with the least W of its card when left out."""
+    own = sampling_for(enhancer.card)
+    eta = enhancer.card.eta if eta is None else eta
+    return replace(own, seed=setting.seed, samples=1, eta=eta, tile=setting.side, overlap=0)
+
+
+def in_steps(enhancer: Enhancer) -> str:
+    """Return how a window is sampled, in words."""
+    steps = sampling_for(enhancer.card).steps
+    return f"one sample of {steps} {'evaluation' if steps == 1 else 'evaluations'} each"
+
+
 def restore_window(
     window: Window, enhancer: Enhancer, sampling: Sampling, reference: FloatArray | None = None
 ) -> Restoration:
     """Return what the model makes of a window from its cloudy date alone, and a reference where one is given."""
-    return restore(enhancer, window.cloudy, window.hidden, sampling, None, window.origin, reference)
+    return restore(enhancer, window.cloudy, window.hidden, sampling, None, window.origin, reference, gsd_m=window.gsd_m)
 
 
 def judge(window: Window, image: FloatArray, reference: FloatArray, within: BoolArray | None = None) -> list[BlockGain]:

@@ -60,6 +60,7 @@ def restore(
     reference: FloatArray | None = None,
     part: Part | None = None,
     hidden: NDArray[np.bool_] | None = None,
+    gsd_m: float | None = None,
 ) -> Restoration:
     """Restore the needed pixels of a scene, or of a part of it.
 
@@ -76,6 +77,7 @@ def restore(
             and the result is what the whole scene would give, bit for bit on a CPU.
         hidden: `(y, x)`, every pixel that does not show the ground, needed or not; the needed ones when left out. To
             models of the second edition the rest is known ground.
+        gsd_m: side of a pixel, metres; that of the model's card when left out.
 
     Raises:
         InvalidModelInput: bands or shapes do not fit, a value of `sampling` is out of range, or the
@@ -94,9 +96,10 @@ def restore(
     else:
         hidden = needed if hidden is None else hidden
         levels, at_once = part.levels or scene_levels(scene, hidden), 1
-        seen = Observation(scene, classes_of(scene, hidden, levels), gsd_m=enhancer.card.gsd_m)
+        seen = Observation(scene, classes_of(scene, hidden, levels), gsd_m=gsd_m or enhancer.card.gsd_m)
         maps, numbers = maps_of(seen, levels)
-        run = partial(standardised_layers, networks, design, frame.mirror(maps), numbers, sampling, frame.origin)
+        given = None if reference is None else frame.mirror(levels.standardised(reference))
+        run = partial(standardised_layers, networks, design, frame.mirror(maps), numbers, sampling, frame.origin, given)
     results = on_device(plan.tiles, run, next(enhancer.parameters()).device, at_once)
     bands = len(scene)
     blended = plan.blended(results, 3 * bands + 1, on_tile)
@@ -161,6 +164,7 @@ def restore_image(
     sampling: Sampling,
     on_tile: Progress | None = None,
     side: int = _SIDE,
+    gsd_m: float | None = None,
 ) -> RestoredImage:
     """Restore the needed pixels of an image; on a CPU no bit depends on the size of the blocks.
 
@@ -171,6 +175,7 @@ def restore_image(
         sampling: seed, samples, sampler, steps, eta and tiling.
         on_tile: called with (tiles done, tiles in all) of the block at hand.
         side: of a block, pixels.
+        gsd_m: side of a pixel, metres; that of the model's card when left out.
 
     Raises:
         InvalidModelInput, OutOfMemory: as `restore`.
@@ -186,7 +191,9 @@ def restore_image(
         inside = np.s_[rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left]
         wanted[inside] = needed[slice(*rows), slice(*columns)]
         part = Part(needed.shape, (top, left), fill, levels)
-        found = restore(enhancer, scene[:, *window], wanted, sampling, on_tile, part=part, hidden=needed[window])
+        found = restore(
+            enhancer, scene[:, *window], wanted, sampling, on_tile, part=part, hidden=needed[window], gsd_m=gsd_m
+        )
         image[:, *window][:, wanted] = found.image[:, wanted]
         weight += float(found.reference_weight[wanted].sum(dtype=np.float64))
         spread += float(found.spread[:, wanted].mean(axis=0, dtype=np.float64).sum())

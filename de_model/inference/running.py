@@ -271,14 +271,21 @@ def standardised_layers(
     numbers: FloatArray,
     sampling: Sampling,
     origin: tuple[int, int],
+    given: FloatArray | None,
     tiles: list[Tile],
 ) -> FloatArray:
-    """Return mean, deviation, reference (standardised) and W of the one tile of a batch, `(1, 3 band + 1, y, x)`."""
+    """Return mean, deviation, reference (standardised) and W of the one tile of a batch, `(1, 3 band + 1, y, x)`.
+
+    `given` `(band, y, x)`, standardised, takes the place of the reference network's estimate where it is finite.
+    """
     (tile,) = tiles
     device = next(networks.parameters()).device
     cut = torch.from_numpy(np.ascontiguousarray(maps[:, *tile.window]))[None].to(device)
     inputs = Inputs(cut, torch.from_numpy(numbers)[None].to(device), networks.bands)
     belief = networks.reference(inputs)
+    if given is not None:
+        better = torch.from_numpy(np.ascontiguousarray(given[:, *tile.window]))[None].to(device)
+        belief = networks.belief_in(better, inputs, belief)
     start = design.t_start if sampling.start is None else sampling.start
     found = [
         networks.sample(inputs, noise, start, sampling.steps, sampling.eta, reference=belief)

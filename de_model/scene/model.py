@@ -20,6 +20,9 @@ from de_model.scene.networks import (
 )
 from de_model.schedule import Schedule
 
+#: Clear pixels that say how well a reference fits, and the squared error that is called none.
+_ENOUGH_SEEN, _ROUNDING = 64, 1e-3
+
 
 class SceneEstimate(NamedTuple):
     """One fused estimate, all `(batch, band, y, x)` in standardised reflectance."""
@@ -68,6 +71,23 @@ class SceneNetworks(nn.Module):
         if isinstance(self.predictor, IndependentPredictor):
             return self.predictor.start(inputs)[0]
         return _given(reference).mean
+
+    def belief_in(self, image: Tensor, inputs: Inputs, own: Belief) -> Belief:
+        """Return the belief in another reference: more or less certain than the network's own, as it fits known ground.
+
+        Args:
+            image: standardised `(batch, band, y, x)`; the network's own stays where a band is not finite.
+            inputs: as given to the networks.
+            own: the belief of the reference network.
+        """
+        known = image.isfinite().all(dim=1, keepdim=True)
+        mean, seen = torch.where(known, image, own.mean), known & (inputs.clear > 0)
+        off, usual = (
+            torch.where(seen, (each - inputs.image).square(), 0).sum(dim=(2, 3), keepdim=True) + _ROUNDING
+            for each in (mean, own.mean)
+        )
+        change = torch.where(seen.sum(dim=(2, 3), keepdim=True) >= _ENOUGH_SEEN, (off / usual).log(), 0)
+        return Belief(mean, torch.where(known, own.log_variance + change, own.log_variance), known)
 
     def predicted(self, x_t: Tensor, inputs: Inputs, reference: Belief | None, t: Tensor) -> Belief:
         """Return what the diffusion believes at step `t`; an independent one needs no reference."""
@@ -136,6 +156,8 @@ class SceneNetworks(nn.Module):
         # The two beliefs err alike for the most part: the variance of the blend is the blend of the variances.
         variance = w * belief.log_variance.exp() + (1 - w) * found.found.log_variance.exp()
         kept = inputs.kept(self.kept)
+        if belief.given is not None:
+            kept = torch.where(belief.given, 1.0, kept)
         return SceneSample(kept * found.fused, variance.log(), w, kept * belief.mean)
 
 

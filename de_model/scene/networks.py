@@ -218,6 +218,8 @@ class Belief:
     mean: Tensor
     #: Logarithm of the variance.
     log_variance: Tensor
+    #: Where the mean was given instead of estimated `(batch, 1, y, x)`; None for nowhere.
+    given: Tensor | None = None
 
 
 #: Limits of the logarithm of a variance.

@@ -28,7 +28,7 @@ from stac.load.stack import read_stack
 from stac.search.acquisitions import Acquisition, group_passes
 
 #: Raised when the same inputs give other pixels than before.
-MOSAIC_ALGORITHM = "unveil-mosaic/2"
+MOSAIC_ALGORITHM = "unveil-mosaic/3"
 #: Pixels of a date that the radiometry is learnt from.
 _OVERVIEW_PIXELS = 500_000
 

@@ -230,6 +230,7 @@ def _fill(
             prepared.cell.origin,
             part=part,
             hidden=~around.known,
+            gsd_m=prepared.cell.gsd_m,
         )
         found, seconds = every.window(around.inside), time.monotonic() - began
         image, weight, spread = found.image.copy(), found.reference_weight.copy(), found.spread.copy()

@@ -1,4 +1,4 @@
-"""The second edition: standardised reflectance, a reference that cannot leak cloud, walks, files that carry it."""
+"""The second edition: standardised reflectance, a reference that cannot leak cloud, sampling, files that carry it."""
 
 from __future__ import annotations
 
@@ -249,3 +249,28 @@ def test_w_starts_at_the_inverse_variance_rule_and_has_its_floor() -> None:
     assert torch.equal(alone.fused, belief.mean)
     overcast = inputs_of(image, np.ones_like(cloud), None)
     assert bool((network.estimate(x_t, overcast, belief, t, 0.0).weight == 1).all()), "its levels are a guess"
+
+
+def test_a_given_reference_is_used_and_believed_as_far_as_it_fits_known_ground(model: Enhancer) -> None:
+    image, cloud = scene()
+    truth, _ = scene()
+    truth[:, cloud] = (
+        np.where(np.arange(112) < 56, 1.0, 1.5)[None, :][:, np.nonzero(cloud)[1]]
+        * np.array([0.05, 0.08, 0.06, 0.3], np.float32)[:, None]
+    )
+    noise = 0.05 * np.random.default_rng(2).standard_normal(image.shape).astype(np.float32)
+    sampling = replace(sampling_for(CARD), eta=0.0)
+    own, good, bad = (
+        restore(model, image, cloud, sampling, reference=given) for given in (None, truth, np.abs(truth + noise))
+    )
+    assert np.allclose(good.reference[:, cloud], truth[:, cloud], atol=1e-5)
+    weight = [each.reference_weight[cloud].mean() for each in (own, good, bad)]
+    assert weight[1] > weight[0] > weight[2] + 0.1
+    assert np.allclose(restore(model, image, cloud, sampling, reference=np.full_like(image, np.nan)).image, own.image)
+
+
+def test_the_size_of_a_pixel_reaches_the_networks(model: Enhancer) -> None:
+    image, cloud = scene()
+    own, same, coarse = (restore(model, image, cloud, sampling_for(CARD), gsd_m=gsd) for gsd in (None, 10.0, 120.0))
+    assert np.array_equal(own.image[:, cloud], same.image[:, cloud])
+    assert not np.array_equal(own.image[:, cloud], coarse.image[:, cloud])
