@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import calendar
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,8 +14,6 @@ from stac.search.query import Query
 
 #: First month of each meteorological season; winter is named by the year of its January.
 _SEASONS = {"DJF": 12, "MAM": 3, "JJA": 6, "SON": 9}
-#: First and last day of the dekads of a month; the third ends with the month.
-_DEKADS = ((1, 10), (11, 20), (21, 31))
 #: More periods of one run are an interval that was mistyped.
 _MOST = 1000
 
@@ -104,9 +101,11 @@ def named_period(name: str) -> Period:
         InvalidSettings: an unknown period.
     """
     try:
-        for pattern, build in _NAMES:
+        if found := re.fullmatch(r"(\d{4}-\d\d-\d\d)[/_](\d{4}-\d\d-\d\d)", name):
+            return _days(date.fromisoformat(found[1]), date.fromisoformat(found[2]))
+        for kind, (pattern, first_day) in _NAMES.items():
             if found := re.fullmatch(pattern, name):
-                return build(*found.groups())
+                return period_at(kind, first_day(*found.groups()))
     except (ValueError, OverflowError) as error:
         raise InvalidSettings(f"Period {name!r} is not of the calendar ({error}).") from error
     raise InvalidSettings(
@@ -115,32 +114,44 @@ def named_period(name: str) -> Period:
     )
 
 
-def _year(year: str) -> Period:
-    return Period(year, date(int(year), 1, 1), date(int(year), 12, 31))
+#: How a period is named, and its first day, by the parts of its name.
+_NAMES: dict[PeriodKind, tuple[str, Callable[..., date]]] = {
+    PeriodKind.YEAR: (r"(\d{4})", lambda year: date(int(year), 1, 1)),
+    PeriodKind.QUARTER: (r"(\d{4})-Q([1-4])", lambda year, quarter: date(int(year), 3 * int(quarter) - 2, 1)),
+    PeriodKind.SEASON: (
+        r"(\d{4})-(DJF|MAM|JJA|SON)",
+        lambda year, season: date(int(year) - (season == "DJF"), _SEASONS[season], 1),
+    ),
+    PeriodKind.MONTH: (r"(\d{4})-(\d\d)", lambda year, month: date(int(year), int(month), 1)),
+    PeriodKind.DEKAD: (
+        r"(\d{4})-(\d\d)-D([1-3])",
+        lambda year, month, dekad: date(int(year), int(month), 10 * int(dekad) - 9),
+    ),
+}
 
 
-def _quarter(year: str, number: str) -> Period:
-    return _months(f"{year}-Q{number}", int(year), 3 * int(number) - 2, 3)
-
-
-def _season(year: str, name: str) -> Period:
-    month = _SEASONS[name]
-    return _months(f"{year}-{name}", int(year) - (month == 12), month, 3)
-
-
-def _month(year: str, month: str) -> Period:
-    return _months(f"{year}-{month}", int(year), int(month), 1)
-
-
-def _dekad(year: str, month: str, number: str) -> Period:
-    first, last = _DEKADS[int(number) - 1]
-    length = calendar.monthrange(int(year), int(month))[1]
-    ends = (date(int(year), int(month), day) for day in (first, length if number == "3" else last))
-    return Period(f"{year}-{month}-D{number}", *ends)
-
-
-def _dates(first: str, last: str) -> Period:
-    return _days(date.fromisoformat(first), date.fromisoformat(last))
+def period_at(kind: PeriodKind, day: date) -> Period:
+    """Return the period of a kind that holds a day."""
+    year, month = day.year, f"{day.year:04d}-{day.month:02d}"
+    match kind:
+        case PeriodKind.DEKAD:
+            number = min((day.day - 1) // 10, 2)
+            first = day.replace(day=10 * number + 1)
+            last = first + timedelta(days=9) if number < 2 else _months(month, year, day.month, 1).last
+            return Period(f"{month}-D{number + 1}", first, last)
+        case PeriodKind.MONTH:
+            return _months(month, year, day.month, 1)
+        case PeriodKind.QUARTER:
+            quarter = (day.month + 2) // 3
+            return _months(f"{year:04d}-Q{quarter}", year, 3 * quarter - 2, 3)
+        case PeriodKind.SEASON:
+            season = tuple(_SEASONS)[day.month % 12 // 3]
+            year += day.month == 12
+            return _months(f"{year:04d}-{season}", year - (season == "DJF"), _SEASONS[season], 3)
+        case PeriodKind.YEAR:
+            return _months(f"{year:04d}", year, 1, 12)
+        case PeriodKind.DATES:
+            return _days(day, day)
 
 
 def _days(first: date, last: date) -> Period:
@@ -152,36 +163,6 @@ def _days(first: date, last: date) -> Period:
 def _months(name: str, year: int, month: int, count: int) -> Period:
     end = year * 12 + month - 1 + count
     return Period(name, date(year, month, 1), date(end // 12, end % 12 + 1, 1) - timedelta(days=1))
-
-
-_DAY = r"(\d{4}-\d\d-\d\d)"
-_NAMES: tuple[tuple[str, Callable[..., Period]], ...] = (
-    (r"(\d{4})", _year),
-    (r"(\d{4})-Q([1-4])", _quarter),
-    (r"(\d{4})-(DJF|MAM|JJA|SON)", _season),
-    (r"(\d{4})-(\d\d)", _month),
-    (r"(\d{4})-(\d\d)-D([1-3])", _dekad),
-    (rf"{_DAY}[/_]{_DAY}", _dates),
-)
-
-
-def period_at(kind: PeriodKind, day: date) -> Period:
-    """Return the period of a kind that holds a day."""
-    year, month = f"{day.year:04d}", f"{day.month:02d}"
-    match kind:
-        case PeriodKind.DEKAD:
-            return _dekad(year, month, str(min((day.day - 1) // 10, 2) + 1))
-        case PeriodKind.MONTH:
-            return _month(year, month)
-        case PeriodKind.QUARTER:
-            return _quarter(year, str((day.month + 2) // 3))
-        case PeriodKind.SEASON:
-            name = tuple(_SEASONS)[day.month % 12 // 3]
-            return _season(f"{day.year + (day.month == 12):04d}", name)
-        case PeriodKind.YEAR:
-            return _year(year)
-        case PeriodKind.DATES:
-            return _days(day, day)
 
 
 def _from(kind: PeriodKind, day: date) -> Iterator[Period]:

@@ -7,17 +7,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pystac
 
+from de_model.enhancer import Enhancer
 from flows.drift.units import unit_drift
-from flows.ledger.spent import Spent, Stopwatch, add_unit
+from flows.ledger.spent import Stopwatch, add_unit
 from flows.planning.workunit import ModelRef, MosaicUnit, Unit
-from flows.processing.blocks import Look, Progress, WriteBehind, no_progress, restore_cell
+from flows.processing.blocks import Effort, Look, Progress, WriteBehind, no_progress, restore_cell
 from flows.processing.inputs import Inputs, inputs_of, seen_from_above
 from flows.processing.model import load_model, without_a_lost_gpu
 from flows.processing.publishing import stage_item
-from flows.processing.record import UnitFigures, figures_of, metadata_of, quality_of, record_of
+from flows.processing.record import Quality, UnitFigures, figures_of, metadata_of, quality_of, record_of
 from flows.reports.page import write_report
 from flows.settings import RunSettings
 from stac.composite.region import clear_looks
@@ -53,9 +55,39 @@ def make_product(
     stopwatch, looks = Stopwatch(), CountTally()
     enhancer = load_model(model.weights, model.sha256, settings.device)
     inputs = inputs_of(unit, items, settings, model)
-    settings, cell, timings = inputs.settings, inputs.prepared.cell, {"prepare": stopwatch.seconds}
-    counting = _counted_looks(staging, cell, looks) if isinstance(unit, MosaicUnit) else nullcontext()
-    with ProductWriter(cell.geobox, settings.bands, staging) as product:
+    prepared = stopwatch.seconds
+    summary, effort, timings = _write_pixels(inputs, enhancer, staging, looks, progress)
+    figures = figures_of(summary, effort, stopwatch.seconds)
+    measured, settings = stopwatch.seconds, inputs.settings
+    # The limits of the gate are those of single dates.
+    quality = quality_of(staging, settings.bands, None if isinstance(unit, MosaicUnit) else settings.quality_gate)
+    timings |= {"prepare": prepared, "quality": stopwatch.seconds - measured}
+    spent = stopwatch.spent(
+        km2=figures.valid_km2,
+        tiles=effort.tiles,
+        model_seconds=effort.restore_seconds,
+        on_gpu=next(enhancer.parameters()).is_cuda,
+        staging=staging,
+        price_per_hour=settings.price_per_hour,
+    )
+    add_unit(settings.state, spent)
+    metadata = metadata_of(inputs, summary, figures, quality, timings) | {"spent": spent.document}
+    metadata |= _of_mosaic(inputs, unit, looks) if isinstance(unit, MosaicUnit) else _of_scene(inputs, quality)
+    write_json(staging / "metadata.json", metadata)
+    write_report(staging, unit.item_id, metadata)
+    item = _item(inputs, record_of(inputs, figures), summary, looks, staging)
+    quality.mark(item)
+    stage_item(item, staging)
+    return figures
+
+
+def _write_pixels(
+    inputs: Inputs, enhancer: Enhancer, staging: Path, looks: CountTally, progress: Progress
+) -> tuple[ProductSummary, Effort, dict[str, float]]:
+    """Restore all blocks and write the layers; return what they hold, what it took, and the seconds of each step."""
+    cell = inputs.prepared.cell
+    counting = _counted_looks(staging, cell, looks) if isinstance(inputs.unit, MosaicUnit) else nullcontext()
+    with ProductWriter(cell.geobox, inputs.settings.bands, staging) as product:
         with counting as look, without_a_lost_gpu(), WriteBehind(product.add) as written:
             effort = restore_cell(
                 inputs.read,
@@ -71,17 +103,7 @@ def make_product(
             )
         restored = time.monotonic()
         summary = product.finish(inputs.registered.overview.dn[inputs.first])
-    figures = figures_of(summary, effort, stopwatch.seconds)
-    spent = stopwatch.spent(
-        km2=figures.valid_km2,
-        tiles=effort.tiles,
-        model_seconds=effort.restore_seconds,
-        on_gpu=next(enhancer.parameters()).is_cuda,
-        staging=staging,
-        price_per_hour=settings.price_per_hour,
-    )
-    add_unit(settings.state, spent)
-    timings |= {
+    timings = {
         "read": effort.read_seconds,
         "waited": effort.waited_seconds,
         "restore": effort.restore_seconds,
@@ -89,38 +111,20 @@ def make_product(
         # Most of what can be written before the last pixel is there was written meanwhile.
         "write": written.waited + time.monotonic() - restored,
     }
-    _describe(inputs, summary, figures, looks, timings, spent, staging)
-    return figures
+    return summary, effort, timings
 
 
-def _describe(
-    inputs: Inputs,
-    summary: ProductSummary,
-    figures: UnitFigures,
-    looks: CountTally,
-    timings: dict[str, float],
-    spent: Spent,
-    staging: Path,
-) -> None:
-    """Assess the layers of a product, and write its metadata, its report and its item."""
-    began, unit, settings = time.monotonic(), inputs.unit, inputs.settings
-    # The limits of the gate are those of single dates.
-    quality = quality_of(staging, settings.bands, None if isinstance(unit, MosaicUnit) else settings.quality_gate)
-    timings["quality"] = time.monotonic() - began
-    metadata = metadata_of(inputs, summary, figures, quality, timings) | {"spent": spent.document}
-    if isinstance(unit, MosaicUnit):
-        composite = unit.composite
-        about = {"reference": composite.radiometry.reference, "seen_from_above": seen_from_above(composite)}
-        metadata["mosaic"] = inputs.chosen | about
-        metadata["clear_looks"] = looks.document
-    else:
-        overview, scenes = inputs.registered.overview, inputs.registered.dates[0].items
-        metadata["drift"] = unit_drift(overview, scenes, quality.figures, Path(inputs.model.weights))
-    write_json(staging / "metadata.json", metadata)
-    write_report(staging, unit.item_id, metadata)
-    item = _item(inputs, record_of(inputs, figures), summary, looks, staging)
-    quality.mark(item)
-    stage_item(item, staging)
+def _of_scene(inputs: Inputs, quality: Quality) -> dict[str, Any]:
+    """Return what the metadata of a scene say beside what all say."""
+    dates = inputs.registered
+    return {"drift": unit_drift(dates.overview, dates.dates[0].items, quality.figures, Path(inputs.model.weights))}
+
+
+def _of_mosaic(inputs: Inputs, unit: MosaicUnit, looks: CountTally) -> dict[str, Any]:
+    """Return what the metadata of a mosaic say beside what all say."""
+    composite = unit.composite
+    about = {"reference": composite.radiometry.reference, "seen_from_above": seen_from_above(composite)}
+    return {"mosaic": inputs.chosen | about, "clear_looks": looks.document}
 
 
 @contextmanager
