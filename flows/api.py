@@ -91,12 +91,8 @@ def _options(
     weights: Path, scene: Any, *, method: str, max_days: int | None, gaps: str, seed: int
 ) -> tuple[Any, dict[str, Any]]:
     """Return how weights restore a date, and the parameters that pixels depend on, as JSON values."""
-    from dataclasses import replace
-
-    from de_model.calibration import calibration_of
-    from de_model.validation import fillers_of, validation_of
-    from flows.processing.restore import intervals_of
-    from flows.settings.fields import GapFilling, RestoringSettings
+    from flows.processing.restore import measured_options
+    from flows.settings.fields import RestoringSettings
     from stac.composite.methods import CompositeMethod
     from stac.errors import InvalidInput
 
@@ -106,9 +102,7 @@ def _options(
     settings = RestoringSettings.model_validate(
         {"composite": method, "composite_days": days, "gaps": gaps, "seed": seed}
     )
-    fillers = fillers_of(validation_of(weights)) if settings.gaps is GapFilling.VALIDATED else {}
-    options = settings.fitted_to(scene).restoration
-    options = replace(options, intervals=intervals_of(calibration_of(weights)), fillers=fillers)
+    options = measured_options(settings.fitted_to(scene).restoration, weights, settings.gaps)
     sampling = options.sampling
     parameters = {
         "composite": method,

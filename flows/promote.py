@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.models import promotion
+from flows.models.evaluation_report import plain
 from flows.models.gates import ChampionComparison
 from flows.models.model_item import publish_promoted
 from flows.models.promotion import Move, watch
@@ -57,7 +59,7 @@ def promote(
         InvalidSettings: it is the champion already.
     """
     wanted = settings or load_retrain_settings()
-    registry = Registry(wanted.state, wanted.mlflow_uri)
+    registry = Registry.of(wanted.run_settings())
     registry.ensure_shipped()
     uri = f"models:/{wanted.model}/{version}" if version else f"models:/{wanted.model}@{promotion.CHALLENGER}"
     challenger = registry.resolve(uri)
@@ -82,8 +84,14 @@ def watch_models(settings: RunSettings | None = None, model: str = MODEL_NAME) -
         settings: where the registry is.
         model: name of the registered model.
     """
-    wanted = settings or load_settings()
-    return watch(Registry(wanted.state, wanted.mlflow_uri), model)
+    return watch(Registry.of(settings or load_settings()), model)
+
+
+def as_record(summary: PromoteSummary) -> dict[str, Any]:
+    """Return the summary as JSON values."""
+    judged = summary.judged and summary.judged.document()
+    record: dict[str, Any] = plain(asdict(summary) | {"judged": judged, "reasons": list(summary.reasons)})
+    return record
 
 
 def as_markdown(summary: PromoteSummary) -> str:

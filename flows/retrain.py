@@ -95,7 +95,7 @@ def fine_tune(wanted: RetrainSettings, found: Found, champion: str) -> str:
     Raises:
         InvalidSettings: the champion is of the first edition, which learns from pairs.
     """
-    registry = _registry(wanted)
+    registry = Registry.of(wanted.run_settings())
     start = registry.weights(registry.resolve(f"models:/{wanted.model}/{champion}"))
     card = checkpoint.read_card(start)
     if card.scene is None:
@@ -122,7 +122,7 @@ def fine_tune(wanted: RetrainSettings, found: Found, champion: str) -> str:
 def calibrate(wanted: RetrainSettings, weights: str, champion: str) -> None:
     """Fit the intervals of the challenger on squares it was not trained on; the table is kept beside its weights."""
     path = Path(weights)
-    registry = _registry(wanted)
+    registry = Registry.of(wanted.run_settings())
     known = calibration_of(registry.weights(registry.resolve(f"models:/{wanted.model}/{champion}")))
     _, cells = wanted.split()
     cases = list(islice(_cases(wanted, cells, _CALIBRATION_PX), wanted.calibration_cases))
@@ -154,7 +154,7 @@ def remember_training(wanted: RetrainSettings, weights: str) -> None:
 @task(name="register challenger", **RETRIES)
 def register(wanted: RetrainSettings, weights: str, found: Found) -> str:
     """Register the weights as the challenger; return its version."""
-    registry = _registry(wanted)
+    registry = Registry.of(wanted.run_settings())
     version = registry.register(Path(weights), wanted.model)
     with registry.session() as client:
         client.log_artifact(version.run_id, found.path, "training-set")
@@ -180,7 +180,7 @@ def compare_with_champion(
         InvalidSettings: the models restore different bands, or the challenger is the champion already.
         ChampionChanged: another version became the champion meanwhile.
     """
-    registry = _registry(wanted)
+    registry = Registry.of(wanted.run_settings())
     run = wanted.run_settings()
     version = registry.resolve(f"models:/{wanted.model}/{challenger}")
     champion = registry.resolve(f"models:/{wanted.model}@{CHAMPION}")
@@ -214,7 +214,7 @@ def retrain(settings: RetrainSettings | None = None) -> RetrainSummary:
         settings: as in a `--config` file; the environment says where things are, defaults fill the rest.
     """
     wanted = settings or load_retrain_settings()
-    registry = _registry(wanted)
+    registry = Registry.of(wanted.run_settings())
     wanted.split()
     registry.ensure_shipped()
     champion = registry.resolve(f"models:/{wanted.model}@{CHAMPION}").version
@@ -252,7 +252,8 @@ def as_markdown(summary: RetrainSummary) -> str:
 
 def as_record(summary: RetrainSummary) -> dict[str, Any]:
     """Return the summary as JSON values."""
-    record: dict[str, Any] = plain(asdict(summary))
+    judged = summary.judged and summary.judged.document()
+    record: dict[str, Any] = plain(asdict(summary) | {"judged": judged})
     return record
 
 
@@ -276,13 +277,9 @@ def _waiting(registry: Registry, settings: RetrainSettings) -> str | None:
     return None
 
 
-def _registry(settings: RetrainSettings) -> Registry:
-    return Registry(settings.state, settings.mlflow_uri)
-
-
 def _trained_on(settings: RetrainSettings) -> training_set.TrainingSet | None:
     """Return the newest training set that a registered version was trained on."""
-    versions = _registry(settings).versions(settings.model)
+    versions = Registry.of(settings.run_settings()).versions(settings.model)
     numbers = [int(v.tags[_SET_TAG]) for v in versions if _SET_TAG in v.tags]
     known = [training_set.path_of(number, settings.folder) for number in sorted(numbers)]
     present = [path for path in known if path.is_file()]

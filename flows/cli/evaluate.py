@@ -162,7 +162,7 @@ def _weights_of(settings: RunSettings, *, registered: bool) -> Path:
 
     if not registered:
         return shipped_weights()
-    registry = Registry(settings.state, settings.mlflow_uri)
+    registry = Registry.of(settings)
     return registry.weights(registry.resolve(settings.model))
 
 

@@ -32,8 +32,7 @@ def registry(given: Given) -> Registry:
     """Return the model registry that the options name."""
     from flows.models.registry import Registry
 
-    found = settings(**given)
-    return Registry(found.state, found.mlflow_uri)
+    return Registry.of(settings(**given))
 
 
 _Choice = TypeVar("_Choice", bound=StrEnum)

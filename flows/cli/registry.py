@@ -104,32 +104,17 @@ def promote(
 
         unveil promote --config retrain.yaml
     """
-    from dataclasses import asdict
-
-    from flows.models.evaluation_report import as_json as gate_table
-    from flows.models.evaluation_report import plain
     from flows.models.retrain_settings import load_retrain_settings
 
     # First: Prefect reads the login that is found here when it is imported.
     settings = load_retrain_settings(given, config)
-    from flows.promote import as_markdown
+    from flows.promote import as_markdown, as_record
     from flows.promote import promote as flow
     from flows.services.prefect_server import prefect_api
 
-    with progress_bar(), prefect_api(settings.state):
+    with progress_bar(), prefect_api(settings.run_settings().state):
         summary = flow(cast(Any, settings.shareable), version, force, dry_run)
-    if as_json:
-        found = {name: value for name, value in asdict(summary).items() if name != "judged"}
-        judged = summary.judged
-        found |= {
-            "comparison": None if judged is None else asdict(judged.comparison),
-            "shadow": None if judged is None or judged.shadow is None else asdict(judged.shadow),
-            "gates": None if judged is None else gate_table(judged.verdict),
-            "reasons": list(summary.reasons),
-        }
-        print_json(plain(found))
-    else:
-        output.print(as_markdown(summary), markup=False)
+    show(as_record(summary), as_json, as_markdown(summary))
     if summary.reasons:
         raise typer.Exit(1)
 
@@ -177,6 +162,6 @@ def retrain(
     from flows.retrain import retrain as flow
     from flows.services.prefect_server import prefect_api
 
-    with progress_bar(), prefect_api(settings.state):
+    with progress_bar(), prefect_api(settings.run_settings().state):
         summary = flow(cast(Any, settings.shareable))
     show(as_record(summary), as_json, as_markdown(summary))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from flows.models.evaluation import Evaluation, Usage, evaluate
 from flows.models.evaluation_cases import Case
-from flows.models.evaluation_report import as_json, as_markdown, metrics_of
+from flows.models.evaluation_report import as_markdown, metrics_of, plain
 from flows.models.gates import ChampionComparison, Gates, compared, judge
 from flows.models.registry import Registry, model_of
 from flows.models.shadow import shadow_run
@@ -65,7 +65,7 @@ def compare_versions(
             champion.version, challenger.version, comparison, shadow, judge(comparison, gates, shadow)
         )
         _draw(old, new, report)
-        document = as_json(judged.verdict)
+        document = plain(judged.verdict.document())
         pictures = sorted(path.name for path in report.glob("*.png"))
         (report / "report.md").write_text(as_markdown(judged, new, pictures), "utf-8")
         (report / "gates.json").write_text(json.dumps(document, indent=2) + "\n", "utf-8")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from de_model import checkpoint
-from de_model.calibration import calibration_of
-from de_model.validation import fillers_of, validation_of
 from flows.drift.baseline import NO_BASELINE, Baseline, baseline_of
 from flows.drift.compare import DriftReport, compare
 from flows.drift.statistics import SKY, Histogram, UnitStatistics, input_statistics, output_statistics
@@ -20,7 +17,7 @@ from flows.ledger.schema import State
 from flows.models.registry import Registry
 from flows.models.training_pairs import cloudy_and_clear
 from flows.planning.search import SceneSet, dated_stacks_of
-from flows.processing.restore import intervals_of, restore_date
+from flows.processing.restore import measured_options, restore_date
 from flows.progress import report_progress
 from flows.settings import RunSettings
 from flows.settings.fields import RestorationOptions
@@ -50,7 +47,7 @@ def make_baseline(
     Raises:
         InvalidSettings: a cell has no scenes, or the cells hold no pair of a cloudy and a clear date.
     """
-    own = replace(options, intervals=intervals_of(calibration_of(weights)), fillers=fillers_of(validation_of(weights)))
+    own = measured_options(options, weights)
     enhancer = checkpoint.load(weights)
     units: list[UnitStatistics] = []
     pairs: list[str] = []
@@ -102,7 +99,7 @@ def look(settings: RunSettings) -> DriftReport:
             f"The ledger in {settings.state} has no published unit of {settings.out}; start unveil run first, or name "
             "--out."
         )
-    registry = Registry(settings.state, settings.mlflow_uri)
+    registry = Registry.of(settings)
     version = registry.resolve(settings.model)
     baseline = baseline_of(registry.weights(version))
     if baseline is None:

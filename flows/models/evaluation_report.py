@@ -12,7 +12,6 @@ from flows.models.evaluation import Evaluation
 from flows.models.evaluation_cases import ErrorSums
 from flows.models.gates import ChampionComparison
 from flows.models.shadow import Shadow
-from stac.quality.gate import Verdict
 
 _PICTURES = (
     "Cases: cloudy, restored, truth; the champion above the challenger. Shadow run: champion, challenger, difference "
@@ -79,12 +78,6 @@ def metrics_of(evaluation: Evaluation) -> dict[str, float]:
     return {name: float(value) for name, value in figures.items() if math.isfinite(value)}
 
 
-def as_json(verdict: Verdict) -> dict[str, Any]:
-    """Return the gate table as JSON values; a figure that came out as no number is null."""
-    found: dict[str, Any] = plain(verdict.document())
-    return found
-
-
 def plain(value: Any) -> Any:
     """Return a document so that JSON can hold it: what is not a finite number is null."""
     if isinstance(value, Mapping):
@@ -114,7 +107,7 @@ def as_markdown(judged: ChampionComparison, evaluation: Evaluation, pictures: Se
     """Return the report; pictures are named by their files beside it."""
     verdict, comparison = judged.verdict, judged.comparison
     outcome = "passes all gates" if verdict.passed else "is refused"
-    rows = [f"| {' | '.join(row)} |" for row in gate_rows(as_json(verdict))]
+    rows = [f"| {' | '.join(row)} |" for row in gate_rows(plain(verdict.document()))]
     lines = [
         f"# Version {judged.challenger} against version {judged.champion}",
         f"The challenger {outcome}: {comparison.sentence}. Cases: SHA-256 `{comparison.cases[:16]}`.",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from de_model.calibration import Origin
 from de_model.metrics.bootstrap import Interval
@@ -162,3 +163,7 @@ class ChampionComparison:
     #: None where no shadow run was made.
     shadow: Shadow | None
     verdict: Verdict
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON values, with what every gate said; numbers may be infinite."""
+        return asdict(self) | {"verdict": self.verdict.document()}

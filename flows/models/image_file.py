@@ -22,6 +22,7 @@ from PIL import Image
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
+from rasterio.shutil import copy
 
 from stac.errors import InvalidInput, NotWritable, UnreadableAsset
 from stac.io.raster import environment
@@ -148,13 +149,17 @@ def encode_like(image: ImageFile, pixels: PixelArray) -> bytes:
         NotWritable: GDAL cannot write these pixels.
         UnreadableAsset: the original is damaged.
     """
-    with _opened(image.path) as source:
+    with _opened(image.path) as source, MemoryFile(ext=".tif") as whole:
         try:
-            with MemoryFile() as plain:
-                with plain.open(**_profile(image, source), dtype=image.dtype) as target:
-                    target.write(pixels)
-                    _copy_metadata(image, source, target)
-                return cog_bytes(plain, "average") if image.kind is Kind.GEOTIFF else bytes(plain.read())
+            copy(source, whole.name, driver="GTiff")
+            with rasterio.open(whole.name, "r+") as target:
+                target.write(pixels)
+                target.clear_stats()  # of the old pixels
+            if image.kind is Kind.GEOTIFF:
+                return cog_bytes(whole, "average")
+            with MemoryFile(ext=".png") as picture:
+                copy(whole.name, picture.name, driver="PNG")
+                return bytes(picture.read())
         except RasterioError as error:
             raise NotWritable(f"The restored {image.path.name} cannot be made ({error}); report this.") from error
 
@@ -243,40 +248,6 @@ def _same_place(one: tuple[str, tuple[float, ...]], other: tuple[str, tuple[floa
     pixel = max(abs(other[1][0]), abs(other[1][1]))
     same_crs = rasterio.crs.CRS.from_wkt(one[0]) == rasterio.crs.CRS.from_wkt(other[0])
     return same_crs and bool(np.allclose(one[1], other[1], rtol=0, atol=pixel / 100))
-
-
-def _profile(image: ImageFile, source: Any) -> dict[str, Any]:
-    profile: dict[str, Any] = {"height": image.shape[0], "width": image.shape[1], "count": image.bands}
-    if image.nodata is not None:
-        profile["nodata"] = image.nodata
-    if image.kind is not Kind.GEOTIFF:
-        return profile | {"driver": "PNG"}
-    if source.colorinterp[:3] == (ColorInterp.red, ColorInterp.green, ColorInterp.blue):
-        profile["photometric"] = "RGB"
-    if source.crs is not None or not source.transform.is_identity:
-        profile |= {"crs": source.crs, "transform": source.transform}
-    return profile | {"driver": "GTiff"}
-
-
-def _copy_metadata(image: ImageFile, source: Any, target: Any) -> None:
-    if image.kind is not Kind.GEOTIFF:
-        profile = source.tags(ns="COLOR_PROFILE")
-        if profile:
-            target.update_tags(ns="COLOR_PROFILE", **profile)
-        return
-    target.colorinterp = source.colorinterp
-    target.descriptions, target.units = source.descriptions, source.units
-    target.scales, target.offsets = source.scales, source.offsets
-    target.update_tags(**{name: value for name, value in source.tags().items() if name != "AREA_OR_POINT"})
-    for band in source.indexes:
-        # Statistics of the old pixels would be wrong for the new ones.
-        kept = {k: v for k, v in source.tags(band).items() if not k.startswith("STATISTICS_")}
-        target.update_tags(band, **kept)
-    points, projection = source.gcps
-    if points:
-        target.gcps = (points, projection)
-    if source.rpcs is not None:
-        target.rpcs = source.rpcs
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,11 @@ class Registry:
         self.state_dir = state_dir.resolve()
         self.uri = registry_uri(self.state_dir, uri)
 
+    @classmethod
+    def of(cls, settings: RunSettings) -> Registry:
+        """Return the registry that the settings of a run name."""
+        return cls(settings.state, settings.mlflow_uri)
+
     @cached_property
     def _client(self) -> MlflowClient:
         return open_client(self.uri)
@@ -295,7 +300,7 @@ def resolve(settings: RunSettings) -> ModelRef:
         ServiceUnavailable: the registry does not answer.
     """
     try:
-        registry = Registry(settings.state, settings.mlflow_uri)
+        registry = Registry.of(settings)
         shipped, version = registry.ensure_shipped(), registry.resolve(settings.model)
         if version.sha256 == shipped.sha256 and version.checksum(CALIBRATION) != shipped.checksum(CALIBRATION):
             _log.warning(

@@ -8,7 +8,7 @@ from enum import StrEnum, unique
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from de_model.data.datasets import Split, split_of
 from flows.errors import InvalidSettings
@@ -19,7 +19,7 @@ from flows.settings.fields import CommaSeparated
 from flows.settings.loading import load_settings, read_yaml, use_login_of_up, validated
 from stac.io.secrets import holds_secret
 
-#: Settings that say where things are: a deployment leaves them to its worker.
+#: Settings of a run that say where things are.
 _PLACES = ("out", "state_dir", "mlflow_uri")
 
 
@@ -43,9 +43,10 @@ class RetrainSettings(SceneSet):
         ("MGRS-33TWL",),
         description="squares of the comparison, never trained on; empty: as the hash of their name says",
     )
-    out: Path = Field(Path("unveil-out"), description="folder of the catalog whose model is retrained")
-    state_dir: Path | None = Field(None, description="folder of registry and training; `<out>/.unveil`")
-    mlflow_uri: str | None = Field(None, description="MLflow server or database; a local one when left out")
+    # A deployment leaves these to the environment of its worker.
+    out: str | None = Field(None, description="catalog whose model is retrained; that of runs when left out")
+    state_dir: Path | None = Field(None, description="folder of registry and training; that of runs when left out")
+    mlflow_uri: str | None = Field(None, description="MLflow server or database; that of runs when left out")
     model: str = Field("unveil-de", description="name of the registered model", json_schema_extra={"option": "--name"})
     least_new_scenes: int = Field(1, ge=0, description="fewer new scenes than this are not worth a training")
     effort: float = Field(0.3, gt=0, description="factor on the number of steps of the preset's schedule")
@@ -64,41 +65,29 @@ class RetrainSettings(SceneSet):
     gates: Gates = Field(default_factory=Gates, description="what a challenger must show")
     promotion: Promotion = Field(Promotion.MANUAL, description="automatic: the flow promotes what passed")
 
-    @model_validator(mode="before")
+    @field_validator("source", "mlflow_uri")
     @classmethod
-    def _places_of_environment(cls, values: Any) -> Any:
-        """Fill in places from the environment (`UNVEIL_OUT` and others): a deployment leaves them to its worker."""
-        if not isinstance(values, Mapping):
-            return values
-        for name in ("source", "mlflow_uri"):
-            if holds_secret(str(values.get(name) or "")):
-                raise InvalidSettings(
-                    f"Retraining setting {name} holds a login or a signature, and settings are stored; leave MLflow's "
-                    "to UNVEIL_MLFLOW_URI in the environment."
-                )
-        found = {name: place for name in _PLACES if (place := os.environ.get(f"UNVEIL_{name.upper()}"))}
-        return found | {name: value for name, value in values.items() if value is not None or name not in found}
+    def _without_login(cls, address: str | None) -> str | None:
+        if holds_secret(address or ""):
+            raise InvalidSettings(
+                "The source or mlflow_uri of a retraining holds a login or a signature, and settings are stored; leave "
+                "MLflow's to UNVEIL_MLFLOW_URI in the environment."
+            )
+        return address
 
-    @property
-    def state(self) -> Path:
-        """Folder of registry, training set and trainings in progress."""
-        return self.state_dir or self.out / ".unveil"
+    def run_settings(self) -> RunSettings:
+        """Return the settings of a run that writes the same catalog with the same registry."""
+        return load_settings(None, {name: getattr(self, name) for name in _PLACES})
 
     @property
     def folder(self) -> Path:
         """Folder of the training set and of trainings in progress."""
-        return self.state / "retraining"
-
-    def run_settings(self) -> RunSettings:
-        """Return the settings of a run that writes the same catalog with the same registry."""
-        places = {"out": str(self.out), "state_dir": self.state_dir, "mlflow_uri": self.shareable.get("mlflow_uri")}
-        return load_settings(None, places)
+        return self.run_settings().state / "retraining"
 
     @property
     def shareable(self) -> dict[str, Any]:
-        """All settings as JSON values that may be stored; a login of MLflow is found in the environment again."""
-        secret = {"mlflow_uri"} if holds_secret(self.mlflow_uri or "") else set()
-        return self.model_dump(mode="json", exclude=secret)
+        """All settings as JSON values that may be stored."""
+        return self.model_dump(mode="json")
 
     def split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the squares that are trained on, and those of the comparison.

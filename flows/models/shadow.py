@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pystac
 from PIL import Image, ImageChops
 
 from flows.errors import KNOWN_ERRORS, InvalidPlan
@@ -15,7 +17,7 @@ from flows.ledger.opening import open_ledger
 from flows.ledger.schema import Planned, State
 from flows.planning.plan_file import settings_of, thaw
 from flows.planning.search import find_scenes
-from flows.planning.workunit import ModelRef, WorkUnit, make_plan
+from flows.planning.workunit import ModelRef, WorkUnit
 from flows.processing.product import make_product
 from flows.processing.record import quality_of
 from flows.progress import report_progress
@@ -120,13 +122,16 @@ def shadow_run(
     """
     found: list[ShadowScene] = []
     skipped: list[str] = []
+    here = settings.model_copy(update={"out": work / "catalog", "state_dir": work / "state"})
     for number, (planned, request) in enumerate(_published(settings, most)):
         report_progress(f"{planned.entry.target_id}: shadow run")
+        folders = (work / f"{number}-champion", work / f"{number}-challenger")
         try:
-            folders = (work / f"{number}-champion", work / f"{number}-challenger")
-            again = _Again.of(planned, request, settings, work)
-            measured = [again.make(m, f) for m, f in zip((champion, challenger), folders, strict=True)]
-            found.append(_beside(planned, measured[0], measured[1], folders, again.settings.bands))
+            plan = thaw(request, [planned.unit])
+            own, unit = settings_of(plan, here), plan.units[0]
+            items = _items_of(unit, own)
+            measured = [_made(unit, items, own, m, f) for m, f in zip((champion, challenger), folders, strict=True)]
+            found.append(_beside(planned, measured[0], measured[1], folders, own.bands))
             _draw(folders, pictures / f"shadow-{planned.entry.item_id}.png")
         except KNOWN_ERRORS as error:
             skipped.append(f"{planned.entry.item_id}: {error}")
@@ -145,45 +150,37 @@ def _published(settings: RunSettings, most: int) -> Iterator[tuple[Planned, str]
     yield from ((plans[name], requests[name]) for name in latest)
 
 
-@dataclass(frozen=True, slots=True)
-class _Again:
-    """A published scene that can be made again."""
+def _items_of(unit: WorkUnit, settings: RunSettings) -> dict[str, pystac.Item]:
+    """Return the scenes of a unit by id.
 
-    settings: RunSettings
-    unit: WorkUnit
+    Raises:
+        InvalidPlan: one is no longer in the source.
+    """
+    names = {name for date in unit.dates for name in date}
+    items = {item.id: item for item in find_scenes(settings)[0] if item.id in names}
+    if gone := sorted(names - items.keys()):
+        raise InvalidPlan(f"Scene {gone[0]} is no longer in the source.")
+    return items
 
-    @classmethod
-    def of(cls, planned: Planned, request: str, settings: RunSettings, work: Path) -> _Again:
-        """Return the scene with the settings it was planned with; blocks are kept in `work`."""
-        plan = thaw(request, [planned.unit])
-        here = settings.model_copy(update={"out": work / "catalog", "state_dir": work / "state"})
-        return cls(settings_of(plan, here), plan.units[0])
 
-    def make(self, model: ModelRef, folder: Path) -> Measured:
-        """Make the product in a new folder and measure it."""
-        folder.mkdir(parents=True)
-        names = {name for date in self.unit.dates for name in date}
-        items = {i.id: i for i in find_scenes(self.settings)[0] if i.id in names}
-        unit = self._unit_of(make_plan(list(items.values()), self.settings, model).units)
-        began = time.monotonic()
-        make_product(unit, items, self.settings, model, folder)
-        seconds = time.monotonic() - began
-        quality = quality_of(folder, self.settings.bands, self.settings.quality_gate)
-        restored = quality.figures.groups.get(EVERYTHING)
-        return Measured(
-            passed=quality.gate is None or quality.verdict.passed,
-            residual_cloud=None if restored is None else restored.residual_cloud,
-            seam_ratio=quality.figures.seam_ratio,
-            half_width=None if restored is None else restored.half_width_mean,
-            seconds=seconds,
-        )
-
-    def _unit_of(self, units: Sequence[WorkUnit]) -> WorkUnit:
-        wanted = (self.unit.target_id, self.unit.cell_id)
-        for unit in units:
-            if (unit.target_id, unit.cell_id) == wanted:
-                return unit
-        raise InvalidPlan(f"Scene {self.unit.target_id} is no longer in the source.")
+def _made(
+    unit: WorkUnit, items: Mapping[str, pystac.Item], settings: RunSettings, model: ModelRef, folder: Path
+) -> Measured:
+    """Make a product in a new folder and measure it."""
+    folder.mkdir(parents=True)
+    began = time.monotonic()
+    # Finished blocks are known by the unit, and every model has its own.
+    make_product(replace(unit, work_id=str(uuid.uuid4())), items, settings, model, folder)
+    seconds = time.monotonic() - began
+    quality = quality_of(folder, settings.bands, settings.quality_gate)
+    restored = quality.figures.groups.get(EVERYTHING)
+    return Measured(
+        passed=quality.gate is None or quality.verdict.passed,
+        residual_cloud=None if restored is None else restored.residual_cloud,
+        seam_ratio=quality.figures.seam_ratio,
+        half_width=None if restored is None else restored.half_width_mean,
+        seconds=seconds,
+    )
 
 
 def _beside(

@@ -35,7 +35,6 @@ import rasterio
 import yaml
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
-from rasterio.io import MemoryFile
 from scipy.ndimage import binary_dilation
 
 from de_model.data.archive import Scene, SceneInfo
@@ -273,9 +272,9 @@ def _landsat(values: Mapping[str, Any], listing: PlaceListing) -> Iterator[Scene
         with tarfile.open(path) as archive:
             names = archive.getnames()
             members = [next((n for n in names if n.endswith(f"_{band}.TIF")), "") for band in values["bands"]]
-            if not all(members):
-                continue
-            counts = np.stack([_member(archive, name) for name in members])
+        if not all(members):
+            continue
+        counts = np.stack([_plane(f"/vsitar/{path.resolve()}/{name}") for name in members])
         missing = (counts == 0).any(axis=0)
         image = np.where(missing, 0, counts * np.float32(_LANDSAT[0]) + np.float32(_LANDSAT[1])).astype(np.float32)
         cloud = _bright(image) & ~missing
@@ -289,21 +288,12 @@ def _landsat(values: Mapping[str, Any], listing: PlaceListing) -> Iterator[Scene
         yield Scene(SceneInfo(f"{place}-{day}", place, place, since, 30.0), image, classes)
 
 
-def _member(archive: tarfile.TarFile, name: str) -> NDArray[Any]:
-    stream = archive.extractfile(name)
-    if stream is None:
-        raise InvalidSettings(f"{name} in a Landsat archive is not a file; get the archive again.")
-    with warnings.catch_warnings(), MemoryFile(stream.read()) as memory:
-        # The place is in the archive's MTL, and is not wanted.
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with memory.open(driver="GTiff") as source:
-            plane: NDArray[Any] = source.read(1)
-    return plane
-
-
 def _plane(name: str) -> NDArray[Any]:
-    with rasterio.open(name, driver="JP2OpenJPEG" if name.endswith(".jp2") else "GTiff") as source:
-        plane: NDArray[Any] = source.read(1)
+    with warnings.catch_warnings():
+        # The place of a Landsat band is in the archive's MTL, and is not wanted.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(name, driver="JP2OpenJPEG" if name.endswith(".jp2") else "GTiff") as source:
+            plane: NDArray[Any] = source.read(1)
     return plane
 
 

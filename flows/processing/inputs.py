@@ -12,14 +12,12 @@ from typing import Any
 
 import pystac
 
-from de_model.calibration import calibration_of
-from de_model.validation import fillers_of, validation_of
 from flows.planning.workunit import ModelRef, MosaicUnit, Unit, WorkUnit, unit_cell, unit_dates
 from flows.processing.blocks import Reader
 from flows.processing.publishing import blocks_folder
 from flows.processing.registration import RegisteredDates, register_dates
-from flows.processing.restore import Prepared, intervals_of, prepare, prepare_with
-from flows.settings import GapFilling, RunSettings
+from flows.processing.restore import Prepared, measured_options, prepare, prepare_with
+from flows.settings import RunSettings
 from flows.settings.fields import RestorationOptions
 from stac.composite.region import PeriodComposite, mosaic_stack
 from stac.grid.cell import Cell
@@ -167,9 +165,7 @@ def _registered(
 
 def _options(settings: RunSettings, model: ModelRef) -> RestorationOptions:
     """Return how a run restores: with the factors of intervals and the fillers that its model was measured by."""
-    weights = Path(model.weights)
-    fillers = fillers_of(validation_of(weights)) if settings.gaps is GapFilling.VALIDATED else {}
-    return replace(settings.restoration, intervals=intervals_of(calibration_of(weights)), fillers=fillers)
+    return measured_options(settings.restoration, Path(model.weights), settings.gaps)
 
 
 def _clearest(overview: Stack, reference: str) -> int:

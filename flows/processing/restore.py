@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from de_model.calibration import CalibrationTable, Origin
+from de_model.calibration import CalibrationTable, Origin, calibration_of
 from de_model.enhancer import Enhancer
 from de_model.inference.engine import Restoration, restore, scene_levels
 from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Frame, Part, surroundings
 from de_model.metrics.baselines import REACH_PX
 from de_model.scene.observation import Levels
-from de_model.validation import CLEAR_SHARE, Filler, KindCode, kinds_of_gaps
+from de_model.validation import CLEAR_SHARE, Filler, KindCode, fillers_of, kinds_of_gaps, validation_of
 from flows.errors import InvalidSettings
 from flows.processing.interpolation import filled_around
-from flows.settings.fields import RestorationOptions
+from flows.settings.fields import GapFilling, RestorationOptions
 from stac.composite.methods import FittedComposite, fit_composite
 from stac.composite.temporal import TemporalComposite
 from stac.grid.cell import Cell
@@ -44,6 +45,14 @@ def intervals_of(table: CalibrationTable | None) -> Intervals | None:
         return None
     around = table.factors.get(Origin.SURROUNDINGS, ())
     return Intervals(table.factors[Origin.OTHER_DATES], table.factors[Origin.MODEL], around)
+
+
+def measured_options(
+    options: RestorationOptions, weights: Path, gaps: GapFilling = GapFilling.VALIDATED
+) -> RestorationOptions:
+    """Return options with the factors of intervals and the fillers of gaps that a model was measured by."""
+    fillers = fillers_of(validation_of(weights)) if gaps is GapFilling.VALIDATED else {}
+    return replace(options, intervals=intervals_of(calibration_of(weights)), fillers=fillers)
 
 
 @dataclass(frozen=True, slots=True)

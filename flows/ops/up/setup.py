@@ -27,7 +27,7 @@ def main() -> None:
         if isinstance(settings.out, Path):
             begin_catalog(settings.out)
         _prepare_server()
-        Registry(settings.state, settings.mlflow_uri).ensure_shipped()
+        Registry.of(settings).ensure_shipped()
         name, only_missing = sys.argv[1], "--if-missing" in sys.argv[2:]
         if name != "-" and not (only_missing and _is_deployed(Path(name))):
             _deploy(Path(name))

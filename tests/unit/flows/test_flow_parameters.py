@@ -46,5 +46,5 @@ def test_settings_of_a_retraining_are_a_form_that_leaves_places_to_the_worker(
         jsonschema.validate({"settings": {"effort": "much"}}, whole)
     monkeypatch.setenv("UNVEIL_OUT", "there")
     found = flow.validate_parameters({"settings": {"effort": 0.1, "gates": {"least_blocks": 3}}})["settings"]
-    assert (str(found.out), found.effort, found.gates.least_blocks) == ("there", 0.1, 3)
-    assert str(flow.validate_parameters({"settings": {"out": "here"}})["settings"].out) == "here"
+    assert (str(found.run_settings().out), found.effort, found.gates.least_blocks) == ("there", 0.1, 3)
+    assert str(flow.validate_parameters({"settings": {"out": "here"}})["settings"].run_settings().out) == "here"

@@ -95,5 +95,6 @@ def test_settings_of_a_retraining_are_options_and_the_environment_beats_the_file
     config.write_text("out: file\nstate_dir: file-state\neffort: 0.2\ncells: [A, B]\n")
     monkeypatch.setenv("UNVEIL_STATE_DIR", "environment")
     found = load_retrain_settings({"holdout": "B,C", "out": "line"}, config)
-    assert (str(found.out), str(found.state_dir), found.effort) == ("line", "environment", 0.2)
+    run = found.run_settings()
+    assert (str(run.out), str(run.state), found.effort) == ("line", "environment", 0.2)
     assert (found.cells, found.holdout) == (("A", "B"), ("B", "C"))
