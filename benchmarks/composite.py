@@ -24,8 +24,7 @@ from benchmarks.report import Page, parser, publish, table
 from de_model.calibration import CalibrationTable, Origin, calibration_of
 from de_model.checkpoint import shipped_weights
 from flows.models.evaluation_cases import Case, real_cases, transplanted_cases
-from flows.models.training_pairs import cloudy_and_clear
-from flows.planning.search import SceneSet, stacks_of
+from flows.planning.search import SceneSet, cloudy_and_clear, stacks_of
 from stac.composite.fusion import FusedComposite, fit_fused
 from stac.composite.normalisation import repeatability
 from stac.composite.temporal import geomedian_clear, median_clear, nearest_clear, source_dates

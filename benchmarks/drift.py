@@ -14,8 +14,7 @@ from flows.drift.baseline import NO_BASELINE, Baseline, baseline_of
 from flows.drift.compare import DriftReport, Verdict, compare
 from flows.drift.statistics import UnitStatistics, input_statistics
 from flows.errors import InvalidBaseline
-from flows.models.training_pairs import cloudy_and_clear
-from flows.planning.search import SceneSet, dated_stacks_of
+from flows.planning.search import SceneSet, cloudy_and_clear, dated_stacks_of
 from flows.reports.drift import shown_figures
 from stac.load.stack import Stack
 

@@ -24,17 +24,11 @@ from de_model.card import ModelCard
 from de_model.metrics.bootstrap import Bootstrap, Interval, difference_interval
 from de_model.validation import Filler, PixelKind
 from flows.cli.console import progress_bar
-from flows.models.evaluation import (
-    OF_DATES,
-    TRIVIAL_IN_GAPS,
-    CaseResult,
-    Evaluation,
-    evaluate,
-)
-from flows.models.evaluation_cases import Case, ErrorSums, Protocol, cases_of, transplanted_cases
+from flows.models.evaluation import OF_DATES, evaluate
+from flows.models.evaluation_cases import Case, Protocol, cases_of, transplanted_cases
+from flows.models.evaluation_figures import TRIVIAL_IN_GAPS, CaseResult, ErrorSums, Evaluation
 from flows.models.evaluation_report import metrics_of, tables
-from flows.models.training_pairs import cloudy_and_clear
-from flows.planning.search import SceneSet, stacks_of
+from flows.planning.search import SceneSet, cloudy_and_clear, stacks_of
 from flows.processing.model import usual
 from stac.grid.cell import Cell
 from stac.load.stack import Stack

@@ -15,8 +15,7 @@ from flows.errors import InvalidBaseline, InvalidSettings
 from flows.ledger.opening import status
 from flows.ledger.schema import State
 from flows.models.registry import Registry
-from flows.models.training_pairs import cloudy_and_clear
-from flows.planning.search import SceneSet, dated_stacks_of
+from flows.planning.search import SceneSet, cloudy_and_clear, dated_stacks_of
 from flows.processing.restore import measured_options, restore_date
 from flows.progress import report_progress
 from flows.settings import RunSettings

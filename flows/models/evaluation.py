@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import reduce
-from operator import add
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,18 +26,14 @@ from de_model.metrics.baselines import (
     mean_of_dates,
     nearest_date,
 )
-from de_model.metrics.bootstrap import Bootstrap, Interval, difference_interval
 from de_model.validation import (
-    Figures,
     Filler,
     KindCode,
-    KindRecord,
-    PixelKind,
-    ValidationRecord,
     kinds_of_gaps,
 )
 from flows.errors import InvalidSettings
-from flows.models.evaluation_cases import Case, ErrorSums, error_sums
+from flows.models.evaluation_cases import Case
+from flows.models.evaluation_figures import CaseResult, Coverage, ErrorSums, Evaluation, error_sums
 from flows.planning.search import fullest_window
 from flows.processing.interpolation import inverse_distance
 from flows.processing.restore import Prepared, composite_of, intervals_of, prepare
@@ -61,37 +55,10 @@ Usage = Callable[[ModelCard], tuple[RestorationOptions, Sampling]]
 
 #: Side of the pictures, pixels.
 _PICTURE_PX = 128
-#: A block with fewer scored pixels says nothing.
-_LEAST_PIXELS = 400
 #: Weight of what lies outside of a 90 % interval in its score: 2 / (1 - 0.9).
 _MISS = 20.0
 #: What other dates can fill.
 OF_DATES = (Filler.NEAREST_DATE, Filler.LINEAR_MATCH, Filler.MEAN_LINEAR_MATCHES, Filler.COMPOSITE)
-#: What is trivial: none of it is trained.
-TRIVIAL_IN_GAPS = (Filler.FLAT, Filler.NORMALISED_CONVOLUTION, Filler.FILLNODATA)
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """How 90 % intervals hold the truth: counts of values (pixels times bands), and sums over them."""
-
-    inside: int = 0
-    values: int = 0
-    #: Interval score: width, and ten times twice what lies outside (Gneiting and Raftery 2007), summed.
-    score: float = 0.0
-
-    def __add__(self, other: Coverage) -> Coverage:
-        return Coverage(self.inside + other.inside, self.values + other.values, self.score + other.score)
-
-    @property
-    def share(self) -> float:
-        """Share of the values inside; NaN without any."""
-        return self.inside / self.values if self.values else float("nan")
-
-    @property
-    def mean_score(self) -> float:
-        """Mean interval score, reflectance; less is better. NaN without any."""
-        return self.score / self.values if self.values else float("nan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,107 +76,6 @@ class Filled:
     around: Interpolated | None
     #: In the model.
     seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class CaseResult:
-    """What was measured on one case."""
-
-    name: str
-    place: str
-    #: By kind of pixel and filler; all fillers of a kind on the same pixels.
-    errors: Mapping[PixelKind, Mapping[Filler, ErrorSums]]
-    #: All pixels that no other date saw.
-    gaps: Mapping[Filler, ErrorSums]
-    coverage: Mapping[Origin, Coverage]
-    #: Observed pixels that came out other than they were observed.
-    changed_pixels: int
-    seconds: float
-    #: Cloudy scene, model and truth side by side, `(3, y, x)`; None where the model had nothing to do.
-    picture: NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """One model on many cases."""
-
-    sha256: str
-    bands: tuple[str, ...]
-    size_bytes: int
-    cases: tuple[CaseResult, ...]
-    #: SHA-256 over inputs and truths: equal for evaluations that can be compared.
-    digest: str
-
-    @property
-    def places(self) -> tuple[str, ...]:
-        """Cells that were looked at."""
-        return tuple(sorted({case.place for case in self.cases}))
-
-    def total(self, kind: PixelKind | None = None) -> dict[Filler, ErrorSums]:
-        """Return the errors over all cases, of one kind of pixel or of all gaps."""
-        found: dict[Filler, list[ErrorSums]] = {}
-        for case in self.cases:
-            for filler, sums in (case.gaps if kind is None else case.errors.get(kind, {})).items():
-                found.setdefault(filler, []).append(sums)
-        return {filler: reduce(add, sums) for filler, sums in found.items()}
-
-    def coverage(self, origin: Origin, place: str | None = None) -> Coverage:
-        """Return how intervals of an origin hold the truth, in one place or in all."""
-        found = [c.coverage[origin] for c in self.cases if origin in c.coverage and place in (None, c.place)]
-        return reduce(add, found, Coverage())
-
-    @property
-    def psnr(self) -> float:
-        """Mean PSNR over blocks of the gaps, dB; NaN without any."""
-        blocks = self.block_psnr(Filler.DE)
-        return float(np.mean(blocks)) if len(blocks) else float("nan")
-
-    def block_psnr(self, filler: Filler) -> NDArray[np.float64]:
-        """Return the PSNR of every block of the gaps with enough pixels, dB."""
-        sums = self.total().get(filler)
-        if sums is None:
-            return np.zeros(0)
-        enough = sums.sums[sums.sums[:, 0] >= _LEAST_PIXELS]
-        return np.asarray(-10 * np.log10(np.maximum(enough[:, 2] / enough[:, 0], 1e-12)))
-
-    def best_trivial(self) -> Filler | None:
-        """Return the trivial filler with the least error in gaps; None where there is none."""
-        totals = self.total()
-        known = [filler for filler in TRIVIAL_IN_GAPS if filler in totals]
-        return min(known, key=lambda filler: totals[filler].mae) if known else None
-
-    def gain_over(self, filler: Filler, other: Evaluation | None = None) -> Interval:
-        """Return the PSNR of the model above a filler of this or of another evaluation, dB, paired by block."""
-        return difference_interval(self.block_psnr(Filler.DE), (other or self).block_psnr(filler), Bootstrap())
-
-    def record(self) -> ValidationRecord:
-        """Return the validation record: means over places, every case of a place counting alike."""
-        kinds = {kind: found for kind in PixelKind if (found := self._kind(kind)) is not None}
-        about = f"{', '.join(self.places)}: {len(self.cases)} cases"
-        return ValidationRecord(self.sha256, self.bands, about, kinds)
-
-    def _kind(self, kind: PixelKind) -> KindRecord | None:
-        cases = [case for case in self.cases if case.errors.get(kind)]
-        if not cases:
-            return None
-        places = sorted({case.place for case in cases})
-        fillers: dict[Filler, Figures | None] = {}
-        for filler in Filler:
-            by_place = [
-                [sums for case in cases if case.place == place and (sums := case.errors[kind].get(filler)) is not None]
-                for place in places
-            ]
-            known = [sums for sums in by_place if sums]
-            fillers[filler] = (
-                Figures(
-                    float(np.mean([reduce(add, sums).mae for sums in known])),
-                    float(np.mean([np.mean([each.psnr for each in sums]) for sums in known])),
-                )
-                if len(known) == len(places)
-                else None
-            )
-        pixels = sum(next(iter(case.errors[kind].values())).pixels for case in cases)
-        return KindRecord(len(cases), len(places), pixels, fillers)
 
 
 def evaluate(weights: Path, cases: Iterable[Case], usage: Usage) -> Evaluation:

@@ -8,8 +8,7 @@ from typing import Any
 
 from de_model.calibration import Origin
 from de_model.validation import Filler, PixelKind
-from flows.models.evaluation import Evaluation
-from flows.models.evaluation_cases import ErrorSums
+from flows.models.evaluation_figures import ErrorSums, Evaluation
 from flows.models.gates import ChampionComparison
 from flows.models.shadow import Shadow
 

@@ -9,7 +9,7 @@ from typing import Any
 from de_model.calibration import Origin
 from de_model.metrics.bootstrap import Interval
 from de_model.validation import Filler
-from flows.models.evaluation import Evaluation
+from flows.models.evaluation_figures import Evaluation
 from flows.models.shadow import Shadow
 from stac.quality.gate import Check, Verdict
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -50,7 +49,7 @@ from flows.processing.model import load_model
 from flows.progress import report_progress
 from flows.settings import Device, GapFilling
 from stac.grid.assets import looks_spectral, readings, same
-from stac.io.files import write_bytes, write_json, writing
+from stac.io.files import require_writable, write_bytes, write_json, writing
 from stac.product.writer import blocks_of
 
 Document = dict[str, Any]
@@ -111,7 +110,7 @@ def predict(request: Request) -> Iterator[Document]:
     digest = checkpoint.sha256_of(request.weights)
     enhancer = load_model(str(request.weights), digest, request.device)
     request.sampling.check(enhancer)
-    _prepare(request.out)
+    require_writable(request.out)
     for job in jobs:
         yield _restore(job, enhancer, request, digest)
 
@@ -228,14 +227,6 @@ def _mask_of(image: ImageFile, mask: Path | None) -> Path | None:
             f"ending of {', '.join(SUFFIXES)}."
         )
     return present[0]
-
-
-def _prepare(out: Path) -> None:
-    """Make the folder and try to write in it, before hours of work."""
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
 
 
 def _restore(job: _Job, enhancer: Enhancer, request: Request, digest: str) -> Document:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from flows.models.training_request import TrainingRequest
 from flows.models.training_scenes import plan_on_scenes
 from flows.progress import report_progress
 from stac.errors import NotWritable
+from stac.io.files import require_writable
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,10 @@ def train_model(request: TrainingRequest, log: Log = _no_log) -> TrainingReport:
         NotWritable: weights file or folder cannot be written.
         ServiceUnavailable: MLflow cannot be used.
     """
-    for path in (request.out, request.folder / "any"):
-        _check_writable(path)
+    for folder in (request.out.parent, request.folder):
+        require_writable(folder)
+    if request.out.is_dir():
+        raise NotWritable(f"{request.out} cannot be written, it is a folder; choose another place.")
     second = request.places is not None or (
         request.start is not None and checkpoint.read_card(request.start).scene is not None
     )
@@ -87,15 +89,3 @@ class _Shown(Observer):
         skipped = f", {progress.skipped} skipped" if progress.skipped else ""
         text = f"{progress.stage}: {losses}, {progress.images_per_s:.1f} images/s{skipped}"
         report_progress(text, progress.step, progress.steps)
-
-
-def _check_writable(path: Path) -> None:
-    """Make the folder of `path`; raise `NotWritable` now rather than after hours of training."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-    except OSError as error:
-        raise NotWritable(f"{path} cannot be written ({error.strerror or error}); choose another place.") from error

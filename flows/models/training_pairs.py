@@ -24,14 +24,12 @@ from flows.errors import InvalidSettings
 from flows.models.tracking import Lineage
 from flows.models.training_plan import Log, TrainingPlan, begin, options_text, revision
 from flows.models.training_request import TrainingRequest
-from flows.planning.search import SceneSet, stacks_of
+from flows.planning.search import SceneSet, cloudy_and_clear, stacks_of
 from stac.composite.normalisation import clean_sky_shift
 from stac.io.secrets import redact
 from stac.load.stack import Stack
-from stac.masks.classes import PixelClass, is_hidden, is_observed
+from stac.masks.classes import is_hidden, is_observed
 
-#: A date is cloudy when this share of its valid pixels is hidden, and clear when this share is seen.
-_CLOUDY_SHARE, _CLEAR_SHARE = (0.15, 0.95), 0.85
 #: Names of pairs that are logged before training; data sets have thousands.
 _NAMED = 12
 #: What must have been trained before a stage makes sense: one of each of these.
@@ -159,15 +157,6 @@ def mine_pairs(scenes: SceneSet) -> tuple[list[ScenePair], float]:
             f"Cells {', '.join(scenes.cells)} have pixels of {sorted(distances)} m; train on one size at a time."
         )
     return pairs, distances.pop()
-
-
-def cloudy_and_clear(stack: Stack) -> tuple[list[int], list[int]]:
-    """Return the indices of the dates that are cloudy in part, and of those that are clear."""
-    valid = [classes != PixelClass.NODATA for classes in stack.classes]
-    hidden = [is_hidden(c)[v].mean() if v.any() else 0.0 for c, v in zip(stack.classes, valid, strict=True)]
-    cloudy = [i for i, share in enumerate(hidden) if _CLOUDY_SHARE[0] <= share <= _CLOUDY_SHARE[1]]
-    clear = [i for i, share in enumerate(hidden) if valid[i].any() and share <= 1 - _CLEAR_SHARE]
-    return cloudy, clear
 
 
 def _pair(stack: Stack, cloudy: int, clear: int) -> ScenePair:

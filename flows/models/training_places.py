@@ -214,9 +214,7 @@ def _images(values: Mapping[str, Any], listing: PlaceListing) -> Iterator[Scene]
         image, cloud = _read(path, values["bands"], label)
         if mask and (label is None or not label.is_file()):
             cloud = _bright(image)
-        classes = np.where(cloud, SceneClass.THICK, SceneClass.CLEAR).astype(np.uint8)
-        if cloud.any() and not cloud.all():
-            classes[_shadow(image, cloud)] = SceneClass.SHADOW
+        classes = _with_shadow(image, cloud)
         info = SceneInfo(path.stem, str(values.get("place", path.stem)), "", 0, float(values["gsd_m"]))
         yield Scene(info, image, _without_data(image, classes))
 
@@ -243,11 +241,14 @@ def _bright(image: FloatArray) -> BoolArray:
     return np.asarray(binary_dilation(first > np.percentile(first, 20) + _BRIGHT, iterations=_GROWTH_PX))
 
 
-def _shadow(image: FloatArray, cloud: BoolArray) -> BoolArray:
-    """Return what is dark in the last band near a cloud: images that come with a cloud mask only have shadows too."""
-    last = image[-1]
-    dark = last < _SHADOW_SHARE * np.median(last[~cloud])
-    return np.asarray(dark & ~cloud & binary_dilation(cloud, iterations=_SHADOW_REACH_PX))
+def _with_shadow(image: FloatArray, cloud: BoolArray) -> NDArray[np.uint8]:
+    """Return classes by a cloud mask; what is dark in the last band near a cloud is shadow, which such masks lack."""
+    classes = np.where(cloud, SceneClass.THICK, SceneClass.CLEAR).astype(np.uint8)
+    if cloud.any() and not cloud.all():
+        last = image[-1]
+        dark = last < _SHADOW_SHARE * np.median(last[~cloud])
+        classes[dark & ~cloud & binary_dilation(cloud, iterations=_SHADOW_REACH_PX)] = SceneClass.SHADOW
+    return classes
 
 
 def _bands(values: Mapping[str, Any], listing: PlaceListing) -> Iterator[Scene]:
@@ -277,10 +278,7 @@ def _landsat(values: Mapping[str, Any], listing: PlaceListing) -> Iterator[Scene
         counts = np.stack([_plane(f"/vsitar/{path.resolve()}/{name}") for name in members])
         missing = (counts == 0).any(axis=0)
         image = np.where(missing, 0, counts * np.float32(_LANDSAT[0]) + np.float32(_LANDSAT[1])).astype(np.float32)
-        cloud = _bright(image) & ~missing
-        classes = np.where(cloud, SceneClass.THICK, SceneClass.CLEAR).astype(np.uint8)
-        if cloud.any() and not cloud.all():
-            classes[_shadow(image, cloud)] = SceneClass.SHADOW
+        classes = _with_shadow(image, _bright(image) & ~missing)
         classes[missing] = SceneClass.NODATA
         _, _, track, day = path.name.split("_")[:4]
         since = (date.fromisoformat(day) - date(1970, 1, 1)).days

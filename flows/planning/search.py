@@ -16,6 +16,7 @@ from flows.settings.fields import CommaSeparated
 from stac.errors import EmptySearch, InvalidQuery
 from stac.grid.cell import cell_of, grid_code
 from stac.load.stack import Stack, read_stack
+from stac.masks.classes import PixelClass, is_hidden
 from stac.search.acquisitions import Acquisition, group_passes
 from stac.search.opening import open_source
 from stac.search.providers import provider_of
@@ -25,6 +26,8 @@ from stac.search.static import SAMPLE, SAMPLE_COLLECTION, SAMPLE_INTERVAL, Stati
 
 #: Side of a window that is looked at alone, pixels.
 _WINDOW = 128
+#: A date is cloudy when this share of its valid pixels is hidden, and clear when this share is seen.
+_CLOUDY_SHARE, _CLEAR_SHARE = (0.15, 0.95), 0.85
 
 
 class SceneSet(BaseModel):
@@ -75,6 +78,15 @@ def dated_stacks_of(scenes: SceneSet) -> Iterator[tuple[Stack, list[Acquisition]
             raise InvalidSettings(f"No scene of cell {code} in {scenes.datetime}; cells found: {known}.")
         dates = group_passes(chosen)
         yield read_stack(dates, cell_of(chosen[0], scenes.bands[0]), scenes.bands), dates
+
+
+def cloudy_and_clear(stack: Stack) -> tuple[list[int], list[int]]:
+    """Return the indices of the dates that are cloudy in part, and of those that are clear."""
+    valid = [classes != PixelClass.NODATA for classes in stack.classes]
+    hidden = [is_hidden(c)[v].mean() if v.any() else 0.0 for c, v in zip(stack.classes, valid, strict=True)]
+    cloudy = [i for i, share in enumerate(hidden) if _CLOUDY_SHARE[0] <= share <= _CLOUDY_SHARE[1]]
+    clear = [i for i, share in enumerate(hidden) if valid[i].any() and share <= 1 - _CLEAR_SHARE]
+    return cloudy, clear
 
 
 def fullest_window(

@@ -32,6 +32,18 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+def require_writable(folder: Path) -> None:
+    """Make a folder and try to write in it, before hours of work.
+
+    Raises:
+        DiskFull, NotWritable: it cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
 def private_state(folder: Path) -> None:
     """Make a folder that its owner alone can enter; a folder that is there stays as it is.
 

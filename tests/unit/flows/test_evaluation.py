@@ -16,8 +16,9 @@ from de_model.card import ModelCard
 from de_model.inference.sampling import Sampling
 from de_model.validation import Filler, PixelKind, fillers_of
 from flows.errors import InvalidSettings
-from flows.models.evaluation import Evaluation, evaluate
-from flows.models.evaluation_cases import Case, Protocol, error_sums, real_cases, transplanted_cases
+from flows.models.evaluation import evaluate
+from flows.models.evaluation_cases import Case, Protocol, real_cases, transplanted_cases
+from flows.models.evaluation_figures import Evaluation, error_sums
 from flows.models.evaluation_report import metrics_of, sentences, tables
 from flows.models.gates import Gates, compared, judge
 from flows.settings.fields import RestorationOptions

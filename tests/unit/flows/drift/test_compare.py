@@ -18,8 +18,7 @@ from flows.drift.compare import DriftReport, Verdict, compare
 from flows.drift.statistics import UnitStatistics, input_statistics, reflectance
 from flows.drift.units import statistics_of
 from flows.errors import InvalidBaseline
-from flows.models.training_pairs import cloudy_and_clear
-from flows.planning.search import SceneSet, dated_stacks_of
+from flows.planning.search import SceneSet, cloudy_and_clear, dated_stacks_of
 from flows.reports.drift import drift_markdown, drift_parts
 from flows.settings import RunSettings
 from stac.load.stack import Stack
