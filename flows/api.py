@@ -92,7 +92,7 @@ def _options(
 ) -> tuple[Any, dict[str, Any]]:
     """Return how weights restore a date, and the parameters that pixels depend on, as JSON values."""
     from flows.processing.restore import measured_options
-    from flows.settings.fields import RestoringSettings
+    from flows.settings.restoring import RestoringSettings
     from stac.composite.methods import CompositeMethod
     from stac.errors import InvalidInput
 
@@ -173,37 +173,27 @@ def evaluate(product: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
     classes = {p.name.lower(): (layers.provenance == p) & usable for p in RESTORED}
     classes = {"restored": np.logical_or.reduce([*classes.values()])} | classes
     inside = np.abs(image - real) <= layers.uncertainty
-    figures = {
-        name: [[_figure(name, filled - real, where) for where in classes.values()] for filled in fillers.values()]
-        for name in ("mae", "bias", "rmse", "psnr")
-    }
+    figures = np.array([[_figures(filled - real, where) for where in classes.values()] for filled in fillers.values()])
     missing = [float("nan")] * len(classes)
     covered = [float(inside[:, where].mean()) if where.any() else float("nan") for where in classes.values()]
     axes = ("filler", "provenance")
     return xr.Dataset(
-        {name: (axes, np.array(values)) for name, values in figures.items()}
+        {name: (axes, figures[..., number]) for number, name in enumerate(("mae", "bias", "rmse", "psnr"))}
         | {"coverage": (axes, np.array([covered, missing, missing]))}
         | {"pixels": ("provenance", [int(where.sum()) for where in classes.values()])},
         {"filler": list(fillers), "provenance": list(classes)},
     )
 
 
-def _figure(name: str, error: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
-    """Return a figure of errors `(band, y, x)` over some pixels `(y, x)`; NaN over none."""
+def _figures(error: NDArray[np.float32], where: NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    """Return MAE, bias, RMSE and PSNR of errors `(band, y, x)` over some pixels `(y, x)`; NaN over none."""
     import numpy as np
 
     if not where.any():
-        return float("nan")
+        return (float("nan"),) * 4
     chosen = error[:, where].astype(np.float64)
-    match name:
-        case "mae":
-            return float(np.abs(chosen).mean())
-        case "bias":
-            return float(chosen.mean())
-        case "rmse":
-            return float(np.sqrt((chosen**2).mean()))
-        case _:
-            return float(-10 * np.log10(max((chosen**2).mean(), 1e-12)))
+    rmse = float(np.sqrt((chosen**2).mean()))
+    return float(np.abs(chosen).mean()), float(chosen.mean()), rmse, float(-20 * np.log10(max(rmse, 1e-6)))
 
 
 def _truth(truth: xr.Dataset, bands: tuple[str, ...], shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ from flows.planning.search import SceneSet, cloudy_and_clear, dated_stacks_of
 from flows.processing.restore import measured_options, restore_date
 from flows.progress import report_progress
 from flows.settings import RunSettings
-from flows.settings.fields import RestorationOptions
+from flows.settings.restoring import RestorationOptions
 from stac.load.stack import Stack
 from stac.product.layers import ProductLayers
 from stac.product.writer import Block, blocks_of, write_product

@@ -38,7 +38,7 @@ from flows.planning.search import fullest_window
 from flows.processing.interpolation import inverse_distance
 from flows.processing.restore import Prepared, composite_of, intervals_of, prepare
 from flows.progress import report_progress
-from flows.settings.fields import RestorationOptions
+from flows.settings.restoring import RestorationOptions
 from stac.composite.methods import CompositeMethod
 from stac.composite.temporal import TemporalComposite, source_dates
 from stac.load.stack import Stack

@@ -40,7 +40,7 @@ from flows.models.version import (
 from flows.planning.workunit import ModelRef, check_bands
 from flows.services.prefect_server import without_credentials
 from flows.settings import ModelFallback, RunSettings
-from flows.settings.fields import DEFAULT_MODEL
+from flows.settings.restoring import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 from de_model.enhancer import Enhancer
 from flows.processing.restore import Prepared, needed_window, restore_block
-from flows.settings.fields import RestorationOptions
+from flows.settings.restoring import RestorationOptions
 from stac.grid.cell import Cell
 from stac.load.stack import Stack
 from stac.product.layers import ProductLayers

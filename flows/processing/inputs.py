@@ -18,7 +18,7 @@ from flows.processing.publishing import blocks_folder
 from flows.processing.registration import RegisteredDates, register_dates
 from flows.processing.restore import Prepared, measured_options, prepare, prepare_with
 from flows.settings import RunSettings
-from flows.settings.fields import RestorationOptions
+from flows.settings.restoring import RestorationOptions
 from stac.composite.region import PeriodComposite, mosaic_stack
 from stac.grid.cell import Cell
 from stac.load.stack import Stack, read_stack

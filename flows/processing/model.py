@@ -18,8 +18,8 @@ from de_model.errors import DeviceLost
 from de_model.inference.sampling import Sampling
 from flows.errors import InvalidSettings
 from flows.settings import Device
-from flows.settings.fields import RestorationOptions
 from flows.settings.loading import load_settings
+from flows.settings.restoring import RestorationOptions
 
 
 def in_products(card: ModelCard) -> RestorationOptions:

@@ -24,7 +24,7 @@ from de_model.scene.observation import Levels
 from de_model.validation import CLEAR_SHARE, Filler, KindCode, fillers_of, kinds_of_gaps, validation_of
 from flows.errors import InvalidSettings
 from flows.processing.interpolation import filled_around
-from flows.settings.fields import GapFilling, RestorationOptions
+from flows.settings.restoring import GapFilling, RestorationOptions
 from stac.composite.methods import FittedComposite, fit_composite
 from stac.composite.temporal import TemporalComposite
 from stac.grid.cell import Cell

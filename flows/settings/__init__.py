@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from flows.settings.fields import Device, GapFilling, GateMode, GridKind, ModelFallback
+from flows.settings.fields import Device, GateMode, GridKind
+from flows.settings.restoring import GapFilling, ModelFallback
 from flows.settings.run_settings import ADDRESSES, RunSettings, has_password
 
 __all__ = [

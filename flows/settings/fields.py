@@ -1,27 +1,17 @@
-"""Settings by subject: area, restoration, judging, execution; their enumerations and checked types."""
+"""Settings by subject: area, judging, execution; their enumerations and checked types."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from enum import StrEnum, unique
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
-from de_model.inference.sampling import Sampling
-from de_model.sampling.kinds import SamplerKind
-from de_model.scene.design import SceneDesign
-from de_model.validation import Filler, PixelKind
-from stac.composite.methods import CompositeMethod
 from stac.grid.fixed import GridSpec
 from stac.io.http import RetryPolicy
 from stac.io.secrets import redact, without_secret
-from stac.load.resampling import Interpolation
-from stac.load.scale_check import RadiometryCheck
-from stac.masks.combination import MaskKind, MaskRule
-from stac.product.assembly import Intervals
 from stac.quality.gate import Gate, gate_document
 from stac.search.query import ALL_DATES, Query
 from stac.search.static import SAMPLE, SAMPLE_COLLECTION, SAMPLE_INTERVAL
@@ -42,26 +32,6 @@ class Device(StrEnum):
     AUTO = "auto"
     CPU = "cpu"
     CUDA = "cuda"
-
-
-@unique
-class GapFilling(StrEnum):
-    """What fills pixels that no date saw."""
-
-    #: For every kind of pixel what was best on places that the model never saw.
-    VALIDATED = "validated"
-    #: The model, whatever its validation record says.
-    MODEL = "model"
-
-
-@unique
-class ModelFallback(StrEnum):
-    """What a run does when its model cannot be had: no registry, no such alias, a changed artefact."""
-
-    #: Stop with the reason.
-    ERROR = "error"
-    #: Use the weights that come with the package.
-    SHIPPED = "shipped"
 
 
 @unique
@@ -94,24 +64,6 @@ class RunnerKind(StrEnum):
     PROCESSES = "processes"
     #: In the workers of a Dask cluster: of this machine, or one whose scheduler is named.
     DASK = "dask"
-
-
-@dataclass(frozen=True, slots=True)
-class RestorationOptions:
-    """How a date is restored."""
-
-    sampling: Sampling
-    composite: CompositeMethod = CompositeMethod.FUSED
-    #: Dates further away than this are not used.
-    composite_days: int = 15
-    #: Pixels whose samples deviate more than this (reflectance, mean over bands) are not recoverable.
-    max_spread: float = 0.25
-    #: False leaves what no date saw unrestored: not recoverable.
-    use_model: bool = True
-    #: Calibrated factors of the 90 % intervals; those of a Gaussian without.
-    intervals: Intervals | None = None
-    #: What fills the gaps of a kind; the model fills those of a kind that is left out.
-    fillers: Mapping[PixelKind, Filler] = field(default_factory=dict)
 
 
 @unique
@@ -202,157 +154,6 @@ class AreaSettings(SettingsGroup):
     def retry_policy(self) -> RetryPolicy:
         """How sources are waited for."""
         return RetryPolicy(self.timeout_s, self.search_s, self.search_retries)
-
-
-DEFAULT_MODEL = "models:/unveil-de@champion"
-#: Where other dates fill most of a scene the gaps are a few pixels wide, and small tiles save half the work; without
-#: other dates whole clouds are restored, which needs more surroundings.
-_TILE_FOR_GAPS, _TILE_FOR_SCENES = 64, 128
-#: Neighbours share one in so many pixels of a side; more costs time. Whole pixels of the smallest image that a sampler
-#: works on.
-_SHARED, _COARSEST = 16, 4
-#: Sampler, steps, and the timestep of the start; None is pure noise. Gaps of a few pixels have the ground around them:
-#: one step from the noised reference errs less than four from pure noise, and its samples say more. Below whole clouds
-#: four steps of DPM-Solver++ beat the paper's ten of DDIM in time and error.
-_WALK_FOR_GAPS: tuple[SamplerKind, int, int | None] = (SamplerKind.DPMPP2M, 1, 200)
-_WALK_FOR_SCENES: tuple[SamplerKind, int, int | None] = (SamplerKind.DPMPP2M, 4, None)
-
-
-class RestoringSettings(SettingsGroup):
-    """What pixels depend on, and how fast they are made."""
-
-    title = "Restoration"
-
-    bands: Annotated[tuple[str, ...], NoDecode, CommaSeparated] = Field(
-        ("blue", "green", "red", "nir"), description="bands by common name"
-    )
-    # The id holds the checksum of the weights.
-    model: Annotated[str, Mark.NOT_IN_ID] = Field(
-        DEFAULT_MODEL,
-        description="model URI: models:/NAME@ALIAS or models:/NAME/VERSION",
-    )
-    model_fallback: Annotated[ModelFallback, Mark.NOT_IN_ID] = Field(
-        ModelFallback.ERROR, description="when the model cannot be had: error, or shipped to use the package's weights"
-    )
-    seed: int = Field(0, ge=0, description="seed of the noise")
-    # Intervals of two cover as much of the truth as those of four: docs/engine.md
-    samples: int = Field(2, ge=1, le=64, description="samples of the model per tile")
-    # Left out together, these three are chosen for what is restored (`sampling_schedule`); one that is named leaves it
-    # to the user. The id holds what was chosen; the same for the tiles.
-    steps: Annotated[int | None, Mark.NOT_IN_ID] = Field(
-        None,
-        ge=1,
-        le=1000,
-        description="evaluations of the model per sample; left out, with sampler and start: 1 for "
-        "the small gaps that other dates leave, else 4",
-    )
-    sampler: Annotated[SamplerKind | None, Mark.NOT_IN_ID] = Field(
-        None, description="dpmpp2m (when left out), pyramid, or the paper's ddim with 10 steps"
-    )
-    start: Annotated[int | None, Mark.NOT_IN_ID] = Field(
-        None,
-        ge=0,
-        le=999,
-        description="timestep at which to begin with the noised reference, 200 for small gaps; pure "
-        "noise when left out beside steps or sampler",
-    )
-    eta: float = Field(0.3, ge=0, le=1, description="least share of the reference")
-    tile: Annotated[int | None, Mark.NOT_IN_ID] = Field(
-        None, ge=32, description="side of a tile, pixels; 64 for the small gaps that other dates leave, else 128"
-    )
-    overlap: Annotated[int | None, Mark.NOT_IN_ID] = Field(
-        None, ge=0, description="pixels shared by neighbours; a sixteenth of a tile when left out"
-    )
-    block: Annotated[int, Mark.NOT_IN_ID] = Field(
-        512, ge=64, description="side of a block, pixels: what a stopped run repeats at most; no pixel depends on it"
-    )
-    use_model: bool = Field(
-        True, description="restore with the model what no date saw; otherwise these pixels are marked not recoverable"
-    )
-    gaps: GapFilling = Field(
-        GapFilling.VALIDATED,
-        description="what fills pixels that no date saw: validated, for every kind of pixel what was best on places "
-        "the model never saw; or model",
-    )
-    composite: CompositeMethod = Field(
-        CompositeMethod.FUSED,
-        description="fill from other dates: fused, nearest, median or geomedian; none: the model alone",
-    )
-    composite_days: int = Field(15, ge=0, description="other dates must lie within this many days")
-    cloud_dilation_m: float = Field(120, ge=0, description="growth of clouds, metres")
-    shadow_dilation_m: float = Field(120, ge=0, description="growth of shadows, metres")
-    masks: Annotated[tuple[MaskKind, ...], NoDecode, CommaSeparated] = Field(
-        (),
-        description="masks to combine: scl, qa_pixel, s2cloudless, omnicloudmask, temporal; left out, the one of the "
-        "scenes and temporal",
-    )
-    mask_rule: MaskRule = Field(MaskRule.ANY, description="how many masks must agree: any, all, majority or first")
-    persistent_bright: bool = Field(
-        False, description="ground that is called cloud on nearly all dates, but never changes, counts as clear"
-    )
-    radiometry_check: RadiometryCheck = Field(
-        RadiometryCheck.REFUSE, description="scenes whose pixels contradict their scale or offset: refuse, warn or off"
-    )
-    max_spread: float = Field(0.25, gt=0, description="samples deviating more than this are not recoverable")
-    interpolation: Interpolation = Field(
-        Interpolation.BILINEAR, description="bilinear or cubic, for scenes on another grid; coarser grids get means"
-    )
-
-    @property
-    def restoration(self) -> RestorationOptions:
-        """How a date is restored."""
-        (sampler, steps, start), (tile, overlap) = self.sampling_schedule, self.tiling
-        sampling = Sampling(
-            seed=self.seed,
-            samples=self.samples,
-            steps=steps,
-            eta=self.eta,
-            tile=tile,
-            overlap=overlap,
-            sampler=sampler,
-            start=start,
-        )
-        return RestorationOptions(sampling, self.composite, self.composite_days, self.max_spread, self.use_model)
-
-    def fitted_to(self, scene: SceneDesign | None) -> Self:
-        """Return the settings as a model needs them: what is not named is chosen by the design of its card.
-
-        Everything that restores asks here once the model is known. None stands for models of the first edition.
-        """
-        return self if scene is None else self._suited(scene)
-
-    def _suited(self, own: SceneDesign) -> Self:
-        """Return the settings with the schedule and the tiles of a design, except for what differs from the defaults.
-
-        Workers get all settings by name: what was named cannot be distinguished from what was left out.
-        """
-        suited = {
-            "samples": own.samples,
-            "steps": own.steps,
-            "sampler": SamplerKind.DDIM,
-            "start": own.t_start,
-            "tile": own.tile,
-            "overlap": own.overlap,
-        }
-        left = {name for name in suited if getattr(self, name) == type(self).model_fields[name].default}
-        if "tile" not in left:
-            left.discard("overlap")
-        return self.model_copy(update={name: suited[name] for name in left})
-
-    @property
-    def sampling_schedule(self) -> tuple[SamplerKind, int, int | None]:
-        """Sampler, steps, and the timestep of the start; None is pure noise."""
-        if (self.sampler, self.steps, self.start) == (None, None, None):
-            return _WALK_FOR_SCENES if self.composite is CompositeMethod.NONE else _WALK_FOR_GAPS
-        sampler, steps, _ = _WALK_FOR_SCENES
-        return self.sampler or sampler, self.steps or steps, self.start
-
-    @property
-    def tiling(self) -> tuple[int, int]:
-        """Side of a tile and overlap, pixels."""
-        side = self.tile or (_TILE_FOR_SCENES if self.composite is CompositeMethod.NONE else _TILE_FOR_GAPS)
-        shared = max(_COARSEST, side // _SHARED // _COARSEST * _COARSEST)
-        return side, shared if self.overlap is None else self.overlap
 
 
 _GATE = Gate()

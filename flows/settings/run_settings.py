@@ -18,10 +18,10 @@ from flows.settings.fields import (
     GridKind,
     JudgingSettings,
     Mark,
-    RestoringSettings,
     RunningSettings,
     SettingsGroup,
 )
+from flows.settings.restoring import RestoringSettings
 from stac.catalog.indexes.base import index_secret
 from stac.grid.footprint import grown
 from stac.io.addresses import host_of

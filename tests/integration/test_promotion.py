@@ -25,7 +25,7 @@ from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.models.shadow import Measured, Shadow, ShadowScene
 from flows.planning.search import SceneSet, stacks_of
 from flows.settings import RunSettings
-from flows.settings.fields import RestorationOptions
+from flows.settings.restoring import RestorationOptions
 from tests.command import ROOT, environment, unveil
 
 pytestmark = pytest.mark.integration

@@ -21,7 +21,7 @@ from de_model.validation import UNVALIDATED, Filler, PixelKind
 from flows.processing import blocks as blockwise
 from flows.processing.blocks import Done, Effort, Progress, Reader, WriteBehind, no_progress, prefetched, restore_cell
 from flows.processing.restore import Prepared, Restored, prepare, restore_block, restore_date
-from flows.settings.fields import RestorationOptions
+from flows.settings.restoring import RestorationOptions
 from stac.composite.methods import CompositeMethod
 from stac.grid.cell import Cell, cell_of
 from stac.load.stack import Stack, read_stack

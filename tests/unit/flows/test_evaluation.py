@@ -21,7 +21,7 @@ from flows.models.evaluation_cases import Case, Protocol, real_cases, transplant
 from flows.models.evaluation_figures import Evaluation, error_sums
 from flows.models.evaluation_report import metrics_of, sentences, tables
 from flows.models.gates import Gates, compared, judge
-from flows.settings.fields import RestorationOptions
+from flows.settings.restoring import RestorationOptions
 from stac.composite.fusion import fit_fused
 from stac.composite.methods import CompositeMethod
 from stac.composite.temporal import median_clear, nearest_clear

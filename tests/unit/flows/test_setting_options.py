@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 from flows.cli import app, runs
 from flows.models.retrain_settings import RetrainSettings, load_retrain_settings
 from flows.settings import RunSettings
-from flows.settings.fields import Mark, RestoringSettings
+from flows.settings.fields import Mark
 from flows.settings.loading import load_settings
+from flows.settings.restoring import RestoringSettings
 from flows.settings.run_settings import groups, marked
 
 
