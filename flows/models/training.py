@@ -16,6 +16,7 @@ from flows.models.training_pairs import plan_on_pairs
 from flows.models.training_plan import Log
 from flows.models.training_request import TrainingRequest
 from flows.models.training_scenes import plan_on_scenes
+from flows.processing.model import torch_device
 from flows.progress import report_progress
 from stac.errors import NotWritable
 from stac.io.files import require_writable
@@ -69,7 +70,8 @@ def train_model(request: TrainingRequest, log: Log = _no_log) -> TrainingReport:
         request.start is not None and checkpoint.read_card(request.start).scene is not None
     )
     plan = plan_on_scenes(request, log) if second else plan_on_pairs(request, log)
-    with tracked(request.mlflow_uri, request.folder, plan.parameters, plan.lineage, log) as tracker:
+    parameters = _parameters(request, plan.card)
+    with tracked(request.mlflow_uri, request.folder, parameters, plan.lineage, log) as tracker:
         enhancer, results = plan.run([_Shown(), *([] if tracker is None else [tracker])])
         checkpoint.save(enhancer.cpu(), request.out)
         run = None if tracker is None else tracker.run_id
@@ -78,6 +80,23 @@ def train_model(request: TrainingRequest, log: Log = _no_log) -> TrainingReport:
         if tracker is not None:
             tracker.finished(report.as_record())
     return report
+
+
+def _parameters(request: TrainingRequest, card: ModelCard) -> dict[str, str]:
+    """Return what a person would compare runs by."""
+    training = json.loads(card.training)
+    flat = {name: str(value) for name, value in training.items() if name != "stages"}
+    for stage in training["stages"]:
+        flat |= {f"{stage['stage']}.{name}": str(value) for name, value in stage.items() if name != "stage"}
+    return flat | {
+        "edition": "1" if card.scene is None else "2",
+        "preset": str(card.preset),
+        "bands": ",".join(card.bands),
+        "weight_mode": str(card.weight_mode),
+        "accumulate": str(request.accumulate),
+        "device": torch_device(request.device),
+        "revision": card.revision,
+    }
 
 
 class _Shown(Observer):

@@ -64,7 +64,7 @@ def plan_on_pairs(request: TrainingRequest, log: Log) -> TrainingPlan:
         return enhancer, results
 
     lineage = Lineage(card.trained_on, material.data.fingerprint, material.names, material.source)
-    return TrainingPlan(lineage, _parameters(request, card), run)
+    return TrainingPlan(card, lineage, run)
 
 
 def plan_stages(request: TrainingRequest) -> tuple[StageOptions, ...]:
@@ -104,7 +104,7 @@ def _card_of_pairs(request: TrainingRequest, material: TrainingData, stages: Seq
         trained_on=material.title,
         data_fingerprint=material.data.fingerprint,
         revision=revision(),
-        training=options_text(request, request.options.identity() | {"seed": request.options.seed}, stages),
+        training=options_text(request, request.options.identity() | {"seed": request.seed}, stages),
         weight_mode=request.weight_mode,
         **reference,
     )
@@ -121,22 +121,6 @@ def _store(request: TrainingRequest, card: ModelCard) -> Store:
         **{name: json.dumps(value) for name, value in training.items()},
     }
     return Store(request.folder, identity)
-
-
-def _parameters(request: TrainingRequest, card: ModelCard) -> dict[str, str]:
-    """Return what a person would compare runs by."""
-    training = json.loads(card.training)
-    flat = {name: str(value) for name, value in training.items() if name != "stages"}
-    for stage in training["stages"]:
-        flat |= {f"{stage['stage']}.{name}": str(value) for name, value in stage.items() if name != "stage"}
-    return flat | {
-        "preset": str(card.preset),
-        "bands": ",".join(card.bands),
-        "weight_mode": str(card.weight_mode),
-        "accumulate": str(request.options.accumulate),
-        "device": str(request.device),
-        "revision": card.revision,
-    }
 
 
 def mine_pairs(scenes: SceneSet) -> tuple[list[ScenePair], float]:

@@ -1,4 +1,4 @@
-"""What every training begins with: its data, what runs are compared by, the model to train, and what its card keeps."""
+"""What every training begins with: its data, the model to train, and what its card keeps."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Log = Callable[[str], None]
 class TrainingPlan:
     """A training that can begin."""
 
+    #: Of the model that comes of it.
+    card: ModelCard
     lineage: Lineage
-    #: What a person would compare runs by.
-    parameters: dict[str, str]
     #: Trains, calling observers; returns the finished model, and what came of its stages.
     run: Callable[[Sequence[Observer]], tuple[Enhancer, tuple[StageResult, ...]]]
 
@@ -42,7 +42,7 @@ def begin(card: ModelCard, request: TrainingRequest) -> Enhancer:
     Raises:
         InvalidCheckpoint: the weights have another architecture than the card says.
     """
-    torch.manual_seed(request.options.seed)
+    torch.manual_seed(request.seed)
     enhancer, start, device = Enhancer(card).channels_last(), request.start, torch_device(request.device)
     if start is None:
         return enhancer.to(device)

@@ -21,7 +21,8 @@ class TrainingRequest(SceneSet):
     out: Path = Field(description="weights file that is written (safetensors)")
     data: Path | None = Field(
         default=None,
-        description="folder of RICE, CUHK-CR or pairs in cloud/ and label/, not scenes; of the paths of `places`",
+        description="data set to train on instead: folder of RICE, CUHK-CR or pairs in cloud/ and label/; with "
+        "`places`, the folder of its paths",
     )
     places: Path | None = Field(
         default=None, description="listing of catalogs and image folders (YAML); trains the second edition"

@@ -79,15 +79,8 @@ def plan_on_scenes(request: TrainingRequest, log: Log) -> TrainingPlan:
         finished = _with_fitted_share(enhancer.cpu(), _cases(request, kept, fingerprint, log, len(cases)))
         return finished, tuple(report.result(stage) for stage in stages)
 
-    parameters = {
-        "preset": str(card.preset),
-        "bands": ",".join(card.bands),
-        "edition": "2",
-        "effort": str(request.effort),
-        "device": str(request.device),
-    }
     names = tuple(scene.info.name for scene in kept)
-    return TrainingPlan(Lineage(found.title, fingerprint, names, found.source), parameters, run)
+    return TrainingPlan(card, Lineage(found.title, fingerprint, names, found.source), run)
 
 
 @dataclass(slots=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -375,18 +373,3 @@ def test_a_folder_that_cannot_be_written_is_reported_and_nothing_is_left(tmp_pat
     (tmp_path / "out" / "p.restored.json").mkdir(parents=True)
     one_sentence(predict("p.png", bands=3), 1, "p.restored.json", "cannot be written")
     assert files(tmp_path / "out") == ["p.restored.json"]
-
-
-def test_the_installed_command_restores_and_explains(tmp_path: Path, weights: dict[int, Path]) -> None:
-    """In a process of its own: JSON alone on stdout, one sentence on stderr, the exit status."""
-    picture(tmp_path / "p.png")
-    command = [sys.executable, "-m", "flows.cli", "predict", "p.png", "--out", "out", "--json", *QUICK, "--weights"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
-    good, bad = (
-        subprocess.run([*command, str(w)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        for w in (weights[3], weights[4])
-    )
-    assert good.returncode == 0, good.stderr
-    assert json.loads(good.stdout)[0]["output"]["file"] == "p.restored.png"
-    assert bad.returncode == 2 and "p.png has 3 bands" in json.loads(bad.stdout)["error"]["message"]
-    assert bad.stderr.strip().count("\n") == 0 and "Traceback" not in bad.stderr
