@@ -155,7 +155,8 @@ def _restored_alone(scenes: Sequence[Scene], enhancer: Enhancer) -> str:
     for cloudy, clear in CaseSource(scenes).pairs:
         where = cloudy.cloud & clear.clear
         level = np.median(cloudy.image[:, cloudy.clear], axis=1)[:, None, None]
-        found = restore_image(enhancer, cloudy.image, cloudy.cloud, sampling_for(enhancer.card)).image
+        sampling = sampling_for(enhancer.card)
+        found = restore_image(enhancer, cloudy.image, cloudy.cloud, sampling, gsd_m=cloudy.info.gsd_m).image
         errors = [(image - clear.image)[:, where] for image in (level, found)]
         flat, own = (float(-10 * np.log10(np.square(error).mean())) for error in errors)
         gains.append(own - flat)

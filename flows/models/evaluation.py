@@ -134,7 +134,7 @@ def fill_case(case: Case, enhancer: Enhancer, options: RestorationOptions, singl
             around = interpolated(scene, known, prepared.fill)
             images |= _from_ground(scene, known, around, prepared)
         part, began = Part(needed.shape, (0, 0), prepared.fill), time.monotonic()
-        answer = restore(enhancer, scene, needed, sampling, origin=stack.cell.origin, part=part)
+        answer = restore(enhancer, scene, needed, sampling, origin=stack.cell.origin, part=part, gsd_m=stack.cell.gsd_m)
         seconds = time.monotonic() - began
         # Beside the gap the blur sees the scene, as a product would show it.
         joined = np.where(needed, answer.reference, np.where(known, scene, answer.reference))

@@ -86,6 +86,16 @@ class ImageFile:
     georeference: tuple[str, tuple[float, ...]] | None
 
     @property
+    def gsd_m(self) -> float | None:
+        """Side of a pixel, metres; None where the file has no projection in units of length."""
+        if self.georeference is None:
+            return None
+        crs, affine = rasterio.crs.CRS.from_wkt(self.georeference[0]), self.georeference[1]
+        if not crs.is_projected:
+            return None
+        return math.hypot(affine[0], affine[3]) * float(crs.linear_units_factor[1])
+
+    @property
     def suffix(self) -> str:
         """Ending of what is written back."""
         own = self.path.suffix.lower()

@@ -238,7 +238,7 @@ def _restore(job: _Job, enhancer: Enhancer, request: Request, digest: str) -> Do
     progress = partial(report_progress, job.image.path.name)
     progress()
     fillers = fillers_of(validation_of(request.weights)) if request.gaps is GapFilling.VALIDATED else {}
-    found, pixels_of = _fill(scene, needed, fillers, enhancer, request, progress)
+    found, pixels_of = _fill(scene, needed, fillers, enhancer, request, progress, job.image.gsd_m)
     stored_order = np.argsort(job.order)
     content = encode_like(job.image, encode(found.image[stored_order], needed, pixels, job.image, job.scale))
     scene[:, needed] = found.image[:, needed]
@@ -257,6 +257,7 @@ def _fill(
     enhancer: Enhancer,
     request: Request,
     progress: Callable[[int, int], None],
+    gsd_m: float | None,
 ) -> tuple[RestoredImage, dict[str, int]]:
     """Return an image filled kind by kind as products are, all of it opaque, and the pixels by filler."""
     known = np.isfinite(scene).all(axis=0) & ~needed
@@ -276,7 +277,7 @@ def _fill(
         )
         around[:, *at], trivial[at] = filled[:, *inside], np.logical_or(*by_filler.values())[inside]
     left = needed & ~trivial
-    found = restore_image(enhancer, scene, left, request.sampling, progress)
+    found = restore_image(enhancer, scene, left, request.sampling, progress, gsd_m=gsd_m)
     found.image[:, trivial] = around[:, trivial]
     return found, {"interpolated": int(trivial.sum()), "model": int(left.sum())}
 
@@ -316,6 +317,7 @@ def _record(job: _Job, card: ModelCard, request: Request, digest: str) -> Docume
             "kind": str(image.kind),
             "dtype": image.dtype,
             "shape": [image.bands, *image.shape],
+            "gsd_m": image.gsd_m,
             "nodata": None if image.nodata is None or math.isnan(image.nodata) else image.nodata,
         },
         "mask": None if job.mask is None else _file(job.mask),

@@ -302,6 +302,21 @@ def test_declared_and_given_scales_are_used(tmp_path: Path, predict: Predict) ->
         assert source.scales == (2e-4,) * 4 and source.offsets == (-0.1,) * 4
 
 
+def test_the_size_of_a_pixel_is_that_of_the_file(tmp_path: Path, predict: Predict) -> None:
+    found, hidden = {}, np.zeros((1, 40, 50), np.uint8)
+    hidden[:, 5:20, 8:30] = 1
+    for name, crs, side in (("fine", "EPSG:32633", 10), ("coarse", "EPSG:32633", 120), ("degrees", "EPSG:4326", 1e-4)):
+        grid: dict[str, Any] = {"crs": crs, "transform": Affine(side, 0, 15, 0, -side, 45)}
+        raster(tmp_path / f"{name}.tif", scene(), descriptions=MULTI, **grid)
+        raster(tmp_path / "cloud.tif", hidden, **grid)
+        shipped = ("--weights", checkpoint.shipped_weights(), "--gaps", "model")
+        (record,) = records(predict(f"{name}.tif", "--json", *shipped, mask="cloud.tif"))
+        found[name] = record["input"]["gsd_m"], read(tmp_path / "out" / f"{name}.restored.tif")
+    assert [gsd for gsd, _ in found.values()] == [10, 120, None]
+    assert not np.array_equal(found["fine"][1], found["coarse"][1])
+    assert np.array_equal(found["fine"][1], found["degrees"][1]), "the size that the weights are for"
+
+
 def test_masks_that_do_not_fit_are_refused(tmp_path: Path, predict: Predict) -> None:
     raster(tmp_path / "s.tif", scene(), crs="EPSG:32633", transform=TRANSFORM)
     mask(tmp_path / "small.png", 39, 50)
