@@ -102,7 +102,7 @@ def clear_scenes(
     check_runner(wanted)
     with run_ledger(wanted, run_id) as ledger:
         frozen = None if plan_file is None else read_plan(plan_file)
-        ready = handed_over() or prepare_run(wanted, frozen, repair=True, tasks=True)
+        ready = handed_over() or prepare_run(wanted, frozen, tasks=True)
         request_id = _reconciled(ready, ledger)
         run = run_context(
             wanted, ready.model, ready.found.collection, ledger, run_id, request_id=request_id, invalid_too=invalid_too
@@ -210,7 +210,7 @@ def run_clear_scenes(
         StacError, DeModelError, FlowError: the run could not start, or something of it failed.
     """
     began = time.monotonic()
-    ready = prepare_run(settings, frozen, repair=True)
+    ready = prepare_run(settings, frozen)
     if ready.plan.units and not (ready.plan.refused or ready.todo):
         with contextlib.closing(open_ledger(settings)) as ledger:
             _reconciled(ready, ledger)

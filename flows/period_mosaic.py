@@ -21,7 +21,7 @@ from flows.mosaic import process_all, refused_results, report, run_context, run_
 from flows.planning.mosaics import MosaicJob, MosaicPlan, mosaic_jobs, plan_period
 from flows.planning.workunit import ModelRef, MosaicUnit
 from flows.preparation import Found, find, handed_over, handing_over, resolve_model, whole_work
-from flows.processing.publishing import keep_mirrors, known_radiometry, mosaics_of, publish_staged
+from flows.processing.publishing import indexes_of, keep_mirrors, known_radiometry, mosaics_of, publish_staged
 from flows.processing.unit import UnitResult
 from flows.progress import report_progress
 from flows.services.prefect_server import prefect_api
@@ -166,6 +166,8 @@ def run_mosaics(settings: RunSettings, options: MosaicOptions) -> MosaicSummary:
 
 def _begin(settings: RunSettings, options: MosaicOptions, resolve: Callable[[RunSettings], ModelRef]) -> _Run:
     jobs = mosaic_jobs(settings, options)
+    with indexes_of(settings) as indexes:
+        indexes.reconcile(progress=report_progress)
     return _Run(jobs, resolve(settings), deque(jobs))
 
 

@@ -87,39 +87,36 @@ def plan(settings: RunSettings, found: Found, model: ModelRef, frozen: FrozenPla
 
 
 def prepare_run(
-    settings: RunSettings,
-    frozen: FrozenPlan | None = None,
-    *,
-    repair: bool = False,
-    tasks: bool = False,
-    looking: bool = False,
+    settings: RunSettings, frozen: FrozenPlan | None = None, *, tasks: bool = False, looking: bool = False
 ) -> PreparedRun:
-    """Search, resolve the model, and plan.
+    """Search, resolve the model, and plan; put right what crashes left in the catalog and in indexes that follow it.
 
     Args:
         settings: of the run.
         frozen: a plan whose units are made, and no other.
-        repair: put right what crashes left in the catalog and in the indexes that follow it.
         tasks: within a run of a flow, whose tasks the steps are.
-        looking: nothing is made afterwards, so the state folder need not be there.
+        looking: nothing is repaired, and no registry is made where there is none.
     """
     _ = settings.query  # a wrong area or interval is reported before anything is asked
     catalog = catalog_of(settings)
     steps: Sequence[Any] = (find, resolve_model, plan)
     find_, resolve_, plan_ = steps if tasks else [step.fn for step in steps]
-    finished = None
-    if repair:
-        finished = repair_collections(catalog, settings.gate_limits)
-        with indexes_of(settings) as indexes:
-            indexes.reconcile(progress=report_progress)
+    published = finished_work(catalog, settings.gate_limits) if looking else _repaired(settings)
     model: ModelRef = look_up(settings) if looking else resolve_(settings)
     found: Found = find_(settings)
     work: Plan = plan_(settings, found, model, frozen)
     for each in work.left_out:
         if each.cause is not Cause.CLOUD:
             _log.warning("left out: %s", each.reason)
-    linked = finished_work(catalog, settings.gate_limits) if finished is None else finished
-    return PreparedRun(settings, found, model, work, *whole_work(catalog, linked, [u.work_id for u in work.units]))
+    return PreparedRun(settings, found, model, work, *whole_work(catalog, published, [u.work_id for u in work.units]))
+
+
+def _repaired(settings: RunSettings) -> Mapping[str, Location]:
+    """Put right what crashes left in the catalog and in indexes; return the places of published work by id."""
+    published = repair_collections(catalog_of(settings), settings.gate_limits)
+    with indexes_of(settings) as indexes:
+        indexes.reconcile(progress=report_progress)
+    return published
 
 
 #: What a command has prepared for the flow that it calls.
@@ -165,7 +162,9 @@ def plan_rows(settings: RunSettings, freeze_to: Path | None = None) -> list[dict
         settings: of the run.
         freeze_to: file that the plan is frozen into.
     """
-    ready = prepare_run(settings, looking=freeze_to is None)
+    if freeze_to is not None:
+        resolve(settings)  # a frozen plan names a version of the registry
+    ready = prepare_run(settings, looking=True)
     if freeze_to is not None:
         write_plan(freeze_to, freeze(ready.plan.units, settings, ready.model))
     rows: list[dict[str, Any]] = [

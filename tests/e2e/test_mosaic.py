@@ -183,12 +183,16 @@ def test_the_mosaicjson_is_drawn_as_titiler_draws_it(world: World) -> None:
     assert image.mask.mean() > 25 and image.data[:, image.mask > 0].std() > 5
 
 
-def test_a_run_with_nothing_to_make_needs_no_prefect_server(world: World) -> None:
-    before = world.items()
+def test_a_run_with_nothing_to_make_needs_no_prefect_server_and_repairs_the_index(
+    world: World, index: tuple[TransactionApi, str]
+) -> None:
+    before, copies = world.items(), index[0].items()
+    index[0].stored.clear()
     again = world.mosaic(PREFECT_API_URL="http://127.0.0.1:9/api")
     assert again.status == 0, again.err
     assert again.document["units"] == [] and len(again.document["already_done"]) == 2
     assert world.items() == before and len(before) == 3, "two cells and the region, none twice, after a kill, too"
+    assert index[0].items() == copies == sorted(before)
 
 
 def test_the_census_counts_cells_and_region(world: World) -> None:
