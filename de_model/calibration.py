@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from de_model.card import ModelCard
-from de_model.checkpoint import read_card, sha256_of, shipped_weights
+from de_model.checkpoint import known_of, read_card
 from de_model.errors import InvalidCheckpoint, InvalidModelInput
 
 FORMAT = "unveil-calibration/1"
@@ -134,24 +134,10 @@ def calibration_of(weights: Path) -> CalibrationTable | None:
         InvalidCheckpoint: a table beside the weights cannot be read, belongs to other weights, or was calibrated on
             ground that the weights were trained on.
     """
-    table = _table_of(weights)
+    table = known_of(weights, calibration_path, load_table, "unveil calibrate")
     if table is not None:
         check_apart(read_card(weights), table)
     return table
-
-
-def _table_of(weights: Path) -> CalibrationTable | None:
-    own, shipped = calibration_path(weights), calibration_path(shipped_weights())
-    digest = sha256_of(weights)
-    if own.is_file():
-        table = load_table(own)
-        if table.weights_sha256 != digest:
-            raise InvalidCheckpoint(f"{own.name} belongs to other weights than {weights.name}; run unveil calibrate.")
-        return table
-    if not shipped.is_file():
-        return None
-    table = load_table(shipped)
-    return table if table.weights_sha256 == digest else None
 
 
 def load_table(path: Path) -> CalibrationTable:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
@@ -50,6 +50,50 @@ def sha256_of(path: Path) -> str:
         raise InvalidCheckpoint(
             f"{path} cannot be read ({error.strerror}); correct the path of the weights."
         ) from error
+
+
+class Knowledge(Protocol):
+    """What is known of a model, in a file beside its weights: the factors of its intervals, for example."""
+
+    @property
+    def weights_sha256(self) -> str:
+        """Checksum of the weights that it belongs to."""
+
+    @property
+    def sha256(self) -> str:
+        """Checksum of what it says."""
+
+    def save(self, path: Path) -> None:
+        """Write it to a file."""
+
+
+Known = TypeVar("Known", bound=Knowledge)
+
+
+def known_of(
+    weights: Path, path_of: Callable[[Path], Path], read: Callable[[Path], Known], command: str
+) -> Known | None:
+    """Return what lies beside a weights file, or beside the shipped weights when it is a copy of them; None without.
+
+    Args:
+        weights: the file.
+        path_of: where it lies beside weights.
+        read: reads it from its path.
+        command: makes it anew.
+
+    Raises:
+        InvalidCheckpoint: what lies beside the weights belongs to other weights; or what `read` raises.
+    """
+    own, shipped = path_of(weights), path_of(shipped_weights())
+    if own.is_file():
+        known = read(own)
+        if known.weights_sha256 != sha256_of(weights):
+            raise InvalidCheckpoint(f"{own.name} belongs to other weights than {weights.name}; run {command}.")
+        return known
+    if not shipped.is_file():
+        return None
+    known = read(shipped)
+    return known if known.weights_sha256 == sha256_of(weights) else None
 
 
 def save(enhancer: Enhancer, path: Path) -> None:

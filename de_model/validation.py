@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
+from de_model.checkpoint import known_of
 from de_model.errors import InvalidCheckpoint
 
 FORMAT = "unveil-validation/1"
@@ -213,21 +214,7 @@ def validation_of(weights: Path) -> ValidationRecord | None:
     Raises:
         InvalidCheckpoint: a record beside the weights cannot be read, or belongs to other weights.
     """
-    # Settings load this module, and need no torch.
-    from de_model.checkpoint import sha256_of, shipped_weights
-
-    own, shipped = validation_path(weights), validation_path(shipped_weights())
-    if own.is_file():
-        record = load_record(own)
-        if record.weights_sha256 != sha256_of(weights):
-            raise InvalidCheckpoint(
-                f"{own.name} belongs to other weights than {weights.name}; run unveil evaluate --record."
-            )
-        return record
-    if not shipped.is_file():
-        return None
-    record = load_record(shipped)
-    return record if record.weights_sha256 == sha256_of(weights) else None
+    return known_of(weights, validation_path, load_record, "unveil evaluate --record")
 
 
 def load_record(path: Path) -> ValidationRecord:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from de_model.checkpoint import sha256_of, shipped_weights
+from de_model.checkpoint import known_of
+from de_model.errors import InvalidCheckpoint
 from flows.drift.statistics import UnitStatistics
 from flows.errors import InvalidBaseline
 from stac.io.files import write_bytes
@@ -56,19 +57,10 @@ def baseline_of(weights: Path) -> Baseline | None:
     Raises:
         InvalidBaseline: a baseline beside the weights cannot be read, or belongs to other weights.
     """
-    own, shipped = baseline_path(weights), baseline_path(shipped_weights())
-    digest = sha256_of(weights)
-    if own.is_file():
-        found = load_baseline(own)
-        if found.weights_sha256 != digest:
-            raise InvalidBaseline(
-                f"{own.name} belongs to other weights than {weights.name}; run unveil drift --baseline."
-            )
-        return found
-    if not shipped.is_file():
-        return None
-    found = load_baseline(shipped)
-    return found if found.weights_sha256 == digest else None
+    try:
+        return known_of(weights, baseline_path, load_baseline, "unveil drift --baseline")
+    except InvalidCheckpoint as error:
+        raise InvalidBaseline(str(error)) from error
 
 
 def load_baseline(path: Path) -> Baseline:

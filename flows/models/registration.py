@@ -15,9 +15,10 @@ import numpy as np
 from de_model import checkpoint, packaging
 from de_model.calibration import calibration_of
 from de_model.card import ModelCard
+from de_model.checkpoint import Knowledge
 from flows import __version__
 from flows.models.mlflow_access import TRAINING_EXPERIMENT, experiment_of
-from flows.models.version import COMPANIONS, WEIGHTS_FILE, Companion, Knowledge
+from flows.models.version import COMPANIONS, WEIGHTS_FILE, Companion
 from stac.io.files import make_private
 
 if TYPE_CHECKING:

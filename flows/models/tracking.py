@@ -8,21 +8,18 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from PIL import Image
 
 from de_model.training.stages import Stage
 from de_model.training.trainer import Observer, Progress, StageResult
 from de_model.training.validation import Restored, sample_grid
 from flows.errors import ServiceUnavailable
 from flows.models.mlflow_access import TRAINING_EXPERIMENT, dataset_input, experiment_of, open_client, plain_errors
+from flows.models.training_plan import TrainingPlan
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,18 +29,6 @@ RUN_FILE = "mlflow-run.json"
 
 #: Points of a loss curve per stage, and the most values MLflow takes at once.
 _POINTS, _BATCH = 200, 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Lineage:
-    """The data of a training."""
-
-    name: str
-    #: SHA-256 over all pairs.
-    fingerprint: str
-    pairs: tuple[str, ...]
-    #: URL or path of the catalog.
-    source: str
 
 
 class Tracker(Observer):
@@ -75,15 +60,8 @@ class Tracker(Observer):
 
     def on_samples(self, stage: Stage, step: int, images: Restored) -> None:
         """Keep a sample grid as PNG."""
-        picture = Image.fromarray(sample_grid(images, self.bands))
-
-        def send() -> None:
-            with tempfile.TemporaryDirectory(prefix="unveil-samples-") as folder:
-                path = Path(folder) / f"{stage}-{step:08d}.png"
-                picture.save(path)
-                self.client.log_artifact(self.run_id, str(path), "samples")
-
-        self._sent(send)
+        picture = sample_grid(images, self.bands)
+        self._sent(partial(self.client.log_image, self.run_id, picture, f"samples/{stage}-{step:08d}.png"))
 
     def on_saved(self) -> None:
         """Send what is waiting: after a stop the curve goes on here."""
@@ -138,7 +116,7 @@ def tracked(
     uri: str | None,
     folder: Path,
     parameters: Mapping[str, str],
-    lineage: Lineage,
+    plan: TrainingPlan,
     log: Callable[[str], None],
 ) -> Iterator[Tracker | None]:
     """Keep a run open while the context is; it ends as FINISHED, FAILED, or KILLED when interrupted.
@@ -147,7 +125,7 @@ def tracked(
         uri: of the MLflow server or database; None tracks nothing.
         folder: work folder of the training, which remembers its run.
         parameters: options by name.
-        lineage: the data.
+        plan: the model and its data.
         log: called with one sentence when tracking fails on the way.
 
     Raises:
@@ -158,8 +136,8 @@ def tracked(
         return
     client = open_client(uri)
     with plain_errors(uri):
-        run_id = _run(client, uri, folder, parameters, lineage)
-    tracker = Tracker(client, uri, run_id, tuple(parameters["bands"].split(",")), log)
+        run_id = _run(client, uri, folder, parameters, plan)
+    tracker = Tracker(client, uri, run_id, plan.card.bands, log)
     status = "FAILED"
     try:
         yield tracker
@@ -171,7 +149,7 @@ def tracked(
         tracker.end(status)
 
 
-def _run(client: MlflowClient, uri: str, folder: Path, parameters: Mapping[str, str], lineage: Lineage) -> str:
+def _run(client: MlflowClient, uri: str, folder: Path, parameters: Mapping[str, str], plan: TrainingPlan) -> str:
     """Return the run of this training, taken up again where there is one."""
     from mlflow.entities import Param
 
@@ -180,11 +158,12 @@ def _run(client: MlflowClient, uri: str, folder: Path, parameters: Mapping[str, 
     if known is not None:
         client.update_run(known, status="RUNNING")
         return known
-    name = f"{parameters['preset']} {lineage.fingerprint[:8]}"
+    card = plan.card
+    name = f"{card.preset} {card.data_fingerprint[:8]}"
     run_id = str(client.create_run(experiment_of(client, uri, TRAINING_EXPERIMENT), run_name=name).info.run_id)
     client.log_batch(run_id, params=[Param(key, value[:6000]) for key, value in parameters.items()])
-    profile = {"pairs": list(lineage.pairs), "sha256": lineage.fingerprint}
-    data = dataset_input("training", lineage.name, lineage.fingerprint, {"catalog": lineage.source}, profile)
+    profile = {"pairs": list(plan.names), "sha256": card.data_fingerprint}
+    data = dataset_input("training", card.trained_on, card.data_fingerprint, {"catalog": plan.source}, profile)
     client.log_inputs(run_id, datasets=[data])
     path.write_text(json.dumps({"uri": uri, "run": run_id}), "utf-8")
     return run_id

@@ -71,12 +71,12 @@ def train_model(request: TrainingRequest, log: Log = _no_log) -> TrainingReport:
     )
     plan = plan_on_scenes(request, log) if second else plan_on_pairs(request, log)
     parameters = _parameters(request, plan.card)
-    with tracked(request.mlflow_uri, request.folder, parameters, plan.lineage, log) as tracker:
+    with tracked(request.mlflow_uri, request.folder, parameters, plan, log) as tracker:
         enhancer, results = plan.run([_Shown(), *([] if tracker is None else [tracker])])
         checkpoint.save(enhancer.cpu(), request.out)
         run = None if tracker is None else tracker.run_id
         sha256 = checkpoint.sha256_of(request.out)
-        report = TrainingReport(request.out, sha256, enhancer.card, results, plan.lineage.pairs, run)
+        report = TrainingReport(request.out, sha256, enhancer.card, results, plan.names, run)
         if tracker is not None:
             tracker.finished(report.as_record())
     return report

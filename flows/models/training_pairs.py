@@ -21,7 +21,6 @@ from de_model.training.store import Store
 from de_model.training.trainer import Observer, StageResult, check, train
 from de_model.training.validation import Validation
 from flows.errors import InvalidSettings
-from flows.models.tracking import Lineage
 from flows.models.training_plan import Log, TrainingPlan, begin, options_text, revision
 from flows.models.training_request import TrainingRequest
 from flows.planning.search import SceneSet, cloudy_and_clear, stacks_of
@@ -63,8 +62,7 @@ def plan_on_pairs(request: TrainingRequest, log: Log) -> TrainingPlan:
         )
         return enhancer, results
 
-    lineage = Lineage(card.trained_on, material.data.fingerprint, material.names, material.source)
-    return TrainingPlan(card, lineage, run)
+    return TrainingPlan(card, material.names, material.source, run)
 
 
 def plan_stages(request: TrainingRequest) -> tuple[StageOptions, ...]:

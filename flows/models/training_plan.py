@@ -18,7 +18,6 @@ from de_model.errors import InvalidCheckpoint
 from de_model.scene.training import SceneStageOptions
 from de_model.training.stages import StageOptions
 from de_model.training.trainer import Observer, StageResult
-from flows.models.tracking import Lineage
 from flows.models.training_request import TrainingRequest
 from flows.processing.model import torch_device
 
@@ -31,7 +30,9 @@ class TrainingPlan:
 
     #: Of the model that comes of it.
     card: ModelCard
-    lineage: Lineage
+    #: Names of the pairs or scenes that are trained on, and the URL or path they are from.
+    names: tuple[str, ...]
+    source: str
     #: Trains, calling observers; returns the finished model, and what came of its stages.
     run: Callable[[Sequence[Observer]], tuple[Enhancer, tuple[StageResult, ...]]]
 

@@ -24,7 +24,6 @@ from de_model.scene.training import (
 from de_model.training.stages import Stage
 from de_model.training.trainer import Observer, Progress, StageResult
 from flows.errors import InvalidSettings
-from flows.models.tracking import Lineage
 from flows.models.training_places import read_listing, scenes_of, scenes_of_stacks
 from flows.models.training_plan import Log, TrainingPlan, begin, options_text, revision
 from flows.models.training_request import TrainingRequest
@@ -79,8 +78,7 @@ def plan_on_scenes(request: TrainingRequest, log: Log) -> TrainingPlan:
         finished = _with_fitted_share(enhancer.cpu(), _cases(request, kept, fingerprint, log, len(cases)))
         return finished, tuple(report.result(stage) for stage in stages)
 
-    names = tuple(scene.info.name for scene in kept)
-    return TrainingPlan(card, Lineage(found.title, fingerprint, names, found.source), run)
+    return TrainingPlan(card, tuple(scene.info.name for scene in kept), found.source, run)
 
 
 @dataclass(slots=True)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from de_model import checkpoint
 from de_model.calibration import calibration_of, calibration_path, load_table
+from de_model.checkpoint import Knowledge
 from de_model.errors import InvalidCheckpoint
 from de_model.validation import load_record, validation_of, validation_path
 from flows.drift.baseline import baseline_of, baseline_path, load_baseline
@@ -22,21 +23,6 @@ if TYPE_CHECKING:
 
 #: Path of the weights inside the artefacts of a version.
 WEIGHTS_FILE = "artifacts/weights.safetensors"
-
-
-class Knowledge(Protocol):
-    """What is known of a model: the factors of its intervals, for example."""
-
-    @property
-    def weights_sha256(self) -> str:
-        """Checksum of the weights that it belongs to."""
-
-    @property
-    def sha256(self) -> str:
-        """Checksum of what it says."""
-
-    def save(self, path: Path) -> None:
-        """Write it to a file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,7 +211,8 @@ def test_weights_that_are_calibrated_anew_are_another_version(
     document = json.loads(calibration_path(checkpoint.shipped_weights()).read_text("utf-8"))
     document["factors"]["model"] = [2 * factor for factor in document["factors"]["model"]]
     calibration_path(older).write_text(json.dumps(document), "utf-8")
-    shutil.copy(validation_path(checkpoint.shipped_weights()), validation_path(older))
+    for path_of in (validation_path, baseline_path):
+        shutil.copy(path_of(checkpoint.shipped_weights()), path_of(older))
     registry = Registry(tmp_path / "state")
     with monkeypatch.context() as before_the_update:
         before_the_update.setattr(checkpoint, "shipped_weights", lambda: older)
