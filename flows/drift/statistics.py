@@ -15,7 +15,7 @@ from flows.errors import InvalidBaseline
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_observed
 from stac.quality.figures import HALF_WIDTH_EDGES, WEIGHT_EDGES, QualityFigures
-from stac.quality.measures import EVERYTHING
+from stac.quality.parts import EVERYTHING
 from stac.reflectance import PRODUCT_SCALE
 
 

@@ -21,8 +21,9 @@ from flows.progress import report_progress
 from flows.settings import RunSettings
 from flows.settings.restoring import RestorationOptions
 from stac.load.stack import Stack
+from stac.product.block_store import Block, blocks_of
 from stac.product.layers import ProductLayers
-from stac.product.writer import Block, blocks_of, write_product
+from stac.product.writer import write_product
 from stac.quality.assess import assess
 
 #: A date is cut into parts of at most this share of its side: how far they differ is what chance may do.

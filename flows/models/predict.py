@@ -50,7 +50,7 @@ from flows.progress import report_progress
 from flows.settings import Device, GapFilling
 from stac.grid.assets import looks_spectral, readings, same
 from stac.io.files import require_writable, write_bytes, write_json, writing
-from stac.product.writer import blocks_of
+from stac.product.block_store import blocks_of
 
 Document = dict[str, Any]
 

@@ -23,7 +23,7 @@ from flows.processing.record import quality_of
 from flows.progress import report_progress
 from flows.settings import RunSettings
 from stac.product.layers import RESTORED, Provenance
-from stac.quality.measures import EVERYTHING, Product
+from stac.quality.parts import EVERYTHING, Product
 from stac.reflectance import PRODUCT_SCALE
 
 #: How much the difference of two pictures is amplified.

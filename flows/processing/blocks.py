@@ -20,8 +20,8 @@ from flows.processing.restore import Prepared, needed_window, restore_block
 from flows.settings.restoring import RestorationOptions
 from stac.grid.cell import Cell
 from stac.load.stack import Stack
+from stac.product.block_store import Block, BlockStore, blocks_of
 from stac.product.layers import ProductLayers
-from stac.product.writer import Block, BlockStore, blocks_of
 
 T = TypeVar("T")
 #: Reads all dates of a window of the cell.

@@ -23,7 +23,7 @@ from stac.composite.region import PeriodComposite, mosaic_stack
 from stac.grid.cell import Cell
 from stac.load.stack import Stack, read_stack
 from stac.masks.classes import PixelClass, is_observed
-from stac.product.writer import BlockStore
+from stac.product.block_store import BlockStore
 from stac.search.acquisitions import Acquisition
 
 #: Looks of all dates that are read at once, pixels times dates: bounds the memory of a year of dates.

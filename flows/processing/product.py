@@ -26,11 +26,12 @@ from stac.composite.region import clear_looks
 from stac.grid.cell import Cell
 from stac.io.files import write_json
 from stac.load.stack import Stack
+from stac.product.block_store import Block
 from stac.product.cog import CogWriter
 from stac.product.item import ProductRecord, build_item
 from stac.product.layers import ProductLayers
 from stac.product.mosaic_item import COUNT, COUNT_SPEC, CountTally, MosaicRecord, build_mosaic_item
-from stac.product.writer import Block, ProductSummary, ProductWriter
+from stac.product.writer import ProductSummary, ProductWriter
 
 
 def make_product(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stac.quality.figures import GroupFigures, QualityFigures
-from stac.quality.measures import EVERYTHING
+from stac.quality.parts import EVERYTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

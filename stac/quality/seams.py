@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stac.masks.classes import among
 from stac.product.layers import RESTORED, Provenance
-from stac.quality.measures import FEWEST, Part
+from stac.quality.parts import FEWEST, Part
 from stac.reflectance import PRODUCT_SCALE
 
 _KINDS = len(Provenance)

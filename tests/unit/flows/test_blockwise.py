@@ -26,8 +26,8 @@ from stac.composite.methods import CompositeMethod
 from stac.grid.cell import Cell, cell_of
 from stac.load.stack import Stack, read_stack
 from stac.masks.classes import PixelClass, is_hidden
+from stac.product.block_store import BlockStore
 from stac.product.layers import INTERPOLATED_WEIGHT, ProductLayers, Provenance
-from stac.product.writer import BlockStore
 from stac.search.opening import open_source
 from stac.search.query import Query
 from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog

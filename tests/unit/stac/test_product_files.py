@@ -20,10 +20,10 @@ from rio_cogeo.cogeo import cog_validate
 from stac.errors import NotWritable, UnreadableAsset
 from stac.grid.cell import Cell
 from stac.product import cog as raster
+from stac.product.block_store import Block, BlockStore, blocks_of
 from stac.product.cog import CogWriter, RasterSpec, cog_problem, rgb_of, write_cog
 from stac.product.layers import ProductLayers, Provenance
 from stac.product.preview import visual, write_quicklook, write_thumbnail
-from stac.product.writer import Block, BlockStore, blocks_of
 
 
 def grid(shape: tuple[int, int]) -> GeoBox:
