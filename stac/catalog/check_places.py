@@ -118,8 +118,8 @@ class Places:
             answer = self._documents.web.session.request(method, href, headers=headers, allow_redirects=True)
         except requests.RequestException as error:
             raise SourceUnavailable(f"{href} does not answer; check the address and try again later.") from error
-        told = (*_GONE, *_NO_HEAD, requests.codes.requested_range_not_satisfiable)
-        if not answer.ok and answer.status_code not in told:
+        expected = (*_GONE, *_NO_HEAD, requests.codes.requested_range_not_satisfiable)
+        if not answer.ok and answer.status_code not in expected:
             raise UnreadableAsset(f"{href} answers {answer.status_code} {answer.reason}; check the access rights.")
         return answer
 

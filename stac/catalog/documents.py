@@ -19,7 +19,8 @@ from stac.catalog.tree import (
     links_of,
     total,
 )
-from stac.product.item import KEYWORDS, PROCESSOR, PUBLICATIONS, Extension, licence_links, licence_of, providers_of
+from stac.product.credits import KEYWORDS, PROCESSOR, PUBLICATIONS, licence_links, licence_of, providers_of
+from stac.product.item import Extension
 from stac.product.model_item import MODELS_COLLECTION
 
 #: Fields of an asset, and of its bands, that all items have in common.

@@ -220,8 +220,8 @@ def _digest_in(file: Path, collection: str) -> str:
     """Return the digest of the items that a file was made of."""
     from pyarrow.parquet import read_schema
 
-    told = json.loads((read_schema(file).metadata or {}).get(b"stac-geoparquet", b"{}"))
-    return contents_of(told.get("collections", {}).get(collection, {})).digest
+    metadata = json.loads((read_schema(file).metadata or {}).get(b"stac-geoparquet", b"{}"))
+    return contents_of(metadata.get("collections", {}).get(collection, {})).digest
 
 
 def _documents(source: StaticSource, names: Sequence[str], above: str, base: str) -> Iterator[dict[str, Any]]:

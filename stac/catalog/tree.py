@@ -71,15 +71,15 @@ class Contents:
 
 def contents_of(document: Mapping[str, Any]) -> Contents:
     """Return the sum that a node, or a link to one, holds; an empty one where it holds none."""
-    told = document.get(CONTENTS) or {}
-    latest = told.get("latest")
+    values = document.get(CONTENTS) or {}
+    latest = values.get("latest")
     return Contents(
-        items=int(told.get("items", 0)),
-        bbox=_box(told.get("bbox")),
-        interval=(str(told["interval"][0]), str(told["interval"][1])) if told.get("interval") else None,
-        summaries={name: None if v is None else tuple(v) for name, v in told.get("summaries", {}).items()},
+        items=int(values.get("items", 0)),
+        bbox=_box(values.get("bbox")),
+        interval=(str(values["interval"][0]), str(values["interval"][1])) if values.get("interval") else None,
+        summaries={name: None if v is None else tuple(v) for name, v in values.get("summaries", {}).items()},
         latest=Latest(latest["datetime"], latest["id"], latest["thumbnail"]) if latest else None,
-        digest=str(told.get("digest", "")),
+        digest=str(values.get("digest", "")),
     )
 
 

@@ -123,12 +123,12 @@ def _missing(
 ) -> Iterator[str]:
     declared = set(document.get("stac_extensions", []))
     yield from (f"extension {uri} is not declared" for uri in extensions if uri not in declared)
-    told = document["properties"]
+    values = document["properties"]
     # A projection without a code has a definition instead.
-    told = {**told, "proj:code": told.get("proj:code") or told.get("proj:wkt2")}
+    values = {**values, "proj:code": values.get("proj:code") or values.get("proj:wkt2")}
     # A mosaic has the ends of its period instead of an instant.
-    told["datetime"] = told.get("datetime") or (told.get("end_datetime") and told.get("start_datetime"))
-    yield from (f"property {name} is missing" for name in properties if told.get(name) is None)
+    values["datetime"] = values.get("datetime") or (values.get("end_datetime") and values.get("start_datetime"))
+    yield from (f"property {name} is missing" for name in properties if values.get(name) is None)
     yield from (f"asset {name} is missing" for name in assets if name not in document["assets"])
 
 

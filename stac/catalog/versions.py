@@ -24,8 +24,8 @@ def subject_of(item_id: str) -> str:
 
 def number_of(document: Mapping[str, Any]) -> int:
     """Return the number of a version; items of older software have none and count as the first."""
-    told = str(document["properties"].get("version", ""))
-    return int(told) if told.isdecimal() else 1
+    number = str(document["properties"].get("version", ""))
+    return int(number) if number.isdecimal() else 1
 
 
 def version_for(item_id: str, published: Sequence[Mapping[str, Any]]) -> str:

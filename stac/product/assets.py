@@ -185,9 +185,9 @@ def _band(layer: Layer, name: str, statistics: Mapping[str, float], target: pyst
 def _spectrum(target: pystac.Item, name: str) -> dict[str, float]:
     """Return what the source says of the wavelengths of a band, as far as they are lengths."""
     for asset in target.assets.values():
-        for told in (*band_fields(asset, "bands"), *band_fields(asset, "eo:bands")):
-            if name in (told.get("eo:common_name"), told.get("common_name"), told.get("name")):
-                values = {f"eo:{n}": told.get(f"eo:{n}", told.get(n)) for n in _SPECTRAL}
+        for fields in (*band_fields(asset, "bands"), *band_fields(asset, "eo:bands")):
+            if name in (fields.get("eo:common_name"), fields.get("common_name"), fields.get("name")):
+                values = {f"eo:{n}": fields.get(f"eo:{n}", fields.get(n)) for n in _SPECTRAL}
                 return {key: float(value) for key, value in values.items() if _is_length(value)}
     return {}
 

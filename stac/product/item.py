@@ -1,4 +1,4 @@
-"""The STAC item of a product: properties, extensions, credits, links."""
+"""The STAC item of a product: properties, extensions, links."""
 
 from __future__ import annotations
 
@@ -19,69 +19,10 @@ from shapely.geometry.base import BaseGeometry
 
 from stac.composite.methods import CompositeMethod
 from stac.grid.footprint import BBox, box_of, cut, outline_of_grid
-from stac.io.addresses import host_of, is_web
-from stac.io.secrets import holds_secret, without_secret
 from stac.product.assets import product_assets, renders_of
+from stac.product.credits import PAPER, PUBLICATIONS, citations, may_be_shown, public_href
 from stac.product.writer import ProductSummary
 from stac.search.acquisitions import cloud_cover
-
-PROCESSOR: dict[str, Any] = {
-    "name": "Unveil",
-    "description": "Clouds removed with Diffusion Enhancement; every restored pixel marked.",
-    "roles": ["processor"],
-}
-#: Keywords of every product beside those of its source.
-KEYWORDS = ("cloud-free", "mosaic", "cloud removal")
-
-
-def licence_of(source: Mapping[str, Any]) -> str:
-    """Return the licence of a source collection in the words of STAC 1.1, `other` where it names none."""
-    # `proprietary` and `various` are of STAC 1.0.
-    told = source.get("license")
-    return str(told) if told not in (None, "", "proprietary", "various") else "other"
-
-
-def providers_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the providers that a document from outside names; only addresses of web pages are kept."""
-    found = [dict(each) for each in document.get("providers") or [] if isinstance(each, Mapping) and each.get("name")]
-    return [{key: value for key, value in each.items() if key != "url" or may_be_shown(value)} for each in found]
-
-
-def licence_links(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the links to licences in a document from outside that lead to web pages."""
-    links = [dict(link) for link in document.get("links") or [] if isinstance(link, Mapping)]
-    return [link for link in links if link.get("rel") == "license" and may_be_shown(link.get("href"))]
-
-
-def may_be_shown(href: object) -> bool:
-    """Return whether an address from outside may become a link: `javascript:` and `data:` run where it is clicked."""
-    return (
-        isinstance(href, str) and is_web(href) and href.isprintable() and bool(host_of(href)) and not holds_secret(href)
-    )
-
-
-def credit(item: pystac.Item, source: Mapping[str, Any], version: str) -> None:
-    """Carry what a source collection says of its makers and terms into the item of a product.
-
-    Args:
-        item: changed in place; what it says itself stays.
-        source: the source collection's document.
-        version: of this software.
-    """
-    properties, software = item.properties, {"processing:software": {"unveil-eo": version}}
-    properties.setdefault("license", licence_of(source))
-    properties.setdefault("providers", [*providers_of(source), PROCESSOR | software])
-    properties.setdefault("keywords", sorted({*KEYWORDS, *source.get("keywords", [])}))
-    if attribution := source.get("attribution"):
-        properties.setdefault("attribution", attribution)
-    if not item.get_links("license"):
-        item.add_links([_licence_link(link) for link in licence_links(source)])
-
-
-def _licence_link(link: Mapping[str, Any]) -> pystac.Link:
-    title = link.get("title") or "Licence of the source data"
-    return pystac.Link("license", str(link["href"]), link.get("type"), title)
-
 
 _SCHEMAS = "https://stac-extensions.github.io"
 
@@ -118,26 +59,15 @@ PRODUCT_EXTENSIONS = (
     Extension.SCIENTIFIC,
 )
 #: Of products whose source says that much; each of these schemas asks for at least one field.
-_WHERE_TOLD = {"view:": Extension.VIEW, "grid:": Extension.GRID, "mgrs:": Extension.MGRS}
+_OPTIONAL_EXTENSIONS = {"view:": Extension.VIEW, "grid:": Extension.GRID, "mgrs:": Extension.MGRS}
 #: Of every model.
 MODEL_EXTENSIONS = (Extension.MLM, Extension.FILE, Extension.VERSION, Extension.SCIENTIFIC, Extension.PROCESSING)
-
-_AUTHORS = "Sui, J., Ma, Y., Yang, W., Zhang, X., Pun, M.-O., Liu, J."
-_PAPER = "Diffusion Enhancement for Cloud Removal in Ultra-Resolution Remote Sensing Imagery"
-#: The paper of the method, as preprint and in its journal, in the words of the scientific extension.
-PUBLICATIONS: tuple[dict[str, str], ...] = (
-    {"doi": "10.48550/arXiv.2401.15105", "citation": f"{_AUTHORS} (2024). {_PAPER}. arXiv:2401.15105."},
-    {
-        "doi": "10.1109/TGRS.2024.3411671",
-        "citation": f"{_AUTHORS} (2024). {_PAPER}. IEEE Transactions on Geoscience and Remote Sensing, 62, 1-14.",
-    },
-)
 
 
 def product_extensions(properties: Mapping[str, Any]) -> list[str]:
     """Return what an item with these properties declares."""
-    told = [extension for prefix, extension in _WHERE_TOLD.items() if _has(properties, prefix)]
-    return [str(extension) for extension in (*PRODUCT_EXTENSIONS, *told)]
+    found = [extension for prefix, extension in _OPTIONAL_EXTENSIONS.items() if _has(properties, prefix)]
+    return [str(extension) for extension in (*PRODUCT_EXTENSIONS, *found)]
 
 
 def _has(names: Iterable[str], prefix: str) -> bool:
@@ -307,7 +237,7 @@ def _parts(record: ProductRecord, summary: ProductSummary) -> list[tuple[str, st
     if fillers["model"]:
         formula = "W * reference + (1 - W) * diffusion with W = reference_weight"
         where = f"{hidden} and reference_weight < 1" if fillers["interpolated"] else hidden
-        parts.append((formula, where, f"Where {where}: {_PAPER}."))
+        parts.append((formula, where, f"Where {where}: {PAPER}."))
     if areas["not_recoverable"]:
         parts.append(("nodata", "not recoverable", "Elsewhere not recoverable, without data."))
     return parts
@@ -315,11 +245,11 @@ def _parts(record: ProductRecord, summary: ProductSummary) -> list[tuple[str, st
 
 def _carried(record: ProductRecord) -> dict[str, Any]:
     """Return what the target says that is true of its product too."""
-    told = record.target.properties
-    code = told.get("grid:code")
+    source = record.target.properties
+    code = source.get("grid:code")
     in_square = bool(code) and record.cell_id.startswith(str(code))
     names = (*_CARRIED, *(_CARRIED_IN_SQUARE if in_square else ()))
-    return {name: told[name] for name in names if _is_fit(name, told.get(name))}
+    return {name: source[name] for name in names if _is_fit(name, source.get(name))}
 
 
 def _is_fit(name: str, value: object) -> bool:
@@ -348,20 +278,3 @@ def _links(record: ProductRecord) -> list[pystac.Link]:
     for licence in licences:
         licence.title = licence.title or "Licence of the source data"
     return [*derived, *citations(), *licences]
-
-
-def citations() -> list[pystac.Link]:
-    """Return links to the publications, as the scientific extension asks for."""
-    return [
-        pystac.Link("cite-as", f"https://doi.org/{each['doi']}", "text/html", each["citation"]) for each in PUBLICATIONS
-    ]
-
-
-def public_href(item: pystac.Item) -> str | None:
-    """Return the address of a source item: where its archive keeps it, else where it was found; never with a login."""
-    canonical = item.get_single_link("canonical")
-    named = without_secret(str(canonical.href)) if canonical is not None else ""
-    found = item.get_self_href()
-    if may_be_shown(named):
-        return named
-    return without_secret(found) if found else None

@@ -138,8 +138,8 @@ def _seen(mosaic: MosaicRecord) -> str:
 
 
 def _count_asset(geobox: GeoBox, looks: CountTally, folder: Path) -> pystac.Asset:
-    told = looks.document
-    statistics = {name: told[name] for name in ("minimum", "maximum", "mean")} | {"valid_percent": 100.0}
+    figures = looks.document
+    statistics = {name: figures[name] for name in ("minimum", "maximum", "mean")} | {"valid_percent": 100.0}
     band = {"name": COUNT, "data_type": "uint8", "nodata": _NO_COUNT, "statistics": statistics}
     fields = grid_fields(geobox) | {"bands": [band], "data_type": "uint8", "nodata": _NO_COUNT}
     saw = "How many dates saw each pixel clear."

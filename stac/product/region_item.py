@@ -145,17 +145,22 @@ def _assets(grid: GeoBox, folder: Path, vrts: Sequence[str]) -> dict[str, pystac
         {"name": n, "data_type": "uint8", "nodata": 0, "statistics": s} for n, s in zip(RGB, statistics, strict=True)
     ]
     fields = grid_fields(grid) | {"bands": bands}
-    told: dict[str, tuple[str, str, str, list[str]]] = {
+    files: dict[str, tuple[str, str, str, list[str]]] = {
         "overview": ("overview.tif", COG_TYPE, "Natural colour of the whole region, thinned", ["visual", "overview"]),
         "thumbnail": ("thumbnail.png", "image/png", "Thumbnail", ["thumbnail"]),
         "mosaicjson": ("mosaic.json", "application/json", "MosaicJSON of all cells, for titiler", ["metadata"]),
         "radiometry": ("radiometry.json", "application/json", "How the dates became one radiometry", ["metadata"]),
     }
     for name in vrts:
-        told[name] = (f"{name}.vrt", "application/xml", "Surface reflectance of all cells, for GDAL and QGIS", ["data"])
+        files[name] = (
+            f"{name}.vrt",
+            "application/xml",
+            "Surface reflectance of all cells, for GDAL and QGIS",
+            ["data"],
+        )
     return {
         key: file_asset(folder / file, kind, title, roles, fields if key == "overview" else None)
-        for key, (file, kind, title, roles) in told.items()
+        for key, (file, kind, title, roles) in files.items()
     }
 
 

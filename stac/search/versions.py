@@ -100,8 +100,8 @@ def _stands_for(newer: pystac.Item, older: pystac.Item, access: Access) -> bool:
     strips = [_datastrip(item) for item in (newer, older)]
     if all(strips):
         return strips[0] == strips[1]
-    if (told := _by_share(newer, older)) is not None:
-        return told
+    if (known := _by_share(newer, older)) is not None:
+        return known
     return _covers(newer, older, access)
 
 

@@ -144,9 +144,9 @@ def test_versions_are_numbers() -> None:
     assert version_numbers("x") == version_numbers(None) == version_numbers(["1"]) == ()
 
 
-@pytest.mark.parametrize("told", ["footprint", "datastrip", "share", "pixels"])
+@pytest.mark.parametrize("known_by", ["footprint", "datastrip", "share", "pixels"])
 @pytest.mark.parametrize("first", [0, 1])
-def test_both_halves_of_a_square_are_drawn(tmp_path: Path, told: str, first: int) -> None:
+def test_both_halves_of_a_square_are_drawn(tmp_path: Path, known_by: str, first: int) -> None:
     """Two datastrips of one pass, each with half of the pixels; the newer is drawn where both have some."""
     world = World(tmp_path)
     rows = ((0, 36), (30, SIDE))
@@ -157,14 +157,14 @@ def test_both_halves_of_a_square_are_drawn(tmp_path: Path, told: str, first: int
             "s2:processing_baseline": "02.12",
             "s2:generation_time": f"2020-02-10T1{number}:00:00Z",
         }
-        if told == "datastrip":
+        if known_by == "datastrip":
             properties["s2:datastrip_id"] = f"S2A_OPER_MSI_L2A_DS_EPAE_20200210T130912_S20200210T07303{number}_N02.14"
-        if told == "share":
+        if known_by == "share":
             properties["s2:nodata_pixel_percentage"] = (44.0, 47.0)[number]
         world.scene(
             f"S2A_33TWM_20200210_{number}_L2A", WHEN, properties=properties,
             dn=lambda v, valid=valid: np.where(valid, v, 0), classes=np.where(valid, 4, 0),
-            geometry=footprint(rows[number]) if told == "footprint" else None,
+            geometry=footprint(rows[number]) if known_by == "footprint" else None,
         )  # fmt: skip
     items, skipped = world.search()
     assert len(items) == 2 and not skipped

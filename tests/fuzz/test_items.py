@@ -20,7 +20,7 @@ from stac.errors import StacError
 from stac.grid.cell import cell_of
 from stac.io.signing import Access
 from stac.load.stack import ReadOptions, read_stack
-from stac.product.item import public_href
+from stac.product.credits import public_href
 from stac.search.query import Query
 from stac.search.static import StaticSource
 

@@ -165,14 +165,14 @@ class ApiIndex:
             answer = self._session.request(method, address, json=body)
         if answer.ok or answer.status_code in tuple(expected):
             return answer
-        told = f"{self.label} answers {answer.status_code} to {method} {urlsplit(address).path}"
+        answered = f"{self.label} answers {answer.status_code} to {method} {urlsplit(address).path}"
         if answer.status_code in _DENIED:
-            raise IndexRefused(f"{told}; set a token that may write as {TOKEN_VARIABLE}.")
+            raise IndexRefused(f"{answered}; set a token that may write as {TOKEN_VARIABLE}.")
         if answer.status_code in PASSING:
-            raise IndexUnavailable(f"{told}, also after retries ({_reason(answer)}); see its log and try again.")
+            raise IndexUnavailable(f"{answered}, also after retries ({_reason(answer)}); see its log and try again.")
         if answer.status_code in _NOT_OFFERED:
-            raise IndexNotUpdated(f"{told}; it needs the Transaction extension, switched on for this address.")
-        raise IndexNotUpdated(f"{told} ({_reason(answer)}); its log says more.")
+            raise IndexNotUpdated(f"{answered}; it needs the Transaction extension, switched on for this address.")
+        raise IndexNotUpdated(f"{answered} ({_reason(answer)}); its log says more.")
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
@@ -205,9 +205,9 @@ class ApiIndex:
 def _reason(answer: requests.Response) -> str:
     """Return what a service says about an error, in one short line."""
     try:
-        told: Any = answer.json()
+        reason: Any = answer.json()
     except ValueError:
-        told = answer.text
-    if isinstance(told, dict):
-        told = told.get("detail") or told.get("description") or told.get("code") or told
-    return redact(" ".join(str(told).split()))[:200]
+        reason = answer.text
+    if isinstance(reason, dict):
+        reason = reason.get("detail") or reason.get("description") or reason.get("code") or reason
+    return redact(" ".join(str(reason).split()))[:200]

@@ -101,15 +101,15 @@ def test_an_api_gets_items_replaces_them_and_lists_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keep", "told"),
+    ("keep", "message"),
     [
         (lambda _: None, "accepted item a but does not have it"),
         (lambda d: d | {"properties": {"datetime": None}}, r"accepted item a but changed it \(properties.datetime\)"),
         (lambda d: d | {"assets": {}}, r"changed it \(assets.data.href\)"),
     ],
 )
-def test_an_api_that_drops_or_changes_items_is_found_out(keep: Any, told: str) -> None:
-    with web_server(TransactionApi(keep=keep)) as url, pytest.raises(IndexNotUpdated, match=told):
+def test_an_api_that_drops_or_changes_items_is_found_out(keep: Any, message: str) -> None:
+    with web_server(TransactionApi(keep=keep)) as url, pytest.raises(IndexNotUpdated, match=message):
         open_index(url, QUICK).put(COLLECTION, [item()])
 
 

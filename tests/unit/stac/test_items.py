@@ -23,7 +23,8 @@ from stac.catalog.publish import StaticCatalog
 from stac.catalog.validation import SCHEMAS, check_id, schema_paths, schema_problem, validate_item
 from stac.errors import InvalidProduct
 from stac.product.assets import file_info
-from stac.product.item import Extension, credit, footprint, may_be_shown, projection, public_href
+from stac.product.credits import credit, may_be_shown, public_href
+from stac.product.item import Extension, footprint, projection
 from stac.product.layers import ProductLayers
 from stac.product.writer import ProductSummary
 

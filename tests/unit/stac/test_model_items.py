@@ -68,18 +68,18 @@ def document(tmp_path: Path) -> dict[str, Any]:
 
 def test_a_model_item_says_what_goes_in_and_what_comes_out(document: dict[str, Any]) -> None:
     validate_item(document)
-    told = document["properties"]
-    scene, needed = told["mlm:input"]
-    assert scene["bands"] == list(RECORD.bands) == [band["name"] for band in told["bands"]]
+    properties = document["properties"]
+    scene, needed = properties["mlm:input"]
+    assert scene["bands"] == list(RECORD.bands) == [band["name"] for band in properties["bands"]]
     assert scene["input"] == {
         "shape": [-1, 4, -1, -1],
         "dim_order": ["batch", "band", "y", "x"],
         "data_type": "float32",
     }
     assert needed["input"]["dim_order"] == ["batch", "y", "x"]
-    assert [out["name"] for out in told["mlm:output"]] == ["image", "spread", "reference_weight"]
-    assert told["mlm:total_parameters"] == RECORD.parameters and told["license"] == "Apache-2.0"
-    assert (told["start_datetime"][:10], told["end_datetime"][:10]) == ("2023-08-10", "2023-08-20")
+    assert [out["name"] for out in properties["mlm:output"]] == ["image", "spread", "reference_weight"]
+    assert properties["mlm:total_parameters"] == RECORD.parameters and properties["license"] == "Apache-2.0"
+    assert (properties["start_datetime"][:10], properties["end_datetime"][:10]) == ("2023-08-10", "2023-08-20")
     assert document["bbox"] == [15.0, 45.5, 16.5, 46.6]
     assert {link["rel"] for link in document["links"]} >= {"derived_from", "cite-as"}
 

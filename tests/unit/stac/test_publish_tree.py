@@ -156,7 +156,7 @@ def test_a_clock_that_went_backwards_harms_nothing(catalog: StaticCatalog, stage
 
 
 def in_a_child(act: Callable[[], object], expected: type[Exception]) -> bool:
-    """Tell whether a forked process that does `act` is told the expected error."""
+    """Return whether a forked process that does `act` gets the expected error."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -76,9 +76,9 @@ def test_dilation_hides_more(twl: list[pystac.Item], cell: Cell) -> None:
 
 
 def test_progress_is_reported(twl: list[pystac.Item], cell: Cell) -> None:
-    told: list[str] = []
-    read_stack(twl, cell, ("blue",), on_read=told.append)
-    assert told == [item.id for item in twl]
+    read: list[str] = []
+    read_stack(twl, cell, ("blue",), on_read=read.append)
+    assert read == [item.id for item in twl]
 
 
 def test_pixels_outside_the_file_are_nodata(twl: list[pystac.Item], sample_items: list[pystac.Item]) -> None:
