@@ -46,7 +46,8 @@ from flows.processing.unit import (
 )
 from flows.progress import report_progress
 from flows.reports.page import left_out_table, run_markdown, unit_table
-from flows.services.prefect_server import prefect_api, through_restart
+from flows.services.prefect_client import through_restart
+from flows.services.prefect_server import prefect_api
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings, recent
 from flows.summary import RunSummary, summary_of

@@ -19,7 +19,7 @@ from flows.drift.statistics import UnitStatistics, input_statistics, output_stat
 from flows.errors import KNOWN_ERRORS, InvalidBaseline
 from flows.planning.workunit import ModelRef
 from flows.progress import EventName, emit
-from flows.services.prefect_server import through_restart
+from flows.services.prefect_client import through_restart
 from flows.settings import RunSettings
 from stac.catalog.product_collections import ProductCollection
 from stac.io.objects import Objects

@@ -19,9 +19,9 @@ import httpx
 from filelock import FileLock, Timeout
 
 from flows.errors import InvalidSettings, ServiceUnavailable
-from flows.services.prefect_server import without_credentials
 from stac.errors import DiskFull, NotWritable
 from stac.io.files import private_state
+from stac.io.secrets import without_secret
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,7 +64,7 @@ def registry_uri(state_dir: Path, configured: str | None) -> str:
     ):
         return configured
     raise InvalidSettings(
-        f"MLflow URI {without_credentials(configured)} is not supported; give http(s)://HOST or sqlite:///PATH."
+        f"MLflow URI {without_secret(configured)} is not supported; give http(s)://HOST or sqlite:///PATH."
     )
 
 
@@ -149,7 +149,7 @@ def open_client(uri: str) -> MlflowClient:
     problem = problem_of(uri)
     if problem is not None:
         raise ServiceUnavailable(
-            f"MLflow at {without_credentials(uri)} cannot be used ({problem}): start that server or move that "
+            f"MLflow at {without_secret(uri)} cannot be used ({problem}): start that server or move that "
             "file away, or set mlflow_uri to another place."
         )
     database = database_of(uri)
@@ -244,10 +244,10 @@ def plain_errors(uri: str) -> Iterator[None]:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             if _NO_ROOM.search(str(error)):
                 raise DiskFull(
-                    f"No room for MLflow's database or artefacts at {without_credentials(uri)}; free some space."
+                    f"No room for MLflow's database or artefacts at {without_secret(uri)}; free some space."
                 ) from error
             raise ServiceUnavailable(
-                f"MLflow at {without_credentials(uri)} failed: {first} Check that it runs and fits MLflow "
+                f"MLflow at {without_secret(uri)} failed: {first} Check that it runs and fits MLflow "
                 f"{_mlflow_version()}."
             ) from error
 

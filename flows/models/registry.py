@@ -38,9 +38,9 @@ from flows.models.version import (
     verify,
 )
 from flows.planning.workunit import ModelRef, check_bands
-from flows.services.prefect_server import without_credentials
 from flows.settings import ModelFallback, RunSettings
 from flows.settings.restoring import DEFAULT_MODEL
+from stac.io.secrets import without_secret
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -182,7 +182,7 @@ class Registry:
                     raise
                 names = [model.name for model in client.search_registered_models(max_results=20)]
                 raise UnknownModel(
-                    f"The registry {without_credentials(self.uri)} has no model {name}; it has "
+                    f"The registry {without_secret(self.uri)} has no model {name}; it has "
                     f"{', '.join(names) or 'none'}. Correct --model, or register a model of that name."
                 ) from error
         return {alias: str(number) for alias, number in model.aliases.items()}

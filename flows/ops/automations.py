@@ -27,7 +27,8 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 
 from flows.errors import InvalidSettings, ServiceUnavailable
 from flows.progress import EventName
-from flows.services.prefect_server import configured_api_url, without_credentials
+from flows.services.prefect_client import configured_api_url
+from stac.io.secrets import without_secret
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -190,7 +191,7 @@ def apply_automations(silence_s: float = SILENCE_S, *, dry_run: bool = False) ->
             return tuple(_applied(client, wanted, dry_run))
     except httpx.HTTPError as error:
         raise ServiceUnavailable(
-            f"The Prefect API {without_credentials(url)} does not answer ({type(error).__name__}): see that it runs."
+            f"The Prefect API {without_secret(url)} does not answer ({type(error).__name__}): see that it runs."
         ) from error
 
 

@@ -15,11 +15,10 @@ from flows.models import mlflow_access
 from flows.ops.serve import stac_browser
 from flows.processing.publishing import catalog_of
 from flows.progress import report_progress
-from flows.services import prefect_server
-from flows.services.prefect_server import without_credentials
+from flows.services import prefect_client
 from flows.settings import RunSettings
 from stac.errors import StacError
-from stac.io.secrets import redact
+from stac.io.secrets import redact, without_secret
 from stac.search.static import SAMPLE
 
 
@@ -95,14 +94,14 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
 
 
 def _prefect() -> Check:
-    url = prefect_server.configured_api_url()
+    url = prefect_client.configured_api_url()
     if url is None:
         return passed("Prefect", "no API configured; each run starts a local server and stops it")
-    problem = prefect_server.health_problem(url)
-    shown = without_credentials(url)
+    problem = prefect_client.health_problem(url)
+    shown = without_secret(url)
     if problem is None:
         return passed("Prefect", f"{shown} answers")
-    if problem == prefect_server.REFUSED:
+    if problem == prefect_client.REFUSED:
         return failed("Prefect", f"{shown} refuses the credentials", "Set PREFECT_API_AUTH_STRING or PREFECT_API_KEY.")
     remedy = "Start that server, correct PREFECT_API_URL, or run `prefect config unset PREFECT_API_URL`."
     return failed("Prefect", f"{shown} does not answer: {problem}", remedy)
@@ -113,7 +112,7 @@ def _mlflow(settings: RunSettings) -> Check:
         uri = mlflow_access.registry_uri(settings.state, settings.mlflow_uri)
     except InvalidSettings as error:
         return failed("MLflow", str(error), "Correct the setting mlflow_uri.")
-    shown, problem = without_credentials(uri), mlflow_access.problem_of(uri)
+    shown, problem = without_secret(uri), mlflow_access.problem_of(uri)
     if problem is not None:
         remedy = "Start that server, move that database away, or correct the setting mlflow_uri."
         return failed("MLflow", f"{shown} cannot be used: {problem}", remedy)
@@ -132,7 +131,7 @@ def _source(source: str) -> Check:
         found = Path(source).exists()
         remedy = "Correct --source: `sample`, the URL of a STAC API, or the path of a catalog.json."
         return passed("source", source) if found else failed("source", f"{source} does not exist", remedy)
-    shown = without_credentials(source)
+    shown = without_secret(source)
     try:
         status = httpx.get(source, timeout=_TIMEOUT_S, follow_redirects=True).status_code
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -189,7 +188,7 @@ def _sentinel_hub() -> Check:
         return warned(name, "none found", remedy)
     config = SHConfig()
     if config.sh_client_id and config.sh_client_secret:
-        return passed(name, f"present for {without_credentials(config.sh_base_url)}")
+        return passed(name, f"present for {without_secret(config.sh_base_url)}")
     return warned(name, "incomplete", remedy)
 
 

@@ -18,7 +18,8 @@ import pytest
 
 from flows.errors import ServiceUnavailable
 from flows.progress import listening
-from flows.services.prefect_server import configured_api_url, prefect_api, without_credentials
+from flows.services.prefect_client import configured_api_url
+from flows.services.prefect_server import prefect_api
 from stac.errors import NotWritable
 from tests.command import ROOT, environment
 
@@ -160,8 +161,3 @@ def test_a_state_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(NotWritable, match="file"), prefect_api(tmp_path / "file" / "state"):
         pytest.fail("it was used")
-
-
-def test_messages_never_hold_credentials() -> None:
-    assert without_credentials("https://me:secret@host:1/api?key=secret#x") == "https://host:1/api"
-    assert without_credentials("sqlite:///a/b.db") == "sqlite:///a/b.db"

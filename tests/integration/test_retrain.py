@@ -25,7 +25,7 @@ from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.models.retrain_settings import load_retrain_settings
 from flows.retrain import RetrainSummary, retrain
 from flows.services.login import Login
-from flows.services.prefect_server import client_of
+from flows.services.prefect_client import client_of
 from tests.command import start
 from tests.prefect_service import ask
 
