@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from enum import StrEnum, unique
 from functools import wraps
 from types import UnionType
@@ -16,13 +17,14 @@ import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
 Command = Callable[..., None]
 #: What a command gets: the settings that were named on the command line, by name.
 Given = dict[str, Any]
 _GIVEN = "given"
-Model = TypeVar("Model")
+Model = TypeVar("Model", bound="BaseModel")
 
 
 @unique
@@ -101,7 +103,7 @@ def part_of(given: Given, kind: type[Model], **defaults: Any) -> Model:
 
     Args:
         given: settings by name.
-        kind: a pydantic model or dataclass.
+        kind: a pydantic model.
         defaults: of this command, for what was not given.
 
     Raises:
@@ -112,10 +114,13 @@ def part_of(given: Given, kind: type[Model], **defaults: Any) -> Model:
     return validated(kind, defaults | {name: given.pop(name) for name in fields_of(kind) if name in given})
 
 
-def fields_of(kind: type) -> Mapping[str, FieldInfo]:
-    """Return the fields of a pydantic model or dataclass that are settings, by name: those with a description."""
-    known: Mapping[str, FieldInfo] = getattr(kind, "__pydantic_fields__")  # noqa: B009 - of both kinds
-    return {name: field for name, field in known.items() if field.description}
+def fields_of(kind: type[BaseModel]) -> Mapping[str, FieldInfo]:
+    """Return the fields of a pydantic model that fit in an option, by name: described, and no record of their own."""
+    return {
+        name: field
+        for name, field in kind.model_fields.items()
+        if field.description and not is_dataclass(field.annotation)
+    }
 
 
 def _signed(command: Command, parameters: Sequence[inspect.Parameter]) -> Command:
@@ -164,10 +169,7 @@ def _groups(taken: str) -> Sequence[tuple[str | None, Mapping[str, FieldInfo]]]:
         case Taken.RETRAIN:
             from flows.models.retrain_settings import RetrainSettings
 
-            simple = {
-                name: field for name, field in fields_of(RetrainSettings).items() if name != "gates"
-            }  # from a file
-            return [("Retraining", simple)]
+            return [("Retraining", fields_of(RetrainSettings))]
         case Taken.TRAIN:
             from flows.models.training_request import TrainingRequest
 

@@ -17,10 +17,8 @@ from flows.planning.search import SceneSet
 from flows.settings import RunSettings
 from flows.settings.fields import CommaSeparated
 from flows.settings.loading import load_settings, read_yaml, use_login_of_up, validated
+from flows.settings.run_settings import PlaceSettings
 from stac.io.secrets import holds_secret
-
-#: Settings of a run that say where things are.
-_PLACES = ("out", "state_dir", "mlflow_uri")
 
 
 @unique
@@ -75,9 +73,14 @@ class RetrainSettings(SceneSet):
             )
         return address
 
+    @classmethod
+    def _places(cls) -> set[str]:
+        """Return the names of the settings that say where things are, as those of a run do."""
+        return cls.model_fields.keys() & PlaceSettings.model_fields.keys()
+
     def run_settings(self) -> RunSettings:
         """Return the settings of a run that writes the same catalog with the same registry."""
-        return load_settings(None, {name: getattr(self, name) for name in _PLACES})
+        return load_settings(None, {name: getattr(self, name) for name in self._places()})
 
     @property
     def folder(self) -> Path:
@@ -120,7 +123,7 @@ def load_retrain_settings(given: Mapping[str, Any] | None = None, config: Path |
             login.
     """
     from_file = {} if config is None else read_yaml(config)
-    environment = {name for name in _PLACES if os.environ.get(f"UNVEIL_{name.upper()}")}
+    environment = {name for name in RetrainSettings._places() if os.environ.get(f"UNVEIL_{name.upper()}")}
     values = {name: value for name, value in from_file.items() if name not in environment} | dict(given or {})
     settings = validated(RetrainSettings, values, config)
     use_login_of_up(settings.run_settings())

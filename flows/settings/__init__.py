@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from flows.settings.fields import Device, GateMode, GridKind
 from flows.settings.restoring import GapFilling, ModelFallback
-from flows.settings.run_settings import ADDRESSES, RunSettings, has_password
+from flows.settings.run_settings import RunSettings, has_password
 
 __all__ = [
-    "ADDRESSES",
     "Device",
     "GapFilling",
     "GateMode",

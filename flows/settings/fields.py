@@ -68,12 +68,16 @@ class RunnerKind(StrEnum):
 
 @unique
 class Mark(StrEnum):
-    """What a setting is exempt from; every setting is part of a work unit's id and of a frozen plan unless marked."""
+    """What holds of a setting; every one is part of a work unit's id and of a frozen plan unless marked."""
 
     #: No pixel depends on its value as it is. Scenes, cells and weights are in the id themselves.
     NOT_IN_ID = "no pixel depends on it"
     #: For the machine that executes a frozen plan: where products go, services, devices, waiting.
     LOCAL = "local"
+    #: Address of a service, whose login is read from the environment alone.
+    ADDRESS = "address"
+    #: A database's address may hold its password.
+    HIDDEN = "never shown"
 
 
 class SettingsGroup(BaseModel):
@@ -94,7 +98,7 @@ class AreaSettings(SettingsGroup):
     title = "Scenes"
     marks = frozenset({Mark.NOT_IN_ID})  # an id names scenes, their versions and the cell
 
-    source: str = Field(
+    source: Annotated[str, Mark.ADDRESS] = Field(
         SAMPLE,
         description="`sample`, earth-search, planetary-computer, copernicus, sentinel-hub, copernicus-sentinel-hub, "
         "the URL of a STAC API, or the path or URL of a static catalog (docs/sources.md)",
@@ -211,7 +215,7 @@ class RunningSettings(SettingsGroup):
     worker_threads: int | None = Field(
         None, ge=1, description="threads of numeric libraries in each worker; the cores shared out when left out"
     )
-    dask_scheduler: str | None = Field(
+    dask_scheduler: Annotated[str | None, Mark.ADDRESS] = Field(
         None, description="address of a Dask scheduler, e.g. tcp://HOST:8786; a cluster of this machine when left out"
     )
     allow_invalid: bool = Field(

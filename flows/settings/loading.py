@@ -17,7 +17,9 @@ from pydantic_settings import SettingsError
 from flows.errors import InvalidSettings
 from flows.services.login import login_file, read_login
 from flows.services.prefect_app import loopback_hosts
-from flows.settings import ADDRESSES, GridKind, RunSettings, has_password
+from flows.settings import GridKind, RunSettings, has_password
+from flows.settings.fields import Mark
+from flows.settings.run_settings import marked
 from stac.catalog.indexes.base import index_secret
 from stac.io.secrets import holds_secret, redact
 
@@ -43,7 +45,6 @@ def recent(settings: RunSettings, last_days: int | None, now: datetime | None = 
 
 
 Model = TypeVar("Model")
-_SECRET = frozenset({"indexes", "ledger_url"})
 
 
 def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunSettings:
@@ -74,7 +75,7 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
 
 
 def validated(kind: type[Model], values: Mapping[str, Any], config: Path | None = None) -> Model:
-    """Return a pydantic model or dataclass of some values.
+    """Return a pydantic model of some values.
 
     Args:
         kind: the class.
@@ -110,13 +111,12 @@ def _refuse_password(values: Mapping[str, Any]) -> None:
     """Raise when a password would end in a file, in a list of processes, or with the parameters of a flow."""
     indexes = values.get("indexes") or ()
     named = indexes.split(",") if isinstance(indexes, str) else indexes
-    held = {name: holds_secret(str(values.get(name) or "")) for name in ADDRESSES}
+    held = {name: holds_secret(str(values.get(name) or "")) for name in sorted(marked(Mark.ADDRESS))}
     held["indexes"] = isinstance(named, list) and any(index_secret(str(address)) for address in named)
     held["ledger_url"] = has_password(str(values.get("ledger_url") or ""))
     for name in (name for name, secret in held.items() if secret):
-        instead = (
-            ", or leave the password to PGPASSWORD or ~/.pgpass" if name in _SECRET else ", where it is not stored"
-        )
+        kept = name in marked(Mark.HIDDEN)
+        instead = ", or leave the password to PGPASSWORD or ~/.pgpass" if kept else ", where it is not stored"
         raise InvalidSettings(
             f"{name} holds a login or a signature; set it as UNVEIL_{name.upper()} in the environment{instead}."
         )
@@ -170,7 +170,7 @@ def _explain(error: ValidationError, config: Path | None) -> str:
     name = ".".join(str(part) for part in first["loc"]) or "settings"
     where = f" (in {config} or on the command line)" if config else ""
     # An address may hold a password, and those that always may are not shown at all.
-    hidden = bool(first["loc"]) and str(first["loc"][0]) in _SECRET
+    hidden = bool(first["loc"]) and str(first["loc"][0]) in marked(Mark.HIDDEN)
     given = "not understood" if hidden else redact(_SHORT.repr(first["input"]))
     reason = first["msg"].removeprefix("Value error, ")
     return f"Setting {name}{where} is {given}: {redact(reason[0].lower() + reason[1:])}."

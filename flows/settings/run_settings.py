@@ -43,8 +43,7 @@ class PlaceSettings(SettingsGroup):
     out: Annotated[Location, PlainValidator(parse_location), PlainSerializer(str)] = Field(
         Path("unveil-out"), description="catalog that is written: a folder, or s3://BUCKET/PREFIX"
     )
-    # Secret, as the address of a database may hold its password.
-    indexes: Annotated[tuple[SecretStr, ...], NoDecode, CommaSeparated] = Field(
+    indexes: Annotated[tuple[SecretStr, ...], NoDecode, CommaSeparated, Mark.HIDDEN] = Field(
         (),
         description="searchable copies that follow the catalog: https://HOST/PATH of a STAC API with transactions, "
         "postgresql://USER@HOST/DATABASE with pgstac (docs/indexes.md)",
@@ -63,18 +62,24 @@ class PlaceSettings(SettingsGroup):
         None,
         description="how hrefs are signed when read: none or planetary-computer; as the source asks when left out",
     )
-    signing_url: str = Field(PLANETARY_COMPUTER_TOKENS, description="token service of signed archives")
+    signing_url: Annotated[str, Mark.ADDRESS] = Field(
+        PLANETARY_COMPUTER_TOKENS, description="token service of signed archives"
+    )
     allow_hosts: Annotated[tuple[str, ...], NoDecode, CommaSeparated] = Field(
         (), description="hosts inside this network that a source may link to, besides its own (docs/security.md)"
     )
-    s3_endpoint: str | None = Field(None, description="address of an S3 service other than AWS")
+    s3_endpoint: Annotated[str | None, Mark.ADDRESS] = Field(
+        None, description="address of an S3 service other than AWS"
+    )
     s3_region: str | None = Field(None, description="region of the buckets")
     s3_anonymous: bool = Field(False, description="do not sign requests to S3: public buckets")
     s3_requester_pays: bool = Field(False, description="agree to pay for what is read from S3")
     s3_profile: str | None = Field(None, description="section of the AWS configuration files with the credentials")
-    mlflow_uri: str | None = Field(None, description="MLflow server or database; a local one when left out")
+    mlflow_uri: Annotated[str | None, Mark.ADDRESS] = Field(
+        None, description="MLflow server or database; a local one when left out"
+    )
     # The ledger of work.
-    ledger_url: SecretStr | None = Field(
+    ledger_url: Annotated[SecretStr | None, Mark.HIDDEN] = Field(
         None, description="postgresql+psycopg://USER@HOST/DATABASE; a file in the state folder when left out"
     )
     lease_s: float = Field(120, ge=1, description="a unit whose run stands still for so long is free again, seconds")
@@ -139,10 +144,6 @@ def _state_beside(out: Location) -> Path:
     return home / "unveil" / hashlib.sha256(str(out).encode()).hexdigest()[:16]
 
 
-#: Settings that are addresses of services, whose logins are read from the environment alone.
-ADDRESSES = ("source", "mlflow_uri", "signing_url", "s3_endpoint", "dask_scheduler")
-
-
 class RunSettings(AreaSettings, PlaceSettings, RestoringSettings, JudgingSettings, RunningSettings, BaseSettings):
     """Everything a run depends on."""
 
@@ -179,8 +180,8 @@ class RunSettings(AreaSettings, PlaceSettings, RestoringSettings, JudgingSetting
 
         What is left out is found in the environment again, which is the only place it is taken from.
         """
-        secret = {name for name in ADDRESSES if holds_secret(getattr(self, name) or "")}
-        values = self.model_dump(mode="json", exclude={"ledger_url", "indexes"} | secret)
+        secret = {name for name in marked(Mark.ADDRESS) if holds_secret(getattr(self, name) or "")}
+        values = self.model_dump(mode="json", exclude=secret | marked(Mark.HIDDEN))
         if self.ledger_url is not None and not has_password(self.ledger_url.get_secret_value()):
             values["ledger_url"] = self.ledger_url.get_secret_value()
         if not any(index_secret(address) for address in self.index_addresses):
