@@ -1,4 +1,4 @@
-"""Operations on many runs: windows of a backfill, a ledger's password, folders that do not exist."""
+"""Operations on many runs: windows of a backfill, folders and ledgers that do not exist, redrives."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from stac.search.query import Query
 
-SECRET = "postgresql://me:s3cret@127.0.0.1/unveil"
-
 
 @pytest.mark.parametrize(
     ("interval", "days"), [("2023-08-10/2023-08-20", 4), ("2023-08-10", 30), ("2023-01-01/2023-12-31", 7)]
@@ -33,24 +31,6 @@ def test_windows_cover_the_interval_without_a_gap(interval: str, days: int) -> N
     assert parts[0].start == whole.start and parts[-1].end == whole.end
     assert all(a.end == b.start for a, b in pairwise(parts))
     assert all(timedelta() < part.end - part.start <= timedelta(days=days) for part in parts)
-
-
-def test_a_password_of_the_ledger_comes_from_the_environment_and_goes_nowhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = tmp_path / "run.yaml"
-    config.write_text(f"ledger_url: {SECRET}\n")
-    with pytest.raises(InvalidSettings, match="PGPASSWORD") as caught:
-        load_settings(config)
-    assert "s3cret" not in str(caught.value)
-    monkeypatch.setenv("UNVEIL_LEDGER_URL", SECRET)
-    settings = load_settings(None, {"out": tmp_path})
-    assert "s3cret" not in repr(settings) and "ledger_url" not in settings.shareable
-    # A flow gets the values without it, and finds the rest in its environment.
-    again = RunSettings(**settings.shareable)
-    assert again.ledger_url is not None and again.ledger_url.get_secret_value() == SECRET
-    monkeypatch.setenv("UNVEIL_LEDGER_URL", "postgresql://127.0.0.1/unveil")
-    assert load_settings().shareable["ledger_url"] == "postgresql://127.0.0.1/unveil"
 
 
 def test_looking_at_a_ledger_that_is_not_there_makes_none(tmp_path: Path) -> None:

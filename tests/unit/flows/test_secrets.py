@@ -49,24 +49,35 @@ def test_a_public_address_holds_no_login_wherever_it_comes_from(monkeypatch: pyt
         load_settings()
 
 
-def test_addresses_of_indexes_without_a_password_travel_with_a_run() -> None:
-    settings = RunSettings(indexes="https://stac.example.org, postgresql://me@db/stac")
+DATABASES = pytest.mark.parametrize(
+    ("name", "address"), [("indexes", "postgresql://me:hush@db/stac"), ("ledger_url", "postgresql://me:hush@db/unveil")]
+)
+
+
+def test_addresses_of_databases_without_a_password_travel_with_a_run() -> None:
+    settings = RunSettings(indexes="https://stac.example.org, postgresql://me@db/stac", ledger_url="postgresql://db/u")
     assert settings.index_addresses == ("https://stac.example.org", "postgresql://me@db/stac")
-    again = RunSettings(**settings.shareable)
-    assert again.index_addresses == settings.index_addresses
+    assert settings.shareable["ledger_url"] == "postgresql://db/u"
+    assert RunSettings(**settings.shareable) == settings
 
 
-def test_a_password_of_an_index_stays_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UNVEIL_INDEXES", "postgresql://me:hush@db/stac")
+@DATABASES
+def test_a_password_of_a_database_stays_in_the_environment(
+    name: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"UNVEIL_{name.upper()}", address)
     settings = load_settings()
-    assert "hush" not in f"{settings!r} {settings.shareable}"
-    assert RunSettings(**settings.shareable).index_addresses == ("postgresql://me:hush@db/stac",)
+    assert "hush" not in f"{settings!r} {settings.shareable}" and name not in settings.shareable
+    # A flow gets the values without it, and finds the rest in its environment.
+    again = RunSettings(**settings.shareable)
+    assert again == settings and getattr(again, name)
 
 
-def test_a_password_of_an_index_is_refused_elsewhere(tmp_path: Path) -> None:
+@DATABASES
+def test_a_password_of_a_database_is_refused_elsewhere(name: str, address: str, tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
-    file.write_text("indexes: ['postgresql://db/stac?password=hush']\n", "utf-8")
-    for config, given in ((None, {"indexes": ["postgresql://me:hush@db/stac"]}), (file, {})):
+    file.write_text(f"{name}: {address}\n", "utf-8")
+    for config, given in ((None, {name: [address] if name == "indexes" else address}), (file, {})):
         with pytest.raises(InvalidSettings, match="PGPASSWORD") as refused:
             load_settings(config, given)
         assert "hush" not in str(refused.value)
