@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
+from rich.text import Text
 
 from flows.cli import options as o
-from flows.cli.console import output, print_gates, print_json, print_models, progress_bar, show
+from flows.cli.console import output, print_json, print_table, progress_bar, show
 from flows.cli.setting_options import Given, Taken, takes_settings
 
 Name = Annotated[str, typer.Option("--name", help="Name of the registered model.")]
@@ -44,7 +46,7 @@ def models(
         }
         for v in versions
     ]
-    show(rows, as_json, lambda: print_models(rows, name) if version is None else print_gates(rows[0], name))
+    show(rows, as_json, lambda: _print_models(rows, name) if version is None else _print_gates(rows[0], name))
 
 
 @takes_settings("out", "state_dir", "mlflow_uri")
@@ -165,3 +167,37 @@ def retrain(
     with progress_bar(), prefect_api(settings.run_settings().state):
         summary = flow(cast(Any, settings.shareable))
     show(as_record(summary), as_json, as_markdown(summary))
+
+
+def _print_models(rows: Sequence[Mapping[str, Any]], name: str) -> None:
+    """Print the versions of a model, oldest first."""
+    from flows.models.evaluation_report import summary
+
+    columns = ("version", "aliases", "registered", "preset", "trained on", "gates", "promoted")
+    found = [
+        (
+            Text(row["version"], "green" if "champion" in row["aliases"] else "white"),
+            ", ".join(row["aliases"]),
+            row["created"][:10],
+            row["tags"].get("preset", ""),
+            row["tags"].get("trained_on", "").partition(":")[0],
+            summary(row["gates"]) if row["gates"] else "",
+            row["tags"].get("unveil_promoted_why", ""),
+        )
+        for row in rows
+    ]
+    print_table(name, columns, found)
+
+
+def _print_gates(row: Mapping[str, Any], name: str) -> None:
+    """Print the gate table of a version."""
+    from flows.models.evaluation_report import gate_rows
+
+    if row["gates"] is None:
+        output.print(
+            f"{name} version {row['version']} has no evaluation; run `unveil promote --dry-run`.",
+            markup=False,
+        )
+        return
+    title = f"{name} version {row['version']} against version {row['gates']['champion']}"
+    print_table(title, ("gate", "figure", "limits", ""), gate_rows(row["gates"]))

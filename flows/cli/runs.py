@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from flows.cli import options as o
-from flows.cli.console import output, print_error, print_json, print_plan, print_summary, progress_bar, show
+from flows.cli.console import output, print_error, print_json, progress_bar, show
 from flows.cli.setting_options import Given, Taken, part_of, takes_settings
-from flows.cli.tables import print_census
+from flows.cli.tables import print_census, print_plan, print_summary
 
 if TYPE_CHECKING:
     from flows.errors import WorkFailed

@@ -6,7 +6,6 @@ import os
 import shlex
 import sys
 import webbrowser
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,11 +13,14 @@ import typer
 from rich.text import Text
 
 from flows.cli import options as o
-from flows.cli.console import errors, output, print_checks, print_json, print_table, progress_bar, show, styled
+from flows.cli.console import errors, output, print_json, print_table, progress_bar, show, styled
 from flows.cli.setting_options import Given, takes_settings
 from flows.errors import EXIT_FAILED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from flows.ops.doctor import Check
     from flows.ops.up.services import Place
     from flows.ops.up.supervisor import Standing
 
@@ -129,9 +131,15 @@ def doctor(given: Given, config: o.Config = None, as_json: o.AsJson = False) -> 
     settings = o.settings(config, **given)
     with progress_bar():
         checks = examine(settings)
-    show(checks, as_json, lambda: print_checks([asdict(check) for check in checks]))
+    show(checks, as_json, lambda: _print_checks(checks))
     if any(check.status is Status.FAIL for check in checks):
         raise typer.Exit(1)
+
+
+def _print_checks(checks: Iterable[Check]) -> None:
+    styles = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
+    rows = [(styled(check.status, styles), check.name, check.detail, check.remedy) for check in checks]
+    print_table("", ("", "check", "found", "what to do"), rows)
 
 
 Out = Annotated[Path, typer.Option("--out", help="Folder of the catalog.")]

@@ -9,15 +9,20 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from flows.cli import console
+from flows.cli import console, tables
 from flows.progress import Event, listening, report_progress
+
+
+def of_width(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    for module in (console, tables):
+        monkeypatch.setattr(module, "output", Console(highlight=False, width=width))
 
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """Consoles that look up stdout and stderr anew and do not wrap."""
     monkeypatch.setattr(console, "errors", Console(stderr=True, highlight=False, width=250))
-    monkeypatch.setattr(console, "output", Console(highlight=False, width=250))
+    of_width(monkeypatch, 250)
 
 
 def test_an_error_is_one_sentence_and_one_document(capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,7 +74,7 @@ def without_product(unit: Unit, state: str, error: str) -> Unit:
 def test_the_summary_shows_failures_totals_and_where_to_look(capsys: pytest.CaptureFixture[str], unit: Unit) -> None:
     failed = without_product(unit, "FAILED", "asset [red] cannot be read") | {"target_id": "B"}
     waiting = unit | {"target_id": "C", "note": "needs review: Sharpness is 0.1, below the limit of 0.4."}
-    console.print_summary(summary(unit, failed, waiting, already_done=["x"]), "out")
+    tables.print_summary(summary(unit, failed, waiting, already_done=["x"]), "out")
     out = capsys.readouterr().out
     for text in (
         "FAILED",
@@ -89,22 +94,22 @@ def test_the_summary_shows_failures_totals_and_where_to_look(capsys: pytest.Capt
 def test_in_80_columns_no_id_and_no_path_is_cut(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, unit: Unit
 ) -> None:
-    monkeypatch.setattr(console, "output", Console(highlight=False, width=80))
+    of_width(monkeypatch, 80)
     folder = "a-folder-with-a-long-name/" * 3 + "unveil-cloud-free"
     ids = [f"S2A_33TWM_201808{day}_0_L2A" for day in range(10, 15)]
     units = [unit | {"target_id": each, "item_href": f"{folder}/{each}-unveil-0/{each}-unveil-0.json"} for each in ids]
     units[0] = without_product(units[0], "FAILED", "asset B02 cannot be read")
     units[1] |= {"note": "needs review: Sharpness is 0.1, below the limit of 0.4."}
     left_out = [{"target_id": "LC09_L2SP_190028_20230818_20230822_02_T1", "cause": "cloud cover", "reason": "r " * 60}]
-    console.print_summary(summary(*units, left_out=left_out, catalog=f"{folder}/catalog.json"), "my out")
+    tables.print_summary(summary(*units, left_out=left_out, catalog=f"{folder}/catalog.json"), "my out")
     rows = [{"state": "new", "target_id": each, "cloud_cover": 40.5, "sources": 4, "megapixels": 120.6} for each in ids]
-    console.print_plan([row | {"item_id": f"{row['target_id']}-unveil-08510f3d", "reason": ""} for row in rows])
+    tables.print_plan([row | {"item_id": f"{row['target_id']}-unveil-08510f3d", "reason": ""} for row in rows])
     out = capsys.readouterr().out
     assert "…" not in out
-    tables = [line for line in out.splitlines() if line[:1] in "│┃┏┡└"]
-    assert max(map(len, tables)) <= 80
+    drawn = [line for line in out.splitlines() if line[:1] in "│┃┏┡└"]
+    assert max(map(len, drawn)) <= 80
     for each in ids:  # once as a scene, once in the plan
-        assert sum(f"│ {each} │" in line for line in tables) == 2, each
+        assert sum(f"│ {each} │" in line for line in drawn) == 2, each
     assert "LC09_L2SP_190028_20230818_20230822_02_T1" in out
     for line in (
         f"  {folder}/{ids[1]}-unveil-0/quicklook.png",
@@ -118,34 +123,34 @@ def test_in_80_columns_no_id_and_no_path_is_cut(
 def test_long_ids_are_folded_before_words_of_other_columns(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, unit: Unit
 ) -> None:
-    monkeypatch.setattr(console, "output", Console(highlight=False, width=80))
+    of_width(monkeypatch, 80)
     scene = "S2A_MSIL2A_20230818T095031_N0509_R079_T33TWL_20230818T134500"
-    console.print_summary(summary(unit | {"target_id": scene}), "out")
-    tables = [line for line in capsys.readouterr().out.splitlines() if line[:1] in "│┃┏┡└"]
-    assert max(map(len, tables)) <= 80
-    assert [line.split()[3] for line in tables if "│ S2A_" in line] == ["SUCCEEDED"]
+    tables.print_summary(summary(unit | {"target_id": scene}), "out")
+    drawn = [line for line in capsys.readouterr().out.splitlines() if line[:1] in "│┃┏┡└"]
+    assert max(map(len, drawn)) <= 80
+    assert [line.split()[3] for line in drawn if "│ S2A_" in line] == ["SUCCEEDED"]
 
 
 def test_a_small_area_is_not_printed_as_nothing(capsys: pytest.CaptureFixture[str], unit: Unit) -> None:
     unit["figures"] |= {"cloudy_km2": 0.1312, "other_dates_km2": 0.0, "model_km2": 0.0416}
-    console.print_summary(summary(unit), "out")
+    tables.print_summary(summary(unit), "out")
     out = capsys.readouterr().out
     assert "0.13 km²" in out and "0.042 km²" in out and " 0 km²" in out
 
 
 def test_what_is_next_depends_on_what_there_is(capsys: pytest.CaptureFixture[str], unit: Unit) -> None:
-    console.print_summary(summary(without_product(unit, "INVALID", "scale contradicts the file")), "out")
+    tables.print_summary(summary(without_product(unit, "INVALID", "scale contradicts the file")), "out")
     out = capsys.readouterr().out
     assert "unveil redrive --out out --include-invalid" in out and "unveil serve" not in out
-    console.print_summary(summary(already_done=["x", "y"]), "out")
+    tables.print_summary(summary(already_done=["x", "y"]), "out")
     assert "0 new, 2 already there" in capsys.readouterr().out
 
 
-def test_plan_and_checks_are_printed_whatever_they_hold(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_and_tables_are_printed_whatever_they_hold(capsys: pytest.CaptureFixture[str]) -> None:
     new = {"state": "new", "target_id": "A", "cloud_cover": 40.0, "sources": 4, "megapixels": 0.4, "item_id": "A-1"}
     invalid = dict.fromkeys(new, "") | {"state": "invalid", "target_id": "B"}
-    console.print_plan([new | {"reason": ""}, invalid | {"reason": "no [red] asset"}])
-    console.print_checks([{"status": "FAIL", "name": "GDAL", "detail": "none [of it]", "remedy": "make setup"}])
+    tables.print_plan([new | {"reason": ""}, invalid | {"reason": "no [red] asset"}])
+    console.print_table("", ("check", "found"), [("GDAL", "none [of it]")])
     out = capsys.readouterr().out
-    for text in ("A-1", "no [red] asset", "none [of it]", "make setup"):
+    for text in ("A-1", "no [red] asset", "none [of it]"):
         assert text in out, text
