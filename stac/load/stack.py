@@ -145,7 +145,6 @@ def read_stack(
     options: ReadOptions | None = None,
     *,
     required: Collection[str] | None = None,
-    on_read: Callable[[str], None] | None = None,
 ) -> Stack:
     """Read all dates of a cell.
 
@@ -159,7 +158,6 @@ def read_stack(
         options: dilation, resampling and time-outs.
         required: ids of dates that must be readable; others are dropped with their reason when they are
             not. None requires all.
-        on_read: called with the id of each date when it has been read.
 
     Raises:
         InvalidItem: a required scene lacks an asset, or lies elsewhere than it says.
@@ -168,13 +166,13 @@ def read_stack(
     """
     options = options or ReadOptions()
     if options.persistent_bright or options.temporal:
-        return _read_together(dates, cell, bands, options, required, on_read)
+        return _read_together(dates, cell, bands, options, required)
     cell = cell.thinned(options.overview)
     # Pixels are read to where they stay: every copy of a stack costs about as much as decoding it.
     dn = np.empty((len(dates), len(bands), *cell.geobox.shape), np.uint16)
     classes = np.empty((len(dates), *cell.geobox.shape), np.uint8)
     slots = [Slot(*arrays) for arrays in zip(dn, classes, strict=True)]
-    found = _read_dates(dates, slots, partial(_read_date, cell=cell, bands=bands, options=options), required, on_read)
+    found = _read_dates(dates, slots, partial(_read_date, cell=cell, bands=bands, options=options), required)
     read = [acquisition for acquisition in found if isinstance(acquisition, Acquisition)]
     dropped = tuple(str(error) for error in found if isinstance(error, StacError))
     if not read:
@@ -209,7 +207,6 @@ def _read_dates(
     slots: Sequence[Slot],
     read: Callable[[pystac.Item | Acquisition, Slot], Acquisition],
     required: Collection[str] | None,
-    on_read: Callable[[str], None] | None,
 ) -> list[Acquisition | StacError]:
     """Fill in all dates; return each acquisition, or why a date that is not required could not be read."""
     found: list[Acquisition | StacError] = []
@@ -224,8 +221,6 @@ def _read_dates(
                     pool.shutdown(cancel_futures=True)
                     raise
                 found.append(error)
-            if on_read is not None:
-                on_read(date.id)
     return found
 
 
@@ -255,7 +250,6 @@ def _read_together(
     bands: Sequence[str],
     options: ReadOptions,
     required: Collection[str] | None,
-    on_read: Callable[[str], None] | None,
 ) -> Stack:
     """Read a cell whose masks are corrected by looking at all dates together, before clouds are grown.
 
@@ -265,7 +259,7 @@ def _read_together(
     reach = max(options.reach(thin), reach_of(thin.gsd_m) if options.temporal else 0)
     around = Cell(cell.id, cell.geobox.pad(reach * options.overview), cell.owned)
     plain = replace(options, persistent_bright=False, temporal=False, cloud_dilation_m=0.0, shadow_dilation_m=0.0)
-    stack = read_stack(dates, around, bands, plain, required=required, on_read=on_read)
+    stack = read_stack(dates, around, bands, plain, required=required)
     height, width = thin.geobox.shape
     inside = np.s_[..., reach : reach + height, reach : reach + width]
     classes = stack.classes

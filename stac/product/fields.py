@@ -127,7 +127,7 @@ FIELDS: tuple[Field, ...] = (
     _field("mlm:accelerator mlm:batch_size_suggestion", "none is needed; tiles per step", _MODEL),
     _field("mlm:pretrained mlm:pretrained_source", "true; what the weights were trained on", _MODEL),
     _field("self root parent collection", "places in the catalog", *_ALL, place=Place.LINKS),
-    _field("derived_from", "every source item, and the item of the model", *_ALL, place=Place.LINKS),
+    _field("derived_from", "every source item, and the item of the model", *_PIXELS, _REGION, place=Place.LINKS),
     _field("license", "of the source collection", *_PIXELS, _REGION, place=Place.LINKS),
     _field("cite-as", "the paper of the method", *_PIXELS, _MODEL, place=Place.LINKS),
     _field(

@@ -19,7 +19,7 @@ from stac.product.item import MODEL_EXTENSIONS, first_version
 
 MODELS_COLLECTION = "unveil-models"
 WEIGHTS_FILE, CARD_FILE, TABLE_FILE = "weights.safetensors", "card.json", "calibration.json"
-#: Where nothing is known of the ground that a model was trained on, degrees.
+#: Nothing is known of the ground that a model was trained on, degrees.
 _EVERYWHERE: BBox = (-180.0, -90.0, 180.0, 90.0)
 _TASKS = ["generative", "regression"]
 _ROOM = 12
@@ -56,10 +56,6 @@ class ModelRecord:
     created: datetime
     #: First and last date of the training data, None where it is unknown.
     trained_between: tuple[datetime, datetime] | None = None
-    #: West, south, east, north of the training data, degrees; everywhere where it is unknown.
-    trained_within: BBox = _EVERYWHERE
-    #: Address of the training data, empty where there is none.
-    training_data: str = ""
     licence: str = "Apache-2.0"
 
 
@@ -87,8 +83,8 @@ def build_model_item(record: ModelRecord, folder: Path) -> pystac.Item:
     first, last = record.trained_between or (record.created, record.created)
     item = pystac.Item(
         id=model_item_id(record.name, record.sha256),
-        geometry=shapely.geometry.mapping(shapely.box(*record.trained_within)),
-        bbox=list(record.trained_within),
+        geometry=shapely.geometry.mapping(shapely.box(*_EVERYWHERE)),
+        bbox=list(_EVERYWHERE),
         datetime=first,
         start_datetime=first,
         end_datetime=last,
@@ -97,9 +93,6 @@ def build_model_item(record: ModelRecord, folder: Path) -> pystac.Item:
     )
     for key, asset in _assets(folder, item.properties["bands"]).items():
         item.add_asset(key, asset)
-    if record.training_data:
-        title = f"Training data: {record.trained_on}"
-        item.add_link(pystac.Link("derived_from", record.training_data, "application/json", title))
     item.add_links(citations())
     return item
 

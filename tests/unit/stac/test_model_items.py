@@ -46,8 +46,6 @@ RECORD = ModelRecord(
     trained_on="sentinel-2-l2a 2023-08-10/2023-08-20",
     created=datetime(2026, 11, 27, tzinfo=UTC),
     trained_between=(datetime(2023, 8, 10, tzinfo=UTC), datetime(2023, 8, 20, tzinfo=UTC)),
-    trained_within=(15.0, 45.5, 16.5, 46.6),
-    training_data="https://example.com/collections/sentinel-2-l2a",
 )
 
 
@@ -80,8 +78,7 @@ def test_a_model_item_says_what_goes_in_and_what_comes_out(document: dict[str, A
     assert [out["name"] for out in properties["mlm:output"]] == ["image", "spread", "reference_weight"]
     assert properties["mlm:total_parameters"] == RECORD.parameters and properties["license"] == "Apache-2.0"
     assert (properties["start_datetime"][:10], properties["end_datetime"][:10]) == ("2023-08-10", "2023-08-20")
-    assert document["bbox"] == [15.0, 45.5, 16.5, 46.6]
-    assert {link["rel"] for link in document["links"]} >= {"derived_from", "cite-as"}
+    assert "cite-as" in {link["rel"] for link in document["links"]}
 
 
 def test_its_files_have_roles_sizes_and_checksums(tmp_path: Path, document: dict[str, Any]) -> None:
@@ -125,8 +122,7 @@ def test_a_model_of_any_name_has_a_place_of_its_own(name: str) -> None:
 
 
 def test_little_known_is_a_valid_item_too(tmp_path: Path) -> None:
-    bare = replace(RECORD, trained_on="", trained_between=None, training_data="", bands=("rededge1",))
+    bare = replace(RECORD, trained_on="", trained_between=None, bands=("rededge1",))
     (fill(tmp_path) / TABLE_FILE).unlink()
     document = build_model_item(bare, tmp_path).to_dict(include_self_link=False, transform_hrefs=False)
     assert schema_problem(document) is None and set(document["assets"]) == {"weights", "card"}
-    assert not [link for link in document["links"] if link["rel"] == "derived_from"]

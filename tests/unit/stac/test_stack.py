@@ -75,12 +75,6 @@ def test_dilation_hides_more(twl: list[pystac.Item], cell: Cell) -> None:
     assert (grown.classes == PixelClass.CLEAR).sum() < (plain.classes == PixelClass.CLEAR).sum()
 
 
-def test_progress_is_reported(twl: list[pystac.Item], cell: Cell) -> None:
-    read: list[str] = []
-    read_stack(twl, cell, ("blue",), on_read=read.append)
-    assert read == [item.id for item in twl]
-
-
 def test_pixels_outside_the_file_are_nodata(twl: list[pystac.Item], sample_items: list[pystac.Item]) -> None:
     """The cell reaches 100 pixels beyond the file; the rest is still equal bit for bit."""
     native = cell_of(twl[0], "blue").geobox
