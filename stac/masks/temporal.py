@@ -34,19 +34,21 @@ FEWEST_LOOKS = 3
 _RISE, _SPREADS = 0.03, 3.0
 #: Cloud is white: blue rises by this share of red at least. Bare soil after a harvest is red.
 _WHITE = 0.6
-#: Most that a shadow leaves of green, red and near infrared: water and fire leave one of them.
-_LEFT = np.array([[0.85], [0.9], [0.65]], np.float32)
+#: Most that a shadow leaves of red, near infrared and green: water and fire leave one of them.
+_LEFT = np.array([[0.9], [0.65], [0.85]], np.float32)
 #: The same near a cloud, and where it can have its shadow; over the middle of the three.
 _RISE_NEAR, _SPREADS_NEAR = 0.02, 2.0
-_LEFT_NEAR = np.array([[0.92], [0.95], [0.8]], np.float32)
+_LEFT_NEAR = np.array([[0.95], [0.8], [0.92]], np.float32)
 #: Ground that is dark in near infrared, such as water, shows no shadow, reflectance.
 _DARK_GROUND = 0.12
 #: Pixels of a neighbourhood of 3 x 3 that must be suspicious or masked: single ones are noise.
 _COMPANY = 5
 #: How far what was found is grown, metres: the rim of a cloud is thinner than what was found.
 _GROWTH_M = 30.0
+#: Order of the bands: a cloud brightens the first two, a shadow darkens the others and red.
+_BANDS, _BRIGHTENED, _DARKENED = ("blue", "red", "nir", "green"), slice(0, 2), slice(1, 4)
 #: Pixels judged at once: so few that they stay in the processor's cache.
-_CHUNK = 1 << 15
+_CHUNK = 1 << 16
 _THREADS = 2
 
 
@@ -81,9 +83,9 @@ def suspicious(
         near: `Near` values `(time, y, x)`; None where that is not known.
     """
     found = np.zeros(classes.shape, np.uint8)
-    if not {"blue", "green", "red", "nir"} <= set(bands) or len(np.unique(days)) < FEWEST_LOOKS:
+    if not set(_BANDS) <= set(bands) or len(np.unique(days)) < FEWEST_LOOKS:
         return found
-    channels = np.array([bands.index(name) for name in ("blue", "green", "red", "nir")])
+    channels = np.array([bands.index(name) for name in _BANDS])
     order = np.argsort(days, kind="stable")
     pixels, seen, judged = dn.reshape(*dn.shape[:2], -1), classes.reshape(len(dn), -1), found.reshape(len(dn), -1)
     flags = np.zeros_like(classes) if near is None else near
@@ -91,14 +93,17 @@ def suspicious(
 
     def judge(start: int) -> None:
         here = slice(start, start + _CHUNK)
-        blue, nir = (pixels[order, channel, here] for channel in channels[[0, 3]])
+        blue, nir = (pixels[order, channel, here] for channel in channels[[0, 2]])
         clear = seen[order, here] == PixelClass.CLEAR
         around = flags[order, here] * clear
-        odd = _stands_out(blue, nir, clear) | _differs(blue, nir, clear, around)
-        odd &= clear.sum(axis=0, dtype=np.uint16) >= FEWEST_LOOKS
-        asked = np.flatnonzero(odd.any(axis=0))
-        looks = pixels[order[:, None, None], channels[:, None], start + asked]
-        judged[order[:, None], start + asked] = _judged(looks, clear[:, asked], odd[:, asked], around[:, asked])
+        bright, dark = _stands_out(blue, nir, clear)
+        brighter, darker = _differs(blue, nir, clear, around)
+        enough = clear.sum(axis=0, dtype=np.uint16) >= FEWEST_LOOKS
+        bright, dark = (bright | brighter) & enough, (dark | darker) & enough
+        at = np.flatnonzero((bright | dark).any(axis=0))
+        looks = pixels[order[:, None, None], channels[:, None], start + at]
+        found = _judged(looks, clear[:, at], bright[:, at], dark[:, at], around[:, at])
+        judged[order[:, None], start + at] = found
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="judge") as pool:
         list(pool.map(judge, range(0, pixels.shape[2], _CHUNK)))
@@ -110,8 +115,8 @@ def reach_of(gsd_m: float) -> int:
     return math.floor(_GROWTH_M / gsd_m + 1e-9) + 1
 
 
-def _stands_out(blue: NDArray[np.uint16], nir: NDArray[np.uint16], clear: BoolArray) -> BoolArray:
-    """Return the clear looks `(time, pixel)` that differ from the clear looks just before and after them.
+def _stands_out(blue: NDArray[np.uint16], nir: NDArray[np.uint16], clear: BoolArray) -> tuple[BoolArray, BoolArray]:
+    """Return the clear looks `(time, pixel)` that are brighter, and darker, than those just before and after them.
 
     A few comparisons for each look, however many there are; few looks are left to be judged.
 
@@ -128,12 +133,14 @@ def _stands_out(blue: NDArray[np.uint16], nir: NDArray[np.uint16], clear: BoolAr
             bright[date] &= blue[date] > least
             dark[date] &= nir[date] < most
             least = np.where(clear[date], np.minimum(blue[date], 65535 - rise) + rise, least)
-            most = np.where(clear[date], (nir[date] * _LEFT[2]).astype(np.uint16) + 1, most)
-    return bright | dark
+            most = np.where(clear[date], (nir[date] * _LEFT[1]).astype(np.uint16) + 1, most)
+    return bright, dark
 
 
-def _differs(blue: NDArray[np.uint16], nir: NDArray[np.uint16], clear: BoolArray, near: NDArray[np.uint8]) -> BoolArray:
-    """Return the clear looks `(time, pixel)` near a cloud that differ from any other clear look.
+def _differs(
+    blue: NDArray[np.uint16], nir: NDArray[np.uint16], clear: BoolArray, near: NDArray[np.uint8]
+) -> tuple[BoolArray, BoolArray]:
+    """Return the clear looks `(time, pixel)` near a cloud that are brighter, and darker, than any other clear look.
 
     Args:
         blue: product DN `(time, pixel)`.
@@ -142,51 +149,113 @@ def _differs(blue: NDArray[np.uint16], nir: NDArray[np.uint16], clear: BoolArray
         near: `Near` values.
     """
     if not near.any():
-        return np.zeros_like(clear)
+        return np.zeros_like(clear), np.zeros_like(clear)
     least = np.where(clear, blue, np.uint16(65535)).min(axis=0) + np.float32(_RISE_NEAR / PRODUCT_SCALE)
-    most = np.where(clear, nir, np.uint16(0)).max(axis=0) * _LEFT_NEAR[2]
-    brighter, darker = ((near & Near.CLOUD) > 0) & (blue > least), ((near & Near.SHADOW) > 0) & (nir < most)
-    found: BoolArray = brighter | darker
-    return found
+    most = np.where(clear, nir, np.uint16(0)).max(axis=0) * _LEFT_NEAR[1]
+    return ((near & Near.CLOUD) > 0) & (blue > least), ((near & Near.SHADOW) > 0) & (nir < most)
 
 
-def _judged(dn: NDArray[np.uint16], clear: BoolArray, odd: BoolArray, near: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _judged(
+    dn: NDArray[np.uint16], clear: BoolArray, bright: BoolArray, dark: BoolArray, near: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
     """Return what odd looks are `(time, pixel)`: cloud, shadow, or 0 for ground.
 
     Args:
-        dn: looks by time `(time, band, pixel)`, bands blue, green, red, nir.
+        dn: looks by time `(time, band, pixel)`, bands as `_BANDS`.
         clear: which of them are clear `(time, pixel)`.
-        odd: which of them are judged `(time, pixel)`.
+        bright: which of them may be cloud `(time, pixel)`.
+        dark: which of them may be shadow `(time, pixel)`.
         near: `Near` values `(time, pixel)`.
     """
-    kinds = np.zeros(clear.shape, np.uint8)
-    before, after = _looks_before(dn, clear), _looks_before(dn[::-1], clear[::-1])[::-1]
-    middle_looks = _middle_looks(dn, clear)
+    kinds, looks = np.zeros(clear.shape, np.uint8), _Looks.of(dn, clear)
     for date in range(len(dn)):
-        at = np.flatnonzero(odd[date])
-        digits = dn[date].take(at, axis=1)
-        own, median = _reflectance(digits), middle_looks.median_of_others(digits, at)
-        asked = (side.take(at, axis=1) for side in (before[date], after[date]))
-        sides = [np.where(side == PRODUCT_NODATA, median, _reflectance(side)) for side in asked]
-        high, low = (of.reduce([median, *sides]) for of in (np.maximum, np.minimum))
-        middle = np.maximum(np.minimum(*sides), np.minimum(np.maximum(*sides), median))
-        beside, shaded = ((near[date, at] & flag) > 0 for flag in (Near.CLOUD, Near.SHADOW))
-        up = own - np.where(beside, middle, high)
-        cloud = (up[0] > np.where(beside, _RISE_NEAR, _RISE)) & (up[0] > _WHITE * up[2])
-        bright = np.flatnonzero(cloud)
-        others = [other for other in range(len(dn)) if other != date]
-        blue = np.where(clear[others][:, at[bright]], _reflectance(dn[others, 0][:, at[bright]]), np.float32(np.nan))
-        spreads = np.where(beside[bright], _SPREADS_NEAR, _SPREADS)
-        cloud[bright] = up[0, bright] > spreads * _deviation(blue, median[0, bright])
-        lit = np.where(shaded, middle, low)
-        kept = (own / np.maximum(lit, np.float32(1e-4)))[1:]
-        shadow = (kept < np.where(shaded, _LEFT_NEAR, _LEFT)).all(axis=0) & (lit[3] > _DARK_GROUND)
-        kinds[date, at] = np.where(cloud, PixelClass.CLOUD, np.where(shadow, PixelClass.SHADOW, 0))
+        at = np.flatnonzero(dark[date])
+        own, *others = looks.compared(date, at, _DARKENED)
+        shaded = (near[date, at] & Near.SHADOW) > 0
+        lit = np.where(shaded, _middle(*others), np.minimum.reduce(others))
+        kept = own / np.maximum(lit, np.float32(1e-4))
+        shadow = (kept < np.where(shaded, _LEFT_NEAR, _LEFT)).all(axis=0) & (lit[1] > _DARK_GROUND)
+        kinds[date, at[shadow]] = PixelClass.SHADOW
+        at = np.flatnonzero(bright[date])
+        own, *others = looks.compared(date, at, _BRIGHTENED)
+        beside = (near[date, at] & Near.CLOUD) > 0
+        up = own - np.where(beside, _middle(*others), np.maximum.reduce(others))
+        cloud = np.flatnonzero((up[0] > np.where(beside, _RISE_NEAR, _RISE)) & (up[0] > _WHITE * up[1]))
+        spreads = np.where(beside[cloud], _SPREADS_NEAR, _SPREADS)
+        sure = up[0, cloud] > spreads * looks.deviation(date, at[cloud], others[0][0, cloud])
+        kinds[date, at[cloud[sure]]] = PixelClass.CLOUD
     return kinds
 
 
 def _reflectance(dn: NDArray[np.uint16]) -> FloatArray:
     return dn * np.float32(PRODUCT_SCALE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Looks:
+    """All looks at some pixels, and what each of them is compared with."""
+
+    #: Product DN `(time, band, pixel)`, by time.
+    dn: NDArray[np.uint16]
+    clear: BoolArray
+    #: The last known look before and the first after each, 0 where there is none, likewise.
+    before: NDArray[np.uint16]
+    after: NDArray[np.uint16]
+    #: Three neighbours in the middle of the known looks of a pixel in ascending order `(3, band, pixel)`.
+    middle: NDArray[np.uint16]
+    #: Pixels of an odd number of known looks `(pixel,)`: without one of them two are in the middle.
+    odd: BoolArray
+
+    @classmethod
+    def of(cls, dn: NDArray[np.uint16], clear: BoolArray) -> _Looks:
+        """Return the looks of pixels that have two known ones at least."""
+        ordered, count = _ordered(np.where(clear[:, None], dn, np.uint16(65535))), clear.sum(axis=0, dtype=np.uint16)
+        first, middle = (count - 2) // 2, np.empty((3, *dn.shape[1:]), np.uint16)
+        for place in range(len(dn) // 2):
+            here = first == place
+            for step, looks in enumerate(middle):
+                np.copyto(looks, ordered[min(place + step, len(dn) - 1)], where=here)
+        before, after = _looks_before(dn, clear), _looks_before(dn[::-1], clear[::-1])[::-1]
+        return cls(dn, clear, before, after, middle, count % 2 == 1)
+
+    def compared(
+        self, date: int, at: NDArray[np.intp], bands: slice
+    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Return looks, the median of all others, and the looks before and after them, or the median without one.
+
+        All are reflectance `(band, pixel)`.
+
+        Args:
+            date: of the looks.
+            at: their pixels.
+            bands: the bands asked for.
+        """
+        own, (lower, middle, upper) = (
+            self.dn[date, bands].take(at, axis=1),
+            (looks[bands].take(at, axis=1) for looks in self.middle),
+        )
+        # What is above the look that is left out moves down by one place.
+        first = np.where(lower < own, lower, middle)
+        second = np.where(self.odd[at], np.where(middle < own, middle, upper), first)
+        median = (first.astype(np.float32) + second) * np.float32(PRODUCT_SCALE / 2)
+        sides = (side[date, bands].take(at, axis=1) for side in (self.before, self.after))
+        before, after = (np.where(side == PRODUCT_NODATA, median, _reflectance(side)) for side in sides)
+        return _reflectance(own), median, before, after
+
+    def deviation(self, date: int, at: NDArray[np.intp], median: FloatArray) -> FloatArray:
+        """Return the scaled median absolute deviation `(pixel,)` in blue of all looks but one from their median."""
+        others = np.delete(np.arange(len(self.dn)), date)[:, None]
+        known, apart = self.clear[others, at], np.abs(_reflectance(self.dn[others, 0, at]) - median)
+        ordered, count = _ordered(np.where(known, apart, np.float32(np.inf))), known.sum(axis=0)
+        lower, upper = (np.take_along_axis(ordered, place[None], 0)[0] for place in ((count - 1) // 2, count // 2))
+        found: FloatArray = np.float32(1.4826) * (lower + upper) / np.float32(2)
+        return found
+
+
+def _middle(one: FloatArray, other: FloatArray, third: FloatArray) -> FloatArray:
+    """Return the middle of three values, any shape."""
+    middle: FloatArray = np.maximum(np.minimum(one, other), np.minimum(np.maximum(one, other), third))
+    return middle
 
 
 def _ordered(values: NDArray[Number]) -> NDArray[Number]:
@@ -214,50 +283,6 @@ def _exchanges(count: int) -> Iterator[tuple[int, int]]:
                         yield one, one + distance
             distance //= 2
         block *= 2
-
-
-@dataclass(frozen=True, slots=True)
-class _MiddleLooks:
-    """The looks of each pixel around the middle in ascending order, of which the median of all but one is made."""
-
-    #: Product DN of three neighbours in this order `(3, band, pixel)`.
-    looks: NDArray[np.uint16]
-    #: Pixels of an odd number of looks `(pixel,)`: without one of them two are in the middle.
-    odd: BoolArray
-
-    def median_of_others(self, own: NDArray[np.uint16], at: NDArray[np.intp]) -> FloatArray:
-        """Return the median reflectance `(band, pixel)` of all looks but one of some pixels.
-
-        Args:
-            own: product DN of the look that is left out `(band, pixel)`.
-            at: the pixels.
-        """
-        lower, middle, upper = (looks.take(at, axis=1) for looks in self.looks)
-        # What is above the look that is left out moves down by one place.
-        first = np.where(lower < own, lower, middle)
-        second = np.where(self.odd[at], np.where(middle < own, middle, upper), first)
-        found: FloatArray = (first.astype(np.float32) + second) * np.float32(PRODUCT_SCALE / 2)
-        return found
-
-
-def _middle_looks(dn: NDArray[np.uint16], clear: BoolArray) -> _MiddleLooks:
-    """Return the middle of the known looks `(time, band, pixel)` of each pixel, which has two at least."""
-    ordered, count = _ordered(np.where(clear[:, None], dn, np.uint16(65535))), clear.sum(axis=0, dtype=np.uint16)
-    first, found = (count - 2) // 2, np.empty((3, *dn.shape[1:]), np.uint16)
-    for place in range(len(dn) // 2):
-        here = first == place
-        for step, looks in enumerate(found):
-            np.copyto(looks, ordered[min(place + step, len(dn) - 1)], where=here)
-    return _MiddleLooks(found, count % 2 == 1)
-
-
-def _deviation(values: FloatArray, middle: FloatArray) -> FloatArray:
-    """Return the scaled median absolute deviation `(pixel,)` of known values `(time, pixel)` from a middle."""
-    known = np.isfinite(values)
-    ordered, count = _ordered(np.where(known, np.abs(values - middle), np.float32(np.inf))), known.sum(axis=0)
-    lower, upper = (np.take_along_axis(ordered, at[None], 0)[0] for at in ((count - 1) // 2, count // 2))
-    found: FloatArray = np.float32(1.4826) * (lower + upper) / np.float32(2)
-    return found
 
 
 def _looks_before(dn: NDArray[np.uint16], clear: BoolArray) -> NDArray[np.uint16]:

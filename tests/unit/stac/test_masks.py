@@ -78,7 +78,6 @@ def test_missing_values_are_gaps_inside_the_swath_and_nodata_at_its_edge() -> No
 N, CLR, THIN, CLD, SHD, SNW, DEF = (int(c) for c in PixelClass)
 ALL_KINDS = frozenset(PixelClass)
 CLOUD_ONLY = frozenset({PixelClass.CLOUD})
-COLOURS = ("blue", "green", "red", "nir")
 OPINIONS = hnp.arrays(np.uint8, (4, 5), elements=st.sampled_from([int(c) for c in PixelClass]))
 
 
