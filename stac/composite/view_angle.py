@@ -92,7 +92,9 @@ def towards_nadir(date: Acquisition, cell: Cell, bands: Sequence[str]) -> Residu
     x, y = cell.geobox.pix2wld(*(part.ravel().astype(float) for part in np.meshgrid(columns, rows)))
     longitude, latitude = map(np.asarray, cell.geobox.crs.transformer_to_crs(CRS("EPSG:4326"))(x, y))
     zenith, azimuth = view_of(orbit, longitude, latitude)
-    sun = sun_at(date.instant, float(longitude.mean()), float(latitude.mean()))
+    east, north, up = _directions(longitude, latitude).mean(axis=0)  # a mean of longitudes fails across 180 degrees
+    place = math.degrees(math.atan2(north, east)), math.degrees(math.atan2(up, math.hypot(east, north)))
+    sun = sun_at(date.instant, *place)
     size = float(affine.a), float(affine.e)
     shares = [(c_factor(sun, zenith, azimuth, band) - 1).reshape(len(rows), len(columns)) for band in bands]
     nodes = tuple(tuple(tuple(float(f"{v:.4g}") for v in row) for row in share) for share in shares)

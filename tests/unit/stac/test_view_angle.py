@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pystac
 import pytest
+from affine import Affine
+from odc.geo.geobox import GeoBox
 
 from stac.composite.view_angle import c_factor, relative_orbit, towards_nadir, view_of
-from stac.grid.cell import cell_of
+from stac.grid.cell import Cell, cell_of
 from stac.load.scale_check import RadiometryCheck
 from stac.load.stack import ReadOptions, read_stack
 from stac.masks.classes import is_observed
@@ -18,6 +22,8 @@ from stac.search.opening import open_source
 from stac.search.query import Query
 from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 
+#: Five scenes on both sides of 180 degrees.
+ANTIMERIDIAN = Path(__file__).parents[2] / "data" / "antimeridian"
 BANDS = ("blue", "green", "red", "nir")
 
 
@@ -81,3 +87,16 @@ def test_an_orbit_that_nothing_states_is_not_guessed() -> None:
     assert relative_orbit(item) is None and towards_nadir(replace(date, items=(item,)), cell, BANDS) is None
     item.properties |= {"sat:relative_orbit": 22, "platform": "landsat-8"}
     assert relative_orbit(item) is None
+
+
+def test_a_region_across_the_antimeridian_has_its_sun_and_its_views() -> None:
+    items = [pystac.Item.from_file(str(path)) for path in sorted(ANTIMERIDIAN.glob("*/*.json"))]
+    dates = {relative_orbit(date.items[0]): date for date in group_passes(items)}
+    region = Cell("region", GeoBox((400, 400), Affine(1000, 0, 300_000, 0, -1000, 7_700_000), "EPSG:32601"))
+    shares = {orbit: towards_nadir(date, region, ("red",)) for orbit, date in dates.items()}
+    assert set(shares) == {16, 30, 116}
+    for share in shares.values():
+        assert share is not None
+        values = share.at(region)
+        assert values.min() < -0.005 and values.max() > 0.005, "both sides of a swath"
+        assert np.abs(np.diff(values, axis=2)).max() < 0.002, "no step at 180 degrees"
