@@ -124,6 +124,7 @@ _MEDIA_TYPES = {
     ".parquet": "application/vnd.apache.parquet",
     ".tif": _COG,
     ".tiff": _COG,
+    ".vrt": "application/xml",
     ".webp": "image/webp",
 }
 
