@@ -24,8 +24,9 @@ from flows.errors import InvalidSettings, WorkerKilled, WorkersLost
 from flows.ledger.database import shown
 from flows.ledger.opening import place_of
 from flows.settings import RunSettings
-from flows.workers import Share, Workers, follow_parent, inherited, limit_threads, use_gpu
-from stac.io.secrets import Kept, kept, take, without_secret
+from flows.worker_process import Share, begin_worker, inherited
+from flows.workers import Workers
+from stac.io.secrets import Kept, kept, without_secret
 
 _T = TypeVar("_T")
 _log = logging.getLogger("unveil")
@@ -63,11 +64,7 @@ class WorkerSetup(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:
         """Run in the worker, before its first task."""
-        take(self._secrets)
-        follow_parent()
-        if self._gpus:
-            use_gpu(int(worker.name) % self._gpus)
-        limit_threads(self._threads)
+        begin_worker(self._threads, self._secrets, int(worker.name) % self._gpus if self._gpus else None)
         import_module(_TASKS)
 
 

@@ -3,88 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import multiprocessing
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from multiprocessing.queues import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 
-from prefect import Task
 from prefect.context import FlowRunContext
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
-from flows.errors import InvalidSettings, RunStopped, WorkersLost
-from flows.progress import Event, listening
+from flows.errors import InvalidSettings
+from flows.progress import listening
 from flows.settings import RunSettings
 from flows.settings.fields import RunnerKind
 from flows.tasks import gpus_of
-from flows.workers import Share, Workers, begin_worker, environment, inherited, share_of
+from flows.worker_process import Share, begin_pool_worker, environment, inherited, share_of
+from flows.workers import Processes, Threads, Workers
 from stac.io.secrets import kept
-
-_T = TypeVar("_T")
-_log = logging.getLogger("unveil")
-#: Pools that may break in one run: a unit that kills every process it gets must not go on for ever.
-_POOLS = 4
-_KILLED = (
-    f"Worker processes were killed {_POOLS} times, most likely as memory ran out; the same command continues, better "
-    "with fewer --workers."
-)
-
-
-class Threads(Workers[_T]):
-    """Threads of this process; a thread cannot be interrupted, so a unit ends at its next tile."""
-
-    def __init__(self, runner: TaskRunner[Any]) -> None:
-        super().__init__(runner)
-        self._stopped = threading.Event()
-
-    def stop(self) -> None:
-        """Ask all units to end."""
-        self._stopped.set()
-
-    def check(self, _event: Event) -> None:
-        """End the unit that reports progress when the run is stopped."""
-        if self._stopped.is_set():
-            raise RunStopped("The run was stopped.")
-
-
-class Processes(Workers[_T]):
-    """Processes of this machine. A pool whose process is killed is broken as a whole, and replaced.
-
-    Units begin again with the blocks that are finished.
-    """
-
-    def __init__(self, opened: ExitStack, pool: Callable[[], ProcessPoolTaskRunner]) -> None:
-        self._opened, self._pool, self._left = opened, pool, _POOLS
-        self._others = set(multiprocessing.active_children())
-        super().__init__(opened.enter_context(pool()))
-
-    def stop(self) -> None:
-        """Kill the processes; finished blocks are kept."""
-        for process in set(multiprocessing.active_children()) - self._others:
-            process.kill()
-
-    def lost(self, error: Exception) -> None:
-        """Replace a broken pool, once for all tasks that it had."""
-        broken = isinstance(error, BrokenProcessPool | CancelledError)
-        if self.runner is not self._mapped_on and (broken or isinstance(error, RuntimeError)):
-            return  # replaced already
-        if not broken:
-            raise error
-        self._left -= 1
-        if not self._left:
-            raise WorkersLost(_KILLED) from error
-        _log.warning("a worker process was killed; another pool takes its place")
-        self._opened.close()
-        self.runner = self._opened.enter_context(self._pool())
-
-    def _mapped(self, task: Task[..., Any], batch: Sequence[_T], shared: Mapping[str, Any]) -> Iterator[tuple[_T, Any]]:
-        self._mapped_on = self.runner
-        yield from super()._mapped(task, batch, shared)
 
 
 def check_runner(settings: RunSettings) -> None:
@@ -167,8 +102,8 @@ def _processes(share: Share, gpus: int) -> Iterator[Workers[Any]]:
             numbers = context.SimpleQueue()
             for number in range(share.workers):
                 numbers.put(number % gpus)
-        given = (share.threads, numbers, kept())
-        return ProcessPoolTaskRunner(max_workers=share.workers, initializer=begin_worker, initargs=given)
+        given = (share.threads, kept(), numbers)
+        return ProcessPoolTaskRunner(max_workers=share.workers, initializer=begin_pool_worker, initargs=given)
 
     # For as long as processes may be started: they are when they are needed.
     with environment(inherited(share.threads)), ExitStack() as opened:

@@ -20,7 +20,7 @@ from flows.progress import report_progress
 from flows.settings.fields import RunnerKind
 from flows.settings.loading import load_settings
 from flows.task_runners import check_runner, open_workers
-from flows.workers import Share, share_of
+from flows.worker_process import Share, share_of
 from stac.errors import UnreadableAsset
 
 MODEL = ModelRef("unveil-de", "1", "a" * 64, "weights")
