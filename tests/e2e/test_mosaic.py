@@ -233,6 +233,19 @@ def test_a_late_scene_makes_a_new_version_of_its_cells_and_no_other_in_the_index
     }
 
 
+def test_a_mosaic_that_is_taken_out_gives_its_place_back_to_the_version_before(
+    world: World, index: tuple[TransactionApi, str]
+) -> None:
+    late = newest(world, "33TWL")["id"]
+    done = unveil("retract", late, "--out", world.out, home=world.folder / "home", extra=world._services)
+    assert done.status == 0, done.err
+    left = newest(world, "33TWL")
+    assert left["id"] != late and left["properties"]["version"] == "1"
+    assert index[0].items() == sorted(world.items()) and late not in world.items()
+    (copy,) = (found for name, found in index[0].stored.items() if name.endswith(left["id"]))
+    assert not copy["properties"].get("deprecated")
+
+
 def test_what_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
     def asked(*more: str | Path) -> Outcome:
         given = ("--source", "sample", "--out", tmp_path / "out", "--json")
