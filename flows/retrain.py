@@ -80,7 +80,7 @@ def find(wanted: RetrainSettings, champion: str) -> Found:
     else:
         found = training_set.describe(list(scenes_of_stacks(wanted.scenes(cells))), cells, before)
         path = training_set.write(found, wanted.folder)
-    return Found(str(path), found.version, len(found.scenes), len(found.new_since(trained)))
+    return Found(str(path), found.version, len(found.scenes), found.new_since(trained))
 
 
 @task(name="fine-tune", **RETRIES)
@@ -107,7 +107,7 @@ def fine_tune(wanted: RetrainSettings, found: Found, champion: str) -> str:
         **wanted.scenes(wanted.split()[0]).model_dump(),
         out=work.with_suffix(".safetensors"),
         work=work,
-        only=tuple(scene.name for scene in training_set.read(Path(found.path)).scenes),
+        only=tuple(training_set.read(Path(found.path)).scenes),
         start=start,
         effort=wanted.effort,
         seed=wanted.seed,

@@ -31,6 +31,7 @@ from de_model.validation import (
 )
 from flows import __version__
 from flows.errors import InvalidSettings
+from flows.models.evaluation_report import plain
 from flows.models.image_file import (
     SUFFIXES,
     ImageFile,
@@ -342,14 +343,10 @@ def _file(path: Path) -> dict[str, str]:
 def _figures(found: RestoredImage, needed: NDArray[np.bool_]) -> Document:
     """Return counts and means over the restored pixels; null where nothing was restored."""
     means = {"mean_reference_weight": found.mean_reference_weight, "mean_spread": found.mean_spread}
-    return {"restored_pixels": int(needed.sum()), "tiles": found.tiles} | _without_nan(means)
+    return {"restored_pixels": int(needed.sum()), "tiles": found.tiles, **plain(means)}
 
 
 def _signatures(scene: NDArray[np.float32], needed: NDArray[np.bool_], bands: tuple[str, ...]) -> Document | None:
     """Return the failure signatures against the observed surroundings; null where there are none."""
     around = signatures(scene, needed, bands).surroundings if needed.any() else None
-    return None if around is None else _without_nan(asdict(around))
-
-
-def _without_nan(values: Mapping[str, Any]) -> Document:
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+    return None if around is None else plain(asdict(around))

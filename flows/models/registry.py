@@ -278,14 +278,8 @@ class Registry:
 
     def _versions(self, name: str) -> list[MlflowVersion]:
         """Return all versions of a model, oldest first; none of an unknown model."""
-        found: list[MlflowVersion] = []
-        token = None
         with self.session() as client:
-            while token is None or token:
-                page = client.search_model_versions(f"name = '{name}'", max_results=200, page_token=token)
-                found += page
-                token = page.token or ""
-        return sorted(found, key=lambda v: int(v.version))
+            return sorted(client.search_model_versions(f"name = '{name}'"), key=lambda found: int(found.version))
 
 
 def resolve(settings: RunSettings) -> ModelRef:

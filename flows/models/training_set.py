@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
 
 from de_model.data.archive import Scene
 from flows.errors import InvalidSettings
@@ -16,28 +16,20 @@ from stac.io.files import write_json
 _PREFIX = "training-set-"
 
 
-@dataclass(frozen=True, slots=True)
-class SceneEntry:
-    """One scene."""
-
-    name: str
-    #: SHA-256 over its pixels and classes.
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSet:
+class TrainingSet(BaseModel):
     """A version of the set. It is never changed; new scenes make a new version."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: int
     created: str
     cells: tuple[str, ...]
-    scenes: tuple[SceneEntry, ...]
+    #: SHA-256 over pixels and classes, by name of the scene.
+    scenes: dict[str, str]
 
-    def new_since(self, before: TrainingSet | None) -> tuple[SceneEntry, ...]:
-        """Return the scenes that an earlier version does not hold, or holds with other content."""
-        known = set() if before is None else set(before.scenes)
-        return tuple(scene for scene in self.scenes if scene not in known)
+    def new_since(self, before: TrainingSet | None) -> int:
+        """Return how many scenes an earlier version does not hold, or holds with other content."""
+        return len(self.scenes.items() - (before.scenes.items() if before is not None else set()))
 
 
 def latest(folder: Path) -> TrainingSet | None:
@@ -57,11 +49,10 @@ def read(path: Path) -> TrainingSet:
         InvalidSettings: it is not a training set.
     """
     try:
-        values = json.loads(path.read_text("utf-8"))
-        scenes = tuple(SceneEntry(**scene) for scene in values.pop("scenes"))
-        return TrainingSet(**values | {"scenes": scenes, "cells": tuple(values["cells"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidSettings(f"{path} is not a training set ({error}); restore it or move it away.") from error
+        return TrainingSet.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidSettings(f"{path} is not a training set ({reason}); restore it or move it away.") from error
 
 
 def describe(scenes: Sequence[Scene], cells: tuple[str, ...], before: TrainingSet | None) -> TrainingSet:
@@ -72,14 +63,14 @@ def describe(scenes: Sequence[Scene], cells: tuple[str, ...], before: TrainingSe
         cells: grid squares they are from.
         before: the newest version so far.
     """
-    entries = tuple(
-        SceneEntry(scene.info.name, hashlib.sha256(scene.image.tobytes() + scene.classes.tobytes()).hexdigest())
+    found = {
+        scene.info.name: hashlib.sha256(scene.image.tobytes() + scene.classes.tobytes()).hexdigest()
         for scene in sorted(scenes, key=lambda scene: scene.info.name)
-    )
-    if before is not None and before.scenes == entries:
+    }
+    if before is not None and before.scenes == found:
         return before
-    version = 1 if before is None else before.version + 1
-    return TrainingSet(version, datetime.now(UTC).isoformat(timespec="seconds"), cells, entries)
+    version, now = 1 if before is None else before.version + 1, datetime.now(UTC).isoformat(timespec="seconds")
+    return TrainingSet(version=version, created=now, cells=cells, scenes=found)
 
 
 def path_of(version: int, folder: Path) -> Path:
@@ -96,5 +87,5 @@ def write(training_set: TrainingSet, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = path_of(training_set.version, folder)
     if not path.exists():
-        write_json(path, asdict(training_set))
+        write_json(path, training_set.model_dump())
     return path
