@@ -45,7 +45,7 @@ from flows.processing.unit import (
     record_failure,
 )
 from flows.progress import report_progress
-from flows.reports.page import left_out_table, run_markdown, unit_table
+from flows.reports.run import left_out_table, run_markdown, unit_table
 from flows.services.prefect_client import through_restart
 from flows.services.prefect_server import prefect_api
 from flows.settings import RunSettings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -191,7 +192,8 @@ class Map:
     title: str
     #: Text alternative.
     description: str
-    png: bytes
+    #: PNG as a `data:` address.
+    picture: str
     keys: tuple[Key, ...]
 
 
@@ -256,11 +258,17 @@ def _hex(color: Sequence[int]) -> str:
     return "".join(f"{int(value):02x}" for value in color)
 
 
-def _png(picture: NDArray[np.uint8]) -> bytes:
+def _png(picture: NDArray[np.uint8]) -> str:
     buffer = BytesIO()
     image = Image.fromarray(picture)
     # Small products are shown pixel by pixel, not as a stamp.
     scale = max(1, 400 // max(image.size))
     image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
     image.quantize(256).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return data_uri(buffer.getvalue())
+
+
+def data_uri(picture: Path | bytes) -> str:
+    """Return a PNG as a `data:` URI, so that a page needs no other file."""
+    content = picture if isinstance(picture, bytes) else picture.read_bytes()
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")

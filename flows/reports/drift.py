@@ -1,4 +1,4 @@
-"""Drift for people: the section of a product's report, and of a run's."""
+"""Drift for people: the section of a product's report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from flows.drift.compare import DriftReport, FeatureDrift, Verdict
+from flows.drift.compare import DriftReport, FeatureDrift
 from flows.drift.statistics import REFLECTANCE, feature_of
 from flows.reports.charts import band_color, svg
 
@@ -34,15 +34,6 @@ def drift_parts(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
         "rows": [{"label": f.label, "cells": shown_figures(f), "verdict": f.verdict} for f in report.features],
         "chart": reflectance_chart(report.features),
     }
-
-
-def drift_markdown(comparison: Mapping[str, Any] | None) -> str:
-    """Return the section of a run's report; empty where nothing was compared."""
-    if comparison is None:
-        return ""
-    moved = [f for f in comparison["features"] if f["verdict"] != Verdict.STABLE]
-    lines = ["", "## Drift", "", comparison["sentence"], *(f"- {feature['sentence']}" for feature in moved)]
-    return "\n".join(lines) + "\n"
 
 
 def shown_figures(feature: FeatureDrift) -> list[str]:

@@ -13,7 +13,9 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from flows.processing.record import quality_of
-from flows.reports.page import data_uri, run_markdown, unit_table, warnings_of, write_report
+from flows.reports.charts import data_uri
+from flows.reports.page import warnings_of, write_report
+from flows.reports.run import run_markdown, unit_table
 from stac.errors import NotWritable
 from stac.product.layers import SOURCE_DATE_NODATA, ProductLayers, Provenance
 from stac.product.writer import write_product
