@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -84,18 +85,9 @@ def check(
 
     with progress_bar():
         report = check_folder(folder, pixels=not names_only, on_pair=partial(report_progress, f"reading {folder.name}"))
-    show(_document_of(report), as_json, lambda: _print_findings(report))
+    show(asdict(report) | {"usable": report.usable}, as_json, lambda: _print_findings(report))
     if not report.usable:
         raise typer.Exit(EXIT_INVALID)
-
-
-def _document_of(report: DataReport) -> dict[str, object]:
-    return {
-        "folder": str(report.folder),
-        "usable": report.usable,
-        "pairs": [{"dataset": c.dataset, "split": c.split, "pairs": c.pairs} for c in report.counts],
-        "findings": [{"severity": f.severity, "problem": f.problem, "message": f.message} for f in report.findings],
-    }
 
 
 def _print_findings(report: DataReport) -> None:
