@@ -168,10 +168,10 @@ def test_a_worker_completes_each_deployment(
     service: PrefectService, worker: subprocess.Popen[bytes], out: Path, webhook: Webhook
 ) -> None:
     mosaics, training = service.run("clear-scenes/clear-scenes"), service.run("retrain/retrain")
+    require(service, mosaics)
     # What is not there yet is counted, notified and failed.
     state = service.ended(service.run("census/census", {"settings": SCENES | {"datetime": "2023-08-10"}}))
     assert state["type"] == "FAILED" and "1 missing" in state["message"], state
-    require(service, mosaics)
     (item,) = StaticCatalog(out).items()
     assert item.properties["unveil:target"].endswith("20230818_0_L2A") and problems_in(out) == []
     census = service.run("census/census", {"settings": SCENES})
