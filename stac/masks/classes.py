@@ -40,7 +40,7 @@ def among(classes: NDArray[np.uint8], kinds: Collection[int]) -> NDArray[np.bool
 
     A comparison for each class: for a handful of them several times faster than a look-up.
     """
-    found = np.zeros(classes.shape, bool)
+    found = np.zeros_like(classes, bool)
     for kind in kinds:
         found |= classes == kind
     return found

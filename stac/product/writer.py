@@ -17,8 +17,9 @@ from odc.geo.geobox import GeoBox
 
 from stac.errors import InvalidInput
 from stac.io.cores import cores
+from stac.masks.classes import among
 from stac.product.cog import CogWriter, RasterSpec, rgb_of
-from stac.product.layers import INTERPOLATED_WEIGHT, RESTORED, SOURCE_DATE_NODATA, ProductLayers, Provenance
+from stac.product.layers import INTERPOLATED_WEIGHT, RESTORED, SOURCE_DATE_NODATA, ProductLayers, Provenance, picked
 from stac.product.preview import PICTURE_PX, RGB, visual, write_quicklook, write_thumbnail
 from stac.reflectance import PRODUCT_NODATA, PRODUCT_SCALE
 
@@ -284,7 +285,7 @@ class _Tally:
         provenance = pixels[Layer.PROVENANCE][0]
         found = np.bincount(provenance.ravel(), minlength=len(Provenance))
         self.counts = {p: self.counts[p] + int(found[p]) for p in Provenance}
-        self._restored.add(pixels[Layer.UNCERTAINTY][:, np.isin(provenance, RESTORED)])
+        self._restored.add(picked(pixels[Layer.UNCERTAINTY], among(provenance, RESTORED)))
         around = pixels[Layer.REFERENCE_WEIGHT] == INTERPOLATED_WEIGHT
         self._interpolated += int(around.sum())
         self._weight.add(np.where(around, np.float32(np.nan), pixels[Layer.REFERENCE_WEIGHT]))

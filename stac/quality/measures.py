@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stac.product.layers import picked
 from stac.quality.parts import EVERYTHING, FEWEST, Group, Part, distinct
 from stac.reflectance import PRODUCT_SCALE
 
@@ -141,7 +142,7 @@ class ColourTally:
         data = part.data[:, part.core[0], part.core[1]]
         for group, names in distinct(groups):
             for kind, mask in (("rim", group.rim), ("ring", group.ring)):
-                total, count = self._values(data[:, mask]).sum(axis=1, dtype=np.int64), int(np.count_nonzero(mask))
+                total, count = self._values(picked(data, mask)).sum(axis=1, dtype=np.int64), int(np.count_nonzero(mask))
                 for name in names:
                     self._sums[name, kind] = self._sums[name, kind] + total
                     self._counts[name, kind] += count
@@ -194,7 +195,7 @@ class SharpnessTally:
         for group, names in distinct(groups):
             for sums, where in ((self._inside, group.inside), (self._ring, group.ring)):
                 here = where & calm
-                total = detail[:, here].sum(axis=1, dtype=np.int64)
+                total = picked(detail, here).sum(axis=1, dtype=np.int64)
                 for name in names:
                     sums[name].add(int(np.count_nonzero(here)), total)
 
@@ -231,7 +232,9 @@ def same_around(provenance: NDArray[np.uint8]) -> BoolArray:
     """Return where `(y, x)` a pixel and its four neighbours are of one class; False on the outermost pixels."""
     same, middle = np.zeros(provenance.shape, bool), provenance[1:-1, 1:-1]
     neighbours = (provenance[:-2, 1:-1], provenance[2:, 1:-1], provenance[1:-1, :-2], provenance[1:-1, 2:])
-    same[1:-1, 1:-1] = np.logical_and.reduce([middle == other for other in neighbours])
+    same[1:-1, 1:-1] = True
+    for other in neighbours:
+        same[1:-1, 1:-1] &= middle == other
     return same
 
 
@@ -252,7 +255,7 @@ class IntervalTally:
     def add(self, part: Part, groups: Mapping[str, Group]) -> None:
         """Count a part."""
         for group, names in distinct(groups):
-            widths = _in_steps(part.half_width[:, group.inside])
+            widths = _in_steps(picked(part.half_width, group.inside))
             weights = _in_steps(part.reference_weight[group.inside])
             widths = widths[widths >= 0]
             counts = np.bincount(np.minimum(widths, _WIDEST), minlength=_WIDEST + 1)
