@@ -26,6 +26,8 @@ from stac.io.signing import Access
 _SURROUNDINGS_DEG, _DENSITY_DEG = 0.2, 0.05
 #: A box that ends this close to a pixel's edge does not touch the pixel behind it, pixels.
 _SLACK = 1e-6
+#: Windows of more than this side end on multiples of so many pixels, so that their overviews have square pixels.
+_LARGE_PX, _MULTIPLE = 1024, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,7 @@ def same_cell(one: Cell, other: Cell) -> bool:
 
 
 def cell_of(item: pystac.Item, band: str, bbox: Sequence[float] | None = None, access: Access | None = None) -> Cell:
-    """Return the cell of an item: its native grid, clipped to `bbox` on whole pixels.
+    """Return the cell of an item: its native grid, clipped to `bbox` on whole pixels, a large window on every 16th.
 
     Args:
         item: the scene whose grid is used.
@@ -216,4 +218,7 @@ def _window(geobox: GeoBox, bbox: Sequence[float]) -> tuple[int, int, int, int] 
     height, width = geobox.shape
     left, right = max(0, math.floor(min(columns) + _SLACK)), min(width, math.ceil(max(columns) - _SLACK))
     top, bottom = max(0, math.floor(min(rows) + _SLACK)), min(height, math.ceil(max(rows) - _SLACK))
+    if max(right - left, bottom - top) > _LARGE_PX:
+        left, top = left // _MULTIPLE * _MULTIPLE, top // _MULTIPLE * _MULTIPLE
+        right, bottom = min(width, -(-right // _MULTIPLE) * _MULTIPLE), min(height, -(-bottom // _MULTIPLE) * _MULTIPLE)
     return (left, top, right, bottom) if left < right and top < bottom else None

@@ -26,6 +26,8 @@ from stac.io.files import writing
 _BLOCK = 256
 #: Overviews are made down to this many pixels.
 _SMALLEST_OVERVIEW = 128
+#: A raster up to this side can be drawn without overviews, pixels.
+_DRAWN_WHOLE = 4096
 #: Larger rasters are put together on disk.
 _IN_MEMORY_BYTES = 64 * 2**20
 #: GDAL does not say that a disk is full; with less than this left it is taken to be.
@@ -99,8 +101,7 @@ class CogWriter:
         """Write the COG."""
         with self._translated():
             # Of the raster as it is: the COG driver would compress overviews, read them back and compress them again.
-            factors = [2**level for level in range(1, _overview_count(self._target.shape) + 1)]
-            if factors:
+            if factors := overview_factors(self._target.shape):
                 self._target.build_overviews(factors, Resampling[self._spec.overviews])
             self._target.close()
             # In memory first: GDAL reports a full disk late and in words of its own, writing bytes does not.
@@ -163,6 +164,7 @@ def cog_bytes(plain: MemoryFile, overviews: str) -> bytes:
 
 
 def _copy_as_cog(source: Any, destination: str, overviews: str) -> None:
+    factors = overview_factors(source.shape)
     options = {
         "COMPRESS": "DEFLATE",
         # Others take up to twice as long for files that are hardly smaller, of reflectance even larger.
@@ -170,19 +172,29 @@ def _copy_as_cog(source: Any, destination: str, overviews: str) -> None:
         "PREDICTOR": "3" if np.dtype(source.dtypes[0]).kind == "f" else "2",
         "BLOCKSIZE": str(_BLOCK),
         "OVERVIEW_RESAMPLING": overviews.upper(),
-        "OVERVIEW_COUNT": str(_overview_count(source.shape)),
+        "OVERVIEWS": "AUTO" if factors else "NONE",
+        "OVERVIEW_COUNT": str(len(factors)),
         "NUM_THREADS": "1" if source.width * source.height < _THREADED_PIXELS else "ALL_CPUS",
         "BIGTIFF": "IF_SAFER",
     }
     rasterio.shutil.copy(source, destination, driver="COG", **options)
 
 
-def _overview_count(shape: tuple[int, ...]) -> int:
-    """Return how often a raster is halved until its longer side is small; viewers want one at least."""
-    longest, count = max(shape), 0
-    while longest > _SMALLEST_OVERVIEW:
-        longest, count = (longest + 1) // 2, count + 1
-    return count
+def overview_factors(shape: tuple[int, ...]) -> list[int]:
+    """Return by how much a raster is thinned, again and again until its longer side is small.
+
+    Where sides are not whole multiples, pixels of an overview are not square, and OpenLayers, which draws the maps of
+    STAC Browser, reads its tiles with a wrong stride. Such overviews are left out, but for a raster that is too large
+    to be drawn without any.
+
+    Args:
+        shape: height and width, pixels.
+    """
+    (height, width), factors = shape, []
+    while max(shape) > _SMALLEST_OVERVIEW * 2 ** len(factors):
+        factors.append(2 ** (len(factors) + 1))
+    square = [by for by in factors if -(-height // by) * width == -(-width // by) * height]
+    return factors if not square and max(shape) > _DRAWN_WHOLE else square
 
 
 def _describe(target: Any, count: int, spec: RasterSpec) -> None:
@@ -195,14 +207,18 @@ def _describe(target: Any, count: int, spec: RasterSpec) -> None:
 
 
 def cog_problem(path: Path) -> str:
-    """Return why a file is not a valid COG without warnings, no full stop; empty where it is."""
+    """Return why a file is not a valid COG without warnings, no full stop; empty where it is.
+
+    That a raster which can be drawn whole has no overviews is no warning (`overview_factors`).
+    """
     try:
-        valid, problems, warnings = cog_validate(str(path), strict=True, quiet=True)
+        _, problems, warnings = cog_validate(str(path), quiet=True)
+        with rasterio.open(path) as source:
+            whole = max(source.shape) <= _DRAWN_WHOLE
     except (RasterioError, OSError) as error:
         return f"is not a readable raster ({error})"
-    if valid and not problems and not warnings:
-        return ""
-    return f"is not a valid cloud-optimised GeoTIFF ({'; '.join([*problems, *warnings])})"
+    found = [*problems, *(each for each in warnings if not (whole and "overviews" in each))]
+    return f"is not a valid cloud-optimised GeoTIFF ({'; '.join(found)})" if found else ""
 
 
 def rgb_of(color: str) -> tuple[int, int, int]:

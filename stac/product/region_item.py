@@ -34,6 +34,8 @@ from stac.reflectance import PRODUCT_NODATA
 
 #: Of every region item.
 REGION_EXTENSIONS = (Extension.PROJECTION, Extension.FILE, Extension.PROCESSING, Extension.VERSION)
+#: Sides of the overview are multiples of this, pixels.
+_MULTIPLE = 8
 #: Longer side of the overview, pixels.
 _OVERVIEW_PX = 2048
 #: Tiles of the web's maps, and most of them that a MosaicJSON lists along a side.
@@ -186,7 +188,8 @@ def overview_grid(cells: Sequence[GeoBox]) -> GeoBox:
     right, top = max(b.right for b in boxes), max(b.top for b in boxes)
     finest = min(abs(float(cell.resolution.x)) for cell in cells)
     side = max(finest, (right - left) / _OVERVIEW_PX, (top - bottom) / _OVERVIEW_PX)
-    shape = (max(1, math.ceil((top - bottom) / side - 1e-6)), max(1, math.ceil((right - left) / side - 1e-6)))
+    # Whole multiples, so that pixels of its overviews are square (`overview_factors`).
+    shape = tuple(math.ceil(length / side / _MULTIPLE - 1e-6) * _MULTIPLE for length in (top - bottom, right - left))
     return GeoBox(shape, Affine(side, 0, left, 0, -side, top), CRS(crs))
 
 

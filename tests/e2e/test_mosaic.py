@@ -23,6 +23,7 @@ from flows.settings.loading import load_settings
 from stac.grid.cell import cell_of
 from stac.load.stack import read_stack
 from stac.masks.classes import is_observed
+from stac.product.cog import overview_factors
 from stac.product.fields import ItemKind
 from stac.product.layers import Provenance
 from stac.search.acquisitions import group_passes
@@ -157,6 +158,8 @@ def test_the_vrt_opens_all_cells_at_once(world: World) -> None:
     mosaic = json.loads((folder / "mosaic.json").read_text())
     listed = {name for names in mosaic["tiles"].values() for name in names}
     assert {(Path(mosaic["asset_prefix"]) / name).is_file() for name in listed} == {True} and len(listed) == 2
+    with rasterio.open(folder / "overview.tif") as overview:
+        assert overview.overviews(1) == overview_factors(overview.shape) and overview_factors(overview.shape)[:1] == [2]
     with rasterio.open(folder / "data-epsg32633.vrt") as together:
         assert together.count == 4 and together.descriptions == ("blue", "green", "red", "nir")
         for name in ("33TWL", "33TWM"):

@@ -20,6 +20,7 @@ from stac.grid.fixed import GridSpec, outline_of_cell
 from stac.grid.footprint import around, box_around, cut, grown, outline_of_grid, outline_of_item, share_covered
 from stac.load.stack import ReadOptions, read_stack
 from stac.masks.classes import PixelClass
+from stac.product.cog import overview_factors
 from stac.product.item import footprint
 from stac.search.acquisitions import group_passes
 
@@ -67,6 +68,16 @@ def test_clipping_stays_on_whole_pixels(x0: float, x1: float, y0: float, y1: flo
     wanted = wgs_box(west, south, east, north, "EPSG:4326").to_crs(native.crs, resolution=0.01)
     asked_for = wanted.intersection(native.extent)
     assert asked_for.is_empty or geobox.extent.buffer(1.0).contains(asked_for), "no asked-for pixel is lost"
+
+
+def test_large_windows_have_overviews_with_square_pixels() -> None:
+    path = Path(__file__).parents[2] / "data" / "earth-search-items" / "S2A_12RWT_20240106_0_L2A.json"
+    item = pystac.Item.from_file(str(path))
+    native = cell_of(item, "blue").geobox
+    window = cell_of(item, "blue", (-110.4, 29.1, -110.17, 29.3)).geobox
+    column, row = (round(at) for at in native.wld2pix(window.affine.c, window.affine.f))
+    assert min(window.shape) > 2000 and {column % 16, row % 16, *(side % 16 for side in window.shape)} == {0}
+    assert overview_factors(window.shape)[:4] == [2, 4, 8, 16]
 
 
 def test_the_name_shows_the_window(twl: list[pystac.Item]) -> None:
