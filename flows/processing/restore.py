@@ -63,11 +63,11 @@ class Prepared:
     #: Index of the date that is restored.
     target: int
     composite: FittedComposite | None
-    #: Reflectance per band that the model sees where there is no data: the median of what the target date saw.
+    #: Median reflectance per band of the ground that is known: of what the target date saw, else of the composite.
     fill: tuple[float, ...]
-    #: Whether the target date saw enough to know its colours.
+    #: Whether enough ground is known to say how the rest looks.
     clear_ground: bool
-    #: Levels of the ground, for models of the second edition: of what the target date saw, else of the composite.
+    #: Levels of that ground, for models of the second edition.
     levels: Levels
 
 
@@ -96,27 +96,18 @@ def prepare(overview: Stack, target: int, cell: Cell, options: RestorationOption
 
 
 def prepare_with(composite: FittedComposite | None, overview: Stack, target: int, cell: Cell) -> Prepared:
-    """Return what all windows of a cell share where the composite is known already; arguments as for `prepare`."""
-    clear_ground = bool(is_observed(overview.classes[target]).mean() >= CLEAR_SHARE)
-    fill = _ground_level(overview, target)
-    return Prepared(cell, target, composite, fill, clear_ground, _levels(overview, target, composite, clear_ground))
+    """Return what all windows of a cell share where the composite is known already; arguments as for `prepare`.
 
-
-def _levels(overview: Stack, target: int, composite: FittedComposite | None, clear_ground: bool) -> Levels:
-    """Return level and deviation per band of what the target date saw, else of what other dates say."""
-    image, hidden = overview.reflectance(target), ~is_observed(overview.classes[target])
-    if clear_ground or composite is None:
-        return scene_levels(image, hidden)
-    found = composite.apply(overview, target, where=is_hidden(overview.classes[target]))
-    return scene_levels(best_known(overview, target, found), unseen(overview, target, found))
-
-
-def _ground_level(overview: Stack, target: int) -> tuple[float, ...]:
-    """Return the median reflectance per band of what the target date saw; 0 where it saw nothing."""
-    image, observed = overview.reflectance(target), is_observed(overview.classes[target])
-    if not observed.any():
-        return (0.0,) * len(image)
-    return tuple(float(value) for value in np.median(image[:, observed], axis=1))
+    Where the target date saw hardly any ground, as all of a mosaic of many looks, other dates say what it looks like.
+    """
+    image, known = overview.reflectance(target), is_observed(overview.classes[target])
+    if composite is not None and known.mean() < CLEAR_SHARE:
+        found = composite.apply(overview, target, where=is_hidden(overview.classes[target]))
+        image = best_known(overview, target, found)
+        known = np.isfinite(image).all(axis=0) & ~unseen(overview, target, found)
+    clear_ground = bool(known.mean() >= CLEAR_SHARE)
+    fill = tuple(float(value) for value in np.median(image[:, known], axis=1)) if known.any() else (0.0,) * len(image)
+    return Prepared(cell, target, composite, fill, clear_ground, scene_levels(image, ~known))
 
 
 def needed_window(block: Block, cell: Cell, sampling: Sampling) -> tuple[slice, slice]:

@@ -82,6 +82,11 @@ def test_a_composite_of_all_looks_is_made_where_there_is_one_and_called_so(metho
         found["data"][:, seen] <= np.nanmax(seen_values, axis=0) * 1.3
     )
     assert inside.mean() > 0.98, "in the range of the looks, as far as the radiometry of one date allows"
+    gaps = ~seen & (found["provenance"][0] != Provenance.NODATA)
+    level, filled = (np.median(found["data"][:, where], axis=1) for where in (seen, gaps))
+    assert (filled > 0.5 * level).all() and (filled < 2 * level).all(), "what no date saw looks like the ground around"
+    metadata = json.loads((tmp_path / "metadata.json").read_text())
+    assert metadata["fillers"]["pixels"]["model"] == gaps.sum() > 0, "by the model, which other dates say the colours"
 
 
 def test_a_cell_that_no_date_saw_is_not_invented(tmp_path: Path) -> None:
