@@ -190,7 +190,8 @@ def overview_factors(shape: tuple[int, ...]) -> list[int]:
     Args:
         shape: height and width, pixels.
     """
-    (height, width), factors = shape, []
+    height, width = shape
+    factors: list[int] = []
     while max(shape) > _SMALLEST_OVERVIEW * 2 ** len(factors):
         factors.append(2 ** (len(factors) + 1))
     square = [by for by in factors if -(-height // by) * width == -(-width // by) * height]
@@ -209,7 +210,7 @@ def _describe(target: Any, count: int, spec: RasterSpec) -> None:
 def cog_problem(path: Path) -> str:
     """Return why a file is not a valid COG without warnings, no full stop; empty where it is.
 
-    That a raster which can be drawn whole has no overviews is no warning (`overview_factors`).
+    A raster that can be drawn whole may be without overviews (`overview_factors`).
     """
     try:
         _, problems, warnings = cog_validate(str(path), quiet=True)
