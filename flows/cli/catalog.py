@@ -169,6 +169,8 @@ def publish(
         raise InvalidSettings(
             "Nothing follows the catalog; name a STAC API or a pgstac database with --index, or --to."
         )
+    if not catalog_of(settings).exists():
+        raise InvalidSettings(f"No catalog was found in {settings.out}; name it with --out.")
     copies: Sequence[Transfer] = ()
     with progress_bar():
         if to is not None:

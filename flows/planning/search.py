@@ -33,7 +33,7 @@ _CLOUDY_SHARE, _CLEAR_SHARE = (0.15, 0.95), 0.85
 class SceneSet(BaseModel):
     """All scenes of some grid squares in an interval."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     cells: Annotated[tuple[str, ...], CommaSeparated] = Field(
         default=(), description="grid squares, e.g. MGRS-33TWM", json_schema_extra={"option": "--cell"}

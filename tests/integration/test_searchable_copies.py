@@ -217,6 +217,17 @@ def test_killed_between_catalog_and_index_the_next_run_completes_it(catalog: Pat
         assert api.items() == published(catalog)
 
 
+def test_a_mistyped_catalog_empties_no_index(catalog: Path, tmp_path: Path) -> None:
+    api = TransactionApi()
+    with web_server(api) as url:
+        reconcile(settings(catalog, url))
+        mistyped = tmp_path / "catalgo"
+        refused = unveil("publish", "--out", mistyped, "--index", url, home=tmp_path / "home")
+        assert refused.status == 2 and f"No catalog was found in {mistyped}" in refused.err
+        assert reconcile(settings(mistyped, url)) == {"put": 0, "removed": 0, "unchanged": 0}
+        assert api.items() == published(catalog) and not mistyped.exists()
+
+
 def test_an_index_that_fails_leaves_the_catalog_right(catalog: Path, service: pgstac.Service) -> None:
     first, second = published(catalog)
     reconcile(settings(catalog, service.api))

@@ -155,6 +155,8 @@ class Indexes:
     def reconcile(self, *, again: bool = False, progress: Progress = _silent) -> list[Update]:
         """Compare ids and work ids of catalog and indexes; put what is missing or different, remove what is gone.
 
+        Nothing is removed for a catalog that is not there: its place may be mistyped.
+
         Args:
             again: put everything, e.g. because the public address has changed.
             progress: called with progress.
@@ -194,7 +196,7 @@ class Indexes:
         held = index.works(kind)
         published = {place.stem: (work, place) for work, place in self._published(kind).items()}
         wanted = [place for name, (work, place) in published.items() if again or held.get(name) != work]
-        gone = sorted(set(held) - set(published))
+        gone = sorted(set(held) - set(published)) if self._catalog.exists() else []
         self._put_all(index, kind, wanted, progress)
         index.remove(kind, gone)
         return Update(index.label, str(kind), len(wanted), len(gone), len(published) - len(wanted))

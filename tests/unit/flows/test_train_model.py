@@ -155,6 +155,8 @@ def test_the_command_prints_one_document(tmp_path: Path) -> None:
     assert training["decay"] == "constant" and checkpoint.read_card(out).weight_mode is WeightMode.BOUNDED
     with pytest.raises(InvalidSettings, match="Setting decay is 'never': input should be 'cosine' or 'constant'"):
         command(out, "--cell", "MGRS-33TWM", "--decay", "never")
+    with pytest.raises(InvalidSettings, match="Setting effort is 'inf': input should be a finite number"):
+        command(out, "--cell", "MGRS-33TWM", "--effort", "inf")
 
 
 def write_folder(folder: Path, pairs: int = 3) -> Path:
