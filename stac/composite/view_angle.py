@@ -42,6 +42,8 @@ _WEIGHTS = {
     "swir16": (0.3430, 0.0453, 0.1154),
     "swir22": (0.2658, 0.0387, 0.0639),
 }
+#: Elevation of the sun below which the kernels are not believed, degrees: near the horizon they turn negative.
+_LOWEST_SUN = 15.0
 #: Of the orbit: inclination, altitude and tracks of a cycle of ten days (ESA); where the first one crosses the equator
 #: on the day side.
 _INCLINATION, _ALTITUDE_KM, _TRACKS, _DAYS = math.radians(98.62), 786.0, 143, 10
@@ -92,33 +94,32 @@ def towards_nadir(date: Acquisition, cell: Cell, bands: Sequence[str]) -> Residu
     x, y = cell.geobox.pix2wld(*(part.ravel().astype(float) for part in np.meshgrid(columns, rows)))
     longitude, latitude = map(np.asarray, cell.geobox.crs.transformer_to_crs(CRS("EPSG:4326"))(x, y))
     zenith, azimuth = view_of(orbit, longitude, latitude)
-    east, north, up = _directions(longitude, latitude).mean(axis=0)  # a mean of longitudes fails across 180 degrees
-    place = math.degrees(math.atan2(north, east)), math.degrees(math.atan2(up, math.hypot(east, north)))
-    sun = sun_at(date.instant, *place)
+    suns = [sun_at(date.instant, *place) for place in zip(longitude, latitude, strict=True)]
     size = float(affine.a), float(affine.e)
-    shares = [(c_factor(sun, zenith, azimuth, band) - 1).reshape(len(rows), len(columns)) for band in bands]
+    shares = [(c_factor(suns, zenith, azimuth, band) - 1).reshape(len(rows), len(columns)) for band in bands]
     nodes = tuple(tuple(tuple(float(f"{v:.4g}") for v in row) for row in share) for share in shares)
     return ResidualField(nodes, (left * size[0], top * size[1]), (step * size[0], step * size[1]))
 
 
-def c_factor(sun: Sun, zenith: FloatArray, azimuth: FloatArray, band: str) -> FloatArray:
-    """Return by how much reflectance is to be multiplied.
+def c_factor(suns: Sequence[Sun], zenith: FloatArray, azimuth: FloatArray, band: str) -> FloatArray:
+    """Return by how much reflectance of some places is to be multiplied; 1 at night.
 
     Args:
-        sun: its position.
+        suns: position of the sun at each of them. One that is lower than the kernels hold counts as that low.
         zenith: of the satellite as seen from the ground, degrees.
         azimuth: likewise, degrees clockwise from north.
         band: common name; 1 for one that no weights are known of.
     """
-    if band not in _WEIGHTS or sun.elevation <= 0:
+    if band not in _WEIGHTS:
         return np.ones_like(zenith)
     isotropic, geometric, volumetric = _WEIGHTS[band]
-    high, between = np.radians(90 - sun.elevation), np.radians(azimuth - sun.azimuth)
+    elevation, towards = np.array([(sun.elevation, sun.azimuth) for sun in suns]).T
+    high, between = np.radians(90 - np.maximum(elevation, _LOWEST_SUN)), np.radians(azimuth - towards)
     at_nadir, as_seen = (
         isotropic + volumetric * _ross_thick(high, view, between) + geometric * _li_sparse(high, view, between)
         for view in (np.zeros_like(zenith), np.radians(zenith))
     )
-    return np.asarray(at_nadir / as_seen, np.float64)
+    return np.where(elevation > 0, at_nadir / as_seen, 1.0)
 
 
 def view_of(orbit: int, longitude: FloatArray, latitude: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -137,13 +138,13 @@ def view_of(orbit: int, longitude: FloatArray, latitude: FloatArray) -> tuple[Fl
     return np.degrees(arc + off_nadir), np.asarray(azimuth)
 
 
-def _phase(sun: float, view: FloatArray, between: FloatArray) -> FloatArray:
+def _phase(sun: FloatArray, view: FloatArray, between: FloatArray) -> FloatArray:
     """Return the cosine of the angle between sun and view."""
     cosine = np.cos(sun) * np.cos(view) + np.sin(sun) * np.sin(view) * np.cos(between)
     return np.asarray(np.clip(cosine, -1, 1))
 
 
-def _ross_thick(sun: float, view: FloatArray, between: FloatArray) -> FloatArray:
+def _ross_thick(sun: FloatArray, view: FloatArray, between: FloatArray) -> FloatArray:
     """Return the volumetric kernel: light scattered by leaves."""
     cosine = _phase(sun, view, between)
     angle = np.arccos(cosine)
@@ -151,7 +152,7 @@ def _ross_thick(sun: float, view: FloatArray, between: FloatArray) -> FloatArray
     return np.asarray(scattered - np.pi / 4)
 
 
-def _li_sparse(sun: float, view: FloatArray, between: FloatArray) -> FloatArray:
+def _li_sparse(sun: FloatArray, view: FloatArray, between: FloatArray) -> FloatArray:
     """Return the geometric kernel: shadows of crowns that are as wide as high and stand two radii above the ground."""
     slant, tangents = 1 / np.cos(sun) + 1 / np.cos(view), (np.tan(sun), np.tan(view))
     apart = tangents[0] ** 2 + tangents[1] ** 2 - 2 * tangents[0] * tangents[1] * np.cos(between)

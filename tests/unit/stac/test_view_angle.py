@@ -36,12 +36,30 @@ def test_the_factor_is_that_of_the_kernels() -> None:
     """By hand, sun 45 degrees high: Ross-Thick -0.0459 at nadir, 0.3253 in the hot spot; Li-Sparse -1.1070, 0.5858."""
     sun, views = Sun(azimuth=150.0, elevation=45.0), np.array([0.0, 45.0])
     nir = (0.3093 - 0.1535 * 0.04586 - 0.0330 * 1.10704) / (0.3093 + 0.1535 * 0.3253 + 0.0330 * 0.5858)
-    assert c_factor(sun, views, np.full(2, 150.0), "nir") == pytest.approx([1.0, nir], abs=2e-4)
-    towards, away = (c_factor(sun, np.array([11.0]), np.array([150.0 + turn]), "red")[0] for turn in (0, 180))
+    assert c_factor([sun], views, np.full(2, 150.0), "nir") == pytest.approx([1.0, nir], abs=2e-4)
+    towards, away = (c_factor([sun], np.array([11.0]), np.array([150.0 + turn]), "red")[0] for turn in (0, 180))
     assert towards < 1 < away, "the sun behind the satellite is brighter"
-    assert (
-        c_factor(sun, views, views, "thermal").tolist() == [1, 1] == c_factor(Sun(0, -5), views, views, "red").tolist()
+    night = c_factor([Sun(0, -5)], views, views, "red")
+    assert c_factor([sun], views, views, "thermal").tolist() == [1, 1] == night.tolist()
+
+
+def test_a_low_sun_leaves_plausible_factors() -> None:
+    """At 4 degrees the kernels' reflectance is negative: red was multiplied by -0.14."""
+    azimuth = np.arange(0.0, 360.0, 15.0)
+    for elevation in (1.0, 4.0, 8.0, 14.0):
+        factors = c_factor([Sun(180.0, elevation)], np.full_like(azimuth, 12.0), azimuth, "red")
+        assert 0.85 < factors.min() < 1 < factors.max() < 1.15
+
+
+def test_the_sun_of_a_place_is_not_that_of_the_middle_of_its_region() -> None:
+    date = sample("33TWM")[0]
+    own, wide = (
+        Cell("region", GeoBox((40, width), Affine(5000, 0, 480_000, 0, -5000, 5_300_000), "EPSG:32633"))
+        for width in (40, 400)
     )
+    views = [towards_nadir(date, region, ("red",)) for region in (own, wide)]
+    shares = [view.at(own) for view in views if view is not None]
+    assert np.abs(shares[0]).max() > 0.03 and np.abs(shares[0] - shares[1])[:, :, :20].max() < 0.01
 
 
 @pytest.mark.parametrize(
