@@ -11,16 +11,15 @@ from typing import Any
 
 import pystac
 
-from flows.errors import InvalidSettings
 from flows.planning.candidates import CellDates, Refused, cells_with_dates
 from flows.planning.periods import Period, periods_of
 from flows.planning.region import Region, overview_cell, region_of
 from flows.planning.workunit import ModelRef, MosaicUnit, version_of, work_id_of
-from flows.settings import RunSettings
+from flows.settings import GridKind, RunSettings
 from flows.settings.mosaic_options import MosaicOptions
 from stac.catalog.validation import safe_id
 from stac.composite.normalisation import ResidualField
-from stac.composite.region import PeriodComposite, Radiometry, fit_radiometry
+from stac.composite.region import Method, PeriodComposite, Radiometry, fit_radiometry
 from stac.composite.view_angle import towards_nadir
 from stac.errors import EmptySearch
 from stac.grid.cell import Cell
@@ -45,8 +44,11 @@ class MosaicJob:
 
     @property
     def name(self) -> str:
-        """What all its items begin with."""
-        return f"{self.region.name}-{self.period.name}-{self.options.method}{'-nbar' if self.options.nbar else ''}"
+        """What all its items begin with: items of one name are versions of each other."""
+        options, fixed = self.options, self.settings.grid is GridKind.FIXED
+        method = f"{options.method}{options.quantile:g}" if options.method is Method.QUANTILE else str(options.method)
+        variants = ["nbar"] * options.nbar + [f"fixed{self.settings.resolution:g}"] * fixed
+        return safe_id("-".join([self.region.name, self.period.name, method, *variants]))
 
     @property
     def start(self) -> str:
@@ -102,7 +104,7 @@ def plan_period(
         known: the radiometry document of an earlier mosaic of the same region and period (`radiometry_document`).
 
     Raises:
-        EmptySearch: no scene touches the region.
+        EmptySearch: no scene touches the region, or none states the orbit that `nbar` needs.
         StacError: the overview cannot be read.
     """
     settings = job.settings
@@ -131,7 +133,7 @@ def _views(passes: Sequence[Acquisition], cell: Cell, settings: RunSettings) -> 
     found = {date.id: towards_nadir(date, cell, settings.bands) for date in passes}
     views = {name: view for name, view in found.items() if view is not None}
     if not views:
-        raise InvalidSettings(
+        raise EmptySearch(
             f"nbar needs the relative orbit of Sentinel-2, which none of {len(passes)} dates states; leave nbar off."
         )
     return views

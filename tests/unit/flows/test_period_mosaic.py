@@ -14,7 +14,6 @@ import rasterio
 from pydantic import ValidationError
 
 from de_model.checkpoint import sha256_of, shipped_weights
-from flows.errors import InvalidSettings
 from flows.ledger.schema import State
 from flows.period_mosaic import run_mosaics
 from flows.planning.mosaics import MosaicPlan, mosaic_jobs, plan_period
@@ -26,6 +25,7 @@ from flows.settings.loading import load_settings
 from flows.settings.mosaic_options import MosaicOptions
 from stac.catalog.validation import validate_item
 from stac.composite.region import Method, Radiometry
+from stac.errors import EmptySearch
 from stac.load.stack import Stack, read_stack
 from stac.masks.classes import PixelClass, is_observed
 from stac.product.layers import Provenance
@@ -152,7 +152,7 @@ def test_reflectance_from_straight_above_is_refused_where_it_cannot_be(tmp_path:
     items = open_source(str(sample_catalog())).search(job.settings.search)
     for item in items:
         del item.properties["s2:product_uri"]
-    with pytest.raises(InvalidSettings, match=r"none of \d+ dates states"):
+    with pytest.raises(EmptySearch, match=r"none of \d+ dates states"):
         plan_period(job, items, MODEL)
 
 
@@ -165,3 +165,18 @@ def test_a_command_searches_and_plans_a_period_once(services_here: None, tmp_pat
         summary = run_mosaics(settings, MosaicOptions(period="2023-08-10/2023-08-20", name="once"))
     assert {unit.state for unit in summary.units} == {State.SUCCEEDED} and len(summary.regions) == 1
     assert (said["searching"], said["2023-08-10_2023-08-20: matching dates"]) == (1, 1)
+
+
+def test_mosaics_that_are_wanted_beside_each_other_are_no_versions_of_each_other(tmp_path: Path) -> None:
+    """A new version takes the place of those of its name."""
+    names = set()
+    for options in (
+        MosaicOptions(method=Method.QUANTILE, quantile=0.2),
+        MosaicOptions(method=Method.QUANTILE, quantile=0.8),
+        MosaicOptions(),
+        MosaicOptions(nbar=True),
+    ):
+        for grid in ({}, {"grid": "fixed", "resolution": 60}, {"grid": "fixed", "resolution": 120}):
+            given = load_settings(None, {"out": tmp_path, "bbox": "15.75,46.08,15.76,46.09", **grid})
+            names |= {job.name for job in mosaic_jobs(given, options.model_copy(update={"period": "2023-08"}))}
+    assert len(names) == 12
