@@ -140,7 +140,7 @@ class Registry:
         named = ", ".join(f"{alias} (version {number})" for alias, number in sorted(aliases.items())) or "none"
         raise UnknownModel(
             f"Model {name} has no {wanted}; its aliases are {named}, its versions "
-            f"{', '.join(str(v.version) for v in versions) or 'none'}. Correct --model, or give the alias to a version "
+            f"{', '.join(str(v.version) for v in versions) or 'none'}. Correct the name, or give the alias to a version "
             "in MLflow."
         )
 
@@ -183,7 +183,7 @@ class Registry:
                 names = [model.name for model in client.search_registered_models(max_results=20)]
                 raise UnknownModel(
                     f"The registry {without_secret(self.uri)} has no model {name}; it has "
-                    f"{', '.join(names) or 'none'}. Correct --model, or register a model of that name."
+                    f"{', '.join(names) or 'none'}. Correct the name, or register a model of that name."
                 ) from error
         return {alias: str(number) for alias, number in model.aliases.items()}
 
