@@ -140,8 +140,8 @@ class Registry:
         named = ", ".join(f"{alias} (version {number})" for alias, number in sorted(aliases.items())) or "none"
         raise UnknownModel(
             f"Model {name} has no {wanted}; its aliases are {named}, its versions "
-            f"{', '.join(str(v.version) for v in versions) or 'none'}. Correct the name, or give the alias to a version "
-            "in MLflow."
+            f"{', '.join(str(v.version) for v in versions) or 'none'}. Correct the name, or give the alias to a "
+            "version in MLflow."
         )
 
     def weights(self, version: ModelVersion) -> Path:
