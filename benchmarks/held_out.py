@@ -94,7 +94,7 @@ def measure(
         others: more fillers of gaps; each is given standardised ground `(band, y, x)` and where it is known.
         shown: names of the scenes that are judged; the others lend clouds and other dates. Empty for all.
     """
-    drawn = list(_cases(scenes, cases, seed, shown))
+    drawn = list(cases_of(scenes, cases, seed, shown))
     scores: list[KindScore] = []
     for done, (place, case, real) in enumerate(drawn):
         scores += _scores(networks, design, eta, place, case, real, seed, others or {})
@@ -103,7 +103,10 @@ def measure(
     return scores
 
 
-def _cases(scenes: Sequence[Scene], count: int, seed: int, shown: frozenset[str]) -> Iterator[tuple[str, Case, bool]]:
+def cases_of(
+    scenes: Sequence[Scene], count: int, seed: int = 0, shown: frozenset[str] = frozenset()
+) -> Iterator[tuple[str, Case, bool]]:
+    """Yield place, case, and whether it is a real pair; arguments as for `measure`."""
     layers = [scene.layer for scene in scenes if scene.layer is not None]
     for place in sorted({scene.info.place for scene in scenes}):
         own = [scene for scene in scenes if scene.info.place == place]
@@ -224,7 +227,7 @@ def _scores(
     return found
 
 
-def _ground(case: Case) -> tuple[FloatArray, BoolArray]:
+def ground_of(case: Case) -> tuple[FloatArray, BoolArray]:
     """Return standardised ground, of the date and of others, and where it is known."""
     bands = len(case.truth)
     image, clear = case.maps[:bands], case.maps[bands] > 0
@@ -235,7 +238,7 @@ def _ground(case: Case) -> tuple[FloatArray, BoolArray]:
 def _around(case: Case, deviation: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return error, value and spread of the interpolated surroundings, reflectance."""
     bands, scale = len(case.truth), deviation[:, None, None]
-    found = interpolated(*_ground(case), (0.0,) * bands)
+    found = interpolated(*ground_of(case), (0.0,) * bands)
     level = np.square((case.numbers[:bands] + 1.2) / 4).astype(np.float32)[:, None, None]
     return (found.image - case.truth) * scale, found.image * scale + level, found.spread * scale
 
@@ -247,7 +250,7 @@ def _fillers(
     image = case.maps[:bands]
     composite, known = case.maps[bands + 4 : 2 * bands + 4], case.maps[2 * bands + 4] > 0
     date, dated = case.maps[2 * bands + 6 : 3 * bands + 6], case.maps[3 * bands + 6] > 0
-    ground, seen = _ground(case)
+    ground, seen = ground_of(case)
     around = interpolated(ground, seen, (0.0,) * bands).image
     found = {name: fill(ground, seen) for name, fill in others.items()}
     found |= {

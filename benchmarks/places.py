@@ -42,7 +42,8 @@ from flows.models.training_places import read_listing, scenes_of
 from flows.processing.interpolation import inverse_distance
 from stac.composite.normalisation import repeatability
 
-_LISTING = Path(checkpoint.__file__).parent / "weights" / "places.yaml"
+#: The listing of the shipped weights.
+LISTING = Path(checkpoint.__file__).parent / "weights" / "places.yaml"
 _THROUGH_PREDICT = """\
 ## Real pairs through `unveil predict`
 
@@ -57,13 +58,7 @@ def main(options: argparse.Namespace) -> None:
     """Measure, and write what was asked for."""
     torch.set_num_threads(1)
     enhancer = checkpoint.load(options.weights)
-    listing = read_listing(options.places, options.data)
-    with tempfile.TemporaryDirectory() as folder:
-        archive = options.archive or Path(folder)
-        if options.archive is None:
-            held = set(listing.held_out)
-            write_archive(archive, [scene for scene in scenes_of(listing) if scene.info.place in held])
-        scenes = read_archive(archive, only=options.held_out or listing.held_out)
+    scenes = held_out_scenes(options.places, options.data, options.archive, options.held_out)
     scores = measure(*_model(enhancer), scenes, options.cases, others={Filler.FILLNODATA: _by_gdal})
     if options.widths:
         enhancer = _recalibrated(enhancer, scores, options.weights)
@@ -73,6 +68,26 @@ def main(options: argparse.Namespace) -> None:
     if options.record:
         record.save(validation_path(options.weights))
     publish("places", page_of(scores, record, enhancer, scenes), options)
+
+
+def held_out_scenes(
+    places: Path, data: Path | None, archive: Path | None = None, only: Sequence[str] = ()
+) -> list[Scene]:
+    """Return the scenes of places that training did not see.
+
+    Args:
+        places: listing of a training.
+        data: folder of the listing's paths.
+        archive: of a training, in place of reading the listing's imagery.
+        only: places in place of those that the listing holds out.
+    """
+    listing = read_listing(places, data)
+    if archive is not None:
+        return read_archive(archive, only=only or listing.held_out)
+    held = set(only or listing.held_out)
+    with tempfile.TemporaryDirectory() as folder:
+        write_archive(Path(folder), [scene for scene in scenes_of(listing) if scene.info.place in held])
+        return read_archive(Path(folder))
 
 
 def _by_gdal(ground: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -244,7 +259,7 @@ def _intervals(scores: Sequence[KindScore], enhancer: Enhancer) -> str:
 def _options() -> argparse.Namespace:
     found = parser("places", __doc__.splitlines()[0])
     found.add_argument("--weights", type=Path, default=checkpoint.shipped_weights(), help="weights file")
-    found.add_argument("--places", type=Path, default=_LISTING, help="listing; its held-out places are measured")
+    found.add_argument("--places", type=Path, default=LISTING, help="listing; its held-out places are measured")
     found.add_argument("--data", type=Path, help="folder of the listing's paths")
     found.add_argument("--archive", type=Path, help="archive of a training, in place of reading the listing's imagery")
     found.add_argument("--held-out", nargs="*", help="places to measure in place of the listing's")
