@@ -16,12 +16,13 @@ from benchmarks.ablations import (
     coarse_to_fine,
     cross_data,
     eta_sweep,
+    fields,
     fixed_weights,
     no_reference,
     reference_quality,
     resolution_transfer,
 )
-from benchmarks.ablations.setting import Findings, Setting
+from benchmarks.ablations.setting import SHIPPED_PLACES, Findings, Setting
 from benchmarks.chart import draw
 from benchmarks.report import Page, command_of
 from de_model import checkpoint
@@ -57,6 +58,11 @@ ABLATIONS = {
     "reference-quality": Ablation("Does the weight network notice how good the reference is?", reference_quality.run),
     "cross-data": Ablation(
         "What does a model of one data set do on another?", cross_data.run, trains=True, judges=False
+    ),
+    "fields": Ablation(
+        "What is every field of the second edition's card worth, and diffusion beside a plain U-Net?",
+        fields.run,
+        judges=False,
     ),
 }
 
@@ -101,7 +107,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument("--seed", type=int, default=0, help="of noise, patches and initial weights")
     command.add_argument("--steps", type=int, default=300, help="of each stage that is trained")
     command.add_argument("--preset", type=Preset, default=Preset.TINY, help="of what is trained: tiny, small or paper")
-    command.add_argument("--data", type=Path, help="folder of RICE, CUHK-CR, SEN12MS-CR or pairs, for cross-data")
+    command.add_argument(
+        "--data", type=Path, help="folder of the data set (cross-data) or of the listing's imagery (fields)"
+    )
+    command.add_argument("--places", type=Path, default=SHIPPED_PLACES, help="listing of places, for fields")
+    command.add_argument("--seeds", type=int, default=3, help="trainings of each variant, for fields")
+    command.add_argument("--work", type=Path, help="folder that keeps trainings, so that fields goes on after a stop")
     given = command.parse_args(arguments)
     setting = Setting(
         given.weights,
@@ -111,6 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         steps=given.steps,
         preset=given.preset,
         data=given.data,
+        places=given.places,
+        seeds=given.seeds,
+        work=given.work,
     )
     with progress_bar():
         findings = ABLATIONS[given.name].run(setting)

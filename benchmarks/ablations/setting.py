@@ -5,18 +5,37 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean, stdev
 
 from benchmarks.chart import Panel
 from benchmarks.report import finite, table
+from de_model import checkpoint
 from de_model.metrics.bootstrap import Interval
 from de_model.presets import Preset
 from flows.planning.search import SceneSet
 
-#: An interval stands for three columns of the CSV: mean, low, high.
-Cell = str | int | float | Interval
+#: Listing of the places that the shipped weights were trained on.
+SHIPPED_PLACES = Path(checkpoint.__file__).parent / "weights" / "places.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Mean and sample standard deviation over trainings that differ in their seed."""
+
+    mean: float
+    deviation: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Return the spread of one value or more; a single one has no deviation (NaN)."""
+        return cls(fmean(values), stdev(values) if len(values) > 1 else math.nan)
+
+
+#: An interval stands for three columns of the CSV: mean, low, high; a spread for mean and deviation.
+Cell = str | int | float | Interval | Spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +46,9 @@ class Column:
     title: str
     #: Digits after the point, of floats.
     digits: int = 2
-    #: Whether its cells are intervals.
+    #: Whether its cells are intervals, or spreads.
     interval: bool = False
+    spread: bool = False
     #: Whether a plus sign is written before gains.
     signed: bool = False
 
@@ -36,6 +56,8 @@ class Column:
     def names(self) -> tuple[str, ...]:
         """Names in the CSV."""
         name = self.title.casefold().replace(",", "").replace(" ", "_")
+        if self.spread:
+            return name, f"{name}_deviation"
         return (name, f"{name}_low", f"{name}_high") if self.interval else (name,)
 
     def shown(self, cell: Cell) -> str:
@@ -43,6 +65,9 @@ class Column:
         if isinstance(cell, Interval):
             ends = "" if math.isnan(cell.low) else f" ({self._number(cell.low)} to {self._number(cell.high)})"
             return f"{self._number(cell.mean)}{ends}"
+        if isinstance(cell, Spread):
+            around = "" if math.isnan(cell.deviation) else f" ± {cell.deviation:.{self.digits}f}"
+            return f"{self._number(cell.mean)}{around}"
         return self._number(cell) if isinstance(cell, float) else str(cell)
 
     def _number(self, value: float) -> str:
@@ -82,7 +107,10 @@ class Table:
 
 def _values(row: tuple[Cell, ...]) -> Iterator[str | int | float]:
     for cell in row:
-        yield from (cell.mean, cell.low, cell.high) if isinstance(cell, Interval) else (cell,)
+        if isinstance(cell, Spread):
+            yield from (cell.mean, cell.deviation)
+        else:
+            yield from (cell.mean, cell.low, cell.high) if isinstance(cell, Interval) else (cell,)
 
 
 def _digits(value: str | int | float) -> str | int:
@@ -105,8 +133,12 @@ class Setting:
     #: Scenes trained on, and scenes of other ground that are judged.
     train: SceneSet = field(default_factory=lambda: SceneSet(cells=("MGRS-33TWM",)))
     hold_out: SceneSet = field(default_factory=lambda: SceneSet(cells=("MGRS-33TWL",)))
-    #: Folder of RICE, CUHK-CR, SEN12MS-CR or pairs, for `cross-data`.
+    #: Folder of RICE, CUHK-CR, SEN12MS-CR or pairs, for `cross-data`; of the listing's imagery, for `fields`.
     data: Path | None = None
+    #: Listing of places, trainings that differ in their seed, and the folder that keeps them, for `fields`.
+    places: Path = SHIPPED_PLACES
+    seeds: int = 3
+    work: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from benchmarks.ablations import __main__ as command
-from benchmarks.ablations import eta_sweep, fixed_weights
+from benchmarks.ablations import eta_sweep, fields, fixed_weights
 from benchmarks.ablations.setting import Column, Findings, Setting, Table
 from benchmarks.ablations.windows import hold_out_windows
 from benchmarks.chart import Panel, Series, draw
@@ -146,6 +147,32 @@ def test_trained_ablations_answer_after_a_few_steps(setting: Setting) -> None:
     for row in crossed:
         if row["trained_on"] == row["judged_on"]:
             assert row["above_the_model_of_that_data_db"] == 0
+
+
+def test_fields_are_judged_beside_a_plain_u_net_and_what_was_trained_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = SceneSet(cells=("MGRS-33TWM", "MGRS-33TWL"))
+    about = {
+        "source": str(sample.source),
+        "collection": sample.collection,
+        "interval": sample.datetime,
+        "cells": list(sample.cells),
+    }
+    listing = {"bands": list(BANDS), "held_out": ["MGRS-33TWL"], "sources": [{"catalog": about}]}
+    (tmp_path / "places.yaml").write_text(json.dumps(listing), "utf-8")
+    monkeypatch.setattr(fields, "_VARIANTS", (fields._VARIANTS[0], fields._VARIANTS[-1]))
+    monkeypatch.setattr(fields, "_JUDGED", 12)
+    asked = Setting(Path("unused"), steps=1, places=tmp_path / "places.yaml", seeds=2, work=tmp_path / "work")
+    first = found("fields", asked)
+    rows = {str(row["what_is_changed"]): row for row in first.table.records()}
+    own, plain = rows["all fields"], rows["plain U-Net, no diffusion"]
+    assert 0.8 * own["parameters"] < plain["parameters"] <= own["parameters"]
+    assert own["against_all_fields_db"] == own["against_all_fields_db_deviation"] == 0
+    assert own["gap_near_db_deviation"] > 0 and rows["flat colour"]["gap_near_db_deviation"] is None
+    assert rows["reference alone (eta 1)"]["gap_near_db"] != own["gap_near_db"]
+    monkeypatch.delattr(fields, "train_scene")
+    assert found("fields", asked).table.csv() == first.table.csv()
 
 
 def test_the_command_writes_a_page_that_says_how_it_came_about(
