@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from de_model.enhancer import Enhancer
 
+#: Characters of torch's list of tensors that are missing, unknown or of another shape.
+_REASON = 200
 _SHIPPED = Path(__file__).parent / "weights" / "unveil-de-small.safetensors"
 
 
@@ -147,8 +149,21 @@ def load(path: Path, device: str = "cpu") -> Enhancer:
     enhancer = Enhancer(read_card(path))
     with _opened(path, "pt") as stream:
         tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
-    _check_fit(path, enhancer, tensors)
-    enhancer.load_state_dict(tensors)
+    card = enhancer.card
+    try:
+        enhancer.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InvalidCheckpoint(
+            f"{path} does not fit preset {card.preset} with reference {card.reference} and {len(card.bands)} bands "
+            f"({reason[:_REASON]}); fetch the weights again or with the version that wrote them."
+        ) from error
+    broken = next((name for name, value in sorted(tensors.items()) if not bool(value.isfinite().all())), None)
+    if broken is not None:
+        raise InvalidCheckpoint(
+            f"{path} holds weights that are not finite ({broken}); its training failed: train again with a lower "
+            "learning rate, or fetch other weights."
+        )
     enhancer.to(torch.device(device)).eval().requires_grad_(False)
     return enhancer.channels_last()
 
@@ -161,49 +176,3 @@ def _opened(path: Path, framework: str) -> Iterator[Any]:
             yield stream
     except (SafetensorError, OSError) as error:
         raise InvalidCheckpoint(f"{path} cannot be read as safetensors ({error}); fetch or train it again.") from error
-
-
-def _check_fit(path: Path, enhancer: Enhancer, tensors: Mapping[str, Tensor]) -> None:
-    """Raise `InvalidCheckpoint` unless `tensors` are the weights of the model that the card promises."""
-    expected, card = enhancer.state_dict(), enhancer.card
-    missing, foreign = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
-    if missing and all(name.startswith("reference.") for name in missing):
-        raise InvalidCheckpoint(
-            f"{path} lacks weights of its reference {card.reference} ({missing[0]}); train that stage, or name the "
-            "reference it was trained with in its card."
-        )
-    misfits = [name for name in expected.keys() & tensors.keys() if expected[name].shape != tensors[name].shape]
-    reason = _reason(missing, foreign, misfits, expected, tensors)
-    if reason:
-        raise InvalidCheckpoint(
-            f"{path} does not fit preset {card.preset} with reference {card.reference} and {len(card.bands)} bands "
-            f"({reason}); fetch the weights again or with the version that wrote them."
-        )
-    broken = next((name for name, value in sorted(tensors.items()) if not bool(value.isfinite().all())), None)
-    if broken is not None:
-        raise InvalidCheckpoint(
-            f"{path} holds weights that are not finite ({broken}); its training failed: train again with a lower "
-            "learning rate, or fetch other weights."
-        )
-
-
-def _reason(
-    missing: list[str],
-    foreign: list[str],
-    misfits: list[str],
-    expected: Mapping[str, Tensor],
-    tensors: Mapping[str, Tensor],
-) -> str:
-    """Return the first thing that does not fit, or an empty string."""
-    if missing:
-        return (
-            f"{missing[0]} and {len(missing) - 1} more tensors are missing"
-            if missing[1:]
-            else f"{missing[0]} is missing"
-        )
-    if foreign:
-        return f"{foreign[0]} is unknown"
-    if misfits:
-        name = min(misfits)
-        return f"{name} has shape {tuple(tensors[name].shape)}, not {tuple(expected[name].shape)}"
-    return ""

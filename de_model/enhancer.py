@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from de_model.card import ModelCard
 from de_model.errors import InvalidModelInput
 from de_model.presets import SIZES, UNetConfig
-from de_model.radiometry import to_signed, to_unsigned
+from de_model.radiometry import to_signed
 from de_model.references.base import Reference
 from de_model.references.networks import build_reference
 from de_model.scene.model import SceneNetworks
@@ -111,33 +111,18 @@ class Enhancer(nn.Module):
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         return self
 
-    def condition(self, cloudy_unit: Tensor, reference_unit: Tensor | None = None) -> Condition:
+    def condition(self, cloudy_unit: Tensor) -> Condition:
         """Gather what the networks get; the reference runs once per image (DE section 1.3).
 
         Args:
             cloudy_unit: `(batch, band, y, x)` companded to [0, 1].
-            reference_unit: an image of the same shape and range that takes the reference network's place;
-                then no network runs. A `composite` model cannot do without.
 
         Raises:
-            InvalidModelInput: a shape or a range does not fit.
+            InvalidModelInput: the bands or sides do not fit.
         """
         if self.scene is not None:
             raise InvalidModelInput("A model of the second edition is not asked tile by tile; call restore.")
-        self._check_image(cloudy_unit, "cloudy image")
-        if reference_unit is None:
-            reference_unit = self.reference.estimate(cloudy_unit)
-        else:
-            self._check_image(reference_unit, "reference")
-            _check_given_reference(reference_unit, cloudy_unit)
-        return Condition(to_signed(cloudy_unit), to_signed(reference_unit))
-
-    def _check_image(self, image: Tensor, name: str) -> None:
-        bands = self.card.bands
-        if image.dim() != 4 or image.shape[1] != len(bands):
-            raise InvalidModelInput(
-                f"The {name} has shape {tuple(image.shape)}; give (batch, {len(bands)}, y, x) {bands}."
-            )
+        return Condition(to_signed(cloudy_unit), to_signed(self.reference.estimate(cloudy_unit)))
 
     def estimate(self, x_t: Tensor, condition: Condition, t: Tensor, eta: float) -> Estimate:
         """Return the fused estimate at step `t` (DE section 1.5).
@@ -153,30 +138,8 @@ class Enhancer(nn.Module):
         """
         if not 0 <= eta <= 1:
             raise InvalidModelInput(f"eta is {eta}; it is the reference's least share and must lie in 0..1.")
-        x0_hat = self.schedule.estimate_x0(x_t, self.noise_in(x_t, condition, t), t)
-        weight = limit(self.raw_weight(x_t, condition, t), eta, self.card.weight_mode)
+        x0_hat = self.schedule.estimate_x0(x_t, self.predictor(x_t, condition.cloudy, t), t)
+        raw = self.allocation(x_t, condition.cloudy, condition.reference, t)
+        weight = limit(raw, eta, self.card.weight_mode)
         fused = weight * condition.reference + (1 - weight) * x0_hat
         return Estimate(fused, weight, x0_hat)
-
-    def noise_in(self, x_t: Tensor, condition: Condition, t: Tensor) -> Tensor:
-        """Return what the predictor takes for the noise in `x_t`, `(batch, band, y, x)`."""
-        return self.predictor(x_t, condition.cloudy, t)
-
-    def raw_weight(self, x_t: Tensor, condition: Condition, t: Tensor) -> Tensor:
-        """Return W before it is limited, `(batch, band, y, x)`."""
-        return self.allocation(x_t, condition.cloudy, condition.reference, t)
-
-    def finish(self, x0: Tensor) -> Tensor:
-        """Return the companded [0, 1] image of a final estimate in [-1, 1]."""
-        return to_unsigned(x0)
-
-
-def _check_given_reference(reference: Tensor, cloudy: Tensor) -> None:
-    """Raise `InvalidModelInput` unless the image can stand in for the reference network's."""
-    if reference.shape != cloudy.shape:
-        raise InvalidModelInput(
-            f"The reference has shape {tuple(reference.shape)}, the cloudy image {tuple(cloudy.shape)}; "
-            "give both on one grid."
-        )
-    if not bool(((reference >= 0) & (reference <= 1)).all()):
-        raise InvalidModelInput("The reference has values outside 0..1 or NaN; fill its gaps and compand it.")

@@ -50,8 +50,6 @@ class ReferenceKind(StrEnum):
     MPRNET = "mprnet"
     #: MSDA-CR (DE section 7.2).
     MSDA = "msda"
-    #: No network: an image of other dates, given with every cloudy one.
-    COMPOSITE = "composite"
 
 
 @dataclass(frozen=True, slots=True)

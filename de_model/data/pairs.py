@@ -29,7 +29,7 @@ _MAX_DRAWS = 200
 
 
 class PairSource(Protocol):
-    """What patches can be drawn from: a pair in memory, on disk, or made up on the way."""
+    """What patches can be drawn from: a pair in memory or on disk."""
 
     @property
     def name(self) -> str:
@@ -47,8 +47,8 @@ class PairSource(Protocol):
     def cover_range(self) -> tuple[float, float]:
         """Least and greatest share of cloud at which a patch is worth training on."""
 
-    def window(self, rows: slice, columns: slice, random: np.random.Generator) -> ScenePair:
-        """Return a part of the pair; whatever is random about it comes from `random` alone."""
+    def window(self, rows: slice, columns: slice) -> ScenePair:
+        """Return a part of the pair."""
 
     def content(self) -> Iterator[bytes]:
         """Yield everything that decides what `window` returns, for fingerprints."""
@@ -85,7 +85,7 @@ class ScenePair:
         """Least and greatest share of cloud of a patch: without any there is nothing to learn, under all no context."""
         return _REAL_COVER
 
-    def window(self, rows: slice, columns: slice, random: np.random.Generator) -> ScenePair:  # noqa: ARG002 - not random
+    def window(self, rows: slice, columns: slice) -> ScenePair:
         """Return a part of the pair, as views."""
         where = (..., rows, columns)
         return ScenePair(self.name, self.cloudy[where], self.clear[where], self.valid[where], self.obscured[where])
@@ -189,7 +189,7 @@ class PatchSampler:
         for _ in range(_MAX_DRAWS):
             pair = self.pairs[random.integers(len(self.pairs))]
             row, column = (int(random.integers(n - self.extent + 1)) for n in pair.shape)
-            part = pair.window(slice(row, row + self.extent), slice(column, column + self.extent), random)
+            part = pair.window(slice(row, row + self.extent), slice(column, column + self.extent))
             least, most = pair.cover_range
             covered = (part.obscured & part.valid).mean()
             if part.valid.mean() >= _MIN_VALID and least <= covered <= most:

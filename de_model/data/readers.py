@@ -8,11 +8,10 @@ Pictures are cropped, never resized as a whole: the detail of 0.5 m imagery surv
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +29,8 @@ BoolArray = NDArray[np.bool_]
 #: Where cloudy and clear display values differ by more than this after smoothing, cloud or shadow is taken to be.
 _DIFFERENCE, _SMOOTHING_PX = 0.06, 5
 _RIM_PX = _SMOOTHING_PX // 2
-_DEFAULT_CACHE = 2**30
+#: Pairs kept in memory: some hundred megabytes of pictures of 512 px.
+_KEPT = 256
 #: Parts of a pair that are auxiliary pictures, and the numbers of bands they may have.
 _EXTRA_BANDS = {"mask": (1, 3, 4), "nir_cloudy": (1, 3, 4), "nir_clear": (1, 3, 4)}
 
@@ -80,36 +80,15 @@ def _different_sizes(files: PairFiles, samples: Mapping[str, Samples]) -> Iterat
         yield error(Problem.SAMPLE_TYPE, f"The two views of pair {files.title} have samples of different types.")
 
 
-class SampleCache:
-    """Samples as stored of the pairs used last, up to a number of bytes."""
+def samples_of(files: PairFiles) -> Mapping[str, Samples]:
+    """Return the samples of a pair by what they are.
 
-    def __init__(self, limit_bytes: int = _DEFAULT_CACHE) -> None:
-        self.limit_bytes, self.used_bytes = limit_bytes, 0
-        self._kept: OrderedDict[PairFiles, dict[str, Samples]] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, files: PairFiles) -> dict[str, Samples]:
-        """Return the samples of a pair, from memory or from its files.
-
-        Raises:
-            InvalidData: something is wrong with a file.
-        """
-        with self._lock:
-            if files in self._kept:
-                self._kept.move_to_end(files)
-                return self._kept[files]
-        samples, findings = read_samples(files)
-        raise_errors(findings)
-        with self._lock:
-            self._kept[files] = samples
-            self.used_bytes = sum(map(_size, self._kept.values()))
-            while self.used_bytes > self.limit_bytes and self._kept:
-                self.used_bytes -= _size(self._kept.popitem(last=False)[1])
-        return samples
-
-
-def _size(samples: dict[str, Samples]) -> int:
-    return sum(array.nbytes for array in samples.values())
+    Raises:
+        InvalidData: something is wrong with a file.
+    """
+    samples, findings = read_samples(files)
+    raise_errors(findings)
+    return samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +104,8 @@ class FilePair:
     shape: tuple[int, int]
     #: Names of all channels as stored, of which `bands` is a selection.
     stored: tuple[str, ...]
-    cache: SampleCache
+    #: `samples_of`, which remembers the pairs that were used last.
+    read: Callable[[PairFiles], Mapping[str, Samples]]
 
     @property
     def name(self) -> str:
@@ -147,7 +127,7 @@ class FilePair:
         """Least and greatest share of cloud of a patch: the data sets chose their pictures, all of them count."""
         return 0.0, 1.0
 
-    def window(self, rows: slice, columns: slice, random: np.random.Generator) -> ScenePair:
+    def window(self, rows: slice, columns: slice) -> ScenePair:
         """Return a part of the pair, the same as of the whole.
 
         `valid` is True where both views have data: everywhere in 8-bit sets, where no band of either is 0 in all
@@ -158,7 +138,7 @@ class FilePair:
         Raises:
             InvalidData: a file is unreadable, or its size, bands or samples are not those of the data set.
         """
-        samples = self.cache.get(self.files)
+        samples = self.read(self.files)
         if samples["cloudy"].shape[1:] != self.shape:
             found, expected = (f"{s[1]} x {s[0]} px" for s in (samples["cloudy"].shape[1:], self.shape))
             raise InvalidData(f"{self.files.cloudy} has {found}, not {expected} as when it was listed; list it again.")
@@ -172,15 +152,15 @@ class FilePair:
         cloudy, clear = (self._values(samples, view) for view in ("cloudy", "clear"))
         valid = np.asarray(np.isfinite(cloudy + clear).all(axis=0))
         obscured = samples["mask"].max(axis=0) > 0 if "mask" in samples else _differs(cloudy, clear)
-        return ScenePair(self.name, cloudy, clear, valid, obscured & valid).window(inner[0], inner[1], random)
+        return ScenePair(self.name, cloudy, clear, valid, obscured & valid).window(*inner)
 
     def content(self) -> Iterator[bytes]:
         """Yield the stored samples and how they are read."""
         yield repr((self.bands, self.full_scale)).encode()
-        for part, samples in sorted(self.cache.get(self.files).items()):
+        for part, samples in sorted(self.read(self.files).items()):
             yield part.encode() + samples.tobytes()
 
-    def _values(self, samples: dict[str, Samples], view: str) -> FloatArray:
+    def _values(self, samples: Mapping[str, Samples], view: str) -> FloatArray:
         stored = samples[view]
         if f"nir_{view}" in samples:
             stored = np.concatenate([stored, samples[f"nir_{view}"][:1]])
@@ -246,9 +226,9 @@ def _file_pairs(pairs: list[PairFiles], bands: Sequence[str] | None) -> list[Fil
             f"{first.dataset} in this folder has no band {', '.join(unknown)}; it has {', '.join(stored)}."
         )
     _, _, bits = picture_size(first.cloudy)
-    scale, cache = 255 if bits == 8 else 10_000, SampleCache()
+    scale, read = 255 if bits == 8 else 10_000, lru_cache(maxsize=_KEPT)(samples_of)
     sizes = (picture_size(pair.cloudy) for pair in pairs)
     return [
-        FilePair(pair, chosen, scale, (height, width), stored, cache)
+        FilePair(pair, chosen, scale, (height, width), stored, read)
         for pair, (width, height, _) in zip(pairs, sizes, strict=True)
     ]

@@ -70,10 +70,9 @@ class NoiseField:
 
 @dataclass(frozen=True, slots=True)
 class TileNoise:
-    """The noise of every sample of a batch of tiles: the samplers' `NoiseSource`."""
+    """The noise of one sample of a batch of tiles: the samplers' `NoiseSource`."""
 
-    #: One per sample, of one seed.
-    fields: tuple[NoiseField, ...]
+    field: NoiseField
     tiles: tuple[Tile, ...]
     #: Absolute row and column of the canvas that the tiles are windows of.
     origin: tuple[int, int]
@@ -81,13 +80,20 @@ class TileNoise:
     device: torch.device
 
     def __call__(self, stream: int, scale: int) -> Tensor:
-        """Return noise `(tile * sample, band, y / scale, x / scale)`, the samples of a tile together.
+        """Return noise `(tile, band, y / scale, x / scale)`.
 
         A pixel of a smaller image has its own address, the absolute number of the block that it stands for; tiles agree
         where they overlap if they begin on absolute multiples of `scale`.
         """
-        places = [(self.origin[0] + tile.row, self.origin[1] + tile.column) for tile in self.tiles]
-        windows = [(row // scale, column // scale, field) for row, column in places for field in self.fields]
         side = self.tiles[0].size // scale
-        drawn = [field.window(row, column, (side, side), self.bands, stream) for row, column, field in windows]
+        drawn = [
+            self.field.window(
+                (self.origin[0] + tile.row) // scale,
+                (self.origin[1] + tile.column) // scale,
+                (side, side),
+                self.bands,
+                stream,
+            )
+            for tile in self.tiles
+        ]
         return torch.from_numpy(np.stack(drawn)).to(self.device)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -33,8 +32,6 @@ _log = logging.getLogger(__name__)
 
 #: What torch says when memory runs out without an error type of its own.
 _IN_WORDS = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-#: Samples of a tile that a CPU evaluates together: small tiles gain a fifth, larger groups gain nothing.
-_SAMPLES_AT_ONCE = 4
 
 
 def on_device(
@@ -180,16 +177,14 @@ def layers_of(enhancer: Enhancer, canvases: Canvases, sampling: Sampling, batch:
     device = next(enhancer.parameters()).device
     reference = None if canvases.reference is None else _cut(canvases.reference, batch, device)
     condition = condition_of(enhancer, _cut(canvases.scene, batch, device), reference)
-    fields = [NoiseField(sampling.seed, sample) for sample in range(sampling.samples)]
     images, weights = [], []
-    for group in _groups(fields, _SAMPLES_AT_ONCE if device.type == "cpu" else 1):
-        noise = TileNoise(tuple(group), tuple(batch), canvases.origin, len(canvases.scene), device)
-        own = repeated(condition, len(group))
-        trajectory = Trajectory(enhancer.schedule, sampling.steps, noise, _start(sampling, own))
-        found = SAMPLERS[sampling.sampler](BoundEstimator(enhancer, own, sampling.eta), trajectory)
-        images.append(from_unit(enhancer.finish(found.image)).unflatten(0, (-1, len(group))))
-        weights.append(found.weight.mean(dim=1, keepdim=True).unflatten(0, (-1, len(group))))
-    layers: FloatArray = _summary(torch.cat(images, dim=1), torch.cat(weights, dim=1), condition).cpu().numpy()
+    for sample in range(sampling.samples):
+        noise = TileNoise(NoiseField(sampling.seed, sample), tuple(batch), canvases.origin, len(canvases.scene), device)
+        trajectory = Trajectory(enhancer.schedule, sampling.steps, noise, _start(sampling, condition))
+        found = SAMPLERS[sampling.sampler](BoundEstimator(enhancer, condition, sampling.eta), trajectory)
+        images.append(from_unit(to_unsigned(found.image)))
+        weights.append(found.weight.mean(dim=1, keepdim=True))
+    layers: FloatArray = _summary(torch.stack(images, dim=1), torch.stack(weights, dim=1), condition).cpu().numpy()
     if not np.isfinite(layers).all():
         raise InvalidModelInput(
             f"The model returned values that are not finite near row {batch[0].row}, column {batch[0].column}; use "
@@ -200,12 +195,6 @@ def layers_of(enhancer: Enhancer, canvases: Canvases, sampling: Sampling, batch:
 
 def _start(sampling: Sampling, condition: Condition) -> Start | None:
     return None if sampling.start is None else Start(sampling.start, condition.reference)
-
-
-def _groups(things: list[T], size: int) -> Iterator[list[T]]:
-    remaining = iter(things)
-    while group := list(islice(remaining, size)):
-        yield group
 
 
 def _cut(canvas: FloatArray, batch: list[Tile], device: torch.device) -> Tensor:
@@ -235,12 +224,6 @@ def condition_of(enhancer: Enhancer, cloudy: Tensor, reference: Tensor | None) -
         return condition
     given = reference.isfinite().all(dim=1, keepdim=True)
     return replace(condition, reference=torch.where(given, to_signed(to_unit(reference)), condition.reference))
-
-
-def repeated(condition: Condition, samples: int) -> Condition:
-    """Return the condition of `(tile * sample)` images, the samples of a tile together."""
-    cloudy, reference = (part.repeat_interleave(samples, dim=0) for part in (condition.cloudy, condition.reference))
-    return replace(condition, cloudy=cloudy, reference=reference)
 
 
 class BoundEstimator:
@@ -287,36 +270,22 @@ def standardised_layers(
         better = torch.from_numpy(np.ascontiguousarray(given[:, *tile.window]))[None].to(device)
         belief = networks.belief_in(better, inputs, belief)
     start = design.t_start if sampling.start is None else sampling.start
-    found = [
-        networks.sample(inputs, noise, start, sampling.steps, sampling.eta, reference=belief)
-        for noise in _noise(tile, sampling, origin, networks.bands, device)
-    ]
+    found = []
+    for sample in range(sampling.samples):
+        noise = TileNoise(NoiseField(sampling.seed, sample), (tile,), origin, networks.bands, device)(0, 1)
+        found.append(networks.sample(inputs, noise, start, sampling.steps, sampling.eta, reference=belief))
     mean = torch.stack([each.mean for each in found]).mean(dim=0)
     log_deviation = torch.stack([each.log_variance for each in found]).mean(dim=0) / 2
-    deviation = recalibrated(log_deviation, design.widths).exp()
     weight = torch.stack([each.weight for each in found]).mean(dim=(0, 2))[:, None]
-    return torch.cat([mean, deviation, found[0].reference, weight], dim=1).cpu().numpy()
+    middle, deviation, reference, share = (
+        layer.cpu().numpy() for layer in (mean, log_deviation, found[0].reference, weight)
+    )
+    return np.concatenate([middle, np.exp(recalibrated(deviation, design.widths)), reference, share], axis=1)
 
 
-def _noise(
-    tile: Tile, sampling: Sampling, origin: tuple[int, int], bands: int, device: torch.device
-) -> Sequence[Tensor]:
-    """Return the noise of every sample of a tile, `(1, band, y, x)`."""
-    return [
-        TileNoise((NoiseField(sampling.seed, sample),), (tile,), origin, bands, device)(0, 1)
-        for sample in range(sampling.samples)
-    ]
-
-
-def recalibrated(log_deviation: Tensor, widths: tuple[tuple[float, float], ...]) -> Tensor:
+def recalibrated(log_deviation: FloatArray, widths: tuple[tuple[float, float], ...]) -> FloatArray:
     """Return logarithms of deviations, corrected by the knots of the card; unchanged without any."""
     if not widths:
         return log_deviation
-    at, by = (torch.tensor(column, device=log_deviation.device) for column in zip(*widths, strict=True))
-    clamped = log_deviation.clamp(float(at[0]), float(at[-1]))
-    index = torch.searchsorted(at, clamped.contiguous()).clamp(1, len(at) - 1) if len(at) > 1 else None
-    if index is None:
-        return log_deviation + by[0]
-    low, high = at[index - 1], at[index]
-    share = (clamped - low) / (high - low)
-    return log_deviation + torch.lerp(by[index - 1], by[index], share)
+    at, by = np.array(widths).T
+    return (log_deviation + np.interp(log_deviation, at, by)).astype(np.float32)

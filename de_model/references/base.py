@@ -21,8 +21,6 @@ class Reference(nn.Module, ABC):
     stride: ClassVar[int]
     #: Smallest height and width the network can work on.
     smallest: ClassVar[int] = 1
-    #: True where the image comes from outside: there is nothing to train and nothing to run.
-    external: ClassVar[bool] = False
 
     def __init__(self, bands: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Which network a reference's name stands for: the `light` one, the one that has none, and the published ones."""
+"""Which network a reference's name stands for: the `light` one, or one of the published ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from de_model.errors import InvalidModelInput
 from de_model.presets import ReferenceKind, Sizes
 from de_model.references.base import Reference
 from de_model.references.mprnet import MprnetReference
@@ -76,18 +75,6 @@ class _Dilated(nn.Module):
         return x + self.second(F.silu(self.first(x)))
 
 
-class CompositeReference(Reference):
-    """Holds no weights; the image is given to `Enhancer.condition` as `reference_unit`."""
-
-    stride = 1
-    external = True
-
-    def _stages(self, cloudy: Tensor) -> tuple[Tensor, ...]:
-        raise InvalidModelInput(
-            f"This model has no reference network: give the composite of {tuple(cloudy.shape)} as reference_unit."
-        )
-
-
 def build_reference(kind: ReferenceKind, bands: int, sizes: Sizes) -> Reference:
     """Return an untrained reference; only `light` depends on the preset's sizes, the others are as published."""
     match kind:
@@ -97,5 +84,3 @@ def build_reference(kind: ReferenceKind, bands: int, sizes: Sizes) -> Reference:
             return MprnetReference(bands)
         case ReferenceKind.MSDA:
             return MsdaReference(bands)
-        case ReferenceKind.COMPOSITE:
-            return CompositeReference(bands)

@@ -132,10 +132,10 @@ def _smooth_abs(difference: Tensor) -> Tensor:
     return (difference.square() + _CHARBONNIER**2).sqrt()
 
 
-def noise_loss(enhancer: Enhancer, condition: Condition, batch: Batch) -> Tensor:
+def noise_loss(enhancer: Enhancer, batch: Batch) -> Tensor:
     """Return L_eps, the mean squared error of the predicted noise (DE section 1.7, stage 1)."""
     x_t = enhancer.schedule.add_noise(to_signed(batch.patches.clear), batch.eps, batch.t)
-    predicted = enhancer.noise_in(x_t, condition, batch.t).float()
+    predicted = enhancer.predictor(x_t, to_signed(batch.patches.cloudy), batch.t).float()
     return masked_mean((predicted - batch.eps).square(), batch.patches.valid, batch.counted)
 
 
@@ -154,9 +154,9 @@ def enhancement_loss(enhancer: Enhancer, condition: Condition, batch: Batch) -> 
     """
     x0, valid = to_signed(batch.patches.clear), batch.patches.valid
     x_t = enhancer.schedule.add_noise(x0, batch.eps, batch.t)
-    predicted = enhancer.noise_in(x_t, condition, batch.t).float()
+    predicted = enhancer.predictor(x_t, condition.cloudy, batch.t).float()
     x0_hat = enhancer.schedule.estimate_x0(x_t, predicted.detach(), batch.t)
-    raw = enhancer.raw_weight(x_t, condition, batch.t).float()
+    raw = enhancer.allocation(x_t, condition.cloudy, condition.reference, batch.t).float()
     weight = limit_in_training(raw, enhancer.card.eta, enhancer.card.weight_mode)
     fused = weight * condition.reference + (1 - weight) * x0_hat
     return DiffusionLoss(
@@ -177,9 +177,7 @@ class Objective(nn.Module):
         if self.stage is Stage.REFERENCE:
             return self._reference(batch)
         if self.stage in (Stage.COARSE, Stage.FINE):
-            # WA and reference take no part yet: the reference would be work for nothing.
-            alone = self.enhancer.condition(batch.patches.cloudy, batch.patches.cloudy)
-            return {"noise": noise_loss(self.enhancer, alone, batch)}
+            return {"noise": noise_loss(self.enhancer, batch)}
         loss = enhancement_loss(self.enhancer, self.enhancer.condition(batch.patches.cloudy), batch)
         return loss._asdict() if self.stage is Stage.JOINT else {"fusion": loss.fusion}
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from de_model.data.pairs import PairData, Patches
-from de_model.enhancer import Condition, Enhancer, Estimate
+from de_model.enhancer import Enhancer, Estimate
 from de_model.errors import InvalidModelInput
-from de_model.radiometry import from_unit, to_unsigned
+from de_model.radiometry import from_unit, to_signed, to_unsigned
 from de_model.sampling.samplers import Trajectory, ddim
 from de_model.training.objective import Batch, Objective, draw
 from de_model.training.stages import Stage, StageOptions
@@ -91,19 +91,18 @@ def restored(enhancer: Enhancer, stage: Stage, batch: Batch, steps: int = 10) ->
     if stage is Stage.REFERENCE:
         return Restored(patches, (enhancer.reference.estimate(patches.cloudy),))
     if stage in (Stage.COARSE, Stage.FINE):
-        alone = enhancer.condition(patches.cloudy, patches.cloudy)
-        found = ddim(lambda x_t, t: _diffusion_alone(enhancer, x_t, alone, t), trajectory)
-        return Restored(patches, (enhancer.finish(found.image),))
+        cloudy = to_signed(patches.cloudy)
+
+        def alone(x_t: Tensor, t: Tensor) -> Estimate:
+            """Return the estimate with W = 0: the model before the weight network exists."""
+            x0_hat = enhancer.schedule.estimate_x0(x_t, enhancer.predictor(x_t, cloudy, t), t)
+            return Estimate(x0_hat, torch.zeros_like(x0_hat), x0_hat)
+
+        return Restored(patches, (to_unsigned(ddim(alone, trajectory).image),))
     condition = enhancer.condition(patches.cloudy)
     eta = enhancer.card.eta
     found = ddim(lambda x_t, t: enhancer.estimate(x_t, condition, t, eta), trajectory)
-    return Restored(patches, (to_unsigned(condition.reference), enhancer.finish(found.image)))
-
-
-def _diffusion_alone(enhancer: Enhancer, x_t: Tensor, condition: Condition, t: Tensor) -> Estimate:
-    """Return the estimate with W = 0, the model before the weight network exists."""
-    x0_hat = enhancer.schedule.estimate_x0(x_t, enhancer.noise_in(x_t, condition, t), t)
-    return Estimate(x0_hat, torch.zeros_like(x0_hat), x0_hat)
+    return Restored(patches, (to_unsigned(condition.reference), to_unsigned(found.image)))
 
 
 def psnr(image: Tensor, truth: Tensor, where: Tensor) -> float:
@@ -117,17 +116,11 @@ def psnr(image: Tensor, truth: Tensor, where: Tensor) -> float:
     Raises:
         InvalidModelInput: no pixel counts.
     """
-    counted = _side_by_side(where)[0].astype(bool)
-    if not counted.any():
+    if not bool(where.any()):
         raise InvalidModelInput("No pixel to score: the mask is empty.")
-    found, wanted = (_side_by_side(from_unit(i.float()))[:, counted].astype(np.float64) for i in (image, truth))
-    mse = float(np.square(found - wanted).mean())
+    error = (from_unit(image.float()) - from_unit(truth.float())).double()
+    mse = float(error.square().movedim(1, -1)[where[:, 0]].mean())
     return math.inf if mse == 0 else -10 * math.log10(mse)
-
-
-def _side_by_side(images: Tensor) -> NDArray[np.float32]:
-    """Return `(band, y, batch x)` of `(batch, band, y, x)`."""
-    return torch.cat(list(images.float()), dim=-1).cpu().numpy()
 
 
 def sample_grid(found: Restored, bands: tuple[str, ...]) -> NDArray[np.uint8]:

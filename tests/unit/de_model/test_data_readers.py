@@ -14,7 +14,7 @@ from de_model.data.check import Report, check_folder
 from de_model.data.datasets import FACTS, Dataset, Split
 from de_model.data.folders import Problem, Severity
 from de_model.data.pairs import PairData, PatchSampler, ScenePair
-from de_model.data.readers import FilePair, SampleCache, open_dataset
+from de_model.data.readers import FilePair, open_dataset
 from de_model.errors import DeModelError, InvalidData
 from de_model.radiometry import to_unit
 from tests.unit.de_model.data_folders import SIZE, picture, save, write_cuhk, write_nir, write_pairs
@@ -26,7 +26,7 @@ def problems(report: Report, severity: Severity = Severity.ERROR) -> list[Proble
 
 def whole(pair: FilePair) -> ScenePair:
     height, width = pair.shape
-    return pair.window(slice(0, height), slice(0, width), np.random.default_rng(0))
+    return pair.window(slice(0, height), slice(0, width))
 
 
 def test_rice1_is_read_as_the_paper_feeds_it(tmp_path: Path) -> None:
@@ -97,7 +97,6 @@ def test_a_plain_folder_may_hold_16_bit_tiff(tmp_path: Path) -> None:
 def test_patches_come_from_files_and_depend_on_seed_and_step_alone(tmp_path: Path) -> None:
     write_cuhk(tmp_path, "CUHK-CR2", archive=True)
     first, second = (PatchSampler(open_dataset(tmp_path, split=Split.TRAIN), 32, 1, 3) for _ in range(2))
-    first.pairs[0].cache.limit_bytes = 0
     a, b = first.batch(5, 6), second.batch(5, 6)
     assert a.cloudy.shape == (6, 4, 32, 32)
     assert a.cloudy.equal(b.cloudy) and not a.cloudy.equal(first.batch(6, 6).cloudy)
@@ -108,18 +107,9 @@ def test_a_window_is_the_same_part_of_the_whole(tmp_path: Path) -> None:
     (pair,) = open_dataset(tmp_path)
     everything = whole(pair)
     for rows, columns in ((slice(0, 20), slice(28, 48)), (slice(15, 40), slice(3, 28)), (slice(0, 48), slice(0, 48))):
-        part = pair.window(rows, columns, np.random.default_rng(0))
+        part = pair.window(rows, columns)
         assert np.array_equal(part.cloudy, everything.cloudy[:, rows, columns])
         assert np.array_equal(part.obscured, everything.obscured[rows, columns])
-
-
-def test_memory_is_bounded(tmp_path: Path) -> None:
-    write_pairs(tmp_path, range(6))
-    pairs = open_dataset(tmp_path)
-    cache = SampleCache(limit_bytes=2 * 2 * 3 * SIZE * SIZE)
-    for pair in pairs:
-        cache.get(pair.files)
-    assert cache.used_bytes == cache.limit_bytes
 
 
 def test_fingerprint_sees_pixels_bands_and_weights(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from de_model.inference.running import BoundEstimator
 from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Frame, Tile, plan_tiles
 from de_model.packaging import NEEDED, SCENE, answer, default_parameters, example
-from de_model.radiometry import from_unit, to_unit
+from de_model.radiometry import from_unit, to_unit, to_unsigned
 from de_model.sampling.kinds import SamplerKind
 from de_model.sampling.samplers import Trajectory, ddim
 
@@ -80,14 +80,13 @@ def test_seed_and_samples_reach_every_sampler(enhancer: Enhancer, kind: SamplerK
 
 
 def test_a_sample_is_the_same_alone_and_among_others(enhancer: Enhancer) -> None:
-    """Six samples are evaluated as four and two; their mean is that of the fields one by one."""
     image, mask = scene(32, 32), full(32, 32)
     together = restore(enhancer, image, mask, sampling(samples=6, eta=0.0))
     condition, found = enhancer.condition(to_unit(torch.from_numpy(image)[None])), []
     for sample in range(6):
-        noise = TileNoise((NoiseField(3, sample),), (Tile(0, 0, 32),), (0, 0), 2, torch.device("cpu"))
+        noise = TileNoise(NoiseField(3, sample), (Tile(0, 0, 32),), (0, 0), 2, torch.device("cpu"))
         trajectory = Trajectory(enhancer.schedule, 3, noise)
-        found.append(from_unit(enhancer.finish(ddim(BoundEstimator(enhancer, condition, 0.0), trajectory).image))[0])
+        found.append(from_unit(to_unsigned(ddim(BoundEstimator(enhancer, condition, 0.0), trajectory).image))[0])
     assert np.allclose(together.image, torch.stack(found).mean(dim=0), atol=1e-5)
     assert np.allclose(together.spread, torch.stack(found).std(dim=0), atol=1e-5)
 
@@ -110,7 +109,7 @@ def test_a_start_without_noise_left_stays_near_the_reference(enhancer: Enhancer)
 def test_tiles_see_the_same_noise_where_they_overlap(scale: int) -> None:
     field, origin, cpu = NoiseField(7), (12, -8), torch.device("cpu")
     tiles = (Tile(0, 0, 32), Tile(16, 24, 32))
-    first, second = TileNoise((field,), tiles, origin, 3, cpu)(2, scale)
+    first, second = TileNoise(field, tiles, origin, 3, cpu)(2, scale)
     assert first.shape == (3, 32 // scale, 32 // scale)
     assert torch.equal(first[:, 16 // scale :, 24 // scale :], second[:, : 16 // scale, : 8 // scale])
 

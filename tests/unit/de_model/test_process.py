@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.presets import Preset
+from de_model.presets import Preset, ReferenceKind
 from de_model.schedule import Schedule
 
 BANDS = ("blue", "green", "red", "nir")
@@ -105,3 +105,12 @@ def test_schedule_refuses_too_few_steps() -> None:
     with pytest.raises(InvalidModelInput, match="20 or more"):
         Schedule(10)
     assert math.isfinite(Schedule(20).abar[-1].item())
+
+
+@pytest.mark.parametrize("kind", [ReferenceKind.MPRNET, ReferenceKind.MSDA])
+def test_published_references_serve_any_preset(kind: ReferenceKind) -> None:
+    made, cloudy = Enhancer(ModelCard(Preset.TINY, BANDS, 10.0, reference=kind)).eval(), torch.rand(2, 4, 16, 16)
+    condition = made.condition(cloudy)
+    found = made.estimate(torch.randn(2, 4, 16, 16), condition, torch.tensor([10, 900]), 0.3)
+    assert torch.isfinite(found.fused).all()
+    assert torch.equal(condition.reference, made.reference.estimate(cloudy) * 2 - 1)

@@ -10,9 +10,7 @@ from de_model.presets import SIZES, Preset, ReferenceKind
 from de_model.references.base import Reference
 from de_model.references.mprnet import MprnetReference
 from de_model.references.msda import Dormant, MsdaReference
-from de_model.references.networks import CompositeReference, LightReference, build_reference
-
-TRAINED = [kind for kind in ReferenceKind if kind is not ReferenceKind.COMPOSITE]
+from de_model.references.networks import LightReference, build_reference
 
 
 def count(module: torch.nn.Module) -> int:
@@ -106,7 +104,7 @@ def test_msda_looks_past_the_grid_through_its_far_branch() -> None:
     assert not torch.equal(network.estimate(image), near)
 
 
-@pytest.mark.parametrize("kind", TRAINED)
+@pytest.mark.parametrize("kind", ReferenceKind)
 @pytest.mark.parametrize("bands", [1, 3, 4, 10])
 def test_references_keep_shape_and_range_for_any_bands(kind: ReferenceKind, bands: int) -> None:
     network, image = build(kind, bands), torch.rand(2, bands, 16, 24)
@@ -116,7 +114,7 @@ def test_references_keep_shape_and_range_for_any_bands(kind: ReferenceKind, band
     assert all(output.shape == image.shape for output in network.training_outputs(image))
 
 
-@pytest.mark.parametrize("kind", TRAINED)
+@pytest.mark.parametrize("kind", ReferenceKind)
 def test_every_stage_of_a_reference_learns(kind: ReferenceKind) -> None:
     network = build(kind, 2).train()
     cloudy, clear = torch.rand(2, 2, 16, 16), torch.full((2, 2, 16, 16), 0.3)
@@ -131,7 +129,7 @@ def test_every_stage_of_a_reference_learns(kind: ReferenceKind) -> None:
     assert (losses[-1] < 0.98 * losses[0]).all()
 
 
-@pytest.mark.parametrize("kind", TRAINED)
+@pytest.mark.parametrize("kind", ReferenceKind)
 def test_images_that_do_not_fit_are_refused(kind: ReferenceKind) -> None:
     network = build(kind, 3)
     with pytest.raises(InvalidModelInput, match=f"divisible by {network.stride}"):
@@ -145,18 +143,10 @@ def test_msda_refuses_what_it_cannot_normalise() -> None:
         build(ReferenceKind.MSDA, 3).estimate(torch.rand(1, 3, 4, 4))
 
 
-def test_composite_holds_nothing_and_asks_for_the_image() -> None:
-    network = build(ReferenceKind.COMPOSITE, 4)
-    assert network.external and count(network) == 0
-    with pytest.raises(InvalidModelInput, match="reference_unit"):
-        network.estimate(torch.rand(1, 4, 16, 16))
-
-
 def test_the_factory_knows_every_kind() -> None:
     classes = {kind: type(build(kind, 3)) for kind in ReferenceKind}
     assert classes == {
         ReferenceKind.LIGHT: LightReference,
         ReferenceKind.MPRNET: MprnetReference,
         ReferenceKind.MSDA: MsdaReference,
-        ReferenceKind.COMPOSITE: CompositeReference,
     }
