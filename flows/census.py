@@ -15,6 +15,8 @@ from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.client.schemas.objects import State as FlowState
+from prefect.states import Completed
 
 from flows.errors import CensusIncomplete, InvalidSettings
 from flows.ledger.opening import existing_ledger
@@ -24,7 +26,7 @@ from flows.planning.candidates import cloud_cover
 from flows.planning.mosaics import MosaicJob, mosaic_jobs, plan_period
 from flows.planning.search import find_scenes
 from flows.planning.workunit import ModelRef, Plan, make_plan
-from flows.processing.publishing import catalog_of, known_radiometry, mosaics_of
+from flows.processing.publishing import catalog_of, known_radiometry, mosaics_of, require_catalog
 from flows.progress import EventName, emit, report_progress
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings, recent
@@ -94,6 +96,11 @@ class Census:
     #: What the rows are: scenes, or mosaics of cells and regions.
     counted: str = "scenes"
 
+    @property
+    def outdated(self) -> int:
+        """Products that the next run makes again."""
+        return self.counts[Standing.OUTDATED]
+
 
 #: Rows of the artifact; what is missing comes first.
 _ROWS = 500
@@ -108,7 +115,8 @@ def census(
     verify: bool = False,
     strict: bool = True,
     mosaic: MosaicOptions | None = None,
-) -> Census:
+    before_first_run: bool = False,
+) -> Census | FlowState[Census]:
     """Compare what the source has with what the catalog has; keep the table, and raise what is missing.
 
     Args:
@@ -117,12 +125,20 @@ def census(
         verify: check every published file against its checksum, too.
         strict: fail when something is missing; otherwise only the event is emitted.
         mosaic: count the mosaics of this period, region and method instead of scenes.
+        before_first_run: complete without a count where no run has begun yet, as a schedule wants; otherwise a catalog
+            that is not there is a mistyped one.
 
     Raises:
+        InvalidSettings: there is no catalog.
         CensusIncomplete: scenes are missing, failed or broken.
         EmptySearch: the source has no scene in the area and interval.
     """
     wanted = recent(settings or load_settings(), last_days)
+    if before_first_run and not _has_begun(wanted):
+        nothing = Census(
+            wanted.shown_source, wanted.collection, wanted.shown_dates, dict.fromkeys(Standing, 0), True, ()
+        )
+        return Completed(message=f"Nothing is there yet: no run has begun with {wanted.out}.", data=nothing)
     found = take_census(wanted, mosaic, verify=verify)
     create_table_artifact(table_of(found), key="census", description=f"Census of {found.datetime}")
     create_markdown_artifact(sentence_of(found), key="census-summary", description="What the census found")
@@ -136,6 +152,17 @@ def census(
         if strict:
             raise CensusIncomplete(sentence_of(found))
     return found
+
+
+def _has_begun(settings: RunSettings) -> bool:
+    """Return whether any run has worked on a catalog; `unveil up` serves an empty one before the first."""
+    if catalog_of(settings).target.collection_ids():
+        return True
+    ledger = existing_ledger(settings)
+    if ledger is None:
+        return False
+    with closing(ledger):
+        return any(ledger.counts().values())
 
 
 def take_census(settings: RunSettings, mosaic: MosaicOptions | None = None, *, verify: bool = False) -> Census:
@@ -153,10 +180,7 @@ def take_census(settings: RunSettings, mosaic: MosaicOptions | None = None, *, v
     """
     if verify and is_s3(str(settings.out)):
         raise InvalidSettings(f"--verify reads files of a catalog on disk; {settings.out} is not one. Leave it out.")
-    if isinstance(settings.out, Path) and not (settings.out / "catalog.json").is_file():
-        raise InvalidSettings(
-            f"No catalog was found in {settings.out}: name it with --out, or make one with `unveil run`."
-        )
+    require_catalog(settings)
     report_progress("resolving the model")
     model = look_up(settings)
     if mosaic is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -59,15 +58,18 @@ class _Period:
     has_region: bool
 
 
+#: A period that was searched and planned; a sentence where it has no scene.
+_Planned = tuple[Found, MosaicPlan] | str
+
+
 @dataclass(slots=True)
 class _Run:
-    """The periods that are left, and what was made of the others."""
+    """What is wanted, and what came of it so far."""
 
     jobs: Sequence[MosaicJob]
     model: ModelRef
-    left: deque[MosaicJob]
-    #: The first period with anything left to make, from the command that looked for it.
-    opened: _Period | None = None
+    #: By name of the period: planned by the command, which looked for the first one with anything left to make.
+    planned: dict[str, _Planned] = field(default_factory=dict)
     scenes: int = 0
     units: list[UnitResult] = field(default_factory=list)
     already: list[str] = field(default_factory=list)
@@ -77,10 +79,23 @@ class _Run:
 
 
 @task(name="plan", task_run_name="plan {job.period.name}", **RETRIES)
-def plan(job: MosaicJob, model: ModelRef, items: Sequence[pystac.Item]) -> MosaicPlan:
-    """Divide the region into cells, and bring all dates of the period to one radiometry."""
-    report_progress(f"{job.period.name}: matching dates")
-    return plan_period(job, items, model, known_radiometry(job))
+def plan(job: MosaicJob, model: ModelRef, known: _Planned | None = None) -> _Planned:
+    """Search a period, divide the region into cells, and bring all dates to one radiometry.
+
+    Args:
+        job: what is wanted of the period.
+        model: of the run.
+        known: what the command of this run planned already; it is not done twice.
+    """
+    if known is not None:
+        return known
+    try:
+        found = find.fn(job.settings)
+        report_progress(f"{job.period.name}: matching dates")
+        return found, plan_period(job, found.items, model, known_radiometry(job))
+    except EmptySearch as error:
+        _log.warning("%s: %s", job.period.name, error)
+        return f"{job.period.name}: {error}"
 
 
 @task(name="region", task_run_name="region {made.job.region.name} {made.job.period.name}", **RETRIES)
@@ -133,8 +148,10 @@ def mosaics(settings: RunSettings | None = None, mosaic: MosaicOptions | None = 
     check_runner(wanted)
     run = handed_over() or _begin(wanted, options, resolve_model)
     with run_ledger(wanted, run_id) as ledger:
-        while run.opened or run.left:
-            _make_period(run, ledger, run_id)
+        for job in run.jobs:
+            planned = plan(job, run.model, run.planned.pop(job.period.name, None))
+            if (period := _compared(run, job, planned)) is not None:
+                _make_period(run, period, ledger, run_id)
     keep_mirrors(wanted)
     summary = _summary(wanted, run, run_id, began)
     report(asdict(summary), "mosaics")
@@ -151,14 +168,16 @@ def run_mosaics(settings: RunSettings, options: MosaicOptions) -> MosaicSummary:
         StacError, DeModelError, FlowError: the run could not start, or something of it failed.
     """
     began, run = time.monotonic(), _begin(settings, options, resolve_model.fn)
-    while run.left and run.opened is None:
-        period = _open(run, find.fn, plan.fn)
-        if period and (period.todo or period.plan.refused or not period.has_region):
-            run.opened = period
-    if run.opened is None:
+    known: dict[str, _Planned] = {}
+    for job in run.jobs:
+        known[job.period.name] = plan.fn(job, run.model)
+        period = _compared(run, job, known[job.period.name])
+        if period is not None and (period.todo or period.plan.refused or not period.has_region):
+            break
+    else:
         return _summary(settings, run, "", began)
     mosaics_of(settings).require_writable()
-    with handing_over(run), prefect_api(settings.state):
+    with handing_over(_Run(run.jobs, run.model, known)), prefect_api(settings.state):
         stored: Any = settings.shareable
         result: MosaicSummary = mosaics(stored, options)
     return result
@@ -168,41 +187,27 @@ def _begin(settings: RunSettings, options: MosaicOptions, resolve: Callable[[Run
     jobs = mosaic_jobs(settings, options)
     with indexes_of(settings) as indexes:
         indexes.reconcile(progress=report_progress)
-    return _Run(jobs, resolve(settings), deque(jobs))
+    return _Run(jobs, resolve(settings))
 
 
-def _open(run: _Run, search: Any, plan_: Any) -> _Period | None:
-    """Take the next period, compare it with what is published, and note that; None where it has no scene.
-
-    Args:
-        run: gives up the period.
-        search: the task `find`, or its function.
-        plan_: the task `plan`, or its function.
-    """
-    job = run.left.popleft()
-    try:
-        found: Found = search(job.settings)
-        planned: MosaicPlan = plan_(job, run.model, found.items)
-    except EmptySearch as error:
-        _log.warning("%s: %s", job.period.name, error)
-        run.empty.append(f"{job.period.name}: {error}")
+def _compared(run: _Run, job: MosaicJob, planned: _Planned) -> _Period | None:
+    """Compare a period with what is published, and note that; None where it has no scene."""
+    if isinstance(planned, str):
+        run.empty.append(planned)
         return None
-    catalog = mosaics_of(job.settings)
-    wanted = [*(unit.work_id for unit in planned.units), planned.region_work_id]
-    finished, broken = whole_work(catalog, catalog.published_work(survey=catalog.repair()), wanted)
+    (found, wanted), catalog = planned, mosaics_of(job.settings)
+    work_ids = [*(unit.work_id for unit in wanted.units), wanted.region_work_id]
+    finished, broken = whole_work(catalog, catalog.published_work(survey=catalog.repair()), work_ids)
     run.scenes += len(found.items)
-    run.units += refused_results(planned.refused)
+    run.units += refused_results(wanted.refused)
     run.remade += broken.values()
-    run.already += [unit.item_id for unit in planned.units if unit.work_id in finished]
-    todo = tuple(unit for unit in planned.units if unit.work_id not in finished)
-    return _Period(found, planned, todo, planned.region_work_id in finished)
+    run.already += [unit.item_id for unit in wanted.units if unit.work_id in finished]
+    todo = tuple(unit for unit in wanted.units if unit.work_id not in finished)
+    return _Period(found, wanted, todo, wanted.region_work_id in finished)
 
 
-def _make_period(run: _Run, ledger: Ledger, run_id: str) -> None:
-    """Make and publish the next period; what it was made of is let go at its end."""
-    period, run.opened = run.opened or _open(run, find, plan), None
-    if period is None:
-        return
+def _make_period(run: _Run, period: _Period, ledger: Ledger, run_id: str) -> None:
+    """Make and publish a period."""
     job, found = period.plan.job, period.found
     context = run_context(job.settings, run.model, found.collection, ledger, run_id, invalid_too=True)
     results = process_all(period.todo, found.items, context, job.settings, ledger)

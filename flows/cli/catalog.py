@@ -113,12 +113,12 @@ def retract(
         unveil retract S2A_33TWL_20230818_0_L2A-unveil-1b2c3d4e --out unveil-out
     """
     from flows.errors import InvalidSettings
-    from flows.processing.publishing import catalog_of, indexes_of, keep_mirrors
+    from flows.processing.publishing import indexes_of, keep_mirrors, require_catalog
     from stac.catalog.product_collections import ProductCollection
     from stac.catalog.product_collections import retract as take_out
 
     settings = o.settings(**given)
-    catalog = catalog_of(settings)
+    catalog = require_catalog(settings)
     catalogs = [catalog.beside(kind) for kind in ProductCollection]
     missing = [item_id for item_id in item_ids if all(kind.document(item_id) is None for kind in catalogs)]
     if missing:
@@ -159,7 +159,7 @@ def publish(
         unveil publish --out zagreb --to s3://mosaics/zagreb
     """
     from flows.errors import InvalidSettings
-    from flows.processing.publishing import catalog_of, indexes_of, keep_mirrors
+    from flows.processing.publishing import catalog_of, indexes_of, keep_mirrors, require_catalog
     from flows.progress import report_progress
     from stac.catalog.product_collections import copy_catalog
     from stac.io.s3 import parse_location
@@ -169,8 +169,7 @@ def publish(
         raise InvalidSettings(
             "Nothing follows the catalog; name a STAC API or a pgstac database with --index, or --to."
         )
-    if not catalog_of(settings).exists():
-        raise InvalidSettings(f"No catalog was found in {settings.out}; name it with --out.")
+    require_catalog(settings)
     copies: Sequence[Transfer] = ()
     with progress_bar():
         if to is not None:

@@ -116,6 +116,10 @@ def status(
 
     wanted = None if state is None else o.choice(State, state.upper(), "--state")
     found = look(settings, state=wanted, limit=limit, after=after)
+    if not any(found.counts.values()):
+        from flows.processing.publishing import require_catalog
+
+        require_catalog(settings)
     show(found, as_json, lambda: print_status(found))
 
 

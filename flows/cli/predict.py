@@ -67,7 +67,9 @@ def predict(
 
 
 def _line(record: dict[str, Any], out: Path) -> str:
-    figures = record["figures"]
+    figures, own = record["figures"], record["model"]["gsd_m"]
+    taken = "" if record["input"]["gsd_m"] else f" It does not say how large its pixels are; {own:g} m were taken."
     return (
         f"{out / record['output']['file']}: {figures['restored_pixels']} pixels restored in {figures['tiles']} tiles."
+        f"{taken}"
     )

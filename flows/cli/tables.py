@@ -188,6 +188,8 @@ def print_census(found: Census) -> None:
     print_table(f"Census of {found.collection}", columns, rows, ids=1)
     remedy = "run `unveil run` for what is missing, or `unveil redrive`" if of_scenes else "run it without --census"
     verdict = "complete" if found.complete else f"INCOMPLETE: {remedy}"
+    if found.complete and found.outdated:
+        verdict = "nothing is missing, and the next run makes what is outdated again"
     output.print(f"{_counted(found.counts)}; {verdict}.", markup=False, soft_wrap=True)
 
 

@@ -71,7 +71,7 @@ class Status:
 
 
 def status(settings: RunSettings, *, state: State | None = None, limit: int = 50, after: str = "") -> Status:
-    """Return counts and a page of lines, latest first; a ledger that does not exist yet is empty and stays so.
+    """Return counts and a page of lines, latest first; a ledger that does not exist yet is empty and is not made.
 
     Raises:
         InvalidSettings: `after` was not given out by an earlier page.

@@ -236,19 +236,20 @@ def _restore(job: _Job, enhancer: Enhancer, request: Request, digest: str) -> Do
     needed = np.asarray(~missing(pixels, job.image).all(axis=0))
     if job.mask is not None:
         needed &= read_mask(job.mask, job.image)
-    progress = partial(report_progress, job.image.path.name)
+    progress, card = partial(report_progress, job.image.path.name), enhancer.card
     progress()
+    gsd_m = job.image.gsd_m or card.gsd_m
     fillers = fillers_of(validation_of(request.weights)) if request.gaps is GapFilling.VALIDATED else {}
-    found, pixels_of = _fill(scene, needed, fillers, enhancer, request, progress, job.image.gsd_m)
+    found, pixels_of = _fill(scene, needed, fillers, enhancer, request, progress, gsd_m)
     stored_order = np.argsort(job.order)
     content = encode_like(job.image, encode(found.image[stored_order], needed, pixels, job.image, job.scale))
     scene[:, needed] = found.image[:, needed]
     about = {
         "fillers": {"kinds": {str(kind): str(name) for kind, name in fillers.items()}, "pixels": pixels_of},
         "figures": _figures(found, needed),
-        "signatures": _signatures(scene, needed, enhancer.card.bands),
+        "signatures": _signatures(scene, needed, card.bands),
     }
-    return _write(job, content, _record(job, enhancer.card, request, digest) | about)
+    return _write(job, content, _record(job, card, request, digest) | about)
 
 
 def _fill(
@@ -258,7 +259,7 @@ def _fill(
     enhancer: Enhancer,
     request: Request,
     progress: Callable[[int, int], None],
-    gsd_m: float | None,
+    gsd_m: float,
 ) -> tuple[RestoredImage, dict[str, int]]:
     """Return an image filled kind by kind as products are, all of it opaque, and the pixels by filler."""
     known = np.isfinite(scene).all(axis=0) & ~needed

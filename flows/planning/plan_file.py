@@ -17,7 +17,7 @@ from flows.errors import InvalidPlan
 from flows.planning.candidates import Refused
 from flows.planning.workunit import ModelRef, Plan, WorkUnit, make_plan
 from flows.settings import RunSettings
-from flows.settings.fields import Mark
+from flows.settings.fields import Mark, setting_name
 from flows.settings.run_settings import marked
 from stac.errors import InvalidInput
 from stac.io.files import write_json, writing
@@ -88,7 +88,7 @@ def settings_of(plan: FrozenPlan, local: RunSettings) -> RunSettings:
     try:
         return RunSettings(**{**plan.settings, **here})
     except ValidationError as error:
-        name = ".".join(str(part) for part in error.errors()[0]["loc"])
+        name = setting_name(error.errors()[0]["loc"])
         raise InvalidPlan(f"Setting {name} of the plan is not understood here; freeze a new plan.") from error
 
 
@@ -170,7 +170,7 @@ def _plan(body: Mapping[str, Any], where: str) -> FrozenPlan:
         return FrozenPlan.model_validate_json(json.dumps(body), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "its content"
+        name = setting_name(first["loc"]) or "its content"
         raise InvalidPlan(
             f"The plan in {where} is not understood ({name}: {first['msg'][:200]}); freeze a new plan."
         ) from error

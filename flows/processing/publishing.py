@@ -14,6 +14,7 @@ from typing import Any
 import pystac
 
 from flows import __version__
+from flows.errors import InvalidSettings
 from flows.planning.mosaics import MosaicJob
 from flows.progress import report_progress
 from flows.settings import RunSettings
@@ -40,6 +41,20 @@ _log = logging.getLogger("unveil")
 def catalog_of(settings: RunSettings, collection_id: str = DEFAULT_COLLECTION) -> StaticCatalog:
     """Return the catalog at `settings.out`; products for S3 are made in the state folder."""
     return StaticCatalog(settings.out, collection_id, settings.access.s3, settings.state)
+
+
+def require_catalog(settings: RunSettings) -> StaticCatalog:
+    """Return the catalog at `settings.out`.
+
+    Raises:
+        InvalidSettings: there is none; nothing is made.
+    """
+    catalog = catalog_of(settings)
+    if not catalog.exists():
+        raise InvalidSettings(
+            f"No catalog was found in {settings.out}: name it with --out, or make one with `unveil run`."
+        )
+    return catalog
 
 
 def mosaics_of(settings: RunSettings) -> StaticCatalog:

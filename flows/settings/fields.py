@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from enum import StrEnum, unique
 from typing import Annotated, Any, ClassVar
@@ -23,6 +24,11 @@ def _split(value: Any) -> Any:
 
 #: Part of the type of a setting, together with NoDecode: a string is words with commas between, not JSON.
 CommaSeparated = BeforeValidator(_split)
+
+
+def setting_name(place: Sequence[str | int]) -> str:
+    """Return what people call the place of a value in settings, as a validation names it: `stages[0].name`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
 
 
 @unique

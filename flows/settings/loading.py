@@ -6,19 +6,21 @@ import os
 import reprlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
 from flows.errors import InvalidSettings
 from flows.services.login import login_file, read_login
 from flows.services.prefect_app import loopback_hosts
 from flows.settings import GridKind, RunSettings, has_password
-from flows.settings.fields import Mark
+from flows.settings.fields import Mark, setting_name
+from flows.settings.mosaic_options import MosaicOptions
 from flows.settings.run_settings import marked
 from stac.catalog.indexes.base import index_secret
 from stac.io.secrets import holds_secret, redact
@@ -44,7 +46,7 @@ def recent(settings: RunSettings, last_days: int | None, now: datetime | None = 
     return settings.model_copy(update={"datetime": f"{begin:%Y-%m-%d}/{end:%Y-%m-%d}"})
 
 
-Model = TypeVar("Model")
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunSettings:
@@ -57,8 +59,6 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     from_file = {} if config is None else read_yaml(config)
     _refuse_password(from_file | given)
-    if unknown := sorted({*from_file, *given} - {*RunSettings.model_fields}):
-        raise InvalidSettings(_unknown(unknown[0], config))
     environment = {name for name in from_file if f"UNVEIL_{name.upper()}" in os.environ}
     settings = validated(RunSettings, {k: v for k, v in from_file.items() if k not in environment} | given, config)
     if holds_secret(settings.public_root):
@@ -85,6 +85,8 @@ def validated(kind: type[Model], values: Mapping[str, Any], config: Path | None 
     Raises:
         InvalidSettings: a name is unknown, or a value is missing or out of range; the first of them is named.
     """
+    if unknown := sorted(values.keys() - kind.model_fields.keys()):
+        raise InvalidSettings(_unknown(unknown[0], kind, config))
     try:
         return kind(**values)
     except ValidationError as error:
@@ -152,11 +154,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return {str(name): value for name, value in values.items()}
 
 
-def _unknown(name: str, config: Path | None) -> str:
+def _unknown(name: str, kind: type[BaseModel], config: Path | None) -> str:
     where = f" (in {config} or on the command line)" if config else ""
-    return (
-        f"Setting {_SHORT.repr(name)[1:-1]} is unknown{where}; known are {', '.join(sorted(RunSettings.model_fields))}."
-    )
+    if kind is RunSettings and name in MosaicOptions.model_fields:
+        remedy = f"it is an option of its own: `unveil mosaic --{name}`"
+    elif near := get_close_matches(name, kind.model_fields, n=1):
+        remedy = f"the nearest is {near[0]}"
+    else:
+        remedy = "the command's --help lists all"
+    return f"Setting {_SHORT.repr(name)[1:-1]} is unknown{where}; {remedy}."
 
 
 #: YAML may name the same list again and again, so that a few lines are gigabytes of text.
@@ -167,7 +173,7 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 100, 100
 def _explain(error: ValidationError, config: Path | None) -> str:
     """Return one sentence for the first thing that is wrong."""
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"]) or "settings"
+    name = setting_name(first["loc"]) or "settings"
     where = f" (in {config} or on the command line)" if config else ""
     # An address may hold a password, and those that always may are not shown at all.
     hidden = bool(first["loc"]) and str(first["loc"][0]) in marked(Mark.HIDDEN)

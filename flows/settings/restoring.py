@@ -61,6 +61,9 @@ class RestorationOptions:
 
 
 DEFAULT_MODEL = "models:/unveil-de@champion"
+_FROM_WEIGHTS = "as suits the weights when left out"
+#: Of models of the first edition. Intervals of two samples cover as much of the truth as those of four: docs/engine.md
+_SAMPLES, _ETA = 2, 0.3
 #: Where other dates fill most of a scene the gaps are a few pixels wide, and small tiles save half the work; without
 #: other dates whole clouds are restored, which needs more surroundings.
 _TILE_FOR_GAPS, _TILE_FOR_SCENES = 64, 128
@@ -91,33 +94,28 @@ class RestoringSettings(SettingsGroup):
         ModelFallback.ERROR, description="when the model cannot be had: error, or shipped to use the package's weights"
     )
     seed: int = Field(0, ge=0, description="seed of the noise")
-    # Intervals of two cover as much of the truth as those of four: docs/engine.md
-    samples: int = Field(2, ge=1, le=64, description="samples of the model per tile")
-    # Left out together, these three are chosen for what is restored (`sampling_schedule`); one that is named leaves it
-    # to the user. The id holds what was chosen; the same for the tiles.
+    # What is left out suits the model, by its card (`fitted_to`); the id holds what was chosen. For the first edition
+    # steps, sampler and start are chosen together (`sampling_schedule`): one that is named leaves all to the user.
+    samples: Annotated[int | None, Mark.NOT_IN_ID] = Field(
+        None, ge=1, le=64, description=f"samples of the model per tile; {_FROM_WEIGHTS}"
+    )
     steps: Annotated[int | None, Mark.NOT_IN_ID] = Field(
-        None,
-        ge=1,
-        le=1000,
-        description="evaluations of the model per sample; left out, with sampler and start: 1 for "
-        "the small gaps that other dates leave, else 4",
+        None, ge=1, le=1000, description=f"evaluations of the model per sample; {_FROM_WEIGHTS}"
     )
     sampler: Annotated[SamplerKind | None, Mark.NOT_IN_ID] = Field(
-        None, description="dpmpp2m (when left out), pyramid, or the paper's ddim with 10 steps"
+        None, description=f"ddim as published, dpmpp2m or pyramid; {_FROM_WEIGHTS}"
     )
     start: Annotated[int | None, Mark.NOT_IN_ID] = Field(
-        None,
-        ge=0,
-        le=999,
-        description="timestep at which to begin with the noised reference, 200 for small gaps; pure "
-        "noise when left out beside steps or sampler",
+        None, ge=0, le=999, description=f"timestep at which to begin with the noised reference; {_FROM_WEIGHTS}"
     )
-    eta: float = Field(0.3, ge=0, le=1, description="least share of the reference")
+    eta: Annotated[float | None, Mark.NOT_IN_ID] = Field(
+        None, ge=0, le=1, description="least share of the reference; 0.3, or that of the weights, when left out"
+    )
     tile: Annotated[int | None, Mark.NOT_IN_ID] = Field(
-        None, ge=32, description="side of a tile, pixels; 64 for the small gaps that other dates leave, else 128"
+        None, ge=32, description=f"side of a tile, pixels; {_FROM_WEIGHTS}"
     )
     overlap: Annotated[int | None, Mark.NOT_IN_ID] = Field(
-        None, ge=0, description="pixels shared by neighbours; a sixteenth of a tile when left out"
+        None, ge=0, description=f"pixels shared by neighbours; {_FROM_WEIGHTS}, or a part of the tile that is named"
     )
     block: Annotated[int, Mark.NOT_IN_ID] = Field(
         512, ge=64, description="side of a block, pixels: what a stopped run repeats at most; no pixel depends on it"
@@ -157,43 +155,39 @@ class RestoringSettings(SettingsGroup):
     @property
     def restoration(self) -> RestorationOptions:
         """How a date is restored."""
+        return RestorationOptions(self.sampling, self.composite, self.composite_days, self.max_spread, self.use_model)
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the model samples: what is named, and for the rest what suits models of the first edition."""
         (sampler, steps, start), (tile, overlap) = self.sampling_schedule, self.tiling
-        sampling = Sampling(
+        return Sampling(
             seed=self.seed,
-            samples=self.samples,
+            samples=self.samples or _SAMPLES,
             steps=steps,
-            eta=self.eta,
+            eta=_ETA if self.eta is None else self.eta,
             tile=tile,
             overlap=overlap,
             sampler=sampler,
             start=start,
         )
-        return RestorationOptions(sampling, self.composite, self.composite_days, self.max_spread, self.use_model)
 
     def fitted_to(self, scene: SceneDesign | None) -> Self:
         """Return the settings as a model needs them: what is not named is chosen by the design of its card.
 
         Everything that restores asks here once the model is known. None stands for models of the first edition.
         """
-        return self if scene is None else self._suited(scene)
-
-    def _suited(self, own: SceneDesign) -> Self:
-        """Return the settings with the schedule and the tiles of a design, except for what differs from the defaults.
-
-        Workers get all settings by name: what was named cannot be distinguished from what was left out.
-        """
+        if scene is None:
+            return self
         suited = {
-            "samples": own.samples,
-            "steps": own.steps,
+            "samples": scene.samples,
+            "steps": scene.steps,
             "sampler": SamplerKind.DDIM,
-            "start": own.t_start,
-            "tile": own.tile,
-            "overlap": own.overlap,
+            "start": scene.t_start,
         }
-        left = {name for name in suited if getattr(self, name) == type(self).model_fields[name].default}
-        if "tile" not in left:
-            left.discard("overlap")
-        return self.model_copy(update={name: suited[name] for name in left})
+        if self.tile is None:
+            suited |= {"tile": scene.tile, "overlap": scene.overlap}
+        return self.model_copy(update={name: value for name, value in suited.items() if getattr(self, name) is None})
 
     @property
     def sampling_schedule(self) -> tuple[SamplerKind, int, int | None]:

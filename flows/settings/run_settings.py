@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -207,14 +207,8 @@ class RunSettings(AreaSettings, PlaceSettings, RestoringSettings, JudgingSetting
     def parameters(self) -> dict[str, Any]:
         """Everything that changes pixels, as JSON values: part of a work unit's identity."""
         names = type(self).model_fields.keys() - marked(Mark.NOT_IN_ID)
-        (sampler, steps, start), (tile, overlap) = self.sampling_schedule, self.tiling
-        return self.model_dump(mode="json", include=names) | {
-            "sampler": str(sampler),
-            "steps": steps,
-            "start": start,
-            "tile": tile,
-            "overlap": overlap,
-        }
+        sampling = asdict(self.sampling) | {"sampler": str(self.sampling.sampler)}
+        return self.model_dump(mode="json", include=names) | sampling
 
 
 #: Subjects in the order of the command line.

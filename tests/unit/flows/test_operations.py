@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from flows.backfill import windows_of
-from flows.census import take_census
+from flows.census import Census, CensusRow, Standing, census
+from flows.cli import app
+from flows.cli.tables import print_census
 from flows.errors import InvalidSettings
 from flows.ledger.opening import open_ledger, status
 from flows.ledger.schema import Job, Lease, State
+from flows.ops.up.setup import begin_catalog
 from flows.preparation import plan_rows
 from flows.redrive import as_markdown, redrive_units
 from flows.settings import RunSettings
@@ -39,11 +43,31 @@ def test_looking_at_a_ledger_that_is_not_there_makes_none(tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("look", [take_census, redrive_units])
-def test_a_mistyped_folder_is_named_and_not_made(look: Callable[[RunSettings], object], tmp_path: Path) -> None:
-    with pytest.raises(InvalidSettings, match="typo"):
-        look(RunSettings(out=tmp_path / "typo"))
+@pytest.mark.parametrize("command", ["census", "redrive", "status", "retract ITEM", "publish --to there"])
+def test_a_mistyped_folder_is_named_and_not_made(command: str, tmp_path: Path) -> None:
+    ended = CliRunner().invoke(app, [*command.split(), "--out", str(tmp_path / "typo")])
+    assert isinstance(ended.exception, InvalidSettings) and f"{tmp_path / 'typo'}" in str(ended.exception)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("services_here")
+def test_a_scheduled_census_before_the_first_run_finds_nothing_yet(tmp_path: Path) -> None:
+    settings: Any = {"out": tmp_path / "out"}
+    state: Any = census(settings, before_first_run=True, return_state=True)
+    assert state.is_completed() and "Nothing is there yet" in state.message
+    begin_catalog(tmp_path / "out")  # as `unveil up` does
+    assert census(settings, before_first_run=True, return_state=True).is_completed()
+    with closing(open_ledger(RunSettings(**settings))) as ledger:
+        ledger.claim(Job("m", "item", "scene"), "another-host:1:0")
+    assert census(settings, before_first_run=True, return_state=True).is_failed(), "a run has begun, and made nothing"
+
+
+def test_what_is_outdated_and_not_missing_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = (CensusRow("scene", "2023-08-18", Standing.OUTDATED, "w", "", 1, "made from other scenes"),)
+    counts = dict.fromkeys(Standing, 0) | {Standing.OUTDATED: 1}
+    print_census(Census("sample", "c", "2023-08-18", counts, True, rows))
+    assert "1 outdated; nothing is missing, and the next run makes what is outdated again." in capsys.readouterr().out
 
 
 def test_a_plan_is_looked_at_without_a_folder(tmp_path: Path) -> None:

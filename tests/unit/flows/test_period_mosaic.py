@@ -11,6 +11,7 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
+from prefect.client.orchestration import get_client
 from pydantic import ValidationError
 
 from de_model.checkpoint import sha256_of, shipped_weights
@@ -31,6 +32,7 @@ from stac.masks.classes import PixelClass, is_observed
 from stac.product.layers import Provenance
 from stac.search.opening import open_source
 from stac.search.static import sample_catalog
+from tests.prefect_service import poll
 
 MODEL = ModelRef("unveil-de", "1", sha256_of(shipped_weights()), str(shipped_weights()))
 
@@ -165,6 +167,12 @@ def test_a_command_searches_and_plans_a_period_once(services_here: None, tmp_pat
         summary = run_mosaics(settings, MosaicOptions(period="2023-08-10/2023-08-20", name="once"))
     assert {unit.state for unit in summary.units} == {State.SUCCEEDED} and len(summary.regions) == 1
     assert (said["searching"], said["2023-08-10_2023-08-20: matching dates"]) == (1, 1)
+
+    def shown() -> bool:
+        with get_client(sync_client=True) as client:
+            return "plan 2023-08-10_2023-08-20" in {each.name for each in client.read_task_runs()}
+
+    assert poll(lambda: shown() or None, "the page of the run shows no plan")
 
 
 def test_mosaics_that_are_wanted_beside_each_other_are_no_versions_of_each_other(tmp_path: Path) -> None:

@@ -305,16 +305,21 @@ def test_declared_and_given_scales_are_used(tmp_path: Path, predict: Predict) ->
 def test_the_size_of_a_pixel_is_that_of_the_file(tmp_path: Path, predict: Predict) -> None:
     found, hidden = {}, np.zeros((1, 40, 50), np.uint8)
     hidden[:, 5:20, 8:30] = 1
-    for name, crs, side in (("fine", "EPSG:32633", 10), ("coarse", "EPSG:32633", 120), ("degrees", "EPSG:4326", 1e-4)):
-        grid: dict[str, Any] = {"crs": crs, "transform": Affine(side, 0, 15, 0, -side, 45)}
+    files = (("fine", "EPSG:32633", 10), ("coarse", "EPSG:32633", 120), ("degrees", "EPSG:4326", 1e-4), ("none", "", 1))
+    for name, crs, side in files:
+        grid: dict[str, Any] = {"crs": crs, "transform": Affine(side, 0, 15, 0, -side, 45)} if crs else {}
         raster(tmp_path / f"{name}.tif", scene(), descriptions=MULTI, **grid)
         raster(tmp_path / "cloud.tif", hidden, **grid)
         shipped = ("--weights", checkpoint.shipped_weights(), "--gaps", "model")
         (record,) = records(predict(f"{name}.tif", "--json", *shipped, mask="cloud.tif"))
         found[name] = record["input"]["gsd_m"], read(tmp_path / "out" / f"{name}.restored.tif")
-    assert [gsd for gsd, _ in found.values()] == [10, 120, None]
-    assert not np.array_equal(found["fine"][1], found["coarse"][1])
-    assert np.array_equal(found["fine"][1], found["degrees"][1]), "the size that the weights are for"
+    fine, coarse, degrees, none = found.values()
+    # A degree is 111.1 km from south to north, and 78.8 km from west to east at 45 degrees.
+    assert (fine[0], coarse[0], degrees[0], none[0]) == (10, 120, pytest.approx(9.36, abs=0.01), None)
+    assert not np.array_equal(fine[1], coarse[1]) and not np.array_equal(fine[1], degrees[1])
+    assert np.array_equal(fine[1], none[1]), "the size that the weights are for"
+    said = predict("none.tif", *shipped, out="again", mask="cloud.tif").stdout
+    assert "does not say how large its pixels are; 10 m were taken" in " ".join(said.split())
 
 
 def test_masks_that_do_not_fit_are_refused(tmp_path: Path, predict: Predict) -> None:

@@ -34,6 +34,12 @@ def test_every_setting_is_an_option_under_the_title_of_its_group(name: str) -> N
             assert name == "backfill" or option.rich_help_panel == title, field
 
 
+def test_predict_shows_no_default_that_the_weights_decide() -> None:
+    options = options_of("predict")
+    assert all("weights" in options[name].help for name in ("samples", "steps", "sampler", "start", "eta", "tile"))
+    assert not any("default" in options[name].help for name in ("samples", "steps", "eta", "tile", "overlap"))
+
+
 def test_what_is_planned_already_is_not_an_option_of_a_redrive() -> None:
     options = options_of("redrive")
     assert marked(Mark.LOCAL) - {"indexes"} <= options.keys() and {"seed", "bbox", "composite"}.isdisjoint(options)

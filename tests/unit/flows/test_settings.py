@@ -33,7 +33,10 @@ def test_a_day_needs_no_quotes_in_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("cloudd: 3", "cloudd is unknown"),
+        ("composit: fused", "composit is unknown .*; the nearest is composite"),
+        ("period: month", "period is unknown .*; it is an option of its own: `unveil mosaic --period`"),
+        ("zzz: 1", "zzz is unknown .*; the command's --help lists all"),
+        ("bands: [1, red]", r"Setting bands\[0\]"),
         ("max_cloud: 200", "max_cloud"),
         ("eta: lots", "eta"),
         ("min_cloud: 50\nmax_cloud: 10", "swap"),
@@ -143,6 +146,7 @@ def test_what_is_left_out_is_the_designs() -> None:
     assert (sampling.start, sampling.steps, sampling.samples) == (150, 3, 1)
     assert (sampling.tile, sampling.overlap, sampling.sampler) == (192, 48, "ddim")
     assert fitted.fitted_to(DESIGN) == fitted
+    assert load_settings(None, {"samples": 2}).fitted_to(DESIGN).restoration.sampling.samples == 2, "named"
 
 
 def test_what_is_named_stays() -> None:
