@@ -15,7 +15,6 @@ from flows.drift.compare import DriftReport, Verdict, compare
 from flows.drift.statistics import UnitStatistics, input_statistics
 from flows.errors import InvalidBaseline
 from flows.planning.search import SceneSet, cloudy_and_clear, dated_stacks_of
-from flows.reports.drift import shown_figures
 from stac.load.stack import Stack
 
 _TRAINED, _FOREIGN = "MGRS-33TWM", "MGRS-33TWL"
@@ -102,7 +101,7 @@ def page_of(rows: Sequence[Judged]) -> Page:
     quiet = next(report for title, report in rows if title == f"{_FOREIGN}, cloudy dates, as they are")
     found = table(("scenes", "units", "verdict", "alarms", "to watch"), [_row(title, report) for title, report in rows])
     head = ("feature", "here", "in training", "stability index", "alarm above", "shift", "alarm above", "verdict")
-    features = table(head, [(f.label, *shown_figures(f), f.verdict) for f in quiet.features])
+    features = table(head, [(f.label, *f.shown, f.verdict) for f in quiet.features])
     parts = (_ABOUT, found, "## The square that was not trained on, feature by feature", features)
     return Page("Drift, measured", parts, [{"scenes": title} | asdict(report) for title, report in rows])
 

@@ -29,7 +29,7 @@ from flows.models.evaluation_cases import Case, Protocol, cases_of, transplanted
 from flows.models.evaluation_figures import TRIVIAL_IN_GAPS, CaseResult, ErrorSums, Evaluation
 from flows.models.evaluation_report import metrics_of, tables
 from flows.planning.search import SceneSet, cloudy_and_clear, stacks_of
-from flows.processing.model import usual
+from flows.processing.model import in_products
 from stac.grid.cell import Cell
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass
@@ -77,7 +77,7 @@ def main() -> None:
     with progress_bar():
         card = checkpoint.read_card(path)
         groups = [group for group in _groups(options.data, options.cases, card) if group.cases]
-        found = {group.name: evaluate(path, group.cases, usual) for group in groups}
+        found = {group.name: evaluate(path, group.cases, in_products) for group in groups}
     rows = [_row(group, found[group.name]) for group in groups]
     parts = [_EXPLANATION, table(_HEAD, rows), "## DE over its own reference", _over_reference(groups, found)]
     for group in groups:

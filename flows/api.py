@@ -16,6 +16,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
+    from de_model.card import ModelCard
     from flows.reports.slider import Slider
 
 __all__ = ["compare", "composite", "evaluate", "load", "publish", "restore", "search", "write"]
@@ -78,7 +80,7 @@ def restore(
     card, digest = checkpoint.read_card(file), checkpoint.sha256_of(file)
     dataset = completed(scenes, card.bands)
     stack, index = dataset_stack(dataset), date_of(dataset, target)
-    options, parameters = _options(file, card.scene, method=method, max_days=max_days, gaps=gaps, seed=seed)
+    options, parameters = _options(file, card, method=method, max_days=max_days, gaps=gaps, seed=seed)
     with _bar(f"Restoring {stack.item_ids[index]}", shown=progress) as on_tile:
         restored = restore_date(stack, index, load_model(str(file), digest, Device(device)), options, on_tile)
     product = layers_dataset(restored.layers, native=dataset[card.bands[0]].dtype == "uint16")
@@ -88,9 +90,10 @@ def restore(
 
 
 def _options(
-    weights: Path, scene: Any, *, method: str, max_days: int | None, gaps: str, seed: int
+    weights: Path, card: ModelCard, *, method: str, max_days: int | None, gaps: str, seed: int
 ) -> tuple[Any, dict[str, Any]]:
     """Return how weights restore a date, and the parameters that pixels depend on, as JSON values."""
+    from de_model.inference.sampling import sampling_for
     from flows.processing.restore import measured_options
     from flows.settings.restoring import RestoringSettings
     from stac.composite.methods import CompositeMethod
@@ -102,21 +105,8 @@ def _options(
     settings = RestoringSettings.model_validate(
         {"composite": method, "composite_days": days, "gaps": gaps, "seed": seed}
     )
-    options = measured_options(settings.fitted_to(scene).restoration, weights, settings.gaps)
-    sampling = options.sampling
-    parameters = {
-        "composite": method,
-        "composite_days": max_days,
-        "gaps": gaps,
-        "seed": seed,
-        "samples": sampling.samples,
-        "steps": sampling.steps,
-        "start": sampling.start,
-        "sampler": str(sampling.sampler),
-        "tile": sampling.tile,
-        "overlap": sampling.overlap,
-    }
-    return options, parameters
+    options = measured_options(settings.fitted_to(sampling_for(card)).restoration, weights, settings.gaps)
+    return options, {"composite": method, "composite_days": max_days, "gaps": gaps} | asdict(options.sampling)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import platform
 import time
@@ -57,7 +56,7 @@ class WorkerSetup(WorkerPlugin):
 
         Args:
             threads: of numeric libraries.
-            gpus: GPUs to be shared out by the number of the worker; 0 where it sees what it should already.
+            gpus: GPUs to be shared out by the number of the worker; 0 without any.
             secrets: logins and signatures of addresses.
         """
         self._threads, self._gpus, self._secrets = threads, gpus, secrets
@@ -176,18 +175,19 @@ def local_cluster(share: Share, gpus: int) -> Iterator[Workers[Any]]:
 
     Args:
         share: how many workers, and the threads of each.
-        gpus: GPUs of this machine; with dask-cuda its own cluster is used, otherwise each worker gets one by number.
+        gpus: GPUs of this machine; each worker gets one by its number.
     """
-    by_cuda = bool(gpus) and importlib.util.find_spec("dask_cuda") is not None
-    options: dict[str, Any] = {"n_workers": share.workers, "threads_per_worker": 1, "dashboard_address": None}
-    if by_cuda:
-        options["n_workers"] = min(share.workers, gpus)
-    else:
-        options |= {"processes": True, "memory_limit": 0, "env": inherited(share.threads) | _UNPROFILED}
-    made = "dask_cuda.LocalCUDACluster" if by_cuda else LocalCluster
-    options["silence_logs"] = logging.CRITICAL
-    with _quiet(), DaskTaskRunner(cluster_class=made, cluster_kwargs=options) as runner:
-        runner.client.register_plugin(WorkerSetup(share.threads, 0 if by_cuda else gpus, kept()))
+    options = {
+        "n_workers": share.workers,
+        "threads_per_worker": 1,
+        "processes": True,
+        "memory_limit": 0,
+        "env": inherited(share.threads) | _UNPROFILED,
+        "dashboard_address": None,
+        "silence_logs": logging.CRITICAL,
+    }
+    with _quiet(), DaskTaskRunner(cluster_class=LocalCluster, cluster_kwargs=options) as runner:
+        runner.client.register_plugin(WorkerSetup(share.threads, gpus, kept()))
         yield Cluster(runner, "of this run")
 
 

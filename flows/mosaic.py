@@ -190,7 +190,7 @@ def report(summary: Mapping[str, Any], name: str) -> None:
     if summary["left_out"]:
         rows = left_out_table(summary["left_out"])
         patient(create_table_artifact, rows, key="left-out", description="Scenes that no unit was made for, and why")
-    text = run_markdown(summary) + "".join(f"\n- Region: `{place}`" for place in summary.get("regions", ()))
+    text = run_markdown(summary, name) + "".join(f"\n- Region: `{place}`" for place in summary.get("regions", ()))
     patient(create_markdown_artifact, text, key=f"{name}-report", description="Report of this run")
 
 

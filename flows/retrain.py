@@ -32,7 +32,7 @@ from flows.models.training import train_model
 from flows.models.training_places import scenes_of_stacks
 from flows.models.training_request import TrainingRequest
 from flows.planning.search import stacks_of
-from flows.processing.model import in_products, usual
+from flows.processing.model import in_products
 from flows.progress import report_progress
 from flows.tasks import RETRIES, gpu_slot
 
@@ -136,7 +136,7 @@ def validate(wanted: RetrainSettings, weights: str) -> None:
     path = Path(weights)
     cases = islice(_cases(wanted, wanted.split()[1], wanted.comparison_window), wanted.comparison_cases)
     with gpu_slot():
-        found = evaluate(path, cases, usual)
+        found = evaluate(path, cases, in_products)
     found.record().save(validation_path(path))
 
 
@@ -190,7 +190,7 @@ def compare_with_champion(
             champion,
             version,
             cases=lambda: islice(_cases(wanted, wanted.split()[1], wanted.comparison_window), wanted.comparison_cases),
-            usage=usual,
+            usage=in_products,
             gates=wanted.gates,
             run=run,
             shadow_scenes=wanted.shadow_scenes,

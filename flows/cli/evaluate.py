@@ -51,12 +51,12 @@ def evaluate(
     from flows.models.evaluation import evaluate as run
     from flows.models.evaluation_report import metrics_of, sentences, tables
     from flows.planning.search import SceneSet
-    from flows.processing.model import usual
+    from flows.processing.model import in_products
 
     path = weights or checkpoint.shipped_weights()
     cases = islice(_cases(part_of(given, SceneSet, cells=_JUDGED), window), most)
     with progress_bar():
-        found = run(path, cases, usual)
+        found = run(path, cases, in_products)
     if record:
         found.record().save(validation_path(path))
     said = sentences(found)
@@ -168,10 +168,11 @@ def _weights_of(settings: RunSettings, *, registered: bool) -> Path:
 
 def _make(scenes: SceneSet, path: Path, settings: RunSettings, as_json: bool) -> None:
     from de_model.checkpoint import read_card
+    from de_model.inference.sampling import sampling_for
     from flows.drift.baseline import baseline_path
     from flows.models.drift import make_baseline
 
-    options = settings.fitted_to(read_card(path).scene).restoration
+    options = settings.fitted_to(sampling_for(read_card(path))).restoration
     with progress_bar():
         made = make_baseline(scenes, path, options)
     made.save(baseline_path(path))
@@ -183,12 +184,10 @@ def _make(scenes: SceneSet, path: Path, settings: RunSettings, as_json: bool) ->
 
 
 def _print_drift(report: DriftReport) -> None:
-    from flows.reports.drift import shown_figures
-
     heads = ("verdict", "feature", "here", "in training", "stability index", "shift")
     rows = []
     for feature in report.worst_first:
-        here, training, index, index_alarm, shift, shift_alarm = shown_figures(feature)
+        here, training, index, index_alarm, shift, shift_alarm = feature.shown
         moved = (f"{index}\nalarm {index_alarm}", f"{shift}\nalarm {shift_alarm}")
         rows.append((styled(feature.verdict, _VERDICTS), feature.label, here, training, *moved))
     print_table(f"The last {report.units} units against the training set", heads, rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,17 +43,12 @@ def predict(
         unveil predict scene.tif --mask clouds.tif --weights unveil-de-small.safetensors --out restored
     """
     from de_model import checkpoint
-    from de_model.inference.sampling import Sampling, sampling_for
+    from de_model.inference.sampling import sampling_for
     from flows.models.predict import Request
     from flows.models.predict import predict as run
 
     path, settings = weights or checkpoint.shipped_weights(), o.settings(**given)
-    # What was not named is the model's own.
-    named = {each.name for each in fields(Sampling)} & settings.model_fields_set
-    changes: dict[str, Any] = {name: getattr(settings, name) for name in named}
-    if "tile" in changes:
-        changes = {"overlap": changes["tile"] // 4} | changes
-    sampling = replace(sampling_for(checkpoint.read_card(path)), **changes)
+    sampling = settings.sampling(sampling_for(checkpoint.read_card(path)))
     request = Request(tuple(inputs), path, out, sampling, mask, scale, settings.device, settings.gaps)
     records: list[dict[str, Any]] = []
     with progress_bar():

@@ -255,6 +255,11 @@ class FeatureDrift:
             "shift_alarm": self.shift.alarm,
         }
 
+    @property
+    def shown(self) -> list[str]:
+        """The figures as text, in the same order."""
+        return ["–" if value is None else f"{value:.3g}" for value in self.figures.values()]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftReport:

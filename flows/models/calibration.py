@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from de_model.validation import KindCode
 from flows.errors import InvalidSettings
 from flows.models.evaluation import Filled, fill_case
 from flows.models.evaluation_cases import Case
-from flows.processing.model import usual
+from flows.processing.model import in_products
 from flows.progress import report_progress
 from stac.composite.normalisation import repeatability
 
@@ -40,13 +39,11 @@ def fit_calibration(
         InvalidSettings: the cases hide no pixel.
     """
     enhancer = checkpoint.load(weights)
-    options, single = usual(enhancer.card)
-    # What products scale is the spread of their own sampling schedule, whatever tiles whole clouds are restored in.
-    schedule = replace(options.sampling, tile=single.tile, overlap=single.overlap)
+    options = in_products(enhancer.card)
     scores: dict[Origin, list[FloatArray]] = {origin: [] for origin in Origin}
     for done, case in enumerate(cases):
         report_progress("calibrating", done, len(cases))
-        for origin, found in _scores(fill_case(case, enhancer, options, schedule)).items():
+        for origin, found in _scores(fill_case(case, enhancer, options)).items():
             scores[origin].append(found)
     joined = {origin: np.concatenate(found, axis=1) for origin, found in scores.items() if found}
     factors = {} if known is None else dict(known.factors)

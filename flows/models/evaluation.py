@@ -16,7 +16,6 @@ from de_model.calibration import Origin, calibration_of
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.inference.engine import Restoration, restore
-from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Part
 from de_model.metrics.baselines import (
     Interpolated,
@@ -50,8 +49,8 @@ from stac.reflectance import to_product_dn, to_reflectance
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
-#: How the model of a card restores a case: beside other dates, and whole clouds without any.
-Usage = Callable[[ModelCard], tuple[RestorationOptions, Sampling]]
+#: How the model of a card restores a case.
+Usage = Callable[[ModelCard], RestorationOptions]
 
 #: Side of the pictures, pixels.
 _PICTURE_PX = 128
@@ -91,13 +90,12 @@ def evaluate(weights: Path, cases: Iterable[Case], usage: Usage) -> Evaluation:
         InvalidCheckpoint: the file is not a model, or the calibration belongs to other weights.
     """
     enhancer = checkpoint.load(weights)
-    options, single = usage(enhancer.card)
-    options = replace(options, intervals=intervals_of(calibration_of(weights)))
+    options = replace(usage(enhancer.card), intervals=intervals_of(calibration_of(weights)))
     digest, results = hashlib.sha256(), []
     for number, case in enumerate(cases):
         report_progress(f"{weights.name}: case {number + 1}, {case.name}")
         digest.update(case.stack.dn.tobytes() + case.truth.tobytes())
-        results.append(measure(fill_case(case, enhancer, options, single), options))
+        results.append(measure(fill_case(case, enhancer, options), options))
     if not results:
         raise InvalidSettings(
             "There is no case to evaluate on: no date is cloudy in part with a clear one beside it; widen the interval."
@@ -106,7 +104,7 @@ def evaluate(weights: Path, cases: Iterable[Case], usage: Usage) -> Evaluation:
     return Evaluation(checkpoint.sha256_of(weights), enhancer.card.bands, size, tuple(results), digest.hexdigest())
 
 
-def fill_case(case: Case, enhancer: Enhancer, options: RestorationOptions, single: Sampling) -> Filled:
+def fill_case(case: Case, enhancer: Enhancer, options: RestorationOptions) -> Filled:
     """Return what every filler makes of a case.
 
     Raises:
@@ -115,8 +113,7 @@ def fill_case(case: Case, enhancer: Enhancer, options: RestorationOptions, singl
     stack, target = case.stack, case.target
     if stack.bands != enhancer.card.bands:
         raise InvalidSettings(f"The model restores {enhancer.card.bands}, the case {case.name} has {stack.bands}.")
-    alone = len(stack.days) == 1
-    sampling = single if alone else options.sampling
+    sampling, alone = options.sampling, len(stack.days) == 1
     wanted = replace(options, composite=CompositeMethod.NONE if alone else options.composite)
     prepared = prepare(stack, target, stack.cell, wanted)
     composite = composite_of(stack, prepared)

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from filelock import FileLock, Timeout
 
 from flows.errors import InvalidSettings, ServiceUnavailable
+from flows.services.process import NO_ROOM
 from stac.errors import DiskFull, NotWritable
 from stac.io.files import private_state
 from stac.io.secrets import without_secret
@@ -33,12 +33,8 @@ TRAINING_EXPERIMENT = "unveil-training"
 HEALTH_TIMEOUT_S = 3.0
 #: Characters of a data set's name and digest that MLflow keeps.
 _NAME_LENGTH, _DIGEST_LENGTH = 500, 36
-#: Seconds that a command waits for another one that registers, or changes aliases.
-_LOCK_TIMEOUT_S = 120.0
 
 _SQLITE = "sqlite:///"
-#: What SQLite and the system say of a full disk.
-_NO_ROOM = re.compile(r"No space left|disk is full|disk I/O error|Disk quota exceeded", re.IGNORECASE)
 
 #: Set before the first import unless the user says otherwise.
 _DEFAULTS = {
@@ -207,26 +203,6 @@ def _prepare_import() -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Let one process at a time go on.
-
-    Raises:
-        ServiceUnavailable: another process holds on for too long.
-    """
-    lock = FileLock(path, timeout=_LOCK_TIMEOUT_S)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise ServiceUnavailable(
-            f"Another process has held {lock.lock_file} for {_LOCK_TIMEOUT_S:.0f} s: stop it, then try again."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
 def plain_errors(uri: str) -> Iterator[None]:
     """Turn what MLflow raises in this context into our errors, and keep its notes and tracebacks off the terminal.
 
@@ -242,7 +218,7 @@ def plain_errors(uri: str) -> Iterator[None]:
             yield
         except (MlflowException, SQLAlchemyError, OSError) as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            if _NO_ROOM.search(str(error)):
+            if NO_ROOM.search(str(error)):
                 raise DiskFull(
                     f"No room for MLflow's database or artefacts at {without_secret(uri)}; free some space."
                 ) from error

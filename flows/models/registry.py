@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from de_model import checkpoint
 from de_model.errors import InvalidCheckpoint
+from de_model.inference.sampling import sampling_for
 from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
 from flows.models.mlflow_access import (
     database_of,
     dataset_input,
-    locked,
     open_client,
     plain_errors,
     prepare_folder,
@@ -38,6 +38,7 @@ from flows.models.version import (
     verify,
 )
 from flows.planning.workunit import ModelRef, check_bands
+from flows.services.process import locked
 from flows.settings import ModelFallback, RunSettings
 from flows.settings.restoring import DEFAULT_MODEL
 from stac.io.secrets import without_secret
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("unveil")
 
+#: Seconds that a command waits for another one that registers, or changes aliases.
+_LOCK_TIMEOUT_S = 120.0
 #: Version of the weights that come with the package, where the registry could not be asked for one.
 UNREGISTERED = "shipped"
 #: Name and alias of the model that makes today's mosaics.
@@ -219,7 +222,7 @@ class Registry:
         prepare_folder(self.state_dir)
         database = database_of(self.uri)
         with (
-            locked((database or self.state_dir / "promotion").with_suffix(".promotion.lock")),
+            locked((database or self.state_dir / "promotion").with_suffix(".promotion.lock"), _LOCK_TIMEOUT_S),
             self.session() as client,
         ):
             yield client
@@ -258,7 +261,7 @@ class Registry:
             yield
             return
         prepare_folder(database.parent)
-        with locked(database.with_suffix(".lock")):
+        with locked(database.with_suffix(".lock"), _LOCK_TIMEOUT_S):
             yield
 
     def _found(self, name: str, alias: str | None, version: str) -> ModelVersion | None:
@@ -322,7 +325,7 @@ def model_of(settings: RunSettings, registry: Registry, version: ModelVersion) -
     card = checkpoint.read_card(weights)
     check_bands(settings, card.bands)
     known = version.checksum(CALIBRATION), version.checksum(VALIDATION)
-    return ModelRef(version.name, version.version, version.sha256, str(weights), *known, card.scene)
+    return ModelRef(version.name, version.version, version.sha256, str(weights), *known, sampling_for(card))
 
 
 def look_up(settings: RunSettings) -> ModelRef:
@@ -341,7 +344,7 @@ def _shipped(settings: RunSettings) -> ModelRef:
     card = checkpoint.read_card(weights)
     check_bands(settings, card.bands)
     known = _checksum(CALIBRATION, weights), _checksum(VALIDATION, weights)
-    return ModelRef(MODEL_NAME, UNREGISTERED, checkpoint.sha256_of(weights), str(weights), *known, card.scene)
+    return ModelRef(MODEL_NAME, UNREGISTERED, checkpoint.sha256_of(weights), str(weights), *known, sampling_for(card))
 
 
 def _checksum(kind: Companion, weights: Path) -> str:

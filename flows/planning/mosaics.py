@@ -122,7 +122,7 @@ def plan_period(
         thinned = settings.reading.overview_of(cell, _OVERVIEW_PIXELS)
         overview = read_stack(passes, cell, settings.bands, thinned, required=())
         radiometry = fit_radiometry(overview, before, _views(passes, cell, settings) if job.options.nbar else None)
-    fitted = settings.fitted_to(model.scene).parameters
+    fitted = settings.fitted_to(model.sampling).parameters
     units = [_unit(each, job, passes, fitted, model, radiometry) for each in cells]
     refused += [Refused(unit.target_id, " ".join(unit.left_out)) for unit in units if not unit.dates]
     return MosaicPlan(job, tuple(unit for unit in units if unit.dates), radiometry, tuple(refused))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pystac
 
-from de_model.scene.design import SceneDesign
+from de_model.inference.sampling import Sampling
 from flows.errors import InvalidSettings
 from flows.planning.candidates import Candidate, Cause, LeftOut, Refused, candidates, cloud_cover
 from flows.settings import GridKind, RunSettings
@@ -40,8 +40,8 @@ class ModelRef:
     calibration: str = ""
     #: Checksum of the record that says what fills which kind of gap; empty without one.
     validation: str = ""
-    #: Of the second edition: its design, which says how it is sampled.
-    scene: SceneDesign | None = None
+    #: How it is sampled where settings do not say.
+    sampling: Sampling = field(default_factory=Sampling)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def make_plan(
         InvalidQuery: area, interval or grid make no sense.
     """
     covers = _covers_inside(items, settings, skipped)
-    parameters = settings.fitted_to(model.scene).parameters
+    parameters = settings.fitted_to(model.sampling).parameters
     units: list[WorkUnit] = []
     refused: list[Refused] = []
     left_out = [_skipped(each) for each in skipped]

@@ -93,7 +93,7 @@ def inputs_of(unit: Unit, items: Mapping[str, pystac.Item], settings: RunSetting
         UnreadableAsset: pixels cannot be read.
         DiskFull, NotWritable: the folder of blocks cannot be written.
     """
-    settings = settings.fitted_to(model.scene)
+    settings = settings.fitted_to(model.sampling)
     cell, dates = unit_cell(unit, items, settings), unit_dates(unit, items)
     if isinstance(unit, MosaicUnit):
         return _mosaic(unit, dates, cell, settings, model)

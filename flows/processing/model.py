@@ -15,7 +15,7 @@ from de_model import checkpoint
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.errors import DeviceLost
-from de_model.inference.sampling import Sampling
+from de_model.inference.sampling import sampling_for
 from flows.errors import InvalidSettings
 from flows.settings import Device
 from flows.settings.loading import load_settings
@@ -26,27 +26,9 @@ def in_products(card: ModelCard) -> RestorationOptions:
     """Return how a model makes products, by the settings of the environment.
 
     Raises:
-        InvalidSettings, InvalidModelInput: a setting of the environment makes no sense, or does not fit the model.
+        InvalidSettings: a setting of the environment makes no sense.
     """
-    return load_settings().fitted_to(card.scene).restoration
-
-
-def alone(card: ModelCard) -> Sampling:
-    """Return how a model restores whole clouds without other dates.
-
-    Raises:
-        InvalidSettings, InvalidModelInput: a setting of the environment makes no sense, or does not fit the model.
-    """
-    return load_settings(None, {"composite": "none"}).fitted_to(card.scene).restoration.sampling
-
-
-def usual(card: ModelCard) -> tuple[RestorationOptions, Sampling]:
-    """Return how a model is used in products, and alone.
-
-    Raises:
-        InvalidSettings, InvalidModelInput: a setting of the environment makes no sense, or does not fit the model.
-    """
-    return in_products(card), alone(card)
+    return load_settings().fitted_to(sampling_for(card)).restoration
 
 
 _log = logging.getLogger("unveil")

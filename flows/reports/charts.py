@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from io import BytesIO, StringIO
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ import rasterio
 from numpy.typing import NDArray
 from PIL import Image
 
+from flows.drift.compare import FeatureDrift
+from flows.drift.statistics import REFLECTANCE, feature_of
 from stac.product.cog import rgb_of
 from stac.product.layers import SOURCE_DATE_NODATA, Provenance
 from stac.product.writer import Layer
@@ -56,14 +59,8 @@ def charts_of(quality: Mapping[str, Any], target_date: str) -> dict[str, str]:
     figures = quality["figures"]
     groups = figures["groups"]
     widths = {n: g["half_widths"] for n, g in groups.items() if n != "restored" and sum(g["half_widths"])}
-    sharpness = {n: g["sharpness"] for n, g in groups.items() if g["sharpness"] is not None}
-    shifts = {n: g["colour_shift"] for n, g in groups.items() if g["colour_shift"]}
-    seams = [seam for seam in figures["seams"] if seam["ratio"] is not None]
     drawn: dict[str, tuple[str, Callable[..., None], Any]] = {
         "half_width": ("Histogram of the half-width of the 90 % interval by class", _half_widths, widths),
-        "sharpness": ("Bars of sharpness against observed surroundings by class; 1 is as sharp", _sharpness, sharpness),
-        "colour": ("Bars of the colour shift of every band by class", _colour, shifts),
-        "seams": ("Bars of the seam ratio by kind of border; 1 cannot be seen", _seams, seams),
         "dates": (
             "Timeline of the area that each date saw",
             partial(_dates, target_date=target_date),
@@ -81,11 +78,6 @@ def label_of(name: str) -> str:
 def color_of(name: str) -> str:
     """Return the colour of a group or class."""
     return _MUTED if name == "restored" else f"#{Provenance[name.upper()].color}"
-
-
-def band_color(band: str) -> str:
-    """Return the colour of a band in plots."""
-    return _BANDS.get(band, _MUTED)
 
 
 def svg(name: str, description: str, draw: Callable[[Axes], None]) -> str:
@@ -122,40 +114,6 @@ def _half_widths(known: Mapping[str, Sequence[int]], axes: Axes) -> None:
     axes.legend(fontsize=9)
 
 
-def _sharpness(known: Mapping[str, float], axes: Axes) -> None:
-    _bars(axes, [label_of(n) for n in known], list(known.values()), [color_of(n) for n in known])
-    axes.set_xlabel("fine detail / that of observed surroundings")
-
-
-def _seams(known: Sequence[Mapping[str, Any]], axes: Axes) -> None:
-    names = [f"{label_of(s['first'])} |\n{label_of(s['second'])}" for s in known]
-    _bars(axes, names, [s["ratio"] for s in known], [color_of(s["second"]) for s in known])
-    axes.set_xlabel("step across the border / steps beside it")
-
-
-def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], colors: Sequence[str]) -> None:
-    """Draw ratios as bars from the first name at the top, and the line where a ratio says "no difference"."""
-    bars = axes.barh(range(len(names)), values, color=colors, height=0.6)
-    axes.bar_label(bars, fmt="%.2f", padding=4, fontsize=9)
-    axes.axvline(1, color=_INK, linestyle=":", linewidth=1)
-    axes.set_yticks(range(len(names)), names, fontsize=9)
-    axes.invert_yaxis()
-    axes.set_xlim(0, max(1.15, *values) * 1.18)
-
-
-def _colour(known: Mapping[str, Mapping[str, float]], axes: Axes) -> None:
-    bands = list(next(iter(known.values())))
-    width = 0.8 / len(bands)
-    for index, band in enumerate(bands):
-        places = [row + (index - (len(bands) - 1) / 2) * width for row in range(len(known))]
-        axes.barh(places, [g[band] for g in known.values()], width * 0.9, color=band_color(band), label=band)
-    axes.axvline(0, color=_INK, linewidth=1)
-    axes.set_yticks(range(len(known)), [label_of(n) for n in known], fontsize=9)
-    axes.invert_yaxis()
-    axes.set_xlabel("restored minus observed, reflectance")
-    axes.legend(fontsize=9, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
-
-
 def _dates(dates: Sequence[Mapping[str, Any]], axes: Axes, target_date: str) -> None:
     days = [date.fromisoformat(entry["date"]) for entry in dates]
     colors = [_PASS if entry["date"] == target_date else color_of("other_dates") for entry in dates]
@@ -168,6 +126,31 @@ def _dates(dates: Sequence[Mapping[str, Any]], axes: Axes, target_date: str) -> 
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     axes.margins(y=0.12)
     axes.set_ylabel("km² seen on this date")
+
+
+def reflectance_chart(features: Sequence[FeatureDrift]) -> str:
+    """Return the distributions of clear ground by band as an SVG element; empty without any."""
+    bands = [feature for feature in features if feature.name.startswith(REFLECTANCE)]
+    if not bands:
+        return ""
+    return svg(
+        "drift", "Reflectance of clear ground by band, here and in training", lambda axes: _reflectance(axes, bands)
+    )
+
+
+def _reflectance(axes: Axes, bands: Sequence[FeatureDrift]) -> None:
+    for feature in bands:
+        band = feature.name.removeprefix(REFLECTANCE)
+        edges = feature_of(feature.name).edges
+        ends = [*edges, 2 * edges[-1] - edges[-2]]
+        widths = [100 * (upper - lower) for lower, upper in pairwise(ends)]
+        for shares, line, label in ((feature.shares, "-", band), (feature.training_shares, ":", None)):
+            heights = [100 * share / width for share, width in zip(shares, widths, strict=True)]
+            axes.stairs(heights, ends, color=_BANDS.get(band, _MUTED), linestyle=line, label=label, linewidth=1.6)
+    axes.set_xlim(0, 0.6)
+    axes.set_xlabel("reflectance")
+    axes.set_ylabel("% of values per 0.01")
+    axes.legend(fontsize=9)
 
 
 _SIDE_PX = 640

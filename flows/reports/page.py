@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import TypeAdapter
 
-from flows.reports.charts import charts_of, color_of, data_uri, label_of, maps_of
-from flows.reports.drift import drift_parts
+from flows.drift.compare import DriftReport
+from flows.reports.charts import charts_of, color_of, data_uri, label_of, maps_of, reflectance_chart
 from stac.io.files import writing
 from stac.product.layers import Provenance
 
@@ -26,9 +27,6 @@ _MEANINGS = {
 _PERCENT = ("residual_cloud", "not_recoverable")
 _CAPTIONS = {
     "half_width": "How wide the intervals are. The last bin holds everything wider.",
-    "sharpness": "Left of the dotted line restored ground is smoother than its surroundings, right of it rougher.",
-    "colour": "Clouds brighten the observed ground around them, so restored ground is often a little darker.",
-    "seams": "Right of the dotted line a border is stronger than the ground beside it.",
     "dates": "The area that each date saw; the restored date is green.",
 }
 _UNDEFINED = "–"
@@ -95,6 +93,27 @@ def _group(name: str, group: Mapping[str, Any]) -> dict[str, Any]:
             show(group["ndvi_shift"], "+.3f"),
             percent(group["residual_cloud"]),
         ],
+    }
+
+
+_DRIFT = TypeAdapter(DriftReport)
+
+
+def drift_parts(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what the template shows of a product's drift; None where it was not measured."""
+    drift = metadata.get("drift")
+    if drift is None:
+        return None
+    if drift["comparison"] is None:
+        return {"rows": [], "note": drift["note"]}
+    report = _DRIFT.validate_python(drift["comparison"])
+    return {
+        "verdict": report.verdict,
+        "sentence": report.sentence,
+        "made_of": report.training["made_of"],
+        "left_out": report.left_out,
+        "rows": [{"label": f.label, "cells": f.shown, "verdict": f.verdict} for f in report.features],
+        "chart": reflectance_chart(report.features),
     }
 
 

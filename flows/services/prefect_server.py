@@ -11,13 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
-from filelock import FileLock, Timeout
 
-from flows.errors import ServiceUnavailable
 from flows.progress import report_progress
 from flows.services.login import Login, ensure_login
 from flows.services.prefect_client import FLUSH_TIMEOUT_S, client_of, configured_api_url, flush_client, require_health
-from flows.services.process import POLL_S, START_TIMEOUT_S, Process
+from flows.services.process import POLL_S, START_TIMEOUT_S, Process, locked
 from stac.io.files import private_state, writing
 
 _DATABASE = "prefect.db"
@@ -79,7 +77,8 @@ def _running_server(state_dir: Path, home: Path) -> Iterator[tuple[str, Login]]:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        with _only_starter(home), socket.socket() as listener:
+        # Two must not create the same database at once.
+        with locked(home / "start.lock", START_TIMEOUT_S), socket.socket() as listener:
             first, began = _discard_unfinished(home), time.monotonic()
             report_progress("Starting a local Prefect server" + (" (longer the first time)." if first else "."))
             login = ensure_login(home)
@@ -100,23 +99,6 @@ def _running_server(state_dir: Path, home: Path) -> Iterator[tuple[str, Login]]:
             (home / _READY).touch()
             report_progress(f"Prefect server at {url} after {time.monotonic() - began:.1f} s.")
         yield url, login
-
-
-@contextlib.contextmanager
-def _only_starter(home: Path) -> Iterator[None]:
-    """Let one process at a time start a server: two must not create the same database at once."""
-    lock = FileLock(home / "start.lock")
-    try:
-        with writing(home):
-            lock.acquire(timeout=START_TIMEOUT_S)
-    except Timeout as error:
-        raise ServiceUnavailable(
-            f"Another process has held {lock.lock_file} for {START_TIMEOUT_S:.0f} s: stop it, then try again."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _discard_unfinished(home: Path) -> bool:

@@ -11,15 +11,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import httpx
+from filelock import FileLock, Timeout
 
 from flows.errors import ServiceUnavailable
 from stac.errors import DiskFull
+from stac.io.files import writing
 
 #: Python that never takes a package from the folder it is started in, whatever lies there.
 PYTHON = (sys.executable, "-P")
@@ -31,7 +33,7 @@ _TAIL_LINES = 12
 #: A disk with less room is full.
 _LEAST_ROOM_BYTES = 1 << 20
 #: What SQLite and the system say of a full disk, and of a database that cannot be used.
-_NO_ROOM = re.compile(r"No space left|disk is full|disk I/O error|Disk quota exceeded", re.IGNORECASE)
+NO_ROOM = re.compile(r"No space left|disk is full|disk I/O error|Disk quota exceeded", re.IGNORECASE)
 _BROKEN_DATABASE = re.compile(r"malformed|file is not a database|Can't locate revision", re.IGNORECASE)
 
 
@@ -40,6 +42,32 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def locked(path: Path, timeout_s: float) -> Iterator[None]:
+    """Let one process at a time go on.
+
+    Args:
+        path: of the lock, which is made.
+        timeout_s: another process is waited for so long.
+
+    Raises:
+        ServiceUnavailable: it holds on for longer.
+        DiskFull, NotWritable: the lock cannot be made.
+    """
+    lock = FileLock(path)
+    with writing(path):
+        try:
+            lock.acquire(timeout=timeout_s)
+        except Timeout as error:
+            raise ServiceUnavailable(
+                f"Another process has held {path} for {timeout_s:.0f} s: stop it, then try again."
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def problem_at(url: str) -> str | None:
@@ -153,7 +181,7 @@ class Process:
         """Return the error of a service that ended as it started."""
         tail = self.log_tail()
         # On a full disk the log is empty, too.
-        if _NO_ROOM.search(tail) or shutil.disk_usage(self.folder).free < _LEAST_ROOM_BYTES:
+        if NO_ROOM.search(tail) or shutil.disk_usage(self.folder).free < _LEAST_ROOM_BYTES:
             return DiskFull(f"No room for the {self.name} in {self.folder}: free some space, then try again.")
         advice = ""
         if _BROKEN_DATABASE.search(tail):

@@ -68,8 +68,8 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
     if settings.grid is GridKind.FIXED:
         _ = settings.fixed_grid  # before anything is searched
     use_login_of_up(settings)
-    _, steps, start = settings.sampling_schedule
-    if start is not None and steps > start + 1:
+    steps, start = settings.steps, settings.start
+    if start is not None and steps is not None and steps > start + 1:
         raise InvalidSettings(f"{steps} steps do not fit between start {start} and 0; ask for fewer.")
     return settings
 

@@ -1,9 +1,9 @@
-"""Settings of restoration: what pixels depend on, and what suits a model where they are left out."""
+"""Settings of restoration: what pixels depend on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum, unique
 from typing import Annotated, Self
 
@@ -12,7 +12,6 @@ from pydantic_settings import NoDecode
 
 from de_model.inference.sampling import Sampling
 from de_model.sampling.kinds import SamplerKind
-from de_model.scene.design import SceneDesign
 from de_model.validation import Filler, PixelKind
 from flows.settings.fields import CommaSeparated, Mark, SettingsGroup
 from stac.composite.methods import CompositeMethod
@@ -62,19 +61,8 @@ class RestorationOptions:
 
 DEFAULT_MODEL = "models:/unveil-de@champion"
 _FROM_WEIGHTS = "as suits the weights when left out"
-#: Of models of the first edition. Intervals of two samples cover as much of the truth as those of four: docs/engine.md
-_SAMPLES, _ETA = 2, 0.3
-#: Where other dates fill most of a scene the gaps are a few pixels wide, and small tiles save half the work; without
-#: other dates whole clouds are restored, which needs more surroundings.
-_TILE_FOR_GAPS, _TILE_FOR_SCENES = 64, 128
-#: Neighbours share one in so many pixels of a side; more costs time. Whole pixels of the smallest image that a sampler
-#: works on.
-_SHARED, _COARSEST = 16, 4
-#: Sampler, steps, and the timestep of the start; None is pure noise. Gaps of a few pixels have the ground around them:
-#: one step from the noised reference errs less than four from pure noise, and its samples say more. Below whole clouds
-#: four steps of DPM-Solver++ beat the paper's ten of DDIM in time and error.
-_WALK_FOR_GAPS: tuple[SamplerKind, int, int | None] = (SamplerKind.DPMPP2M, 1, 200)
-_WALK_FOR_SCENES: tuple[SamplerKind, int, int | None] = (SamplerKind.DPMPP2M, 4, None)
+#: Neighbours share one in so many pixels of a tile that is named without them.
+_SHARED = 4
 
 
 class RestoringSettings(SettingsGroup):
@@ -94,8 +82,7 @@ class RestoringSettings(SettingsGroup):
         ModelFallback.ERROR, description="when the model cannot be had: error, or shipped to use the package's weights"
     )
     seed: int = Field(0, ge=0, description="seed of the noise")
-    # What is left out suits the model, by its card (`fitted_to`); the id holds what was chosen. For the first edition
-    # steps, sampler and start are chosen together (`sampling_schedule`): one that is named leaves all to the user.
+    # What is left out is the model's own (`fitted_to`); the id holds what was chosen.
     samples: Annotated[int | None, Mark.NOT_IN_ID] = Field(
         None, ge=1, le=64, description=f"samples of the model per tile; {_FROM_WEIGHTS}"
     )
@@ -109,13 +96,13 @@ class RestoringSettings(SettingsGroup):
         None, ge=0, le=999, description=f"timestep at which to begin with the noised reference; {_FROM_WEIGHTS}"
     )
     eta: Annotated[float | None, Mark.NOT_IN_ID] = Field(
-        None, ge=0, le=1, description="least share of the reference; 0.3, or that of the weights, when left out"
+        None, ge=0, le=1, description=f"least share of the reference; {_FROM_WEIGHTS}"
     )
     tile: Annotated[int | None, Mark.NOT_IN_ID] = Field(
         None, ge=32, description=f"side of a tile, pixels; {_FROM_WEIGHTS}"
     )
     overlap: Annotated[int | None, Mark.NOT_IN_ID] = Field(
-        None, ge=0, description=f"pixels shared by neighbours; {_FROM_WEIGHTS}, or a part of the tile that is named"
+        None, ge=0, description=f"pixels shared by neighbours; {_FROM_WEIGHTS}, a quarter of a tile that is named"
     )
     block: Annotated[int, Mark.NOT_IN_ID] = Field(
         512, ge=64, description="side of a block, pixels: what a stopped run repeats at most; no pixel depends on it"
@@ -152,54 +139,19 @@ class RestoringSettings(SettingsGroup):
         Interpolation.BILINEAR, description="bilinear or cubic, for scenes on another grid; coarser grids get means"
     )
 
+    def sampling(self, own: Sampling) -> Sampling:
+        """Return how a model samples: as is named here, and for the rest as suits it (`sampling_for`)."""
+        named = {each.name: getattr(self, each.name) for each in fields(Sampling)}
+        if self.tile is not None and self.overlap is None:
+            named["overlap"] = self.tile // _SHARED
+        return replace(own, **{name: value for name, value in named.items() if value is not None})
+
+    def fitted_to(self, own: Sampling) -> Self:
+        """Return the settings as a model needs them; everything that restores asks here once the model is known."""
+        return self.model_copy(update=asdict(self.sampling(own)))
+
     @property
     def restoration(self) -> RestorationOptions:
-        """How a date is restored."""
-        return RestorationOptions(self.sampling, self.composite, self.composite_days, self.max_spread, self.use_model)
-
-    @property
-    def sampling(self) -> Sampling:
-        """How the model samples: what is named, and for the rest what suits models of the first edition."""
-        (sampler, steps, start), (tile, overlap) = self.sampling_schedule, self.tiling
-        return Sampling(
-            seed=self.seed,
-            samples=self.samples or _SAMPLES,
-            steps=steps,
-            eta=_ETA if self.eta is None else self.eta,
-            tile=tile,
-            overlap=overlap,
-            sampler=sampler,
-            start=start,
-        )
-
-    def fitted_to(self, scene: SceneDesign | None) -> Self:
-        """Return the settings as a model needs them: what is not named is chosen by the design of its card.
-
-        Everything that restores asks here once the model is known. None stands for models of the first edition.
-        """
-        if scene is None:
-            return self
-        suited = {
-            "samples": scene.samples,
-            "steps": scene.steps,
-            "sampler": SamplerKind.DDIM,
-            "start": scene.t_start,
-        }
-        if self.tile is None:
-            suited |= {"tile": scene.tile, "overlap": scene.overlap}
-        return self.model_copy(update={name: value for name, value in suited.items() if getattr(self, name) is None})
-
-    @property
-    def sampling_schedule(self) -> tuple[SamplerKind, int, int | None]:
-        """Sampler, steps, and the timestep of the start; None is pure noise."""
-        if (self.sampler, self.steps, self.start) == (None, None, None):
-            return _WALK_FOR_SCENES if self.composite is CompositeMethod.NONE else _WALK_FOR_GAPS
-        sampler, steps, _ = _WALK_FOR_SCENES
-        return self.sampler or sampler, self.steps or steps, self.start
-
-    @property
-    def tiling(self) -> tuple[int, int]:
-        """Side of a tile and overlap, pixels."""
-        side = self.tile or (_TILE_FOR_SCENES if self.composite is CompositeMethod.NONE else _TILE_FOR_GAPS)
-        shared = max(_COARSEST, side // _SHARED // _COARSEST * _COARSEST)
-        return side, shared if self.overlap is None else self.overlap
+        """How a date is restored; what is neither named nor fitted to a model is as published."""
+        sampling = self.sampling(Sampling())
+        return RestorationOptions(sampling, self.composite, self.composite_days, self.max_spread, self.use_model)

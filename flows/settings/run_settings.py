@@ -207,8 +207,7 @@ class RunSettings(AreaSettings, PlaceSettings, RestoringSettings, JudgingSetting
     def parameters(self) -> dict[str, Any]:
         """Everything that changes pixels, as JSON values: part of a work unit's identity."""
         names = type(self).model_fields.keys() - marked(Mark.NOT_IN_ID)
-        sampling = asdict(self.sampling) | {"sampler": str(self.sampling.sampler)}
-        return self.model_dump(mode="json", include=names) | sampling
+        return self.model_dump(mode="json", include=names) | asdict(self.restoration.sampling)
 
 
 #: Subjects in the order of the command line.

@@ -77,8 +77,8 @@ def test_a_worse_challenger_is_refused_by_what_it_restored_and_its_figures_are_m
     dates = ([part.index_of(f"S2A_33TWL_{day}_0_L2A")] for day in ("20230818", "20230815"))
     cases = [case.alone(256) for case in real_cases(part, *dates)]
 
-    def usage(_: ModelCard) -> tuple[RestorationOptions, Sampling]:
-        return RestorationOptions(ONE_STEP), ONE_STEP
+    def usage(_: ModelCard) -> RestorationOptions:
+        return RestorationOptions(ONE_STEP)
 
     loose = Gates(
         least_blocks=5,

@@ -18,11 +18,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from flows.errors import ServiceUnavailable
 from flows.progress import report_progress
-from flows.services.process import kill_group, log_tail
+from flows.services.process import kill_group, locked, log_tail
+from stac.errors import PublishError
 
 #: The public STAC Browser, for machines without Node.
 PUBLIC_BROWSER = "https://radiantearth.github.io/stac-browser/#/external/"
@@ -109,21 +108,14 @@ def ensure_browser() -> Path | None:
     cache, built = default_cache(), cached_browser()
     if built is not None or node_version() is None:
         return built
-    lock = FileLock(cache / f"{build_key()}.lock")
+    report_progress("STAC Browser is built once; a build of another process is waited for.")
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(Timeout), lock.acquire(timeout=0):
+        with locked(cache / f"{build_key()}.lock", LOCK_TIMEOUT_S):
             return cached_browser() or _build_into(cache)
-        report_progress("Another process builds STAC Browser; waiting for it.")
-        with lock.acquire(timeout=LOCK_TIMEOUT_S):
-            return cached_browser() or _build_into(cache)
-    except Timeout as error:
+    except (OSError, PublishError) as error:
         raise ServiceUnavailable(
-            f"Another process has held {lock.lock_file} for {LOCK_TIMEOUT_S / 60:.0f} minutes: stop it, then try again."
-        ) from error
-    except OSError as error:
-        raise ServiceUnavailable(
-            f"STAC Browser cannot be stored in {cache} ({error.strerror or error}): "
+            f"STAC Browser cannot be stored in {cache} ({error}): "
             "make room there, or name another folder in XDG_CACHE_HOME."
         ) from error
 

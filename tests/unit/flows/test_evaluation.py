@@ -37,8 +37,8 @@ SIDE = 96
 SAMPLING = Sampling(samples=1, steps=1, tile=32, overlap=8)
 
 
-def usage(_: ModelCard) -> tuple[RestorationOptions, Sampling]:
-    return RestorationOptions(SAMPLING, CompositeMethod.MEDIAN), SAMPLING
+def usage(_: ModelCard) -> RestorationOptions:
+    return RestorationOptions(SAMPLING, CompositeMethod.MEDIAN)
 
 
 def case_of(dates: int) -> Case:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from de_model.scene.design import SceneDesign
+from de_model.inference.sampling import Sampling
+from de_model.sampling.kinds import SamplerKind
 from flows.errors import InvalidSettings
 from flows.planning.search import find_scenes
 from flows.settings import RunSettings
@@ -18,8 +19,8 @@ from stac.errors import EmptySearch, InvalidQuery
 from stac.quality.gate import Gate
 from stac.search.static import sample_catalog
 
-#: Of a model of the second edition.
-DESIGN = SceneDesign(t_start=150, steps=3, samples=1, tile=192, overlap=48)
+#: What suits a model.
+OWN = Sampling(start=150, steps=3, samples=1, tile=192, overlap=48)
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
 
@@ -61,37 +62,6 @@ def test_wrong_files_are_reported_in_one_sentence(tmp_path: Path, text: str, say
 def test_area_and_interval_are_checked_when_asked_for() -> None:
     with pytest.raises(InvalidQuery, match="no area"):
         _ = load_settings(None, {"bbox": "15,45,15,46"}).query
-
-
-@pytest.mark.parametrize(
-    ("given", "schedule"),
-    [
-        ({}, ("dpmpp2m", 1, 200)),
-        ({"composite": "none"}, ("dpmpp2m", 4, None)),
-        ({"steps": 6}, ("dpmpp2m", 6, None)),
-        ({"sampler": "ddim"}, ("ddim", 4, None)),
-        ({"start": 400}, ("dpmpp2m", 4, 400)),
-        ({"composite": "none", "start": 0, "steps": 1}, ("dpmpp2m", 1, 0)),
-    ],
-)
-def test_the_schedule_fits_what_is_restored_unless_a_part_of_it_is_named(
-    given: dict[str, Any], schedule: tuple[Any]
-) -> None:
-    settings = load_settings(None, given)
-    sampling = settings.restoration.sampling
-    assert (sampling.sampler, sampling.steps, sampling.start) == settings.sampling_schedule == schedule
-    assert (settings.parameters["sampler"], settings.parameters["steps"], settings.parameters["start"]) == schedule
-
-
-def test_neighbours_share_a_sixteenth_of_a_tile() -> None:
-    sizes = {
-        composite: load_settings(None, {"composite": composite}).restoration.sampling for composite in ("fused", "none")
-    }
-    assert (sizes["fused"].tile, sizes["fused"].overlap) == (64, 4)
-    assert (sizes["none"].tile, sizes["none"].overlap) == (128, 8)
-    assert load_settings(None, {"tile": 32, "sampler": "pyramid"}).restoration.sampling.overlap == 4
-    assert load_settings(None, {"tile": 96, "sampler": "pyramid"}).restoration.sampling.overlap == 4
-    assert load_settings(None, {"tile": 96, "overlap": 0}).restoration.sampling.overlap == 0
 
 
 def test_the_gate_is_set_by_configuration_and_changes_no_work(tmp_path: Path) -> None:
@@ -140,24 +110,17 @@ def test_an_api_is_not_searched_without_dates() -> None:
             find_scenes(api)
 
 
-def test_what_is_left_out_is_the_designs() -> None:
-    fitted = load_settings(None, {}).fitted_to(DESIGN)
-    sampling = fitted.restoration.sampling
-    assert (sampling.start, sampling.steps, sampling.samples) == (150, 3, 1)
-    assert (sampling.tile, sampling.overlap, sampling.sampler) == (192, 48, "ddim")
-    assert fitted.fitted_to(DESIGN) == fitted
-    assert load_settings(None, {"samples": 2}).fitted_to(DESIGN).restoration.sampling.samples == 2, "named"
-
-
-def test_what_is_named_stays() -> None:
-    sampling = load_settings(None, {"steps": 1, "tile": 128}).fitted_to(DESIGN).restoration.sampling
-    assert (sampling.steps, sampling.tile) == (1, 128)
-    assert sampling.overlap < 128 // 2 and sampling.start == 150
-
-
-def test_models_of_the_first_edition_leave_settings_alone() -> None:
-    settings = load_settings(None, {})
-    assert settings.fitted_to(None) is settings
+def test_what_is_left_out_suits_the_weights_and_what_is_named_stays() -> None:
+    fitted = load_settings(None, {}).fitted_to(OWN)
+    assert fitted.restoration.sampling == OWN and fitted.fitted_to(OWN) == fitted
+    assert (fitted.parameters["start"], fitted.parameters["sampler"]) == (150, "ddim")
+    named = load_settings(None, {"steps": 10, "samples": 2, "tile": 128, "seed": 4, "sampler": "pyramid"})
+    sampling = named.fitted_to(OWN).restoration.sampling
+    assert sampling == replace(OWN, steps=10, samples=2, tile=128, overlap=32, seed=4, sampler=SamplerKind.PYRAMID), (
+        "a value is kept where it is as published, too, and neighbours share a quarter of a tile"
+    )
+    assert load_settings(None, {"tile": 96, "overlap": 0}).fitted_to(OWN).restoration.sampling.overlap == 0
+    assert load_settings(None, {}).restoration.sampling == Sampling(), "as published, where no model is known"
 
 
 def test_the_last_days_end_today() -> None:
