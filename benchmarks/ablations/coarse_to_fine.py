@@ -12,9 +12,9 @@ from benchmarks.ablations.windows import Trial, hold_out_windows, try_on
 from benchmarks.chart import Panel, Series
 from de_model.enhancer import Enhancer
 from de_model.inference.sampling import Sampling
+from de_model.training.course import Observer, Progress
 from de_model.training.objective import Batch, Objective
 from de_model.training.stages import Stage, StageOptions
-from de_model.training.trainer import Observer, Progress
 from de_model.training.validation import fixed_batch, validate
 
 #: Points of a curve, and the patches each is measured on, for every hold-out window that is asked for.

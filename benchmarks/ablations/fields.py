@@ -11,7 +11,6 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -23,22 +22,22 @@ from torch import nn
 from benchmarks.ablations.setting import Cell, Column, Findings, Setting, Spread, Table
 from benchmarks.chart import Panel, Series
 from benchmarks.held_out import ground_of, kinds_of
+from de_model.card import ModelCard
 from de_model.data.archive import Scene, read_archive, write_archive
 from de_model.data.case_stream import Batch, CaseStream
 from de_model.data.cases import Case, CaseMixture, CaseSource
+from de_model.enhancer import Enhancer
+from de_model.errors import InvalidModelInput
 from de_model.metrics.baselines import interpolated
 from de_model.metrics.bootstrap import Interval
-from de_model.scene.design import SceneSizes
+from de_model.presets import Preset
+from de_model.scene.design import SceneDesign, SceneSizes
 from de_model.scene.model import SceneNetworks
 from de_model.scene.networks import Belief, Inputs, SceneReference, Trunk, compressed, map_channels, travelling
-from de_model.scene.training import (
-    SceneProgress,
-    SceneStage,
-    SceneStageOptions,
-    SceneTrainingOptions,
-    fitted_share,
-    train_scene,
-)
+from de_model.scene.training import SceneTrainingOptions, fitted_share, train_scene
+from de_model.training.course import Observer, Progress
+from de_model.training.stages import Stage, StageOptions
+from de_model.training.store import Store
 from de_model.validation import PixelKind
 from flows.models.training_places import read_listing, scenes_of
 from flows.progress import report_progress
@@ -58,9 +57,9 @@ _MIXTURE = CaseMixture(transplant=0.55, gap=0.45, pair=0.0)
 #: Ground as it is; the clouds and gaps of the training's cases.
 _AS_IT_IS = replace(_MIXTURE, invented_dates=0.0, haze=0.3, halo=0.0, changed=0.0, mixed=0.0)
 _KINDS = (PixelKind.GAP_NEAR, PixelKind.GAP_FAR, PixelKind.THIN_CLOUD, PixelKind.OTHER_DATES)
-#: The shipped model's structure, smaller: a quarter of its parameters, scales that fit the cases.
+#: The shipped model's structure, smaller: a seventh of its parameters, scales that fit the cases.
 _SIZES = SceneSizes(
-    reference=(24, 40, 56), predictor=(24, 40, 56), allocation=12, scales=(3, 8, 20), kept=((0.3, 0.6), (0.6, 1.0))
+    reference=(16, 24, 32), predictor=(16, 24, 32), allocation=8, scales=(3, 8, 20), kept=((0.3, 0.6), (0.6, 1.0))
 )
 _FULL, _PLAIN = "all fields", "plain U-Net, no diffusion"
 
@@ -185,12 +184,19 @@ def run(setting: Setting) -> Findings:
         for seed in range(setting.seed, setting.seed + setting.seeds):
             cases = DrawnCases(_cases(places, seed), places.fingerprint)
             for variant in _VARIANTS:
-                networks = _untrained(variant, bands, seed)
+                enhancer, networks = _untrained(variant, bands, seed)
                 used = networks if variant.sizes else networks.reference
                 sizes |= dict.fromkeys(variant.rows, _parameters(used))
                 folder = work / f"{setting.steps}-steps" / f"{variant.key}-{seed}"
-                for row, figures in _figures_of(networks, variant, folder, places, cases, seed, setting.steps).items():
-                    found[row].append(figures)
+                kept = folder / "figures.json"
+                if not kept.is_file():
+                    fitted = _trained(enhancer, variant, cases, folder, seed, setting.steps)
+                    figures = {
+                        row: _judged(places, _in_way(networks, way, fitted)) for row, way in variant.rows.items()
+                    }
+                    kept.write_text(json.dumps(figures), "utf-8")
+                for row, figure in json.loads(kept.read_text("utf-8")).items():
+                    found[row].append(figure)
     return _findings(setting, places, found | _baselines(places), sizes)
 
 
@@ -213,44 +219,43 @@ def _parameters(networks: nn.Module) -> int:
     return sum(parameter.numel() for parameter in networks.parameters())
 
 
-def _untrained(variant: Variant, bands: int, seed: int) -> SceneNetworks:
-    """Return networks with the random weights of the seed; the plain U-Net takes the place of the reference."""
+def _untrained(variant: Variant, bands: int, seed: int) -> tuple[Enhancer, SceneNetworks]:
+    """Return a model with the random weights of the seed; the plain U-Net takes the place of the reference."""
     torch.manual_seed(seed)
-    networks = SceneNetworks(bands, variant.sizes or _SIZES)
+    sizes = variant.sizes or _SIZES
+    enhancer = Enhancer(
+        ModelCard(Preset.TINY, tuple(f"band {b}" for b in range(bands)), 10.0, scene=SceneDesign(sizes))
+    )
+    networks = enhancer.scene
+    if networks is None:
+        raise InvalidModelInput("The card names no design of the second edition.")
     if variant.sizes is None:
         networks.reference = PlainUNet(bands, _parameters(networks))
-    return networks
+    return enhancer, networks
 
 
-def _figures_of(
-    networks: SceneNetworks,
-    variant: Variant,
-    folder: Path,
-    places: _Places,
-    cases: DrawnCases,
-    seed: int,
-    steps: int,
-) -> dict[str, dict[str, float]]:
-    """Return by row and kind of pixel the PSNR in dB, from the folder or after a training."""
-    kept = folder / "figures.json"
-    if kept.is_file():
-        stored: dict[str, dict[str, float]] = json.loads(kept.read_text("utf-8"))
-        return stored
-    options, report = SceneTrainingOptions(seed=seed), partial(_report, f"{variant.key}, seed {seed}")
+def _trained(
+    enhancer: Enhancer, variant: Variant, cases: DrawnCases, folder: Path, seed: int, steps: int
+) -> tuple[float, float]:
+    """Train a model, from where it was left; return factor and constant for the logit of W."""
+    stages = []
     for stage in _stages(variant, steps):
-        train_scene(networks, cases, (stage,), options, folder, report)
+        stages.append((stage, cases))
         cases = replace(cases, first=cases.first + stage.steps)
-    networks.eval().requires_grad_(False)
-    fitted = (1.0, 0.0)
-    if variant.sizes is not None:
-        fitted = fitted_share(networks, cases, 10, _BATCH, Way().t_start)
-    figures = {row: _judged(places, _in_way(networks, way, fitted)) for row, way in variant.rows.items()}
-    kept.write_text(json.dumps(figures), "utf-8")
-    return figures
+    options = SceneTrainingOptions(seed=seed, bfloat16=False)
+    store = Store(folder, {"data": cases.fingerprint, "options": str(options), "variant": str(variant)})
+    train_scene(enhancer, stages, options, store, observers=[_Reported(f"{variant.key}, seed {seed}")])
+    if variant.sizes is None or enhancer.scene is None:
+        return 1.0, 0.0
+    return fitted_share(enhancer.scene, cases, 10, _BATCH, Way().t_start)
 
 
-def _report(name: str, progress: SceneProgress) -> None:
-    report_progress(f"{name}: {progress.stage}", progress.step, progress.steps)
+class _Reported(Observer):
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def on_step(self, progress: Progress) -> None:
+        report_progress(f"{self.name}: {progress.stage}", progress.step, progress.steps)
 
 
 def _cases(places: _Places, seed: int) -> CaseStream:
@@ -258,15 +263,13 @@ def _cases(places: _Places, seed: int) -> CaseStream:
     return CaseStream(source, places.fingerprint, workers=0)
 
 
-def _stages(variant: Variant, steps: int) -> tuple[SceneStageOptions, ...]:
+def _stages(variant: Variant, steps: int) -> tuple[StageOptions, ...]:
     """Return the stages; the plain U-Net is trained for as many steps as the three together."""
     last = max(1, round(steps * _ALLOCATION_SHARE))
+    asked = {Stage.REFERENCE: steps, Stage.FINE: steps, Stage.ALLOCATION: last}
     if variant.sizes is None:
-        return (SceneStageOptions(SceneStage.REFERENCE, 2 * steps + last, _BATCH, _LEARNING_RATE),)
-    return tuple(
-        SceneStageOptions(stage, count, _BATCH, _LEARNING_RATE)
-        for stage, count in zip(SceneStage, (steps, steps, last), strict=True)
-    )
+        asked = {Stage.REFERENCE: 2 * steps + last}
+    return tuple(StageOptions(stage, count, _BATCH, _SIDE, 1, _LEARNING_RATE) for stage, count in asked.items())
 
 
 def _judged(places: _Places, restore: Callable[[Sequence[Case]], Iterable[FloatArray]]) -> dict[str, float]:
@@ -363,7 +366,7 @@ def _method(setting: Setting, places: _Places) -> str:
         f"and diffusion each, {last} for W, and for the plain U-Net as many as all three. Judged on {_JUDGED} cases of "
         f"each of {len(places.judged)} places held out ({', '.join(places.judged)}), the same for all: PSNR of the "
         "hidden pixels in reflectance, mean over cases, then places; ± is the sample deviation over seeds, that of a "
-        "difference over its seeds' differences. **These networks have a quarter of the shipped model's parameters and "
+        "difference over its seeds' differences. **These networks have a seventh of the shipped model's parameters and "
         "see some thousand cases, where that saw tens of thousands of six times the area: the table says what a field "
         "does early in a training, not how good the shipped model is** ([places](../places.md)). Fields of one known "
         "value (`prediction`, `standardisation`) and those that say how a large image is cut (`tile`, `overlap`) have "

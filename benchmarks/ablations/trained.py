@@ -15,8 +15,9 @@ from de_model.card import ModelCard
 from de_model.data.pairs import PairData
 from de_model.enhancer import Enhancer, WeightAllocation
 from de_model.scene.networks import SceneAllocation
+from de_model.training.course import Observer, Progress
 from de_model.training.stages import Stage, StageOptions, TrainingOptions, schedule_for
-from de_model.training.trainer import Observer, Progress, train
+from de_model.training.trainer import train
 from de_model.weighting import WeightMode
 from flows.models.training_pairs import mine_pairs
 from flows.planning.search import SceneSet

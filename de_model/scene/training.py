@@ -1,44 +1,25 @@
-"""Training of the second edition: reference, then conditional diffusion, then W, each on the same cases."""
+"""Training of the second edition: reference, then conditional diffusion, then W, each on cases of its own."""
 
 from __future__ import annotations
 
-import json
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from enum import StrEnum
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from de_model.data.case_stream import Batch
-from de_model.errors import TrainingFailed
+from de_model.enhancer import Enhancer
+from de_model.errors import InvalidModelInput
 from de_model.scene.model import SceneNetworks
 from de_model.scene.networks import Belief, IndependentPredictor, Inputs
-from de_model.training.stage_run import MovingAverage
-
-
-class SceneStage(StrEnum):
-    """What is trained, in this order; what was trained before is frozen."""
-
-    REFERENCE = "reference"
-    PREDICTOR = "predictor"
-    ALLOCATION = "allocation"
-
-
-@dataclass(frozen=True, slots=True)
-class SceneStageOptions:
-    """How long and how fast a stage is trained."""
-
-    stage: SceneStage
-    steps: int
-    batch: int = 12
-    learning_rate: float = 1.5e-3
+from de_model.training.course import Course, Observer, StageResult
+from de_model.training.stage_run import Lesson
+from de_model.training.stages import Stage, StageOptions
+from de_model.training.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,215 +44,104 @@ class SceneTrainingOptions:
 
 
 class CaseData(Protocol):
-    """Gives the batches of a training, always the same."""
-
-    fingerprint: str
+    """Gives the batches of a stage, always the same."""
 
     def batches(self, first: int, last: int, size: int) -> Iterator[Batch]:
         """Yield the batches of steps `first` to `last - 1`."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class SceneProgress:
-    """Called after every step."""
-
-    stage: SceneStage
-    step: int
-    steps: int
-    loss: float
-    learning_rate: float
-    #: Cases per second, and the share of time spent waiting for data, since the start or continuation.
-    cases_per_s: float
-    waiting: float
-
-
-OnStep = Callable[[SceneProgress], None]
-
-
 def train_scene(
-    networks: SceneNetworks,
-    data: CaseData,
-    stages: Sequence[SceneStageOptions],
+    enhancer: Enhancer,
+    stages: Sequence[tuple[StageOptions, CaseData]],
     options: SceneTrainingOptions,
-    folder: Path,
-    on_step: OnStep | None = None,
+    store: Store | None = None,
     save_every: int = 100,
-) -> None:
-    """Train in place; a training that was stopped goes on from its folder and ends with the same weights.
+    observers: Sequence[Observer] = (),
+) -> tuple[StageResult, ...]:
+    """Train a model of the second edition in place through its stages, as `Course.run` says.
 
     Args:
-        networks: on the device to train on.
-        data: cases.
-        stages: in order.
+        enhancer: the model, on the device to train on.
+        stages: what is trained for how long (`reference`, `fine`: the conditional diffusion, `allocation`), and the
+            cases of each: what rests on a network must not learn from its errors on cases that it knows.
         options: how.
-        folder: keeps the state; made when missing.
-        on_step: called after every step.
+        store: keeps finished stages and the state of the one in progress; without it nothing is written.
         save_every: steps between saved states.
+        observers: called with what happens.
 
     Raises:
-        TrainingFailed: the loss is not finite, or the folder belongs to another training.
-        OSError: the folder is full or cannot be written.
+        TrainingFailed: gradients stay non-finite, or memory is too small.
+        InvalidModelInput: the model is of the first edition, or a stage belongs to it.
+        OSError: the store's folder is full or cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    identity = {"data": data.fingerprint, **asdict(options)}
-    _check_identity(folder / "identity.json", identity)
-    for stage in stages:
-        finished = folder / f"{stage.stage}.safetensors"
-        if finished.is_file():
-            networks.load_state_dict(load_file(finished))
-            continue
-        if stage.stage is SceneStage.PREDICTOR and isinstance(networks.predictor, IndependentPredictor):
+    if enhancer.scene is None:
+        raise InvalidModelInput("This model is of the first edition; train it on pairs.")
+    lessons = [_lesson(enhancer.scene, stage, data, options) for stage, data in stages]
+    return Course(enhancer, options, store, save_every, observers).run(lessons)
+
+
+def _lesson(
+    networks: SceneNetworks, stage: StageOptions, data: CaseData, options: SceneTrainingOptions
+) -> Lesson[Batch]:
+    trained = {
+        Stage.REFERENCE: networks.reference,
+        Stage.FINE: networks.predictor,
+        Stage.ALLOCATION: networks.allocation,
+    }.get(stage.stage)
+    if trained is None:
+        raise InvalidModelInput(f"Stage {stage.stage} belongs to the first edition; leave it out.")
+    optimiser = torch.optim.AdamW(
+        trained.parameters(), lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=options.weight_decay, eps=1e-7
+    )
+
+    def batches(first: int) -> Iterator[list[Batch]]:
+        return ([batch] for batch in data.batches(first, stage.steps, stage.batch))
+
+    def decay(step: int) -> float:
+        warm = min(1.0, (step + 1) / options.warmup)
+        return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / stage.steps))))
+
+    def prepare() -> None:
+        if stage.stage is Stage.FINE and isinstance(networks.predictor, IndependentPredictor):
             networks.predictor.begin_at(networks.reference)
-        run = _Run(networks, stage, options, folder)
-        run.go(data, on_step, save_every)
-        save_file({k: v.contiguous() for k, v in networks.state_dict().items()}, finished)
-    networks.eval().requires_grad_(False)
+
+    return Lesson(stage, trained, optimiser, decay, batches, partial(_loss, networks, stage.stage, options), prepare)
 
 
-def _check_identity(path: Path, identity: dict[str, object]) -> None:
-    text = json.dumps(identity, sort_keys=True)
-    if path.is_file() and path.read_text() != text:
-        raise TrainingFailed(f"{path.parent} belongs to another training ({path.read_text()}); choose another folder.")
-    path.write_text(text)
+def _loss(networks: SceneNetworks, stage: Stage, options: SceneTrainingOptions, batch: Batch) -> dict[str, Tensor]:
+    device = next(networks.parameters()).device
+    batch = Batch(*(part.to(device) for part in batch))
+    inputs = Inputs(batch.maps, batch.numbers, networks.bands)
+    with torch.autocast(device.type, torch.bfloat16, enabled=options.bfloat16):
+        if stage is Stage.REFERENCE:
+            return {"loss": likelihood(networks.reference(inputs), batch, options)}
+        if stage is Stage.ALLOCATION:
+            return {"loss": _allocation_loss(networks, inputs, batch, options)}
+        reference = None if networks.independent else _reference(networks, inputs)
+        x_t, t = visited(networks, networks.origin(inputs, reference), options.t_start)
+        return {"loss": likelihood(networks.predicted(x_t, inputs, reference, t), batch, options)}
 
 
-#: Steps in a row whose gradients may be useless.
-_MOST_SKIPPED = 20
+@torch.no_grad()
+def _reference(networks: SceneNetworks, inputs: Inputs) -> Belief:
+    found = networks.reference(inputs)
+    return Belief(found.mean.float(), found.log_variance.float())
 
 
-class _Run:
-    """One stage in progress."""
-
-    def __init__(
-        self, networks: SceneNetworks, stage: SceneStageOptions, options: SceneTrainingOptions, folder: Path
-    ) -> None:
-        self.networks, self.stage, self.options = networks, stage, options
-        self.state = folder / f"{stage.stage}.state.safetensors"
-        self.trained: nn.Module = getattr(networks, str(stage.stage))
-        networks.eval().requires_grad_(False)
-        self.trained.requires_grad_(True)
-        self.average = MovingAverage(self.trained, options.ema_rate)
-        self.optimiser = torch.optim.AdamW(
-            self.trained.parameters(),
-            lr=stage.learning_rate,
-            betas=(0.9, 0.99),
-            weight_decay=options.weight_decay,
-            eps=1e-7,
-        )
-        self.step = self.skipped = 0
-
-    def go(self, data: CaseData, on_step: OnStep | None, save_every: int) -> None:
-        """Train to the end of the stage, and leave the smoothed weights."""
-        self._restore()
-        device = next(self.networks.parameters()).device
-        began, waited, first = time.monotonic(), 0.0, self.step
-        batches = data.batches(self.step, self.stage.steps, self.stage.batch)
-        while self.step < self.stage.steps:
-            before = time.monotonic()
-            batch = Batch(*(part.to(device) for part in next(batches)))
-            waited += time.monotonic() - before
-            loss = self._advance(batch)
-            spent = time.monotonic() - began
-            if on_step is not None:
-                rate = (self.step - first) * self.stage.batch / spent
-                on_step(
-                    SceneProgress(
-                        self.stage.stage, self.step, self.stage.steps, loss, self._rate(), rate, waited / spent
-                    )
-                )
-            if self.step % save_every == 0:
-                self._save()
-        self.average.copy_to(self.trained)
-        self.state.unlink(missing_ok=True)
-
-    def _rate(self) -> float:
-        warm = min(1.0, (self.step + 1) / self.options.warmup)
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / self.stage.steps)))
-        return self.stage.learning_rate * warm * (0.02 + 0.98 * cosine)
-
-    def _advance(self, batch: Batch) -> float:
-        torch.manual_seed(hash((self.options.seed, list(SceneStage).index(self.stage.stage), self.step)) % 2**31)
-        self.trained.train()
-        for group in self.optimiser.param_groups:
-            group["lr"] = self._rate()
-        self.optimiser.zero_grad(set_to_none=True)
-        inputs = Inputs(batch.maps, batch.numbers, self.networks.bands)
-        with torch.autocast(batch.maps.device.type, torch.bfloat16, enabled=self.options.bfloat16):
-            loss = self._loss(inputs, batch)
-        if not bool(loss.isfinite()):
-            raise TrainingFailed(f"The loss of stage {self.stage.stage} is {float(loss)} at step {self.step}.")
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.trained.parameters(), self.options.clip_norm)
-        self.step += 1
-        if bool(norm.isfinite()):
-            self.skipped = 0
-            self.optimiser.step()
-            self.average.update(self.trained)
-        else:
-            # Sums in bfloat16 overflow now and then; a step is left out, and the batch comes again in the next epoch.
-            self.skipped += 1
-            if self.skipped > _MOST_SKIPPED:
-                raise TrainingFailed(
-                    f"Gradients of stage {self.stage.stage} were not finite in {self.skipped} steps in a row, up to "
-                    f"step {self.step}; train again with a lower learning rate."
-                )
-        return float(loss.detach())
-
-    def _loss(self, inputs: Inputs, batch: Batch) -> Tensor:
-        if self.stage.stage is SceneStage.REFERENCE:
-            return likelihood(self.networks.reference(inputs), batch, self.options)
-        if self.stage.stage is SceneStage.PREDICTOR:
-            reference = None if self.networks.independent else self._reference(inputs)
-            x_t, t = visited(self.networks, self.networks.origin(inputs, reference), self.options.t_start)
-            return likelihood(self.networks.predicted(x_t, inputs, reference, t), batch, self.options)
-        return self._allocation_loss(inputs, batch)
-
-    @torch.no_grad()
-    def _reference(self, inputs: Inputs) -> Belief:
-        found = self.networks.reference(inputs)
-        return Belief(found.mean.float(), found.log_variance.float())
-
-    def _allocation_loss(self, inputs: Inputs, batch: Batch) -> Tensor:
-        reference = self._reference(inputs)
-        x_t, t = visited(self.networks, self.networks.origin(inputs, reference), self.options.t_start)
-        signal, noise = self.networks.schedule.coefficients(t, x_t)
-        with torch.no_grad():
-            found = self.networks.predicted(x_t, inputs, reference, t)
-            found = Belief(found.mean.float(), found.log_variance.float())
-        # In bfloat16 this network's gradients are not finite on some processors; it is small.
-        with torch.autocast(x_t.device.type, enabled=False):
-            share = self.networks.allocation(x_t, inputs, reference, found, signal, noise)
-        fused = share * reference.mean + (1 - share) * found.mean
-        scale = reference.log_variance.exp().clamp_min(0.05)
-        return _mean(robust(fused - batch.truth) / scale, batch, self.options.visible)
-
-    def _save(self) -> None:
-        tensors = {f"model.{k}": v.detach() for k, v in self.trained.named_parameters()}
-        tensors |= {f"average.{k}": v for k, v in self.average.shadow.items()}
-        for index, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
-        partial = self.state.with_suffix(".partial")
-        metadata = {"step": str(self.step), "updates": str(self.average.updates)}
-        save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata=metadata)
-        partial.replace(self.state)
-
-    @torch.no_grad()
-    def _restore(self) -> None:
-        if not self.state.is_file():
-            return
-        with safe_open(self.state, framework="pt") as stream:
-            about = stream.metadata()
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
-        self.step, self.average.updates = int(about["step"]), int(about["updates"])
-        for name, parameter in self.trained.named_parameters():
-            parameter.copy_(tensors[f"model.{name}"])
-            self.average.shadow[name].copy_(tensors[f"average.{name}"])
-        held = self.optimiser.state_dict()
-        names = ("step", "exp_avg", "exp_avg_sq")
-        count = sum(1 for _ in self.trained.parameters())
-        held["state"] = {i: {n: tensors[f"optimiser.{i}.{n}"] for n in names} for i in range(count)}
-        self.optimiser.load_state_dict(held)
+def _allocation_loss(networks: SceneNetworks, inputs: Inputs, batch: Batch, options: SceneTrainingOptions) -> Tensor:
+    reference = _reference(networks, inputs)
+    x_t, t = visited(networks, networks.origin(inputs, reference), options.t_start)
+    signal, noise = networks.schedule.coefficients(t, x_t)
+    with torch.no_grad():
+        found = networks.predicted(x_t, inputs, reference, t)
+        found = Belief(found.mean.float(), found.log_variance.float())
+    # In bfloat16 this network's gradients are not finite on some processors; it is small.
+    with torch.autocast(x_t.device.type, enabled=False):
+        share = networks.allocation(x_t, inputs, reference, found, signal, noise)
+    fused = share * reference.mean + (1 - share) * found.mean
+    scale = reference.log_variance.exp().clamp_min(0.05)
+    return _mean(robust(fused - batch.truth) / scale, batch, options.visible)
 
 
 #: Logits that are tried after the training: factors on W's own, and constants that are added.

@@ -97,12 +97,10 @@ class TrainingOptions:
     clip_norm: float = 1.0
     #: Pieces a batch is worked through in, to save memory; the result is the same up to rounding.
     accumulate: int = 1
-    #: Steps in a row whose gradient may be non-finite (they are skipped) before training is given up.
-    max_skipped: int = 20
 
     def __post_init__(self) -> None:
-        if self.accumulate < 1 or self.max_skipped < 1:
-            raise InvalidModelInput(f"accumulate={self.accumulate}, max_skipped={self.max_skipped}: both start at 1.")
+        if self.accumulate < 1:
+            raise InvalidModelInput(f"accumulate is {self.accumulate}; it must be 1 or more.")
         if not 0 <= self.ema_rate < 1:
             raise InvalidModelInput(f"ema_rate is {self.ema_rate}; it must lie in 0..1, 1 excluded.")
         if self.clip_norm <= 0:
@@ -110,5 +108,4 @@ class TrainingOptions:
 
     def identity(self) -> dict[str, str]:
         """Return by name what changes the weights beyond rounding; a resumed training must agree in it."""
-        rounding = {"accumulate", "max_skipped"}
-        return {f.name: str(getattr(self, f.name)) for f in fields(self) if f.name not in rounding}
+        return {f.name: str(getattr(self, f.name)) for f in fields(self) if f.name != "accumulate"}

@@ -87,6 +87,7 @@ def validate(objective: Objective, batch: Batch, sampling_steps: int) -> dict[st
 @torch.no_grad()
 def restored(enhancer: Enhancer, stage: Stage, batch: Batch, steps: int = 10) -> Restored:
     """Return what a stage makes of a batch on the model's device, in `steps` DDIM evaluations."""
+    batch = batch.to(next(enhancer.parameters()).device)
     patches, trajectory = batch.patches, Trajectory(enhancer.schedule, steps, lambda _stream, _scale: batch.eps)
     if stage is Stage.REFERENCE:
         return Restored(patches, (enhancer.reference.estimate(patches.cloudy),))

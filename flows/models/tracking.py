@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from de_model.training.course import Observer, Progress, StageResult
 from de_model.training.stages import Stage
-from de_model.training.trainer import Observer, Progress, StageResult
 from de_model.training.validation import Restored, sample_grid
 from flows.errors import ServiceUnavailable
 from flows.models.mlflow_access import TRAINING_EXPERIMENT, dataset_input, experiment_of, open_client, plain_errors
@@ -50,6 +50,7 @@ class Tracker(Observer):
         values |= {
             "learning_rate": progress.learning_rate,
             "images_per_s": progress.images_per_s,
+            "waiting": progress.waiting,
             "skipped": progress.skipped,
         }
         self._note(progress.stage, progress.step, values)

@@ -9,7 +9,7 @@ from typing import Any
 
 from de_model import checkpoint
 from de_model.card import ModelCard
-from de_model.training.trainer import Observer, Progress, StageResult
+from de_model.training.course import Observer, Progress, StageResult
 from flows.models.evaluation_report import plain
 from flows.models.tracking import tracked
 from flows.models.training_pairs import plan_on_pairs
@@ -106,5 +106,7 @@ class _Shown(Observer):
         """Report a step."""
         losses = ", ".join(f"{name} {value:.4g}" for name, value in progress.losses.items())
         skipped = f", {progress.skipped} skipped" if progress.skipped else ""
-        text = f"{progress.stage}: {losses}, {progress.images_per_s:.1f} images/s{skipped}"
+        text = (
+            f"{progress.stage}: {losses}, {progress.images_per_s:.1f} images/s, waiting {progress.waiting:.0%}{skipped}"
+        )
         report_progress(text, progress.step, progress.steps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -16,12 +15,12 @@ from de_model.data.datasets import Split
 from de_model.data.pairs import PairData, ScenePair
 from de_model.data.readers import open_dataset
 from de_model.enhancer import Enhancer
+from de_model.training.course import Observer, StageResult
 from de_model.training.stages import Stage, StageOptions, schedule_for
-from de_model.training.store import Store
-from de_model.training.trainer import Observer, StageResult, check, train
+from de_model.training.trainer import check, train
 from de_model.training.validation import Validation
 from flows.errors import InvalidSettings
-from flows.models.training_plan import Log, TrainingPlan, begin, options_text, revision
+from flows.models.training_plan import Log, TrainingPlan, begin, options_text, revision, store_of
 from flows.models.training_request import TrainingRequest
 from flows.planning.search import SceneSet, cloudy_and_clear, stacks_of
 from stac.composite.normalisation import clean_sky_shift
@@ -47,7 +46,7 @@ def plan_on_pairs(request: TrainingRequest, log: Log) -> TrainingPlan:
     card = _card_of_pairs(request, material, stages)
     enhancer = begin(card, request)
     check(enhancer, material.data, stages, request.options)
-    store = _store(request, card)
+    store = store_of(request, card)
 
     def run(observers: Sequence[Observer]) -> tuple[Enhancer, tuple[StageResult, ...]]:
         results = train(
@@ -106,19 +105,6 @@ def _card_of_pairs(request: TrainingRequest, material: TrainingData, stages: Seq
         weight_mode=request.weight_mode,
         **reference,
     )
-
-
-def _store(request: TrainingRequest, card: ModelCard) -> Store:
-    training = json.loads(card.training)
-    identity = {
-        "data": card.data_fingerprint,
-        "preset": str(card.preset),
-        "bands": ",".join(card.bands),
-        "reference": str(card.reference),
-        "weight_mode": str(card.weight_mode),
-        **{name: json.dumps(value) for name, value in training.items()},
-    }
-    return Store(request.folder, identity)
 
 
 def mine_pairs(scenes: SceneSet) -> tuple[list[ScenePair], float]:

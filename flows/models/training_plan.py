@@ -15,9 +15,9 @@ from de_model import checkpoint
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidCheckpoint
-from de_model.scene.training import SceneStageOptions
+from de_model.training.course import Observer, StageResult
 from de_model.training.stages import StageOptions
-from de_model.training.trainer import Observer, StageResult
+from de_model.training.store import Store
 from flows.models.training_request import TrainingRequest
 from flows.processing.model import torch_device
 
@@ -62,9 +62,24 @@ def begin(card: ModelCard, request: TrainingRequest) -> Enhancer:
     return enhancer.to(device)
 
 
-def options_text(
-    request: TrainingRequest, options: dict[str, Any], stages: Sequence[StageOptions] | Sequence[SceneStageOptions]
-) -> str:
+def store_of(request: TrainingRequest, card: ModelCard, part: str = "") -> Store:
+    """Return the folder of a training in progress, below that of the request.
+
+    Raises:
+        InvalidCheckpoint: the folder belongs to another training.
+    """
+    identity = {
+        "data": card.data_fingerprint,
+        "preset": str(card.preset),
+        "bands": ",".join(card.bands),
+        "reference": str(card.reference),
+        "weight_mode": str(card.weight_mode),
+        **{name: json.dumps(value) for name, value in json.loads(card.training).items()},
+    }
+    return Store(request.folder / part, identity)
+
+
+def options_text(request: TrainingRequest, options: dict[str, Any], stages: Sequence[StageOptions]) -> str:
     """Return the options of a training as the model's card keeps them, JSON."""
     start = None if request.start is None else checkpoint.sha256_of(request.start)
     said = {"effort": request.effort, "start": start, "stages": [asdict(stage) for stage in stages]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 
 from de_model import checkpoint
 from de_model.card import ModelCard
@@ -11,21 +11,13 @@ from de_model.data.archive import Scene, read_archive, write_archive
 from de_model.data.case_stream import CaseStream
 from de_model.data.cases import CaseMixture, CaseSource
 from de_model.enhancer import Enhancer
-from de_model.errors import InvalidModelInput
 from de_model.scene.design import SceneDesign, SceneSizes
-from de_model.scene.training import (
-    SceneProgress,
-    SceneStage,
-    SceneStageOptions,
-    SceneTrainingOptions,
-    fitted_share,
-    train_scene,
-)
-from de_model.training.stages import Stage
-from de_model.training.trainer import Observer, Progress, StageResult
+from de_model.scene.training import SceneTrainingOptions, fitted_share, train_scene
+from de_model.training.course import Observer, StageResult
+from de_model.training.stages import Stage, StageOptions
 from flows.errors import InvalidSettings
 from flows.models.training_places import read_listing, scenes_of, scenes_of_stacks
-from flows.models.training_plan import Log, TrainingPlan, begin, options_text, revision
+from flows.models.training_plan import Log, TrainingPlan, begin, options_text, revision, store_of
 from flows.models.training_request import TrainingRequest
 
 #: Seeds of the cases of every stage beside that of the training: what rests on a network must not learn from its errors
@@ -33,28 +25,22 @@ from flows.models.training_request import TrainingRequest
 _CASE_SEEDS = (31, 37, 41, 43)
 #: Cases that the logit of W is fitted on, in batches.
 _SHARE_BATCHES, _SHARE_SIZE = 10, 4
+#: Side of a case, pixels.
+_SIDE = 160
 #: Stages at effort 1; fine-tuning is slower.
 _SCHEDULE = (
-    SceneStageOptions(SceneStage.REFERENCE, 8000, 5, 8e-4),
-    SceneStageOptions(SceneStage.PREDICTOR, 3350, 5, 7e-4),
-    SceneStageOptions(SceneStage.ALLOCATION, 500, 5, 5e-4),
+    StageOptions(Stage.REFERENCE, 8000, 5, _SIDE, 1, 8e-4),
+    StageOptions(Stage.FINE, 3350, 5, _SIDE, 1, 7e-4),
+    StageOptions(Stage.ALLOCATION, 500, 5, _SIDE, 1, 5e-4),
 )
 #: For blue, green, red, near infrared: chosen on the cloudy and clear dates of two places of the listing, with weights
 #: that had seen neither.
 _ANOTHER_DAY = (0.3, -1.0, -0.7, -0.5, -0.2)
 #: Chosen on 336 groups of pixels of six held-out places; each place alone gives the same by the other five.
 _KEPT = ((0.3, 0.6), (0.6, 1.0))
-#: Side of a case, pixels.
-_SIDE = 160
 #: Pairs of two dates are left out: what changed between them would be learnt by heart, there are so few.
 _MIXTURE = CaseMixture(transplant=0.55, gap=0.45, pair=0.0)
 _FINE_TUNING = 0.3
-#: The names under which other commands know the stages.
-_NAMES = {
-    SceneStage.REFERENCE: Stage.REFERENCE,
-    SceneStage.PREDICTOR: Stage.FINE,
-    SceneStage.ALLOCATION: Stage.ALLOCATION,
-}
 
 
 def plan_on_scenes(request: TrainingRequest, log: Log) -> TrainingPlan:
@@ -67,51 +53,14 @@ def plan_on_scenes(request: TrainingRequest, log: Log) -> TrainingPlan:
     stages, options = _stages(request), SceneTrainingOptions(seed=request.seed)
     card = _card(request, found, fingerprint, stages, options)
     enhancer = begin(card, request)
-    networks = enhancer.scene
-    if networks is None:
-        raise InvalidModelInput("The card names no design of the second edition.")
+    store = store_of(request, card, "scene")
 
     def run(observers: Sequence[Observer]) -> tuple[Enhancer, tuple[StageResult, ...]]:
-        report = _Reporter(observers)
-        for own, stage in zip(cases, stages, strict=True):
-            train_scene(networks, own, (stage,), options, request.folder / "scene", report, request.save_every)
-        finished = _with_fitted_share(enhancer.cpu(), _cases(request, kept, fingerprint, log, len(cases)))
-        return finished, tuple(report.result(stage) for stage in stages)
+        lessons = list(zip(stages, cases, strict=True))
+        results = train_scene(enhancer, lessons, options, store, request.save_every, observers)
+        return _with_fitted_share(enhancer.cpu(), _cases(request, kept, fingerprint, log, len(cases))), results
 
     return TrainingPlan(card, tuple(scene.info.name for scene in kept), found.source, run)
-
-
-@dataclass(slots=True)
-class _Reporter:
-    """Hands the progress of a training to observers of the first edition's kind."""
-
-    observers: Sequence[Observer]
-    #: Of every stage that was trained now.
-    last: dict[SceneStage, SceneProgress] = field(default_factory=dict)
-
-    def __call__(self, progress: SceneProgress) -> None:
-        """Call every observer."""
-        self.last[progress.stage] = progress
-        losses = {"loss": progress.loss, "waiting": progress.waiting}
-        for observer in self.observers:
-            observer.on_step(
-                Progress(
-                    _NAMES[progress.stage],
-                    progress.step,
-                    progress.steps,
-                    losses,
-                    progress.learning_rate,
-                    progress.cases_per_s,
-                    0,
-                )
-            )
-
-    def result(self, stage: SceneStageOptions) -> StageResult:
-        """Return what came of a stage; without any progress it was finished before."""
-        last = self.last.get(stage.stage)
-        if last is None:
-            return StageResult(_NAMES[stage.stage], stage.steps, before=True)
-        return StageResult(_NAMES[stage.stage], stage.steps, images_per_s=last.cases_per_s, losses={"loss": last.loss})
 
 
 def _with_fitted_share(enhancer: Enhancer, cases: CaseStream) -> Enhancer:
@@ -164,7 +113,7 @@ def _cases(request: TrainingRequest, scenes: Sequence[Scene], fingerprint: str, 
     return CaseStream(source, fingerprint)
 
 
-def _stages(request: TrainingRequest) -> tuple[SceneStageOptions, ...]:
+def _stages(request: TrainingRequest) -> tuple[StageOptions, ...]:
     """Return the schedule, shortened or lengthened by the effort; all stages, since each rests on the one before."""
     slower = 1.0 if request.start is None else _FINE_TUNING
     return tuple(
@@ -182,7 +131,7 @@ def _card(
     request: TrainingRequest,
     found: _Imagery,
     fingerprint: str,
-    stages: Sequence[SceneStageOptions],
+    stages: Sequence[StageOptions],
     options: SceneTrainingOptions,
 ) -> ModelCard:
     design, bands = SceneDesign(sizes=SceneSizes(kept=_KEPT)), found.bands

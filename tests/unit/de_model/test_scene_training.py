@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from de_model.card import ModelCard
 from de_model.data.archive import (
     Scene,
     SceneInfo,
@@ -20,22 +21,20 @@ from de_model.data.archive import (
 )
 from de_model.data.case_stream import CaseStream
 from de_model.data.cases import CaseKind, CaseMixture, CaseSource
-from de_model.errors import InvalidModelInput, TrainingFailed
-from de_model.scene.design import SceneSizes
+from de_model.enhancer import Enhancer
+from de_model.errors import InvalidModelInput
+from de_model.presets import Preset
+from de_model.scene.design import SceneDesign, SceneSizes
 from de_model.scene.model import SceneNetworks
 from de_model.scene.networks import IndependentPredictor, Inputs
 from de_model.scene.observation import SceneClass
-from de_model.scene.training import (
-    SceneProgress,
-    SceneStage,
-    SceneStageOptions,
-    SceneTrainingOptions,
-    fitted_share,
-    train_scene,
-)
+from de_model.scene.training import SceneTrainingOptions, fitted_share, train_scene
+from de_model.training.course import Observer, Progress
+from de_model.training.stages import Stage, StageOptions
+from de_model.training.store import Store
 
 SIZES = SceneSizes(reference=(8, 8, 8), predictor=(8, 8, 8), allocation=4, scales=(3, 8), dropout=0.1)
-STAGES = tuple(SceneStageOptions(stage, 6, 2, 1e-3) for stage in SceneStage)
+STAGES = tuple(StageOptions(stage, 6, 2, 64, 1, 1e-3) for stage in (Stage.REFERENCE, Stage.FINE, Stage.ALLOCATION))
 OPTIONS = SceneTrainingOptions(warmup=2, bfloat16=False)
 
 
@@ -137,39 +136,57 @@ def data(archive: Path, workers: int = 0) -> CaseStream:
     return CaseStream(source(archive), "archive", workers)
 
 
-def networks() -> SceneNetworks:
+def model() -> Enhancer:
     torch.manual_seed(0)
-    return SceneNetworks(4, SIZES)
+    return Enhancer(ModelCard(Preset.TINY, ("blue", "green", "red", "nir"), 10.0, scene=SceneDesign(SIZES)))
+
+
+def networks() -> SceneNetworks:
+    found = model().scene
+    assert found is not None
+    return found
 
 
 class Stopped(Exception):
     """A training that is killed."""
 
 
-@pytest.mark.parametrize("stage", list(SceneStage))
-def test_a_stopped_training_ends_with_the_same_weights(archive: Path, tmp_path: Path, stage: SceneStage) -> None:
-    cases, straight, halting = data(archive), networks(), networks()
-    train_scene(straight, cases, STAGES, OPTIONS, tmp_path / "straight", save_every=2)
+class Stopping(Observer):
+    """Kills a training at a step of a stage."""
 
-    def stop(progress: SceneProgress) -> None:
-        if progress.stage is stage and progress.step == 5:
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+
+    def on_step(self, progress: Progress) -> None:
+        if progress.stage is self.stage and progress.step == 5:
             raise Stopped
 
-    with pytest.raises(Stopped):
-        train_scene(halting, cases, STAGES, OPTIONS, tmp_path / "halting", stop, save_every=2)
-    resumed = networks()
-    train_scene(resumed, cases, STAGES, OPTIONS, tmp_path / "halting", save_every=2)
-    expected, found = straight.state_dict(), resumed.state_dict()
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
-    assert not torch.equal(expected["reference.net.head.weight"], networks().state_dict()["reference.net.head.weight"])
+
+def trained(folder: Path, cases: CaseStream, observers: Sequence[Observer] = ()) -> dict[str, torch.Tensor]:
+    made, store = model(), Store(folder, {"options": str(OPTIONS)})
+    train_scene(made, [(stage, cases) for stage in STAGES], OPTIONS, store, save_every=2, observers=observers)
+    return made.state_dict()
 
 
-def test_a_folder_of_another_training_is_refused(archive: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", [stage.stage for stage in STAGES])
+def test_a_stopped_training_ends_with_the_same_weights(archive: Path, tmp_path: Path, stage: Stage) -> None:
     cases = data(archive)
-    train_scene(networks(), cases, STAGES[:1], OPTIONS, tmp_path / "work")
-    other = SceneTrainingOptions(seed=1, warmup=2, bfloat16=False)
-    with pytest.raises(TrainingFailed, match="belongs to another training"):
-        train_scene(networks(), cases, STAGES[:1], other, tmp_path / "work")
+    expected = trained(tmp_path / "straight", cases)
+    with pytest.raises(Stopped):
+        trained(tmp_path / "halting", cases, [Stopping(stage)])
+    found = trained(tmp_path / "halting", cases)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert not torch.equal(
+        expected["scene.reference.net.head.weight"], model().state_dict()["scene.reference.net.head.weight"]
+    )
+
+
+def test_stages_and_models_of_the_first_edition_are_refused(archive: Path) -> None:
+    joint = StageOptions(Stage.JOINT, 1, 2, 64, 1, 1e-3)
+    with pytest.raises(InvalidModelInput, match="joint belongs to the first edition"):
+        train_scene(model(), [(joint, data(archive))], OPTIONS)
+    with pytest.raises(InvalidModelInput, match="train it on pairs"):
+        train_scene(Enhancer(ModelCard(Preset.TINY, ("red",), 10.0)), [(STAGES[0], data(archive))], OPTIONS)
 
 
 def test_batches_are_the_same_whoever_draws_them_and_no_case_comes_twice(archive: Path) -> None:
@@ -200,10 +217,16 @@ def test_an_independent_diffusion_begins_at_the_reference_that_was_trained() -> 
     assert all(torch.equal(value, before[name]) for name, value in made.predictor.state_dict().items())
 
 
-def test_training_makes_the_reference_better(archive: Path, tmp_path: Path) -> None:
-    cases, losses = data(archive), []
-    stages = (SceneStageOptions(SceneStage.REFERENCE, 60, 4, 3e-3),)
-    train_scene(networks(), cases, stages, OPTIONS, tmp_path / "work", lambda progress: losses.append(progress.loss))
+def test_training_makes_the_reference_better(archive: Path) -> None:
+    losses: list[float] = []
+
+    class Note(Observer):
+        def on_step(self, progress: Progress) -> None:
+            losses.append(progress.losses["loss"])
+            assert 0 < progress.waiting < 1
+
+    stage = StageOptions(Stage.REFERENCE, 60, 4, 64, 1, 3e-3)
+    train_scene(model(), [(stage, data(archive))], OPTIONS, observers=[Note()])
     assert np.mean(losses[-15:]) < np.mean(losses[:15])
 
 

@@ -14,10 +14,11 @@ from de_model.data.pairs import PairData, PatchSampler, ScenePair
 from de_model.errors import InvalidCheckpoint, InvalidModelInput, TrainingFailed
 from de_model.presets import Preset
 from de_model.radiometry import from_unit, to_signed, to_unit
+from de_model.training.course import Observer, Progress
 from de_model.training.objective import enhancement_loss, masked_mean
 from de_model.training.stage_run import MovingAverage
 from de_model.training.stages import Stage, StageOptions, schedule_for
-from de_model.training.trainer import Observer, Progress, train
+from de_model.training.trainer import train
 from tests.unit.de_model.training_case import batch_of, pair, tiny
 
 

@@ -17,6 +17,7 @@ from de_model.data.pairs import PairData, Patches, ScenePair
 from de_model.enhancer import Enhancer
 from de_model.presets import Preset
 from de_model.radiometry import to_unsigned
+from de_model.training.course import Observer, Progress
 from de_model.training.objective import Batch, valid_count
 from de_model.training.stages import Stage, StageOptions, TrainingOptions
 from de_model.training.store import Store
@@ -71,12 +72,24 @@ def identity() -> dict[str, str]:
     return {"data": data().fingerprint, "seed": "3", "stages": str(STAGES)}
 
 
+class Losses(Observer):
+    """Writes a line a step, with every digit."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_step(self, progress: Progress) -> None:
+        """Append a line."""
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(f"{progress.stage} {progress.step} {progress.losses}\n")
+
+
 def main() -> None:
     """Train in a folder and write the final weights."""
     torch.set_num_threads(1)
     folder, out = Path(sys.argv[1]), Path(sys.argv[2])
-    model = tiny()
-    train(model, data(), STAGES, TrainingOptions(seed=3), store=Store(folder, identity()), save_every=3)
+    model, store, noted = tiny(), Store(folder, identity()), Losses(folder.with_suffix(".losses"))
+    train(model, data(), STAGES, TrainingOptions(seed=3), store=store, save_every=3, observers=[noted])
     checkpoint.save(model, out)
 
 
