@@ -83,15 +83,6 @@ def test_noise_and_image_determine_each_other(t: int, seed: int) -> None:
     assert torch.allclose(schedule.noise_given_x0(x_t, x0, step), eps, atol=1e-6)
 
 
-def test_levels_are_the_table_in_double_precision() -> None:
-    schedule = Schedule()
-    for t in (0, 1, 500, 999):
-        level, abar = schedule.level(t), schedule.abar[t].item()
-        assert level.alpha**2 == pytest.approx(abar, rel=1e-14)
-        assert level.sigma**2 + level.alpha**2 == pytest.approx(1, rel=1e-14)
-        assert level.log_ratio == pytest.approx(0.5 * math.log(abar / (1 - abar)), rel=1e-12)
-
-
 def test_weight_is_limited_and_fusion_stays_in_range(enhancer: Enhancer) -> None:
     cloudy, x_t = torch.rand(1, 4, 16, 16), 3 * torch.randn(1, 4, 16, 16)
     found = enhancer.estimate(x_t, enhancer.condition(cloudy), torch.tensor([500]), 0.3)

@@ -1,17 +1,13 @@
-"""Training: losses, patches, moving average, stages; and weights on disk."""
+"""Training: losses, patches, moving average, stages."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from de_model import checkpoint
-from de_model.card import ModelCard
 from de_model.data.pairs import PairData, PatchSampler, ScenePair
-from de_model.errors import InvalidCheckpoint, InvalidModelInput, TrainingFailed
+from de_model.errors import InvalidModelInput, TrainingFailed
 from de_model.presets import Preset
 from de_model.radiometry import from_unit, to_signed, to_unit
 from de_model.training.course import Observer, Progress
@@ -154,42 +150,3 @@ def test_schedules_run_from_coarse_to_fine(preset: Preset) -> None:
     stages = schedule_for(preset, 1e-9)
     assert [s.stage for s in stages] == list(Stage)
     assert all(s.steps == 1 for s in stages)
-
-
-def test_weights_survive_the_disk(tmp_path: Path) -> None:
-    model, path = tiny(), tmp_path / "model.safetensors"
-    checkpoint.save(model, path)
-    back = checkpoint.load(path)
-    assert back.card == model.card
-    assert all(torch.equal(v, back.state_dict()[k]) for k, v in model.state_dict().items())
-    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
-
-
-def test_bad_weights_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors"
-    with pytest.raises(InvalidCheckpoint, match="cannot be read"):
-        checkpoint.load(path)
-    checkpoint.save(tiny(), path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InvalidCheckpoint, match="cannot be read"):
-        checkpoint.load(path)
-    path.write_bytes(b"not safetensors at all")
-    with pytest.raises(InvalidCheckpoint):
-        checkpoint.load(path)
-
-
-def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
-    path, model = tmp_path / "model.safetensors", tiny()
-    model.card = ModelCard(Preset.TINY, ("red", "nir", "blue"), 10.0)
-    checkpoint.save(model, path)
-    with pytest.raises(InvalidCheckpoint, match="does not fit preset tiny"):
-        checkpoint.load(path)
-
-
-def test_foreign_safetensors_are_refused(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file({"x": torch.zeros(1)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(InvalidCheckpoint, match="not an Unveil model"):
-        checkpoint.read_card(tmp_path / "foreign.safetensors")

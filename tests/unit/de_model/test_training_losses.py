@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 import torch
@@ -16,12 +15,10 @@ from de_model.training.objective import (
     charbonnier,
     draw,
     edge_charbonnier,
-    enhancement_loss,
     laplacian,
 )
 from de_model.training.stages import Stage, StageOptions
-from de_model.weighting import WeightMode
-from tests.unit.de_model.training_case import batch_of, data, tiny
+from tests.unit.de_model.training_case import data, tiny
 
 
 class ThreeOutputs(nn.Module):
@@ -81,30 +78,6 @@ def test_every_output_of_a_reference_is_supervised() -> None:
     edges = sum(edge_charbonnier(o, patches.clear, patches.valid).item() for o in outputs)
     assert terms["charbonnier"].item() == pytest.approx(smooth, rel=1e-5)
     assert terms["edge"].item() == pytest.approx(0.05 * edges, rel=1e-5)
-
-
-def test_the_fusion_loss_trains_the_weight_network_alone() -> None:
-    model, valid = stirred(), torch.ones(2, 1, 16, 16)
-    condition = model.condition(torch.rand(2, 2, 16, 16))
-    target = batch_of(torch.rand(2, 2, 16, 16), valid, torch.randn(2, 2, 16, 16), torch.tensor([10, 300]))
-    enhancement_loss(model, condition, target).fusion.backward()
-    assert not any(p.grad is not None and bool(p.grad.any()) for p in model.predictor.parameters())
-    assert any(p.grad is not None and bool(p.grad.any()) for p in model.allocation.parameters())
-
-
-def test_bounded_weights_are_the_same_in_training_as_at_inference() -> None:
-    valid = torch.ones(1, 1, 16, 16)
-    x0, t = torch.rand(1, 2, 16, 16), torch.tensor([0])
-    model = tiny()
-    condition = model.condition(torch.rand(1, 2, 16, 16))
-    eps = torch.zeros_like(x0)
-    target = batch_of(x0, valid, eps, t)
-    x0_hat = model.schedule.estimate_x0(model.schedule.add_noise(x0, eps, t), eps, t)
-    for mode, weight in ((WeightMode.CLAMP, 0.0), (WeightMode.BOUNDED, 0.3 + 0.7 * 0.5)):
-        model.card = replace(model.card, weight_mode=mode)
-        expected = (x0 - weight * condition.reference - (1 - weight) * x0_hat).abs().mean()
-        found = enhancement_loss(model, condition, target).fusion
-        assert found.item() == pytest.approx(expected.item(), abs=1e-6)
 
 
 @pytest.mark.parametrize("stage", list(Stage))

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
-from de_model.errors import InvalidModelInput
 from de_model.presets import Preset
 from de_model.training.objective import enhancement_loss
-from de_model.weighting import WeightMode, limit, limit_in_training
+from de_model.weighting import WeightMode, limit
 from tests.unit.de_model.training_case import batch_of
 
 RAW = torch.linspace(-60, 60, 241)
@@ -32,17 +31,6 @@ def test_weight_lies_between_eta_and_one_and_follows_the_raw_value(mode: WeightM
 @pytest.mark.parametrize("mode", WeightMode)
 def test_eta_one_gives_exactly_one(mode: WeightMode) -> None:
     assert torch.equal(limit(RAW, 1.0, mode), torch.ones_like(RAW))
-
-
-def test_bounded_has_the_written_formula() -> None:
-    raw = torch.tensor([-2.0, 0.0, 3.0], dtype=torch.float64)
-    expected = 0.3 + 0.7 / (1 + torch.exp(-raw))
-    assert torch.allclose(limit(raw, 0.3, WeightMode.BOUNDED), expected, atol=1e-12)
-
-
-def test_only_bounded_is_the_same_in_training_and_at_inference() -> None:
-    assert limit_in_training(RAW, 0.3, WeightMode.CLAMP) is RAW
-    assert torch.equal(limit_in_training(RAW, 0.3, WeightMode.BOUNDED), limit(RAW, 0.3, WeightMode.BOUNDED))
 
 
 def test_bounded_weights_learn_where_clamped_ones_would_not() -> None:
@@ -70,8 +58,3 @@ def test_the_card_decides_for_inference_and_for_the_loss() -> None:
         expected = (x0 - (1 - weight) * x0_hat - weight * condition.reference).abs().mean()
         loss = enhancement_loss(model, condition, batch_of(x0, valid, eps, t))
         assert loss.fusion.item() == pytest.approx(expected.item(), 1e-5)
-
-
-def test_an_unknown_mode_is_refused_by_name() -> None:
-    with pytest.raises(InvalidModelInput, match=r"magic.*clamp, bounded"):
-        ModelCard(Preset.TINY, ("red", "nir"), 10.0, weight_mode="magic")  # type: ignore[arg-type] # what a file may hold
