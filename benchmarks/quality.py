@@ -21,7 +21,7 @@ from benchmarks.report import Page, parser, publish, table
 from de_model import checkpoint
 from de_model.calibration import trained_on
 from de_model.card import ModelCard
-from de_model.metrics.bootstrap import Bootstrap, Interval, difference_interval
+from de_model.metrics.bootstrap import Interval, difference_interval
 from de_model.validation import Filler, PixelKind
 from flows.cli.console import progress_bar
 from flows.models.evaluation import OF_DATES, evaluate
@@ -194,7 +194,7 @@ def _row(group: Group, found: Evaluation) -> tuple[str, ...]:
     if not means:
         return (*judged, "–", "–", "–", group.goal)
     best = max(means, key=lambda filler: means[filler])
-    gain = difference_interval(own, [errors[best].psnr for errors in cases], Bootstrap())
+    gain = difference_interval(own, [errors[best].psnr for errors in cases])
     trivial = f"{best}, MAE {np.mean([errors[best].mae for errors in cases]):.4f}, {means[best]:.2f} dB"
     return (*judged, f"{own.mean():.2f} ({own.std():.2f})", trivial, _signed(gain), group.goal)
 
@@ -211,8 +211,8 @@ def _over_reference(groups: Sequence[Group], found: Mapping[str, Evaluation]) ->
             own, reference, smooth = (
                 [c[filler].psnr for c in cases] for filler in (Filler.DE, Filler.REFERENCE, Filler.BLURRED_REFERENCE)
             )
-            gain = difference_interval(own, reference, Bootstrap())
-            blur = difference_interval(own, smooth, Bootstrap())
+            gain = difference_interval(own, reference)
+            blur = difference_interval(own, smooth)
             rows.append((group.name, len(cases), _signed(gain), _signed(blur)))
     return table(("group", "cases", "DE over the reference, dB", "over the blurred reference, dB"), rows)
 

@@ -19,7 +19,7 @@ from benchmarks.report import Page, parser, publish, table
 from de_model import checkpoint
 from de_model.data.archive import Scene, read_archive, write_archive
 from de_model.errors import InvalidModelInput
-from de_model.metrics.bootstrap import Bootstrap, difference_interval
+from de_model.metrics.bootstrap import difference_interval
 from de_model.validation import Filler, PixelKind
 from flows.models.training import train_model
 from flows.models.training_places import scenes_of_stacks
@@ -79,7 +79,7 @@ def _table(scores: Mapping[str, Sequence[KindScore]]) -> str:
         before, after = ([score.fillers[Filler.DE] for score in own if score.kind is kind] for own in scores.values())
         if len(before) < 2:
             continue
-        gain = difference_interval([f.psnr_db for f in after], [f.psnr_db for f in before], Bootstrap())
+        gain = difference_interval([f.psnr_db for f in after], [f.psnr_db for f in before])
         cells = [
             f"{np.mean([f.mae for f in own]):.4f} / {np.mean([f.psnr_db for f in own]):.2f}" for own in (before, after)
         ]

@@ -17,7 +17,7 @@ from de_model.data.pairs import PairData, ScenePair
 from de_model.data.readers import open_dataset
 from de_model.data.transplant import transplant
 from de_model.enhancer import Enhancer
-from de_model.metrics.bootstrap import Bootstrap, Interval, difference_interval, mean_interval
+from de_model.metrics.bootstrap import Interval, difference_interval, mean_interval
 from de_model.training.objective import Batch
 from de_model.training.stages import Stage
 from de_model.training.validation import fixed_batch, psnr, restored
@@ -55,11 +55,11 @@ class Scores:
     @property
     def gain(self) -> Interval:
         """The result above the reference, patch by patch."""
-        return difference_interval(self.own, self.reference, Bootstrap())
+        return difference_interval(self.own, self.reference)
 
     def above(self, other: Scores) -> Interval:
         """The result above another's, patch by patch."""
-        return difference_interval(self.own, other.own, Bootstrap())
+        return difference_interval(self.own, other.own)
 
 
 def run(setting: Setting) -> Findings:
@@ -80,8 +80,7 @@ def run(setting: Setting) -> Findings:
         for there, here in product(kinds, kinds)
     }
     rows: list[tuple[Cell, ...]] = [
-        (there, here, mean_interval(s.own, Bootstrap()), s.gain, s.above(scores[here, here]))
-        for (there, here), s in scores.items()
+        (there, here, mean_interval(s.own), s.gain, s.above(scores[here, here])) for (there, here), s in scores.items()
     ]
     method = (
         f"Preset {setting.preset}, {setting.steps} steps each of {', '.join(_STAGES)}, bands {', '.join(bands)}; equal "
@@ -147,7 +146,7 @@ def _score(enhancer: Enhancer, batch: Batch) -> Scores:
 
 def _panel(kinds: dict[str, Collection], scores: dict[tuple[str, str], Scores]) -> Panel:
     judged = tuple(kinds)
-    means = {pair: mean_interval(s.own, Bootstrap()) for pair, s in scores.items()}
+    means = {pair: mean_interval(s.own) for pair, s in scores.items()}
     series = tuple(Series(f"trained on {there}", judged, tuple(means[there, h] for h in judged)) for there in kinds)
     return Panel("", "PSNR, dB", series)
 

@@ -14,7 +14,7 @@ from benchmarks.chart import Panel, Series
 from de_model import checkpoint
 from de_model.enhancer import Enhancer
 from de_model.inference.sampling import sampling_for
-from de_model.metrics.bootstrap import Bootstrap, Interval, mean_interval
+from de_model.metrics.bootstrap import Interval, mean_interval
 from de_model.metrics.signatures import Comparison, signatures
 from de_model.training.stages import Stage
 from flows.errors import WorkFailed
@@ -114,12 +114,11 @@ def _faults(candidate: Candidate, windows: Sequence[Window], seed: int) -> Fault
         found = restore_window(window, candidate.enhancer, sampling)
         psnr += [block.psnr for block in judge(window, found.image, found.reference)]
         comparisons.append(_compare(window, found.image))
-    options = Bootstrap()
     return Faults(
-        mean_interval(psnr, options),
-        mean_interval([c.excess for c in comparisons], options),
-        mean_interval([c.detail_ratio for c in comparisons], options),
-        mean_interval([c.colour_shift for c in comparisons], options),
+        mean_interval(psnr),
+        mean_interval([c.excess for c in comparisons]),
+        mean_interval([c.detail_ratio for c in comparisons]),
+        mean_interval([c.colour_shift for c in comparisons]),
     )
 
 

@@ -16,7 +16,7 @@ from benchmarks.ablations.setting import Setting
 from de_model.enhancer import Enhancer
 from de_model.inference.engine import Restoration, restore
 from de_model.inference.sampling import Sampling, sampling_for
-from de_model.metrics.bootstrap import Bootstrap, Interval, difference_interval, mean_interval
+from de_model.metrics.bootstrap import Interval, difference_interval, mean_interval
 from flows.errors import InvalidSettings
 from flows.planning.search import SceneSet, stacks_of
 from flows.progress import report_progress
@@ -157,31 +157,31 @@ class Trial:
     @property
     def psnr(self) -> Interval:
         """PSNR of the result on hidden pixels, mean over blocks, dB."""
-        return mean_interval([b.psnr for b in self.blocks], Bootstrap())
+        return mean_interval([b.psnr for b in self.blocks])
 
     @property
     def reference_psnr(self) -> Interval:
         """The same of the reference alone."""
-        return mean_interval([b.reference_psnr for b in self.blocks], Bootstrap())
+        return mean_interval([b.reference_psnr for b in self.blocks])
 
     @property
     def gain(self) -> Interval:
         """PSNR of the result above the reference's, block by block, dB."""
-        return difference_interval([b.psnr for b in self.blocks], [b.reference_psnr for b in self.blocks], Bootstrap())
+        return difference_interval([b.psnr for b in self.blocks], [b.reference_psnr for b in self.blocks])
 
     @property
     def spectrum(self) -> Interval:
         """Error of the power of fine detail, dB."""
-        return mean_interval([b.spectrum for b in self.blocks], Bootstrap())
+        return mean_interval([b.spectrum for b in self.blocks])
 
     @property
     def reference_spectrum(self) -> Interval:
         """The same of the reference alone."""
-        return mean_interval([b.reference_spectrum for b in self.blocks], Bootstrap())
+        return mean_interval([b.reference_spectrum for b in self.blocks])
 
     def above(self, other: Trial) -> Interval:
         """Return the PSNR above another run's on the same blocks, dB."""
-        return difference_interval([b.psnr for b in self.blocks], [b.psnr for b in other.blocks], Bootstrap())
+        return difference_interval([b.psnr for b in self.blocks], [b.psnr for b in other.blocks])
 
 
 def try_on(

@@ -196,33 +196,6 @@ def _span(wanted: Span, length: int, before: int, canvas: int, size: int, overla
     return max(touching[0] - before, 0), min(touching[-1] + size - before, length)
 
 
-class Canvas:
-    """Weighted sums over overlapping tiles.
-
-    Args:
-        layers: number of layers.
-        shape: rows and columns.
-        window: weights of a tile's pixels `(y, x)`, above 0.
-    """
-
-    def __init__(self, layers: int, shape: tuple[int, int], window: FloatArray) -> None:
-        self._layers = np.zeros((layers, *shape), dtype=np.float32)
-        self._weight = np.zeros(shape, dtype=np.float32)
-        self._window = window
-
-    def add(self, tile: Tile, layers: FloatArray) -> None:
-        """Add a tile's layers `(layer, y, x)`."""
-        self._layers[:, *tile.window] += layers * self._window
-        self._weight[tile.window] += self._window
-
-    def mean(self) -> FloatArray:
-        """Return the weighted means `(layer, y, x)`; NaN where no tile was added."""
-        empty = self._weight == 0
-        blended = self._layers / np.where(empty, np.float32(1), self._weight)
-        blended[:, empty] = np.nan
-        return blended.astype(np.float32, copy=False)
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Where the tiles of a scene, or of a part of it, lie."""
@@ -263,11 +236,14 @@ class Plan:
             layers: number of layers.
             on_tile: called with (tiles done, tiles in all).
         """
-        canvas, done = Canvas(layers, self.shape, self.window), 0
+        sums, weight = np.zeros((layers, *self.shape), np.float32), np.zeros(self.shape, np.float32)
+        done = 0
         for batch, found in results:
             for tile, own in zip(batch, found, strict=True):
-                canvas.add(tile, own)
+                sums[:, *tile.window] += own * self.window
+                weight[tile.window] += self.window
             done += len(batch)
             if on_tile is not None:
                 on_tile(done, len(self.tiles))
-        return self.frame.crop(canvas.mean())
+        sums /= np.where(weight == 0, np.float32(np.nan), weight)
+        return self.frame.crop(sums)

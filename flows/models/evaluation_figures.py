@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from de_model.calibration import Origin
-from de_model.metrics.bootstrap import Bootstrap, Interval, difference_interval
+from de_model.metrics.bootstrap import Interval, difference_interval
 from de_model.validation import Figures, Filler, KindRecord, PixelKind, ValidationRecord
 
 FloatArray = NDArray[np.float32]
@@ -203,7 +203,7 @@ class Evaluation:
 
     def gain_over(self, filler: Filler, other: Evaluation | None = None) -> Interval:
         """Return the PSNR of the model above a filler of this or of another evaluation, dB, paired by block."""
-        return difference_interval(self.block_psnr(Filler.DE), (other or self).block_psnr(filler), Bootstrap())
+        return difference_interval(self.block_psnr(Filler.DE), (other or self).block_psnr(filler))
 
     def record(self) -> ValidationRecord:
         """Return the validation record: means over places, every case of a place counting alike."""
