@@ -49,11 +49,12 @@ def to_reflectance(product_dn: NDArray[np.uint16]) -> NDArray[np.float32]:
 def to_product_dn(reflectance: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Return product DN of reflectance; NaN becomes 0, everything else lies in 1..65535; any shape."""
     missing = ~np.isfinite(reflectance)
-    return _stored(np.where(missing, 0, reflectance).astype(np.float64) / PRODUCT_SCALE, missing)
+    known = np.where(missing, 0, reflectance) if missing.any() else reflectance
+    return _stored(known.astype(np.float64) / PRODUCT_SCALE, missing)
 
 
 def _stored(product: NDArray[Any], missing: NDArray[np.bool_]) -> NDArray[np.uint16]:
     """Round to the nearest integer (ties to even), keep data within 1..65535, and write nodata where missing."""
     stored: NDArray[np.uint16] = np.rint(product).clip(1, _LARGEST).astype(np.uint16)
-    stored[missing] = PRODUCT_NODATA
+    stored *= ~missing
     return stored

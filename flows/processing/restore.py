@@ -152,10 +152,12 @@ def restore_block(
     window = stack.window(_moved(block.rows, -offset[0]), _moved(block.columns, -offset[1]))
     composite = composite_of(window, prepared)
     needed = unseen(window, prepared.target, composite)
-    result, asked, seconds = ModelResult(*_empty(needed.shape, len(window.bands))), None, 0.0
+    result, asked, seconds = None, None, 0.0
     if needed.any() and options.use_model:
         surroundings = _surroundings(stack, offset, block, prepared, options)
         result, asked, seconds = _fill(surroundings, needed, prepared, enhancer, options, on_tile)
+    elif needed.any():
+        result = ModelResult(*_empty(needed.shape, len(window.bands)))
     layers = assemble(
         window, prepared.target, composite, result, max_spread=options.max_spread, intervals=options.intervals
     )

@@ -23,7 +23,7 @@ from stac.composite.normalisation import (
 from stac.composite.temporal import TemporalComposite, empty_composite, median_clear, source_dates
 from stac.load.stack import Stack
 from stac.masks.classes import is_observed
-from stac.reflectance import to_reflectance
+from stac.reflectance import PRODUCT_SCALE
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -43,6 +43,8 @@ _CHUNK = 1 << 14
 _OWN_SHARE = 0.1
 #: Variance of a date that agrees perfectly: that of the rounding of digital numbers.
 _LEAST_VARIANCE = 1e-8
+#: Less than any weight: what 0 is divided by where no date has come.
+_LEAST_WEIGHT = np.float32(1e-30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class FusedComposite:
             for index, m, weight, dn, classes in dates:
                 seen = is_observed(classes.take(some)) & (found.dates < _MOST_DATES)
                 if seen.any():
-                    values = m.apply(to_reflectance(dn.take(some, axis=1)), self.bands)
+                    values = m.apply(dn.take(some, axis=1) * np.float32(PRODUCT_SCALE), self.bands)
                     found.add(index, seen, values, weight)
             mean, deviation = found.result(shared)
             if field is not None:
@@ -142,16 +144,16 @@ class _Average:
         Args:
             index: of the date.
             seen: `(pixel,)`.
-            values: its reflectance `(band, pixel)`, used up.
+            values: its reflectance `(band, pixel)`, finite also where it was not seen; used up.
             weight: `(band,)`.
         """
         self.source[seen & (self.dates == 0)] = index
         self.dates += seen
         # Where it was not seen its share is 0: everything stays as it is, to the last bit.
-        np.copyto(values, 0, where=~seen)
         share = weight[:, None] * seen
         self.weight += share
-        part = np.divide(share, self.weight, out=np.zeros_like(share), where=self.weight > 0)
+        part = np.maximum(self.weight, _LEAST_WEIGHT)
+        np.divide(share, part, out=part)
         change = values - self.mean
         part *= change
         self.mean += part
@@ -166,9 +168,12 @@ class _Average:
         Args:
             shared: variance that all dates have in common `(band,)`.
         """
-        weight = np.where(self.dates > 0, self.weight, np.float32(np.nan))
-        spread: FloatArray = np.sqrt((self.squares + 1) / weight + shared[:, None])
-        return np.where(self.dates > 0, self.mean, np.float32(np.nan)), spread
+        if not self.dates.all():
+            self.mean[:, self.dates == 0] = self.weight[:, self.dates == 0] = np.nan
+        self.squares += 1
+        self.squares /= self.weight
+        self.squares += shared[:, None]
+        return self.mean, np.sqrt(self.squares, out=self.squares)
 
 
 def fit_fused(overview: Stack, target: int, *, max_days: int | None = None) -> FusedComposite:

@@ -113,10 +113,10 @@ class DateMap:
         shape = (-1, *[1] * (image.ndim - 1))
         low, high = (np.array(limit, np.float32).reshape(shape) for limit in (self.low, self.high))
         coefficients = np.array(self.coefficients, np.float32)
-        matched, term = image.copy(), np.empty_like(image)
-        for position, feature in enumerate(features(image.clip(low, high), bands)):
-            np.multiply(coefficients[:, position].reshape(shape), feature, out=term)
-            matched += term
+        matched: FloatArray = image + coefficients[:, 0].reshape(shape)
+        term = np.empty_like(image)
+        for factors, feature in zip(coefficients.T[1:], features(image.clip(low, high), bands)[1:], strict=True):
+            matched += np.multiply(factors.reshape(shape), feature, out=term)
         return np.maximum(matched, np.float32(1e-4), out=matched)
 
     def to_dict(self) -> dict[str, Any]:

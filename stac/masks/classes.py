@@ -38,11 +38,12 @@ RIM = 2
 def among(classes: NDArray[np.uint8], kinds: Collection[int]) -> NDArray[np.bool_]:
     """True where an array holds one of some classes; any shape in, same shape out.
 
-    A comparison for each class: for a handful of them several times faster than a look-up.
+    A comparison for each class: for a handful of them several times faster than a look-up. NumPy compares bytes with a
+    plain `int` as bytes, with a member of an `IntEnum` as 64-bit integers, which takes ten times as long.
     """
     found = np.zeros_like(classes, bool)
     for kind in kinds:
-        found |= classes == kind
+        found |= classes == int(kind)
     return found
 
 
@@ -58,7 +59,7 @@ def is_hidden(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 def beside_nodata(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """True where a mask `(y, x)` has no data within `RIM` pixels along rows and columns: the edge of a swath."""
-    outside: NDArray[np.bool_] = classes == PixelClass.NODATA
+    outside = among(classes, (PixelClass.NODATA,))
     if not outside.any():
         return outside
     return around_square(outside, RIM)
@@ -66,10 +67,13 @@ def beside_nodata(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 def around_square(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
     """Return a mask `(y, x)` grown by so many pixels along rows and columns."""
-    padded = np.pad(mask, reach)
-    height, width = mask.shape
-    along = np.logical_or.reduce([padded[:, step : step + width] for step in range(2 * reach + 1)])
-    found: NDArray[np.bool_] = np.logical_or.reduce([along[step : step + height] for step in range(2 * reach + 1)])
+    found = np.pad(mask, reach)
+    for _axis in range(2):
+        found, wide = found.swapaxes(0, 1), 1
+        # Each step at most doubles how many neighbours a pixel has taken in.
+        while wide < 2 * reach + 1:
+            step = min(wide, 2 * reach + 1 - wide)
+            found, wide = found[:-step] | found[step:], wide + step
     return found
 
 
@@ -94,7 +98,7 @@ def mark_missing(
     if not some.any():
         return
     observed = is_observed(classes)
-    outside = (classes == PixelClass.NODATA) | (every & (beside | observed))
+    outside = among(classes, (PixelClass.NODATA,)) | (every & (beside | observed))
     # What a mask calls shadow or cloud stays so, and grows as such.
     classes[some & ~outside & observed] = PixelClass.DEFECTIVE
     classes[some & outside] = PixelClass.NODATA

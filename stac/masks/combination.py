@@ -128,7 +128,7 @@ def without_mixed(classes: NDArray[np.uint8], dilated: NDArray[np.uint8], reach:
     """
     grown, free = dilated.copy(), is_observed(dilated)
     for kind in (PixelClass.NODATA, *HIDDEN):
-        grown[around_square(classes == kind, reach) & free] = kind
+        grown[around_square(among(classes, (kind,)), reach) & free] = kind
     return grown
 
 

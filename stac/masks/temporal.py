@@ -20,7 +20,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from stac.masks.classes import PixelClass, is_observed
+from stac.masks.classes import OBSERVED, PixelClass, among, is_observed
 from stac.masks.combination import grow
 from stac.reflectance import PRODUCT_NODATA, PRODUCT_SCALE
 
@@ -47,6 +47,7 @@ _COMPANY = 5
 _GROWTH_M = 30.0
 #: Order of the bands: a cloud brightens the first two, a shadow darkens the others and red.
 _BANDS, _BRIGHTENED, _DARKENED = ("blue", "red", "nir", "green"), slice(0, 2), slice(1, 4)
+_MOST_DN = np.uint16(65535)
 #: Pixels judged at once: so few that they stay in the processor's cache.
 _CHUNK = 1 << 16
 _THREADS = 2
@@ -85,25 +86,21 @@ def suspicious(
     found = np.zeros(classes.shape, np.uint8)
     if not set(_BANDS) <= set(bands) or len(np.unique(days)) < FEWEST_LOOKS:
         return found
-    channels = np.array([bands.index(name) for name in _BANDS])
-    order = np.argsort(days, kind="stable")
+    channels, order = [bands.index(name) for name in _BANDS], np.argsort(days, kind="stable")
     pixels, seen, judged = dn.reshape(*dn.shape[:2], -1), classes.reshape(len(dn), -1), found.reshape(len(dn), -1)
-    flags = np.zeros_like(classes) if near is None else near
-    flags = flags.reshape(len(dn), -1)
+    flags = np.zeros_like(seen) if near is None else near.reshape(len(dn), -1)
 
     def judge(start: int) -> None:
         here = slice(start, start + _CHUNK)
-        blue, nir = (pixels[order, channel, here] for channel in channels[[0, 2]])
-        clear = seen[order, here] == PixelClass.CLEAR
-        around = flags[order, here] * clear
+        blue, nir = ([pixels[date, channel, here] for date in order] for channel in (channels[0], channels[2]))
+        clear = among(seen[:, here], (PixelClass.CLEAR,))[order]
+        around = flags[:, here][order] * clear
         bright, dark = _stands_out(blue, nir, clear)
-        brighter, darker = _differs(blue, nir, clear, around)
-        enough = clear.sum(axis=0, dtype=np.uint16) >= FEWEST_LOOKS
-        bright, dark = (bright | brighter) & enough, (dark | darker) & enough
-        at = np.flatnonzero((bright | dark).any(axis=0))
-        looks = pixels[order[:, None, None], channels[:, None], start + at]
-        found = _judged(looks, clear[:, at], bright[:, at], dark[:, at], around[:, at])
-        judged[order[:, None], start + at] = found
+        _differs(blue, nir, clear, around, bright, dark)
+        at = np.flatnonzero((bright | dark).any(axis=0) & (clear.sum(axis=0, dtype=np.uint16) >= FEWEST_LOOKS))
+        looks = np.stack([pixels[date, :, here].take(at, axis=1)[channels] for date in order])
+        clear, bright, dark = (each.take(at, axis=1) for each in (clear, bright, dark))
+        judged[order[:, None], start + at] = _judged(looks, clear, bright, dark, around.take(at, axis=1))
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="judge") as pool:
         list(pool.map(judge, range(0, pixels.shape[2], _CHUNK)))
@@ -115,44 +112,67 @@ def reach_of(gsd_m: float) -> int:
     return math.floor(_GROWTH_M / gsd_m + 1e-9) + 1
 
 
-def _stands_out(blue: NDArray[np.uint16], nir: NDArray[np.uint16], clear: BoolArray) -> tuple[BoolArray, BoolArray]:
+def _stands_out(
+    blue: Sequence[NDArray[np.uint16]], nir: Sequence[NDArray[np.uint16]], clear: BoolArray
+) -> tuple[BoolArray, BoolArray]:
     """Return the clear looks `(time, pixel)` that are brighter, and darker, than those just before and after them.
 
     A few comparisons for each look, however many there are; few looks are left to be judged.
 
     Args:
-        blue: product DN `(time, pixel)`, by time.
+        blue: product DN `(pixel,)` of each look, by time.
         nir: likewise.
-        clear: which looks are clear.
+        clear: which looks are clear `(time, pixel)`.
     """
     rise = np.uint16(round(_RISE / PRODUCT_SCALE) - 1)
+    brighter = [np.minimum(look, _MOST_DN - rise) + rise for look in blue]
+    darker = [(look * _LEFT[1]).astype(np.uint16) + np.uint16(1) for look in nir]
     bright, dark = clear.copy(), clear.copy()
     for towards in (range(len(clear)), range(len(clear) - 1, -1, -1)):
-        least, most = np.zeros(clear.shape[1], np.uint16), np.full(clear.shape[1], 65535, np.uint16)
+        least, most = np.zeros(clear.shape[1], np.uint16), np.full(clear.shape[1], _MOST_DN)
         for date in towards:
             bright[date] &= blue[date] > least
             dark[date] &= nir[date] < most
-            least = np.where(clear[date], np.minimum(blue[date], 65535 - rise) + rise, least)
-            most = np.where(clear[date], (nir[date] * _LEFT[1]).astype(np.uint16) + 1, most)
+            least, most = _chosen(clear[date], brighter[date], least), _chosen(clear[date], darker[date], most)
     return bright, dark
 
 
 def _differs(
-    blue: NDArray[np.uint16], nir: NDArray[np.uint16], clear: BoolArray, near: NDArray[np.uint8]
-) -> tuple[BoolArray, BoolArray]:
-    """Return the clear looks `(time, pixel)` near a cloud that are brighter, and darker, than any other clear look.
+    blue: Sequence[NDArray[np.uint16]],
+    nir: Sequence[NDArray[np.uint16]],
+    clear: BoolArray,
+    near: NDArray[np.uint8],
+    bright: BoolArray,
+    dark: BoolArray,
+) -> None:
+    """Add the clear looks near a cloud that are brighter, and darker, than any other clear look.
 
     Args:
-        blue: product DN `(time, pixel)`.
+        blue: product DN `(pixel,)` of each look, by time.
         nir: likewise.
-        clear: which looks are clear.
-        near: `Near` values.
+        clear: which looks are clear `(time, pixel)`.
+        near: `Near` values `(time, pixel)`.
+        bright: looks that may be cloud `(time, pixel)`, changed in place.
+        dark: looks that may be shadow `(time, pixel)`, changed in place.
     """
     if not near.any():
-        return np.zeros_like(clear), np.zeros_like(clear)
-    least = np.where(clear, blue, np.uint16(65535)).min(axis=0) + np.float32(_RISE_NEAR / PRODUCT_SCALE)
-    most = np.where(clear, nir, np.uint16(0)).max(axis=0) * _LEFT_NEAR[1]
-    return ((near & Near.CLOUD) > 0) & (blue > least), ((near & Near.SHADOW) > 0) & (nir < most)
+        return
+    rise = np.uint16(round(_RISE_NEAR / PRODUCT_SCALE))
+    least, most = np.full(clear.shape[1], _MOST_DN - rise), np.zeros(clear.shape[1], np.uint16)
+    for date, known in enumerate(clear):
+        np.minimum(least, _chosen(known, blue[date], least), out=least)
+        np.maximum(most, nir[date] * known, out=most)
+    least += rise
+    most = np.ceil(most * _LEFT_NEAR[1]).astype(np.uint16)
+    for date, around in enumerate(near):
+        bright[date] |= ((around & np.uint8(Near.CLOUD)) > 0) & (blue[date] > least)
+        dark[date] |= ((around & np.uint8(Near.SHADOW)) > 0) & (nir[date] < most)
+
+
+def _chosen(where: BoolArray, one: NDArray[np.uint16], other: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Return one array where a mask is set, else the other: `np.where` by bits, many times faster for ragged masks."""
+    chosen: NDArray[np.uint16] = other ^ ((one ^ other) & np.negative(where.astype(np.uint16)))
+    return chosen
 
 
 def _judged(
@@ -171,14 +191,14 @@ def _judged(
     for date in range(len(dn)):
         at = np.flatnonzero(dark[date])
         own, *others = looks.compared(date, at, _DARKENED)
-        shaded = (near[date, at] & Near.SHADOW) > 0
+        shaded = (near[date, at] & np.uint8(Near.SHADOW)) > 0
         lit = np.where(shaded, _middle(*others), np.minimum.reduce(others))
         kept = own / np.maximum(lit, np.float32(1e-4))
         shadow = (kept < np.where(shaded, _LEFT_NEAR, _LEFT)).all(axis=0) & (lit[1] > _DARK_GROUND)
         kinds[date, at[shadow]] = PixelClass.SHADOW
         at = np.flatnonzero(bright[date])
         own, *others = looks.compared(date, at, _BRIGHTENED)
-        beside = (near[date, at] & Near.CLOUD) > 0
+        beside = (near[date, at] & np.uint8(Near.CLOUD)) > 0
         up = own - np.where(beside, _middle(*others), np.maximum.reduce(others))
         cloud = np.flatnonzero((up[0] > np.where(beside, _RISE_NEAR, _RISE)) & (up[0] > _WHITE * up[1]))
         spreads = np.where(beside[cloud], _SPREADS_NEAR, _SPREADS)
@@ -209,12 +229,12 @@ class _Looks:
     @classmethod
     def of(cls, dn: NDArray[np.uint16], clear: BoolArray) -> _Looks:
         """Return the looks of pixels that have two known ones at least."""
-        ordered, count = _ordered(np.where(clear[:, None], dn, np.uint16(65535))), clear.sum(axis=0, dtype=np.uint16)
-        first, middle = (count - 2) // 2, np.empty((3, *dn.shape[1:]), np.uint16)
+        count, middle = clear.sum(axis=0, dtype=np.uint16), np.zeros((3, *dn.shape[1:]), np.uint16)
+        ordered, first = _ordered(_chosen(clear[:, None], dn, np.full_like(dn, _MOST_DN))), (count - 2) // 2
         for place in range(len(dn) // 2):
             here = first == place
             for step, looks in enumerate(middle):
-                np.copyto(looks, ordered[min(place + step, len(dn) - 1)], where=here)
+                looks |= ordered[min(place + step, len(dn) - 1)] * here
         before, after = _looks_before(dn, clear), _looks_before(dn[::-1], clear[::-1])[::-1]
         return cls(dn, clear, before, after, middle, count % 2 == 1)
 
@@ -235,17 +255,18 @@ class _Looks:
             (looks[bands].take(at, axis=1) for looks in self.middle),
         )
         # What is above the look that is left out moves down by one place.
-        first = np.where(lower < own, lower, middle)
-        second = np.where(self.odd[at], np.where(middle < own, middle, upper), first)
+        first = _chosen(lower < own, lower, middle)
+        second = _chosen(self.odd.take(at), _chosen(middle < own, middle, upper), first)
         median = (first.astype(np.float32) + second) * np.float32(PRODUCT_SCALE / 2)
         sides = (side[date, bands].take(at, axis=1) for side in (self.before, self.after))
-        before, after = (np.where(side == PRODUCT_NODATA, median, _reflectance(side)) for side in sides)
+        before, after = (_reflectance(side) + median * (side == PRODUCT_NODATA) for side in sides)
         return _reflectance(own), median, before, after
 
     def deviation(self, date: int, at: NDArray[np.intp], median: FloatArray) -> FloatArray:
         """Return the scaled median absolute deviation `(pixel,)` in blue of all looks but one from their median."""
-        others = np.delete(np.arange(len(self.dn)), date)[:, None]
-        known, apart = self.clear[others, at], np.abs(_reflectance(self.dn[others, 0, at]) - median)
+        others = np.arange(len(self.dn)) != date
+        known, looks = self.clear.take(at, axis=1)[others], self.dn[:, 0].take(at, axis=1)[others]
+        apart = np.abs(_reflectance(looks) - median)
         ordered, count = _ordered(np.where(known, apart, np.float32(np.inf))), known.sum(axis=0)
         lower, upper = (np.take_along_axis(ordered, place[None], 0)[0] for place in ((count - 1) // 2, count // 2))
         found: FloatArray = np.float32(1.4826) * (lower + upper) / np.float32(2)
@@ -289,7 +310,7 @@ def _looks_before(dn: NDArray[np.uint16], clear: BoolArray) -> NDArray[np.uint16
     """Return the last known look before each of `(time, band, pixel)`, 0 where there is none."""
     found = np.full_like(dn, PRODUCT_NODATA)
     for date in range(1, len(dn)):
-        found[date] = np.where(clear[date - 1], dn[date - 1], found[date - 1])
+        found[date] = _chosen(clear[date - 1], dn[date - 1], found[date - 1])
     return found
 
 
@@ -298,7 +319,7 @@ def _in_company(found: NDArray[np.uint8], classes: NDArray[np.uint8]) -> NDArray
     for date, kinds in zip(range(len(found)), classes, strict=True):
         if not found[date].any():
             continue
-        hidden = (found[date] > 0) | ~(is_observed(kinds) | (kinds == PixelClass.NODATA))
+        hidden = (found[date] > 0) | ~among(kinds, (*OBSERVED, PixelClass.NODATA))
         found[date][_neighbours(hidden) < _COMPANY] = 0
     return found
 

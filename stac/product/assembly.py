@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,6 @@ from stac.masks.classes import PixelClass, is_hidden, is_observed
 from stac.product.layers import INTERPOLATED_WEIGHT, SOURCE_DATE_NODATA, ProductLayers, Provenance
 from stac.reflectance import to_product_dn
 
-_Number = TypeVar("_Number", np.uint16, np.float32)
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
@@ -115,7 +113,7 @@ def _observed(stack: Stack, target: int) -> ProductLayers:
     observed = is_observed(stack.classes[target])
     known = np.where(observed, np.float32(0), np.float32(np.nan))
     return ProductLayers(
-        data=np.where(observed, stack.dn[target], np.uint16(0)),
+        data=stack.dn[target] * observed,
         provenance=np.where(observed, np.uint8(Provenance.OBSERVED), np.uint8(Provenance.NODATA)),
         source_date=np.where(observed, stack.days[target], np.int32(SOURCE_DATE_NODATA)),
         reference_weight=np.full(observed.shape, np.nan, np.float32),
@@ -131,10 +129,11 @@ def _fill_from_dates(
     """Write the composite into `layers`, in place."""
     at = np.flatnonzero(where)
     layers.provenance[where] = Provenance.OTHER_DATES
-    layers.source_date.reshape(-1)[at] = stack.days[composite.source.take(at)]
-    _by_band(layers.data)[:, at] = to_product_dn(_by_band(composite.reflectance).take(at, axis=1))
-    spread = _by_band(composite.spread).take(at, axis=1)
-    _by_band(layers.uncertainty)[:, at] = _stored(_per_band(factors) * spread)
+    layers.source_date.reshape(-1)[at] = stack.days.take(composite.source.take(at))
+    # Band by band, which the processor's cache holds.
+    for band, factor in enumerate(factors):
+        layers.data[band].reshape(-1)[at] = to_product_dn(composite.reflectance[band].take(at))
+        layers.uncertainty[band].reshape(-1)[at] = _stored(np.float32(factor) * composite.spread[band].take(at))
 
 
 def _fill_gaps(
@@ -167,13 +166,10 @@ def _fill_gaps(
 
 def _stored(half_width: FloatArray) -> FloatArray:
     """Return half-widths rounded up to steps below that of the data: their last digits are noise, and fill disks."""
-    steps: FloatArray = np.ceil(half_width / _STEP)
-    return steps * _STEP
-
-
-def _by_band(pixels: NDArray[_Number]) -> NDArray[_Number]:
-    """Return contiguous pixels `(band, y, x)` as a view `(band, pixel)`."""
-    return pixels.reshape(len(pixels), -1)
+    steps: FloatArray = half_width / _STEP
+    np.ceil(steps, out=steps)
+    steps *= _STEP
+    return steps
 
 
 def _per_band(factors: tuple[float, ...]) -> FloatArray:

@@ -50,8 +50,8 @@ class ProductLayers:
 
 
 def picked(pixels: NDArray[_Number], where: NDArray[np.bool_]) -> NDArray[_Number]:
-    """Return the chosen pixels `(band, pixel)` of an image `(band, y, x)`; five times as fast as one index for all."""
-    return np.stack([band[where] for band in pixels])
+    """Return the chosen pixels `(band, pixel)` of an image `(band, y, x)`; many times faster than by the mask."""
+    return pixels.reshape(len(pixels), -1).take(np.flatnonzero(where), axis=1)
 
 
 @unique

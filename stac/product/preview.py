@@ -114,6 +114,6 @@ def _percent(share: float) -> str:
 
 def _save(path: Path, image: Image.Image) -> None:
     buffer = BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG")
     with writing(path):
         path.write_bytes(buffer.getvalue())

@@ -36,13 +36,14 @@ class BandTally:
     def add(self, pixels: NDArray[Any]) -> None:
         """Count a window, any shape."""
         valid = np.isfinite(pixels) if np.isnan(self._nodata) else pixels != self._nodata
-        values = pixels[valid].astype(np.float64)
+        known = pixels.ravel() if valid.all() else pixels[valid]
         self._pixels += pixels.size
-        self._valid += values.size
-        if values.size:
+        self._valid += known.size
+        if known.size:
+            values = known.astype(np.float64)
             self._sum += float(values.sum())
-            self._squares += float(np.square(values).sum())
-            self._least, self._most = min(self._least, float(values.min())), max(self._most, float(values.max()))
+            self._squares += float(np.einsum("i,i->", values, values))
+            self._least, self._most = min(self._least, float(known.min())), max(self._most, float(known.max()))
 
     @property
     def mean(self) -> float:
@@ -87,8 +88,10 @@ SPECS: dict[Layer, RasterSpec] = {
         Provenance.NODATA, "nearest", ("provenance",), colors={p.value: rgb_of(p.color) for p in Provenance}
     ),
     Layer.SOURCE_DATE: RasterSpec(SOURCE_DATE_NODATA, "nearest", ("source_date",)),
-    Layer.REFERENCE_WEIGHT: RasterSpec(np.nan, descriptions=("reference_weight",)),
-    Layer.UNCERTAINTY: RasterSpec(np.nan),
+    # Overviews hold values that a pixel has: a mean would be no half-width, and no longer in the steps that files are
+    # small by; and a weight of 1 says more than one of 0.9.
+    Layer.REFERENCE_WEIGHT: RasterSpec(np.nan, "nearest", ("reference_weight",)),
+    Layer.UNCERTAINTY: RasterSpec(np.nan, "nearest"),
 }
 DTYPES: dict[Layer, str] = {
     Layer.VISUAL: "uint8",

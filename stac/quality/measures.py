@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +17,13 @@ from stac.reflectance import PRODUCT_SCALE
 BoolArray = NDArray[np.bool_]
 
 
-def _in_steps(values: NDArray[np.float32]) -> NDArray[np.int32]:
-    """Return values in steps of 1e-4, -1 for NaN: sums of integers do not depend on the order of windows."""
-    known = np.isfinite(values)
+def _in_steps(values: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Return the known values, any order, in steps of 1e-4: sums of integers do not depend on the order of windows."""
+    known = values[np.isfinite(values)]
     # Beyond 10 an interval says nothing more.
-    scaled = values.clip(0, 10)
-    scaled /= np.float32(PRODUCT_SCALE)
-    np.rint(scaled, out=scaled)
-    np.copyto(scaled, -1, where=~known)
-    return scaled.astype(np.int32)
+    np.minimum(known, 10, out=known)
+    known /= np.float32(PRODUCT_SCALE)
+    return np.rint(known, out=known).astype(np.intp)
 
 
 #: Spectral bands that the test needs.
@@ -139,7 +138,7 @@ class ColourTally:
 
     def add(self, part: Part, groups: Mapping[str, Group]) -> None:
         """Count a part."""
-        data = part.data[:, part.core[0], part.core[1]]
+        data = np.ascontiguousarray(part.data[:, *part.core])
         for group, names in distinct(groups):
             for kind, mask in (("rim", group.rim), ("ring", group.ring)):
                 total, count = self._values(picked(data, mask)).sum(axis=1, dtype=np.int64), int(np.count_nonzero(mask))
@@ -190,8 +189,8 @@ class SharpnessTally:
     def add(self, part: Part, groups: Mapping[str, Group]) -> None:
         """Count a part."""
         near = tuple(slice(side.start - 1, side.stop + 1) for side in part.core)
-        detail = laplacian(part.data[:, *near])[:, 1:-1, 1:-1]
-        calm = same_around(part.provenance[near])[1:-1, 1:-1]
+        detail = laplacian(part.data[:, *near])
+        calm = same_around(part.provenance[near])
         for group, names in distinct(groups):
             for sums, where in ((self._inside, group.inside), (self._ring, group.ring)):
                 here = where & calm
@@ -218,24 +217,23 @@ class _Sum:
 
 
 def laplacian(data: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return |4 c - n - s - w - e| `(band, y, x)` of `data`; 0 on its outermost pixels."""
-    detail = np.zeros_like(data)
-    inner = detail[:, 1:-1, 1:-1]
-    np.multiply(data[:, 1:-1, 1:-1], 4, out=inner)
-    for neighbour in (data[:, :-2, 1:-1], data[:, 2:, 1:-1], data[:, 1:-1, :-2], data[:, 1:-1, 2:]):
-        inner -= neighbour
-    np.abs(inner, out=inner)
-    return detail
+    """Return |4 c - n - s - w - e| `(band, y, x)` of all pixels of `data` but the outermost."""
+    detail = data[:, 1:-1, 1:-1] * 4
+    for neighbour in _neighbours(data):
+        detail -= neighbour
+    return np.abs(detail, out=detail)
 
 
 def same_around(provenance: NDArray[np.uint8]) -> BoolArray:
-    """Return where `(y, x)` a pixel and its four neighbours are of one class; False on the outermost pixels."""
-    same, middle = np.zeros(provenance.shape, bool), provenance[1:-1, 1:-1]
-    neighbours = (provenance[:-2, 1:-1], provenance[2:, 1:-1], provenance[1:-1, :-2], provenance[1:-1, 2:])
-    same[1:-1, 1:-1] = True
-    for other in neighbours:
-        same[1:-1, 1:-1] &= middle == other
+    """Return where `(y, x)` a pixel and its four neighbours are of one class, for all pixels but the outermost."""
+    middle = provenance[1:-1, 1:-1]
+    same: BoolArray = np.logical_and.reduce([middle == other for other in _neighbours(provenance)])
     return same
+
+
+def _neighbours(pixels: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """Return the pixels above, below, before and after all but the outermost ones `(..., y, x)`."""
+    return pixels[..., :-2, 1:-1], pixels[..., 2:, 1:-1], pixels[..., 1:-1, :-2], pixels[..., 1:-1, 2:]
 
 
 #: Intervals wider than this (steps of 1e-4) share one bin.
@@ -257,13 +255,11 @@ class IntervalTally:
         for group, names in distinct(groups):
             widths = _in_steps(picked(part.half_width, group.inside))
             weights = _in_steps(part.reference_weight[group.inside])
-            widths = widths[widths >= 0]
             counts = np.bincount(np.minimum(widths, _WIDEST), minlength=_WIDEST + 1)
-            known = weights[weights >= 0]
-            shares = np.bincount(np.minimum(known, _WHOLE), minlength=_WHOLE + 1)
+            shares = np.bincount(np.minimum(weights, _WHOLE), minlength=_WHOLE + 1)
             for name in names:
                 self._counts[name] += counts
-                self._sums[name] += int(widths.sum(dtype=np.int64))
+                self._sums[name] += int(widths.sum())
                 self._weights[name] += shares
 
     def mean(self, name: str) -> float | None:

@@ -13,10 +13,10 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
-from scipy.ndimage import maximum_filter
 
 from stac.errors import InvalidProduct
-from stac.masks.classes import among
+from stac.io.cores import cores
+from stac.masks.classes import among, around_square
 from stac.product.layers import RESTORED, Provenance
 from stac.product.writer import SPECS, Layer
 
@@ -57,15 +57,15 @@ def groups_of(part: Part, reach: int) -> dict[str, Group]:
     around, (rows, columns) = part.surroundings, part.own.shape
     window = np.s_[reach : reach + rows, reach : reach + columns]
     # A group beside the window has a ring in it.
-    observed, present = around == Provenance.OBSERVED, np.bincount(around.ravel(), minlength=256)
-    beside = _near(observed, reach)[window]
+    observed, present = among(around, (Provenance.OBSERVED,)), np.bincount(around.ravel(), minlength=256)
+    beside = around_square(observed, reach)[window]
     found: dict[tuple[Provenance, ...], Group] = {}
     groups = {}
     for name, classes in GROUPS.items():
         here = tuple(kind for kind in classes if present[kind])
         if here and here not in found:
             every = among(around, here)
-            inside, near = every[window], _near(every, reach)[window]
+            inside, near = every[window], around_square(every, reach)[window]
             found[here] = Group(inside, inside & beside, observed[window] & near)
         if here:
             groups[name] = found[here]
@@ -76,11 +76,6 @@ def distinct(groups: Mapping[str, Group]) -> Iterator[tuple[Group, list[str]]]:
     """Yield every group once with its names: where one class is restored, it is also all that is restored."""
     for group in {id(group): group for group in groups.values()}.values():
         yield group, [name for name, other in groups.items() if other is group]
-
-
-def _near(mask: BoolArray, reach: int) -> BoolArray:
-    near: BoolArray = maximum_filter(mask.view(np.uint8), 2 * reach + 1, mode="constant").view(np.bool_)
-    return near
 
 
 #: Layers that are measured.
@@ -175,7 +170,10 @@ def _opened(folder: Path) -> Iterator[dict[Layer, Any]]:
     """Open all layers of a product; what GDAL says about a broken one becomes our error, naming the product."""
     try:
         with ExitStack() as files:
-            yield {layer: files.enter_context(rasterio.open(folder / layer.file_name)) for layer in _LAYERS}
+            yield {
+                layer: files.enter_context(rasterio.open(folder / layer.file_name, num_threads=cores()))
+                for layer in _LAYERS
+            }
     except (RasterioError, OSError) as error:
         raise InvalidProduct(f"A layer of {folder} cannot be read ({error}); make the product again.") from error
 
