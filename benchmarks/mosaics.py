@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from benchmarks.report import Page, parser, publish, table
 from flows.planning.region import overview_cell
-from stac.composite.region import Method, PeriodComposite, choose_reference, fit_radiometry, mosaic_stack
+from stac.composite.period import Method, PeriodComposite, mosaic_stack
+from stac.composite.radiometry import choose_reference, fit_radiometry
 from stac.composite.temporal import geomedian_clear, median_clear
 from stac.composite.view_angle import relative_orbit, towards_nadir
 from stac.grid.cell import cell_of

@@ -19,7 +19,8 @@ from flows.settings import GridKind, RunSettings
 from flows.settings.mosaic_options import MosaicOptions
 from stac.catalog.validation import safe_id
 from stac.composite.normalisation import ResidualField
-from stac.composite.region import Method, PeriodComposite, Radiometry, fit_radiometry
+from stac.composite.period import Method, PeriodComposite
+from stac.composite.radiometry import Radiometry, fit_radiometry
 from stac.composite.view_angle import towards_nadir
 from stac.errors import EmptySearch
 from stac.grid.cell import Cell

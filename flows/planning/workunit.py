@@ -15,7 +15,7 @@ from flows.errors import InvalidSettings
 from flows.planning.candidates import Candidate, Cause, LeftOut, Refused, candidates, cloud_cover
 from flows.settings import GridKind, RunSettings
 from stac.catalog.validation import safe_id
-from stac.composite.region import PeriodComposite
+from stac.composite.period import PeriodComposite
 from stac.errors import EmptySearch
 from stac.grid.cell import Cell, cell_of
 from stac.search.acquisitions import Acquisition

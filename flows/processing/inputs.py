@@ -19,7 +19,7 @@ from flows.processing.registration import RegisteredDates, register_dates
 from flows.processing.restore import Prepared, measured_options, prepare, prepare_with
 from flows.settings import RunSettings
 from flows.settings.restoring import RestorationOptions
-from stac.composite.region import PeriodComposite, mosaic_stack
+from stac.composite.period import PeriodComposite, mosaic_stack
 from stac.grid.cell import Cell
 from stac.load.stack import Stack, read_stack
 from stac.masks.classes import PixelClass, is_observed

@@ -22,7 +22,7 @@ from flows.processing.publishing import stage_item
 from flows.processing.record import Quality, UnitFigures, figures_of, metadata_of, quality_of, record_of
 from flows.reports.page import write_report
 from flows.settings import RunSettings
-from stac.composite.region import clear_looks
+from stac.composite.period import clear_looks
 from stac.grid.cell import Cell
 from stac.io.files import write_json
 from stac.load.stack import Stack

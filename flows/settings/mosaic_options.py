@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from stac.composite.region import Method
+from stac.composite.period import Method
 
 
 class MosaicOptions(BaseModel):

@@ -12,7 +12,7 @@ import pystac
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from stac.composite.region import Method
+from stac.composite.period import Method
 from stac.product.assets import COG_TYPE, file_asset, grid_fields
 from stac.product.cog import RasterSpec
 from stac.product.item import ProductRecord, build_item, product_extensions, rfc3339

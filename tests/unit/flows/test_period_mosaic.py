@@ -25,7 +25,8 @@ from flows.progress import listening
 from flows.settings.loading import load_settings
 from flows.settings.mosaic_options import MosaicOptions
 from stac.catalog.validation import validate_item
-from stac.composite.region import Method, Radiometry
+from stac.composite.period import Method
+from stac.composite.radiometry import Radiometry
 from stac.errors import EmptySearch
 from stac.load.stack import Stack, read_stack
 from stac.masks.classes import PixelClass, is_observed

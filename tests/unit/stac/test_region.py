@@ -12,15 +12,8 @@ from odc.geo.geobox import GeoBox
 from scipy.ndimage import gaussian_filter, shift
 
 from stac.composite.coregistration import find_shifts, read_registered
-from stac.composite.region import (
-    Method,
-    PeriodComposite,
-    Radiometry,
-    choose_reference,
-    clear_looks,
-    fit_radiometry,
-    mosaic_stack,
-)
+from stac.composite.period import Method, PeriodComposite, clear_looks, mosaic_stack
+from stac.composite.radiometry import Radiometry, choose_reference, fit_radiometry
 from stac.grid.cell import Cell
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_hidden, is_observed
