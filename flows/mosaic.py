@@ -31,7 +31,7 @@ from flows.models.model_item import ensure_model_item
 from flows.planning.candidates import Refused
 from flows.planning.plan_file import FrozenPlan, read_plan
 from flows.planning.workunit import ModelRef, Unit
-from flows.preparation import PreparedRun, handed_over, handing_over, prepare_run
+from flows.preparation import PreparedRun, handing_over, plan, prepare_run
 from flows.processing.publishing import catalog_of, discard_blocks, keep_mirrors
 from flows.processing.unit import (
     Payload,
@@ -103,7 +103,7 @@ def clear_scenes(
     check_runner(wanted)
     with run_ledger(wanted, run_id) as ledger:
         frozen = None if plan_file is None else read_plan(plan_file)
-        ready = handed_over() or prepare_run(wanted, frozen, tasks=True)
+        ready = plan(wanted, frozen)
         request_id = _reconciled(ready, ledger)
         run = run_context(
             wanted, ready.model, ready.found.collection, ledger, run_id, request_id=request_id, invalid_too=invalid_too

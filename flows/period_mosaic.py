@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -78,19 +78,29 @@ class _Run:
     regions: list[str] = field(default_factory=list)
 
 
+@task(name="resolve model", **RETRIES)
+def begin(settings: RunSettings, options: MosaicOptions) -> _Run:
+    """Say what is wanted, bring indexes up to date, and resolve the model, unless the command of this run has."""
+    handed: _Run | None = handed_over()
+    if handed is not None:
+        return handed
+    jobs = mosaic_jobs(settings, options)
+    with indexes_of(settings) as indexes:
+        indexes.reconcile(progress=report_progress)
+    return _Run(jobs, resolve_model(settings))
+
+
 @task(name="plan", task_run_name="plan {job.period.name}", **RETRIES)
-def plan(job: MosaicJob, model: ModelRef, known: _Planned | None = None) -> _Planned:
+def plan(job: MosaicJob, model: ModelRef) -> _Planned:
     """Search a period, divide the region into cells, and bring all dates to one radiometry.
 
-    Args:
-        job: what is wanted of the period.
-        model: of the run.
-        known: what the command of this run planned already; it is not done twice.
+    What the command of this run has planned is not planned twice.
     """
-    if known is not None:
-        return known
+    handed: _Run | None = handed_over()
+    if handed is not None and job.period.name in handed.planned:
+        return handed.planned.pop(job.period.name)
     try:
-        found = find.fn(job.settings)
+        found = find(job.settings)
         report_progress(f"{job.period.name}: matching dates")
         return found, plan_period(job, found.items, model, known_radiometry(job))
     except EmptySearch as error:
@@ -146,11 +156,10 @@ def mosaics(settings: RunSettings | None = None, mosaic: MosaicOptions | None = 
     began, run_id = time.monotonic(), new_run_id()
     wanted, options = settings or load_settings(), mosaic or MosaicOptions()
     check_runner(wanted)
-    run = handed_over() or _begin(wanted, options, resolve_model)
+    run = begin(wanted, options)
     with run_ledger(wanted, run_id) as ledger:
         for job in run.jobs:
-            planned = plan(job, run.model, run.planned.pop(job.period.name, None))
-            if (period := _compared(run, job, planned)) is not None:
+            if (period := _compared(run, job, plan(job, run.model))) is not None:
                 _make_period(run, period, ledger, run_id)
     keep_mirrors(wanted)
     summary = _summary(wanted, run, run_id, began)
@@ -167,7 +176,7 @@ def run_mosaics(settings: RunSettings, options: MosaicOptions) -> MosaicSummary:
     Raises:
         StacError, DeModelError, FlowError: the run could not start, or something of it failed.
     """
-    began, run = time.monotonic(), _begin(settings, options, resolve_model.fn)
+    began, run = time.monotonic(), begin.fn(settings, options)
     known: dict[str, _Planned] = {}
     for job in run.jobs:
         known[job.period.name] = plan.fn(job, run.model)
@@ -181,13 +190,6 @@ def run_mosaics(settings: RunSettings, options: MosaicOptions) -> MosaicSummary:
         stored: Any = settings.shareable
         result: MosaicSummary = mosaics(stored, options)
     return result
-
-
-def _begin(settings: RunSettings, options: MosaicOptions, resolve: Callable[[RunSettings], ModelRef]) -> _Run:
-    jobs = mosaic_jobs(settings, options)
-    with indexes_of(settings) as indexes:
-        indexes.reconcile(progress=report_progress)
-    return _Run(jobs, resolve(settings))
 
 
 def _compared(run: _Run, job: MosaicJob, planned: _Planned) -> _Period | None:

@@ -63,7 +63,6 @@ class PreparedRun:
         return freeze((), self.settings, self.model).request
 
 
-@task(name="find", **RETRIES)
 def find(settings: RunSettings) -> Found:
     """Search the source."""
     report_progress(f"searching {settings.shown_source}")
@@ -71,44 +70,40 @@ def find(settings: RunSettings) -> Found:
     return Found(items, source.skipped, source.collection(settings.collection))
 
 
-@task(name="resolve model", **RETRIES)
 def resolve_model(settings: RunSettings) -> ModelRef:
     """Resolve the model's alias once and fetch its weights."""
     report_progress(f"resolving {settings.model}")
     return resolve(settings)
 
 
-@task(name="plan", **RETRIES)
-def plan(settings: RunSettings, found: Found, model: ModelRef, frozen: FrozenPlan | None = None) -> Plan:
-    """Turn scenes into work units: those of a frozen plan where one is named, else all that the settings want."""
-    if frozen is not None:
-        return revive(frozen, found.items, settings, model)
-    return make_plan(found.items, settings, model, found.skipped)
-
-
-def prepare_run(
-    settings: RunSettings, frozen: FrozenPlan | None = None, *, tasks: bool = False, looking: bool = False
-) -> PreparedRun:
+def prepare_run(settings: RunSettings, frozen: FrozenPlan | None = None, *, looking: bool = False) -> PreparedRun:
     """Search, resolve the model, and plan; put right what crashes left in the catalog and in indexes that follow it.
 
     Args:
         settings: of the run.
         frozen: a plan whose units are made, and no other.
-        tasks: within a run of a flow, whose tasks the steps are.
         looking: nothing is repaired, and no registry is made where there is none.
     """
     _ = settings.query  # a wrong area or interval is reported before anything is asked
     catalog = catalog_of(settings)
-    steps: Sequence[Any] = (find, resolve_model, plan)
-    find_, resolve_, plan_ = steps if tasks else [step.fn for step in steps]
     published = finished_work(catalog, settings.gate_limits) if looking else _repaired(settings)
-    model: ModelRef = look_up(settings) if looking else resolve_(settings)
-    found: Found = find_(settings)
-    work: Plan = plan_(settings, found, model, frozen)
+    model = look_up(settings) if looking else resolve_model(settings)
+    found = find(settings)
+    if frozen is not None:
+        work = revive(frozen, found.items, settings, model)
+    else:
+        work = make_plan(found.items, settings, model, found.skipped)
     for each in work.left_out:
         if each.cause is not Cause.CLOUD:
             _log.warning("left out: %s", each.reason)
     return PreparedRun(settings, found, model, work, *whole_work(catalog, published, [u.work_id for u in work.units]))
+
+
+@task(name="plan", **RETRIES)
+def plan(settings: RunSettings, frozen: FrozenPlan | None = None) -> PreparedRun:
+    """Prepare a run; what its command has prepared is not prepared twice."""
+    ready: PreparedRun = handed_over() or prepare_run(settings, frozen)
+    return ready
 
 
 def _repaired(settings: RunSettings) -> Mapping[str, Location]:
