@@ -19,7 +19,7 @@ from flows.ledger.store import Ledger
 from flows.mosaic import process_all, refused_results, report, run_context, run_ledger
 from flows.planning.mosaics import MosaicJob, MosaicPlan, mosaic_jobs, plan_period
 from flows.planning.workunit import ModelRef, MosaicUnit
-from flows.preparation import Found, find, handed_over, handing_over, resolve_model, whole_work
+from flows.preparation import SearchResult, find, handed_over, handing_over, resolve_model, whole_work
 from flows.processing.publishing import indexes_of, keep_mirrors, known_radiometry, mosaics_of, publish_staged
 from flows.processing.unit import UnitResult
 from flows.progress import report_progress
@@ -50,7 +50,7 @@ class MosaicSummary(RunSummary):
 class _Period:
     """A period that was searched, planned and compared with what is published."""
 
-    found: Found
+    found: SearchResult
     plan: MosaicPlan
     #: Units left to make.
     todo: tuple[MosaicUnit, ...]
@@ -59,7 +59,7 @@ class _Period:
 
 
 #: A period that was searched and planned; a sentence where it has no scene.
-_Planned = tuple[Found, MosaicPlan] | str
+_Planned = tuple[SearchResult, MosaicPlan] | str
 
 
 @dataclass(slots=True)

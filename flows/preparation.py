@@ -31,7 +31,7 @@ _log = logging.getLogger("unveil")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """What a search found."""
 
     items: Sequence[pystac.Item]
@@ -45,7 +45,7 @@ class PreparedRun:
     """What a run works on."""
 
     settings: RunSettings
-    found: Found
+    found: SearchResult
     model: ModelRef
     plan: Plan
     #: Published units of the plan by work id, and what is wrong with those that have to be made again.
@@ -63,11 +63,11 @@ class PreparedRun:
         return freeze((), self.settings, self.model).request
 
 
-def find(settings: RunSettings) -> Found:
+def find(settings: RunSettings) -> SearchResult:
     """Search the source."""
     report_progress(f"searching {settings.shown_source}")
     items, source = find_scenes(settings)
-    return Found(items, source.skipped, source.collection(settings.collection))
+    return SearchResult(items, source.skipped, source.collection(settings.collection))
 
 
 def resolve_model(settings: RunSettings) -> ModelRef:

@@ -27,7 +27,7 @@ from flows.models.evaluation_report import plain
 from flows.models.gates import ChampionComparison
 from flows.models.model_item import publish_promoted
 from flows.models.registry import CHAMPION, Registry
-from flows.models.retrain_settings import Promotion, RetrainSettings, load_retrain_settings
+from flows.models.retrain_settings import PromotionMode, RetrainSettings, load_retrain_settings
 from flows.models.training import train_model
 from flows.models.training_places import scenes_of_stacks
 from flows.models.training_request import TrainingRequest
@@ -43,7 +43,7 @@ _CALIBRATION_PX = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class TrainingScenes:
     """What there is to train on."""
 
     #: File of the training set.
@@ -57,7 +57,7 @@ class Found:
 class RetrainSummary:
     """What a retraining did."""
 
-    training_set: Found
+    training_set: TrainingScenes
     #: Version that was the champion when the flow began.
     champion: str
     #: Version that was trained, None where nothing was.
@@ -68,7 +68,7 @@ class RetrainSummary:
 
 
 @task(name="find scenes", **RETRIES)
-def find(wanted: RetrainSettings, champion: str) -> Found:
+def find(wanted: RetrainSettings, champion: str) -> TrainingScenes:
     """Find all scenes of the squares that are trained on; keep them as a version of the training set.
 
     While a training is unfinished its set is kept: new scenes wait for the next retraining.
@@ -80,11 +80,11 @@ def find(wanted: RetrainSettings, champion: str) -> Found:
     else:
         found = training_set.describe(list(scenes_of_stacks(wanted.scenes(cells))), cells, before)
         path = training_set.write(found, wanted.folder)
-    return Found(str(path), found.version, len(found.scenes), found.new_since(trained))
+    return TrainingScenes(str(path), found.version, len(found.scenes), found.new_since(trained))
 
 
 @task(name="fine-tune", **RETRIES)
-def fine_tune(wanted: RetrainSettings, found: Found, champion: str) -> str:
+def fine_tune(wanted: RetrainSettings, found: TrainingScenes, champion: str) -> str:
     """Train the champion's weights on; return the path of the challenger's. A killed training is continued.
 
     Args:
@@ -152,7 +152,7 @@ def remember_training(wanted: RetrainSettings, weights: str) -> None:
 
 
 @task(name="register challenger", **RETRIES)
-def register(wanted: RetrainSettings, weights: str, found: Found) -> str:
+def register(wanted: RetrainSettings, weights: str, found: TrainingScenes) -> str:
     """Register the weights as the challenger; return its version."""
     registry = Registry.of(wanted.run_settings())
     version = registry.register(Path(weights), wanted.model)
@@ -230,7 +230,7 @@ def retrain(settings: RetrainSettings | None = None) -> RetrainSummary:
         challenger = register(wanted, weights, found)
     summary = RetrainSummary(found, champion, challenger, None, None)
     if challenger is not None:
-        automatic = wanted.promotion is Promotion.AUTOMATIC
+        automatic = wanted.promotion is PromotionMode.AUTOMATIC
         judged, moved = compare_with_champion(wanted, challenger, automatic, "retrain")
         summary = replace(summary, judged=judged, promotion=moved)
     create_markdown_artifact(as_markdown(summary), key="retrain-report", description="Report of this retraining")
@@ -272,7 +272,7 @@ def _waiting(registry: Registry, settings: RetrainSettings) -> str | None:
     for version in registry.versions(settings.model):
         if CHAMPION not in version.aliases and promotion.CHALLENGER in version.aliases and _SET_TAG in version.tags:
             verdict = json.loads(version.tags.get(GATES_TAG, "null"))
-            cut_short = verdict is None or (verdict["passed"] and settings.promotion is Promotion.AUTOMATIC)
+            cut_short = verdict is None or (verdict["passed"] and settings.promotion is PromotionMode.AUTOMATIC)
             return version.version if cut_short else None
     return None
 

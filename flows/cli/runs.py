@@ -14,10 +14,13 @@ from flows.cli.setting_options import Given, Taken, part_of, takes_settings
 from flows.cli.tables import print_census, print_plan, print_summary
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flows.errors import WorkFailed
     from flows.planning.plan_file import FrozenPlan
     from flows.settings import RunSettings
     from flows.settings.mosaic_options import MosaicOptions
+    from flows.summary import RunSummary
 
 
 def demo(
@@ -107,23 +110,16 @@ def mosaic(
 
         unveil mosaic --config zagreb.yaml --region zagreb.geojson --period 2023-JJA --method geomedian
     """
-    from flows.errors import WorkFailed
     from flows.settings.mosaic_options import MosaicOptions
 
     options = part_of(given, MosaicOptions)
     settings = o.settings(config, **given)
     if census:
         _count(settings, options, as_json=as_json)
-    failure = None
     with progress_bar():
         from flows.period_mosaic import run_mosaics
 
-        try:
-            summary = asdict(run_mosaics(settings, options))
-        except WorkFailed as error:
-            if error.summary is None:
-                raise
-            summary, failure = asdict(error.summary), error
+        summary, failure = _ended(lambda: run_mosaics(settings, options))
     if not as_json:
         for place in summary["regions"]:
             output.print(f"Region: {place}", markup=False, soft_wrap=True)
@@ -152,19 +148,23 @@ def _of_plan(
 
 
 def _run(settings: RunSettings, as_json: bool, frozen: FrozenPlan | None = None) -> None:
-    from flows.errors import WorkFailed
-
-    failure = None
     with progress_bar():
         from flows.mosaic import run_clear_scenes
 
-        try:
-            summary = run_clear_scenes(settings, frozen)
-        except WorkFailed as error:
-            if error.summary is None:
-                raise
-            summary, failure = error.summary, error
-    show_run(asdict(summary), failure, str(settings.out), as_json=as_json)
+        summary, failure = _ended(lambda: run_clear_scenes(settings, frozen))
+    show_run(summary, failure, str(settings.out), as_json=as_json)
+
+
+def _ended(run: Callable[[], RunSummary]) -> tuple[dict[str, Any], WorkFailed | None]:
+    """Return how a run ended, and what of it failed."""
+    from flows.errors import WorkFailed
+
+    try:
+        return asdict(run()), None
+    except WorkFailed as error:
+        if error.summary is None:
+            raise
+        return asdict(error.summary), error
 
 
 def show_run(summary: dict[str, Any], failure: WorkFailed | None, out: str, *, as_json: bool) -> None:

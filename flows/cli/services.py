@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from flows.ops.doctor import Check
     from flows.ops.up.services import Place
-    from flows.ops.up.supervisor import Standing
+    from flows.ops.up.supervisor import ServiceHealth
 
 
 @takes_settings("out", "state_dir")
@@ -176,7 +176,7 @@ def up(
     place = place_for(out, _state(out, state_dir), ports, browser=browser)
     login = login_file(place.folder)
     if status:
-        _show(supervisor.standing(place), as_json, login)
+        _show(supervisor.health_of(place), as_json, login)
         return
     supervisor.require_down(place)
     supervisor.require_free_ports(place)
@@ -184,11 +184,11 @@ def up(
         _prepare_browser()
     if detach:
         supervisor.detach(_arguments(place), place.state)
-        _show(supervisor.standing(place), as_json, login)
+        _show(supervisor.health_of(place), as_json, login)
         return
 
     def announce(ready: Place) -> None:
-        _show(supervisor.standing(ready), as_json, login)
+        _show(supervisor.health_of(ready), as_json, login)
         if not as_json:
             output.print("Ctrl-C stops all of it.")
 
@@ -230,7 +230,7 @@ def _arguments(place: Place) -> list[str]:
     return ["up", "--out", str(place.out), "--state-dir", str(place.state), browser, *ports]
 
 
-def _how_to_log_in(services: tuple[Standing, ...], login: Path) -> str:
+def _how_to_log_in(services: tuple[ServiceHealth, ...], login: Path) -> str:
     """Return what a person needs to open the pages and to use `prefect` and `mlflow`, without the password itself."""
     address = {service.service: service.address for service in services}
     return (
@@ -239,7 +239,7 @@ def _how_to_log_in(services: tuple[Standing, ...], login: Path) -> str:
     )
 
 
-def _show(services: tuple[Standing, ...], as_json: bool, login: Path | None = None) -> None:
+def _show(services: tuple[ServiceHealth, ...], as_json: bool, login: Path | None = None) -> None:
     healthy = all(service.healthy for service in services)
     if as_json:
         document = {"healthy": healthy, "services": list(services)}

@@ -22,7 +22,7 @@ from stac.io.secrets import holds_secret
 
 
 @unique
-class Promotion(StrEnum):
+class PromotionMode(StrEnum):
     """Who promotes a challenger that passed."""
 
     #: The flow.
@@ -61,7 +61,7 @@ class RetrainSettings(SceneSet):
         2, ge=0, description="published scenes that champion and challenger make again, the latest first"
     )
     gates: Gates = Field(default_factory=Gates, description="what a challenger must show")
-    promotion: Promotion = Field(Promotion.MANUAL, description="automatic: the flow promotes what passed")
+    promotion: PromotionMode = Field(PromotionMode.MANUAL, description="automatic: the flow promotes what passed")
 
     @field_validator("source", "mlflow_uri")
     @classmethod

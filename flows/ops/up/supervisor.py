@@ -225,7 +225,7 @@ def require_down(place: Place, timeout_s: float = 0) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ServiceHealth:
     """How one service is."""
 
     service: str
@@ -237,7 +237,7 @@ class Standing:
     problem: str
 
 
-def standing(place: Place) -> tuple[Standing, ...]:
+def health_of(place: Place) -> tuple[ServiceHealth, ...]:
     """Return how each service of a place is, now."""
     try:
         require_down(place)
@@ -249,7 +249,7 @@ def standing(place: Place) -> tuple[Standing, ...]:
         pid = members.get(service)
         # Without a process of ours, another program may answer there.
         problem = "not running" if pid is None else problem_at(place.health(service))
-        found.append(Standing(str(service), place.address(service), problem is None, pid, problem or ""))
+        found.append(ServiceHealth(str(service), place.address(service), problem is None, pid, problem or ""))
     return tuple(found)
 
 

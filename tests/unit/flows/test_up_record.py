@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from flows.errors import AlreadyRunning, InvalidSettings
 from flows.ops.up.services import DEFAULT_PORTS, Record, Service, place_for, read_record, write_record
-from flows.ops.up.supervisor import down, require_down, standing
+from flows.ops.up.supervisor import down, health_of, require_down
 
 
 def test_something_else_is_refused(tmp_path: Path) -> None:
@@ -20,12 +20,12 @@ def test_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_a_supervisor_is_at_work_while_it_holds_its_folder_whatever_the_record_says(tmp_path: Path) -> None:
     place = place_for(tmp_path, tmp_path / "state", {}, browser=False)
-    assert {found.problem for found in standing(place)} == {"not running"} and list(tmp_path.iterdir()) == []
+    assert {found.problem for found in health_of(place)} == {"not running"} and list(tmp_path.iterdir()) == []
     place.folder.mkdir(parents=True)
     # The number of a supervisor that was killed may be that of any process by now.
     write_record(place.folder, Record(supervisor=1, members={"mlflow": 1}))
     require_down(place)
-    assert {found.problem for found in standing(place)} == {"not running"} and down(place) is False
+    assert {found.problem for found in health_of(place)} == {"not running"} and down(place) is False
     with FileLock(place.folder / "up.lock"), pytest.raises(AlreadyRunning, match="unveil down --out"):
         require_down(place)
 
