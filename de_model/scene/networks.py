@@ -355,6 +355,11 @@ class IndependentPredictor(Estimator):
         self.corrected = nn.Conv2d(self._FINE, 2 * bands, 1)
         _zero(self.corrected)
 
+    @property
+    def last(self) -> nn.ModuleList:
+        """Layers after the trunk's last block."""
+        return nn.ModuleList([self.net.head, self.sharpen, self.fine, self.finer, self.corrected])
+
     @torch.no_grad()
     def begin_at(self, reference: SceneReference) -> None:
         """Take over a trained reference of the same widths where nothing was trained yet; more inputs count nothing."""
@@ -397,6 +402,11 @@ class ScenePredictor(nn.Module):
         channels, factor = map_channels(bands) + 3 * bands, sizes.predictor_factor
         out = 2 * bands * factor * factor
         self.net = Trunk(channels, _TRAVELLING + 2, sizes.predictor, out, factor, sizes.dropout)
+
+    @property
+    def last(self) -> nn.ModuleList:
+        """Layers after the trunk's last block."""
+        return nn.ModuleList([self.net.head])
 
     def forward(self, x_t: Tensor, inputs: Inputs, reference: Belief, signal: Tensor, noise: Tensor) -> Belief:
         """Return the belief about the ground.

@@ -1,4 +1,4 @@
-"""Training of the second edition: reference, then conditional diffusion, then W, each on cases of its own."""
+"""Training of the second edition: reference, conditional diffusion, W, then both together; each on cases of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from de_model.data.case_stream import Batch
 from de_model.enhancer import Enhancer
@@ -63,8 +63,9 @@ def train_scene(
 
     Args:
         enhancer: the model, on the device to train on.
-        stages: what is trained for how long (`reference`, `fine`: the conditional diffusion, `allocation`), and the
-            cases of each: what rests on a network must not learn from its errors on cases that it knows.
+        stages: what is trained for how long (`reference`, `fine`: the conditional diffusion, `allocation`, `joint`:
+            the last layers of the diffusion, and W), and the cases of each: what rests on a network must not learn
+            from its errors on cases that it knows.
         options: how.
         store: keeps finished stages and the state of the one in progress; without it nothing is written.
         save_every: steps between saved states.
@@ -77,17 +78,18 @@ def train_scene(
     """
     if enhancer.scene is None:
         raise InvalidModelInput("This model is of the first edition; train it on pairs.")
-    lessons = [_lesson(enhancer.scene, stage, data, options) for stage, data in stages]
+    lessons = [_lesson(enhancer, enhancer.scene, stage, data, options) for stage, data in stages]
     return Course(enhancer, options, store, save_every, observers).run(lessons)
 
 
 def _lesson(
-    networks: SceneNetworks, stage: StageOptions, data: CaseData, options: SceneTrainingOptions
+    enhancer: Enhancer, networks: SceneNetworks, stage: StageOptions, data: CaseData, options: SceneTrainingOptions
 ) -> Lesson[Batch]:
     trained = {
         Stage.REFERENCE: networks.reference,
         Stage.FINE: networks.predictor,
         Stage.ALLOCATION: networks.allocation,
+        Stage.JOINT: nn.ModuleList([networks.predictor.last, networks.allocation]),
     }.get(stage.stage)
     if trained is None:
         raise InvalidModelInput(f"Stage {stage.stage} belongs to the first edition; leave it out.")
@@ -106,13 +108,18 @@ def _lesson(
         if stage.stage is Stage.FINE and isinstance(networks.predictor, IndependentPredictor):
             networks.predictor.begin_at(networks.reference)
 
-    return Lesson(stage, trained, optimiser, decay, batches, partial(_loss, networks, stage.stage, options), prepare)
+    loss = partial(_loss, networks, stage.stage, options, enhancer.card.eta)
+    return Lesson(stage, trained, optimiser, decay, batches, loss, prepare)
 
 
-def _loss(networks: SceneNetworks, stage: Stage, options: SceneTrainingOptions, batch: Batch) -> dict[str, Tensor]:
+def _loss(
+    networks: SceneNetworks, stage: Stage, options: SceneTrainingOptions, eta: float, batch: Batch
+) -> dict[str, Tensor]:
     device = next(networks.parameters()).device
     batch = Batch(*(part.to(device) for part in batch))
     inputs = Inputs(batch.maps, batch.numbers, networks.bands)
+    if stage is Stage.JOINT:
+        return _joint_loss(networks, inputs, batch, options, eta)
     with torch.autocast(device.type, torch.bfloat16, enabled=options.bfloat16):
         if stage is Stage.REFERENCE:
             return {"loss": likelihood(networks.reference(inputs), batch, options)}
@@ -142,6 +149,25 @@ def _allocation_loss(networks: SceneNetworks, inputs: Inputs, batch: Batch, opti
     fused = share * reference.mean + (1 - share) * found.mean
     scale = reference.log_variance.exp().clamp_min(0.05)
     return _mean(robust(fused - batch.truth) / scale, batch, options.visible)
+
+
+#: Share of the diffusion's own likelihood, so that its variance stays one; least squared error that counts.
+_BELIEF, _LEAST_ERROR = 0.2, 3e-3
+
+
+def _joint_loss(
+    networks: SceneNetworks, inputs: Inputs, batch: Batch, options: SceneTrainingOptions, eta: float
+) -> dict[str, Tensor]:
+    """Return the error of the fused image, every case by its decibels, and a share of the diffusion's likelihood."""
+    reference = _reference(networks, inputs)
+    x_t, t = visited(networks, networks.origin(inputs, reference), options.t_start)
+    found = networks.estimate(x_t, inputs, reference, t, eta)
+    bands = networks.bands
+    deviation = batch.numbers[:, bands : 2 * bands].exp()[:, :, None, None]
+    error = _case_mean(robust(found.fused - batch.truth) * deviation.square(), batch.wanted)
+    hidden = batch.wanted.flatten(1).any(dim=1).view(-1, 1, 1, 1)
+    fused = torch.where(hidden, (error + _LEAST_ERROR).log(), 0).mean()
+    return {"fused": fused, "belief": _BELIEF * likelihood(found.found, batch, options)}
 
 
 #: Logits that are tried after the training: factors on W's own, and constants that are added.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,9 @@ from de_model.training.stages import Stage, StageOptions
 from de_model.training.store import Store
 
 SIZES = SceneSizes(reference=(8, 8, 8), predictor=(8, 8, 8), allocation=4, scales=(3, 8), dropout=0.1)
-STAGES = tuple(StageOptions(stage, 6, 2, 64, 1, 1e-3) for stage in (Stage.REFERENCE, Stage.FINE, Stage.ALLOCATION))
+STAGES = tuple(
+    StageOptions(stage, 6, 2, 64, 1, 1e-3) for stage in (Stage.REFERENCE, Stage.FINE, Stage.ALLOCATION, Stage.JOINT)
+)
 OPTIONS = SceneTrainingOptions(warmup=2, bfloat16=False)
 
 
@@ -181,10 +184,21 @@ def test_a_stopped_training_ends_with_the_same_weights(archive: Path, tmp_path: 
     )
 
 
+def test_the_joint_stage_trains_the_last_layers_and_leaves_reference_and_trunk(archive: Path, tmp_path: Path) -> None:
+    made = model()
+    train_scene(made, [(STAGES[0], data(archive)), (STAGES[1], data(archive))], OPTIONS)
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    train_scene(made, [(replace(STAGES[3], steps=3), data(archive))], OPTIONS)
+    changed = {name for name, value in made.state_dict().items() if not torch.equal(value, before[name])}
+    assert "scene.predictor.net.head.weight" in changed and "scene.allocation.head.weight" in changed
+    assert all(name.startswith(("scene.predictor", "scene.allocation")) for name in changed)
+    assert not any(".encode." in name or ".middle." in name or ".decode." in name for name in changed)
+
+
 def test_stages_and_models_of_the_first_edition_are_refused(archive: Path) -> None:
-    joint = StageOptions(Stage.JOINT, 1, 2, 64, 1, 1e-3)
-    with pytest.raises(InvalidModelInput, match="joint belongs to the first edition"):
-        train_scene(model(), [(joint, data(archive))], OPTIONS)
+    coarse = StageOptions(Stage.COARSE, 1, 2, 64, 1, 1e-3)
+    with pytest.raises(InvalidModelInput, match="coarse belongs to the first edition"):
+        train_scene(model(), [(coarse, data(archive))], OPTIONS)
     with pytest.raises(InvalidModelInput, match="train it on pairs"):
         train_scene(Enhancer(ModelCard(Preset.TINY, ("red",), 10.0)), [(STAGES[0], data(archive))], OPTIONS)
 
