@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -62,9 +61,8 @@ def run(setting: Setting) -> Findings:
 
 def _at(eta: float, setting: Setting, windows: Sequence[Window], enhancer: Enhancer) -> _Sweep:
     """Restore every window once, and judge each kind."""
-    sampling, began = sampling_of(setting, enhancer, eta), time.monotonic()
+    sampling = sampling_of(setting, enhancer, eta)
     found = [restore_window(window, enhancer, sampling) for window in windows]
-    seconds = (time.monotonic() - began) / len(windows)
     sweep: _Sweep = {}
     for kind, value in _KINDS.items():
         blocks, weights = [], []
@@ -72,7 +70,7 @@ def _at(eta: float, setting: Setting, windows: Sequence[Window], enhancer: Enhan
             within = window.hidden & (window.classes == value)
             blocks += judge(window, restored.image, restored.reference, within)
             weights.append(restored.reference_weight[within])
-        sweep[kind, eta] = Trial(tuple(blocks), float(np.concatenate(weights).mean()), seconds)
+        sweep[kind, eta] = Trial(tuple(blocks), float(np.concatenate(weights).mean()))
     return sweep
 
 

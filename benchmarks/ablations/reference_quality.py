@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 
-from benchmarks.ablations.degraded import Degradation, degrade
 from benchmarks.ablations.setting import Cell, Column, Findings, Setting, Table
 from benchmarks.ablations.windows import (
     FloatArray,
@@ -26,13 +27,26 @@ from benchmarks.ablations.windows import (
 from benchmarks.chart import Panel, Series
 from de_model import checkpoint
 from de_model.enhancer import Enhancer
-from de_model.radiometry import from_unit, to_unit
 
-#: Strengths in companded units and pixels; see `benchmarks.ablations.degraded`.
+
+@dataclass(frozen=True, slots=True)
+class Degradation:
+    """What makes a reference worse, companded units and pixels."""
+
+    #: Share of the cloudy image mixed in: clouds that the reference failed to remove.
+    cloudy_share: float = 0.0
+    #: Standard deviation of a Gaussian blur: detail that it lost.
+    blur: float = 0.0
+    #: Added everywhere: another season's or sun's brightness.
+    bias: float = 0.0
+    #: Standard deviation of Gaussian noise.
+    noise: float = 0.0
+
+
 _DEGRADATIONS = {
     "residual cloud, 25 %": Degradation(cloudy_share=0.25),
-    "blur, 1 px": Degradation(blur_sigma=1),
-    "blur, 3 px": Degradation(blur_sigma=3),
+    "blur, 1 px": Degradation(blur=1),
+    "blur, 3 px": Degradation(blur=3),
     "bias, -0.05": Degradation(bias=-0.05),
     "bias, +0.05": Degradation(bias=0.05),
     "bias, +0.15": Degradation(bias=0.15),
@@ -100,23 +114,21 @@ def _references(setting: Setting, enhancer: Enhancer, windows: Sequence[Window])
     yield "composite", lambda window: window.composite
     yield _OWN, own_reference
     for name, degradation in _DEGRADATIONS.items():
-        yield name, _degraded(own, degradation, setting.seed)
+        yield name, partial(_degraded, own, degradation, setting.seed)
     torch.manual_seed(setting.seed)
     untrained = Enhancer(enhancer.card).channels_last()
     yield "untrained network", lambda window: restore_window(window, untrained, once).reference
 
 
-def _degraded(own: dict[str, FloatArray], degradation: Degradation, seed: int) -> Callable[[Window], FloatArray]:
-    def references(window: Window) -> FloatArray:
-        # Outside the restored tiles there is no reference; none is used there.
-        reference, cloudy = (
-            to_unit(torch.from_numpy(np.nan_to_num(image))[None]) for image in (own[window.name], window.cloudy)
-        )
-        worse = degrade(reference, cloudy, degradation, torch.Generator().manual_seed(seed))
-        image: FloatArray = from_unit(worse)[0].numpy()
-        return image
-
-    return references
+def _degraded(own: dict[str, FloatArray], degradation: Degradation, seed: int, window: Window) -> FloatArray:
+    """Return the model's own reference of a window made worse, reflectance `(band, y, x)`."""
+    # Outside the restored tiles there is no reference; none is used there.
+    reference, cloudy = (np.sqrt(np.clip(np.nan_to_num(image), 0, 1)) for image in (own[window.name], window.cloudy))
+    worse = reference + degradation.cloudy_share * (cloudy - reference)
+    if degradation.blur:
+        worse = gaussian_filter(worse, (0, degradation.blur, degradation.blur), mode="nearest", truncate=3)
+    drawn = torch.randn(worse.shape, generator=torch.Generator().manual_seed(seed)).numpy()
+    return np.square(np.clip(worse + degradation.bias + degradation.noise * drawn, 0, 1)).astype(np.float32)
 
 
 def _rank(trials: dict[str, Trial]) -> str:

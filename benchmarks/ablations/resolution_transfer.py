@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -97,7 +96,7 @@ def _ways(gsd: float) -> Iterator[Way]:
 
 
 def _try(way: Way, windows: Sequence[Window], enhancer: Enhancer, setting: Setting) -> Trial:
-    blocks, weights, began = [], [], time.monotonic()
+    blocks, weights = [], []
     for window in windows:
         worked = _enlarged(window, round(1 / way.work)) if way.work < 1 else _thinned(window, round(way.work))
         tile = min(setting.side, *worked.hidden.shape)
@@ -107,7 +106,7 @@ def _try(way: Way, windows: Sequence[Window], enhancer: Enhancer, setting: Setti
         image, reference = (_means(part, factor) for part in (found.image, found.reference))
         blocks += judge(_thinned(window, way.score), image, reference)
         weights.append(float(found.reference_weight[worked.hidden].mean()))
-    return Trial(tuple(blocks), float(np.mean(weights)), (time.monotonic() - began) / len(windows))
+    return Trial(tuple(blocks), float(np.mean(weights)))
 
 
 def _thinned(window: Window, factor: int) -> Window:

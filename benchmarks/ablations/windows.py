@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -151,8 +150,6 @@ class Trial:
     blocks: tuple[BlockGain, ...]
     #: W over hidden pixels, mean over windows.
     weight: float
-    #: Time of one window, seconds.
-    seconds: float
 
     @property
     def psnr(self) -> Interval:
@@ -197,13 +194,13 @@ def try_on(
         InvalidModelInput: the sampling does not fit the model, or the bands do not.
     """
     blocks: list[BlockGain] = []
-    weights, began = [], time.monotonic()
+    weights: list[float] = []
     for number, window in enumerate(windows):
         report_progress(name, number, len(windows))
         found = restore_window(window, enhancer, sampling, references(window))
         blocks += judge(window, found.image, found.reference)
         weights.append(float(found.reference_weight[window.hidden].mean()))
-    return Trial(tuple(blocks), float(np.mean(weights)), (time.monotonic() - began) / len(windows))
+    return Trial(tuple(blocks), float(np.mean(weights)))
 
 
 def sampling_of(setting: Setting, enhancer: Enhancer, eta: float | None = None) -> Sampling:
