@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from de_model.card import ModelCard
-from de_model.checkpoint import known_of, read_card
+from de_model.checkpoint import known_of, read_card, write_whole
 from de_model.errors import InvalidCheckpoint, InvalidModelInput
 
 FORMAT = "unveil-calibration/1"
@@ -58,10 +58,7 @@ class CalibrationTable:
         Raises:
             OSError: the folder is not writable or full.
         """
-        text = json.dumps({"format": FORMAT} | asdict(self), indent=2, sort_keys=True) + "\n"
-        temporary = path.with_name(f".{path.name}.partial")
-        temporary.write_text(text, "utf-8")
-        temporary.replace(path)
+        write_whole(path, json.dumps({"format": FORMAT} | asdict(self), indent=2, sort_keys=True) + "\n")
 
 
 def conformal_factor(scores: NDArray[Any], level: float = LEVEL) -> float:

@@ -98,6 +98,17 @@ def known_of(
     return known if known.weights_sha256 == sha256_of(weights) else None
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises:
+        OSError: the folder is not writable or full.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(text, "utf-8")
+    temporary.replace(path)
+
+
 def save(enhancer: Enhancer, path: Path) -> None:
     """Write weights and card to `path`, whole or not at all; what float16 holds exactly is stored in it.
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from de_model.checkpoint import known_of
+from de_model.checkpoint import known_of, write_whole
 from de_model.errors import InvalidCheckpoint
 
 FORMAT = "unveil-validation/1"
@@ -159,9 +159,7 @@ class ValidationRecord:
         Raises:
             OSError: the folder is not writable or full.
         """
-        temporary = path.with_name(f".{path.name}.partial")
-        temporary.write_text(self._text(), "utf-8")
-        temporary.replace(path)
+        write_whole(path, self._text())
 
 
 #: Fillers of gaps for weights without a record: nothing has shown that they beat the ground around. Where there is no

@@ -36,7 +36,7 @@ def read_picture(path: Path) -> Samples:
     Raises:
         InvalidData: the file is missing, truncated, or of a kind that would not be read whole.
     """
-    with _told_as_invalid(path):
+    with _called_invalid(path):
         return _read_tiff(path) if path.suffix.lower() in _TIFF else _read_display(path)
 
 
@@ -52,7 +52,7 @@ def picture_size(path: Path) -> tuple[int, int, int]:
     Raises:
         InvalidData: as `read_picture`; pixels are not looked at.
     """
-    with _told_as_invalid(path):
+    with _called_invalid(path):
         if path.suffix.lower() in _TIFF:
             with tifffile.TiffFile(path) as tiff:
                 page = tiff.pages.first
@@ -63,7 +63,7 @@ def picture_size(path: Path) -> tuple[int, int, int]:
 
 
 @contextmanager
-def _told_as_invalid(path: Path) -> Iterator[None]:
+def _called_invalid(path: Path) -> Iterator[None]:
     """Turn what the libraries raise for a bad file into one sentence."""
     try:
         yield

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.inference.running import Canvases, layers_of, on_device, standardised_layers
+from de_model.inference.layers import Canvases, layers_of, standardised_layers
+from de_model.inference.running import on_device
 from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Frame, Part, Plan, Span, surroundings
 from de_model.scene.observation import Levels, Observation, SceneClass, classes_of, levels_of, maps_of

@@ -14,9 +14,10 @@ every sampler returns the last fused estimate itself, which lies in [-1, 1].
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,24 +27,12 @@ from de_model.enhancer import Estimate
 from de_model.sampling.kinds import SamplerKind, scales_of
 from de_model.schedule import Schedule
 
-
-class Estimator(Protocol):
-    """Gives the fused estimate for `(x_t, t)`; conditions and eta are bound beforehand."""
-
-    def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
-        """Return the estimate for `x_t` at timesteps `t` `(batch,)`.
-
-        `x_t` may be smaller than the tile by a whole factor; conditions are then shrunk to match.
-        """
-        ...
-
-
-class NoiseSource(Protocol):
-    """Unit Gaussian noise by address, not by order of asking: the same arguments give the same noise."""
-
-    def __call__(self, stream: int, scale: int) -> Tensor:
-        """Return noise `(batch, band, y / scale, x / scale)`; different streams are independent."""
-        ...
+#: Gives the fused estimate for `x_t` at timesteps `t` `(batch,)`; conditions and eta are bound beforehand. `x_t` may be
+#: smaller than the tile by a whole factor; conditions are then shrunk to match.
+Estimator = Callable[[Tensor, Tensor], Estimate]
+#: Gives unit Gaussian noise `(batch, band, y / scale, x / scale)` for `(stream, scale)`: by address, not by order of
+#: asking. Different streams are independent.
+NoiseSource = Callable[[int, int], Tensor]
 
 
 class Start(NamedTuple):
@@ -84,16 +73,9 @@ class Trajectory:
         return self.schedule.add_noise(shrink(self.start.image, scale), noise, times(self.start.timestep, noise))
 
 
-class Sampler(Protocol):
-    """Samples from the initial_state to the clear image."""
-
-    def __call__(self, estimate: Estimator, trajectory: Trajectory) -> Sample:
-        """Return the clear image.
-
-        Raises:
-            InvalidModelInput: the steps or the start do not fit the schedule.
-        """
-        ...
+#: Samples from the initial state to the clear image; raises `InvalidModelInput` where steps or start do not fit the
+#: schedule.
+Sampler = Callable[[Estimator, Trajectory], Sample]
 
 
 def ddim(estimate: Estimator, trajectory: Trajectory) -> Sample:

@@ -42,7 +42,7 @@ class Store:
         self.folder, self.identity = folder, dict(identity)
         folder.mkdir(parents=True, exist_ok=True)
         self._check_identity()
-        _write_whole(folder / _IDENTITY, json.dumps(self.identity, indent=2, sort_keys=True) + "\n")
+        checkpoint.write_whole(folder / _IDENTITY, json.dumps(self.identity, indent=2, sort_keys=True) + "\n")
 
     def _check_identity(self) -> None:
         path = self.folder / _IDENTITY
@@ -83,7 +83,9 @@ class Store:
         temporary = path.with_suffix(".partial")
         tensors = {name: value.detach().cpu().contiguous() for name, value in snapshot.tensors.items()}
         save_file(tensors, temporary, metadata={"format": _FORMAT, "state": json.dumps(_numbers(snapshot))})
-        _replace(temporary, path)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())  # the bytes are on the disk before their name is
+        temporary.replace(path)
 
     def latest(self, stage: Stage) -> Snapshot | None:
         """Return the state of a stage, or None when there is none that can be read: it begins anew."""
@@ -104,19 +106,6 @@ class Store:
 
 def _numbers(snapshot: Snapshot) -> dict[str, object]:
     return {name: getattr(snapshot, name) for name in ("stage", "step", "skipped", "skipped_in_row", "updates")}
-
-
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(text, "utf-8")
-    _replace(temporary, path)
-
-
-def _replace(temporary: Path, path: Path) -> None:
-    """Move a finished file to its place, its bytes being on the disk before its name is."""
-    with temporary.open("rb") as stream:
-        os.fsync(stream.fileno())
-    temporary.replace(path)
 
 
 def _short(value: str | None) -> str:

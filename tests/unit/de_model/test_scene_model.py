@@ -14,7 +14,7 @@ from de_model import checkpoint
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
 from de_model.inference.engine import restore, restore_image
-from de_model.inference.running import recalibrated
+from de_model.inference.layers import recalibrated
 from de_model.inference.sampling import sampling_for
 from de_model.presets import Preset
 from de_model.scene.design import SceneDesign, SceneSizes

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput, OutOfMemory
+from de_model.inference.layers import Canvases, layers_of
 from de_model.inference.noise_field import NoiseField, TileNoise, philox
-from de_model.inference.running import Canvases, in_batches, layers_of, on_device
+from de_model.inference.running import in_batches, on_device
 from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Frame, Tile, blending_window, plan_tiles, starts, surroundings
 
