@@ -120,7 +120,7 @@ def default_parameters(card: ModelCard) -> dict[str, int | float | str | None]:
     Numbers are whole where the default is an `int` or None, real where it is a `float`.
     """
     sampling = sampling_for(card)
-    plain = {f.name: getattr(sampling, f.name) for f in fields(sampling) if f.name != "acceleration"}
+    plain = {f.name: getattr(sampling, f.name) for f in fields(sampling)}
     return plain | {"sampler": str(sampling.sampler)}
 
 
