@@ -23,7 +23,7 @@ from flows.errors import InvalidSettings
 from flows.models.training_plan import Log, TrainingPlan, begin, options_text, revision, store_of
 from flows.models.training_request import TrainingRequest
 from flows.planning.search import SceneSet, cloudy_and_clear, stacks_of
-from stac.composite.normalisation import clean_sky_shift
+from stac.composite.haze import clean_sky_shift
 from stac.io.secrets import redact
 from stac.load.stack import Stack
 from stac.masks.classes import is_hidden, is_observed

@@ -13,8 +13,8 @@ from typing import Any
 
 from stac.catalog.check_places import Places
 from stac.catalog.check_records import CatalogReport, Counts, Found, Problem, ProblemKind, Step
+from stac.catalog.contents import CONTENTS
 from stac.catalog.geoparquet import MIRROR_ROLE, ids_in
-from stac.catalog.tree import CONTENTS
 from stac.catalog.validation import rule_problems, validate_document
 from stac.errors import InvalidProduct, SourceUnavailable, StacError
 from stac.io.http import RetryPolicy

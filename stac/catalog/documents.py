@@ -6,18 +6,14 @@ import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from stac.catalog.contents import CONTENTS, Contents, contents_of, contents_of_item, total
 from stac.catalog.tree import (
-    CONTENTS,
     STAC_VERSION,
-    Contents,
     Link,
     Node,
     all_links,
-    contents_of,
-    contents_of_item,
     foreign_links,
     links_of,
-    total,
 )
 from stac.product.credits import KEYWORDS, PROCESSOR, PUBLICATIONS, licence_links, licence_of, providers_of
 from stac.product.item import Extension

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from stac.catalog.contents import contents_of, total
 from stac.catalog.documents import collection_document, is_listed, node_document, root_document
 from stac.catalog.store_s3 import Target
 from stac.catalog.tree import (
@@ -19,7 +20,6 @@ from stac.catalog.tree import (
     Link,
     Node,
     child_link,
-    contents_of,
     day_of,
     foreign_links,
     item_link,
@@ -30,7 +30,6 @@ from stac.catalog.tree import (
     node_of,
     nodes_in,
     page_of,
-    total,
 )
 from stac.errors import InvalidProduct
 
@@ -103,20 +102,18 @@ class CollectionLinks:
     collection_id: str
 
     def node_for(self, item: Document, held: Document | None, counts: dict[Node, int] | None = None) -> Node:
-        """Return the node an item is to be linked from: where it is already, or the first with room.
+        """Return the node an item is to be linked from: where it is already, or the first of its date with room.
 
         Args:
             item: the item's document.
             held: the document of the same id that is published already, None without one.
             counts: how many items each node holds, none where it is not named; the item is added. Read when left out.
         """
-        day = day_of(item)
-        current = node_of(held) if held is not None else None
-        if current is not None and current.path[:3] in (day.path[:2], day.path):
+        if held is not None and (current := node_of(held)) is not None:
             return current
         if counts is None:
             counts = self._counts(item)
-        node = next(node for node in _choices(day) if counts.get(node, 0) < node.room)
+        node = next(node for node in _choices(day_of(item)) if counts.get(node, 0) < node.room)
         counts[node] = counts.get(node, 0) + 1
         return node
 
@@ -145,14 +142,6 @@ class CollectionLinks:
         month, date = self.read(month_of(item)), self.read(day_of(item))
         pages = [self.read(page) for page in nodes_in(date, day_of(item))]
         return sorted({name for document in (month, date, *pages) for name in items_in(document)})
-
-    def ensure(self, node: Node) -> None:
-        """Write a node that holds nothing yet, unless it is there: an item may name it before it is linked from it."""
-
-        def build(current: Document | None) -> Document:
-            return node_document(self.collection_id, node, {}, ()) if current is None else current
-
-        self.target.update(self._name(node), build)
 
     def survey(self, *, strict: bool = True) -> Survey:
         """Visit all nodes, level by level; a document that cannot be read is an error, or, not strict, not there."""

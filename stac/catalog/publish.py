@@ -184,15 +184,11 @@ class StaticCatalog:
         document = self._finished(item)
         self._check(staging, document)
         with self.target.exclusive():
-            held = self._links.held(item.id)
-            node, before = self._links.node_for(document, held), node_of(held or {})
-            self._put(staging, placed(document, node), ready=before in (None, node))
+            node = self._links.node_for(document, self._links.held(item.id))
+            self._put(staging, placed(document, node))
             if source_collection is not None:
                 self.target.update(self._links.source_name, lambda _: dict(source_collection))
             self._links.link({node: {item.id}}, version_of(document))
-            if before is not None and before != node:
-                self._links.link({before: {item.id}})
-                self._links.clear([before])
             self._read_back(item.id, node)
         return self.place_of(item.id)
 
@@ -261,14 +257,12 @@ class StaticCatalog:
         for problem in file_problems(staging, document):
             raise InvalidProduct(f"Item {document['id']}: {problem}; run it again.")
 
-    def _put(self, staging: Path, document: Document, *, ready: bool) -> None:
-        """Put a product in place unless it is there; `ready` when the node it names is, or nothing links to it yet."""
+    def _put(self, staging: Path, document: Document) -> None:
+        """Put a product in place unless it is there."""
         if self.target.holds(self.collection_id, document):
             shutil.rmtree(staging, ignore_errors=True)
-            return
-        if not ready and (node := node_of(document)) is not None:
-            self._links.ensure(node)
-        self.target.add(self.collection_id, staging, document)
+        else:
+            self.target.add(self.collection_id, staging, document)
 
     def _read_back(self, item_id: str, node: Node) -> None:
         try:

@@ -1,151 +1,19 @@
 """The documents between a collection and its items: catalogs by year, month, day and page, none with many children.
 
-Every document above an item keeps a sum of what lies below it (`stac.catalog.tree`), and repeats it in the link that
-leads to it. Adding or removing one item therefore touches the documents on the way from the item to the root and no
-other, however many items there are.
+Adding or removing one item touches the documents on the way from the item to the root and no other, however many items
+there are (`stac.catalog.contents`).
 """
 
 from __future__ import annotations
 
 import calendar
-import hashlib
-import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from stac.catalog.contents import CONTENTS, Contents
 from stac.errors import InvalidProduct
-from stac.grid.footprint import BBox
-
-#: Field of a node, and of the link that leads to it.
-CONTENTS = "unveil:contents"
-#: Properties whose values are listed in a collection's summaries.
-SUMMARISED = ("platform", "constellation", "grid:code", "proj:code", "gsd")
-#: A property with more values is left out of the summaries.
-_MOST_VALUES = 100
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Latest:
-    """The newest item by its acquisition, then by its id."""
-
-    datetime: str
-    item_id: str
-    #: Path of its thumbnail relative to the collection, empty without one.
-    thumbnail: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contents:
-    """A sum over items."""
-
-    items: int = 0
-    #: West, south, east, north in degrees; the whole circle where an item crosses the antimeridian.
-    bbox: BBox | None = None
-    #: First and last instant, RFC 3339.
-    interval: tuple[str, str] | None = None
-    #: Sorted values by property, None where there are too many to list.
-    summaries: Mapping[str, tuple[Any, ...] | None] = field(default_factory=dict)
-    latest: Latest | None = None
-    #: Changes with everything that a link below records; two documents with the same digest hold the same items.
-    digest: str = ""
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """The sum as JSON values."""
-        found: dict[str, Any] = {"items": self.items}
-        if self.bbox is not None:
-            found["bbox"] = list(self.bbox)
-        if self.interval is not None:
-            found["interval"] = list(self.interval)
-        if self.summaries:
-            found["summaries"] = {name: None if v is None else list(v) for name, v in self.summaries.items()}
-        if self.latest is not None:
-            latest = self.latest
-            found["latest"] = {"id": latest.item_id, "datetime": latest.datetime, "thumbnail": latest.thumbnail}
-        if self.digest:
-            found["digest"] = self.digest
-        return found
-
-
-def contents_of(document: Mapping[str, Any]) -> Contents:
-    """Return the sum that a node, or a link to one, holds; an empty one where it holds none."""
-    values = document.get(CONTENTS) or {}
-    latest = values.get("latest")
-    return Contents(
-        items=int(values.get("items", 0)),
-        bbox=_box(values.get("bbox")),
-        interval=(str(values["interval"][0]), str(values["interval"][1])) if values.get("interval") else None,
-        summaries={name: None if v is None else tuple(v) for name, v in values.get("summaries", {}).items()},
-        latest=Latest(latest["datetime"], latest["id"], latest["thumbnail"]) if latest else None,
-        digest=str(values.get("digest", "")),
-    )
-
-
-def contents_of_item(link: Mapping[str, Any], item_id: str) -> Contents:
-    """Return the sum over the one item that a link leads to, from what the link records."""
-    first = str(link.get("start_datetime") or link.get("datetime"))
-    last = str(link.get("end_datetime") or link.get("datetime"))
-    box = _box(link.get("bbox"))
-    if box is not None and box[0] > box[2]:
-        box = (-180.0, box[1], 180.0, box[3])
-    thumbnail = str(link.get("unveil:thumbnail", ""))
-    return Contents(
-        items=1,
-        bbox=box,
-        interval=(first, last),
-        summaries={name: (link[name],) for name in SUMMARISED if link.get(name) is not None},
-        latest=Latest(first, item_id, f"{item_id}/{thumbnail.removeprefix('./')}" if thumbnail else ""),
-        digest=_digest([json.dumps(link, sort_keys=True)]),
-    )
-
-
-def total(parts: Iterable[Contents]) -> Contents:
-    """Return the sum of sums."""
-    found = [part for part in parts if part.items]
-    boxes = [part.bbox for part in found if part.bbox is not None]
-    intervals = [part.interval for part in found if part.interval is not None]
-    return Contents(
-        items=sum(part.items for part in found),
-        bbox=_around(boxes) if boxes else None,
-        interval=(min(i[0] for i in intervals), max(i[1] for i in intervals)) if intervals else None,
-        summaries=_values(found),
-        latest=max((part.latest for part in found if part.latest is not None), default=None),
-        digest=_digest(sorted(part.digest for part in found)) if found else "",
-    )
-
-
-def _digest(texts: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
-
-
-def _values(parts: list[Contents]) -> dict[str, tuple[Any, ...] | None]:
-    found: dict[str, tuple[Any, ...] | None] = {}
-    for name in SUMMARISED:
-        lists = [part.summaries[name] for part in parts if name in part.summaries]
-        if not lists:
-            continue
-        known = [values for values in lists if values is not None]
-        every = sorted({value for values in known for value in values})
-        found[name] = tuple(every) if len(known) == len(lists) and len(every) <= _MOST_VALUES else None
-    return found
-
-
-def _around(boxes: list[BBox]) -> BBox:
-    west, south = min(box[0] for box in boxes), min(box[1] for box in boxes)
-    east, north = max(box[2] for box in boxes), max(box[3] for box in boxes)
-    return west, south, east, north
-
-
-def _box(numbers: Any) -> BBox | None:
-    """Return a box of two dimensions; heights are left out."""
-    if not numbers:
-        return None
-    half = len(numbers) // 2
-    west, south, east, north = (float(numbers[i]) for i in (0, 1, half, half + 1))
-    return west, south, east, north
-
 
 #: Folder of the nodes in a collection; it cannot be the id of an item (`stac.catalog.validation.check_id`).
 DATES = "_dates"

@@ -8,19 +8,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, uniform_filter
-
-from stac.grid.cell import Cell
-from stac.load.stack import Stack
-from stac.masks.classes import is_observed
 
 FloatArray = NDArray[np.float32]
+Values = NDArray[np.float64]
 
-#: Pixels needed to match a composite to clean sky.
-_PIXELS_FOR_MATCH = 500
-#: Clean sky: pixels whose neighbourhood is among the least brightened of the date. The share that is taken
-#: as certainly clean, and how much brighter (reflectance) still counts.
-_CLEAN_SHARE, _CLEAN_MARGIN = 0.02, 0.003
+#: Pixels needed to fit all features, and to fit an offset.
+_PIXELS_FOR_MAP, _PIXELS_FOR_OFFSET = 300, 50
+#: Residuals beyond this many robust standard deviations lose weight with their square.
+_HUBER, _ITERATIONS = 2.5, 5
+#: Features are only believed within these quantiles of what they were fitted on.
+_RANGE = (0.001, 0.999)
+#: How fast trust falls once a hazy target agrees worse than clear dates do: (usual / found)^4.
+_DISTRUST = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,44 +49,6 @@ def clipped(residual: FloatArray) -> FloatArray:
     limit = np.maximum(6 * 1.4826 * np.median(np.abs(residual), axis=1, keepdims=True), 1e-4)
     cut: FloatArray = residual.clip(-limit, limit)
     return cut
-
-
-def clean_sky_shift(composite: FloatArray, stack: Stack, target: int) -> FloatArray:
-    """Return the shift `(band,)` that matches a composite to the clean sky of the target date, reflectance.
-
-    Undetected haze only brightens, and blue most; so the shift is the median difference over the pixels
-    whose smoothed blue difference is lowest. It is shrunk by (repeatability / residual)^2 where it explains
-    the target worse than clear dates usually agree: a date with hardly any clean sky teaches nothing.
-
-    Args:
-        composite: reflectance `(band, y, x)` of other dates, NaN where none.
-        stack: all dates of the cell, same bands.
-        target: index of the date to match.
-    """
-    usable = is_observed(stack.classes[target]) & np.isfinite(composite).all(axis=0)
-    if usable.sum() < _PIXELS_FOR_MATCH:
-        return np.zeros(len(stack.bands), np.float32)
-    difference = stack.reflectance(target) - composite
-    smooth = smoothed(difference[stack.bands.index("blue") if "blue" in stack.bands else 0], usable)
-    clean = usable & (smooth <= np.quantile(smooth[usable], _CLEAN_SHARE) + _CLEAN_MARGIN)
-    delta = difference[:, clean]
-    shift = np.median(delta, axis=1)
-    residual = 1.4826 * np.median(np.abs(delta - shift[:, None]), axis=1)
-    usual = repeatability(np.median(composite[:, clean], axis=1))
-    believed: FloatArray = (np.minimum(1, np.square(usual / np.maximum(residual, 1e-6))) * shift).astype(np.float32)
-    return believed
-
-
-Values = NDArray[np.float64]
-
-#: Pixels needed to fit all features, and to fit an offset.
-_PIXELS_FOR_MAP, _PIXELS_FOR_OFFSET = 300, 50
-#: Residuals beyond this many robust standard deviations lose weight with their square.
-_HUBER, _ITERATIONS = 2.5, 5
-#: Features are only believed within these quantiles of what they were fitted on.
-_RANGE = (0.001, 0.999)
-#: How fast trust falls once a hazy target agrees worse than clear dates do: (usual / found)^4.
-_DISTRUST = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,159 +197,3 @@ def _robust_deviation(residual: Values) -> Values:
     middle = np.median(residual, axis=1, keepdims=True)
     deviation: Values = 1.4826 * np.median(np.abs(residual - middle), axis=1)
     return deviation.clip(1e-6)
-
-
-BoolArray = NDArray[np.bool_]
-
-#: Most nodes along a side.
-_NODES = 64
-#: Reach of an observation, metres (standard deviation); at least one node.
-_REACH_M = 1920.0
-#: Share of observed pixels at which half of the local mean is believed: far from observations the field fades to 0.
-_BELIEF = 0.02
-#: Residuals are cut at this many robust standard deviations: changed ground is not part of the field.
-_CUT = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class ResidualField:
-    """Offsets on a coarse grid of nodes, between which they are bilinear, beyond which constant."""
-
-    #: `[band][row][column]`, reflectance.
-    offsets: tuple[tuple[tuple[float, ...], ...], ...]
-    #: Coordinates (x, y) of the first node and steps (x, y) between nodes, in units of the projection.
-    first: tuple[float, float]
-    step: tuple[float, float]
-
-    def at(self, cell: Cell) -> FloatArray:
-        """Return the offsets of a window's pixels `(band, y, x)`, the same for a pixel whatever the window."""
-        nodes, affine = np.array(self.offsets, np.float32), cell.geobox.affine
-        height, width = (int(n) for n in cell.geobox.shape)
-        top, left = cell.origin
-        rows = self._nodes(top, height, float(affine.e), axis=1, count=nodes.shape[1])
-        columns = self._nodes(left, width, float(affine.a), axis=0, count=nodes.shape[2])
-        field: FloatArray = _between(_between(nodes, columns, 2), rows, 1)
-        return field
-
-    def _nodes(
-        self, start: int, count_px: int, size: float, axis: int, count: int
-    ) -> tuple[NDArray[np.intp], NDArray[np.intp], FloatArray]:
-        """Return for every pixel along an axis the nodes before and behind it, and its way from one to the other."""
-        centres = (np.arange(start, start + count_px) + 0.5) * size
-        place = ((centres - self.first[axis]) / self.step[axis]).clip(0, count - 1)
-        before = np.floor(place).astype(np.intp)
-        return before, np.minimum(before + 1, count - 1), (place - before).astype(np.float32)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ResidualField:
-        """Read `to_dict` back."""
-        offsets = tuple(tuple(tuple(map(float, row)) for row in band) for band in values["offsets"])
-        (x, y), (dx, dy) = values["first"], values["step"]
-        return cls(offsets, (float(x), float(y)), (float(dx), float(dy)))
-
-
-def _between(nodes: FloatArray, places: tuple[NDArray[np.intp], NDArray[np.intp], FloatArray], axis: int) -> FloatArray:
-    before, behind = nodes.take(places[0], axis), nodes.take(places[1], axis)
-    behind -= before
-    behind *= places[2] if axis == 2 else places[2][:, None]
-    before += behind
-    return before
-
-
-def fit_field(residual: FloatArray, where: BoolArray, cell: Cell) -> ResidualField:
-    """Return the local mean of residuals, fading to 0 away from observations.
-
-    Args:
-        residual: target - composite `(band, y, x)`, reflectance; anything outside `where`.
-        where: `(y, x)`, pixels at which the residual is known.
-        cell: the grid of both.
-    """
-    side = max(1, -(-max(where.shape) // _NODES))
-    count = _pooled(where[None].astype(np.float32), side)[0] / side**2
-    sigma = max(1.0, _REACH_M / (side * cell.gsd_m))
-    density = gaussian_filter(count, sigma, mode="constant")
-    nodes = []
-    for band in residual:
-        limit = _CUT * 1.4826 * float(np.median(np.abs(band[where]))) if where.any() else 0.0
-        kept = np.where(where, band, 0).clip(-limit, limit).astype(np.float32)
-        total = gaussian_filter(_pooled(kept[None], side)[0] / side**2, sigma, mode="constant")
-        nodes.append(total / (density + _BELIEF))
-    affine, (top, left) = cell.geobox.affine, cell.origin
-    size_x, size_y = float(affine.a), float(affine.e)
-    first = ((left + side / 2) * size_x, (top + side / 2) * size_y)
-    offsets = tuple(tuple(tuple(float(f"{v:.6g}") for v in row) for row in band) for band in nodes)
-    return ResidualField(offsets, first, (side * size_x, side * size_y))
-
-
-def _pooled(values: FloatArray, side: int) -> FloatArray:
-    """Return sums over squares of `side` pixels; squares at the edge hold what there is."""
-    height, width = values.shape[1:]
-    padded = np.pad(values, ((0, 0), (0, -height % side), (0, -width % side)))
-    shape = (len(values), padded.shape[1] // side, side, padded.shape[2] // side, side)
-    pooled: FloatArray = padded.reshape(shape).sum(axis=(2, 4))
-    return pooled
-
-
-#: Side of the neighbourhood over which the index is averaged, pixels: haze is wide, fields are not.
-_HAZE_NEIGHBOURHOOD = 9
-#: Share of a date that is taken as certainly clean, and how far above it still counts, reflectance.
-_HAZE_CLEAN_SHARE, _HAZE_CLEAN_MARGIN = 0.05, 0.008
-#: The span of the index: between these quantiles.
-_SPAN = (0.05, 0.95)
-_LEAST_PIXELS = 50
-
-
-def haze_index(reflectance: FloatArray, bands: Sequence[str]) -> FloatArray:
-    """Return blue - red / 2 `(y, x)`, reflectance; the first band where there is no blue or red.
-
-    After the haze-optimised transformation of Zhang, Guindon and Cihlar (2002, Remote Sensing of Environment 82): clear
-    ground lies near a line in blue and red, and haze lifts a pixel off it.
-    """
-    if not {"blue", "red"} <= set(bands):
-        first: FloatArray = reflectance[0]
-        return first
-    index: FloatArray = reflectance[bands.index("blue")] - np.float32(0.5) * reflectance[bands.index("red")]
-    return index
-
-
-def smoothed(values: FloatArray, where: BoolArray) -> FloatArray:
-    """Return the mean of `values` over the chosen pixels of each neighbourhood, `(y, x)`."""
-    share = uniform_filter(where.astype(np.float32), _HAZE_NEIGHBOURHOOD)
-    total = uniform_filter(np.where(where, values, 0).astype(np.float32), _HAZE_NEIGHBOURHOOD)
-    mean: FloatArray = total / np.maximum(share, np.float32(1e-3))
-    return mean
-
-
-def haze_span(reflectance: FloatArray, where: BoolArray, bands: Sequence[str]) -> float:
-    """Return the span of the smoothed index over the chosen pixels, reflectance: the ground's own, and haze.
-
-    The same ground on two dates has the same span of its own, so the date with the wider one is the hazier. 0 with
-    hardly any pixel.
-    """
-    if where.sum() < _LEAST_PIXELS:
-        return 0.0
-    index = smoothed(haze_index(reflectance, bands), where)[where]
-    low, high = np.quantile(index, _SPAN)
-    return float(high - low)
-
-
-def least_hazy(reflectance: FloatArray, clear: FloatArray, where: BoolArray, bands: Sequence[str]) -> BoolArray:
-    """Return the chosen pixels `(y, x)` that haze brightens least over another image of the same ground.
-
-    Args:
-        reflectance: the hazy date `(band, y, x)`.
-        clear: what is known of the ground, same shape, NaN where nothing is.
-        where: `(y, x)`, pixels to choose among.
-        bands: common names in channel order.
-    """
-    usable = where & np.isfinite(clear).all(axis=0)
-    if not usable.any():
-        return usable
-    above = smoothed(haze_index(reflectance, bands) - haze_index(clear, bands), usable)
-    limit = np.quantile(above[usable], _HAZE_CLEAN_SHARE) + _HAZE_CLEAN_MARGIN
-    clean: BoolArray = usable & (above <= limit)
-    return clean

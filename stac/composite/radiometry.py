@@ -13,19 +13,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
 
+from stac.composite.field import ResidualField, fit_field, offsets_at
 from stac.composite.normalisation import (
     DateMap,
-    ResidualField,
     clipped,
-    fit_field,
     fit_map,
     fit_offset,
     repeatability,
 )
 from stac.errors import InvalidInput
-from stac.grid.cell import Cell
 from stac.load.stack import Stack
 from stac.masks.classes import is_observed
 
@@ -236,24 +233,3 @@ def _fit(
     left = clipped(residual[:, both] - field.at(overview.cell)[:, both])
     error = np.sqrt(np.square(left).mean(axis=1, dtype=np.float64))
     return DateFit(name, found, tuple(map(float, error)), field)
-
-
-def offsets_at(field: ResidualField | None, crs: str, cell: Cell) -> FloatArray | None:
-    """Return the offsets of a window's pixels `(band, y, x)`, whatever the projection of the window.
-
-    Args:
-        field: offsets on a coarse grid of nodes, or None.
-        crs: the projection of the nodes.
-        cell: the window.
-    """
-    if field is None:
-        return None
-    if str(cell.geobox.crs) == crs:
-        return field.at(cell)
-    height, width = cell.geobox.shape
-    columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    x, y = cell.geobox.crs.transformer_to_crs(crs)(*(cell.geobox.affine @ (columns, rows)))
-    nodes = np.array(field.offsets, np.float32)
-    places = [(y - field.first[1]) / field.step[1], (x - field.first[0]) / field.step[0]]
-    found: FloatArray = np.stack([map_coordinates(band, places, order=1, mode="nearest") for band in nodes])
-    return found

@@ -54,7 +54,6 @@ def write_quicklook(
     after: NDArray[np.uint8],
     provenance: NDArray[np.uint8],
     counts: Mapping[Provenance, int],
-    title: str = "",
 ) -> None:
     """Write a PNG with three panels: before, after, and where each pixel comes from, with a legend.
 
@@ -64,24 +63,20 @@ def write_quicklook(
         after: the product, likewise.
         provenance: `Provenance` values `(y, x)`.
         counts: pixels of every class in the whole product, for the legend.
-        title: a line above the panels.
     """
     panels = [("Before", _rgb(before)), ("After", _rgb(after)), ("Where it comes from", _provenance(provenance))]
     height = max(1, round(_PANEL_PX * panels[1][1].height / panels[1][1].width))
     scaled = [(name, _fit(picture, height)) for name, picture in panels]
     width, legend = _PANEL_PX, _legend(counts)
     rows = -(-len(legend) // 3)
-    size = (3 * width + 4 * _GUTTER, height + _TITLE + 2 * _GUTTER + rows * _ROW + (_TITLE if title else 0))
-    sheet = Image.new("RGB", size, _PAPER)
-    draw, top = ImageDraw.Draw(sheet), _TITLE if title else 0
-    if title:
-        draw.text((_GUTTER, 8), title, _INK, ImageFont.load_default(18))
+    sheet = Image.new("RGB", (3 * width + 4 * _GUTTER, height + _TITLE + 2 * _GUTTER + rows * _ROW), _PAPER)
+    draw = ImageDraw.Draw(sheet)
     for index, (name, picture) in enumerate(scaled):
         left = _GUTTER + index * (width + _GUTTER)
-        draw.text((left, top + 8), name, _INK, ImageFont.load_default(17))
-        sheet.paste(picture, (left, top + _TITLE))
+        draw.text((left, 8), name, _INK, ImageFont.load_default(17))
+        sheet.paste(picture, (left, _TITLE))
     for index, (color, text) in enumerate(legend):
-        left, down = _GUTTER + (index % 3) * (width + _GUTTER), top + _TITLE + height + _GUTTER + (index // 3) * _ROW
+        left, down = _GUTTER + (index % 3) * (width + _GUTTER), _TITLE + height + _GUTTER + (index // 3) * _ROW
         draw.rectangle((left, down + 2, left + 15, down + 17), color, _INK)
         draw.text((left + 23, down), text, _INK, ImageFont.load_default(15))
     _save(path, sheet)

@@ -178,13 +178,12 @@ class ProductWriter:
             writer.write(pixels[layer], row, column)
         self._tally.add(pixels)
 
-    def finish(self, before: NDArray[np.uint16] | None, title: str = "") -> ProductSummary:
+    def finish(self, before: NDArray[np.uint16] | None) -> ProductSummary:
         """Make COGs of all layers, and the pictures.
 
         Args:
             before: the target as it was, reflectance / 1e-4 `(band, y, x)`, whole or thinned, for the quicklook;
                 None makes no quicklook.
-            title: of the quicklook.
 
         Raises:
             DiskFull: there is no room.
@@ -203,7 +202,7 @@ class ProductWriter:
             }
             for layer in _PICTURED:
                 made[layer].result()
-            _write_pictures(self._folder, earlier, counts, title)
+            _write_pictures(self._folder, earlier, counts)
             for done in made.values():
                 done.result()
         return self._tally.summary(self._geobox)
@@ -255,13 +254,11 @@ def _place(window: GeoBox, whole: GeoBox) -> tuple[int, int]:
     return round(row), round(column)
 
 
-def _write_pictures(
-    folder: Path, before: NDArray[np.uint8] | None, counts: Mapping[Provenance, int], title: str
-) -> None:
+def _write_pictures(folder: Path, before: NDArray[np.uint8] | None, counts: Mapping[Provenance, int]) -> None:
     after, classes = (_thinned(folder / layer.file_name) for layer in _PICTURED)
     write_thumbnail(folder / "thumbnail.png", after)
     if before is not None:
-        write_quicklook(folder / "quicklook.png", before, after, classes[0], counts, title)
+        write_quicklook(folder / "quicklook.png", before, after, classes[0], counts)
 
 
 def _thinned(path: Path) -> NDArray[Any]:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
 from stac.composite.fusion import fit_fused
+from stac.composite.haze import clean_sky_shift
 from stac.composite.methods import CompositeMethod, fit_composite
-from stac.composite.normalisation import clean_sky_shift
 from stac.composite.temporal import TemporalComposite, geomedian_clear, median_clear, nearest_clear
 from stac.grid.cell import Cell
 from stac.load.stack import Stack

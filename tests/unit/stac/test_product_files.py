@@ -188,14 +188,14 @@ def test_the_thumbnail_is_small_and_transparent_where_nothing_is_known(tmp_path:
     assert (pixels[:120, :, 3] == 0).all() and (pixels[140:] == [90, 90, 90, 255]).all()
 
 
-def quicklook(path: Path, layers: ProductLayers, title: str = "") -> None:
+def quicklook(path: Path, layers: ProductLayers) -> None:
     picture = visual(layers.data, layers.bands)
     counts = {p: int((layers.provenance == p).sum()) for p in Provenance}
-    write_quicklook(path, picture, picture, layers.provenance, counts, title)
+    write_quicklook(path, picture, picture, layers.provenance, counts)
 
 
 def test_the_quicklook_has_three_panels_and_a_legend_of_what_is_present(tmp_path: Path, layers: ProductLayers) -> None:
-    quicklook(tmp_path / "q.png", layers, "title")
+    quicklook(tmp_path / "q.png", layers)
     half = dataclasses.replace(layers, provenance=np.full_like(layers.provenance, Provenance.OBSERVED))
     quicklook(tmp_path / "half.png", half)
     with Image.open(tmp_path / "q.png") as image, Image.open(tmp_path / "half.png") as other:

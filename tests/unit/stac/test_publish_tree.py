@@ -12,15 +12,15 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pystac
 import pytest
 
+from stac.catalog.contents import Contents, Latest, total
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.tree import Contents, Latest, node_of, total
+from stac.catalog.tree import node_of
 from stac.errors import DiskFull, InvalidProduct, NotWritable
 from tests.command import ROOT, environment
 from tests.support.catalogs import problems_in
@@ -107,14 +107,6 @@ def test_the_same_id_of_other_work_is_replaced(catalog: StaticCatalog, staged: A
     item.properties["unveil:work_id"] = "other"
     place = catalog.publish(folder, item)
     assert found(catalog.root) == [NAME + "aaaa"] and catalog.published_work() == {"other": place}
-    folder, item = staged(catalog, "aaaa")
-    item.properties["unveil:work_id"] = "third"
-    item.datetime = datetime(2023, 9, 1, tzinfo=UTC)
-    catalog.publish(folder, item)
-    assert found(catalog.root) == [NAME + "aaaa"] and catalog.published_work() == {"third": place}
-    assert not (catalog.root / "unveil-cloud-free" / MONTH).exists()
-    interval = read(catalog.collection_path)["extent"]["temporal"]["interval"]
-    assert interval == [["2023-09-01T00:00:00Z", "2023-09-01T00:00:00Z"]]
 
 
 @pytest.mark.parametrize("document", [MONTH, "_dates/2023/catalog.json", "collection.json"])
