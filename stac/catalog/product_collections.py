@@ -1,6 +1,7 @@
 """The collections of a catalog: products, products under review, mosaics, models; copies between catalogs.
 
-Every function that takes a catalog may raise what `StaticCatalog` does.
+A `catalog` is any collection of one; `limits` are the thresholds of the gate, None when it is off. Every function that
+takes a catalog may raise what `StaticCatalog` does.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def publish_to_collection(
     """Publish a staged product into its collection, and take an older verdict on the same item out of the other.
 
     Args:
-        catalog: any collection of the catalog.
+        catalog: where to.
         staging: folder with all files that the item's assets name.
         item: the product's item, marked with what the gate said.
         source_collection: carries licence, providers and keywords into the collection.
@@ -91,12 +92,7 @@ def publish_to_collection(
 
 
 def places_of_versions(catalog: StaticCatalog, item: pystac.Item) -> list[Location]:
-    """Return the places of all published items of the same target and cell: a new one changes the older ones.
-
-    Args:
-        catalog: any collection of the catalog.
-        item: one of them.
-    """
+    """Return the places of all published items of the target and cell of an item: a new one changes the older ones."""
     chosen, day = catalog.beside(collection_of(item)), _day(item)
     names = {item.id, *(str(document["id"]) for document in chosen.versions(item.id, day))} if day else {item.id}
     return [chosen.place_of(name) for name in sorted(names)]
@@ -109,9 +105,7 @@ def _day(item: pystac.Item) -> str:
 def retract(catalog: StaticCatalog, item_ids: Iterable[str]) -> list[Location]:
     """Take items out of whatever collection they are in; return the places of the other versions, which have changed.
 
-    Args:
-        catalog: any collection of the catalog.
-        item_ids: what goes; an id that is not there is passed over.
+    An id that is not there is passed over.
     """
     changed: set[Location] = set()
     for item_id in item_ids:
@@ -130,10 +124,6 @@ def finished_work(catalog: StaticCatalog, limits: Mapping[str, float] | None) ->
 
     A product that waits for review counts as long as the gate is the one that failed it: with other thresholds it is
     made and judged anew.
-
-    Args:
-        catalog: any collection of the catalog.
-        limits: thresholds of the gate, None when it is off.
     """
     good, review = catalog.beside(ProductCollection.GOOD), catalog.beside(ProductCollection.REVIEW)
     return _finished(good.published_work(), review, limits)
@@ -143,18 +133,16 @@ def broken_work(catalog: StaticCatalog, done: Mapping[str, Location]) -> dict[st
     """Return what is wrong with published products at a look, by work id; whole ones are left out.
 
     Args:
-        catalog: any collection of the catalog.
+        catalog: where they are.
         done: places of items by their work id, from `finished_work`.
     """
-
     works: dict[str, list[str]] = defaultdict(list)
     for work_id, place in done.items():
         works[place.parent.parent.name].append(work_id)
     broken: dict[str, str] = {}
     for collection_id, ids in works.items():
-        chosen = catalog.beside(collection_id)
-        sizes = chosen.sizes([done[work_id].stem for work_id in ids])
-        names = [done[work_id].stem for work_id in ids]
+        chosen, names = catalog.beside(collection_id), [done[work_id].stem for work_id in ids]
+        sizes = chosen.sizes(names)
         with ThreadPoolExecutor(_AT_ONCE) as pool:  # on S3 each item is a request
             looks = pool.map(chosen.damage, names, ids, [sizes[name] for name in names])
         broken |= {work_id: found for work_id, found in zip(ids, looks, strict=True) if found}
@@ -167,12 +155,6 @@ def published_place(
     """Return the place of a product that is published whole and need not be made again, None without one.
 
     Costs the same in a catalog of any size; `finished_work` says which products count.
-
-    Args:
-        catalog: any collection of the catalog.
-        item_id: the product.
-        work_id: the work it must be of.
-        limits: thresholds of the gate, None when it is off.
     """
     for kind in ProductCollection:
         chosen = catalog.beside(kind)
@@ -187,10 +169,6 @@ def repair_collections(catalog: StaticCatalog, limits: Mapping[str, float] | Non
     """Repair both collections after a crash, and return what `finished_work` does, from the same reading of the links.
 
     What has no link is linked, and what was published as good meanwhile leaves the review.
-
-    Args:
-        catalog: any collection of the catalog.
-        limits: thresholds of the gate, None when it is off.
     """
     good, review = catalog.beside(ProductCollection.GOOD), catalog.beside(ProductCollection.REVIEW)
     passed, survey = good.published_work(survey=good.repair()), review.repair()

@@ -42,8 +42,9 @@ class SeamTally:
 
     def add(self, part: Part) -> None:
         """Count a part."""
-        self._add_rows(part.data, part.provenance, part.core)
-        self._add_rows(part.data.transpose(0, 2, 1), part.provenance.T, part.core[::-1])
+        seen = among(part.provenance, (Provenance.OBSERVED, *RESTORED))
+        for step in ((0, 1), (1, 0)):
+            self._add_along(part, seen, step)
 
     def seams(self, bands: int) -> tuple[Seam, ...]:
         """Return every border that was found, by its classes."""
@@ -65,19 +66,24 @@ class SeamTally:
             _ratio(self._sums[:, kind]),
         )
 
-    def _add_rows(self, data: NDArray[np.int32], provenance: NDArray[np.uint8], core: tuple[slice, slice]) -> None:
-        """Count the borders along rows: a pair belongs to the part that holds its left pixel."""
-        rows, columns = core
-        width = columns.stop - columns.start
-        kinds = provenance[rows, columns.start : columns.stop + 1]
-        seen = among(kinds, (Provenance.OBSERVED, *RESTORED))
-        row, column = np.nonzero((kinds[:, :width] != kinds[:, 1:]) & seen[:, :width] & seen[:, 1:])
-        if not len(row):
-            return
-        row, column = row + rows.start, column + columns.start
+    def _add_along(self, part: Part, seen: NDArray[np.bool_], step: tuple[int, int]) -> None:
+        """Count the borders that one meets in steps of rows and columns: a pair is of the part with its first pixel.
+
+        Args:
+            part: data and provenance of a window.
+            seen: pixels `(y, x)` that show the ground.
+            step: from the first pixel of a pair to the second, (0, 1) or (1, 0).
+        """
+        here = part.core
+        there = tuple(slice(side.start + by, side.stop + by) for side, by in zip(here, step, strict=True))
+        kinds, width = part.provenance.ravel(), part.provenance.shape[1]
+        borders = (part.provenance[here] != part.provenance[there]) & seen[here] & seen[there]
+        row, column = np.nonzero(borders)
+        at, by = (row + here[0].start) * width + column + here[1].start, step[0] * width + step[1]
         # The pixel before the first of a pair, both of the pair, and the one after it.
-        before, first, second, after = (provenance[row, column + step].astype(np.int64) for step in (-1, 0, 1, 2))
-        values = [data[:, row, column + step] for step in (-1, 0, 1, 2)]
+        places = [at + number * by for number in (-1, 0, 1, 2)]
+        before, first, second, after = (kinds.take(place).astype(np.int64) for place in places)
+        values = [part.data.reshape(len(part.data), -1).take(place, axis=1) for place in places]
         inner, across, beyond = (np.abs(b - a).sum(axis=0, dtype=np.int32) for a, b in pairwise(values))
         kind = np.minimum(first, second) * _KINDS + np.maximum(first, second)
         for index, where, steps in ((0, ..., across), (2, before == first, inner), (2, after == second, beyond)):
