@@ -261,15 +261,7 @@ def _rows(
     settings: RunSettings,
     verify: bool,
 ) -> Iterator[CensusRow]:
-    """Yield the row of every work.
-
-    Args:
-        works: what is wanted.
-        catalog: any collection of the catalog.
-        published: places of published work by id.
-        settings: name the ledger.
-        verify: check files against their checksums.
-    """
+    """Yield the row of every work."""
     mine = {work.work_id: published[work.work_id] for work in works if work.work_id in published}
     broken = broken_work(catalog, mine)
     by_subject = {subject_of(place.stem): str(place) for place in published.values()}

@@ -81,12 +81,7 @@ class Probe:
 
 
 def probe_worker(settings: Mapping[str, Any], folder: str) -> Probe:
-    """Return what a worker is and sees; runs there.
-
-    Args:
-        settings: `RunSettings.shareable` of the run.
-        folder: its state folder.
-    """
+    """Return what a worker is and sees; runs there."""
     import_module(_TASKS)
     profiled = bool(dask.config.get("distributed.worker.profile.enabled"))
     ledger = shown(place_of(RunSettings(**settings))[0])
@@ -148,9 +143,6 @@ class Cluster(Workers[_T]):
 @contextmanager
 def cluster_at(settings: RunSettings) -> Iterator[Workers[Any]]:
     """Connect to an existing cluster while the context is open.
-
-    Args:
-        settings: the address of the scheduler, e.g. tcp://scheduler:8786, and how many units the run may have there.
 
     Raises:
         WorkersLost: the scheduler does not answer, or no worker comes.

@@ -121,12 +121,7 @@ def clear_scenes(
 
 @task(name="process", task_run_name="process {payload.unit.target_id}", **RETRIES)
 def process(payload: Payload, run: RunContext) -> UnitResult | TaskState[UnitResult]:
-    """Make one unit, a scene or a cell of a mosaic, under a lease of the ledger, and publish it.
-
-    Args:
-        payload: the unit with its STAC items.
-        run: what all units of the run share.
-    """
+    """Make one unit, a scene or a cell of a mosaic, under a lease of the ledger, and publish it."""
     result = process_unit(payload, run, gpu_slot)
     match result.state:
         case State.RUNNING:
@@ -147,13 +142,6 @@ def process_all(
     """Map `process` over units; return how each ended, in their order.
 
     Units that other runs hold are left to them, and looked at again at the end.
-
-    Args:
-        units: that are left to do.
-        items: scenes of the run.
-        run: what they share.
-        settings: of the run.
-        ledger: that is open.
     """
     if not units:
         return []

@@ -136,13 +136,7 @@ def handed_over() -> Any:
 def whole_work(
     catalog: StaticCatalog, published: Mapping[str, Location], work_ids: Iterable[str]
 ) -> tuple[dict[str, Location], dict[str, str]]:
-    """Return the places of the work that is published whole, and what is wrong with the rest of it, by work id.
-
-    Args:
-        catalog: any collection of the catalog.
-        published: places of all published work by id.
-        work_ids: of the work that is wanted.
-    """
+    """Return the places of the work that is published whole, and what is wrong with the rest of it, by work id."""
     mine = {work_id: published[work_id] for work_id in work_ids if work_id in published}
     broken = broken_work(catalog, mine)
     for reason in broken.values():
@@ -151,12 +145,7 @@ def whole_work(
 
 
 def plan_rows(settings: RunSettings, freeze_to: Path | None = None) -> list[dict[str, Any]]:
-    """Return what a run would do, one row for each scene: new, done, invalid or left out.
-
-    Args:
-        settings: of the run.
-        freeze_to: file that the plan is frozen into.
-    """
+    """Return what a run would do, one row for each scene: new, done, invalid or left out."""
     if freeze_to is not None:
         resolve(settings)  # a frozen plan names a version of the registry
     ready = prepare_run(settings, looking=True)

@@ -78,12 +78,7 @@ def promote(
 
 @flow(name="watch-models", log_prints=False, persist_result=False, retries=0)
 def watch_models(settings: RunSettings | None = None, model: str = MODEL_NAME) -> Move | None:
-    """Notice that the champion is another one than before, also after a promotion by hand in MLflow.
-
-    Args:
-        settings: where the registry is.
-        model: name of the registered model.
-    """
+    """Notice that the champion is another one than before, also after a promotion by hand in MLflow."""
     return watch(Registry.of(settings or load_settings()), model)
 
 

@@ -87,11 +87,6 @@ def find(wanted: RetrainSettings, champion: str) -> TrainingScenes:
 def fine_tune(wanted: RetrainSettings, found: TrainingScenes, champion: str) -> str:
     """Train the champion's weights on; return the path of the challenger's. A killed training is continued.
 
-    Args:
-        wanted: settings of the retraining.
-        found: the training set.
-        champion: version to start from.
-
     Raises:
         InvalidSettings: the champion is of the first edition, which learns from pairs.
     """

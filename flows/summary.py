@@ -44,9 +44,6 @@ class RunSummary:
     def require_success(self, *, allow_invalid: bool) -> None:
         """Raise when a scene failed, or cannot be used.
 
-        Args:
-            allow_invalid: scenes that cannot be used are no failure.
-
         Raises:
             WorkFailed: scenes failed.
             ScenesInvalid: scenes cannot be used, and none failed.

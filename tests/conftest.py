@@ -18,7 +18,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 from hypothesis import settings
 
-from flows.services.login import Login, read_login
+from flows.services.state import Login, read_login
 from tests.command import TINY_BBOX, TINY_SETTINGS, Outcome, Run, unveil
 from tests.installed import Needed, require
 from tests.scheduling import Pieces, arrange

@@ -78,10 +78,9 @@ def progress_bar() -> Iterator[None]:
             yield
 
 
-#: Ids up to this length stand in one line where there is room; longer ones are folded. Nothing is cut.
-_ID_WIDTH, _LEAST_ID_WIDTH = 40, 20
-#: Words of other columns up to this length are not folded for the sake of ids: SUCCEEDED, unveil-f2f6196d.
-_WORD_WIDTH = 15
+#: Ids up to this length stand in one line where there is room for the words of the other columns; longer ones are
+#: folded. Nothing is cut.
+_ID_WIDTH, _WORD_WIDTH = 40, 15
 #: Columns from which on rows have room for whole item ids.
 _WIDE = 120
 
@@ -100,22 +99,14 @@ def print_table(
     table, every = Table(title=escape(title) or None), list(rows)
     if not every:
         return
-    columns_of = [[header, *(str(row[number]) for row in every)] for number, header in enumerate(columns)]
-    words = [max(len(word) for cell in cells for word in ["", *cell.split()]) for cells in columns_of]
-    kept = [min(word, _WORD_WIDTH) for word in words]
+    cells = [[header, *(str(row[number]) for row in every)] for number, header in enumerate(columns)]
+    words = [max(len(word) for cell in column for word in ["", *cell.split()]) for column in cells]
+    taken = [word if number == ids else min(word, _WORD_WIDTH) for number, word in enumerate(words)]
     # A border and two blanks around every column.
-    room = output.width - 3 * len(columns) - 1
-    if ids is not None:
-        longest = min(words[ids], _ID_WIDTH)
-        kept[ids] = max(len(columns[ids]), min(longest, max(room - sum(kept) + kept[ids], _LEAST_ID_WIDTH)))
-    for number, cells in enumerate(columns_of):
-        one_word = words[number] <= _WORD_WIDTH and not any(" " in cell for cell in cells)
-        table.add_column(
-            columns[number],
-            overflow="fold",
-            width=kept[number] if number == ids else None,
-            no_wrap=one_word and number != ids and sum(kept) <= room,
-        )
+    fits = sum(taken) <= output.width - 3 * len(columns) - 1
+    for number, header in enumerate(columns):
+        whole = number == ids and words[number] <= _ID_WIDTH and fits
+        table.add_column(header, overflow="fold", no_wrap=whole)
     for row in every:
         table.add_row(*(value if isinstance(value, Text) else escape(str(value)) for value in row))
     output.print(table)

@@ -170,7 +170,7 @@ def up(
     """
     from flows.ops.up import supervisor
     from flows.ops.up.services import Service, place_for
-    from flows.services.login import login_file
+    from flows.services.state import login_file
 
     ports = dict(zip(Service, (prefect_port, mlflow_port, catalog_port, worker_port), strict=True))
     place = place_for(out, _state(out, state_dir), ports, browser=browser)

@@ -99,12 +99,7 @@ def _shares(counts: Array) -> Array:
 
 
 def compare(units: Sequence[UnitStatistics], baseline: Baseline) -> DriftReport:
-    """Compare units, taken together, with a training set.
-
-    Args:
-        units: one or more.
-        baseline: of the model that restored them.
-    """
+    """Compare units, taken together, with a training set."""
     found: list[FeatureDrift] = []
     left_out: list[str] = []
     for name in dict.fromkeys(name for unit in (*baseline.units, *units) for name in unit.features):

@@ -65,11 +65,6 @@ _STATISTICS = TypeAdapter(UnitStatistics)
 def statistics_of(item_id: str, settings: RunSettings, model_sha256: str) -> UnitStatistics | None:
     """Return the statistics in the metadata of a published item; None where it has none, or another model made it.
 
-    Args:
-        item_id: of the item.
-        settings: say where the catalog is.
-        model_sha256: of the weights.
-
     Raises:
         InvalidBaseline: they cannot be read.
         AccessRefused, SourceUnavailable: the catalog cannot be read.
@@ -99,12 +94,6 @@ def watch_run(settings: RunSettings, model: ModelRef, run_id: str, item_ids: Col
     """Compare what a run restored with the training set: a Prefect artifact, and an event when it alarms.
 
     Watching never fails a run: what goes wrong is logged.
-
-    Args:
-        settings: of the run.
-        model: that restored the units.
-        run_id: of the run.
-        item_ids: of what it published.
 
     Returns:
         the comparison as JSON values, None where nothing could be compared.

@@ -96,16 +96,7 @@ class Stopwatch:
     def spent(
         self, *, km2: float, tiles: int, model_seconds: float, on_gpu: bool, staging: Path, price_per_hour: float
     ) -> Spent:
-        """Return what was spent since the start.
-
-        Args:
-            km2: area with data.
-            tiles: model tiles run.
-            model_seconds: clock time of restoring.
-            on_gpu: whether the model ran on a GPU.
-            staging: folder with the files of the product.
-            price_per_hour: of this machine, in any currency.
-        """
+        """Return what was spent since the start."""
         seconds = self.seconds
         return Spent(
             seconds=seconds,

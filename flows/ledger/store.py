@@ -251,13 +251,7 @@ def _position(after: str) -> tuple[float, str]:
 
 
 def reconcile(ledger: Ledger, jobs: Sequence[Job], published: Mapping[str, Location]) -> None:
-    """Record units that are published although the ledger does not know: a run that died just after could not.
-
-    Args:
-        ledger: of the catalog.
-        jobs: units that are published.
-        published: the place of each by work id.
-    """
+    """Record units that are published although the ledger does not know: a run that died just after could not."""
     known = ledger.of([job.work_id for job in jobs])
     for job in jobs:
         entry = known.get(job.work_id)

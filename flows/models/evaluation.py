@@ -80,11 +80,6 @@ class Filled:
 def evaluate(weights: Path, cases: Iterable[Case], usage: Usage) -> Evaluation:
     """Return how a model, with the calibration beside its weights, and every trivial filler do.
 
-    Args:
-        weights: the model.
-        cases: what to restore; single dates are restored alone.
-        usage: how the model is used.
-
     Raises:
         InvalidSettings: there is no case, or its bands are not the model's.
         InvalidCheckpoint: the file is not a model, or the calibration belongs to other weights.

@@ -99,13 +99,7 @@ def compared(champion: Evaluation, challenger: Evaluation) -> Comparison:
 
 
 def judge(found: Comparison, gates: Gates, shadow: Shadow | None = None) -> Verdict:
-    """Return the verdict on a challenger.
-
-    Args:
-        found: beside the champion and the best trivial filler, with a known truth.
-        gates: the limits.
-        shadow: beside the champion on published scenes; None where no such run was made.
-    """
+    """Return the verdict on a challenger."""
     over = f"Mean gain in PSNR over {found.trivial} (dB)"
     checks = (
         Check("blocks", "Number of blocks compared", found.gain.images, gates.least_blocks, None),

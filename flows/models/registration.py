@@ -65,15 +65,9 @@ class _Source:
 def register_weights(client: MlflowClient, uri: str, weights: Path, sha256: str, name: str) -> ModelVersion:
     """Register the safetensors file `weights` as the next version of model `name`, from the run that trained it.
 
-    The client is used throughout, never MLflow's global state, so that threads do not disturb each other. The version
-    is created last and with all its tags: readers see it whole.
-
-    Args:
-        client: the registry.
-        uri: its address.
-        weights: the file; its model card becomes tags. What lies beside it is packaged, too.
-        sha256: checksum of the file.
-        name: name of the registered model; created when missing.
+    What lies beside the weights is packaged, too; the card becomes tags. The client is used throughout, never MLflow's
+    global state, so that threads do not disturb each other. The version is created last and with all its tags: readers
+    see it whole.
 
     Raises:
         InvalidCheckpoint: the file is not an Unveil model, or a file beside it belongs to another.

@@ -56,13 +56,7 @@ def read(path: Path) -> TrainingSet:
 
 
 def describe(scenes: Sequence[Scene], cells: tuple[str, ...], before: TrainingSet | None) -> TrainingSet:
-    """Return the version that these scenes make; the one before, when nothing changed.
-
-    Args:
-        scenes: all scenes of the cells, known ones included.
-        cells: grid squares they are from.
-        before: the newest version so far.
-    """
+    """Return the version that these scenes make; the one before, when nothing changed."""
     found = {
         scene.info.name: hashlib.sha256(scene.image.tobytes() + scene.classes.tobytes()).hexdigest()
         for scene in sorted(scenes, key=lambda scene: scene.info.name)

@@ -73,12 +73,7 @@ class Notifier:
 
 
 def automations(notifier: Notifier | None, silence_s: float = SILENCE_S) -> tuple[AutomationCore, ...]:
-    """Return all automations.
-
-    Args:
-        notifier: block that is notified of failures; None for no notification.
-        silence_s: a run without a sign of life for so long is dead.
-    """
+    """Return all automations."""
     begun = {f"{_FLOW_RUN}{name}" for name in ("Running", "Scheduled", "AwaitingConcurrencySlot")}
     found = [
         _silence("runs without a heartbeat are crashed", _DIED, {_HEARTBEAT}, {_HEARTBEAT}, silence_s),

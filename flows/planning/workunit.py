@@ -232,11 +232,6 @@ def _definition(cell: Cell) -> dict[str, Any]:
 def unit_cell(unit: Unit, items: Mapping[str, pystac.Item], settings: RunSettings) -> Cell:
     """Return the cell a unit is made in.
 
-    Args:
-        unit: the unit.
-        items: its source items by id.
-        settings: those it was planned with.
-
     Raises:
         InvalidInput: the item has no usable grid, the box does not touch it, or the cell is not of the grid.
     """

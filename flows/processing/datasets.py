@@ -28,11 +28,6 @@ from stac.quality.gate import Gate
 def publish_dataset(product: xr.Dataset, folder: Path, *, judged: bool) -> Location:
     """Publish a product to a static catalog and return the place of its item.
 
-    Args:
-        product: of `restore` or `composite`.
-        folder: of the catalog.
-        judged: hold it against the limits of the quality gate.
-
     Raises:
         InvalidInput: the dataset is not a product.
         InvalidProduct: what was written does not pass the check of the catalog.

@@ -82,12 +82,6 @@ def seen_from_above(composite: PeriodComposite) -> list[str]:
 def inputs_of(unit: Unit, items: Mapping[str, pystac.Item], settings: RunSettings, model: ModelRef) -> Inputs:
     """Read a thinned view of a unit's dates, and return what its blocks are made of.
 
-    Args:
-        unit: a scene, or a cell of a mosaic.
-        items: its scenes by id.
-        settings: of the run.
-        model: restores what no date saw.
-
     Raises:
         InvalidInput: the target, or every date, cannot be used.
         UnreadableAsset: pixels cannot be read.

@@ -121,12 +121,7 @@ def figures_of(summary: ProductSummary, effort: Effort, seconds: float) -> UnitF
 
 
 def record_of(inputs: Inputs, figures: UnitFigures) -> ProductRecord:
-    """Return what an item says of a product.
-
-    Args:
-        inputs: what it was made of.
-        figures: what was done.
-    """
+    """Return what an item says of a product."""
     unit, model, settings = inputs.unit, inputs.model, inputs.settings
     target, *others = map(_archived, inputs.scenes)
     return ProductRecord(
@@ -168,15 +163,7 @@ def _archived(item: pystac.Item) -> pystac.Item:
 def metadata_of(
     inputs: Inputs, summary: ProductSummary, figures: UnitFigures, quality: Quality, timings: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Return everything that made a product, as JSON values.
-
-    Args:
-        inputs: what it was made of.
-        summary: of the layers.
-        figures: what was done.
-        quality: what was measured.
-        timings: seconds, by step.
-    """
+    """Return everything that made a product, as JSON values."""
     unit, model, settings, composite = inputs.unit, inputs.model, inputs.settings, inputs.prepared.composite
     dates, overview = inputs.registered.dates, inputs.registered.overview
     return {

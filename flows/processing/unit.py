@@ -98,12 +98,7 @@ Slot = Callable[[RunSettings], AbstractContextManager[None]]
 
 
 def payload_of(unit: Unit, items: Mapping[str, pystac.Item]) -> Payload:
-    """Return a unit with its items.
-
-    Args:
-        unit: the unit.
-        items: scenes of the run by id, with absolute hrefs.
-    """
+    """Return a unit with its items."""
     names = dict.fromkeys(name for date in unit.dates for name in date)
     scenes = [items[name].to_dict(include_self_link=True, transform_hrefs=False) for name in names]
     return Payload(unit, json.dumps(scenes, separators=(",", ":")))

@@ -50,12 +50,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def charts_of(quality: Mapping[str, Any], target_date: str) -> dict[str, str]:
-    """Return the plots of a report as SVG elements, by name; those without anything to show are left out.
-
-    Args:
-        quality: the part `quality` of `metadata.json`.
-        target_date: ISO 8601 day that was restored.
-    """
+    """Return the plots of a report as SVG elements, by name; those without anything to show are left out."""
     figures = quality["figures"]
     groups = figures["groups"]
     widths = {n: g["half_widths"] for n, g in groups.items() if n != "restored" and sum(g["half_widths"])}

@@ -125,11 +125,6 @@ _ENVIRONMENT = Environment(
 def write_report(folder: Path, item_id: str, metadata: Mapping[str, Any]) -> Path:
     """Write `report.html` into a product's folder; its layers and `quicklook.png` must be there.
 
-    Args:
-        folder: the staging folder.
-        item_id: title of the report.
-        metadata: the content of `metadata.json`.
-
     Raises:
         DiskFull, NotWritable: the folder cannot be written.
     """

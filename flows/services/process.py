@@ -48,10 +48,6 @@ def free_port() -> int:
 def locked(path: Path, timeout_s: float) -> Iterator[None]:
     """Let one process at a time go on.
 
-    Args:
-        path: of the lock, which is made.
-        timeout_s: another process is waited for so long.
-
     Raises:
         ServiceUnavailable: it holds on for longer.
         DiskFull, NotWritable: the lock cannot be made.

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
 from flows.errors import InvalidSettings
-from flows.services.login import login_file, read_login
 from flows.services.prefect_app import loopback_hosts
+from flows.services.state import login_file, read_login, read_record
 from flows.settings import GridKind, RunSettings, has_password
 from flows.settings.fields import Mark, setting_name
 from flows.settings.mosaic_options import MosaicOptions
@@ -77,11 +77,6 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
 def validated(kind: type[Model], values: Mapping[str, Any], config: Path | None = None) -> Model:
     """Return a pydantic model of some values.
 
-    Args:
-        kind: the class.
-        values: by name of the field.
-        config: file that some of them are from.
-
     Raises:
         InvalidSettings: a name is unknown, or a value is missing or out of range; the first of them is named.
     """
@@ -99,8 +94,6 @@ def use_login_of_up(settings: RunSettings) -> None:
     """Give this process the login that `unveil up` made, where it is sent to those servers and has no other."""
     if not login_file(settings.state / "up").exists():
         return
-    from flows.ops.up.services import read_record
-
     ports = read_record(settings.state / "up").ports
     own = {host for port in ports.values() for host in loopback_hosts(port)}
     asked = {urlsplit(url).netloc for url in (os.environ.get("PREFECT_API_URL"), settings.mlflow_uri) if url}

@@ -143,8 +143,8 @@ def flow_of(victim: Victim, work: Path) -> Iterator[Flow | WorkerFlow]:
         with worker_flow(work, _SETTINGS) as flow:
             yield flow
         return
-    from flows.services.login import read_login
     from flows.services.prefect_server import prefect_api
+    from flows.services.state import read_login
 
     os.environ.update(_SETTINGS)
     with prefect_api(work / "server") as url:

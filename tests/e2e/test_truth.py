@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
-from flows.services.login import Login
+from flows.services.state import Login
 from stac.catalog.validation import item_problems
 from stac.search.static import sample_catalog
 from tests.command import TINY_BBOX, Run

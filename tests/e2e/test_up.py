@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from flows.services.keeper import marked, sweep
-from flows.services.login import read_login
+from flows.services.state import read_login
 from tests.command import TINY_BBOX, TINY_SETTINGS, unveil
 from tests.prefect_service import PrefectService, poll
 

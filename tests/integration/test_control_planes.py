@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from flows.services.login import read_login
 from flows.services.prefect_server import prefect_api
+from flows.services.state import read_login
 from tests.command import unveil
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(600)]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import rasterio
 
-from flows.services.login import Login
+from flows.services.state import Login
 from stac.catalog.publish import StaticCatalog
 from stac.search.static import sample_catalog
 from tests.command import TINY_BBOX, Outcome, unveil

@@ -24,8 +24,8 @@ from flows.models.promotion import CHALLENGER, PREVIOUS
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.models.retrain_settings import load_retrain_settings
 from flows.retrain import RetrainSummary, retrain
-from flows.services.login import Login
 from flows.services.prefect_client import client_of
+from flows.services.state import Login
 from tests.command import start
 from tests.prefect_service import ask
 

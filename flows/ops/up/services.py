@@ -1,25 +1,22 @@
-"""What `unveil up` runs: where it lives, how each service is started, and what is remembered between starts."""
+"""What `unveil up` runs: where it lives, and how each service is started."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum, unique
 from pathlib import Path
 
 from flows.errors import InvalidSettings
-from flows.services.login import ensure_login
 from flows.services.prefect_app import loopback_hosts
 from flows.services.prefect_server import server_environment
 from flows.services.process import free_port
+from flows.services.state import ensure_login, read_record
 from flows.settings.run_settings import folder_problem
-from stac.io.files import write_json
 
 POOL = "unveil"
 #: Heartbeats of runs, seconds: the least that Prefect allows; a run is dead after three of them and a bit.
 HEARTBEAT_S, SILENCE_S = 30, 100
-_FILE = "up.json"
 
 
 @unique
@@ -86,46 +83,6 @@ def place_for(out: Path, state: Path, ports: Mapping[Service, int | None], *, br
     known = {str(service): port for service, port in DEFAULT_PORTS.items()} | dict(read_record(state / "up").ports)
     given = {str(service): port or free_port() for service, port in ports.items() if port is not None}
     return Place(out=out.resolve(), state=state.resolve(), ports=known | given, browser=browser)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """What is remembered of a folder between starts; its supervisor keeps it up to date."""
-
-    #: Port of each service, by name.
-    ports: Mapping[str, int] = field(default_factory=dict)
-    #: SHA-256 of the prefect.yaml that was deployed.
-    deployed: str = ""
-    #: Process of the last supervisor.
-    supervisor: int | None = None
-    #: Process of each service's keeper, by name; empty until all services answered.
-    members: Mapping[str, int] = field(default_factory=dict)
-
-
-def read_record(folder: Path) -> Record:
-    """Return the record of a folder; an empty one where there is none.
-
-    Raises:
-        InvalidSettings: the file is not ours.
-    """
-    path = folder / _FILE
-    try:
-        return Record(**json.loads(path.read_text("utf-8")))
-    except FileNotFoundError:
-        return Record()
-    except (OSError, ValueError, TypeError) as error:
-        raise InvalidSettings(
-            f"{path} is not a record of `unveil up` ({type(error).__name__}): remove it to begin with default ports."
-        ) from error
-
-
-def write_record(folder: Path, record: Record) -> None:
-    """Replace the record; a reader sees the old one or the new one.
-
-    Raises:
-        DiskFull, NotWritable: it cannot be written.
-    """
-    write_json(folder / _FILE, asdict(record))
 
 
 def command_of(place: Place, service: Service) -> list[str]:

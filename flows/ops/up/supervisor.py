@@ -22,10 +22,11 @@ from filelock import FileLock, Timeout
 
 from flows.errors import AlreadyRunning, InvalidSettings, ServiceUnavailable
 from flows.models.mlflow_access import follow_moved_folder
-from flows.ops.up.services import Place, Service, command_of, environment_of, read_record, write_record
+from flows.ops.up.services import Place, Service, command_of, environment_of
 from flows.ops.up.setup import begin_catalog
 from flows.services.keeper import sweep
 from flows.services.process import PYTHON, START_TIMEOUT_S, Process, problem_at
+from flows.services.state import read_record, write_record
 from stac.io.files import private_state, writing
 
 Log = Callable[[str], None]
@@ -40,11 +41,6 @@ _PREFECT_YAML = Path(__file__).parents[3] / "prefect.yaml"
 
 def up(place: Place, on_ready: Callable[[Place], None], log: Log) -> None:
     """Start everything, call `on_ready` when all of it answers, and watch until SIGTERM or Ctrl-C.
-
-    Args:
-        place: folders and ports.
-        on_ready: called once.
-        log: receives one line per event.
 
     Raises:
         AlreadyRunning: another supervisor is at work on this folder.

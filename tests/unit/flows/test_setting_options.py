@@ -1,16 +1,24 @@
-"""Options of the command line that are made of the settings, and which settings a work unit's id depends on."""
+"""What is made of the settings: options of the command line, the form in the Prefect UI, ids of work units."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import typer
+from prefect.utilities.callables import parameter_schema
 from typer.testing import CliRunner
 
+from flows.backfill import backfill
+from flows.census import census
 from flows.cli import app, runs
 from flows.models.retrain_settings import RetrainSettings, load_retrain_settings
+from flows.mosaic import clear_scenes
+from flows.promote import promote
+from flows.redrive import redrive
+from flows.retrain import retrain
 from flows.settings import RunSettings
 from flows.settings.fields import Mark
 from flows.settings.loading import load_settings
@@ -105,3 +113,35 @@ def test_settings_of_a_retraining_are_options_and_the_environment_beats_the_file
     run = found.run_settings()
     assert (str(run.out), str(run.state), found.effort) == ("line", "environment", 0.2)
     assert (found.cells, found.holdout) == (("A", "B"), ("B", "C"))
+
+
+@pytest.mark.parametrize("flow", [clear_scenes, census, redrive, backfill])
+def test_settings_are_a_form_that_takes_what_runs_store(flow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = parameter_schema(flow).model_dump()
+    fields = schema["definitions"]["RunSettings"]["properties"]
+    assert fields.keys() == RunSettings.model_fields.keys()
+    whole = {"type": "object", "properties": schema["properties"], "definitions": schema["definitions"]}
+    jsonschema.validate({"settings": RunSettings().shareable}, whole)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"settings": {"max_cloud": "many"}}, whole)
+    # What is not given is found in the environment of the worker, as for a command.
+    monkeypatch.setenv("UNVEIL_SEED", "7")
+    found = flow.validate_parameters({"settings": {"max_cloud": 60}})["settings"]
+    assert (found.seed, found.max_cloud) == (7, 60)
+
+
+@pytest.mark.parametrize("flow", [retrain, promote])
+def test_settings_of_a_retraining_are_a_form_that_leaves_places_to_the_worker(
+    flow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema = parameter_schema(flow).model_dump()
+    fields = schema["definitions"]["RetrainSettings"]["properties"]
+    assert fields.keys() == RetrainSettings.model_fields.keys()
+    whole = {"type": "object", "properties": schema["properties"], "definitions": schema["definitions"]}
+    jsonschema.validate({"settings": RetrainSettings().shareable}, whole)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"settings": {"effort": "much"}}, whole)
+    monkeypatch.setenv("UNVEIL_OUT", "there")
+    found = flow.validate_parameters({"settings": {"effort": 0.1, "gates": {"least_blocks": 3}}})["settings"]
+    assert (str(found.run_settings().out), found.effort, found.gates.least_blocks) == ("there", 0.1, 3)
+    assert str(flow.validate_parameters({"settings": {"out": "here"}})["settings"].run_settings().out) == "here"

@@ -8,8 +8,9 @@ import pytest
 from filelock import FileLock
 
 from flows.errors import AlreadyRunning, InvalidSettings
-from flows.ops.up.services import DEFAULT_PORTS, Record, Service, place_for, read_record, write_record
+from flows.ops.up.services import DEFAULT_PORTS, Service, place_for
 from flows.ops.up.supervisor import down, health_of, require_down
+from flows.services.state import Record, read_record, write_record
 
 
 def test_something_else_is_refused(tmp_path: Path) -> None:

@@ -1,16 +1,18 @@
-"""The login of the services that Unveil starts: made at the first start, in a file that its owner alone can read."""
+"""State of the services that Unveil starts: their login, for its owner alone, and the record of `unveil up`."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from flows.errors import InvalidSettings
-from stac.io.files import writing
+from stac.io.files import write_json, writing
 
-_FILE = "login"
+_LOGIN, _RECORD = "login", "up.json"
 _USER = "unveil"
 _MODE = 0o600
 #: MLflow takes no shorter password.
@@ -40,7 +42,7 @@ class Login:
 
 def login_file(folder: Path) -> Path:
     """Return the file of a folder's login: one line, `USER:PASSWORD`."""
-    return folder / _FILE
+    return folder / _LOGIN
 
 
 def ensure_login(folder: Path) -> Login:
@@ -76,3 +78,43 @@ def read_login(folder: Path) -> Login:
     if mode & 0o077:
         raise InvalidSettings(f"{path} can be read by others (mode {mode & 0o777:o}); run `chmod 600 {path}`.")
     return Login(user, password)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is remembered of a folder between starts; its supervisor keeps it up to date."""
+
+    #: Port of each service, by name.
+    ports: Mapping[str, int] = field(default_factory=dict)
+    #: SHA-256 of the prefect.yaml that was deployed.
+    deployed: str = ""
+    #: Process of the last supervisor.
+    supervisor: int | None = None
+    #: Process of each service's keeper, by name; empty until all services answered.
+    members: Mapping[str, int] = field(default_factory=dict)
+
+
+def read_record(folder: Path) -> Record:
+    """Return the record of a folder; an empty one where there is none.
+
+    Raises:
+        InvalidSettings: the file is not ours.
+    """
+    path = folder / _RECORD
+    try:
+        return Record(**json.loads(path.read_text("utf-8")))
+    except FileNotFoundError:
+        return Record()
+    except (OSError, ValueError, TypeError) as error:
+        raise InvalidSettings(
+            f"{path} is not a record of `unveil up` ({type(error).__name__}): remove it to begin with default ports."
+        ) from error
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Replace the record; a reader sees the old one or the new one.
+
+    Raises:
+        DiskFull, NotWritable: it cannot be written.
+    """
+    write_json(folder / _RECORD, asdict(record))
