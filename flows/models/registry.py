@@ -37,8 +37,8 @@ from flows.models.version import (
     local_folder,
     verify,
 )
-from flows.planning.workunit import ModelRef, check_bands
-from flows.services.process import locked
+from flows.planning.workunit import ModelRef
+from flows.services.state import locked
 from flows.settings import ModelFallback, RunSettings
 from flows.settings.restoring import DEFAULT_MODEL
 from stac.io.secrets import without_secret
@@ -321,11 +321,17 @@ def model_of(settings: RunSettings, registry: Registry, version: ModelVersion) -
         InvalidSettings: the model restores other bands than the settings ask for.
         ServiceUnavailable: the registry does not answer.
     """
-    weights = registry.weights(version)
-    card = checkpoint.read_card(weights)
-    check_bands(settings, card.bands)
-    known = version.checksum(CALIBRATION), version.checksum(VALIDATION)
-    return ModelRef(version.name, version.version, version.sha256, str(weights), *known, sampling_for(card))
+    return _reference(settings, version.name, version.version, version.sha256, registry.weights(version))
+
+
+def _reference(settings: RunSettings, name: str, version: str, sha256: str, weights: Path) -> ModelRef:
+    card, asked = checkpoint.read_card(weights), settings.bands
+    if tuple(asked) != tuple(card.bands):
+        raise InvalidSettings(
+            f"Bands {', '.join(asked)} were asked for, the model restores {', '.join(card.bands)}; set bands to these."
+        )
+    known = _checksum(CALIBRATION, weights), _checksum(VALIDATION, weights)
+    return ModelRef(name, version, sha256, str(weights), *known, sampling_for(card))
 
 
 def look_up(settings: RunSettings) -> ModelRef:
@@ -341,10 +347,7 @@ def look_up(settings: RunSettings) -> ModelRef:
 
 def _shipped(settings: RunSettings) -> ModelRef:
     weights = checkpoint.shipped_weights()
-    card = checkpoint.read_card(weights)
-    check_bands(settings, card.bands)
-    known = _checksum(CALIBRATION, weights), _checksum(VALIDATION, weights)
-    return ModelRef(MODEL_NAME, UNREGISTERED, checkpoint.sha256_of(weights), str(weights), *known, sampling_for(card))
+    return _reference(settings, MODEL_NAME, UNREGISTERED, checkpoint.sha256_of(weights), weights)
 
 
 def _checksum(kind: Companion, weights: Path) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 import pystac
 
 from de_model.inference.sampling import Sampling
-from flows.errors import InvalidSettings
 from flows.planning.candidates import Candidate, Cause, LeftOut, Refused, candidates, cloud_cover
 from flows.settings import GridKind, RunSettings
 from stac.catalog.validation import safe_id
@@ -259,10 +258,3 @@ def version_of(item: pystac.Item) -> list[str]:
     properties = item.properties
     names = ("updated", "s2:generation_time", "processing:datetime", "version")
     return [item.collection_id or "", item.id, *(str(properties.get(name, "")) for name in names)]
-
-
-def check_bands(settings: RunSettings, bands: Sequence[str]) -> None:
-    """Raise `InvalidSettings` unless the run's bands are the model's."""
-    if tuple(settings.bands) != tuple(bands):
-        asked, known = ", ".join(settings.bands), ", ".join(bands)
-        raise InvalidSettings(f"Bands {asked} were asked for, the model restores {known}; set bands to these.")

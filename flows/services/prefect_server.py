@@ -14,8 +14,8 @@ import httpx
 
 from flows.progress import report_progress
 from flows.services.prefect_client import FLUSH_TIMEOUT_S, client_of, configured_api_url, flush_client, require_health
-from flows.services.process import POLL_S, START_TIMEOUT_S, Process, locked
-from flows.services.state import Login, ensure_login
+from flows.services.process import POLL_S, START_TIMEOUT_S, Process
+from flows.services.state import Login, ensure_login, locked
 from stac.io.files import private_state, writing
 
 _DATABASE = "prefect.db"

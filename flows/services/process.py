@@ -11,17 +11,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import httpx
-from filelock import FileLock, Timeout
 
 from flows.errors import ServiceUnavailable
 from stac.errors import DiskFull
-from stac.io.files import writing
 
 #: Python that never takes a package from the folder it is started in, whatever lies there.
 PYTHON = (sys.executable, "-P")
@@ -42,28 +40,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-@contextlib.contextmanager
-def locked(path: Path, timeout_s: float) -> Iterator[None]:
-    """Let one process at a time go on.
-
-    Raises:
-        ServiceUnavailable: it holds on for longer.
-        DiskFull, NotWritable: the lock cannot be made.
-    """
-    lock = FileLock(path)
-    with writing(path):
-        try:
-            lock.acquire(timeout=timeout_s)
-        except Timeout as error:
-            raise ServiceUnavailable(
-                f"Another process has held {path} for {timeout_s:.0f} s: stop it, then try again."
-            ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def problem_at(url: str) -> str | None:

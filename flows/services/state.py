@@ -1,15 +1,18 @@
-"""State of the services that Unveil starts: their login, for its owner alone, and the record of `unveil up`."""
+"""State of services that Unveil starts: their login, for its owner alone, the record of `unveil up`, and locks."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from flows.errors import InvalidSettings
+from filelock import FileLock, Timeout
+
+from flows.errors import InvalidSettings, ServiceUnavailable
 from stac.io.files import write_json, writing
 
 _LOGIN, _RECORD = "login", "up.json"
@@ -118,3 +121,25 @@ def write_record(folder: Path, record: Record) -> None:
         DiskFull, NotWritable: it cannot be written.
     """
     write_json(folder / _RECORD, asdict(record))
+
+
+@contextlib.contextmanager
+def locked(path: Path, timeout_s: float) -> Iterator[None]:
+    """Let one process at a time go on.
+
+    Raises:
+        ServiceUnavailable: it holds on for longer.
+        DiskFull, NotWritable: the lock cannot be made.
+    """
+    lock = FileLock(path)
+    with writing(path):
+        try:
+            lock.acquire(timeout=timeout_s)
+        except Timeout as error:
+            raise ServiceUnavailable(
+                f"Another process has held {path} for {timeout_s:.0f} s: stop it, then try again."
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()

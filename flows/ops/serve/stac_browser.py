@@ -20,7 +20,8 @@ from pathlib import Path
 
 from flows.errors import ServiceUnavailable
 from flows.progress import report_progress
-from flows.services.process import kill_group, locked, log_tail
+from flows.services.process import kill_group, log_tail
+from flows.services.state import locked
 from stac.errors import PublishError
 
 #: The public STAC Browser, for machines without Node.
