@@ -21,9 +21,7 @@ from de_model.metrics.baselines import REACH_PX, flat_colour
 from de_model.metrics.signatures import signatures
 from de_model.validation import (
     CLEAR_SHARE,
-    GAP_FILLERS,
     Filler,
-    KindCode,
     PixelKind,
     fillers_of,
     kinds_of_gaps,
@@ -45,7 +43,7 @@ from flows.models.image_file import (
     read_pixels,
     scale_of,
 )
-from flows.processing.interpolation import filled_around
+from flows.processing.interpolation import by_filler, filled_around, without_model
 from flows.processing.model import load_model
 from flows.progress import report_progress
 from flows.settings import Device, GapFilling
@@ -239,7 +237,9 @@ def _restore(job: _Job, enhancer: Enhancer, request: Request, digest: str) -> Do
     progress, card = partial(report_progress, job.image.path.name), enhancer.card
     progress()
     gsd_m = job.image.gsd_m or card.gsd_m
-    fillers = fillers_of(validation_of(request.weights)) if request.gaps is GapFilling.VALIDATED else {}
+    validated = fillers_of(validation_of(request.weights)) if request.gaps is GapFilling.VALIDATED else {}
+    # The model gives what it makes of an image as a whole, not its reference alone.
+    fillers = {kind: Filler.DE if name.of_model else name for kind, name in validated.items()}
     found, pixels_of = _fill(scene, needed, fillers, enhancer, request, progress, gsd_m)
     stored_order = np.argsort(job.order)
     content = encode_like(job.image, encode(found.image[stored_order], needed, pixels, job.image, job.scale))
@@ -268,16 +268,12 @@ def _fill(
     for at, window in _windows(needed):
         thin = np.zeros_like(needed[window])
         kinds = kinds_of_gaps(needed[window], thin, known[window], clear_ground=clear_ground)
-        by_filler = {
-            name: np.isin(kinds, [code for code in KindCode if fillers.get(code.kind, Filler.DE) is name])
-            for name in GAP_FILLERS
-            if not name.of_model
-        }
-        filled = filled_around(scene[:, *window], known[window], level, by_filler).image
+        where = by_filler(kinds, fillers)
+        filled = filled_around(scene[:, *window], known[window], level, where).image
         inside = tuple(
             slice(own.start - all_.start, own.stop - all_.start) for own, all_ in zip(at, window, strict=True)
         )
-        around[:, *at], trivial[at] = filled[:, *inside], np.logical_or(*by_filler.values())[inside]
+        around[:, *at], trivial[at] = filled[:, *inside], without_model(where)[inside]
     left = needed & ~trivial
     found = restore_image(enhancer, scene, left, request.sampling, progress, gsd_m=gsd_m)
     found.image[:, trivial] = around[:, trivial]

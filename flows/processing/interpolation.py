@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rasterio.fill import fillnodata
 
 from de_model.metrics.baselines import REACH_PX, Interpolated, interpolated
-from de_model.validation import Filler
+from de_model.validation import GAP_FILLERS, Filler, KindCode, PixelKind
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -33,6 +33,22 @@ def inverse_distance(scene: FloatArray, known: BoolArray, level: Sequence[float]
     return np.stack(filled).astype(np.float32)
 
 
+def by_filler(kinds: NDArray[np.uint8], fillers: Mapping[PixelKind, Filler]) -> dict[Filler, BoolArray]:
+    """Return the pixels `(y, x)` of every filler of gaps.
+
+    Args:
+        kinds: `KindCode` of every pixel `(y, x)`, 0 where nothing is needed.
+        fillers: of kinds; the model fills those that are left out.
+    """
+    chosen = {code: fillers.get(code.kind, Filler.DE) for code in KindCode}
+    return {name: np.isin(kinds, [code for code, own in chosen.items() if own is name]) for name in GAP_FILLERS}
+
+
+def without_model(where: Mapping[Filler, BoolArray]) -> BoolArray:
+    """Return the pixels `(y, x)` of all fillers that need no model."""
+    return np.asarray(np.logical_or.reduce([pixels for name, pixels in where.items() if not name.of_model]))
+
+
 def filled_around(
     scene: FloatArray, known: BoolArray, level: Sequence[float], where: Mapping[Filler, BoolArray]
 ) -> Interpolated:
@@ -42,11 +58,11 @@ def filled_around(
         scene: reflectance `(band, y, x)`.
         known: `(y, x)`, where the ground is known.
         level: one colour, where nothing is near.
-        where: pixels `(y, x)` of every filler that needs no model.
+        where: pixels `(y, x)` of every filler (`by_filler`).
     """
     smooth = interpolated(scene, known, level)
-    if (sharp := where.get(Filler.FILLNODATA)) is not None and sharp.any():
+    sharp, flat = where[Filler.FILLNODATA], where[Filler.FLAT]
+    if sharp.any():
         smooth.image[:, sharp] = inverse_distance(scene, known, level)[:, sharp]
-    if (flat := where.get(Filler.FLAT)) is not None:
-        smooth.image[:, flat] = np.asarray(level, np.float32)[:, None]
+    smooth.image[:, flat] = np.asarray(level, np.float32)[:, None]
     return smooth

@@ -7,7 +7,7 @@ window is restored on its own (`restore_window`) with the bytes that the whole c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,9 +21,9 @@ from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Frame, Part, surroundings
 from de_model.metrics.baselines import REACH_PX
 from de_model.scene.observation import Levels
-from de_model.validation import CLEAR_SHARE, Filler, KindCode, fillers_of, kinds_of_gaps, validation_of
+from de_model.validation import CLEAR_SHARE, Filler, fillers_of, kinds_of_gaps, validation_of
 from flows.errors import InvalidSettings
-from flows.processing.interpolation import filled_around
+from flows.processing.interpolation import by_filler, filled_around, without_model
 from flows.settings.restoring import GapFilling, RestorationOptions
 from stac.composite.methods import FittedComposite, fit_composite
 from stac.composite.temporal import TemporalComposite
@@ -215,9 +215,10 @@ def _fill(
     """
     wanted = np.zeros(around.known.shape, bool)
     wanted[around.inside] = needed
-    kinds = kinds_of_gaps(wanted, around.thin, around.known, clear_ground=prepared.clear_ground)[around.inside]
-    filler = {code: options.fillers.get(code.kind, Filler.DE) for code in KindCode}
-    trivial = np.isin(kinds, [code for code, found in filler.items() if not found.of_model])
+    where = by_filler(
+        kinds_of_gaps(wanted, around.thin, around.known, clear_ground=prepared.clear_ground), options.fillers
+    )
+    trivial = without_model(where)[around.inside]
     found, seconds = None, 0.0
     image, weight, spread = _empty(needed.shape, len(around.scene))
     if (needed & ~trivial).any():
@@ -236,25 +237,13 @@ def _fill(
         )
         found, seconds = every.window(around.inside), time.monotonic() - began
         image, weight, spread = found.image.copy(), found.reference_weight.copy(), found.spread.copy()
-        alone = np.isin(kinds, [code for code, name in filler.items() if name is Filler.REFERENCE])
+        alone = where[Filler.REFERENCE][around.inside]
         image[:, alone], weight[alone] = found.reference[:, alone], 1
     if trivial.any():
-        ground = filled_around(around.scene, around.known, prepared.fill, _by_filler(kinds, filler, around))
+        ground = filled_around(around.scene, around.known, prepared.fill, where)
         image[:, trivial] = ground.image[:, *around.inside][:, trivial]
         spread[:, trivial] = ground.spread[:, *around.inside][:, trivial]
     return ModelResult(image, weight, spread, trivial), found, seconds
-
-
-def _by_filler(
-    kinds: NDArray[np.uint8], filler: Mapping[KindCode, Filler], around: _Surroundings
-) -> dict[Filler, BoolArray]:
-    """Return the pixels of every filler that needs no model, on the grid of the surroundings."""
-    found: dict[Filler, BoolArray] = {}
-    for name in {name for name in filler.values() if not name.of_model}:
-        where = np.zeros(around.known.shape, bool)
-        where[around.inside] = np.isin(kinds, [code for code, own in filler.items() if own is name])
-        found[name] = where
-    return found
 
 
 def restore_date(

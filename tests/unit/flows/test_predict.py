@@ -175,15 +175,15 @@ def test_masked_pixels_are_filled_by_what_was_validated(
     own = tmp_path / weights[4].name
     own.write_bytes(weights[4].read_bytes())
     command = ("s.tif", "--weights", own, "--json")
-    figures = {Filler.FLAT: Figures(0.02, 30.0), Filler.DE: Figures(0.01, 36.0)}
-    kinds = {kind: KindRecord(1, 1, 1, figures) for kind in UNVALIDATED}
-    for record, interpolated in ((None, int(hidden.sum())), (kinds, 0)):
-        if record is not None:
-            ValidationRecord(checkpoint.sha256_of(own), MULTI, "a test", record).save(validation_path(own))
+    for best, interpolated in ((None, int(hidden.sum())), (Filler.DE, 0), (Filler.FILLNODATA, int(hidden.sum()))):
+        if best is not None:
+            figures = {Filler.FLAT: Figures(0.02, 30.0), best: Figures(0.01, 36.0)}
+            kinds = {kind: KindRecord(1, 1, 1, figures) for kind in UNVALIDATED}
+            ValidationRecord(checkpoint.sha256_of(own), MULTI, "a test", kinds).save(validation_path(own))
         (document,) = records(predict(*command, mask="m.png"))
         assert document["fillers"]["pixels"] == {"interpolated": interpolated, "model": hidden.sum() - interpolated}
         flat = (read(tmp_path / "out" / "s.restored.tif") == values[:, :1, :1]).all()
-        assert flat == (record is None), "without a record the ground around fills the mask"
+        assert flat == (best is not Filler.DE), "without a record the ground around fills the mask"
     assert records(predict(*command, "--gaps", "model", mask="m.png"))[0]["fillers"]["kinds"] == {}
     one_sentence(predict(*command, "--gaps", "best"), 2, "Setting gaps is 'best'", "validated")
 
