@@ -10,10 +10,10 @@ import pystac
 
 from benchmarks.report import Page, parser, publish, table
 from de_model.checkpoint import shipped_weights
+from de_model.errors import InvalidCheckpoint
 from flows.drift.baseline import NO_BASELINE, Baseline, baseline_of
 from flows.drift.compare import DriftReport, Verdict, compare
 from flows.drift.statistics import UnitStatistics, input_statistics
-from flows.errors import InvalidBaseline
 from flows.planning.search import SceneSet, cloudy_and_clear, dated_stacks_of
 from stac.load.stack import Stack
 
@@ -70,11 +70,11 @@ def measure() -> list[Judged]:
     """Judge the inputs of the sample: every date alone, the cloudy ones together, and these after every change.
 
     Raises:
-        InvalidBaseline: the shipped weights have no baseline.
+        InvalidCheckpoint: the shipped weights have no baseline.
     """
     baseline = baseline_of(shipped_weights())
     if baseline is None:
-        raise InvalidBaseline(NO_BASELINE)
+        raise InvalidCheckpoint(NO_BASELINE)
     return [row for code in (_TRAINED, _FOREIGN) for row in _square(code, baseline)]
 
 

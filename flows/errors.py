@@ -38,11 +38,7 @@ class AlreadyRunning(FlowError):
 
 
 class LedgerUnavailable(ServiceUnavailable):
-    """The ledger's database does not answer, or its file is locked or broken."""
-
-
-class LedgerTooNew(FlowError):
-    """A newer version of this software made the ledger."""
+    """The ledger's database does not answer, its file is locked or broken, or a newer version made it."""
 
 
 class LeaseLost(FlowError):
@@ -62,10 +58,6 @@ class WorkersLost(ServiceUnavailable):
 
 class WorkerKilled(FlowError):
     """Each worker that had a task in hand was killed, most likely as memory ran out."""
-
-
-class InvalidBaseline(InvalidCheckpoint):
-    """Statistics that drift is measured against cannot be read, or belong to another model."""
 
 
 class InvalidPlan(InvalidSettings):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.models import promotion
-from flows.models.evaluation_report import plain
 from flows.models.gates import ChampionComparison
 from flows.models.model_item import publish_promoted
 from flows.models.promotion import Move, watch
@@ -80,13 +78,6 @@ def promote(
 def watch_models(settings: RunSettings | None = None, model: str = MODEL_NAME) -> Move | None:
     """Notice that the champion is another one than before, also after a promotion by hand in MLflow."""
     return watch(Registry.of(settings or load_settings()), model)
-
-
-def as_record(summary: PromoteSummary) -> dict[str, Any]:
-    """Return the summary as JSON values."""
-    judged = summary.judged and summary.judged.document()
-    record: dict[str, Any] = plain(asdict(summary) | {"judged": judged, "reasons": list(summary.reasons)})
-    return record
 
 
 def as_markdown(summary: PromoteSummary) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
@@ -23,7 +22,6 @@ from flows.models.comparison import GATES_TAG, compare_versions
 from flows.models.drift import make_baseline
 from flows.models.evaluation import evaluate
 from flows.models.evaluation_cases import Case, cases_of
-from flows.models.evaluation_report import plain
 from flows.models.gates import ChampionComparison
 from flows.models.model_item import publish_promoted
 from flows.models.registry import CHAMPION, Registry
@@ -243,13 +241,6 @@ def as_markdown(summary: RetrainSummary) -> str:
     outcome = "promoted" if summary.promotion else "passed; `unveil promote` moves it" if verdict.passed else "refused"
     lines += [f"Challenger: version {summary.challenger}, {summary.judged.comparison.sentence}: {outcome}."]
     return "\n\n".join([*lines, *(f"- {reason}" for reason in verdict.reasons)]) + "\n"
-
-
-def as_record(summary: RetrainSummary) -> dict[str, Any]:
-    """Return the summary as JSON values."""
-    judged = summary.judged and summary.judged.document()
-    record: dict[str, Any] = plain(asdict(summary) | {"judged": judged})
-    return record
 
 
 def _work(settings: RetrainSettings, version: int, champion: str) -> Path:

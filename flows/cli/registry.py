@@ -110,13 +110,15 @@ def promote(
 
     # First: Prefect reads the login that is found here when it is imported.
     settings = load_retrain_settings(given, config)
-    from flows.promote import as_markdown, as_record
+    from flows.models.evaluation_report import record_of
+    from flows.promote import as_markdown
     from flows.promote import promote as flow
     from flows.services.prefect_server import prefect_api
 
     with progress_bar(), prefect_api(settings.run_settings().state):
         summary = flow(cast(Any, settings.shareable), version, force, dry_run)
-    show(as_record(summary), as_json, as_markdown(summary))
+    record = record_of(summary, summary.judged) | {"reasons": list(summary.reasons)}
+    show(record, as_json, as_markdown(summary))
     if summary.reasons:
         raise typer.Exit(1)
 
@@ -160,13 +162,14 @@ def retrain(
     from flows.models.retrain_settings import load_retrain_settings
 
     settings = load_retrain_settings(given, config)  # first: Prefect reads the login when it is imported
-    from flows.retrain import as_markdown, as_record
+    from flows.models.evaluation_report import record_of
+    from flows.retrain import as_markdown
     from flows.retrain import retrain as flow
     from flows.services.prefect_server import prefect_api
 
     with progress_bar(), prefect_api(settings.run_settings().state):
         summary = flow(cast(Any, settings.shareable))
-    show(as_record(summary), as_json, as_markdown(summary))
+    show(record_of(summary, summary.judged), as_json, as_markdown(summary))
 
 
 def _print_models(rows: Sequence[Mapping[str, Any]], name: str) -> None:

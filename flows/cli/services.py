@@ -95,14 +95,11 @@ def serve(
     """
     from flows.ops.serve.app import check_catalog, start_page
     from flows.ops.serve.app import serve as run_server
-    from flows.ops.serve.stac_browser import ensure_browser, public_browser_link
+    from flows.ops.serve.stac_browser import public_browser_link
 
     check_catalog(out)
     page = start_page(out)
-    folder = None
-    if browser:
-        with progress_bar():
-            folder = ensure_browser()
+    folder = _built_browser() if browser else None
 
     def announce(url: str) -> None:
         if as_json:
@@ -181,7 +178,7 @@ def up(
     supervisor.require_down(place)
     supervisor.require_free_ports(place)
     if browser:
-        _prepare_browser()
+        _built_browser()
     if detach:
         supervisor.detach(_arguments(place), place.state)
         _show(supervisor.health_of(place), as_json, login)
@@ -217,11 +214,11 @@ def _state(out: Path, state_dir: Path | None) -> Path:
     return Path(state_dir or os.environ.get("UNVEIL_STATE_DIR") or out / ".unveil").resolve()
 
 
-def _prepare_browser() -> None:
+def _built_browser() -> Path | None:
     from flows.ops.serve.stac_browser import ensure_browser
 
     with progress_bar():
-        ensure_browser()
+        return ensure_browser()
 
 
 def _arguments(place: Place) -> list[str]:

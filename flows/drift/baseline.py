@@ -11,7 +11,6 @@ from pydantic import TypeAdapter
 from de_model.checkpoint import known_of
 from de_model.errors import InvalidCheckpoint
 from flows.drift.statistics import UnitStatistics
-from flows.errors import InvalidBaseline
 from stac.io.files import write_bytes
 
 NO_BASELINE = "The model has no drift baseline; `unveil drift --baseline` makes one of its training cells."
@@ -55,25 +54,22 @@ def baseline_of(weights: Path) -> Baseline | None:
     """Return the baseline of a weights file, or of the shipped weights when it is a copy of them; None without one.
 
     Raises:
-        InvalidBaseline: a baseline beside the weights cannot be read, or belongs to other weights.
+        InvalidCheckpoint: a baseline beside the weights cannot be read, or belongs to other weights.
     """
-    try:
-        return known_of(weights, baseline_path, load_baseline, "unveil drift --baseline")
-    except InvalidCheckpoint as error:
-        raise InvalidBaseline(str(error)) from error
+    return known_of(weights, baseline_path, load_baseline, "unveil drift --baseline")
 
 
 def load_baseline(path: Path) -> Baseline:
     """Read a baseline.
 
     Raises:
-        InvalidBaseline: the file is missing or no baseline.
+        InvalidCheckpoint: the file is missing or no baseline.
     """
     try:
         found = _JSON.validate_json(path.read_bytes())
         if not found.units:
             raise ValueError("it holds no unit")
         return found
-    except (OSError, ValueError, InvalidBaseline) as error:
+    except (OSError, ValueError, InvalidCheckpoint) as error:
         reason = str(error).splitlines()[-1] if str(error) else type(error).__name__
-        raise InvalidBaseline(f"{path} is not a drift baseline ({reason}); run unveil drift --baseline.") from error
+        raise InvalidCheckpoint(f"{path} is not a drift baseline ({reason}); run unveil drift --baseline.") from error

@@ -11,7 +11,7 @@ import numpy as np
 import pystac
 from numpy.typing import NDArray
 
-from flows.errors import InvalidBaseline
+from de_model.errors import InvalidCheckpoint
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_observed
 from stac.quality.figures import HALF_WIDTH_EDGES, WEIGHT_EDGES, QualityFigures
@@ -169,12 +169,12 @@ def feature_of(name: str) -> Feature:
     """Return a feature by its name in a document.
 
     Raises:
-        InvalidBaseline: an unknown feature.
+        InvalidCheckpoint: an unknown feature.
     """
     if name.startswith(REFLECTANCE):
         return reflectance(name.removeprefix(REFLECTANCE))
     if name not in _OTHERS:
-        raise InvalidBaseline(f"Feature {name} is unknown; statistics of a newer version cannot be compared.")
+        raise InvalidCheckpoint(f"Feature {name} is unknown; statistics of a newer version cannot be compared.")
     return _OTHERS[name]
 
 
@@ -190,11 +190,11 @@ class UnitStatistics:
         """Check what was read from a file.
 
         Raises:
-            InvalidBaseline: a feature is unknown, or has other bins than these counts.
+            InvalidCheckpoint: a feature is unknown, or has other bins than these counts.
         """
         for name, histogram in self.features.items():
             if len(histogram.counts) != feature_of(name).bins or min(histogram.counts) < 0:
-                raise InvalidBaseline(f"The counts of {name} are not those of {feature_of(name).bins} bins.")
+                raise InvalidCheckpoint(f"The counts of {name} are not those of {feature_of(name).bins} bins.")
 
 
 def input_statistics(stack: Stack, index: int, scenes: Iterable[pystac.Item]) -> dict[str, Histogram]:

@@ -13,10 +13,11 @@ import httpx
 import pystac
 from pydantic import TypeAdapter
 
+from de_model.errors import InvalidCheckpoint
 from flows.drift.baseline import NO_BASELINE, baseline_of
 from flows.drift.compare import Verdict, compare
 from flows.drift.statistics import UnitStatistics, input_statistics, output_statistics
-from flows.errors import KNOWN_ERRORS, InvalidBaseline
+from flows.errors import KNOWN_ERRORS
 from flows.planning.workunit import ModelRef
 from flows.progress import EventName, emit
 from flows.services.prefect_client import through_restart
@@ -54,7 +55,7 @@ def unit_drift(
             note = NO_BASELINE
         else:
             comparison = asdict(compare([statistics], baseline))
-    except InvalidBaseline as error:
+    except InvalidCheckpoint as error:
         note = str(error)
     return {"statistics": asdict(statistics), "comparison": comparison, "note": note}
 
@@ -66,7 +67,7 @@ def statistics_of(item_id: str, settings: RunSettings, model_sha256: str) -> Uni
     """Return the statistics in the metadata of a published item; None where it has none, or another model made it.
 
     Raises:
-        InvalidBaseline: they cannot be read.
+        InvalidCheckpoint: they cannot be read.
         AccessRefused, SourceUnavailable: the catalog cannot be read.
     """
     for collection in ProductCollection:
@@ -78,8 +79,8 @@ def statistics_of(item_id: str, settings: RunSettings, model_sha256: str) -> Uni
             if "drift" not in metadata or metadata["model"]["sha256"] != model_sha256:
                 return None
             return _STATISTICS.validate_python(metadata["drift"]["statistics"])
-        except (ValueError, KeyError, TypeError, InvalidBaseline) as error:
-            raise InvalidBaseline(f"{place} holds no statistics ({error}); make the product again.") from error
+        except (ValueError, KeyError, TypeError, InvalidCheckpoint) as error:
+            raise InvalidCheckpoint(f"{place} holds no statistics ({error}); make the product again.") from error
     return None
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, m
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
-from flows.errors import FlowError, InvalidSettings, LedgerTooNew, LedgerUnavailable
+from flows.errors import FlowError, InvalidSettings, LedgerUnavailable
 from flows.ledger import statements as sql
 from stac.errors import PublishError
 from stac.io.files import private_state
@@ -145,7 +145,7 @@ def prepare(engine: Engine) -> None:
     """Create the tables where they are missing.
 
     Raises:
-        LedgerTooNew: another version of this software made the ledger.
+        LedgerUnavailable: another version of this software made the ledger.
     """
     with engine.connect() as connection:
         found = _version(connection)
@@ -163,7 +163,7 @@ def prepare(engine: Engine) -> None:
                 )
                 return
     if found != sql.VERSION:
-        raise LedgerTooNew(
+        raise LedgerUnavailable(
             f"The ledger is of version {found}, this software knows {sql.VERSION}; update unveil-eo or name another "
             "ledger."
         )

@@ -7,11 +7,12 @@ from itertools import islice
 from pathlib import Path
 
 from de_model import checkpoint
+from de_model.errors import InvalidCheckpoint
 from flows.drift.baseline import NO_BASELINE, Baseline, baseline_of
 from flows.drift.compare import DriftReport, compare
 from flows.drift.statistics import SKY, Histogram, UnitStatistics, input_statistics, output_statistics
 from flows.drift.units import statistics_of
-from flows.errors import InvalidBaseline, InvalidSettings
+from flows.errors import InvalidSettings
 from flows.ledger.opening import status
 from flows.ledger.schema import State
 from flows.models.registry import Registry
@@ -90,7 +91,7 @@ def look(settings: RunSettings) -> DriftReport:
 
     Raises:
         InvalidSettings: this catalog has no unit that this model restored.
-        InvalidBaseline: the model has no baseline, or one that cannot be read.
+        InvalidCheckpoint: the model has no baseline, or one that cannot be read.
         UnknownModel, ServiceUnavailable: the model cannot be had.
     """
     published = status(settings, state=State.SUCCEEDED, limit=_LOOKED_AT).entries
@@ -103,7 +104,7 @@ def look(settings: RunSettings) -> DriftReport:
     version = registry.resolve(settings.model)
     baseline = baseline_of(registry.weights(version))
     if baseline is None:
-        raise InvalidBaseline(NO_BASELINE)
+        raise InvalidCheckpoint(NO_BASELINE)
     found = (statistics_of(entry.item_id, settings, version.sha256) for entry in published)
     units = list(islice((each for each in found if each is not None), settings.drift_last))
     if not units:

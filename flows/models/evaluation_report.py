@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from de_model.calibration import Origin
@@ -84,6 +85,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def record_of(summary: Any, judged: ChampionComparison | None) -> dict[str, Any]:
+    """Return the summary of a flow as JSON values, with what every gate said where versions were compared."""
+    record: dict[str, Any] = plain(asdict(summary) | {"judged": judged and judged.document()})
+    return record
 
 
 def gate_rows(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -46,11 +46,7 @@ class TrainingReport:
         }
 
 
-def _no_log(_: str) -> None:
-    """Do nothing."""
-
-
-def train_model(request: TrainingRequest, log: Log = _no_log) -> TrainingReport:
+def train_model(request: TrainingRequest, log: Log = lambda _: None) -> TrainingReport:
     """Train a model and write it to `request.out`; a training that was stopped is continued from `request.folder`.
 
     A request that lists places, or starts from weights of the second edition, trains a model of the second edition.

@@ -13,11 +13,11 @@ import pystac
 import pytest
 
 from de_model.checkpoint import sha256_of, shipped_weights
+from de_model.errors import InvalidCheckpoint
 from flows.drift.baseline import Baseline, baseline_of, baseline_path, load_baseline
 from flows.drift.compare import DriftReport, Verdict, compare
 from flows.drift.statistics import UnitStatistics, input_statistics, reflectance
 from flows.drift.units import statistics_of
-from flows.errors import InvalidBaseline
 from flows.planning.search import SceneSet, cloudy_and_clear, dated_stacks_of
 from flows.reports.page import drift_parts
 from flows.reports.run import drift_markdown
@@ -157,11 +157,11 @@ def test_a_broken_or_foreign_baseline_is_named(tmp_path: Path) -> None:
     weights.write_bytes(b"other weights")
     assert baseline_of(weights) is None
     shipped().save(baseline_path(weights))
-    with pytest.raises(InvalidBaseline, match="belongs to other weights"):
+    with pytest.raises(InvalidCheckpoint, match="belongs to other weights"):
         baseline_of(weights)
     for text in ("", "{}", baseline_path(shipped_weights()).read_text().replace('"counts":[', '"counts":[1,')):
         baseline_path(weights).write_text(text)
-        with pytest.raises(InvalidBaseline, match=r"model\.baseline\.json"):
+        with pytest.raises(InvalidCheckpoint, match=r"model\.baseline\.json"):
             baseline_of(weights)
 
 
@@ -188,5 +188,5 @@ def test_statistics_stand_in_the_metadata_of_what_was_published(tmp_path: Path) 
     assert statistics_of("good", settings, "m") == statistics_of("reviewed", settings, "m") == counted
     assert statistics_of("good", settings, "other") is statistics_of("mosaic", settings, "m") is None
     assert statistics_of("retracted", settings, "m") is None
-    with pytest.raises(InvalidBaseline, match=r"broken/metadata\.json"):
+    with pytest.raises(InvalidCheckpoint, match=r"broken/metadata\.json"):
         statistics_of("broken", settings, "m")

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import wasserstein_distance
 
+from de_model.errors import InvalidCheckpoint
 from flows.drift.compare import population_stability_index, total_variation, wasserstein
 from flows.drift.statistics import NDVI, SKY, SUN, Histogram, feature_of, ndvi_steps, reflectance
-from flows.errors import InvalidBaseline
 
 BLUE = reflectance("blue")
 STEPS = st.lists(st.integers(0, 12_000), min_size=1, max_size=300)
@@ -53,7 +53,7 @@ def test_ndvi_of_nothing_is_not_a_division_by_zero() -> None:
 
 
 def test_a_feature_that_is_not_known_is_refused() -> None:
-    with pytest.raises(InvalidBaseline, match="unknown"):
+    with pytest.raises(InvalidCheckpoint, match="unknown"):
         feature_of("colour of the sea")
 
 
