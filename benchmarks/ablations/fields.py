@@ -368,9 +368,11 @@ def _method(setting: Setting, places: _Places) -> str:
         "hidden pixels in reflectance, mean over cases, then places; ± is the sample deviation over seeds, that of a "
         "difference over its seeds' differences. **These networks have a seventh of the shipped model's parameters and "
         "see some thousand cases, where that saw tens of thousands of six times the area: the table says what a field "
-        "does early in a training, not how good the shipped model is** ([places](../places.md)). Fields of one known "
-        "value (`prediction`, `standardisation`) and those that say how a large image is cut (`tile`, `overlap`) have "
-        "no row; `widths` and `another_day` are measured on the shipped model there."
+        "does early in a training, not how good the shipped model is** ([places](../places.md)). Levels are those of "
+        f"{_WINDOW} px around a case, so the flat colour is nearer to the truth than in a whole scene, and what is "
+        "drawn to it (a start at the mean of all scales, few scales, a network without a start) gains. Fields of one "
+        "known value (`prediction`, `standardisation`) and those that say how a large image is cut (`tile`, `overlap`) "
+        "have no row; `widths` and `another_day` are measured on the shipped model there."
     )
 
 
