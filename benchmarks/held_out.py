@@ -14,6 +14,7 @@ from scipy.ndimage import distance_transform_edt
 from de_model.calibration import conformal_factor
 from de_model.data.archive import Scene
 from de_model.data.cases import Case, CaseKind, CaseMixture, CaseSource
+from de_model.inference.layers import recalibrated
 from de_model.metrics.baselines import blurred, interpolated
 from de_model.scene.design import SceneDesign
 from de_model.scene.model import SceneNetworks, SceneSample
@@ -350,7 +351,7 @@ def band_factors(
     ratios = []
     for score in scores:
         chosen = random.integers(0, len(score.error), 600)
-        ratios.append(np.abs(score.error[chosen]) / np.exp(_corrected(score.log_deviation[chosen], widths)))
+        ratios.append(np.abs(score.error[chosen]) / np.exp(recalibrated(score.log_deviation[chosen], widths)))
     joined = np.concatenate(ratios)
     return tuple(conformal_factor(joined[:, band], level) for band in range(joined.shape[1]))
 
@@ -362,14 +363,7 @@ def coverage(scores: Sequence[KindScore], widths: tuple[tuple[float, float], ...
 
 
 def _inside(score: KindScore, widths: tuple[tuple[float, float], ...]) -> float:
-    return float((np.abs(score.error) <= 1.645 * np.exp(_corrected(score.log_deviation, widths))).mean())
-
-
-def _corrected(log_deviation: FloatArray, widths: tuple[tuple[float, float], ...]) -> FloatArray:
-    if not widths:
-        return log_deviation
-    at, by = np.array(widths).T
-    return (log_deviation + np.interp(log_deviation, at, by)).astype(np.float32)
+    return float((np.abs(score.error) <= 1.645 * np.exp(recalibrated(score.log_deviation, widths))).mean())
 
 
 def crossed_coverage(scores: Sequence[KindScore]) -> dict[str, float]:

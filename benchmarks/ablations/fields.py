@@ -142,8 +142,6 @@ class DrawnCases:
     """The fresh cases of one seed, drawn once: every variant is given the same, each of its stages the next ones."""
 
     stream: CaseStream
-    #: Of the archive.
-    fingerprint: str
     #: Batch that a stage begins with.
     first: int = 0
     #: Batches that were drawn, in half precision, which halves a gigabyte or two.
@@ -182,7 +180,7 @@ def run(setting: Setting) -> Findings:
         found: dict[str, list[dict[str, float]]] = defaultdict(list)
         sizes: dict[str, int] = {}
         for seed in range(setting.seed, setting.seed + setting.seeds):
-            cases = DrawnCases(_cases(places, seed), places.fingerprint)
+            cases = DrawnCases(_cases(places, seed))
             for variant in _VARIANTS:
                 enhancer, networks = _untrained(variant, bands, seed)
                 used = networks if variant.sizes else networks.reference
@@ -190,7 +188,8 @@ def run(setting: Setting) -> Findings:
                 folder = work / f"{setting.steps}-steps" / f"{variant.key}-{seed}"
                 kept = folder / "figures.json"
                 if not kept.is_file():
-                    fitted = _trained(enhancer, variant, cases, folder, seed, setting.steps)
+                    identity = {"data": places.fingerprint, "variant": str(variant), "seed": str(seed)}
+                    fitted = _trained(enhancer, variant, cases, Store(folder, identity), seed, setting.steps)
                     figures = {
                         row: _judged(places, _in_way(networks, way, fitted)) for row, way in variant.rows.items()
                     }
@@ -235,7 +234,7 @@ def _untrained(variant: Variant, bands: int, seed: int) -> tuple[Enhancer, Scene
 
 
 def _trained(
-    enhancer: Enhancer, variant: Variant, cases: DrawnCases, folder: Path, seed: int, steps: int
+    enhancer: Enhancer, variant: Variant, cases: DrawnCases, store: Store, seed: int, steps: int
 ) -> tuple[float, float]:
     """Train a model, from where it was left; return factor and constant for the logit of W."""
     stages = []
@@ -243,7 +242,6 @@ def _trained(
         stages.append((stage, cases))
         cases = replace(cases, first=cases.first + stage.steps)
     options = SceneTrainingOptions(seed=seed, bfloat16=False)
-    store = Store(folder, {"data": cases.fingerprint, "options": str(options), "variant": str(variant)})
     train_scene(enhancer, stages, options, store, observers=[_Reported(f"{variant.key}, seed {seed}")])
     if variant.sizes is None or enhancer.scene is None:
         return 1.0, 0.0
@@ -260,7 +258,7 @@ class _Reported(Observer):
 
 def _cases(places: _Places, seed: int) -> CaseStream:
     source = CaseSource(places.trained, _SIDE, _CASE_SEED + seed, _MIXTURE, _WINDOW)
-    return CaseStream(source, places.fingerprint, workers=0)
+    return CaseStream(source, workers=0)
 
 
 def _stages(variant: Variant, steps: int) -> tuple[StageOptions, ...]:

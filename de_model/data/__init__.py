@@ -6,5 +6,5 @@
 | RICE, CUHK-CR on disk, and which of their pairs trains and which tests | `readers.open_dataset`, `datasets` |
 | what is wrong with a copy of them | `check.check_folder` |
 | real clouds over a clear date | `transplant` |
-| scenes of many places, and cases drawn from them | `archive`, `cases`, `case_stream` |
+| scenes of many places, and cases drawn from them | `archive`, `cases`, `variation`, `case_stream` |
 """

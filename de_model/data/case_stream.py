@@ -38,12 +38,11 @@ class CaseStream:
 
     Args:
         source: draws case 0, 1, ...
-        fingerprint: of the archive.
         workers: processes; None for one fewer than there are processors.
     """
 
-    def __init__(self, source: CaseSource, fingerprint: str, workers: int | None = None) -> None:
-        self.source, self.fingerprint = source, fingerprint
+    def __init__(self, source: CaseSource, workers: int | None = None) -> None:
+        self.source = source
         own = len(os.sched_getaffinity(0)) - 1
         self.workers = min(own, _MOST_WORKERS) if workers is None else workers
 

@@ -50,7 +50,7 @@ def plan_on_scenes(request: TrainingRequest, log: Log) -> TrainingPlan:
     archive = request.folder / "archive"
     fingerprint = write_archive(archive, found.scenes)
     kept = read_archive(archive, found.held_out)
-    cases = [_cases(request, kept, fingerprint, log, number) for number in range(len(_SCHEDULE))]
+    cases = [_cases(request, kept, log, number) for number in range(len(_SCHEDULE))]
     stages, options = _stages(request), SceneTrainingOptions(seed=request.seed)
     card = _card(request, found, fingerprint, stages, options)
     enhancer = begin(card, request)
@@ -59,7 +59,7 @@ def plan_on_scenes(request: TrainingRequest, log: Log) -> TrainingPlan:
     def run(observers: Sequence[Observer]) -> tuple[Enhancer, tuple[StageResult, ...]]:
         lessons = list(zip(stages, cases, strict=True))
         results = train_scene(enhancer, lessons, options, store, request.save_every, observers)
-        return _with_fitted_share(enhancer.cpu(), _cases(request, kept, fingerprint, log, len(cases))), results
+        return _with_fitted_share(enhancer.cpu(), _cases(request, kept, log, len(cases))), results
 
     return TrainingPlan(card, tuple(scene.info.name for scene in kept), found.source, run)
 
@@ -102,7 +102,7 @@ def _imagery(request: TrainingRequest) -> _Imagery:
     return _Imagery(scenes, request.validation_cells, request.bands, request.title, request.source)
 
 
-def _cases(request: TrainingRequest, scenes: Sequence[Scene], fingerprint: str, log: Log, part: int) -> CaseStream:
+def _cases(request: TrainingRequest, scenes: Sequence[Scene], log: Log, part: int) -> CaseStream:
     source = CaseSource(scenes, _SIDE, request.seed + _CASE_SEEDS[part], _MIXTURE)
     if not source.grounds or not source.layers:
         raise InvalidSettings(
@@ -111,7 +111,7 @@ def _cases(request: TrainingRequest, scenes: Sequence[Scene], fingerprint: str, 
         )
     if part == 0:
         log(f"{len(source.grounds)} grounds, {len(source.layers)} clouds")
-    return CaseStream(source, fingerprint)
+    return CaseStream(source)
 
 
 def _stages(request: TrainingRequest) -> tuple[StageOptions, ...]:

@@ -136,7 +136,7 @@ def test_other_dates_come_as_composite_with_its_real_errors(archive: Path) -> No
 
 
 def data(archive: Path, workers: int = 0) -> CaseStream:
-    return CaseStream(source(archive), "archive", workers)
+    return CaseStream(source(archive), workers)
 
 
 def model() -> Enhancer:
