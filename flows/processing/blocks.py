@@ -12,7 +12,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Generic, TypeVar
 
 from de_model.enhancer import Enhancer
@@ -101,18 +100,14 @@ def restore_cell(
         look: called with every block that is made, its dates and its layers, before `done`.
 
     Raises:
-        UnreadableAsset: pixels cannot be read after retries, or a block of the store no longer can.
+        UnreadableAsset: pixels cannot be read after retries.
         DiskFull, NotWritable: the store cannot be written.
     """
     effort, every = Effort(), regions_of(prepared.cell, side, region_px)
-    held: list[list[Block]] = [[] for _ in every]
-    if store is not None:
-        held = [[block for block in blocks if store.holds(block)] for blocks in every]
-        for block in chain.from_iterable(held):
-            done(store.get(block))
-    unfinished = [[block for block in blocks if block not in known] for blocks, known in zip(every, held, strict=True)]
+    unfinished = [[block for block in blocks if not _is_kept(block, store, done)] for blocks in every]
     regions = [blocks for blocks in unfinished if blocks]
-    total, number = sum(map(len, every)), sum(map(len, held))
+    total = sum(map(len, every))
+    number = total - sum(map(len, regions))
     # Closed when a block fails, too: nothing more is read for a unit that has ended.
     with closing(prefetched(partial(_read, read, blocks, prepared.cell, options) for blocks in regions)) as readings:
         for blocks in regions:
@@ -136,6 +131,14 @@ def restore_cell(
             # The one after the next begins to be read; memory holds no third.
             del region
     return effort
+
+
+def _is_kept(block: Block, store: BlockStore | None, done: Done) -> bool:
+    """Return whether a block was finished before, and hand it over."""
+    found = None if store is None else store.get(block)
+    if found is not None:
+        done(found)
+    return found is not None
 
 
 def _read(read: Reader, blocks: Sequence[Block], cell: Cell, options: RestorationOptions) -> _Region:

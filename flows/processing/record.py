@@ -23,7 +23,7 @@ from stac.product.model_item import model_item_href
 from stac.product.writer import ProductSummary
 from stac.quality.assess import assess
 from stac.quality.figures import QualityFigures
-from stac.quality.gate import Gate, Verdict, gate_document, judge
+from stac.quality.gate import Gate, Verdict, judge
 
 #: What pixels depend on beside Unveil.
 _SOFTWARE = {"torch": torch.__version__, "numpy": np.__version__}
@@ -58,7 +58,7 @@ class Quality:
         item.properties["unveil:quality"] = {**item.properties.get("unveil:quality", {}), **numbers}
         item.properties[GATE] = self.state.value
         if self.gate is not None:
-            item.properties[GATE_LIMITS] = gate_document(self.gate)
+            item.properties[GATE_LIMITS] = asdict(self.gate)
         if self.state is GateState.FAILED:
             item.properties[GATE_REASONS] = list(self.verdict.reasons)
 

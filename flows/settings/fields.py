@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from enum import StrEnum, unique
 from typing import Annotated, Any, ClassVar
 
@@ -13,7 +13,7 @@ from pydantic_settings import NoDecode
 from stac.grid.fixed import GridSpec
 from stac.io.http import RetryPolicy
 from stac.io.secrets import redact, without_secret
-from stac.quality.gate import Gate, gate_document
+from stac.quality.gate import Gate
 from stac.search.query import ALL_DATES, Query
 from stac.search.static import SAMPLE, SAMPLE_COLLECTION, SAMPLE_INTERVAL
 
@@ -199,7 +199,7 @@ class JudgingSettings(SettingsGroup):
     def gate_limits(self) -> dict[str, float] | None:
         """The thresholds as JSON values; None where the gate is off."""
         gate = self.quality_gate
-        return None if gate is None else gate_document(gate)
+        return None if gate is None else asdict(gate)
 
 
 class RunningSettings(SettingsGroup):

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from stac.grid.footprint import BBox
 
 #: Field of a node, and of the link that leads to it.
@@ -27,9 +29,9 @@ class Latest:
     """The newest item by its acquisition, then by its id."""
 
     datetime: str
-    item_id: str
+    id: str
     #: Path of its thumbnail relative to the collection, empty without one.
-    thumbnail: str = ""
+    thumbnail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,33 +52,16 @@ class Contents:
     @property
     def document(self) -> dict[str, Any]:
         """The sum as JSON values."""
-        found: dict[str, Any] = {"items": self.items}
-        if self.bbox is not None:
-            found["bbox"] = list(self.bbox)
-        if self.interval is not None:
-            found["interval"] = list(self.interval)
-        if self.summaries:
-            found["summaries"] = {name: None if v is None else list(v) for name, v in self.summaries.items()}
-        if self.latest is not None:
-            latest = self.latest
-            found["latest"] = {"id": latest.item_id, "datetime": latest.datetime, "thumbnail": latest.thumbnail}
-        if self.digest:
-            found["digest"] = self.digest
-        return found
+        values: dict[str, Any] = _JSON.dump_python(self, mode="json", exclude_defaults=True)
+        return {"items": self.items} | values
+
+
+_JSON = TypeAdapter(Contents)
 
 
 def contents_of(document: Mapping[str, Any]) -> Contents:
     """Return the sum that a node, or a link to one, holds; an empty one where it holds none."""
-    values = document.get(CONTENTS) or {}
-    latest = values.get("latest")
-    return Contents(
-        items=int(values.get("items", 0)),
-        bbox=_box(values.get("bbox")),
-        interval=(str(values["interval"][0]), str(values["interval"][1])) if values.get("interval") else None,
-        summaries={name: None if v is None else tuple(v) for name, v in values.get("summaries", {}).items()},
-        latest=Latest(latest["datetime"], latest["id"], latest["thumbnail"]) if latest else None,
-        digest=str(values.get("digest", "")),
-    )
+    return _JSON.validate_python(document.get(CONTENTS) or {})
 
 
 def contents_of_item(link: Mapping[str, Any], item_id: str) -> Contents:

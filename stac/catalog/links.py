@@ -280,7 +280,7 @@ class CollectionLinks:
             if current is None and not children:
                 return None
             latest = total(contents_of(link) for link in children).latest
-            item = self.held(latest.item_id) if latest else None
+            item = self.held(latest.id) if latest else None
             source = self.target.read(self.source_name)
             return collection_document(self.collection_id, current, children, source, item, version)
 

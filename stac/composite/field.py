@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,17 +51,6 @@ class ResidualField:
         place = ((centres - self.first[axis]) / self.step[axis]).clip(0, count - 1)
         before = np.floor(place).astype(np.intp)
         return before, np.minimum(before + 1, count - 1), (place - before).astype(np.float32)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ResidualField:
-        """Read `to_dict` back."""
-        offsets = tuple(tuple(tuple(map(float, row)) for row in band) for band in values["offsets"])
-        (x, y), (dx, dy) = values["first"], values["step"]
-        return cls(offsets, (float(x), float(y)), (float(dx), float(dy)))
 
 
 def _between(nodes: FloatArray, places: tuple[NDArray[np.intp], NDArray[np.intp], FloatArray], axis: int) -> FloatArray:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -79,17 +79,6 @@ class DateMap:
         for factors, feature in zip(coefficients.T[1:], features(image.clip(low, high), bands)[1:], strict=True):
             matched += np.multiply(factors.reshape(shape), feature, out=term)
         return np.maximum(matched, np.float32(1e-4), out=matched)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> DateMap:
-        """Read `to_dict` back."""
-        rows = tuple(tuple(map(float, row)) for row in values["coefficients"])
-        low, high, shift = (tuple(map(float, values[name])) for name in ("low", "high", "shift"))
-        return cls(str(values["item_id"]), rows, low, high, shift, int(values["n_pixels"]))
 
 
 def summed_up(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from stac.composite.field import ResidualField, fit_field, offsets_at
 from stac.composite.normalisation import (
@@ -94,19 +95,11 @@ class Radiometry:
             InvalidInput: the values are no radiometry.
         """
         try:
-            dates = tuple(_date_fit(each) for each in values["dates"])
-            level = tuple(map(float, values["level"]))
-            return cls(tuple(values["bands"]), str(values["reference"]), str(values["crs"]), dates, level)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InvalidInput(f"These values are no radiometry of a region ({error}); fit it again.") from error
-
-
-def _date_fit(values: Mapping[str, Any]) -> DateFit:
-    field, view = (
-        None if values[name] is None else ResidualField.from_dict(values[name]) for name in ("field", "view")
-    )
-    error = tuple(map(float, values["error"]))
-    return DateFit(str(values["date_id"]), DateMap.from_dict(values["map"]), error, field, view)
+            return TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            raise InvalidInput(f"These values are not the radiometry of a region ({reason}); fit it again.") from error
 
 
 def choose_reference(overview: Stack) -> str:

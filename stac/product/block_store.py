@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,15 +13,13 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from stac.errors import UnreadableAsset
 from stac.grid.cell import Cell
 from stac.io.files import write_bytes, write_json, writing
 from stac.product.layers import ProductLayers
 
-_FORMAT = 1
+_FORMAT = 2
 _IDENTITY = "blocks.json"
 _MEMORY = "memory.json"
-_DIGEST_BYTES = hashlib.sha256().digest_size
 _ARRAYS = ("data", "provenance", "source_date", "reference_weight", "uncertainty")
 
 
@@ -66,9 +63,9 @@ def _spans(extent: slice, side: int) -> Iterator[slice]:
 class BlockStore:
     """The finished blocks of one work unit.
 
-    A block is there whole or not at all, and is believed only if its checksum agrees; so a run that was killed at any
-    moment goes on with the blocks that are missing. Blocks of other work, or of another size, are not kept. What cannot
-    be written raises `DiskFull` or `NotWritable`, and nothing of it is left.
+    A block is there whole or not at all, and is believed only if the checksums of its arrays agree, which NPZ has; so a
+    run that was killed at any moment goes on with the blocks that are missing. Blocks of other work, or of another
+    size, are not kept. What cannot be written raises `DiskFull` or `NotWritable`, and nothing of it is left.
     """
 
     def __init__(self, folder: Path, cell: Cell, bands: tuple[str, ...], identity: str) -> None:
@@ -88,36 +85,21 @@ class BlockStore:
                 folder.mkdir(parents=True)
             write_json(folder / _IDENTITY, wanted)
 
-    def holds(self, block: Block) -> bool:
-        """Return whether a block is there and intact; a damaged one is removed, to be made again."""
-        path = self.folder / block.name
-        if not path.is_file():
-            return False
-        content = path.read_bytes()
-        if hashlib.sha256(content[_DIGEST_BYTES:]).digest() == content[:_DIGEST_BYTES]:
-            return True
-        path.unlink()
-        return False
-
     def put(self, block: Block, layers: ProductLayers) -> None:
         """Keep a block."""
         buffer = BytesIO()
         np.savez(buffer, **{name: getattr(layers, name) for name in _ARRAYS})
-        content = buffer.getvalue()
-        write_bytes(self.folder / block.name, hashlib.sha256(content).digest() + content)
+        write_bytes(self.folder / block.name, buffer.getvalue())
 
-    def get(self, block: Block) -> ProductLayers:
-        """Return a block's layers.
-
-        Raises:
-            UnreadableAsset: it is missing or damaged.
-        """
+    def get(self, block: Block) -> ProductLayers | None:
+        """Return a block's layers; None where it is not there, or was damaged and is removed, to be made again."""
         path = self.folder / block.name
         try:
-            with np.load(BytesIO(path.read_bytes()[_DIGEST_BYTES:]), allow_pickle=False) as arrays:
+            with np.load(path, allow_pickle=False) as arrays:
                 found = {name: arrays[name] for name in _ARRAYS}
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
-            raise UnreadableAsset(f"Block {path} cannot be read ({error}); run again to make it anew.") from error
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile):
+            path.unlink(missing_ok=True)
+            return None
         return ProductLayers(**found, geobox=self._cell.geobox[block.rows, block.columns], bands=self._bands)
 
     def save_record(self, document: Mapping[str, Any]) -> None:

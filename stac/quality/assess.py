@@ -11,7 +11,7 @@ import numpy as np
 
 from stac.io.cores import cores
 from stac.product.layers import SOURCE_DATE_NODATA, Provenance
-from stac.quality.figures import HALF_WIDTH_EDGES, WEIGHT_EDGES, GroupFigures, QualityFigures, SourceDate, area_name
+from stac.quality.figures import HALF_WIDTH_EDGES, WEIGHT_EDGES, GroupFigures, QualityFigures, SourceDate
 from stac.quality.measures import CloudTally, ColourTally, IntervalTally, ResidualCloud, SharpnessTally
 from stac.quality.parts import EVERYTHING, GROUPS, WINDOW, Part, Product, groups_of, reach_of
 from stac.quality.seams import SeamTally
@@ -79,7 +79,7 @@ class _Tally:
         present = {name: self._count(name) for name in GROUPS if self._count(name)}
         valid = int(self.pixels.sum() - self.pixels[Provenance.NODATA])
         return QualityFigures(
-            areas_km2={area_name(p): round(int(self.pixels[p]) * pixel_km2, 4) for p in Provenance},
+            areas_km2={p.name.lower(): round(int(self.pixels[p]) * pixel_km2, 4) for p in Provenance},
             groups={name: self._group(name, pixels, clouds) for name, pixels in present.items()},
             seams=self.seams.seams(len(self.bands)),
             seam_ratio=self.seams.ratio(),

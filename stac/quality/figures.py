@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stac.product.layers import Provenance
 from stac.quality.seams import Seam
 
 #: Lower edges of the bins of `GroupFigures.half_widths`, reflectance; the last bin has no end.
@@ -99,8 +98,3 @@ class QualityFigures:
 def _seam(seam: Seam) -> dict[str, Any]:
     names = {"first": seam.first.name.lower(), "second": seam.second.name.lower()}
     return asdict(seam) | names
-
-
-def area_name(provenance: Provenance) -> str:
-    """Return how a class is named in documents."""
-    return provenance.name.lower()

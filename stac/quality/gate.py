@@ -110,8 +110,3 @@ def judge(figures: QualityFigures, gate: Gate) -> Verdict:
 
 def _ndvi(group: GroupFigures) -> float | None:
     return None if group.ndvi_shift is None else abs(group.ndvi_shift)
-
-
-def gate_document(gate: Gate) -> dict[str, float]:
-    """Return the thresholds as JSON values."""
-    return asdict(gate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,11 @@ from stac.catalog.product_collections import (
 from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
 from stac.catalog.validation import validate_item
 from stac.catalog.versions import in_succession, number_of, subject_of, version_for
-from stac.quality.gate import Gate, gate_document
+from stac.quality.gate import Gate
 from tests.support.catalogs import problems_in
 
 Publish = Callable[..., Path]
-LIMITS = gate_document(Gate())
+LIMITS = asdict(Gate())
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_waiting_work_is_finished_until_the_gate_changes(tmp_path: Path, publish
     catalog = StaticCatalog(tmp_path)
     assert finished_work(catalog, LIMITS) == {"aaaa": good, "bbbb": bad}
     assert published_place(catalog, bad.stem, "bbbb", LIMITS) == bad
-    for other in (gate_document(Gate(max_seam_ratio=5)), None):
+    for other in (asdict(Gate(max_seam_ratio=5)), None):
         assert finished_work(catalog, other) == {"aaaa": good}
         assert published_place(catalog, bad.stem, "bbbb", other) is None
 

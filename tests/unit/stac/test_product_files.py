@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from PIL import Image
 
-from stac.errors import NotWritable, UnreadableAsset
+from stac.errors import NotWritable
 from stac.grid.cell import Cell
 from stac.product import cog as raster
 from stac.product.block_store import Block, BlockStore, blocks_of
@@ -226,11 +226,10 @@ BLOCK = Block(slice(8, 24), slice(0, 16))
 
 def test_a_block_comes_back_bit_for_bit(tmp_path: Path, layers: ProductLayers, cell: Cell) -> None:
     store, part = BlockStore(tmp_path / "w", cell, layers.bands, "a"), layers.window(BLOCK.rows, BLOCK.columns)
-    assert not store.holds(BLOCK)
+    assert store.get(BLOCK) is None
     store.put(BLOCK, part)
-    again = BlockStore(tmp_path / "w", cell, layers.bands, "a")
-    assert again.holds(BLOCK)
-    found = again.get(BLOCK)
+    found = BlockStore(tmp_path / "w", cell, layers.bands, "a").get(BLOCK)
+    assert found is not None
     for name in ("data", "provenance", "source_date", "reference_weight", "uncertainty"):
         assert getattr(found, name).tobytes() == np.ascontiguousarray(getattr(part, name)).tobytes()
     assert found.geobox == part.geobox and found.bands == layers.bands
@@ -239,12 +238,10 @@ def test_a_block_comes_back_bit_for_bit(tmp_path: Path, layers: ProductLayers, c
 def test_a_damaged_block_is_made_again(tmp_path: Path, layers: ProductLayers, cell: Cell) -> None:
     store = BlockStore(tmp_path / "w", cell, layers.bands, "a")
     path = tmp_path / "w" / BLOCK.name
-    for damage in (lambda content: content[:-7], lambda content: content[:99] + b"x" + content[100:]):
+    for damage in (lambda content: content[:-7], lambda content: content[:999] + b"x" + content[1000:], lambda _: b""):
         store.put(BLOCK, layers.window(BLOCK.rows, BLOCK.columns))
         path.write_bytes(damage(path.read_bytes()))
-        assert not store.holds(BLOCK) and not path.exists()
-    with pytest.raises(UnreadableAsset, match="run again"):
-        store.get(BLOCK)
+        assert store.get(BLOCK) is None and not path.exists()
 
 
 def test_blocks_of_other_work_are_not_kept(tmp_path: Path, layers: ProductLayers, cell: Cell) -> None:
@@ -253,6 +250,6 @@ def test_blocks_of_other_work_are_not_kept(tmp_path: Path, layers: ProductLayers
     store.save_record({"dates": ["x"]})
     assert BlockStore(tmp_path / "w", cell, layers.bands, "a").saved_record() == {"dates": ["x"]}
     other = BlockStore(tmp_path / "w", cell, layers.bands, "b")
-    assert not other.holds(BLOCK) and other.saved_record() is None
+    assert other.get(BLOCK) is None and other.saved_record() is None
     other.discard()
     assert not (tmp_path / "w").exists()

@@ -211,13 +211,16 @@ def test_many_publishers_and_a_reader_in_a_larger_catalog(tmp_path: Path) -> Non
 
 
 def test_sums_add_up() -> None:
-    one = Contents(items=2, bbox=(1, 2, 3, 4), interval=("a", "b"), summaries={"gsd": (10,)}, latest=Latest("b", "x"))
-    other = Contents(items=1, bbox=(0, 3, 2, 9), interval=("0", "a"), summaries={"gsd": (20,)}, latest=Latest("a", "y"))
+    newer = Latest("b", "x", "")
+    one = Contents(items=2, bbox=(1, 2, 3, 4), interval=("a", "b"), summaries={"gsd": (10,)}, latest=newer)
+    other = Contents(
+        items=1, bbox=(0, 3, 2, 9), interval=("0", "a"), summaries={"gsd": (20,)}, latest=Latest("a", "y", "")
+    )
     one, other = replace(one, digest="1"), replace(other, digest="2")
     both = total([one, other, Contents()])
     assert both.digest == total([other, one]).digest != total([one, replace(other, digest="3")]).digest
     assert replace(both, digest="") == Contents(
-        items=3, bbox=(0, 2, 3, 9), interval=("0", "b"), summaries={"gsd": (10, 20)}, latest=Latest("b", "x")
+        items=3, bbox=(0, 2, 3, 9), interval=("0", "b"), summaries={"gsd": (10, 20)}, latest=newer
     )
     many = Contents(items=101, summaries={"grid:code": tuple(f"{n:03d}" for n in range(101))})
     assert total([total([many]), other]).summaries == {"grid:code": None, "gsd": (20,)}
