@@ -71,7 +71,7 @@ def export_items(
     """
     source = StaticSource(catalog, access=Access(s3 or S3Options()))
     names = list(collections) or source.collections()
-    documents = _counted(_documents(source, names, posixpath.dirname(root_href(catalog)), base), progress)
+    documents = _documents(source, names, posixpath.dirname(root_href(catalog)), base, progress)
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{file.name}.", dir=file.parent))
@@ -225,11 +225,14 @@ def _digest_in(file: Path, collection: str) -> str:
     return contents_of(metadata.get("collections", {}).get(collection, {})).digest
 
 
-def _documents(source: StaticSource, names: Sequence[str], above: str, base: str) -> Iterator[dict[str, Any]]:
-    for name in names:
-        for item in source.items(name):
-            document = item.to_dict(include_self_link=True, transform_hrefs=False)
-            yield _rebased(document, str(item.get_self_href()), above, f"{above}/{name}", base)
+def _documents(
+    source: StaticSource, names: Sequence[str], above: str, base: str, progress: Progress
+) -> Iterator[dict[str, Any]]:
+    items = ((name, item) for name in names for item in source.items(name))
+    for number, (name, item) in enumerate(items, 1):
+        progress(number)
+        document = item.to_dict(include_self_link=True, transform_hrefs=False)
+        yield _rebased(document, str(item.get_self_href()), above, f"{above}/{name}", base)
 
 
 def _rebased(document: Document, own: str, root: str, collection: str, base: str) -> dict[str, Any]:
@@ -263,12 +266,6 @@ def _described(collection: Document) -> dict[str, Any]:
     """Return a collection for the metadata of the file: without the links to its parts, which the rows replace."""
     kept = [link for link in collection["links"] if link.get("rel") not in ("item", "items", "child")]
     return {**collection, "links": kept}
-
-
-def _counted(documents: Iterator[dict[str, Any]], progress: Progress) -> Iterator[dict[str, Any]]:
-    for number, document in enumerate(documents, 1):
-        progress(number)
-        yield document
 
 
 def _write(

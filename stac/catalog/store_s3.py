@@ -138,7 +138,8 @@ class S3Target:
             name = str(asset["href"]).removeprefix("./")
             self._objects.upload(staging / name, place.parent / version / name, media_type_of(name))
         moved = _moved(document, version)
-        self._require_whole(collection, moved)
+        if not self._is_whole(collection, moved):
+            raise InvalidProduct(f"Item {document['id']}: its files did not arrive whole in {self.root}; run it again.")
         try:
             expected = ABSENT if seen is None else seen.etag
             self._objects.write(place, json_bytes(moved), _GEOJSON, expected)
@@ -244,10 +245,6 @@ class S3Target:
             if found is None or found.size != asset["file:size"]:
                 return False
         return True
-
-    def _require_whole(self, collection: str, document: Mapping[str, Any]) -> None:
-        if not self._is_whole(collection, document):
-            raise InvalidProduct(f"Item {document['id']}: its files did not arrive whole in {self.root}; run it again.")
 
 
 Target = FolderTarget | S3Target

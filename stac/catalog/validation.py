@@ -211,26 +211,22 @@ def schema_paths() -> dict[str, Path]:
 def schema_problem(document: Mapping[str, Any]) -> str | None:
     """Return the first thing in an item, collection or catalog that breaks a schema, None when all is well.
 
-    Checked are the schema of its kind and those of all extensions it declares.
+    Checked are the schema of its kind and those of all extensions it declares. The sentence has no full stop.
     """
-    return next(_schema_problems(document), None)
-
-
-def _schema_problems(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what breaks the schemas: one sentence without a full stop for every schema."""
     kind = _KINDS.get(str(document.get("type")))
     if kind is None:
-        yield f"it breaks the STAC schema: its type is {document.get('type')!r}"
-        return
+        return f"it breaks the STAC schema: its type is {document.get('type')!r}"
     # Through JSON: what is validated is what is written, so tuples are arrays.
     plain = json.loads(json.dumps(document))
     if reason := _broken(_CORE.format(version=STAC_VERSION, kind=kind), plain):
-        yield f"it breaks the STAC schema: {reason}"
+        return f"it breaks the STAC schema: {reason}"
     for uri in plain.get("stac_extensions") or []:
         if uri not in _schemas():
-            yield f"extension {uri} is not known here"
-        elif reason := _broken(uri, plain):
-            yield f"it breaks the schema of extension {_extension_name(uri)}: {reason}"
+            return f"extension {uri} is not known here"
+        if reason := _broken(uri, plain):
+            name = uri.removeprefix(_ADDRESS).removesuffix("/schema.json")
+            return f"it breaks the schema of extension {name}: {reason}"
+    return None
 
 
 def _broken(uri: str, document: Mapping[str, Any]) -> str:
@@ -249,10 +245,6 @@ def _sentence(error: ValidationError) -> str:
         # The message begins with the value that is wrong, which may be a whole document.
         reason = f"... {reason[-_LONGEST_REASON:]}"
     return f"{place}: {reason}" if place else reason
-
-
-def _extension_name(uri: str) -> str:
-    return uri.removeprefix(_ADDRESS).removesuffix("/schema.json")
 
 
 @lru_cache(maxsize=1)

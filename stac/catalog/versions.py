@@ -48,7 +48,7 @@ def in_succession(versions: Sequence[Mapping[str, Any]]) -> list[Document]:
     Args:
         versions: documents of the items, in any order.
     """
-    ordered = sorted(versions, key=lambda document: (number_of(document), _created(document), str(document["id"])))
+    ordered = sorted(versions, key=lambda d: (number_of(d), str(d["properties"].get("created", "")), str(d["id"])))
     return [_placed(document, ordered, at) for at, document in enumerate(ordered)]
 
 
@@ -69,7 +69,3 @@ def _link(relation: str, other: Mapping[str, Any]) -> dict[str, str]:
     item_id = str(other["id"])
     title = f"Version {number_of(other)}: {other['properties'].get('title', item_id)}"
     return {"rel": relation, "href": f"../{item_id}/{item_id}.json", "type": _TYPE, "title": title}
-
-
-def _created(document: Mapping[str, Any]) -> str:
-    return str(document["properties"].get("created", ""))

@@ -96,7 +96,8 @@ def holds_secret(address: str) -> bool:
         parts = urlsplit(address)
     except ValueError:  # it is not an address, which is said where it is opened
         return "@" in address
-    return "@" in parts.netloc or _unknown(parts.query)
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    return "@" in parts.netloc or not all(_is_harmless(*pair) for pair in pairs)
 
 
 def without_secret(address: str) -> str:
@@ -111,10 +112,6 @@ def without_secret(address: str) -> str:
         (name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if _is_harmless(name, value)
     ]
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query=urlencode(kept)).geturl()
-
-
-def _unknown(query: str) -> bool:
-    return not all(_is_harmless(*pair) for pair in parse_qsl(query, keep_blank_values=True))
 
 
 def _is_harmless(name: str, value: str) -> bool:

@@ -46,7 +46,7 @@ def load_dataset(
     return found.assign_coords(
         time=("time", [np.datetime64(one.instant.replace(tzinfo=None), "ns") for one in passes]),
         radiometry=("time", said),
-        source=("time", [" ".join(_address(item) for item in one.items) for one in passes]),
+        source=("time", [" ".join(item.get_self_href() or item.id for item in one.items) for one in passes]),
     )
 
 
@@ -184,7 +184,3 @@ def date_of(dataset: xr.Dataset, target: str) -> int:
         has = ", ".join(f"{day} ({name})" for day, name in zip(days, ids, strict=True))
         raise InvalidInput(f"Target {target!r} names {len(found)} of the dates; name one of {has} by date or id.")
     return int(found[0])
-
-
-def _address(item: pystac.Item) -> str:
-    return item.get_self_href() or item.id

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import IntFlag, unique
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,11 +100,7 @@ def classify_scl(scl: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return _TABLE.take(scl)
 
 
-def _classify(layers: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
-    return classify_scl(layers[0])
-
-
-SCL = MaskMethod((MaskInput(("scl",)),), frozenset(PixelClass), _classify)
+SCL = MaskMethod((MaskInput(("scl",)),), frozenset(PixelClass), lambda layers: classify_scl(layers[0]))
 
 
 @unique
@@ -159,8 +153,8 @@ def _confidence(qa: NDArray[np.uint16], first: int) -> NDArray[np.uint16]:
     return (qa >> np.uint16(first)) & np.uint16(3)
 
 
-def _qa_pixel_classify(layers: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
-    return classify_qa_pixel(layers[0])
-
-
-QA_PIXEL = MaskMethod((MaskInput(("qa_pixel",), nodata=int(QaBit.FILL)),), frozenset(PixelClass), _qa_pixel_classify)
+QA_PIXEL = MaskMethod(
+    (MaskInput(("qa_pixel",), nodata=int(QaBit.FILL)),),
+    frozenset(PixelClass),
+    lambda layers: classify_qa_pixel(layers[0]),
+)

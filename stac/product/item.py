@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum, unique
@@ -59,19 +59,16 @@ PRODUCT_EXTENSIONS = (
     Extension.SCIENTIFIC,
 )
 #: Of products whose source says that much; each of these schemas asks for at least one field.
-_OPTIONAL_EXTENSIONS = {"view:": Extension.VIEW, "grid:": Extension.GRID, "mgrs:": Extension.MGRS}
+_OPTIONAL_EXTENSIONS = {"view": Extension.VIEW, "grid": Extension.GRID, "mgrs": Extension.MGRS}
 #: Of every model.
 MODEL_EXTENSIONS = (Extension.MLM, Extension.FILE, Extension.VERSION, Extension.SCIENTIFIC, Extension.PROCESSING)
 
 
 def product_extensions(properties: Mapping[str, Any]) -> list[str]:
     """Return what an item with these properties declares."""
-    found = [extension for prefix, extension in _OPTIONAL_EXTENSIONS.items() if _has(properties, prefix)]
+    prefixes = {name.partition(":")[0] for name in properties}
+    found = [extension for prefix, extension in _OPTIONAL_EXTENSIONS.items() if prefix in prefixes]
     return [str(extension) for extension in (*PRODUCT_EXTENSIONS, *found)]
-
-
-def _has(names: Iterable[str], prefix: str) -> bool:
-    return any(name.startswith(prefix) for name in names)
 
 
 #: Properties of the target scene that are true of its product too.

@@ -89,12 +89,13 @@ def judge(figures: QualityFigures, gate: Gate) -> Verdict:
     def of(read: Callable[[GroupFigures], float | None]) -> float | None:
         return None if restored is None else read(restored)
 
+    ndvi = of(lambda g: g.ndvi_shift)
     return Verdict(
         (
             Check("residual_cloud", "Residual cloud", of(lambda g: g.residual_cloud), None, gate.max_residual_cloud),
             Check("sharpness", "Sharpness", of(lambda g: g.sharpness), gate.min_sharpness, gate.max_sharpness),
             Check("colour_shift", "Largest colour shift", of(lambda g: g.largest_shift), None, gate.max_colour_shift),
-            Check("ndvi_shift", "NDVI shift", of(_ndvi), None, gate.max_ndvi_shift),
+            Check("ndvi_shift", "NDVI shift", ndvi and abs(ndvi), None, gate.max_ndvi_shift),
             Check("seam_ratio", "Seam ratio", figures.seam_ratio, None, gate.max_seam_ratio),
             Check(
                 "half_width",
@@ -106,7 +107,3 @@ def judge(figures: QualityFigures, gate: Gate) -> Verdict:
             Check("not_recoverable", "Share not recoverable", figures.not_recoverable, None, gate.max_not_recoverable),
         )
     )
-
-
-def _ndvi(group: GroupFigures) -> float | None:
-    return None if group.ndvi_shift is None else abs(group.ndvi_shift)

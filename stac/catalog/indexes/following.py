@@ -71,7 +71,8 @@ def copy_of(document: Mapping[str, Any], place: Location, public: PublicPlace) -
     links = [link for link in document.get("links", []) if link["rel"] not in {*_LISTING, "self", "canonical"}]
     media_type = "application/geo+json" if document.get("type") == "Feature" else "application/json"
     here = {"href": address, "type": media_type, "title": _title(document)}
-    assets = {key: asset | {"href": _absolute(address, asset["href"])} for key, asset in _assets(document).items()}
+    every = document.get("assets") or {}
+    assets = {key: asset | {"href": _absolute(address, asset["href"])} for key, asset in every.items()}
     return {
         **document,
         "links": [
@@ -81,10 +82,6 @@ def copy_of(document: Mapping[str, Any], place: Location, public: PublicPlace) -
         ],
         **({"assets": assets} if assets else {}),
     }
-
-
-def _assets(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return dict(document.get("assets") or {})
 
 
 def _title(document: Mapping[str, Any]) -> str:
@@ -194,7 +191,7 @@ class Indexes:
         progress(f"comparing {kind} with {index.label}", 0, 0)
         # The index first: what it holds was in the catalog before, so what others publish meanwhile is not removed.
         held = index.works(kind)
-        published = {place.stem: (work, place) for work, place in self._published(kind).items()}
+        published = {place.stem: (work, place) for work, place in self._catalog.beside(kind).published_work().items()}
         wanted = [place for name, (work, place) in published.items() if again or held.get(name) != work]
         gone = sorted(set(held) - set(published)) if self._catalog.exists() else []
         self._put_all(index, kind, wanted, progress)
@@ -212,9 +209,6 @@ class Indexes:
             documents = self._catalog.target.read_many(part)
             index.put(collection, [copy_of(d, part[name], self._public) for name, d in documents.items()])
         index.put(self._collection(kind) or collection, [])
-
-    def _published(self, kind: ProductCollection) -> Mapping[str, Location]:
-        return self._catalog.beside(kind).published_work()
 
     def _read(self, place: Location) -> Document | None:
         return self._catalog.target.read(self._public.name_of(place))
