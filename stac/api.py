@@ -68,7 +68,7 @@ def load(
 
     Args:
         items: scenes, as `search` returns them.
-        geobox: the grid; None takes that of the first scene's first band.
+        geobox: the grid; None takes that of the first scene's first band, as runs do (`stac.grid.cell.cell_of`).
         bands: common names.
         bbox: west, south, east, north in degrees: clips the first scene's grid.
         native: uint16 digital numbers, reflectance / 1e-4 with 0 for nodata, instead of float32 reflectance with NaN.

@@ -26,7 +26,7 @@ from stac.io.signing import Access
 _SURROUNDINGS_DEG, _DENSITY_DEG = 0.2, 0.05
 #: A box that ends this close to a pixel's edge does not touch the pixel behind it, pixels.
 _SLACK = 1e-6
-#: Windows of more than this side end on multiples of so many pixels, so that their overviews have square pixels.
+#: Cells of more than this side end on multiples of so many pixels, so that their overviews have square pixels.
 _LARGE_PX, _MULTIPLE = 1024, 16
 
 
@@ -180,7 +180,9 @@ def same_cell(one: Cell, other: Cell) -> bool:
 
 
 def cell_of(item: pystac.Item, band: str, bbox: Sequence[float] | None = None, access: Access | None = None) -> Cell:
-    """Return the cell of an item: its native grid, clipped to `bbox` on whole pixels, a large window on every 16th.
+    """Return the cell of an item: its native grid, clipped to `bbox` on whole pixels.
+
+    A large cell that is not a square ends on every 16th pixel, which may lie beyond the grid, where nothing is.
 
     Args:
         item: the scene whose grid is used.
@@ -192,7 +194,7 @@ def cell_of(item: pystac.Item, band: str, bbox: Sequence[float] | None = None, a
         InvalidItem: the item has no such band, or its projection fields are wrong.
         InvalidQuery: the box does not touch the item's grid.
     """
-    geobox, code = native_geobox(item, band, access), grid_code(item)
+    geobox, code = _on_multiples(native_geobox(item, band, access)), grid_code(item)
     if bbox is None:
         return Cell(code, geobox)
     window = _window(geobox, bbox)
@@ -203,6 +205,15 @@ def cell_of(item: pystac.Item, band: str, bbox: Sequence[float] | None = None, a
         return Cell(code, geobox)
     name = f"{code}-r{top}c{left}h{bottom - top}w{right - left}"
     return Cell(name, geobox[top:bottom, left:right])
+
+
+def _on_multiples(geobox: GeoBox) -> GeoBox:
+    """Return a large grid of unequal sides, such as that of a Landsat scene, with sides of whole multiples."""
+    height, width = geobox.shape
+    if height == width or max(height, width) <= _LARGE_PX:
+        return geobox
+    sides = -(-height // _MULTIPLE) * _MULTIPLE, -(-width // _MULTIPLE) * _MULTIPLE
+    return GeoBox(sides, geobox.affine, geobox.crs)
 
 
 def _window(geobox: GeoBox, bbox: Sequence[float]) -> tuple[int, int, int, int] | None:

@@ -80,6 +80,19 @@ def test_large_windows_have_overviews_with_square_pixels() -> None:
     assert overview_factors(window.shape)[:4] == [2, 4, 8, 16]
 
 
+def test_a_large_grid_of_unequal_sides_ends_beyond_its_file_where_overviews_have_square_pixels(
+    twl: list[pystac.Item],
+) -> None:
+    item = twl[0].clone()
+    native = cell_of(item, "blue").geobox
+    assert native.shape[0] == native.shape[1] or max(native.shape) <= 1024, "such a grid stays as it is"
+    for asset in item.assets.values():
+        asset.extra_fields["proj:shape"] = [7751, 7641]
+    cell = cell_of(item, "blue")
+    assert cell.geobox.shape == (7760, 7648) and cell.geobox.affine == native.affine and cell.id == "MGRS-33TWL"
+    assert overview_factors(cell.geobox.shape)[:4] == [2, 4, 8, 16]
+
+
 def test_the_name_shows_the_window(twl: list[pystac.Item]) -> None:
     cell = cell_of(twl[0], "blue", (15.4, 45.6, 15.6, 45.8))
     native = cell_of(twl[0], "blue").geobox
