@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from stac.catalog.contents import CONTENTS, Contents, contents_of
-from stac.catalog.links import CollectionLinks
 from stac.catalog.publish import StaticCatalog
 from stac.catalog.store_s3 import Target
+from stac.catalog.survey import ids_below
 from stac.catalog.tree import MIRRORS, Document, Node, item_name, nodes_in
 from stac.errors import EmptySearch, InvalidItem, UnreadableCatalog
 from stac.io.files import writing
@@ -173,7 +173,7 @@ class _Mirror:
 
     def _items(self, month: Node) -> Iterator[dict[str, Any]]:
         """Yield the items that the nodes of a month link to; one that is gone meanwhile is left out."""
-        ids = CollectionLinks(self.target, self.collection).ids_below(month)
+        ids = ids_below(self.target, self.collection, month)
         above = f"{self.target.root}/{self.collection}"
         for start in range(0, len(ids), _CHUNK):
             names = [item_name(self.collection, name) for name in ids[start : start + _CHUNK]]

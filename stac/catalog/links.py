@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from stac.catalog.contents import contents_of, total
 from stac.catalog.documents import collection_document, is_listed, node_document, root_document
 from stac.catalog.store_s3 import Target
+from stac.catalog.survey import Survey, survey_of
 from stac.catalog.tree import (
     Document,
     Link,
@@ -34,60 +35,6 @@ from stac.catalog.tree import (
 from stac.errors import InvalidProduct
 
 ROOT = "catalog.json"
-
-
-@dataclass(slots=True)
-class Survey:
-    """What was found from the collection on."""
-
-    #: Links to items by item id, by the node that holds them.
-    items: dict[Node, dict[str, Link]] = field(default_factory=dict)
-    #: Nodes that are missing, unreadable, or hold something else than the link to them says.
-    inconsistent: set[Node] = field(default_factory=set)
-    #: The collection, None where it is not there or cannot be read.
-    collection: Document | None = None
-
-    @property
-    def links(self) -> dict[str, Link]:
-        """All links to items by item id."""
-        return {item_id: link for links in self.items.values() for item_id, link in links.items()}
-
-    def holders(self, item_id: str) -> list[Node]:
-        """Return the nodes that link to an item; more than one after a crash while it moved."""
-        return [node for node, links in self.items.items() if item_id in links]
-
-
-@dataclass(slots=True)
-class Findings:
-    """What crashes and people leave behind."""
-
-    #: Items that no node links to.
-    unlinked: list[str]
-    #: Nodes to be written anew, with the ids of the items they wrongly link to.
-    nodes: dict[Node, set[str]] = field(default_factory=dict)
-
-    @property
-    def any(self) -> bool:
-        """Whether anything is to be repaired."""
-        return bool(self.unlinked or self.nodes)
-
-
-def findings_of(survey: Survey, present: Collection[str]) -> Findings:
-    """Compare the links of a collection with the ids of the items that are there."""
-    there, seen = set(present), set[str]()
-    found = Findings([], {node: set() for node in survey.inconsistent})
-    for node, links in survey.items.items():
-        wrong = links.keys() - there
-        # Of two links to an item one is wrong: both are made anew from the item.
-        twice = links.keys() & seen
-        for item_id in twice:
-            for holder in survey.holders(item_id):
-                found.nodes.setdefault(holder, set()).add(item_id)
-        if wrong:
-            found.nodes.setdefault(node, set()).update(wrong)
-        seen |= links.keys()
-    found.unlinked = sorted(there - seen)
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,51 +89,6 @@ class CollectionLinks:
         month, date = self.read(month_of(item)), self.read(day_of(item))
         pages = [self.read(page) for page in nodes_in(date, day_of(item))]
         return sorted({name for document in (month, date, *pages) for name in items_in(document)})
-
-    def survey(self, *, strict: bool = True) -> Survey:
-        """Visit all nodes, level by level; a document that cannot be read is an error, or, not strict, not there."""
-        found = Survey()
-        try:
-            found.collection = self.target.read(self.collection_name)
-        except InvalidProduct:
-            if strict:
-                raise
-        self._walk(nodes_in(found.collection, None), found, strict=strict)
-        return found
-
-    def ids_below(self, node: Node) -> list[str]:
-        """Return the ids of the items that a node and the nodes below it link to, sorted."""
-        found = Survey()
-        self._walk({node: {}}, found, strict=True)
-        return sorted(found.links)
-
-    def _walk(self, level: Mapping[Node, Link], found: Survey, *, strict: bool) -> None:
-        """Read nodes, and all below them, level by level."""
-        while level:
-            documents = self._read_all(level, found, strict=strict)
-            below: dict[Node, Link] = {}
-            for node, document in documents.items():
-                if contents_of(level[node]) != contents_of(document):
-                    found.inconsistent.add(node)
-                found.items[node] = items_in(document)
-                below |= nodes_in(document, node)
-            level = below
-
-    def _read_all(self, nodes: Collection[Node], found: Survey, *, strict: bool) -> dict[Node, Document]:
-        names = {node: self._name(node) for node in nodes}
-        try:
-            documents = self.target.read_many(names.values())
-        except InvalidProduct:
-            if strict:
-                raise
-            documents = {}
-            for name in names.values():
-                try:
-                    documents |= self.target.read_many([name])
-                except InvalidProduct:  # its items are found without a link, and linked anew
-                    continue
-        found.inconsistent |= {node for node, name in names.items() if name not in documents}
-        return {node: documents[name] for node, name in names.items() if name in documents}
 
     def link_nodes(
         self, leaves: Mapping[Node, Iterable[str]], without: str | None = None, *, repair: bool = False
@@ -306,8 +208,8 @@ class CollectionLinks:
         Args:
             present: ids of the items that are there.
         """
-        survey = self.survey(strict=False)
-        if findings_of(survey, present).any:
+        survey = survey_of(self.target, self.collection_id, strict=False)
+        if any(survey.repairs(present)):
             return survey, False
         try:
             listed = is_listed(self.target.read(ROOT), self.collection_id)
@@ -317,11 +219,11 @@ class CollectionLinks:
 
     def repair(self) -> None:
         """Make every link agree with the items that are there; the collection comes after all nodes."""
-        survey = self.survey(strict=False)
-        findings = findings_of(survey, self.target.item_ids(self.collection_id))
-        leaves, counts = findings.nodes, {node: len(links) for node, links in survey.items.items()}
+        survey = survey_of(self.target, self.collection_id, strict=False)
+        unlinked, leaves = survey.repairs(self.target.item_ids(self.collection_id))
+        counts = {node: len(links) for node, links in survey.items.items()}
         version = ""
-        for batch in _batches(findings.unlinked):
+        for batch in _batches(unlinked):
             for document in self.target.read_many(self.item_name(item_id) for item_id in batch).values():
                 node = self.node_for(document, document, counts)
                 leaves.setdefault(node, set()).add(str(document["id"]))
@@ -354,8 +256,9 @@ class CollectionLinks:
 
     def nodes_of(self, item_id: str) -> list[Node]:
         """Return the nodes that may link to an item: the one it names, else all that do."""
-        named = node_of(self.held(item_id) or {})
-        return [named] if named is not None else self.survey(strict=False).holders(item_id)
+        if (named := node_of(self.held(item_id) or {})) is not None:
+            return [named]
+        return survey_of(self.target, self.collection_id, strict=False).holders(item_id)
 
     @property
     def collection_name(self) -> str:

@@ -16,8 +16,9 @@ import pystac
 from pystac.errors import STACError
 
 from stac.catalog.documents import CATALOG_TITLE, collection_title
-from stac.catalog.links import ROOT, CollectionLinks, Survey, version_of
+from stac.catalog.links import ROOT, CollectionLinks, version_of
 from stac.catalog.store_s3 import target_at
+from stac.catalog.survey import Survey, survey_of
 from stac.catalog.tree import Document, Node, items_in, month_of, node_of, placed
 from stac.catalog.validation import check_id, file_problems, validate_item
 from stac.catalog.versions import in_succession, subject_of
@@ -88,7 +89,7 @@ class StaticCatalog:
                 verdict of the gate and its limits among it) whether the item counts; all do when left out.
             survey: what the links say, from `repair`; read when left out.
         """
-        survey = survey or self._links.survey()
+        survey = survey or survey_of(self.target, self.collection_id)
         return {
             str(properties["unveil:work_id"]): self.place_of(item_id)
             for item_id, properties in sorted(survey.links.items())
@@ -166,7 +167,7 @@ class StaticCatalog:
 
     def items(self) -> list[pystac.Item]:
         """Return all items that links lead to, sorted by id."""
-        ids = sorted(self._links.survey().links)
+        ids = sorted(survey_of(self.target, self.collection_id).links)
         documents = self.target.read_many(self._links.item_name(item_id) for item_id in ids)
         return [pystac.Item.from_dict(d, href=str(self.root / name)) for name, d in documents.items()]
 
@@ -223,7 +224,7 @@ class StaticCatalog:
             return survey
         with self.target.exclusive():
             self._links.repair()
-            return self._links.survey(strict=False)
+            return survey_of(self.target, self.collection_id, strict=False)
 
     def require_writable(self) -> None:
         """Raise unless the catalog can be written."""

@@ -16,6 +16,7 @@ from odc.geo.geobox import GeoBox
 
 from stac.catalog.links import CollectionLinks
 from stac.catalog.publish import StaticCatalog
+from stac.catalog.survey import survey_of
 from stac.catalog.tree import placed
 from stac.product.item import ProductRecord, build_item
 from stac.product.layers import SOURCE_DATE_NODATA, ProductLayers
@@ -87,7 +88,7 @@ def lay(catalog: StaticCatalog, stock: Path, document: dict[str, Any], numbers: 
     """Put products where they belong without a link, as publishers leave them that are killed just before it."""
     links = CollectionLinks(catalog.target, catalog.collection_id)
     above = Path(str(catalog.collection_path.parent))
-    counts = {node: len(found) for node, found in links.survey().items.items()}
+    counts = {node: len(found) for node, found in survey_of(catalog.target, catalog.collection_id).items.items()}
     up = {"href": "../collection.json", "type": "application/json", "title": "Cloud-free acquisitions"}
     root = {"href": "../../catalog.json", "type": "application/json", "title": "Cloud-free mosaics"}
     for number in numbers:
