@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Collection, Iterable
 from dataclasses import asdict
@@ -23,8 +22,7 @@ from flows.progress import EventName, emit
 from flows.services.prefect_client import through_restart
 from flows.settings import RunSettings
 from stac.catalog.product_collections import ProductCollection
-from stac.io.objects import Objects
-from stac.io.s3 import Location
+from stac.catalog.publish import StaticCatalog
 from stac.load.stack import Stack
 from stac.quality.figures import QualityFigures
 
@@ -68,27 +66,22 @@ def statistics_of(item_id: str, settings: RunSettings, model_sha256: str) -> Uni
 
     Raises:
         InvalidCheckpoint: they cannot be read.
-        AccessRefused, SourceUnavailable: the catalog cannot be read.
+        PublishError, AccessRefused, SourceUnavailable: the catalog cannot be read.
     """
+    catalog = StaticCatalog(settings.out, s3=settings.s3, workspace=settings.state)
     for collection in ProductCollection:
-        place = settings.out / collection / item_id / "metadata.json"
-        if (content := _content(place, settings)) is None:
+        name = f"{collection}/{item_id}/metadata.json"
+        if (metadata := catalog.target.read(name)) is None:
             continue
         try:
-            metadata = json.loads(content)
             if "drift" not in metadata or metadata["model"]["sha256"] != model_sha256:
                 return None
             return _STATISTICS.validate_python(metadata["drift"]["statistics"])
         except (ValueError, KeyError, TypeError, InvalidCheckpoint) as error:
-            raise InvalidCheckpoint(f"{place} holds no statistics ({error}); make the product again.") from error
+            raise InvalidCheckpoint(
+                f"{settings.out}/{name} holds no statistics ({error}); make the product again."
+            ) from error
     return None
-
-
-def _content(place: Location, settings: RunSettings) -> bytes | None:
-    """Return the content of a file of the catalog; None without one."""
-    if isinstance(place, Path):
-        return place.read_bytes() if place.is_file() else None
-    return Objects(settings.s3, settings.timeout_s).read(place)
 
 
 def watch_run(settings: RunSettings, model: ModelRef, run_id: str, item_ids: Collection[str]) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import rasterio
 import xarray as xr
 
 from flows import __version__
-from flows.processing.record import quality_of
+from flows.processing.blocks import Effort
+from flows.processing.record import figures_of, quality_of
 from flows.reports.page import write_report
 from stac.catalog.product_collections import publish_to_collection
 from stac.catalog.publish import StaticCatalog
@@ -21,7 +22,7 @@ from stac.io.s3 import Location
 from stac.product.dataset import dataset_layers, dataset_record
 from stac.product.item import ProductRecord, build_item
 from stac.product.layers import Provenance
-from stac.product.writer import write_product
+from stac.product.writer import ProductSummary, write_product
 from stac.quality.gate import Gate
 
 
@@ -39,7 +40,7 @@ def publish_dataset(product: xr.Dataset, folder: Path, *, judged: bool) -> Locat
     seen = np.where(layers.provenance == Provenance.OBSERVED, layers.data, np.uint16(0))
     summary = write_product([layers], layers.geobox, layers.bands, seen, staging)
     quality = quality_of(staging, layers.bands, Gate() if judged else None)
-    metadata = _metadata(product, record, summary.areas_km2) | {"quality": quality.document}
+    metadata = _metadata(product, record, summary) | {"quality": quality.document}
     write_json(staging / "metadata.json", metadata)
     write_report(staging, record.item_id, metadata)
     item = build_item(record, summary, staging)
@@ -47,10 +48,9 @@ def publish_dataset(product: xr.Dataset, folder: Path, *, judged: bool) -> Locat
     return publish_to_collection(catalog, staging, item)
 
 
-def _metadata(product: xr.Dataset, record: ProductRecord, areas: Mapping[str, float]) -> dict[str, Any]:
+def _metadata(product: xr.Dataset, record: ProductRecord, summary: ProductSummary) -> dict[str, Any]:
     """Return what made a product, as JSON values, in the form of those of runs."""
     said = product.attrs
-    valid = sum(areas.values()) - areas["nodata"]
     return {
         "unit": {"target_id": said["target"], "item_id": record.item_id, "work_id": record.work_id},
         "model": {"name": record.model_name, "version": record.model_version, "sha256": record.model_sha256},
@@ -61,14 +61,8 @@ def _metadata(product: xr.Dataset, record: ProductRecord, areas: Mapping[str, fl
             for name, day in zip([said["target"], *said["other_dates"]], said["dates"], strict=True)
         ],
         "dropped": [],
-        "areas_km2": dict(areas),
-        "figures": {
-            "valid_km2": valid,
-            "cloudy_km2": valid - areas["observed"],
-            "other_dates_km2": areas["other_dates"],
-            "model_km2": sum(areas[name] for name in ("thin_cloud_corrected", "reference_filled", "generated")),
-            "not_recoverable_km2": areas["not_recoverable"],
-        },
+        "areas_km2": summary.areas_km2,
+        "figures": asdict(figures_of(summary, Effort(), 0.0)),
         "normalisation": [],
         "seconds": {},
     }
