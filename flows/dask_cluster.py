@@ -43,7 +43,7 @@ _OPTIONS = {
 }
 _WITHOUT = "start some with `dask worker ADDRESS --nthreads 1`, or leave --dask-scheduler out"
 #: What a task imports: loaded when a worker starts, and not while its first unit waits.
-_TASKS = "flows.mosaic"
+_TASKS = "flows.unit_tasks"
 
 
 class WorkerSetup(WorkerPlugin):

@@ -6,56 +6,33 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pystac
 from prefect import flow, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.client.schemas.objects import State as TaskState
 from prefect.context import FlowRunContext
-from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.drift.units import watch_run
-from flows.errors import LedgerUnavailable, WorkerKilled, WorkFailed
-from flows.ledger.leases import wait_for_others
 from flows.ledger.opening import open_ledger
-from flows.ledger.schema import State, new_run_id
+from flows.ledger.schema import new_run_id
 from flows.ledger.store import Ledger, reconcile
-from flows.models.model_item import ensure_model_item
-from flows.planning.candidates import Refused
 from flows.planning.plan_file import FrozenPlan, read_plan
-from flows.planning.workunit import ModelRef, Unit
+from flows.planning.workunit import ModelRef
 from flows.preparation import PreparedRun, handing_over, plan, prepare_run
 from flows.processing.publishing import catalog_of, discard_blocks, keep_mirrors
-from flows.processing.unit import (
-    Payload,
-    RunContext,
-    UnitResult,
-    clear_staging,
-    failure_of,
-    job_of,
-    payload_of,
-    process_unit,
-    record_failure,
-)
-from flows.progress import report_progress
-from flows.reports.run import left_out_table, run_markdown, unit_table
-from flows.services.prefect_client import through_restart
+from flows.processing.unit import job_of
 from flows.services.prefect_server import prefect_api
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings, recent
-from flows.summary import RunSummary, summary_of
-from flows.task_runners import check_runner, open_workers
-from flows.tasks import RETRIES, ensure_gpu_limit, gpu_slot, gpus_of
+from flows.summary import RunSummary, report, summary_of
+from flows.task_runners import check_runner
+from flows.tasks import RETRIES
+from flows.unit_tasks import process_all, refused_results, run_context, run_ledger
 from stac.search.sentinel_hub.client import METER
-
-_log = logging.getLogger("unveil")
 
 
 def _run_name() -> str:
@@ -119,67 +96,10 @@ def clear_scenes(
     return summary
 
 
-@task(name="process", task_run_name="process {payload.unit.target_id}", **RETRIES)
-def process(payload: Payload, run: RunContext) -> UnitResult | TaskState[UnitResult]:
-    """Make one unit, a scene or a cell of a mosaic, under a lease of the ledger, and publish it."""
-    result = process_unit(payload, run, gpu_slot)
-    match result.state:
-        case State.RUNNING:
-            return Completed(name="Skipped", message=result.error, data=result)
-        case State.INVALID:
-            return Failed(name="Invalid", message=result.error, data=result)
-        case _:
-            return result
-
-
-def process_all(
-    units: Sequence[Unit],
-    items: Iterable[pystac.Item],
-    run: RunContext,
-    settings: RunSettings,
-    ledger: Ledger,
-) -> list[UnitResult]:
-    """Map `process` over units; return how each ended, in their order.
-
-    Units that other runs hold are left to them, and looked at again at the end.
-    """
-    if not units:
-        return []
-    ensure_model_item(catalog_of(settings), run.model)
-    if gpus := gpus_of(settings):
-        through_restart()(ensure_gpu_limit, gpus)
-    by_id, results = {item.id: item for item in items}, dict[str, UnitResult]()
-    with open_workers(settings) as workers:
-
-        def map_units(some: Sequence[Unit]) -> None:
-            for given, ended in workers.map(process, (payload_of(unit, by_id) for unit in some), run=run):
-                results[given.unit.work_id] = _result(given.unit, ended, run, ledger)
-
-        map_units(units)
-        held = [unit for unit in units if results[unit.work_id].state is State.RUNNING]
-        if held:
-            report_progress(f"waiting for {len(held)} units of other runs")
-            wait_for_others(ledger, [unit.work_id for unit in held], settings.held_wait_s)
-            map_units(held)
-    return [results[unit.work_id] for unit in units]
-
-
 @task(name="drift", **RETRIES)
 def drift(settings: RunSettings, model: ModelRef, run_id: str, item_ids: Sequence[str]) -> dict[str, Any] | None:
     """Compare what the run restored with the training set of its model; return the comparison."""
     return watch_run(settings, model, run_id, item_ids)
-
-
-@task(name="report", **RETRIES)
-def report(summary: Mapping[str, Any], name: str) -> None:
-    """Store the tables and the report of a run of the flow `name` as Prefect artifacts."""
-    patient = through_restart()
-    patient(create_table_artifact, unit_table(summary["units"]), key="work-units", description="Work units of this run")
-    if summary["left_out"]:
-        rows = left_out_table(summary["left_out"])
-        patient(create_table_artifact, rows, key="left-out", description="Scenes that no unit was made for, and why")
-    text = run_markdown(summary, name) + "".join(f"\n- Region: `{place}`" for place in summary.get("regions", ()))
-    patient(create_markdown_artifact, text, key=f"{name}-report", description="Report of this run")
 
 
 def run_clear_scenes(
@@ -221,41 +141,6 @@ def _settings(settings: RunSettings | None, last_days: int | None) -> RunSetting
     return recent(settings or load_settings(), last_days)
 
 
-@contextlib.contextmanager
-def run_ledger(settings: RunSettings, run_id: str) -> Iterator[Ledger]:
-    """Open the ledger; at the end release what the run still holds, if it answers: leases run out, too."""
-    ledger = open_ledger(settings)
-    try:
-        yield ledger
-    finally:
-        with contextlib.suppress(LedgerUnavailable):
-            for work_id in ledger.abort(run_id):
-                clear_staging(work_id, settings)
-        ledger.close()
-
-
-def run_context(
-    settings: RunSettings,
-    model: ModelRef,
-    collection: Mapping[str, Any],
-    ledger: Ledger,
-    run_id: str,
-    **more: Any,
-) -> RunContext:
-    """Return what the units of a run share; paths are absolute where its workers have other working folders."""
-    if settings.dask_scheduler:
-        there = {"out": settings.out.absolute() if isinstance(settings.out, Path) else settings.out}
-        settings = settings.model_copy(update=there | {"state_dir": settings.state.absolute()})
-    return RunContext(run_id, settings.shareable, model, collection, ledger.shown, **more)
-
-
-def refused_results(refused: Sequence[Refused]) -> list[UnitResult]:
-    """Return how scenes and cells end that no unit could be made for."""
-    for each in refused:
-        _log.warning("%s", each.reason)
-    return [UnitResult("", "", each.target_id, State.INVALID, error=each.reason) for each in refused]
-
-
 def _reconciled(ready: PreparedRun, ledger: Ledger) -> str:
     """Let the ledger know what is published, as a killed run could not; return the id of settings and model there."""
     request_id = ledger.save_request(ready.request)
@@ -263,16 +148,3 @@ def _reconciled(ready: PreparedRun, ledger: Ledger) -> str:
     reconcile(ledger, [job_of(unit, request_id) for unit in done], ready.done)
     discard_blocks([unit.work_id for unit in done], ready.settings)
     return request_id
-
-
-def _result(unit: Unit, ended: Any, run: RunContext, ledger: Ledger) -> UnitResult:
-    """Return how a unit ended, from what its task returned or raised."""
-    if isinstance(ended, UnitResult):
-        return ended
-    if isinstance(ended, LedgerUnavailable):
-        raise ended  # without it no unit can be claimed
-    if isinstance(ended, WorkerKilled):
-        return record_failure(ledger, unit, run, ended)
-    if not isinstance(ended, Exception):
-        raise WorkFailed(f"Task of {unit.target_id} ended without a result: {ended!r}")
-    return failure_of(unit, ended)

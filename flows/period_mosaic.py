@@ -16,7 +16,6 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.ledger.schema import State, new_run_id
 from flows.ledger.store import Ledger
-from flows.mosaic import process_all, refused_results, report, run_context, run_ledger
 from flows.planning.mosaics import MosaicJob, MosaicPlan, mosaic_jobs, plan_period
 from flows.planning.workunit import ModelRef, MosaicUnit
 from flows.preparation import SearchResult, find, handed_over, handing_over, resolve_model, whole_work
@@ -27,9 +26,10 @@ from flows.services.prefect_server import prefect_api
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from flows.settings.mosaic_options import MosaicOptions
-from flows.summary import RunSummary
+from flows.summary import RunSummary, report
 from flows.task_runners import check_runner
 from flows.tasks import RETRIES
+from flows.unit_tasks import process_all, refused_results, run_context, run_ledger
 from stac.errors import EmptySearch
 
 _log = logging.getLogger("unveil")

@@ -1,10 +1,13 @@
-"""How a run of the main flow ended."""
+"""How a run that makes units ended, and its report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows.errors import ScenesInvalid, WorkFailed
 from flows.ledger.schema import State
@@ -13,6 +16,9 @@ from flows.planning.workunit import ModelRef
 from flows.preparation import PreparedRun
 from flows.processing.publishing import catalog_of
 from flows.processing.unit import UnitResult
+from flows.reports.run import left_out_table, run_markdown, unit_table
+from flows.services.prefect_client import through_restart
+from flows.tasks import RETRIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,4 +82,17 @@ def summary_of(
         left_out=ready.plan.left_out,
         remade=tuple(ready.broken.values()),
         **more,
+    )
+
+
+@task(name="report", **RETRIES)
+def report(summary: Mapping[str, Any], name: str) -> None:
+    """Store the tables and the report of a run of the flow `name` as Prefect artifacts."""
+    patient = through_restart()
+    patient(create_table_artifact, unit_table(summary["units"]), key="work-units", description="Work units of this run")
+    if summary["left_out"]:
+        rows = left_out_table(summary["left_out"])
+        patient(create_table_artifact, rows, key="left-out", description="Scenes that no unit was made for, and why")
+    patient(
+        create_markdown_artifact, run_markdown(summary, name), key=f"{name}-report", description="Report of this run"
     )

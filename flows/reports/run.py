@@ -25,7 +25,8 @@ def run_markdown(summary: Mapping[str, Any], name: str) -> str:
     remade = "".join(f"\n- Made again: {reason}" for reason in summary["remade"])
     passed = Counter(str(each["cause"]) for each in summary["left_out"])
     left_out = ", ".join(f"{number} for {cause}" for cause, number in passed.items())
-    notes = f"{remade}\n\nLeft out: {left_out or 'nothing'}.\n"
+    regions = "".join(f"\n- Region: `{place}`" for place in summary.get("regions", ()))
+    notes = f"{remade}{regions}\n\nLeft out: {left_out or 'nothing'}.\n"
     return f"{title}\n\n{origin}\n\nUnits: {ended}.\n{notes}{drift_markdown(summary.get('drift'))}"
 
 

@@ -67,7 +67,8 @@ def test_workers_share_the_cores_and_never_ask_for_more() -> None:
 def test_flow_and_tasks_travel_to_other_processes() -> None:
     import cloudpickle
 
-    from flows.mosaic import clear_scenes, process
+    from flows.mosaic import clear_scenes
+    from flows.unit_tasks import process
 
     for thing in (clear_scenes, process):
         assert len(cloudpickle.dumps(thing)) < 100_000
