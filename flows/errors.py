@@ -8,7 +8,7 @@ from de_model.errors import DeModelError, InvalidCheckpoint, InvalidModelInput
 from stac.errors import InvalidInput, StacError
 
 if TYPE_CHECKING:
-    from flows.summary import RunSummary
+    from flows.running.summary import RunSummary
 
 #: Exit statuses of the `unveil` command (docs/operations.md): a scene or a service failed; input is unusable, be it a
 #: setting or a scene; interrupted.

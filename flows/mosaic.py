@@ -22,16 +22,16 @@ from flows.ledger.schema import new_run_id
 from flows.ledger.store import Ledger, reconcile
 from flows.planning.plan_file import FrozenPlan, read_plan
 from flows.planning.workunit import ModelRef
-from flows.preparation import PreparedRun, handing_over, plan, prepare_run
 from flows.processing.publishing import catalog_of, discard_blocks, keep_mirrors
 from flows.processing.unit import job_of
+from flows.running.preparation import PreparedRun, handing_over, plan, prepare_run
+from flows.running.summary import RunSummary, report, summary_of
+from flows.running.task_runners import check_runner
+from flows.running.tasks import RETRIES
+from flows.running.unit_tasks import process_all, refused_results, run_context, run_ledger
 from flows.services.prefect_server import prefect_api
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings, recent
-from flows.summary import RunSummary, report, summary_of
-from flows.task_runners import check_runner
-from flows.tasks import RETRIES
-from flows.unit_tasks import process_all, refused_results, run_context, run_ledger
 from stac.search.sentinel_hub.client import METER
 
 

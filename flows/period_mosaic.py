@@ -18,18 +18,18 @@ from flows.ledger.schema import State, new_run_id
 from flows.ledger.store import Ledger
 from flows.planning.mosaics import MosaicJob, MosaicPlan, mosaic_jobs, plan_period
 from flows.planning.workunit import ModelRef, MosaicUnit
-from flows.preparation import SearchResult, find, handed_over, handing_over, resolve_model, whole_work
 from flows.processing.publishing import indexes_of, keep_mirrors, known_radiometry, mosaics_of, publish_staged
 from flows.processing.unit import UnitResult
 from flows.progress import report_progress
+from flows.running.preparation import SearchResult, find, handed_over, handing_over, resolve_model, whole_work
+from flows.running.summary import RunSummary, report
+from flows.running.task_runners import check_runner
+from flows.running.tasks import RETRIES
+from flows.running.unit_tasks import process_all, refused_results, run_context, run_ledger
 from flows.services.prefect_server import prefect_api
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from flows.settings.mosaic_options import MosaicOptions
-from flows.summary import RunSummary, report
-from flows.task_runners import check_runner
-from flows.tasks import RETRIES
-from flows.unit_tasks import process_all, refused_results, run_context, run_ledger
 from stac.errors import EmptySearch
 
 _log = logging.getLogger("unveil")

@@ -18,9 +18,9 @@ from flows.ledger.store import Ledger
 from flows.mosaic import run_clear_scenes
 from flows.planning.plan_file import settings_of, thaw
 from flows.progress import report_progress
+from flows.running.summary import RunSummary
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
-from flows.summary import RunSummary
 
 #: Units of one run: bounds memory and the size of a plan.
 _UNITS_PER_RUN = 500

@@ -32,7 +32,7 @@ from flows.models.training_request import TrainingRequest
 from flows.planning.search import stacks_of
 from flows.processing.model import in_products
 from flows.progress import report_progress
-from flows.tasks import RETRIES, gpu_slot
+from flows.running.tasks import RETRIES, gpu_slot
 
 #: Tag of a version with the number of the training set it was trained on.
 _SET_TAG = "unveil_training_set"

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from flows.errors import WorkFailed
     from flows.planning.plan_file import FrozenPlan
+    from flows.running.summary import RunSummary
     from flows.settings import RunSettings
     from flows.settings.mosaic_options import MosaicOptions
-    from flows.summary import RunSummary
 
 
 def demo(
@@ -188,7 +188,7 @@ def show_run(summary: dict[str, Any], failure: WorkFailed | None, out: str, *, a
 
 def _plan(settings: RunSettings, as_json: bool, freeze_to: Path | None = None) -> None:
     with progress_bar():
-        from flows.preparation import plan_rows
+        from flows.running.preparation import plan_rows
 
         rows = plan_rows(settings, freeze_to)
     show(rows, as_json, lambda: print_plan(rows))

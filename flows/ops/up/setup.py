@@ -59,7 +59,7 @@ def _prepare_server() -> None:
     from prefect.exceptions import ObjectNotFound
 
     from flows.ops.up.services import POOL
-    from flows.tasks import ensure_gpu_limit
+    from flows.running.tasks import ensure_gpu_limit
 
     with get_client(sync_client=True) as client:
         try:

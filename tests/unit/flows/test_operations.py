@@ -19,8 +19,8 @@ from flows.errors import InvalidSettings
 from flows.ledger.opening import open_ledger, status
 from flows.ledger.schema import Job, Lease, State
 from flows.ops.up.setup import begin_catalog
-from flows.preparation import plan_rows
 from flows.redrive import as_markdown, redrive_units
+from flows.running.preparation import plan_rows
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from stac.search.query import Query

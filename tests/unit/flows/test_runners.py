@@ -12,15 +12,15 @@ from prefect import flow, task
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import __version__
-from flows.dask_cluster import Cluster, Probe, local_cluster, probe_worker
 from flows.errors import InvalidSettings
 from flows.planning.plan_file import freeze, settings_of
 from flows.planning.workunit import ModelRef
 from flows.progress import report_progress
+from flows.running.dask_cluster import Cluster, Probe, local_cluster, probe_worker
+from flows.running.task_runners import check_runner, open_workers
+from flows.running.worker_process import Share, share_of
 from flows.settings.fields import RunnerKind
 from flows.settings.loading import load_settings
-from flows.task_runners import check_runner, open_workers
-from flows.worker_process import Share, share_of
 from stac.errors import UnreadableAsset
 
 MODEL = ModelRef("unveil-de", "1", "a" * 64, "weights")
@@ -68,7 +68,7 @@ def test_flow_and_tasks_travel_to_other_processes() -> None:
     import cloudpickle
 
     from flows.mosaic import clear_scenes
-    from flows.unit_tasks import process
+    from flows.running.unit_tasks import process
 
     for thing in (clear_scenes, process):
         assert len(cloudpickle.dumps(thing)) < 100_000

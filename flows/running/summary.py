@@ -13,12 +13,12 @@ from flows.errors import ScenesInvalid, WorkFailed
 from flows.ledger.schema import State
 from flows.planning.candidates import LeftOut
 from flows.planning.workunit import ModelRef
-from flows.preparation import PreparedRun
 from flows.processing.publishing import catalog_of
 from flows.processing.unit import UnitResult
 from flows.reports.run import left_out_table, run_markdown, unit_table
+from flows.running.preparation import PreparedRun
+from flows.running.tasks import RETRIES
 from flows.services.prefect_client import through_restart
-from flows.tasks import RETRIES
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 
 from flows.errors import InvalidSettings
 from flows.progress import listening
+from flows.running.tasks import gpus_of
+from flows.running.worker_process import Share, begin_pool_worker, environment, inherited, share_of
+from flows.running.workers import Processes, Threads, Workers
 from flows.settings import RunSettings
 from flows.settings.fields import RunnerKind
-from flows.tasks import gpus_of
-from flows.worker_process import Share, begin_pool_worker, environment, inherited, share_of
-from flows.workers import Processes, Threads, Workers
 from stac.io.secrets import kept
 
 
@@ -70,7 +70,7 @@ def _workers_of(settings: RunSettings) -> AbstractContextManager[Workers[Any]]:
         case RunnerKind.PROCESSES:
             return _processes(share, gpus)
         case RunnerKind.DASK:
-            from flows.dask_cluster import cluster_at, local_cluster
+            from flows.running.dask_cluster import cluster_at, local_cluster
 
             return cluster_at(settings) if settings.dask_scheduler else local_cluster(share, gpus)
 

@@ -33,10 +33,10 @@ from flows.processing.unit import (
     record_failure,
 )
 from flows.progress import report_progress
+from flows.running.task_runners import open_workers
+from flows.running.tasks import RETRIES, ensure_gpu_limit, gpu_slot, gpus_of
 from flows.services.prefect_client import through_restart
 from flows.settings import RunSettings
-from flows.task_runners import open_workers
-from flows.tasks import RETRIES, ensure_gpu_limit, gpu_slot, gpus_of
 
 _log = logging.getLogger("unveil")
 

@@ -22,9 +22,9 @@ from flows import __version__
 from flows.errors import InvalidSettings, WorkerKilled, WorkersLost
 from flows.ledger.database import shown
 from flows.ledger.opening import place_of
+from flows.running.worker_process import Share, begin_worker, inherited
+from flows.running.workers import Workers
 from flows.settings import RunSettings
-from flows.worker_process import Share, begin_worker, inherited
-from flows.workers import Workers
 from stac.io.secrets import Kept, kept, without_secret
 
 _T = TypeVar("_T")
@@ -43,7 +43,7 @@ _OPTIONS = {
 }
 _WITHOUT = "start some with `dask worker ADDRESS --nthreads 1`, or leave --dask-scheduler out"
 #: What a task imports: loaded when a worker starts, and not while its first unit waits.
-_TASKS = "flows.unit_tasks"
+_TASKS = "flows.running.unit_tasks"
 
 
 class WorkerSetup(WorkerPlugin):

@@ -20,8 +20,8 @@ from flows.planning.search import find_scenes
 from flows.planning.workunit import ModelRef, Plan, WorkUnit, make_plan
 from flows.processing.publishing import catalog_of, indexes_of
 from flows.progress import report_progress
+from flows.running.tasks import RETRIES
 from flows.settings import RunSettings
-from flows.tasks import RETRIES
 from stac.catalog.product_collections import broken_work, finished_work, repair_collections
 from stac.catalog.publish import StaticCatalog
 from stac.io.s3 import Location
