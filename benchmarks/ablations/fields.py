@@ -47,8 +47,8 @@ FloatArray = NDArray[np.float32]
 #: Side of a case and of the window that it is cut from, pixels.
 _SIDE, _WINDOW = 64, 128
 _BATCH, _LEARNING_RATE = 8, 1e-3
-#: The diffusion is trained as long as the reference, the weight network for a quarter of it.
-_ALLOCATION_SHARE = 0.25
+#: The diffusion is trained as long as the reference, the weight network for a quarter of it, both together for half.
+_ALLOCATION_SHARE, _JOINT_SHARE = 0.25, 0.5
 #: Cases of each held-out place, and pixels of a kind that make it count.
 _JUDGED, _FEWEST_PX = 32, 60
 #: Added to the seed of a training for its cases; seed of the judged cases.
@@ -88,6 +88,8 @@ class Variant:
     #: None for the plain U-Net.
     sizes: SceneSizes | None
     rows: Mapping[str, Way]
+    #: Whether diffusion and W are trained together at the end.
+    joint: bool = False
 
 
 _VARIANTS = (
@@ -105,6 +107,7 @@ _VARIANTS = (
             "samples 4": Way(samples=4),
         },
     ),
+    Variant("joint", _SIZES, {"a joint stage at the end": Way()}, joint=True),
     Variant("residual", replace(_SIZES, kind="residual"), {"kind residual": Way()}),
     Variant("mean", replace(_SIZES, start="mean"), {"start mean": Way()}),
     Variant("one-scale", replace(_SIZES, scales=(8,)), {"scales 8 px alone": Way()}),
@@ -262,9 +265,11 @@ def _cases(places: _Places, seed: int) -> CaseStream:
 
 
 def _stages(variant: Variant, steps: int) -> tuple[StageOptions, ...]:
-    """Return the stages; the plain U-Net is trained for as many steps as the three together."""
+    """Return the stages; the plain U-Net is trained for as many steps as the first three together."""
     last = max(1, round(steps * _ALLOCATION_SHARE))
     asked = {Stage.REFERENCE: steps, Stage.FINE: steps, Stage.ALLOCATION: last}
+    if variant.joint:
+        asked[Stage.JOINT] = max(1, round(steps * _JOINT_SHARE))
     if variant.sizes is None:
         asked = {Stage.REFERENCE: 2 * steps + last}
     return tuple(StageOptions(stage, count, _BATCH, _SIDE, 1, _LEARNING_RATE) for stage, count in asked.items())
@@ -361,8 +366,9 @@ def _method(setting: Setting, places: _Places) -> str:
     last = _stages(_VARIANTS[0], setting.steps)[-1].steps
     return (
         f"{setting.seeds} seeds a variant; {setting.steps} steps of {_BATCH} fresh cases of {_SIDE} px for reference "
-        f"and diffusion each, {last} for W, and for the plain U-Net as many as all three. Judged on {_JUDGED} cases of "
-        f"each of {len(places.judged)} places held out ({', '.join(places.judged)}), the same for all: PSNR of the "
+        f"and diffusion each, {last} for W, and for the plain U-Net as many as all three; a joint stage has half as "
+        f"many as the reference. Judged on {_JUDGED} cases of each of {len(places.judged)} places held out "
+        f"({', '.join(places.judged)}), the same for all: PSNR of the "
         "hidden pixels in reflectance, mean over cases, then places; ± is the sample deviation over seeds, that of a "
         "difference over its seeds' differences. **These networks have a seventh of the shipped model's parameters and "
         "see some thousand cases, where that saw tens of thousands of six times the area: the table says what a field "

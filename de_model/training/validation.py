@@ -112,13 +112,8 @@ def psnr(image: Tensor, truth: Tensor, where: Tensor) -> float:
     Args:
         image: companded to [0, 1].
         truth: companded to [0, 1].
-        where: `(batch, 1, y, x)`, True on the pixels that count.
-
-    Raises:
-        InvalidModelInput: no pixel counts.
+        where: `(batch, 1, y, x)`, True on the pixels that count, at least one.
     """
-    if not bool(where.any()):
-        raise InvalidModelInput("No pixel to score: the mask is empty.")
     error = (from_unit(image.float()) - from_unit(truth.float())).double()
     mse = float(error.square().movedim(1, -1)[where[:, 0]].mean())
     return math.inf if mse == 0 else -10 * math.log10(mse)
