@@ -18,17 +18,20 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import psycopg
 import typer
 
 from benchmarks.machine import machine
 from benchmarks.measuring import MemoryWatch
-from stac.catalog.indexes.base import Index, open_index
+from stac.catalog.indexes.base import TOKEN_VARIABLE, open_index
 from stac.catalog.indexes.following import PublicPlace, copy_of
 from stac.search.static import SAMPLE_COLLECTION, sample_catalog
 from tests.support import pgstac
+
+if TYPE_CHECKING:
+    from stac.catalog.indexes.base import Index
 
 COLLECTION = "many"
 #: Items of one load, and single items that are timed at each size.
@@ -226,6 +229,7 @@ def main(
     figures, busy = [], os.getloadavg()[0]
     for kind in ("pgstac", "STAC API"):
         with pgstac.service({}) as service:
+            os.environ[TOKEN_VARIABLE] = service.token
             address = service.dsn if kind == "pgstac" else service.api
             figures.append(measure(kind, address, service.dsn, items))
     page = page_of(f"python -m tests.load.index_many --items {items}", figures, busy)
