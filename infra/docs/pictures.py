@@ -16,7 +16,6 @@ from stac.reflectance import to_product_dn
 from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL
 
 _TILE, _DATE = "33TWL", "2023-08-18"
-_TITLE = "Sentinel-2, 18 August 2023, around Zagreb, 120 m"
 
 
 def main(folder: Path) -> None:
@@ -30,7 +29,11 @@ def main(folder: Path) -> None:
     before = visual(np.stack([to_product_dn(target[band].values) for band in layers.bands]), layers.bands)
     after = visual(layers.data, layers.bands)
     counts = {p: int((layers.provenance == p).sum()) for p in Provenance if p is not Provenance.NODATA}
-    write_quicklook(folder / "before-after.png", before, after, layers.provenance, counts, _TITLE)
+    quicklook = folder / "before-after.png"
+    write_quicklook(quicklook, before, after, layers.provenance, counts)
+    with Image.open(quicklook) as picture:
+        picture.save(quicklook.with_suffix(".webp"), quality=88, method=6)
+    quicklook.unlink()
     for name, picture in (("before", before), ("after", after)):
         large = Image.fromarray(picture.transpose(1, 2, 0)).resize((2 * picture.shape[2], 2 * picture.shape[1]))
         large.save(folder / f"{name}.jpg", quality=80)
