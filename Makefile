@@ -89,7 +89,7 @@ pictures: setup ## the pictures of README and documentation
 	$(BIN)/python -m infra.docs.pictures docs/figures
 
 # The recipe of the shipped weights in one run, from the imagery that the listing names below DATA: two to three hours on
-# one core. They themselves were trained in three runs, each on top of the last, so the bits differ; the card lists the
+# one core. They themselves were trained in four runs, each on top of the last, so the bits differ; the card lists the
 # steps. It may be stopped at any time; the same command goes on. Then the places that were held out say how wide intervals are and what
 # fills which kind of pixel.
 DATA ?= data
