@@ -28,7 +28,7 @@ from benchmarks.held_out import (
 )
 from benchmarks.report import Page, parser, publish, table
 from de_model import checkpoint
-from de_model.calibration import Origin, calibration_of, calibration_path, conformal_factor
+from de_model.calibration import Origin, calibration_path, conformal_factor, load_table
 from de_model.data.archive import Scene, read_archive, write_archive
 from de_model.data.cases import CaseSource
 from de_model.enhancer import Enhancer
@@ -105,7 +105,9 @@ def _recalibrated(enhancer: Enhancer, scores: Sequence[KindScore], path: Path) -
     _, design, _ = _model(enhancer)
     again = Enhancer(replace(enhancer.card, scene=with_widths(design, scores)))
     again.load_state_dict(enhancer.state_dict())
-    known = calibration_of(path) or calibration_of(checkpoint.shipped_weights())
+    # Weights that were trained again lie beside the table of those before: of it the pixels of other dates are kept.
+    tables = (calibration_path(path), calibration_path(checkpoint.shipped_weights()))
+    known = next((load_table(table) for table in tables if table.is_file()), None)
     checkpoint.save(again, path)
     if known is not None:
         _, recalibrated, _ = _model(again)
