@@ -220,6 +220,8 @@ def _gap_table(scores: Sequence[GapScore]) -> str:
     rows = []
     for kind in (PixelKind.GAP_NEAR, PixelKind.GAP_FAR):
         places = sorted({score.place for score in scores if score.kind is kind})
+        if not places:
+            continue
         figures = []
         for place in places:
             own = [score for score in scores if score.kind is kind and score.place == place]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
@@ -94,11 +94,20 @@ class BlockStore:
     def get(self, block: Block) -> ProductLayers | None:
         """Return a block's layers; None where it is not there, or was damaged and is removed, to be made again."""
         path = self.folder / block.name
+        if not path.is_file():
+            return None
+        content = BytesIO(path.read_bytes())
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with ZipFile(content) as archive:
+                # Of a member that is not read to its end no checksum is looked at.
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise BadZipFile(damaged)
+            content.seek(0)
+            with np.load(content, allow_pickle=False) as arrays:
                 found = {name: arrays[name] for name in _ARRAYS}
-        except (OSError, EOFError, ValueError, KeyError, BadZipFile):
-            path.unlink(missing_ok=True)
+        except (EOFError, ValueError, KeyError, RuntimeError, BadZipFile):
+            path.unlink()
             return None
         return ProductLayers(**found, geobox=self._cell.geobox[block.rows, block.columns], bands=self._bands)
 

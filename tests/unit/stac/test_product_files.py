@@ -244,6 +244,18 @@ def test_a_damaged_block_is_made_again(tmp_path: Path, layers: ProductLayers, ce
         assert store.get(BLOCK) is None and not path.exists()
 
 
+def test_a_flipped_bit_never_changes_a_block(tmp_path: Path, layers: ProductLayers, cell: Cell) -> None:
+    store, part = BlockStore(tmp_path / "w", cell, layers.bands, "a"), layers.window(BLOCK.rows, BLOCK.columns)
+    path = tmp_path / "w" / BLOCK.name
+    store.put(BLOCK, part)
+    whole = path.read_bytes()
+    for at in (*range(160), *range(160, len(whole), 7)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        found = store.get(BLOCK)
+        assert found is None or found.data.tobytes() == np.ascontiguousarray(part.data).tobytes(), at
+        assert path.exists() is (found is not None)
+
+
 def test_blocks_of_other_work_are_not_kept(tmp_path: Path, layers: ProductLayers, cell: Cell) -> None:
     store = BlockStore(tmp_path / "w", cell, layers.bands, "a")
     store.put(BLOCK, layers.window(BLOCK.rows, BLOCK.columns))
