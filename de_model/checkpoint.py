@@ -159,7 +159,7 @@ def load(path: Path, device: str = "cpu") -> Enhancer:
 
     enhancer = Enhancer(read_card(path))
     with _opened(path, "pt") as stream:
-        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
+        tensors = {name: stream.get_tensor(name) for name in sorted(stream.keys())}
     card = enhancer.card
     try:
         enhancer.load_state_dict(tensors)

@@ -94,7 +94,7 @@ class Store:
                 metadata = stream.metadata() or {}
                 if metadata.get("format") != _FORMAT:
                     return None
-                tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
+                tensors = {name: stream.get_tensor(name) for name in sorted(stream.keys())}
             numbers = json.loads(metadata["state"])
             return Snapshot(Stage(numbers.pop("stage")), tensors=tensors, **numbers)
         except (SafetensorError, OSError, KeyError, ValueError, TypeError):

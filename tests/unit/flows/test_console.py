@@ -171,11 +171,11 @@ def test_invalid_input_is_distinguished_from_failure(
     kinds: tuple[type[Exception], ...], status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for kind in kinds:
-        error = kind("a [thing] is wrong; mend it")
+        error = kind("a [thing] is wrong; set another")
         assert exit_status(error) == _explain(error, True) == status
         out, err = capsys.readouterr()
-        assert err == "unveil: a [thing] is wrong; mend it\n"
-        assert json.loads(out) == {"error": {"kind": kind.__name__, "message": "a [thing] is wrong; mend it"}}
+        assert err == "unveil: a [thing] is wrong; set another\n"
+        assert json.loads(out) == {"error": {"kind": kind.__name__, "message": "a [thing] is wrong; set another"}}
 
 
 def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,7 +203,7 @@ def test_an_unexpected_error_is_one_sentence_and_its_traceback_is_kept_without_p
     assert "hush" not in err + log
 
 
-@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder nobody can write to")
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that cannot be written even by root")
 def test_where_the_working_folder_cannot_be_written_the_log_goes_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
