@@ -120,10 +120,16 @@ def read_archive(folder: Path, without: Iterable[str] = (), only: Iterable[str] 
         only: the only places that are read; None for all.
 
     Raises:
-        InvalidModelInput: nothing is left.
+        InvalidModelInput: a place that is held out is not in the archive, or nothing is left.
     """
     kept_out, wanted = set(without), None if only is None else set(only)
     scenes = [_read(path) for path in sorted(folder.glob("*.npz"))]
+    # A name that fits no place would let the place that was meant be trained on.
+    places = {scene.info.place for scene in scenes}
+    if unknown := sorted(kept_out - places):
+        raise InvalidModelInput(
+            f"Place {unknown[0]} is to be held out and {folder} does not hold it; it holds {', '.join(sorted(places))}."
+        )
     kept = [s for s in scenes if s.info.place not in kept_out and (wanted is None or s.info.place in wanted)]
     if not kept:
         raise InvalidModelInput(f"{folder} holds no scene of the places that are asked for; prepare it first.")

@@ -102,7 +102,8 @@ def _imagery(request: TrainingRequest) -> _Imagery:
     if not request.cells:
         raise InvalidSettings("There is nothing to train on; give --places LISTING, or --cell MGRS-33TWM.")
     scenes = [s for s in scenes_of_stacks(request) if not request.only or s.info.name in request.only]
-    return _Imagery(scenes, request.validation_cells, request.bands, request.title, request.source)
+    held_out = tuple(cell for cell in request.validation_cells if cell in request.cells)
+    return _Imagery(scenes, held_out, request.bands, request.title, request.source)
 
 
 def _cases(request: TrainingRequest, scenes: Sequence[Scene], log: Log, part: int) -> CaseStream:

@@ -88,6 +88,8 @@ def test_an_archive_gives_back_its_scenes_and_leaves_out_places(archive: Path) -
     assert {scene.info.place for scene in read_archive(archive, without=["here"])} == {"there"}
     with pytest.raises(InvalidModelInput, match="prepare it first"):
         read_archive(archive, only=["nowhere"])
+    with pytest.raises(InvalidModelInput, match=r"Place Here is to be held out.*it holds here, there\."):
+        read_archive(archive, without=["Here"])
 
 
 def test_a_cloud_is_taken_off_its_ground_and_laid_back(archive: Path) -> None:
