@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
@@ -21,7 +21,7 @@ from flows.models.calibration import fit_calibration
 from flows.models.comparison import GATES_TAG, compare_versions
 from flows.models.drift import make_baseline
 from flows.models.evaluation import evaluate
-from flows.models.evaluation_cases import Case, cases_of
+from flows.models.evaluation_cases import Case, cases_of, every_second_pair
 from flows.models.gates import ChampionComparison
 from flows.models.model_item import publish_promoted
 from flows.models.registry import CHAMPION, Registry
@@ -117,9 +117,8 @@ def calibrate(wanted: RetrainSettings, weights: str, champion: str) -> None:
     path = Path(weights)
     registry = Registry.of(wanted.run_settings())
     known = calibration_of(registry.weights(registry.resolve(f"models:/{wanted.model}/{champion}")))
-    _, cells = wanted.split()
-    cases = list(islice(_cases(wanted, cells, _CALIBRATION_PX), wanted.calibration_cases))
-    table = fit_calibration(path, cases, f"{', '.join(cells)}: {len(cases)} cases", known)
+    cases = list(islice(_cases(wanted, _CALIBRATION_PX, judged=False), wanted.calibration_cases))
+    table = fit_calibration(path, cases, f"{', '.join(wanted.split()[1])}: {len(cases)} cases", known)
     table.save(calibration_path(path))
 
 
@@ -127,9 +126,8 @@ def calibrate(wanted: RetrainSettings, weights: str, champion: str) -> None:
 def validate(wanted: RetrainSettings, weights: str) -> None:
     """Find out what the challenger is worth beside trivial fillers on the squares held out; kept beside its weights."""
     path = Path(weights)
-    cases = islice(_cases(wanted, wanted.split()[1], wanted.comparison_window), wanted.comparison_cases)
     with gpu_slot():
-        found = evaluate(path, cases, in_products)
+        found = evaluate(path, _judged(wanted), in_products)
     found.record().save(validation_path(path))
 
 
@@ -182,7 +180,7 @@ def compare_with_champion(
             registry,
             champion,
             version,
-            cases=lambda: islice(_cases(wanted, wanted.split()[1], wanted.comparison_window), wanted.comparison_cases),
+            cases=lambda: _judged(wanted),
             usage=in_products,
             gates=wanted.gates,
             run=run,
@@ -248,9 +246,17 @@ def _work(settings: RetrainSettings, version: int, champion: str) -> Path:
     return settings.folder / f"set{version:05d}-from{champion}.work"
 
 
-def _cases(settings: RetrainSettings, cells: tuple[str, ...], side: int) -> Iterator[Case]:
-    """Yield the cases of some squares."""
-    return cases_of(stacks_of(settings.scenes(cells)), side)
+def _judged(settings: RetrainSettings) -> Iterator[Case]:
+    """Yield the cases that models are judged by; intervals are fitted on others, unless one pair of dates is all."""
+    cases = _cases(settings, settings.comparison_window, judged=True)
+    first = next(cases, None)
+    every = _cases(settings, settings.comparison_window, judged=False) if first is None else chain([first], cases)
+    return islice(every, settings.comparison_cases)
+
+
+def _cases(settings: RetrainSettings, side: int, *, judged: bool) -> Iterator[Case]:
+    """Yield the cases of the squares held out that models are judged by, or those that intervals are fitted on."""
+    return every_second_pair(cases_of(stacks_of(settings.scenes(settings.split()[1])), side), later=judged)
 
 
 def _waiting(registry: Registry, settings: RetrainSettings) -> str | None:

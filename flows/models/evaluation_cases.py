@@ -20,6 +20,8 @@ from stac.reflectance import to_product_dn
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
+#: Real and transplanted clouds, each alone and with the other dates.
+_CASES_OF_A_PAIR = 4
 #: What a window adds to the id of its cell.
 _WINDOW_OF = re.compile(r"(-r\d+c\d+h\d+w\d+)+$")
 
@@ -112,6 +114,16 @@ def cases_of(stacks: Iterable[Stack], side: int) -> Iterator[Case]:
                 if case is not None and case.where.any():
                     yield case.alone(side)
                     yield case
+
+
+def every_second_pair(cases: Iterable[Case], *, later: bool) -> Iterator[Case]:
+    """Yield the cases of `cases_of` of every second pair of dates: the first, third and so on, or the `later` ones.
+
+    What is fitted on the ones is judged by the others.
+    """
+    for number, case in enumerate(cases):
+        if number // _CASES_OF_A_PAIR % 2 == later:
+            yield case
 
 
 def _covered(stack: Stack, clouds: int, truth: int) -> Stack:

@@ -50,12 +50,14 @@ class RetrainSettings(SceneSet):
     effort: float = Field(0.3, gt=0, description="factor on the number of steps of the preset's schedule")
     seed: int = Field(0, ge=0, description="seed of the training")
     calibration_cases: int = Field(
-        12, ge=1, description="cases of the training squares that the challenger's intervals are fitted on, at most"
+        12, ge=1, description="cases of the squares held out that the challenger's intervals are fitted on, at most"
     )
     baseline_dates: int = Field(
         4, ge=0, description="cloudy dates of each training square whose restoration the drift baseline holds"
     )
-    comparison_cases: int = Field(20, ge=1, description="cases that challenger and champion are compared on, at most")
+    comparison_cases: int = Field(
+        20, ge=1, description="other cases there that challenger and champion are compared on, at most"
+    )
     comparison_window: int = Field(512, ge=64, description="side of the part of each date that is restored, pixels")
     shadow_scenes: int = Field(
         2, ge=0, description="published scenes that champion and challenger make again, the latest first"

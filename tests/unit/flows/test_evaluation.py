@@ -17,7 +17,14 @@ from de_model.inference.sampling import Sampling
 from de_model.validation import Filler, PixelKind, fillers_of
 from flows.errors import InvalidSettings
 from flows.models.evaluation import evaluate
-from flows.models.evaluation_cases import Case, Protocol, real_cases, transplanted_cases
+from flows.models.evaluation_cases import (
+    Case,
+    Protocol,
+    cases_of,
+    every_second_pair,
+    real_cases,
+    transplanted_cases,
+)
 from flows.models.evaluation_figures import Evaluation, error_sums
 from flows.models.evaluation_report import metrics_of, sentences, tables
 from flows.models.gates import Gates, compared, judge
@@ -145,6 +152,13 @@ def test_the_truth_is_in_none_of_the_dates(cases: list[Case]) -> None:
         for index in set(range(len(case.stack.days))) - {case.target}:
             same = (case.stack.reflectance(index)[:, case.where] == truth).all(axis=0)
             assert same.mean() < 0.01, (case.name, case.stack.item_ids[index])
+
+
+def test_what_intervals_are_fitted_on_does_not_judge_them(stack: Stack) -> None:
+    every = list(cases_of([stack], 64))
+    fitted, judged = (list(every_second_pair(every, later=later)) for later in (False, True))
+    pairs = [{(case.protocol, case.clouds, case.truth_day) for case in part} for part in (fitted, judged)]
+    assert all(pairs) and not pairs[0] & pairs[1] and len(fitted) + len(judged) == len(every)
 
 
 def test_outside_the_clouds_the_target_is_observed(stack: Stack, cases: list[Case]) -> None:
