@@ -60,6 +60,14 @@ class ModelCard:
         object.__setattr__(self, "reference", kind)
         object.__setattr__(self, "weight_mode", mode)
 
+    @property
+    def stride(self) -> int:
+        """Height and width of every input must be divisible by this."""
+        if self.scene is not None:
+            return self.scene.sizes.stride
+        sizes = SIZES[self.preset]
+        return max(sizes.predictor.stride, sizes.allocation.stride, self.reference.stride)
+
     def to_metadata(self) -> dict[str, str]:
         """Return the card as the string map that safetensors stores.
 

@@ -97,13 +97,6 @@ class Enhancer(nn.Module):
         self.allocation = WeightAllocation(bands, sizes.allocation)
         self.reference: Reference = build_reference(card.reference, bands, sizes)
 
-    @property
-    def stride(self) -> int:
-        """Height and width of every input must be divisible by this."""
-        if self.scene is not None:
-            return self.scene.stride
-        return max(self.predictor.net.config.stride, self.allocation.net.config.stride, self.reference.stride)
-
     def channels_last(self) -> Enhancer:
         """Lay out convolution weights for speed (channels innermost) and return the model itself."""
         for parameter in self.parameters():

@@ -51,6 +51,11 @@ class ReferenceKind(StrEnum):
     #: MSDA-CR (DE section 7.2).
     MSDA = "msda"
 
+    @property
+    def stride(self) -> int:
+        """Height and width of every input must be divisible by this."""
+        return 4 if self is ReferenceKind.MSDA else 8
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from de_model.errors import InvalidModelInput
+from de_model.sampling.kinds import check_steps
 
 #: Ends of the linear schedule for T = 1000 (Ho et al. 2020, section 4); scaled by 1000 / T otherwise.
 BETA_FIRST, BETA_LAST = 1e-4, 0.02
@@ -84,11 +85,7 @@ class Schedule(nn.Module):
         Raises:
             InvalidModelInput: `start` is not within 0..T-1, or there are not so many timesteps.
         """
-        if start is not None and not 0 <= start < self.timesteps:
-            raise InvalidModelInput(f"Start at timestep {start}; choose 0 to {self.timesteps - 1}.")
-        available = self.timesteps if start is None else start + 1
-        if not 1 <= steps <= available:
-            raise InvalidModelInput(f"{steps} sampling steps asked of {available}; choose 1 to {available}.")
+        check_steps(steps, start, self.timesteps)
         ascending = np.arange(steps, dtype=np.int64)
         if start is None:
             return (ascending * (self.timesteps // steps))[::-1].copy()

@@ -27,9 +27,8 @@ from flows.models.model_item import publish_promoted
 from flows.models.registry import CHAMPION, Registry
 from flows.models.retrain_settings import PromotionMode, RetrainSettings, load_retrain_settings
 from flows.models.training import train_model
-from flows.models.training_places import scenes_of_stacks
 from flows.models.training_request import TrainingRequest
-from flows.planning.search import stacks_of
+from flows.planning.search import dates_of, stacks_of
 from flows.processing.model import in_products
 from flows.progress import report_progress
 from flows.running.tasks import RETRIES, gpu_slot
@@ -69,14 +68,14 @@ class RetrainSummary:
 def find(wanted: RetrainSettings, champion: str) -> TrainingScenes:
     """Find all scenes of the squares that are trained on; keep them as a version of the training set.
 
-    While a training is unfinished its set is kept: new scenes wait for the next retraining.
+    No pixel is read for it. While a training is unfinished its set is kept: new scenes wait for the next retraining.
     """
     cells, _ = wanted.split()
     before, trained = training_set.latest(wanted.folder), _trained_on(wanted)
     if before is not None and _work(wanted, before.version, champion).is_dir() and before != trained:
         found, path = before, training_set.path_of(before.version, wanted.folder)
     else:
-        found = training_set.describe(list(scenes_of_stacks(wanted.scenes(cells))), cells, before)
+        found = training_set.describe(chain.from_iterable(dates_of(wanted.scenes(cells))), cells, before)
         path = training_set.write(found, wanted.folder)
     return TrainingScenes(str(path), found.version, len(found.scenes), found.new_since(trained))
 

@@ -85,7 +85,7 @@ def restore(
             model gives values that are not finite.
         OutOfMemory: not even one tile fits into memory.
     """
-    sampling.check(enhancer)
+    sampling.check(enhancer.card)
     _check_scene(enhancer, scene, needed, reference)
     part = part or Part(needed.shape, (0, 0), fill_level(scene))
     plan, levels, at_once = Plan.of(needed, sampling, origin, part), None, _TILES_AT_ONCE

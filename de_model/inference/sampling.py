@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from de_model.errors import InvalidModelInput
-from de_model.sampling.kinds import SamplerKind, coarsest_scale, sampler_kind
+from de_model.sampling.kinds import SamplerKind, check_steps, coarsest_scale, sampler_kind
 
 if TYPE_CHECKING:
     from de_model.card import ModelCard
-    from de_model.enhancer import Enhancer
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +35,15 @@ class Sampling:
         """Tiles begin on multiples of this, pixels: the blocks of the sampler's smallest image."""
         return coarsest_scale(self.sampler, self.steps)
 
-    def check(self, enhancer: Enhancer) -> None:
-        """Raise `InvalidModelInput` when a value cannot work with `enhancer`."""
+    def check(self, card: ModelCard) -> None:
+        """Raise `InvalidModelInput` when a value cannot work with the model of `card`."""
         if self.samples < 1:
             raise InvalidModelInput(f"samples={self.samples}; choose at least 1.")
         if not 0 <= self.eta <= 1:
             raise InvalidModelInput(f"eta is {self.eta}; it must lie in 0..1.")
         sampler_kind(self.sampler)
-        enhancer.schedule.respaced(self.steps, self.start)
-        self._check_tiling(enhancer.stride * self.grid)
+        check_steps(self.steps, self.start, card.timesteps)
+        self._check_tiling(card.stride * self.grid)
 
     def _check_tiling(self, unit: int) -> None:
         where = f" for sampler {self.sampler}" if self.grid > 1 else ""

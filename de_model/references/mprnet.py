@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from de_model.presets import ReferenceKind
 from de_model.references.base import Reference
 
 #: Channels of the three scales of the encoder-decoders.
@@ -190,7 +191,7 @@ class MprnetReference(Reference):
     """
 
     #: Two halvings of scale inside patches of half the height and width.
-    stride = 8
+    stride = ReferenceKind.MPRNET.stride
 
     def __init__(self, bands: int) -> None:
         super().__init__(bands)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from de_model.presets import ReferenceKind
 from de_model.references.base import Reference
 
 #: Channels of the three rows of the grid, finest first; each row halves the resolution.
@@ -130,7 +131,7 @@ class MsdaReference(Reference):
     """
 
     #: Two halvings.
-    stride = 4
+    stride = ReferenceKind.MSDA.stride
     #: The coarsest row needs more than one position to be normalised.
     smallest = 8
 

@@ -33,7 +33,7 @@ class LightReference(Reference):
     surroundings. No layer depends on the tile's statistics, so tiles agree away from their borders.
     """
 
-    stride = 8
+    stride = ReferenceKind.LIGHT.stride
 
     def __init__(self, bands: int, base: int = 32) -> None:
         super().__init__(bands)

@@ -31,6 +31,15 @@ def sampler_kind(name: str) -> SamplerKind:
         raise InvalidModelInput(f"Sampler {name} is unknown; choose one of {', '.join(SamplerKind)}.") from error
 
 
+def check_steps(steps: int, start: int | None, timesteps: int) -> None:
+    """Raise `InvalidModelInput` unless so many evaluations can be made of `timesteps`, or from `start` down to 0."""
+    if start is not None and not 0 <= start < timesteps:
+        raise InvalidModelInput(f"Start at timestep {start}; choose 0 to {timesteps - 1}.")
+    available = timesteps if start is None else start + 1
+    if not 1 <= steps <= available:
+        raise InvalidModelInput(f"{steps} sampling steps asked of {available}; choose 1 to {available}.")
+
+
 def scales_of(steps: int) -> list[int]:
     """Return the factor by which each step's image is smaller: of 10 steps six at 4, two at 2, two at 1.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from de_model.errors import InvalidModelInput
 
@@ -12,6 +12,9 @@ from de_model.errors import InvalidModelInput
 @dataclass(frozen=True, slots=True)
 class SceneSizes:
     """Sizes of the three networks, and where they start."""
+
+    #: Sides of every window must be divisible by this.
+    stride: ClassVar[int] = 16
 
     #: Channels of the reference's levels, and the side of the blocks of pixels that the first one works on.
     reference: tuple[int, ...] = (48, 80, 112)

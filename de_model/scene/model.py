@@ -48,9 +48,6 @@ class SceneSample:
 class SceneNetworks(nn.Module):
     """Reference, conditional diffusion and the weight network in standardised reflectance."""
 
-    #: Sides of every window must be divisible by this.
-    stride = 16
-
     def __init__(self, bands: int, sizes: SceneSizes, timesteps: int = 1000) -> None:
         super().__init__()
         self.bands, self.schedule = bands, Schedule(timesteps)

@@ -74,9 +74,9 @@ def check(enhancer: Enhancer, data: PairData, stages: Sequence[StageOptions], op
                 f"Stage {name}: {stage.steps} steps of {stage.batch} patches, worked through in {parts} "
                 "pieces; there must be at least one step and one patch for each."
             )
-        if stage.patch % enhancer.stride:
+        if stage.patch % enhancer.card.stride:
             raise InvalidModelInput(
-                f"Stage {name}: patches of {stage.patch} px; use a multiple of {enhancer.stride} px."
+                f"Stage {name}: patches of {stage.patch} px; use a multiple of {enhancer.card.stride} px."
             )
         data.source(stage, options.seed)
 

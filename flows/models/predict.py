@@ -106,9 +106,9 @@ def predict(request: Request) -> Iterator[Document]:
     """
     card = checkpoint.read_card(request.weights)
     jobs = _plan(request, card)
+    request.sampling.check(card)
     digest = checkpoint.sha256_of(request.weights)
     enhancer = load_model(str(request.weights), digest, request.device)
-    request.sampling.check(enhancer)
     require_writable(request.out)
     for job in jobs:
         yield _restore(job, enhancer, request, digest)

@@ -294,6 +294,7 @@ def resolve(settings: RunSettings) -> ModelRef:
         UnknownModel: the registry has no such model, version or alias.
         InvalidCheckpoint: the artefact is missing or was changed.
         InvalidSettings: the model restores other bands than the settings ask for.
+        InvalidModelInput: it cannot be sampled as they say.
         ServiceUnavailable: the registry does not answer.
     """
     try:
@@ -319,6 +320,7 @@ def model_of(settings: RunSettings, registry: Registry, version: ModelVersion) -
     Raises:
         InvalidCheckpoint: the artefact is missing or was changed.
         InvalidSettings: the model restores other bands than the settings ask for.
+        InvalidModelInput: it cannot be sampled as they say.
         ServiceUnavailable: the registry does not answer.
     """
     return _reference(settings, version.name, version.version, version.sha256, registry.weights(version))
@@ -330,8 +332,11 @@ def _reference(settings: RunSettings, name: str, version: str, sha256: str, weig
         raise InvalidSettings(
             f"Bands {', '.join(asked)} were asked for, the model restores {', '.join(card.bands)}; set bands to these."
         )
+    own = sampling_for(card)
+    if settings.use_model:
+        settings.sampling(own).check(card)
     known = _checksum(CALIBRATION, weights), _checksum(VALIDATION, weights)
-    return ModelRef(name, version, sha256, str(weights), *known, sampling_for(card))
+    return ModelRef(name, version, sha256, str(weights), *known, own)
 
 
 def look_up(settings: RunSettings) -> ModelRef:

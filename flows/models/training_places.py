@@ -59,7 +59,7 @@ _LANDSAT = (2.75e-5, -0.2)
 #: Ground within this many pixels of a cloud, and darker in the last band than this share of the median, is shadow.
 _SHADOW_REACH_PX, _SHADOW_SHARE = 40, 0.55
 #: Scenes hidden by more than this teach nothing.
-_MOST_HIDDEN = 0.96
+MOST_HIDDEN = 0.96
 #: Words of `pairs.csv`: the clear half is hazy, and what is below the cloud is too bright to know it from cloud.
 _HAZY, _SNOW = "hazy target", "snow below cloud"
 
@@ -166,7 +166,7 @@ def scenes_of_stacks(chosen: SceneSet, place: str | None = None) -> Iterator[Sce
     for code, stack in zip(chosen.cells, stacks_of(chosen), strict=True):
         for index, name in enumerate(stack.item_ids):
             classes = _classes(stack.classes[index])
-            if (classes == SceneClass.THICK).mean() > _MOST_HIDDEN:
+            if (classes == SceneClass.THICK).mean() > MOST_HIDDEN:
                 continue
             info = SceneInfo(name, place or code, code, int(stack.days[index]), _gsd(stack))
             yield Scene(info, np.nan_to_num(stack.reflectance(index)), classes)

@@ -1,17 +1,20 @@
-"""The training set of a model: which scenes, of what content, in which version."""
+"""The training set of a model: which scenes, each in which version, and which version of the set."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from de_model.data.archive import Scene
 from flows.errors import InvalidSettings
+from flows.models.training_places import MOST_HIDDEN
+from flows.planning.workunit import version_of
 from stac.io.files import write_json
+from stac.search.acquisitions import Acquisition, cloud_cover
 
 _PREFIX = "training-set-"
 
@@ -24,11 +27,11 @@ class TrainingSet(BaseModel):
     version: int
     created: str
     cells: tuple[str, ...]
-    #: SHA-256 over pixels and classes, by name of the scene.
+    #: SHA-256 over what distinguishes a reprocessed scene from the one before, by name of the scene.
     scenes: dict[str, str]
 
     def new_since(self, before: TrainingSet | None) -> int:
-        """Return how many scenes an earlier version does not hold, or holds with other content."""
+        """Return how many scenes an earlier version does not hold, or holds in another version."""
         return len(self.scenes.items() - (before.scenes.items() if before is not None else set()))
 
 
@@ -55,16 +58,21 @@ def read(path: Path) -> TrainingSet:
         raise InvalidSettings(f"{path} is not a training set ({reason}); restore it or move it away.") from error
 
 
-def describe(scenes: Sequence[Scene], cells: tuple[str, ...], before: TrainingSet | None) -> TrainingSet:
-    """Return the version that these scenes make; the one before, when nothing changed."""
-    found = {
-        scene.info.name: hashlib.sha256(scene.image.tobytes() + scene.classes.tobytes()).hexdigest()
-        for scene in sorted(scenes, key=lambda scene: scene.info.name)
-    }
+def describe(dates: Iterable[Acquisition], cells: tuple[str, ...], before: TrainingSet | None) -> TrainingSet:
+    """Return the version that these dates make; the one before, when nothing changed.
+
+    Dates whose items say that they are closed are left out: a training would leave them out, too.
+    """
+    shown = (date for date in dates if any((cloud_cover(item) or 0) <= 100 * MOST_HIDDEN for item in date.items))
+    found = {date.id: _version_of(date) for date in sorted(shown, key=lambda date: date.id)}
     if before is not None and before.scenes == found:
         return before
     version, now = 1 if before is None else before.version + 1, datetime.now(UTC).isoformat(timespec="seconds")
     return TrainingSet(version=version, created=now, cells=cells, scenes=found)
+
+
+def _version_of(date: Acquisition) -> str:
+    return hashlib.sha256(json.dumps([version_of(item) for item in date.items]).encode()).hexdigest()
 
 
 def path_of(version: int, folder: Path) -> Path:

@@ -70,14 +70,23 @@ def dated_stacks_of(scenes: SceneSet) -> Iterator[tuple[Stack, list[Acquisition]
     Raises:
         InvalidSettings: a cell has no scenes in the interval.
     """
+    for dates in dates_of(scenes):
+        yield read_stack(dates, cell_of(dates[0].items[0], scenes.bands[0]), scenes.bands), dates
+
+
+def dates_of(scenes: SceneSet) -> Iterator[list[Acquisition]]:
+    """Yield all dates of every cell, as the search finds them; no pixel is read.
+
+    Raises:
+        InvalidSettings: a cell has no scenes in the interval.
+    """
     items = open_source(scenes.source).search(Query.parse(scenes.collection, None, scenes.datetime))
     for code in scenes.cells:
         chosen = [item for item in items if grid_code(item) == code]
         if not chosen:
             known = ", ".join(sorted({grid_code(item) for item in items})) or "none"
             raise InvalidSettings(f"No scene of cell {code} in {scenes.datetime}; cells found: {known}.")
-        dates = group_passes(chosen)
-        yield read_stack(dates, cell_of(chosen[0], scenes.bands[0]), scenes.bands), dates
+        yield group_passes(chosen)
 
 
 def cloudy_and_clear(stack: Stack) -> tuple[list[int], list[int]]:

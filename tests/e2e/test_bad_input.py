@@ -90,6 +90,7 @@ OUTSIDE = {
     "unknown collection": Case(2, "InvalidQuery", "landsat-9", ("--collection", "landsat-9")),
     "no cloudy date": Case(2, "EmptySearch", "--max-cloud", ("--max-cloud", "6")),
     "unknown band": Case(2, "InvalidSettings", "swir16", extra={"UNVEIL_BANDS": "blue,green,red,swir16"}),
+    "more steps than timesteps": Case(2, "InvalidModelInput", "choose 1 to 901", ("--steps", "950")),
     "unknown alias": Case(2, "UnknownModel", "alias nobody", ("--model", "models:/unveil-de@nobody")),
     "unknown model": Case(2, "UnknownModel", "no model other", ("--model", "models:/other@champion")),
     "no catalog": Case(2, "UnreadableCatalog", "nowhere/catalog.json", ("--source", "nowhere/catalog.json")),

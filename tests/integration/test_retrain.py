@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from flows.models.retrain_settings import load_retrain_settings
 from flows.retrain import RetrainSummary, retrain
 from flows.services.prefect_client import client_of
 from flows.services.state import Login
+from stac.search.static import sample_catalog
 from tests.command import start
 from tests.prefect_service import ask
 
@@ -126,8 +128,11 @@ def test_the_promotion_is_an_event(killed: Killed, first: RetrainSummary, prefec
     assert told in found
 
 
-def test_known_scenes_are_not_trained_on_again(killed: Killed, first: RetrainSummary) -> None:
-    again = retrain(BRIEF | {"state_dir": str(killed.state)})
+def test_known_scenes_are_not_trained_on_again_and_no_pixel_is_read(
+    killed: Killed, first: RetrainSummary, tmp_path: Path
+) -> None:
+    source = shutil.copytree(sample_catalog().parent, tmp_path / "items", ignore=shutil.ignore_patterns("*.tif"))
+    again = retrain(BRIEF | {"state_dir": str(killed.state), "source": str(source)})
     assert again.training_set.new == 0 and again.training_set.version == first.training_set.version
     assert again.challenger is None and again.promotion is None and again.champion == first.challenger
 

@@ -115,7 +115,7 @@ def test_a_scene_of_one_pixel_without_data_is_restored_by_every_sampler(enhancer
 
 @pytest.mark.parametrize("shape", [(5, 200), (31, 33)])
 def test_scenes_smaller_than_a_tile_and_tiles_of_the_stride_work(enhancer: Enhancer, shape: tuple[int, int]) -> None:
-    for options in (SAMPLING, replace(SAMPLING, tile=enhancer.stride, overlap=0)):
+    for options in (SAMPLING, replace(SAMPLING, tile=enhancer.card.stride, overlap=0)):
         found = restore(enhancer, scene(*shape), full(*shape), options)
         assert found.image.shape == (2, *shape) and np.isfinite(found.image).all()
 
