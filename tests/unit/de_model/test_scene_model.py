@@ -19,7 +19,7 @@ from de_model.inference.sampling import sampling_for
 from de_model.presets import Preset
 from de_model.scene.design import SceneDesign, SceneSizes
 from de_model.scene.networks import Inputs
-from de_model.scene.observation import Levels, Observation, SceneClass, classes_of, levels_of, maps_of
+from de_model.scene.observation import Observation, SceneClass, classes_of, levels_of, maps_of
 
 BANDS = ("blue", "green", "red", "nir")
 SIZES = SceneSizes(reference=(8, 8, 8), predictor=(8, 8, 8), allocation=4, scales=(3, 8))
@@ -209,12 +209,6 @@ def test_levels_fall_back_from_clear_ground_to_the_composite_to_the_usual() -> N
     assert usual.clear_share == 0 and max(usual.median) <= 0.25
     clear = levels_of(image, classes_of(image, cloud))
     assert clear.median == pytest.approx(tuple(np.median(image[:, ~cloud], axis=1)), rel=0.05)
-
-
-def test_standardising_is_undone() -> None:
-    levels = Levels((0.1, 0.2), (0.05, 0.02), 1.0)
-    image = np.random.default_rng(0).random((2, 8, 8), np.float32)
-    assert np.allclose(levels.reflectance(levels.standardised(image)), image, atol=1e-6)
 
 
 def test_classes_separate_thin_cloud_by_brightness() -> None:

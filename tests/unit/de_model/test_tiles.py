@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput, OutOfMemory
 from de_model.inference.layers import Canvases, layers_of
-from de_model.inference.noise_field import NoiseField, TileNoise, philox
+from de_model.inference.noise_field import NoiseField, philox
 from de_model.inference.running import in_batches, on_device
 from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Frame, Tile, blending_window, plan_tiles, starts, surroundings
@@ -37,14 +37,6 @@ def test_noise_windows_agree_where_they_overlap(row: int, column: int, dy: int, 
     field = NoiseField(seed=7)
     first, second = (field.window(row + a, column + b, (32, 40), 3) for a, b in ((0, 0), (dy, dx)))
     assert np.array_equal(first[:, dy:, dx:], second[:, : 32 - dy, : 40 - dx])
-
-
-@pytest.mark.parametrize("scale", [1, 2, 4])
-def test_tiles_see_the_same_noise_where_they_overlap(scale: int) -> None:
-    tiles = (Tile(0, 0, 32), Tile(16, 24, 32))
-    first, second = TileNoise(NoiseField(7), tiles, (12, -8), 3, torch.device("cpu"))(2, scale)
-    assert first.shape == (3, 32 // scale, 32 // scale)
-    assert torch.equal(first[:, 16 // scale :, 24 // scale :], second[:, : 16 // scale, : 8 // scale])
 
 
 def test_noise_is_gaussian_and_independent() -> None:

@@ -111,18 +111,3 @@ def test_a_damaged_state_is_passed_over_and_a_finished_stage_keeps_none(tmp_path
     assert store.latest(Stage.JOINT) is None
     store.finish(Stage.JOINT, tiny())
     assert not state.exists() and store.weights_of(Stage.JOINT) is not None
-
-
-def test_a_state_holds_weights_average_and_optimiser_exactly(tmp_path: Path) -> None:
-    store, run = Store(tmp_path, identity()), advanced(2)
-    store.save(run.snapshot())
-    found = store.latest(Stage.JOINT)
-    assert found is not None
-    model = tiny(7).channels_last()
-    other = StageRun(model, lesson_of(model, PairData([pair()]), JOINT, TrainingOptions()), run.options)
-    other.restore(found)
-    before, after = run.snapshot(), other.snapshot()
-    assert (before.step, before.updates) == (after.step, after.updates) == (2, 2)
-    assert set(before.tensors) == set(after.tensors)
-    assert any(name.startswith("optimiser.") for name in before.tensors)
-    assert all(torch.equal(value, after.tensors[name]) for name, value in before.tensors.items())

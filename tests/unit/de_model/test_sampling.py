@@ -1,7 +1,8 @@
-"""The samplers: what they share, where they end, and the states of diffusers' schedulers."""
+"""The diffusion process and its samplers: schedule, fusion, where they end, and the states of diffusers' schedulers."""
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -9,14 +10,61 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from de_model.enhancer import Enhancer, Estimate
 from de_model.errors import InvalidModelInput
 from de_model.inference.layers import BoundEstimator
-from de_model.sampling.kinds import SamplerKind, coarsest_scale, sampler_kind, scales_of
+from de_model.sampling.kinds import SamplerKind, coarsest_scale, scales_of
 from de_model.sampling.samplers import SAMPLERS, NoiseSource, Start, Trajectory, ddim, dpmpp2m, pyramid, shrink
 from de_model.schedule import Schedule
+
+
+def test_schedule_has_the_published_values() -> None:
+    abar = Schedule().abar
+    assert abar[900].item() == pytest.approx(2.70e-4, rel=5e-3)
+    assert abar[999].item() == pytest.approx(4.04e-5, rel=5e-3)
+    assert abar[0].item() == pytest.approx(1 - 1e-4)
+    assert (abar.diff() < 0).all()
+
+
+@given(start=st.integers(0, 999), data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_respaced_timesteps_are_distinct_and_even(start: int, data: st.DataObject) -> None:
+    steps = data.draw(st.integers(1, start + 1))
+    found = Schedule().respaced(steps, start)
+    assert found[0] == start and len(found) == steps and (steps == 1 or found[-1] == 0)
+    gaps = -np.diff(found)
+    assert (gaps >= 1).all() and (not len(gaps) or np.ptp(gaps) <= 1)
+
+
+@given(t=st.integers(0, 999), seed=st.integers(0, 2**31))
+@settings(max_examples=40, deadline=None)
+def test_noise_and_image_determine_each_other(t: int, seed: int) -> None:
+    schedule, random = Schedule(), torch.Generator().manual_seed(seed)
+    x0 = torch.rand(1, 2, 4, 4, generator=random, dtype=torch.float64) * 2 - 1
+    eps, step = torch.randn(x0.shape, generator=random, dtype=torch.float64), torch.tensor([t])
+    x_t = schedule.add_noise(x0, eps, step)
+    assert torch.allclose(schedule.estimate_x0(x_t, eps, step), x0, atol=1e-6)
+    assert torch.allclose(schedule.noise_given_x0(x_t, x0, step), eps, atol=1e-6)
+
+
+def test_weight_is_limited_and_fusion_stays_in_range(enhancer: Enhancer) -> None:
+    cloudy, x_t = torch.rand(1, 2, 16, 16), 3 * torch.randn(1, 2, 16, 16)
+    found = enhancer.estimate(x_t, enhancer.condition(cloudy), torch.tensor([500]), 0.3)
+    assert found.weight.min() >= 0.3 and found.weight.max() <= 1
+    assert found.fused.abs().max() <= 1
+    with pytest.raises(InvalidModelInput, match="eta"):
+        enhancer.estimate(x_t, enhancer.condition(cloudy), torch.tensor([500]), 1.2)
+
+
+def test_schedule_refuses_too_few_steps() -> None:
+    with pytest.raises(InvalidModelInput, match="20 or more"):
+        Schedule(10)
+    assert math.isfinite(Schedule(20).abar[-1].item())
+
 
 # diffusers hands tensors to numpy in a way that numpy 2 announces to end.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -80,18 +128,6 @@ def test_every_sampler_evaluates_the_model_once_per_step(kind: SamplerKind) -> N
     assert seen == [400, 267, 133, 0]
 
 
-@pytest.mark.parametrize("kind", SamplerKind)
-def test_steps_that_do_not_fit_are_refused(kind: SamplerKind) -> None:
-    for trajectory in (
-        Trajectory(Schedule(), 0, noise_of()),
-        Trajectory(Schedule(), 4, noise_of(), Start(2, torch.zeros(SHAPE))),
-    ):
-        with pytest.raises(InvalidModelInput, match="sampling steps"):
-            SAMPLERS[kind](lambda x, _t: same(x), trajectory)
-    with pytest.raises(InvalidModelInput, match="0 to 999"):
-        SAMPLERS[kind](lambda x, _t: same(x), Trajectory(Schedule(), 4, noise_of(), Start(1000, torch.zeros(SHAPE))))
-
-
 def test_a_start_is_the_image_noised_to_its_timestep() -> None:
     schedule, image = Schedule(), torch.rand(SHAPE) * 2 - 1
     begin = Trajectory(schedule, 4, noise_of(), Start(400, image)).initial_state()
@@ -99,12 +135,6 @@ def test_a_start_is_the_image_noised_to_its_timestep() -> None:
     assert torch.allclose(begin, abar.sqrt().float() * image + (1 - abar).sqrt().float() * noise_of()(0, 1), atol=1e-6)
     coarse = Trajectory(schedule, 4, noise_of(), Start(0, image)).initial_state(4)
     assert (coarse - shrink(image, 4)).abs().max() < 0.06  # sigma at 0 is 0.01
-
-
-def test_names_of_samplers_are_checked() -> None:
-    assert sampler_kind("dpmpp2m") is SamplerKind.DPMPP2M
-    with pytest.raises(InvalidModelInput, match=r"euler.*ddim, dpmpp2m, pyramid"):
-        sampler_kind("euler")
 
 
 def test_pyramid_spends_steps_as_published() -> None:
