@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pystac
@@ -19,10 +16,11 @@ from de_model.inference.sampling import Sampling
 from de_model.presets import Preset
 from de_model.validation import UNVALIDATED, Filler, PixelKind
 from flows.processing import blocks as blockwise
-from flows.processing.blocks import Done, Effort, Progress, Reader, WriteBehind, no_progress, prefetched, restore_cell
-from flows.processing.restore import Prepared, Restored, prepare, restore_block, restore_date
+from flows.processing.blocks import Done, Effort, Progress, Reader, WriteBehind, no_progress, restore_cell
+from flows.processing.restore import Prepared, prepare, restore_date
 from flows.settings.restoring import RestorationOptions
 from stac.composite.methods import CompositeMethod
+from stac.errors import UnreadableAsset
 from stac.grid.cell import Cell, cell_of
 from stac.load.stack import Stack, read_stack
 from stac.masks.classes import PixelClass, is_hidden
@@ -35,7 +33,6 @@ from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalo
 BANDS = ("blue", "green", "red", "nir")
 SAMPLING = Sampling(samples=1, steps=1, tile=32, overlap=8)
 SIDE = 40
-WAIT_S = 60
 
 
 def nobody(_layers: ProductLayers) -> None:
@@ -158,76 +155,25 @@ def test_a_stopped_run_goes_on_with_what_is_missing(
     assert blocks(read, prepared, enhancer, again, SIDE).tiles == 0
 
 
-def test_the_next_region_is_read_while_one_is_restored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Stack, read: Reader, cell: Cell, enhancer: Enhancer
+def test_an_error_ends_the_cell_in_its_turn_and_no_more_than_one_region_is_read_ahead(
+    monkeypatch: pytest.MonkeyPatch, whole: Stack, read: Reader, cell: Cell, enhancer: Enhancer
 ) -> None:
     monkeypatch.setattr(blockwise, "_REGION_PX", SIDE)
-    readings, prepared = list[threading.Event](), prepare(whole, 0, cell, RestorationOptions(SAMPLING))
+    handed, before = list[ProductLayers](), list[int]()
 
-    def counted(window: Cell) -> Stack:
-        readings.append(threading.Event())
-        stack = read(window)
-        readings[-1].set()
-        return stack
+    def cut_short(window: Cell) -> Stack:
+        before.append(len(handed))
+        if len(before) == 4:
+            raise UnreadableAsset("cut short")
+        return read(window)
 
-    restored, total = list[bool](), len(blockwise.regions_of(cell, SIDE))
-
-    def restore(*arguments: Any) -> Restored:
-        number = len(restored)
-        deadline = time.monotonic() + WAIT_S
-        while len(readings) < min(number + 2, total) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        restored.append(number + 1 == total or readings[number + 1].wait(WAIT_S))
-        assert len(readings) <= number + 2, "no more than one ahead"
-        return restore_block(*arguments)
-
-    monkeypatch.setattr(blockwise, "restore_block", restore)
-    effort = blocks(
-        read=counted, prepared=prepared, enhancer=enhancer, store=BlockStore(tmp_path, cell, BANDS, "x"), side=SIDE
-    )
-    assert effort.blocks == len(restored) == total > 4 and all(restored)
-    assert effort.read_seconds > 0 and effort.waited_seconds > 0
-
-
-def test_an_error_comes_where_its_result_would() -> None:
-    def broken() -> int:
-        raise ValueError("no pixels")
-
-    results = prefetched([lambda: 0, broken])
-    assert next(results) == 0
-    with pytest.raises(ValueError, match="no pixels"):
-        next(results)
-
-
-def test_who_stops_early_waits_for_nothing() -> None:
-    begun, free, after = threading.Event(), threading.Event(), threading.Event()
-
-    def slow() -> None:
-        begun.set()
-        assert free.wait(WAIT_S)
-
-    results = prefetched([lambda: None, slow, after.set])
-    assert next(results) is None and begun.wait(WAIT_S)
-    results.close()  # comes back although `slow` is still at work
-    free.set()
-    assert not after.wait(0.2)
-
-
-def test_things_are_used_up_in_order_one_behind_the_caller() -> None:
-    used, free = list[int](), threading.Event()
-
-    def use(thing: int) -> None:
-        assert free.wait(WAIT_S)
-        used.append(thing)
-
-    with WriteBehind(use) as behind:
-        behind(0)
-        assert not used, "the caller goes on"
-        free.set()
-        for thing in range(1, 4):
-            behind(thing)
-            assert used[:thing] == list(range(thing)), "one is at work, never two"
-    assert used == [0, 1, 2, 3] and behind.waited > 0
+    options = RestorationOptions(SAMPLING)
+    with pytest.raises(UnreadableAsset, match="cut short"):
+        restore_cell(
+            cut_short, prepare(whole, 0, cell, options), enhancer, options, None, SIDE, no_progress, handed.append
+        )
+    assert len(before) == 4 and len(handed) == 3
+    assert all(done >= number - 1 for number, done in enumerate(before)), "memory holds no third region"
 
 
 @pytest.mark.parametrize("more", [True, False])

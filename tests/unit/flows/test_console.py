@@ -1,8 +1,11 @@
-"""What a person and a program see: tables on stdout, one sentence on stderr, one document for `--json`, a status."""
+"""The command line: what is loaded before it works, what a person and a program see, and a status."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,29 @@ from flows.cli import _explain, _interrupted, console, tables
 from flows.errors import InvalidSettings, ScenesInvalid, ServiceUnavailable, UnknownModel, WorkFailed, exit_status
 from flows.progress import Event, listening, report_progress
 from stac.errors import DiskFull, EmptySearch, InvalidQuery, SourceUnavailable, UnreadableAsset, UnreadableCatalog
+from tests.command import ROOT
+
+_HEAVY = {"torch", "prefect", "mlflow", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        pytest.param("flows.cli", _HEAVY | {"rasterio", "scipy", "s3fs"}, id="help"),
+        pytest.param("flows.settings.loading", _HEAVY, id="settings"),
+        pytest.param("flows.ledger.opening", _HEAVY, id="status"),
+        pytest.param("stac.catalog.check", _HEAVY, id="check"),
+        pytest.param("flows.mosaic", _HEAVY - {"prefect"}, id="a run with nothing to do"),
+        pytest.param("flows.period_mosaic", _HEAVY - {"prefect"}, id="mosaics with nothing to do"),
+    ],
+)
+def test_loads_nothing_it_does_not_need(module: str, unwanted: set[str]) -> None:
+    code = f"import sys, {module}; print(*sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert told.returncode == 0, told.stderr
+    loaded = set(told.stdout.split())
+    assert module in loaded and not unwanted & loaded
 
 
 def of_width(monkeypatch: pytest.MonkeyPatch, width: int) -> None:

@@ -1,29 +1,46 @@
-"""Operations on many runs: windows of a backfill, folders and ledgers that do not exist, redrives."""
+"""Operating many runs: backfills, censuses, redrives, automations, metrics, and what `unveil up` keeps."""
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
+import yaml
+from filelock import FileLock
+from prefect.events.actions import CallWebhook, ChangeFlowRunState, SendNotification
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.deployment_triggers import DeploymentTriggerTypes
+from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
 from flows.backfill import windows_of
 from flows.census import Census, CensusRow, Standing, census
 from flows.cli import app
 from flows.cli.tables import print_census
-from flows.errors import InvalidSettings
+from flows.errors import AlreadyRunning, InvalidSettings
 from flows.ledger.opening import open_ledger, status
 from flows.ledger.schema import Job, Lease, State
+from flows.ledger.spent import Spent, Stopwatch, add_unit, totals
+from flows.ops.automations import PREFIX, Notifier, automations
+from flows.ops.exposition import exposed
+from flows.ops.up.services import DEFAULT_PORTS, Service, place_for
 from flows.ops.up.setup import begin_catalog
+from flows.ops.up.supervisor import down, health_of, require_down
+from flows.progress import EventName
 from flows.redrive import as_markdown, redrive_units
 from flows.running.preparation import plan_rows
+from flows.services.state import Record, read_record, write_record
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from stac.search.query import Query
+from tests.command import ROOT
 
 
 @pytest.mark.parametrize(
@@ -83,3 +100,112 @@ def test_a_redrive_names_mosaics_and_leaves_them_to_their_own_command(tmp_path: 
     summary = redrive_units(settings)
     assert (summary.without_plan, summary.runs, summary.errors) == (("border-2023-08",), (), ())
     assert "`unveil mosaic` continues it" in as_markdown(summary)
+
+
+def named(notifier: Notifier | None = None) -> dict[str, AutomationCore]:
+    return {a.name.removeprefix(PREFIX): a for a in automations(notifier, silence_s=100)}
+
+
+def triggered(automation: AutomationCore) -> EventTrigger:
+    assert isinstance(automation.trigger, EventTrigger)
+    return automation.trigger
+
+
+def test_silence_crashes_a_run_unless_it_has_ended() -> None:
+    automation = named()["runs without a heartbeat are crashed"]
+    trigger, (action,) = triggered(automation), automation.actions
+    assert trigger.posture is Posture.Proactive and trigger.within.total_seconds() == 100
+    assert trigger.for_each == {"prefect.resource.id"} and trigger.after < trigger.expect
+    assert {f"prefect.flow-run.{end}" for end in ("Completed", "Failed", "Cancelled", "Crashed")} < trigger.expect
+    assert isinstance(action, ChangeFlowRunState) and action.state.value == "CRASHED"
+
+
+def test_deployments_run_after_events_by_their_own_triggers() -> None:
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))["deployments"]
+    found = {each["name"]: _load_trigger(each["triggers"][0]) for each in deployments if "triggers" in each}
+    assert {name: trigger.expect for name, trigger in found.items()} == {
+        "retrain": {EventName.DRIFT_ALARM},
+        "clear-scenes": {EventName.MODEL_PROMOTED},
+        "redrive": {"prefect.flow-run.Crashed"},
+    }
+    related = [each.root["prefect.resource.name"] for each in found["redrive"].match_related[1:]]
+    assert related == [["clear-scenes"]] or related == ["clear-scenes"], "a redrive is not redriven"
+    assert found["redrive"].schedule_after.total_seconds() == 120
+
+
+def _load_trigger(trigger: dict[str, Any]) -> Any:
+    found = TypeAdapter(DeploymentTriggerTypes).validate_python(trigger)
+    assert found.posture is Posture.Reactive
+    return found
+
+
+@pytest.mark.parametrize(("webhook", "kind"), [(True, CallWebhook), (False, SendNotification)])
+def test_people_are_reported_where_a_block_is_named(webhook: bool, kind: type) -> None:
+    block = UUID(int=7)
+    told = named(Notifier(block, webhook))
+    added = told.keys() - named().keys()
+    assert added == {"failures are notified", "alarms are notified"}
+    actions = [told[name].actions[0] for name in added]
+    assert all(isinstance(action, kind) and action.block_document_id == block for action in actions)
+
+
+def test_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "up.json").write_text("[1]")
+    with pytest.raises(InvalidSettings, match=r"up\.json is not a record"):
+        read_record(tmp_path)
+
+
+def test_a_supervisor_is_at_work_while_it_holds_its_folder_whatever_the_record_says(tmp_path: Path) -> None:
+    place = place_for(tmp_path, tmp_path / "state", {}, browser=False)
+    assert {found.problem for found in health_of(place)} == {"not running"} and list(tmp_path.iterdir()) == []
+    place.folder.mkdir(parents=True)
+    # The number of a supervisor that was killed may be that of any process by now.
+    write_record(place.folder, Record(supervisor=1, members={"mlflow": 1}))
+    require_down(place)
+    assert {found.problem for found in health_of(place)} == {"not running"} and down(place) is False
+    with FileLock(place.folder / "up.lock"), pytest.raises(AlreadyRunning, match="unveil down --out"):
+        require_down(place)
+
+
+def test_ports_are_given_or_remembered_or_default(tmp_path: Path) -> None:
+    (tmp_path / "up").mkdir()
+    write_record(tmp_path / "up", Record(ports={"prefect": 4321}))
+    place = place_for(tmp_path, tmp_path, {Service.MLFLOW: 0, Service.CATALOG: 1234}, browser=False)
+    assert place.ports["prefect"] == 4321 and place.ports["catalog"] == 1234
+    assert place.ports["worker"] == DEFAULT_PORTS[Service.WORKER] and place.ports["mlflow"] not in (0, 5000)
+
+
+SPENT = Spent(seconds=10, cpu_seconds=8, gpu_seconds=0, km2=4, bytes_written=1000, tiles=3, cost=0.5)
+
+
+def test_units_of_many_workers_add_up(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            pool.submit(add_unit, tmp_path, SPENT)
+    found = totals(tmp_path)
+    assert (found["units"], found["tiles"], found["bytes_written"]) == (20, 60, 20_000)
+    assert found["cost"] == pytest.approx(10)
+
+
+def test_lost_sums_start_again_at_nothing(tmp_path: Path) -> None:
+    add_unit(tmp_path, SPENT)
+    (tmp_path / "metrics" / "totals.json").write_text("[")
+    assert set(totals(tmp_path).values()) == {0.0}
+    add_unit(tmp_path, SPENT)
+    assert totals(tmp_path)["units"] == 1
+
+
+def test_a_scene_costs_its_share_of_an_hour(tmp_path: Path) -> None:
+    (tmp_path / "data.tif").write_bytes(b"x" * 500)
+    watch = Stopwatch(time.monotonic() - 1800, time.process_time() - 90)
+    spent = watch.spent(km2=100.0, tiles=7, model_seconds=60.0, on_gpu=True, staging=tmp_path, price_per_hour=3.0)
+    assert spent.cost == pytest.approx(1.5, rel=0.01) and spent.bytes_written == 500
+    assert spent.document["cost_per_1000_km2"] == pytest.approx(15, rel=0.01)
+    assert spent.document["gpu_seconds_per_km2"] == 0.6
+    assert spent.document["cpu_seconds_per_km2"] == pytest.approx(0.9, abs=0.1)
+
+
+def test_a_folder_without_runs_has_metrics_and_gets_no_ledger(tmp_path: Path) -> None:
+    text = exposed(load_settings(None, {"out": tmp_path / "out"}))
+    assert 'unveil_units{state="running"} 0.0' in text and "unveil_ledger_up 1.0" in text
+    assert not (tmp_path / "out").exists()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +23,16 @@ from de_model.enhancer import Enhancer
 from de_model.presets import Preset
 from de_model.validation import UNVALIDATED, Figures, Filler, KindRecord, ValidationRecord, validation_path
 from flows.cli import main
+from tests.command import Outcome
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
+]
 
 RGB, MULTI = ("red", "green", "blue"), ("blue", "green", "red", "nir")
 TRANSFORM = Affine(10, 0, 500000, 0, -10, 5100000)
 QUICK = ["--steps", "1", "--samples", "1"]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    status: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +74,8 @@ def predict(
 
 def records(outcome: Outcome) -> list[dict[str, Any]]:
     """The document of a command that was called with `--json`."""
-    assert outcome.status == 0, outcome.stderr
-    found: list[dict[str, Any]] = json.loads(outcome.stdout)
-    return found
+    assert outcome.status == 0, outcome.err
+    return list(outcome.document)
 
 
 def picture(path: Path, shape: tuple[int, ...] = (40, 50, 3), **options: Any) -> np.ndarray:
@@ -130,9 +117,9 @@ def read(path: Path) -> np.ndarray:
 
 def one_sentence(outcome: Outcome, status: int, *words: str) -> None:
     """The command failed with `status`, one line that holds all words, and no traceback."""
-    assert outcome.status == status, outcome.stderr
-    lines = [line for line in outcome.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1 and lines[0].startswith("unveil: "), outcome.stderr
+    assert outcome.status == status, outcome.err
+    lines = [line for line in outcome.err.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("unveil: "), outcome.err
     assert all(word in lines[0] for word in words), lines[0]
 
 
@@ -318,7 +305,7 @@ def test_the_size_of_a_pixel_is_that_of_the_file(tmp_path: Path, predict: Predic
     assert (fine[0], coarse[0], degrees[0], none[0]) == (10, 120, pytest.approx(9.36, abs=0.01), None)
     assert not np.array_equal(fine[1], coarse[1]) and not np.array_equal(fine[1], degrees[1])
     assert np.array_equal(fine[1], none[1]), "the size that the weights are for"
-    said = predict("none.tif", *shipped, out="again", mask="cloud.tif").stdout
+    said = predict("none.tif", *shipped, out="again", mask="cloud.tif").out
     assert "does not say how large its pixels are; 10 m were taken" in " ".join(said.split())
 
 

@@ -1,27 +1,105 @@
-"""Reports: whatever a catalog says, it stays text."""
+"""What a product says of its quality: measured, judged, marked, and a report in which a catalog's text stays text."""
 
 from __future__ import annotations
 
+import json
 import shutil
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pystac
 import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from flows.processing.record import quality_of
-from flows.reports.charts import data_uri
+from flows.processing.publishing import ITEM_FILE, publish_staged, review_note
+from flows.processing.record import Quality, quality_of
 from flows.reports.page import warnings_of, write_report
 from flows.reports.run import run_markdown, unit_table
+from flows.settings import RunSettings
+from stac.catalog.publish import StaticCatalog
 from stac.errors import NotWritable
+from stac.io.files import write_json
+from stac.product.item import ProductRecord, build_item
 from stac.product.layers import SOURCE_DATE_NODATA, ProductLayers, Provenance
 from stac.product.writer import write_product
 from stac.quality.gate import Gate
+from tests.support.catalogs import problems_in
 
 BANDS = ("blue", "green", "red", "nir")
+SHAPE = (64, 64)
+
+
+def stage(folder: Path, gate: Gate | None) -> Quality:
+    """Write a product with a flat patch from another date, its report and its item, as a work unit does."""
+    provenance = np.full(SHAPE, Provenance.OBSERVED, np.uint8)
+    provenance[20:44, 20:44] = Provenance.OTHER_DATES
+    data = np.random.default_rng(0).integers(300, 900, (4, *SHAPE)).astype(np.uint16)
+    data[:, 20:44, 20:44] = 600
+    known = np.full(data.shape, 0.02, np.float32)
+    box = GeoBox(SHAPE, Affine(120, 0, 500_000, 0, -120, 5_200_000), "EPSG:32633")
+    layers = ProductLayers(
+        data, provenance, np.full(SHAPE, 19579, np.int32), np.full(SHAPE, np.nan, np.float32), known, box, BANDS
+    )
+    summary = write_product([layers], box, BANDS, data, folder)
+    quality = quality_of(folder, BANDS, gate)
+    metadata = {
+        "unit": {"target_id": "T"}, "model": {"name": "m", "version": "1", "sha256": "a" * 64}, "parameters": {},
+        "software": {}, "sources": [{"id": "T", "date": "2023-08-10"}], "dropped": [], "normalisation": [],
+        "areas_km2": summary.areas_km2, "seconds": {}, "quality": quality.document,
+        "figures": {"valid_km2": 59.0, "cloudy_km2": 8.3, "model_km2": 0.0, "not_recoverable_km2": 0.0},
+    }  # fmt: skip
+    write_json(folder / "metadata.json", metadata)
+    write_report(folder, "T-unveil-1", metadata)
+    item = build_item(_record(), summary, folder)
+    quality.mark(item)
+    write_json(folder / ITEM_FILE, item.to_dict(include_self_link=False, transform_hrefs=False))
+    return quality
+
+
+def _record() -> ProductRecord:
+    moment = datetime(2023, 8, 10, tzinfo=UTC)
+    target = pystac.Item("T", None, None, moment, {})
+    return ProductRecord(
+        item_id="T-unveil-1", work_id="w", target=target, source_dates=(), cell_id="c", model_name="m",
+        model_version="1", model_sha256="a" * 64, seed=0, parameters={}, quality={"mean_uncertainty": 0.02},
+        software_version="0", created=moment,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("gate", "state", "collection"),
+    [
+        (Gate(), "failed", "unveil-review"),
+        (Gate(min_sharpness=0), "passed", "unveil-cloud-free"),
+        (None, "off", "unveil-cloud-free"),
+    ],
+)
+def test_the_gate_decides_where_a_product_lands(tmp_path: Path, gate: Gate | None, state: str, collection: str) -> None:
+    staging = StaticCatalog(tmp_path).staging("w")
+    quality = stage(staging, gate)
+    path = publish_staged(staging, RunSettings(out=tmp_path), {})
+    assert path.parent.parent.name == collection and problems_in(tmp_path) == []
+    properties = json.loads(path.read_text())["properties"]
+    assert properties["unveil:gate"] == state
+    assert properties["unveil:quality"]["sharpness"] == 0 and properties["unveil:quality"]["mean_uncertainty"] == 0.02
+    assert ("unveil:gate_limits" in properties) == (gate is not None)
+    note = review_note(StaticCatalog(tmp_path), path.stem)
+    assert note == (f"needs review: {quality.verdict.reasons[0]}" if state == "failed" else "")
+    assert json.loads((path.parent / "metadata.json").read_text())["quality"]["gate"]["state"] == state
+
+
+def test_undefined_figures_are_left_out_of_the_item_and_null_in_the_metadata(tmp_path: Path) -> None:
+    stage(tmp_path, Gate())
+    staged = json.loads((tmp_path / ITEM_FILE).read_text())["properties"]
+    assert None not in staged["unveil:quality"].values()
+    groups = json.loads((tmp_path / "metadata.json").read_text())["quality"]["figures"]["groups"]
+    assert groups["restored"]["reference_weight"] is None
+
+
 EVIL = '<script>alert("x")</script>'
 
 
@@ -77,14 +155,6 @@ def test_nothing_from_a_catalog_becomes_markup(folder: Path, metadata: dict[str,
     assert page.count("&lt;script&gt;alert(") >= 9
 
 
-def test_the_page_needs_no_other_file(folder: Path, metadata: dict[str, Any]) -> None:
-    page = write_report(folder, "item", metadata).read_text("utf-8")
-    assert data_uri(folder / "quicklook.png") in page
-    assert 'src="http' not in page and "<link" not in page
-    for provenance in Provenance:
-        assert provenance.label in page and f"#{provenance.color}" in page
-
-
 class Page(HTMLParser):
     """The elements of a page; fails where one is closed that was not opened last."""
 
@@ -112,8 +182,9 @@ class Page(HTMLParser):
 
 
 def test_the_page_is_well_formed_and_every_picture_has_a_text(folder: Path, judged: dict[str, Any]) -> None:
-    page = Page(write_report(folder, "item", judged).read_text("utf-8"))
-    assert page.opened == [] and "script" not in {tag for tag, _ in page.found}
+    text = write_report(folder, "item", judged).read_text("utf-8")
+    page = Page(text)
+    assert page.opened == []
     ids = page.values("id")
     assert len(ids) == len(set(ids))
     assert {"quality", "plots", "maps", "areas", "sources", "match", "run"} <= set(ids)
@@ -122,6 +193,8 @@ def test_the_page_is_well_formed_and_every_picture_has_a_text(folder: Path, judg
     references = [h for h in page.values("href") + page.values("xlink:href") if h.startswith("#")]
     assert references and {h[1:] for h in references} <= set(ids)
     assert all(src.startswith("data:image/png;base64,") for src in page.values("src"))
+    assert not {"script", "link"} & {tag for tag, _ in page.found}, "it needs no other file"
+    assert {f"#{p.color}" in text and p.label in text for p in Provenance} == {True}
 
 
 def test_the_page_says_what_the_gate_said(folder: Path, judged: dict[str, Any]) -> None:

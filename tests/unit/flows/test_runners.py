@@ -64,16 +64,6 @@ def test_workers_share_the_cores_and_never_ask_for_more() -> None:
     assert (share_of(None, gpus=8).workers, share_of(2, gpus=8).workers) == (8, 2), "one for every GPU"
 
 
-def test_flow_and_tasks_travel_to_other_processes() -> None:
-    import cloudpickle
-
-    from flows.mosaic import clear_scenes
-    from flows.running.unit_tasks import process
-
-    for thing in (clear_scenes, process):
-        assert len(cloudpickle.dumps(thing)) < 100_000
-
-
 @task
 def work(payload: int, together: threading.Barrier) -> int:
     if payload < 6:

@@ -1,15 +1,23 @@
-"""Plans and ids of work units, on the shipped sample's real items."""
+"""Plans on the shipped sample's real items: periods, units and their ids, and frozen plans."""
 
 from __future__ import annotations
 
 import copy
+import json
+from datetime import date
+from pathlib import Path
 
 import pystac
 import pytest
 from shapely.geometry import box, mapping
 
+from flows.errors import InvalidPlan, InvalidSettings
 from flows.planning.candidates import Cause
+from flows.planning.periods import periods_of
+from flows.planning.plan_file import FrozenPlan, freeze, read_plan, revive, settings_of, thaw, write_plan
 from flows.planning.workunit import ModelRef, make_plan, unit_cell, unit_dates
+from flows.processing.unit import job_of
+from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from stac.catalog.validation import check_id, safe_id
 from stac.catalog.versions import subject_of
@@ -18,7 +26,58 @@ from stac.search.opening import open_source
 from stac.search.source import Skipped
 from stac.search.static import sample_catalog
 
-MODEL = ModelRef("unveil-de", "1", "a" * 64, "weights")
+
+@pytest.mark.parametrize(
+    ("name", "first", "last"),
+    [
+        ("2018", "2018-01-01", "2018-12-31"),
+        ("2018-Q4", "2018-10-01", "2018-12-31"),
+        ("2020-DJF", "2019-12-01", "2020-02-29"),
+        ("2018-JJA", "2018-06-01", "2018-08-31"),
+        ("2018-12", "2018-12-01", "2018-12-31"),
+        ("2018-02-D3", "2018-02-21", "2018-02-28"),
+        ("2018-02-D1", "2018-02-01", "2018-02-10"),
+        ("2018-07-03/2018-07-20", "2018-07-03", "2018-07-20"),
+    ],
+)
+def test_a_name_says_its_days(name: str, first: str, last: str) -> None:
+    (found,) = periods_of(name, "2000-01-01")
+    assert (found.first, found.last) == (date.fromisoformat(first), date.fromisoformat(last))
+    assert periods_of(found.name, "2000-01-01") == [found]
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("dekad", ["2018-12-D3", "2019-01-D1", "2019-01-D2"]),
+        ("month", ["2018-12", "2019-01"]),
+        ("quarter", ["2018-Q4", "2019-Q1"]),
+        ("season", ["2019-DJF"]),
+        ("year", ["2018", "2019"]),
+        ("dates", ["2018-12-25_2019-01-12"]),
+    ],
+)
+def test_a_kind_divides_an_interval_into_whole_periods(kind: str, names: list[str]) -> None:
+    assert [each.name for each in periods_of(kind, "2018-12-25/2019-01-12")] == names
+
+
+def test_a_schedule_takes_the_periods_that_ended_last() -> None:
+    found = periods_of("month", "2000-01-01", last=2, today=date(2026, 1, 31))
+    assert [each.name for each in found] == ["2025-11", "2025-12"]
+
+
+@pytest.mark.parametrize("name", ["July", "2018-13", "2018-7", "2018-07-20/2018-07-03", "2018-Q5", ""])
+def test_what_is_not_a_period_is_said(name: str) -> None:
+    with pytest.raises(InvalidSettings, match="Period"):
+        periods_of(name, "2018-01-01")
+
+
+def test_an_interval_of_thousands_of_periods_is_refused() -> None:
+    with pytest.raises(InvalidQuery, match="more than 1000"):
+        periods_of("dekad", "0001-01-01/9999-01-01")
+
+
+MODEL = ModelRef("unveil-de", "7", "a" * 64, "weights")
 
 
 @pytest.fixture(scope="module")
@@ -209,3 +268,80 @@ def test_scenes_in_the_cell_s_own_projection_are_drawn_first(items: list[pystac.
 def test_a_wrong_grid_is_reported_before_anything_is_planned(items: list[pystac.Item]) -> None:
     with pytest.raises(InvalidQuery, match="not in metres"):
         make_plan(items, load_settings(None, FIXED | {"grid_crs": 4326}), MODEL)
+
+
+@pytest.fixture
+def settings() -> RunSettings:
+    return load_settings(None, {"seed": 5, "out": "there", "device": "cpu"})
+
+
+@pytest.fixture
+def plan(items: list[pystac.Item], settings: RunSettings) -> FrozenPlan:
+    return freeze(make_plan(items, settings, MODEL).units, settings, MODEL)
+
+
+def test_a_plan_survives_its_file_and_gives_the_same_units(
+    items: list[pystac.Item], settings: RunSettings, plan: FrozenPlan, tmp_path: Path
+) -> None:
+    found = read_plan(write_plan(tmp_path / "plan.json", plan))
+    assert found == plan and len(found.units) >= 3
+    again = revive(found, items, settings_of(found, load_settings()), MODEL)
+    assert [u.work_id for u in again.units] == [u.work_id for u in plan.units] and again.refused == ()
+
+
+def test_settings_are_the_plans_and_places_are_those_of_who_executes_it(plan: FrozenPlan) -> None:
+    local = load_settings(None, {"seed": 9, "out": "here", "held_wait_s": 1})
+    found = settings_of(plan, local)
+    assert (found.seed, found.model, str(found.out), found.held_wait_s) == (5, "models:/unveil-de/7", "here", 1)
+    assert {"out", "state_dir", "ledger_url", "device"}.isdisjoint(plan.settings)
+
+
+def test_new_scenes_are_not_part_of_a_frozen_plan_and_changed_ones_are_refused(
+    items: list[pystac.Item], settings: RunSettings, plan: FrozenPlan
+) -> None:
+    few = plan.model_copy(update={"units": plan.units[:1]})
+    assert [u.work_id for u in revive(few, items, settings, MODEL).units] == [plan.units[0].work_id]
+    changed = [item.clone() for item in items]
+    next(i for i in changed if i.id == plan.units[0].source_ids[0]).properties["updated"] = "2030-01-01T00:00:00Z"
+    found = revive(few, changed, settings, MODEL)
+    assert found.units == () and "cannot be made as planned" in found.refused[0].reason
+    found = revive(few, [i for i in items if i.id != plan.units[0].target_id], settings, MODEL)
+    assert found.units == () and "no longer in the source" in found.refused[0].reason
+
+
+def test_another_model_does_not_stand_in(items: list[pystac.Item], settings: RunSettings, plan: FrozenPlan) -> None:
+    with pytest.raises(InvalidPlan, match="sha256"):
+        revive(plan, items, settings, ModelRef("unveil-de", "7", "b" * 64, "weights"))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda d: d["units"][0].update(source_ids=[]), "was changed"),
+        (lambda d: d["settings"].update(seed=6), "was changed"),
+        (lambda d: d.update(version=99), "not a plan of this version"),
+        (lambda d: d.clear(), "not a plan"),
+    ],
+)
+def test_an_edited_plan_is_refused(plan: FrozenPlan, tmp_path: Path, change: object, says: str) -> None:
+    path = write_plan(tmp_path / "plan.json", plan)
+    document = json.loads(path.read_text("utf-8"))
+    change(document)  # type: ignore[operator]
+    path.write_text(json.dumps(document))
+    with pytest.raises(InvalidPlan, match=says):
+        read_plan(path)
+    path.write_text("{")
+    with pytest.raises(InvalidPlan, match="cannot be read"):
+        read_plan(path)
+
+
+def test_the_ledgers_own_record_gives_the_plan_back(plan: FrozenPlan) -> None:
+    units = [job_of(unit, "r").unit for unit in plan.units]
+    assert thaw(plan.request, units) == plan
+    with pytest.raises(InvalidPlan, match="ledger"):
+        thaw(plan.request, ['{"target": "of another version"}'])
+    with pytest.raises(InvalidPlan, match="ledger"):
+        thaw("", units)
+    other = plan.model_copy(update={"settings": {**plan.settings, "unknown": 1}})
+    with pytest.raises(InvalidPlan, match="unknown"):
+        settings_of(other, load_settings())
