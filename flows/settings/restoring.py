@@ -128,9 +128,6 @@ class RestoringSettings(SettingsGroup):
         "scenes and temporal",
     )
     mask_rule: MaskRule = Field(MaskRule.ANY, description="how many masks must agree: any, all, majority or first")
-    persistent_bright: bool = Field(
-        False, description="ground that is called cloud on nearly all dates, but never changes, counts as clear"
-    )
     radiometry_check: RadiometryCheck = Field(
         RadiometryCheck.REFUSE, description="scenes whose pixels contradict their scale or offset: refuse, warn or off"
     )

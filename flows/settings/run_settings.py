@@ -198,7 +198,6 @@ class RunSettings(AreaSettings, PlaceSettings, RestoringSettings, JudgingSetting
             radiometry_check=self.radiometry_check,
             masks=self.masks,
             mask_rule=self.mask_rule,
-            persistent_bright=self.persistent_bright,
             temporal=not self.masks or MaskKind.TEMPORAL in self.masks,
             access=self.access,
         )

@@ -23,7 +23,6 @@ from stac.load.resampling import Interpolation, worst_class
 from stac.load.scale_check import RadiometryCheck, check_scene
 from stac.masks.classes import RIM, PixelClass, beside_nodata, mark_missing
 from stac.masks.combination import MaskKind, MaskRule, dilate, without_mixed
-from stac.masks.scene import without_persistent_bright
 from stac.masks.temporal import FEWEST_LOOKS, hide, reach_of, suspicious
 from stac.reflectance import PRODUCT_NODATA, rescale_dn, to_reflectance
 from stac.search.acquisitions import Acquisition
@@ -51,8 +50,6 @@ class ReadOptions:
     masks: tuple[MaskKind, ...] = ()
     #: How they are combined.
     mask_rule: MaskRule = MaskRule.ANY
-    #: Whether ground that is called cloud on nearly all dates, but never changes, counts as clear.
-    persistent_bright: bool = False
     #: Whether looks that no other date agrees with are hidden (`stac.masks.temporal`).
     temporal: bool = False
     #: How remote bytes are reached: signing, S3 and time-outs.
@@ -165,7 +162,7 @@ def read_stack(
         InvalidInput: no date is left.
     """
     options = options or ReadOptions()
-    if options.persistent_bright or options.temporal:
+    if options.temporal:
         return _read_together(dates, cell, bands, options, required)
     cell = cell.thinned(options.overview)
     # Pixels are read to where they stay: every copy of a stack costs about as much as decoding it.
@@ -251,42 +248,37 @@ def _read_together(
     options: ReadOptions,
     required: Collection[str] | None,
 ) -> Stack:
-    """Read a cell whose masks are corrected by looking at all dates together, before clouds are grown.
+    """Read a cell and hide the looks that no other date agrees with, before clouds are grown.
 
     Where a date has several scenes, a cloud of one grows into the others, too.
     """
     thin = cell.thinned(options.overview)
-    reach = max(options.reach(thin), reach_of(thin.gsd_m) if options.temporal else 0)
+    reach = max(options.reach(thin), reach_of(thin.gsd_m))
     around = Cell(cell.id, cell.geobox.pad(reach * options.overview), cell.owned)
-    plain = replace(options, persistent_bright=False, temporal=False, cloud_dilation_m=0.0, shadow_dilation_m=0.0)
+    plain = replace(options, temporal=False, cloud_dilation_m=0.0, shadow_dilation_m=0.0)
     stack = read_stack(dates, around, bands, plain, required=required)
     height, width = thin.geobox.shape
     inside = np.s_[..., reach : reach + height, reach : reach + width]
-    classes = stack.classes
-    if options.persistent_bright:
-        classes = without_persistent_bright(stack.dn, classes, stack.days)
-    found = _disagreeing(stack, dates, classes, options) if options.temporal else np.zeros_like(classes)
+    found = _disagreeing(stack, dates, options)
 
     def grown(date: int) -> NDArray[np.uint8]:
-        every = dilate(classes[date], thin.gsd_m, options.cloud_dilation_m, options.shadow_dilation_m)
+        every = dilate(stack.classes[date], thin.gsd_m, options.cloud_dilation_m, options.shadow_dilation_m)
         return hide(every, found[date], thin.gsd_m)[inside]
 
     with ThreadPoolExecutor(_DATES_AT_ONCE, thread_name_prefix="grow") as pool:
-        masks = np.stack(list(pool.map(grown, range(len(classes)))))
+        masks = np.stack(list(pool.map(grown, range(len(found)))))
     return replace(stack, dn=stack.dn[inside], classes=masks, cell=thin)
 
 
-def _disagreeing(
-    stack: Stack, dates: Sequence[pystac.Item | Acquisition], classes: NDArray[np.uint8], options: ReadOptions
-) -> NDArray[np.uint8]:
+def _disagreeing(stack: Stack, dates: Sequence[pystac.Item | Acquisition], options: ReadOptions) -> NDArray[np.uint8]:
     """Return what the temporal check finds `(time, y, x)`, with what the clouds of each date make likely."""
     if len(np.unique(stack.days)) < FEWEST_LOOKS:
-        return np.zeros_like(classes)
+        return np.zeros_like(stack.classes)
     taken = {one.id: one for one in map(_acquisition, dates)}
     look = partial(near_clouds, cell=stack.cell, masks=options.masks, rule=options.mask_rule, access=options.access)
     with ThreadPoolExecutor(_DATES_AT_ONCE, thread_name_prefix="near") as pool:
         near = np.stack(list(pool.map(look, (taken[name] for name in stack.item_ids))))
-    return suspicious(stack.dn, classes, stack.days, stack.bands, near)
+    return suspicious(stack.dn, stack.classes, stack.days, stack.bands, near)
 
 
 def _acquisition(date: pystac.Item | Acquisition) -> Acquisition:

@@ -217,7 +217,7 @@ OTHERS: dict[str, Any] = {
     "bands": ("red",), "seed": 1, "samples": 3, "steps": 3, "sampler": "dpmpp2m", "start": 300, "eta": 0.5, "tile": 96,
     "overlap": 12, "use_model": False, "gaps": "model", "composite": "median",
     "composite_days": 3, "cloud_dilation_m": 0, "shadow_dilation_m": 0, "masks": ("scl",), "mask_rule": "all",
-    "persistent_bright": True, "radiometry_check": "off", "max_spread": 0.1, "interpolation": "cubic",
+    "radiometry_check": "off", "max_spread": 0.1, "interpolation": "cubic",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What all dates together say of a mask: cloud and shadow that it missed, and ground that it calls cloud."""
+"""What all dates together say of a mask: cloud and shadow that it missed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from scipy.ndimage import gaussian_filter
 
 from flows.settings.loading import load_settings
 from stac.grid.cell import cell_of
-from stac.load.stack import ReadOptions, Stack, read_stack
+from stac.load.stack import ReadOptions, read_stack
 from stac.masks.classes import PixelClass, is_observed
-from stac.masks.scene import persistent_bright, without_persistent_bright
 from stac.masks.shadow_geometry import Sun, cast, sun_at
 from stac.masks.temporal import Near, hide, suspicious
 
@@ -178,86 +177,3 @@ def test_a_harvest_in_the_strip_of_a_shadow_is_ground() -> None:
     dn[2:][:, :, *PATCH] = np.array([1300, 1450, 1800, 2100])[:, None, None]
     likely = np.full_like(classes, Near.SHADOW)
     assert not suspicious(dn, classes, DAYS, BANDS, likely).any()
-
-
-# --- ground that is called cloud on every date ------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def delivered(sample_items: list[pystac.Item]) -> Stack:
-    """Five real dates of one tile, 69 % to 0.2 % cloud, masks as delivered."""
-    chosen = [item for item in sample_items if "33TWL" in item.id]
-    return read_stack(chosen, cell_of(chosen[0], "blue"), BANDS, ReadOptions(0, 0))
-
-
-def test_no_true_cloud_of_the_sample_is_taken_for_ground(delivered: Stack) -> None:
-    """26 pixels are called cloud on four of five dates; their values vary far too much."""
-    assert not persistent_bright(delivered.dn, delivered.classes, delivered.days).any()
-
-
-def test_a_mask_that_calls_everything_cloud_is_corrected_on_stable_ground_only(delivered: Stack) -> None:
-    everything = np.where(delivered.classes == PixelClass.NODATA, PixelClass.NODATA, PixelClass.CLOUD).astype(np.uint8)
-    found = persistent_bright(delivered.dn, everything, delivered.days)
-    assert found.any()
-    truly = (delivered.classes == PixelClass.CLOUD).any(axis=0)
-    assert (found & truly).sum() < 1e-3 * truly.sum(), "under a true cloud the values change"
-
-
-def roof(reflectance: list[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    dn = np.rint(np.array(reflectance)[:, None, None, None] * 1e4).astype(np.uint16).repeat(4, axis=1)
-    return (
-        dn,
-        np.full((len(reflectance), 1, 1), PixelClass.CLOUD, np.uint8),
-        np.arange(0, 3 * len(reflectance), 3, dtype=np.int32),
-    )
-
-
-def test_a_roof_is_ground() -> None:
-    dn, classes, days = roof([0.50, 0.52, 0.49, 0.51, 0.48])
-    classes[2] = PixelClass.CLEAR
-    assert without_persistent_bright(dn, classes, days).ravel().tolist() == [PixelClass.CLEAR] * 5
-
-
-@pytest.mark.parametrize("reflectance", [[0.5, 0.52, 0.49, 0.7, 0.5], [0.5, 0.51, 0.5], [0.5, 0.42, 0.5, 0.5]])
-def test_what_changes_or_is_seen_too_rarely_stays_cloud(reflectance: list[float]) -> None:
-    dn, classes, days = roof(reflectance)
-    assert not persistent_bright(dn, classes, days).any()
-
-
-def test_scenes_of_one_day_count_once() -> None:
-    dn, classes, days = roof([0.5] * 5)
-    assert persistent_bright(dn, classes, days).all()
-    days[:3] = days[0]
-    assert not persistent_bright(dn, classes, days).any()
-
-
-def test_one_band_that_changes_is_enough_to_stay_cloud() -> None:
-    dn, classes, days = roof([0.5] * 5)
-    dn[1, 3] = 7000
-    assert not persistent_bright(dn, classes, days).any()
-
-
-def test_dates_without_data_do_not_count() -> None:
-    dn, classes, days = roof([0.5] * 5)
-    dn[0], classes[0] = 0, PixelClass.NODATA
-    found = without_persistent_bright(dn, classes, days)
-    assert found.ravel().tolist() == [
-        PixelClass.NODATA,
-        PixelClass.CLEAR,
-        PixelClass.CLEAR,
-        PixelClass.CLEAR,
-        PixelClass.CLEAR,
-    ]
-    dn[1, 2] = 0
-    assert not persistent_bright(dn, classes, days).any(), "three days are left"
-
-
-def test_the_rule_looks_the_same_through_a_window(twl: list[pystac.Item]) -> None:
-    """Ground behind the edge of a window is judged like ground inside, so what it casts in is the same."""
-    options = ReadOptions(persistent_bright=True)
-    whole, part = cell_of(twl[0], "blue"), cell_of(twl[0], "blue", (15.4, 45.6, 15.6, 45.8))
-    row, column = (int(n) for n in part.id.rsplit("-r", 1)[1].split("h")[0].split("c"))
-    wide, small = (read_stack(twl, cell, ("blue", "nir"), options) for cell in (whole, part))
-    rows, columns = (slice(start, start + n) for start, n in zip((row, column), part.geobox.shape, strict=True))
-    assert np.array_equal(small.classes, wide.classes[:, rows, columns])
-    assert np.array_equal(small.dn, wide.dn[:, :, rows, columns])
