@@ -21,7 +21,7 @@ from stac.search.acquisitions import instant_of
 from stac.search.hrefs import is_remote, resolve
 from stac.search.providers import Provider
 from stac.search.query import Query
-from stac.search.source import Skipped, by_time, item_from, one_item, with_band_names
+from stac.search.source import Skipped, item_from, one_item, with_band_names
 from stac.search.static import CatalogIO, refused
 from stac.search.versions import newest_versions
 
@@ -85,9 +85,7 @@ class ApiSource:
                 found |= self._documents(query, box)
         items = (self._item(document, query.collection) for document in found.values())
         inside = [item for item in items if item is not None and query.contains(instant_of(item))]
-        kept, passed = newest_versions(inside, self._access)
-        self.skipped += passed
-        return sorted(kept, key=by_time)
+        return newest_versions(inside, self.skipped, self._access)
 
     def collection(self, collection_id: str) -> dict[str, Any]:
         """Return the JSON of a collection."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import pystac
@@ -29,27 +28,24 @@ def item_from(document: dict[str, Any], href: str) -> pystac.Item:
     Raises:
         InvalidItem: the document is not a STAC item, or lacks assets, a footprint or a single acquisition time.
         UnsafeHref: its id or one of its assets names what it may not.
+        Exception: whatever odd fields provoke; `one_item` contains it.
     """
     name = checked_id(document.get("id"))
-    with one_item(name):
-        return _checked(document, href)
-
-
-def _checked(document: dict[str, Any], href: str) -> pystac.Item:
     try:
         item = pystac.Item.from_dict(document)
     except Exception as error:
-        name, reason = document.get("id"), f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}"
         raise InvalidItem(f"Item {name} ({href}) is not a valid STAC item ({reason}).") from error
     for asset in item.assets.values():
         asset.href = resolve(href, asset.href)
-    name = item.id
     if item.datetime is None:
         raise InvalidItem(f"Item {name} has no datetime; only single acquisitions can be restored.")
     if not item.assets:
         raise InvalidItem(f"Item {name} has no assets, so there is nothing to read.")
     normalise(item)
-    _examine(item)
+    # All that scenes are compared by, so that what is odd about one shows here.
+    for ask in (instant_of, platform_of, cloud_cover, grid_code, declared_projection, rank, footprint_of):
+        ask(item)
     # Links are not resolved: nothing may be fetched behind the caller's back, as pystac does with the root of an item
     # when it is asked for the href of any link.
     item.remove_links("root")
@@ -58,27 +54,11 @@ def _checked(document: dict[str, Any], href: str) -> pystac.Item:
     return item
 
 
-def _examine(item: pystac.Item) -> None:
-    """Ask an item for all that scenes are compared by, so that what is odd about it shows here.
-
-    Raises:
-        InvalidItem: it names more than one place or time.
-        Exception: whatever its fields provoke; `one_item` contains it.
-    """
-    for ask in (instant_of, platform_of, cloud_cover, grid_code, declared_projection, rank, footprint_of):
-        ask(item)
-
-
 def with_band_names(item: pystac.Item, archive: Archive) -> pystac.Item:
     """Return the item with its assets under our band names where the archive calls them otherwise."""
     keys = {key: name for name, key in archive.bands.items() if name not in item.assets}
     item.assets = {keys.get(key, key): asset for key, asset in item.assets.items()}
     return item
-
-
-def by_time(item: pystac.Item) -> tuple[datetime, str]:
-    """Return the sort key of an item: acquisition time, then id."""
-    return item.datetime or datetime.min.replace(tzinfo=UTC), item.id
 
 
 @dataclass(frozen=True, slots=True)

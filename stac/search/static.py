@@ -22,7 +22,7 @@ from stac.io.signing import Access
 from stac.search.acquisitions import instant_of
 from stac.search.hrefs import checked_id, is_remote, resolve
 from stac.search.query import Query
-from stac.search.source import Skipped, by_time, item_from, one_item
+from stac.search.source import Skipped, item_from, one_item
 from stac.search.versions import newest_versions
 
 #: A longer file is not a STAC document, bytes.
@@ -170,9 +170,7 @@ class StaticSource:
             every = (self._item(href) for href in self._item_hrefs(query.collection))
             inside = (item for item in every if item is not None and query.contains(instant_of(item)))
             found = [item for item in inside if query.touches(footprint_of(item))]
-        kept, passed = newest_versions(found, self._access)
-        self.skipped += passed
-        return sorted(kept, key=by_time)
+        return newest_versions(found, self.skipped, self._access)
 
     def _item(self, href: str) -> pystac.Item | None:
         """Return the item at `href`, or None with the reason in `skipped`."""

@@ -45,35 +45,36 @@ _PICTURES = frozenset({"thumbnail", "overview", "visual", "metadata"})
 Mask = NDArray[np.bool_]
 
 
-def newest_versions(items: Iterable[pystac.Item], access: Access = _DIRECT) -> tuple[list[pystac.Item], list[Skipped]]:
-    """Return one item for each scene, in the order given, and why the others were passed over.
+def newest_versions(
+    items: Iterable[pystac.Item], skipped: list[Skipped], access: Access = _DIRECT
+) -> list[pystac.Item]:
+    """Return one item for each scene, sorted by time and id; `skipped` gets the others with their reason.
 
     A scene is what one platform took of one grid square in one pass; its versions are from the same half minute and
     cover the same ground. The highest processing baseline wins, then the latest processing time, the highest sequence
     number, and the last id in the alphabet.
 
     Args:
-        items: that have been examined (`stac.search.source`).
+        items: from `stac.search.source.item_from`.
+        skipped: what a search passed over; added to.
         access: how remote pixels are reached where nothing else distinguishes halves from versions.
     """
-    passed: list[Skipped] = []
-    ordered = _once(items, passed)
-    kept: set[str] = set()
+    kept: list[pystac.Item] = []
     by_square: dict[tuple[str, str], list[pystac.Item]] = {}
-    for item in sorted(ordered, key=rank, reverse=True):
+    for item in sorted(_once(items, skipped), key=rank, reverse=True):
         newer = by_square.setdefault((platform_of(item), _square(item)), [])
         winner = next((other for other in newer if _stands_for(other, item, access)), None)
         if winner is None:
             newer.append(item)
-            kept.add(item.id)
+            kept.append(item)
         else:
             reason = f"Item {item.id} is an older version of {winner.id} ({described(item)}); it is not used."
-            passed.append(Skipped(item.id, reason, superseded_by=winner.id))
-    return [item for item in ordered if item.id in kept], passed
+            skipped.append(Skipped(item.id, reason, superseded_by=winner.id))
+    return sorted(kept, key=lambda item: (instant_of(item), item.id))
 
 
-def _once(items: Iterable[pystac.Item], passed: list[Skipped]) -> list[pystac.Item]:
-    """Return the newest item of every id, in the order of their first, and note the others."""
+def _once(items: Iterable[pystac.Item], skipped: list[Skipped]) -> list[pystac.Item]:
+    """Return the newest item of every id, and note the others."""
     found: dict[str, pystac.Item] = {}
     for item in items:
         known = found.setdefault(item.id, item)
@@ -81,7 +82,7 @@ def _once(items: Iterable[pystac.Item], passed: list[Skipped]) -> list[pystac.It
             continue
         if rank(item) > rank(known):
             found[item.id] = item
-        passed.append(Skipped(item.id, f"Item {item.id} was delivered twice; it is used once.", superseded_by=item.id))
+        skipped.append(Skipped(item.id, f"Item {item.id} was delivered twice; it is used once.", superseded_by=item.id))
     return list(found.values())
 
 

@@ -19,7 +19,7 @@ from stac.search.providers import Archive, Provider
 from stac.search.query import Query
 from stac.search.sentinel_hub.client import Deployment, HubClient, session_of
 from stac.search.sentinel_hub.process import BandAddress
-from stac.search.source import Skipped, by_time, item_from, one_item
+from stac.search.source import Skipped, item_from, one_item
 from stac.search.versions import newest_versions
 
 _PAGE = 100
@@ -77,9 +77,7 @@ class SentinelHubSource:
             for box in query.boxes:
                 found |= self._documents(query, box)
         items = (self._item(document, archive) for document in found.values())
-        kept, passed = newest_versions(item for item in items if item is not None)
-        self.skipped += passed
-        return sorted(kept, key=by_time)
+        return newest_versions((item for item in items if item is not None), self.skipped)
 
     def _archive(self, collection_id: str) -> Archive:
         archive = self._provider.archive(collection_id)
