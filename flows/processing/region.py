@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -64,6 +65,8 @@ def _cell_files(
         document = catalog.document(unit.item_id)
         if document is None:
             continue
-        place = catalog.place_of(unit.item_id).parent / str(document["assets"]["visual"]["href"]).removeprefix("./")
+        visual = str(document["assets"]["visual"]["href"]).removeprefix("./")
+        place = catalog.place_of(unit.item_id).parent / visual
         path = place if isinstance(place, Path) else place.gdal_path
-        yield CellFile(unit.item_id, cell.geobox, outline_of_cell(cell), str(path))
+        folder = posixpath.dirname(f"{unit.item_id}/{visual}")
+        yield CellFile(unit.item_id, cell.geobox, outline_of_cell(cell), folder, str(path))

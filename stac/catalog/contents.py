@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
+from stac.errors import InvalidProduct
 from stac.grid.footprint import BBox
 
 #: Field of a node, and of the link that leads to it.
@@ -60,8 +61,24 @@ _JSON = TypeAdapter(Contents)
 
 
 def contents_of(document: Mapping[str, Any]) -> Contents:
-    """Return the sum that a node, or a link to one, holds; an empty one where it holds none."""
-    return _JSON.validate_python(document.get(CONTENTS) or {})
+    """Return the sum that a node, or a link to one, holds; an empty one where it holds none.
+
+    Raises:
+        InvalidProduct: it is damaged.
+    """
+    try:
+        return _JSON.validate_python(document.get(CONTENTS) or {})
+    except ValidationError as error:
+        name, reason = document.get("id") or document.get("title"), error.errors()[0]["msg"]
+        raise InvalidProduct(f"{CONTENTS} of {name} is damaged ({reason}); the next run writes it anew.") from error
+
+
+def agree(link: Mapping[str, Any], document: Mapping[str, Any]) -> bool:
+    """Return whether a link and the node that it leads to hold the same sum, neither of them damaged."""
+    try:
+        return contents_of(link) == contents_of(document)
+    except InvalidProduct:
+        return False
 
 
 def contents_of_item(link: Mapping[str, Any], item_id: str) -> Contents:

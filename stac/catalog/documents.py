@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from stac.catalog.contents import CONTENTS, Contents, contents_of, contents_of_item, total
+from stac.catalog.contents import CONTENTS, SUMMARISED, Contents, contents_of, contents_of_item, total
 from stac.catalog.tree import (
     STAC_VERSION,
     Link,
@@ -252,8 +252,7 @@ def _extent(contents: Contents) -> dict[str, Any]:
 
 def _summaries(contents: Contents, current: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of the items beside what somebody else summarised."""
-    before = contents_of(current).summaries
-    others = {name: value for name, value in current.get("summaries", {}).items() if name not in before}
+    others = {name: value for name, value in current.get("summaries", {}).items() if name not in SUMMARISED}
     return others | {name: list(values) for name, values in contents.summaries.items() if values}
 
 

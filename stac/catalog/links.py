@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stac.catalog.contents import contents_of, total
+from stac.catalog.contents import agree, contents_of, total
 from stac.catalog.documents import collection_document, is_listed, node_document, root_document
 from stac.catalog.store_s3 import Target
 from stac.catalog.survey import Survey, survey_of
@@ -100,7 +100,7 @@ class CollectionLinks:
             without: id of an item that is about to go.
             repair: a node that cannot be read is written anew.
         """
-        for node in sorted(leaves):
+        for node in sorted(leaves, reverse=True):
             self._link_items(node, sorted(set(leaves[node])), without, repair=repair)
         touched, years = set(leaves), {node for node in leaves if node.above is None}
         for depth in (4, 3, 2):
@@ -136,9 +136,12 @@ class CollectionLinks:
         self.target.update(self._name(above), build, repair=repair)
 
     def children(self, current: Document | None, above: Node | None, touched: Iterable[Node]) -> list[Link]:
-        """Return the links of a document to its nodes, those to `touched` ones as these are now; empty ones go."""
+        """Return the links of a document to its nodes, those to `touched` ones as these are now; empty ones go.
+
+        A link whose sum is damaged is made anew, too.
+        """
         links = nodes_in(current, above)
-        for node in touched:
+        for node in {*touched, *(node for node, link in links.items() if not agree(link, link))}:
             links.pop(node, None)
             contents = contents_of(self.read(node) or {})
             if contents.items:
@@ -213,9 +216,9 @@ class CollectionLinks:
             return survey, False
         try:
             listed = is_listed(self.target.read(ROOT), self.collection_id)
+            return survey, listed == bool(contents_of(survey.collection or {}).items)
         except InvalidProduct:
             return survey, False
-        return survey, listed == bool(contents_of(survey.collection or {}).items)
 
     def repair(self) -> None:
         """Make every link agree with the items that are there; the collection comes after all nodes."""

@@ -50,6 +50,8 @@ class CellFile:
     geobox: GeoBox
     #: Outline in degrees, longitudes around the cell's centre.
     outline: shapely.geometry.base.BaseGeometry
+    #: Folder of its files relative to the collection: `ITEM`, on S3 `ITEM/CHECKSUM`.
+    folder: str
     #: Where its picture is read from now.
     visual: str
 
@@ -223,7 +225,8 @@ def draw(cells: Sequence[CellFile], grid: GeoBox) -> NDArray[np.uint8]:
 def vrt(cells: Sequence[CellFile], bands: Sequence[str]) -> str:
     """Return a VRT of the reflectance of cells that share a projection and a pixel size.
 
-    Paths are relative to the item's folder, so a catalog can be moved. Pixels of later cells lie on top.
+    Paths are relative to the folder of the region's files, so a catalog can be moved; it lies as deep as those of the
+    cells. Pixels of later cells lie on top.
     """
     first = cells[0].geobox
     size_x, size_y = float(first.affine.a), float(first.affine.e)
@@ -231,6 +234,7 @@ def vrt(cells: Sequence[CellFile], bands: Sequence[str]) -> str:
     left, top = min(x for x, *_ in corners), max(y for _, y, *_ in corners)
     places = [(round((x - left) / size_x), round((y - top) / size_y), int(h), int(w)) for x, y, h, w in corners]
     width, height = max(x + w for x, _, _, w in places), max(y + h for _, y, h, _ in places)
+    up = "../" * (1 + cells[0].folder.count("/"))
     lines = [
         f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">',
         f"<SRS>{escape(first.crs.to_wkt())}</SRS>",
@@ -245,7 +249,7 @@ def vrt(cells: Sequence[CellFile], bands: Sequence[str]) -> str:
         for cell, (x, y, h, w) in zip(cells, places, strict=True):
             lines += [
                 "<ComplexSource>",
-                f'<SourceFilename relativeToVRT="1">../{escape(cell.item_id)}/data.tif</SourceFilename>',
+                f'<SourceFilename relativeToVRT="1">{up}{escape(cell.folder)}/data.tif</SourceFilename>',
                 f"<SourceBand>{number}</SourceBand>",
                 f'<SrcRect xOff="0" yOff="0" xSize="{w}" ySize="{h}"/>',
                 f'<DstRect xOff="{x}" yOff="{y}" xSize="{w}" ySize="{h}"/>',
@@ -267,7 +271,7 @@ def mosaic_json(record: RegionRecord) -> dict[str, Any]:
     tiles: dict[str, list[str]] = {}
     for cell in record.cells:
         for key in _quadkeys(cell.outline, zoom):
-            tiles.setdefault(key, []).append(f"{cell.item_id}/visual.tif")
+            tiles.setdefault(key, []).append(f"{cell.folder}/visual.tif")
     return {
         "mosaicjson": "0.0.3",
         "name": record.item_id,

@@ -19,6 +19,7 @@ import pystac
 import pytest
 
 from stac.catalog.contents import Contents, Latest, total
+from stac.catalog.geoparquet import keep_mirror
 from stac.catalog.publish import StaticCatalog
 from stac.catalog.tree import node_of
 from stac.errors import DiskFull, InvalidProduct, NotWritable
@@ -119,6 +120,19 @@ def test_a_lost_or_damaged_document_is_made_again(catalog: StaticCatalog, staged
         catalog.repair()
         assert found(catalog.root) == [NAME + "aaaa", NAME + "bbbb"]
         assert {p: p.read_bytes() for p in catalog.root.rglob("*.json")} == before
+
+
+def test_damaged_sums_are_written_anew(catalog: StaticCatalog, staged: Any, small_nodes: None) -> None:
+    for name in ("aaaa", "bbbb"):
+        catalog.publish(*staged(catalog, name))
+    before = {p: p.read_bytes() for p in catalog.root.rglob("*.json")}
+    for path in (catalog.root / "unveil-cloud-free").rglob("c*.json"):
+        path.write_text(path.read_text().replace('"items": ', '"items": "many", "was": '))
+    assert set(catalog.published_work()) == {"aaaa", "bbbb"}
+    with pytest.raises(InvalidProduct, match=r"unveil:contents of .* is damaged"):
+        keep_mirror(catalog)
+    catalog.repair()
+    assert {p: p.read_bytes() for p in catalog.root.rglob("*.json")} == before
 
 
 @pytest.mark.parametrize("item_id", ["a/b", "../a", "a..b", "_dates", ".hidden", ""])

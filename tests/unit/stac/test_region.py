@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from scipy.ndimage import gaussian_filter, shift
@@ -15,8 +17,11 @@ from stac.composite.coregistration import find_shifts, read_registered
 from stac.composite.period import Method, PeriodComposite, clear_looks, mosaic_stack
 from stac.composite.radiometry import Radiometry, choose_reference, fit_radiometry
 from stac.grid.cell import Cell
+from stac.grid.footprint import outline_of_grid
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_hidden, is_observed
+from stac.product.cog import RasterSpec, write_cog
+from stac.product.region_item import CellFile, vrt
 
 BANDS = ("blue", "green", "red", "nir")
 SIDE = 96
@@ -223,3 +228,22 @@ def test_other_ground_has_no_shift() -> None:
     stack = world((0.0, 0.0))(WHOLE)
     stack.dn[1] = np.random.default_rng(8).integers(500, 4000, stack.dn[1].shape)
     assert find_shifts(stack, 0) == {}
+
+
+@pytest.mark.parametrize("version", ["", "/0123456789ab"], ids=["in a folder", "in a bucket"])
+def test_the_vrt_finds_its_cells_wherever_a_catalog_lies(tmp_path: Path, version: str) -> None:
+    grid = GeoBox((32, 64), Affine(10, 0, 500_000, 0, -10, 5_000_000), "EPSG:32633")
+    pixels = np.random.default_rng(2).integers(1, 9000, (2, *grid.shape), np.uint16)
+    halves = [np.s_[:, :32], np.s_[:, 32:]]
+    cells = [
+        CellFile(n, grid[at], outline_of_grid(grid[at]), f"{n}{version}", "")
+        for n, at in zip("ab", halves, strict=True)
+    ]
+    for cell, at in zip(cells, halves, strict=True):
+        (tmp_path / cell.folder).mkdir(parents=True)
+        write_cog(tmp_path / cell.folder / "data.tif", pixels[:, *at], cell.geobox, RasterSpec(0))
+    region = tmp_path / f"region{version}"
+    region.mkdir(parents=True)
+    (region / "data.vrt").write_text(vrt(cells, ("red", "nir")))
+    with rasterio.open(region / "data.vrt") as together:
+        assert np.array_equal(together.read(), pixels)
