@@ -1,4 +1,4 @@
-"""Ablations: the frame, and each question on one small window with an untrained or hardly trained model."""
+"""Ablations: the frame, what is counted block by block, and each question on one small window."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from PIL import Image
 
 from benchmarks.ablations import __main__ as command
 from benchmarks.ablations import eta_sweep, fields, fixed_weights
+from benchmarks.ablations.block_gains import block_gains, spectrum_error
 from benchmarks.ablations.setting import Column, Findings, Setting, Table
 from benchmarks.ablations.windows import hold_out_windows
 from benchmarks.chart import Panel, Series, draw
@@ -193,3 +194,40 @@ def test_the_command_writes_a_page_that_says_how_it_came_about(
     assert names == ["fixed-weights.csv", "fixed-weights.md", "fixed-weights.png"]
     with pytest.raises(SystemExit):
         command.main(["nothing"])
+
+
+def scene(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(0.05, 0.3, (4, 128, 192)).astype(np.float32)
+
+
+def test_a_better_image_gains_in_every_block() -> None:
+    truth, everywhere = scene(0), np.ones((128, 192), bool)
+    noise = np.random.default_rng(1).normal(0, 0.02, truth.shape).astype(np.float32)
+    gains = list(block_gains(truth + noise / 2, truth + noise, truth, everywhere))
+    assert len(gains) == 6
+    assert all(5.9 < gain.psnr - gain.reference_psnr < 6.2 for gain in gains)
+
+
+def test_blocks_with_few_hidden_pixels_are_left_out() -> None:
+    truth, where = scene(0), np.zeros((128, 192), bool)
+    where[:10, :10] = True
+    assert list(block_gains(truth, truth, truth, where)) == []
+
+
+def test_halved_detail_is_six_decibels() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 64, 64))
+    inside = np.ones((64, 64), bool)
+    assert spectrum_error(noise / 2, noise, inside) == pytest.approx(20 * np.log10(2))
+    assert spectrum_error(noise, noise / 2, inside) == pytest.approx(20 * np.log10(2))
+    assert spectrum_error(noise + 0.3, noise, inside) == pytest.approx(0, abs=1e-9)
+
+
+def test_spectra_use_windows_that_lie_fully_inside() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, (1, 64, 64))
+    inside = np.zeros((64, 64), bool)
+    inside[8:40, 12:44] = True
+    for outside in (9, np.nan):
+        assert spectrum_error(np.where(inside, noise, outside), noise, inside) == 0
+    inside[8:40:15] = False
+    assert np.isnan(spectrum_error(noise, noise, inside))
+    assert np.isnan(spectrum_error(noise[:, :8], noise[:, :8], inside[:8]))
