@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 #: What people and programs write where something else is expected.
@@ -12,18 +13,39 @@ ODD = (
     None, True, {}, [], "", " ", 0, -1, 2**63, 10**30, 1e308, -0.0, "0001-01-01/9999-12-31", "9999-12-31", "..", "/",
     "s3://", "http://[", "a://b:c@d:e", "nan", "sample", [[]], [None], {"": None}, "\x00", "é" * 300, "-1,-1,1,1",
 )  # fmt: skip
-_SCALARS = st.one_of(
+#: The same examples every time; a fixture's folder is written again and again.
+FIXED = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+)
+
+
+def nested(*scalars: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Return what draws scalars, and lists and dictionaries of them.
+
+    Each is a copy: a document is changed in place, and what later examples draw must not change with it.
+    """
+    return st.recursive(
+        st.one_of(*scalars),
+        lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=6), inner, max_size=3)),
+        max_leaves=6,
+    ).map(copy.deepcopy)
+
+
+def values(*odd: Any) -> st.SearchStrategy[Any]:
+    """Return what draws any value, these among them."""
+    numbers = st.one_of(st.none(), st.booleans(), st.integers(-(10**18), 10**18), st.floats())
+    return nested(numbers, st.text(max_size=12), st.sampled_from(odd))
+
+
+VALUES = nested(
     st.sampled_from(ODD),
     st.integers(),
     st.floats(allow_nan=False, allow_infinity=False),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
 )
-#: Each is a copy: a document is changed in place, and what later examples draw must not change with it.
-VALUES = st.recursive(
-    _SCALARS,
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)),
-    max_leaves=5,
-).map(copy.deepcopy)
 
 
 def mutated(data: st.DataObject, document: Any) -> Any:

@@ -8,43 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from de_model.calibration import calibration_path, check_apart, load_table
 from de_model.card import ModelCard
 from de_model.checkpoint import read_card, shipped_weights
 from de_model.errors import DeModelError
+from tests.fuzz.mutations import FIXED, values
 
-QUICK = settings(
-    max_examples=1,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
-scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(-(10**18), 10**18), st.floats(), st.text(max_size=8),
-    st.sampled_from(["small", "paper", "light", "clamp", "ddim", "nan", "1", 0, -1, 1e308]),
-)  # fmt: skip
-values = st.recursive(
-    scalars,
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=6), inner, max_size=3)),
-    max_leaves=6,
-)
+VALUES = values("small", "paper", "light", "clamp", "ddim", "nan", "1", 0, -1, 1e308)
 CARD: dict[str, Any] = json.loads(read_card(shipped_weights()).to_metadata()["card"])
 TABLE: dict[str, Any] = json.loads(calibration_path(shipped_weights()).read_text())
 
 
-@settings(QUICK, max_examples=500)
+@settings(FIXED, max_examples=500)
 @given(
-    st.dictionaries(st.sampled_from([*CARD, "distilled", "scene", "more"]), values, min_size=1, max_size=3),
+    st.dictionaries(st.sampled_from([*CARD, "distilled", "scene", "more"]), VALUES, min_size=1, max_size=3),
     st.sets(st.sampled_from(sorted(CARD)), max_size=2),
 )
 def test_an_odd_card_is_read_or_refused(changes: dict[str, Any], gone: set[str]) -> None:
-    values = {key: value for key, value in {**copy.deepcopy(CARD), **changes}.items() if key not in gone}
+    odd = {key: value for key, value in {**copy.deepcopy(CARD), **changes}.items() if key not in gone}
     try:
-        card = ModelCard.from_metadata({"card": json.dumps(values)}, "model.safetensors")
+        card = ModelCard.from_metadata({"card": json.dumps(odd)}, "model.safetensors")
     except DeModelError as error:
         assert "model.safetensors" in str(error)
     else:
@@ -53,17 +39,17 @@ def test_an_odd_card_is_read_or_refused(changes: dict[str, Any], gone: set[str])
         ModelCard.from_metadata(card.to_metadata(), "again")
 
 
-@settings(QUICK, max_examples=100)
+@settings(FIXED, max_examples=100)
 @given(st.one_of(st.none(), st.dictionaries(st.text(max_size=6), st.text(max_size=20), max_size=3)))
 def test_odd_metadata_are_no_card(metadata: dict[str, str] | None) -> None:
     with pytest.raises(DeModelError, match=r"model\.safetensors"):
         ModelCard.from_metadata(metadata, "model.safetensors")
 
 
-@settings(QUICK, max_examples=400)
+@settings(FIXED, max_examples=400)
 @given(
-    st.dictionaries(st.sampled_from([*TABLE, "more"]), values, min_size=1, max_size=3),
-    st.one_of(st.none(), st.dictionaries(st.sampled_from(["model", "other dates", "x"]), values, max_size=2)),
+    st.dictionaries(st.sampled_from([*TABLE, "more"]), VALUES, min_size=1, max_size=3),
+    st.one_of(st.none(), st.dictionaries(st.sampled_from(["model", "other dates", "x"]), VALUES, max_size=2)),
 )
 def test_an_odd_calibration_is_read_or_refused(
     tmp_path: Path, changes: dict[str, Any], factors: dict[str, Any] | None
