@@ -120,14 +120,14 @@ def cases_of(
             source.layers = layers
             for number in range(count):
                 yield place, source.case(number), False
-        for cloudy, clear in CaseSource(own, _SIDE).pairs:
-            yield place, _pair(cloudy, clear), True
+        for pair in CaseSource(own, _SIDE).pairs:
+            yield place, _case_of(pair.cloudy, pair.clear), True
         for scene in own[:2]:
             if (not shown or scene.info.name in shown) and scene.clear.mean() > 0.9:
                 yield place, _overcast(scene), False
 
 
-def _pair(cloudy: Scene, clear: Scene) -> Case:
+def _case_of(cloudy: Scene, clear: Scene) -> Case:
     """Return a real pair as `unveil predict` sees it: one mask, the truth another date."""
     classes = classes_of(cloudy.image, cloudy.cloud)
     levels = levels_of(cloudy.image, classes)

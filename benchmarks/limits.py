@@ -101,7 +101,7 @@ def main(options: argparse.Namespace) -> None:
         if not real
         for score in _gap(enhancer, place, case)
     ]
-    pairs = [_pair(enhancer, cloudy, clear) for cloudy, clear in CaseSource(scenes).pairs]
+    pairs = [_pair(enhancer, pair.cloudy, pair.clear) for pair in CaseSource(scenes).pairs]
     parts = (_ABOUT_GAPS, _gap_table(gaps), _ABOUT_PAIRS, _pair_table(pairs))
     record = {"gaps": [asdict(score) for score in gaps], "pairs": [asdict(score) for score in pairs]}
     publish("limits", Page("How much can be known below a cloud", parts, record), options)

@@ -169,7 +169,8 @@ def _fillers(record: ValidationRecord) -> str:
 def _restored_alone(scenes: Sequence[Scene], enhancer: Enhancer) -> str:
     """Return how the cloudy pixels of real pairs come out of `unveil predict` where the model fills them."""
     rows, gains = [], []
-    for cloudy, clear in CaseSource(scenes).pairs:
+    for pair in CaseSource(scenes).pairs:
+        cloudy, clear = pair.cloudy, pair.clear
         where = cloudy.cloud & clear.clear
         level = np.median(cloudy.image[:, cloudy.clear], axis=1)[:, None, None]
         sampling = sampling_for(enhancer.card)

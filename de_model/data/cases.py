@@ -7,7 +7,7 @@ cases, whoever draws them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -35,6 +35,13 @@ from de_model.scene.observation import Observation, SceneClass, levels_of, maps_
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 Random = np.random.Generator
+
+
+#: Shares of cloud of the cloudy date of a pair, least share of clear ground of the other, days between, and pixels that
+#: both show.
+_CLOUDY, _CLEAR, _PAIR_DAYS, _FEWEST_SHARED = (0.05, 0.9), 0.8, 40, 1000
+#: Share of hidden pixels below which a window of a pair shows nothing.
+_LEAST_HIDDEN = 0.02
 
 
 class CaseKind(StrEnum):
@@ -83,6 +90,16 @@ class Case:
     kind: CaseKind
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A cloudy date and a clear one of the same ground."""
+
+    cloudy: Scene
+    clear: Scene
+    #: What the clear date shows, in the radiometry of the cloudy one, `(band, y, x)`.
+    truth: FloatArray
+
+
 @dataclass
 class CaseSource:
     """Draws cases of `size` pixels from the scenes of an archive."""
@@ -100,15 +117,14 @@ class CaseSource:
         shown = [s for s in self.scenes if not self.shown or s.info.name in self.shown]
         self.grounds = [s for s in shown if s.clear.sum() > 8000 and min(s.classes.shape) >= self.size + 16]
         self.layers = [s.layer for s in self.scenes if s.layer is not None]
-        self.pairs = _pairs_of(self.scenes)
-        places = [s.info.place for s in self.grounds]
         # Every place counts alike, its scenes by the root of their number.
-        weight = np.array([places.count(p) ** -0.5 for p in places])
-        self.ground_weight = weight / weight.sum()
+        self.ground_weight = _weights([s.info.place for s in self.grounds])
         self.series: dict[str, list[Scene]] = defaultdict(list)
         for scene in self.scenes:
             if scene.info.series:
                 self.series[scene.info.series].append(scene)
+        self.pairs = _pairs_of(self.series.values()) if self.mixture.pair else []
+        self.pair_weight = _weights([pair.cloudy.info.place for pair in self.pairs])
 
     def case(self, number: int) -> Case:
         """Return case `number`; the same at every call."""
@@ -171,15 +187,26 @@ class CaseSource:
         return mixed.astype(np.float32), seen
 
     def _pair(self, random: Random) -> Case | None:
-        cloudy, clear = self.pairs[int(random.integers(len(self.pairs)))]
+        pair = self.pairs[int(random.choice(len(self.pairs), p=self.pair_weight))]
+        own, side = pair.cloudy.classes, min(self.window, *pair.cloudy.classes.shape)
+        rows, columns = (random_span(length, side, random) for length in own.shape)
         turn = int(random.integers(8))
-        image, truth = turned(cloudy.image, turn), turned(clear.image, turn)
+        image, truth = (turned(each[:, rows, columns], turn) for each in (pair.cloudy.image, pair.truth))
         both, _ = jittered(np.concatenate([image, truth]), [], random, bands=len(image))
         image, truth = both[: len(image)], both[len(image) :]
-        cloud = varied(turned(cloudy.cloud, turn), random)
-        valid = turned(clear.clear, turn)
+        own = turned(own[rows, columns], turn)
+        cloud, dark, nodata = (
+            varied(own == SceneClass.THICK, random),
+            own == SceneClass.SHADOW,
+            own == SceneClass.NODATA,
+        )
         classes = np.where(cloud, SceneClass.THICK, SceneClass.CLEAR).astype(np.uint8)
-        return self._finish(image, classes, truth, valid, cloud, [], cloudy.info.gsd_m, random, CaseKind.PAIR)
+        classes[dark & ~cloud] = SceneClass.SHADOW
+        classes[nodata] = SceneClass.NODATA
+        valid, hidden = turned(pair.clear.clear[rows, columns], turn) & ~nodata, cloud | dark
+        if hidden.mean() < _LEAST_HIDDEN:
+            return None
+        return self._finish(image, classes, truth, valid, hidden, [], pair.cloudy.info.gsd_m, random, CaseKind.PAIR)
 
     def _gap(self, side: int, random: Random) -> BoolArray | None:
         """Return the shape of one or two clouds, or a strip as at the edge of a swath."""
@@ -297,12 +324,16 @@ class CaseSource:
         return Case(maps, numbers, levels.standardised(truth[:, *at]), wanted, valid[at], kind)
 
 
-def _pairs_of(scenes: Sequence[Scene]) -> list[tuple[Scene, Scene]]:
-    """Return the cloudy and clear halves `NAME_cloudy`, `NAME_clear` of pairs that show some cloud."""
-    names = {s.info.name: s for s in scenes}
-    cloudy = [s for s in scenes if s.info.name.endswith("_cloudy") and s.layer is not None and s.cloud.mean() > 0.05]
-    both = [(s, names.get(s.info.name.removesuffix("_cloudy") + "_clear")) for s in cloudy]
-    return [(s, clear) for s, clear in both if clear is not None]
+def _pairs_of(series: Iterable[Sequence[Scene]]) -> list[Pair]:
+    """Return the pairs of all series: a date that is cloudy in part, and a clear one of the days around."""
+    found = []
+    for scenes in series:
+        for cloudy in (s for s in scenes if _CLOUDY[0] < s.cloud.mean() < _CLOUDY[1]):
+            for clear in (s for s in scenes if s is not cloudy and s.clear.mean() >= _CLEAR):
+                both = cloudy.clear & clear.clear
+                if abs(clear.info.day - cloudy.info.day) <= _PAIR_DAYS and both.sum() >= _FEWEST_SHARED:
+                    found.append(Pair(cloudy, clear, matched(clear.image, cloudy.image, both)))
+    return found
 
 
 def composite_of(
@@ -334,6 +365,12 @@ def composite_of(
     spread = np.where(count > 1, squares, 0.02).astype(np.float32)
     nearest, seen = own[0]
     return composite, spread, np.where(seen, nearest, np.nan).astype(np.float32), dates[0].days
+
+
+def _weights(places: Sequence[str]) -> NDArray[np.float64]:
+    """Return how often each of some things is drawn, by its place: the root of how many there are counts."""
+    weight = np.array([places.count(place) ** -0.5 for place in places])
+    return weight / weight.sum()
 
 
 def _corner(wanted: BoolArray, size: int, random: Random) -> tuple[int, int] | None:

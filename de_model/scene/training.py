@@ -41,6 +41,9 @@ class SceneTrainingOptions:
     #: Latest step that is trained: sampling begins here or later.
     t_start: int = 999
     bfloat16: bool = True
+    #: Share of real pairs, a cloudy date and a clear one, among the cases of the joint stage. Clouds that are laid on
+    #: other ground are thinner than real ones look: trained on them alone, real dates get worse.
+    joint_pairs: float = 0.35
 
 
 class CaseData(Protocol):

@@ -39,12 +39,10 @@ _SCHEDULE = (
 _ANOTHER_DAY = (0.3, -1.0, -0.7, -0.5, -0.2)
 #: Chosen on 336 groups of pixels of six held-out places; each place alone gives the same by the other five.
 _KEPT = ((0.3, 0.6), (0.6, 1.0))
-#: Pairs of two dates are left out: what changed between them would be learnt by heart, there are so few.
-_MIXTURE = CaseMixture(transplant=0.55, gap=0.45, pair=0.0)
+#: Of clouds laid on other ground, and gaps. Pairs of two dates are for the joint stage alone: there are so few that
+#: whole networks would learn by heart what changed between them.
+_TRANSPLANT, _GAP = 0.55, 0.45
 _FINE_TUNING = 0.3
-#: Added to the logit of W after it is fitted on windows: on whole cloudy dates, where little ground is clear, the
-#: diffusion errs more. Chosen on a held-out place: half of what is lost there is kept, for a quarter of the gain.
-_CAUTION = 1.0
 
 
 def plan_on_scenes(request: TrainingRequest, log: Log) -> TrainingPlan:
@@ -53,8 +51,10 @@ def plan_on_scenes(request: TrainingRequest, log: Log) -> TrainingPlan:
     archive = request.folder / "archive"
     fingerprint = write_archive(archive, found.scenes)
     kept = read_archive(archive, found.held_out)
-    cases = [_cases(request, kept, log, number) for number in range(len(_SCHEDULE))]
     stages, options = _stages(request), SceneTrainingOptions(seed=request.seed)
+    cases = [_cases(request, kept, number, options) for number in range(len(stages))]
+    first, last = cases[0].source, cases[-1].source
+    log(f"{len(first.grounds)} grounds, {len(first.layers)} clouds, {len(last.pairs)} pairs")
     card = _card(request, found, fingerprint, stages, options)
     enhancer = begin(card, request)
     store = store_of(request, card, "scene")
@@ -62,7 +62,7 @@ def plan_on_scenes(request: TrainingRequest, log: Log) -> TrainingPlan:
     def run(observers: Sequence[Observer]) -> tuple[Enhancer, tuple[StageResult, ...]]:
         lessons = list(zip(stages, cases, strict=True))
         results = train_scene(enhancer, lessons, options, store, request.save_every, observers)
-        return _with_fitted_share(enhancer.cpu(), _cases(request, kept, log, len(cases))), results
+        return _with_fitted_share(enhancer.cpu(), _cases(request, kept, len(cases), options)), results
 
     return TrainingPlan(card, tuple(scene.info.name for scene in kept), found.source, run)
 
@@ -73,7 +73,7 @@ def _with_fitted_share(enhancer: Enhancer, cases: CaseStream) -> Enhancer:
     if enhancer.scene is None or design is None:
         return enhancer
     factor, added = fitted_share(enhancer.scene, cases, _SHARE_BATCHES, _SHARE_SIZE, design.t_start)
-    sizes = replace(design.sizes, share_logit=(factor, added + _CAUTION))
+    sizes = replace(design.sizes, share_logit=(factor, added))
     again = Enhancer(replace(enhancer.card, scene=replace(design, sizes=sizes)))
     again.load_state_dict(enhancer.state_dict())
     return again
@@ -106,15 +106,17 @@ def _imagery(request: TrainingRequest) -> _Imagery:
     return _Imagery(scenes, held_out, request.bands, request.title, request.source)
 
 
-def _cases(request: TrainingRequest, scenes: Sequence[Scene], log: Log, part: int) -> CaseStream:
-    source = CaseSource(scenes, _SIDE, request.seed + _CASE_SEEDS[part], _MIXTURE)
+def _cases(request: TrainingRequest, scenes: Sequence[Scene], part: int, options: SceneTrainingOptions) -> CaseStream:
+    """Return the cases of a stage, or those after the last one, which the logit of W is fitted on."""
+    joint = part >= len(_SCHEDULE) - 1
+    pairs = options.joint_pairs if joint else 0.0
+    mixture = CaseMixture(_TRANSPLANT * (1 - pairs), _GAP * (1 - pairs), pairs)
+    source = CaseSource(scenes, _SIDE, request.seed + _CASE_SEEDS[part], mixture)
     if not source.grounds or not source.layers:
         raise InvalidSettings(
             f"The archive holds {len(source.grounds)} scenes of clear ground of {source.size + 16} px and "
             f"{len(source.layers)} clouds; a training needs one of each: add scenes."
         )
-    if part == 0:
-        log(f"{len(source.grounds)} grounds, {len(source.layers)} clouds")
     return CaseStream(source)
 
 

@@ -129,6 +129,21 @@ def test_other_dates_come_as_composite_with_its_real_errors(archive: Path) -> No
         assert error < 0.3, "dates of the same fields agree once their light is matched"
 
 
+def test_a_pair_shows_the_ground_below_real_clouds_in_the_light_of_their_date(archive: Path) -> None:
+    drawn = source(archive, CaseMixture(transplant=0, gap=0, pair=1))
+    assert [(pair.cloudy.info.name, pair.clear.info.name) for pair in drawn.pairs] == [
+        ("here-5", "here-0"), ("here-5", "here-10")
+    ]  # fmt: skip
+    for pair in drawn.pairs:
+        assert np.allclose(pair.truth, 1.1 * ground(1), atol=3e-3)
+    case = drawn.case(0)
+    clear, cloud = case.maps[4] > 0, case.maps[5] + case.maps[6] > 0
+    assert case.kind is CaseKind.PAIR and case.wanted.any() and not (case.wanted & ~cloud).any()
+    # A mask may be smaller than its cloud, whose rim then counts as clear.
+    agree = np.isclose(case.maps[:4], case.truth, atol=0.1).all(axis=0)
+    assert agree[clear].mean() > 0.8
+
+
 def data(archive: Path, workers: int = 0) -> CaseStream:
     return CaseStream(source(archive), workers)
 
