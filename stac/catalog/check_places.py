@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from stac.errors import SourceUnavailable, UnreadableAsset
+from stac.errors import UnreadableAsset
 from stac.io.addresses import host_of
 from stac.io.http import RetryPolicy
 from stac.io.objects import Objects
@@ -114,10 +114,7 @@ class Places:
         headers = {"Accept-Encoding": "identity"}
         if last is not None:
             headers["Range"] = f"bytes={first}-{last}"
-        try:
-            answer = self._documents.web.session.request(method, href, headers=headers, allow_redirects=True)
-        except requests.RequestException as error:
-            raise SourceUnavailable(f"{href} does not answer; check the address and try again later.") from error
+        answer = self._documents.web.session.request(method, href, headers=headers, allow_redirects=True)
         expected = (*_GONE, *_NO_HEAD, requests.codes.requested_range_not_satisfiable)
         if not answer.ok and answer.status_code not in expected:
             raise UnreadableAsset(f"{href} answers {answer.status_code} {answer.reason}; check the access rights.")

@@ -289,6 +289,20 @@ class WebSession(requests.Session):
         for scheme in ("http://", "https://"):
             self.mount(scheme, self._transport)
 
+    def request(self, method: str, url: str, *args: Any, **options: Any) -> requests.Response:
+        """Return the answer to a request, whatever its status.
+
+        Raises:
+            SourceUnavailable: there is none, also after retries.
+            UnsafeHref: an address inside this network was to be asked.
+        """
+        try:
+            return super().request(method, url, *args, **options)
+        except requests.RequestException as error:
+            # The library's own words may hold the query, so they are not chained.
+            what = f"{_without_query(url)} does not answer ({type(error).__name__})"
+            raise SourceUnavailable(f"{what}; check the address and try again later.") from None
+
     def bounded(self, what: str) -> AbstractContextManager[None]:
         """Bound everything sent while the context is open by `RetryPolicy.total_s`; the outermost context counts."""
         return self._transport.bounded(what)

@@ -12,7 +12,6 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import rasterio
-import requests
 from rasterio.errors import CRSError, RasterioError
 from rasterio.io import DatasetReader
 
@@ -165,8 +164,8 @@ def _last_address(url: str, named: Collection[str], timeout_s: float) -> str:
     with WebSession(RetryPolicy(timeout_s, timeout_s, 0), named=named) as session:
         try:
             return session.get(url, headers={"Range": "bytes=0-15", "Accept-Encoding": "identity"}).url
-        except requests.RequestException as error:
-            raise UnreadableAsset(f"{redact(url)} leads nowhere ({type(error).__name__}); check its address.") from None
+        except SourceUnavailable as error:
+            raise UnreadableAsset(str(error)) from None
 
 
 def _check_blocks(source: Any, what: str) -> None:

@@ -66,13 +66,8 @@ class TokenService:
         name = f"The token service {redact(self._url)} (collection {collection})"
         began = self._now()
         retry_policy = RetryPolicy(timeout_s, total_s=_TIMEOUTS * timeout_s)
-        try:
-            with WebSession(retry_policy, named={host_of(self._url)}) as session:
-                answer = session.get(f"{self._url}/{quote(collection, safe='')}")
-        except requests.RequestException as error:
-            raise SourceUnavailable(
-                f"{name} does not answer ({type(error).__name__}); check the address and try again later."
-            ) from error
+        with WebSession(retry_policy, named={host_of(self._url)}) as session:
+            answer = session.get(f"{self._url}/{quote(collection, safe='')}")
         if answer.status_code in PASSING:
             raise SourceUnavailable(f"{name} answers {answer.status_code}, also after retries; try again later.")
         if answer.status_code != requests.codes.ok:

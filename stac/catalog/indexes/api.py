@@ -6,7 +6,6 @@ https://github.com/stac-api-extensions/transaction; items go in bulk where the s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
@@ -161,8 +160,12 @@ class ApiIndex:
         self, method: str, address: str, body: Document | None = None, expected: Iterable[HTTPStatus] = ()
     ) -> requests.Response:
         """Send a request; return an answer that is good, or one of those that are expected."""
-        with self._reaching():
+        try:
             answer = self._session.request(method, address, json=body)
+        except SourceUnavailable as error:
+            raise IndexUnavailable(f"{self.label}: {error}") from error
+        except UnsafeHref as error:
+            raise IndexNotUpdated(str(error)) from error
         if answer.ok or answer.status_code in tuple(expected):
             return answer
         answered = f"{self.label} answers {answer.status_code} to {method} {urlsplit(address).path}"
@@ -173,18 +176,6 @@ class ApiIndex:
         if answer.status_code in _NOT_OFFERED:
             raise IndexNotUpdated(f"{answered}; it needs the Transaction extension, switched on for this address.")
         raise IndexNotUpdated(f"{answered} ({_reason(answer)}); its log says more.")
-
-    @contextmanager
-    def _reaching(self) -> Iterator[None]:
-        try:
-            yield
-        except (SourceUnavailable, requests.RequestException) as error:
-            reason = redact(str(error)) if isinstance(error, SourceUnavailable) else type(error).__name__
-            raise IndexUnavailable(
-                f"{self.label} does not answer ({reason}); start it, or check the address, and try again."
-            ) from error
-        except UnsafeHref as error:
-            raise IndexNotUpdated(str(error)) from error
 
     def _json(self, answer: requests.Response) -> Document:
         try:

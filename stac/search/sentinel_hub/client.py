@@ -133,12 +133,7 @@ class TokenSession(SentinelHubSession):
         """Fetch a token with the client's credentials (RFC 6749, section 4.4)."""
         where = self._deployment
         grant = {"grant_type": "client_credentials", "client_id": where.client_id, "client_secret": where.client_secret}
-        try:
-            answer = self._sender.post(where.token_url, data=grant, allow_redirects=False)
-        except requests.RequestException as error:
-            raise SourceUnavailable(
-                f"{where.token_url} gives no access token ({type(error).__name__}); try again later."
-            ) from None
+        answer = self._sender.post(where.token_url, data=grant, allow_redirects=False)
         if answer.status_code != HTTPStatus.OK:
             raise _refusal(where.token_url, answer, "check SH_CLIENT_ID and SH_CLIENT_SECRET")
         try:
@@ -197,18 +192,13 @@ class HubClient(SentinelHubDownloadClient):
         return answer
 
     def _send(self, request: DownloadRequest) -> requests.Response:
-        try:
-            return self.sender.request(
-                request.request_type.value,
-                str(request.url),
-                json=request.post_values,
-                headers=self._prepare_headers(request),
-                allow_redirects=False,
-            )
-        except requests.RequestException as error:
-            raise SourceUnavailable(
-                f"{request.url} does not answer ({type(error).__name__}); try again later."
-            ) from error
+        return self.sender.request(
+            request.request_type.value,
+            str(request.url),
+            json=request.post_values,
+            headers=self._prepare_headers(request),
+            allow_redirects=False,
+        )
 
 
 def _config(deployment: Deployment) -> SHConfig:
