@@ -289,7 +289,7 @@ class WebSession(requests.Session):
         for scheme in ("http://", "https://"):
             self.mount(scheme, self._transport)
 
-    def request(self, method: str, url: str, *args: Any, **options: Any) -> requests.Response:
+    def request(self, method: str, url: str | bytes, *args: Any, **options: Any) -> requests.Response:
         """Return the answer to a request, whatever its status.
 
         Raises:
@@ -300,7 +300,7 @@ class WebSession(requests.Session):
             return super().request(method, url, *args, **options)
         except requests.RequestException as error:
             # The library's own words may hold the query, so they are not chained.
-            what = f"{_without_query(url)} does not answer ({type(error).__name__})"
+            what = f"{_without_query(str(url))} does not answer ({type(error).__name__})"
             raise SourceUnavailable(f"{what}; check the address and try again later.") from None
 
     def bounded(self, what: str) -> AbstractContextManager[None]:
