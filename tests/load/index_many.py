@@ -26,7 +26,7 @@ import typer
 from benchmarks.machine import machine
 from benchmarks.measuring import MemoryWatch
 from stac.catalog.indexes.base import TOKEN_VARIABLE, open_index
-from stac.catalog.indexes.following import PublicPlace, copy_of
+from stac.catalog.indexes.following import copy_of
 from stac.search.static import SAMPLE_COLLECTION, sample_catalog
 from tests.support import pgstac
 
@@ -68,8 +68,8 @@ class Many:
     def __init__(self) -> None:
         path = next(sample_catalog().parent.glob(f"{SAMPLE_COLLECTION}/**/*_L2A.json"), None)
         path = path or next(p for p in sample_catalog().parent.rglob("*.json") if _is_item(p))
-        public = PublicPlace(sample_catalog().parent, "https://data.example.org/catalog")
-        self._like = copy_of(json.loads(path.read_text("utf-8")), path, public)
+        address = f"https://data.example.org/catalog/{path.relative_to(sample_catalog().parent).as_posix()}"
+        self._like = copy_of(json.loads(path.read_text("utf-8")), address)
         box = [-180.0, -90.0, 180.0, 90.0]
         self.collection: dict[str, Any] = {
             "type": "Collection",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from stac.catalog.indexes.base import Document
 from stac.catalog.product_collections import OTHER_VERDICT, ProductCollection
 from stac.catalog.publish import StaticCatalog
+from stac.catalog.tree import item_name
 from stac.errors import IndexNotUpdated, InvalidQuery
-from stac.io.s3 import Location, S3Location
+from stac.io.s3 import Location
 from stac.search.hrefs import is_remote, resolve
 
 if TYPE_CHECKING:
@@ -22,52 +23,34 @@ if TYPE_CHECKING:
 _LISTING = frozenset({"item", "items", "child", "children"})
 
 
-@dataclass(frozen=True, slots=True)
-class PublicPlace:
-    """Where a catalog lies, and the address under which readers of its copies reach it."""
+def public_base(root: Location, address: str = "") -> str:
+    """Return the address below which readers of copies find a catalog.
 
-    root: Location
-    #: The catalog's own place when empty.
-    address: str = ""
+    Args:
+        root: where it lies.
+        address: of its root for readers; its own place when empty.
 
-    def of(self, place: Location) -> str:
-        """Return the public address of a file of the catalog.
-
-        Raises:
-            InvalidQuery: the public address is none.
-        """
-        return f"{self._base}/{self.name_of(place)}"
-
-    def name_of(self, place: Location) -> str:
-        """Return the path of a file of the catalog below its root, with forward slashes."""
-        if isinstance(place, S3Location) and isinstance(self.root, S3Location):
-            return place.key.removeprefix(self.root.key).lstrip("/")
-        return PurePosixPath(Path(str(place)).relative_to(str(self.root))).as_posix()
-
-    @property
-    def _base(self) -> str:
-        if not self.address:
-            # A bare path would be taken for one on the index's own server.
-            return self.root.resolve().as_uri() if isinstance(self.root, Path) else str(self.root)
-        if not is_remote(self.address):
-            raise InvalidQuery(
-                f"public_root {self.address!r} is not an address; write https://HOST/PATH or s3://BUCKET."
-            )
-        return self.address.rstrip("/")
+    Raises:
+        InvalidQuery: the address is none.
+    """
+    if not address:
+        # A bare path would be taken for one on the index's own server.
+        return root.resolve().as_uri() if isinstance(root, Path) else str(root)
+    if not is_remote(address):
+        raise InvalidQuery(f"public_root {address!r} is not an address; write https://HOST/PATH or s3://BUCKET.")
+    return address.rstrip("/")
 
 
-def copy_of(document: Mapping[str, Any], place: Location, public: PublicPlace) -> Document:
+def copy_of(document: Mapping[str, Any], address: str) -> Document:
     """Return an item or a collection with absolute hrefs, a `self` that is true, and a `canonical` link to it.
 
     Args:
         document: as it lies in the catalog, hrefs relative to itself.
-        place: where it lies there.
-        public: where readers find the catalog.
+        address: where readers find it there.
 
     Raises:
         UnsafeHref: an href leads nowhere.
     """
-    address = public.of(place)
     links = [link for link in document.get("links", []) if link["rel"] not in {*_LISTING, "self", "canonical"}]
     media_type = "application/geo+json" if document.get("type") == "Feature" else "application/json"
     here = {"href": address, "type": media_type, "title": _title(document)}
@@ -133,9 +116,12 @@ class Indexes:
             catalog: any collection of the catalog.
             indexes: what follows it.
             public_root: address of the catalog for readers of the indexes; its own place when empty.
+
+        Raises:
+            InvalidQuery: the address is none.
         """
         self._catalog, self._indexes = catalog, tuple(indexes)
-        self._public = PublicPlace(catalog.root, public_root)
+        self._base = public_base(catalog.root, public_root)
 
     def put(self, place: Location) -> None:
         """Bring one published item into every index, and out of its other collection there."""
@@ -173,16 +159,17 @@ class Indexes:
 
     def _put(self, index: Index, place: Location) -> None:
         """Put an item, until the catalog is still what was put: others may publish or retract meanwhile."""
-        document = self._read(place)
+        name = item_name(place.parent.parent.name, place.stem)
+        document = self._catalog.target.read(name)
         for _ in range(_ROUNDS):
             if document is None:
                 return _remove(index, ProductCollection, [place.stem])
             kind = ProductCollection(document["collection"])
             collection = self._collection(kind)
             if collection is not None:
-                index.put(collection, [copy_of(document, place, self._public)])
+                index.put(collection, [copy_of(document, f"{self._base}/{name}")])
             _remove(index, OTHER_VERDICT[kind], [place.stem])
-            before, document = document, self._read(place)
+            before, document = document, self._catalog.target.read(name)
             if document == before and self._collection(kind) == collection:
                 return None
         return None
@@ -191,33 +178,30 @@ class Indexes:
         progress(f"comparing {kind} with {index.label}", 0, 0)
         # The index first: what it holds was in the catalog before, so what others publish meanwhile is not removed.
         held = index.works(kind)
-        published = {place.stem: (work, place) for work, place in self._catalog.beside(kind).published_work().items()}
-        wanted = [place for name, (work, place) in published.items() if again or held.get(name) != work]
+        published = {place.stem: work for work, place in self._catalog.beside(kind).published_work().items()}
+        wanted = [item_id for item_id, work in published.items() if again or held.get(item_id) != work]
         gone = sorted(set(held) - set(published)) if self._catalog.exists() else []
         self._put_all(index, kind, wanted, progress)
         index.remove(kind, gone)
         return Update(index.label, str(kind), len(wanted), len(gone), len(published) - len(wanted))
 
-    def _put_all(self, index: Index, kind: ProductCollection, places: Sequence[Location], progress: Progress) -> None:
+    def _put_all(self, index: Index, kind: ProductCollection, item_ids: Sequence[str], progress: Progress) -> None:
         """Put items in batches, and at the end the collection as it is then."""
         collection = self._collection(kind)
         if collection is None:
             return
-        for first in range(0, len(places), _BATCH):
-            progress(f"loading {kind} into {index.label}", first, len(places))
-            part = {self._public.name_of(place): place for place in places[first : first + _BATCH]}
-            documents = self._catalog.target.read_many(part)
-            index.put(collection, [copy_of(d, part[name], self._public) for name, d in documents.items()])
+        for first in range(0, len(item_ids), _BATCH):
+            progress(f"loading {kind} into {index.label}", first, len(item_ids))
+            names = [item_name(kind, item_id) for item_id in item_ids[first : first + _BATCH]]
+            documents = self._catalog.target.read_many(names)
+            index.put(collection, [copy_of(d, f"{self._base}/{name}") for name, d in documents.items()])
         index.put(self._collection(kind) or collection, [])
-
-    def _read(self, place: Location) -> Document | None:
-        return self._catalog.target.read(self._public.name_of(place))
 
     def _collection(self, kind: ProductCollection) -> Document | None:
         """Return a collection as indexes hold it, None where the catalog has none."""
-        place = self._catalog.root / kind / "collection.json"
-        document = self._read(place)
-        return None if document is None else copy_of(document, place, self._public)
+        name = f"{kind}/collection.json"
+        document = self._catalog.target.read(name)
+        return None if document is None else copy_of(document, f"{self._base}/{name}")
 
 
 def _remove(index: Index, collections: Iterable[str], item_ids: Sequence[str]) -> None:

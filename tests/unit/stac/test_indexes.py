@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stac.catalog.indexes.base import difference, index_label, index_secret, open_index
-from stac.catalog.indexes.following import PublicPlace, copy_of
+from stac.catalog.indexes.following import copy_of, public_base
 from stac.errors import IndexNotUpdated, IndexRefused, IndexUnavailable, InvalidQuery
 from stac.io.http import RetryPolicy
 from stac.io.s3 import parse_location
@@ -49,8 +49,7 @@ def item(name: str = "a") -> dict[str, Any]:
     ],
 )
 def test_a_copy_names_everything_by_its_public_address(root: str, address: str, base: str) -> None:
-    place = parse_location(root) / "c" / "a" / "a.json"
-    found = copy_of(item(), place, PublicPlace(parse_location(root), address))
+    found = copy_of(item(), f"{public_base(parse_location(root), address)}/c/a/a.json")
     links = {link["rel"]: link["href"] for link in found["links"]}
     assert found["assets"]["data"]["href"] == f"{base}/c/a/data.tif"
     assert links["self"] == links["canonical"] == f"{base}/c/a/a.json"
@@ -61,7 +60,7 @@ def test_a_copy_names_everything_by_its_public_address(root: str, address: str, 
 
 def test_a_public_root_must_be_an_address() -> None:
     with pytest.raises(InvalidQuery, match="public_root"):
-        copy_of(item(), Path("/out/c/a/a.json"), PublicPlace(Path("/out"), "eo.example.org"))
+        public_base(Path("/out"), "eo.example.org")
 
 
 def test_what_services_do_to_items_is_not_a_difference() -> None:
