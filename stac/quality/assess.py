@@ -99,13 +99,14 @@ class _Tally:
         return int(sum(self.pixels[p] for p in GROUPS[name]))
 
     def _group(self, name: str, pixels: int, clouds: ResidualCloud | None) -> GroupFigures:
+        widths, weights = self.intervals.half_widths[name], self.intervals.weights[name]
         return GroupFigures(
             pixels=pixels,
-            half_width_mean=self.intervals.mean(name),
-            half_width_p90=self.intervals.quantile(name, 0.9),
-            half_widths=self.intervals.histogram(name, _EDGES),
-            reference_weight=self.intervals.reference_weight(name),
-            reference_weights=self.intervals.weight_histogram(name, _WEIGHT_EDGES),
+            half_width_mean=widths.mean(),
+            half_width_p90=widths.quantile(0.9),
+            half_widths=widths.binned(_EDGES),
+            reference_weight=weights.mean(),
+            reference_weights=weights.binned(_WEIGHT_EDGES),
             sharpness=self.sharpness.ratio(name),
             colour_shift=self.colour.shift(name),
             ndvi_shift=self.colour.ndvi_shift(name),

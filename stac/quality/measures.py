@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,6 @@ from stac.quality.parts import EVERYTHING, FEWEST, Group, Part, distinct
 from stac.reflectance import PRODUCT_SCALE
 
 BoolArray = NDArray[np.bool_]
-
-
-def _in_steps(values: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Return the known values, any order, in steps of 1e-4: sums of integers do not depend on the order of windows."""
-    known = values[np.isfinite(values)]
-    # Beyond 10 an interval says nothing more.
-    np.minimum(known, 10, out=known)
-    known /= np.float32(PRODUCT_SCALE)
-    return np.rint(known, out=known).astype(np.intp)
 
 
 #: Spectral bands that the test needs.
@@ -124,6 +115,28 @@ def _histogram(values: NDArray[np.int32]) -> NDArray[np.int64]:
     return np.bincount(bins, minlength=_HIGHEST - _LOWEST + 1)
 
 
+class _Sides:
+    """Means by band over pixels of groups and over the observed ring around each, summed up in integers."""
+
+    def __init__(self) -> None:
+        self._totals: dict[tuple[str, str], NDArray[np.int64]] = defaultdict(lambda: np.zeros(1, np.int64))
+        self._counts: dict[tuple[str, str], int] = defaultdict(int)
+
+    def add(self, names: Iterable[str], side: str, values: NDArray[np.int32]) -> None:
+        """Add values `(band, pixel)` to the side `inside` or `ring` of some groups."""
+        total = values.sum(axis=1, dtype=np.int64)
+        for name in names:
+            self._totals[name, side] = self._totals[name, side] + total
+            self._counts[name, side] += values.shape[1]
+
+    def means(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Return the means `(band,)` inside a group and around it; None where there are too few pixels of either."""
+        inside, ring = self._counts[name, "inside"], self._counts[name, "ring"]
+        if min(inside, ring) < FEWEST:
+            return None
+        return self._totals[name, "inside"] / inside, self._totals[name, "ring"] / ring
+
+
 class ColourTally:
     """Mean reflectance and NDVI of the rim of groups and of the observed ring around them.
 
@@ -131,20 +144,15 @@ class ColourTally:
     """
 
     def __init__(self, bands: tuple[str, ...]) -> None:
-        self.bands = bands
+        self.bands, self._sides = bands, _Sides()
         self._ndvi = [bands.index(b) for b in ("red", "nir")] if {"red", "nir"} <= set(bands) else None
-        self._sums: dict[tuple[str, str], NDArray[np.int64]] = defaultdict(lambda: np.zeros(1, np.int64))
-        self._counts: dict[tuple[str, str], int] = defaultdict(int)
 
     def add(self, part: Part, groups: Mapping[str, Group]) -> None:
         """Count a part."""
         data = np.ascontiguousarray(part.data[:, *part.core])
         for group, names in distinct(groups):
-            for kind, mask in (("rim", group.rim), ("ring", group.ring)):
-                total, count = self._values(picked(data, mask)).sum(axis=1, dtype=np.int64), int(np.count_nonzero(mask))
-                for name in names:
-                    self._sums[name, kind] = self._sums[name, kind] + total
-                    self._counts[name, kind] += count
+            for side, mask in (("inside", group.rim), ("ring", group.ring)):
+                self._sides.add(names, side, self._values(picked(data, mask)))
 
     def shift(self, name: str) -> dict[str, float] | None:
         """Return restored minus observed by band, reflectance; None where either is unknown."""
@@ -159,11 +167,8 @@ class ColourTally:
         return float(difference[-1]) if difference is not None and self._ndvi else None
 
     def _difference(self, name: str) -> NDArray[np.float64] | None:
-        rim, ring = self._counts[name, "rim"], self._counts[name, "ring"]
-        if min(rim, ring) < FEWEST:
-            return None
-        difference: NDArray[np.float64] = self._sums[name, "rim"] / rim - self._sums[name, "ring"] / ring
-        return difference * PRODUCT_SCALE
+        means = self._sides.means(name)
+        return None if means is None else (means[0] - means[1]) * PRODUCT_SCALE
 
     def _values(self, data: NDArray[np.int32]) -> NDArray[np.int32]:
         """Return the bands, and NDVI / 1e-4 after them where it is defined."""
@@ -183,8 +188,7 @@ class SharpnessTally:
     """
 
     def __init__(self) -> None:
-        self._inside: dict[str, _Sum] = defaultdict(_Sum)
-        self._ring: dict[str, _Sum] = defaultdict(_Sum)
+        self._sides = _Sides()
 
     def add(self, part: Part, groups: Mapping[str, Group]) -> None:
         """Count a part."""
@@ -192,28 +196,13 @@ class SharpnessTally:
         detail = laplacian(part.data[:, *near])
         calm = same_around(part.provenance[near])
         for group, names in distinct(groups):
-            for sums, where in ((self._inside, group.inside), (self._ring, group.ring)):
-                here = where & calm
-                total = picked(detail, here).sum(axis=1, dtype=np.int64)
-                for name in names:
-                    sums[name].add(int(np.count_nonzero(here)), total)
+            for side, where in (("inside", group.inside), ("ring", group.ring)):
+                self._sides.add(names, side, picked(detail, where & calm))
 
     def ratio(self, name: str) -> float | None:
         """Return detail inside a group / detail around it, mean over bands; None where either is unknown."""
-        inside, ring = self._inside[name], self._ring[name]
-        if min(inside.count, ring.count) < FEWEST or not np.all(ring.total > 0):
-            return None
-        return float(np.mean((inside.total / inside.count) / (ring.total / ring.count)))
-
-
-class _Sum:
-    """A sum over pixels, by band, in integers."""
-
-    def __init__(self) -> None:
-        self.count, self.total = 0, np.zeros(1, np.int64)
-
-    def add(self, count: int, total: NDArray[np.int64]) -> None:
-        self.count, self.total = self.count + count, self.total + total
+        means = self._sides.means(name)
+        return None if means is None or not np.all(means[1] > 0) else float(np.mean(means[0] / means[1]))
 
 
 def laplacian(data: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -236,55 +225,53 @@ def _neighbours(pixels: NDArray[Any]) -> tuple[NDArray[Any], ...]:
     return pixels[..., :-2, 1:-1], pixels[..., 2:, 1:-1], pixels[..., 1:-1, :-2], pixels[..., 1:-1, 2:]
 
 
-#: Intervals wider than this (steps of 1e-4) share one bin.
-_WIDEST = 10_000
-#: The whole as a share of the reference, steps of 1e-4.
-_WHOLE = 10_000
+#: Beyond this an interval says nothing more, steps of 1e-4.
+_WIDEST = 100_000
+
+
+def _counted(values: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return how many of the known values, any order, are of each step of 1e-4, up to `_WIDEST`."""
+    known = values[np.isfinite(values)]
+    known /= np.float32(PRODUCT_SCALE)
+    np.minimum(known, _WIDEST, out=known)
+    return np.bincount(np.rint(known, out=known).astype(np.intp), minlength=_WIDEST + 1)
+
+
+@dataclass(slots=True)
+class Histogram:
+    """Counts of values by steps of 1e-4: sums of integers do not depend on the order of windows."""
+
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_WIDEST + 1, np.int64))
+
+    def mean(self) -> float | None:
+        """Return the mean; None without values."""
+        count = int(self.counts.sum())
+        return int(self.counts @ np.arange(_WIDEST + 1)) / count * PRODUCT_SCALE if count else None
+
+    def quantile(self, share: float) -> float | None:
+        """Return what `share` of the values do not exceed; None without values."""
+        count = int(self.counts.sum())
+        if not count:
+            return None
+        return float(np.searchsorted(np.cumsum(self.counts), np.ceil(share * count))) * PRODUCT_SCALE
+
+    def binned(self, edges: NDArray[np.int64]) -> tuple[int, ...]:
+        """Return how many values lie from one edge (steps of 1e-4) up to the next; the last bin has no end."""
+        return tuple(int(n) for n in np.add.reduceat(self.counts, edges))
 
 
 class IntervalTally:
-    """Histograms of the half-width of intervals, all bands together, by group."""
+    """Half-widths of intervals, all bands together, and shares of the reference where the model ran, by group."""
 
     def __init__(self) -> None:
-        self._counts: dict[str, NDArray[np.int64]] = defaultdict(lambda: np.zeros(_WIDEST + 1, np.int64))
-        self._sums: dict[str, int] = defaultdict(int)
-        self._weights: dict[str, NDArray[np.int64]] = defaultdict(lambda: np.zeros(_WHOLE + 1, np.int64))
+        self.half_widths: dict[str, Histogram] = defaultdict(Histogram)
+        self.weights: dict[str, Histogram] = defaultdict(Histogram)
 
     def add(self, part: Part, groups: Mapping[str, Group]) -> None:
         """Count a part."""
         for group, names in distinct(groups):
-            widths = _in_steps(picked(part.half_width, group.inside))
-            weights = _in_steps(part.reference_weight[group.inside])
-            counts = np.bincount(np.minimum(widths, _WIDEST), minlength=_WIDEST + 1)
-            shares = np.bincount(np.minimum(weights, _WHOLE), minlength=_WHOLE + 1)
+            widths = _counted(picked(part.half_width, group.inside))
+            weights = _counted(part.reference_weight[group.inside])
             for name in names:
-                self._counts[name] += counts
-                self._sums[name] += int(widths.sum())
-                self._weights[name] += shares
-
-    def mean(self, name: str) -> float | None:
-        """Return the mean half-width, reflectance; None where there is none."""
-        count = int(self._counts[name].sum())
-        return self._sums[name] / count * PRODUCT_SCALE if count else None
-
-    def quantile(self, name: str, share: float) -> float | None:
-        """Return the half-width that `share` of the values do not exceed, reflectance; None where there is none."""
-        counts = self._counts[name]
-        count = int(counts.sum())
-        if not count:
-            return None
-        return float(np.searchsorted(np.cumsum(counts), np.ceil(share * count))) * PRODUCT_SCALE
-
-    def histogram(self, name: str, edges: NDArray[np.int64]) -> tuple[int, ...]:
-        """Return how many values lie from one edge (steps of 1e-4) up to the next; the last bin has no end."""
-        return tuple(int(n) for n in np.add.reduceat(self._counts[name], edges))
-
-    def reference_weight(self, name: str) -> float | None:
-        """Return the mean share of the reference; None where the model did not run."""
-        counts = self._weights[name]
-        count = int(counts.sum())
-        return int(counts @ np.arange(_WHOLE + 1)) / count * PRODUCT_SCALE if count else None
-
-    def weight_histogram(self, name: str, edges: NDArray[np.int64]) -> tuple[int, ...]:
-        """Return how many shares of the reference lie from one edge (steps of 1e-4) up to the next."""
-        return tuple(int(n) for n in np.add.reduceat(self._weights[name], edges))
+                self.half_widths[name].counts += widths
+                self.weights[name].counts += weights
