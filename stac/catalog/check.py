@@ -15,6 +15,7 @@ from stac.catalog.check_places import Places
 from stac.catalog.check_records import CatalogReport, Counts, Found, Problem, ProblemKind, Step
 from stac.catalog.contents import CONTENTS
 from stac.catalog.geoparquet import MIRROR_ROLE, ids_in
+from stac.catalog.tree import all_links, links_of
 from stac.catalog.validation import rule_problems, validate_document
 from stac.errors import InvalidProduct, SourceUnavailable, StacError
 from stac.io.http import RetryPolicy
@@ -135,7 +136,7 @@ class _Check:
             return Found(href, above, Counts(items=1))
         assets = document["assets"].values()
         cogs = sum(asset.get("type") == COG_TYPE for asset in assets)
-        size = sum(int(asset.get("file:size") or 0) for asset in assets)
+        size = sum(number for asset in assets if isinstance(number := asset.get("file:size"), int))
         when, box = str(document["properties"].get("datetime") or ""), tuple(document.get("bbox") or ())
         counts = Counts(items=1, assets=len(assets), cogs=cogs, bytes=size)
         found = Found(href, above, counts, document["id"], box, when)
@@ -203,10 +204,7 @@ class _Check:
             return False
         is_collection = step.type == "Collection"
         self.counts += Counts(catalogs=not is_collection, collections=is_collection)
-        if not self._keeps_schema(step.href, document):
-            if not isinstance(document.get("links"), list):
-                return False
-        elif is_collection:
+        if self._keeps_schema(step.href, document) and is_collection:
             self._collections[step.href] = document
         if isinstance(contents := document.get(CONTENTS), dict) and "items" in contents:
             self._declared[step.href] = contents["items"]
@@ -215,9 +213,7 @@ class _Check:
 
     def _targets(self, step: Step, document: Mapping[str, Any], rel: str) -> Iterator[str]:
         """Yield where the links of one kind lead, each place once in the whole catalog."""
-        for link in document["links"]:
-            if not isinstance(link, dict) or link.get("rel") != rel:
-                continue
+        for link in links_of(document, rel):
             try:
                 place = resolve(step.href, link.get("href"))
             except StacError as error:
@@ -232,7 +228,7 @@ class _Check:
     def _links(self, step: Step, document: Mapping[str, Any], above: Sequence[Step]) -> None:
         """Note what is wrong with the links of a document that lies below `above`, root first."""
         resolved: dict[str, list[str]] = defaultdict(list)
-        for link in document["links"]:
+        for link in all_links(document):
             rel = str(link.get("rel"))
             if rel in _DOWNWARDS:
                 continue

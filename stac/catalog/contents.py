@@ -73,10 +73,10 @@ def contents_of(document: Mapping[str, Any]) -> Contents:
         raise InvalidProduct(f"{CONTENTS} of {name} is damaged ({reason}); the next run writes it anew.") from error
 
 
-def agree(link: Mapping[str, Any], document: Mapping[str, Any]) -> bool:
-    """Return whether a link and the node that it leads to hold the same sum, neither of them damaged."""
+def is_sound(link: Mapping[str, Any], node: Mapping[str, Any] | None = None) -> bool:
+    """Return whether the sum of a link can be read and is that of the node it leads to, where one is given."""
     try:
-        return contents_of(link) == contents_of(document)
+        return contents_of(link) == contents_of(link if node is None else node)
     except InvalidProduct:
         return False
 

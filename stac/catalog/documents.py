@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stac.catalog.contents import CONTENTS, SUMMARISED, Contents, contents_of, contents_of_item, total
@@ -13,7 +13,6 @@ from stac.catalog.tree import (
     Node,
     all_links,
     foreign_links,
-    links_of,
 )
 from stac.product.credits import KEYWORDS, PROCESSOR, PUBLICATIONS, licence_links, licence_of, providers_of
 from stac.product.item import Extension
@@ -124,49 +123,35 @@ def node_document(collection_id: str, node: Node, items: Mapping[str, Link], oth
     }
 
 
-def root_document(
-    current: Mapping[str, Any] | None, collection_id: str, *, listed: bool, others: Iterable[tuple[str, str]] = ()
-) -> dict[str, Any]:
-    """Return the root catalog with, or without, a link to a collection; everything else in it stays as it is.
+def with_collections(root: Mapping[str, Any] | None, titles: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return the root catalog with links to some collections; everything else in it stays as it is.
 
     Args:
-        current: the catalog as it is, None where there is none.
-        collection_id: the collection.
-        listed: whether it is linked.
-        others: (id, title) of further collections that a new catalog links to.
+        root: the catalog as it is, None where there is none.
+        titles: of the collections by id; None where one is not to be linked.
     """
-    if current is None:
-        fresh = empty_root()
-        for name, title in sorted(others):
-            fresh["links"] = _with_child(fresh["links"], name, title)
-        current = fresh
-    links = _links_without(current, collection_id)
-    if listed:
-        links = _with_child(links, collection_id, collection_title(collection_id))
-    return {**current, "links": links}
+    root = root or empty_root()
+    links = [link for link in all_links(root) if not any(_leads_to(link, name) for name in titles)]
+    for name, title in titles.items():
+        if title is None:
+            continue
+        href = f"./{name}/collection.json"
+        # In the order of hrefs where the others are.
+        behind = (i for i, link in enumerate(links) if link.get("rel") == "child" and str(link.get("href")) > href)
+        child = {"rel": "child", "href": href, "type": "application/json", "title": title}
+        links.insert(next(behind, len(links)), child)
+    return {**root, "links": links}
 
 
 def is_listed(root: Mapping[str, Any] | None, collection_id: str) -> bool:
     """Return whether a root catalog links to a collection."""
-    return any(_leads_to(link, collection_id) for link in links_of(root, "child"))
-
-
-def _links_without(document: Mapping[str, Any], collection_id: str) -> list[Link]:
-    """Return all links of a catalog but those to a collection."""
-    return [link for link in all_links(document) if link.get("rel") != "child" or not _leads_to(link, collection_id)]
+    return any(_leads_to(link, collection_id) for link in all_links(root))
 
 
 def _leads_to(link: Mapping[str, Any], collection_id: str) -> bool:
-    return posixpath.normpath(str(link.get("href"))) == f"{collection_id}/collection.json"
-
-
-def _with_child(links: Sequence[Link], name: str, title: str) -> list[Link]:
-    """Return links with one more child, in the order of hrefs where the others are."""
-    href = f"./{name}/collection.json"
-    child = {"rel": "child", "href": href, "type": "application/json", "title": title}
-    behind = (i for i, link in enumerate(links) if link.get("rel") == "child" and str(link.get("href")) > href)
-    at = next(behind, len(links))
-    return [*links[:at], child, *links[at:]]
+    return (
+        link.get("rel") == "child" and posixpath.normpath(str(link.get("href"))) == f"{collection_id}/collection.json"
+    )
 
 
 def empty_root() -> dict[str, Any]:

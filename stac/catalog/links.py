@@ -12,8 +12,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stac.catalog.contents import agree, contents_of, total
-from stac.catalog.documents import collection_document, is_listed, node_document, root_document
+from stac.catalog.contents import contents_of, is_sound, total
+from stac.catalog.documents import (
+    collection_document,
+    collection_title,
+    is_listed,
+    node_document,
+    with_collections,
+)
 from stac.catalog.store_s3 import Target
 from stac.catalog.survey import Survey, survey_of
 from stac.catalog.tree import (
@@ -91,7 +97,7 @@ class CollectionLinks:
         return sorted({name for document in (month, date, *pages) for name in items_in(document)})
 
     def link_nodes(
-        self, leaves: Mapping[Node, Iterable[str]], without: str | None = None, *, repair: bool = False
+        self, leaves: Mapping[Node, Collection[str]], without: str | None = None, *, repair: bool = False
     ) -> set[Node]:
         """Write nodes so that they link to exactly what is there, from the leaves up; return the years touched.
 
@@ -100,24 +106,22 @@ class CollectionLinks:
             without: id of an item that is about to go.
             repair: a node that cannot be read is written anew.
         """
-        for node in sorted(leaves, reverse=True):
-            self._link_items(node, sorted(set(leaves[node])), without, repair=repair)
-        touched, years = set(leaves), {node for node in leaves if node.above is None}
-        for depth in (4, 3, 2):
-            groups: dict[Node, set[Node]] = defaultdict(set)
-            for node in touched:
-                if len(node.path) == depth and node.above is not None:
-                    groups[node.above].add(node)
-            for above, children in sorted(groups.items()):
-                self._link_children(above, children, repair=repair)
-            touched |= groups.keys()
-            years |= {node for node in groups if node.above is None}
-        return years
+        below: dict[Node | None, set[Node]] = defaultdict(set)
+        touched = {node for leaf in leaves for node in leaf.way}
+        for node in touched:
+            below[node.above].add(node)
+        for node in sorted(touched, reverse=True):  # those below a node come before it
+            self._link_node(node, leaves.get(node, ()), below[node], without, repair=repair)
+        return below[None]
 
-    def _link_items(self, node: Node, item_ids: list[str], without: str | None, *, repair: bool) -> None:
+    def _link_node(
+        self, node: Node, item_ids: Collection[str], touched: Iterable[Node], without: str | None, *, repair: bool
+    ) -> None:
+        """Write a node, with its links to some items and to some nodes right below it as these are now."""
+        names = {item_id: item_name(self.collection_id, item_id) for item_id in sorted(item_ids) if item_id != without}
+
         def build(current: Document | None) -> Document | None:
             links = items_in(current)
-            names = {item_id: item_name(self.collection_id, item_id) for item_id in item_ids if item_id != without}
             found = self.target.read_many(names.values())
             for item_id in item_ids:
                 document = found.get(names.get(item_id, ""))
@@ -125,15 +129,12 @@ class CollectionLinks:
                 # An item whose link to its parent somebody removed stays where it is linked.
                 if document is not None and node_of(document) in (node, None):
                     links[item_id] = item_link(node, document)
-            return self._document(current, node, links)
+            children = self.children(current, node, touched)
+            if current is None and not links and not children:
+                return None
+            return node_document(self.collection_id, node, links, [*foreign_links(current, node), *children])
 
         self.target.update(self._name(node), build, repair=repair)
-
-    def _link_children(self, above: Node, children: set[Node], *, repair: bool) -> None:
-        def build(current: Document | None) -> Document | None:
-            return self._document(current, above, items_in(current), self.children(current, above, children))
-
-        self.target.update(self._name(above), build, repair=repair)
 
     def children(self, current: Document | None, above: Node | None, touched: Iterable[Node]) -> list[Link]:
         """Return the links of a document to its nodes, those to `touched` ones as these are now; empty ones go.
@@ -141,41 +142,17 @@ class CollectionLinks:
         A link whose sum is damaged is made anew, too.
         """
         links = nodes_in(current, above)
-        for node in {*touched, *(node for node, link in links.items() if not agree(link, link))}:
+        for node in {*touched, *(node for node, link in links.items() if not is_sound(link))}:
             links.pop(node, None)
             contents = contents_of(self.read(node) or {})
             if contents.items:
                 links[node] = child_link(node, contents)
         return [links[node] for node in sorted(links)]
 
-    def _document(
-        self, current: Document | None, node: Node, items: Mapping[str, Link], children: list[Link] | None = None
-    ) -> Document | None:
-        if current is None and not items and not children:
-            return None
-        if children is None:
-            children = self.children(current, node, ())
-        return node_document(self.collection_id, node, items, [*foreign_links(current, node), *children])
-
-    def empty(self, nodes: Iterable[Node]) -> list[str]:
-        """Return the names of the documents, of these nodes and those above, that hold nothing, the deepest first."""
-        found: set[Node] = set()
-        for node in nodes:
-            above: Node | None = node
-            while above is not None:
-                found.add(above)
-                above = above.above
-        ordered = sorted(found, key=lambda each: (-len(each.path), each.path))
-        return [self._name(node) for node in ordered if self._is_empty(self.read(node))]
-
-    @staticmethod
-    def _is_empty(document: Document | None) -> bool:
-        return document is not None and not (links_of(document, "item") or links_of(document, "child"))
-
     def _name(self, node: Node) -> str:
         return f"{self.collection_id}/{node.name}"
 
-    def link(self, leaves: Mapping[Node, Iterable[str]], version: str = "", *, without: str | None = None) -> None:
+    def link(self, leaves: Mapping[Node, Collection[str]], version: str = "", *, without: str | None = None) -> None:
         """Write all documents from the nodes concerned up to the root; see `link_nodes`."""
         self._link_collection(self.link_nodes(leaves, without), version)
 
@@ -194,16 +171,13 @@ class CollectionLinks:
 
     def _root(self, current: Document | None) -> Document | None:
         """Return the root catalog; a collection without items is not listed."""
-        collection = self.target.read(self.collection_name)
-        listed = bool(contents_of(collection or {}).items)
-        if current is not None:
-            return root_document(current, self.collection_id, listed=listed)
-        ids = [name for name in self.target.collection_ids() if name != self.collection_id]
-        if not (listed or ids):
-            return None
-        documents = self.target.read_many(f"{name}/collection.json" for name in ids)
-        others = [(name.partition("/")[0], str(d.get("title", d.get("id")))) for name, d in documents.items()]
-        return root_document(None, self.collection_id, listed=listed, others=others)
+        listed = bool(contents_of(self.target.read(self.collection_name) or {}).items)
+        titles = {self.collection_id: collection_title(self.collection_id) if listed else None}
+        if current is None:
+            others = (f"{name}/collection.json" for name in self.target.collection_ids() if name not in titles)
+            found = self.target.read_many(others)
+            titles |= {name.partition("/")[0]: str(d.get("title", d.get("id"))) for name, d in found.items()}
+        return with_collections(current, titles) if current or any(titles.values()) else None
 
     def inspected(self, present: Collection[str]) -> tuple[Survey, bool]:
         """Return what the links say, and whether they fit to each other and to the items that are there.
@@ -236,10 +210,12 @@ class CollectionLinks:
         self.clear(leaves)
 
     def clear(self, nodes: Iterable[Node]) -> None:
-        """Remove nodes that hold nothing, and the collection with its last item."""
+        """Remove nodes, and those above them, that hold nothing, and the collection with its last item."""
         collection = self.target.read(self.collection_name)
         if collection is None or contents_of(collection).items:
-            self.target.prune(self.empty(nodes))
+            touched = {above for node in nodes for above in node.way}
+            found = {node: self.read(node) for node in sorted(touched, reverse=True)}
+            self.target.prune(self._name(node) for node, document in found.items() if _is_empty(document))
         elif not self.target.item_ids(self.collection_id):
             self.target.remove_collection(self.collection_id)
 
@@ -285,6 +261,10 @@ def _choices(day: Node) -> Iterator[Node]:
     while True:
         yield page_of(day, number)
         number += 1
+
+
+def _is_empty(document: Document | None) -> bool:
+    return document is not None and not (links_of(document, "item") or links_of(document, "child"))
 
 
 def version_of(document: Mapping[str, Any]) -> str:

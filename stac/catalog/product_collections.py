@@ -20,7 +20,7 @@ import pystac
 from stac.catalog.documents import MOSAICS_COLLECTION, REVIEW_COLLECTION
 from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog, day_of
 from stac.catalog.survey import Survey
-from stac.catalog.tree import Document
+from stac.catalog.tree import Document, files_of
 from stac.catalog.versions import version_for
 from stac.errors import InvalidProduct
 from stac.io.files import writing
@@ -236,8 +236,7 @@ def _copy_product(
     if document is None:  # retracted meanwhile
         return
     staging = target.staging(work_id)
-    for asset in document["assets"].values():
-        name = str(asset["href"]).removeprefix("./")
+    for name in files_of(document):
         found = place.parent / name
         if not found.is_file():
             raise InvalidProduct(f"Item {place.stem}: {found} is missing; restore it, or retract the item.")

@@ -19,7 +19,7 @@ from stac.catalog.documents import CATALOG_TITLE, collection_title
 from stac.catalog.links import ROOT, CollectionLinks, version_of
 from stac.catalog.store_s3 import target_at
 from stac.catalog.survey import Survey, survey_of
-from stac.catalog.tree import Document, Node, items_in, month_of, node_of, placed
+from stac.catalog.tree import Document, Node, files_of, items_in, month_of, node_of, placed
 from stac.catalog.validation import check_id, file_problems, validate_item
 from stac.catalog.versions import in_succession, subject_of
 from stac.errors import InvalidProduct
@@ -128,7 +128,7 @@ class StaticCatalog:
         try:
             if document["properties"]["unveil:work_id"] != work_id:
                 return f"{self.place_of(item_id)} is of other work"
-            wanted = {str(a["href"]).removeprefix("./"): a["file:size"] for a in document["assets"].values()}
+            wanted = files_of(document)
         except (AttributeError, KeyError, TypeError) as error:
             return f"{self.place_of(item_id)} is not an item of a product ({type(error).__name__}: {error})"
         sizes, folder = self.sizes([item_id])[item_id] if sizes is None else sizes, self.place_of(item_id).parent

@@ -139,11 +139,10 @@ class FolderTarget:
 
     def prune(self, names: Iterable[str]) -> None:
         """Remove documents that nothing links to, and their folders; `exclusive` keeps others out."""
-        for path in (self.root / name for name in names):
-            with writing(path):
-                path.unlink(missing_ok=True)
+        for name in names:
+            self.drop(name)
             with suppress(OSError):  # a half-written file lies there still, until it is swept
-                path.parent.rmdir()
+                (self.root / name).parent.rmdir()
 
     def place(self, name: str, file: Path) -> None:
         """Put a file from `staging` in place: readers see the old or the new one."""

@@ -23,7 +23,7 @@ from typing import Any
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from stac.catalog.store_folder import FolderTarget, empty_folder, same_work, sweep_folders
-from stac.catalog.tree import DATES, MIRRORS, Document, item_name
+from stac.catalog.tree import DATES, MIRRORS, Document, files_of, item_name
 from stac.catalog.validation import check_id, parse_document
 from stac.errors import AccessRefused, InvalidProduct, NotWritable, SourceUnavailable, TargetUnavailable
 from stac.io.files import json_bytes
@@ -134,8 +134,7 @@ class S3Target:
         place = self.root / item_name(collection, document["id"])
         version = _version(document)
         seen = self._objects.head(place)
-        for asset in document["assets"].values():
-            name = str(asset["href"]).removeprefix("./")
+        for name in files_of(document):
             self._objects.upload(staging / name, place.parent / version / name, media_type_of(name))
         moved = _moved(document, version)
         if not self._is_whole(collection, moved):
@@ -203,7 +202,7 @@ class S3Target:
             document = documents.get(item_name(collection, item_id))
             if item_id in done and document is None:
                 continue
-            kept = {f"{item_id}.json", *_files_of(document or {"assets": {}})}
+            kept = {f"{item_id}.json", *files_of(document or {"assets": {}})}
             above = self.root / collection / item_id
             self._objects.remove(self.root.bucket, [f"{above.key}/{name}" for name in names if name not in kept])
         return sorted(done)
@@ -239,12 +238,8 @@ class S3Target:
         return found
 
     def _is_whole(self, collection: str, document: Mapping[str, Any]) -> bool:
-        above = self.root / collection / str(document["id"])
-        for asset in document["assets"].values():
-            found = self._objects.head(above / str(asset["href"]).removeprefix("./"))
-            if found is None or found.size != asset["file:size"]:
-                return False
-        return True
+        there = self.sizes(collection, [str(document["id"])])[str(document["id"])]
+        return all(there.get(name) == size for name, size in files_of(document).items())
 
 
 Target = FolderTarget | S3Target
@@ -294,10 +289,6 @@ def _moved(document: Document, version: str) -> Document:
         for key, asset in document["assets"].items()
     }
     return document | {"assets": assets}
-
-
-def _files_of(document: Mapping[str, Any]) -> set[str]:
-    return {str(asset["href"]).removeprefix("./") for asset in document["assets"].values()}
 
 
 def _done(listed: Listed) -> list[str]:

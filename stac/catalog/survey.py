@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from stac.catalog.contents import agree
+from stac.catalog.contents import is_sound
 from stac.catalog.store_s3 import Target
 from stac.catalog.tree import Document, Link, Node, items_in, nodes_in
 from stac.errors import InvalidProduct
@@ -78,7 +78,7 @@ def _walk(target: Target, collection_id: str, level: Mapping[Node, Link], found:
         below: dict[Node, Link] = {}
         for node, name in names.items():
             document = documents.get(name)
-            if document is None or not agree(level[node], document):
+            if document is None or not is_sound(level[node], document):
                 found.inconsistent.add(node)
             if document is not None:
                 found.items[node] = items_in(document)

@@ -41,6 +41,11 @@ def item_name(collection_id: str, item_id: str) -> str:
     return f"{collection_id}/{item_id}/{item_id}.json"
 
 
+def files_of(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the size of every file that an item names, bytes, by path relative to its folder; None where unsaid."""
+    return {str(asset["href"]).removeprefix("./"): asset.get("file:size") for asset in item["assets"].values()}
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Node:
     """A node by its path below `_dates`: ("2023",), ("2023", "08"), ("2023", "08", "16"), or with a page, "p002"."""
@@ -56,6 +61,11 @@ class Node:
     def above(self) -> Node | None:
         """The node that links to it, None for a year: that is the collection's."""
         return Node(self.path[:-1]) if len(self.path) > 1 else None
+
+    @property
+    def way(self) -> tuple[Node, ...]:
+        """The nodes that lead to it from the collection, the year first, and itself."""
+        return tuple(Node(self.path[:depth]) for depth in range(1, len(self.path) + 1))
 
     @property
     def period(self) -> str:

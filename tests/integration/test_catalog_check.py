@@ -153,6 +153,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], set[ProblemKind]]] = {
         ),
         {ProblemKind.COUNT},
     ),
+    "a link that is no object": (
+        lambda root: edit(root / "unveil-cloud-free/collection.json", lambda c: c["links"].append("x")),
+        {ProblemKind.SCHEMA},
+    ),
     "a mirror of other items": (mirror_of_one, {ProblemKind.MIRROR}),
     "no mirror": (mirror_cut_off, {ProblemKind.MIRROR}),
     "too small a box": (
