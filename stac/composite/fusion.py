@@ -19,7 +19,7 @@ from stac.composite.normalisation import (
     summed_up,
 )
 from stac.composite.temporal import TemporalComposite, empty_composite, median_clear, source_dates
-from stac.load.stack import Stack
+from stac.load.stack import Stack, overview_factor
 from stac.masks.classes import is_observed
 from stac.reflectance import PRODUCT_SCALE
 
@@ -208,11 +208,7 @@ def fit_fused(overview: Stack, target: int, *, max_days: int | None = None) -> F
 
 
 def _thinned(stack: Stack) -> Stack:
-    factor = 1
-    while stack.cell.pixels > _MOST_PIXELS * factor**2:
-        factor += 1
-    if factor == 1:
-        return stack
+    factor = overview_factor(stack.cell, _MOST_PIXELS)
     dn, classes = stack.dn[:, :, ::factor, ::factor], stack.classes[:, ::factor, ::factor]
     return replace(stack, dn=dn, classes=classes, cell=stack.cell.thinned(factor))
 

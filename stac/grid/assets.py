@@ -166,11 +166,8 @@ def band_index(item: pystac.Item, asset: pystac.Asset, band: str, facts: FileFac
     else:
         found = _among(name, band, _positions(lists, band, sensor), _by_file(facts, band, sensor), count)
     chosen = facts.bands[found - 1]
-    for label in (chosen.description, chosen.colour):
-        if not label or _POSITION.fullmatch(label):
-            continue
-        if differ(known := common_name(label, sensor), band):
-            raise InvalidItem(f"{name}: the file calls this band {label!r} ({known}); correct the item or the file.")
+    if label := _of_another((chosen.description, chosen.colour), band, sensor):
+        raise InvalidItem(f"{name}: the file calls this band {label}; correct the item or the file.")
     return chosen.index
 
 
@@ -196,10 +193,7 @@ def _best(bands: Sequence[Sequence[str]], band: str, sensor: Sensor | None) -> l
     """Return the positions of the bands that have a name, from 1: those that have it exactly before its relatives."""
     if all(labels and all(_POSITION.fullmatch(label) for label in labels) for labels in bands):
         return []
-    exact = [
-        number for number, labels in enumerate(bands, 1)
-        if any(band.lower() in (label.lower(), common_name(label, sensor)) for label in labels)
-    ]  # fmt: skip
+    exact = [number for number, labels in enumerate(bands, 1) if _is_exactly(labels, band, sensor)]
     return exact or [n for n, labels in enumerate(bands, 1) if any(means(label, band, sensor) for label in labels)]
 
 
@@ -262,10 +256,11 @@ def _size_in_file(item: pystac.Item, key: str, band: str, asset: pystac.Asset) -
 def _check_name(item: pystac.Item, asset: pystac.Asset, band: str) -> None:
     """Raise where an asset has the key of one band and the name of another."""
     for names in _listed(asset):
-        for label in names[0] if len(names) == 1 else ():
-            if _POSITION.fullmatch(label):
-                continue
-            if differ(known := common_name(label, sensor_of(item)), band):
-                raise InvalidItem(
-                    f"Item {item.id}, asset {band}: its band is called {label!r} ({known}); correct the item."
-                )
+        if len(names) == 1 and (label := _of_another(names[0], band, sensor_of(item))):
+            raise InvalidItem(f"Item {item.id}, asset {band}: its band is called {label}; correct the item.")
+
+
+def _of_another(labels: Iterable[str], band: str, sensor: Sensor | None) -> str:
+    """Return the first label that is certainly of another band, with its common name; "" where none is."""
+    known = ((label, common_name(label, sensor)) for label in labels if label and not _POSITION.fullmatch(label))
+    return next((f"{label!r} ({name})" for label, name in known if differ(name, band)), "")

@@ -27,8 +27,8 @@ BBox = tuple[float, float, float, float]
 _MALFORMED = (ShapelyError, TypeError, ValueError, KeyError, AttributeError, IndexError)
 #: Along a meridian, rounded down.
 _METRES_A_DEGREE = 110_000
-#: Outlines of cells follow the curve of their grid with this many points a side.
-_POINTS = 21
+#: Outlines of cells follow the curve of their grid with this many pieces along the longer side.
+_SEGMENTS = 20
 #: A scene that covers less than this is a line, square degrees.
 _LINE = 1e-9
 #: No scene is wider, degrees.
@@ -48,18 +48,11 @@ def around(geometry: BaseGeometry, longitude: float) -> BaseGeometry:
 
 def outline_of_grid(geobox: GeoBox) -> BaseGeometry:
     """Return the outline of a pixel grid in degrees around its own centre."""
-    left, bottom, right, top = geobox.extent.boundingbox
-    x, y = np.linspace(left, right, _POINTS), np.linspace(top, bottom, _POINTS)
-    ring = np.concatenate([
-        np.column_stack([x, np.full(_POINTS, top)]),
-        np.column_stack([np.full(_POINTS, right), y])[1:],
-        np.column_stack([x[::-1], np.full(_POINTS, bottom)])[1:],
-        np.column_stack([np.full(_POINTS, left), y[::-1]])[1:-1],
-    ])  # fmt: skip
-    to_degrees = geobox.crs.transformer_to_crs("EPSG:4326")
-    longitudes, latitudes = to_degrees(ring[:, 0], ring[:, 1])
-    centre, _ = to_degrees((left + right) / 2, (bottom + top) / 2)
-    return around(shapely.Polygon(np.column_stack([longitudes, latitudes])), float(centre))
+    box, to_degrees = geobox.extent.boundingbox, geobox.crs.transformer_to_crs("EPSG:4326")
+    sides = shapely.segmentize(shapely.box(*box), max(box.span_x, box.span_y) / _SEGMENTS)
+    outline = shapely.transform(sides, lambda points: np.column_stack(to_degrees(*points.T)))
+    centre, _ = to_degrees((box.left + box.right) / 2, (box.bottom + box.top) / 2)
+    return around(outline, float(centre))
 
 
 def footprint_of(item: pystac.Item) -> BaseGeometry:

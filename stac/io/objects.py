@@ -98,8 +98,8 @@ class Objects:
         below = (each["Prefix"] for page in pages for each in page.get("CommonPrefixes", ()))
         return [posixpath.basename(name.rstrip("/")) for name in below]
 
-    def write(self, place: S3Location, content: bytes, media_type: str, expected: str | None = None) -> str:
-        """Write an object and return its ETag.
+    def write(self, place: S3Location, content: bytes, media_type: str, expected: str | None = None) -> None:
+        """Write an object.
 
         Args:
             place: bucket and key.
@@ -114,10 +114,9 @@ class Objects:
         if expected is not None:
             condition = {"IfNoneMatch": ABSENT} if expected == ABSENT else {"IfMatch": expected}
         with self._asking(place):
-            answer = self._client.call_s3(
+            self._client.call_s3(
                 "put_object", Bucket=place.bucket, Key=place.key, Body=content, ContentType=media_type, **condition
             )
-        return str(answer["ETag"])
 
     def upload(self, file: Path, place: S3Location, media_type: str) -> None:
         """Write a file, in parts where it is large."""
@@ -247,11 +246,11 @@ def key_below(prefix: S3Location, key: str) -> str:
 
 def media_type_of(name: str) -> str:
     """Return the media type of a file of a product or catalog."""
-    known: dict[str, Any] = {
+    known = {
         ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
         ".png": "image/png",
         ".html": "text/html; charset=utf-8",
         ".json": "application/json",
         ".parquet": "application/vnd.apache.parquet",
     }
-    return str(known.get(posixpath.splitext(name)[1], "application/octet-stream"))
+    return known.get(posixpath.splitext(name)[1], "application/octet-stream")

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
-from stac.errors import AccessRefused, SourceUnavailable, StacError
+from stac.errors import AccessRefused, SourceUnavailable
 from stac.io.addresses import host_of
 from stac.io.http import PASSING, RetryPolicy, WebSession
 from stac.io.s3 import S3Options
@@ -83,8 +83,7 @@ def _parse(answer: requests.Response, name: str, now: datetime) -> Token:
         expires = expires if expires.tzinfo else expires.replace(tzinfo=UTC)
     except (ValueError, KeyError, TypeError):
         # The answer may hold the token, so it is neither shown nor chained.
-        problem: StacError = SourceUnavailable(f"{name} sends no token and expiry; check its address.")
-        raise problem from None
+        raise SourceUnavailable(f"{name} sends no token and expiry; check its address.") from None
     if not value or any(c.isspace() for c in value):
         raise SourceUnavailable(f"{name} sends no usable token; check its address.")
     return Token(value, expires - min(_MARGIN, _MARGIN_SHARE * (expires - now)))

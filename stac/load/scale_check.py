@@ -20,6 +20,10 @@ from stac.load.scaling import Decision
 from stac.reflectance import Scaling
 from stac.search.sentinel_hub.process import is_process_href
 
+_log = logging.getLogger("unveil")
+
+#: Longest side of the view, pixels.
+_SIDE = 512
 #: Fewer pixels with data say nothing.
 _FEWEST = 1_000
 #: The value that archives write for all that fell below 1.
@@ -103,12 +107,6 @@ def _wrong_scale(bands: dict[str, NDArray[np.float64]]) -> str | None:
     if all(np.quantile(values, 1 - _FLOOR_SHARE) < _IMPOSSIBLY_FAINT for values in bands.values()):
         return f"no band has pixels brighter than reflectance {_IMPOSSIBLY_FAINT:g}: wrong scale"
     return None
-
-
-_log = logging.getLogger("unveil")
-
-#: Longest side of the view, pixels.
-_SIDE = 512
 
 
 @unique

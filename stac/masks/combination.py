@@ -17,6 +17,9 @@ from stac.masks.classes import HIDDEN, PixelClass, among, around_square, is_obse
 from stac.masks.learned import OMNICLOUDMASK, S2CLOUDLESS, MaskMethod
 from stac.masks.scene import QA_PIXEL, SCL
 
+ClassArray = NDArray[np.uint8]
+BoolArray = NDArray[np.bool_]
+
 
 @unique
 class MaskKind(StrEnum):
@@ -55,15 +58,15 @@ def kinds_for(item: pystac.Item, asked: Sequence[MaskKind]) -> tuple[MaskKind, .
     return (MaskKind.QA_PIXEL,) if has_asset(item, "qa_pixel") else (MaskKind.SCL,)
 
 
-def disk(radius_m: float, gsd_m: float) -> NDArray[np.bool_]:
+def disk(radius_m: float, gsd_m: float) -> BoolArray:
     """Return a disk `(y, x)` of `radius_m` metres on a grid of `gsd_m` metres; at least its own centre."""
     reach = math.floor(radius_m / gsd_m + 1e-9)
     offset = np.arange(-reach, reach + 1) * gsd_m
-    inside: NDArray[np.bool_] = np.hypot(offset[:, None], offset[None, :]) <= radius_m + 1e-6
+    inside: BoolArray = np.hypot(offset[:, None], offset[None, :]) <= radius_m + 1e-6
     return inside
 
 
-def grow(mask: NDArray[np.bool_], radius_m: float, gsd_m: float) -> NDArray[np.bool_]:
+def grow(mask: BoolArray, radius_m: float, gsd_m: float) -> BoolArray:
     """Return `mask` `(y, x)` grown by a disk of `radius_m` metres on a grid of `gsd_m` metres.
 
     A disk is a pile of rows, so the mask is widened by one pixel at a time and added to the result once for every row
@@ -83,14 +86,14 @@ def grow(mask: NDArray[np.bool_], radius_m: float, gsd_m: float) -> NDArray[np.b
     return grown
 
 
-def _add_moved(grown: NDArray[np.bool_], mask: NDArray[np.bool_], rows: int) -> None:
+def _add_moved(grown: BoolArray, mask: BoolArray, rows: int) -> None:
     """Add `mask`, moved down by `rows`, to `grown` in place."""
     height = len(mask)
     if abs(rows) < height:
         grown[max(rows, 0) : height + min(rows, 0)] |= mask[max(-rows, 0) : height - max(rows, 0)]
 
 
-def dilate(classes: NDArray[np.uint8], gsd_m: float, cloud_m: float, shadow_m: float) -> NDArray[np.uint8]:
+def dilate(classes: ClassArray, gsd_m: float, cloud_m: float, shadow_m: float) -> ClassArray:
     """Return the mask with cloud and shadow grown over observed ground.
 
     Only clear and snow pixels change; what was hidden stays what it was, nodata stays nodata. Cloud wins
@@ -118,7 +121,7 @@ def dilate(classes: NDArray[np.uint8], gsd_m: float, cloud_m: float, shadow_m: f
     return grown
 
 
-def without_mixed(classes: NDArray[np.uint8], dilated: NDArray[np.uint8], reach: int) -> NDArray[np.uint8]:
+def without_mixed(classes: ClassArray, dilated: ClassArray, reach: int) -> ClassArray:
     """Return a dilated mask in which no ground counts as observed that other than ground was mixed into.
 
     Args:
@@ -130,10 +133,6 @@ def without_mixed(classes: NDArray[np.uint8], dilated: NDArray[np.uint8], reach:
     for kind in (PixelClass.NODATA, *HIDDEN):
         grown[around_square(among(classes, (kind,)), reach) & free] = kind
     return grown
-
-
-ClassArray = NDArray[np.uint8]
-BoolArray = NDArray[np.bool_]
 
 
 @unique

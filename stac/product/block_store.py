@@ -15,12 +15,11 @@ import numpy as np
 
 from stac.grid.cell import Cell
 from stac.io.files import write_bytes, write_json, writing
-from stac.product.layers import ProductLayers
+from stac.product.layers import ARRAYS, ProductLayers
 
 _FORMAT = 2
 _IDENTITY = "blocks.json"
 _MEMORY = "memory.json"
-_ARRAYS = ("data", "provenance", "source_date", "reference_weight", "uncertainty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ class BlockStore:
     def put(self, block: Block, layers: ProductLayers) -> None:
         """Keep a block."""
         buffer = BytesIO()
-        np.savez(buffer, **{name: getattr(layers, name) for name in _ARRAYS})
+        np.savez(buffer, **{name: getattr(layers, name) for name in ARRAYS})
         write_bytes(self.folder / block.name, buffer.getvalue())
 
     def get(self, block: Block) -> ProductLayers | None:
@@ -105,7 +104,7 @@ class BlockStore:
                 raise BadZipFile(damaged)
             content.seek(0)
             with np.load(content, allow_pickle=False) as arrays:
-                found = {name: arrays[name] for name in _ARRAYS}
+                found = {name: arrays[name] for name in ARRAYS}
         except (EOFError, ValueError, KeyError, RuntimeError, BadZipFile):
             path.unlink()
             return None

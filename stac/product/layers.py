@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum, unique
 from typing import TypeVar
 
@@ -15,6 +15,10 @@ _Number = TypeVar("_Number", np.int32, np.float32)
 INTERPOLATED_WEIGHT = np.float32(1)
 #: Value of `source_date` where no acquisition saw the pixel; day 0 would be a real date.
 SOURCE_DATE_NODATA = int(np.iinfo(np.int32).min)
+
+
+#: The layers of a product by name.
+ARRAYS = ("data", "provenance", "source_date", "reference_weight", "uncertainty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +41,8 @@ class ProductLayers:
 
     def window(self, rows: slice, columns: slice) -> ProductLayers:
         """Return a window as a view: rows and columns are slices within these layers."""
-        at = np.s_[..., rows, columns]
-        return ProductLayers(
-            self.data[at],
-            self.provenance[at],
-            self.source_date[at],
-            self.reference_weight[at],
-            self.uncertainty[at],
-            self.geobox[rows, columns],
-            self.bands,
-        )
+        parts = {name: getattr(self, name)[..., rows, columns] for name in ARRAYS}
+        return replace(self, geobox=self.geobox[rows, columns], **parts)
 
 
 def picked(pixels: NDArray[_Number], where: NDArray[np.bool_]) -> NDArray[_Number]:

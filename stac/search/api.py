@@ -29,6 +29,8 @@ _PAGE = 100
 #: More than one run can use; a search this large is a mistake in its area or interval.
 _MOST_ITEMS = 10_000
 _LISTED = 20
+#: What pystac and pystac-client make of answers that are no STAC.
+_NOT_STAC = (pystac.STACError, pystac.STACTypeError, NotImplementedError, KeyError, TypeError, ValueError)
 #: Pages in a row that bring nothing new before an API is taken to go round in circles.
 _MOST_REPEATED = 2
 
@@ -167,8 +169,22 @@ class ApiSource:
     @contextmanager
     def _asking(self, doing: str) -> Iterator[None]:
         """Bound the time of what is asked, and turn pystac-client's errors into ours."""
-        with self._web.session.bounded(f"{doing} {self._url}"), _translated(self._url):
-            yield
+        try:
+            with self._web.session.bounded(f"{doing} {self._url}"):
+                yield
+        except APIError as error:
+            raise refused(self._url, error) from error
+        except DoesNotConformTo as error:
+            raise UnreadableCatalog(
+                f"{self._url} is not a STAC API with item search; the address of a provider must be one, and a static "
+                "catalog is given as a URL or path of its own."
+            ) from error
+        except RecursionError as error:
+            raise UnreadableCatalog(f"{self._url} sends a document that is nested too deeply to be STAC.") from error
+        except _NOT_STAC as error:
+            raise UnreadableCatalog(
+                f"{self._url} does not answer like a STAC API ({type(error).__name__}: {error})."
+            ) from error
 
     def _href(self, document: dict[str, Any]) -> str:
         """Return an item's address: its `self` link where it is one on a server.
@@ -199,32 +215,3 @@ def _matched(page: dict[str, Any]) -> int | None:
     context = page.get("context")
     count = page.get("numberMatched", context.get("matched") if isinstance(context, dict) else None)
     return count if isinstance(count, int) else None
-
-
-@contextmanager
-def _translated(location: str) -> Iterator[None]:
-    """Turn pystac-client's errors into ours."""
-    try:
-        yield
-    except APIError as error:
-        raise refused(location, error) from error
-    except DoesNotConformTo as error:
-        raise UnreadableCatalog(
-            f"{location} is not a STAC API with item search; the address of a provider must be one, and a static "
-            "catalog is given as a URL or path of its own."
-        ) from error
-    except RecursionError as error:
-        raise UnreadableCatalog(f"{location} sends a document that is nested too deeply to be STAC.") from error
-    except (
-        pystac.STACError,
-        pystac.STACTypeError,
-        NotImplementedError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:
-        if isinstance(error, StacError):
-            raise
-        raise UnreadableCatalog(
-            f"{location} does not answer like a STAC API ({type(error).__name__}: {error})."
-        ) from error

@@ -38,8 +38,6 @@ def item_from(document: dict[str, Any], href: str) -> pystac.Item:
         raise InvalidItem(f"Item {name} ({href}) is not a valid STAC item ({reason}).") from error
     for asset in item.assets.values():
         asset.href = resolve(href, asset.href)
-    if item.datetime is None:
-        raise InvalidItem(f"Item {name} has no datetime; only single acquisitions can be restored.")
     if not item.assets:
         raise InvalidItem(f"Item {name} has no assets, so there is nothing to read.")
     normalise(item)

@@ -14,6 +14,7 @@ from sentinelhub.exceptions import DownloadFailedException
 
 from stac.errors import InvalidItem, InvalidQuery, SourceUnavailable, StacError
 from stac.io.http import RetryPolicy
+from stac.search.acquisitions import instant_of
 from stac.search.hrefs import checked_id
 from stac.search.providers import Archive, Provider
 from stac.search.query import Query
@@ -126,12 +127,9 @@ class SentinelHubSource:
         return item
 
     def _bands(self, item: pystac.Item, archive: Archive) -> dict[str, pystac.Asset]:
-        instant = item.datetime
-        if instant is None:  # `item_from` lets no such item through
-            raise InvalidItem(f"Item {item.id} has no datetime.")
         return {
             name: pystac.Asset(
-                BandAddress(self._provider, archive.id, band, instant).href,
+                BandAddress(self._provider, archive.id, band, instant_of(item)).href,
                 media_type=pystac.MediaType.GEOTIFF,
                 roles=["data"],
                 extra_fields={} if name == "scl" else {"raster:bands": [_GIVEN]},

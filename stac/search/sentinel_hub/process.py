@@ -117,12 +117,8 @@ def read_band(href: str, geobox: GeoBox, nodata: int, timeout_s: float, *, neare
 def _parts(geobox: GeoBox) -> Iterator[tuple[slice, slice, GeoBox]]:
     """Yield (rows, columns, grid) of parts no larger than a request may be."""
     tiles = GeoboxTiles(geobox, (_LARGEST_SIDE, _LARGEST_SIDE))
-    for row, column in np.ndindex(*tiles.shape):
-        rows, columns = (
-            slice(start, min(start + _LARGEST_SIDE, size))
-            for start, size in zip((row * _LARGEST_SIDE, column * _LARGEST_SIDE), geobox.shape, strict=True)
-        )
-        yield rows, columns, tiles[row, column]
+    for at in np.ndindex(*tiles.shape):
+        yield *tiles.roi[at], tiles[at]
 
 
 def _request(address: BandAddress, geobox: GeoBox, nearest: bool, config: SHConfig) -> SentinelHubRequest:
