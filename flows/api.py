@@ -191,7 +191,7 @@ def _truth(truth: xr.Dataset, bands: tuple[str, ...], shape: tuple[int, ...]) ->
     import numpy as np
 
     from stac.errors import InvalidInput
-    from stac.load.dataset import MASK
+    from stac.load.dataset import MASK, require_classes
     from stac.masks.classes import is_observed
     from stac.reflectance import to_reflectance
 
@@ -202,8 +202,11 @@ def _truth(truth: xr.Dataset, bands: tuple[str, ...], shape: tuple[int, ...]) ->
     image = np.stack([truth[band].values for band in bands])
     image = to_reflectance(image) if image.dtype == np.uint16 else image.astype(np.float32)
     if MASK in truth:
-        mask = truth[MASK].values
-        image = np.where(~mask if mask.dtype == bool else is_observed(mask), image, np.float32(np.nan))
+        mask = truth[MASK]
+        if mask.dtype != bool:
+            require_classes(mask)
+        seen = ~mask.values if mask.dtype == bool else is_observed(mask.values)
+        image = np.where(seen, image, np.float32(np.nan))
     return image
 
 

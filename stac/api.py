@@ -83,7 +83,7 @@ def load(
         InvalidItem, UnreadableAsset: a scene contradicts its files, or cannot be read.
     """
     from stac.errors import InvalidInput
-    from stac.grid.cell import Cell, cell_of
+    from stac.grid.cell import Cell, cell_of, unit_problem
     from stac.load.dataset import load_dataset
     from stac.load.stack import ReadOptions
 
@@ -91,10 +91,9 @@ def load(
         raise InvalidInput("Both geobox and bbox were given; give one of them.")
     options = options or ReadOptions(temporal=True)
     if geobox is not None:
-        if set(geobox.crs.units) != {"metre"}:
+        if problem := unit_problem(geobox):
             raise InvalidInput(
-                f"The grid of {geobox.crs} counts in {geobox.crs.units[0]}, clouds grow by metres; give a grid of a "
-                "projection in metres, such as that of the scenes."
+                f"The geobox: {problem}; give one of a projection in metres, such as that of the scenes."
             )
         cell = Cell("grid", geobox)
     elif not items:

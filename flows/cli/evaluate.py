@@ -52,8 +52,13 @@ def evaluate(
     from flows.models.evaluation_report import metrics_of, sentences, tables
     from flows.planning.search import SceneSet
     from flows.processing.model import in_products
+    from stac.io.files import require_writable, write_bytes
 
     path = weights or checkpoint.shipped_weights()
+    if out is not None:
+        require_writable(out)
+    if record:
+        require_writable(path.parent)
     cases = islice(_cases(part_of(given, SceneSet, cells=_JUDGED), window), most)
     with progress_bar():
         found = run(path, cases, in_products)
@@ -62,8 +67,7 @@ def evaluate(
     said = sentences(found)
     page = "\n\n".join(["# What fills clouds best", "\n".join(f"- {each}" for each in said), tables(found)]) + "\n"
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "evaluation.md").write_text(page, "utf-8")
+        write_bytes(out / "evaluation.md", page.encode())
         output.print(f"{out / 'evaluation.md'} written.", markup=False)
     if as_json:
         print_json({"sentences": said, "metrics": metrics_of(found), "cases": [case.name for case in found.cases]})
@@ -90,10 +94,12 @@ def calibrate(
     from de_model.calibration import calibration_path, require_apart
     from flows.models.calibration import fit_calibration
     from flows.planning.search import SceneSet
+    from stac.io.files import require_writable
 
     scenes = part_of(given, SceneSet, cells=_FITTED)
     path = weights or checkpoint.shipped_weights()
     require_apart(checkpoint.read_card(path), scenes.cells)
+    require_writable(path.parent)
     cases = list(_cases(scenes, window))
     fitted_on = f"{', '.join(scenes.cells)}: {len(cases)} cases, transplanted clouds and real pairs"
     with progress_bar():
@@ -171,7 +177,9 @@ def _make(scenes: SceneSet, path: Path, settings: RunSettings, as_json: bool) ->
     from de_model.inference.sampling import sampling_for
     from flows.drift.baseline import baseline_path
     from flows.models.drift import make_baseline
+    from stac.io.files import require_writable
 
+    require_writable(path.parent)
     options = settings.fitted_to(sampling_for(read_card(path))).restoration
     with progress_bar():
         made = make_baseline(scenes, path, options)

@@ -93,8 +93,8 @@ def _totals(summary: Mapping[str, Any]) -> Table:
     failed = [unit for unit in summary["units"] if not unit["item_href"]]
     if failed:
         table.add_row("[red]not published[/]", f"[red]{len(failed)} of {len(summary['units'])} scenes[/]")
-    if review:
-        table.add_row("waiting for review", f"{len(review)} in collection unveil-review")
+    if waiting := len(review) + len(summary["in_review"]):
+        table.add_row("waiting for review", f"{waiting} in collection unveil-review")
     if total:
         table.add_row("cloudy area", f"{_area(total['cloudy_km2'])} km²")
         table.add_row("  observed on other dates", f"{_area(total['other_dates_km2'])} km²")
@@ -126,7 +126,7 @@ def _steps_of(summary: Mapping[str, Any], made: Sequence[str], where: str) -> It
         yield f"  unveil redrive --out {where}   # try them again"
     if "INVALID" in states:
         yield f"  unveil redrive --out {where} --include-invalid   # once their source or a setting has changed"
-    if not made and not summary["already_done"]:
+    if not (made or summary["already_done"] or summary["in_review"]):
         return
     if where.startswith("s3://"):
         yield f"  unveil catalog check --out {where}   # is everything in order"

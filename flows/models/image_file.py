@@ -19,14 +19,15 @@ import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from PIL import Image
-from pyproj import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 from rasterio.shutil import copy
 
 from stac.errors import InvalidInput, NotWritable, UnreadableAsset
+from stac.grid.georeference import pixel_side_m
 from stac.io.raster import environment
 from stac.product.cog import cog_bytes
 from stac.reflectance import PRODUCT_SCALE
@@ -92,16 +93,8 @@ class ImageFile:
         """Side of a pixel, metres, at the centre of an image in degrees; None where the file does not say."""
         if self.georeference is None:
             return None
-        crs, affine = rasterio.crs.CRS.from_wkt(self.georeference[0]), Affine(*self.georeference[1])
-        if crs.is_projected:
-            return math.hypot(affine.a, affine.d) * float(crs.linear_units_factor[1])
-        if not crs.is_geographic:
-            return None
-        row, column = (length / 2 for length in self.shape)
-        corners = [affine * at for at in ((column, row), (column + 1, row), (column + 1, row + 1), (column, row + 1))]
-        area, _ = CRS.from_wkt(self.georeference[0]).get_geod().polygon_area_perimeter(*zip(*corners, strict=True))
-        # An area that is not a number lies beyond the poles: the file says nothing that can be used.
-        return math.sqrt(abs(area)) if abs(area) > 0 else None
+        crs, affine = self.georeference
+        return pixel_side_m(GeoBox(self.shape, Affine(*affine), crs))
 
     @property
     def suffix(self) -> str:

@@ -14,7 +14,7 @@ import pystac
 from flows.planning.candidates import CellDates, Refused, cells_with_dates
 from flows.planning.periods import Period, periods_of
 from flows.planning.region import Region, overview_cell, region_of
-from flows.planning.workunit import ModelRef, MosaicUnit, version_of, work_id_of
+from flows.planning.workunit import ModelRef, MosaicUnit, size_problem, version_of, work_id_of
 from flows.settings import GridKind, RunSettings
 from flows.settings.mosaic_options import MosaicOptions
 from stac.catalog.validation import safe_id
@@ -111,6 +111,9 @@ def plan_period(
     settings = job.settings
     cells, refused = cells_with_dates(items, settings)
     cells = [each for each in cells if job.region.holds(each.cell)]
+    problems = {each.cell.id: size_problem(each.cell, settings) for each in cells}
+    refused += [Refused(name, problem) for name, problem in problems.items() if problem]
+    cells = [each for each in cells if not problems[each.cell.id]]
     if not cells:
         reasons = f" The first that cannot be used: {refused[0].reason}" if refused else ""
         raise EmptySearch(f"No scene of {job.period.name} covers the region {job.region.name}.{reasons}")

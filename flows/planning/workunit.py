@@ -139,8 +139,8 @@ def make_plan(
                 refused.append(found)
             case LeftOut():
                 left_out.append(found)
-            case Candidate() if found.cell.pixels > settings.max_pixels:
-                refused.append(_too_large(found, settings))
+            case Candidate() if problem := size_problem(found.cell, settings):
+                refused.append(Refused(found.target.id, f"Scene {found.target.id}: {problem}", found.target.item_ids))
             case Candidate():
                 units.append(_unit(found, parameters, model, skipped, named=settings.grid is GridKind.FIXED))
     if not (units or refused):
@@ -155,13 +155,12 @@ def make_plan(
     return Plan(tuple(units), tuple(refused), len(items), tuple(left_out))
 
 
-def _too_large(found: Candidate, settings: RunSettings) -> Refused:
-    return Refused(
-        found.target.id,
-        f"Scene {found.target.id} covers {found.cell.pixels / 1e6:.0f} million pixels, more than "
-        f"{settings.max_pixels / 1e6:.0f} million; choose a smaller --bbox or raise max_pixels.",
-        found.target.item_ids,
-    )
+def size_problem(cell: Cell, settings: RunSettings) -> str:
+    """Return why a cell is too large for one unit; empty where it is not."""
+    if cell.pixels <= settings.max_pixels:
+        return ""
+    has, most = (f"{number / 1e6:.0f} million" for number in (cell.pixels, settings.max_pixels))
+    return f"Cell {cell.id} has {has} pixels, more than {most}; choose a smaller --bbox or raise max_pixels."
 
 
 def _skipped(each: Skipped) -> LeftOut:

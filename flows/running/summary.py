@@ -19,6 +19,7 @@ from flows.reports.run import left_out_table, run_markdown, unit_table
 from flows.running.preparation import PreparedRun
 from flows.running.tasks import RETRIES
 from flows.services.prefect_client import through_restart
+from stac.catalog.product_collections import ProductCollection
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class RunSummary:
     drift: dict[str, Any] | None = None
     #: Scenes and versions that no unit was made for.
     left_out: tuple[LeftOut, ...] = ()
+    #: Ids of items that an earlier run left for review; they are made again when the gate or its limits change.
+    in_review: tuple[str, ...] = ()
     #: What was wrong with published products that this run made again, one sentence each.
     remade: tuple[str, ...] = ()
 
@@ -57,7 +60,8 @@ class RunSummary:
         failed, invalid = ([u for u in self.units if u.state is state] for state in (State.FAILED, State.INVALID))
         if not failed and (allow_invalid or not invalid):
             return
-        total, first = len(self.units) + len(self.already_done), (failed or invalid)[0]
+        total = len(self.units) + len(self.already_done) + len(self.in_review)
+        first = (failed or invalid)[0]
         counts = [f"{len(failed)} failed"] if failed else []
         counts += [f"{len(invalid)} cannot be used"] if invalid else []
         kind = WorkFailed if failed else ScenesInvalid
@@ -68,6 +72,10 @@ def summary_of(
     ready: PreparedRun, run_id: str, seconds: float, units: Sequence[UnitResult] = (), **more: Any
 ) -> RunSummary:
     """Return how the run ended."""
+    there = [unit for unit in ready.plan.units if unit.work_id in ready.done]
+    waiting = [
+        unit.item_id for unit in there if ready.done[unit.work_id].parent.parent.name == ProductCollection.REVIEW
+    ]
     return RunSummary(
         run_id=run_id,
         source=ready.settings.shown_source,
@@ -77,9 +85,10 @@ def summary_of(
         model=ready.model,
         catalog=str(catalog_of(ready.settings).catalog_path),
         units=tuple(units),
-        already_done=tuple(unit.item_id for unit in ready.plan.units if unit.work_id in ready.done),
+        already_done=tuple(unit.item_id for unit in there if unit.item_id not in waiting),
         seconds=seconds,
         left_out=ready.plan.left_out,
+        in_review=tuple(waiting),
         remade=tuple(ready.broken.values()),
         **more,
     )

@@ -191,10 +191,12 @@ def cell_of(item: pystac.Item, band: str, bbox: Sequence[float] | None = None, a
         access: how remote bytes are reached, where the item does not say its grid.
 
     Raises:
-        InvalidItem: the item has no such band, or its projection fields are wrong.
+        InvalidItem: the item has no such band, its projection fields are wrong, or its grid is not in metres.
         InvalidQuery: the box does not touch the item's grid.
     """
     geobox, code = _on_multiples(native_geobox(item, band, access)), grid_code(item)
+    if problem := unit_problem(geobox):
+        raise InvalidItem(f"Item {item.id}: {problem}; draw it on another one: --grid fixed, or a geobox of load().")
     if bbox is None:
         return Cell(code, geobox)
     window = _window(geobox, bbox)
@@ -205,6 +207,12 @@ def cell_of(item: pystac.Item, band: str, bbox: Sequence[float] | None = None, a
         return Cell(code, geobox)
     name = f"{code}-r{top}c{left}h{bottom - top}w{right - left}"
     return Cell(name, geobox[top:bottom, left:right])
+
+
+def unit_problem(geobox: GeoBox) -> str:
+    """Return why clouds cannot be grown by metres on a grid; empty where its pixels are counted in metres."""
+    unit = geobox.crs.units[0] if geobox.crs else "unknown"
+    return "" if unit == "metre" else f"its grid counts in {unit}, and clouds grow by metres"
 
 
 def _on_multiples(geobox: GeoBox) -> GeoBox:

@@ -14,6 +14,7 @@ from typing import Any, TypeGuard
 import numpy as np
 import pyproj
 import pystac
+from odc.geo.geobox import GeoBox
 from pyproj.exceptions import CRSError as ProjectionError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
@@ -204,6 +205,20 @@ def _same_projection(real: CRS, code: str) -> bool:
         return bool(pyproj.CRS.from_wkt(real.to_wkt()).equals(pyproj.CRS.from_user_input(code), ignore_axis_order=True))
     except (CRSError, ProjectionError, ValueError):
         return False
+
+
+def pixel_side_m(geobox: GeoBox) -> float | None:
+    """Return the side of a pixel, metres, of the one in the middle where pixels are in degrees; None if unknown."""
+    affine, crs = geobox.affine, geobox.crs
+    if crs is None or not (crs.projected or crs.geographic):
+        return None
+    if crs.projected:
+        return math.sqrt(abs(affine.determinant)) * float(crs.proj.axis_info[0].unit_conversion_factor)
+    row, column = (length / 2 for length in geobox.shape)
+    corners = [affine @ at for at in ((column, row), (column + 1, row), (column + 1, row + 1), (column, row + 1))]
+    area, _ = crs.proj.get_geod().polygon_area_perimeter(*zip(*corners, strict=True))
+    # An area that is not a number lies beyond the poles: the grid says nothing that can be used.
+    return math.sqrt(abs(area)) if abs(area) > 0 else None
 
 
 def _metres(crs: CRS) -> float:

@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 
 from stac.errors import InvalidInput
 from stac.grid.assets import find_asset
-from stac.grid.cell import Cell
+from stac.grid.cell import Cell, unit_problem
 from stac.load.reading import look_at
 from stac.load.stack import ReadOptions, Stack, read_stack
 from stac.masks.classes import PixelClass
@@ -88,8 +88,11 @@ def completed(dataset: xr.Dataset, bands: Sequence[str] | None = None) -> xr.Dat
             hides the ground.
         bands: those that are needed, in this order; others are left out. None keeps all.
 
+    Returns:
+        The Dataset, rows from north to south.
+
     Raises:
-        InvalidInput: a band, the mask, or the times are missing, or values are not reflectance.
+        InvalidInput: a band, the mask, the times or a grid in metres are missing, or values are not reflectance.
     """
     wanted = [str(name) for name in dataset.data_vars if name != MASK] if bands is None else [*bands]
     missing = [name for name in (*wanted, MASK, "time") if name not in dataset.variables]
@@ -99,21 +102,45 @@ def completed(dataset: xr.Dataset, bands: Sequence[str] | None = None) -> xr.Dat
             "expected bands and `mask`, true where cloud or shadow hides the ground, on (time, y, x)."
         )
     found = dataset[[*wanted, MASK]].transpose("time", "y", "x", ...)
+    if problem := unit_problem(geobox_of(found)):
+        raise InvalidInput(f"The dataset: {problem}; reproject it to a projection in metres, such as UTM.")
     for name in wanted:
-        if found[name].dtype.kind == "f" and float(found[name].median()) > _BRIGHTEST_MEDIAN:
-            raise InvalidInput(
-                f"Half of band {name} lies above {_BRIGHTEST_MEDIAN:g}, so it is not reflectance from 0 to 1; divide "
-                "digital numbers by their scale, such as 10 000."
-            )
+        _require_reflectance(found[name])
     if "item_id" not in found.coords:
         days = found["time"].values.astype("datetime64[D]").astype(str)
         found = found.assign_coords(item_id=("time", [f"scene-{day.replace('-', '')}" for day in days]))
     if found[MASK].dtype == bool:
-        measured = np.logical_and.reduce([np.isfinite(found[name].values) for name in wanted])
+        values = (found[name].values for name in wanted)
+        measured = np.logical_and.reduce([v > 0 if v.dtype == np.uint16 else np.isfinite(v) for v in values])
         hidden = np.where(found[MASK].values, PixelClass.CLOUD, PixelClass.CLEAR)
         classes = np.where(measured, hidden, PixelClass.NODATA).astype(np.uint8)
         found[MASK] = (("time", "y", "x"), classes, flags(PixelClass) | {"long_name": "cloud mask"})
-    return found
+    else:
+        require_classes(found[MASK])
+    return found if found["y"][0] >= found["y"][-1] else found.isel(y=slice(None, None, -1))
+
+
+def require_classes(mask: xr.DataArray) -> None:
+    """Raise `InvalidInput` unless a mask of numbers holds classes as load() returns them."""
+    if mask.attrs.get("flag_meanings") != flags(PixelClass)["flag_meanings"]:
+        raise InvalidInput(
+            f"`mask` holds {mask.dtype} without the flag_meanings of load(), so its values are not known; give "
+            "booleans, true where cloud or shadow hides the ground, such as mask == 1."
+        )
+
+
+def _require_reflectance(band: xr.DataArray) -> None:
+    """Raise `InvalidInput` unless a band holds reflectance from 0 to 1, or load()'s digital numbers of it."""
+    if band.dtype.kind != "f" and band.dtype != np.uint16:
+        raise InvalidInput(
+            f"Band {band.name} holds {band.dtype}; give reflectance from 0 to 1 as floating point, NaN where nothing "
+            "was measured, or uint16 digital numbers of reflectance / 0.0001 with 0 for nodata."
+        )
+    if float(band.median()) * (1 if band.dtype.kind == "f" else PRODUCT_SCALE) > _BRIGHTEST_MEDIAN:
+        raise InvalidInput(
+            f"Half of band {band.name} lies above {_BRIGHTEST_MEDIAN:g}, so it is not reflectance from 0 to 1; divide "
+            "digital numbers by their scale, such as 10 000."
+        )
 
 
 def dataset_stack(dataset: xr.Dataset) -> Stack:
@@ -130,7 +157,8 @@ def dataset_stack(dataset: xr.Dataset) -> Stack:
         )
     pixels = np.stack([dataset[band].values for band in bands], axis=1)
     return Stack(
-        dn=pixels if pixels.dtype == np.uint16 else to_product_dn(pixels),
+        # Contiguous: layers are written through flat views, which arrays of another layout do not have.
+        dn=np.ascontiguousarray(pixels if pixels.dtype == np.uint16 else to_product_dn(pixels)),
         classes=np.ascontiguousarray(dataset[MASK].values),
         item_ids=tuple(str(name) for name in dataset["item_id"].values),
         days=dataset["time"].values.astype("datetime64[D]").astype(np.int32),

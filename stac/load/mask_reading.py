@@ -45,7 +45,7 @@ class MaskPlan:
     def finer_than(self, cell: Cell) -> int:
         """Return how many pixels of the finest classification lie along one of a cell; 1 without any."""
         grids = [layer.grid for layer in self.layers if layer.scaling is None]
-        return max([1, *(round(coarseness(grid.affine, cell.geobox)) for grid in grids)])
+        return max([1, *(round(coarseness(grid, cell.geobox)) for grid in grids)])
 
     def classes(self, pixels: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
         """Return `PixelClass` values `(y, x)`, not dilated, from the pixels of `layers`.

@@ -16,13 +16,14 @@ from enum import StrEnum, unique
 from typing import Any
 
 import numpy as np
-from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
+from stac.errors import InvalidItem
 from stac.grid.cell import Cell
+from stac.grid.georeference import pixel_side_m
 from stac.masks.classes import HIDDEN, PixelClass
 
 #: GDAL approximates projections along a row of what it is asked for. Pieces of fixed size at fixed places make
@@ -61,7 +62,7 @@ def warped(source: Any, geobox: GeoBox, resampling: Resampling, nodata: int, ind
         nodata: value outside the acquisition, in the file (unless it names another) and in the result.
         index: position of the band in the file, from 1.
     """
-    if resampling is not Resampling.nearest and coarseness(source.transform, geobox) > _COARSER:
+    if resampling is not Resampling.nearest and coarseness(_grid_of(source), geobox) > _COARSER:
         resampling = Resampling.average
     top, left = Cell("", geobox).origin
     pixels = np.empty(geobox.shape, source.dtypes[index - 1])
@@ -87,16 +88,27 @@ def reach_of(file: GeoBox, grid: GeoBox, resampling: Resampling) -> int:
 
     A kernel is as wide as the larger of both pixels; a grid that is turned against the file's meets its corners.
     """
-    ratio = coarseness(file.affine, grid)
+    ratio = coarseness(file, grid)
     if ratio > _COARSER:
         return 1
     radius = _RADIUS.get(resampling, 1) * max(1.0, 1 / ratio)
     return math.ceil(radius - 1e-6) if file.crs == grid.crs else math.ceil(_TURNED * radius)
 
 
-def coarseness(transform: Affine, geobox: GeoBox) -> float:
-    """Return how many pixels of a file lie along one of a grid, both projections in the same unit."""
-    return math.sqrt(abs(geobox.affine.determinant / transform.determinant))
+def coarseness(file: GeoBox, grid: GeoBox) -> float:
+    """Return how many pixels of a file lie along one of a grid.
+
+    Raises:
+        InvalidItem: the file's projection has no unit of length or angle.
+    """
+    own, wanted = pixel_side_m(file), pixel_side_m(grid)
+    if own is None or wanted is None:
+        raise InvalidItem(f"The size of a pixel of projection {file.crs} is not known; leave the scene out.")
+    return wanted / own
+
+
+def _grid_of(source: Any) -> GeoBox:
+    return GeoBox(source.shape, source.transform, source.crs)
 
 
 def _pieces(origin: int, length: int) -> Iterator[range]:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import rasterio
 from odc.geo.geobox import GeoBox
+from rasterio.enums import Resampling
+from rasterio.vrt import WarpedVRT
 
 from stac.errors import InvalidItem
 from stac.grid.cell import Cell, cell_of
@@ -232,3 +234,23 @@ def test_thinned_classes_are_pixels_and_no_averages(tmp_path: Path, driver: str)
         stack = read_stack([item], cell, BANDS, AS_IS.overview_of(cell, (SIDE // k) ** 2))
         expected = np.where(scl[k // 2 :: k, k // 2 :: k] == 9, PixelClass.CLOUD, PixelClass.CLEAR)
         assert np.array_equal(stack.classes[0], expected)
+
+
+def test_a_scene_in_degrees_has_no_cell_of_its_own_and_is_drawn_on_others(tmp_path: Path) -> None:
+    size = 1e-4
+    degrees = {"crs": "EPSG:4326", "transform": rasterio.Affine(size, 0, 15.51, 0, -size, 45.79)}
+    ring = [[15.51, 45.79 - SIDE * size], [15.51 + SIDE * size, 45.79], [15.51, 45.79], [15.51, 45.79 - SIDE * size]]
+    world = World(tmp_path)
+    world.scene(file=degrees, mask_file=degrees, geometry={"type": "Polygon", "coordinates": [ring]})
+    (item,), _ = world.search()
+    with pytest.raises(InvalidItem, match=r"counts in degree.*--grid fixed"):
+        cell_of(item, "blue")
+    inside = GeoBox.from_bbox((539720, 5070260, 540040, 5070740), "EPSG:32633", resolution=40)
+    drawn = read_stack([item], Cell("grid", inside), BANDS, AS_IS)
+    assert (drawn.classes == PixelClass.CLEAR).all()
+    height, width = inside.shape
+    grid = {"crs": "EPSG:32633", "transform": inside.affine, "height": height, "width": width}
+    red = tmp_path / f"{item.id}-red.tif"
+    with rasterio.open(red) as file, WarpedVRT(file, resampling=Resampling.average, **grid) as view:
+        means = view.read(1) - 1000.0
+    assert np.abs(drawn.dn[0, 2] - means).max() <= 10, "the mean of the pixels below, but for GDAL's approximation"

@@ -81,9 +81,19 @@ def test_a_stack_of_ones_own_needs_bands_and_a_mask(scenes: xr.Dataset, product:
     found = restore(own.transpose("y", "time", "x"), "2023-08-18", progress=False)
     np.testing.assert_array_equal(found.provenance == 1, product.provenance == 1)
     np.testing.assert_array_equal(found.provenance == 2, product.provenance == 2)
+    assert np.isfinite(found.red.values[found.provenance == 2]).all()
     assert found.attrs["target"] == "scene-20230818"
     with pytest.raises(InvalidInput, match="divide digital numbers by their scale"):
         restore(own.assign(red=own.red * 10_000), "2023-08-18", progress=False)
+    counts = own.map(lambda band: band if band.dtype == bool else (band * 10_000).round().fillna(0).astype("uint16"))
+    counts = restore(counts, "2023-08-18", progress=False)
+    np.testing.assert_array_equal(counts.provenance, found.provenance)
+    with pytest.raises(InvalidInput, match="holds int16; give reflectance"):
+        restore(own.assign(red=(own.red * 10_000).fillna(0).astype("int16")), "2023-08-18", progress=False)
+    with pytest.raises(InvalidInput, match="give booleans, true where"):
+        restore(own.assign(mask=own.mask.astype("uint8")), "2023-08-18", progress=False)
+    with pytest.raises(InvalidInput, match="counts in degree"):
+        restore(own.rio.write_crs("EPSG:4326"), "2023-08-18", progress=False)
     with pytest.raises(InvalidInput, match="lacks nir"):
         restore(own.drop_vars("nir"), "2023-08-18", progress=False)
 

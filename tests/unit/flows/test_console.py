@@ -93,7 +93,7 @@ def unit() -> Unit:
 def summary(*units: Unit, **changes: object) -> dict[str, Any]:
     model = {"name": "unveil-de", "version": "3"}
     about = {"scenes": 10, "model": model, "seconds": 5.0, "catalog": "out/catalog.json"}
-    return about | {"left_out": (), "remade": (), "units": units, "already_done": []} | changes
+    return about | {"left_out": (), "remade": (), "units": units, "already_done": [], "in_review": []} | changes
 
 
 def without_product(unit: Unit, state: str, error: str) -> Unit:
@@ -103,7 +103,7 @@ def without_product(unit: Unit, state: str, error: str) -> Unit:
 def test_the_summary_shows_failures_totals_and_where_to_look(capsys: pytest.CaptureFixture[str], unit: Unit) -> None:
     failed = without_product(unit, "FAILED", "asset [red] cannot be read") | {"target_id": "B"}
     waiting = unit | {"target_id": "C", "note": "needs review: Sharpness is 0.1, below the limit of 0.4."}
-    tables.print_summary(summary(unit, failed, waiting, already_done=["x"]), "out")
+    tables.print_summary(summary(unit, failed, waiting, already_done=["x"], in_review=["y"]), "out")
     out = capsys.readouterr().out
     for text in (
         "FAILED",
@@ -111,7 +111,7 @@ def test_the_summary_shows_failures_totals_and_where_to_look(capsys: pytest.Capt
         "needs review",
         "below the limit of 0.4",
         "1 new, 1 already there",
-        "1 in collection unveil-review",
+        "2 in collection unveil-review",
         "18 km²",
         "version 3",
         "out/c/A/quicklook.png",

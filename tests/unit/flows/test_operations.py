@@ -39,6 +39,7 @@ from flows.running.preparation import plan_rows
 from flows.services.state import Record, read_record, write_record
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
+from stac.errors import NotWritable
 from stac.search.query import Query
 from tests.command import ROOT
 
@@ -209,3 +210,9 @@ def test_a_folder_without_runs_has_metrics_and_gets_no_ledger(tmp_path: Path) ->
     text = exposed(load_settings(None, {"out": tmp_path / "out"}))
     assert 'unveil_units{state="running"} 0.0' in text and "unveil_ledger_up 1.0" in text
     assert not (tmp_path / "out").exists()
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ended = CliRunner().invoke(app, ["evaluate", "--out", str(tmp_path / "file")])
+    assert isinstance(ended.exception, NotWritable) and f"{tmp_path / 'file'} cannot be written" in str(ended.exception)

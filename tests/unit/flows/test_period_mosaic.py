@@ -46,9 +46,10 @@ def planned(
     source: Path | None = None,
     cell_size: int = 64,
     nbar: bool = False,
+    **more: object,
 ) -> tuple[MosaicPlan, dict[str, pystac.Item]]:
     grid = {"grid": "fixed", "resolution": 120, "cell_size": cell_size, "grid_origin": "60,0"}
-    given = load_settings(None, {"out": out, "bbox": bbox, "samples": 1, "steps": 1, **grid})
+    given = load_settings(None, {"out": out, "bbox": bbox, "samples": 1, "steps": 1, **grid, **more})
     (job,) = mosaic_jobs(given, MosaicOptions(method=method, period=days, nbar=nbar))
     items = open_source(str(source or sample_catalog())).search(job.settings.search)
     return plan_period(job, items, MODEL), {item.id: item for item in items}
@@ -105,6 +106,11 @@ def test_a_cell_that_no_date_saw_is_not_invented(tmp_path: Path) -> None:
     assert set(np.unique(found["provenance"])) <= {Provenance.NODATA, Provenance.NOT_RECOVERABLE}
     told = json.loads((tmp_path / ITEM_FILE).read_text())["properties"]
     assert told["unveil:clear_looks"]["without"] == 1.0 and told["unveil:not_recoverable"] == 100.0
+
+
+def test_a_cell_of_more_than_max_pixels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EmptySearch, match=r"The first that cannot be used: Cell utm33n.* or raise max_pixels"):
+        planned(tmp_path / "out", "2023-08-10/2023-08-20", "15.75,46.08,15.76,46.09", max_pixels=1000)
 
 
 def test_a_date_that_lies_too_far_off_is_left_out_and_the_rest_is_made(tmp_path: Path) -> None:

@@ -131,6 +131,12 @@ def test_a_part_of_a_dataset_and_a_saved_one_are_used_like_it(scenes: xr.Dataset
         assert file.transform == part.odc.geobox.affine
 
 
+def test_rows_from_south_to_north_give_the_same_product(scenes: xr.Dataset) -> None:
+    upward = composite(scenes.sortby("y"), "2023-08-18")
+    xr.testing.assert_equal(upward, composite(scenes, "2023-08-18"))
+    assert upward.odc.geobox == scenes.odc.geobox
+
+
 def test_what_cannot_be_done_is_said(scenes: xr.Dataset, items: list[pystac.Item], tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="names 0 of the dates"):
         composite(scenes, "2023-08-19")
