@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,7 +15,7 @@ from stac.catalog.check_places import Places
 from stac.catalog.check_records import CatalogReport, Counts, Found, Problem, ProblemKind, Step
 from stac.catalog.contents import CONTENTS
 from stac.catalog.geoparquet import MIRROR_ROLE, ids_in
-from stac.catalog.tree import all_links, links_of
+from stac.catalog.tree import Progress, all_links, links_of
 from stac.catalog.validation import rule_problems, validate_document
 from stac.errors import InvalidProduct, SourceUnavailable, StacError
 from stac.io.http import RetryPolicy
@@ -26,8 +26,6 @@ from stac.product.cog import cog_problem
 from stac.search.hrefs import is_remote, resolve
 from stac.search.static import root_href
 
-#: Called with what is going on, how much is done, and how much there is.
-Progress = Callable[[str, int, int], None]
 #: Items with this property are products of ours, and held to more than the schema.
 _MARK = "unveil:work_id"
 _DEEPEST = 16

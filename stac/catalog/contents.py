@@ -76,7 +76,8 @@ def contents_of(document: Mapping[str, Any]) -> Contents:
 def is_sound(link: Mapping[str, Any], node: Mapping[str, Any] | None = None) -> bool:
     """Return whether the sum of a link can be read and is that of the node it leads to, where one is given."""
     try:
-        return contents_of(link) == contents_of(link if node is None else node)
+        found = contents_of(link)
+        return node is None or found == contents_of(node)
     except InvalidProduct:
         return False
 

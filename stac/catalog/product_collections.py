@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum, unique
@@ -20,7 +20,7 @@ import pystac
 from stac.catalog.documents import MOSAICS_COLLECTION, REVIEW_COLLECTION
 from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog, day_of
 from stac.catalog.survey import Survey
-from stac.catalog.tree import Document, files_of
+from stac.catalog.tree import Document, Progress, files_of
 from stac.catalog.versions import version_for
 from stac.errors import InvalidProduct
 from stac.io.files import writing
@@ -197,9 +197,7 @@ class Transfer:
     unchanged: int
 
 
-def copy_catalog(
-    root: Path, target: StaticCatalog, progress: Callable[[str, int, int], None] = lambda *_: None
-) -> list[Transfer]:
+def copy_catalog(root: Path, target: StaticCatalog, progress: Progress = lambda *_: None) -> list[Transfer]:
     """Copy all collections of a catalog in a folder to another catalog; work that is there already is left alone.
 
     A product arrives there whole or not at all, and what was copied stays when a later one fails: the same call
@@ -217,9 +215,7 @@ def copy_catalog(
     return [_copy_collection(source.beside(name), target.beside(name), progress) for name in [*names, *others]]
 
 
-def _copy_collection(
-    source: StaticCatalog, target: StaticCatalog, progress: Callable[[str, int, int], None]
-) -> Transfer:
+def _copy_collection(source: StaticCatalog, target: StaticCatalog, progress: Progress) -> Transfer:
     there, published = target.published_work(), source.published_work()
     origin = source.target.read(f"{source.collection_id}/.source-collection.json")
     wanted = [(work_id, Path(str(place))) for work_id, place in published.items() if work_id not in there]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import calendar
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,8 @@ STAC_VERSION = "1.1.0"
 
 Document = dict[str, Any]
 Link = dict[str, Any]
+#: Called with what is being done, how much of it is done, and how much there is.
+Progress = Callable[[str, int, int], None]
 
 
 def item_name(collection_id: str, item_id: str) -> str:

@@ -34,8 +34,8 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 #: Of the part of a product's id that is its scene's: file systems take 255 bytes, and more is added.
 _LONGEST = 120
 _RESTORE = "restore the file, or remove its folder and run again."
-#: What people call a document, by its type.
-_WORDS = {"Feature": "Item", "Catalog": "Catalog", "Collection": "Collection"}
+#: What people call a document, and its schema, by its type.
+_KINDS = {"Feature": "item", "Collection": "collection", "Catalog": "catalog"}
 _REQUIRED_ASSETS = (
     "visual", "data", "provenance", "source_date", "reference_weight", "uncertainty",
     "thumbnail", "quicklook", "report", "metadata",
@@ -92,7 +92,7 @@ def validate_document(document: Mapping[str, Any]) -> None:
     Raises:
         InvalidProduct: naming the document and what is wrong.
     """
-    name, word = document.get("id"), _WORDS.get(str(document.get("type")), "Document")
+    name, word = document.get("id"), _KINDS.get(str(document.get("type")), "document").capitalize()
     # The schema of another version would need the network.
     if document.get("stac_version") != STAC_VERSION:
         raise InvalidProduct(f"{word} {name} is of STAC {document.get('stac_version')}, not {STAC_VERSION}.")
@@ -199,7 +199,6 @@ def parse_document(place: Location, content: bytes) -> dict[str, Any]:
 SCHEMAS = Path(__file__).parents[1] / "schemas"
 _ADDRESS = "https://stac-extensions.github.io/"
 _CORE = "https://schemas.stacspec.org/v{version}/{kind}-spec/json-schema/{kind}.json"
-_KINDS = {"Feature": "item", "Collection": "collection", "Catalog": "catalog"}
 _LONGEST_REASON = 300
 
 

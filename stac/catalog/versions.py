@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Document = dict[str, Any]
+from stac.catalog.tree import Document
 
 _MARK = "-unveil-"
 _TYPE = "application/geo+json"

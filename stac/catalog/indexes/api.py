@@ -12,7 +12,8 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import requests
 
-from stac.catalog.indexes.base import TOKEN_VARIABLE, Document, difference, index_label, require_same
+from stac.catalog.indexes.base import TOKEN_VARIABLE, difference, index_label, require_same
+from stac.catalog.tree import Document
 from stac.errors import IndexNotUpdated, IndexRefused, IndexUnavailable, SourceUnavailable, UnsafeHref
 from stac.io.addresses import host_of
 from stac.io.http import PASSING, RetryPolicy, WebSession

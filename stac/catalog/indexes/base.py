@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
+from stac.catalog.tree import Document
 from stac.errors import IndexNotUpdated, InvalidQuery
 from stac.io.http import RetryPolicy
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     #: Items of several collections, found by place, time and property; both have the methods of `ApiIndex`.
     Index: TypeAlias = ApiIndex | PgstacIndex
 
-Document = dict[str, Any]
 #: Environment variable with the bearer token of STAC APIs.
 TOKEN_VARIABLE = "UNVEIL_INDEX_TOKEN"  # noqa: S105 - the name of a variable
 _DATABASE = frozenset({"postgresql", "postgres"})

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
-from stac.catalog.indexes.base import Document
 from stac.catalog.product_collections import OTHER_VERDICT, ProductCollection
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.tree import item_name
+from stac.catalog.tree import Document, Progress, item_name
 from stac.errors import IndexNotUpdated, InvalidQuery
 from stac.io.s3 import Location
 from stac.search.hrefs import is_remote, resolve
@@ -95,14 +94,6 @@ class Update:
     unchanged: int
 
 
-#: Called with what is being done, how much of it is done, and how much there is in all.
-Progress = Callable[[str, int, int], None]
-
-
-def _silent(_what: str, _done: int, _total: int) -> None:
-    """Discard progress."""
-
-
 class Indexes:
     """The indexes of a catalog. The catalog alone says what is published; an index that failed is repaired later.
 
@@ -135,7 +126,7 @@ class Indexes:
         ids = list(item_ids)
         self._each(lambda index: _remove(index, ProductCollection, ids))
 
-    def reconcile(self, *, again: bool = False, progress: Progress = _silent) -> list[Update]:
+    def reconcile(self, *, again: bool = False, progress: Progress = lambda *_: None) -> list[Update]:
         """Compare ids and work ids of catalog and indexes; put what is missing or different, remove what is gone.
 
         Nothing is removed for a catalog that is not there: its place may be mistyped.

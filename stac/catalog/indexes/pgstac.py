@@ -17,7 +17,8 @@ from psycopg import errors
 from psycopg.conninfo import make_conninfo
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from stac.catalog.indexes.base import Document, index_label, index_secret, require_same
+from stac.catalog.indexes.base import index_label, index_secret, require_same
+from stac.catalog.tree import Document
 from stac.errors import IndexNotUpdated, IndexRefused, IndexUnavailable, InvalidQuery, MissingExtra
 from stac.io.http import RetryPolicy
 
