@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers fill the cores. More threads would only wait for each other; commands that tests start inherit this.
@@ -21,9 +21,11 @@ from hypothesis import settings
 from flows.services.state import Login, read_login
 from tests.command import TINY_BBOX, TINY_SETTINGS, Outcome, Run, unveil
 from tests.installed import Needed, require
-from tests.scheduling import Pieces, arrange
-from tests.sharing import made_once
+from tests.sharing import Pieces, arrange, made_once
 from tests.support.postgres import Postgres, cluster
+
+if TYPE_CHECKING:
+    from tests.s3_server import S3Server
 
 # How long one example takes says something about the machine, not about the code.
 settings.register_profile("unveil", deadline=None)
@@ -91,6 +93,29 @@ def postgres() -> Iterator[Postgres]:
     require(Needed.POSTGRESQL)
     with cluster() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def s3_service() -> Iterator[S3Server]:
+    """An S3 service."""
+    from tests.s3_server import s3_server  # loads moto, which most tests do without
+
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_service: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """The S3 service with an empty memory, and credentials for it. Buckets stay: take names of your own."""
+    from tests.s3_server import CREDENTIALS
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    s3_service.requests.clear()
+    yield s3_service
+    s3_service.hook = s3_service.after = None
 
 
 @pytest.fixture(scope="session")

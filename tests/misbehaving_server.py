@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -46,9 +47,21 @@ class Reply:
     cut_at: int | None = None
     #: Silence between single bytes, seconds.
     drip_s: float = 0
+    #: Whether parts can be asked for.
+    ranges: bool = True
 
 
 Answer = Callable[[Asked], Reply]
+
+
+def files(folder: Path, **how: Any) -> Answer:
+    """Return what serves the files of a folder; `how` are fields of every reply that is one."""
+
+    def answer(asked: Asked) -> Reply:
+        file = folder / asked.path.lstrip("/")
+        return Reply(content=file.read_bytes(), **how) if file.is_file() else Reply(404)
+
+    return answer
 
 
 @contextmanager
@@ -72,7 +85,7 @@ def web_server(answer: Answer) -> Iterator[str]:
             time.sleep(reply.silence_s)
             body = reply.content if isinstance(reply.content, bytes) else json.dumps(reply.content).encode()
             status, extra = reply.status, dict(reply.headers)
-            if status == 200 and (span := self.headers.get("Range")):
+            if status == 200 and reply.ranges and (span := self.headers.get("Range")):
                 first, last = (int(n) for n in span.removeprefix("bytes=").split("-"))
                 extra["Content-Range"] = f"bytes {first}-{min(last + 1, len(body)) - 1}/{len(body)}"
                 status, body = 206, body[first : last + 1]
@@ -144,7 +157,7 @@ class StacApi:
         if isinstance(trouble, Reply):
             return trouble
         matching = [item for item in self.items if _matches(item, query)]
-        first, size = int(query.get("token", 0)), int(query["limit"])
+        first, size = int(query.get("token", 0)), int(query.get("limit", 100))
         page: dict[str, Any] = {
             "type": "FeatureCollection",
             "features": matching[first : first + size],
@@ -187,3 +200,55 @@ def _matches(item: dict[str, Any], query: dict[str, Any]) -> bool:
     if not start <= item["properties"]["datetime"] <= end:
         return False
     return "bbox" not in query or bool(shape(item["geometry"]).intersects(shapely.box(*query["bbox"])))
+
+
+Document = dict[str, Any]
+
+
+@dataclass(slots=True)
+class TransactionApi:
+    """Collections and items by path; no bulk requests, no search."""
+
+    stored: dict[str, Document] = field(default_factory=dict)
+    #: What becomes of an item before it is stored; None: it is accepted and dropped.
+    keep: Callable[[Document], Document | None] = lambda item: item
+    #: One for each write, in this order; afterwards nothing goes wrong.
+    troubles: list[Reply] = field(default_factory=list)
+    #: Called before an item is written.
+    before_item: Callable[[], object] = lambda: None
+    asked: list[Asked] = field(default_factory=list)
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, asked: Asked) -> Reply:
+        with self._turn:
+            self.asked.append(asked)
+            if asked.path == "/":
+                return Reply(content={"type": "Catalog", "id": "x", "conformsTo": []})
+            if asked.path == "/search":
+                return Reply(404)
+            return self._read(asked) if asked.method == "GET" else self._write(asked)
+
+    def items(self) -> list[str]:
+        return sorted(path.rsplit("/", 1)[1] for path in self.stored if "/items/" in path)
+
+    def _read(self, asked: Asked) -> Reply:
+        if asked.path.endswith("/items"):
+            found = [document for path, document in self.stored.items() if path.startswith(f"{asked.path}/")]
+            return Reply(content={"type": "FeatureCollection", "features": found, "numberMatched": len(found)})
+        return Reply(content=self.stored[asked.path]) if asked.path in self.stored else Reply(404)
+
+    def _write(self, asked: Asked) -> Reply:
+        if self.troubles:
+            return self.troubles.pop(0)
+        if asked.method == "DELETE":
+            return Reply() if self.stored.pop(asked.path, None) else Reply(404)
+        if (asked.method == "PUT" and asked.path not in self.stored) or asked.path.endswith("/bulk_items"):
+            return Reply(404)
+        document = asked.json()
+        path = asked.path if asked.method == "PUT" else f"{asked.path}/{document['id']}"
+        if document["type"] == "Feature":
+            self.before_item()
+            document = self.keep(document)
+        if document is not None:
+            self.stored[path] = document
+        return Reply(content={})

@@ -15,6 +15,15 @@ from werkzeug.serving import make_server
 
 from stac.io.s3 import S3Options, filesystem
 
+#: Of a user who may do everything, and nothing of this machine's; the secret must turn up nowhere.
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "TESTKEY",
+    "AWS_SECRET_ACCESS_KEY": "very-secret",
+    "AWS_CONFIG_FILE": "/nowhere/config",
+    "AWS_SHARED_CREDENTIALS_FILE": "/nowhere/credentials",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Request:

@@ -21,7 +21,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum, unique
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Annotated
@@ -42,7 +41,6 @@ from tests.chaos.evidence import (
     work_ids_of,
 )
 from tests.chaos.tally import Tally, add_series, page_of, series_of
-from tests.chaos.worker_runs import WorkerFlow, WorkerRun, worker_flow
 from tests.command import TINY_BBOX, TINY_SETTINGS, start
 
 #: A catalog is killed so often at most before it is run to its end.
@@ -124,25 +122,9 @@ def kill_group(pid: int | None) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-@unique
-class Victim(StrEnum):
-    """What is killed."""
-
-    #: The process of the flow.
-    RUN = "run"
-    #: The process of the flow of mosaics.
-    MOSAIC = "mosaic"
-    #: A Prefect worker with the run it started for a deployment.
-    WORKER = "worker"
-
-
 @contextlib.contextmanager
-def flow_of(victim: Victim, work: Path) -> Iterator[Flow | WorkerFlow]:
-    """Have runs of a kind, and the Prefect server they need, while the context is open."""
-    if victim is Victim.WORKER:
-        with worker_flow(work, _SETTINGS) as flow:
-            yield flow
-        return
+def flow_of(mosaic: bool, work: Path) -> Iterator[Flow]:
+    """Have runs of a flow, and the Prefect server they need, while the context is open."""
     from flows.services.prefect_server import prefect_api
     from flows.services.state import read_login
 
@@ -151,12 +133,12 @@ def flow_of(victim: Victim, work: Path) -> Iterator[Flow | WorkerFlow]:
         os.environ["PREFECT_API_URL"] = url
         os.environ["PREFECT_API_AUTH_STRING"] = read_login(work / "server" / "prefect").auth_string
         try:
-            yield Flow(work, victim is Victim.MOSAIC)
+            yield Flow(work, mosaic)
         finally:
             del os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"]
 
 
-def undisturbed(flow: Flow | WorkerFlow, tally: Tally) -> Reference:
+def undisturbed(flow: Flow, tally: Tally) -> Reference:
     """Run without a kill, twice: the first one also registers the model, the second one is timed."""
     for name in ("warm", "reference"):
         out = flow.work / name
@@ -168,7 +150,7 @@ def undisturbed(flow: Flow | WorkerFlow, tally: Tally) -> Reference:
     return Reference(frozenset(work_ids_of(out)), files_of(out), seconds)
 
 
-def await_moment(process: BaseProcess | WorkerRun, out: Path, longest: float, draw: random.Random) -> bool:
+def await_moment(process: BaseProcess, out: Path, longest: float, draw: random.Random) -> bool:
     """Wait for a random moment; False when the run ended before."""
     if draw.random() < _AIMED:
         while process.exitcode is None and not is_staged(out):
@@ -179,9 +161,7 @@ def await_moment(process: BaseProcess | WorkerRun, out: Path, longest: float, dr
     return process.exitcode is None
 
 
-def torment(
-    flow: Flow | WorkerFlow, out: Path, reference: Reference, kills: int, draw: random.Random, tally: Tally
-) -> None:
+def torment(flow: Flow, out: Path, reference: Reference, kills: int, draw: random.Random, tally: Tally) -> None:
     """Kill runs of one catalog up to `kills` times or until one ends, let the last one end, and compare."""
     for _ in range(kills):
         process = flow.begin(out)
@@ -215,9 +195,7 @@ def compare(out: Path, state: Path, problem: str, reference: Reference, tally: T
     shutil.rmtree(state / "blocks", ignore_errors=True)
 
 
-def torment_command(
-    flow: Flow | WorkerFlow, out: Path, reference: Reference, draw: random.Random, tally: Tally
-) -> None:
+def torment_command(flow: Flow, out: Path, reference: Reference, draw: random.Random, tally: Tally) -> None:
     """Kill `unveil run` once, its own Prefect server included, and continue with the same command."""
     home, given = flow.work / "home", ("run", "--bbox", TINY_BBOX, "--out", out, "--state-dir", flow.state, "--json")
     process = start(*given, home=home, extra=_SETTINGS)
@@ -244,13 +222,14 @@ class Bounds:
     command_share: float
     #: No catalog is begun later, `time.monotonic()`.
     until: float
-    victim: Victim
+    #: Runs of the flow of mosaics, not of the main flow.
+    mosaic: bool
 
 
 def run_kills(work: Path, bounds: Bounds, on_catalog: Callable[[Tally], None]) -> Tally:
     """Kill `bounds.kills` times in all, some of them through the command, as long as there is time."""
     tally, draw = Tally(), random.Random(bounds.seed)  # noqa: S311 - moments, not secrets
-    with flow_of(bounds.victim, work) as flow:
+    with flow_of(bounds.mosaic, work) as flow:
         reference = undisturbed(flow, tally)
         while tally.kills < bounds.kills and time.monotonic() < bounds.until:
             out = work / f"catalog-{tally.catalogs}"
@@ -269,16 +248,14 @@ def main(
     seed: Annotated[int, typer.Option("--seed", help="Of the moments.")] = 0,
     command_share: Annotated[float, typer.Option(min=0, max=1, help="Share of catalogs run by `unveil run`.")] = 0.05,
     minutes: Annotated[float, typer.Option(min=0, help="Begin no catalog later than that.")] = 60,
-    victim: Annotated[
-        Victim, typer.Option("--victim", help="The run, one of mosaics, or a Prefect worker with its run.")
-    ] = Victim.RUN,
+    mosaic: Annotated[bool, typer.Option("--mosaic", help="Kill runs of the flow of mosaics.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of kills.json and kills.md; series add up.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Kill runs of the sample at random moments and compare what they published with an undisturbed run."""
     began = time.monotonic()
-    share = command_share if victim is Victim.RUN else 0.0
-    bounds = Bounds(kills, seed, share, began + 60 * minutes, victim)
+    share = 0.0 if mosaic else command_share
+    bounds = Bounds(kills, seed, share, began + 60 * minutes, mosaic)
     bars = Progress(console=Console(stderr=True), transient=True)
     with tempfile.TemporaryDirectory(prefix="unveil-kills-") as folder, bars as bar:
         line = bar.add_task("kills", total=kills)
@@ -290,7 +267,7 @@ def main(
                 bar.console.print(f"{tally.kills} kills, {tally.catalogs} catalogs, {state}")
 
         tally = run_kills(Path(folder), bounds, on_catalog)
-    what = f" --command-share {share:g}" if victim is Victim.RUN else f" --victim {victim}"
+    what = " --mosaic" if mosaic else f" --command-share {share:g}"
     options = f"--kills {kills} --seed {seed}{what} --minutes {minutes:g}"
     command = f"python -m tests.chaos.kill_runs {options}"
     series = series_of(tally, command, kills, time.monotonic() - began)

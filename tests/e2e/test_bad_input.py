@@ -5,23 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
-import sqlite3
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from stac.search.static import sample_catalog
-from tests.command import TINY_BBOX, TINY_SETTINGS, Outcome, Run, start, unveil
+from tests.command import TINY_BBOX, TINY_SETTINGS, Outcome, Run, unveil
 from tests.support.catalogs import problems_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(900)]
@@ -84,15 +79,11 @@ def sample(tmp_path: Path) -> Path:
 
 OUTSIDE = {
     "empty search": Case(2, "EmptySearch", "2020-01-01/2020-01-05", ("--datetime", "2020-01-01/2020-01-05")),
-    "box outside": Case(2, "EmptySearch", "within 2,10,3,11", ("--bbox", "2,10,3,11")),
-    "zero area": Case(2, "InvalidQuery", "no area", ("--bbox", "15.45,46.52,15.45,46.56")),
-    "reversed dates": Case(2, "InvalidQuery", "swap", ("--datetime", "2023-08-20/2023-08-10")),
     "unknown collection": Case(2, "InvalidQuery", "landsat-9", ("--collection", "landsat-9")),
     "no cloudy date": Case(2, "EmptySearch", "--max-cloud", ("--max-cloud", "6")),
     "unknown band": Case(2, "InvalidSettings", "swir16", extra={"UNVEIL_BANDS": "blue,green,red,swir16"}),
     "more steps than timesteps": Case(2, "InvalidModelInput", "choose 1 to 901", ("--steps", "950")),
     "unknown alias": Case(2, "UnknownModel", "alias nobody", ("--model", "models:/unveil-de@nobody")),
-    "unknown model": Case(2, "UnknownModel", "no model other", ("--model", "models:/other@champion")),
     "no catalog": Case(2, "UnreadableCatalog", "nowhere/catalog.json", ("--source", "nowhere/catalog.json")),
     "no API": Case(1, "SourceUnavailable", "does not answer", ("--source", "http://127.0.0.1:{port}/v1")),
     "Prefect away": Case(
@@ -214,32 +205,6 @@ def test_a_broken_target_fails_alone_and_a_run_of_nothing_but_broken_ones_fails(
     assert content(published) == after
 
 
-def test_unusable_input_is_distinguished_from_failure(
-    sample: Path, state: Path, services: dict[str, str], tmp_path: Path
-) -> None:
-    for target in TARGETS:
-        edit(sample / target / f"{target}.json", lambda item: item["assets"].pop("scl"))
-    given = ("--source", sample, "--bbox", TINY_BBOX, "--out", tmp_path / "out", "--state-dir", state, "--json")
-    found = unveil("run", *given, home=tmp_path, extra=services)
-    assert_one_sentence(found, 2, "ScenesInvalid", "no asset for band scl")
-    assert not list((tmp_path / "out").rglob("*.tif"))
-
-
-def test_a_catalog_that_is_not_json_is_named(
-    sample: Path, published: Path, state: Path, services: dict[str, str], tmp_path: Path
-) -> None:
-    given = ("--bbox", TINY_BBOX, "--out", published, "--state-dir", state, "--json")
-    (sample / "collection.json").write_text("<html>")
-    found = unveil("run", *given, "--source", sample, home=tmp_path, extra=services)
-    assert_one_sentence(found, 2, "UnreadableCatalog", "collection.json is not valid JSON")
-    item = next(published.glob("unveil-cloud-free/*/*-unveil-*.json"))
-    item.write_text(item.read_text()[:100])
-    found = unveil("catalog", "check", "--out", published, "--json", home=tmp_path)
-    (problem,) = found.document["problems"]
-    assert found.status == 1 and problem["code"] == "document-unreadable"
-    assert problem["place"].endswith(item.name) and "is not valid JSON" in problem["message"]
-
-
 @pytest.mark.parametrize("place", ["below a file", "where nothing can be made", "read-only"])
 def test_a_folder_that_cannot_be_written_is_named(
     place: str, published: Path, state: Path, services: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest
@@ -304,68 +269,3 @@ def test_a_full_disk_is_reported_and_leaves_the_catalog_whole(
     found = unveil("run", *given, home=tmp_path / "home", extra=services)
     assert_one_sentence(found, 1, "WorkFailed", "No room to write")
     assert content(out) == before and problems_in(out) == []
-
-
-def ledger(state: Path) -> dict[str, str]:
-    """State of every unit by target."""
-    path = state / "ledger.db"
-    if not path.is_file():
-        return {}
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-        try:
-            return dict(connection.execute("SELECT target_id, state FROM work").fetchall())
-        except sqlite3.OperationalError:  # not created yet
-            return {}
-
-
-def servers(state: Path) -> list[int]:
-    """Ids of the processes of a state folder's Prefect server."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if "flows.services.prefect_app" in process.cmdline() and process.cwd() == str(state / "prefect"):
-                found.append(process.pid)
-        except psutil.Error:
-            continue
-    return found
-
-
-def until(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to this"
-        time.sleep(0.02)
-
-
-# `make test` has the random kills of test_many_runs.
-@pytest.mark.thorough
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_stopped_leaves_no_half_and_the_next_one_continues(
-    end: signal.Signals, state: Path, tmp_path: Path
-) -> None:
-    out, own = tmp_path / "catalog", (tmp_path / "state").resolve()
-    # The registered model is shared, ledger and server are this run's own.
-    own.mkdir()
-    shutil.copytree(state / "prefect", own / "prefect")
-    extra = TINY_SETTINGS | {"UNVEIL_MLFLOW_URI": f"sqlite:///{state / 'mlflow.db'}"}
-    given = ("run", "--bbox", TINY_BBOX, "--out", out, "--state-dir", own, "--json")
-    process = start(*given, home=tmp_path / "home", extra=extra)
-    until(lambda: "RUNNING" in ledger(own).values() and "SUCCEEDED" in ledger(own).values(), 120)
-    assert servers(own)
-    os.killpg(process.pid, end)
-    stdout, stderr = process.communicate(timeout=60)
-    stopped = Outcome(process.returncode, stdout, stderr)
-    if end is signal.SIGINT:
-        assert_one_sentence(stopped, 130, "Interrupted", "Interrupted")
-        assert sorted(ledger(own).values()) == ["ABORTED", "SUCCEEDED"]
-        assert not list((out / ".staging").iterdir())
-    else:
-        assert stopped.status != 0 and "Traceback" not in stopped.err
-    until(lambda: not servers(own), 20)
-    assert problems_in(out) == [] and len(list(out.glob("*/*/data.tif"))) == 1
-
-    again = unveil(*given, home=tmp_path / "home", extra=extra)
-    assert again.status == 0, again.err
-    assert len(again.document["already_done"]) == 1 and len(again.document["units"]) == 1
-    assert sorted(ledger(own).values()) == ["SUCCEEDED", "SUCCEEDED"]
-    assert problems_in(out) == [] and not list((out / ".staging").iterdir()) and not servers(own)

@@ -33,11 +33,10 @@ STAND_INS: dict[str, str | None] = {
 ELSEWHERE = {
     "up": "integration/test_control_planes.py",
     "down": "integration/test_control_planes.py",
-    "serve": "integration/test_clients.py",
-    "metrics --port": "integration/test_metrics_endpoint.py",
+    "serve": "integration/test_documentation.py",
+    "metrics --port": "integration/test_prometheus.py",
     "publish": "integration/test_searchable_copies.py",
     "automations": "integration/test_deployment.py",
-    "calibrate": "unit/flows/test_calibration.py",
     "run --runner dask": "integration/test_scale_out.py",
     "promote": "integration/test_promotion.py",
     "rollback": "integration/test_promotion.py",

@@ -7,13 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from threading import Event
 from typing import Any
 
+import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -24,12 +25,15 @@ from flows.ledger.opening import open_ledger
 from flows.ledger.schema import Entry, State
 from flows.processing import model as loaded
 from flows.processing.publishing import blocks_folder
+from flows.services.state import Login
 from flows.settings.loading import load_settings
+from stac.catalog.validation import item_problems
 from stac.search.static import sample_catalog
-from tests.command import ROOT, TINY_BBOX, environment, unveil
+from tests.command import ROOT, TINY_BBOX, Run, environment, unveil
+from tests.s3_server import S3Server
 from tests.support.catalogs import problems_in
 
-pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(1200)]
 AUGUST_10, AUGUST_18 = "S2B_33TWM_20230810_0_L2A", "S2A_33TWM_20230818_0_L2A"
 
 
@@ -41,6 +45,11 @@ def command(*arguments: str | Path) -> Result:
 def document(result: Result) -> Any:
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return json.loads(result.stdout)
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sample_catalog().parent, tmp_path / "sample"))
 
 
 def lines(out: Path) -> list[Entry]:
@@ -131,8 +140,8 @@ def test_a_gpu_lost_in_mid_run_leaves_the_rest_to_the_cpu(
     assert problems_in(out) == [] and len(list(out.glob("*/*/data.tif"))) == 1
 
 
-def test_what_failed_is_tried_again_as_it_was_planned(services_here: None, tmp_path: Path) -> None:
-    sample, out = Path(shutil.copytree(sample_catalog().parent, tmp_path / "sample")), tmp_path / "catalog"
+def test_what_failed_is_tried_again_as_it_was_planned(sample: Path, services_here: None, tmp_path: Path) -> None:
+    out = tmp_path / "catalog"
     band = sample / AUGUST_18 / "B04.tif"
     whole = band.read_bytes()
     band.write_bytes(whole[:1000])
@@ -155,3 +164,144 @@ def test_what_failed_is_tried_again_as_it_was_planned(services_here: None, tmp_p
     blocks = blocks_folder(entry.work_id, load_settings(overrides={"out": str(out)}))
     blocks.mkdir(parents=True)
     assert command("run", *source).exit_code == 0 and not blocks.exists()
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    found = json.loads(path.read_text("utf-8"))
+    change(found)
+    path.write_text(json.dumps(found), "utf-8")
+
+
+@pytest.fixture
+def catalog(tiny_run: Run, tmp_path: Path) -> Path:
+    """A published catalog of two products, with its state."""
+    return Path(shutil.copytree(tiny_run.root, tmp_path / "catalog", ignore=shutil.ignore_patterns("prefect", "logs")))
+
+
+def last_run(url: str, login: Login) -> tuple[dict[str, Any], list[str]]:
+    """The state of the newest run of `clear-scenes`, and the log lines that the Prefect UI shows of it."""
+    body = {"sort": "START_TIME_DESC", "limit": 1, "flows": {"name": {"any_": ["clear-scenes"]}}}
+    with httpx.Client(base_url=url, auth=(login.user, login.password)) as client:
+        (run,) = client.post("/flow_runs/filter", json=body).raise_for_status().json()
+        logs = client.post("/logs/filter", json={"logs": {"flow_run_id": {"any_": [run["id"]]}}, "limit": 200})
+    return run["state"], [line["message"] for line in logs.raise_for_status().json() if line["name"] == "unveil"]
+
+
+@pytest.mark.parametrize("what", ["failed", "invalid"])
+def test_one_bad_scene_of_two_is_a_failed_run_that_says_so(
+    what: str, sample: Path, prefect_url: str, prefect_login: Login, services_here: None, tmp_path: Path
+) -> None:
+    if what == "failed":
+        os.truncate(sample / AUGUST_18 / "B04.tif", 1000)
+    else:
+        edit(sample / AUGUST_18 / f"{AUGUST_18}.json", lambda item: item["assets"].pop("scl"))
+    given = ("run", "--source", sample, "--bbox", TINY_BBOX, "--out", tmp_path / "out")
+    found = command(*given)
+    assert found.exit_code == {"failed": 1, "invalid": 2}[what]
+    states = {unit["target_id"]: unit["state"] for unit in document(found)["units"]}
+    assert states == {AUGUST_10: "SUCCEEDED", AUGUST_18: what.upper()}
+    sentence = {"failed": "Of 2 scenes 1 failed", "invalid": "Of 2 scenes 1 cannot be used"}[what]
+    assert document(found)["error"]["message"].startswith(sentence)
+
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=10)
+    state, lines = last_run(prefect_url, prefect_login)
+    assert state["type"] == "FAILED" and sentence in state["message"]
+    ended = [line for line in lines if line.startswith(AUGUST_18)]
+    assert any(f"{what.upper()} after" in line for line in ended), lines
+
+    again = command(*given, "--allow-invalid")
+    assert again.exit_code == (1 if what == "failed" else 0)
+
+
+@pytest.mark.parametrize("damage", ["a file is missing", "a file is cut", "the item is cut", "the item is gone"])
+def test_a_broken_product_is_seen_and_made_again(damage: str, catalog: Path, services_here: None) -> None:
+    (item,) = catalog.glob(f"unveil-cloud-free/{AUGUST_18}*/*-unveil-*.json")
+    before = (item.parent / "data.tif").read_bytes()
+    match damage:
+        case "a file is missing":
+            (item.parent / "data.tif").unlink()
+        case "a file is cut":
+            os.truncate(item.parent / "data.tif", 1000)
+        case "the item is cut":
+            os.truncate(item, 100)
+        case _:
+            item.unlink()
+    given = ("--bbox", TINY_BBOX, "--out", catalog)
+    counted = command("census", *given)
+    assert counted.exit_code == 1 and not document(counted)["complete"]
+    standing = {row["scene_id"]: row["standing"] for row in document(counted)["scenes"]}
+    assert standing[AUGUST_10] == "published" and standing[AUGUST_18] in ("broken", "missing")
+    planned = {row["target_id"]: row["state"] for row in document(command("plan", *given))}
+    assert (planned[AUGUST_10], planned[AUGUST_18]) == ("done", "new")
+
+    done = command("run", *given)
+    assert done.exit_code == 0, done.output
+    assert [unit["target_id"] for unit in document(done)["units"]] == [AUGUST_18]
+    assert item_problems(item) == [] and problems_in(catalog) == []
+    assert (item.parent / "data.tif").read_bytes() == before
+    assert document(command("census", *given, "--verify"))["complete"]
+
+
+def test_a_product_changed_without_a_change_of_size_is_seen_by_verify(catalog: Path, services_here: None) -> None:
+    (data,) = catalog.glob(f"unveil-cloud-free/{AUGUST_18}*/data.tif")
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    given = ("--bbox", TINY_BBOX, "--out", catalog)
+    assert command("census", *given).exit_code == 0
+    assert command("census", *given, "--verify").exit_code == 1
+
+
+def test_what_is_left_out_is_listed_everywhere(sample: Path, services_here: None, tmp_path: Path) -> None:
+    item = sample / "S2B_33TWM_20230820_0_L2A" / "S2B_33TWM_20230820_0_L2A.json"
+    edit(item, lambda found: found["assets"].clear())
+    strange = "MSI/33TWM:18 août"
+    edit(sample / AUGUST_18 / f"{AUGUST_18}.json", lambda found: found.update(id=strange))
+    given = ("--source", sample, "--bbox", TINY_BBOX, "--out", tmp_path / "out")
+    planned = {row["target_id"]: (row["state"], row["reason"]) for row in document(command("plan", *given))}
+    assert planned[item.stem] == ("left out", f"Item {item.stem} has no assets, so there is nothing to read.")
+    assert planned[strange][0] == "new"
+    assert sum(1 for state, reason in planned.values() if state == "left out" and "% cloud" in reason) >= 2
+
+    done = command("run", *given)
+    assert done.exit_code == 0, done.output
+    assert {each["target_id"]: each["cause"] for each in document(done)["left_out"]}[item.stem] == "unusable item"
+    (unit,) = (unit for unit in document(done)["units"] if unit["target_id"] == strange)
+    product = Path(unit["item_href"])
+    assert planned[item.stem][1] in json.loads((product.parent / "metadata.json").read_text("utf-8"))["dropped"]
+    links = json.loads(product.read_text("utf-8"))["links"]
+    assert strange in {link["title"] for link in links if link["rel"] == "derived_from"}
+
+    counted = command("census", *given)
+    assert counted.exit_code == 1 and document(counted)["counts"]["invalid"] == 1
+    assert problems_in(tmp_path / "out") == []
+
+
+@pytest.mark.slow
+def test_a_run_reads_from_s3_and_publishes_to_s3(s3: S3Server, services: dict[str, str], tmp_path: Path) -> None:
+    scenes, out = s3.bucket("scenes"), s3.bucket("mosaics")
+    s3.upload(sample_catalog().parent, scenes, "sample")
+    state = tmp_path / "state"
+    command = ("run", "--source", f"s3://{scenes}/sample", "--bbox", TINY_BBOX, "--out", f"s3://{out}/eo", "--json")
+    extra = services | {"UNVEIL_S3_ENDPOINT": s3.url, "UNVEIL_S3_REGION": "us-east-1"}
+    first = unveil(*command, "--state-dir", state, home=tmp_path / "home", extra=extra)
+    assert first.status == 0, first.err
+    units = first.document["units"]
+    assert units and all(unit["state"] == "SUCCEEDED" for unit in units)
+    objects = s3.keys(out)
+    for unit in units:
+        item = json.loads(objects[unit["item_href"].removeprefix(f"s3://{out}/")])
+        assert item["properties"]["unveil:work_id"] == unit["work_id"]
+    nodes = [json.loads(text) for name, text in objects.items() if "/_dates/" in name and "unveil-models" not in name]
+    assert sum(link["rel"] == "item" for node in nodes for link in node["links"]) == len(units)
+    assert not list((state / "staging").iterdir())
+    everything = first.out + first.err + "".join(p.read_text("utf-8", "ignore") for p in state.rglob("*.json"))
+    assert "very-secret" not in everything and b"very-secret" not in b"".join(objects.values())
+    s3.requests.clear()
+    again = unveil(*command, "--state-dir", state, home=tmp_path / "home", extra=extra)
+    assert again.status == 0 and len(again.document["already_done"]) == len(units)
+    assert s3.keys(out) == objects
+    nowhere = unveil(*command[:-2], "s3://no-such-place/eo", "--json", home=tmp_path / "home", extra=extra)
+    assert nowhere.status == 1 and "bucket no-such-place does not exist" in nowhere.err + nowhere.out

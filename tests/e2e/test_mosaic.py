@@ -29,10 +29,8 @@ from stac.search.acquisitions import group_passes
 from stac.search.opening import open_source
 from stac.search.static import sample_catalog
 from tests.command import TINY_SETTINGS, Outcome, start, unveil
-from tests.misbehaving_server import web_server
-from tests.support.catalogs import problems_in
-from tests.support.item_fields import kind_of, undocumented
-from tests.transaction_api import TransactionApi
+from tests.misbehaving_server import TransactionApi, web_server
+from tests.support.catalogs import kind_of, problems_in, undocumented
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(900)]
 #: Ground that both tiles hold: each has a cell of its own here.

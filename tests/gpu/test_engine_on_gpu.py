@@ -54,9 +54,3 @@ def test_a_gpu_gives_what_the_cpu_gives(on_cpu: Enhancer, on_gpu: Enhancer) -> N
     assert found.tiles == wanted.tiles
     np.testing.assert_allclose(found.image, wanted.image, atol=2e-3)
     np.testing.assert_allclose(found.spread, wanted.spread, atol=2e-3)
-
-
-def test_nothing_needed_runs_nothing(on_gpu: Enhancer) -> None:
-    image = scene()
-    found = restore(on_gpu, image, np.zeros(image.shape[1:], bool), SAMPLING)
-    assert found.tiles == 0 and np.isnan(found.image).all()

@@ -1,19 +1,18 @@
-"""`stac.catalog.check` finds each kind of damage, and nothing else, on disk, in S3 and over HTTP."""
+"""`stac.catalog.check` and its command find each kind of damage, and nothing else, on disk, in S3 and over HTTP."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pystac.validation
 import pytest
+from stac_validator.validate import StacValidate
 
+import stac
 from stac.catalog.check import CatalogReport, CheckOptions, ProblemKind, check_catalog
 from stac.catalog.geoparquet import keep_mirror
 from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
@@ -22,13 +21,13 @@ from stac.errors import SourceUnavailable, UnreadableCatalog
 from stac.io.http import RetryPolicy
 from stac.io.s3 import filesystem
 from stac.product.assets import file_info
-from tests import misbehaving_server
-from tests.misbehaving_server import Asked, Reply
+from tests.command import unveil
+from tests.misbehaving_server import Asked, Reply, files, web_server
 from tests.s3_server import S3Server
+from tests.support.catalogs import problems_in
 from tests.support.serving import running
 
 pytestmark = pytest.mark.integration
-MISCOUNTED = {"unveil:contents": {"items": 3}}
 QUICK = CheckOptions(checksums=False, retry_policy=RetryPolicy(timeout_s=5, retries=0))
 
 
@@ -224,25 +223,8 @@ def test_a_served_catalog_is_checked_to_the_byte(catalog: Path) -> None:
         assert kinds(check_catalog(f"{url}/catalog/catalog.json")) == {ProblemKind.ASSET_CHECKSUM}
 
 
-@contextmanager
-def plain_server(folder: Path) -> Iterator[str]:
-    """Python's own server, which does not support byte ranges."""
-    handler = partial(QuietHandler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join(10)
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        pass
-
-
 def test_a_server_without_ranges_is_reported(catalog: Path) -> None:
-    with plain_server(catalog) as url:
+    with web_server(files(catalog, ranges=False)) as url:
         report = check_catalog(f"{url}catalog.json", QUICK)
     assert [problem.code for problem in report.problems] == [ProblemKind.ASSET_RANGES] * report.counts.cogs
 
@@ -251,12 +233,9 @@ def test_a_server_that_refuses_is_not_a_missing_file(catalog: Path) -> None:
     """Neither HEAD nor the reports are answered; everything else is, in parts."""
 
     def answer(asked: Asked) -> Reply:
-        file = catalog / asked.path.lstrip("/")
-        if asked.path.endswith("report.html"):
-            return Reply(403, {})
-        return Reply(200, file.read_bytes()) if file.is_file() else Reply(404, {})
+        return Reply(403) if asked.path.endswith("report.html") else files(catalog)(asked)
 
-    with misbehaving_server.web_server(answer) as url:
+    with web_server(answer) as url:
         report = check_catalog(f"{url}catalog.json", QUICK)
     assert [problem.code for problem in report.problems] == [ProblemKind.UNREACHABLE] * 2
     assert all("403" in problem.message for problem in report.problems)
@@ -267,3 +246,83 @@ def test_no_catalog_is_one_sentence(tmp_path: Path) -> None:
         check_catalog(str(tmp_path / "none"))
     with pytest.raises(SourceUnavailable):
         check_catalog("http://127.0.0.1:9/catalog.json", QUICK)
+
+
+def item_names(root: Path) -> list[str]:
+    return sorted(path.parent.name for path in root.glob("unveil-*/*/*-unveil-*.json"))
+
+
+def test_a_check_finds_one_changed_byte(catalog: Path, tmp_path: Path) -> None:
+    good = unveil("catalog", "check", "--out", catalog, "--json", home=tmp_path / "home")
+    assert good.status == 0 and good.document["valid"] and good.document["problems"] == []
+    assert good.document["catalog"] == str(catalog / "catalog.json") and good.document["counts"]["items"] == 3
+    path = next(catalog.glob("unveil-*/*/data.tif"))
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    bad = unveil("catalog", "check", str(catalog), "--json", home=tmp_path / "home")
+    assert bad.status == 1 and not bad.document["valid"]
+    (problem,) = bad.document["problems"]
+    assert problem == {
+        "code": "asset-checksum",
+        "place": str(path),
+        "message": "asset data differs from its checksum",
+    }
+    table = unveil("catalog", "check", str(catalog), "--no-checksums", home=tmp_path / "home")
+    assert table.status == 0 and "3 items" in table.out and "no problems" in table.out
+
+
+def test_a_retracted_item_is_gone_and_the_others_stay(catalog: Path, tmp_path: Path) -> None:
+    first, *others = item_names(catalog)
+    done = unveil("retract", first, "--out", catalog, "--json", home=tmp_path / "home")
+    assert done.status == 0 and done.document == {"retracted": [first]}
+    assert item_names(catalog) == others and problems_in(catalog) == []
+    assert not list(catalog.glob(f"unveil-*/{first}"))
+
+
+def test_nothing_is_retracted_when_one_id_is_wrong(catalog: Path, tmp_path: Path) -> None:
+    before = item_names(catalog)
+    refused = unveil("retract", before[0], "no-such-item", "--out", catalog, home=tmp_path / "home")
+    assert refused.status == 2 and "no item no-such-item" in refused.sentence
+    assert item_names(catalog) == before
+
+
+def local_schemas() -> dict[str, str]:
+    """Return the file of every schema that is here, by the address it is known under."""
+    core = Path(pystac.validation.__file__).parent / "jsonschemas"
+    found = {f"https://geojson.org/schema/{path.name}": str(path) for path in core.glob("geojson/*.json")}
+    for path in core.glob("stac-spec/v*/*.json"):
+        # Not by `$id`: that of common.json is misspelt upstream.
+        part = path.stem if path.stem in ("catalog", "collection") else "item"
+        found[f"https://schemas.stacspec.org/{path.parent.name}/{part}-spec/json-schema/{path.name}"] = str(path)
+    for path in (Path(stac.__file__).parent / "schemas").rglob("*.json"):
+        found[str(json.loads(path.read_text("utf-8"))["$id"]).rstrip("#")] = str(path)
+    return found
+
+
+def published(root: Path) -> Iterator[Path]:
+    """Yield the root, and every collection, node and item below it, over its links."""
+    waiting = [root / "catalog.json"]
+    while waiting:
+        path = waiting.pop()
+        yield path
+        links = json.loads(path.read_text("utf-8"))["links"]
+        waiting += [(path.parent / link["href"]).resolve() for link in links if link["rel"] in ("child", "item")]
+
+
+def accepted(path: Path) -> bool:
+    """Return whether stac-validator accepts a document and all extensions that it declares."""
+    schemas = local_schemas()
+    declared = json.loads(path.read_text("utf-8")).get("stac_extensions", [])
+    assert all(uri.rstrip("#") in schemas for uri in declared), "`stac/schemas` holds all that we write"
+    return bool(StacValidate(str(path), schema_map=schemas).run())
+
+
+@pytest.mark.filterwarnings("ignore:.*PyPI package has moved:DeprecationWarning")
+def test_stac_validator_accepts_a_published_catalog_and_refuses_a_broken_item(tiny_run: Any, tmp_path: Path) -> None:
+    documents = list(published(tiny_run.root))
+    items = [path for path in documents if json.loads(path.read_text("utf-8"))["type"] == "Feature"]
+    assert len(items) == 3 and [path for path in documents if not accepted(path)] == []
+    broken = json.loads(items[0].read_text("utf-8"))
+    del broken["geometry"]
+    (tmp_path / "item.json").write_text(json.dumps(broken), encoding="utf-8")
+    assert not accepted(tmp_path / "item.json")

@@ -1,17 +1,18 @@
-"""Faults of operation, with the real components: proxies, odd and moved folders, deleted things, passwords, hangs."""
+"""Faults of operation, with the real components: proxies, odd and moved folders, deleted things; the doctor."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from rasterio.enums import Resampling
 from typer.testing import CliRunner
 
 from de_model import checkpoint
@@ -20,7 +21,7 @@ from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
 from flows.ledger.schema import is_dead, new_run_id, started_at
 from flows.models.promotion import PREVIOUS, promote, rollback
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
-from flows.ops.doctor import examine
+from flows.ops.doctor import Status, examine
 from flows.ops.up.services import place_for
 from flows.ops.up.supervisor import detach
 from flows.services.prefect_client import client_of
@@ -29,12 +30,8 @@ from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from stac.catalog.check import check_catalog
 from stac.catalog.geoparquet import ids_in
-from stac.errors import DiskFull, UnreadableAsset
-from stac.io.signing import Access
-from stac.load.reading import AssetRequest, read_asset, read_thinned
+from stac.errors import DiskFull
 from tests.command import TINY_BBOX, Run, environment, unveil
-from tests.integration.test_broken_ranges import cell
-from tests.misbehaving_server import Asked, Reply, web_server
 from tests.prefect_service import prefect_service
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -165,24 +162,6 @@ def test_the_background_command_is_ours_whatever_lies_in_the_folder(
         detach(["--version"], tmp_path / "state")
 
 
-@pytest.mark.slow
-def test_a_server_that_hangs_holds_an_asset_for_one_deadline() -> None:
-    asked: list[str] = []
-
-    def silent(question: Asked) -> Reply:
-        asked.append(question.path)
-        return Reply(200, b"", silence_s=30)
-
-    with web_server(silent) as url:
-        request = AssetRequest("scene", "blue", f"{url}B02.tif", 0, Resampling.nearest)
-        for _ in range(3):  # as the retries of a task do
-            with pytest.raises(UnreadableAsset, match=r"B02\.tif cannot be read"):
-                read_asset(request, Access(timeout_s=1), cell())
-            with pytest.raises(UnreadableAsset, match=r"B02\.tif cannot be read"):
-                read_thinned(request, Access(timeout_s=1), 64)
-    assert len(asked) <= 4, "what GDAL asks to open a file, once"
-
-
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system with hardly any room; only where the system lets us mount one."""
@@ -205,3 +184,60 @@ def test_a_full_disk_is_named_as_such_and_nothing_is_advised_to_be_removed(
     with pytest.raises(DiskFull, match="No room") as told, prefect_api(full_disk / "other"):
         pass
     assert "remove" not in str(told.value) and "Traceback" not in "".join(capfd.readouterr())
+
+
+pytestmark = pytest.mark.integration
+
+NAMES = [
+    "compute", "output folder", "state folder", "Prefect", "MLflow", "source", "STAC Browser", "S3 credentials",
+    "Sentinel Hub credentials",
+]  # fmt: skip
+
+
+@pytest.fixture
+def nothing_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("PREFECT", "UNVEIL", "AWS", "SH_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+
+
+def doctor(home: Path, **extra: str) -> tuple[int, dict[str, Any]]:
+    """Exit status and checks by name of `unveil doctor --json`."""
+    done = unveil("doctor", "--out", home / "out", "--json", home=home, extra=extra)
+    assert not (home / "out").exists(), "the doctor changed something"
+    return done.status, {check["name"]: check for check in done.document}
+
+
+@pytest.mark.usefixtures("nothing_configured")
+def test_every_check_runs_and_nothing_is_made(tmp_path: Path) -> None:
+    checks = examine(load_settings(None, {"out": tmp_path / "out"}))
+    assert [check.name for check in checks] == NAMES
+    assert not (tmp_path / "out").exists()
+    failed = [check for check in checks if check.status is Status.FAIL]
+    assert not failed, failed
+    assert all(check.detail for check in checks)
+    assert all(bool(check.remedy) is (check.status is not Status.OK) for check in checks)
+    assert all("\n" not in check.detail + check.remedy for check in checks)
+
+
+@pytest.mark.usefixtures("nothing_configured")
+def test_services_that_do_not_answer_are_named_and_the_other_checks_still_run(tmp_path: Path) -> None:
+    broken = {"PREFECT_API_URL": "http://name:secret@127.0.0.1:9/api", "UNVEIL_MLFLOW_URI": "http://127.0.0.1:9"}
+    status, checks = doctor(tmp_path, **broken)
+    assert status == 1 and list(checks) == NAMES
+    assert {name for name, check in checks.items() if check["status"] == "FAIL"} == {"Prefect", "MLflow"}
+    assert "127.0.0.1:9" in checks["Prefect"]["detail"] and "secret" not in json.dumps(checks)
+
+
+@pytest.mark.usefixtures("nothing_configured")
+def test_folders_and_sources_that_cannot_be_used_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    settings = load_settings(None, {"out": tmp_path / "file" / "out", "source": str(tmp_path / "nowhere")})
+    checks = {check.name: check for check in examine(settings)}
+    for name in ("output folder", "state folder", "source"):
+        assert checks[name].status is Status.FAIL and str(tmp_path) in checks[name].detail
+    monkeypatch.setenv("UNVEIL_SOURCE", "http://me:secret@127.0.0.1:9/v1")
+    settings = load_settings(None, {"out": tmp_path})
+    source = next(check for check in examine(settings) if check.name == "source")
+    assert source.status is Status.FAIL and "secret" not in source.detail

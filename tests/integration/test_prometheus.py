@@ -1,4 +1,4 @@
-"""A real Prometheus with our configuration scrapes `unveil metrics`, and answers what dashboard and alerts ask."""
+"""Metrics of a finished run: scraped from the real endpoint, and by a real Prometheus for dashboard and alerts."""
 
 from __future__ import annotations
 
@@ -14,13 +14,66 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
+from flows.ledger.schema import State
 from flows.services.process import free_port
-from tests.command import ROOT, start
+from tests.command import ROOT, start, unveil
 from tests.installed import Needed, require
 from tests.prefect_service import end, poll
 
 pytestmark = pytest.mark.integration
+
+
+def samples(text: str) -> dict[tuple[str, ...], float]:
+    """Values by name and labels; the parser refuses what is not the format of Prometheus."""
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@pytest.fixture(scope="module")
+def metrics(tiny_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of `unveil metrics` on a finished run."""
+    home = tmp_path_factory.mktemp("metrics")
+    process = start("metrics", "--out", tiny_run.root, "--port", "0", "--json", home=home)
+    try:
+        assert process.stdout is not None
+        yield json.loads("".join(process.stdout.readline() for _ in range(3)))["url"]
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def scraped(metrics: str) -> dict[tuple[str, ...], float]:
+    answer = httpx.get(metrics, timeout=30)
+    assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/plain")
+    return samples(answer.text)
+
+
+def test_a_finished_run_is_counted_after_its_process_has_gone(tiny_run: Any, scraped: dict[Any, float]) -> None:
+    figures = [unit["figures"] for unit in tiny_run.outcome.document["units"]]
+    assert scraped[("unveil_units_restored_total",)] == len(figures) == scraped[("unveil_units", "succeeded")]
+    assert scraped[("unveil_tiles_total",)] == sum(f["tiles"] for f in figures) > 0
+    assert scraped[("unveil_km2_total",)] == pytest.approx(sum(f["valid_km2"] for f in figures))
+    assert scraped[("unveil_cpu_seconds_total",)] > 0 and scraped[("unveil_written_bytes_total",)] > 10_000
+    assert {labels[1] for labels in scraped if labels[0] == "unveil_units"} == {state.lower() for state in State}
+    assert scraped[("unveil_ledger_up",)] == 1 and scraped[("unveil_queue_depth",)] == 0
+
+
+def test_once_prints_the_same_for_a_textfile(tiny_run: Any, scraped: dict[Any, float], tmp_path: Path) -> None:
+    told = unveil("metrics", "--out", tiny_run.root, "--once", home=tmp_path)
+    assert told.status == 0 and samples(told.out) == scraped
+
+
+def test_the_metadata_of_a_product_says_what_it_took(tiny_run: Any) -> None:
+    for unit in tiny_run.outcome.document["units"]:
+        spent = json.loads((Path(unit["item_href"]).parent / "metadata.json").read_text())["spent"]
+        assert spent["cpu_seconds_per_km2"] > 0 and spent["cost"] == 0 == spent["gpu_seconds"]
+
 
 CONFIGURATION = ROOT / "infra" / "prometheus"
 DASHBOARD = json.loads((ROOT / "infra/grafana/dashboard.json").read_text("utf-8"))
@@ -54,19 +107,19 @@ def test_alerts_fire_when_they_should_and_only_then(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def prometheus(tiny_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prometheus(metrics: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a Prometheus that has scraped the metrics of a finished run more than once."""
-    server, folder = program("prometheus"), tmp_path_factory.mktemp("prometheus")
-    metrics = start("metrics", "--out", tiny_run.root, "--port", "0", "--json", home=folder / "metrics")
+    folder = configured(tmp_path_factory.mktemp("prometheus"), httpx.URL(metrics).port)
+    url = f"http://127.0.0.1:{free_port()}"
+    places = (f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}")
+    command = [program("prometheus"), *places, f"--web.listen-address={url.removeprefix('http://')}"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
-        assert metrics.stdout is not None
-        told = json.loads("".join(metrics.stdout.readline() for _ in range(3)))
-        with running(server, configured(folder, httpx.URL(told["url"]).port)) as url:
-            poll(lambda: ask(url, "count_over_time(up[1m]) > 2") or None, "nothing was scraped", 60)
-            yield url
+        poll(lambda: ask(url, "count_over_time(up[1m]) > 2") or None, "nothing was scraped", 60)
+        yield url
     finally:
-        os.killpg(metrics.pid, signal.SIGKILL)
-        metrics.communicate()
+        end(process)
 
 
 def configured(folder: Path, port: int | None) -> Path:
@@ -78,23 +131,6 @@ def configured(folder: Path, port: int | None) -> Path:
     (folder / "targets").mkdir()
     (folder / "targets" / "here.yml").write_text(yaml.safe_dump([{"targets": [f"127.0.0.1:{port}"]}]))
     return folder
-
-
-class running:  # noqa: N801 - a context
-    """Prometheus, while the context is open."""
-
-    def __init__(self, server: str, folder: Path) -> None:
-        self.url = f"http://127.0.0.1:{free_port()}"
-        places = (f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}")
-        command = [server, *places, f"--web.listen-address={self.url.removeprefix('http://')}"]
-        with (folder / "log").open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-
-    def __enter__(self) -> str:
-        return self.url
-
-    def __exit__(self, *_: object) -> None:
-        end(self.process)
 
 
 def ask(url: str, expression: str) -> list[dict[str, Any]]:

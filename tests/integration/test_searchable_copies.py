@@ -1,4 +1,4 @@
-"""A catalog followed by a real STAC API and a real pgstac: PostgreSQL, PostGIS, stac-fastapi-pgstac."""
+"""A catalog followed by a real STAC API and a real pgstac (PostGIS, stac-fastapi-pgstac), and such an API as source."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
 import pystac
 import pytest
 import rasterio
@@ -25,13 +26,18 @@ from flows.settings import RunSettings
 from stac.catalog.indexes.base import open_index
 from stac.catalog.product_collections import ProductCollection, copy_catalog
 from stac.catalog.publish import StaticCatalog
-from stac.errors import IndexNotUpdated, IndexRefused, IndexUnavailable, InvalidProduct
+from stac.errors import IndexNotUpdated, IndexRefused, IndexUnavailable, InvalidProduct, InvalidQuery
+from stac.grid.cell import cell_of
+from stac.load.stack import read_stack
+from stac.search.api import ApiSource
+from stac.search.opening import open_source
+from stac.search.query import Query
+from stac.search.static import SAMPLE_BBOX, SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 from tests.command import unveil
 from tests.installed import Needed, require
-from tests.misbehaving_server import web_server
+from tests.misbehaving_server import TransactionApi, files, web_server
 from tests.support import pgstac
 from tests.support.catalogs import problems_in
-from tests.transaction_api import TransactionApi
 
 pytestmark = pytest.mark.integration
 KINDS = ("api", "pgstac")
@@ -289,3 +295,39 @@ def test_only_who_has_the_token_writes(service: pgstac.Service) -> None:
         assert requests.post(f"{service.api}/collections", json=item, headers=page, timeout=30).status_code == 401
         assert requests.delete(f"{service.api}/collections/any", headers=page, timeout=30).status_code == 401
     assert requests.post(f"{service.api}/search", json={"limit": 1}, timeout=30).status_code == 200
+
+
+@pytest.fixture
+def sample_api(service: pgstac.Service) -> Iterator[str]:
+    """The API with the sample in it, whose files are on a web server."""
+    folder, index = sample_catalog().parent, open_index(service.api)
+    collection = json.loads((folder / "collection.json").read_text("utf-8")) | {"links": []}
+    documents = [json.loads(path.read_text("utf-8")) | {"links": []} for path in folder.glob("S2*/*.json")]
+    with web_server(files(folder)) as url:
+        for document in documents:
+            for asset in document["assets"].values():
+                asset["href"] = f"{url}{document['id']}/{asset['href'].removeprefix('./')}"
+        index.put(collection, documents)
+        yield service.api
+    index.remove(SAMPLE_COLLECTION, [document["id"] for document in documents])
+    index.close()
+
+
+def test_an_api_is_a_source_like_the_static_catalog(sample_api: str) -> None:
+    query = Query.parse(SAMPLE_COLLECTION, SAMPLE_BBOX, SAMPLE_INTERVAL)
+    api, static = open_source(sample_api), open_source(str(sample_catalog()))
+    assert isinstance(api, ApiSource) and SAMPLE_COLLECTION in api.collections()
+    one, other = (source.collection(SAMPLE_COLLECTION) for source in (api, static))
+    assert [one[name] for name in ("license", "providers", "description", "keywords")] == [
+        other[name] for name in ("license", "providers", "description", "keywords")
+    ]
+    paged, whole = ApiSource(sample_api, page=3).search(query), static.search(query)
+    assert [item.id for item in paged] == [item.id for item in whole] and len(whole) == 10
+
+    def pixels(items: list[pystac.Item]) -> np.ndarray:
+        chosen = [item for item in items if "33TWL" in item.id][:2]
+        return read_stack(chosen, cell_of(chosen[0], "blue", (15.4, 45.6, 15.5, 45.7)), ("blue", "nir")).dn
+
+    assert np.array_equal(pixels(paged), pixels(whole))
+    with pytest.raises(InvalidQuery, match=f"landsat.*{SAMPLE_COLLECTION}"):
+        api.search(Query.parse("landsat", None, "2023-08-10"))

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,7 @@ from stac.search.opening import open_source
 from stac.search.providers import PROVIDERS
 from stac.search.query import Query
 from stac.search.source import Source
-from tests.misbehaving_server import Asked, Reply, StacApi, Trouble, web_server
+from tests.misbehaving_server import Asked, Reply, StacApi, Trouble, files, web_server
 
 pytestmark = pytest.mark.integration
 RECORDED = Path(__file__).parents[1] / "data/earth-search-items"
@@ -65,12 +62,11 @@ def test_a_static_catalog_is_not_an_api(tmp_path: Path) -> None:
     everywhere = pystac.Extent(pystac.SpatialExtent([[-180, -90, 180, 90]]), pystac.TemporalExtent([[None, None]]))
     catalog.add_child(pystac.Collection("sentinel-2-l2a", "Scenes.", everywhere))
     catalog.normalize_and_save(str(tmp_path), pystac.CatalogType.SELF_CONTAINED)
-    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(UnreadableCatalog, match="not a STAC API with item search"):
-            ApiSource(f"http://127.0.0.1:{server.server_address[1]}/catalog.json", QUICK).search(DECADE)
-        server.shutdown()
+    with (
+        web_server(files(tmp_path)) as url,
+        pytest.raises(UnreadableCatalog, match="not a STAC API with item search"),
+    ):
+        ApiSource(f"{url}catalog.json", QUICK).search(DECADE)
 
 
 def busy(status: int, after: str | None = None) -> Reply:

@@ -141,13 +141,6 @@ def test_a_large_area_is_asked_in_parts(hub: SentinelHub, monkeypatch: pytest.Mo
     ]  # fmt: skip
 
 
-def test_pixels_outside_the_scene_are_nodata(hub: SentinelHub) -> None:
-    where, expected, name = cell()
-    found = read_asset(request(scene(name), "blue"), Access(timeout_s=5), where)
-    assert found.dtype == np.uint16 and len(hub.processed) == 1
-    assert np.array_equal(found > 0, expected > 0) and not (expected > 0).all()
-
-
 def test_a_token_that_ends_early_is_renewed_once(hub: SentinelHub) -> None:
     where, expected, name = cell()
     item = scene(name)

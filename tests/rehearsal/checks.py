@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.command import ROOT, TINY_BBOX
-from tests.compose_stack import services
+from tests.containers import services
 from tests.prefect_service import FINAL, poll
 from tests.rehearsal.dockerfile import parse
 from tests.rehearsal.network import HOST, network, within
@@ -79,9 +79,9 @@ class Rehearsal:
                 shutil.copy(ROOT / path, context / path)
         for path in _ENV_FILES:
             (context / path).write_text(f"PASSWORD={_CANARY}\n", "utf-8")
-        stages = parse((context / "infra/image/Dockerfile").read_text("utf-8"), {})
+        stages = parse((context / "infra/image/Dockerfile").read_text("utf-8"))
         log = self.home / "build.log"
-        image = Builder(self.state, context, {}, log).build(stages)
+        image = Builder(self.state, context, log).build(stages)
         shutil.rmtree(context)
         steps = sum(len(stage.steps) for stage in stages)
         self.say(f"image: {len(stages)} stages, {steps} steps, {len(image.layers)} layers")
@@ -107,7 +107,7 @@ class Rehearsal:
         lines = [mounted(self.state, image.layers, ""), f"exec chroot $ROOT sh -c {shlex.quote(script)}"]
         done = subprocess.run(namespace("\n".join(lines)), capture_output=True, text=True, timeout=300, check=False)
         needed = set(done.stdout.split())
-        final = parse((ROOT / "infra/image/Dockerfile").read_text("utf-8"), {})[-1]
+        final = parse((ROOT / "infra/image/Dockerfile").read_text("utf-8"))[-1]
         installed = {word for step in final.steps if "apt-get install" in step.text for word in step.text.split()}
         assert "libexpat1" in needed, f"rasterio needs it: {done.stdout}{done.stderr}"
         missing = needed - _SLIM - installed

@@ -36,8 +36,8 @@ class Stage:
     steps: list[Step] = field(default_factory=list)
 
 
-def parse(text: str, arguments: Mapping[str, str]) -> list[Stage]:
-    """Return the stages of a Dockerfile; `arguments` replace the defaults of its global `ARG`s.
+def parse(text: str) -> list[Stage]:
+    """Return the stages of a Dockerfile, the defaults of its global `ARG`s filled in.
 
     Raises:
         ValueError: an instruction before the first FROM that is not ARG.
@@ -52,7 +52,7 @@ def parse(text: str, arguments: Mapping[str, str]) -> list[Stage]:
             stages[-1].steps.append(step)
         elif step.instruction == "ARG":
             name, _, default = step.text.partition("=")
-            given[name] = arguments.get(name, default)
+            given[name] = default
         else:
             raise ValueError(f"{step.instruction} stands before the first FROM")
     return stages

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.rehearsal.dockerfile import Ignore, Stage, Step, expand, pairs
@@ -51,7 +51,6 @@ class Builder:
 
     state: Path
     context: Path
-    arguments: Mapping[str, str]
     log: Path
 
     def build(self, stages: Sequence[Stage]) -> Image:
@@ -86,18 +85,18 @@ class Builder:
         known = dict(image.environment)
         match step.instruction:
             case "ENV":
-                return _with(image, environment=known | pairs(step.text, known))
+                return replace(image, environment=known | pairs(step.text, known))
             case "ARG":
                 name, _, default = step.text.partition("=")
                 # Seen by RUN, and not kept in the image; a name of its own keeps it apart.
-                return _with(image, environment=known | {f"ARG {name}": self.arguments.get(name, default.strip('"'))})
+                return replace(image, environment=known | {f"ARG {name}": default.strip('"')})
             case "WORKDIR":
                 folder = expand(step.text, known)
-                return self._layer(_with(image, folder=folder), step, f"mkdir -p $ROOT{shlex.quote(folder)}")
+                return self._layer(replace(image, folder=folder), step, f"mkdir -p $ROOT{shlex.quote(folder)}")
             case "USER":
-                return _with(image, user=step.text)
+                return replace(image, user=step.text)
             case "CMD":
-                return _with(image, command=tuple(json.loads(step.text)))
+                return replace(image, command=tuple(json.loads(step.text)))
             case "COPY":
                 return self._copy(image, step, done)
             case "RUN":
@@ -133,12 +132,12 @@ class Builder:
         environment = {name.removeprefix("ARG "): value for name, value in image.environment.items()}
         reach = {name: value for name, value in os.environ.items() if name.startswith(_REACH_PREFIXES)}
         binds = reach_of_pip()
-        lines = ["cp /etc/resolv.conf $ROOT/etc/resolv.conf", *(_bind(path, path, "ro") for path in binds)]
+        lines = ["cp /etc/resolv.conf $ROOT/etc/resolv.conf", *(bind(path, path, "ro") for path in binds)]
         for mount in [options["mount"]] if "mount" in options else []:
             target = dict(part.split("=") for part in mount.split(","))["target"]
             cache = self.state / "cache" / hashlib.sha256(target.encode()).hexdigest()[:8]
             cache.mkdir(parents=True, exist_ok=True)
-            lines.append(_bind(str(cache), target, "rw"))
+            lines.append(bind(str(cache), target, "rw"))
         uid, gid = image.user.split(":")
         words = ["chroot", "$ROOT", "setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "env", "-i"]
         words += [shlex.quote(f"{name}={value}") for name, value in (reach | environment).items()]
@@ -166,7 +165,7 @@ class Builder:
             self._logged(namespace("\n".join([*lines, script])))
             shutil.rmtree(work, ignore_errors=True)
             part.rename(upper)
-        return _with(image, layers=(*image.layers, name))
+        return replace(image, layers=(*image.layers, name))
 
     def _logged(self, command: Sequence[str]) -> None:
         with self.log.open("ab") as log:
@@ -221,22 +220,13 @@ def devices() -> list[str]:
     ]
 
 
-def _bind(source: str, target: str, how: str) -> str:
+def bind(source: str, target: str, how: str) -> str:
+    """Return the line that shows a file or folder of this machine at a path of the root, `ro` or `rw`."""
     place = f"$ROOT{target}"
     make = f'mkdir -p "{place}"' if Path(source).is_dir() else f'mkdir -p "$(dirname "{place}")" && touch "{place}"'
     only = f' && mount -o remount,bind,ro "{place}"' if how == "ro" else ""
     return f'{make} && mount --bind {shlex.quote(source)} "{place}"{only}'
 
 
-def bind(source: str, target: str, how: str) -> str:
-    """Return the line that shows a file or folder of this machine at a path of the root, `ro` or `rw`."""
-    return _bind(source, target, how)
-
-
 def _below(path: str, sources: Sequence[str]) -> bool:
     return any(source == "." or path == source or path.startswith(f"{source.rstrip('/')}/") for source in sources)
-
-
-def _with(image: Image, **changes: object) -> Image:
-    kept = {name: getattr(image, name) for name in ("layers", "environment", "folder", "user", "command")}
-    return Image(**(kept | changes))

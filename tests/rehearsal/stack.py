@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.compose_stack import FOLDER, interpolated, required, services
+from tests.containers import FOLDER, interpolated, required, services
 from tests.prefect_service import poll
 from tests.rehearsal.network import Network, shared, within
 from tests.rehearsal.root import Image, bind, devices, mounted, namespace

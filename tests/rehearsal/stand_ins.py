@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 from tests.command import ROOT
-from tests.compose_stack import services
+from tests.containers import services
 from tests.rehearsal.network import shared
 from tests.rehearsal.root import namespace
 from tests.rehearsal.stack import Stack

@@ -1,4 +1,4 @@
-"""infra/compose and infra/image: valid, confined, without secrets, and true to the code that they run."""
+"""infra/compose, infra/image, infra/prefect: valid, confined, without secrets, and true to the code that they run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ import yaml
 
 from flows.ops.up.services import POOL
 from tests.command import ROOT
-from tests.compose_stack import FOLDER, REFERENCE, document, interpolated, services
-from tests.container_commands import problem_of, unknown_settings
+from tests.containers import FOLDER, REFERENCE, document, interpolated, problem_of, services, unknown_settings
 from tests.rehearsal.dockerfile import Ignore, parse
 
 COMPOSE = FOLDER / "compose.yaml"
@@ -188,7 +187,7 @@ def test_mounted_and_built_files_are_in_the_repository() -> None:
 
 
 def test_the_image_ends_as_a_user_with_the_libraries_that_wheels_need() -> None:
-    build, final = parse(DOCKERFILE.read_text("utf-8"), {})
+    build, final = parse(DOCKERFILE.read_text("utf-8"))
     assert build.base == final.base and re.fullmatch(r"python:\d+\.\d+\.\d+-slim-bookworm", final.base)
     assert [step.text for step in final.steps if step.instruction == "USER"] == ["10001:10001"]
     for stage in (build, final):
@@ -302,3 +301,24 @@ def test_the_image_installs_nothing_without_a_pin() -> None:
 def pinned(path: Path) -> dict[str, str]:
     lines = re.findall(r"^([\w.-]+)==(\S+)$", path.read_text("utf-8"), re.MULTILINE)
     return {name.lower().replace("_", "-"): version for name, version in lines}
+
+
+def template(kind: str) -> dict[str, Any]:
+    return dict(json.loads((ROOT / "infra" / "prefect" / f"{kind}-job.json").read_text("utf-8")))
+
+
+@pytest.mark.parametrize("kind", ["docker", "kubernetes"])
+def test_every_placeholder_of_a_job_template_is_a_variable(kind: str) -> None:
+    used = set(re.findall(r"{{ (\w+) }}", json.dumps(template(kind)["job_configuration"])))
+    # The worker of Kubernetes adds `env` to the list that the template has.
+    assert used | ({"env"} if kind == "kubernetes" else set()) == template(kind)["variables"]["properties"].keys()
+
+
+def test_a_container_of_docker_may_do_little() -> None:
+    variables = template("docker")["variables"]["properties"]
+    given = variables["container_create_kwargs"]["default"]
+    assert given["cap_drop"] == ["ALL"] and given["security_opt"] == ["no-new-privileges:true"]
+    assert given["user"] == "10001:10001" and "privileged" not in template("docker")["job_configuration"]
+    # Compiled code of a model is loaded from /tmp.
+    assert given["read_only"] and "exec" in given["tmpfs"]["/tmp"].split(",")  # noqa: S108
+    assert given["nano_cpus"] == int(variables["env"]["default"]["OMP_NUM_THREADS"]) * 10**9

@@ -1,4 +1,4 @@
-"""What the documentation says is so: links lead somewhere, commands parse, the site builds and needs no network."""
+"""What the documentation says is so: links, commands, words; the site builds and needs no network."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 import typer
 
 from flows.cli import app
+from infra.lint import words
 from tests.command import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -129,3 +130,18 @@ def test_the_reference_holds_what_the_code_has(site: Path) -> None:
     assert "unveil_units_restored_total" in text["metrics"]
     python = (site / "reference" / "python.html").read_text("utf-8")
     assert all(f'id="{name}"' in python for name in ("flows.api.restore", "flows.api.publish", "stac.api.load"))
+
+
+def test_prose_is_looked_at_and_code_is_not(tmp_path: Path) -> None:
+    page, module = tmp_path / "page.md", tmp_path / "module.py"
+    page.write_text("It tells a story.\nSee `tell` and [this](tell.md).\n```sh\ntell\n```\nNobody walks.\n")
+    module.write_text(
+        '"""Mend what is amiss."""\n\n\ndef tell(donor: str) -> str:  # told later\n    prior = "prior"\n'
+        '    return f"{prior} the donors of {donor}, no worse than `walk`"\n'
+    )
+    assert words.findings(page) == [(1, "tells"), (6, "Nobody"), (6, "walks")]
+    assert sorted(words.findings(module)) == [(1, "Mend"), (1, "amiss"), (4, "told"), (6, "donors")]
+
+
+def test_the_repository_has_none() -> None:
+    assert words.main() == 0

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from tests.command import ROOT
-from tests.container_commands import problem_of, unknown_settings
+from tests.containers import problem_of, unknown_settings
 
 FOLDER = ROOT / "infra" / "kubernetes"
 OVERLAYS = ("laptop", "gpu-node", "many-nodes")

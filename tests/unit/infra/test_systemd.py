@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import ROOT
-from tests.container_commands import problem_of, unknown_settings
+from tests.containers import problem_of, unknown_settings
 
 FOLDER = ROOT / "infra" / "systemd"
 UNITS = sorted(path.name for path in FOLDER.glob("*.service"))
