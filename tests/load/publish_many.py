@@ -14,13 +14,12 @@ import multiprocessing
 import os
 import random
 import resource
-import shutil
-import signal
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from multiprocessing.process import BaseProcess
@@ -31,10 +30,7 @@ import typer
 
 from stac.catalog.publish import StaticCatalog
 from tests.load.products import lay, make_stock, stage
-from tests.support.catalogs import problems_in
 
-#: Changes of a file system that a publication is killed at; `open` counts when it writes.
-_CHANGES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "shutil.rmtree", "ctypes.dlsym"}
 #: Publications that are timed at each size.
 _TIMED = 10
 
@@ -65,15 +61,11 @@ class Figures:
     node_bytes: int = 0
     #: Largest resident memory of a publisher, MiB.
     peak_mib: float = 0.0
-    kills: int = 0
-    invalid_after_kill: list[str] = field(default_factory=list)
-    not_completed: int = 0
 
     @property
     def ok(self) -> bool:
-        """Nothing was lost, broken or left half."""
-        damage = self.broken, self.invalid_after_kill, self.lost_links, self.failed_publishers, self.not_completed
-        return not any(damage)
+        """Nothing was lost or broken."""
+        return not (self.broken or self.lost_links or self.failed_publishers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,17 +147,12 @@ def time_links(catalog: StaticCatalog) -> Callable[[], float]:
     """Measure the part of publications that keeps other publishers out; the result tells its last length, seconds."""
     spent, inner = [0.0], catalog.target.exclusive
 
+    @contextmanager
     def exclusive() -> Any:
-        from contextlib import contextmanager
-
-        @contextmanager
-        def timed() -> Any:
-            with inner():
-                began = time.perf_counter()
-                yield
-                spent[0] = time.perf_counter() - began
-
-        return timed()
+        with inner():
+            began = time.perf_counter()
+            yield
+            spent[0] = time.perf_counter() - began
 
     catalog.target.exclusive = exclusive  # type: ignore[method-assign]
     return lambda: spent[0]
@@ -236,61 +223,6 @@ def count(yard: Yard, number: int, figures: Figures) -> None:
     figures.most_links = max(sum(k["rel"] in ("child", "item") for k in read(path)["links"]) for path in paths)
 
 
-def killed_at(yard: Yard, number: int, at: int) -> bool:
-    """Publish in a process that is killed before its `at`-th change of the catalog; tell whether it was."""
-    catalog = yard.catalog
-    product = stage(catalog, yard.stock, yard.document, number)
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    left = at
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal left
-        if event not in _CHANGES or (event != "ctypes.dlsym" and not str(arguments[0]).startswith(str(yard.root))):
-            return
-        if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)):
-            return
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    status = 1
-    try:
-        sys.addaudithook(hook)
-        catalog.publish(*product)
-        status = 0
-    finally:
-        os._exit(status)
-
-
-def torment(yard: Yard, least: int, figures: Figures) -> None:
-    """Kill publications at every change, in an empty catalog and in one with items, and let the next run complete."""
-    series = 0
-    while figures.kills < least and series < 2 * least:
-        at, into = 1, Yard(yard.stock, yard.document, yard.root.with_name(f"kills-{series}"))
-        for number in range(series % 2 * 2):
-            into.publish(number)
-        while killed_at(into, 2 * at + 10, at):
-            figures.kills += 1
-            look(into, 2 * at + 10, figures)
-            at += 1
-        shutil.rmtree(into.root)
-        series += 1
-
-
-def look(yard: Yard, number: int, figures: Figures) -> None:
-    """Validate after a kill, continue as the next run does, and validate once more."""
-    if (yard.root / "catalog.json").exists():
-        figures.invalid_after_kill += problems_in(yard.root, publishing=True)
-    yard.catalog.repair()
-    if f"{number:064x}" not in yard.catalog.published_work():
-        yard.publish(number)
-    figures.invalid_after_kill += problems_in(yard.root)
-    figures.not_completed += f"{number:064x}" not in yard.catalog.published_work()
-    yard.catalog.withdraw(yard.catalog.published_work()[f"{number:064x}"].stem)
-
-
 def page_of(figures: Figures, command: str, load: float) -> str:
     """Return the page of results; `load` is how many processes wanted a processor, on average of 15 minutes."""
     from benchmarks.machine import machine
@@ -312,9 +244,6 @@ def page_of(figures: Figures, command: str, load: float) -> str:
         ("lost links", figures.lost_links),
         ("random paths from the root to all files of an item, meanwhile", f"{figures.walks:,}"),
         ("of these, broken", len(figures.broken)),
-        ("kills (SIGKILL), one before every change of the file system", figures.kills),
-        ("invalid catalogs after a kill", len(figures.invalid_after_kill)),
-        ("publications that the next run did not complete", figures.not_completed),
     ]
     return "\n".join(
         [
@@ -345,7 +274,6 @@ def main(
     items: Annotated[int, typer.Option(min=1, help="Items in the catalog.")] = 10_000,
     publishers: Annotated[int, typer.Option(min=1, help="Processes at once.")] = 8,
     crowded: Annotated[int, typer.Option(min=1, help="Items that they publish at once.")] = 80,
-    kills: Annotated[int, typer.Option(min=0, help="Kills at least.")] = 60,
     lay: Annotated[bool, typer.Option("--lay", help="Link most items by `repair`.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of publishing.md and publishing.json.")] = None,
     work: Annotated[Path | None, typer.Option(help="Where the catalog is made.")] = None,
@@ -364,13 +292,9 @@ def main(
         say(f"{publishers} publishers at once")
         number = crowd(yard, number, crowded, figures)
         count(yard, number, figures)
-        say("kills")
-        torment(yard, kills, figures)
     document = asdict(figures) | {"ok": figures.ok}
     if out is not None:
-        given = (
-            f"--items {items} --publishers {publishers} --crowded {crowded} --kills {kills}{' --lay' if lay else ''}"
-        )
+        given = f"--items {items} --publishers {publishers} --crowded {crowded}{' --lay' if lay else ''}"
         (out / "publishing.json").write_text(json.dumps(document, indent=1) + "\n", "utf-8")
         command = f"python -m tests.load.publish_many {given}"
         (out / "publishing.md").write_text(page_of(figures, command, os.getloadavg()[2]), "utf-8")

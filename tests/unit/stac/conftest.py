@@ -103,10 +103,10 @@ def product_files(layers: ProductLayers, tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def staged(summary: ProductSummary, product_files: Path, sample_items: list[pystac.Item]) -> Staged:
     """Make a product named by its work id in a catalog's staging; return folder and item."""
-    targets = {item.id: item.clone() for item in sample_items}
+    targets = {item.id: item for item in sample_items}
 
     def make(
         catalog: StaticCatalog, work_id: str, target: str = "S2B_33TWM_20230810_0_L2A", composite: str = "fused"
@@ -116,8 +116,8 @@ def staged(summary: ProductSummary, product_files: Path, sample_items: list[pyst
         record = ProductRecord(
             item_id=f"{target}-unveil-{work_id}",
             work_id=work_id,
-            target=targets[target],
-            source_dates=(targets["S2A_33TWM_20230815_0_L2A"],),
+            target=targets[target].clone(),
+            source_dates=(targets["S2A_33TWM_20230815_0_L2A"].clone(),),
             cell_id="MGRS-33TWM",
             model_name="unveil-de",
             model_version="1",

@@ -87,15 +87,6 @@ def test_every_synthetic_pixel_is_marked_with_its_origin(seed: int, dates: int, 
     assert (stack.classes[0][thin] == PixelClass.THIN_CLOUD).all()
 
 
-@stacks
-@settings(max_examples=40, deadline=None)
-def test_source_dates_are_dates_that_saw_the_pixel(seed: int, dates: int, temporal: bool) -> None:
-    stack, layers, _ = make(seed, dates, temporal)
-    for y, x in np.argwhere(layers.provenance == Provenance.OTHER_DATES):
-        saw = is_observed(stack.classes[1:, y, x])
-        assert layers.source_date[y, x] in stack.days[1:][saw]
-
-
 def test_the_model_sees_the_best_known_scene() -> None:
     stack, _ = invent(7, 4)
     composite = fit_fused(stack, 0).apply(stack, 0)

@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 from stac.composite.fusion import fit_fused
 from stac.composite.haze import clean_sky_shift
 from stac.composite.methods import CompositeMethod, fit_composite
-from stac.composite.temporal import TemporalComposite, geomedian_clear, median_clear, nearest_clear
+from stac.composite.temporal import TemporalComposite, geomedian_clear, nearest_clear
 from stac.grid.cell import Cell
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_observed
@@ -70,18 +70,6 @@ def stack() -> Stack:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_windows_have_the_bytes_of_the_whole(kind: CompositeMethod, stack: Stack) -> None:
-    fitted = fit_composite(kind, stack, 0)
-    assert fitted is not None
-    whole = fitted.apply(stack, 0)
-    for rows, columns in ((slice(0, 41), slice(7, 90)), (slice(33, 120), slice(80, 150)), (slice(60, 61), slice(3, 4))):
-        part = fitted.apply(stack.window(rows, columns), 0)
-        assert np.array_equal(part.reflectance, whole.reflectance[:, rows, columns], equal_nan=True)
-        assert np.array_equal(part.spread, whole.spread[:, rows, columns], equal_nan=True)
-        assert np.array_equal(part.source, whole.source[rows, columns])
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_a_source_is_a_date_that_saw_the_pixel(kind: CompositeMethod, stack: Stack) -> None:
     composite = made(kind, stack, max_days=9)
     assert set(np.unique(composite.source)) <= {-1, 1, 2}, "the target, or a date too far away"
@@ -111,10 +99,6 @@ def test_what_no_other_date_saw_is_unknown(kind: CompositeMethod) -> None:
     assert np.isnan(made(kind, make_stack([ground()], [gap()], [10])).reflectance).all(), "there is no other date"
 
 
-def test_no_composite_is_none(stack: Stack) -> None:
-    assert fit_composite(CompositeMethod.NONE, stack, 0) is None
-
-
 def test_nearest_takes_the_nearest_then_the_later_date() -> None:
     images = [ground() + 0.01 * i for i in range(4)]
     source = nearest_clear(make_stack(images, [None, None, None, gap()], [10, 8, 12, 11]), 0).source
@@ -128,17 +112,6 @@ def test_a_clean_date_gets_the_full_shift_and_one_that_teaches_nothing_is_not_be
     hazy = make_stack([base + 0.05 + noise(3, 0.08), base], [gap(), None], [10, 12])
     assert np.abs(clean_sky_shift(hazy.reflectance(1), hazy, 0)).max() < 0.01
     assert np.abs(fit_fused(hazy, 0).apply(hazy, 0).reflectance - base)[:, gap()].mean() < 0.01
-
-
-def test_fusing_beats_every_single_date() -> None:
-    base = ground()
-    stack = make_stack(
-        [base, *(base * 1.1 + noise(i, 0.01) for i in (1, 2, 3))], [gap(), None, None, None], [10, 11, 12, 13]
-    )
-    error = lambda composite: np.abs(composite.reflectance - base)[:, gap()].mean()  # noqa: E731
-    fused = error(fit_fused(stack, 0).apply(stack, 0))
-    assert fused < 0.7 * error(nearest_clear(stack, 0))
-    assert fused < error(median_clear(stack, 0))
 
 
 def test_vegetation_and_soil_may_change_differently() -> None:
@@ -176,12 +149,6 @@ def test_haze_on_the_target_is_not_learnt() -> None:
     assert np.abs(matched - base)[:, gap()].mean() > 0.005, "a line learns the haze"
 
 
-def test_a_hazy_date_counts_less() -> None:
-    base = ground()
-    stack = make_stack([base, base + noise(1, 0.03), base + noise(2, 0.003)], [gap(), None, None], [10, 11, 14])
-    assert (fit_fused(stack, 0).apply(stack, 0).source == 2).all()
-
-
 def test_dates_count_by_their_own_noise_not_by_the_target_s() -> None:
     """Noise of the target is in all residuals, and must not make a good and a bad date look alike."""
     base, sizes = ground(), (0.002, 0.004)
@@ -217,16 +184,6 @@ def test_the_geomedian_ignores_one_spoilt_date_in_all_bands() -> None:
     composite = geomedian_clear(stack, 0)
     assert np.abs(composite.reflectance - base).max() < 0.002
     assert not (composite.source == 2).any()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_wanted_has_the_bytes_of_the_whole(kind: CompositeMethod, stack: Stack) -> None:
-    fitted = fit_composite(kind, stack, 0)
-    assert fitted is not None
-    whole, where = fitted.apply(stack, 0), np.random.default_rng(0).random(stack.classes.shape[1:]) < 0.3
-    part = fitted.apply(stack, 0, where=where)
-    for name in ("reflectance", "spread", "source"):
-        assert np.array_equal(getattr(part, name)[..., where], getattr(whole, name)[..., where], equal_nan=True)
 
 
 def test_no_bit_of_a_match_depends_on_the_threads_of_blas() -> None:

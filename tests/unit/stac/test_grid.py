@@ -15,7 +15,7 @@ from pyproj import Transformer
 from shapely.geometry import box, mapping
 
 from stac.errors import InvalidItem, InvalidQuery
-from stac.grid.cell import Cell, cell_of, grid_code, native_geobox, same_cell
+from stac.grid.cell import Cell, cell_of, grid_code, native_geobox
 from stac.grid.fixed import GridSpec, outline_of_cell
 from stac.grid.footprint import around, box_around, cut, grown, outline_of_grid, outline_of_item, share_covered
 from stac.load.stack import ReadOptions, read_stack
@@ -42,11 +42,6 @@ def test_the_whole_grid(twl: list[pystac.Item]) -> None:
     assert cell.pixels == 480 * 768
     assert (cell.geobox.affine.c, cell.geobox.affine.f) == (517620.0, 5100000.0)
     assert cell.geobox.crs.epsg == 32633
-
-
-def test_all_dates_share_the_cell(twl: list[pystac.Item]) -> None:
-    first, *others = (cell_of(item, "nir", (15.4, 45.6, 15.6, 45.8)) for item in twl)
-    assert all(same_cell(first, other) for other in others)
 
 
 @settings(deadline=None, max_examples=40)
@@ -114,38 +109,6 @@ def test_a_box_elsewhere_is_refused(twl: list[pystac.Item], bbox: tuple[float, .
 def test_an_unknown_band_lists_what_exists(twl: list[pystac.Item]) -> None:
     with pytest.raises(InvalidItem, match=r"no asset for band swir16.*blue, green"):
         cell_of(twl[0], "swir16")
-
-
-def test_bands_are_found_by_their_common_name(twl: list[pystac.Item]) -> None:
-    expected = cell_of(twl[0], "blue")
-    twl[0].assets = {"B02": twl[0].assets["blue"]}
-    assert same_cell(cell_of(twl[0], "blue"), expected)
-
-
-def test_without_projection_fields_the_file_is_asked(twl: list[pystac.Item]) -> None:
-    expected = cell_of(twl[0], "blue")
-    for name in ("proj:shape", "proj:transform"):
-        del twl[0].assets["blue"].extra_fields[name]
-    del twl[0].properties["proj:code"]
-    found = cell_of(twl[0], "blue")
-    assert (found.geobox.shape, found.geobox.affine) == (expected.geobox.shape, expected.geobox.affine)
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("proj:shape", ["a", 2]),
-        ("proj:shape", [1, 2, 3]),
-        ("proj:shape", [-1, 5]),
-        ("proj:transform", [0, 0, 0, 0, 0, 0]),
-        ("proj:transform", [1, 2]),
-        ("proj:code", "EPSG:999999"),
-    ],
-)
-def test_contradicting_fields_are_refused(twl: list[pystac.Item], field: str, value: object) -> None:
-    twl[0].assets["blue"].extra_fields[field] = value
-    with pytest.raises(InvalidItem, match=twl[0].id):
-        cell_of(twl[0], "blue")
 
 
 @pytest.mark.parametrize(

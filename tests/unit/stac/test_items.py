@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,16 +12,12 @@ import numpy as np
 import pystac
 import pytest
 from odc.geo.crs import CRS
-from pystac.validation import JsonSchemaSTACValidator
-from pystac.validation.local_validator import get_local_schema_cache
 from shapely.geometry import shape
-from stac_validator.validate import StacValidate
 
 from stac.catalog.documents import collection_document
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.validation import SCHEMAS, check_id, schema_paths, schema_problem, validate_item
+from stac.catalog.validation import schema_problem, validate_item
 from stac.errors import InvalidProduct
-from stac.product.assets import file_info
 from stac.product.credits import credit, may_be_shown, public_href
 from stac.product.item import Extension, footprint, projection
 from stac.product.layers import ProductLayers
@@ -74,10 +69,9 @@ WRONG: dict[str, tuple[Edit, str]] = {
 @pytest.mark.parametrize("name", WRONG)
 def test_an_item_that_breaks_a_rule_is_refused(document: dict[str, Any], name: str) -> None:
     change, says = WRONG[name]
-    broken = copy.deepcopy(document)
-    change(broken)
+    change(document)
     with pytest.raises(InvalidProduct, match=says) as caught:
-        validate_item(broken)
+        validate_item(document)
     assert "\n" not in str(caught.value)
 
 
@@ -123,19 +117,6 @@ def test_the_footprint_is_the_grid_in_degrees(layers: ProductLayers, document: d
     assert document["bbox"] == pytest.approx(list(outline.bounds))
 
 
-def test_checksums_are_sha256_multihashes(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"abc")
-    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
-    assert file_info(tmp_path / "file") == {"file:size": 3, "file:checksum": f"1220{digest}"}
-
-
-@pytest.mark.parametrize("name", ["a/b", "a\\b", "..", "a..b", "", " ", "ä", "a b", "-a", "a\n"])
-def test_ids_that_are_no_file_names_are_refused(name: str) -> None:
-    with pytest.raises(InvalidProduct):
-        check_id(name)
-    assert check_id("S2A_33TWL_20230818_0_L2A-unveil-aa44923a.v1")
-
-
 def test_numbers_in_the_item_are_plain_json(document: dict[str, Any]) -> None:
     json.dumps(document, allow_nan=False)
     assert document["assets"]["uncertainty"]["nodata"] == "nan" and document["assets"]["data"]["nodata"] == 0
@@ -172,22 +153,10 @@ def test_an_item_says_what_was_done(tmp_path: Path, staged: Any, method: str, co
 
 
 @pytest.fixture(scope="module")
-def schemas(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Files of all schemas by address, those of STAC itself among them."""
-    folder = tmp_path_factory.mktemp("core")
-    files = {uri: str(path) for uri, path in schema_paths().items()}
-    for number, (uri, schema) in enumerate(get_local_schema_cache().items()):
-        path = folder / f"{number}.json"
-        path.write_text(json.dumps(schema))
-        files[uri] = str(path)
-    return files
-
-
-@pytest.fixture
-def published(tmp_path: Path, staged: Any) -> Path:
-    catalog = StaticCatalog(tmp_path / "catalog")
+def published(tmp_path_factory: pytest.TempPathFactory, staged: Any) -> Path:
+    catalog = StaticCatalog(tmp_path_factory.mktemp("items") / "catalog")
     catalog.publish(*staged(catalog, "aaaa"))
-    return tmp_path / "catalog"
+    return Path(catalog.root)
 
 
 @pytest.fixture
@@ -222,9 +191,8 @@ BROKEN: dict[str, tuple[Extension, Edit]] = {
 def test_a_broken_field_is_refused_by_the_schema_of_its_extension(document: dict[str, Any], name: str) -> None:
     extension, change = BROKEN[name]
     assert str(extension) in document["stac_extensions"]
-    broken = copy.deepcopy(document)
-    change(broken)
-    problem = schema_problem(broken) or ""
+    change(document)
+    problem = schema_problem(document) or ""
     assert f"extension {name}/" in problem and "\n" not in problem and len(problem) < 500, problem
 
 
@@ -235,33 +203,10 @@ def test_everything_that_is_published_keeps_all_schemas(published: Path, documen
         assert schema_problem(json.loads(path.read_text())) is None, path
 
 
-def test_stac_validator_agrees(published: Path, schemas: dict[str, str]) -> None:
-    for path in [*published.glob("*/*/*-unveil-aaaa.json"), published / "unveil-cloud-free" / "collection.json"]:
-        check = StacValidate(str(path), schema_map=dict(schemas))
-        assert check.run(), check.message
-        (message,) = check.message
-        declared = {schemas[uri] for uri in json.loads(path.read_text())["stac_extensions"]}
-        assert declared <= set(message["schema"]), message
-
-
-def test_pystac_agrees(published: Path, schemas: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    validator = JsonSchemaSTACValidator()
-    validator.schema_cache |= {uri: json.loads(Path(path).read_text()) for uri, path in schemas.items()}
-    monkeypatch.setattr("pystac.validation.RegisteredValidator._validator", validator)
-    assert pystac.Catalog.from_file(str(published / "catalog.json")).validate_all() == 1
-
-
 def test_an_extension_without_a_schema_and_a_document_without_a_type_are_refused(document: dict[str, Any]) -> None:
     unknown = document | {"stac_extensions": ["https://example.com/v1.0.0/schema.json"]}
     assert schema_problem(unknown) == "extension https://example.com/v1.0.0/schema.json is not known here"
     assert "its type is None" in (schema_problem({"stac_version": "1.1.0"}) or "")
-
-
-def test_every_extension_has_its_schema_and_each_file_says_where_it_is_from() -> None:
-    assert {str(extension) for extension in Extension} <= set(schema_paths())
-    for uri, path in schema_paths().items():
-        assert json.loads(path.read_text())["$id"].removesuffix("#") == uri
-    assert "Apache-2.0" in (SCHEMAS / "README.md").read_text()
 
 
 BAD = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -107,10 +106,9 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_model_item_that_breaks_a_rule_is_refused(document: dict[str, Any], name: str) -> None:
     change, says = BROKEN[name]
-    broken = copy.deepcopy(document)
-    change(broken)
+    change(document)
     with pytest.raises(InvalidProduct, match=says):
-        validate_item(broken)
+        validate_item(document)
 
 
 @given(name=st.text("aZ09_. -", max_size=12).map(lambda middle: f"m{middle}9"))

@@ -10,16 +10,13 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from PIL import Image
 
-from stac.errors import NotWritable
 from stac.grid.cell import Cell
 from stac.product import cog as raster
-from stac.product.block_store import Block, BlockStore, blocks_of
+from stac.product.block_store import Block, BlockStore
 from stac.product.cog import CogWriter, RasterSpec, cog_problem, overview_factors, rgb_of, write_cog
 from stac.product.layers import ProductLayers, Provenance
 from stac.product.preview import visual, write_quicklook, write_thumbnail
@@ -126,16 +123,6 @@ def test_a_plain_or_broken_file_is_refused(tmp_path: Path) -> None:
         assert problem.startswith("is not a ") and "\n" not in problem
 
 
-def test_a_raster_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(NotWritable, match=r"a\.tif"):
-        write_cog(tmp_path / "file" / "a.tif", noise(1, (8, 8), "uint8"), grid((8, 8)), RasterSpec(0))
-
-
-def test_colours_are_read_from_hexadecimal_digits() -> None:
-    assert rgb_of("1a9850") == (26, 152, 80)
-
-
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_windows_give_the_bytes_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: bool) -> None:
     monkeypatch.setattr(raster, "_IN_MEMORY_BYTES", 2**30 if in_memory else 0)
@@ -204,16 +191,6 @@ def test_the_quicklook_has_three_panels_and_a_legend_of_what_is_present(tmp_path
     shown = set(map(tuple, whole.reshape(-1, 3)))
     assert {rgb_of(p.color) for p in Provenance} <= shown
     assert rgb_of(Provenance.GENERATED.color) not in colors
-
-
-@given(st.integers(1, 300), st.integers(1, 300), st.integers(16, 128))
-def test_blocks_cover_every_pixel_once(height: int, width: int, side: int) -> None:
-    count = np.zeros((height, width), int)
-    found = blocks_of(slice(0, height), slice(0, width), side)
-    for block in found:
-        count[block.rows, block.columns] += 1
-        assert max(block.rows.stop - block.rows.start, block.columns.stop - block.columns.start) <= side
-    assert (count == 1).all() and len({block.name for block in found}) == len(found)
 
 
 @pytest.fixture

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import json
 import multiprocessing
 import os
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import pystac
 import pytest
 
 from stac.catalog.publish import StaticCatalog
-from stac.errors import DiskFull, InvalidProduct, NotWritable, StacError
+from stac.errors import DiskFull, InvalidProduct
 from stac.product.assets import file_info
 from tests.support.catalogs import problems_in
 
@@ -132,43 +130,6 @@ def test_a_damaged_product_is_replaced(tmp_path: Path, staged: Any) -> None:
     assert not list((tmp_path / "unveil-cloud-free").glob(".*.old"))
 
 
-def test_eight_publishers_at_once_lose_no_link(tmp_path: Path, staged: Any) -> None:
-    catalog = StaticCatalog(tmp_path)
-    waiting = [staged(catalog, f"{number:04d}") for number in range(8)]
-    children = []
-    for folder, item in waiting:
-        child = os.fork()
-        if not child:
-            status = 1
-            try:
-                StaticCatalog(tmp_path).publish(folder, item)
-                status = 0
-            finally:
-                os._exit(status)
-        children.append(child)
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 8
-    assert published(tmp_path) == {item.id for _, item in waiting}
-    assert set(catalog.published_work()) == {f"{number:04d}" for number in range(8)}
-
-
-def test_readers_never_see_a_broken_catalog(tmp_path: Path, staged: Any) -> None:
-    catalog = StaticCatalog(tmp_path)
-    catalog.publish(*staged(catalog, "0000"))
-    waiting, seen, stop = [staged(catalog, f"{n:04d}") for n in range(1, 6)], [], threading.Event()
-
-    def read() -> None:
-        while not stop.is_set():
-            seen.append(problems_in(tmp_path, publishing=True))
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    for folder, item in waiting:
-        catalog.publish(folder, item)
-    stop.set()
-    reader.join()
-    assert len(seen) > 2 and not any(seen)
-
-
 def test_repair_links_what_is_there_and_drops_what_was_removed(tmp_path: Path, staged: Any) -> None:
     catalog = StaticCatalog(tmp_path)
     catalog.repair()
@@ -254,18 +215,6 @@ def test_a_damaged_item_is_named(tmp_path: Path, staged: Any) -> None:
     assert published(tmp_path) == set() and not path.exists()
 
 
-def test_another_collection_in_the_folder_stays_linked(tmp_path: Path, staged: Any) -> None:
-    StaticCatalog(tmp_path, "other").publish(*staged(StaticCatalog(tmp_path, "other"), "aaaa"))
-    catalog = StaticCatalog(tmp_path)
-    catalog.publish(*staged(catalog, "bbbb"))
-    assert len(published(tmp_path)) == 2
-    links = json.loads(catalog.catalog_path.read_text())["links"]
-    assert [link["href"] for link in links if link["rel"] == "child"] == [
-        "./other/collection.json",
-        "./unveil-cloud-free/collection.json",
-    ]
-
-
 def test_licence_and_providers_come_from_the_source(tmp_path: Path, staged: Any) -> None:
     catalog = StaticCatalog(tmp_path)
     source = {"license": "CC-BY-4.0", "providers": [{"name": "ESA", "roles": ["licensor"]}], "keywords": ["msi"]}
@@ -275,13 +224,3 @@ def test_licence_and_providers_come_from_the_source(tmp_path: Path, staged: Any)
     collection = pystac.Collection.from_file(str(catalog.collection_path))
     assert collection.license == "CC-BY-4.0" and "msi" in (collection.keywords or [])
     assert [provider.name for provider in collection.providers or []] == ["ESA", "Unveil"]
-
-
-def test_a_folder_below_a_file_cannot_be_written(tmp_path: Path) -> None:
-    StaticCatalog(tmp_path / "new" / "folder").require_writable()
-    (tmp_path / "file").write_text("")
-    with pytest.raises(NotWritable, match="no folder"):
-        StaticCatalog(tmp_path / "file" / "catalog").require_writable()
-    with pytest.raises(NotWritable, match="file"):
-        StaticCatalog(tmp_path / "file" / "catalog").staging("aaaa")
-    assert issubclass(NotWritable, StacError)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pystac
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from flows.settings import RunSettings
 from stac.errors import InvalidQuery, UnreadableCatalog, UnsafeHref
 from stac.grid.assets import find_asset
 from stac.search.hrefs import checked_id, resolve
 from stac.search.opening import open_source
-from stac.search.providers import PROVIDERS, Archive, Protocol, provider_of
+from stac.search.providers import PROVIDERS, Protocol, provider_of
 from stac.search.query import Query
 from stac.search.source import with_band_names
 from stac.search.static import SAMPLE_COLLECTION, StaticSource
@@ -27,35 +25,21 @@ from stac.search.static import SAMPLE_COLLECTION, StaticSource
 DATES = "2023-08-10/2023-08-20"
 
 
-def test_dates_cover_their_whole_days() -> None:
-    query = Query.parse("c", "15,45,16,46", DATES)
-    assert query.bbox == (15.0, 45.0, 16.0, 46.0)
-    assert query.interval == "2023-08-10T00:00:00Z/2023-08-21T00:00:00Z"
-    assert query.contains(datetime(2023, 8, 20, 23, 59, 59, 500_000, tzinfo=UTC))
-    assert not query.contains(datetime(2023, 8, 21, tzinfo=UTC))
-
-
-def test_one_date_is_one_day() -> None:
-    query = Query.parse("c", None, "2023-08-15")
-    assert query.end - query.start == timedelta(days=1) - timedelta(microseconds=1)
-    assert query.bbox is None
-
-
-def test_instants_with_a_zone_are_converted() -> None:
-    query = Query.parse("c", (1, 2, 3, 4), "2023-08-10T02:00:00+02:00/2023-08-10T12:00:00Z")
-    assert query.interval == "2023-08-10T00:00:00Z/2023-08-10T12:00:00Z"
-
-
-def test_an_interval_ends_where_dates_end() -> None:
-    query = Query.parse("c", None, "0001-01-01/9999-12-31").widened(30)
-    assert query.interval == "0001-01-01T00:00:00Z/9999-12-31T23:59:59Z"
-
-
-@given(st.integers(0, 400))
-def test_widening_moves_both_ends(days: int) -> None:
-    query = Query.parse("c", None, DATES)
-    wide = query.widened(days)
-    assert (query.start - wide.start, wide.end - query.end) == (timedelta(days=days), timedelta(days=days))
+@pytest.mark.parametrize(
+    ("asked", "interval"),
+    [
+        (DATES, "2023-08-10T00:00:00Z/2023-08-21T00:00:00Z"),
+        ("2023-08-15", "2023-08-15T00:00:00Z/2023-08-16T00:00:00Z"),
+        ("2023-08-10T02:00:00+02:00/2023-08-10T12:00:00Z", "2023-08-10T00:00:00Z/2023-08-10T12:00:00Z"),
+        ("0001-01-01/9999-12-31", "0001-01-01T00:00:00Z/9999-12-31T23:59:59Z"),
+    ],
+)
+def test_dates_cover_their_whole_days_and_zones_are_converted(asked: str, interval: str) -> None:
+    query = Query.parse("c", "15,45,16,46", asked)
+    assert (query.bbox, query.interval) == ((15.0, 45.0, 16.0, 46.0), interval)
+    if asked == DATES:
+        wide = query.widened(400)
+        assert (query.start - wide.start, wide.end - query.end) == (timedelta(days=400), timedelta(days=400))
 
 
 @pytest.mark.parametrize(
@@ -110,16 +94,6 @@ def test_an_empty_collection_is_refused() -> None:
         Query.parse(" ", None, DATES)
 
 
-@given(st.text(max_size=30), st.text(max_size=30))
-def test_text_never_fails_otherwise(bbox: str, interval: str) -> None:
-    try:
-        query = Query.parse("c", bbox, interval)
-    except InvalidQuery:
-        return
-    assert query.bbox is not None
-    assert query.start <= query.end
-
-
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_a_provider_is_known_by_its_word_and_its_address(name: str) -> None:
     provider = PROVIDERS[name]
@@ -137,12 +111,6 @@ def test_other_places_are_no_known_provider(location: str) -> None:
 def test_every_provider_is_named_where_sources_are_chosen() -> None:
     described = str(RunSettings.model_fields["source"].description)
     assert all(name in described for name in PROVIDERS)
-
-
-def test_only_planetary_computer_signs() -> None:
-    assert {name: p.signing for name, p in PROVIDERS.items() if p.signing} == {
-        "planetary-computer": "planetary-computer"
-    }
 
 
 def item(*keys: str) -> pystac.Item:
@@ -181,10 +149,6 @@ def test_bands_are_found_under_our_names(
         band: f"https://example.org/{key}.tif" for band, key in expected.items()
     }
     assert len(named.assets) == len(keys), "no asset is lost or doubled"
-
-
-def test_an_unknown_collection_has_no_peculiarities() -> None:
-    assert PROVIDERS["earth-search"].archive("naip") == Archive("naip")
 
 
 BAD = "S2B_33TWM_20230810_0_L2A"
@@ -272,13 +236,6 @@ def test_one_bad_item_does_not_hide_the_others(
     assert source.search(whole_sample) and len(source.skipped) == 1, "reasons of one search only"
 
 
-def test_an_unreadable_item_is_named(catalog_copy: Path, whole_sample: Query) -> None:
-    item_path(catalog_copy).write_text("{")
-    source = open_source(str(catalog_copy))
-    assert len(source.search(whole_sample)) == 9
-    assert f"{BAD}.json is not valid JSON" in source.skipped[0].reason
-
-
 def test_a_circle_of_catalogs_ends(tmp_path: Path) -> None:
     links = [{"rel": "child", "href": "./b.json"}, {"rel": "child", "href": "./a.json"}]
     for name in "ab":
@@ -338,12 +295,6 @@ INSIDE = [
     "http://[::1]/a.tif",
     "http://metadata.google.internal/a",
 ]
-
-
-@pytest.mark.parametrize("href", INSIDE)
-def test_a_remote_catalog_may_not_name_addresses_inside_this_network(href: str) -> None:
-    with pytest.raises(UnsafeHref, match="inside this network"):
-        resolve(REMOTE, href)
 
 
 @pytest.mark.parametrize("href", INSIDE)

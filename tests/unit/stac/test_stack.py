@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import rasterio
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from stac.errors import InvalidInput, InvalidItem, UnreadableAsset
+from stac.errors import InvalidInput, InvalidItem
 from stac.grid.cell import Cell, cell_of
 from stac.grid.fixed import GridSpec
 from stac.load.resampling import Interpolation, worst_class
@@ -69,12 +68,6 @@ def test_a_pixel_without_one_band_is_a_gap_inside_the_swath_and_nothing_outside_
     assert np.nanmin(reflectance) > 0
 
 
-def test_dilation_hides_more(twl: list[pystac.Item], cell: Cell) -> None:
-    plain = read_stack(twl[:1], cell, ("blue",), AS_IS)
-    grown = read_stack(twl[:1], cell, ("blue",), ReadOptions(cloud_dilation_m=240, shadow_dilation_m=240))
-    assert (grown.classes == PixelClass.CLEAR).sum() < (plain.classes == PixelClass.CLEAR).sum()
-
-
 def test_pixels_outside_the_file_are_nodata(twl: list[pystac.Item], sample_items: list[pystac.Item]) -> None:
     """The cell reaches 100 pixels beyond the file; the rest is still equal bit for bit."""
     native = cell_of(twl[0], "blue").geobox
@@ -104,55 +97,6 @@ def test_another_grid_is_warped(twl: list[pystac.Item], sample_items: list[pysta
     assert set(np.unique(stack.classes)) <= {int(c) for c in PixelClass}
 
 
-def test_a_missing_asset_is_named(twl: list[pystac.Item], cell: Cell) -> None:
-    del twl[2].assets["red"]
-    with pytest.raises(InvalidItem, match=rf"{twl[2].id} has no asset for band red"):
-        read_stack(twl, cell, BANDS)
-
-
-def test_a_missing_mask_is_named(twl: list[pystac.Item], cell: Cell) -> None:
-    del twl[0].assets["scl"]
-    with pytest.raises(InvalidItem, match="no asset for band scl"):
-        read_stack(twl, cell, BANDS)
-
-
-def truncated(item: pystac.Item, folder: Path) -> None:
-    target = folder / "B02.tif"
-    shutil.copy(item.assets["blue"].href, target)
-    with target.open("r+b") as file:
-        file.truncate(target.stat().st_size // 3)
-    item.assets["blue"].href = str(target)
-
-
-def test_a_truncated_target_is_an_error(twl: list[pystac.Item], cell: Cell, tmp_path: Path) -> None:
-    truncated(twl[0], tmp_path)
-    with pytest.raises(UnreadableAsset, match=rf"{twl[0].id}, asset blue: .*B02\.tif cannot be read"):
-        read_stack(twl, cell, BANDS, required=[twl[0].id])
-
-
-def test_a_truncated_source_date_is_dropped_with_its_reason(twl: list[pystac.Item], cell: Cell, tmp_path: Path) -> None:
-    truncated(twl[0], tmp_path)
-    del twl[1].assets["nir"]
-    stack = read_stack(twl, cell, BANDS, required=[twl[3].id])
-    assert stack.item_ids == tuple(item.id for item in twl[2:])
-    assert [twl[0].id in reason or twl[1].id in reason for reason in stack.dropped] == [True, True]
-
-
-def test_nothing_left_is_an_error(twl: list[pystac.Item], cell: Cell, tmp_path: Path) -> None:
-    truncated(twl[0], tmp_path)
-    with pytest.raises(InvalidInput, match="No scene of cell"):
-        read_stack(twl[:1], cell, BANDS, required=[])
-
-
-def test_formats_that_name_other_files_are_refused(twl: list[pystac.Item], cell: Cell, tmp_path: Path) -> None:
-    vrt = tmp_path / "evil.vrt"
-    with rasterio.open(twl[0].assets["blue"].href) as source, rasterio.vrt.WarpedVRT(source) as warped:
-        rasterio.shutil.copy(warped, vrt, driver="VRT")
-    twl[0].assets["blue"].href = str(vrt)
-    with pytest.raises(UnreadableAsset, match="not recognized as being in a supported file format"):
-        read_stack(twl[:1], cell, BANDS)
-
-
 def test_a_raster_of_floats_is_refused(twl: list[pystac.Item], cell: Cell, tmp_path: Path) -> None:
     with rasterio.open(twl[0].assets["blue"].href) as source:
         profile = {**source.profile, "dtype": "float32", "driver": "GTiff", "compress": None, "predictor": 1}
@@ -175,17 +119,6 @@ def test_the_mask_of_a_window_is_the_window_of_the_mask(twl: list[pystac.Item], 
     np.testing.assert_array_equal(part, expected)
     # At the edge of the file, too, the whole cell keeps its shape.
     assert whole.shape[1:] == cell_of(twl[0], "blue").geobox.shape
-
-
-TWO = ("blue", "nir")
-
-
-def test_factor_one_is_the_stack_itself(twl: list[pystac.Item]) -> None:
-    cell = cell_of(twl[0], "blue", (15.4, 45.6, 15.6, 45.8))
-    plain = read_stack(twl, cell, TWO)
-    overview = read_stack(twl, cell, TWO, ReadOptions().overview_of(cell, cell.pixels))
-    assert np.array_equal(overview.dn, plain.dn) and np.array_equal(overview.classes, plain.classes)
-    assert (overview.cell, overview.item_ids) == (cell, plain.item_ids)
 
 
 @pytest.mark.parametrize("factor", [2, 3, 5])

@@ -1,8 +1,9 @@
-"""Scenes in S3: the same pixels as on disk, the right requests, and one clear sentence where S3 refuses."""
+"""Places and scenes in S3: the same pixels as on disk, the right requests, and one clear sentence where S3 refuses."""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,20 +11,79 @@ import numpy as np
 import pystac
 import pytest
 
-from stac.errors import AccessRefused, UnreadableAsset, UnreadableCatalog, UnsafeHref
+from flows.settings.loading import load_settings
+from stac.errors import AccessRefused, InvalidQuery, UnreadableAsset, UnreadableCatalog, UnsafeHref
 from stac.grid.cell import cell_of
 from stac.io.http import RetryPolicy
 from stac.io.raster import open_raster
-from stac.io.s3 import S3Options, forget_clients
+from stac.io.s3 import S3Location, S3Options, forget_clients, parse_location
 from stac.io.signing import Access
 from stac.load.stack import ReadOptions, read_stack
+from stac.search.hrefs import resolve
 from stac.search.opening import open_source
 from stac.search.query import Query
 from stac.search.static import sample_catalog
 from tests.s3_server import Request, S3Server
 
+
+@pytest.mark.parametrize(
+    ("text", "bucket", "key"),
+    [("s3://eo", "eo", ""), ("s3://eo/", "eo", ""), ("S3://eo/a/b/", "eo", "a/b"), ("s3://e.o-1/ü x", "e.o-1", "ü x")],
+)
+def test_a_bucket_and_a_prefix(text: str, bucket: str, key: str) -> None:
+    assert parse_location(text) == S3Location(bucket, key)
+
+
+@pytest.mark.parametrize(
+    "text", ["s3://", "s3:///a", "s3://a", "s3://-ab", "s3://a..b/x", "s3://ab/x/../y", "s3://ab/a//b", "s3://ab/a\x00",
+             "gs://ab/x", "https://ab/x", "file:///x", "", " "]
+)  # fmt: skip
+def test_what_cannot_be_written_is_refused(text: str) -> None:
+    with pytest.raises(InvalidQuery):
+        parse_location(text)
+
+
+def test_settings_keep_the_location_and_put_state_beside_folders_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    there = load_settings(None, {"out": "s3://eo/a", "s3_endpoint": "http://127.0.0.1:9"})
+    assert there.out == S3Location("eo", "a") and there.model_dump(mode="json")["out"] == "s3://eo/a"
+    assert load_settings(None, there.model_dump(mode="json")) == there
+    assert there.state.parent == tmp_path / "unveil"
+    assert there.state != load_settings(None, {"out": "s3://eo/b"}).state
+    assert load_settings(None, {"out": "s3://eo/a", "state_dir": "here"}).state == Path("here")
+    here = load_settings(None, {"out": "eo/a"})
+    assert here.out == Path("eo/a") and here.state == Path("eo/a/.unveil")
+    assert there.parameters == here.parameters, "how bytes are reached does not change pixels"
+
+
+@pytest.mark.parametrize("endpoint", ["minio", "ftp://x", "https://me:secret@x", "https://x?token=secret", "file:///x"])
+def test_an_endpoint_is_an_address_without_secrets(endpoint: str) -> None:
+    with pytest.raises(InvalidQuery) as failed:
+        S3Options(endpoint)
+    assert "secret" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("href", "found"),
+    [("./y/z.json", "s3://eo/x/y/z.json"), ("../../../z.json", "s3://eo/z.json"), ("/z.json", "s3://eo/z.json"),
+     ("s3://other/z.json", "s3://other/z.json"), ("https://host/z.json", "https://host/z.json")],
+)  # fmt: skip
+def test_hrefs_of_a_catalog_in_s3(href: str, found: str) -> None:
+    assert resolve("s3://eo/x/catalog.json", href) == found
+
+
 BANDS = ("blue", "green", "red", "nir")
 SMALL = (15.4, 45.6, 15.6, 45.8)
+
+
+@pytest.fixture
+def changed_credentials(s3: S3Server) -> Iterator[None]:
+    """For tests that change the credentials: clients made before and meanwhile are dropped."""
+    forget_clients()
+    yield
+    forget_clients()
 
 
 @pytest.fixture

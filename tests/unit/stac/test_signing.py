@@ -6,6 +6,7 @@ import re
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,16 +21,75 @@ from stac.io.secrets import holds_secret, redact, without_secret
 from stac.io.signing import Access, Signing, SigningOptions, sign, tokens_of
 from stac.load.stack import ReadOptions, Stack, read_stack
 from stac.search.static import sample_catalog
-from tests.unit.stac.access.archive import Archive, serve_archive
+from tests.misbehaving_server import Asked, Reply, web_server
 
 SCENE = "S2A_33TWL_20230815_0_L2A"
 SMALL = (15.4, 45.6, 15.6, 45.8)
 
 
+@dataclass
+class Archive:
+    """An archive that gives short-lived tokens and serves files only to those who show one."""
+
+    folder: Path
+    url: str = ""
+    #: How long it says that tokens live, and how long they really do.
+    life_s: float = 3600
+    #: Tokens that are good now.
+    valid: set[str] = field(default_factory=set)
+    #: Collections that tokens were asked for.
+    asked: list[str] = field(default_factory=list)
+    #: Status of every answer to a request for data.
+    answers: list[int] = field(default_factory=list)
+    #: Answers to give instead of the next tokens.
+    trouble: list[Reply] = field(default_factory=list)
+
+    @property
+    def access(self) -> Access:
+        """How its hrefs are signed."""
+        signing = SigningOptions(Signing.PLANETARY_COMPUTER, f"{self.url}token", ("127.0.0.1",))
+        return Access(signing=signing, timeout_s=5)
+
+    def href(self, name: str) -> str:
+        """Return the address of a file."""
+        return f"{self.url}data/{name}"
+
+    def revoke(self) -> None:
+        """Let every token expire before its time."""
+        self.valid.clear()
+
+    def __call__(self, asked: Asked) -> Reply:
+        kind, _, name = asked.path[1:].partition("/")
+        if kind == "token":
+            return self.new_token(name)
+        reply = self.data(name, asked.query.get("sig", [""])[0])
+        self.answers.append(206 if reply.status == 200 and "range" in asked.headers else reply.status)
+        return reply
+
+    def new_token(self, collection: str) -> Reply:
+        """Answer a request for a token."""
+        self.asked.append(collection)
+        if self.trouble:
+            return self.trouble.pop(0)
+        if collection != "s2":
+            return Reply(404, b"sig=never-shown")
+        name = f"hidden{len(self.asked)}"
+        self.valid.add(name)
+        expiry = (datetime.now(UTC) + timedelta(seconds=self.life_s)).isoformat()
+        return Reply(content={"msft:expiry": expiry, "token": f"st=1&sig={name}"})
+
+    def data(self, name: str, signature: str) -> Reply:
+        """Answer a request for (a range of) a file."""
+        if signature not in self.valid:
+            return Reply(403, f"AuthenticationFailed sig={signature}".encode())
+        return Reply(content=(self.folder / name).read_bytes())
+
+
 @pytest.fixture
 def archive() -> Iterator[Archive]:
     tokens_of.cache_clear()
-    with serve_archive(sample_catalog().parent / SCENE) as served:
+    served = Archive(sample_catalog().parent / SCENE)
+    with web_server(served) as served.url:
         yield served
 
 
@@ -92,7 +152,7 @@ def test_the_token_is_nowhere_to_be_seen(
 ) -> None:
     caplog.set_level("DEBUG")
     before = scene.to_dict(include_self_link=False)
-    archive.data = lambda *_: (403, {}, b"AuthenticationFailed")  # type: ignore[method-assign]
+    archive.data = lambda *_: Reply(403, b"AuthenticationFailed")  # type: ignore[method-assign]
     with pytest.raises(
         UnreadableAsset, match=r"asset \w+: http://127.0.0.1:\d+/data/B\d\d.tif cannot be read"
     ) as failed:
@@ -107,10 +167,10 @@ def test_the_token_is_nowhere_to_be_seen(
 
 
 def test_a_busy_token_service_is_asked_again(archive: Archive) -> None:
-    archive.trouble = [(429, {"Retry-After": "0"}), (503, {})]
+    archive.trouble = [Reply(429, headers={"Retry-After": "0"}), Reply(503)]
     assert sign(archive.href("B02.tif"), "s2", archive.access).signed
     assert len(archive.asked) == 3
-    archive.trouble = [(503, {})] * 9
+    archive.trouble = [Reply(503)] * 9
     tokens_of.cache_clear()
     with pytest.raises(SourceUnavailable, match=r"token service .*collection s2.* answers 503"):
         sign(archive.href("B02.tif"), "s2", archive.access)
@@ -120,7 +180,7 @@ def test_a_busy_token_service_is_asked_again(archive: Archive) -> None:
 def test_a_service_that_refuses_or_talks_nonsense_is_named(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AccessRefused, match=r"collection other.* answers 404"):
         sign(archive.href("B02.tif"), "other", archive.access)
-    archive.trouble = [(200, {})] * 5
+    archive.trouble = [Reply(content=b"sig=never-shown")] * 5
     with pytest.raises(SourceUnavailable, match="no token and expiry") as failed:
         sign(archive.href("B02.tif"), "s2", archive.access)
     assert "never-shown" not in "".join(traceback.format_exception(failed.value))
