@@ -121,11 +121,16 @@ def _next_steps(summary: Mapping[str, Any], out: str) -> Iterator[str]:
 
 def _steps_of(summary: Mapping[str, Any], made: Sequence[str], where: str) -> Iterator[str]:
     states = {unit["state"] for unit in summary["units"]}
+    # The ledger has plans of scenes: none of cells of mosaics, and none of what could not be planned.
+    redriven = {unit["state"] for unit in summary["units"] if unit["work_id"] and "periods" not in summary}
     if states & {"FAILED", "ABORTED"}:
         yield f"  unveil status --out {where} --state FAILED   # why scenes failed"
+    if redriven & {"FAILED", "ABORTED"}:
         yield f"  unveil redrive --out {where}   # try them again"
-    if "INVALID" in states:
+    if "INVALID" in redriven:
         yield f"  unveil redrive --out {where} --include-invalid   # once their source or a setting has changed"
+    if states - redriven - {"SUCCEEDED", "RUNNING"}:
+        yield "  the same command   # tries the rest again, once their source or a setting has changed"
     if not (made or summary["already_done"] or summary["in_review"]):
         return
     if where.startswith("s3://"):

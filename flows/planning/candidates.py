@@ -95,28 +95,46 @@ class CellDates:
     left_out: tuple[str, ...] = ()
 
 
-def cells_with_dates(items: Sequence[pystac.Item], settings: RunSettings) -> tuple[list[CellDates], list[Refused]]:
-    """Return every cell that scenes of the interval and the area touch with all its dates, and unusable scenes.
+def cells_with_dates(
+    items: Sequence[pystac.Item], settings: RunSettings
+) -> tuple[list[CellDates], list[Refused], list[Refused]]:
+    """Return every cell that scenes of the interval and the area touch with all its dates.
+
+    A square's cell is that of its first date that has one.
 
     Args:
         items: scenes of the interval.
         settings: area, interval, grid and `min_coverage`.
+
+    Returns:
+        The cells, unusable scenes, and scenes whose square has no cell.
     """
     scenes, refused = _located(items, settings)
+    lost: list[Refused] = []
     grounds: list[_Ground] = []
     if settings.grid is GridKind.FIXED:
         grounds = [_Ground(cell, scenes) for cell in _cells(scenes, settings)]
     else:
         for passes in _by_square(scenes).values():
-            first = passes[0].items[0]
-            try:
-                with one_item(first.id):
-                    cell = cell_of(first, settings.bands[0], settings.query.bbox, settings.access)
-                grounds.append(_Ground(cell, scenes, passes))
-            except StacError as error:
-                refused.append(Refused(first.id, str(error)))
+            match _first_cell(passes, settings):
+                case Cell() as cell:
+                    grounds.append(_Ground(cell, scenes, passes))
+                case Refused() as reason:
+                    lost.append(reason)
     found = [_used(ground, settings) for ground in grounds]
-    return [each for each in found if each.dates], refused
+    return [each for each in found if each.dates], refused, lost
+
+
+def _first_cell(passes: Sequence[Acquisition], settings: RunSettings) -> Cell | Refused:
+    """Return the cell of the first date that has one, or why none has."""
+    reasons: list[Refused] = []
+    for item in (date.items[0] for date in passes):
+        try:
+            with one_item(item.id):
+                return cell_of(item, settings.bands[0], settings.query.bbox, settings.access)
+        except StacError as error:
+            reasons.append(Refused(item.id, str(error)))
+    return reasons[0]
 
 
 def _used(ground: _Ground, settings: RunSettings) -> CellDates:

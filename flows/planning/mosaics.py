@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -22,9 +22,9 @@ from stac.composite.field import ResidualField
 from stac.composite.period import Method, PeriodComposite
 from stac.composite.radiometry import Radiometry, fit_radiometry
 from stac.composite.view_angle import towards_nadir
-from stac.errors import EmptySearch
+from stac.errors import EmptySearch, InvalidInput, StacError
 from stac.grid.cell import Cell
-from stac.load.stack import read_stack
+from stac.load.stack import ReadOptions, Stack, read_stack
 from stac.search.acquisitions import Acquisition, group_passes
 
 #: Raised when the same inputs give other pixels than before.
@@ -81,6 +81,8 @@ class MosaicPlan:
     units: tuple[MosaicUnit, ...]
     radiometry: Radiometry
     refused: tuple[Refused, ...] = ()
+    #: False where a cell of the region cannot be made.
+    whole: bool = True
 
     @property
     def region_work_id(self) -> str:
@@ -109,27 +111,60 @@ def plan_period(
         StacError: the overview cannot be read.
     """
     settings = job.settings
-    cells, refused = cells_with_dates(items, settings)
+    cells, refused, lost = cells_with_dates(items, settings)
     cells = [each for each in cells if job.region.holds(each.cell)]
     problems = {each.cell.id: size_problem(each.cell, settings) for each in cells}
-    refused += [Refused(name, problem) for name, problem in problems.items() if problem]
+    lost += [Refused(name, problem) for name, problem in problems.items() if problem]
     cells = [each for each in cells if not problems[each.cell.id]]
     if not cells:
-        reasons = f" The first that cannot be used: {refused[0].reason}" if refused else ""
+        reasons = "".join(f" The first that cannot be used: {each.reason}" for each in (refused + lost)[:1])
         raise EmptySearch(f"No scene of {job.period.name} covers the region {job.region.name}.{reasons}")
     used = {item.id: item for each in cells for date in each.dates for item in date.items}
     passes, before = _named_passes(list(used.values()), known)
+    unreadable: dict[str, str] = {}
     if before is not None and {date.id for date in passes} <= {fit.date_id for fit in before.dates}:
         radiometry = before
     else:
         cell = overview_cell([each.cell for each in cells], before.crs if before else None)
-        thinned = settings.reading.overview_of(cell, _OVERVIEW_PIXELS)
-        overview = read_stack(passes, cell, settings.bands, thinned, required=())
+        overview, unreadable = _overview(passes, cell, settings)
         radiometry = fit_radiometry(overview, before, _views(passes, cell, settings) if job.options.nbar else None)
     fitted = settings.fitted_to(model.sampling).parameters
-    units = [_unit(each, job, passes, fitted, model, radiometry) for each in cells]
-    refused += [Refused(unit.target_id, " ".join(unit.left_out)) for unit in units if not unit.dates]
-    return MosaicPlan(job, tuple(unit for unit in units if unit.dates), radiometry, tuple(refused))
+    units = [_unit(each, job, passes, fitted, model, radiometry, unreadable) for each in cells]
+    lost += [Refused(unit.target_id, " ".join(unit.left_out)) for unit in units if not unit.dates]
+    made = tuple(unit for unit in units if unit.dates)
+    return MosaicPlan(job, made, radiometry, (*refused, *lost), whole=not lost)
+
+
+def _overview(passes: Sequence[Acquisition], cell: Cell, settings: RunSettings) -> tuple[Stack, dict[str, str]]:
+    """Return the dates of a region thinned, and why scenes could not be read, by id.
+
+    A date is without the ground of its scenes that cannot be read.
+
+    Raises:
+        InvalidInput: no scene can be read.
+    """
+    thinned = settings.reading.overview_of(cell, _OVERVIEW_PIXELS)
+    found = _read_what_can_be(passes, cell, settings.bands, thinned)
+    lost = [date for date in passes if found is None or date.id not in found.item_ids]
+    if found is not None and not lost:
+        return found, {}
+    reasons: dict[str, str] = {}
+    for item in (item for date in lost for item in date.items):
+        try:
+            read_stack([item], cell, settings.bands, replace(thinned, temporal=False))
+        except StacError as error:
+            reasons[item.id] = str(error)
+    sound = [replace(date, items=tuple(i for i in date.items if i.id not in reasons)) for date in passes]
+    return read_stack([date for date in sound if date.items], cell, settings.bands, thinned, required=()), reasons
+
+
+def _read_what_can_be(
+    passes: Sequence[Acquisition], cell: Cell, bands: Sequence[str], options: ReadOptions
+) -> Stack | None:
+    try:
+        return read_stack(passes, cell, bands, options, required=())
+    except InvalidInput:
+        return None
 
 
 def _views(passes: Sequence[Acquisition], cell: Cell, settings: RunSettings) -> dict[str, ResidualField]:
@@ -182,15 +217,18 @@ def _unit(
     parameters: Mapping[str, Any],
     model: ModelRef,
     radiometry: Radiometry,
+    unreadable: Mapping[str, str],
 ) -> MosaicUnit:
     period, options = job.period, job.options
     cell = found.cell
     names = {item_id: date.id for date in passes for item_id in date.item_ids}
     fitted = {fit.date_id for fit in radiometry.dates}
     dates = [Acquisition(names[date.items[0].id], date.items) for date in found.dates]
-    used = [date for date in dates if date.id in fitted]
+    used = [d for d in dates if d.id in fitted and not all(name in unreadable for name in d.item_ids)]
     lost = tuple(
-        f"Date {date.id} could not be read for the overview; it is not used." for date in dates if date not in used
+        " ".join([f"Date {date.id} could not be read for the overview; it is not used.", *_reasons(date, unreadable)])
+        for date in dates
+        if date not in used
     )
     composite = PeriodComposite(options.method, radiometry.of([date.id for date in used]), options.quantile)
     identity = {
@@ -226,6 +264,10 @@ def _unit(
         composite=composite,
         left_out=(*found.left_out, *lost),
     )
+
+
+def _reasons(date: Acquisition, unreadable: Mapping[str, str]) -> list[str]:
+    return [unreadable[name] for name in date.item_ids if name in unreadable]
 
 
 def _instant(value: datetime) -> str:

@@ -87,7 +87,14 @@ Unit = dict[str, Any]
 @pytest.fixture
 def unit() -> Unit:
     figures = {"cloudy_km2": 10.0, "other_dates_km2": 9.0, "model_km2": 1.0, "seconds": 2.0}
-    return {"target_id": "A", "state": "SUCCEEDED", "item_href": "out/c/A/A.json", "error": "", "figures": figures}
+    return {
+        "work_id": "w",
+        "target_id": "A",
+        "state": "SUCCEEDED",
+        "item_href": "out/c/A/A.json",
+        "error": "",
+        "figures": figures,
+    }
 
 
 def summary(*units: Unit, **changes: object) -> dict[str, Any]:
@@ -170,7 +177,13 @@ def test_a_small_area_is_not_printed_as_nothing(capsys: pytest.CaptureFixture[st
 def test_what_is_next_depends_on_what_there_is(capsys: pytest.CaptureFixture[str], unit: Unit) -> None:
     tables.print_summary(summary(without_product(unit, "INVALID", "scale contradicts the file")), "out")
     out = capsys.readouterr().out
-    assert "unveil redrive --out out --include-invalid" in out and "unveil serve" not in out
+    assert "unveil redrive --out out --include-invalid" in out
+    assert "unveil serve" not in out and "same command" not in out
+    unplanned = without_product(unit, "INVALID", "its grid is another one") | {"work_id": ""}
+    for each in (summary(unplanned), summary(without_product(unit, "FAILED", "no answer"), periods=("2023-08",))):
+        tables.print_summary(each, "out")
+        out = capsys.readouterr().out
+        assert "redrive" not in out and "the same command" in out
     tables.print_summary(summary(already_done=["x", "y"]), "out")
     assert "0 new, 2 already there" in capsys.readouterr().out
 

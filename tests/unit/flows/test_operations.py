@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -35,7 +36,8 @@ from flows.ops.up.setup import begin_catalog
 from flows.ops.up.supervisor import down, health_of, require_down
 from flows.progress import EventName
 from flows.redrive import as_markdown, redrive_units
-from flows.running.preparation import plan_rows
+from flows.running.preparation import plan_rows, prepare_run
+from flows.running.summary import summary_of
 from flows.services.state import Record, read_record, write_record
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
@@ -216,3 +218,12 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path: Pa
     (tmp_path / "file").touch()
     ended = CliRunner().invoke(app, ["evaluate", "--out", str(tmp_path / "file")])
     assert isinstance(ended.exception, NotWritable) and f"{tmp_path / 'file'} cannot be written" in str(ended.exception)
+
+
+def test_what_waits_for_review_is_not_called_published(tmp_path: Path) -> None:
+    ready = prepare_run(load_settings(None, {"out": tmp_path / "out"}), looking=True)
+    good, waiting, *_ = ready.plan.units
+    places = {"unveil-cloud-free": good, "unveil-review": waiting}
+    done = {unit.work_id: tmp_path / name / unit.item_id / f"{unit.item_id}.json" for name, unit in places.items()}
+    summary = summary_of(replace(ready, done=done), "", 1.0)
+    assert (summary.already_done, summary.in_review) == ((good.item_id,), (waiting.item_id,))

@@ -15,8 +15,9 @@ from prefect.client.orchestration import get_client
 from pydantic import ValidationError
 
 from de_model.checkpoint import sha256_of, shipped_weights
+from flows.errors import ScenesInvalid
 from flows.ledger.schema import State
-from flows.period_mosaic import run_mosaics
+from flows.period_mosaic import MosaicSummary, run_mosaics
 from flows.planning.mosaics import MosaicPlan, mosaic_jobs, plan_period
 from flows.planning.workunit import ModelRef, MosaicUnit, unit_cell, unit_dates
 from flows.processing.product import make_product
@@ -195,3 +196,37 @@ def test_mosaics_that_are_wanted_beside_each_other_are_no_versions_of_each_other
             given = load_settings(None, {"out": tmp_path, "bbox": "15.75,46.08,15.76,46.09", **grid})
             names |= {job.name for job in mosaic_jobs(given, options.model_copy(update={"period": "2023-08"}))}
     assert len(names) == 12
+
+
+def with_wrong_grids(folder: Path, *names: str) -> str:
+    """Return a copy of the sample in which some scenes declare another grid than their files have."""
+    source = Path(shutil.copytree(sample_catalog().parent, folder / "wrong"))
+    for path in (each for name in names for each in source.glob(f"{name}/*.json")):
+        document = json.loads(path.read_text())
+        for asset in document["assets"].values():
+            asset["proj:transform"] = [120, 0, 900_000, 0, -120, 100]
+        path.write_text(json.dumps(document))
+    return str(source)
+
+
+def test_one_scene_with_a_wrong_grid_does_not_cost_its_square(tmp_path: Path) -> None:
+    source = with_wrong_grids(tmp_path, "S2B_33TWL_20230810_0_L2A")
+    settings = load_settings(None, {"out": tmp_path / "out", "bbox": "15.45,45.9,15.6,46.1", "source": source})
+    (job,) = mosaic_jobs(settings, MosaicOptions(period="2023-08"))
+    plan = plan_period(job, open_source(source).search(job.settings.search), MODEL)
+    bad, good = sorted(plan.units, key=lambda unit: unit.cell_id)
+    assert plan.whole and (len(bad.dates), len(good.dates)) == (4, 5), "its date goes on in the other square"
+    (reason,) = bad.left_out
+    assert "S2B_33TWL_20230810_0_L2A" in reason and "proj:transform" in reason
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("services_here")
+def test_the_item_of_a_region_waits_for_a_cell_that_cannot_be_made_unless_that_is_allowed(tmp_path: Path) -> None:
+    source = with_wrong_grids(tmp_path, "*33TWL*")
+    given = {"out": tmp_path / "out", "bbox": "15.45,45.9,15.6,46.1", "source": source, "use_model": False}
+    options = MosaicOptions(period="2023-08-10/2023-08-15", name="part")
+    with pytest.raises(ScenesInvalid) as ended:
+        run_mosaics(load_settings(None, given), options)
+    assert isinstance(ended.value.summary, MosaicSummary) and ended.value.summary.regions == ()
+    assert len(run_mosaics(load_settings(None, given | {"allow_invalid": True}), options).regions) == 1
