@@ -17,7 +17,7 @@ from flows.processing.record import figures_of, quality_of
 from flows.reports.page import write_report
 from stac.catalog.product_collections import publish_to_collection
 from stac.catalog.publish import StaticCatalog
-from stac.io.files import write_json
+from stac.io.files import require_nameable, write_json
 from stac.io.s3 import Location
 from stac.product.dataset import dataset_layers, dataset_record
 from stac.product.item import ProductRecord, build_item
@@ -34,6 +34,7 @@ def publish_dataset(product: xr.Dataset, folder: Path, *, judged: bool) -> Locat
         InvalidProduct: what was written does not pass the check of the catalog.
         DiskFull, NotWritable: the catalog cannot be written; it is as it was.
     """
+    require_nameable(folder)
     layers, record, catalog = dataset_layers(product), dataset_record(product), StaticCatalog(folder)
     catalog.require_writable()
     staging = catalog.staging(record.work_id)

@@ -25,6 +25,7 @@ from flows.settings.restoring import RestoringSettings
 from stac.catalog.indexes.base import index_secret
 from stac.grid.footprint import grown
 from stac.io.addresses import host_of
+from stac.io.files import folder_problem
 from stac.io.s3 import Location, S3Options, parse_location
 from stac.io.secrets import holds_secret, keep
 from stac.io.signing import PLANETARY_COMPUTER_TOKENS, Access, Signing, SigningOptions
@@ -106,25 +107,6 @@ class PlaceSettings(SettingsGroup):
     def s3(self) -> S3Options:
         """How S3 is spoken to."""
         return S3Options(self.s3_endpoint, self.s3_region, self.s3_requester_pays, self.s3_anonymous, self.s3_profile)
-
-
-#: Bytes of the name of a file, by nearly every file system.
-_LONGEST_NAME = 255
-
-
-def folder_problem(folder: Path) -> str:
-    """Return why a folder cannot be used; empty where it can.
-
-    Databases, links and GDAL name files by addresses, in which `?` and `#` end the path.
-    """
-    if any(len(os.fsencode(part)) > _LONGEST_NAME for part in folder.parts):
-        return f"{str(folder)!r} has a name of more than {_LONGEST_NAME} bytes; name another folder"
-    found = sorted({sign for sign in str(folder.absolute()) if sign in "?#" or not sign.isprintable()})
-    if not found:
-        return ""
-    return (
-        f"{str(folder.absolute())!r} holds {' and '.join(map(repr, found))}, which ends an address; name another folder"
-    )
 
 
 def has_password(ledger_url: str) -> bool:

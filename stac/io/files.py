@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stac.errors import DiskFull, NotWritable
+from stac.errors import DiskFull, InvalidInput, NotWritable
 
 _PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600
 _PUBLIC_FOLDER, _PUBLIC_FILE = 0o755, 0o644
@@ -30,6 +31,33 @@ def writing(path: Path) -> Iterator[None]:
         raise NotWritable(
             f"{path} cannot be written ({reason}); check its permissions or choose another --out."
         ) from error
+
+
+#: Bytes of the name of a file, by nearly every file system.
+_LONGEST_NAME = 255
+
+
+def folder_problem(folder: Path) -> str:
+    """Return why a folder cannot be used; empty where it can.
+
+    Databases, links and GDAL name files by addresses, in which `?` and `#` end the path.
+    """
+    if any(len(os.fsencode(part)) > _LONGEST_NAME for part in folder.parts):
+        return f"{str(folder)!r} has a name of more than {_LONGEST_NAME} bytes; name another folder"
+    found = sorted({sign for sign in str(folder.absolute()) if sign in "?#" or not sign.isprintable()})
+    if not found:
+        return ""
+    return (
+        f"{str(folder.absolute())!r} holds {' and '.join(map(repr, found))}, which ends an address; name another folder"
+    )
+
+
+def require_nameable(folder: Path) -> None:
+    """Raise `InvalidInput` for an address, and for a folder whose files no link or database can name."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", str(folder)):
+        raise InvalidInput(f"{folder} is an address; name a folder, and copy what is in it with `unveil publish --to`.")
+    if problem := folder_problem(folder):
+        raise InvalidInput(f"{problem}.")
 
 
 def require_writable(folder: Path) -> None:

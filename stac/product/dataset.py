@@ -15,7 +15,7 @@ import xarray as xr
 
 from stac.composite.methods import CompositeMethod, fit_composite
 from stac.errors import InvalidInput
-from stac.io.files import write_json, writing
+from stac.io.files import require_nameable, write_json, writing
 from stac.load.dataset import band_attributes, completed, dataset_stack, date_of, flags, geobox_of, on_grid
 from stac.load.stack import Stack
 from stac.masks.classes import is_hidden
@@ -123,6 +123,7 @@ def described(
 def write_dataset(product: xr.Dataset, folder: Path) -> pystac.Item:
     """Write a product; arguments and errors are those of `stac.api.write`."""
     layers, record = dataset_layers(product), dataset_record(product)
+    require_nameable(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     item = build_item(record, write_product([layers], layers.geobox, layers.bands, None, folder), folder)

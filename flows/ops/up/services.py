@@ -12,7 +12,7 @@ from flows.services.prefect_app import loopback_hosts
 from flows.services.prefect_server import server_environment
 from flows.services.process import free_port
 from flows.services.state import ensure_login, read_record
-from flows.settings.run_settings import folder_problem
+from stac.io.files import folder_problem
 
 POOL = "unveil"
 #: Heartbeats of runs, seconds: the least that Prefect allows; a run is dead after three of them and a bit.

@@ -152,6 +152,10 @@ def test_what_cannot_be_done_is_said(scenes: xr.Dataset, items: list[pystac.Item
         load([])
     with pytest.raises(InvalidInput, match="lacks provenance"):
         write(scenes, tmp_path)
+    with pytest.raises(InvalidInput, match="'#', which ends an address; name another folder"):
+        write(composite(scenes, "2023-08-18", method="nearest"), tmp_path / "a#b")
+    with pytest.raises(InvalidInput, match="is an address; name a folder"):
+        write(composite(scenes, "2023-08-18", method="nearest"), "s3://bucket/product")
 
 
 def test_a_dataset_is_what_the_product_path_reads(items: list[pystac.Item], scenes: xr.Dataset) -> None:
