@@ -35,6 +35,25 @@ def registry(given: Given) -> Registry:
     return Registry.of(settings(**given))
 
 
+def existing_registry(given: Given) -> Registry:
+    """Return the model registry that the options name; one that does not exist is not made by a look.
+
+    Raises:
+        InvalidSettings: its database does not exist.
+    """
+    from flows.errors import InvalidSettings
+    from flows.models.mlflow_access import database_of
+
+    found = registry(given)
+    database = database_of(found.uri)
+    if database is not None and not database.is_file():
+        raise InvalidSettings(
+            f"There is no registry {database}: name the catalog with --out, or its --state-dir; the first `unveil run` "
+            "or `unveil register` makes one."
+        )
+    return found
+
+
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
 

@@ -30,7 +30,7 @@ def models(
 
         unveil models --out unveil-out
     """
-    registry = o.registry(given)
+    registry = o.existing_registry(given)
     with progress_bar():
         registry.ensure_shipped()
         if version is not None:
@@ -138,7 +138,7 @@ def rollback(
 
     from flows.models import promotion
 
-    registry = o.registry(given)
+    registry = o.existing_registry(given)
     with progress_bar():
         moved = promotion.rollback(registry, name)
     show(moved, as_json, f"{name} version {moved.champion} is the champion again.")

@@ -63,7 +63,9 @@ def test_looking_at_a_ledger_that_is_not_there_makes_none(tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("command", ["census", "redrive", "status", "retract ITEM", "publish --to there"])
+@pytest.mark.parametrize(
+    "command", ["census", "redrive", "status", "models", "rollback", "retract ITEM", "publish --to there"]
+)
 def test_a_mistyped_folder_is_named_and_not_made(command: str, tmp_path: Path) -> None:
     ended = CliRunner().invoke(app, [*command.split(), "--out", str(tmp_path / "typo")])
     assert isinstance(ended.exception, InvalidSettings) and f"{tmp_path / 'typo'}" in str(ended.exception)
