@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
+from stac.errors import InvalidQuery
 from stac.grid.fixed import GridSpec
 from stac.io.http import RetryPolicy
 from stac.io.secrets import redact, without_secret
@@ -98,6 +99,10 @@ class SettingsGroup(BaseModel):
         return cls.marks | {mark for mark in cls.model_fields[name].metadata if isinstance(mark, Mark)}
 
 
+#: Settings that native tiles do not use.
+_OF_FIXED = ("resolution", "cell_size", "grid_crs", "grid_origin")
+
+
 class AreaSettings(SettingsGroup):
     """Which scenes, of which place and time, on which grid."""
 
@@ -142,7 +147,10 @@ class AreaSettings(SettingsGroup):
 
     @property
     def query(self) -> Query:
-        """What to search for; raises `InvalidQuery` when the area or the interval makes no sense."""
+        """What to search for; raises `InvalidQuery` when the area, the interval or the grid makes no sense."""
+        named = [name for name in _OF_FIXED if getattr(self, name) != AreaSettings.model_fields[name].default]
+        if named and self.grid is GridKind.NATIVE:
+            raise InvalidQuery(f"{named[0]} is of fixed grids, native tiles have their own; add --grid fixed.")
         return Query.parse(self.collection, self.bbox, self.dates or ALL_DATES)
 
     @property

@@ -37,6 +37,13 @@ class MosaicOptions(BaseModel):
         default=False, description="Sentinel-2 reflectance as seen from straight above, so that orbits agree"
     )
 
+    @field_validator("quantile")
+    @classmethod
+    def _of_its_method(cls, value: float, given: ValidationInfo) -> float:
+        if value != cls.model_fields["quantile"].default and given.data.get("method") is not Method.QUANTILE:
+            raise ValueError("it is of method quantile; choose that method, or leave it out")
+        return value
+
     @field_validator("nbar")
     @classmethod
     def _best_keeps_pixels(cls, value: bool, given: ValidationInfo) -> bool:

@@ -154,6 +154,11 @@ def test_reflectance_from_straight_above_is_asked_for_made_and_said(tmp_path: Pa
     assert again == after.radiometry
 
 
+def test_a_quantile_is_refused_where_the_method_has_none() -> None:
+    with pytest.raises(ValidationError, match="it is of method quantile"):
+        MosaicOptions(quantile=0.3)
+
+
 def test_reflectance_from_straight_above_is_refused_where_it_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="best keeps the pixels of one date"):
         MosaicOptions(method=Method.BEST, nbar=True)

@@ -78,9 +78,13 @@ def test_wrong_files_are_reported_in_one_sentence(tmp_path: Path, text: str, say
         load_settings(tmp_path / "nothing.yaml")
 
 
-def test_area_and_interval_are_checked_when_asked_for() -> None:
+def test_area_interval_and_grid_are_checked_when_asked_for() -> None:
     with pytest.raises(InvalidQuery, match="no area"):
         _ = load_settings(None, {"bbox": "15,45,15,46"}).query
+    for ignored in ({"resolution": 30}, {"cell_size": 256}, {"grid_crs": 3035}, {"grid_origin": "60,0"}):
+        with pytest.raises(InvalidQuery, match="is of fixed grids, native tiles have their own; add --grid fixed"):
+            _ = load_settings(None, ignored).query
+        assert load_settings(None, ignored | {"grid": "fixed"}).query
 
 
 def test_the_gate_is_set_by_configuration_and_changes_no_work(tmp_path: Path) -> None:
