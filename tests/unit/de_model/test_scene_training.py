@@ -84,6 +84,13 @@ def test_an_archive_gives_back_its_scenes_and_leaves_out_places(archive: Path) -
         read_archive(archive, without=["Here"])
 
 
+def test_the_fingerprint_of_an_archive_sees_pixels_and_classes(tmp_path: Path) -> None:
+    clear = scenes()[-1]
+    darker, masked = replace(clear, image=clear.image / 2), replace(clear, classes=np.full_like(clear.classes, 1))
+    assert len({write_archive(tmp_path, [scene]) for scene in (clear, darker, masked)}) == 3
+    assert write_archive(tmp_path, [clear]) == write_archive(tmp_path, [clear])
+
+
 def test_a_cloud_is_taken_off_its_ground_and_laid_back(archive: Path) -> None:
     cloudy = next(scene for scene in read_archive(archive) if scene.info.name == "here-5")
     assert cloudy.layer is not None
