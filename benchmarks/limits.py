@@ -23,8 +23,7 @@ from benchmarks.held_out import cases_of, ground_of, kinds_of
 from benchmarks.places import LISTING, held_out_scenes
 from benchmarks.report import Page, parser, publish, table
 from de_model import checkpoint
-from de_model.data.archive import Scene
-from de_model.data.cases import Case, CaseSource
+from de_model.data.cases import Case, CaseSource, Pair
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
 from de_model.inference.engine import restore_image
@@ -101,7 +100,7 @@ def main(options: argparse.Namespace) -> None:
         if not real
         for score in _gap(enhancer, place, case)
     ]
-    pairs = [_pair(enhancer, pair.cloudy, pair.clear) for pair in CaseSource(scenes).pairs]
+    pairs = [_pair(enhancer, pair) for pair in CaseSource(scenes).pairs]
     parts = (_ABOUT_GAPS, _gap_table(gaps), _ABOUT_PAIRS, _pair_table(pairs))
     record = {"gaps": [asdict(score) for score in gaps], "pairs": [asdict(score) for score in pairs]}
     publish("limits", Page("How much can be known below a cloud", parts, record), options)
@@ -199,7 +198,8 @@ def _restored(enhancer: Enhancer, case: Case) -> FloatArray:
     return networks.sample(inputs, noise, design.t_start, design.steps, enhancer.card.eta).mean[0].numpy()
 
 
-def _pair(enhancer: Enhancer, cloudy: Scene, clear: Scene) -> PairScore:
+def _pair(enhancer: Enhancer, pair: Pair) -> PairScore:
+    cloudy, clear = pair.cloudy, pair.clear
     where = cloudy.cloud & clear.clear
     level = np.median(cloudy.image[:, cloudy.clear], axis=1)[:, None]
     sampling = sampling_for(enhancer.card)
@@ -208,7 +208,7 @@ def _pair(enhancer: Enhancer, cloudy: Scene, clear: Scene) -> PairScore:
     mean = truth.mean(axis=1, keepdims=True)
     shifted = own - own.mean(axis=1, keepdims=True) + mean
     estimates = (level + 0 * truth, own, mean + 0 * truth, shifted)
-    return PairScore(cloudy.info.name, *(_psnr(estimate, truth) for estimate in estimates))
+    return PairScore(pair.name, *(_psnr(estimate, truth) for estimate in estimates))
 
 
 def _psnr(image: FloatArray, truth: FloatArray) -> float:

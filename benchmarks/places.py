@@ -179,7 +179,7 @@ def _restored_alone(scenes: Sequence[Scene], enhancer: Enhancer) -> str:
         flat, own = (float(-10 * np.log10(np.square(error).mean())) for error in errors)
         gains.append(own - flat)
         maes = [f"{np.abs(error).mean():.4f}" for error in errors]
-        rows.append((cloudy.info.name, int(where.sum()), f"{maes[0]} / {flat:.2f}", f"{maes[1]} / {own:.2f}"))
+        rows.append((pair.name, int(where.sum()), f"{maes[0]} / {flat:.2f}", f"{maes[1]} / {own:.2f}"))
     mean = f"{np.mean(gains):+.2f} dB" if gains else "no pair"
     return (
         f"{table(('pair', 'pixels', 'flat (MAE / PSNR)', 'predict'), rows)}\n\nMean gain over the flat colour: {mean}."

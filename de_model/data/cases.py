@@ -99,6 +99,11 @@ class Pair:
     #: What the clear date shows, in the radiometry of the cloudy one, `(band, y, x)`.
     truth: FloatArray
 
+    @property
+    def name(self) -> str:
+        """The pair in one line."""
+        return f"{self.cloudy.info.name} <- {self.clear.info.name}"
+
 
 @dataclass
 class CaseSource:

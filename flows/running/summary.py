@@ -73,9 +73,10 @@ def summary_of(
 ) -> RunSummary:
     """Return how the run ended."""
     there = [unit for unit in ready.plan.units if unit.work_id in ready.done]
-    waiting = [
+    # By id, in the order of the plan.
+    waiting = dict.fromkeys(
         unit.item_id for unit in there if ready.done[unit.work_id].parent.parent.name == ProductCollection.REVIEW
-    ]
+    )
     return RunSummary(
         run_id=run_id,
         source=ready.settings.shown_source,
