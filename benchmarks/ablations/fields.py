@@ -57,6 +57,9 @@ _MIXTURE = CaseMixture(transplant=0.55, gap=0.45, pair=0.0)
 #: Ground as it is; the clouds and gaps of the training's cases.
 _AS_IT_IS = replace(_MIXTURE, invented_dates=0.0, haze=0.3, halo=0.0, changed=0.0, mixed=0.0)
 _KINDS = (PixelKind.GAP_NEAR, PixelKind.GAP_FAR, PixelKind.THIN_CLOUD, PixelKind.OTHER_DATES)
+#: Real cloudy dates, whose truth is a clear one in their light; share of them among the cases of a joint stage.
+_PAIRS_ALONE = replace(_AS_IT_IS, transplant=0.0, gap=0.0, pair=1.0)
+_REAL, _PAIRS = "real_pairs", 0.35
 #: The shipped model's structure, smaller: a seventh of its parameters, scales that fit the cases.
 _SIZES = SceneSizes(
     reference=(16, 24, 32), predictor=(16, 24, 32), allocation=8, scales=(3, 8, 20), kept=((0.3, 0.6), (0.6, 1.0))
@@ -88,8 +91,9 @@ class Variant:
     #: None for the plain U-Net.
     sizes: SceneSizes | None
     rows: Mapping[str, Way]
-    #: Whether diffusion and W are trained together at the end.
+    #: Whether diffusion and W are trained together at the end, and the share of real pairs among the cases then.
     joint: bool = False
+    pairs: float = 0.0
 
 
 _VARIANTS = (
@@ -108,6 +112,7 @@ _VARIANTS = (
         },
     ),
     Variant("joint", _SIZES, {"a joint stage at the end": Way()}, joint=True),
+    Variant("joint-pairs", _SIZES, {"a joint stage, on real pairs too": Way()}, joint=True, pairs=_PAIRS),
     Variant("residual", replace(_SIZES, kind="residual"), {"kind residual": Way()}),
     Variant("mean", replace(_SIZES, start="mean"), {"start mean": Way()}),
     Variant("one-scale", replace(_SIZES, scales=(8,)), {"scales 8 px alone": Way()}),
@@ -165,8 +170,9 @@ class _Places:
 
     trained: Sequence[Scene]
     fingerprint: str
-    #: By place.
+    #: By place; of real pairs, where it has any.
     judged: Mapping[str, Sequence[Case]] = field(repr=False)
+    real: Mapping[str, Sequence[Case]] = field(repr=False)
 
 
 def run(setting: Setting) -> Findings:
@@ -183,7 +189,7 @@ def run(setting: Setting) -> Findings:
         found: dict[str, list[dict[str, float]]] = defaultdict(list)
         sizes: dict[str, int] = {}
         for seed in range(setting.seed, setting.seed + setting.seeds):
-            cases = DrawnCases(_cases(places, seed))
+            cases, paired = DrawnCases(_cases(places, seed)), DrawnCases(_cases(places, seed, _PAIRS))
             for variant in _VARIANTS:
                 enhancer, networks = _untrained(variant, bands, seed)
                 used = networks if variant.sizes else networks.reference
@@ -192,7 +198,8 @@ def run(setting: Setting) -> Findings:
                 kept = folder / "figures.json"
                 if not kept.is_file():
                     identity = {"data": places.fingerprint, "variant": str(variant), "seed": str(seed)}
-                    fitted = _trained(enhancer, variant, cases, Store(folder, identity), seed, setting.steps)
+                    store = Store(folder, identity)
+                    fitted = _trained(enhancer, variant, cases, paired, store, seed, setting.steps)
                     figures = {
                         row: _judged(places, _in_way(networks, way, fitted)) for row, way in variant.rows.items()
                     }
@@ -208,13 +215,17 @@ def _places(setting: Setting, archive: Path) -> _Places:
     held = read_archive(archive, only=listing.held_out)
     clouds = [scene.layer for scene in held if scene.layer is not None]
     judged: dict[str, Sequence[Case]] = {}
+    real: dict[str, Sequence[Case]] = {}
     for place in sorted({scene.info.place for scene in held}):
         own = [scene for scene in held if scene.info.place == place]
         source = CaseSource(own, _SIDE, _JUDGED_SEED, _AS_IT_IS, _WINDOW)
         source.layers = clouds
         if source.grounds:
             judged[place] = [source.case(number) for number in range(_JUDGED)]
-    return _Places(read_archive(archive, listing.held_out), fingerprint, judged)
+        source = CaseSource(own, _SIDE, _JUDGED_SEED, _PAIRS_ALONE, _WINDOW)
+        if source.pairs:
+            real[place] = [source.case(number) for number in range(_JUDGED)]
+    return _Places(read_archive(archive, listing.held_out), fingerprint, judged, real)
 
 
 def _parameters(networks: nn.Module) -> int:
@@ -237,11 +248,13 @@ def _untrained(variant: Variant, bands: int, seed: int) -> tuple[Enhancer, Scene
 
 
 def _trained(
-    enhancer: Enhancer, variant: Variant, cases: DrawnCases, store: Store, seed: int, steps: int
+    enhancer: Enhancer, variant: Variant, cases: DrawnCases, paired: DrawnCases, store: Store, seed: int, steps: int
 ) -> tuple[float, float]:
     """Train a model, from where it was left; return factor and constant for the logit of W."""
     stages = []
     for stage in _stages(variant, steps):
+        if stage.stage is Stage.JOINT and variant.pairs:
+            cases = paired
         stages.append((stage, cases))
         cases = replace(cases, first=cases.first + stage.steps)
     options = SceneTrainingOptions(seed=seed, bfloat16=False)
@@ -259,9 +272,9 @@ class _Reported(Observer):
         report_progress(f"{self.name}: {progress.stage}", progress.step, progress.steps)
 
 
-def _cases(places: _Places, seed: int) -> CaseStream:
-    source = CaseSource(places.trained, _SIDE, _CASE_SEED + seed, _MIXTURE, _WINDOW)
-    return CaseStream(source, workers=0)
+def _cases(places: _Places, seed: int, pairs: float = 0.0) -> CaseStream:
+    mixture = CaseMixture(_MIXTURE.transplant * (1 - pairs), _MIXTURE.gap * (1 - pairs), pairs)
+    return CaseStream(CaseSource(places.trained, _SIDE, _CASE_SEED + seed, mixture, _WINDOW), workers=0)
 
 
 def _stages(variant: Variant, steps: int) -> tuple[StageOptions, ...]:
@@ -286,6 +299,9 @@ def _judged(places: _Places, restore: Callable[[Sequence[Case]], Iterable[FloatA
     for cases in places.judged.values():
         for kind, values in _psnr_by_kind(cases, restore(cases)).items():
             of_places[kind].append(fmean(values))
+    for cases in places.real.values():
+        images = zip(cases, restore(cases), strict=True)
+        of_places[_REAL].append(fmean(_psnr(case, image, case.wanted) for case, image in images))
     return {kind: fmean(values) for kind, values in of_places.items()}
 
 
@@ -293,13 +309,18 @@ def _psnr_by_kind(cases: Sequence[Case], restored: Iterable[FloatArray]) -> dict
     """Return by kind of pixel the PSNR of every case that has enough of them, dB in reflectance."""
     found: dict[str, list[float]] = defaultdict(list)
     for case, image in zip(cases, restored, strict=True):
-        bands = len(image)
-        deviation = 0.03 * np.exp(case.numbers[bands : 2 * bands])
         for kind, where in kinds_of(case).items():
             if kind in _KINDS and where.sum() >= _FEWEST_PX:
-                error = (image - case.truth)[:, where] * deviation[:, None]
-                found[kind].append(float(-10 * np.log10(np.square(error).mean())))
+                found[kind].append(_psnr(case, image, where))
     return found
+
+
+def _psnr(case: Case, image: FloatArray, where: NDArray[np.bool_]) -> float:
+    """Return the PSNR of some pixels in reflectance, dB."""
+    bands = len(image)
+    deviation = 0.03 * np.exp(case.numbers[bands : 2 * bands])
+    error = (image - case.truth)[:, where] * deviation[:, None]
+    return float(-10 * np.log10(np.square(error).mean()))
 
 
 def _in_way(networks: SceneNetworks, way: Way, fitted: tuple[float, float]) -> Callable[[Sequence[Case]], FloatArray]:
@@ -333,7 +354,7 @@ def _baselines(places: _Places) -> dict[str, list[dict[str, float]]]:
 _COLUMNS = (
     Column("what is changed"),
     Column("parameters"),
-    *(Column(f"{kind.replace('_', ' ')}, dB", spread=True) for kind in _KINDS),
+    *(Column(f"{kind.replace('_', ' ')}, dB", spread=True) for kind in (*_KINDS, _REAL)),
     Column("against all fields, dB", spread=True, signed=True),
 )
 
@@ -345,7 +366,7 @@ def _findings(
     gains: dict[str, Spread] = {}
     for row, seeds in found.items():
         gains[row] = Spread.of([fmean(a[k] - b[k] for k in _KINDS) for a, b in _paired(seeds, found[_FULL])])
-        by_kind = (Spread.of([figures[kind] for figures in seeds]) for kind in _KINDS)
+        by_kind = (Spread.of([figures[kind] for figures in seeds]) for kind in (*_KINDS, _REAL))
         rows.append((row, sizes.get(row, 0), *by_kind, gains[row]))
     names = tuple(row for row in found if row != _FULL)
     bars = tuple(
@@ -369,10 +390,12 @@ def _method(setting: Setting, places: _Places) -> str:
         f"and diffusion each, {last} for W, and for the plain U-Net as many as all three; a joint stage has half as "
         f"many as the reference. Judged on {_JUDGED} cases of each of {len(places.judged)} places held out "
         f"({', '.join(places.judged)}), the same for all: PSNR of the "
-        "hidden pixels in reflectance, mean over cases, then places; ± is the sample deviation over seeds, that of a "
-        "difference over its seeds' differences. **These networks have a seventh of the shipped model's parameters and "
-        "see some thousand cases, where that saw tens of thousands of six times the area: the table says what a field "
-        "does early in a training, not how good the shipped model is** ([places](../places.md)). Levels are those of "
+        "hidden pixels in reflectance, mean over cases, then places. `real pairs` are cloudy dates of "
+        f"{len(places.real)} of them, whose truth is a clear date in their light; the last column is without them. "
+        "± is the sample deviation over seeds, that of a difference over its seeds' differences. "
+        "**These networks have a seventh of the shipped model's parameters and see some thousand cases, where that saw "
+        "tens of thousands of six times the area: the table says what a field does early in a training, not how good "
+        "the shipped model is** ([places](../places.md)). Levels are those of "
         f"{_WINDOW} px around a case, so the flat colour is nearer to the truth than in a whole scene, and what is "
         "drawn to it (a start at the mean of all scales, few scales, a network without a start) gains. Fields of one "
         "known value (`prediction`, `standardisation`) and those that say how a large image is cut (`tile`, `overlap`) "

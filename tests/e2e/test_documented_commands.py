@@ -93,7 +93,7 @@ def test_a_command_of_the_documentation_ends_well(page: str, command: str, folde
     if words[:2] == ["drift", "--baseline"] and "--weights" not in words:
         words += ["--weights", "better.safetensors"]  # not beside the shipped ones
     small = {"UNVEIL_BBOX": TINY_BBOX} | (
-        {"UNVEIL_CELL_SIZE": "64", "UNVEIL_RESOLUTION": "120"} if words[0] == "mosaic" else {}
+        {"UNVEIL_CELL_SIZE": "64", "UNVEIL_RESOLUTION": "120"} if "fixed" in words else {}
     )
     done = unveil(*words, home=folder, extra=TINY_SETTINGS | small)
     assert done.status == 0, f"unveil {command}: {done.err}"
