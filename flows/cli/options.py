@@ -48,8 +48,8 @@ def existing_registry(given: Given) -> Registry:
     database = database_of(found.uri)
     if database is not None and not database.is_file():
         raise InvalidSettings(
-            f"There is no registry {database}: name the catalog with --out, or its --state-dir; the first `unveil run` "
-            "or `unveil register` makes one."
+            f"Registry {database} does not exist: name the catalog with --out, or its --state-dir; the first "
+            "`unveil run` or `unveil register` makes one."
         )
     return found
 

@@ -21,8 +21,8 @@ def items_of(out: Path) -> list[Path]:
 
 def work_ids_of(out: Path) -> list[str]:
     """Return the work id of every published product; models are no products."""
-    told = (json.loads(path.read_text("utf-8"))["properties"] for path in items_of(out))
-    return [properties["unveil:work_id"] for properties in told if "mlm:name" not in properties]
+    found = (json.loads(path.read_text("utf-8"))["properties"] for path in items_of(out))
+    return [properties["unveil:work_id"] for properties in found if "mlm:name" not in properties]
 
 
 def files_of(out: Path) -> dict[str, str]:

@@ -101,14 +101,14 @@ class Flow:
         if process.exitcode is None:
             kill_group(process.pid)
             return f"{out.name}: a run did not end within {_TIMEOUT_S} s"
-        return f"{out.name}: a run ended with status {process.exitcode}: {self.told}" if process.exitcode else ""
+        return f"{out.name}: a run ended with status {process.exitcode}: {self.reason}" if process.exitcode else ""
 
     def kill(self, process: BaseProcess) -> None:
         """SIGKILL to a run."""
         kill_group(process.pid)
 
     @property
-    def told(self) -> str:
+    def reason(self) -> str:
         """The end of what the last run wrote."""
         return self.log.read_text("utf-8")[-2000:]
 

@@ -116,7 +116,7 @@ def page_of(every: Sequence[Series]) -> str:
         "when a product has just been staged, so that publishing is hit, too. Catalog and items are validated after",
         "every kill; at the end work ids, rasters and pictures are compared with an undisturbed run, byte by byte.",
         "",
-        *(line for series in every for line in _told(series)),
+        *(line for series in every for line in _lines_of(series)),
         "",
         "| | |",
         "|---|---|",
@@ -130,7 +130,7 @@ def page_of(every: Sequence[Series]) -> str:
     return "\n".join(lines)
 
 
-def _told(series: Series) -> Iterator[str]:
+def _lines_of(series: Series) -> Iterator[str]:
     short = (
         "" if series.tally["kills"] >= series.wanted else f" Time ran out before {series.wanted} kills were reached."
     )

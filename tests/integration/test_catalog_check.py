@@ -152,7 +152,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], set[ProblemKind]]] = {
         ),
         {ProblemKind.COUNT},
     ),
-    "a link that is no object": (
+    "a link that is not an object": (
         lambda root: edit(root / "unveil-cloud-free/collection.json", lambda c: c["links"].append("x")),
         {ProblemKind.SCHEMA},
     ),
@@ -179,15 +179,15 @@ def test_each_damage_is_found_and_named(catalog: Path, damage: str) -> None:
 
 
 def test_a_sound_catalog_is_counted(catalog: Path) -> None:
-    told: list[tuple[int, int]] = []
-    report = check_catalog(str(catalog), progress=lambda _, done, total: told.append((done, total)))
+    reported: list[tuple[int, int]] = []
+    report = check_catalog(str(catalog), progress=lambda _, done, total: reported.append((done, total)))
     assert report.valid and report.catalog == str(catalog / "catalog.json")
     files = [path for item in items(catalog) for path in item.parent.iterdir() if path != item]
     counts = report.counts
     assert (counts.collections, counts.items, counts.assets) == (2, 3, len(files))
     assert counts.bytes == sum(path.stat().st_size for path in files)
     assert counts.cogs == len(list(catalog.glob("unveil-*/*/*.tif")))
-    assert told[-1] == (3, 3)
+    assert reported[-1] == (3, 3)
 
 
 def test_nodes_between_collection_and_items_are_followed(catalog: Path) -> None:

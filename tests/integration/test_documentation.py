@@ -92,7 +92,7 @@ def api(tiny_run: Any) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def told(tiny_run: Any, address: str, api: str) -> dict[str, Any]:
+def found(tiny_run: Any, address: str, api: str) -> dict[str, Any]:
     """The names that all snippets of the page leave behind, run one after the other."""
     keep_mirrors(load_settings(overrides={"out": str(tiny_run.root)}))
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
@@ -104,49 +104,49 @@ def told(tiny_run: Any, address: str, api: str) -> dict[str, Any]:
     return names
 
 
-def pixels(tiny_run: Any, told: dict[str, Any], name: str) -> np.ndarray:
+def pixels(tiny_run: Any, found: dict[str, Any], name: str) -> np.ndarray:
     """Pixels `(band, y, x)` of the first item, from disk."""
-    path: Path = tiny_run.root / "unveil-cloud-free" / told["items"][0].id / f"{name}.tif"
+    path: Path = tiny_run.root / "unveil-cloud-free" / found["items"][0].id / f"{name}.tif"
     with rasterio.open(path) as file:
         return np.asarray(file.read())
 
 
-def test_pystac_and_rasterio(tiny_run: Any, told: dict[str, Any], address: str) -> None:
-    assert len(told["items"]) == 2 and all(href.startswith(address) for href in told["hrefs"].values())
-    np.testing.assert_array_equal(told["blue"], pixels(tiny_run, told, "data")[0])
-    provenance = pixels(tiny_run, told, "provenance")[0]
-    np.testing.assert_array_equal(told["observed"], provenance == 1)
-    classes = told["items"][0].assets["provenance"].extra_fields["classification:classes"]
+def test_pystac_and_rasterio(tiny_run: Any, found: dict[str, Any], address: str) -> None:
+    assert len(found["items"]) == 2 and all(href.startswith(address) for href in found["hrefs"].values())
+    np.testing.assert_array_equal(found["blue"], pixels(tiny_run, found, "data")[0])
+    provenance = pixels(tiny_run, found, "provenance")[0]
+    np.testing.assert_array_equal(found["observed"], provenance == 1)
+    classes = found["items"][0].assets["provenance"].extra_fields["classification:classes"]
     for entry in classes:
         hint = tuple(int(entry["color_hint"][i : i + 2], 16) for i in (0, 2, 4))
-        assert told["colours"][entry["value"]][:3] == hint
+        assert found["colours"][entry["value"]][:3] == hint
 
 
-def test_rio_tiler(tiny_run: Any, told: dict[str, Any]) -> None:
-    visual = pixels(tiny_run, told, "visual")
-    assert (told["info"].count, told["info"].dtype, told["info"].nodata_value) == (3, "uint8", 0)
-    assert told["info"].crs.endswith("/32633")
-    np.testing.assert_array_equal(told["preview"].data, visual)
-    tile = told["tile"]
+def test_rio_tiler(tiny_run: Any, found: dict[str, Any]) -> None:
+    visual = pixels(tiny_run, found, "visual")
+    assert (found["info"].count, found["info"].dtype, found["info"].nodata_value) == (3, "uint8", 0)
+    assert found["info"].crs.endswith("/32633")
+    np.testing.assert_array_equal(found["preview"].data, visual)
+    tile = found["tile"]
     assert tile.data.shape == (3, 256, 256) and (tile.mask > 0).sum() > 1000
     seen = np.asarray(tile.data)[:, tile.mask > 0]
     known = visual[:, visual.max(axis=0) > 0]
     np.testing.assert_allclose(seen.mean(axis=1), known.mean(axis=1), atol=10)
-    assert told["classes"].startswith(b"\x89PNG")
+    assert found["classes"].startswith(b"\x89PNG")
 
 
-def test_odc_stac(tiny_run: Any, told: dict[str, Any]) -> None:
-    cube = told["cube"]
+def test_odc_stac(tiny_run: Any, found: dict[str, Any]) -> None:
+    cube = found["cube"]
     assert dict(cube.sizes) == {"time": 2, "y": cube.sizes["y"], "x": cube.sizes["x"]}
-    names = told["names"]
-    np.testing.assert_array_equal(cube["nir"].values[0], pixels(tiny_run, told, "data")[names.index("nir")])
-    np.testing.assert_array_equal(cube["provenance"].values[0], pixels(tiny_run, told, "provenance")[0])
-    measured = told["measured"]["red"].values[0]
+    names = found["names"]
+    np.testing.assert_array_equal(cube["nir"].values[0], pixels(tiny_run, found, "data")[names.index("nir")])
+    np.testing.assert_array_equal(cube["provenance"].values[0], pixels(tiny_run, found, "provenance")[0])
+    measured = found["measured"]["red"].values[0]
     np.testing.assert_array_equal(np.isfinite(measured), cube["provenance"].values[0] == 1)
 
 
-def test_pystac_client_and_geopandas(told: dict[str, Any]) -> None:
-    early = [item.id for item in told["items"] if item.datetime.isoformat() < "2023-08-16"]
-    assert told["found"] == early and len(early) == 1
-    assert sorted(told["table"]["id"]) == sorted(item.id for item in told["items"])
-    assert list(told["clearest"]["eo:cloud_cover"]) == sorted(told["clearest"]["eo:cloud_cover"])
+def test_pystac_client_and_geopandas(found: dict[str, Any]) -> None:
+    early = [item.id for item in found["items"] if item.datetime.isoformat() < "2023-08-16"]
+    assert found["found"] == early and len(early) == 1
+    assert sorted(found["table"]["id"]) == sorted(item.id for item in found["items"])
+    assert list(found["clearest"]["eo:cloud_cover"]) == sorted(found["clearest"]["eo:cloud_cover"])

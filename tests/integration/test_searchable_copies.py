@@ -238,10 +238,10 @@ def test_an_index_that_fails_leaves_the_catalog_right(catalog: Path, service: pg
     first, second = published(catalog)
     reconcile(settings(catalog, service.api))
     staging = unpublish(catalog, first)
-    with web_server(TransactionApi(keep=lambda _: None)) as url, pytest.raises(IndexNotUpdated) as told:
+    with web_server(TransactionApi(keep=lambda _: None)) as url, pytest.raises(IndexNotUpdated) as raised:
         publish_staged(staging, settings(catalog, url, service.api), {})
-    assert f"Item {first} is published, but not in every index" in str(told.value)
-    assert "does not have it" in str(told.value) and "\n" not in str(told.value)
+    assert f"Item {first} is published, but not in every index" in str(raised.value)
+    assert "does not have it" in str(raised.value) and "\n" not in str(raised.value)
     assert published(catalog) == [first, second]
     assert sorted(searched(service.api, collections=list(ProductCollection))) == [
         first,
@@ -258,10 +258,10 @@ def test_what_a_database_refuses_is_one_sentence_without_the_password(service: p
         ("postgresql://me:wrong-secret@127.0.0.1:1/stac", IndexUnavailable, "does not answer"),
     ]
     for dsn, kind, words in cases:
-        with pytest.raises(kind, match=words) as told:
+        with pytest.raises(kind, match=words) as raised:
             open_index(dsn)
-        assert "secret" not in str(told.value) and service.password not in str(told.value)
-        assert "\n" not in str(told.value)
+        assert "secret" not in str(raised.value) and service.password not in str(raised.value)
+        assert "\n" not in str(raised.value)
 
 
 def test_the_role_that_searches_may_not_write(service: pgstac.Service, catalog: Path) -> None:

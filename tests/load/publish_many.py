@@ -108,8 +108,8 @@ def walk(root: Path, draw: random.Random) -> None:
             raise ValueError(f"{path}: {asset['href']} is not whole")
 
 
-def read_on(root: Path, stop: Any, told: Any) -> None:
-    """Walk until told to stop; the entry of the reader's process."""
+def read_on(root: Path, stop: Any, answers: Any) -> None:
+    """Walk until asked to stop; the entry of the reader's process."""
     draw, walks, broken = random.Random(0), 0, []  # noqa: S311 - paths, not secrets
     while not stop.is_set():
         try:
@@ -118,28 +118,28 @@ def read_on(root: Path, stop: Any, told: Any) -> None:
             broken.append(f"{type(error).__name__}: {error}")
         walks += 1
         time.sleep(0.002)
-    told.put((walks, broken[:20]))
+    answers.put((walks, broken[:20]))
 
 
-def publish_all(yard: Yard, numbers: Sequence[int], told: Any) -> None:
+def publish_all(yard: Yard, numbers: Sequence[int], answers: Any) -> None:
     """Publish products one after the other; the entry of a publisher's process."""
     for number in numbers:
         yard.publish(number)
-    told.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    answers.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def at_once(yard: Yard, numbers: Sequence[int], publishers: int) -> tuple[int, float]:
     """Publish with several processes; return how many failed, and the peak memory of one, MiB."""
     context = multiprocessing.get_context("fork")
-    told = context.Queue()
+    answers = context.Queue()
     parts = [numbers[start::publishers] for start in range(publishers)]
-    processes: list[BaseProcess] = [context.Process(target=publish_all, args=(yard, p, told)) for p in parts if p]
+    processes: list[BaseProcess] = [context.Process(target=publish_all, args=(yard, p, answers)) for p in parts if p]
     for process in processes:
         process.start()
     for process in processes:
         process.join(3600)
     failed = sum(process.exitcode != 0 for process in processes)
-    peaks = [told.get() for _ in range(len(processes) - failed)]
+    peaks = [answers.get() for _ in range(len(processes) - failed)]
     return failed, max(peaks, default=0.0)
 
 
@@ -198,14 +198,14 @@ def fill(yard: Yard, items: int, points: Sequence[int], figures: Figures, say: C
 def crowd(yard: Yard, number: int, many: int, figures: Figures) -> int:
     """Let all publishers publish at once while a reader walks; return the next number."""
     context = multiprocessing.get_context("fork")
-    stop, told = context.Event(), context.Queue()
-    reader = context.Process(target=read_on, args=(yard.root, stop, told))
+    stop, answers = context.Event(), context.Queue()
+    reader = context.Process(target=read_on, args=(yard.root, stop, answers))
     reader.start()
     began = time.perf_counter()
     failed, figures.peak_mib = at_once(yard, range(number, number + many), figures.publishers)
     figures.published_per_second = round(many / (time.perf_counter() - began), 2)
     stop.set()
-    figures.walks, figures.broken = told.get()
+    figures.walks, figures.broken = answers.get()
     reader.join()
     figures.failed_publishers += failed
     return number + many
