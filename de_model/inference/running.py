@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from threading import Barrier, Lock
 from typing import TypeVar
 
 import torch
@@ -17,6 +17,10 @@ from de_model.inference.tiles import Tile
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
+#: While workers start, torch's number of threads for the process is not what the process is to use.
+_STARTING = Lock()
+#: Longest that workers may take to start, seconds.
+_START_S = 60.0
 #: What torch says when memory runs out without an error type of its own.
 _IN_WORDS = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -93,12 +97,14 @@ def in_threads(tiles: Sequence[Tile], run: Callable[[list[Tile]], T]) -> Iterato
     Raises:
         OutOfMemory: a tile does not fit into memory.
     """
-    threads = torch.get_num_threads()
-    if threads == 1:
+    with _STARTING:
+        threads = torch.get_num_threads()
+        pool = None if threads == 1 else _single_threaded(threads)
+    if pool is None:
         yield from in_batches(tiles, 1, run)
         return
     pending: deque[Future[tuple[list[Tile], T]]] = deque()
-    with ThreadPoolExecutor(threads, initializer=partial(torch.set_num_threads, 1)) as pool:
+    with pool:
         try:
             for tile in tiles:
                 pending.append(pool.submit(lambda one: next(in_batches([one], 1, run)), tile))
@@ -110,8 +116,26 @@ def in_threads(tiles: Sequence[Tile], run: Callable[[list[Tile]], T]) -> Iterato
         finally:
             for waiting in pending:
                 waiting.cancel()
-            # What the workers set for themselves is what threads made later would begin with.
-            torch.set_num_threads(threads)
+
+
+def _single_threaded(workers: int) -> ThreadPoolExecutor:
+    """Return a pool whose workers have started, each with one thread for its operators.
+
+    torch keeps a number for the process, which is set along with that of a thread, and a thread that asks for the first
+    time takes it: so a worker asks before it sets its own, and the number of the process is put back at once.
+    """
+    all_started = Barrier(workers + 1, timeout=_START_S)
+
+    def begin() -> None:
+        torch.get_num_threads()
+        torch.set_num_threads(1)
+
+    pool = ThreadPoolExecutor(workers, initializer=begin)
+    for _ in range(workers):
+        pool.submit(all_started.wait)
+    all_started.wait()
+    torch.set_num_threads(workers)
+    return pool
 
 
 def answers(device: torch.device) -> bool:

@@ -76,7 +76,10 @@ def leftovers_of(out: Path, state: Path) -> list[str]:
 
 def is_staged(out: Path) -> bool:
     """Tell whether a product waits to be published."""
-    return any(out.glob(f".staging/*/*/{STAGED}"))
+    try:
+        return any(out.glob(f".staging/*/*/{STAGED}"))
+    except FileNotFoundError:  # its folder went while it was looked at: it is published
+        return False
 
 
 def moment_of(log: Path, out: Path) -> str:

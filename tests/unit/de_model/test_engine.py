@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
 from de_model.inference import tiles
 from de_model.inference.engine import restore, restore_image
+from de_model.inference.running import in_threads
 from de_model.inference.sampling import Sampling
-from de_model.inference.tiles import Part
+from de_model.inference.tiles import Part, Tile
 from de_model.packaging import NEEDED, SCENE, answer, default_parameters, example
 from de_model.sampling.kinds import SamplerKind
 
@@ -157,6 +159,35 @@ def test_no_bit_depends_on_the_threads(enhancer: Enhancer) -> None:
                 restore(broken, image, needed, SAMPLING)
             assert restore(enhancer, image, needed, SAMPLING).image.tobytes() == expected
             assert torch.get_num_threads() == threads, "what is set for tiles is not left behind"
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_scenes_restored_at_the_same_time_do_not_change_each_others_threads() -> None:
+    """Units of a run share the process, and torch its number of threads; sums divided among threads differ in bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    tile, begin, fresh = Tile(0, 0, 8), Event(), list[int]()
+
+    def beside() -> None:
+        torch.get_num_threads()
+        begin.wait(10)
+        list(in_threads([tile] * 2, lambda _: None))
+        newcomer = Thread(target=lambda: fresh.append(torch.get_num_threads()))
+        newcomer.start()
+        newcomer.join()
+
+    other = Thread(target=beside)
+    other.start()
+
+    def threads_of_a_tile(_: list[Tile]) -> int:
+        begin.set()
+        other.join()
+        return torch.get_num_threads()
+
+    try:
+        assert [found for _, found in in_threads([tile] * 3, threads_of_a_tile)] == [1, 1, 1]
+        assert fresh == [2], "the next scene has all threads"
     finally:
         torch.set_num_threads(before)
 
