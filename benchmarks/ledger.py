@@ -35,7 +35,7 @@ from flows.processing.unit import job_of
 from flows.progress import report_progress
 from flows.settings.loading import load_settings
 from stac.search.opening import open_source
-from stac.search.query import Query
+from stac.search.source import Query
 from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 
 SIZES = (10_000, 100_000, 1_000_000)

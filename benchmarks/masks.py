@@ -28,7 +28,7 @@ from stac.masks.classes import PixelClass, among, is_observed
 from stac.masks.temporal import hide, suspicious
 from stac.search.acquisitions import Acquisition, group_passes
 from stac.search.opening import open_source
-from stac.search.query import Query
+from stac.search.source import Query
 from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 
 BoolArray = NDArray[np.bool_]

@@ -30,7 +30,7 @@ from stac.load.stack import ReadOptions, Stack, read_stack
 from stac.masks.classes import PixelClass, is_observed
 from stac.search.acquisitions import group_passes
 from stac.search.opening import open_source
-from stac.search.query import Query
+from stac.search.source import Query
 from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 
 FloatArray = NDArray[np.float32]

@@ -42,7 +42,7 @@ from stac.grid.cell import Cell, cell_of
 from stac.load.stack import read_stack
 from stac.product.cog import CogWriter, RasterSpec
 from stac.search.opening import open_source
-from stac.search.query import Query
+from stac.search.source import Query
 from stac.search.static import sample_catalog
 
 #: The cloudy date that is restored; the sample's other four dates are its source dates.

@@ -46,7 +46,7 @@ def search(
         UnreadableCatalog, SourceUnavailable, AccessRefused: the source cannot be used.
     """
     from stac.search.opening import open_source
-    from stac.search.query import Query
+    from stac.search.source import Query
 
     return open_source(source).search(Query.parse(collection, bbox, datetime))
 

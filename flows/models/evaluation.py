@@ -42,8 +42,7 @@ from stac.composite.methods import CompositeMethod
 from stac.composite.temporal import TemporalComposite, source_dates
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_observed
-from stac.product.assembly import ModelResult, assemble, best_known, unseen
-from stac.product.layers import ProductLayers
+from stac.product.layers import ModelResult, ProductLayers, assemble, best_known, unseen
 from stac.product.preview import visual
 from stac.reflectance import to_product_dn, to_reflectance
 

@@ -44,7 +44,7 @@ from flows.models.image_file import open_image, read_mask, read_pixels
 from flows.planning.search import SceneSet, stacks_of
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, among
-from stac.masks.scene import classify_scl
+from stac.masks.methods import classify_scl
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]

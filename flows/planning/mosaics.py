@@ -18,7 +18,7 @@ from flows.planning.workunit import ModelRef, MosaicUnit, size_problem, version_
 from flows.settings import GridKind, RunSettings
 from flows.settings.mosaic_options import MosaicOptions
 from stac.catalog.validation import safe_id
-from stac.composite.field import ResidualField
+from stac.composite.normalisation import ResidualField
 from stac.composite.period import Method, PeriodComposite
 from stac.composite.radiometry import Radiometry, fit_radiometry
 from stac.composite.view_angle import towards_nadir

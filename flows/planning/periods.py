@@ -10,7 +10,7 @@ from enum import StrEnum, unique
 
 from flows.errors import InvalidSettings
 from stac.errors import InvalidQuery
-from stac.search.query import Query
+from stac.search.source import Query
 
 #: First month of each meteorological season; winter is named by the year of its January.
 _SEASONS = {"DJF": 12, "MAM": 3, "JJA": 6, "SON": 9}

@@ -20,8 +20,7 @@ from stac.masks.classes import PixelClass, is_hidden
 from stac.search.acquisitions import Acquisition, group_passes
 from stac.search.opening import open_source
 from stac.search.providers import provider_of
-from stac.search.query import Query
-from stac.search.source import Source
+from stac.search.source import Query, Source
 from stac.search.static import SAMPLE, SAMPLE_COLLECTION, SAMPLE_INTERVAL, StaticSource
 
 #: Side of a window that is looked at alone, pixels.

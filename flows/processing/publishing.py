@@ -33,7 +33,7 @@ from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog
 from stac.errors import StacError
 from stac.io.files import write_json
 from stac.io.s3 import Location
-from stac.product.credits import credit
+from stac.product.item import credit
 
 _log = logging.getLogger("unveil")
 

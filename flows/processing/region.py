@@ -19,7 +19,7 @@ from stac.catalog.documents import MOSAICS_COLLECTION
 from stac.catalog.publish import StaticCatalog
 from stac.grid.fixed import outline_of_cell
 from stac.io.raster import environment
-from stac.product.region_item import CellFile, RegionRecord, build_region_item
+from stac.product.mosaic_item import CellFile, RegionRecord, build_region_item
 
 
 def make_region(plan: MosaicPlan, items: Sequence[pystac.Item], staging: Path) -> str:

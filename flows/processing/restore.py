@@ -30,9 +30,8 @@ from stac.composite.temporal import TemporalComposite
 from stac.grid.cell import Cell
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_hidden, is_observed
-from stac.product.assembly import Intervals, ModelResult, assemble, best_known, unseen
 from stac.product.block_store import Block
-from stac.product.layers import ProductLayers
+from stac.product.layers import Intervals, ModelResult, ProductLayers, assemble, best_known, unseen
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]

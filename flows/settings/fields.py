@@ -15,7 +15,7 @@ from stac.grid.fixed import GridSpec
 from stac.io.http import RetryPolicy
 from stac.io.secrets import redact, without_secret
 from stac.quality.gate import Gate
-from stac.search.query import ALL_DATES, Query
+from stac.search.source import ALL_DATES, Query
 from stac.search.static import SAMPLE, SAMPLE_COLLECTION, SAMPLE_INTERVAL
 
 

@@ -18,7 +18,7 @@ from stac.composite.methods import CompositeMethod
 from stac.load.resampling import Interpolation
 from stac.load.scale_check import RadiometryCheck
 from stac.masks.combination import MaskKind, MaskRule
-from stac.product.assembly import Intervals
+from stac.product.layers import Intervals
 
 
 @unique

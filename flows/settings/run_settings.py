@@ -32,7 +32,7 @@ from stac.io.signing import PLANETARY_COMPUTER_TOKENS, Access, Signing, SigningO
 from stac.load.stack import ReadOptions
 from stac.masks.combination import MaskKind
 from stac.search.providers import provider_of
-from stac.search.query import Query
+from stac.search.source import Query
 
 
 class PlaceSettings(SettingsGroup):

@@ -15,8 +15,7 @@ import requests
 from stac.errors import UnreadableAsset
 from stac.io.addresses import host_of
 from stac.io.http import RetryPolicy
-from stac.io.objects import Objects
-from stac.io.s3 import S3Options, is_s3, s3_location
+from stac.io.s3 import Objects, S3Options, is_s3, s3_location
 from stac.search.hrefs import is_remote
 from stac.search.static import Documents
 

@@ -6,16 +6,20 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stac.catalog.contents import CONTENTS, SUMMARISED, Contents, contents_of, contents_of_item, total
 from stac.catalog.tree import (
+    CONTENTS,
     STAC_VERSION,
+    SUMMARISED,
+    Contents,
     Link,
     Node,
     all_links,
+    contents_of,
+    contents_of_item,
     foreign_links,
+    total,
 )
-from stac.product.credits import KEYWORDS, PROCESSOR, PUBLICATIONS, licence_links, licence_of, providers_of
-from stac.product.item import Extension
+from stac.product.item import KEYWORDS, PROCESSOR, PUBLICATIONS, Extension, licence_links, licence_of, providers_of
 from stac.product.model_item import MODELS_COLLECTION
 
 #: Fields of an asset, and of its bands, that all items have in common.

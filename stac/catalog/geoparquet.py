@@ -19,11 +19,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from stac.catalog.contents import CONTENTS, Contents, contents_of
+from stac.catalog.links import ids_below
 from stac.catalog.publish import StaticCatalog
 from stac.catalog.store_s3 import Target
-from stac.catalog.survey import ids_below
-from stac.catalog.tree import MIRRORS, Document, Node, item_name, nodes_in
+from stac.catalog.tree import CONTENTS, MIRRORS, Contents, Document, Node, contents_of, item_name, nodes_in
 from stac.errors import EmptySearch, InvalidItem, UnreadableCatalog
 from stac.io.files import writing
 from stac.io.s3 import S3Options

@@ -18,8 +18,8 @@ from typing import Any
 import pystac
 
 from stac.catalog.documents import MOSAICS_COLLECTION, REVIEW_COLLECTION
+from stac.catalog.links import Survey
 from stac.catalog.publish import DEFAULT_COLLECTION, StaticCatalog, day_of
-from stac.catalog.survey import Survey
 from stac.catalog.tree import Document, Progress, files_of
 from stac.catalog.versions import version_for
 from stac.errors import InvalidProduct

@@ -16,9 +16,8 @@ import pystac
 from pystac.errors import STACError
 
 from stac.catalog.documents import CATALOG_TITLE, collection_title
-from stac.catalog.links import ROOT, CollectionLinks, version_of
+from stac.catalog.links import ROOT, CollectionLinks, Survey, survey_of, version_of
 from stac.catalog.store_s3 import target_at
-from stac.catalog.survey import Survey, survey_of
 from stac.catalog.tree import Document, Node, files_of, items_in, month_of, node_of, placed
 from stac.catalog.validation import check_id, file_problems, validate_item
 from stac.catalog.versions import in_succession, subject_of

@@ -27,8 +27,17 @@ from stac.catalog.tree import DATES, MIRRORS, Document, files_of, item_name
 from stac.catalog.validation import check_id, parse_document
 from stac.errors import AccessRefused, InvalidProduct, NotWritable, SourceUnavailable, TargetUnavailable
 from stac.io.files import json_bytes
-from stac.io.objects import ABSENT, Objects, PreconditionFailed, S3Object, key_below, media_type_of
-from stac.io.s3 import Location, S3Location, S3Options
+from stac.io.s3 import (
+    ABSENT,
+    Location,
+    Objects,
+    PreconditionFailed,
+    S3Location,
+    S3Object,
+    S3Options,
+    key_below,
+    media_type_of,
+)
 
 _log = logging.getLogger("unveil")
 #: Publishers at the same time make each other begin again; so many times at most.

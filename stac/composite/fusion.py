@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from stac.composite.field import ResidualField, fit_field
 from stac.composite.haze import haze_span, least_hazy
 from stac.composite.normalisation import (
     DateMap,
     NormalisationFit,
+    ResidualField,
     clipped,
+    fit_field,
     fit_map,
     fit_offset,
     summed_up,

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stac.composite.field import offsets_at
-from stac.composite.normalisation import NormalisationFit, summed_up
+from stac.composite.normalisation import NormalisationFit, offsets_at, summed_up
 from stac.composite.radiometry import DateFit, Radiometry
 from stac.composite.temporal import TemporalComposite, empty_composite, geomedian, median
 from stac.load.stack import Stack

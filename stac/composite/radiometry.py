@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from stac.composite.field import ResidualField, fit_field, offsets_at
 from stac.composite.normalisation import (
     DateMap,
+    ResidualField,
     clipped,
+    fit_field,
     fit_map,
     fit_offset,
+    offsets_at,
     repeatability,
 )
 from stac.errors import InvalidInput

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from pyproj import Geod
 
-from stac.composite.field import ResidualField
+from stac.composite.normalisation import ResidualField
 from stac.grid.cell import Cell
 from stac.masks.shadow_geometry import Sun, sun_at
 from stac.search.acquisitions import Acquisition, platform_of

@@ -11,7 +11,7 @@ import pystac
 
 from stac.errors import InvalidItem, StacError
 from stac.grid.georeference import Grid, band_fields, resolution
-from stac.io.file_facts import FileFacts, file_facts
+from stac.io.raster import FileFacts, file_facts
 from stac.io.signing import Access
 
 

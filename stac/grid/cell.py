@@ -19,8 +19,7 @@ from stac.errors import InvalidItem, InvalidQuery
 from stac.grid.assets import find_asset
 from stac.grid.footprint import BBox, box_around, boxes_touch, outline_of_grid, outline_of_item
 from stac.grid.georeference import Declared, Grid, require_as_declared
-from stac.io.file_facts import facts_of
-from stac.io.raster import open_raster
+from stac.io.raster import facts_of, open_raster
 from stac.io.signing import Access
 
 _SURROUNDINGS_DEG, _DENSITY_DEG = 0.2, 0.05

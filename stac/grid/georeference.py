@@ -20,7 +20,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from stac.errors import InvalidItem
-from stac.io.file_facts import FileFacts
+from stac.io.raster import FileFacts
 
 #: Declared corners may differ by the rounding of a catalog, pixels.
 _TOLERANCE = 0.01

@@ -12,7 +12,7 @@ import pystac
 
 from stac.errors import InvalidItem
 from stac.grid.assets import Sensor, sensor_of
-from stac.io.file_facts import BandFacts, undeclared
+from stac.io.raster import BandFacts, undeclared
 from stac.search.acquisitions import baseline_of
 
 #: Flags of Earth Search, today's and that of its version 0.

@@ -25,7 +25,7 @@ from stac.load.reading import Layer, at_once, look_at, read_asset
 from stac.load.resampling import coarseness
 from stac.masks.classes import PixelClass, among
 from stac.masks.combination import MaskKind, MaskRule, Opinion, combine, grow, kinds_for
-from stac.masks.learned import MaskInput, MaskMethod
+from stac.masks.methods import MaskInput, MaskMethod
 from stac.masks.shadow_geometry import FARTHEST_M, cast, sun_at
 from stac.masks.temporal import Near
 from stac.reflectance import rescale_dn, to_reflectance

@@ -24,8 +24,7 @@ from stac.errors import InvalidItem, UnreadableAsset
 from stac.grid.assets import band_index
 from stac.grid.cell import Cell, native_geobox
 from stac.grid.georeference import UNDECLARED, Declared, require_as_declared
-from stac.io.file_facts import FileFacts, facts_of, file_facts, is_masked, thinned
-from stac.io.raster import open_raster
+from stac.io.raster import FileFacts, facts_of, file_facts, is_masked, open_raster, thinned
 from stac.io.signing import Access
 from stac.load.resampling import reach_of, warped
 from stac.load.scaling import Decision, decide

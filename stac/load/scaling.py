@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import pystac
 
 from stac.errors import InvalidItem
-from stac.io.file_facts import BandFacts
+from stac.io.raster import BandFacts
 from stac.load.evidence import Evidence, evidence_of
 from stac.reflectance import PRODUCT_NODATA, PRODUCT_SCALE, Scaling
 

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from stac.errors import InvalidInput
 from stac.grid.assets import has_asset
 from stac.masks.classes import HIDDEN, PixelClass, among, around_square, is_observed
-from stac.masks.learned import OMNICLOUDMASK, S2CLOUDLESS, MaskMethod
-from stac.masks.scene import QA_PIXEL, SCL
+from stac.masks.methods import OMNICLOUDMASK, QA_PIXEL, S2CLOUDLESS, SCL, MaskMethod
 
 ClassArray = NDArray[np.uint8]
 BoolArray = NDArray[np.bool_]

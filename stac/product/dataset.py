@@ -19,9 +19,8 @@ from stac.io.files import require_nameable, write_json, writing
 from stac.load.dataset import band_attributes, completed, dataset_stack, date_of, flags, geobox_of, on_grid
 from stac.load.stack import Stack
 from stac.masks.classes import is_hidden
-from stac.product.assembly import ModelResult, assemble
 from stac.product.item import ProductRecord, build_item
-from stac.product.layers import SOURCE_DATE_NODATA, ProductLayers, Provenance
+from stac.product.layers import SOURCE_DATE_NODATA, ModelResult, ProductLayers, Provenance, assemble
 from stac.product.writer import write_product
 from stac.reflectance import to_product_dn, to_reflectance
 

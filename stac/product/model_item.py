@@ -14,8 +14,7 @@ import shapely
 
 from stac.grid.footprint import BBox
 from stac.product.assets import common_name, file_asset
-from stac.product.credits import PUBLICATIONS, citations
-from stac.product.item import MODEL_EXTENSIONS, first_version
+from stac.product.item import MODEL_EXTENSIONS, PUBLICATIONS, citations, first_version
 
 MODELS_COLLECTION = "unveil-models"
 WEIGHTS_FILE, CARD_FILE, TABLE_FILE = "weights.safetensors", "card.json", "calibration.json"

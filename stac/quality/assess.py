@@ -12,9 +12,8 @@ import numpy as np
 from stac.io.cores import cores
 from stac.product.layers import SOURCE_DATE_NODATA, Provenance
 from stac.quality.figures import HALF_WIDTH_EDGES, WEIGHT_EDGES, GroupFigures, QualityFigures, SourceDate
-from stac.quality.measures import CloudTally, ColourTally, IntervalTally, ResidualCloud, SharpnessTally
+from stac.quality.measures import CloudTally, ColourTally, IntervalTally, ResidualCloud, SeamTally, SharpnessTally
 from stac.quality.parts import EVERYTHING, GROUPS, WINDOW, Part, Product, groups_of, reach_of
-from stac.quality.seams import SeamTally
 from stac.reflectance import PRODUCT_SCALE
 
 #: Measurements that can go on at once, while the next window is read.

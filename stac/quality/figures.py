@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stac.quality.seams import Seam
+from stac.quality.measures import Seam
 
 #: Lower edges of the bins of `GroupFigures.half_widths`, reflectance; the last bin has no end.
 HALF_WIDTH_EDGES = tuple(round(0.0025 * i, 4) for i in range(41))

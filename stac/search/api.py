@@ -20,8 +20,7 @@ from stac.io.signing import Access
 from stac.search.acquisitions import instant_of
 from stac.search.hrefs import is_remote, resolve
 from stac.search.providers import Provider
-from stac.search.query import Query
-from stac.search.source import Skipped, item_from, one_item, with_band_names
+from stac.search.source import Query, Skipped, item_from, one_item, with_band_names
 from stac.search.static import CatalogIO, refused
 from stac.search.versions import newest_versions
 

@@ -1,21 +1,146 @@
-"""What a search returns: items, and every item left out with its reason."""
+"""What to search for, and what a search returns: items, and every item left out with its reason."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Protocol
 
 import pystac
+import shapely
+from shapely.geometry.base import BaseGeometry
 
-from stac.errors import InvalidItem, StacError
+from stac.errors import InvalidItem, InvalidQuery, StacError
 from stac.grid.cell import declared_projection, grid_code
-from stac.grid.footprint import footprint_of, normalise
+from stac.grid.footprint import BBox, footprint_of, normalise
 from stac.search.acquisitions import cloud_cover, instant_of, platform_of, rank
 from stac.search.hrefs import checked_id, resolve
 from stac.search.providers import Archive
-from stac.search.query import Query
+
+#: A wider box across the antimeridian is far more likely a west and east that were swapped, degrees.
+_WIDEST_ACROSS = 180
+
+
+#: The interval that leaves nothing out.
+ALL_DATES = "0001-01-01/9999-12-31"
+#: No instant lies outside.
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A collection, an area and an interval."""
+
+    collection: str
+    #: West, south, east, north in degrees, west above east across the antimeridian (RFC 7946, section 5.2);
+    #: None searches everywhere.
+    bbox: BBox | None
+    #: Both ends are part of the interval; in UTC.
+    start: datetime
+    end: datetime
+
+    @classmethod
+    def parse(cls, collection: str, bbox: Sequence[float] | str | None, interval: str) -> Query:
+        """Check and convert what a person wrote.
+
+        Args:
+            collection: collection id.
+            bbox: four numbers, or `"west,south,east,north"`.
+            interval: `2023-08-10/2023-08-20`, one date, or RFC 3339 instants with a time zone.
+
+        Raises:
+            InvalidQuery: the area or the interval makes no sense.
+        """
+        if not collection.strip():
+            raise InvalidQuery("The collection is empty; name one with --collection.")
+        start, end = _interval(interval)
+        return cls(collection, None if bbox is None else _bbox(bbox), start, end)
+
+    def widened(self, days: int) -> Query:
+        """Return the query with `days` more on both sides of the interval."""
+        try:
+            more = timedelta(days=days)
+        except OverflowError:
+            more = _LAST - _FIRST
+        return replace(self, start=_moved(self.start, -more), end=_moved(self.end, more))
+
+    @property
+    def interval(self) -> str:
+        """The interval in whole seconds, as RFC 3339 instants in UTC joined by a slash; its end is rounded up."""
+        end = _moved(self.end, timedelta(seconds=1)) if self.end.microsecond else self.end
+        ends = (t.astimezone(UTC).replace(microsecond=0, tzinfo=None) for t in (self.start, end))
+        return "/".join(f"{t.isoformat()}Z" for t in ends)
+
+    @property
+    def boxes(self) -> tuple[BBox | None, ...]:
+        """The box in parts whose west lies below their east: two across the antimeridian, else one."""
+        if self.bbox is None:
+            return (None,)
+        west, south, east, north = self.bbox
+        if west < east:
+            return (self.bbox,)
+        return (west, south, 180.0, north), (-180.0, south, east, north)
+
+    def contains(self, instant: datetime) -> bool:
+        """Return whether a timezone-aware instant lies within the interval."""
+        return self.start <= instant <= self.end
+
+    def touches(self, footprint: BaseGeometry) -> bool:
+        """Return whether a footprint, its longitudes in -180..180, touches the box."""
+        return any(box is None or bool(footprint.intersects(shapely.box(*box))) for box in self.boxes)
+
+
+def _moved(instant: datetime, by: timedelta) -> datetime:
+    """Return an instant so much away, within the years that there are dates for."""
+    try:
+        return instant + by
+    except OverflowError:
+        return _FIRST if by < timedelta() else _LAST
+
+
+def _bbox(bbox: Sequence[float] | str) -> BBox:
+    try:
+        west, south, east, north = (float(n) for n in (bbox.split(",") if isinstance(bbox, str) else bbox))
+    except (TypeError, ValueError) as error:
+        raise InvalidQuery(f"Box {bbox!r} is not four numbers: give west,south,east,north in degrees.") from error
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= 90 and -90 <= north <= 90):
+        raise InvalidQuery(f"Box {bbox!r} leaves the world; longitudes lie in -180..180, latitudes in -90..90.")
+    if west == east or south >= north or west == 180 or east == -180:
+        raise InvalidQuery(f"Box {bbox!r} has no area: west must be less than east and south less than north.")
+    if west - east > 0 and 360 + east - west > _WIDEST_ACROSS:
+        raise InvalidQuery(
+            f"Box {bbox!r} has its west above its east, so it crosses the antimeridian and spans "
+            f"{360 + east - west:g} degrees; swap west and east if you meant the small box."
+        )
+    return west, south, east, north
+
+
+def _interval(text: str) -> tuple[datetime, datetime]:
+    parts = text.split("/")
+    if len(parts) > 2 or not all(parts):
+        raise InvalidQuery(f"Interval {text!r} is not understood; write 2023-08-10/2023-08-20 or one date.")
+    start, end = _instant(parts[0], last=False), _instant(parts[-1], last=True)
+    if start > end:
+        raise InvalidQuery(f"Interval {text!r} ends before it begins; swap the two dates.")
+    return start, end
+
+
+def _instant(text: str, *, last: bool) -> datetime:
+    """Return the instant; a bare date means its first or its last microsecond, in UTC."""
+    try:
+        if len(text) == len("2023-08-10"):
+            return datetime.combine(date.fromisoformat(text), time.max if last else time(), UTC)
+        instant = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidQuery(f"Date {text!r} is not understood; write 2023-08-10 or 2023-08-10T10:00:00Z.") from error
+    if instant.tzinfo is None:
+        raise InvalidQuery(f"Date {text!r} has no time zone; add Z for UTC.")
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidQuery(f"Date {text!r} lies outside the years 1 to 9999 in UTC.") from error
 
 
 def item_from(document: dict[str, Any], href: str) -> pystac.Item:

@@ -16,13 +16,11 @@ from stac.errors import InvalidItem, InvalidQuery, SourceUnavailable, StacError,
 from stac.grid.footprint import footprint_of
 from stac.io.addresses import host_of
 from stac.io.http import DEFAULT_RATE, PASSING, RetryPolicy, WebSession
-from stac.io.objects import Objects
-from stac.io.s3 import S3Options, is_s3, s3_location
+from stac.io.s3 import Objects, S3Options, is_s3, s3_location
 from stac.io.signing import Access
 from stac.search.acquisitions import instant_of
 from stac.search.hrefs import checked_id, is_remote, resolve
-from stac.search.query import Query
-from stac.search.source import Skipped, item_from, one_item
+from stac.search.source import Query, Skipped, item_from, one_item
 from stac.search.versions import newest_versions
 
 #: A longer file is not a STAC document, bytes.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from stac.errors import StacError
 from stac.grid.cell import grid_code
 from stac.grid.footprint import footprint_of
-from stac.io.file_facts import valid_pixels
+from stac.io.raster import valid_pixels
 from stac.io.signing import Access
 from stac.search.acquisitions import described, instant_of, platform_of, rank
 from stac.search.sentinel_hub.process import is_process_href

@@ -18,7 +18,7 @@ from stac.io.signing import Access
 from stac.load.reading import AssetRequest, read_asset, read_thinned
 from stac.load.stack import ReadOptions, read_stack
 from stac.search.opening import open_source
-from stac.search.query import Query
+from stac.search.source import Query
 from stac.search.static import sample_catalog
 from tests.faults.world import BANDS, World, truth
 from tests.misbehaving_server import Asked, Reply, web_server

@@ -16,8 +16,7 @@ from rasterio.warp import transform_bounds
 from stac.grid.cell import Cell, cell_of
 from stac.io.signing import Access
 from stac.load.stack import ReadOptions, Stack, read_stack
-from stac.search.query import Query
-from stac.search.source import Skipped
+from stac.search.source import Query, Skipped
 from stac.search.static import StaticSource
 
 Pixels = NDArray[Any]

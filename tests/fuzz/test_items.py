@@ -18,8 +18,8 @@ from stac.errors import StacError
 from stac.grid.cell import cell_of
 from stac.io.signing import Access
 from stac.load.stack import ReadOptions, read_stack
-from stac.product.credits import public_href
-from stac.search.query import Query
+from stac.product.item import public_href
+from stac.search.source import Query
 from stac.search.static import StaticSource
 from tests.faults.world import LEFT, SIDE, TOP, World
 from tests.fuzz.mutations import FIXED, values

@@ -31,7 +31,7 @@ from stac.grid.cell import cell_of
 from stac.load.stack import read_stack
 from stac.search.api import ApiSource
 from stac.search.opening import open_source
-from stac.search.query import Query
+from stac.search.source import Query
 from stac.search.static import SAMPLE_BBOX, SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 from tests.command import unveil
 from tests.installed import Needed, require

@@ -17,8 +17,7 @@ from stac.io.http import RetryPolicy
 from stac.search.api import ApiSource
 from stac.search.opening import open_source
 from stac.search.providers import PROVIDERS
-from stac.search.query import Query
-from stac.search.source import Source
+from stac.search.source import Query, Source
 from tests.misbehaving_server import Asked, Reply, StacApi, Trouble, files, web_server
 
 pytestmark = pytest.mark.integration

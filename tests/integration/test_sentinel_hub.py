@@ -21,9 +21,9 @@ from stac.load.reading import AssetRequest, read_asset
 from stac.load.stack import read_stack
 from stac.search.opening import open_source
 from stac.search.providers import PROVIDERS
-from stac.search.query import Query
 from stac.search.sentinel_hub.client import METER
 from stac.search.sentinel_hub.process import BandAddress, read_band
+from stac.search.source import Query
 from stac.search.static import sample_catalog
 from tests.misbehaving_server import Reply
 from tests.sentinel_hub_server import CLIENT_ID, CLIENT_SECRET, SentinelHub, sample_items, sentinel_hub, units_of

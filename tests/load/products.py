@@ -14,9 +14,8 @@ import pystac
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from stac.catalog.links import CollectionLinks
+from stac.catalog.links import CollectionLinks, survey_of
 from stac.catalog.publish import StaticCatalog
-from stac.catalog.survey import survey_of
 from stac.catalog.tree import placed
 from stac.product.item import ProductRecord, build_item
 from stac.product.layers import SOURCE_DATE_NODATA, ProductLayers

@@ -17,10 +17,9 @@ from stac.io.http import RetryPolicy
 from stac.search.acquisitions import instant_of
 from stac.search.hrefs import checked_id
 from stac.search.providers import Archive, Provider
-from stac.search.query import Query
 from stac.search.sentinel_hub.client import Deployment, HubClient, session_of
 from stac.search.sentinel_hub.process import BandAddress
-from stac.search.source import Skipped, item_from, one_item
+from stac.search.source import Query, Skipped, item_from, one_item
 from stac.search.versions import newest_versions
 
 _PAGE = 100

@@ -27,7 +27,7 @@ from stac.masks.classes import PixelClass, is_hidden
 from stac.product.block_store import BlockStore
 from stac.product.layers import INTERPOLATED_WEIGHT, ProductLayers, Provenance
 from stac.search.opening import open_source
-from stac.search.query import Query
+from stac.search.source import Query
 from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 
 BANDS = ("blue", "green", "red", "nir")

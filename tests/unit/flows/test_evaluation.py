@@ -36,7 +36,7 @@ from stac.grid.cell import Cell, cell_of
 from stac.load.stack import Stack, read_stack
 from stac.masks.classes import PixelClass, is_hidden
 from stac.search.opening import open_source
-from stac.search.query import Query
+from stac.search.source import Query
 from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 from tests.unit.de_model.tiny_model import tiny_model
 

@@ -42,7 +42,7 @@ from flows.services.state import Record, read_record, write_record
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from stac.errors import NotWritable
-from stac.search.query import Query
+from stac.search.source import Query
 from tests.command import ROOT
 
 

@@ -19,7 +19,7 @@ from stac.catalog.publish import StaticCatalog
 from stac.product.item import ProductRecord, build_item
 from stac.product.layers import SOURCE_DATE_NODATA, ProductLayers, Provenance
 from stac.product.writer import ProductSummary, write_product
-from stac.search.query import Query
+from stac.search.source import Query
 from stac.search.static import SAMPLE_BBOX, SAMPLE_COLLECTION, SAMPLE_INTERVAL, StaticSource, sample_catalog
 
 Edit = Callable[[dict[str, Any]], None]

@@ -14,8 +14,16 @@ from stac.errors import InvalidInput
 from stac.grid.cell import Cell
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_hidden, is_observed
-from stac.product.assembly import Intervals, ModelResult, assemble, best_known, unseen
-from stac.product.layers import SOURCE_DATE_NODATA, ProductLayers, Provenance
+from stac.product.layers import (
+    SOURCE_DATE_NODATA,
+    Intervals,
+    ModelResult,
+    ProductLayers,
+    Provenance,
+    assemble,
+    best_known,
+    unseen,
+)
 
 SIDE = 12
 SYNTHETIC = (

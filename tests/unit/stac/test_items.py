@@ -18,8 +18,7 @@ from stac.catalog.documents import collection_document
 from stac.catalog.publish import StaticCatalog
 from stac.catalog.validation import schema_problem, validate_item
 from stac.errors import InvalidProduct
-from stac.product.credits import credit, may_be_shown, public_href
-from stac.product.item import Extension, footprint, projection
+from stac.product.item import Extension, credit, footprint, may_be_shown, projection, public_href
 from stac.product.layers import ProductLayers
 from stac.product.writer import ProductSummary
 

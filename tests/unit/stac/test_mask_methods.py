@@ -17,8 +17,7 @@ from stac.grid.cell import Cell, cell_of
 from stac.load.stack import ReadOptions, read_stack
 from stac.masks.classes import PixelClass
 from stac.masks.combination import MaskKind, MaskRule
-from stac.masks.learned import BANDS, THRESHOLD, cloud_probability
-from stac.masks.scene import classify_qa_pixel, classify_scl
+from stac.masks.methods import BANDS, THRESHOLD, classify_qa_pixel, classify_scl, cloud_probability
 
 
 def test_scene_classes() -> None:

@@ -21,7 +21,7 @@ from stac.io.signing import Access
 from stac.load.stack import ReadOptions, read_stack
 from stac.search.hrefs import resolve
 from stac.search.opening import open_source
-from stac.search.query import Query
+from stac.search.source import Query
 from stac.search.static import sample_catalog
 from tests.s3_server import Request, S3Server
 

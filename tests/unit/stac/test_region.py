@@ -21,7 +21,7 @@ from stac.grid.footprint import outline_of_grid
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_hidden, is_observed
 from stac.product.cog import RasterSpec, write_cog
-from stac.product.region_item import CellFile, vrt
+from stac.product.mosaic_item import CellFile, vrt
 
 BANDS = ("blue", "green", "red", "nir")
 SIDE = 96

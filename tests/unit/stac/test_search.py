@@ -18,8 +18,7 @@ from stac.grid.assets import find_asset
 from stac.search.hrefs import checked_id, resolve
 from stac.search.opening import open_source
 from stac.search.providers import PROVIDERS, Protocol, provider_of
-from stac.search.query import Query
-from stac.search.source import with_band_names
+from stac.search.source import Query, with_band_names
 from stac.search.static import SAMPLE_COLLECTION, StaticSource
 
 DATES = "2023-08-10/2023-08-20"

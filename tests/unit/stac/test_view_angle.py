@@ -19,7 +19,7 @@ from stac.masks.classes import is_observed
 from stac.masks.shadow_geometry import Sun
 from stac.search.acquisitions import Acquisition, group_passes
 from stac.search.opening import open_source
-from stac.search.query import Query
+from stac.search.source import Query
 from stac.search.static import SAMPLE_COLLECTION, SAMPLE_INTERVAL, sample_catalog
 
 #: Five scenes on both sides of 180 degrees.
