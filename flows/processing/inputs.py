@@ -6,7 +6,8 @@ The first date is the scene that is restored; of a mosaic it is the composite of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ import pystac
 from flows.planning.workunit import ModelRef, MosaicUnit, Unit, WorkUnit, unit_cell, unit_dates
 from flows.processing.blocks import Reader
 from flows.processing.publishing import blocks_folder
-from flows.processing.registration import RegisteredDates, register_dates
 from flows.processing.restore import Prepared, measured_options, prepare, prepare_with
 from flows.settings import RunSettings
 from flows.settings.restoring import RestorationOptions
+from stac.composite.coregistration import Shift, find_shifts, read_registered
 from stac.composite.period import PeriodComposite, mosaic_stack
 from stac.grid.cell import Cell
 from stac.load.stack import Stack, read_stack
@@ -31,6 +32,33 @@ _MOST_LOOKS = 24_000_000
 _LEAST_SIDE = 128
 #: Share of a cell that any date must have seen: from less all of it would be invented.
 _LEAST_SEEN = 0.05
+#: Side of the window in which shifts of a large cell are looked for, pixels.
+_WINDOW_PX = 512
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredDates:
+    """The dates of a cell that can be used, each read where the ground of the reference lies."""
+
+    dates: tuple[Acquisition, ...]
+    #: The cell, thinned where it is large.
+    overview: Stack
+    #: Of every date whose shift is certain, by id, those that are left out included.
+    shifts: Mapping[str, Shift]
+    settings: RunSettings
+
+    def read(self, window: Cell) -> Stack:
+        """Return all dates of a window."""
+        corrected = {date.id: self.shifts[date.id] for date in self.dates if date.id in self.shifts}
+        return read_registered(_reader(self.dates, self.settings), window, corrected)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Shifts in pixels as JSON values, for `metadata.json`."""
+        return {
+            name: asdict(shift) | {"corrected": shift.matters and not shift.too_far}
+            for name, shift in self.shifts.items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +125,7 @@ def inputs_of(unit: Unit, items: Mapping[str, pystac.Item], settings: RunSetting
 def _scene(unit: WorkUnit, dates: Sequence[Acquisition], cell: Cell, settings: RunSettings, model: ModelRef) -> Inputs:
     identity = f"{unit.work_id} by {settings.block} px"
     store = BlockStore(blocks_folder(unit.work_id, settings), cell, settings.bands, identity)
-    registered = _registered(dates, _overview(unit, dates, cell, settings, store), 0, cell, settings)
+    registered = _register_dates(dates, _overview(unit, dates, cell, settings, store), 0, cell, settings)
     options = _options(settings, model)
     prepared = prepare(registered.overview, 0, cell, options)
     read, side = registered.read, settings.block
@@ -113,7 +141,7 @@ def _mosaic(
         return mosaic_stack(stack, reference, composite.method)
 
     overview = read_stack(dates, cell, settings.bands, settings.reading.overview_of(cell), required=())
-    registered = _registered(dates, overview, _clearest(overview, reference), cell, settings)
+    registered = _register_dates(dates, overview, _clearest(overview, reference), cell, settings)
     overview = registered.overview
     options = _options(settings, model)
     options = replace(options, use_model=settings.use_model and _seen_share(overview) >= _LEAST_SEEN)
@@ -150,11 +178,50 @@ def _overview(
     return found
 
 
-def _registered(
-    dates: Sequence[Acquisition], overview: Stack, reference: int, cell: Cell, settings: RunSettings
+def _register_dates(
+    every: Sequence[Acquisition], overview: Stack, reference: int, cell: Cell, settings: RunSettings
 ) -> RegisteredDates:
-    by_id = {date.id: date for date in dates}
-    return register_dates([by_id[name] for name in overview.item_ids], overview, reference, cell, settings)
+    """Find the shifts of the dates of a cell against one of them, which stays where it is.
+
+    Dates that lie too far off are left out, and the overview says so.
+
+    Args:
+        every: at least those of the overview.
+        overview: the cell, thinned where it is large.
+        reference: index of the date that the others should lie on.
+        cell: at full resolution.
+        settings: bands and reading.
+
+    Raises:
+        UnreadableAsset: pixels cannot be read.
+    """
+    by_id = {date.id: date for date in every}
+    dates = [by_id[name] for name in overview.item_ids]
+    whole = overview.cell.pixels == cell.pixels
+    looked_at = overview if whole else _reader(dates, settings)(_best_window(overview, reference, cell))
+    shifts = find_shifts(looked_at, reference)
+    if whole and any(shift.matters for shift in shifts.values()):
+        dropped = overview.dropped
+        overview = replace(read_registered(_reader(dates, settings), cell, shifts), dropped=dropped)
+    far = {name: shift for name, shift in shifts.items() if shift.too_far}
+    left_out = (f"Date {n} lies {shift.size:.1f} pixels off the reference; it is not used." for n, shift in far.items())
+    overview = replace(overview.without(far), dropped=(*overview.dropped, *left_out))
+    return RegisteredDates(tuple(date for date in dates if date.id not in far), overview, shifts, settings)
+
+
+def _reader(dates: Sequence[Acquisition], settings: RunSettings) -> partial[Stack]:
+    return partial(read_stack, dates, bands=settings.bands, options=settings.reading)
+
+
+def _best_window(overview: Stack, reference: int, cell: Cell) -> Cell:
+    """Return the window of a large cell that the reference and the other dates see best."""
+    clear = is_observed(overview.classes)
+    factor = round(overview.cell.gsd_m / cell.gsd_m)
+    side = max(1, _WINDOW_PX // factor)
+    seen = clear.mean(axis=0) * clear[reference]
+    corners = [(y, x) for y in range(0, seen.shape[0], side) for x in range(0, seen.shape[1], side)]
+    y, x = max(corners, key=lambda corner: float(seen[corner[0] :, corner[1] :][:side, :side].sum()))
+    return cell.window(*(slice(at * factor, at * factor + _WINDOW_PX) for at in (y, x)))
 
 
 def _options(settings: RunSettings, model: ModelRef) -> RestorationOptions:

@@ -34,7 +34,7 @@ from flows.drift.statistics import (
 from flows.drift.units import statistics_of
 from flows.planning.search import SceneSet, cloudy_and_clear, dated_stacks_of
 from flows.reports.page import drift_parts
-from flows.reports.run import drift_markdown
+from flows.running.summary import drift_markdown
 from flows.settings import RunSettings
 from stac.load.stack import Stack
 

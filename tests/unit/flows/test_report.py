@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox
 from flows.processing.publishing import ITEM_FILE, publish_staged, review_note
 from flows.processing.record import Quality, quality_of
 from flows.reports.page import warnings_of, write_report
-from flows.reports.run import run_markdown, unit_table
+from flows.running.summary import run_markdown, unit_table
 from flows.settings import RunSettings
 from stac.catalog.publish import StaticCatalog
 from stac.errors import NotWritable
