@@ -23,7 +23,7 @@ from scipy.ndimage import gaussian_filter
 from benchmarks.report import Page, parser, publish, table
 from de_model.calibration import CalibrationTable, Origin, calibration_of
 from de_model.checkpoint import shipped_weights
-from flows.models.evaluation_cases import Case, real_cases, transplanted_cases
+from flows.models.evaluation import Case, real_cases, transplanted_cases
 from flows.planning.search import SceneSet, cloudy_and_clear, stacks_of
 from stac.composite.fusion import FusedComposite, fit_fused
 from stac.composite.normalisation import repeatability

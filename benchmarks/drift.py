@@ -11,9 +11,8 @@ import pystac
 from benchmarks.report import Page, parser, publish, table
 from de_model.checkpoint import shipped_weights
 from de_model.errors import InvalidCheckpoint
-from flows.drift.baseline import NO_BASELINE, Baseline, baseline_of
 from flows.drift.compare import DriftReport, Verdict, compare
-from flows.drift.statistics import UnitStatistics, input_statistics
+from flows.drift.statistics import NO_BASELINE, Baseline, UnitStatistics, baseline_of, input_statistics
 from flows.planning.search import SceneSet, cloudy_and_clear, dated_stacks_of
 from stac.load.stack import Stack
 

@@ -39,7 +39,7 @@ from de_model.scene.design import SceneDesign
 from de_model.scene.model import SceneNetworks
 from de_model.validation import Filler, PixelKind, ValidationRecord, validation_path
 from flows.models.training_places import read_listing, scenes_of
-from flows.processing.interpolation import inverse_distance
+from flows.processing.restore import inverse_distance
 from stac.composite.normalisation import repeatability
 
 #: The listing of the shipped weights.

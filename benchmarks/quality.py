@@ -24,8 +24,7 @@ from de_model.card import ModelCard
 from de_model.metrics.bootstrap import Interval, difference_interval
 from de_model.validation import Filler, PixelKind
 from flows.cli.console import progress_bar
-from flows.models.evaluation import OF_DATES, evaluate
-from flows.models.evaluation_cases import Case, Protocol, cases_of, transplanted_cases
+from flows.models.evaluation import OF_DATES, Case, Protocol, cases_of, evaluate, transplanted_cases
 from flows.models.evaluation_figures import TRIVIAL_IN_GAPS, CaseResult, ErrorSums, Evaluation
 from flows.models.evaluation_report import metrics_of, tables
 from flows.planning.search import SceneSet, cloudy_and_clear, stacks_of

@@ -15,8 +15,8 @@ import psutil
 from benchmarks.measuring import run_unveil
 from benchmarks.report import Page, goal, parser, publish, table
 from flows.cli.console import progress_bar
-from flows.ledger.opening import open_ledger
 from flows.ledger.schema import Entry
+from flows.ledger.store import open_ledger
 from flows.progress import report_progress
 from flows.settings.loading import load_settings
 from stac.search.static import sample_catalog

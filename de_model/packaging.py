@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from de_model.calibration import CalibrationTable, Origin
 from de_model.card import ModelCard
 from de_model.errors import InvalidModelInput
-from de_model.inference.sampling import Sampling, sampling_for
-from de_model.sampling.kinds import sampler_kind
+from de_model.inference.sampling import Sampling, sampler_kind, sampling_for
 
 if TYPE_CHECKING:
     from de_model.enhancer import Enhancer

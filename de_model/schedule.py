@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from de_model.errors import InvalidModelInput
-from de_model.sampling.kinds import check_steps
+from de_model.inference.sampling import check_steps
 
 #: Ends of the linear schedule for T = 1000 (Ho et al. 2020, section 4); scaled by 1000 / T otherwise.
 BETA_FIRST, BETA_LAST = 1e-4, 0.02

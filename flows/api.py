@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from de_model.card import ModelCard
-    from flows.reports.slider import Slider
+    from flows.reports.page import Slider
 
 __all__ = ["compare", "composite", "evaluate", "load", "publish", "restore", "search", "write"]
 
@@ -221,7 +221,7 @@ def compare(before: xr.Dataset, after: xr.Dataset, *, width: int = 520) -> Slide
     Raises:
         InvalidInput: a colour is missing, or an image has a time axis.
     """
-    from flows.reports.slider import slider
+    from flows.reports.page import slider
 
     return slider(before, after, width)
 

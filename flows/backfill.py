@@ -19,8 +19,7 @@ from flows.errors import KNOWN_ERRORS, InvalidSettings
 from flows.ledger.schema import State
 from flows.mosaic import run_clear_scenes
 from flows.progress import report_progress
-from flows.services.prefect_client import through_restart
-from flows.services.prefect_server import prefect_api
+from flows.services.prefect_server import prefect_api, through_restart
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from stac.errors import EmptySearch

@@ -19,8 +19,8 @@ from prefect.client.schemas.objects import State as FlowState
 from prefect.states import Completed
 
 from flows.errors import CensusIncomplete, InvalidSettings
-from flows.ledger.opening import existing_ledger
 from flows.ledger.schema import Entry, State, is_dead
+from flows.ledger.store import existing_ledger
 from flows.models.registry import look_up
 from flows.planning.candidates import cloud_cover
 from flows.planning.mosaics import MosaicJob, mosaic_jobs, plan_period

@@ -16,10 +16,9 @@ from prefect import flow, task
 from prefect.context import FlowRunContext
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.drift.units import watch_run
-from flows.ledger.opening import open_ledger
+from flows.drift.compare import watch_run
 from flows.ledger.schema import new_run_id
-from flows.ledger.store import Ledger, reconcile
+from flows.ledger.store import Ledger, open_ledger, reconcile
 from flows.planning.plan_file import FrozenPlan, read_plan
 from flows.planning.workunit import ModelRef
 from flows.processing.publishing import catalog_of, discard_blocks, keep_mirrors

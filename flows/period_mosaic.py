@@ -111,7 +111,7 @@ def plan(job: MosaicJob, model: ModelRef) -> _Planned:
 @task(name="region", task_run_name="region {made.job.region.name} {made.job.period.name}", **RETRIES)
 def publish_region(made: MosaicPlan, items: Sequence[pystac.Item], collection: Mapping[str, Any]) -> str:
     """Publish the item of the whole region: overview, VRT, MosaicJSON."""
-    from flows.processing.region import make_region
+    from flows.processing.publishing import make_region
 
     report_progress(f"{made.job.period.name}: whole region")
     settings = made.job.settings

@@ -12,9 +12,8 @@ from prefect import flow, tags
 from prefect.artifacts import create_markdown_artifact
 
 from flows.errors import InvalidSettings, WorkFailed
-from flows.ledger.opening import existing_ledger, place_of
 from flows.ledger.schema import HELD, Planned, State, is_dead
-from flows.ledger.store import Ledger
+from flows.ledger.store import Ledger, existing_ledger, place_of
 from flows.mosaic import run_clear_scenes
 from flows.planning.plan_file import settings_of, thaw
 from flows.progress import report_progress

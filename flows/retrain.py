@@ -14,14 +14,12 @@ from prefect.artifacts import create_markdown_artifact
 from de_model import checkpoint
 from de_model.calibration import calibration_of, calibration_path
 from de_model.validation import validation_path
-from flows.drift.baseline import baseline_path
+from flows.drift.statistics import baseline_path
 from flows.errors import InvalidSettings
 from flows.models import promotion, training_set
-from flows.models.calibration import fit_calibration
 from flows.models.comparison import GATES_TAG, compare_versions
 from flows.models.drift import make_baseline
-from flows.models.evaluation import evaluate
-from flows.models.evaluation_cases import Case, cases_of, every_second_pair
+from flows.models.evaluation import Case, cases_of, evaluate, every_second_pair, fit_calibration
 from flows.models.gates import ChampionComparison
 from flows.models.model_item import publish_promoted
 from flows.models.registry import CHAMPION, Registry

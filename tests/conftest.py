@@ -155,7 +155,7 @@ def services(tiny_run: Run, prefect_url: str, prefect_login: Login) -> dict[str,
 @pytest.fixture
 def services_here(services: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The same for flows and commands in this process."""
-    from flows.services.prefect_client import client_of  # loads Prefect, which most tests do without
+    from flows.services.prefect_server import client_of  # loads Prefect, which most tests do without
 
     for name, value in services.items():
         monkeypatch.setenv(name, value)

@@ -14,8 +14,8 @@ from de_model.enhancer import Enhancer
 from de_model.inference.sampling import Sampling
 from de_model.training.course import Observer, Progress
 from de_model.training.objective import Batch, Objective
+from de_model.training.stage_run import fixed_batch, validate
 from de_model.training.stages import Stage, StageOptions
-from de_model.training.validation import fixed_batch, validate
 
 #: Points of a curve, and the patches each is measured on, for every hold-out window that is asked for.
 _POINTS, _PATCHES = 10, 4

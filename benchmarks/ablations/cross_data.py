@@ -15,12 +15,12 @@ from benchmarks.chart import Panel, Series
 from de_model.data.datasets import RGB, Split
 from de_model.data.pairs import PairData, ScenePair
 from de_model.data.readers import open_dataset
-from de_model.data.transplant import transplant
+from de_model.data.variation import transplant
 from de_model.enhancer import Enhancer
 from de_model.metrics.bootstrap import Interval, difference_interval, mean_interval
 from de_model.training.objective import Batch
+from de_model.training.stage_run import fixed_batch, psnr, restored
 from de_model.training.stages import Stage
-from de_model.training.validation import fixed_batch, psnr, restored
 from flows.progress import report_progress
 
 #: Patches a model is judged on, for every hold-out window that is asked for.

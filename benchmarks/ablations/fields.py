@@ -24,8 +24,7 @@ from benchmarks.chart import Panel, Series
 from benchmarks.held_out import ground_of, kinds_of
 from de_model.card import ModelCard
 from de_model.data.archive import Scene, read_archive, write_archive
-from de_model.data.case_stream import Batch, CaseStream
-from de_model.data.cases import Case, CaseMixture, CaseSource
+from de_model.data.cases import Batch, Case, CaseMixture, CaseSource, CaseStream
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
 from de_model.metrics.baselines import interpolated

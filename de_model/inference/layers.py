@@ -15,7 +15,7 @@ from de_model.inference.noise_field import NoiseField, TileNoise
 from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Tile
 from de_model.radiometry import from_unit, to_signed, to_unit, to_unsigned
-from de_model.sampling.samplers import SAMPLERS, Start, Trajectory, shrink
+from de_model.samplers import SAMPLERS, Start, Trajectory, shrink
 from de_model.scene.design import SceneDesign
 from de_model.scene.model import SceneNetworks
 from de_model.scene.networks import Inputs

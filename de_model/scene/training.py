@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from de_model.data.case_stream import Batch
+from de_model.data.cases import Batch
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
 from de_model.scene.model import SceneNetworks

@@ -12,10 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from de_model.enhancer import Enhancer
-from de_model.training.stage_run import Lesson, RunOptions, StageRun
+from de_model.training.stage_run import Lesson, Restored, RunOptions, StageRun
 from de_model.training.stages import Stage
 from de_model.training.store import Store
-from de_model.training.validation import Restored
 
 
 @dataclass(frozen=True, slots=True)

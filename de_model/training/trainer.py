@@ -14,10 +14,9 @@ from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
 from de_model.training.course import Course, Observer, StageResult
 from de_model.training.objective import Batch, Objective, draw
-from de_model.training.stage_run import Lesson
+from de_model.training.stage_run import Lesson, Validation, fixed_batch, restored, validate
 from de_model.training.stages import Decay, Stage, StageOptions, TrainingOptions
 from de_model.training.store import Store
-from de_model.training.validation import Validation, fixed_batch, restored, validate
 
 #: Training patches shown at the end of a stage where there is no validation batch.
 _SHOWN = 4

@@ -15,7 +15,7 @@ from flows.errors import EXIT_FAILED
 
 if TYPE_CHECKING:
     from flows.drift.compare import DriftReport
-    from flows.models.evaluation_cases import Case
+    from flows.models.evaluation import Case
     from flows.planning.search import SceneSet
     from flows.settings import RunSettings
 
@@ -92,7 +92,7 @@ def calibrate(
 
     from de_model import checkpoint
     from de_model.calibration import calibration_path, require_apart
-    from flows.models.calibration import fit_calibration
+    from flows.models.evaluation import fit_calibration
     from flows.planning.search import SceneSet
     from stac.io.files import require_writable
 
@@ -109,7 +109,7 @@ def calibrate(
 
 
 def _cases(scenes: SceneSet, window: int) -> Iterator[Case]:
-    from flows.models.evaluation_cases import cases_of
+    from flows.models.evaluation import cases_of
     from flows.planning.search import stacks_of
 
     return cases_of(stacks_of(scenes), window)
@@ -175,7 +175,7 @@ def _weights_of(settings: RunSettings, *, registered: bool) -> Path:
 def _make(scenes: SceneSet, path: Path, settings: RunSettings, as_json: bool) -> None:
     from de_model.checkpoint import read_card
     from de_model.inference.sampling import sampling_for
-    from flows.drift.baseline import baseline_path
+    from flows.drift.statistics import baseline_path
     from flows.models.drift import make_baseline
     from stac.io.files import require_writable
 

@@ -111,8 +111,8 @@ def status(
         unveil status --out zagreb --state FAILED --limit 20
     """
     settings = o.settings(config, **given)
-    from flows.ledger.opening import status as look
     from flows.ledger.schema import State
+    from flows.ledger.store import status as look
 
     wanted = None if state is None else o.choice(State, state.upper(), "--state")
     found = look(settings, state=wanted, limit=limit, after=after)

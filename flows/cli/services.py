@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from flows.ops.doctor import Check
-    from flows.ops.up.services import Place
-    from flows.ops.up.supervisor import ServiceHealth
+    from flows.ops.up.supervisor import Place, ServiceHealth
 
 
 @takes_settings("out", "state_dir")
@@ -166,7 +165,7 @@ def up(
         unveil up --out zagreb --detach
     """
     from flows.ops.up import supervisor
-    from flows.ops.up.services import Service, place_for
+    from flows.ops.up.supervisor import Service, place_for
     from flows.services.state import login_file
 
     ports = dict(zip(Service, (prefect_port, mlflow_port, catalog_port, worker_port), strict=True))
@@ -203,7 +202,7 @@ def down(out: Out = Path("unveil-out"), state_dir: o.StateDir = None, as_json: o
         unveil down --out zagreb
     """
     from flows.ops.up import supervisor
-    from flows.ops.up.services import place_for
+    from flows.ops.up.supervisor import place_for
 
     stopped = supervisor.down(place_for(out, _state(out, state_dir), {}, browser=False))
     show({"stopped": stopped}, as_json, "Stopped." if stopped else f"Nothing was up in {out}.")

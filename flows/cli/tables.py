@@ -15,7 +15,7 @@ from flows.cli.console import item_of, output, print_table, styled
 if TYPE_CHECKING:
     from flows.backfill import BackfillSummary
     from flows.census import Census
-    from flows.ledger.opening import Status
+    from flows.ledger.store import Status
     from flows.redrive import RedriveSummary
     from stac.catalog.check import CatalogReport
 

@@ -15,7 +15,7 @@ from flows.cli.setting_options import Given, Taken, part_of, takes_settings
 from flows.errors import EXIT_INVALID
 
 if TYPE_CHECKING:
-    from de_model.data.check import Report as DataReport
+    from de_model.data.readers import Report as DataReport
     from flows.models.training import TrainingReport
 
 
@@ -80,7 +80,7 @@ def check(
 
         unveil data check ~/data/C-CUHK
     """
-    from de_model.data.check import check_folder
+    from de_model.data.readers import check_folder
     from flows.progress import report_progress
 
     with progress_bar():

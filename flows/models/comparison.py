@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flows.models.evaluation import Usage, evaluate
-from flows.models.evaluation_cases import Case
+from flows.models.evaluation import Case, Usage, evaluate
 from flows.models.evaluation_figures import Evaluation
 from flows.models.evaluation_report import as_markdown, metrics_of, plain
 from flows.models.gates import ChampionComparison, Gates, compared, judge

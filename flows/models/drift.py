@@ -8,13 +8,20 @@ from pathlib import Path
 
 from de_model import checkpoint
 from de_model.errors import InvalidCheckpoint
-from flows.drift.baseline import NO_BASELINE, Baseline, baseline_of
-from flows.drift.compare import DriftReport, compare
-from flows.drift.statistics import SKY, Histogram, UnitStatistics, input_statistics, output_statistics
-from flows.drift.units import statistics_of
+from flows.drift.compare import DriftReport, compare, statistics_of
+from flows.drift.statistics import (
+    NO_BASELINE,
+    SKY,
+    Baseline,
+    Histogram,
+    UnitStatistics,
+    baseline_of,
+    input_statistics,
+    output_statistics,
+)
 from flows.errors import InvalidSettings
-from flows.ledger.opening import status
 from flows.ledger.schema import State
+from flows.ledger.store import status
 from flows.models.registry import Registry
 from flows.planning.search import SceneSet, cloudy_and_clear, dated_stacks_of
 from flows.processing.restore import measured_options, restore_date

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum, unique
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from de_model import checkpoint
-from de_model.calibration import Origin, calibration_of
+from de_model.calibration import CalibrationTable, Origin, calibration_of, conformal_factor
 from de_model.card import ModelCard
+from de_model.data.variation import transplant
 from de_model.enhancer import Enhancer
 from de_model.inference.engine import Restoration, restore
 from de_model.inference.tiles import Part
@@ -31,20 +35,138 @@ from de_model.validation import (
     kinds_of_gaps,
 )
 from flows.errors import InvalidSettings
-from flows.models.evaluation_cases import Case
 from flows.models.evaluation_figures import CaseResult, Coverage, ErrorSums, Evaluation, error_sums
-from flows.planning.search import fullest_window
-from flows.processing.interpolation import inverse_distance
-from flows.processing.restore import Prepared, composite_of, intervals_of, prepare
+from flows.planning.search import cloudy_and_clear, fullest_window
+from flows.processing.model import in_products
+from flows.processing.restore import Prepared, composite_of, intervals_of, inverse_distance, prepare
 from flows.progress import report_progress
 from flows.settings.restoring import RestorationOptions
 from stac.composite.methods import CompositeMethod
+from stac.composite.normalisation import repeatability
 from stac.composite.temporal import TemporalComposite, source_dates
 from stac.load.stack import Stack
-from stac.masks.classes import PixelClass, is_observed
+from stac.masks.classes import PixelClass, is_hidden, is_observed
 from stac.product.layers import ModelResult, ProductLayers, assemble, best_known, unseen
 from stac.product.preview import visual
 from stac.reflectance import to_product_dn, to_reflectance
+
+#: Real and transplanted clouds, each alone and with the other dates.
+_CASES_OF_A_PAIR = 4
+#: What a window adds to the id of its cell.
+_WINDOW_OF = re.compile(r"(-r\d+c\d+h\d+w\d+)+$")
+
+
+@unique
+class Protocol(StrEnum):
+    """How the truth is known."""
+
+    TRANSPLANTED = "transplanted clouds"
+    REAL_PAIRS = "real pairs"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One date to restore; its truth is in none of the dates of the stack."""
+
+    protocol: Protocol
+    #: Day (`2023-08-18`) of the clouds and of the truth.
+    clouds: str
+    truth_day: str
+    stack: Stack
+    target: int
+    #: Reflectance `(band, y, x)`.
+    truth: FloatArray
+    #: `(y, x)`, pixels that are scored: hidden on the target, seen on the truth date.
+    where: BoolArray
+
+    @property
+    def place(self) -> str:
+        """Grid cell that the case is part of."""
+        return _WINDOW_OF.sub("", self.stack.cell.id)
+
+    def alone(self, side: int) -> Case:
+        """Return the case without other dates, in a window of `side` pixels with hidden ground beside clear one."""
+        at = fullest_window(self.where, side, is_observed(self.stack.classes[self.target]))
+        kept = self.stack.item_ids[self.target]
+        stack = self.stack.without([item for item in self.stack.item_ids if item != kept]).window(*at)
+        return replace(self, stack=stack, target=0, truth=self.truth[:, *at], where=self.where[at])
+
+    @property
+    def name(self) -> str:
+        """The case in one line."""
+        sources = "" if len(self.stack.days) > 1 else ", no other date"
+        if self.protocol is Protocol.TRANSPLANTED:
+            return f"clouds of {self.clouds} on {self.truth_day}{sources}"
+        return f"{self.clouds} against {self.truth_day}{sources}"
+
+
+def day_of(stack: Stack, index: int) -> str:
+    """Return the day of a date, `2023-08-18`."""
+    return str(np.datetime64(int(stack.days[index]), "D"))
+
+
+def transplanted_cases(stack: Stack, cloudy: Sequence[int], clear: Sequence[int]) -> Iterator[Case]:
+    """Yield every cloudy date's clouds on every clear date, restored from all other dates.
+
+    Outside the clouds the target is what the clear date saw, bit for bit; under them its own pixels are replaced
+    by what the transplanted clouds show.
+    """
+    for truth in clear:
+        for clouds in cloudy:
+            covered = _clouded(stack, clouds, truth)
+            where = is_hidden(stack.classes[clouds]) & is_observed(stack.classes[truth])
+            days = day_of(stack, clouds), day_of(stack, truth)
+            yield Case(Protocol.TRANSPLANTED, *days, covered, truth, stack.reflectance(truth), where)
+
+
+def real_cases(stack: Stack, cloudy: Sequence[int], clear: Sequence[int]) -> Iterator[Case]:
+    """Yield every cloudy date against every clear date, which is taken out of the stack first."""
+    for target in cloudy:
+        for truth in clear:
+            rest = stack.without([stack.item_ids[truth]])
+            where = is_hidden(stack.classes[target]) & is_observed(stack.classes[truth])
+            days = day_of(stack, target), day_of(stack, truth)
+            index = rest.index_of(stack.item_ids[target])
+            yield Case(Protocol.REAL_PAIRS, *days, rest, index, stack.reflectance(truth), where)
+
+
+def cases_of(stacks: Iterable[Stack], side: int) -> Iterator[Case]:
+    """Yield the cases that a model is evaluated on: real pairs and transplanted clouds, each alone and with all dates.
+
+    Args:
+        stacks: cells with all their dates.
+        side: of the window that is restored where no other date helps, pixels.
+    """
+    for stack in stacks:
+        dates = cloudy_and_clear(stack)
+        for pair in zip_longest(real_cases(stack, *dates), transplanted_cases(stack, *dates)):
+            for case in pair:
+                if case is not None and case.where.any():
+                    yield case.alone(side)
+                    yield case
+
+
+def every_second_pair(cases: Iterable[Case], *, later: bool) -> Iterator[Case]:
+    """Yield the cases of `cases_of` of every second pair of dates: the first, third and so on, or the `later` ones.
+
+    What is fitted on the ones is judged by the others.
+    """
+    for number, case in enumerate(cases):
+        if number // _CASES_OF_A_PAIR % 2 == later:
+            yield case
+
+
+def _clouded(stack: Stack, clouds: int, truth: int) -> Stack:
+    """Return the stack with the clouds of one date over another."""
+    mask = stack.classes[clouds]
+    cloud, shadow = np.isin(mask, (PixelClass.CLOUD, PixelClass.THIN_CLOUD)), mask == PixelClass.SHADOW
+    light = transplant(stack.reflectance(clouds), cloud, stack.reflectance(truth), shadow)
+    moved = is_hidden(mask) & np.isfinite(light).all(axis=0)
+    dn, classes = stack.dn.copy(), stack.classes.copy()
+    dn[truth][:, moved] = np.maximum(to_product_dn(light[:, moved]), 1)
+    classes[truth][moved] = mask[moved]
+    return replace(stack, dn=dn, classes=classes)
+
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -243,3 +365,64 @@ def _coverage(layers: ProductLayers, case: Case, where: BoolArray) -> Coverage:
     error, half = error[known], half[known]
     score = 2 * half + _MISS * np.maximum(error - half, 0)
     return Coverage(int((error <= half).sum()), error.size, float(score.sum()))
+
+
+#: Scores kept of a case: every case counts alike, however many pixels it hides.
+_MOST_SCORES = 4000
+
+
+def fit_calibration(
+    weights: Path, cases: Sequence[Case], fitted_on: str, known: CalibrationTable | None = None
+) -> CalibrationTable:
+    """Return the factors per band that make intervals of products hold the truth in 90 % of the values of the cases.
+
+    Args:
+        weights: the model.
+        cases: of `cases_of`: with other dates and alone, on ground that nothing is trained on or judged by.
+        fitted_on: the cases, for people.
+        known: a table whose factors are taken over for origins that no case has.
+
+    Raises:
+        InvalidSettings: the cases hide no pixel.
+    """
+    enhancer = checkpoint.load(weights)
+    options = in_products(enhancer.card)
+    scores: dict[Origin, list[FloatArray]] = {origin: [] for origin in Origin}
+    for done, case in enumerate(cases):
+        report_progress("calibrating", done, len(cases))
+        for origin, found in _scores(fill_case(case, enhancer, options)).items():
+            scores[origin].append(found)
+    joined = {origin: np.concatenate(found, axis=1) for origin, found in scores.items() if found}
+    factors = {} if known is None else dict(known.factors)
+    factors |= {
+        origin: tuple(conformal_factor(band) for band in found) for origin, found in joined.items() if found.size
+    }
+    missing = [str(origin) for origin in Origin if origin not in factors]
+    if missing:
+        raise InvalidSettings(
+            f"The cases hide no pixel from {missing[0]} that could be calibrated; name cloudier dates with --datetime."
+        )
+    return CalibrationTable(checkpoint.sha256_of(weights), enhancer.card.bands, factors, fitted_on)
+
+
+def _scores(filled: Filled) -> dict[Origin, FloatArray]:
+    """Return |estimate - truth| / standard deviation by origin, `(band, pixel)`."""
+    case, dates = filled.case, filled.kinds == KindCode.OTHER_DATES
+    gap = (filled.kinds != 0) & ~dates
+    found: dict[Origin, FloatArray] = {}
+    if filled.composite is not None:
+        found[Origin.OTHER_DATES] = _some(filled.composite.reflectance, filled.composite.spread, case, dates)
+    if filled.answer is not None:
+        scale = np.hypot(filled.answer.spread, repeatability(filled.answer.image))
+        found[Origin.MODEL] = _some(filled.answer.image, scale, case, gap)
+    if filled.around is not None:
+        scale = np.hypot(filled.around.spread, repeatability(filled.around.image))
+        found[Origin.SURROUNDINGS] = _some(filled.around.image, scale, case, gap)
+    return found
+
+
+def _some(image: FloatArray, scale: FloatArray, case: Case, where: NDArray[np.bool_]) -> FloatArray:
+    """Return the scores of at most so many pixels, spread evenly."""
+    at = where & case.where & np.isfinite(image).all(axis=0) & np.isfinite(case.truth).all(axis=0)
+    scores: FloatArray = np.abs(image - case.truth)[:, at] / scale[:, at]
+    return scores[:, :: max(1, scores.shape[1] // _MOST_SCORES)]

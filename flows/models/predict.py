@@ -43,8 +43,8 @@ from flows.models.image_file import (
     read_pixels,
     scale_of,
 )
-from flows.processing.interpolation import by_filler, filled_around, without_model
 from flows.processing.model import load_model
+from flows.processing.restore import by_filler, filled_around, without_model
 from flows.progress import report_progress
 from flows.settings import Device, GapFilling
 from stac.grid.assets import looks_spectral, readings, same

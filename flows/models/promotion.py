@@ -10,7 +10,7 @@ from flows.errors import ChampionChanged, InvalidSettings, UnknownModel
 from flows.models.registry import CHAMPION, Registry
 from flows.models.version import ModelVersion
 from flows.progress import EventName, emit
-from flows.services.prefect_client import configured_api_url, health_problem
+from flows.services.prefect_server import configured_api_url, health_problem
 
 #: The version that waits for its evaluation, and the champion before the present one.
 CHALLENGER, PREVIOUS = "challenger", "previous"

@@ -13,13 +13,12 @@ import pystac
 from PIL import Image, ImageChops
 
 from flows.errors import KNOWN_ERRORS, InvalidPlan
-from flows.ledger.opening import open_ledger
 from flows.ledger.schema import Planned, State
+from flows.ledger.store import open_ledger
 from flows.planning.plan_file import settings_of, thaw
 from flows.planning.search import find_scenes
 from flows.planning.workunit import ModelRef, WorkUnit
-from flows.processing.product import make_product
-from flows.processing.record import quality_of
+from flows.processing.product import make_product, quality_of
 from flows.progress import report_progress
 from flows.settings import RunSettings
 from stac.product.layers import RESTORED, Provenance

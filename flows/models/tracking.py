@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from de_model.training.course import Observer, Progress, StageResult
+from de_model.training.stage_run import Restored, sample_grid
 from de_model.training.stages import Stage
-from de_model.training.validation import Restored, sample_grid
 from flows.errors import ServiceUnavailable
 from flows.models.mlflow_access import TRAINING_EXPERIMENT, dataset_input, experiment_of, open_client, plain_errors
 from flows.models.training_plan import TrainingPlan

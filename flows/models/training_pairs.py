@@ -16,9 +16,9 @@ from de_model.data.pairs import PairData, ScenePair
 from de_model.data.readers import open_dataset
 from de_model.enhancer import Enhancer
 from de_model.training.course import Observer, StageResult
+from de_model.training.stage_run import Validation
 from de_model.training.stages import Stage, StageOptions, schedule_for
 from de_model.training.trainer import check, train
-from de_model.training.validation import Validation
 from flows.errors import InvalidSettings
 from flows.models.training_plan import Log, TrainingPlan, begin, options_text, revision, store_of
 from flows.models.training_request import TrainingRequest

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from de_model import checkpoint
 from de_model.card import ModelCard
 from de_model.data.archive import Scene, read_archive, write_archive
-from de_model.data.case_stream import CaseStream
-from de_model.data.cases import CaseMixture, CaseSource
+from de_model.data.cases import CaseMixture, CaseSource, CaseStream
 from de_model.enhancer import Enhancer
 from de_model.scene.design import SceneDesign, SceneSizes
 from de_model.scene.training import SceneTrainingOptions, fitted_share, train_scene

@@ -16,7 +16,7 @@ from de_model.calibration import calibration_of, calibration_path, load_table
 from de_model.checkpoint import Knowledge
 from de_model.errors import InvalidCheckpoint
 from de_model.validation import load_record, validation_of, validation_path
-from flows.drift.baseline import baseline_of, baseline_path, load_baseline
+from flows.drift.statistics import baseline_of, baseline_path, load_baseline
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion

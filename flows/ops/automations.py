@@ -27,7 +27,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 
 from flows.errors import InvalidSettings, ServiceUnavailable
 from flows.progress import EventName
-from flows.services.prefect_client import configured_api_url
+from flows.services.prefect_server import configured_api_url
 from stac.io.secrets import without_secret
 
 if TYPE_CHECKING:

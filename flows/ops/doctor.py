@@ -15,7 +15,7 @@ from flows.models import mlflow_access
 from flows.ops.serve import stac_browser
 from flows.processing.publishing import catalog_of
 from flows.progress import report_progress
-from flows.services import prefect_client
+from flows.services import prefect_server
 from flows.settings import RunSettings
 from stac.errors import StacError
 from stac.io.secrets import redact, without_secret
@@ -94,14 +94,14 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
 
 
 def _prefect() -> Check:
-    url = prefect_client.configured_api_url()
+    url = prefect_server.configured_api_url()
     if url is None:
         return passed("Prefect", "no API configured; each run starts a local server and stops it")
-    problem = prefect_client.health_problem(url)
+    problem = prefect_server.health_problem(url)
     shown = without_secret(url)
     if problem is None:
         return passed("Prefect", f"{shown} answers")
-    if problem == prefect_client.REFUSED:
+    if problem == prefect_server.REFUSED:
         return failed("Prefect", f"{shown} refuses the credentials", "Set PREFECT_API_AUTH_STRING or PREFECT_API_KEY.")
     remedy = "Start that server, correct PREFECT_API_URL, or run `prefect config unset PREFECT_API_URL`."
     return failed("Prefect", f"{shown} does not answer: {problem}", remedy)

@@ -8,9 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from flows.errors import InvalidSettings, LedgerUnavailable
-from flows.ledger.opening import status
 from flows.ledger.schema import State
 from flows.ledger.spent import totals
+from flows.ledger.store import status
 
 if TYPE_CHECKING:
     from flows.settings import RunSettings

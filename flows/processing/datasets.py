@@ -13,7 +13,7 @@ import xarray as xr
 
 from flows import __version__
 from flows.processing.blocks import Effort
-from flows.processing.record import figures_of, quality_of
+from flows.processing.product import figures_of, quality_of
 from flows.reports.page import write_report
 from stac.catalog.product_collections import publish_to_collection
 from stac.catalog.publish import StaticCatalog

@@ -18,9 +18,8 @@ import pystac
 from flows.errors import KNOWN_ERRORS, InvalidSettings, LeaseLost, RunStopped
 from flows.ledger.database import shown
 from flows.ledger.leases import Heartbeat
-from flows.ledger.opening import open_ledger
 from flows.ledger.schema import Entry, Job, Lease, State, is_own
-from flows.ledger.store import AGAIN, Ledger
+from flows.ledger.store import AGAIN, Ledger, open_ledger
 from flows.planning.workunit import ModelRef, Unit
 from flows.processing.publishing import catalog_of, discard_blocks, publish_staged, review_note
 from flows.progress import report_progress
@@ -33,7 +32,7 @@ from stac.io.secrets import redact
 from stac.search.sentinel_hub.client import METER
 
 if TYPE_CHECKING:
-    from flows.processing.record import UnitFigures
+    from flows.processing.product import UnitFigures
 
 _log = logging.getLogger("unveil")
 _HELD = "another run is working on it"

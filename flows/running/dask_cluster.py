@@ -21,9 +21,8 @@ from prefect_dask import DaskTaskRunner
 from flows import __version__
 from flows.errors import InvalidSettings, WorkerKilled, WorkersLost
 from flows.ledger.database import shown
-from flows.ledger.opening import place_of
-from flows.running.worker_process import Share, begin_worker, inherited
-from flows.running.workers import Workers
+from flows.ledger.store import place_of
+from flows.running.workers import Share, Workers, begin_worker, inherited
 from flows.settings import RunSettings
 from stac.io.secrets import Kept, kept, without_secret
 

@@ -19,7 +19,7 @@ from flows.processing.publishing import catalog_of
 from flows.processing.unit import UnitResult
 from flows.running.preparation import PreparedRun
 from flows.running.tasks import RETRIES
-from flows.services.prefect_client import through_restart
+from flows.services.prefect_server import through_restart
 from stac.catalog.product_collections import ProductCollection
 
 #: Rows of a table artifact.

@@ -15,8 +15,16 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 from flows.errors import InvalidSettings
 from flows.progress import listening
 from flows.running.tasks import gpus_of
-from flows.running.worker_process import Share, begin_pool_worker, environment, inherited, share_of
-from flows.running.workers import Processes, Threads, Workers
+from flows.running.workers import (
+    Processes,
+    Share,
+    Threads,
+    Workers,
+    begin_pool_worker,
+    environment,
+    inherited,
+    share_of,
+)
 from flows.settings import RunSettings
 from flows.settings.fields import RunnerKind
 from stac.io.secrets import kept

@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.tasks import exponential_backoff
 
 from flows.errors import KNOWN_ERRORS, LedgerUnavailable, ServiceUnavailable
-from flows.services.prefect_client import through_restart
+from flows.services.prefect_server import through_restart
 from flows.settings import Device, RunSettings
 
 #: Name of the global concurrency limit at the Prefect server.

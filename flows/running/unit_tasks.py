@@ -15,9 +15,8 @@ from prefect.states import Completed, Failed
 
 from flows.errors import LedgerUnavailable, WorkerKilled, WorkFailed
 from flows.ledger.leases import wait_for_others
-from flows.ledger.opening import open_ledger
 from flows.ledger.schema import State
-from flows.ledger.store import Ledger
+from flows.ledger.store import Ledger, open_ledger
 from flows.models.model_item import ensure_model_item
 from flows.planning.candidates import Refused
 from flows.planning.workunit import ModelRef, Unit
@@ -35,7 +34,7 @@ from flows.processing.unit import (
 from flows.progress import report_progress
 from flows.running.task_runners import open_workers
 from flows.running.tasks import RETRIES, ensure_gpu_limit, gpu_slot, gpus_of
-from flows.services.prefect_client import through_restart
+from flows.services.prefect_server import through_restart
 from flows.settings import RunSettings
 
 _log = logging.getLogger("unveil")

@@ -10,8 +10,7 @@ from typing import Annotated, Self
 from pydantic import Field
 from pydantic_settings import NoDecode
 
-from de_model.inference.sampling import Sampling
-from de_model.sampling.kinds import SamplerKind
+from de_model.inference.sampling import SamplerKind, Sampling
 from de_model.validation import Filler, PixelKind
 from flows.settings.fields import CommaSeparated, Mark, SettingsGroup
 from stac.composite.methods import CompositeMethod

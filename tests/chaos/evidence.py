@@ -51,8 +51,8 @@ def unlinked_of(out: Path) -> list[str]:
 
 def unsettled_of(out: Path, state: Path) -> list[str]:
     """Return the units of a finished catalog that the ledger does not know as published."""
-    from flows.ledger.opening import open_ledger
     from flows.ledger.schema import State
+    from flows.ledger.store import open_ledger
     from flows.settings import RunSettings
 
     with closing(open_ledger(RunSettings(out=out, state_dir=state))) as ledger:

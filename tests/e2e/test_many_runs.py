@@ -21,8 +21,8 @@ from typer.testing import CliRunner, Result
 from de_model.errors import DeviceLost
 from de_model.inference import engine
 from flows.cli import app
-from flows.ledger.opening import open_ledger
 from flows.ledger.schema import Entry, State
+from flows.ledger.store import open_ledger
 from flows.processing import model as loaded
 from flows.processing.publishing import blocks_folder
 from flows.services.state import Login

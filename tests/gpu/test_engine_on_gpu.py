@@ -12,8 +12,7 @@ import torch
 from de_model import checkpoint
 from de_model.enhancer import Enhancer
 from de_model.inference.engine import Restoration, restore
-from de_model.inference.sampling import Sampling
-from de_model.sampling.kinds import SamplerKind
+from de_model.inference.sampling import SamplerKind, Sampling
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from flows.ledger.opening import open_ledger
 from flows.ledger.schema import HELD, Entry, State
+from flows.ledger.store import open_ledger
 from flows.models.promotion import CHALLENGER, PREVIOUS, Move, watch
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.ops.automations import NOTIFY_WEBHOOK, Change

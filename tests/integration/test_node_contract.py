@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flows.ops.serve.files import utm_definitions
+from flows.ops.serve.app import utm_definitions
 from tests.installed import require_node
 from tests.support.serving import running
 

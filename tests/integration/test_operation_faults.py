@@ -22,10 +22,8 @@ from flows.ledger.schema import is_dead, new_run_id, started_at
 from flows.models.promotion import PREVIOUS, promote, rollback
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.ops.doctor import Status, examine
-from flows.ops.up.services import place_for
-from flows.ops.up.supervisor import detach
-from flows.services.prefect_client import client_of
-from flows.services.prefect_server import prefect_api
+from flows.ops.up.supervisor import detach, place_for
+from flows.services.prefect_server import client_of, prefect_api
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from stac.catalog.check import check_catalog

@@ -18,8 +18,7 @@ import pytest
 
 from flows.errors import ServiceUnavailable
 from flows.progress import listening
-from flows.services.prefect_client import configured_api_url
-from flows.services.prefect_server import prefect_api
+from flows.services.prefect_server import configured_api_url, prefect_api
 from stac.errors import NotWritable
 from tests.command import ROOT, environment
 

@@ -20,8 +20,7 @@ from de_model.metrics.bootstrap import Interval
 from de_model.validation import UNVALIDATED, Figures, Filler, KindRecord, ValidationRecord, validation_path
 from flows.errors import ChampionChanged, InvalidSettings, UnknownModel
 from flows.models.comparison import compare_versions
-from flows.models.evaluation import evaluate
-from flows.models.evaluation_cases import real_cases
+from flows.models.evaluation import evaluate, real_cases
 from flows.models.gates import Comparison, Gates, compared, judge
 from flows.models.promotion import CHALLENGER, PREVIOUS, promote, rollback, set_challenger
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry, resolve

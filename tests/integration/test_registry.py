@@ -19,7 +19,7 @@ from de_model import checkpoint, packaging
 from de_model.calibration import calibration_of, calibration_path, load_table
 from de_model.errors import InvalidCheckpoint
 from de_model.validation import validation_path
-from flows.drift.baseline import baseline_path
+from flows.drift.statistics import baseline_path
 from flows.errors import InvalidSettings, ServiceUnavailable, UnknownModel
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry, resolve
 from flows.models.version import CALIBRATION

@@ -18,14 +18,14 @@ import yaml
 from de_model import checkpoint
 from de_model.calibration import LEVEL, calibration_of
 from de_model.validation import validation_of
-from flows.drift.baseline import baseline_of
+from flows.drift.statistics import baseline_of
 from flows.errors import InvalidSettings
 from flows.models.comparison import GATES_TAG
 from flows.models.promotion import CHALLENGER, PREVIOUS
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry
 from flows.models.retrain_settings import load_retrain_settings
 from flows.retrain import RetrainSummary, retrain
-from flows.services.prefect_client import client_of
+from flows.services.prefect_server import client_of
 from flows.services.state import Login
 from stac.search.static import sample_catalog
 from tests.command import start

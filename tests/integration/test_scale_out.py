@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.ledger.opening import open_ledger
 from flows.ledger.schema import Entry, State
+from flows.ledger.store import open_ledger
 from flows.settings.loading import load_settings
 from tests.chaos.evidence import files_of, leftovers_of, problems_of, unlinked_of, work_ids_of
 from tests.command import TINY_BBOX, Outcome, Run, environment, start, unveil

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from pyproj import CRS, Transformer
 
 from flows.errors import InvalidSettings, ServiceUnavailable
-from flows.ops.serve.app import serve
-from flows.ops.serve.files import utm_definitions
+from flows.ops.serve.app import serve, utm_definitions
 from tests.support.serving import running
 
 pytestmark = pytest.mark.integration

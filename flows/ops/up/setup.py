@@ -19,7 +19,7 @@ def main() -> None:
     from flows.errors import KNOWN_ERRORS
     from flows.models.registry import Registry
     from flows.ops.automations import apply_automations
-    from flows.ops.up.services import SILENCE_S
+    from flows.ops.up.supervisor import SILENCE_S
     from flows.settings.loading import load_settings
 
     try:
@@ -58,7 +58,7 @@ def _prepare_server() -> None:
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectNotFound
 
-    from flows.ops.up.services import POOL
+    from flows.ops.up.supervisor import POOL
     from flows.running.tasks import ensure_gpu_limit
 
     with get_client(sync_client=True) as client:
@@ -75,7 +75,7 @@ def _is_deployed(file: Path) -> bool:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 
-    from flows.ops.up.services import POOL
+    from flows.ops.up.supervisor import POOL
 
     wanted = {each["name"] for each in yaml.safe_load(file.read_text("utf-8"))["deployments"]}
     ours = DeploymentFilter(tags=DeploymentFilterTags(all_=["unveil"]))

@@ -12,12 +12,11 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from de_model.data.check import Report, check_folder
 from de_model.data.datasets import FACTS, REPEATED_TEST_PAIRS, Dataset, Split, hashed_split, split_of
 from de_model.data.folders import Problem, Severity
 from de_model.data.imagefile import content_hash
 from de_model.data.pairs import PairData, PatchSampler, ScenePair
-from de_model.data.readers import FilePair, open_dataset
+from de_model.data.readers import FilePair, Report, check_folder, open_dataset
 from de_model.errors import DeModelError, InvalidData
 from de_model.radiometry import to_unit
 

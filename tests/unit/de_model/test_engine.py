@@ -15,10 +15,9 @@ from de_model.errors import InvalidModelInput
 from de_model.inference import tiles
 from de_model.inference.engine import restore, restore_image
 from de_model.inference.running import in_threads
-from de_model.inference.sampling import Sampling
+from de_model.inference.sampling import SamplerKind, Sampling
 from de_model.inference.tiles import Part, Tile
 from de_model.packaging import NEEDED, SCENE, answer, default_parameters, example
-from de_model.sampling.kinds import SamplerKind
 
 KINDS = pytest.mark.parametrize("kind", SamplerKind)
 SAMPLING = Sampling(seed=3, samples=2, steps=2, tile=32, overlap=8)

@@ -17,8 +17,8 @@ from torch import Tensor
 from de_model.enhancer import Enhancer, Estimate
 from de_model.errors import InvalidModelInput
 from de_model.inference.layers import BoundEstimator
-from de_model.sampling.kinds import SamplerKind, coarsest_scale, scales_of
-from de_model.sampling.samplers import SAMPLERS, NoiseSource, Start, Trajectory, ddim, dpmpp2m, pyramid, shrink
+from de_model.inference.sampling import SamplerKind, coarsest_scale, scales_of
+from de_model.samplers import SAMPLERS, NoiseSource, Start, Trajectory, ddim, dpmpp2m, pyramid, shrink
 from de_model.schedule import Schedule
 
 

@@ -20,8 +20,7 @@ from de_model.data.archive import (
     read_archive,
     write_archive,
 )
-from de_model.data.case_stream import CaseStream
-from de_model.data.cases import CaseKind, CaseMixture, CaseSource
+from de_model.data.cases import CaseKind, CaseMixture, CaseSource, CaseStream
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
 from de_model.presets import Preset

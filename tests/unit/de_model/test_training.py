@@ -27,10 +27,9 @@ from de_model.training.objective import (
     edge_charbonnier,
     enhancement_loss,
 )
-from de_model.training.stage_run import MovingAverage
+from de_model.training.stage_run import MovingAverage, Restored, Validation
 from de_model.training.stages import Stage, StageOptions, schedule_for
 from de_model.training.trainer import train
-from de_model.training.validation import Restored, Validation
 from tests.unit.de_model.training_case import batch_of, data, pair, tiny
 
 

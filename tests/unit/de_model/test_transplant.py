@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from de_model.data.transplant import transplant
+from de_model.data.variation import transplant
 from de_model.errors import InvalidModelInput
 
 SIDE = 64

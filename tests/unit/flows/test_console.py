@@ -27,7 +27,7 @@ _HEAVY = {"torch", "prefect", "mlflow", "matplotlib"}
     [
         pytest.param("flows.cli", _HEAVY | {"rasterio", "scipy", "s3fs"}, id="help"),
         pytest.param("flows.settings.loading", _HEAVY, id="settings"),
-        pytest.param("flows.ledger.opening", _HEAVY, id="status"),
+        pytest.param("flows.ledger.store", _HEAVY, id="status"),
         pytest.param("stac.catalog.check", _HEAVY, id="check"),
         pytest.param("flows.mosaic", _HEAVY - {"prefect"}, id="a run with nothing to do"),
         pytest.param("flows.period_mosaic", _HEAVY - {"prefect"}, id="mosaics with nothing to do"),

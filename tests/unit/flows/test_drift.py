@@ -18,20 +18,30 @@ from scipy.stats import wasserstein_distance
 
 from de_model.checkpoint import sha256_of, shipped_weights
 from de_model.errors import InvalidCheckpoint
-from flows.drift.baseline import Baseline, baseline_of, baseline_path, load_baseline
-from flows.drift.compare import DriftReport, Verdict, compare, population_stability_index, total_variation, wasserstein
+from flows.drift.compare import (
+    DriftReport,
+    Verdict,
+    compare,
+    population_stability_index,
+    statistics_of,
+    total_variation,
+    wasserstein,
+)
 from flows.drift.statistics import (
     NDVI,
     SKY,
     SUN,
+    Baseline,
     Histogram,
     UnitStatistics,
+    baseline_of,
+    baseline_path,
     feature_of,
     input_statistics,
+    load_baseline,
     ndvi_steps,
     reflectance,
 )
-from flows.drift.units import statistics_of
 from flows.planning.search import SceneSet, cloudy_and_clear, dated_stacks_of
 from flows.reports.page import drift_parts
 from flows.running.summary import drift_markdown

@@ -16,11 +16,11 @@ from de_model.card import ModelCard
 from de_model.inference.sampling import Sampling
 from de_model.validation import Filler, PixelKind, fillers_of
 from flows.errors import InvalidSettings
-from flows.models.evaluation import evaluate
-from flows.models.evaluation_cases import (
+from flows.models.evaluation import (
     Case,
     Protocol,
     cases_of,
+    evaluate,
     every_second_pair,
     real_cases,
     transplanted_cases,

@@ -17,9 +17,8 @@ from sqlalchemy import URL, make_url
 from flows.errors import FlowError, InvalidSettings, LeaseLost, LedgerUnavailable
 from flows.ledger.database import parse_url, shown
 from flows.ledger.leases import Heartbeat
-from flows.ledger.opening import place_of
 from flows.ledger.schema import Entry, Lease, State, new_run_id
-from flows.ledger.store import Ledger
+from flows.ledger.store import Ledger, place_of
 from flows.services.process import free_port
 from flows.settings import RunSettings
 from tests.unit.flows.ledgers import CATALOG, claimed, execute, expire, job

@@ -26,14 +26,13 @@ from flows.census import Census, CensusRow, Standing, census
 from flows.cli import app
 from flows.cli.tables import print_census
 from flows.errors import AlreadyRunning, InvalidSettings
-from flows.ledger.opening import open_ledger, status
 from flows.ledger.schema import Job, Lease, State
 from flows.ledger.spent import Spent, Stopwatch, add_unit, totals
+from flows.ledger.store import open_ledger, status
 from flows.ops.automations import PREFIX, Notifier, automations
 from flows.ops.exposition import exposed
-from flows.ops.up.services import DEFAULT_PORTS, Service, place_for
 from flows.ops.up.setup import begin_catalog
-from flows.ops.up.supervisor import down, health_of, require_down
+from flows.ops.up.supervisor import DEFAULT_PORTS, Service, down, health_of, place_for, require_down
 from flows.progress import EventName
 from flows.redrive import as_markdown, redrive_units
 from flows.running.preparation import plan_rows, prepare_run

@@ -17,14 +17,13 @@ from de_model.errors import DeviceLost
 from de_model.inference.running import watched
 from flows.errors import InvalidSettings, LeaseLost, RunStopped, WorkerKilled
 from flows.ledger.leases import wait_for_others
-from flows.ledger.opening import open_ledger
 from flows.ledger.schema import Lease, State, new_run_id
-from flows.ledger.store import Ledger, reconcile
+from flows.ledger.store import Ledger, open_ledger, reconcile
 from flows.planning.workunit import ModelRef, WorkUnit
 from flows.processing import model as loaded
 from flows.processing import unit as processing
 from flows.processing.model import load_model, without_a_lost_gpu
-from flows.processing.record import UnitFigures
+from flows.processing.product import UnitFigures
 from flows.processing.unit import (
     Payload,
     RunContext,

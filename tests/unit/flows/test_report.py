@@ -15,8 +15,8 @@ import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+from flows.processing.product import Quality, quality_of
 from flows.processing.publishing import ITEM_FILE, publish_staged, review_note
-from flows.processing.record import Quality, quality_of
 from flows.reports.page import warnings_of, write_report
 from flows.running.summary import run_markdown, unit_table
 from flows.settings import RunSettings

@@ -18,7 +18,7 @@ from flows.planning.workunit import ModelRef
 from flows.progress import report_progress
 from flows.running.dask_cluster import Cluster, Probe, local_cluster, probe_worker
 from flows.running.task_runners import check_runner, open_workers
-from flows.running.worker_process import Share, share_of
+from flows.running.workers import Share, share_of
 from flows.settings.fields import RunnerKind
 from flows.settings.loading import load_settings
 from stac.errors import UnreadableAsset

@@ -15,8 +15,7 @@ import typer
 from prefect.utilities.callables import parameter_schema
 from typer.testing import CliRunner
 
-from de_model.inference.sampling import Sampling
-from de_model.sampling.kinds import SamplerKind
+from de_model.inference.sampling import SamplerKind, Sampling
 from flows.backfill import backfill
 from flows.census import census
 from flows.cli import app, runs

@@ -14,9 +14,9 @@ from de_model.enhancer import Enhancer
 from de_model.presets import Preset
 from de_model.radiometry import to_unit
 from de_model.training.objective import draw
+from de_model.training.stage_run import psnr, restored
 from de_model.training.stages import Stage, StageOptions, TrainingOptions
 from de_model.training.trainer import train
-from de_model.training.validation import psnr, restored
 from flows.models.training_pairs import mine_pairs
 from flows.planning.search import SceneSet
 

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
-from flows.ops.up.services import POOL
+from flows.ops.up.supervisor import POOL
 from tests.command import ROOT
 from tests.containers import FOLDER, REFERENCE, document, interpolated, problem_of, services, unknown_settings
 from tests.rehearsal.dockerfile import Ignore, parse

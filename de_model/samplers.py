@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from de_model.enhancer import Estimate
-from de_model.sampling.kinds import SamplerKind, scales_of
+from de_model.inference.sampling import SamplerKind, scales_of
 from de_model.schedule import Schedule
 
 #: Gives the fused estimate for `x_t` at timesteps `t` `(batch,)`; conditions and eta are bound beforehand. `x_t` may be

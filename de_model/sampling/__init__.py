@@ -1,1 +1,0 @@
-"""From noise to the clear image: names of the samplers without torch, and one function each."""
