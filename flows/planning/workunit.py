@@ -21,7 +21,7 @@ from stac.search.acquisitions import Acquisition
 from stac.search.source import Skipped
 
 #: Raised when the same inputs give other pixels than before.
-ALGORITHM = "unveil/7"
+ALGORITHM = "unveil/8"
 #: Items that the search passed over, in the metadata of a product.
 _MOST_SKIPPED = 50
 _NAMESPACE = uuid.UUID("6f1d3f0a-52f4-5b0e-9a51-6f2f9f1f7a35")

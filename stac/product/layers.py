@@ -133,8 +133,10 @@ _Z90 = 1.645
 _STEP = np.float32(2**-14)
 #: From this share on a restored pixel counts as the reference's.
 _REFERENCE_MAJORITY = 0.5
-#: The most `reference_weight` that a pixel of the model has: interpolated ones have `INTERPOLATED_WEIGHT`.
-_MOST_WEIGHT = np.float32(1 - 2**-10)
+#: `reference_weight` is stored in steps of this: further digits depend on the machine, and fill disks.
+_WEIGHT_STEP = np.float32(2**-10)
+#: The most that a pixel of the model has: interpolated ones have `INTERPOLATED_WEIGHT`.
+_MOST_WEIGHT = np.float32(1) - _WEIGHT_STEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +262,8 @@ def _fill_gaps(
     sure[where] = np.isfinite(model.image[:, where]).all(axis=0)
     sure[where] &= around[where] | (model.spread[:, where].mean(axis=0) <= max_spread)
     image, spread, around = model.image[:, sure], model.spread[:, sure], around[sure]
-    weight = np.where(around, INTERPOLATED_WEIGHT, np.minimum(model.reference_weight[sure], _MOST_WEIGHT))
+    share = np.rint(model.reference_weight[sure] / _WEIGHT_STEP) * _WEIGHT_STEP
+    weight = np.where(around, INTERPOLATED_WEIGHT, np.minimum(share, _MOST_WEIGHT))
     drawn = _model_class(classes[sure], weight)
     drawn[around] = Provenance.REFERENCE_FILLED
     layers.data[:, sure] = to_product_dn(image)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from affine import Affine
@@ -93,6 +95,18 @@ def test_every_synthetic_pixel_is_marked_with_its_origin(seed: int, dates: int, 
     assert (layers.source_date[generated] == SOURCE_DATE_NODATA).all()
     thin = layers.provenance == Provenance.THIN_CLOUD_CORRECTED
     assert (stack.classes[0][thin] == PixelClass.THIN_CLOUD).all()
+
+
+def test_noise_in_the_last_digits_of_w_is_not_stored() -> None:
+    """Sums of a network may differ by some units in the last place from one machine to the other."""
+    stack, model = invent(3, 1)
+    step = np.float32(2**-10)
+    exact = replace(model, reference_weight=np.rint(model.reference_weight / step) * step)
+    noisy = replace(exact, reference_weight=exact.reference_weight * np.float32(1 + 5e-7))
+    one, other = (assemble(stack, 0, None, each, max_spread=0.3) for each in (exact, noisy))
+    assert np.array_equal(one.reference_weight, other.reference_weight, equal_nan=True)
+    assert np.array_equal(one.provenance, other.provenance)
+    assert np.isfinite(one.reference_weight).any()
 
 
 def test_the_model_sees_the_best_known_scene() -> None:
