@@ -67,15 +67,18 @@ def restore(
     Raises:
         InvalidInput: the dataset lacks a band, the mask or the grid, or the target is not one of its dates.
         InvalidCheckpoint: the weights are missing, damaged, or not a model.
-        InvalidSettings: `cuda` was asked for, without a GPU.
+        InvalidSettings: `gaps`, `seed`, `max_days` or `device` is out of range; `cuda` without a GPU.
     """
     from de_model import checkpoint
+    from flows.errors import InvalidSettings
     from flows.processing.model import load_model
     from flows.processing.restore import restore_date
     from flows.settings.fields import Device
     from stac.load.dataset import completed, dataset_stack, date_of
     from stac.product.dataset import described, layers_dataset
 
+    if device not in set(Device):
+        raise InvalidSettings(f"Device {device!r} is not known; choose one of {', '.join(Device)}.")
     file = Path(weights) if weights is not None else checkpoint.shipped_weights()
     card, digest = checkpoint.read_card(file), checkpoint.sha256_of(file)
     dataset = completed(scenes, card.bands)
@@ -95,6 +98,7 @@ def _options(
     """Return how weights restore a date, and the parameters that pixels depend on, as JSON values."""
     from de_model.inference.sampling import sampling_for
     from flows.processing.restore import measured_options
+    from flows.settings.loading import validated
     from flows.settings.restoring import RestoringSettings
     from stac.composite.methods import CompositeMethod
     from stac.errors import InvalidInput
@@ -102,9 +106,7 @@ def _options(
     if method not in set(CompositeMethod):
         raise InvalidInput(f"Method {method!r} is not known; choose one of {', '.join(CompositeMethod)}.")
     days = max_days if max_days is not None else 1_000_000
-    settings = RestoringSettings.model_validate(
-        {"composite": method, "composite_days": days, "gaps": gaps, "seed": seed}
-    )
+    settings = validated(RestoringSettings, {"composite": method, "composite_days": days, "gaps": gaps, "seed": seed})
     options = measured_options(settings.fitted_to(sampling_for(card)).restoration, weights, settings.gaps)
     return options, {"composite": method, "composite_days": max_days, "gaps": gaps} | asdict(options.sampling)
 
@@ -204,7 +206,7 @@ def _truth(truth: xr.Dataset, bands: tuple[str, ...], shape: tuple[int, ...]) ->
     if MASK in truth:
         mask = truth[MASK]
         if mask.dtype != bool:
-            require_classes(mask)
+            require_classes(mask, np.logical_and.reduce(np.isfinite(image)))
         seen = ~mask.values if mask.dtype == bool else is_observed(mask.values)
         image = np.where(seen, image, np.float32(np.nan))
     return image

@@ -41,6 +41,8 @@ _TIMEOUT_S = 30.0
 #: Largest reflectance of a dark 16-bit image, clouds included: brighter ground is everywhere. Eight-bit values in a
 #: 16-bit file stay below it.
 _IMPLAUSIBLY_DARK = 0.03
+#: Below this a value marks what was not measured, such as -9999.
+_LEAST_REFLECTANCE = -0.5
 #: More samples than this share above reflectance 1 are no clouds but another scale.
 _MOST_SATURATED = 0.5
 
@@ -131,7 +133,7 @@ def read_mask(path: Path, image: ImageFile) -> NDArray[np.bool_]:
     """Return the mask `(y, x)` of an image: True where any colour band of the mask's file is not 0.
 
     Raises:
-        InvalidInput: its size or georeference is not the image's, it has transparency or NaN.
+        InvalidInput: its size or georeference is not the image's, it has transparency, NaN or nodata.
         UnreadableAsset: it is damaged.
     """
     with _opened(path) as source:
@@ -145,9 +147,14 @@ def read_mask(path: Path, image: ImageFile) -> NDArray[np.bool_]:
         place = _described(path, source).georeference
         if place is not None and image.georeference is not None and not _same_place(place, image.georeference):
             raise InvalidInput(f"Mask {path} lies elsewhere than {image.path}; give the mask of this image.")
-        values = source.read()
+        values, nodata = source.read(), source.nodata
     if not np.isfinite(values).all():
         raise InvalidInput(f"Mask {path} holds NaN; write 0 where nothing is to be restored.")
+    if nodata and (values == nodata).any():
+        raise InvalidInput(
+            f"Mask {path} holds its nodata value {nodata:g}; write 0 where nothing is to be restored, or declare no "
+            "nodata value where it means cloud."
+        )
     return np.asarray((values != 0).any(axis=0))
 
 
@@ -342,6 +349,11 @@ def _check_plausible(values: FloatArray, image: ImageFile, scale: ValueScale) ->
         raise InvalidInput(
             f"{image.path}: {used} most values exceed reflectance 1 (largest {values.max():.4g}); give the right "
             "--scale."
+        )
+    if (least := values.min()) < _LEAST_REFLECTANCE:
+        raise InvalidInput(
+            f"{image.path}: {used} a value is reflectance {least:.4g}, which nothing on the ground has; declare it as "
+            "nodata, or give the right --scale."
         )
     if scale.origin == "default" and image.dtype in ("uint16", "int16") and values.max() < _IMPLAUSIBLY_DARK:
         raise InvalidInput(

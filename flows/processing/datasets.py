@@ -35,7 +35,8 @@ def publish_dataset(product: xr.Dataset, folder: Path, *, judged: bool) -> Locat
         DiskFull, NotWritable: the catalog cannot be written; it is as it was.
     """
     require_nameable(folder)
-    layers, record, catalog = dataset_layers(product), dataset_record(product), StaticCatalog(folder)
+    layers, catalog = dataset_layers(product), StaticCatalog(folder)
+    record = dataset_record(product, layers)
     catalog.require_writable()
     staging = catalog.staging(record.work_id)
     seen = np.where(layers.provenance == Provenance.OBSERVED, layers.data, np.uint16(0))

@@ -120,6 +120,7 @@ def drift_parts(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
     return {
         "verdict": report.verdict,
         "sentence": report.sentence,
+        "note": " ".join([report.sentence, *report.left_out]),
         "made_of": report.training["made_of"],
         "left_out": report.left_out,
         "rows": [{"label": f.label, "cells": f.shown, "verdict": f.verdict} for f in report.features],

@@ -82,7 +82,7 @@ def publish_to_collection(
     kind = collection_of(item)
     chosen, day = catalog.beside(kind), _day(item)
     published = chosen.versions(item.id, day) if day else []
-    item.properties["version"] = version_for(item.id, published)
+    item.properties["version"] = version_for(item.id, item.properties, published)
     place = chosen.publish(staging, item, source_collection)
     if published:
         chosen.settle_versions(item.id, day)

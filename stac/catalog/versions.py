@@ -6,6 +6,7 @@ others are deprecated and name it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,28 +29,40 @@ def number_of(document: Mapping[str, Any]) -> int:
     return int(number) if number.isdecimal() else 1
 
 
-def version_for(item_id: str, published: Sequence[Mapping[str, Any]]) -> str:
-    """Return the version of an item about to be published: its own where it was, else the next.
+def version_for(item_id: str, properties: Mapping[str, Any], published: Sequence[Mapping[str, Any]]) -> str:
+    """Return the version of an item about to be published: its own where it was, else the next of its cell.
 
     Args:
         item_id: the item.
-        published: all items of its target and cell.
+        properties: of the item.
+        published: all items of its target.
     """
-    numbers = {str(document["id"]): number_of(document) for document in published}
+    ground = _ground_of(properties)
+    same = [document for document in published if _ground_of(document["properties"]) == ground]
+    numbers = {str(document["id"]): number_of(document) for document in same}
     return str(numbers.get(item_id, max(numbers.values(), default=0) + 1))
 
 
 def in_succession(versions: Sequence[Mapping[str, Any]]) -> list[Document]:
-    """Return all items of one target and cell, oldest first, each with its links to the others.
+    """Return all items of one target, oldest first within each cell, each with its links to the others of its cell.
 
-    An item of the same collection lies beside the others, so links are relative. An item that is right already is
-    returned as it is. What other relations an item has stays.
+    Two areas of one scene are cells of their own. An item of the same collection lies beside the others, so links are
+    relative. An item that is right already is returned as it is. What other relations an item has stays.
 
     Args:
         versions: documents of the items, in any order.
     """
     ordered = sorted(versions, key=lambda d: (number_of(d), str(d["properties"].get("created", "")), str(d["id"])))
-    return [_placed(document, ordered, at) for at, document in enumerate(ordered)]
+    cells: dict[str, list[Mapping[str, Any]]] = {}
+    for document in ordered:
+        cells.setdefault(_ground_of(document["properties"]), []).append(document)
+    return [_placed(document, cell, at) for cell in cells.values() for at, document in enumerate(cell)]
+
+
+def _ground_of(properties: Mapping[str, Any]) -> str:
+    """Return the ground that an item shows; items without a grid of their own, such as those of regions, share one."""
+    edges = properties.get("proj:bbox")
+    return json.dumps([properties.get("proj:code"), edges]) if edges else ""
 
 
 def _placed(document: Mapping[str, Any], ordered: Sequence[Mapping[str, Any]], at: int) -> Document:

@@ -10,6 +10,7 @@ import odc.geo.xr  # noqa: F401 - registers the accessor `.odc`
 import pystac
 import rioxarray  # noqa: F401 - registers the accessor `.rio`
 import xarray as xr
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from stac.errors import InvalidInput
@@ -78,6 +79,8 @@ def stack_dataset(stack: Stack, *, native: bool) -> xr.Dataset:
 
 #: Reflectance above this, as the median of a band, is not reflectance.
 _BRIGHTEST_MEDIAN = 2.0
+#: Floating point outside of this marks pixels that were not measured, such as -9999.
+_REFLECTANCE_RANGE = -1.0, 10.0
 
 
 def completed(dataset: xr.Dataset, bands: Sequence[str] | None = None) -> xr.Dataset:
@@ -101,30 +104,68 @@ def completed(dataset: xr.Dataset, bands: Sequence[str] | None = None) -> xr.Dat
             f"The dataset has {', '.join(sorted(map(str, dataset.variables)))}, but lacks {', '.join(missing)}; "
             "expected bands and `mask`, true where cloud or shadow hides the ground, on (time, y, x)."
         )
-    found = dataset[[*wanted, MASK]].transpose("time", "y", "x", ...)
+    _require_dimensions(dataset, wanted)
+    found = _dated(dataset[[*wanted, MASK]].transpose("time", "y", "x", ...))
     if problem := unit_problem(geobox_of(found)):
         raise InvalidInput(f"The dataset: {problem}; reproject it to a projection in metres, such as UTM.")
     for name in wanted:
         _require_reflectance(found[name])
+    if len({found[name].dtype == np.uint16 for name in wanted}) > 1:
+        kinds = ", ".join(f"{name} {found[name].dtype}" for name in wanted)
+        raise InvalidInput(f"Bands hold reflectance and digital numbers side by side ({kinds}); give all as one.")
     if "item_id" not in found.coords:
         days = found["time"].values.astype("datetime64[D]").astype(str)
         found = found.assign_coords(item_id=("time", [f"scene-{day.replace('-', '')}" for day in days]))
+    values = (found[name].values for name in wanted)
+    measured = np.logical_and.reduce([v > 0 if v.dtype == np.uint16 else np.isfinite(v) for v in values])
     if found[MASK].dtype == bool:
-        values = (found[name].values for name in wanted)
-        measured = np.logical_and.reduce([v > 0 if v.dtype == np.uint16 else np.isfinite(v) for v in values])
         hidden = np.where(found[MASK].values, PixelClass.CLOUD, PixelClass.CLEAR)
         classes = np.where(measured, hidden, PixelClass.NODATA).astype(np.uint8)
         found[MASK] = (("time", "y", "x"), classes, flags(PixelClass) | {"long_name": "cloud mask"})
     else:
-        require_classes(found[MASK])
+        require_classes(found[MASK], measured)
     return found if found["y"][0] >= found["y"][-1] else found.isel(y=slice(None, None, -1))
 
 
-def require_classes(mask: xr.DataArray) -> None:
-    """Raise `InvalidInput` unless a mask of numbers holds classes as load() returns them."""
-    if mask.attrs.get("flag_meanings") != flags(PixelClass)["flag_meanings"]:
+def _require_dimensions(dataset: xr.Dataset, bands: Sequence[str]) -> None:
+    for name in bands:
+        if set(dataset[name].dims) != {"time", "y", "x"}:
+            raise InvalidInput(
+                f"Band {name} has the dimensions {dataset[name].dims}, not (time, y, x); drop it where it is not a "
+                'band, and keep one date with scenes.sel(time=["2023-08-18"]).'
+            )
+
+
+def _dated(dataset: xr.Dataset) -> xr.Dataset:
+    """Return a Dataset whose times are `datetime64`; text is read."""
+    times = dataset["time"].values
+    if times.dtype.kind == "U":
+        try:
+            times = times.astype("datetime64[ns]")
+        except ValueError as error:
+            raise InvalidInput(f"`time` cannot be read ({error}); write dates such as 2023-08-18.") from error
+    if times.dtype.kind != "M" or np.isnat(times).any():
+        what = "an empty date" if times.dtype.kind == "M" else f"{times.dtype}, such as {times.ravel()[:1]}"
+        raise InvalidInput(f"`time` holds {what}; give every scene its date as datetime64 in UTC, without a time zone.")
+    return dataset.assign_coords(time=times)
+
+
+def require_classes(mask: xr.DataArray, measured: NDArray[np.bool_]) -> None:
+    """Raise `InvalidInput` unless a mask of numbers holds classes as load() returns them.
+
+    Attributes outlive comparisons, so that zeros and ones may call themselves classes.
+
+    Args:
+        mask: of numbers.
+        measured: where all bands have values, same shape.
+    """
+    known = mask.attrs.get("flag_meanings") == flags(PixelClass)["flag_meanings"]
+    unseen = mask.values == PixelClass.NODATA
+    contradicted = unseen.any() and mask.values.max() <= PixelClass.CLEAR and measured[unseen].mean() > 0.5
+    if not known or contradicted:
+        why = "whose zeros would be nodata where bands have values" if known else "without the flag_meanings of load()"
         raise InvalidInput(
-            f"`mask` holds {mask.dtype} without the flag_meanings of load(), so its values are not known; give "
+            f"`mask` holds {mask.dtype} {why}, so its values are not known; give "
             "booleans, true where cloud or shadow hides the ground, such as mask == 1."
         )
 
@@ -136,10 +177,19 @@ def _require_reflectance(band: xr.DataArray) -> None:
             f"Band {band.name} holds {band.dtype}; give reflectance from 0 to 1 as floating point, NaN where nothing "
             "was measured, or uint16 digital numbers of reflectance / 0.0001 with 0 for nodata."
         )
-    if float(band.median()) * (1 if band.dtype.kind == "f" else PRODUCT_SCALE) > _BRIGHTEST_MEDIAN:
+    values = band.values[np.isfinite(band.values)]
+    median = float(np.median(values)) if values.size else 0.0
+    if median * (1 if band.dtype.kind == "f" else PRODUCT_SCALE) > _BRIGHTEST_MEDIAN:
         raise InvalidInput(
             f"Half of band {band.name} lies above {_BRIGHTEST_MEDIAN:g}, so it is not reflectance from 0 to 1; divide "
             "digital numbers by their scale, such as 10 000."
+        )
+    least, most = _REFLECTANCE_RANGE
+    strange = values[(values < least) | (values > most)] if band.dtype.kind == "f" else values[:0]
+    if strange.size:
+        raise InvalidInput(
+            f"Band {band.name} holds {strange[0]:g}, which is not reflectance from 0 to 1; where it stands for nodata "
+            f"make it NaN, such as {band.name}.where({band.name} > -1)."
         )
 
 
@@ -179,11 +229,20 @@ def geobox_of(dataset: xr.Dataset) -> GeoBox:
     """Return the pixel grid of a Dataset.
 
     Raises:
-        InvalidInput: it has none.
+        InvalidInput: it has none, or its coordinates skip pixels.
     """
     geobox = dataset.odc.geobox
     if not isinstance(geobox, GeoBox):
         raise InvalidInput("The dataset has no pixel grid; keep its coordinates y, x and spatial_ref.")
+    for name, axis in zip(("y", "x"), geobox.coordinates.values(), strict=True):
+        given = dataset[name].values if name in dataset.coords else axis.values
+        wrong = np.flatnonzero(np.abs(given - axis.values) > abs(axis.resolution) / 2)
+        if wrong.size:
+            at = wrong[0]
+            raise InvalidInput(
+                f"Coordinate {name} is {given[at]:g} where pixels of {axis.resolution:g} would be at "
+                f"{axis.values[at]:g}; give pixels of one size without gaps, such as dataset.reindex({name}=...)."
+            )
     return geobox
 
 

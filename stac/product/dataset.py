@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
@@ -61,6 +62,11 @@ def dataset_layers(dataset: xr.Dataset) -> ProductLayers:
     if missing:
         raise InvalidInput(f"The dataset lacks {', '.join(missing)}; expected all layers that composite() returns.")
     bands = tuple(str(name) for name in dataset["band"].values)
+    if lost := [name for name in bands if name not in dataset]:
+        raise InvalidInput(f"The dataset lacks {', '.join(lost)}; expected all bands that composite() returns.")
+    if dataset[PROVENANCE].ndim != 2:
+        dims = dataset[PROVENANCE].dims
+        raise InvalidInput(f"The dataset has the dimensions {dims}, not (y, x); give one product at a time.")
     pixels = np.stack([dataset[band].values for band in bands])
     return ProductLayers(
         pixels if pixels.dtype == np.uint16 else to_product_dn(pixels),
@@ -121,7 +127,8 @@ def described(
 
 def write_dataset(product: xr.Dataset, folder: Path) -> pystac.Item:
     """Write a product; arguments and errors are those of `stac.api.write`."""
-    layers, record = dataset_layers(product), dataset_record(product)
+    layers = dataset_layers(product)
+    record = dataset_record(product, layers)
     require_nameable(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -132,8 +139,8 @@ def write_dataset(product: xr.Dataset, folder: Path) -> pystac.Item:
     return item
 
 
-def dataset_record(product: xr.Dataset) -> ProductRecord:
-    """Return what the item of a product says of how it was made; its ids follow from that.
+def dataset_record(product: xr.Dataset, layers: ProductLayers) -> ProductRecord:
+    """Return what the item of a product says of how it was made; its ids follow from that and from its pixels.
 
     Raises:
         InvalidInput: the dataset is not one of `composite`.
@@ -147,6 +154,8 @@ def dataset_record(product: xr.Dataset) -> ProductRecord:
     model = json.loads(said.get("model", "{}"))
     made_of = [target.id, *(scene.id for scene in others), said["parameters"], bands, grid]
     made_of += [model["sha256"]] if model else []
+    # Scenes of a user's own have no versions: pixels say whether the mask or the product was changed.
+    made_of += [_checksum(layers)]
     work_id = str(uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(made_of)))
     return ProductRecord(
         item_id=f"{target.id}-{'unveil' if model else 'composite'}-{work_id[:8]}",
@@ -164,6 +173,13 @@ def dataset_record(product: xr.Dataset) -> ProductRecord:
         seed=model.get("seed", 0),
         fillers=model.get("fillers", {}),
     )
+
+
+def _checksum(layers: ProductLayers) -> str:
+    found = hashlib.sha256()
+    for plane in (layers.data, layers.provenance, layers.source_date, layers.reference_weight, layers.uncertainty):
+        found.update(np.ascontiguousarray(plane).tobytes())
+    return found.hexdigest()
 
 
 def _scenes(product: xr.Dataset) -> Sequence[pystac.Item]:

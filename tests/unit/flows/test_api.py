@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pystac
 import pytest
+import rasterio
 import rioxarray
 import xarray as xr
 
 from flows.api import compare, composite, evaluate, load, publish, restore, search, write
+from flows.errors import InvalidSettings
 from stac.catalog.check import CheckOptions, check_catalog
 from stac.errors import InvalidInput
 from stac.masks.classes import PixelClass
@@ -155,3 +158,72 @@ def test_a_restored_product_is_written_as_one_of_the_model(product: xr.Dataset, 
     item = write(product, tmp_path)
     assert item.id.startswith("S2A_33TWL_20230818_0_L2A-unveil-")
     assert item.properties["unveil:model"]["sha256"]
+
+
+def _own(scenes: xr.Dataset) -> xr.Dataset:
+    """Return scenes as a stack of a user's own, whose mask still has the attributes of load()'s."""
+    mask = scenes.mask.isin([PixelClass.THIN_CLOUD, PixelClass.CLOUD, PixelClass.SHADOW])
+    return scenes.assign(mask=mask.assign_attrs(scenes.mask.attrs)).drop_vars(["item_id", "radiometry", "source"])
+
+
+def test_numbers_that_are_no_classes_are_refused(scenes: xr.Dataset, product: xr.Dataset) -> None:
+    own = _own(scenes)
+    ones = own.assign(mask=own.mask.astype("uint8"))
+    assert ones.mask.attrs["flag_meanings"], "comparisons keep attributes"
+    with pytest.raises(InvalidInput, match="give booleans, true where"):
+        restore(ones, "2023-08-18", progress=False)
+    with pytest.raises(InvalidInput, match="give booleans, true where"):
+        evaluate(product, ones.sel(time="2023-08-15").squeeze())
+
+
+def test_values_that_are_no_reflectance_are_refused(scenes: xr.Dataset) -> None:
+    own = _own(scenes)
+    filled = own.assign(red=own.red.where(own.x > float(own.x[5]), -9999.0))
+    with pytest.raises(InvalidInput, match=r"red holds -9999, .* make it NaN"):
+        restore(filled, "2023-08-18", progress=False)
+    mixed = own.assign(nir=(own.nir * 10_000).round().fillna(0).astype("uint16"))
+    with pytest.raises(InvalidInput, match=r"side by side \(blue float32, .*nir uint16\); give all as one"):
+        restore(mixed, "2023-08-18", progress=False)
+    with pytest.raises(InvalidInput, match=r"slope has the dimensions \('y', 'x'\)"):
+        composite(own.assign(slope=own.red.isel(time=0, drop=True)), "2023-08-18")
+
+
+def test_pixels_stay_where_their_coordinates_are(scenes: xr.Dataset) -> None:
+    own = _own(scenes)
+    with pytest.raises(InvalidInput, match=r"Coordinate x is \d+.* without gaps"):
+        composite(own.isel(x=[*range(5), *range(12, own.sizes["x"])]), "2023-08-18")
+
+
+def test_times_are_dates(scenes: xr.Dataset) -> None:
+    own = _own(scenes)
+    days = [str(day)[:10] for day in own.time.values]
+    assert composite(own.assign_coords(time=days), "2023-08-18").attrs["target"] == "scene-20230818"
+    for times, reason in (
+        (pd.DatetimeIndex(own.time.values).tz_localize("UTC"), "without a time zone"),
+        ([f"{day}th" for day in days], "`time` cannot be read"),
+        ([20230810 + number for number in range(len(days))], "`time` holds int64, such as"),
+        ([*own.time.values[:-1], np.datetime64("NaT")], "`time` holds an empty date"),
+    ):
+        with pytest.raises(InvalidInput, match=reason):
+            composite(own.assign_coords(time=times), "2023-08-10")
+
+
+def test_lazy_arrays_are_read(scenes: xr.Dataset, product: xr.Dataset) -> None:
+    pytest.importorskip("dask")
+    xr.testing.assert_identical(restore(scenes.chunk({"x": 20}), "2023-08-18", progress=False), product)
+
+
+def test_options_that_do_not_exist_are_named(scenes: xr.Dataset, product: xr.Dataset, tmp_path: Path) -> None:
+    for options in ({"gaps": "all"}, {"seed": -1}, {"max_days": -1}, {"device": "tpu"}):
+        with pytest.raises(InvalidSettings):
+            restore(scenes, "2023-08-18", progress=False, **options)
+    with pytest.raises(InvalidInput, match="one product at a time"):
+        write(product.expand_dims("time"), tmp_path)
+
+
+def test_other_pixels_are_published_as_another_version(product: xr.Dataset, tmp_path: Path) -> None:
+    first = publish(product, tmp_path, gate=False)
+    second = publish(product.assign(blue=product.blue * np.float32(1.5)), tmp_path, gate=False)
+    assert first.id != second.id
+    with rasterio.open(second.assets["data"].get_absolute_href()) as file:
+        np.testing.assert_allclose(file.read(1), np.rint(product.blue.fillna(0) * 1.5e4), atol=1)

@@ -317,12 +317,21 @@ def test_masks_that_do_not_fit_are_refused(tmp_path: Path, predict: Predict) -> 
     one_sentence(predict("s.tif", mask="small.png"), 2, "39 x 50", "40 x 50", "small.png")
     one_sentence(predict("s.tif", mask="moved.tif"), 2, "moved.tif", "elsewhere")
     one_sentence(predict("s.tif", mask="none.png"), 2, "none.png", "No such file")
+    unknown = np.full((1, 40, 50), 255, np.uint8)
+    unknown[0, 5:20, 8:30] = 1
+    raster(tmp_path / "nodata.tif", unknown, nodata=255)
+    one_sentence(predict("s.tif", mask="nodata.tif"), 2, "nodata.tif", "nodata value 255", "write 0")
     assert files(tmp_path / "out") == []
 
 
 def test_pixels_that_do_not_fit_are_refused(tmp_path: Path, predict: Predict) -> None:
     raster(tmp_path / "nan.tif", np.where(scene("float32") > 0.89, np.nan, scene("float32")))
     one_sentence(predict("nan.tif"), 2, "nan.tif", "NaN", "nodata")
+    for name, empty, kind in (("deep.tif", -9999.0, "float32"), ("short.tif", -9999, "int16")):
+        pixels = scene(kind)
+        pixels[:, :4] = empty
+        raster(tmp_path / name, pixels)
+        one_sentence(predict(name), 2, name, "a value is reflectance -", "declare it as nodata")
     raster(tmp_path / "full.tif", (scene("float32") * 65535).astype(np.uint16))
     one_sentence(predict("full.tif"), 2, "full.tif", "exceed reflectance 1", "--scale")
     one_sentence(predict("full.tif", "--scale", "nan"), 2, "--scale", "positive")

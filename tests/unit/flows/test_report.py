@@ -14,7 +14,9 @@ import pystac
 import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from pydantic import TypeAdapter
 
+from flows.drift.compare import DriftReport, Verdict
 from flows.processing.product import Quality, quality_of
 from flows.processing.publishing import ITEM_FILE, publish_staged, review_note
 from flows.reports.page import warnings_of, write_report
@@ -259,3 +261,16 @@ def test_the_table_of_a_run_has_a_row_per_unit_and_its_report_their_number(summa
         {"target": "B", "state": "FAILED", "item": "", "error": "no | pipe\nno break"},
         {"target": "C", "state": "SUCCEEDED", "item": "a.json", "error": waiting["note"]} | figures,
     ]
+
+
+def test_a_scene_without_any_clear_ground_has_a_report(folder: Path, judged: dict[str, Any]) -> None:
+    nothing = DriftReport(
+        verdict=Verdict.STABLE,
+        sentence="Nothing was compared.",
+        units=1,
+        training={"made_of": "x"},
+        features=(),
+        left_out=("No clear pixel.",),
+    )
+    drift = {"drift": {"comparison": TypeAdapter(DriftReport).dump_python(nothing, mode="json"), "note": ""}}
+    assert "Nothing was compared. No clear pixel." in write_report(folder, "item", judged | drift).read_text("utf-8")

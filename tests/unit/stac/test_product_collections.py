@@ -160,3 +160,16 @@ def test_a_product_made_again_deprecates_those_before(tmp_path: Path, staged: An
         catalog.withdraw(name)
     again = catalog.document(names[0]) or {}
     assert "deprecated" not in again["properties"] and relations(again) == {}
+
+
+def test_two_areas_of_one_scene_are_no_versions_of_each_other(tmp_path: Path, staged: Any) -> None:
+    catalog = StaticCatalog(tmp_path / "catalog")
+    for work_id, shift in (("aaaa", 0), ("bbbb", 100_000), ("cccc", 0)):
+        folder, item = staged(catalog, work_id)
+        west, south, east, north = item.properties["proj:bbox"]
+        item.properties["proj:bbox"] = [west + shift, south, east + shift, north]
+        publish_to_collection(catalog, folder, item)
+    first, beside, again = (catalog.document(f"S2B_33TWM_20230810_0_L2A-unveil-{x * 4}") or {} for x in "abc")
+    assert [d["properties"].get("deprecated") for d in (first, beside, again)] == [True, None, None]
+    assert [d["properties"]["version"] for d in (first, beside, again)] == ["1", "1", "2"]
+    assert relations(beside) == {}
