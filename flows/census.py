@@ -6,13 +6,15 @@ Of scenes every product is counted, of mosaics every cell of every period and th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum, unique
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import pystac
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State as FlowState
@@ -25,7 +27,7 @@ from flows.models.registry import look_up
 from flows.planning.candidates import cloud_cover
 from flows.planning.mosaics import MosaicJob, mosaic_jobs, plan_period
 from flows.planning.search import find_scenes
-from flows.planning.workunit import ModelRef, Plan, make_plan
+from flows.planning.workunit import ModelRef, Plan, WorkUnit, make_plan, unit_cell
 from flows.processing.publishing import catalog_of, known_radiometry, mosaics_of, require_catalog
 from flows.progress import EventName, emit, report_progress
 from flows.settings import RunSettings
@@ -34,9 +36,10 @@ from flows.settings.mosaic_options import MosaicOptions
 from stac.catalog.product_collections import ProductCollection, broken_work, finished_work
 from stac.catalog.publish import StaticCatalog
 from stac.catalog.validation import item_problems
-from stac.catalog.versions import subject_of
-from stac.errors import EmptySearch
+from stac.catalog.versions import ground_of, subject_of
+from stac.errors import EmptySearch, InvalidProduct
 from stac.io.s3 import Location, is_s3
+from stac.product.item import ground_fields
 from stac.search.source import Skipped
 
 
@@ -206,6 +209,8 @@ class _Work:
     datetime: str
     work_id: str
     item_id: str
+    #: Returns what `ground_of` says of its cell; empty where the id of the cell says it.
+    ground: Callable[[], str] = str
 
 
 def _scenes(settings: RunSettings, model: ModelRef, verify: bool) -> list[CensusRow]:
@@ -221,7 +226,11 @@ def _scenes(settings: RunSettings, model: ModelRef, verify: bool) -> list[Census
     when = {name: item.datetime.isoformat() for name, item in inside.items() if item.datetime}
     # A scene of a date may lie just outside of the interval.
     targets = [(name, unit) for unit in plan.units for name in unit.dates[0] if name in when]
-    works = [_Work(name, when[name], unit.work_id, unit.item_id) for name, unit in targets]
+    every = {item.id: item for item in items}
+    works = [
+        _Work(name, when[name], unit.work_id, unit.item_id, partial(_ground, unit, every, settings))
+        for name, unit in targets
+    ]
     refused = {name: each.reason for each in plan.refused for name in (each.target_id, *each.item_ids)}
     rows = []
     for name in inside.keys() - {work.name for work in works}:
@@ -264,14 +273,17 @@ def _rows(
     """Yield the row of every work."""
     mine = {work.work_id: published[work.work_id] for work in works if work.work_id in published}
     broken = broken_work(catalog, mine)
-    by_subject = {subject_of(place.stem): str(place) for place in published.values()}
+    by_subject: dict[str, list[Location]] = {}
+    for place in published.values():
+        by_subject.setdefault(subject_of(place.stem), []).append(place)
     known: Mapping[str, Entry] = {}
     if (ledger := existing_ledger(settings)) is not None:
         with closing(ledger):
             known = ledger.of([work.work_id for work in works])
     for number, work in enumerate(works):
         report_progress("comparing", number, len(works))
-        href, older = str(mine.get(work.work_id, "")), by_subject.get(subject_of(work.item_id), "")
+        href = str(mine.get(work.work_id, ""))
+        older = "" if href else _older(work, by_subject.get(subject_of(work.item_id), []), catalog)
         entry = known.get(work.work_id)
         standing, reason = _standing(href, older, entry)
         findings = [broken[work.work_id]] if work.work_id in broken else []
@@ -281,6 +293,23 @@ def _rows(
             standing, reason = Standing.BROKEN, findings[0]
         tried = entry.attempts if entry else 0
         yield CensusRow(work.name, work.datetime, standing, work.work_id, href or older, tried, reason)
+
+
+def _ground(unit: WorkUnit, items: Mapping[str, pystac.Item], settings: RunSettings) -> str:
+    return ground_of(ground_fields(unit_cell(unit, items, settings).geobox))
+
+
+def _older(work: _Work, places: list[Location], catalog: StaticCatalog) -> str:
+    """Return the place of a product of the same scene and ground; empty where all are of other areas of the scene."""
+    ground = work.ground() if places else ""
+    for place in places:
+        if not ground:
+            return str(place)
+        with suppress(InvalidProduct):  # a damaged one is made again by the run that needs it
+            document = catalog.beside(place.parent.parent.name).document(place.stem)
+            if document is not None and ground_of(document["properties"]) == ground:
+                return str(place)
+    return ""
 
 
 def _skipped(each: Skipped) -> CensusRow:

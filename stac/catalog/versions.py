@@ -37,8 +37,8 @@ def version_for(item_id: str, properties: Mapping[str, Any], published: Sequence
         properties: of the item.
         published: all items of its target.
     """
-    ground = _ground_of(properties)
-    same = [document for document in published if _ground_of(document["properties"]) == ground]
+    ground = ground_of(properties)
+    same = [document for document in published if ground_of(document["properties"]) == ground]
     numbers = {str(document["id"]): number_of(document) for document in same}
     return str(numbers.get(item_id, max(numbers.values(), default=0) + 1))
 
@@ -55,11 +55,11 @@ def in_succession(versions: Sequence[Mapping[str, Any]]) -> list[Document]:
     ordered = sorted(versions, key=lambda d: (number_of(d), str(d["properties"].get("created", "")), str(d["id"])))
     cells: dict[str, list[Mapping[str, Any]]] = {}
     for document in ordered:
-        cells.setdefault(_ground_of(document["properties"]), []).append(document)
+        cells.setdefault(ground_of(document["properties"]), []).append(document)
     return [_placed(document, cell, at) for cell in cells.values() for at, document in enumerate(cell)]
 
 
-def _ground_of(properties: Mapping[str, Any]) -> str:
+def ground_of(properties: Mapping[str, Any]) -> str:
     """Return the ground that an item shows; items without a grid of their own, such as those of regions, share one."""
     edges = properties.get("proj:bbox")
     return json.dumps([properties.get("proj:code"), edges]) if edges else ""

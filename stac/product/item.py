@@ -261,15 +261,14 @@ def _properties(record: ProductRecord, summary: ProductSummary) -> dict[str, Any
     cover = cloud_cover(record.target)
     target = record.target
     day = target.datetime.strftime("%Y-%m-%d") if target.datetime else ""
-    box, parts = summary.geobox.extent.boundingbox, _parts(record, summary)
+    parts = _parts(record, summary)
     return _carried(record) | {
         "title": f"{record.cell_id} {day}, clouds removed",
         "description": f"{target.id} with its clouds and shadows restored. Read `provenance` before measuring.",
         **first_version(record.created),
         "gsd": abs(float(summary.geobox.resolution.x)),
         **({} if cover is None else {"eo:cloud_cover": cover}),
-        **projection(summary.geobox.crs),
-        "proj:bbox": [box.left, box.bottom, box.right, box.top],
+        **ground_fields(summary.geobox),
         "processing:level": "L3",
         "processing:software": {"unveil-eo": record.software_version, **(record.software or {})},
         "processing:lineage": " ".join(["Cloud masks.", *(sentence for *_, sentence in parts)]),
@@ -289,6 +288,12 @@ def _properties(record: ProductRecord, summary: ProductSummary) -> dict[str, Any
         "unveil:fillers": {"kinds": dict(record.fillers), "pixels": summary.pixels_by_filler},
         "unveil:parameters": dict(record.parameters),
     }
+
+
+def ground_fields(geobox: GeoBox) -> dict[str, Any]:
+    """Return the fields that say which ground a product shows: projection, and edges in its units."""
+    box = geobox.extent.boundingbox
+    return {**projection(geobox.crs), "proj:bbox": [box.left, box.bottom, box.right, box.top]}
 
 
 def projection(crs: CRS) -> dict[str, Any]:

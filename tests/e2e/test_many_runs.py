@@ -244,6 +244,14 @@ def test_a_broken_product_is_seen_and_made_again(damage: str, catalog: Path, ser
     assert document(command("census", *given, "--verify"))["complete"]
 
 
+def test_another_area_of_the_same_scenes_is_missing_and_not_outdated(catalog: Path, services_here: None) -> None:
+    counts = document(command("census", "--bbox", TINY_BBOX, "--out", catalog, "--seed", "9"))["counts"]
+    assert (counts["outdated"], counts["missing"]) == (2, 0)
+    elsewhere = command("census", "--bbox", "15.60,46.30,15.70,46.36", "--out", catalog)
+    counts = document(elsewhere)["counts"]
+    assert elsewhere.exit_code == 1 and (counts["outdated"], counts["missing"]) == (0, 2)
+
+
 def test_a_product_changed_without_a_change_of_size_is_seen_by_verify(catalog: Path, services_here: None) -> None:
     (data,) = catalog.glob(f"unveil-cloud-free/{AUGUST_18}*/data.tif")
     content = bytearray(data.read_bytes())
