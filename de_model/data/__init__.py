@@ -4,7 +4,7 @@
 |---|---|
 | pairs, mixtures of pairs, patches | `pairs` |
 | RICE, CUHK-CR on disk, and which of their pairs trains and which tests | `readers.open_dataset`, `datasets` |
-| what is wrong with a copy of them | `check.check_folder` |
-| real clouds over a clear date | `transplant` |
-| scenes of many places, and cases drawn from them | `archive`, `cases`, `variation`, `case_stream` |
+| what is wrong with a copy of them | `readers.check_folder` |
+| real clouds over a clear date | `variation.transplant` |
+| scenes of many places, and cases drawn from them | `archive`, `cases`, `variation` |
 """

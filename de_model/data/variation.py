@@ -11,6 +11,11 @@ from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter, zoom
 from de_model.errors import InvalidModelInput
 from de_model.scene.observation import FLOOR
 
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+Random = np.random.Generator
+_Value = TypeVar("_Value", bound=np.generic)
+
 #: No cloud reflects more.
 _BRIGHTEST = 1.5
 #: Where the layer reflects more than this, what the sensor saw is cloud alone, and is copied.
@@ -87,12 +92,6 @@ def _shadow_light(cloudy: FloatArray, shadow: BoolArray, ground: FloatArray) -> 
     typical = (np.nanmedian(cloudy[:, shadow], axis=1) / ground).clip(_DARKEST, 0.99)
     overall = np.log(np.nanmedian(light[shadow]).clip(_DARKEST, 0.99))
     return light ** (np.log(typical) / overall)[:, None, None]
-
-
-FloatArray = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
-Random = np.random.Generator
-_Value = TypeVar("_Value", bound=np.generic)
 
 
 class OtherDate(NamedTuple):

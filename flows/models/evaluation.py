@@ -1,4 +1,7 @@
-"""Every way of filling against a known truth, by kind of pixel: what a model beats, and what beats it."""
+"""Every way of filling against a known truth, by kind of pixel: what a model beats, and what beats it.
+
+The cases come first, then fillers and measures, then the calibration of intervals on the same cases.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +52,11 @@ from stac.masks.classes import PixelClass, is_hidden, is_observed
 from stac.product.layers import ModelResult, ProductLayers, assemble, best_known, unseen
 from stac.product.preview import visual
 from stac.reflectance import to_product_dn, to_reflectance
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+#: How the model of a card restores a case.
+Usage = Callable[[ModelCard], RestorationOptions]
 
 #: Real and transplanted clouds, each alone and with the other dates.
 _CASES_OF_A_PAIR = 4
@@ -167,11 +175,6 @@ def _clouded(stack: Stack, clouds: int, truth: int) -> Stack:
     classes[truth][moved] = mask[moved]
     return replace(stack, dn=dn, classes=classes)
 
-
-FloatArray = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
-#: How the model of a card restores a case.
-Usage = Callable[[ModelCard], RestorationOptions]
 
 #: Side of the pictures, pixels.
 _PICTURE_PX = 128

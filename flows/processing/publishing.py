@@ -1,4 +1,4 @@
-"""The catalog of a run: publishing into it, the copies that follow it, and where unfinished blocks wait."""
+"""The catalog of a run: publishing products and regions, the copies that follow, and where unfinished blocks wait."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Restore one date of a cell: composite first, then the best filler of its kind where no date saw the ground.
 
 What a restoration learns about the whole cell is learnt once, from a thinned view of it (`prepare`). After that every
-window is restored on its own (`restore_window`) with the bytes that the whole cell would give.
+window is restored on its own (`restore_block`) with the bytes that the whole cell would give.
 """
 
 from __future__ import annotations

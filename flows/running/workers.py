@@ -25,6 +25,9 @@ from flows.progress import Event
 from stac.io.cores import cores
 from stac.io.secrets import Kept, take
 
+_T = TypeVar("_T")
+_log = logging.getLogger("unveil")
+
 #: What one process with a work unit in hand may need, bytes (docs/results/tile.md).
 _PROCESS_BYTES = 2.5 * 2**30
 
@@ -143,8 +146,6 @@ def _end_with(sentinel: int) -> None:
     os._exit(1)
 
 
-_T = TypeVar("_T")
-_log = logging.getLogger("unveil")
 #: Payloads that are mapped at once: bounds what a run holds in memory.
 _BATCH = 256
 #: How often the workers are looked at while a result is waited for, seconds.

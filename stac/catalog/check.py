@@ -476,6 +476,3 @@ def _is_node(path: PurePosixPath) -> bool:
 
 def _kind(href: str) -> str:
     return "s3" if is_s3(href) else "web" if is_remote(href) else "file"
-
-
-__all__ = ["CatalogReport", "CheckOptions", "Counts", "Problem", "ProblemKind", "check_catalog"]

@@ -18,6 +18,11 @@ from pydantic import TypeAdapter, ValidationError
 from stac.errors import InvalidProduct
 from stac.grid.footprint import BBox
 
+Document = dict[str, Any]
+Link = dict[str, Any]
+#: Called with what is being done, how much of it is done, and how much there is.
+Progress = Callable[[str, int, int], None]
+
 #: Field of a node, and of the link that leads to it.
 CONTENTS = "unveil:contents"
 #: Properties whose values are listed in a collection's summaries.
@@ -163,11 +168,6 @@ _RECORDED = (
 _JSON, _GEOJSON = "application/json", "application/geo+json"
 
 STAC_VERSION = "1.1.0"
-
-Document = dict[str, Any]
-Link = dict[str, Any]
-#: Called with what is being done, how much of it is done, and how much there is.
-Progress = Callable[[str, int, int], None]
 
 
 def item_name(collection_id: str, item_id: str) -> str:

@@ -12,6 +12,8 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from stac.grid.cell import Cell
 
+BoolArray = NDArray[np.bool_]
+
 FloatArray = NDArray[np.float32]
 Values = NDArray[np.float64]
 
@@ -190,8 +192,6 @@ def _robust_deviation(residual: Values) -> Values:
     deviation: Values = 1.4826 * np.median(np.abs(residual - middle), axis=1)
     return deviation.clip(1e-6)
 
-
-BoolArray = NDArray[np.bool_]
 
 #: Most nodes along a side.
 _NODES = 64

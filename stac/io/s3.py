@@ -334,7 +334,7 @@ class Objects:
         """Copy an object into a file of this machine.
 
         Raises:
-            UnreadableAsset: there is no such object.
+            UnreadableAsset: the object is missing.
         """
         with self._asking(place):
             try:
@@ -370,7 +370,7 @@ class Objects:
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
     def _if_there(self, place: S3Location, ask: Callable[[S3FileSystem], Any]) -> Any:
-        """Return what a request for an object returns, None where there is no object; a missing bucket is an error."""
+        """Return what a request for an object returns, None for a missing object; a missing bucket is an error."""
         with self._asking(place):
             try:
                 return ask(self._client)

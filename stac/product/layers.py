@@ -17,6 +17,9 @@ from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_hidden, is_observed
 from stac.reflectance import to_product_dn
 
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
 _Number = TypeVar("_Number", np.int32, np.float32)
 #: `reference_weight` of pixels interpolated from the ground around; those of the model have less.
 INTERPOLATED_WEIGHT = np.float32(1)
@@ -124,9 +127,6 @@ RESTORED = (
 )
 
 
-FloatArray = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
-
 #: Half-width of the 90 % interval of a Gaussian, in standard deviations: what uncalibrated intervals are.
 _Z90 = 1.645
 #: Half-widths are stored in steps of this, reflectance: a power of two, so that files compress well.
@@ -204,7 +204,7 @@ def assemble(
         intervals: calibrated factors; those of a Gaussian when left out.
 
     Raises:
-        InvalidInput: a pixel needs the model and there is no result.
+        InvalidInput: a pixel needs the model, which did not run.
     """
     classes, need = stack.classes[target], unseen(stack, target, composite)
     if need.any() and model is None:

@@ -1,4 +1,4 @@
-"""The supervisor of `unveil up`: starts the services, watches them, starts them again, ends them all.
+"""The services of `unveil up`, and their supervisor: starts them, watches them, starts them again, ends them all.
 
 A supervisor holds the lock of its folder, which the system gives back when it ends, however it ends: so commands know
 whether one is at work.
@@ -30,6 +30,8 @@ from flows.services.prefect_server import server_environment
 from flows.services.process import PYTHON, START_TIMEOUT_S, Process, free_port, problem_at
 from flows.services.state import ensure_login, read_record, write_record
 from stac.io.files import folder_problem, private_state, writing
+
+Log = Callable[[str], None]
 
 POOL = "unveil"
 #: Heartbeats of runs, seconds: the least that Prefect allows; a run is dead after three of them and a bit.
@@ -148,8 +150,6 @@ def environment_of(place: Place) -> dict[str, str]:
         **login.client_environment(),
     }
 
-
-Log = Callable[[str], None]
 
 _POLL_S = 0.3
 #: A first start deploys and makes databases; a stop waits for runs to end politely; another command looks at the lock.
