@@ -17,6 +17,12 @@ from flows.planning.search import SceneSet, cloudy_and_clear, dated_stacks_of
 from stac.load.stack import Stack
 
 _TRAINED, _FOREIGN = "MGRS-33TWM", "MGRS-33TWL"
+#: Scenes by name, and what drift says of them.
+Judged = tuple[str, DriftReport]
+_ABOUT = (
+    "The inputs of the sample against the baseline of the shipped model, which was made of cell MGRS-33TWM; the model "
+    "has never seen MGRS-33TWL. Outputs (W, intervals, residual cloud) need a run and are not in this page."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +54,6 @@ class Scenario:
         return changed
 
 
-#: Scenes by name, and what drift says of them.
-Judged = tuple[str, DriftReport]
-
 #: What happens to the square that was not trained on.
 SCENARIOS = (
     *(Scenario(f"offset {offset:+g}", offset=offset) for offset in (0.005, 0.01, 0.02, 0.05, 0.1)),
@@ -59,10 +62,6 @@ SCENARIOS = (
     Scenario("no plants: near infrared as dark as red", barren=True),
 )
 _AS_IT_IS = Scenario("as it is")
-_ABOUT = (
-    "The inputs of the sample against the baseline of the shipped model, which was made of cell MGRS-33TWM; the model "
-    "has never seen MGRS-33TWL. Outputs (W, intervals, residual cloud) need a run and are not in this page."
-)
 
 
 def measure() -> list[Judged]:

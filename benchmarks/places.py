@@ -52,6 +52,12 @@ _ABOUT = """\
 Places that training never saw. Clouds, shadows and gaps are those of the held-out scenes,
 moved and turned onto other clear ground of the same places, whose truth is exact; `real pairs` are two dates, and what
 changed between them counts as error for every filler. PSNR per case, then means over places."""
+_ABOUT_KEPT = """\
+## Drawn to the level of the scene
+
+Where little ground is clear, only a part of an estimate is kept (`kept` of the card); the rest is the scene's level.
+PSNR against all kept, where no other date helps. The knots were chosen on these places."""
+_SHOWN = (Filler.FLAT, Filler.NORMALISED_CONVOLUTION, Filler.FILLNODATA, Filler.REFERENCE, Filler.DE)
 
 
 def main(options: argparse.Namespace) -> None:
@@ -192,14 +198,6 @@ def _fillers_of(scores: Sequence[KindScore]) -> str:
         for score in scores
     ]
     return table(("place", "pixels", "number", *_SHOWN), rows)
-
-
-_ABOUT_KEPT = """\
-## Drawn to the level of the scene
-
-Where little ground is clear, only a part of an estimate is kept (`kept` of the card); the rest is the scene's level.
-PSNR against all kept, where no other date helps. The knots were chosen on these places."""
-_SHOWN = (Filler.FLAT, Filler.NORMALISED_CONVOLUTION, Filler.FILLNODATA, Filler.REFERENCE, Filler.DE)
 
 
 def _over_reference(scores: Sequence[KindScore]) -> str:

@@ -42,6 +42,11 @@ from stac.io.s3 import Location, is_s3
 from stac.product.item import ground_fields
 from stac.search.source import Skipped
 
+#: Rows of the artifact; what is missing comes first.
+_ROWS = 500
+#: Scenes that the event names.
+_NAMED = 20
+
 
 @unique
 class Standing(StrEnum):
@@ -103,12 +108,6 @@ class Census:
     def outdated(self) -> int:
         """Products that the next run makes again."""
         return self.counts[Standing.OUTDATED]
-
-
-#: Rows of the artifact; what is missing comes first.
-_ROWS = 500
-#: Scenes that the event names.
-_NAMED = 20
 
 
 @flow(name="census", log_prints=False, persist_result=False, retries=0)

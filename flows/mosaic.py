@@ -33,6 +33,9 @@ from flows.settings import RunSettings
 from flows.settings.loading import load_settings, recent
 from stac.search.sentinel_hub.client import METER
 
+#: Others by the setting `runner`, or by `clear_scenes.with_options(task_runner=...)`.
+_ONE_THREAD: Any = ThreadPoolTaskRunner(max_workers=1)
+
 
 def _run_name() -> str:
     """Return the name of a run in the UI: what, and of when."""
@@ -40,10 +43,6 @@ def _run_name() -> str:
     given = (context and context.parameters) or {}
     settings = _settings(given.get("settings"), given.get("last_days"))
     return f"{settings.collection} {settings.shown_dates}"
-
-
-#: Others by the setting `runner`, or by `clear_scenes.with_options(task_runner=...)`.
-_ONE_THREAD: Any = ThreadPoolTaskRunner(max_workers=1)
 
 
 @flow(

@@ -33,6 +33,10 @@ from flows.settings.mosaic_options import MosaicOptions
 from stac.errors import EmptySearch
 
 _log = logging.getLogger("unveil")
+#: A period that was searched and planned; a sentence where it has no scene.
+_Planned = tuple[SearchResult, MosaicPlan] | str
+#: Others by the setting `runner`, or by `mosaics.with_options(task_runner=...)`.
+_IN_TURN: Any = ThreadPoolTaskRunner(max_workers=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +60,6 @@ class _Period:
     todo: tuple[MosaicUnit, ...]
     #: The item of the whole region is published.
     has_region: bool
-
-
-#: A period that was searched and planned; a sentence where it has no scene.
-_Planned = tuple[SearchResult, MosaicPlan] | str
 
 
 @dataclass(slots=True)
@@ -127,10 +127,6 @@ def _run_name() -> str:
     options, settings = given.get("mosaic") or MosaicOptions(), given.get("settings")
     when = f"the last {options.last}" if options.last else getattr(settings, "shown_dates", "")
     return f"{options.method} {options.period} {when}".strip()
-
-
-#: Others by the setting `runner`, or by `mosaics.with_options(task_runner=...)`.
-_IN_TURN: Any = ThreadPoolTaskRunner(max_workers=1)
 
 
 @flow(

@@ -64,6 +64,16 @@ _SIZES = SceneSizes(
     reference=(16, 24, 32), predictor=(16, 24, 32), allocation=8, scales=(3, 8, 20), kept=((0.3, 0.6), (0.6, 1.0))
 )
 _FULL, _PLAIN = "all fields", "plain U-Net, no diffusion"
+#: Side of the blocks of the plain U-Net, pixels, and numbers of a scene that networks are given.
+_FACTOR, _NUMBERS = 4, 3
+_COLUMNS = (
+    Column("what is changed"),
+    Column("parameters"),
+    *(Column(f"{kind.replace('_', ' ')}, dB", spread=True) for kind in (*_KINDS, _REAL)),
+    Column("against all fields, dB", spread=True, signed=True),
+)
+#: Differences below are taken for none.
+_TIE_DB = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +128,6 @@ _VARIANTS = (
     Variant("no-dropout", replace(_SIZES, dropout=0.0), {"dropout 0": Way()}),
     Variant("plain", None, {_PLAIN: Way(eta=1.0)}),
 )
-
-
-#: Side of the blocks of the plain U-Net, pixels, and numbers of a scene that networks are given.
-_FACTOR, _NUMBERS = 4, 3
 
 
 class PlainUNet(SceneReference):
@@ -350,14 +356,6 @@ def _baselines(places: _Places) -> dict[str, list[dict[str, float]]]:
     }
 
 
-_COLUMNS = (
-    Column("what is changed"),
-    Column("parameters"),
-    *(Column(f"{kind.replace('_', ' ')}, dB", spread=True) for kind in (*_KINDS, _REAL)),
-    Column("against all fields, dB", spread=True, signed=True),
-)
-
-
 def _findings(
     setting: Setting, places: _Places, found: Mapping[str, Sequence[Mapping[str, float]]], sizes: Mapping[str, int]
 ) -> Findings:
@@ -413,8 +411,6 @@ def _seen(gains: Mapping[str, Spread]) -> str:
     )
 
 
-#: Differences below are taken for none.
-_TIE_DB = 0.02
 _ROWS = frozenset(row for variant in _VARIANTS for row in variant.rows) - {_FULL}
 
 

@@ -28,6 +28,10 @@ from benchmarks.chart import Panel, Series
 from de_model import checkpoint
 from de_model.enhancer import Enhancer
 
+#: The oracle is a copy of the truth up to rounding, at 150 dB and more.
+_SHOWN_DB = (10.0, 50.0)
+_OWN = "the model's own"
+
 
 @dataclass(frozen=True, slots=True)
 class Degradation:
@@ -53,9 +57,6 @@ _DEGRADATIONS = {
     "noise, 0.02": Degradation(noise=0.02),
     "noise, 0.1": Degradation(noise=0.1),
 }
-#: The oracle is a copy of the truth up to rounding, at 150 dB and more.
-_SHOWN_DB = (10.0, 50.0)
-_OWN = "the model's own"
 _COLUMNS = (
     Column("reference"),
     Column("mean W", 3),

@@ -47,6 +47,11 @@ Random = np.random.Generator
 _CLOUDY, _CLEAR, _PAIR_DAYS, _FEWEST_SHARED = (0.05, 0.9), 0.8, 40, 1000
 #: Share of hidden pixels below which a window of a pair shows nothing.
 _LEAST_HIDDEN = 0.02
+#: Batches that a worker draws ahead.
+_AHEAD = 4
+_MOST_WORKERS = 8
+#: Fewer batches are drawn in the process itself: workers take seconds to start.
+_WORTH_WORKERS = 64
 
 
 class CaseKind(StrEnum):
@@ -392,13 +397,6 @@ def _corner(wanted: BoolArray, size: int, random: Random) -> tuple[int, int] | N
         if share > 0.05 and (found is None or abs(share - 0.5) < abs(best - 0.5)):
             best, found = share, (row, column)
     return found
-
-
-#: Batches that a worker draws ahead.
-_AHEAD = 4
-_MOST_WORKERS = 8
-#: Fewer batches are drawn in the process itself: workers take seconds to start.
-_WORTH_WORKERS = 64
 
 
 class Batch(NamedTuple):

@@ -19,6 +19,10 @@ from enum import StrEnum, unique
 from de_model.errors import InvalidModelInput
 
 RGB = ("red", "green", "blue")
+#: Changing it changes every split; results before and after could not be compared.
+_SALT = "unveil-split/1:"
+#: RICE's usual share of test pairs: 100 of 500.
+_TEST_SHARE = 0.2
 
 
 @unique
@@ -68,10 +72,6 @@ FACTS = {
     Dataset.PAIRED: Facts(RGB, 8, None, "nir"),
 }
 
-#: Changing it changes every split; results before and after could not be compared.
-_SALT = "unveil-split/1:"
-#: RICE's usual share of test pairs: 100 of 500.
-_TEST_SHARE = 0.2
 
 #: Test pairs that repeat a training image of CUHK-CR1 or CUHK-CR2 (32) or an earlier test image (74, 76, 91, 102);
 #: without them 98 of 134 remain. Found by KAIST-VICLab/GeoCR, splits/C-CUHK/CUHK-CR1/splits/test_exclude.txt.

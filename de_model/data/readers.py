@@ -28,6 +28,7 @@ _RIM_PX = _SMOOTHING_PX // 2
 _KEPT = 256
 #: Parts of a pair that are auxiliary pictures, and the numbers of bands they may have.
 _EXTRA_BANDS = {"mask": (1, 3, 4), "nir_cloudy": (1, 3, 4), "nir_clear": (1, 3, 4)}
+OnPair = Callable[[int, int], None]
 
 
 def read_samples(files: PairFiles) -> tuple[dict[str, Samples], list[Finding]]:
@@ -227,9 +228,6 @@ def _file_pairs(pairs: list[PairFiles], bands: Sequence[str] | None) -> list[Fil
         FilePair(pair, chosen, scale, (height, width), stored, read)
         for pair, (width, height, _) in zip(pairs, sizes, strict=True)
     ]
-
-
-OnPair = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,14 @@ from torch.nn import functional as F
 from de_model.scene.design import SceneSizes
 from de_model.scene.surroundings import coarse_to_fine, surroundings
 
+#: Share of clear pixels below which a scene has no level of its own.
+_LEAST_CLEAR = 0.01
+#: Limits of the logarithm of a variance.
+_LEAST, _MOST = -7.0, 4.0
+#: Numbers of a scene that mean the same everywhere: pixel size, days, share of clear ground. The levels themselves
+#: would only say which of the training's places it is.
+_TRAVELLING = 3
+
 #: Channels of `Inputs.maps`: image, four classes, composite, its validity and spread, nearest date, its validity.
 #: Numbers of one scene: level and deviation per band, pixel size, days to the nearest date, share of clear ground.
 
@@ -21,10 +29,6 @@ from de_model.scene.surroundings import coarse_to_fine, surroundings
 def map_channels(bands: int) -> int:
     """Return the channels of `Inputs.maps`."""
     return 3 * bands + 7
-
-
-#: Share of clear pixels below which a scene has no level of its own.
-_LEAST_CLEAR = 0.01
 
 
 class Inputs:
@@ -149,10 +153,6 @@ class Belief:
     given: Tensor | None = None
 
 
-#: Limits of the logarithm of a variance.
-_LEAST, _MOST = -7.0, 4.0
-
-
 class Estimator(nn.Module):
     """Mean and variance of the ground, as corrections of what is known without a network.
 
@@ -231,11 +231,6 @@ class SceneReference(Estimator):
     def forward(self, inputs: Inputs) -> Belief:
         """Return the belief about the ground."""
         return self.believed(inputs, self.start(inputs))
-
-
-#: Numbers of a scene that mean the same everywhere: pixel size, days, share of clear ground. The levels themselves
-#: would only say which of the training's places it is.
-_TRAVELLING = 3
 
 
 def travelling(inputs: Inputs) -> Tensor:

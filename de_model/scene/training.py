@@ -21,6 +21,13 @@ from de_model.training.stage_run import Lesson
 from de_model.training.stages import Stage, StageOptions
 from de_model.training.store import Store
 
+#: Share of the diffusion's own likelihood, so that its variance stays one; least squared error that counts.
+_BELIEF, _LEAST_ERROR = 0.2, 3e-3
+#: Logits that are tried after the training: factors on W's own, and constants that are added.
+_FACTORS, _ADDED = (0.0, 0.25, 0.5, 1.0, 2.0), (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.5)
+#: Differences below are taken for none.
+_TIE_DB = 0.01
+
 
 @dataclass(frozen=True, slots=True)
 class SceneTrainingOptions:
@@ -154,10 +161,6 @@ def _allocation_loss(networks: SceneNetworks, inputs: Inputs, batch: Batch, opti
     return _mean(robust(fused - batch.truth) / scale, batch, options.visible)
 
 
-#: Share of the diffusion's own likelihood, so that its variance stays one; least squared error that counts.
-_BELIEF, _LEAST_ERROR = 0.2, 3e-3
-
-
 def _joint_loss(
     networks: SceneNetworks, inputs: Inputs, batch: Batch, options: SceneTrainingOptions, eta: float
 ) -> dict[str, Tensor]:
@@ -171,12 +174,6 @@ def _joint_loss(
     hidden = batch.wanted.flatten(1).any(dim=1).view(-1, 1, 1, 1)
     fused = torch.where(hidden, (error + _LEAST_ERROR).log(), 0).mean()
     return {"fused": fused, "belief": _BELIEF * likelihood(found.found, batch, options)}
-
-
-#: Logits that are tried after the training: factors on W's own, and constants that are added.
-_FACTORS, _ADDED = (0.0, 0.25, 0.5, 1.0, 2.0), (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.5)
-#: Differences below are taken for none.
-_TIE_DB = 0.01
 
 
 @torch.no_grad()

@@ -27,6 +27,9 @@ _DRAW = 9_999_999
 #: Brightness of the PNG: companded values above this are white (reflectance 0.64, thin cloud).
 _WHITE = 0.8
 _GAP = 2
+#: Steps in a row whose gradient may be non-finite (they are skipped) before training is given up.
+_MOST_SKIPPED = 20
+Share = TypeVar("Share")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +143,6 @@ def _picture(images: Tensor, bands: tuple[str, ...]) -> NDArray[np.uint8]:
 
 def _framed(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.pad(picture, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=255)
-
-
-#: Steps in a row whose gradient may be non-finite (they are skipped) before training is given up.
-_MOST_SKIPPED = 20
-
-Share = TypeVar("Share")
 
 
 class RunOptions(Protocol):

@@ -29,6 +29,11 @@ from stac.io.secrets import redact
 #: Everything for people goes to stderr while a command prints JSON.
 errors = Console(stderr=True, highlight=False)
 output = Console(highlight=False)
+#: Ids up to this length stand in one line where there is room for the words of the other columns; longer ones are
+#: folded. Nothing is cut.
+_ID_WIDTH, _WORD_WIDTH = 40, 15
+#: Columns from which on rows have room for whole item ids.
+_WIDE = 120
 
 
 def print_json(document: Any) -> None:
@@ -76,13 +81,6 @@ def progress_bar() -> Iterator[None]:
 
         with listening(show):
             yield
-
-
-#: Ids up to this length stand in one line where there is room for the words of the other columns; longer ones are
-#: folded. Nothing is cut.
-_ID_WIDTH, _WORD_WIDTH = 40, 15
-#: Columns from which on rows have room for whole item ids.
-_WIDE = 120
 
 
 def print_table(

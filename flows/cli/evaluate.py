@@ -26,6 +26,7 @@ Report = Annotated[Path | None, typer.Option("--out", help="Folder for the repor
 Weights = Annotated[Path | None, typer.Option("--weights", help="Weights file; the shipped one.")]
 Window = Annotated[int, typer.Option("--window", min=64, help="Side of the part restored without other dates, px.")]
 Most = Annotated[int | None, typer.Option("--cases", min=1, help="Cases at most; all when left out.")]
+_VERDICTS = {"stable": "green", "watch": "yellow", "alarm": "red"}
 
 
 @takes_settings(Taken.SCENES)
@@ -113,9 +114,6 @@ def _cases(scenes: SceneSet, window: int) -> Iterator[Case]:
     from flows.planning.search import stacks_of
 
     return cases_of(stacks_of(scenes), window)
-
-
-_VERDICTS = {"stable": "green", "watch": "yellow", "alarm": "red"}
 
 
 @takes_settings("out", "state_dir", "mlflow_uri", "model", Taken.SCENES)

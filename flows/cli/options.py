@@ -19,6 +19,7 @@ StateDir = Annotated[
     Path | None, typer.Option("--state-dir", help="Ledger, registry and logs; `<out>/.unveil`, with S3 in your home.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+_Choice = TypeVar("_Choice", bound=StrEnum)
 
 
 def settings(config: Path | None = None, **given: Any) -> RunSettings:
@@ -52,9 +53,6 @@ def existing_registry(given: Given) -> Registry:
             "`unveil run` or `unveil register` makes one."
         )
     return found
-
-
-_Choice = TypeVar("_Choice", bound=StrEnum)
 
 
 def choice(kind: type[_Choice], name: str, option: str) -> _Choice:

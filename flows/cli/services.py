@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from flows.ops.doctor import Check
     from flows.ops.up.supervisor import Place, ServiceHealth
 
+_STYLES = {"create": "green", "update": "yellow", "remove": "red"}
+Out = Annotated[Path, typer.Option("--out", help="Folder of the catalog.")]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Remembered; 0 takes a free one.")]
+_SHOWN = {"prefect": "Prefect", "mlflow": "MLflow", "catalog": "catalog and browser", "worker": "worker"}
+
 
 @takes_settings("out", "state_dir")
 def metrics(
@@ -51,9 +56,6 @@ def metrics(
     url = f"http://{host}:{server.server_port}/metrics"
     show({"url": url}, as_json, lambda: output.print(f"[bold]{url}[/]  (Ctrl-C stops)"))
     thread.join()
-
-
-_STYLES = {"create": "green", "update": "yellow", "remove": "red"}
 
 
 def automations(
@@ -136,11 +138,6 @@ def _print_checks(checks: Iterable[Check]) -> None:
     styles = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
     rows = [(styled(check.status, styles), check.name, check.detail, check.remedy) for check in checks]
     print_table("", ("", "check", "found", "what to do"), rows)
-
-
-Out = Annotated[Path, typer.Option("--out", help="Folder of the catalog.")]
-Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Remembered; 0 takes a free one.")]
-_SHOWN = {"prefect": "Prefect", "mlflow": "MLflow", "catalog": "catalog and browser", "worker": "worker"}
 
 
 def up(

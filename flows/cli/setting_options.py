@@ -25,6 +25,7 @@ Command = Callable[..., None]
 Given = dict[str, Any]
 _GIVEN = "given"
 Model = TypeVar("Model", bound="BaseModel")
+_COMMANDS: dict[str, tuple[Command, tuple[str, ...]]] = {}
 
 
 @unique
@@ -43,9 +44,6 @@ class Taken(StrEnum):
     SCENES = "scenes"
     #: All of a training.
     TRAIN = "train"
-
-
-_COMMANDS: dict[str, tuple[Command, tuple[str, ...]]] = {}
 
 
 class SettingsGroup(TyperGroup):

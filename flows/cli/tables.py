@@ -28,6 +28,11 @@ STATE_STYLES = {
 _WHOLE_KM2 = 10
 #: Pictures that the summary of a run names.
 _PICTURES = 8
+_STANDING_STYLES = {
+    "published": "green", "review": "yellow", "outdated": "cyan",
+    "running": "cyan", "missing": "red", "failed": "red", "broken": "red",
+    "invalid": "yellow", "left out": "white",
+}  # fmt: skip
 
 
 def print_plan(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -152,13 +157,6 @@ def print_report(report: CatalogReport) -> None:
     )
     found = len(report.problems)
     output.print(f"{report.catalog}: {found or 'no'} problem{'' if found == 1 else 's'}.", markup=False)
-
-
-_STANDING_STYLES = {
-    "published": "green", "review": "yellow", "outdated": "cyan",
-    "running": "cyan", "missing": "red", "failed": "red", "broken": "red",
-    "invalid": "yellow", "left out": "white",
-}  # fmt: skip
 
 
 def print_status(found: Status) -> None:

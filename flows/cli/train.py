@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from de_model.data.readers import Report as DataReport
     from flows.models.training import TrainingReport
 
+app = typer.Typer(help="Training data on disk.", no_args_is_help=True)
+
 
 @takes_settings(Taken.TRAIN, "mlflow_uri", "state_dir")
 def train(
@@ -61,9 +63,6 @@ def _print_report(report: TrainingReport) -> None:
     output.print(
         f"{report.weights} holds preset {report.card.preset}, trained on {report.card.trained_on}.", markup=False
     )
-
-
-app = typer.Typer(help="Training data on disk.", no_args_is_help=True)
 
 
 @app.command()

@@ -53,6 +53,9 @@ _MARGIN = 1.5
 _CORRELATION_PX = 25
 #: Features of fewer values than this are not compared.
 _LEAST_VALUES = 200
+Distance = Callable[[Array, Array], Array]
+_log = logging.getLogger("unveil")
+_STATISTICS = TypeAdapter(UnitStatistics)
 
 
 def population_stability_index(now: Array, before: Array) -> Array:
@@ -89,9 +92,6 @@ def total_variation(now: Array, before: Array) -> Array:
 def _without_zeros(shares: Array) -> Array:
     raised = np.maximum(shares, _LEAST_SHARE)
     return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
-
-
-Distance = Callable[[Array, Array], Array]
 
 
 def usual_distance(parts: Sequence[Histogram], units: int, values: int, kind: Kind, distance: Distance) -> float:
@@ -311,9 +311,6 @@ class DriftReport:
         return asdict(replace(self, features=tuple(replace(f, shares=(), training_shares=()) for f in self.features)))
 
 
-_log = logging.getLogger("unveil")
-
-
 def unit_drift(
     overview: Stack, scenes: Iterable[pystac.Item], figures: QualityFigures, weights: Path
 ) -> dict[str, Any]:
@@ -341,9 +338,6 @@ def unit_drift(
     except InvalidCheckpoint as error:
         note = str(error)
     return {"statistics": asdict(statistics), "comparison": comparison, "note": note}
-
-
-_STATISTICS = TypeAdapter(UnitStatistics)
 
 
 def statistics_of(item_id: str, settings: RunSettings, model_sha256: str) -> UnitStatistics | None:

@@ -23,6 +23,10 @@ from stac.quality.figures import HALF_WIDTH_EDGES, WEIGHT_EDGES, QualityFigures
 from stac.quality.parts import EVERYTHING
 from stac.reflectance import PRODUCT_SCALE
 
+#: Prefix of the features that hold one band each.
+REFLECTANCE = "reflectance."
+NO_BASELINE = "The model has no drift baseline; `unveil drift --baseline` makes one of its training cells."
+
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
@@ -74,10 +78,6 @@ class Histogram:
     def mean(self) -> float:
         """Mean of the values; 0 without any."""
         return self.sum / self.size if self.size else 0.0
-
-
-#: Prefix of the features that hold one band each.
-REFLECTANCE = "reflectance."
 
 
 @unique
@@ -256,9 +256,6 @@ def sun_elevation(scenes: Iterable[pystac.Item]) -> float | None:
         if properties.get("s2:mean_solar_zenith") is not None:
             return 90.0 - float(properties["s2:mean_solar_zenith"])
     return None
-
-
-NO_BASELINE = "The model has no drift baseline; `unveil drift --baseline` makes one of its training cells."
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,15 @@ _CLOCKS = {
 }
 #: Parameters that are lists.
 _LISTS = ("again", "states", "work_ids")
+#: Seconds that a process waits for others to finish writing, and for a server to accept a connection.
+_BUSY_TIMEOUT_S = 30
+_CONNECT_TIMEOUT_S = 10
+_POSTGRES = "postgresql+psycopg"
+_WANTED = (
+    "ledger_url is not the URL of a ledger; write postgresql+psycopg://USER@HOST/DATABASE or sqlite:////PATH/ledger.db."
+)
+#: Key of the advisory lock; must be unique in the database.
+_LOCK = 7_041_889_231
 
 
 @lru_cache(maxsize=100)
@@ -129,12 +138,6 @@ def statement(dialect: str, sql: str) -> TextClause:
     """Return a statement in the words of a database; `now_s()` is its clock."""
     lists: list[Any] = [bindparam(name, expanding=True) for name in _LISTS if f":{name}" in sql]
     return text(sql.replace("now_s()", _CLOCKS[dialect])).bindparams(*lists)
-
-
-#: Seconds that a process waits for others to finish writing, and for a server to accept a connection.
-_BUSY_TIMEOUT_S = 30
-_CONNECT_TIMEOUT_S = 10
-_POSTGRES = "postgresql+psycopg"
 
 
 def parse_url(address: str) -> URL:
@@ -153,11 +156,6 @@ def parse_url(address: str) -> URL:
     if url.drivername == "sqlite" and url.database:
         return url
     raise InvalidSettings(_WANTED)
-
-
-_WANTED = (
-    "ledger_url is not the URL of a ledger; write postgresql+psycopg://USER@HOST/DATABASE or sqlite:////PATH/ledger.db."
-)
 
 
 def open_engine(url: URL) -> Engine:
@@ -249,10 +247,6 @@ def shown(url: URL) -> str:
 
 def _without_password(reason: str, url: URL) -> str:
     return reason.replace(str(url.password), "***") if url.password else reason
-
-
-#: Key of the advisory lock; must be unique in the database.
-_LOCK = 7_041_889_231
 
 
 def prepare(engine: Engine) -> None:

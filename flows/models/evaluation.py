@@ -62,6 +62,14 @@ Usage = Callable[[ModelCard], RestorationOptions]
 _CASES_OF_A_PAIR = 4
 #: What a window adds to the id of its cell.
 _WINDOW_OF = re.compile(r"(-r\d+c\d+h\d+w\d+)+$")
+#: Side of the pictures, pixels.
+_PICTURE_PX = 128
+#: Weight of what lies outside of a 90 % interval in its score: 2 / (1 - 0.9).
+_MISS = 20.0
+#: What other dates can fill.
+OF_DATES = (Filler.NEAREST_DATE, Filler.LINEAR_MATCH, Filler.MEAN_LINEAR_MATCHES, Filler.COMPOSITE)
+#: Scores kept of a case: every case counts alike, however many pixels it hides.
+_MOST_SCORES = 4000
 
 
 @unique
@@ -174,14 +182,6 @@ def _clouded(stack: Stack, clouds: int, truth: int) -> Stack:
     dn[truth][:, moved] = np.maximum(to_product_dn(light[:, moved]), 1)
     classes[truth][moved] = mask[moved]
     return replace(stack, dn=dn, classes=classes)
-
-
-#: Side of the pictures, pixels.
-_PICTURE_PX = 128
-#: Weight of what lies outside of a 90 % interval in its score: 2 / (1 - 0.9).
-_MISS = 20.0
-#: What other dates can fill.
-OF_DATES = (Filler.NEAREST_DATE, Filler.LINEAR_MATCH, Filler.MEAN_LINEAR_MATCHES, Filler.COMPOSITE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,10 +368,6 @@ def _coverage(layers: ProductLayers, case: Case, where: BoolArray) -> Coverage:
     error, half = error[known], half[known]
     score = 2 * half + _MISS * np.maximum(error - half, 0)
     return Coverage(int((error <= half).sum()), error.size, float(score.sum()))
-
-
-#: Scores kept of a case: every case counts alike, however many pixels it hides.
-_MOST_SCORES = 4000
 
 
 def fit_calibration(

@@ -45,6 +45,8 @@ _IMPLAUSIBLY_DARK = 0.03
 _LEAST_REFLECTANCE = -0.5
 #: More samples than this share above reflectance 1 are no clouds but another scale.
 _MOST_SATURATED = 0.5
+#: File name endings that are looked for in a folder.
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
 
 @unique
@@ -56,8 +58,6 @@ class Kind(StrEnum):
     JPEG = "JPEG"
 
 
-#: File name endings that are looked for in a folder.
-SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": Kind.PNG,
     b"\xff\xd8\xff": Kind.JPEG,

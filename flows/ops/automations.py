@@ -53,6 +53,11 @@ _OURS: _Labels = {"prefect.resource.role": "tag", "prefect.resource.id": "prefec
 SILENCE_S = 540.0
 #: A run that was handed to a worker must begin within this time, and no run takes longer than that, seconds.
 _PENDING_S, _LONGEST_S = 900.0, 12 * 3600.0
+#: A saved block that notifies people, as TYPE/NAME, e.g. `slack-webhook/ops`.
+NOTIFY_BLOCK = "UNVEIL_NOTIFY_BLOCK"
+#: The URL of a webhook; it is kept at the server, encrypted, as the block `webhook/unveil-notify`.
+NOTIFY_WEBHOOK = "UNVEIL_NOTIFY_WEBHOOK"
+_OWN_BLOCK = "unveil-notify"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +138,6 @@ def _reaction(
         threshold=1,
     )
     return AutomationCore(name=PREFIX + name, trigger=trigger, actions=[action])
-
-
-#: A saved block that notifies people, as TYPE/NAME, e.g. `slack-webhook/ops`.
-NOTIFY_BLOCK = "UNVEIL_NOTIFY_BLOCK"
-#: The URL of a webhook; it is kept at the server, encrypted, as the block `webhook/unveil-notify`.
-NOTIFY_WEBHOOK = "UNVEIL_NOTIFY_WEBHOOK"
-_OWN_BLOCK = "unveil-notify"
 
 
 @unique

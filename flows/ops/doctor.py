@@ -21,6 +21,12 @@ from stac.errors import StacError
 from stac.io.secrets import redact, without_secret
 from stac.search.static import SAMPLE
 
+#: Seconds for each answer from the network.
+_TIMEOUT_S = 3.0
+_GIB = 2**30
+#: Free space below which a run fails (the sample's products take about 50 MB) or should be watched, bytes.
+_DISK_FAIL, _DISK_WARN = 0.25 * _GIB, 2 * _GIB
+
 
 @unique
 class Status(StrEnum):
@@ -58,13 +64,6 @@ def warned(name: str, detail: str, remedy: str) -> Check:
 def failed(name: str, detail: str, remedy: str) -> Check:
     """Return a check that found what makes runs fail."""
     return Check(name, Status.FAIL, detail, remedy)
-
-
-#: Seconds for each answer from the network.
-_TIMEOUT_S = 3.0
-_GIB = 2**30
-#: Free space below which a run fails (the sample's products take about 50 MB) or should be watched, bytes.
-_DISK_FAIL, _DISK_WARN = 0.25 * _GIB, 2 * _GIB
 
 
 def examine(settings: RunSettings) -> list[Check]:

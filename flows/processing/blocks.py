@@ -31,14 +31,12 @@ Done = Callable[[ProductLayers], None]
 Look = Callable[[Block, Stack, ProductLayers], None]
 #: Called with what is being done, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
+#: Scenes are read in windows of this many pixels a side: fewer requests than one for every block.
+_REGION_PX = 2048
 
 
 def no_progress(_what: str, _done: int, _total: int) -> None:
     """Do nothing."""
-
-
-#: Scenes are read in windows of this many pixels a side: fewer requests than one for every block.
-_REGION_PX = 2048
 
 
 @dataclass(slots=True)

@@ -21,6 +21,10 @@ from flows.settings import Device
 from flows.settings.loading import load_settings
 from flows.settings.restoring import RestorationOptions
 
+_log = logging.getLogger("unveil")
+#: Set for the rest of the process: an error of this kind spoils every later call of CUDA.
+_GPU_LOST = Event()
+
 
 def in_products(card: ModelCard) -> RestorationOptions:
     """Return how a model makes products, by the settings of the environment.
@@ -29,11 +33,6 @@ def in_products(card: ModelCard) -> RestorationOptions:
         InvalidSettings: a setting of the environment makes no sense.
     """
     return load_settings().fitted_to(sampling_for(card)).restoration
-
-
-_log = logging.getLogger("unveil")
-#: Set for the rest of the process: an error of this kind spoils every later call of CUDA.
-_GPU_LOST = Event()
 
 
 @lru_cache(maxsize=2)

@@ -42,6 +42,8 @@ from stac.product.item import credit
 from stac.product.mosaic_item import CellFile, RegionRecord, build_region_item
 
 _log = logging.getLogger("unveil")
+#: The item waits here until it is published under its own name.
+ITEM_FILE = "staged-item.json"
 
 
 def catalog_of(settings: RunSettings, collection_id: str = DEFAULT_COLLECTION) -> StaticCatalog:
@@ -96,10 +98,6 @@ def indexes_of(settings: RunSettings) -> Iterator[Indexes]:
             for address in settings.index_addresses
         ]
         yield Indexes(catalog_of(settings), each, settings.public_root)
-
-
-#: The item waits here until it is published under its own name.
-ITEM_FILE = "staged-item.json"
 
 
 def stage_item(item: pystac.Item, staging: Path) -> None:

@@ -44,6 +44,9 @@ from stac.product.layers import Intervals, ModelResult, ProductLayers, assemble,
 
 #: GDAL's passes of a 3 x 3 mean over what it filled in; each looks one pixel further.
 _SMOOTHING = 2
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+Progress = Callable[[int, int], None]
 
 
 def inverse_distance(scene: FloatArray, known: BoolArray, level: Sequence[float]) -> FloatArray:
@@ -94,11 +97,6 @@ def filled_around(
         smooth.image[:, sharp] = inverse_distance(scene, known, level)[:, sharp]
     smooth.image[:, flat] = np.asarray(level, np.float32)[:, None]
     return smooth
-
-
-FloatArray = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
-Progress = Callable[[int, int], None]
 
 
 def intervals_of(table: CalibrationTable | None) -> Intervals | None:

@@ -40,6 +40,8 @@ _ELSEWHERE = "published by another run"
 #: Credentials, `allow_hosts` and packages may change before the next run; they are no part of the unit's id.
 _OF_SETTINGS = (AccessRefused, MissingExtra, UnsafeHref)
 _INVALID_HINT = "(found before; `unveil redrive --include-invalid` tries it again)"
+#: Holds a slot of the GPU, where these settings use one, while its context is open.
+Slot = Callable[[RunSettings], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +92,6 @@ class UnitResult:
     note: str = ""
     #: What Sentinel Hub billed a process other than that of the run.
     processing_units: float = 0.0
-
-
-#: Holds a slot of the GPU, where these settings use one, while its context is open.
-Slot = Callable[[RunSettings], AbstractContextManager[None]]
 
 
 def payload_of(unit: Unit, items: Mapping[str, pystac.Item]) -> Payload:

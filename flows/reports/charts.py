@@ -47,6 +47,10 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "legend.frameon": False,
 }
+_SIDE_PX = 640
+#: Pixels that no acquisition saw, and those without an interval: grey that shows on light and on dark paper.
+_NOTHING = (150, 156, 164)
+_WIDEST = 0.1
 
 
 def charts_of(quality: Mapping[str, Any], target_date: str) -> dict[str, str]:
@@ -146,12 +150,6 @@ def _reflectance(axes: Axes, bands: Sequence[FeatureDrift]) -> None:
     axes.set_xlabel("reflectance")
     axes.set_ylabel("% of values per 0.01")
     axes.legend(fontsize=9)
-
-
-_SIDE_PX = 640
-#: Pixels that no acquisition saw, and those without an interval: grey that shows on light and on dark paper.
-_NOTHING = (150, 156, 164)
-_WIDEST = 0.1
 
 
 @dataclass(frozen=True, slots=True)

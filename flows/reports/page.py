@@ -40,6 +40,13 @@ _CAPTIONS = {
     "dates": "The area that each date saw; the restored date is green.",
 }
 _UNDEFINED = "–"
+_DRIFT = TypeAdapter(DriftReport)
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("flows", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+)
+_COLOURS = ("red", "green", "blue")
+#: Reflectance that is white, and the exponent that lifts what is dark.
+_WHITE, _GAMMA = 0.28, 1 / 1.6
 
 
 def quality_parts(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,9 +113,6 @@ def _group(name: str, group: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-_DRIFT = TypeAdapter(DriftReport)
-
-
 def drift_parts(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what the template shows of a product's drift; None where it was not measured."""
     drift = metadata.get("drift")
@@ -126,11 +130,6 @@ def drift_parts(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
         "rows": [{"label": f.label, "cells": f.shown, "verdict": f.verdict} for f in report.features],
         "chart": reflectance_chart(report.features),
     }
-
-
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("flows", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-)
 
 
 def write_report(folder: Path, item_id: str, metadata: Mapping[str, Any]) -> Path:
@@ -180,11 +179,6 @@ def warnings_of(metadata: Mapping[str, Any]) -> list[str]:
         found.append(f"{figures['not_recoverable_km2']:.1f} km² could not be restored and are nodata.")
     found += metadata.get("quality", {}).get("figures", {}).get("warnings", [])
     return found + [f"A scene was left out: {reason}" for reason in metadata["dropped"]]
-
-
-_COLOURS = ("red", "green", "blue")
-#: Reflectance that is white, and the exponent that lifts what is dark.
-_WHITE, _GAMMA = 0.28, 1 / 1.6
 
 
 @dataclass(frozen=True)

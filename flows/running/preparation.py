@@ -28,6 +28,8 @@ from stac.io.s3 import Location
 from stac.search.source import Skipped
 
 _log = logging.getLogger("unveil")
+#: What a command has prepared for the flow that it calls.
+_HANDED: ContextVar[Any] = ContextVar("unveil_prepared", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +114,6 @@ def _repaired(settings: RunSettings) -> Mapping[str, Location]:
     with indexes_of(settings) as indexes:
         indexes.reconcile(progress=report_progress)
     return published
-
-
-#: What a command has prepared for the flow that it calls.
-_HANDED: ContextVar[Any] = ContextVar("unveil_prepared", default=None)
 
 
 @contextmanager

@@ -30,6 +30,16 @@ _log = logging.getLogger("unveil")
 
 #: What one process with a work unit in hand may need, bytes (docs/results/tile.md).
 _PROCESS_BYTES = 2.5 * 2**30
+#: Payloads that are mapped at once: bounds what a run holds in memory.
+_BATCH = 256
+#: How often the workers are looked at while a result is waited for, seconds.
+_LOOK_S = 5.0
+#: Pools that may break in one run: a unit that kills every process it gets must not go on for ever.
+_POOLS = 4
+_KILLED = (
+    f"Worker processes were killed {_POOLS} times, most likely as memory ran out; the same command continues, better "
+    "with fewer --workers."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,18 +154,6 @@ def follow_parent() -> None:
 def _end_with(sentinel: int) -> None:
     connection.wait([sentinel])
     os._exit(1)
-
-
-#: Payloads that are mapped at once: bounds what a run holds in memory.
-_BATCH = 256
-#: How often the workers are looked at while a result is waited for, seconds.
-_LOOK_S = 5.0
-#: Pools that may break in one run: a unit that kills every process it gets must not go on for ever.
-_POOLS = 4
-_KILLED = (
-    f"Worker processes were killed {_POOLS} times, most likely as memory ran out; the same command continues, better "
-    "with fewer --workers."
-)
 
 
 class Workers(Generic[_T]):

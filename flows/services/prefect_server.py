@@ -27,6 +27,9 @@ _OUTAGE_S = 120.0
 FLUSH_TIMEOUT_S = 5.0
 #: What is wrong where a server wants other credentials.
 REFUSED = "refuses the credentials: set PREFECT_API_AUTH_STRING (or PREFECT_API_KEY) to those of the server."
+_DATABASE = "prefect.db"
+#: Exists once the database was complete.
+_READY = "database.ready"
 
 
 def configured_api_url() -> str | None:
@@ -111,10 +114,6 @@ def through_restart() -> Retrying:
         reraise=True,
     )
 
-
-_DATABASE = "prefect.db"
-#: Exists once the database was complete.
-_READY = "database.ready"
 
 #: A server that lives for one command needs neither pages nor what watches schedules, workers and automations.
 _LEAN = {

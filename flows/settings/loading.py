@@ -25,6 +25,13 @@ from flows.settings.run_settings import marked
 from stac.catalog.indexes.base import index_secret
 from stac.io.secrets import holds_secret, redact
 
+Model = TypeVar("Model", bound=BaseModel)
+#: What reading YAML raises: its scalars may claim a type that they are not, and brackets may be nested for ever.
+_MALFORMED = (OSError, yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError)
+#: YAML may name the same list again and again, so that a few lines are gigabytes of text.
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 100, 100
+
 
 def recent(settings: RunSettings, last_days: int | None, now: datetime | None = None) -> RunSettings:
     """Return settings whose interval is the last days, the present one included; unchanged for None.
@@ -44,9 +51,6 @@ def recent(settings: RunSettings, last_days: int | None, now: datetime | None = 
     end = (now or datetime.now(UTC)).astimezone(UTC)
     begin = end - timedelta(days=last_days)
     return settings.model_copy(update={"datetime": f"{begin:%Y-%m-%d}/{end:%Y-%m-%d}"})
-
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunSettings:
@@ -117,10 +121,6 @@ def _refuse_password(values: Mapping[str, Any]) -> None:
         )
 
 
-#: What reading YAML raises: its scalars may claim a type that they are not, and brackets may be nested for ever.
-_MALFORMED = (OSError, yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError)
-
-
 class _Loader(yaml.SafeLoader):
     """YAML whose days stay text: a date without quotes means what it says in --datetime."""
 
@@ -156,11 +156,6 @@ def _unknown(name: str, kind: type[BaseModel], config: Path | None) -> str:
     else:
         remedy = "the command's --help lists all"
     return f"Setting {_SHORT.repr(name)[1:-1]} is unknown{where}; {remedy}."
-
-
-#: YAML may name the same list again and again, so that a few lines are gigabytes of text.
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 100, 100
 
 
 def _explain(error: ValidationError, config: Path | None) -> str:

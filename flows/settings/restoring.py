@@ -19,6 +19,11 @@ from stac.load.scale_check import RadiometryCheck
 from stac.masks.combination import MaskKind, MaskRule
 from stac.product.layers import Intervals
 
+DEFAULT_MODEL = "models:/unveil-de@champion"
+_FROM_WEIGHTS = "as suits the weights when left out"
+#: Neighbours share one in so many pixels of a tile that is named without them.
+_SHARED = 4
+
 
 @unique
 class GapFilling(StrEnum):
@@ -56,12 +61,6 @@ class RestorationOptions:
     intervals: Intervals | None = None
     #: What fills the gaps of a kind; the model fills those of a kind that is left out.
     fillers: Mapping[PixelKind, Filler] = field(default_factory=dict)
-
-
-DEFAULT_MODEL = "models:/unveil-de@champion"
-_FROM_WEIGHTS = "as suits the weights when left out"
-#: Neighbours share one in so many pixels of a tile that is named without them.
-_SHARED = 4
 
 
 class RestoringSettings(SettingsGroup):

@@ -25,6 +25,14 @@ from stac.product.cog import cog_problem
 from stac.search.hrefs import is_remote, resolve
 from stac.search.static import root_href
 
+#: Items with this property are products of ours, and held to more than the schema.
+_MARK = "unveil:work_id"
+_DEEPEST = 16
+#: Links that are followed on the way.
+_DOWNWARDS = ("child", "item")
+#: Coordinates are written with seven decimals, degrees.
+_ROUNDING = 1e-6
+
 
 @unique
 class ProblemKind(StrEnum):
@@ -141,15 +149,6 @@ class CatalogReport:
             "counts": asdict(self.counts),
             "problems": [asdict(problem) for problem in self.problems],
         }
-
-
-#: Items with this property are products of ours, and held to more than the schema.
-_MARK = "unveil:work_id"
-_DEEPEST = 16
-#: Links that are followed on the way.
-_DOWNWARDS = ("child", "item")
-#: Coordinates are written with seven decimals, degrees.
-_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,31 @@ _COMMON_OF_BAND = (
     "name", "data_type", "nodata", "unit", "eo:common_name", "eo:center_wavelength", "eo:full_width_half_max",
     "raster:scale", "raster:offset", "classification:classes",
 )  # fmt: skip
+_OF_BANDS = {"eo": Extension.EO, "raster": Extension.RASTER, "classification": Extension.CLASSIFICATION}
+CATALOG_TITLE = "Cloud-free mosaics"
+#: Products that failed the quality gate are kept apart.
+REVIEW_COLLECTION = "unveil-review"
+_TITLE, _REVIEW_TITLE = "Cloud-free acquisitions", "Needs review"
+_DESCRIPTION = (
+    "One item per restored acquisition and grid cell. Observed pixels are bit-identical to the source; every other "
+    "pixel has its class in `provenance`."
+)
+_REVIEW_DESCRIPTION = (
+    "Restored acquisitions that failed the quality gate; `unveil:gate_reasons` of an item and its report say why. "
+    "Look at them before use."
+)
+#: Extent of a collection whose items have none.
+_EVERYWHERE = (-180.0, -90.0, 180.0, 90.0)
+MOSAICS_COLLECTION = "unveil-mosaics"
+_MOSAICS_DESCRIPTION = (
+    "One item per grid cell and period, and one for each whole region. `count` says how many clear looks a pixel had; "
+    "every pixel has its class in `provenance`."
+)
+_TEXTS = {
+    MOSAICS_COLLECTION: ("Mosaics of periods", _MOSAICS_DESCRIPTION),
+    REVIEW_COLLECTION: (_REVIEW_TITLE, _REVIEW_DESCRIPTION),
+    MODELS_COLLECTION: ("Models", "One item per model version that made products of this catalog."),
+}
 
 
 def collection_fields(latest: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,35 +84,6 @@ def _extensions(assets: Mapping[str, Any], fields: Mapping[str, Any]) -> list[st
     if "renders" in fields:
         found.append(Extension.RENDER)
     return [str(extension) for extension in found]
-
-
-_OF_BANDS = {"eo": Extension.EO, "raster": Extension.RASTER, "classification": Extension.CLASSIFICATION}
-
-
-CATALOG_TITLE = "Cloud-free mosaics"
-#: Products that failed the quality gate are kept apart.
-REVIEW_COLLECTION = "unveil-review"
-_TITLE, _REVIEW_TITLE = "Cloud-free acquisitions", "Needs review"
-_DESCRIPTION = (
-    "One item per restored acquisition and grid cell. Observed pixels are bit-identical to the source; every other "
-    "pixel has its class in `provenance`."
-)
-_REVIEW_DESCRIPTION = (
-    "Restored acquisitions that failed the quality gate; `unveil:gate_reasons` of an item and its report say why. "
-    "Look at them before use."
-)
-#: Extent of a collection whose items have none.
-_EVERYWHERE = (-180.0, -90.0, 180.0, 90.0)
-MOSAICS_COLLECTION = "unveil-mosaics"
-_MOSAICS_DESCRIPTION = (
-    "One item per grid cell and period, and one for each whole region. `count` says how many clear looks a pixel had; "
-    "every pixel has its class in `provenance`."
-)
-_TEXTS = {
-    MOSAICS_COLLECTION: ("Mosaics of periods", _MOSAICS_DESCRIPTION),
-    REVIEW_COLLECTION: (_REVIEW_TITLE, _REVIEW_DESCRIPTION),
-    MODELS_COLLECTION: ("Models", "One item per model version that made products of this catalog."),
-}
 
 
 def collection_title(collection_id: str) -> str:

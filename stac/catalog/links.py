@@ -37,6 +37,8 @@ from stac.catalog.tree import (
 )
 from stac.errors import InvalidProduct
 
+ROOT = "catalog.json"
+
 
 @dataclass(slots=True)
 class Survey:
@@ -123,9 +125,6 @@ def _read_all(target: Target, names: Collection[str], *, strict: bool) -> dict[s
         with suppress(InvalidProduct):  # its items are found without a link, and linked anew
             documents |= target.read_many([name])
     return documents
-
-
-ROOT = "catalog.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,21 @@ CONTENTS = "unveil:contents"
 SUMMARISED = ("platform", "constellation", "grid:code", "proj:code", "gsd")
 #: A property with more values is left out of the summaries.
 _MOST_VALUES = 100
+#: Folder of the nodes in a collection; it cannot be the id of an item (`stac.catalog.validation.check_id`).
+DATES = "_dates"
+#: Folder of a collection's GeoParquet files, one a month; neither can it.
+MIRRORS = "_items"
+#: Items that a node of each depth holds itself: with the 31 days of a month, or the pages of a day, some 100 children.
+_ROOM = {2: 69, 3: 50, 4: 100}
+_PLACE = re.compile(rf"(?:^|/){DATES}/(\d{{4}}(?:/\d\d(?:/\d\d(?:/p\d{{3,}})?)?)?)/catalog\.json$")
+_ITEM = re.compile(r"(?:^|/)([^/]+)/\1\.json$")
+#: Properties of an item that its link repeats: what a run, and the sums above, need to know.
+_RECORDED = (
+    "datetime", "start_datetime", "end_datetime", "unveil:work_id", "unveil:gate", "unveil:gate_limits", "version",
+    "deprecated", "platform", "constellation", "grid:code", "proj:code", "gsd",
+)  # fmt: skip
+_JSON, _GEOJSON = "application/json", "application/geo+json"
+STAC_VERSION = "1.1.0"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -150,24 +165,6 @@ def _box(numbers: Any) -> BBox | None:
     half = len(numbers) // 2
     west, south, east, north = (float(numbers[i]) for i in (0, 1, half, half + 1))
     return west, south, east, north
-
-
-#: Folder of the nodes in a collection; it cannot be the id of an item (`stac.catalog.validation.check_id`).
-DATES = "_dates"
-#: Folder of a collection's GeoParquet files, one a month; neither can it.
-MIRRORS = "_items"
-#: Items that a node of each depth holds itself: with the 31 days of a month, or the pages of a day, some 100 children.
-_ROOM = {2: 69, 3: 50, 4: 100}
-_PLACE = re.compile(rf"(?:^|/){DATES}/(\d{{4}}(?:/\d\d(?:/\d\d(?:/p\d{{3,}})?)?)?)/catalog\.json$")
-_ITEM = re.compile(r"(?:^|/)([^/]+)/\1\.json$")
-#: Properties of an item that its link repeats: what a run, and the sums above, need to know.
-_RECORDED = (
-    "datetime", "start_datetime", "end_datetime", "unveil:work_id", "unveil:gate", "unveil:gate_limits", "version",
-    "deprecated", "platform", "constellation", "grid:code", "proj:code", "gsd",
-)  # fmt: skip
-_JSON, _GEOJSON = "application/json", "application/geo+json"
-
-STAC_VERSION = "1.1.0"
 
 
 def item_name(collection_id: str, item_id: str) -> str:

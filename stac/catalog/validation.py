@@ -42,6 +42,11 @@ _REQUIRED_ASSETS = (
 )  # fmt: skip
 _REQUIRED_MODEL_ASSETS = ("weights", "card")
 _REQUIRED_REGION_ASSETS = ("overview", "thumbnail", "mosaicjson", "radiometry")
+#: Folder of the extension schemas, laid out like their addresses.
+SCHEMAS = Path(__file__).parents[1] / "schemas"
+_ADDRESS = "https://stac-extensions.github.io/"
+_CORE = "https://schemas.stacspec.org/v{version}/{kind}-spec/json-schema/{kind}.json"
+_LONGEST_REASON = 300
 
 
 def check_id(item_id: str) -> str:
@@ -193,13 +198,6 @@ def parse_document(place: Location, content: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InvalidProduct(f"{place} is not a JSON object; {_RESTORE}")
     return document
-
-
-#: Folder of the extension schemas, laid out like their addresses.
-SCHEMAS = Path(__file__).parents[1] / "schemas"
-_ADDRESS = "https://stac-extensions.github.io/"
-_CORE = "https://schemas.stacspec.org/v{version}/{kind}-spec/json-schema/{kind}.json"
-_LONGEST_REASON = 300
 
 
 def schema_paths() -> dict[str, Path]:

@@ -25,6 +25,14 @@ _HUBER, _ITERATIONS = 2.5, 5
 _RANGE = (0.001, 0.999)
 #: How fast trust falls once a hazy target agrees worse than clear dates do: (usual / found)^4.
 _DISTRUST = 4
+#: Most nodes along a side.
+_NODES = 64
+#: Reach of an observation, metres (standard deviation); at least one node.
+_REACH_M = 1920.0
+#: Share of observed pixels at which half of the local mean is believed: far from observations the field fades to 0.
+_BELIEF = 0.02
+#: Residuals are cut at this many robust standard deviations: changed ground is not part of the field.
+_CUT = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,16 +199,6 @@ def _robust_deviation(residual: Values) -> Values:
     middle = np.median(residual, axis=1, keepdims=True)
     deviation: Values = 1.4826 * np.median(np.abs(residual - middle), axis=1)
     return deviation.clip(1e-6)
-
-
-#: Most nodes along a side.
-_NODES = 64
-#: Reach of an observation, metres (standard deviation); at least one node.
-_REACH_M = 1920.0
-#: Share of observed pixels at which half of the local mean is believed: far from observations the field fades to 0.
-_BELIEF = 0.02
-#: Residuals are cut at this many robust standard deviations: changed ground is not part of the field.
-_CUT = 3.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,21 @@ from stac.grid.georeference import Grid, band_fields, resolution
 from stac.io.raster import FileFacts, file_facts
 from stac.io.signing import Access
 
+_SYNONYMS = {"r": "red", "g": "green", "b": "blue", "n": "nir", "ir": "nir", "infrared": "nir", "nir1": "nir"}
+_NUMBERED = re.compile(r"(?:[a-z]+_)?b(?:and)?[ _-]?0?(\d{1,2}a?)(?:[ _-]r?\d+m)?")
+_WORDS = ("blue", "green", "red", "nir", "coastal", "swir16", "swir22")
+#: Bands that are distinguished; the others' names differ from archive to archive.
+_FAMILIES = {"nir08": "nir"} | {name: name for name in _WORDS}
+#: Ends of keys that name a resolution: `B02_10m`, `SCL-R20m`.
+_RESOLUTION = re.compile(r"(.+?)[_-]?r?(\d{1,4})m", re.IGNORECASE)
+#: Names that tools give to the bands of any file, which say where a band is and not what: `b1` of rio-stac, `Band 1`.
+_POSITION = re.compile(r"b\d|[Bb]and[ _]?\d")
+#: Pictures of bands are not the bands.
+_PICTURES = frozenset({"thumbnail", "overview", "visual"})
+_LISTS = ("bands", "eo:bands")
+#: A file whose pixel size is asked for may not be inside this network.
+_OUTSIDE = Access(hosts=frozenset(), timeout_s=15.0)
+
 
 @unique
 class Sensor(StrEnum):
@@ -36,11 +51,6 @@ _NUMBERS: dict[Sensor, dict[str, str]] = {
     Sensor.TM: {"1": "blue", "2": "green", "3": "red", "4": "nir08", "5": "swir16", "6": "lwir", "7": "swir22"},
 }  # fmt: skip
 _NAMES = frozenset(name for table in _NUMBERS.values() for name in table.values()) | {"rededge", "yellow"}
-_SYNONYMS = {"r": "red", "g": "green", "b": "blue", "n": "nir", "ir": "nir", "infrared": "nir", "nir1": "nir"}
-_NUMBERED = re.compile(r"(?:[a-z]+_)?b(?:and)?[ _-]?0?(\d{1,2}a?)(?:[ _-]r?\d+m)?")
-_WORDS = ("blue", "green", "red", "nir", "coastal", "swir16", "swir22")
-#: Bands that are distinguished; the others' names differ from archive to archive.
-_FAMILIES = {"nir08": "nir"} | {name: name for name in _WORDS}
 
 
 def numbered(label: str) -> str:
@@ -98,17 +108,6 @@ def readings(labels: Sequence[str]) -> list[tuple[str, ...]]:
 def looks_spectral(labels: Iterable[str]) -> bool:
     """Return whether any label is the name or the number of a band."""
     return any(numbered(label) or common_name(label) for label in labels)
-
-
-#: Ends of keys that name a resolution: `B02_10m`, `SCL-R20m`.
-_RESOLUTION = re.compile(r"(.+?)[_-]?r?(\d{1,4})m", re.IGNORECASE)
-#: Names that tools give to the bands of any file, which say where a band is and not what: `b1` of rio-stac, `Band 1`.
-_POSITION = re.compile(r"b\d|[Bb]and[ _]?\d")
-#: Pictures of bands are not the bands.
-_PICTURES = frozenset({"thumbnail", "overview", "visual"})
-_LISTS = ("bands", "eo:bands")
-#: A file whose pixel size is asked for may not be inside this network.
-_OUTSIDE = Access(hosts=frozenset(), timeout_s=15.0)
 
 
 def sensor_of(item: pystac.Item) -> Sensor | None:

@@ -28,6 +28,7 @@ _INSIDE_NAMES = (".localhost", ".local", ".internal", ".intranet", ".lan", ".hom
 _NAT64 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
 #: No server listens there.
 _NOWHERE = "http://127.0.0.1:1"
+_LOCK = threading.Lock()
 
 
 def is_web(href: str) -> bool:
@@ -146,9 +147,6 @@ def _translated(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     if any(address in network for network in _NAT64):
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return None
-
-
-_LOCK = threading.Lock()
 
 
 def gdal_settings(url: str) -> dict[str, str]:

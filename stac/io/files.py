@@ -17,6 +17,8 @@ from stac.errors import DiskFull, InvalidInput, NotWritable
 _PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600
 _PUBLIC_FOLDER, _PUBLIC_FILE = 0o755, 0o644
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+#: Bytes of the name of a file, by nearly every file system.
+_LONGEST_NAME = 255
 
 
 @contextmanager
@@ -31,10 +33,6 @@ def writing(path: Path) -> Iterator[None]:
         raise NotWritable(
             f"{path} cannot be written ({reason}); check its permissions or choose another --out."
         ) from error
-
-
-#: Bytes of the name of a file, by nearly every file system.
-_LONGEST_NAME = 255
 
 
 def folder_problem(folder: Path) -> str:

@@ -34,6 +34,13 @@ from stac.io.secrets import login_of, with_query
 DEFAULT_RATE = 10.0
 #: Requests that may be sent at once after a rest, in seconds' worth of the rate.
 _BURST_S = 1.0
+#: Answers that may be better a moment later.
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+#: The connection broke, was refused, or nothing came in time.
+_BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+_PIECE = 1 << 16
+#: A longer body is not an answer of a catalog, bytes.
+_LARGEST = 64 << 20
 
 
 class Pace:
@@ -74,12 +81,6 @@ def pace_of(host: str, per_second: float = DEFAULT_RATE) -> Pace:
     """Return the bucket of a host, the same one for every thread."""
     with _PACES_LOCK:
         return _PACES.setdefault((host, per_second), Pace(per_second))
-
-
-#: Answers that may be better a moment later.
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-#: The connection broke, was refused, or nothing came in time.
-_BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +192,6 @@ class Deadline:
         if seconds > 0:
             time.sleep(min(seconds, self.left()))
         self.check()
-
-
-_PIECE = 1 << 16
-#: A longer body is not an answer of a catalog, bytes.
-_LARGEST = 64 << 20
 
 
 class _RetryingAdapter(HTTPAdapter):

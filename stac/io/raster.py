@@ -56,6 +56,9 @@ _DENIED = re.compile(r"\b(401|403)\b|AuthenticationFailed|AuthorizationFailure",
 #: Longest wait when S3 is asked why a file cannot be read, seconds.
 _ASKING_S = 15.0
 _DIRECT = Access()
+_SPECTRUM = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.nir, ColorInterp.coastal)
+#: Names under which converters write scale and offset as plain tags (netCDF and HDF conventions).
+_SCALE_TAGS, _OFFSET_TAGS = ("scale_factor", "scale"), ("add_offset", "offset")
 
 
 class _Redacting(logging.Filter):
@@ -251,11 +254,6 @@ def _chain(error: BaseException | None) -> Iterator[str]:
 def _without_secrets(error: Exception, signed: SignedHref) -> Exception | None:
     """Return the cause to show in a traceback: none when it may hold a token."""
     return None if "?" in signed.address else error
-
-
-_SPECTRUM = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.nir, ColorInterp.coastal)
-#: Names under which converters write scale and offset as plain tags (netCDF and HDF conventions).
-_SCALE_TAGS, _OFFSET_TAGS = ("scale_factor", "scale"), ("add_offset", "offset")
 
 
 @dataclass(frozen=True, slots=True)

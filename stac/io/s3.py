@@ -27,6 +27,16 @@ from stac.io.secrets import redact
 _SCHEME = "s3://"
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html; old buckets may hold capitals and `_`.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_CONNECT_S = 10
+#: Attempts of one request, the first included.
+_ATTEMPTS = 3
+#: The precondition of a write that must find nothing there.
+ABSENT = "*"
+_DENIED = {"AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "403"}
+_LOST = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+_NO_CONDITIONS = {"NotImplemented", "501"}
+#: Documents are small: s3fs is kept from asking for the size first, which would double the requests.
+_WHOLE = {"max_concurrency": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +114,6 @@ def parse_location(text: object) -> Location:
     if not text.strip() or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text):
         raise InvalidQuery(f"{text!r} is not a folder; give a path or s3://BUCKET/PREFIX.")
     return Path(text)
-
-
-_CONNECT_S = 10
-#: Attempts of one request, the first included.
-_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,19 +230,8 @@ def _filesystem(options: S3Options, timeout_s: float, pid: int) -> s3fs.S3FileSy
     return client
 
 
-#: The precondition of a write that must find nothing there.
-ABSENT = "*"
-_DENIED = {"AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "403"}
-_LOST = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
-_NO_CONDITIONS = {"NotImplemented", "501"}
-
-
 class PreconditionFailed(TargetUnavailable):
     """Another writer was faster."""
-
-
-#: Documents are small: s3fs is kept from asking for the size first, which would double the requests.
-_WHOLE = {"max_concurrency": 1}
 
 
 @dataclass(frozen=True, slots=True)

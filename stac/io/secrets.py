@@ -15,6 +15,25 @@ _QUERIES: dict[str, str] = {}
 _LOGINS: dict[str, tuple[str, str]] = {}
 #: Addresses that are remembered; a search is bounded long before.
 _MOST = 1_000_000
+Kept = tuple[Mapping[str, str], Mapping[str, tuple[str, str]]]
+#: Parts of a query that say what is wanted, not who asks. All others may be secrets.
+_HARMLESS = frozenset({
+    "asset", "assets", "bands", "bbox", "collection", "collections", "crs", "datetime", "f", "filter", "filter-lang",
+    "format", "id", "ids", "item", "lang", "limit", "next", "offset", "page", "resampling", "sortby", "version",
+    "versionid",
+})  # fmt: skip
+_QUERY = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?'\"<>]*|/vsi[a-z0-9]+/[^\s?'\"<>]*)\?[^\s'\"<>)]*", re.IGNORECASE)
+#: Up to the last @ before the path: a password may hold one.
+_LOGIN = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s/'\"<>]*@", re.IGNORECASE)
+#: Of a database: its user may be seen.
+_DATABASE = re.compile(r"\b(postgres(?:ql)?(?:\+[a-z0-9]+)?://[^\s/:@'\"]*)(:[^\s/'\"]*)?@", re.IGNORECASE)
+_SHOWN = "\0"
+#: `name=value` of a secret wherever it stands, also in an error text of a server.
+_FIELD = re.compile(
+    r"\b([\w-]*(?:pass|pwd|secret|token|credential|sig|signature|api_?key|subscription-key|access-?key|auth)[\w-]*)"
+    r"=[^\s&'\"<>]+",
+    re.IGNORECASE,
+)
 
 
 def keep(address: str) -> str:
@@ -41,9 +60,6 @@ def login_of(address: str) -> tuple[str, str] | None:
     return _LOGINS.get(_origin(address))
 
 
-Kept = tuple[Mapping[str, str], Mapping[str, tuple[str, str]]]
-
-
 def kept() -> Kept:
     """Return all that is remembered, for the memory of another process."""
     with _LOCK:
@@ -60,26 +76,6 @@ def take(found: Kept) -> None:
 def _origin(address: str) -> str:
     parts = urlsplit(address)
     return f"{parts.scheme.lower()}://{parts.netloc.rpartition('@')[2].lower()}"
-
-
-#: Parts of a query that say what is wanted, not who asks. All others may be secrets.
-_HARMLESS = frozenset({
-    "asset", "assets", "bands", "bbox", "collection", "collections", "crs", "datetime", "f", "filter", "filter-lang",
-    "format", "id", "ids", "item", "lang", "limit", "next", "offset", "page", "resampling", "sortby", "version",
-    "versionid",
-})  # fmt: skip
-_QUERY = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?'\"<>]*|/vsi[a-z0-9]+/[^\s?'\"<>]*)\?[^\s'\"<>)]*", re.IGNORECASE)
-#: Up to the last @ before the path: a password may hold one.
-_LOGIN = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s/'\"<>]*@", re.IGNORECASE)
-#: Of a database: its user may be seen.
-_DATABASE = re.compile(r"\b(postgres(?:ql)?(?:\+[a-z0-9]+)?://[^\s/:@'\"]*)(:[^\s/'\"]*)?@", re.IGNORECASE)
-_SHOWN = "\0"
-#: `name=value` of a secret wherever it stands, also in an error text of a server.
-_FIELD = re.compile(
-    r"\b([\w-]*(?:pass|pwd|secret|token|credential|sig|signature|api_?key|subscription-key|access-?key|auth)[\w-]*)"
-    r"=[^\s&'\"<>]+",
-    re.IGNORECASE,
-)
 
 
 def redact(text: str) -> str:

@@ -23,6 +23,9 @@ _TIMEOUTS = 5
 #: A token is renewed this long before it expires, or after nine tenths of a shorter life.
 _MARGIN = timedelta(minutes=2)
 _MARGIN_SHARE = 0.1
+PLANETARY_COMPUTER_TOKENS = "https://planetarycomputer.microsoft.com/api/sas/v1/token"
+#: A token is sent to no other host.
+_AZURE = (".blob.core.windows.net",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +90,6 @@ def _parse(answer: requests.Response, name: str, now: datetime) -> Token:
     if not value or any(c.isspace() for c in value):
         raise SourceUnavailable(f"{name} sends no usable token; check its address.")
     return Token(value, expires - min(_MARGIN, _MARGIN_SHARE * (expires - now)))
-
-
-PLANETARY_COMPUTER_TOKENS = "https://planetarycomputer.microsoft.com/api/sas/v1/token"
-#: A token is sent to no other host.
-_AZURE = (".blob.core.windows.net",)
 
 
 @unique

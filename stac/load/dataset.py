@@ -24,6 +24,10 @@ from stac.search.acquisitions import group_passes
 from stac.search.source import one_item
 
 MASK = "mask"
+#: Reflectance above this, as the median of a band, is not reflectance.
+_BRIGHTEST_MEDIAN = 2.0
+#: Floating point outside of this marks pixels that were not measured, such as -9999.
+_REFLECTANCE_RANGE = -1.0, 10.0
 
 
 def load_dataset(
@@ -75,12 +79,6 @@ def stack_dataset(stack: Stack, *, native: bool) -> xr.Dataset:
     coordinates = {"time": times, "item_id": ("time", list(stack.item_ids))}
     attributes = {"cell": stack.cell.id} | ({"dropped": list(stack.dropped)} if stack.dropped else {})
     return on_grid(xr.Dataset(variables | {MASK: mask}, coordinates, attributes), stack.cell.geobox)
-
-
-#: Reflectance above this, as the median of a band, is not reflectance.
-_BRIGHTEST_MEDIAN = 2.0
-#: Floating point outside of this marks pixels that were not measured, such as -9999.
-_REFLECTANCE_RANGE = -1.0, 10.0
 
 
 def completed(dataset: xr.Dataset, bands: Sequence[str] | None = None) -> xr.Dataset:

@@ -31,6 +31,11 @@ from stac.masks.temporal import Near
 from stac.reflectance import rescale_dn, to_reflectance
 from stac.search.acquisitions import Acquisition
 
+#: Clouds are looked at on pixels of this size at most, metres: their height is known no better.
+_COARSE_M = 80.0
+#: How far from a cloud more of it is likely, metres.
+_BESIDE_M = 400.0
+
 
 @dataclass(frozen=True, slots=True)
 class MaskPlan:
@@ -115,12 +120,6 @@ def _is_level_1c(item: pystac.Item) -> bool:
     properties = item.properties
     named = (item.collection_id, properties.get("s2:product_type"), properties.get("processing:level"))
     return any(str(name).upper().endswith("1C") for name in named)
-
-
-#: Clouds are looked at on pixels of this size at most, metres: their height is known no better.
-_COARSE_M = 80.0
-#: How far from a cloud more of it is likely, metres.
-_BESIDE_M = 400.0
 
 
 def near_clouds(

@@ -8,6 +8,9 @@ from enum import IntEnum, unique
 import numpy as np
 from numpy.typing import NDArray
 
+#: The edges of bands and masks differ by so much at the edge of a swath, pixels.
+RIM = 2
+
 
 @unique
 class PixelClass(IntEnum):
@@ -29,10 +32,6 @@ OBSERVED = (PixelClass.CLEAR, PixelClass.SNOW)
 
 #: Classes whose pixels are restored, from mild to severe: where several meet, the worst is the pixel's.
 HIDDEN = (PixelClass.DEFECTIVE, PixelClass.SHADOW, PixelClass.THIN_CLOUD, PixelClass.CLOUD)
-
-
-#: The edges of bands and masks differ by so much at the edge of a swath, pixels.
-RIM = 2
 
 
 def among(classes: NDArray[np.uint8], kinds: Collection[int]) -> NDArray[np.bool_]:

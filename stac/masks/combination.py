@@ -18,6 +18,13 @@ from stac.masks.methods import OMNICLOUDMASK, QA_PIXEL, S2CLOUDLESS, SCL, MaskMe
 
 ClassArray = NDArray[np.uint8]
 BoolArray = NDArray[np.bool_]
+#: Questions that are voted on, most important first: a pixel gets the class of the first that is carried.
+_QUESTIONS = (
+    (PixelClass.CLOUD, PixelClass.THIN_CLOUD),
+    (PixelClass.SHADOW,),
+    (PixelClass.DEFECTIVE,),
+    (PixelClass.SNOW,),
+)
 
 
 @unique
@@ -156,15 +163,6 @@ class Opinion:
     classes: ClassArray
     #: What it separates from clear ground.
     sees: frozenset[PixelClass]
-
-
-#: Questions that are voted on, most important first: a pixel gets the class of the first that is carried.
-_QUESTIONS = (
-    (PixelClass.CLOUD, PixelClass.THIN_CLOUD),
-    (PixelClass.SHADOW,),
-    (PixelClass.DEFECTIVE,),
-    (PixelClass.SNOW,),
-)
 
 
 def combine(opinions: Sequence[Opinion], rule: MaskRule) -> ClassArray:

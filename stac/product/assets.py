@@ -21,6 +21,26 @@ from stac.reflectance import PRODUCT_NODATA, PRODUCT_SCALE
 
 #: Half-width of the interval that is drawn white, reflectance.
 _MOST_UNCERTAIN = 0.1
+COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
+_ROLES = {Layer.VISUAL: ["visual", "overview"], Layer.DATA: ["data", "reflectance"]}
+#: Units as UDUNITS spells them; what has no entry counts nothing.
+_UNITS = {Layer.DATA: "1", Layer.UNCERTAINTY: "1", Layer.REFERENCE_WEIGHT: "1", Layer.SOURCE_DATE: "d"}
+_PICTURES: dict[str, tuple[str, str, str, list[str]]] = {
+    "thumbnail": ("thumbnail.png", "image/png", "Thumbnail", ["thumbnail"]),
+    "quicklook": ("quicklook.png", "image/png", "Before, after, and where it comes from", ["graphic"]),
+    "report": ("report.html", "text/html", "Quality report", ["metadata"]),
+    "metadata": ("metadata.json", "application/json", "Parameters and figures", ["metadata"]),
+}
+#: The names that version 2 of the eo extension knows, and its names for those of version 1.
+_COMMON_NAMES = frozenset({
+    "pan", "coastal", "blue", "green", "green05", "yellow", "red", "rededge", "rededge071", "rededge075", "rededge078",
+    "nir", "nir08", "nir09", "cirrus", "swir16", "swir22", "lwir", "lwir11", "lwir12",
+})  # fmt: skip
+_RENAMED = {"rededge1": "rededge071", "rededge2": "rededge075", "rededge3": "rededge078"}
+#: What a source says of a band's spectrum, micrometres, by its names in STAC 1.0.
+_SPECTRAL = ("center_wavelength", "full_width_half_max")
+#: Name, title and description of pixels from other dates that are as one date saw them.
+_COPIED = ("observed_other_date", "Observed on another date", "As the nearest date that was clear there saw it.")
 
 
 def renders_of(bands: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -58,8 +78,6 @@ def renders_of(bands: Sequence[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
-
 _TITLES = {
     Layer.VISUAL: ("Natural colour", "Red, green and blue for the eye, 8 bit."),
     Layer.DATA: (
@@ -71,27 +89,6 @@ _TITLES = {
     Layer.REFERENCE_WEIGHT: ("Reference weight", "Share of the reference network in each pixel the model restored."),
     Layer.UNCERTAINTY: ("Uncertainty", "Half-width of the 90 % interval, reflectance."),
 }
-_ROLES = {Layer.VISUAL: ["visual", "overview"], Layer.DATA: ["data", "reflectance"]}
-#: Units as UDUNITS spells them; what has no entry counts nothing.
-_UNITS = {Layer.DATA: "1", Layer.UNCERTAINTY: "1", Layer.REFERENCE_WEIGHT: "1", Layer.SOURCE_DATE: "d"}
-_PICTURES: dict[str, tuple[str, str, str, list[str]]] = {
-    "thumbnail": ("thumbnail.png", "image/png", "Thumbnail", ["thumbnail"]),
-    "quicklook": ("quicklook.png", "image/png", "Before, after, and where it comes from", ["graphic"]),
-    "report": ("report.html", "text/html", "Quality report", ["metadata"]),
-    "metadata": ("metadata.json", "application/json", "Parameters and figures", ["metadata"]),
-}
-#: The names that version 2 of the eo extension knows, and its names for those of version 1.
-_COMMON_NAMES = frozenset({
-    "pan", "coastal", "blue", "green", "green05", "yellow", "red", "rededge", "rededge071", "rededge075", "rededge078",
-    "nir", "nir08", "nir09", "cirrus", "swir16", "swir22", "lwir", "lwir11", "lwir12",
-})  # fmt: skip
-_RENAMED = {"rededge1": "rededge071", "rededge2": "rededge075", "rededge3": "rededge078"}
-#: What a source says of a band's spectrum, micrometres, by its names in STAC 1.0.
-_SPECTRAL = ("center_wavelength", "full_width_half_max")
-
-
-#: Name, title and description of pixels from other dates that are as one date saw them.
-_COPIED = ("observed_other_date", "Observed on another date", "As the nearest date that was clear there saw it.")
 
 
 def product_assets(

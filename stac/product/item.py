@@ -42,6 +42,24 @@ PUBLICATIONS: tuple[dict[str, str], ...] = (
         "citation": f"{_AUTHORS} (2024). {PAPER}. IEEE Transactions on Geoscience and Remote Sensing, 62, 1-14.",
     },
 )
+_SCHEMAS = "https://stac-extensions.github.io"
+#: Properties of the target scene that are true of its product too.
+_CARRIED = (
+    "platform", "constellation", "instruments", "attribution", "view:off_nadir", "view:incidence_angle", "view:azimuth",
+    "view:sun_azimuth", "view:sun_elevation",
+)  # fmt: skip
+#: Likewise, where the product lies in the square of the target's grid.
+_CARRIED_IN_SQUARE = ("grid:code", "mgrs:utm_zone", "mgrs:latitude_band", "mgrs:grid_square")
+#: Ranges of carried angles, degrees: a source that names another does not spoil its product.
+_ANGLES = {"view:sun_elevation": (-90, 90), "view:sun_azimuth": (0, 360), "view:azimuth": (0, 360)}
+_OTHER_ANGLES = (0, 90)
+#: What fills pixels that other dates saw, by composite.
+_COMPOSITES = {
+    CompositeMethod.FUSED: "weighted mean of the other dates, each mapped to the target date",
+    CompositeMethod.NEAREST: "nearest other date, as it is",
+    CompositeMethod.MEDIAN: "median of the other dates, as they are",
+    CompositeMethod.GEOMEDIAN: "geometric median of the other dates, as they are",
+}
 
 
 def licence_of(source: Mapping[str, Any]) -> str:
@@ -110,9 +128,6 @@ def public_href(item: pystac.Item) -> str | None:
     return without_secret(found) if found else None
 
 
-_SCHEMAS = "https://stac-extensions.github.io"
-
-
 @unique
 class Extension(StrEnum):
     """Identifiers as `stac_extensions` lists them."""
@@ -155,25 +170,6 @@ def product_extensions(properties: Mapping[str, Any]) -> list[str]:
     prefixes = {name.partition(":")[0] for name in properties}
     found = [extension for prefix, extension in _OPTIONAL_EXTENSIONS.items() if prefix in prefixes]
     return [str(extension) for extension in (*PRODUCT_EXTENSIONS, *found)]
-
-
-#: Properties of the target scene that are true of its product too.
-_CARRIED = (
-    "platform", "constellation", "instruments", "attribution", "view:off_nadir", "view:incidence_angle", "view:azimuth",
-    "view:sun_azimuth", "view:sun_elevation",
-)  # fmt: skip
-#: Likewise, where the product lies in the square of the target's grid.
-_CARRIED_IN_SQUARE = ("grid:code", "mgrs:utm_zone", "mgrs:latitude_band", "mgrs:grid_square")
-#: Ranges of carried angles, degrees: a source that names another does not spoil its product.
-_ANGLES = {"view:sun_elevation": (-90, 90), "view:sun_azimuth": (0, 360), "view:azimuth": (0, 360)}
-_OTHER_ANGLES = (0, 90)
-#: What fills pixels that other dates saw, by composite.
-_COMPOSITES = {
-    CompositeMethod.FUSED: "weighted mean of the other dates, each mapped to the target date",
-    CompositeMethod.NEAREST: "nearest other date, as it is",
-    CompositeMethod.MEDIAN: "median of the other dates, as they are",
-    CompositeMethod.GEOMEDIAN: "geometric median of the other dates, as they are",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,16 @@ SOURCE_DATE_NODATA = int(np.iinfo(np.int32).min)
 
 #: The layers of a product by name.
 ARRAYS = ("data", "provenance", "source_date", "reference_weight", "uncertainty")
+#: Half-width of the 90 % interval of a Gaussian, in standard deviations: what uncalibrated intervals are.
+_Z90 = 1.645
+#: Half-widths are stored in steps of this, reflectance: a power of two, so that files compress well.
+_STEP = np.float32(2**-14)
+#: From this share on a restored pixel counts as the reference's.
+_REFERENCE_MAJORITY = 0.5
+#: `reference_weight` is stored in steps of this: further digits depend on the machine, and fill disks.
+_WEIGHT_STEP = np.float32(2**-10)
+#: The most that a pixel of the model has: interpolated ones have `INTERPOLATED_WEIGHT`.
+_MOST_WEIGHT = np.float32(1) - _WEIGHT_STEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,18 +135,6 @@ RESTORED = (
     Provenance.REFERENCE_FILLED,
     Provenance.GENERATED,
 )
-
-
-#: Half-width of the 90 % interval of a Gaussian, in standard deviations: what uncalibrated intervals are.
-_Z90 = 1.645
-#: Half-widths are stored in steps of this, reflectance: a power of two, so that files compress well.
-_STEP = np.float32(2**-14)
-#: From this share on a restored pixel counts as the reference's.
-_REFERENCE_MAJORITY = 0.5
-#: `reference_weight` is stored in steps of this: further digits depend on the machine, and fill disks.
-_WEIGHT_STEP = np.float32(2**-10)
-#: The most that a pixel of the model has: interpolated ones have `INTERPOLATED_WEIGHT`.
-_MOST_WEIGHT = np.float32(1) - _WEIGHT_STEP
 
 
 @dataclass(frozen=True, slots=True)

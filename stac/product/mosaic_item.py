@@ -60,6 +60,14 @@ _WORDS = {
 }
 #: Properties of one acquisition that are not true of a period.
 _OF_ONE_DATE = ("view:", "eo:cloud_cover")
+#: Of every region item.
+REGION_EXTENSIONS = (Extension.PROJECTION, Extension.FILE, Extension.PROCESSING, Extension.VERSION)
+#: Sides of the overview are multiples of this, pixels.
+_MULTIPLE = 8
+#: Longer side of the overview, pixels.
+_OVERVIEW_PX = 2048
+#: Tiles of the web's maps, and most of them that a MosaicJSON lists along a side.
+_WEB, _MOST_TILES = morecantile.tms.get("WebMercatorQuad"), 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,16 +176,6 @@ def _count_asset(geobox: GeoBox, looks: CountTally, folder: Path) -> pystac.Asse
     fields = grid_fields(geobox) | {"bands": [band], "data_type": "uint8", "nodata": _NO_COUNT}
     saw = "How many dates saw each pixel clear."
     return file_asset(folder / f"{COUNT}.tif", COG_TYPE, "Clear looks", ["metadata"], fields, saw)
-
-
-#: Of every region item.
-REGION_EXTENSIONS = (Extension.PROJECTION, Extension.FILE, Extension.PROCESSING, Extension.VERSION)
-#: Sides of the overview are multiples of this, pixels.
-_MULTIPLE = 8
-#: Longer side of the overview, pixels.
-_OVERVIEW_PX = 2048
-#: Tiles of the web's maps, and most of them that a MosaicJSON lists along a side.
-_WEB, _MOST_TILES = morecantile.tms.get("WebMercatorQuad"), 64
 
 
 @dataclass(frozen=True, slots=True)

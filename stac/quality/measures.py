@@ -31,6 +31,9 @@ _BRIGHTNESS = 0.12
 _HOT_STEP, _HOT_GROUND = 0.05, 0.02
 #: 2 HOT in steps of 1e-4 is a whole number; it is counted in bins between these.
 _LOWEST, _HIGHEST = -20_000, 40_000
+#: Beyond this an interval says nothing more, steps of 1e-4.
+_WIDEST = 100_000
+_KINDS = len(Provenance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,10 +230,6 @@ def _neighbours(pixels: NDArray[Any]) -> tuple[NDArray[Any], ...]:
     return pixels[..., :-2, 1:-1], pixels[..., 2:, 1:-1], pixels[..., 1:-1, :-2], pixels[..., 1:-1, 2:]
 
 
-#: Beyond this an interval says nothing more, steps of 1e-4.
-_WIDEST = 100_000
-
-
 def _counted(values: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return how many of the known values, any order, are of each step of 1e-4, up to `_WIDEST`."""
     known = values[np.isfinite(values)]
@@ -277,9 +276,6 @@ class IntervalTally:
             for name in names:
                 self.half_widths[name].counts += widths
                 self.weights[name].counts += weights
-
-
-_KINDS = len(Provenance)
 
 
 @dataclass(frozen=True, slots=True)

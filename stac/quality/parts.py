@@ -30,6 +30,12 @@ GROUPS: dict[str, tuple[Provenance, ...]] = {EVERYTHING: RESTORED} | {p.name.low
 _REACH_M, _LEAST_REACH, _MOST_REACH = 1000.0, 8, 100
 #: Fewer pixels than this on either side, and a comparison says nothing.
 FEWEST = 30
+#: Layers that are measured.
+_LAYERS = (Layer.DATA, Layer.PROVENANCE, Layer.UNCERTAINTY, Layer.REFERENCE_WEIGHT, Layer.SOURCE_DATE)
+#: Side of a window, pixels: a multiple of the blocks of the files.
+WINDOW = 1024
+#: Pixels around a window that its outermost ones are compared with.
+EDGE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +82,6 @@ def distinct(groups: Mapping[str, Group]) -> Iterator[tuple[Group, list[str]]]:
     """Yield every group once with its names: where one class is restored, it is also all that is restored."""
     for group in {id(group): group for group in groups.values()}.values():
         yield group, [name for name, other in groups.items() if other is group]
-
-
-#: Layers that are measured.
-_LAYERS = (Layer.DATA, Layer.PROVENANCE, Layer.UNCERTAINTY, Layer.REFERENCE_WEIGHT, Layer.SOURCE_DATE)
-#: Side of a window, pixels: a multiple of the blocks of the files.
-WINDOW = 1024
-#: Pixels around a window that its outermost ones are compared with.
-EDGE = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,29 @@ from stac.grid.cell import grid_code
 #: Scenes further apart are of two passes: a satellite in a low orbit comes by every 95 minutes at the earliest.
 _SAME_PASS = timedelta(minutes=30)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_BASELINES = (
+    "s2:processing_baseline", "sentinel:processing_baseline", "sentinel2:processing_baseline", "processing:version",
+    "processing:baseline",
+)  # fmt: skip
+_GENERATED = (
+    "s2:generation_time", "sentinel:generation_time", "sentinel2:generation_time", "processing:datetime",
+    "landsat:processing_date", "landsat:date_product_generated", "landsat:product_generated",
+)  # fmt: skip
+#: When a catalog wrote its item: says less about pixels than the times above.
+_WRITTEN = ("created", "updated", "published")
+_SEQUENCES = ("s2:sequence", "sentinel:sequence", "earthsearch:sequence")
+#: ESA's product name (Sentinel-2 Products Specification Document, section 3.4.1.1): baseline and generation time.
+_ESA = re.compile(r"_MSIL[12][AC]_\d{8}T\d{6}_N(\d\d)(\d\d)_R\d{3}_T\w{5}_(\d{8}T\d{6})")
+#: Names that leave the baseline out: the time alone.
+_ESA_TIME = re.compile(r"_MSIL[12][AC]_\d{8}T\d{6}_R\d{3}_T\w{5}_(\d{8}T\d{6})")
+#: USGS's product name: date of processing.
+_USGS = re.compile(r"\bL[COTEM]0[4-9]_L[12][A-Z]{2}_\d{6}_\d{8}_(\d{8})_0[12]_")
+#: Names of Earth Search: the sequence before the level.
+_COG = re.compile(r"S2[A-D]_\w{5}_\d{8}_(\d+)_L[12][AC]")
+#: Products made by hand with Sen2Cor carry 99.99, whatever their baseline.
+_UNKNOWN_BASELINE = 99
+_LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
+Rank = tuple[tuple[int, ...], datetime, int, datetime, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,32 +126,6 @@ def cloud_cover(item: pystac.Item) -> float | None:
     if not isinstance(said, int | float) or isinstance(said, bool):
         return None
     return float(said) if 0 <= said <= 100 else None
-
-
-_BASELINES = (
-    "s2:processing_baseline", "sentinel:processing_baseline", "sentinel2:processing_baseline", "processing:version",
-    "processing:baseline",
-)  # fmt: skip
-_GENERATED = (
-    "s2:generation_time", "sentinel:generation_time", "sentinel2:generation_time", "processing:datetime",
-    "landsat:processing_date", "landsat:date_product_generated", "landsat:product_generated",
-)  # fmt: skip
-#: When a catalog wrote its item: says less about pixels than the times above.
-_WRITTEN = ("created", "updated", "published")
-_SEQUENCES = ("s2:sequence", "sentinel:sequence", "earthsearch:sequence")
-#: ESA's product name (Sentinel-2 Products Specification Document, section 3.4.1.1): baseline and generation time.
-_ESA = re.compile(r"_MSIL[12][AC]_\d{8}T\d{6}_N(\d\d)(\d\d)_R\d{3}_T\w{5}_(\d{8}T\d{6})")
-#: Names that leave the baseline out: the time alone.
-_ESA_TIME = re.compile(r"_MSIL[12][AC]_\d{8}T\d{6}_R\d{3}_T\w{5}_(\d{8}T\d{6})")
-#: USGS's product name: date of processing.
-_USGS = re.compile(r"\bL[COTEM]0[4-9]_L[12][A-Z]{2}_\d{6}_\d{8}_(\d{8})_0[12]_")
-#: Names of Earth Search: the sequence before the level.
-_COG = re.compile(r"S2[A-D]_\w{5}_\d{8}_(\d+)_L[12][AC]")
-#: Products made by hand with Sen2Cor carry 99.99, whatever their baseline.
-_UNKNOWN_BASELINE = 99
-_LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
-
-Rank = tuple[tuple[int, ...], datetime, int, datetime, str]
 
 
 def baseline_of(item: pystac.Item) -> tuple[int, ...]:

@@ -25,6 +25,15 @@ from stac.search.versions import newest_versions
 
 #: A longer file is not a STAC document, bytes.
 _LARGEST = 64 << 20
+#: Reading ends with an error after so many documents or levels: no catalog for one run is larger.
+_MOST_DOCUMENTS = 10_000
+_DEEPEST = 12
+#: The word for the sample that ships with the package.
+SAMPLE = "sample"
+SAMPLE_COLLECTION = "sentinel-2-l2a"
+SAMPLE_INTERVAL = "2023-08-10/2023-08-20"
+#: Both areas together; west, south, east, north in degrees.
+SAMPLE_BBOX = (15.0, 45.4, 16.5, 46.7)
 
 
 class CatalogIO(StacApiIO):
@@ -108,11 +117,6 @@ class Documents:
         if (size := Path(href).stat().st_size) > _LARGEST:
             raise UnreadableCatalog(f"{href} holds {size >> 20} MiB; a STAC document has {_LARGEST >> 20} MiB at most.")
         return Path(href).read_text("utf-8")
-
-
-#: Reading ends with an error after so many documents or levels: no catalog for one run is larger.
-_MOST_DOCUMENTS = 10_000
-_DEEPEST = 12
 
 
 class StaticSource:
@@ -247,14 +251,6 @@ def _links(base: str, document: dict[str, Any], rel: str, skipped: list[Skipped]
             if skipped is None:
                 raise
             skipped.append(Skipped("", str(error)))
-
-
-#: The word for the sample that ships with the package.
-SAMPLE = "sample"
-SAMPLE_COLLECTION = "sentinel-2-l2a"
-SAMPLE_INTERVAL = "2023-08-10/2023-08-20"
-#: Both areas together; west, south, east, north in degrees.
-SAMPLE_BBOX = (15.0, 45.4, 16.5, 46.7)
 
 
 def sample_catalog() -> Path:

@@ -63,6 +63,22 @@ _ALWAYS = {
     "x-frame-options": "DENY",
     "cross-origin-opener-policy": "same-origin",
 }
+#: Address of the generated script, and of the catalog that it opens; both relative to the server's root.
+CONFIG_PATH = "/unveil-config.js"
+CATALOG_PATH = "/catalog/catalog.json"
+_TITLE = "Unveil"
+_RUNTIME = Path(__file__).parent / "browser" / "runtime.js"
+#: Media types that Python does not know, by ending; STAC Browser draws a GeoTIFF only under exactly this type.
+_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+_GEOJSON = "application/geo+json"
+#: Value of Cache-Control: keep a copy, but ask before using it, for a run may have replaced the file.
+REVALIDATE = "no-cache"
+_BUNDLE_FOLDERS = (("css",), ("fonts",), ("img",), ("js",))
+CATALOG_FILE = "catalog.json"
+#: Collections that are listed last.
+_NOT_PRODUCTS = frozenset({"unveil-models", "unveil-review"})
+_EXPOSED = ("Accept-Ranges", "Content-Length", "Content-Range", "ETag")
+_STOP_TIMEOUT_S = 3
 
 
 class SafeHeaders:
@@ -84,14 +100,6 @@ class SafeHeaders:
             await send(message)
 
         await self._app(scope, receive, with_headers)
-
-
-#: Address of the generated script, and of the catalog that it opens; both relative to the server's root.
-CONFIG_PATH = "/unveil-config.js"
-CATALOG_PATH = "/catalog/catalog.json"
-
-_TITLE = "Unveil"
-_RUNTIME = Path(__file__).parent / "browser" / "runtime.js"
 
 
 @functools.cache
@@ -131,9 +139,6 @@ def index_page(browser_dir: Path) -> str:
     return page.replace("<head>", f'<head><script src="{CONFIG_PATH}"></script>', 1)
 
 
-#: Media types that Python does not know, by ending; STAC Browser draws a GeoTIFF only under exactly this type.
-_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
-_GEOJSON = "application/geo+json"
 _MEDIA_TYPES = {
     ".geojson": _GEOJSON,
     ".parquet": "application/vnd.apache.parquet",
@@ -142,11 +147,6 @@ _MEDIA_TYPES = {
     ".vrt": "application/xml",
     ".webp": "image/webp",
 }
-
-#: Value of Cache-Control: keep a copy, but ask before using it, for a run may have replaced the file.
-REVALIDATE = "no-cache"
-
-_BUNDLE_FOLDERS = (("css",), ("fonts",), ("img",), ("js",))
 
 
 class CatalogFiles(StaticFiles):
@@ -207,14 +207,6 @@ def _revalidated(files: StaticFiles, response: Response, scope: Scope) -> Respon
     if files.is_not_modified(response.headers, Headers(scope=scope)):
         return NotModifiedResponse(response.headers)
     return response
-
-
-CATALOG_FILE = "catalog.json"
-#: Collections that are listed last.
-_NOT_PRODUCTS = frozenset({"unveil-models", "unveil-review"})
-
-_EXPOSED = ("Accept-Ranges", "Content-Length", "Content-Range", "ETag")
-_STOP_TIMEOUT_S = 3
 
 
 def create_app(catalog_root: Path, browser_dir: Path | None) -> Starlette:

@@ -36,6 +36,12 @@ Log = Callable[[str], None]
 POOL = "unveil"
 #: Heartbeats of runs, seconds: the least that Prefect allows; a run is dead after three of them and a bit.
 HEARTBEAT_S, SILENCE_S = 30, 100
+_POLL_S = 0.3
+#: A first start deploys and makes databases; a stop waits for runs to end politely; another command looks at the lock.
+_DETACH_S, _STOP_S, _LOOK_S = 900.0, 60.0, 1.0
+#: A service that ended is started again so often within so many seconds.
+RESTARTS, RESTART_WINDOW_S = 5, 600.0
+_PREFECT_YAML = Path(__file__).parents[3] / "prefect.yaml"
 
 
 @unique
@@ -149,14 +155,6 @@ def environment_of(place: Place) -> dict[str, str]:
         "UNVEIL_MLFLOW_URI": place.address(Service.MLFLOW),
         **login.client_environment(),
     }
-
-
-_POLL_S = 0.3
-#: A first start deploys and makes databases; a stop waits for runs to end politely; another command looks at the lock.
-_DETACH_S, _STOP_S, _LOOK_S = 900.0, 60.0, 1.0
-#: A service that ended is started again so often within so many seconds.
-RESTARTS, RESTART_WINDOW_S = 5, 600.0
-_PREFECT_YAML = Path(__file__).parents[3] / "prefect.yaml"
 
 
 def up(place: Place, on_ready: Callable[[Place], None], log: Log) -> None:

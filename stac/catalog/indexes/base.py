@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 TOKEN_VARIABLE = "UNVEIL_INDEX_TOKEN"  # noqa: S105 - the name of a variable
 _DATABASE = frozenset({"postgresql", "postgres"})
 _WEB = frozenset({"http", "https"})
+#: Links that a service makes of its own addresses.
+STRUCTURAL = frozenset({"self", "root", "parent", "collection", "items", "item", "child", "children"})
+#: Databases keep coordinates in binary; this is far below a millimetre on the ground, degrees.
+_TOLERANCE = 1e-9
 
 
 def open_index(address: str, retry_policy: RetryPolicy | None = None) -> Index:
@@ -104,12 +108,6 @@ def require_same(label: str, sent: Sequence[Document], found: Callable[[str], Ma
                 f"{label} accepted item {item['id']} but changed it ({where}); it would show users something else "
                 "than the catalog, so correct the service, then run `unveil publish --index`."
             )
-
-
-#: Links that a service makes of its own addresses.
-STRUCTURAL = frozenset({"self", "root", "parent", "collection", "items", "item", "child", "children"})
-#: Databases keep coordinates in binary; this is far below a millimetre on the ground, degrees.
-_TOLERANCE = 1e-9
 
 
 def difference(sent: Mapping[str, Any], found: Mapping[str, Any]) -> str:

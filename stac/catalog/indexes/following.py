@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 #: An index lists items and children itself.
 _LISTING = frozenset({"item", "items", "child", "children"})
+#: Items that are read and sent at once.
+_BATCH = 500
+#: How often a collection is written again that other publishers change meanwhile.
+_ROUNDS = 5
 
 
 def public_base(root: Location, address: str = "") -> str:
@@ -75,12 +79,6 @@ def _absolute(address: str, href: str) -> str:
     if "://" in href:
         return href
     return resolve(address, href) if is_remote(address) else urljoin(address, href)
-
-
-#: Items that are read and sent at once.
-_BATCH = 500
-#: How often a collection is written again that other publishers change meanwhile.
-_ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,14 @@ from stac.search.sentinel_hub.client import Deployment, HubClient, session_of
 
 #: Our own scheme; `stac.search.hrefs` lets no catalog name it.
 _SCHEME = "sentinelhub"
+#: The service's limit on one request's side, pixels
+#: (https://docs.sentinel-hub.com/api/latest/reference/, `output.width`).
+_LARGEST_SIDE = 2500
+#: The Catalog gives times in whole seconds; neighbouring squares of a pass are further apart.
+_AROUND = timedelta(seconds=1)
+_MASK = "mask"
+_SCL = "SCL"
+_COLLECTIONS = {"sentinel-2-l2a": DataCollection.SENTINEL2_L2A}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +74,6 @@ class BandAddress:
 def is_process_href(href: str) -> bool:
     """Return whether an href is answered by the Process API instead of a file."""
     return href.startswith(f"{_SCHEME}://")
-
-
-#: The service's limit on one request's side, pixels
-#: (https://docs.sentinel-hub.com/api/latest/reference/, `output.width`).
-_LARGEST_SIDE = 2500
-#: The Catalog gives times in whole seconds; neighbouring squares of a pass are further apart.
-_AROUND = timedelta(seconds=1)
-_MASK = "mask"
-_SCL = "SCL"
-_COLLECTIONS = {"sentinel-2-l2a": DataCollection.SENTINEL2_L2A}
 
 
 def read_band(href: str, geobox: GeoBox, nodata: int, timeout_s: float, *, nearest: bool) -> NDArray[Any]:
