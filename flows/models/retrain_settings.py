@@ -8,7 +8,7 @@ from enum import StrEnum, unique
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from de_model.data.datasets import Split, split_of
 from flows.errors import InvalidSettings
@@ -19,6 +19,10 @@ from flows.settings.fields import CommaSeparated
 from flows.settings.loading import load_settings, read_yaml, use_login_of_up, validated
 from flows.settings.run_settings import PlaceSettings
 from stac.io.secrets import holds_secret
+from stac.search.static import SAMPLE
+
+#: Of the sample; the last one is not trained on.
+_SAMPLE_SQUARES = ("MGRS-33TWM", "MGRS-33TWL")
 
 
 @unique
@@ -35,11 +39,10 @@ class RetrainSettings(SceneSet):
     """Everything a retraining depends on."""
 
     cells: Annotated[tuple[str, ...], CommaSeparated] = Field(
-        ("MGRS-33TWM", "MGRS-33TWL"), description="grid squares that are watched"
+        (), description="grid squares that are watched; left out, those of the sample"
     )
     holdout: Annotated[tuple[str, ...], CommaSeparated] = Field(
-        ("MGRS-33TWL",),
-        description="squares of the comparison, never trained on; empty: as the hash of their name says",
+        (), description="squares of the comparison, never trained on; left out, as the hash of their name says"
     )
     # A deployment leaves these to the environment of its worker.
     out: str | None = Field(None, description="catalog whose model is retrained; that of runs when left out")
@@ -74,6 +77,14 @@ class RetrainSettings(SceneSet):
                 "MLflow's to UNVEIL_MLFLOW_URI in the environment."
             )
         return address
+
+    @model_validator(mode="before")
+    @classmethod
+    def _squares_of_the_sample(cls, given: Any) -> Any:
+        """Watch the squares of the sample, where no other source is named."""
+        if not isinstance(given, Mapping) or given.get("source", SAMPLE) != SAMPLE:
+            return given
+        return {"cells": _SAMPLE_SQUARES, "holdout": _SAMPLE_SQUARES[1:]} | dict(given)
 
     @classmethod
     def _places(cls) -> set[str]:

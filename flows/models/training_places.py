@@ -12,10 +12,10 @@ A listing is a YAML file:
       - bands: {glob: "T29UNU_{band}.jp2", bands: [B02, B03, B04, B8A], scl: SCL, offset: -0.1, gsd_m: 60, place: NAME}
       - landsat: {glob: "landsat-30m/*.tar.gz", bands: [SR_B2, SR_B3, SR_B4, SR_B5]}   # Collection 2, level 2
 
-Paths are relative to the listing's folder, or to the one that is given. `images` may carry `mask: _label` (a file of
-the same name with this ending, not 0 = cloud; where there is none, as `bright`), `mask: bright` (what is much brighter
-in the first band than the dark ground is cloud, grown by three pixels), `without: [NAME]` and `place: NAME` for images
-of one place.
+Paths are relative to the listing's folder, or to the one that is given. `catalog` may carry `bbox`, the part that is
+read. `images` may carry `mask: _label` (a file of the same name with this ending, not 0 = cloud; where there is none,
+as `bright`), `mask: bright` (what is much brighter in the first band than the dark ground is cloud, grown by three
+pixels), `without: [NAME]` and `place: NAME` for images of one place.
 """
 
 from __future__ import annotations
@@ -148,6 +148,7 @@ def _catalog(values: Mapping[str, Any], listing: PlaceListing) -> Iterator[Scene
             source=str(local) if local.exists() else source,
             collection=values["collection"],
             datetime=values["interval"],
+            bbox=values.get("bbox"),
             bands=listing.bands,
         )
         yield from scenes_of_stacks(chosen, values.get("place"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pystac
@@ -12,16 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flows.errors import InvalidSettings
 from flows.settings import RunSettings
-from flows.settings.fields import CommaSeparated
+from flows.settings.fields import CommaSeparated, named_dates
 from stac.errors import EmptySearch, InvalidQuery
 from stac.grid.cell import cell_of, grid_code
+from stac.io.secrets import redact, without_secret
 from stac.load.stack import Stack, read_stack
 from stac.masks.classes import PixelClass, is_hidden
 from stac.search.acquisitions import Acquisition, group_passes
 from stac.search.opening import open_source
 from stac.search.providers import provider_of
-from stac.search.source import Query, Source
-from stac.search.static import SAMPLE, SAMPLE_COLLECTION, SAMPLE_INTERVAL, StaticSource
+from stac.search.source import ALL_DATES, Query, Source
+from stac.search.static import SAMPLE, SAMPLE_COLLECTION, StaticSource
 
 #: Side of a window that is looked at alone, pixels.
 _WINDOW = 128
@@ -42,7 +43,14 @@ class SceneSet(BaseModel):
         description="`sample`, a provider, the URL of a STAC API, or the path or URL of a static catalog",
     )
     collection: str = Field(default=SAMPLE_COLLECTION, description="collection to search")
-    datetime: str = Field(default=SAMPLE_INTERVAL, description="interval of the scenes")
+    datetime: str | None = Field(
+        default=None,
+        description="interval of the scenes; left out, all of a static catalog, and those that the sample is about",
+    )
+    bbox: str | None = Field(
+        default=None,
+        description="the part of the squares that is used: west,south,east,north in degrees; all when left out",
+    )
     bands: Annotated[tuple[str, ...], CommaSeparated] = Field(
         default=("blue", "green", "red", "nir"), description="bands by common name"
     )
@@ -50,7 +58,22 @@ class SceneSet(BaseModel):
     @property
     def title(self) -> str:
         """The scenes in words."""
-        return f"{self.collection} {self.datetime}, cells {', '.join(self.cells)}"
+        return f"{self.collection} {self.shown_dates}, cells {', '.join(self.cells)}"
+
+    @property
+    def dates(self) -> str | None:
+        """The dates that were named, or those of the sample; None where all are wanted."""
+        return named_dates(self.source, self.datetime)
+
+    @property
+    def shown_dates(self) -> str:
+        """The dates for people."""
+        return self.dates or "all dates"
+
+    @property
+    def query(self) -> Query:
+        """What to search for; raises `InvalidQuery` when the area or the interval makes no sense."""
+        return Query.parse(self.collection, self.bbox, self.dates or ALL_DATES)
 
 
 def stacks_of(scenes: SceneSet) -> Iterator[Stack]:
@@ -70,7 +93,8 @@ def dated_stacks_of(scenes: SceneSet) -> Iterator[tuple[Stack, list[Acquisition]
         InvalidSettings: a cell has no scenes in the interval.
     """
     for dates in dates_of(scenes):
-        yield read_stack(dates, cell_of(dates[0].items[0], scenes.bands[0]), scenes.bands), dates
+        cell = cell_of(dates[0].items[0], scenes.bands[0], scenes.query.bbox)
+        yield read_stack(dates, cell, scenes.bands), dates
 
 
 def dates_of(scenes: SceneSet) -> Iterator[list[Acquisition]]:
@@ -78,13 +102,15 @@ def dates_of(scenes: SceneSet) -> Iterator[list[Acquisition]]:
 
     Raises:
         InvalidSettings: a cell has no scenes in the interval.
+        InvalidQuery: an API is asked without dates.
     """
-    items = open_source(scenes.source).search(Query.parse(scenes.collection, None, scenes.datetime))
+    source = _opened(scenes.source, dated=scenes.dates is not None)
+    items = source.search(scenes.query)
     for code in scenes.cells:
         chosen = [item for item in items if grid_code(item) == code]
         if not chosen:
             known = ", ".join(sorted({grid_code(item) for item in items})) or "none"
-            raise InvalidSettings(f"No scene of cell {code} in {scenes.datetime}; cells found: {known}.")
+            raise InvalidSettings(f"No scene of cell {code} in {scenes.shown_dates}; cells found: {known}.")
         yield group_passes(chosen)
 
 
@@ -125,10 +151,7 @@ def find_scenes(settings: RunSettings) -> tuple[list[pystac.Item], Source]:
         EmptySearch: the search matched nothing; items that it passed over are in `skipped` of the source.
         InvalidQuery: the collection does not exist, area or interval make no sense, or an API is asked without dates.
     """
-    dated = settings.datetime is not None
-    _require_dates(dated or provider_of(settings.source) is None, settings)
-    source = open_source(settings.source, settings.retry_policy, settings.access)
-    _require_dates(dated or isinstance(source, StaticSource), settings)
+    source = _opened(settings.source, settings.retry_policy, settings.access, dated=settings.dates is not None)
     items = source.search(settings.search)
     if not (items or source.skipped):
         area = f" within {settings.bbox}" if settings.bbox else ""
@@ -139,9 +162,12 @@ def find_scenes(settings: RunSettings) -> tuple[list[pystac.Item], Source]:
     return items, source
 
 
-def _require_dates(given: bool, settings: RunSettings) -> None:
-    if not given:
+def _opened(address: str, *how: Any, dated: bool) -> Source:
+    """Open a source; a provider that needs dates is not even asked without them."""
+    source = open_source(address, *how) if dated or provider_of(address) is None else None
+    if source is None or not (dated or isinstance(source, StaticSource)):
         raise InvalidQuery(
-            f"{settings.shown_source} is an API, which is not searched without dates; name the first and the last with "
-            "--datetime, e.g. 2023-08-01/2023-08-31."
+            f"{redact(without_secret(address))} is an API, which is not searched without dates; name the first and the "
+            "last with --datetime, e.g. 2023-08-01/2023-08-31."
         )
+    return source

@@ -18,6 +18,10 @@ from stac.quality.gate import Gate
 from stac.search.source import ALL_DATES, Query
 from stac.search.static import SAMPLE, SAMPLE_COLLECTION, SAMPLE_INTERVAL
 
+#: Settings that native tiles do not use.
+_OF_FIXED = ("resolution", "cell_size", "grid_crs", "grid_origin")
+_GATE = Gate()
+
 
 def _split(value: Any) -> Any:
     return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
@@ -87,6 +91,11 @@ class Mark(StrEnum):
     HIDDEN = "never shown"
 
 
+def named_dates(source: str, datetime: str | None) -> str | None:
+    """Return the dates that were named, or those that the sample is about; None where all are wanted."""
+    return SAMPLE_INTERVAL if datetime is None and source == SAMPLE else datetime
+
+
 class SettingsGroup(BaseModel):
     """Settings of one subject; its title heads their options on the command line."""
 
@@ -97,10 +106,6 @@ class SettingsGroup(BaseModel):
     def marks_of(cls, name: str) -> frozenset[Mark]:
         """Return the marks of a field and of its group."""
         return cls.marks | {mark for mark in cls.model_fields[name].metadata if isinstance(mark, Mark)}
-
-
-#: Settings that native tiles do not use.
-_OF_FIXED = ("resolution", "cell_size", "grid_crs", "grid_origin")
 
 
 class AreaSettings(SettingsGroup):
@@ -118,8 +123,8 @@ class AreaSettings(SettingsGroup):
     bbox: str | None = Field(None, description="west,south,east,north in degrees; everywhere when left out")
     datetime: str | None = Field(
         None,
-        description="dates to restore: 2023-08-10/2023-08-20, or one; left out, all of a static catalog, and those "
-        "that the sample is about",
+        description="dates to restore: 2023-08-10/2023-08-20, 2023-08-10/.. until today, or one; left out, all of a "
+        "static catalog, and those that the sample is about",
     )
     min_cloud: float = Field(5, ge=0, le=100, description="scenes clearer than this (percent) need no restoration")
     max_cloud: float = Field(80, ge=0, le=100, description="skip scenes with more cloud than this, percent")
@@ -161,7 +166,7 @@ class AreaSettings(SettingsGroup):
     @property
     def dates(self) -> str | None:
         """The dates that were named, or those of the sample; None where all are wanted."""
-        return SAMPLE_INTERVAL if self.datetime is None and self.source == SAMPLE else self.datetime
+        return named_dates(self.source, self.datetime)
 
     @property
     def shown_source(self) -> str:
@@ -172,9 +177,6 @@ class AreaSettings(SettingsGroup):
     def retry_policy(self) -> RetryPolicy:
         """How sources are waited for."""
         return RetryPolicy(self.timeout_s, self.search_s, self.search_retries)
-
-
-_GATE = Gate()
 
 
 class JudgingSettings(SettingsGroup):

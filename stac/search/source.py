@@ -27,6 +27,7 @@ _WIDEST_ACROSS = 180
 ALL_DATES = "0001-01-01/9999-12-31"
 #: No instant lies outside.
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+_LONGEST = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,8 @@ class Query:
         Args:
             collection: collection id.
             bbox: four numbers, or `"west,south,east,north"`.
-            interval: `2023-08-10/2023-08-20`, one date, or RFC 3339 instants with a time zone.
+            interval: `2023-08-10/2023-08-20`, `2023-08-10/..` (until today), one date, or RFC 3339 instants with a
+                time zone.
 
         Raises:
             InvalidQuery: the area or the interval makes no sense.
@@ -121,7 +123,8 @@ def _interval(text: str) -> tuple[datetime, datetime]:
     parts = text.split("/")
     if len(parts) > 2 or not all(parts):
         raise InvalidQuery(f"Interval {text!r} is not understood; write 2023-08-10/2023-08-20 or one date.")
-    start, end = _instant(parts[0], last=False), _instant(parts[-1], last=True)
+    last = datetime.now(UTC).date().isoformat() if parts[-1] == ".." else parts[-1]
+    start, end = _instant(parts[0], last=False), _instant(last, last=True)
     if start > end:
         raise InvalidQuery(f"Interval {text!r} ends before it begins; swap the two dates.")
     return start, end
@@ -221,9 +224,6 @@ class Source(Protocol):
     def search(self, query: Query) -> list[pystac.Item]:
         """Return all matching items, sorted by time and id, with absolute hrefs."""
         ...
-
-
-_LONGEST = 200
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import json
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pystac
 import pytest
 from shapely.geometry import box, mapping
@@ -15,6 +16,7 @@ from flows.errors import InvalidPlan, InvalidSettings
 from flows.planning.candidates import Cause
 from flows.planning.periods import periods_of
 from flows.planning.plan_file import FrozenPlan, freeze, read_plan, revive, settings_of, thaw, write_plan
+from flows.planning.search import SceneSet, dated_stacks_of
 from flows.planning.workunit import ModelRef, make_plan, unit_cell, unit_dates
 from flows.processing.unit import job_of
 from flows.settings import RunSettings
@@ -345,3 +347,14 @@ def test_the_ledgers_own_record_gives_the_plan_back(plan: FrozenPlan) -> None:
     other = plan.model_copy(update={"settings": {**plan.settings, "unknown": 1}})
     with pytest.raises(InvalidPlan, match="unknown"):
         settings_of(other, load_settings())
+
+
+def test_a_box_of_a_scene_set_is_the_part_of_its_squares_that_is_read() -> None:
+    (whole, dates), (part, same) = (
+        next(dated_stacks_of(SceneSet(cells=("MGRS-33TWM",), bbox=bbox))) for bbox in (None, "15.43,46.52,15.50,46.56")
+    )
+    assert [date.id for date in dates] == [date.id for date in same]
+    column, row = (round(float(at)) for at in ~whole.cell.geobox.affine @ part.cell.geobox.affine @ (0, 0))
+    height, width = part.dn.shape[2:]
+    assert part.dn.size < whole.dn.size / 10
+    assert np.array_equal(part.dn, whole.dn[:, :, row : row + height, column : column + width])

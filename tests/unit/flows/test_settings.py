@@ -23,7 +23,7 @@ from flows.errors import InvalidSettings
 from flows.models.retrain_settings import RetrainSettings, load_retrain_settings
 from flows.mosaic import clear_scenes
 from flows.planning.plan_file import freeze
-from flows.planning.search import find_scenes
+from flows.planning.search import dates_of, find_scenes
 from flows.planning.workunit import ModelRef
 from flows.promote import promote
 from flows.redrive import redrive
@@ -245,6 +245,24 @@ def test_settings_of_a_retraining_are_options_and_the_environment_beats_the_file
     run = found.run_settings()
     assert (str(run.out), str(run.state), found.effort) == ("line", "environment", 0.2)
     assert (found.cells, found.holdout) == (("A", "B"), ("B", "C"))
+
+
+def test_squares_and_dates_of_the_sample_are_defaults_of_the_sample_alone(tmp_path: Path) -> None:
+    sample = load_retrain_settings()
+    assert sample.split() == (("MGRS-33TWM",), ("MGRS-33TWL",))
+    assert {date.instant.year for dates in dates_of(sample.scenes(sample.cells)) for date in dates} == {2023}
+    catalog = shutil.copytree(sample_catalog().parent, tmp_path / "catalog", ignore=shutil.ignore_patterns("*.tif"))
+    for path in catalog.rglob("*_L2A.json"):
+        path.write_text(path.read_text("utf-8").replace('"datetime": "2023-', '"datetime": "2019-'), "utf-8")
+    own = load_retrain_settings({"source": str(catalog), "cells": ["MGRS-33TWM"]})
+    assert own.holdout == ()
+    (found,) = dates_of(own.scenes(own.cells))
+    assert len(found) == 5 and {date.instant.year for date in found} == {2019}
+    assert own.scenes(own.cells).title == "sentinel-2-l2a all dates, cells MGRS-33TWM"
+    with pytest.raises(InvalidSettings, match="0 would be trained on"):
+        load_retrain_settings({"source": str(catalog)}).split()
+    with pytest.raises(InvalidQuery, match=r"earth-search is an API.*--datetime"):
+        next(dates_of(load_retrain_settings({"source": "earth-search", "cells": ["MGRS-33TWM"]})))
 
 
 @pytest.mark.parametrize("flow", [clear_scenes, census, redrive, backfill])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,6 +39,13 @@ def test_dates_cover_their_whole_days_and_zones_are_converted(asked: str, interv
     if asked == DATES:
         wide = query.widened(400)
         assert (query.start - wide.start, wide.end - query.end) == (timedelta(days=400), timedelta(days=400))
+
+
+def test_an_open_interval_ends_today() -> None:
+    before = datetime.now(UTC).date()
+    query = Query.parse("c", None, "2023-08-10/..")
+    assert query.start == datetime(2023, 8, 10, tzinfo=UTC)
+    assert before <= query.end.date() <= datetime.now(UTC).date() and query.contains(datetime.now(UTC))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +86,7 @@ def test_a_box_across_the_antimeridian_has_two_parts() -> None:
         ("2023-02-30", "not understood"),
         ("yesterday", "not understood"),
         ("", "not understood"),
-        ("2023-08-10/..", "not understood"),
+        ("../2023-08-10", "not understood"),
         ("2023-08-10/2023-08-11/2023-08-12", "not understood"),
     ],
 )
