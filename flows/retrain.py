@@ -67,13 +67,17 @@ def find(wanted: RetrainSettings, champion: str) -> TrainingScenes:
     """Find all scenes of the squares that are trained on; keep them as a version of the training set.
 
     No pixel is read for it. While a training is unfinished its set is kept: new scenes wait for the next retraining.
+
+    Raises:
+        InvalidSettings: a square has no scene, also one that is held out: the training could not be judged.
     """
-    cells, _ = wanted.split()
+    cells, judged = wanted.split()
     before, trained = training_set.latest(wanted.folder), _trained_on(wanted)
     if before is not None and _work(wanted, before.version, champion).is_dir() and before != trained:
         found, path = before, training_set.path_of(before.version, wanted.folder)
     else:
-        found = training_set.describe(chain.from_iterable(dates_of(wanted.scenes(cells))), cells, before)
+        by_square = list(dates_of(wanted.scenes((*cells, *judged))))
+        found = training_set.describe(chain.from_iterable(by_square[: len(cells)]), cells, before)
         path = training_set.write(found, wanted.folder)
     return TrainingScenes(str(path), found.version, len(found.scenes), found.new_since(trained))
 

@@ -132,9 +132,16 @@ def test_known_scenes_are_not_trained_on_again_and_no_pixel_is_read(
     killed: Killed, first: RetrainSummary, tmp_path: Path
 ) -> None:
     source = shutil.copytree(sample_catalog().parent, tmp_path / "items", ignore=shutil.ignore_patterns("*.tif"))
-    again = retrain(BRIEF | {"state_dir": str(killed.state), "source": str(source)})
+    own = {"source": str(source), "cells": ["MGRS-33TWM", "MGRS-33TWL"], "holdout": ["MGRS-33TWL"]}
+    again = retrain(BRIEF | own | {"state_dir": str(killed.state)})
     assert again.training_set.new == 0 and again.training_set.version == first.training_set.version
     assert again.challenger is None and again.promotion is None and again.champion == first.challenger
+
+
+def test_a_square_held_out_without_scenes_is_found_before_anything_is_trained(killed: Killed, tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettings, match="No scene of cell MGRS-33TWL"):
+        retrain(BRIEF | {"state_dir": str(tmp_path), "bbox": "15.43,46.52,15.50,46.56"})
+    assert not list((tmp_path / "retraining").glob("*.work"))
 
 
 def test_an_interrupted_comparison_is_held_by_the_next_retraining(killed: Killed, first: RetrainSummary) -> None:
