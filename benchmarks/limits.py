@@ -1,8 +1,7 @@
 """How much can be known of the ground below a cloud: `python -m benchmarks.limits --data FOLDER --out docs/results`.
 
-Two bounds beside the model. In gaps: simple kriging with the scene's own covariance, the best linear unbiased guess
-from the ground around, and the best blend of model and interpolation, chosen with the truth. On real pairs: the scene's
-own colour and the model, both shifted to the level of the other day, which no single image shows.
+Two bounds beside the model, in gaps: simple kriging with the scene's own covariance, the best linear unbiased guess
+from the ground around, and the best blend of model and interpolation, chosen with the truth.
 """
 
 from __future__ import annotations
@@ -23,11 +22,9 @@ from benchmarks.held_out import cases_of, ground_of, kinds_of
 from benchmarks.places import LISTING, held_out_scenes
 from benchmarks.report import Page, parser, publish, table
 from de_model import checkpoint
-from de_model.data.cases import Case, CaseSource, Pair
+from de_model.data.cases import Case
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.inference.engine import restore_image
-from de_model.inference.sampling import sampling_for
 from de_model.metrics.baselines import interpolated
 from de_model.scene.networks import Inputs
 from de_model.validation import PixelKind
@@ -58,11 +55,6 @@ PSNR, means over the cases of a place that was held out; cases as in [places](pl
 *Kriging* is the best linear unbiased guess from the known ground, by the covariance of the scene itself. *Best blend*
 is the share of the interpolation in the model's estimate that is best for each case, chosen with the truth: what could
 be gained at most by knowing which of the two to trust."""
-_ABOUT_PAIRS = """\
-## Real pairs
-
-PSNR on cloudy pixels. The right-hand columns are shifted, per band, to the mean of the truth: what is left is what an
-estimate says of the pattern below the cloud, without the other day's level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +70,6 @@ class GapScore:
     best_blend: float
 
 
-@dataclass(frozen=True, slots=True)
-class PairScore:
-    """PSNR of the cloudy pixels of a real pair, dB."""
-
-    name: str
-    flat: float
-    de: float
-    flat_at_level: float
-    de_at_level: float
-
-
 def main(options: argparse.Namespace) -> None:
     """Measure and publish."""
     torch.set_num_threads(1)
@@ -100,9 +81,7 @@ def main(options: argparse.Namespace) -> None:
         if not real
         for score in _gap(enhancer, place, case)
     ]
-    pairs = [_pair(enhancer, pair) for pair in CaseSource(scenes).pairs]
-    parts = (_ABOUT_GAPS, _gap_table(gaps), _ABOUT_PAIRS, _pair_table(pairs))
-    record = {"gaps": [asdict(score) for score in gaps], "pairs": [asdict(score) for score in pairs]}
+    parts, record = (_ABOUT_GAPS, _gap_table(gaps)), {"gaps": [asdict(score) for score in gaps]}
     publish("limits", Page("How much can be known below a cloud", parts, record), options)
 
 
@@ -198,19 +177,6 @@ def _restored(enhancer: Enhancer, case: Case) -> FloatArray:
     return networks.sample(inputs, noise, design.t_start, design.steps, enhancer.card.eta).mean[0].numpy()
 
 
-def _pair(enhancer: Enhancer, pair: Pair) -> PairScore:
-    cloudy, clear = pair.cloudy, pair.clear
-    where = cloudy.cloud & clear.clear
-    level = np.median(cloudy.image[:, cloudy.clear], axis=1)[:, None]
-    sampling = sampling_for(enhancer.card)
-    image = restore_image(enhancer, cloudy.image, cloudy.cloud, sampling, gsd_m=cloudy.info.gsd_m).image
-    truth, own = clear.image[:, where], image[:, where]
-    mean = truth.mean(axis=1, keepdims=True)
-    shifted = own - own.mean(axis=1, keepdims=True) + mean
-    estimates = (level + 0 * truth, own, mean + 0 * truth, shifted)
-    return PairScore(pair.name, *(_psnr(estimate, truth) for estimate in estimates))
-
-
 def _psnr(image: FloatArray, truth: FloatArray) -> float:
     return float(-10 * np.log10(max(float(np.square(image - truth).mean()), 1e-12)))
 
@@ -230,14 +196,6 @@ def _gap_table(scores: Sequence[GapScore]) -> str:
         count = sum(score.kind is kind for score in scores)
         rows.append((kind, "**mean of places**", count, *(f"{value:.2f}" for value in np.mean(figures, axis=0))))
     return table(("pixels", "place", "cases", *names), rows)
-
-
-def _pair_table(scores: Sequence[PairScore]) -> str:
-    rows = [
-        (score.name, *(f"{value:.2f}" for value in (score.flat, score.de, score.flat_at_level, score.de_at_level)))
-        for score in scores
-    ]
-    return table(("pair", "flat", "predict", "flat at the truth's level", "predict at the truth's level"), rows)
 
 
 def _options() -> argparse.Namespace:

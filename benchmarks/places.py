@@ -30,11 +30,8 @@ from benchmarks.report import Page, parser, publish, table
 from de_model import checkpoint
 from de_model.calibration import Origin, calibration_path, conformal_factor, load_table
 from de_model.data.archive import Scene, read_archive, write_archive
-from de_model.data.cases import CaseSource
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
-from de_model.inference.engine import restore_image
-from de_model.inference.sampling import sampling_for
 from de_model.scene.design import SceneDesign
 from de_model.scene.model import SceneNetworks
 from de_model.validation import Filler, PixelKind, ValidationRecord, validation_path
@@ -44,10 +41,6 @@ from stac.composite.normalisation import repeatability
 
 #: The listing of the shipped weights.
 LISTING = Path(checkpoint.__file__).parent / "weights" / "places.yaml"
-_THROUGH_PREDICT = """\
-## Real pairs through `unveil predict`
-
-The whole scene alone, hidden pixels opaque; shown as another clear day would show it (`another_day` of the card)."""
 _ABOUT = """\
 Places that training never saw. Clouds, shadows and gaps are those of the held-out scenes,
 moved and turned onto other clear ground of the same places, whose truth is exact; `real pairs` are two dates, and what
@@ -73,7 +66,7 @@ def main(options: argparse.Namespace) -> None:
     )
     if options.record:
         record.save(validation_path(options.weights))
-    publish("places", page_of(scores, record, enhancer, scenes), options)
+    publish("places", page_of(scores, record, enhancer), options)
 
 
 def held_out_scenes(
@@ -145,11 +138,10 @@ def _in_words(scores: Sequence[KindScore]) -> str:
     return f"{len(scores)} groups of pixels of {len(places)} places never trained on: {', '.join(places)}"
 
 
-def page_of(scores: Sequence[KindScore], record: ValidationRecord, enhancer: Enhancer, scenes: Sequence[Scene]) -> Page:
+def page_of(scores: Sequence[KindScore], record: ValidationRecord, enhancer: Enhancer) -> Page:
     """Return the page and its figures."""
     parts = [_ABOUT, "## Fillers by kind of pixel (MAE / PSNR)", _fillers(record)]
     parts += ["## Real pairs, cloudy pixels (PSNR)", _fillers_of([s for s in scores if s.real])]
-    parts += [_THROUGH_PREDICT, _restored_alone(scenes, enhancer)]
     parts += ["## DE over its own reference, W, fine detail", _over_reference(scores)]
     parts += [_ABOUT_KEPT, _kept(scores)]
     parts += ["## 90 % intervals", _intervals(scores, enhancer)]
@@ -170,26 +162,6 @@ def _fillers(record: ValidationRecord) -> str:
         ]
         rows.append((kind, found.places, found.cases, *cells, found.best))
     return table(("pixels", "places", "cases", *used, "best"), rows)
-
-
-def _restored_alone(scenes: Sequence[Scene], enhancer: Enhancer) -> str:
-    """Return how the cloudy pixels of real pairs come out of `unveil predict` where the model fills them."""
-    rows, gains = [], []
-    for pair in CaseSource(scenes).pairs:
-        cloudy, clear = pair.cloudy, pair.clear
-        where = cloudy.cloud & clear.clear
-        level = np.median(cloudy.image[:, cloudy.clear], axis=1)[:, None, None]
-        sampling = sampling_for(enhancer.card)
-        found = restore_image(enhancer, cloudy.image, cloudy.cloud, sampling, gsd_m=cloudy.info.gsd_m).image
-        errors = [(image - clear.image)[:, where] for image in (level, found)]
-        flat, own = (float(-10 * np.log10(np.square(error).mean())) for error in errors)
-        gains.append(own - flat)
-        maes = [f"{np.abs(error).mean():.4f}" for error in errors]
-        rows.append((pair.name, int(where.sum()), f"{maes[0]} / {flat:.2f}", f"{maes[1]} / {own:.2f}"))
-    mean = f"{np.mean(gains):+.2f} dB" if gains else "no pair"
-    return (
-        f"{table(('pair', 'pixels', 'flat (MAE / PSNR)', 'predict'), rows)}\n\nMean gain over the flat colour: {mean}."
-    )
 
 
 def _fillers_of(scores: Sequence[KindScore]) -> str:

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from de_model.enhancer import Enhancer
 from de_model.errors import InvalidModelInput
+from de_model.inference.another_day import is_cloud, on_another_day
 from de_model.inference.layers import Canvases, layers_of, standardised_layers
 from de_model.inference.running import on_device
 from de_model.inference.sampling import Sampling
 from de_model.inference.tiles import Frame, Part, Plan, Span, surroundings
 from de_model.scene.observation import Levels, Observation, SceneClass, classes_of, levels_of, maps_of
+from de_model.scene.shadows import shadows_beside
 
 FloatArray = NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -24,8 +26,6 @@ Progress = Callable[[int, int], None]
 _TILES_AT_ONCE = 32
 #: Side of a block, pixels: three images and a weight of this size are held for every band.
 _SIDE = 1024
-#: What hides the ground is cloud where it exceeds the clear level by this in the visible bands, reflectance.
-_CLOUDY = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +156,8 @@ class RestoredImage:
     mean_spread: float
     #: Tiles run; those that reach over the edge of a block are run for either side.
     tiles: int
+    #: Pixels that were taken for shadow, and not for ground that says how the rest looks.
+    shadow_pixels: int = 0
 
 
 def restore_image(
@@ -166,6 +168,7 @@ def restore_image(
     on_tile: Progress | None = None,
     side: int = _SIDE,
     gsd_m: float | None = None,
+    another_day: bool = True,
 ) -> RestoredImage:
     """Restore the needed pixels of an image; on a CPU no bit depends on the size of the blocks.
 
@@ -177,6 +180,7 @@ def restore_image(
         on_tile: called with (tiles done, tiles in all) of the block at hand.
         side: of a block, pixels.
         gsd_m: side of a pixel, metres; that of the model's card when left out.
+        another_day: show what a clear day would, as far as the model's card says how; else the day of the image.
 
     Raises:
         InvalidModelInput, OutOfMemory: as `restore`.
@@ -184,7 +188,7 @@ def restore_image(
     if needed.shape != scene.shape[1:]:
         raise InvalidModelInput(f"Mask of shape {needed.shape} for a scene of shape {scene.shape[1:]}.")
     frame, fill = Frame.around(needed.shape, (0, 0), sampling.tile, sampling.grid), fill_level(scene)
-    levels = None if enhancer.scene is None else scene_levels(scene, needed)
+    levels, hidden = _known_of(enhancer, scene, needed, gsd_m or enhancer.card.gsd_m)
     image, weight, spread, tiles = np.full_like(scene, np.nan), 0.0, 0.0, 0
     for rows, columns in _blocks(needed, side):
         (top, bottom), (left, right) = surroundings(rows, columns, frame, sampling.tile, sampling.overlap)
@@ -193,39 +197,29 @@ def restore_image(
         wanted[inside] = needed[slice(*rows), slice(*columns)]
         part = Part(needed.shape, (top, left), fill, levels)
         found = restore(
-            enhancer, scene[:, *window], wanted, sampling, on_tile, part=part, hidden=needed[window], gsd_m=gsd_m
+            enhancer, scene[:, *window], wanted, sampling, on_tile, part=part, hidden=hidden[window], gsd_m=gsd_m
         )
         image[:, *window][:, wanted] = found.image[:, wanted]
         weight += float(found.reference_weight[wanted].sum(dtype=np.float64))
         spread += float(found.spread[:, wanted].mean(axis=0, dtype=np.float64).sum())
         tiles += found.tiles
-    if levels is not None and enhancer.card.scene is not None:
-        image = _on_another_day(image, scene, needed, levels, enhancer.card.scene.another_day)
+    if levels is not None and enhancer.card.scene is not None and another_day:
+        image = on_another_day(image, scene, needed, levels, enhancer.card.bands, enhancer.card.scene.another_day)
     count = int(needed.sum()) or np.nan
-    return RestoredImage(image, weight / count, spread / count, tiles)
+    return RestoredImage(image, weight / count, spread / count, tiles, int((hidden & ~needed).sum()))
 
 
-def _on_another_day(
-    image: FloatArray, scene: FloatArray, needed: NDArray[np.bool_], levels: Levels, expected: tuple[float, ...]
-) -> FloatArray:
-    """Return what a clear day would show where clouds were taken away; the image itself where there were none.
-
-    Args:
-        image: restored reflectance `(band, y, x)`, NaN where nothing was wanted.
-        scene: as observed.
-        needed: `(y, x)`.
-        levels: of the scene.
-        expected: share of what is restored, and what is added, for all bands or for each, in standardised reflectance.
-    """
-    if expected == (1.0, 0.0) or not needed.any():
-        return image
-    median, _ = levels.columns()
-    excess = (scene - median)[: min(3, len(scene)), needed]
-    if not np.nanmedian(excess) > _CLOUDY:
-        return image
-    share, *added = expected
-    z = levels.standardised(image)
-    return np.clip(levels.reflectance(share * z + np.array(added, np.float32)[:, None, None]), 0, 1)
+def _known_of(
+    enhancer: Enhancer, scene: FloatArray, needed: NDArray[np.bool_], gsd_m: float
+) -> tuple[Levels | None, NDArray[np.bool_]]:
+    """Return the levels of an image, and every pixel that says nothing of the ground: shadows beside clouds, too."""
+    if enhancer.scene is None:
+        return None, needed
+    levels = scene_levels(scene, needed)
+    if not is_cloud(scene, needed, levels):
+        return levels, needed
+    hidden = needed | shadows_beside(scene, needed, enhancer.card.bands, gsd_m)
+    return scene_levels(scene, hidden), hidden
 
 
 def _blocks(needed: NDArray[np.bool_], side: int) -> Iterator[tuple[Span, Span]]:

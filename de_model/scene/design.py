@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -49,6 +49,31 @@ class SceneSizes:
 
 
 @dataclass(frozen=True, slots=True)
+class AnotherDay:
+    """How another, clear day differs from what the ground between the clouds of an image says, which stands alone.
+
+    The defaults change nothing.
+    """
+
+    #: Share of what is restored; the rest is the level of the scene.
+    share: float = 1.0
+    #: What clear air leaves on the darkest ground: blue less half of red, reflectance. More than that is haze.
+    clear_air: float = 0.06
+    #: What a clear day has less of blue, green and red, for each unit of haze.
+    haze: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    #: Usual level of vegetation in the near infrared, reflectance, and how far a scene is drawn towards it, 0..1.
+    vegetation: tuple[float, float] = (0.27, 0.0)
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any] | Sequence[float]) -> AnotherDay:
+        """Read it back from JSON values; cards before these fields hold a list that begins with the share."""
+        if not isinstance(values, Mapping):
+            return cls(share=float(values[0]))
+        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**given)
+
+
+@dataclass(frozen=True, slots=True)
 class SceneDesign:
     """Structure, sampling and calibration of a model of the second edition."""
 
@@ -68,10 +93,8 @@ class SceneDesign:
     #: Recalibration of the predicted deviation: knots of its logarithm in standardised reflectance, and the factor's
     #: logarithm there; linear between, constant beyond.
     widths: tuple[tuple[float, float], ...] = ()
-    #: What another, clear day shows below the clouds of an image that stands alone, in standardised reflectance: this
-    #: share of what is restored, and what is added, for all bands or for each. Ground between clouds is seen through
-    #: haze, which is brightest in blue.
-    another_day: tuple[float, ...] = (1.0, 0.0)
+    #: What is shown below the clouds of an image that stands alone (`de_model.inference.another_day`).
+    another_day: AnotherDay = field(default_factory=AnotherDay)
 
     def __post_init__(self) -> None:
         if self.prediction != "x0":
@@ -89,7 +112,7 @@ class SceneDesign:
         sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stated.items()}
         sizes["kept"] = _knots(sizes.get("kept", ()))
         widths = _knots(values.get("widths", ()))
-        another_day = tuple(map(float, values.get("another_day", (1.0, 0.0))))
+        another_day = AnotherDay.from_values(values.get("another_day", {}))
         parts = {"sizes": SceneSizes(**sizes), "widths": widths, "another_day": another_day}
         return cls(**{**values, **parts})
 

@@ -30,6 +30,14 @@ def predict(
             "(16-bit GeoTIFF), 1/65535 (16-bit PNG), 1 (floating point).",
         ),
     ] = None,
+    another_day: Annotated[
+        bool,
+        typer.Option(
+            "--another-day/--same-day",
+            help="Show the ground below clouds as another, clear day would, without haze, or in the light of the image "
+            "itself, without a step at the edges.",
+        ),
+    ] = True,
     as_json: o.AsJson = False,
 ) -> None:
     """Restore image files: GeoTIFF, PNG (8 or 16 bits) and JPEG of any size. No catalog and no labels are needed.
@@ -49,7 +57,7 @@ def predict(
 
     path, settings = weights or checkpoint.shipped_weights(), o.settings(**given)
     sampling = settings.sampling(sampling_for(checkpoint.read_card(path)))
-    request = Request(tuple(inputs), path, out, sampling, mask, scale, settings.device, settings.gaps)
+    request = Request(tuple(inputs), path, out, sampling, mask, scale, settings.device, settings.gaps, another_day)
     records: list[dict[str, Any]] = []
     with progress_bar():
         for record in run(request):

@@ -75,6 +75,8 @@ class Request:
     device: Device = Device.AUTO
     #: What fills the masked pixels: the best validated filler of their kind, or the model.
     gaps: GapFilling = GapFilling.VALIDATED
+    #: Show the ground below clouds as another, clear day would, as far as the model knows; else in the image's light.
+    another_day: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +277,9 @@ def _fill(
         )
         around[:, *at], trivial[at] = filled[:, *inside], without_model(where)[inside]
     left = needed & ~trivial
-    found = restore_image(enhancer, scene, left, request.sampling, progress, gsd_m=gsd_m)
+    found = restore_image(
+        enhancer, scene, left, request.sampling, progress, gsd_m=gsd_m, another_day=request.another_day
+    )
     found.image[:, trivial] = around[:, trivial]
     return found, {"interpolated": int(trivial.sum()), "model": int(left.sum())}
 
@@ -327,6 +331,7 @@ def _record(job: _Job, card: ModelCard, request: Request, digest: str) -> Docume
             "gsd_m": card.gsd_m,
         },
         "sampling": asdict(request.sampling),
+        "another_day": request.another_day,
         "scale": asdict(job.scale),
         # For each band of the model, the band of the file, counted from 1 as GDAL does.
         "band_order": [index + 1 for index in job.order],
@@ -340,7 +345,8 @@ def _file(path: Path) -> dict[str, str]:
 def _figures(found: RestoredImage, needed: NDArray[np.bool_]) -> Document:
     """Return counts and means over the restored pixels; null where nothing was restored."""
     means = {"mean_reference_weight": found.mean_reference_weight, "mean_spread": found.mean_spread}
-    return {"restored_pixels": int(needed.sum()), "tiles": found.tiles, **plain(means)}
+    counts = {"restored_pixels": int(needed.sum()), "shadow_pixels": found.shadow_pixels, "tiles": found.tiles}
+    return {**counts, **plain(means)}
 
 
 def _signatures(scene: NDArray[np.float32], needed: NDArray[np.bool_], bands: tuple[str, ...]) -> Document | None:

@@ -10,7 +10,7 @@ from de_model.card import ModelCard
 from de_model.data.archive import Scene, read_archive, write_archive
 from de_model.data.cases import CaseMixture, CaseSource, CaseStream
 from de_model.enhancer import Enhancer
-from de_model.scene.design import SceneDesign, SceneSizes
+from de_model.scene.design import AnotherDay, SceneDesign, SceneSizes
 from de_model.scene.training import SceneTrainingOptions, fitted_share, train_scene
 from de_model.training.course import Observer, StageResult
 from de_model.training.stages import Stage, StageOptions
@@ -33,8 +33,8 @@ _SCHEDULE = (
     StageOptions(Stage.ALLOCATION, 500, 5, _SIDE, 1, 5e-4),
     StageOptions(Stage.JOINT, 1500, 5, _SIDE, 1, 1e-3),
 )
-#: Chosen on 17 pairs of dates of four places that are trained on, so that none is much worse than one flat colour.
-_ANOTHER_DAY = (0.3, 0.0)
+#: Round values near the best on 15 pairs of dates of four places that are trained on, every place counting alike.
+_ANOTHER_DAY = AnotherDay(share=0.3, haze=(1.0, 0.8, 0.8), vegetation=(0.27, 0.4))
 #: Chosen on 336 groups of pixels of six held-out places; each place alone gives the same by the other five.
 _KEPT = ((0.3, 0.6), (0.6, 1.0))
 #: Of clouds laid on other ground, and gaps. Pairs of two dates are for the joint stage alone: there are so few that

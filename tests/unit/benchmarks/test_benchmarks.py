@@ -14,7 +14,7 @@ import rasterio
 from affine import Affine
 from scipy.ndimage import gaussian_filter
 
-from benchmarks import demo, drift, ledger, quality, report, scale, tile
+from benchmarks import another_day, demo, drift, ledger, quality, report, scale, tile
 from benchmarks.composite import Line, Score, Simple, blobby, least_squares, major_axis, page_of, theil_sen
 from benchmarks.limits import kriging
 from benchmarks.measuring import run_unveil
@@ -203,3 +203,18 @@ def test_pairs_are_read_by_band_name_and_clouds_grown_as_in_products(tmp_path: P
     hidden = is_hidden(case.stack.classes[0])
     assert hidden[30, 42] and not hidden[30, 43], "120 m are 12 pixels"
     assert np.array_equal(case.where, hidden) and case.place == "a"
+
+
+def test_places_count_alike_beside_their_pairs_and_the_worst_pair_is_shown() -> None:
+    def score(place: str, gain: float, held_out: bool) -> another_day.PairScore:
+        names = ("normalised_convolution", "fillnodata", "share", "without haze", *another_day._AT_LEVEL)
+        psnr = {"flat": 25.0, "same day": 24.0, "predict": 25.0 + gain} | dict.fromkeys(names, 25.5)
+        return another_day.PairScore(place, f"{place} pair", held_out, 100, psnr)
+
+    scores = [score("a", 1.0, True), score("a", 2.0, True), score("b", -3.0, True), score("c", 9.0, False)]
+    text = another_day.page_of(scores).markdown("c")
+    held, trained = text.split("## Places that were trained on")
+    assert "| **mean of places** | 3 | -1.00 | +0.50 | +0.50 | -0.75 |" in held
+    assert "| mean of pairs | 3 | -1.00 | +0.50 | +0.50 | +0.00 |" in held
+    assert "| worst pair | 3 | -1.00 | +0.50 | +0.50 | -3.00 |" in held
+    assert "| **mean of places** | 1 | -1.00 | +0.50 | +0.50 | +9.00 |" in trained

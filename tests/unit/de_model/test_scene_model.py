@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from de_model import checkpoint
 from de_model.card import ModelCard
 from de_model.enhancer import Enhancer
+from de_model.inference.another_day import level_shift
 from de_model.inference.engine import restore, restore_image
 from de_model.inference.layers import recalibrated
 from de_model.inference.sampling import sampling_for
 from de_model.presets import Preset
-from de_model.scene.design import SceneDesign, SceneSizes
+from de_model.scene.design import AnotherDay, SceneDesign, SceneSizes
 from de_model.scene.networks import Inputs
 from de_model.scene.observation import Observation, SceneClass, classes_of, levels_of, maps_of
+from de_model.scene.shadows import shadows_beside
 
 BANDS = ("blue", "green", "red", "nir")
 SIZES = SceneSizes(reference=(8, 8, 8), predictor=(8, 8, 8), allocation=4, scales=(3, 8))
@@ -102,19 +104,80 @@ def test_blocks_give_the_bits_of_the_whole_image(model: Enhancer) -> None:
     assert np.array_equal(whole.image[:, cloud], parts.image[:, cloud])
 
 
-def test_alone_an_image_shows_what_another_clear_day_would(model: Enhancer) -> None:
+def hazy() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return a vegetated scene below haze, with a cloud, and its mask."""
     image, cloud = scene()
-    share, added = 0.5, (-0.25, -0.2, -0.1, 0.0)
-    other = Enhancer(replace(CARD, scene=replace(DESIGN, another_day=(share, *added))))
+    haze = np.array([0.05, 0.03, 0.02, 0.1], np.float32)[:, None, None]
+    return np.clip(image + haze, 0, 1).astype(np.float32), cloud
+
+
+def test_alone_an_image_shows_what_another_clear_day_would(model: Enhancer) -> None:
+    image, cloud = hazy()
+    expected = AnotherDay(0.5, 0.02, (1.0, 0.8, 0.5), (0.2, 0.5))
+    other = Enhancer(replace(CARD, scene=replace(DESIGN, another_day=expected)))
     other.load_state_dict(model.state_dict())
     other.eval()
-    plain, expected = (restore_image(each, image, cloud, sampling_for(CARD)).image for each in (model, other))
+    plain, found = (restore_image(each, image, cloud, sampling_for(CARD)).image[:, cloud] for each in (model, other))
     levels = levels_of(image, classes_of(image, cloud))
-    shifted = levels.reflectance(share * levels.standardised(plain) + np.float32(added)[:, None, None])
-    assert np.allclose(expected[:, cloud], np.clip(shifted, 0, 1)[:, cloud], atol=1e-5)
+    blue, green, red, nir = (np.float32(value) for value in levels.median)
+    assert (nir - red) / (nir + red) > 0.4, "the scene is vegetated"
+    darkest = np.percentile(image[:, ~cloud], 2, axis=1)
+    haze = np.clip(darkest[0] - darkest[2] / 2 - 0.02, 0, 0.04)
+    moved = np.array([-haze, -0.8 * haze, -0.5 * haze, np.clip(0.5 * (0.2 - nir), -0.06, 0.06)], np.float32)
+    assert haze > 0.005 and abs(moved[3]) > 0.005
+    median = np.array([blue, green, red, nir], np.float32)[:, None]
+    assert np.allclose(found, np.clip(median + 0.5 * (plain - median) + moved[:, None], 0, 1), atol=1e-4)
+    same = restore_image(other, image, cloud, sampling_for(CARD), another_day=False).image[:, cloud]
+    assert np.array_equal(same, plain)
     gap = np.where(cloud, image * 0 + 0.01, image).astype(np.float32)
-    found = [restore_image(each, gap, cloud, sampling_for(CARD)).image[:, cloud] for each in (model, other)]
-    assert np.array_equal(*found), "without a cloud nothing says that the ground is another day's"
+    in_gap = [restore_image(each, gap, cloud, sampling_for(CARD)).image[:, cloud] for each in (model, other)]
+    assert np.array_equal(*in_gap), "without a cloud nothing says that the ground is another day's"
+
+
+def shaded() -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return a vegetated scene with a cloud, its mask, and its shadow."""
+    image, cloud = scene(150, 170)
+    shadow = np.zeros_like(cloud)
+    shadow[45:120, 60:120] = True
+    shadow &= ~cloud
+    return np.where(shadow, image * np.array([0.6, 0.5, 0.5, 0.3], np.float32)[:, None, None], image), cloud, shadow
+
+
+def test_shadows_beside_clouds_say_nothing_of_the_level_and_are_not_ground(model: Enhancer) -> None:
+    image, cloud, shadow = shaded()
+    found = shadows_beside(image, cloud, BANDS, 10.0)
+    assert found[shadow].all() and (found & ~shadow).sum() < 20
+    whole, parts = (restore_image(model, image, cloud, sampling_for(CARD), side=side) for side in (1024, 48))
+    assert whole.shadow_pixels == found.sum() and np.array_equal(whole.image[:, cloud], parts.image[:, cloud])
+    known = restore(model, image, cloud, sampling_for(CARD), hidden=cloud | found)
+    assert np.allclose(whole.image[:, cloud], known.image[:, cloud], atol=1e-5)
+    far = np.zeros_like(cloud)
+    far[:2, :2] = True
+    assert not shadows_beside(image, far, BANDS, 100.0).any(), "3 km are 30 pixels of 100 m"
+    bare = image[[0, 1, 2, 2]]
+    for other, cover, bands in ((bare, cloud, BANDS), (image, cloud & False, BANDS), (image, cloud, tuple("abcd"))):
+        assert not shadows_beside(other, cover, bands, 10.0).any()
+    gap = np.where(cloud, np.float32(0.01), image)
+    assert restore_image(model, gap, cloud, sampling_for(CARD)).shadow_pixels == 0, "nothing throws a shadow"
+
+
+@pytest.mark.parametrize(
+    ("ground", "bands"),
+    [
+        ((0.30, 0.40, 0.45, 0.55), ("blue", "green", "red", "nir")),  # sand
+        ((0.80, 0.80, 0.78, 0.75), ("blue", "green", "red", "nir")),  # snow
+        ((0.02, 0.04, 0.03, 0.02), ("blue", "green", "red", "nir")),  # water, corrected for the atmosphere
+        ((0.20, 0.10, 0.05, 0.05), ("coastal", "green", "nir08", "swir16")),  # nothing is known of these bands
+    ],
+)
+def test_bright_ground_is_not_taken_for_haze_nor_bare_ground_for_vegetation(
+    ground: tuple[float, ...], bands: tuple[str, ...]
+) -> None:
+    image = np.full((4, 40, 40), np.array(ground, np.float32)[:, None, None])
+    clear = np.ones((40, 40), bool)
+    expected = AnotherDay(0.3, 0.06, (1.0, 0.8, 0.8), (0.27, 0.4))
+    levels = levels_of(image, classes_of(image, ~clear))
+    assert not level_shift(image, clear, levels, bands, expected).any()
 
 
 def test_what_little_ground_says_is_drawn_to_the_level_of_the_scene(model: Enhancer) -> None:
@@ -132,8 +195,9 @@ def test_what_little_ground_says_is_drawn_to_the_level_of_the_scene(model: Enhan
 
 def test_a_file_carries_the_whole_design(tmp_path: Path, model: Enhancer) -> None:
     sizes = replace(SIZES, kept=((0.1, 0.5), (0.6, 1.0)))
-    fitted = {"sizes": sizes, "widths": ((-1.0, 0.1), (1.0, 0.2)), "another_day": (0.4, -0.3)}
-    card = replace(CARD, scene=replace(DESIGN, t_start=150, **fitted))
+    another_day = AnotherDay(0.4, 0.05, (1.0, 0.5, 0.25), (0.3, 0.2))
+    fitted = replace(DESIGN, t_start=150, sizes=sizes, widths=((-1.0, 0.1), (1.0, 0.2)), another_day=another_day)
+    card = replace(CARD, scene=fitted)
     enhancer = Enhancer(card)
     enhancer.load_state_dict(model.state_dict())
     path = tmp_path / "model.safetensors"
@@ -154,7 +218,8 @@ def test_models_that_correct_their_reference_still_load_and_run(tmp_path: Path) 
     checkpoint.save(older, path)
     values = dict(asdict(older.card.scene)["sizes"])
     del values["kind"]
-    assert SceneDesign.from_values({"sizes": values, "t_start": 200, "steps": 2}).sizes.kind == "residual"
+    design = SceneDesign.from_values({"sizes": values, "t_start": 200, "steps": 2, "another_day": [0.4, 0.0]})
+    assert design.sizes.kind == "residual" and design.another_day == AnotherDay(share=0.4)
     image, cloud = scene()
     found = restore(checkpoint.load(path), image, cloud, sampling_for(older.card))
     assert np.isfinite(found.image[:, cloud]).all()
