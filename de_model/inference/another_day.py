@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from de_model.scene.design import AnotherDay
-from de_model.scene.observation import Levels
+from de_model.scene.observation import Levels, thinned
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
 #: What hides the ground is cloud where it exceeds the clear level by this in the visible bands, reflectance.
 _CLOUDY = 0.01
-#: Percentile of clear ground that is its darkest, and the pixels that it is taken from at most.
-_DARKEST, _MOST_PIXELS = 2, 250_000
+#: Percentile of clear ground that is its darkest.
+_DARKEST = 2
 #: Where even the darkest ground is brighter in red, as sand and snow are, its blue says nothing of haze; reflectance.
 _DARK = 0.12
 #: Haze is taken for this at most, and the near infrared is moved by this at most, reflectance.
@@ -76,11 +76,9 @@ def level_shift(
     at, found = {name: index for index, name in enumerate(bands)}, np.zeros(len(bands), np.float32)
     if not {"blue", "red"} <= at.keys():
         return found
-    ground = clear & np.isfinite(scene).all(axis=0)
-    if not ground.any():
+    pixels = thinned(scene, clear)
+    if pixels is None:
         return found
-    pixels = scene[:, ground]
-    pixels = pixels[:, :: max(1, pixels.shape[1] // _MOST_PIXELS)]
     blue, red = (float(np.percentile(pixels[at[name]], _DARKEST)) for name in ("blue", "red"))
     haze = float(np.clip(blue - red / 2 - expected.clear_air, 0, _MOST_HAZE)) if red < _DARK else 0.0
     for name, factor in zip(("blue", "green", "red"), expected.haze, strict=True):

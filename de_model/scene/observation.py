@@ -18,6 +18,8 @@ BoolArray = NDArray[np.bool_]
 FLOOR = 0.006
 #: Clear pixels below this share, or this number, do not make a level.
 _LEAST_SHARE, _LEAST_PIXELS = 0.01, 64
+#: Pixels of an image that percentiles are taken from, at most.
+_MOST_PIXELS = 250_000
 #: Cloud is thin where its visible bands exceed the clear level by less than this, reflectance.
 _THIN = 0.12
 #: Standardised reflectance beyond this is cut off.
@@ -94,6 +96,19 @@ class Observation:
 def finite(image: FloatArray) -> BoolArray:
     """Return the pixels whose bands all have a value `(y, x)`."""
     return np.asarray(np.isfinite(image).all(axis=0), bool)
+
+
+def thinned(image: FloatArray, where: BoolArray) -> FloatArray | None:
+    """Return some of the chosen pixels `(band, pixel)` whose bands all have a value; None where they are too few.
+
+    Args:
+        image: reflectance `(band, y, x)`.
+        where: the chosen ones `(y, x)`.
+    """
+    step = max(1, int(np.sqrt(where.size / _MOST_PIXELS)))
+    small = image[:, ::step, ::step]
+    found = small[:, where[::step, ::step] & finite(small)]
+    return found if found.shape[1] >= _LEAST_PIXELS else None
 
 
 def levels_of(image: FloatArray, classes: ByteArray, composite: FloatArray | None = None) -> Levels:

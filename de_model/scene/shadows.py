@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
+from de_model.scene.observation import thinned
+
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
@@ -19,8 +21,6 @@ _BLOCKS = 16
 _SUNLIT, _SHARE = 75, 0.55
 #: Below this NDVI dark ground may be anything.
 _VEGETATED = 0.4
-#: Pixels that percentiles are taken from, at most.
-_MOST_PIXELS = 250_000
 
 
 def shadows_beside(scene: FloatArray, cloud: BoolArray, bands: Sequence[str], gsd_m: float) -> BoolArray:
@@ -34,18 +34,17 @@ def shadows_beside(scene: FloatArray, cloud: BoolArray, bands: Sequence[str], gs
         bands: by common name; without green, red and near infrared none is found.
         gsd_m: side of a pixel, metres.
     """
-    nothing = np.zeros_like(cloud)
-    ground = np.isfinite(scene).all(axis=0) & ~cloud
-    if not {"green", "red", "nir"} <= set(bands) or not cloud.any() or not ground.any():
+    pixels, nothing = thinned(scene, ~cloud), np.zeros_like(cloud)
+    if not {"green", "red", "nir"} <= set(bands) or not cloud.any() or pixels is None:
         return nothing
-    green, red, nir = (scene[list(bands).index(name)] for name in ("green", "red", "nir"))
-    thinned = np.flatnonzero(ground)[:: max(1, int(ground.sum()) // _MOST_PIXELS)]
-    sunlit = float(np.percentile(nir.ravel()[thinned], _SUNLIT))
-    usual_green, usual_red = (float(np.median(band.ravel()[thinned])) for band in (green, red))
+    green, red, nir = (list(bands).index(name) for name in ("green", "red", "nir"))
+    sunlit = float(np.percentile(pixels[nir], _SUNLIT))
+    usual_green, usual_red = (float(np.median(pixels[band])) for band in (green, red))
     if sunlit - usual_red < _VEGETATED * (sunlit + usual_red):
         return nothing
-    dark = (nir < _SHARE * sunlit) & (green < usual_green)
-    return np.asarray(ground & dark & _beside(cloud, _REACH_M / gsd_m), bool)
+    # Comparisons with nodata, which is NaN, are false.
+    dark = (scene[nir] < _SHARE * sunlit) & (scene[green] < usual_green)
+    return np.asarray(dark & ~cloud & _beside(cloud, _REACH_M / gsd_m), bool)
 
 
 def _beside(cloud: BoolArray, reach: float) -> BoolArray:
