@@ -162,8 +162,10 @@ def _seen(mosaic: MosaicRecord) -> str:
 
 
 def _count_asset(geobox: GeoBox, looks: CountTally, folder: Path) -> pystac.Asset:
-    figures = looks.document
-    statistics = {name: figures[name] for name in ("minimum", "maximum", "mean")} | {"valid_percent": 100.0}
+    size = math.prod(geobox.shape)
+    # The figures are of pixels with data; outside of every swath the layer holds 0.
+    least = looks.least if looks.pixels == size else 0
+    statistics = {"minimum": least, "maximum": looks.most, "mean": round(looks.total / size, 4), "valid_percent": 100.0}
     band = {"name": COUNT, "data_type": "uint8", "nodata": _NO_COUNT, "statistics": statistics}
     fields = grid_fields(geobox) | {"bands": [band], "data_type": "uint8", "nodata": _NO_COUNT}
     saw = "How many dates saw each pixel clear."

@@ -21,7 +21,7 @@ from stac.grid.footprint import outline_of_grid
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_hidden, is_observed
 from stac.product.cog import RasterSpec, write_cog
-from stac.product.mosaic_item import CellFile, vrt, vrt_names
+from stac.product.mosaic_item import COUNT_SPEC, CellFile, vrt, vrt_names
 
 BANDS = ("blue", "green", "red", "nir")
 SIDE = 96
@@ -154,6 +154,14 @@ def test_a_period_without_a_clear_look_has_nothing_to_say() -> None:
     found = PeriodComposite(Method.BEST, radiometry).apply(begun, 0)
     assert (found.source < 0).all() and np.isnan(found.reflectance).all()
     assert not clear_looks(begun).any() and is_hidden(begun.classes[0]).all()
+
+
+def test_more_looks_than_the_layer_counts_are_not_its_nodata() -> None:
+    classes, dn = np.full((300, 1, 1), PixelClass.CLEAR, np.uint8), np.ones((300, 4, 1, 1), np.uint16)
+    cell = Cell("T", GeoBox((1, 1), Affine(10, 0, 500_000, 0, -10, 5_000_000), "EPSG:32633"))
+    days = np.arange(300, dtype=np.int32)
+    stack = Stack(dn, classes, tuple(f"date{day}" for day in days), days, BANDS, cell)
+    assert clear_looks(stack)[0, 0] < COUNT_SPEC.nodata
 
 
 WIDE, PAD = 320, 40
