@@ -79,7 +79,7 @@ def load(
         time `item_id`, `source` and `radiometry`: scale, offset and the evidence for them.
 
     Raises:
-        InvalidInput: there are no items, both `geobox` and `bbox`, or a grid whose unit is not the metre.
+        InvalidInput: there are no items, both `geobox` and `bbox`, or a grid that is turned or not in metres.
         InvalidItem, UnreadableAsset: a scene contradicts its files, or cannot be read.
     """
     from stac.errors import InvalidInput
@@ -100,6 +100,11 @@ def load(
         raise InvalidInput("No items were given, so there is nothing to load; widen the search.")
     else:
         cell = cell_of(items[0], bands[0], bbox, options.access)
+    if not cell.geobox.axis_aligned:
+        raise InvalidInput(
+            f"The grid {cell.id} is turned against its projection, which coordinates y and x cannot say; give a geobox "
+            "that is not."
+        )
     return load_dataset(items, cell, tuple(bands), options, native=native)
 
 

@@ -188,6 +188,7 @@ def mosaic_stack(stack: Stack, reference: str, method: Method) -> Stack:
 
 
 def clear_looks(stack: Stack) -> NDArray[np.uint8]:
-    """Return how many dates saw each pixel clear `(y, x)`, 255 at most; the mosaic itself counts as its reference."""
-    count: NDArray[np.uint8] = is_observed(stack.classes).sum(axis=0).clip(0, 255).astype(np.uint8)
+    """Return how many dates saw each pixel clear `(y, x)`, 254 at most; the mosaic itself counts as its reference."""
+    # 255 is the layer's nodata.
+    count: NDArray[np.uint8] = is_observed(stack.classes).sum(axis=0).clip(0, 254).astype(np.uint8)
     return count

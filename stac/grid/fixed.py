@@ -65,7 +65,8 @@ class GridSpec:
             crs = CRS(f"EPSG:{code}")
         except CRSError as error:
             raise InvalidQuery(f"EPSG:{code} is not a known projection; name another with --grid-crs.") from error
-        if not crs.projected or crs.units != ("metre", "metre"):
+        # Not `crs.units`: both axes of a polar projection point the same way, and odc-geo finds one of them only.
+        if not crs.projected or {axis.unit_name for axis in crs.proj.axis_info} != {"metre"}:
             raise InvalidQuery(f"EPSG:{code} is not in metres; name a projection such as 3035 or 6933.")
 
     def cells(self, area: BBox | BaseGeometry) -> list[Cell]:

@@ -66,6 +66,8 @@ REGION_EXTENSIONS = (Extension.PROJECTION, Extension.FILE, Extension.PROCESSING,
 _MULTIPLE = 8
 #: Longer side of the overview, pixels.
 _OVERVIEW_PX = 2048
+#: Pixels of two cells coincide when their corners differ by so much of a pixel at most.
+_SAME_PIXEL = 1e-3
 #: Tiles of the web's maps, and most of them that a MosaicJSON lists along a side.
 _WEB, _MOST_TILES = morecantile.tms.get("WebMercatorQuad"), 64
 
@@ -170,8 +172,10 @@ def _seen(mosaic: MosaicRecord) -> str:
 
 
 def _count_asset(geobox: GeoBox, looks: CountTally, folder: Path) -> pystac.Asset:
-    figures = looks.document
-    statistics = {name: figures[name] for name in ("minimum", "maximum", "mean")} | {"valid_percent": 100.0}
+    size = math.prod(geobox.shape)
+    # The figures are of pixels with data; outside of every swath the layer holds 0.
+    least = looks.least if looks.pixels == size else 0
+    statistics = {"minimum": least, "maximum": looks.most, "mean": round(looks.total / size, 4), "valid_percent": 100.0}
     band = {"name": COUNT, "data_type": "uint8", "nodata": _NO_COUNT, "statistics": statistics}
     fields = grid_fields(geobox) | {"bands": [band], "data_type": "uint8", "nodata": _NO_COUNT}
     saw = "How many dates saw each pixel clear."
@@ -230,10 +234,7 @@ def build_region_item(record: RegionRecord, folder: Path, radiometry: Mapping[st
     write_thumbnail(folder / "thumbnail.png", picture)
     write_json(folder / "radiometry.json", dict(radiometry))
     write_json(folder / "mosaic.json", mosaic_json(record))
-    groups = defaultdict[str, list[CellFile]](list)
-    for cell in record.cells:
-        groups[str(cell.geobox.crs)].append(cell)
-    vrts = {f"data-{crs.lower().replace(':', '')}": cells for crs, cells in sorted(groups.items())}
+    vrts = vrt_names(record.cells)
     for name, cells in vrts.items():
         write_bytes(folder / f"{name}.vrt", vrt(cells, record.bands).encode())
     item = _item(record, grid)
@@ -358,23 +359,55 @@ def draw(cells: Sequence[CellFile], grid: GeoBox) -> NDArray[np.uint8]:
     return picture
 
 
+def vrt_names(cells: Sequence[CellFile]) -> dict[str, list[CellFile]]:
+    """Return the cells of every VRT of a region by its name: those whose pixels lie on one grid.
+
+    A further grid of the same projection, such as tiles half a pixel apart, has a number in its name.
+    """
+    grids: list[list[CellFile]] = []
+    for cell in cells:
+        grid = next((grid for grid in grids if _place_in(grid[0].geobox, cell.geobox) is not None), None)
+        if grid is None:
+            grids.append([cell])
+        else:
+            grid.append(cell)
+    names: dict[str, list[CellFile]] = {}
+    for grid in grids:
+        code = projection(grid[0].geobox.crs)["proj:code"] or "other"
+        name = f"data-{code.lower().replace(':', '')}"
+        before = sum(known == name or known.startswith(f"{name}-") for known in names)
+        names[f"{name}-{before + 1}" if before else name] = grid
+    return dict(sorted(names.items()))
+
+
+def _place_in(grid: GeoBox, cell: GeoBox) -> tuple[int, int] | None:
+    """Return column and row of a cell's first pixel in another grid, None where their pixels do not coincide."""
+    sides = [(box.affine.a, box.affine.b, box.affine.d, box.affine.e) for box in (grid, cell)]
+    if grid.crs != cell.crs or not np.allclose(*sides, rtol=1e-9, atol=1e-9):
+        return None
+    column, row = grid.wld2pix(cell.affine.c, cell.affine.f)
+    if max(abs(column - round(column)), abs(row - round(row))) > _SAME_PIXEL:
+        return None
+    return round(column), round(row)
+
+
 def vrt(cells: Sequence[CellFile], bands: Sequence[str]) -> str:
-    """Return a VRT of the reflectance of cells that share a projection and a pixel size.
+    """Return a VRT of the reflectance of cells whose pixels lie on one grid (`vrt_names`).
 
     Paths are relative to the folder of the region's files, so a catalog can be moved; it lies as deep as those of the
     cells. Pixels of later cells lie on top.
     """
     first = cells[0].geobox
-    size_x, size_y = float(first.affine.a), float(first.affine.e)
-    corners = [(float(c.geobox.affine.c), float(c.geobox.affine.f), *c.geobox.shape) for c in cells]
-    left, top = min(x for x, *_ in corners), max(y for _, y, *_ in corners)
-    places = [(round((x - left) / size_x), round((y - top) / size_y), int(h), int(w)) for x, y, h, w in corners]
+    corners = [_place_in(first, cell.geobox) or (0, 0) for cell in cells]
+    left, top = min(x for x, _ in corners), min(y for _, y in corners)
+    places = [(x - left, y - top, *map(int, cell.geobox.shape)) for (x, y), cell in zip(corners, cells, strict=True)]
     width, height = max(x + w for x, _, _, w in places), max(y + h for _, y, h, _ in places)
+    origin = first.affine @ Affine.translation(left, top)
     up = "../" * (1 + cells[0].folder.count("/"))
     lines = [
         f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">',
         f"<SRS>{escape(first.crs.to_wkt())}</SRS>",
-        f"<GeoTransform>{left!r}, {size_x!r}, 0.0, {top!r}, 0.0, {size_y!r}</GeoTransform>",
+        f"<GeoTransform>{', '.join(repr(float(number)) for number in origin.to_gdal())}</GeoTransform>",
     ]
     for number, band in enumerate(bands, 1):
         lines += [

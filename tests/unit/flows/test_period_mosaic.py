@@ -109,6 +109,23 @@ def test_a_cell_that_no_date_saw_is_not_invented(tmp_path: Path) -> None:
     assert told["unveil:clear_looks"]["without"] == 1.0 and told["unveil:not_recoverable"] == 100.0
 
 
+def test_the_figures_of_clear_looks_are_those_of_the_layer(tmp_path: Path) -> None:
+    plan, items = planned(tmp_path / "out", "2023-08-13/2023-08-13", "15.24,45.55,16.40,46.05")
+    for unit in plan.units:
+        (classes,) = looks(plan, unit, items).classes
+        outside = classes == PixelClass.NODATA
+        if outside.any() and (outside | is_observed(classes)).all() and not outside.all():
+            break
+    else:
+        pytest.fail("the edge of the swath is cloudy everywhere; choose another date")
+    made(plan, items, unit, tmp_path)
+    (band,) = json.loads((tmp_path / ITEM_FILE).read_text())["assets"]["count"]["bands"]
+    with rasterio.open(tmp_path / "count.tif") as source:
+        count = source.read(1)
+    figures = [band["statistics"][name] for name in ("minimum", "maximum", "mean")]
+    assert figures == pytest.approx([count.min(), count.max(), count.mean()], abs=1e-4)
+
+
 def test_a_cell_of_more_than_max_pixels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EmptySearch, match=r"The first that cannot be used: Cell utm33n.* or raise max_pixels"):
         planned(tmp_path / "out", "2023-08-10/2023-08-20", "15.75,46.08,15.76,46.09", max_pixels=1000)

@@ -148,6 +148,8 @@ def test_what_cannot_be_done_is_said(scenes: xr.Dataset, items: list[pystac.Item
         load(items, scenes.odc.geobox, bbox=_BOX)
     with pytest.raises(InvalidInput, match="counts in degree"):
         load(items, GeoBox.from_bbox((16.0, 45.7, 16.2, 45.8), "EPSG:4326", resolution=0.002))
+    with pytest.raises(InvalidInput, match=r"The grid grid is turned.*give a geobox"):
+        load(items, scenes.odc.geobox.rotate(20))
     with pytest.raises(InvalidInput, match="widen the search"):
         load([])
     with pytest.raises(InvalidInput, match="lacks provenance"):

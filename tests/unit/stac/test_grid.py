@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from odc.geo.geom import box as wgs_box
 from pyproj import Transformer
+from shapely import union_all
 from shapely.geometry import box, mapping
 
 from stac.errors import InvalidItem, InvalidQuery
@@ -216,6 +217,13 @@ def test_ids_show_the_projection_the_pixels_and_the_place() -> None:
     shifted = GridSpec(120, 512, origin_m=(60, 0)).cells((15.4, 45.6, 15.41, 45.61))[0]
     assert shifted.id.startswith("utm33n-120m-512px-x60y0-") and shifted.geobox.affine.c % 120 == 60
     assert GridSpec(10, 1024).cells((15.4, -45.61, 15.41, -45.6))[0].geobox.crs.epsg == 32733
+
+
+@pytest.mark.parametrize(("code", "south", "north"), [(3413, 86, 86.2), (3995, 88, 88.2), (3031, -86.2, -86)])
+def test_a_polar_projection_has_cells_beyond_utm(code: int, south: float, north: float) -> None:
+    cells = GridSpec(100, 128, crs=code).cells((40, south, 41, north))
+    assert cells and {cell.geobox.crs.epsg for cell in cells} == {code}
+    assert union_all([outline_of_cell(cell) for cell in cells]).buffer(1e-3).covers(box(40, south, 41, north))
 
 
 def test_a_box_across_the_antimeridian_has_cells_on_both_sides() -> None:

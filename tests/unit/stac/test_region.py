@@ -21,7 +21,7 @@ from stac.grid.footprint import outline_of_grid
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_hidden, is_observed
 from stac.product.cog import RasterSpec, write_cog
-from stac.product.mosaic_item import CellFile, vrt
+from stac.product.mosaic_item import COUNT_SPEC, CellFile, vrt, vrt_names
 
 BANDS = ("blue", "green", "red", "nir")
 SIDE = 96
@@ -156,6 +156,14 @@ def test_a_period_without_a_clear_look_has_nothing_to_say() -> None:
     assert not clear_looks(begun).any() and is_hidden(begun.classes[0]).all()
 
 
+def test_more_looks_than_the_layer_counts_are_not_its_nodata() -> None:
+    classes, dn = np.full((300, 1, 1), PixelClass.CLEAR, np.uint8), np.ones((300, 4, 1, 1), np.uint16)
+    cell = Cell("T", GeoBox((1, 1), Affine(10, 0, 500_000, 0, -10, 5_000_000), "EPSG:32633"))
+    days = np.arange(300, dtype=np.int32)
+    stack = Stack(dn, classes, tuple(f"date{day}" for day in days), days, BANDS, cell)
+    assert clear_looks(stack)[0, 0] < COUNT_SPEC.nodata
+
+
 WIDE, PAD = 320, 40
 GEOBOX = GeoBox((WIDE, WIDE), Affine(10, 0, 500_000, 0, -10, 5_000_000), "EPSG:32633")
 
@@ -247,3 +255,50 @@ def test_the_vrt_finds_its_cells_wherever_a_catalog_lies(tmp_path: Path, version
     (region / "data.vrt").write_text(vrt(cells, ("red", "nir")))
     with rasterio.open(region / "data.vrt") as together:
         assert np.array_equal(together.read(), pixels)
+
+
+@pytest.mark.parametrize(
+    "affine",
+    [
+        Affine(10, 0, 500_000, 0, 10, 5_000_000),
+        Affine.translation(500_000, 5_000_000) * Affine.rotation(20) * Affine.scale(10, -10),
+    ],
+    ids=["from south to north", "turned"],
+)
+def test_the_vrt_lies_where_its_cells_lie(tmp_path: Path, affine: Affine) -> None:
+    grid = GeoBox((64, 32), affine, "EPSG:32633")
+    pixels = np.random.default_rng(2).integers(1, 9000, (1, *grid.shape), np.uint16)
+    cells = [
+        CellFile(name, grid[at], outline_of_grid(grid[at]), name, "")
+        for name, at in (("b", np.s_[32:, :]), ("a", np.s_[:32, :]))
+    ]
+    for cell, rows in zip(cells, (slice(32, 64), slice(0, 32)), strict=True):
+        (tmp_path / cell.folder).mkdir()
+        write_cog(tmp_path / cell.folder / "data.tif", pixels[:, rows], cell.geobox, RasterSpec(0))
+    (tmp_path / "region").mkdir()
+    (tmp_path / "region" / "data.vrt").write_text(vrt(cells, ("red",)))
+    with rasterio.open(tmp_path / "region" / "data.vrt") as together:
+        assert np.array_equal(together.read(), pixels)
+        assert together.transform.almost_equals(affine, 1e-6)
+
+
+def test_cells_of_one_grid_are_one_vrt_however_their_projection_is_written() -> None:
+    wkt = rasterio.CRS.from_epsg(32633).to_wkt()
+    places = {
+        "a": ("EPSG:32633", 500_000, 10),
+        "b": (wkt, 500_320, 10),
+        "half a pixel on": (wkt, 500_645, 10),
+        "coarser": ("EPSG:32633", 500_000, 20),
+        "next zone": ("EPSG:32634", 500_000, 10),
+    }
+    cells = []
+    for name, (crs, left, size) in places.items():
+        grid = GeoBox((32, 32), Affine(size, 0, left, 0, -size, 5_000_000), crs)
+        cells.append(CellFile(name, grid, outline_of_grid(grid), name, ""))
+    names = {name: [cell.item_id for cell in found] for name, found in vrt_names(cells).items()}
+    assert names == {
+        "data-epsg32633": ["a", "b"],
+        "data-epsg32633-2": ["half a pixel on"],
+        "data-epsg32633-3": ["coarser"],
+        "data-epsg32634": ["next zone"],
+    }
