@@ -121,7 +121,7 @@ def retract(
     settings = o.settings(**given)
     catalog = require_catalog(settings)
     catalogs = [catalog.beside(kind) for kind in ProductCollection]
-    missing = [item_id for item_id in item_ids if all(kind.document(item_id) is None for kind in catalogs)]
+    missing = [item_id for item_id in item_ids if not any(kind.is_there(item_id) for kind in catalogs)]
     if missing:
         raise InvalidSettings(
             f"The catalog has no item {missing[0]}; `unveil status` names the items. Nothing was done."

@@ -110,9 +110,8 @@ def retract(catalog: StaticCatalog, item_ids: Iterable[str]) -> list[Location]:
     changed: set[Location] = set()
     for item_id in item_ids:
         for kind in map(catalog.beside, ProductCollection):
-            document = kind.document(item_id)
+            day = day_of(kind.readable(item_id))
             kind.withdraw(item_id)
-            day = day_of(document)
             if day:
                 changed |= {kind.place_of(str(version["id"])) for version in kind.versions(item_id, day)}
             changed.discard(kind.place_of(item_id))
