@@ -62,7 +62,12 @@ def export(
     file: Annotated[Path, typer.Option("--geoparquet", help="File that is written, e.g. items.parquet.")],
     collections: Annotated[
         list[str],
-        typer.Option("--collection", help="Collection; may be given several times.", default_factory=list),
+        typer.Option(
+            "--collection",
+            help="Collection; may be given several times; all when left out.",
+            default_factory=list,
+            show_default=False,
+        ),
     ],
     catalog: Annotated[
         str | None,
