@@ -121,6 +121,7 @@ def run_clear_scenes(
     if ready.plan.units and not (ready.plan.refused or ready.todo):
         with contextlib.closing(open_ledger(settings)) as ledger:
             _reconciled(ready, ledger)
+        keep_mirrors(settings)
         return summary_of(ready, "", time.monotonic() - began)
     catalog_of(settings).require_writable()
     with handing_over(ready), prefect_api(settings.state):

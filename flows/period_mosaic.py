@@ -16,6 +16,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.ledger.schema import State, new_run_id
 from flows.ledger.store import Ledger
+from flows.models.model_item import ensure_model_item
 from flows.planning.mosaics import MosaicJob, MosaicPlan, mosaic_jobs, plan_period
 from flows.planning.workunit import ModelRef, MosaicUnit
 from flows.processing.publishing import indexes_of, keep_mirrors, known_radiometry, mosaics_of, publish_staged
@@ -180,6 +181,7 @@ def run_mosaics(settings: RunSettings, options: MosaicOptions) -> MosaicSummary:
         if period is not None and (period.todo or period.plan.refused or not period.has_region):
             break
     else:
+        keep_mirrors(settings)
         return _summary(settings, run, "", began)
     mosaics_of(settings).require_writable()
     with handing_over(_Run(run.jobs, run.model, known)), prefect_api(settings.state):
@@ -196,6 +198,8 @@ def _compared(run: _Run, job: MosaicJob, planned: _Planned) -> _Period | None:
     (found, wanted), catalog = planned, mosaics_of(job.settings)
     work_ids = [*(unit.work_id for unit in wanted.units), wanted.region_work_id]
     finished, broken = whole_work(catalog, catalog.published_work(survey=catalog.repair()), work_ids)
+    if finished:
+        ensure_model_item(catalog, run.model)  # what is there links to it
     run.scenes += len(found.items)
     run.units += refused_results(wanted.refused)
     run.remade += broken.values()

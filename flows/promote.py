@@ -82,7 +82,8 @@ def watch_models(settings: RunSettings | None = None, model: str = MODEL_NAME) -
 
 def as_markdown(summary: PromoteSummary) -> str:
     """Return the report of a promotion."""
-    outcome = "promoted" if summary.promotion else "refused" if summary.reasons else "passed; nothing was moved"
+    judged = "passed" if summary.judged else "not evaluated"
+    outcome = "promoted" if summary.promotion else "refused" if summary.reasons else f"{judged}; nothing was moved"
     lines = [f"# promote\n\n{summary.name} version {summary.challenger}: {outcome}."]
     if summary.judged is not None:
         lines.append(f"Against version {summary.judged.champion}: {summary.judged.comparison.sentence}.")

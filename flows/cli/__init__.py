@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,6 +95,8 @@ def main() -> None:
     # Prefect's own lines would tear the progress bars; they are kept with the run at the server.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    # Older versions of a product are deprecated on purpose; pystac warns about each that is read.
+    warnings.filterwarnings("ignore", message="The item '.*' is deprecated")
     os.umask(0o077)  # the catalog is opened to everybody where it is published
     sys.exit(_status())
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from stac.catalog.indexes.following import Update
     from stac.catalog.product_collections import Transfer
+    from stac.io.s3 import Location
 
 app = typer.Typer(help="The catalog that runs write.", no_args_is_help=True)
 
@@ -61,7 +62,12 @@ def export(
     file: Annotated[Path, typer.Option("--geoparquet", help="File that is written, e.g. items.parquet.")],
     collections: Annotated[
         list[str],
-        typer.Option("--collection", help="Collection; may be given several times.", default_factory=list),
+        typer.Option(
+            "--collection",
+            help="Collection; may be given several times; all when left out.",
+            default_factory=list,
+            show_default=False,
+        ),
     ],
     catalog: Annotated[
         str | None,
@@ -120,7 +126,7 @@ def retract(
     settings = o.settings(**given)
     catalog = require_catalog(settings)
     catalogs = [catalog.beside(kind) for kind in ProductCollection]
-    missing = [item_id for item_id in item_ids if all(kind.document(item_id) is None for kind in catalogs)]
+    missing = [item_id for item_id in item_ids if not any(kind.is_there(item_id) for kind in catalogs)]
     if missing:
         raise InvalidSettings(
             f"The catalog has no item {missing[0]}; `unveil status` names the items. Nothing was done."
@@ -176,12 +182,24 @@ def publish(
             source, settings = settings.out, settings.model_copy(update={"out": parse_location(to)})
             if not isinstance(source, Path):
                 raise InvalidSettings(f"{source} is not a folder; --to copies a catalog on disk.")
+            _check_apart(source, settings.out)
             copies = copy_catalog(source, catalog_of(settings), report_progress)
             keep_mirrors(settings)
         with indexes_of(settings) as indexes:
             updates = indexes.reconcile(again=again, progress=report_progress)
     done = {"catalog": str(settings.out), "copied": list(copies), "indexes": list(updates)}
     show(done, as_json, lambda: _print_updates(copies, updates))
+
+
+def _check_apart(source: Path, copy: Location) -> None:
+    """Raise where one of two catalogs would lie in the other: documents of the inner one would belong to both."""
+    from flows.errors import InvalidSettings
+
+    if not isinstance(copy, Path):
+        return
+    one, other = source.resolve(), copy.resolve()
+    if one.is_relative_to(other) or other.is_relative_to(one):
+        raise InvalidSettings(f"--to {copy} and the catalog {source} lie in each other; name a folder beside it.")
 
 
 def _print_updates(copies: Sequence[Transfer], updates: Sequence[Update]) -> None:

@@ -239,7 +239,10 @@ def _restore(job: _Job, enhancer: Enhancer, request: Request, digest: str) -> Do
     progress, card = partial(report_progress, job.image.path.name), enhancer.card
     progress()
     gsd_m = job.image.gsd_m or card.gsd_m
-    validated = fillers_of(validation_of(request.weights)) if request.gaps is GapFilling.VALIDATED else {}
+    # Where nothing is clear, the other fillers know nothing either.
+    some_ground = bool(np.isfinite(scene).all(axis=0)[~needed].any())
+    choose = request.gaps is GapFilling.VALIDATED and some_ground
+    validated = fillers_of(validation_of(request.weights)) if choose else {}
     # The model gives what it makes of an image as a whole, not its reference alone.
     fillers = {kind: Filler.DE if name.of_model else name for kind, name in validated.items()}
     found, pixels_of = _fill(scene, needed, fillers, enhancer, request, progress, gsd_m)

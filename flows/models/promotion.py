@@ -47,10 +47,12 @@ def promote(registry: Registry, version: ModelVersion, why: str, against: str | 
 
     Raises:
         InvalidSettings: it is the champion already.
+        InvalidCheckpoint: its weights are missing or were changed, so that no run could use it.
         ChampionChanged: another version became the champion since the comparison.
         ServiceUnavailable: the registry does not answer, or another promotion takes too long.
     """
     _look(registry, version.name)
+    registry.weights(version)
     name = version.name
     with registry.exclusive() as client:
         aliases = registry.aliases(name)
@@ -81,6 +83,7 @@ def rollback(registry: Registry, name: str) -> Promotion:
 
     Raises:
         UnknownModel: the model never had another champion.
+        InvalidCheckpoint: its weights are missing or were changed, so that no run could use it.
         ServiceUnavailable: the registry does not answer, or another promotion takes too long.
     """
     _look(registry, name)
@@ -89,6 +92,7 @@ def rollback(registry: Registry, name: str) -> Promotion:
         previous, champion = aliases.get(PREVIOUS), aliases.get(CHAMPION)
         if previous is None or previous == champion:
             raise UnknownModel(f"Model {name} has no previous champion to go back to; see `unveil models`.")
+        registry.weights(registry.resolve(f"models:/{name}/{previous}"))
         client.set_registered_model_alias(name, CHAMPION, previous)
         if champion is not None:
             client.set_registered_model_alias(name, PREVIOUS, champion)

@@ -115,7 +115,6 @@ class Tracker(Observer):
 @contextlib.contextmanager
 def tracked(
     uri: str | None,
-    folder: Path,
     parameters: Mapping[str, str],
     plan: TrainingPlan,
     log: Callable[[str], None],
@@ -124,9 +123,8 @@ def tracked(
 
     Args:
         uri: of the MLflow server or database; None tracks nothing.
-        folder: work folder of the training, which remembers its run.
         parameters: options by name.
-        plan: the model and its data.
+        plan: the model, its data, and its folder, which remembers the run.
         log: called with one sentence when tracking fails on the way.
 
     Raises:
@@ -137,7 +135,7 @@ def tracked(
         return
     client = open_client(uri)
     with plain_errors(uri):
-        run_id = _run(client, uri, folder, parameters, plan)
+        run_id = _run(client, uri, parameters, plan)
     tracker = Tracker(client, uri, run_id, plan.card.bands, log)
     status = "FAILED"
     try:
@@ -150,11 +148,11 @@ def tracked(
         tracker.end(status)
 
 
-def _run(client: MlflowClient, uri: str, folder: Path, parameters: Mapping[str, str], plan: TrainingPlan) -> str:
+def _run(client: MlflowClient, uri: str, parameters: Mapping[str, str], plan: TrainingPlan) -> str:
     """Return the run of this training, taken up again where there is one."""
     from mlflow.entities import Param
 
-    path = folder / RUN_FILE
+    path = plan.folder / RUN_FILE
     known = _remembered(client, path, uri)
     if known is not None:
         client.update_run(known, status="RUNNING")

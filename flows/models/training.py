@@ -67,7 +67,7 @@ def train_model(request: TrainingRequest, log: Log = lambda _: None) -> Training
     )
     plan = plan_on_scenes(request, log) if second else plan_on_pairs(request, log)
     parameters = _parameters(request, plan.card)
-    with tracked(request.mlflow_uri, request.folder, parameters, plan, log) as tracker:
+    with tracked(request.mlflow_uri, parameters, plan, log) as tracker:
         enhancer, results = plan.run([_Shown(), *([] if tracker is None else [tracker])])
         checkpoint.save(enhancer.cpu(), request.out)
         run = None if tracker is None else tracker.run_id

@@ -61,7 +61,7 @@ def plan_on_pairs(request: TrainingRequest, log: Log) -> TrainingPlan:
         )
         return enhancer, results
 
-    return TrainingPlan(card, material.names, material.source, run)
+    return TrainingPlan(card, material.names, material.source, run, store.folder)
 
 
 def plan_stages(request: TrainingRequest) -> tuple[StageOptions, ...]:

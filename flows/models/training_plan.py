@@ -35,6 +35,8 @@ class TrainingPlan:
     source: str
     #: Trains, calling observers; returns the finished model, and what came of its stages.
     run: Callable[[Sequence[Observer]], tuple[Enhancer, tuple[StageResult, ...]]]
+    #: A stop is continued from here; each training has one of its own.
+    folder: Path
 
 
 def begin(card: ModelCard, request: TrainingRequest) -> Enhancer:

@@ -65,7 +65,7 @@ def plan_on_scenes(request: TrainingRequest, log: Log) -> TrainingPlan:
         results = train_scene(enhancer, lessons, options, store, request.save_every, observers)
         return _with_fitted_share(enhancer.cpu(), _cases(request, kept, len(cases), options)), results
 
-    return TrainingPlan(card, tuple(scene.info.name for scene in kept), found.source, run)
+    return TrainingPlan(card, tuple(scene.info.name for scene in kept), found.source, run, store.folder)
 
 
 def _with_fitted_share(enhancer: Enhancer, cases: CaseStream) -> Enhancer:

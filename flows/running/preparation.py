@@ -13,6 +13,7 @@ from typing import Any
 import pystac
 from prefect import task
 
+from flows.models.model_item import ensure_model_item
 from flows.models.registry import look_up, resolve
 from flows.planning.candidates import Cause
 from flows.planning.plan_file import FrozenPlan, freeze, revive, write_plan
@@ -98,7 +99,10 @@ def prepare_run(settings: RunSettings, frozen: FrozenPlan | None = None, *, look
     for each in work.left_out:
         if each.cause is not Cause.CLOUD:
             _log.warning("left out: %s", each.reason)
-    return PreparedRun(settings, found, model, work, *whole_work(catalog, published, [u.work_id for u in work.units]))
+    done, broken = whole_work(catalog, published, [unit.work_id for unit in work.units])
+    if done and not looking:
+        ensure_model_item(catalog, model)  # what is done links to it
+    return PreparedRun(settings, found, model, work, done, broken)
 
 
 @task(name="plan", **RETRIES)

@@ -426,7 +426,11 @@ class _Check:
                 with self._places.at_hand(mirror) as file:
                     held += ids_in(file)
             except (StacError, OSError, ValueError) as error:
-                self.note(ProblemKind.MIRROR, mirror, f"it cannot be read ({error})")
+                self.note(
+                    ProblemKind.MIRROR,
+                    mirror,
+                    f"it cannot be read ({error}); remove it, and the next run writes it again",
+                )
                 return
         # An item that cannot be read is in the mirror by the name of its document.
         linked = {each.id or PurePosixPath(each.href).stem for each in found}

@@ -54,7 +54,7 @@ class ProductCollection(StrEnum):
 
 
 #: Where an item is taken out of when it is published: the other verdict of the gate.
-OTHER_VERDICT = {
+OTHER_VERDICT: Mapping[str, tuple[ProductCollection, ...]] = {
     ProductCollection.GOOD: (ProductCollection.REVIEW,),
     ProductCollection.REVIEW: (ProductCollection.GOOD,),
     ProductCollection.MOSAICS: (),
@@ -110,9 +110,8 @@ def retract(catalog: StaticCatalog, item_ids: Iterable[str]) -> list[Location]:
     changed: set[Location] = set()
     for item_id in item_ids:
         for kind in map(catalog.beside, ProductCollection):
-            document = kind.document(item_id)
+            day = day_of(kind.readable(item_id))
             kind.withdraw(item_id)
-            day = day_of(document)
             if day:
                 changed |= {kind.place_of(str(version["id"])) for version in kind.versions(item_id, day)}
             changed.discard(kind.place_of(item_id))
@@ -198,7 +197,7 @@ class Transfer:
 
 
 def copy_catalog(root: Path, target: StaticCatalog, progress: Progress = lambda *_: None) -> list[Transfer]:
-    """Copy all collections of a catalog in a folder to another catalog; work that is there already is left alone.
+    """Copy all collections of a catalog in a folder to another catalog; work that is there whole is left alone.
 
     A product arrives there whole or not at all, and what was copied stays when a later one fails: the same call
     continues. Nothing is removed.
@@ -217,8 +216,9 @@ def copy_catalog(root: Path, target: StaticCatalog, progress: Progress = lambda 
 
 def _copy_collection(source: StaticCatalog, target: StaticCatalog, progress: Progress) -> Transfer:
     there, published = target.published_work(), source.published_work()
+    whole = there.keys() - broken_work(target, there).keys()
     origin = source.target.read(f"{source.collection_id}/.source-collection.json")
-    wanted = [(work_id, Path(str(place))) for work_id, place in published.items() if work_id not in there]
+    wanted = [(work_id, Path(str(place))) for work_id, place in published.items() if work_id not in whole]
     for number, (work_id, place) in enumerate(wanted):
         progress(f"copying {place.stem}", number, len(wanted))
         _copy_product(source, target, work_id, place, origin)
@@ -241,3 +241,7 @@ def _copy_product(
             shutil.copyfile(found, staging / name)
     item = pystac.Item.from_dict(document, preserve_dict=False)
     target.publish(staging, item, origin)
+    if day := _day(item):
+        target.settle_versions(item.id, day)
+    for other in OTHER_VERDICT.get(target.collection_id, ()):
+        target.beside(other).withdraw(item.id)

@@ -99,6 +99,14 @@ class StaticCatalog:
         """Return the JSON of a published item, None where there is none."""
         return self.target.read(self._links.item_name(check_id(item_id)))
 
+    def is_there(self, item_id: str) -> bool:
+        """Return whether an item has a document, be it a damaged one."""
+        return self._links.is_there(check_id(item_id))
+
+    def readable(self, item_id: str) -> Document | None:
+        """Return the JSON of a published item, None where there is none or it is damaged."""
+        return self._links.held(check_id(item_id))
+
     def sizes(self, item_ids: Collection[str]) -> Mapping[str, Mapping[str, int]]:
         """Return the size of every file of some products, bytes, by item id and path relative to its folder."""
         return self.target.sizes(self.collection_id, item_ids)

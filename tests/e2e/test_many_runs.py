@@ -244,6 +244,17 @@ def test_a_broken_product_is_seen_and_made_again(damage: str, catalog: Path, ser
     assert document(command("census", *given, "--verify"))["complete"]
 
 
+def test_a_run_with_nothing_to_make_brings_back_the_model_and_the_tables(catalog: Path, services_here: None) -> None:
+    given = ("--bbox", TINY_BBOX, "--out", catalog)
+    (table,) = catalog.glob("unveil-cloud-free/_items/*.parquet")
+    table.unlink()
+    shutil.rmtree(catalog / "unveil-models")
+    assert problems_in(catalog) != []
+    done = command("run", *given)
+    assert done.exit_code == 0 and document(done)["units"] == [], done.output
+    assert problems_in(catalog) == []
+
+
 def test_another_area_of_the_same_scenes_is_missing_and_not_outdated(catalog: Path, services_here: None) -> None:
     counts = document(command("census", "--bbox", TINY_BBOX, "--out", catalog, "--seed", "9"))["counts"]
     assert (counts["outdated"], counts["missing"]) == (2, 0)

@@ -271,8 +271,11 @@ def test_a_check_finds_one_changed_byte(catalog: Path, tmp_path: Path) -> None:
     assert table.status == 0 and "3 items" in table.out and "no problems" in table.out
 
 
-def test_a_retracted_item_is_gone_and_the_others_stay(catalog: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_retracted_item_is_gone_and_the_others_stay(damaged: bool, catalog: Path, tmp_path: Path) -> None:
     first, *others = item_names(catalog)
+    if damaged:
+        next(catalog.glob(f"unveil-*/{first}/{first}.json")).write_text('{"type": "Fea', "utf-8")
     done = unveil("retract", first, "--out", catalog, "--json", home=tmp_path / "home")
     assert done.status == 0 and done.document == {"retracted": [first]}
     assert item_names(catalog) == others and problems_in(catalog) == []

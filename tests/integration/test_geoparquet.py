@@ -272,8 +272,13 @@ def test_a_mirror_in_a_bucket(catalog: Path, s3: S3Server, tmp_path: Path) -> No
 
 def test_the_command_exports_a_collection(catalog: Path, tmp_path: Path) -> None:
     file = tmp_path / "new" / "items.parquet"
+    older = next(catalog.glob(f"{DEFAULT_COLLECTION}/*/*-unveil-*.json"))
+    older.write_text(
+        older.read_text("utf-8").replace('"properties": {', '"properties": {"deprecated": true,', 1), "utf-8"
+    )
     options = ("--geoparquet", file, "--collection", DEFAULT_COLLECTION, "--out", catalog, "--json")
     done = unveil("catalog", "export", *options, home=tmp_path / "home")
+    assert "Warning" not in done.err, done.err
     assert done.status == 0 and done.document["items"] == 2 and done.document["bytes"] == file.stat().st_size
     with pytest.raises(InvalidQuery, match=f"it has .*{DEFAULT_COLLECTION}"):
         export_items(str(catalog), file, ["none"])

@@ -134,6 +134,9 @@ def test_a_copied_catalog_has_all_collections_their_tables_and_whole_links(tiny_
         held = [name for file in (copy / collection / "_items").glob("*.parquet") for name in ids_in(file)]
         assert there and sorted(held) == there
     assert check_catalog(str(copy)).problems == ()
+    for nested in (source, source / "copy", tmp_path):
+        refused = CliRunner().invoke(app, ["publish", "--out", str(source), "--to", str(nested)])
+        assert refused.exit_code != 0 and "lie in each other" in str(refused.exception)
 
 
 def test_a_process_is_known_by_its_boot_and_its_ticks() -> None:

@@ -15,6 +15,7 @@ import torch
 
 from de_model import checkpoint
 from de_model.card import ModelCard
+from de_model.errors import InvalidCheckpoint
 from de_model.inference.sampling import Sampling
 from de_model.metrics.bootstrap import Interval
 from de_model.validation import UNVALIDATED, Figures, Filler, KindRecord, ValidationRecord, validation_path
@@ -26,6 +27,7 @@ from flows.models.promotion import CHALLENGER, PREVIOUS, promote, rollback, set_
 from flows.models.registry import CHAMPION, MODEL_NAME, Registry, resolve
 from flows.models.shadow import Measured, Shadow, ShadowScene, shadow_run
 from flows.planning.search import SceneSet, stacks_of
+from flows.promote import PromoteSummary, as_markdown
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from flows.settings.restoring import RestorationOptions
@@ -182,6 +184,27 @@ def test_promotion_and_rollback_move_aliases_and_nothing_else(registry: Registry
     assert rollback(registry, MODEL_NAME).champion == "1"
     assert registry.resolve(f"models:/{MODEL_NAME}@{CHAMPION}") == before
     assert registry.aliases(MODEL_NAME)[PREVIOUS] == "2"
+
+
+def test_a_version_whose_weights_are_damaged_is_not_made_the_champion(registry: Registry) -> None:
+    challenger = registry.resolve(f"models:/{MODEL_NAME}/2")
+    weights = registry.weights(challenger)
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    try:
+        with pytest.raises(InvalidCheckpoint, match="the file was changed"):
+            promote(registry, challenger, "in haste")
+        move(registry, PREVIOUS, "2")
+        with pytest.raises(InvalidCheckpoint, match="the file was changed"):
+            rollback(registry, MODEL_NAME)
+        assert registry.aliases(MODEL_NAME) == {CHAMPION: "1", CHALLENGER: "2", PREVIOUS: "2"}
+    finally:
+        weights.write_bytes(whole)
+
+
+def test_what_was_not_evaluated_is_not_said_to_have_passed() -> None:
+    report = as_markdown(PromoteSummary(MODEL_NAME, "2", "1", None, None))
+    assert "version 2: not evaluated; nothing was moved." in report
 
 
 def test_there_is_nothing_to_go_back_to_at_first(registry: Registry) -> None:

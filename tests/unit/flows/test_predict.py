@@ -175,6 +175,17 @@ def test_masked_pixels_are_filled_by_what_was_validated(
     one_sentence(predict(*command, "--gaps", "best"), 2, "Setting gaps is 'best'", "validated")
 
 
+def test_an_image_that_is_hidden_everywhere_is_the_models(tmp_path: Path, predict: Predict) -> None:
+    """Without clear ground the flat colour, which the record of the shipped weights names, is not known."""
+    raster(tmp_path / "s.tif", scene())
+    shipped = ("--weights", checkpoint.shipped_weights(), "--json")
+    Image.fromarray(np.full((40, 50), 255, np.uint8)).save(tmp_path / "all.png")
+    for mask in (None, "all.png"):
+        (document,) = records(predict("s.tif", *shipped, mask=mask))
+        assert document["fillers"] == {"kinds": {}, "pixels": {"interpolated": 0, "model": 40 * 50}}
+        assert read(tmp_path / "out" / "s.restored.tif").std() > 0
+
+
 @pytest.mark.parametrize("kind", ["png", "JPG", "sixteen bits"])
 def test_a_picture_comes_back_as_png_with_the_observed_pixels(tmp_path: Path, predict: Predict, kind: str) -> None:
     name = "p.JPG" if kind == "JPG" else "p.png"

@@ -92,6 +92,15 @@ def test_a_training_is_tracked_with_its_data_and_continued_in_the_same_run(tmp_p
     assert len(client.search_runs([client.get_experiment_by_name(TRAINING_EXPERIMENT).experiment_id])) == 1
 
 
+@pytest.mark.slow
+def test_a_training_of_another_edition_in_the_same_folder_has_a_run_of_its_own(tmp_path: Path) -> None:
+    request = changed(request_in(tmp_path), mlflow_uri=registry_uri(tmp_path, None), effort=1e-6)
+    first = train_model(request)
+    second = train_model(changed(request, start=checkpoint.shipped_weights(), preset=None))
+    assert first.sha256 != second.sha256 and first.run_id != second.run_id
+    assert train_model(request).run_id == first.run_id
+
+
 def test_one_stage_starts_from_given_weights_and_changes_its_networks_only(tmp_path: Path) -> None:
     start = weights(tmp_path / "start.safetensors")
     request = changed(request_in(tmp_path), stages=(Stage.ALLOCATION,), start=start)

@@ -21,6 +21,7 @@ from stac.catalog.product_collections import (
     GateState,
     ProductCollection,
     broken_work,
+    copy_catalog,
     finished_work,
     publish_to_collection,
     published_place,
@@ -160,6 +161,34 @@ def test_a_product_made_again_deprecates_those_before(tmp_path: Path, staged: An
         catalog.withdraw(name)
     again = catalog.document(names[0]) or {}
     assert "deprecated" not in again["properties"] and relations(again) == {}
+
+
+def test_a_copy_that_was_damaged_is_made_whole(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, publish: Publish
+) -> None:
+    first, second = publish("aaaa", GateState.PASSED), publish("bbbb", GateState.PASSED)
+    copy = StaticCatalog(tmp_path_factory.mktemp("copy"))
+    copy_catalog(tmp_path, copy)
+    Path(str(copy.place_of(first.stem))).with_name("visual.tif").unlink()
+    Path(str(copy.place_of(second.stem))).write_text("{", "utf-8")
+    assert sum(done.copied for done in copy_catalog(tmp_path, copy)) == 2
+    assert problems_in(copy.root) == []
+    assert sum(done.copied for done in copy_catalog(tmp_path, copy)) == 0
+
+
+def test_a_copy_follows_versions_and_verdicts(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, publish: Publish
+) -> None:
+    older, waiting = publish("aaaa", GateState.PASSED), publish("dddd", GateState.FAILED)
+    copy = StaticCatalog(tmp_path_factory.mktemp("copy"))
+    copy_catalog(tmp_path, copy)
+    publish("bbbb", GateState.PASSED)
+    assert publish("dddd", GateState.PASSED).stem == waiting.stem
+    copy_catalog(tmp_path, copy)
+    assert problems_in(copy.root) == [] and _items(copy.root) == _items(tmp_path)
+    for root in (tmp_path, copy.root):
+        document = StaticCatalog(root).document(older.stem) or {}
+        assert document["properties"]["deprecated"] is True and "latest-version" in relations(document)
 
 
 def test_two_areas_of_one_scene_are_no_versions_of_each_other(tmp_path: Path, staged: Any) -> None:
