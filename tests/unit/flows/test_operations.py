@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -33,6 +34,7 @@ from flows.ops.automations import PREFIX, Notifier, automations
 from flows.ops.exposition import exposed
 from flows.ops.up.setup import begin_catalog
 from flows.ops.up.supervisor import DEFAULT_PORTS, Service, down, health_of, place_for, require_down
+from flows.processing.unit import job_of
 from flows.progress import EventName
 from flows.redrive import as_markdown, redrive_units
 from flows.running.preparation import plan_rows, prepare_run
@@ -42,6 +44,7 @@ from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from stac.errors import NotWritable
 from stac.search.source import Query
+from stac.search.static import sample_catalog
 from tests.command import ROOT
 
 
@@ -104,6 +107,20 @@ def test_a_redrive_names_mosaics_and_leaves_them_to_their_own_command(tmp_path: 
     summary = redrive_units(settings)
     assert (summary.without_plan, summary.runs, summary.errors) == (("border-2023-08",), (), ())
     assert "`unveil mosaic` continues it" in as_markdown(summary)
+
+
+def test_a_source_that_is_gone_does_not_keep_a_redrive_from_the_units_of_others(tmp_path: Path) -> None:
+    settings = RunSettings(out=tmp_path / "out")
+    with closing(open_ledger(settings)) as ledger:
+        for name in ("first", "second"):
+            source = shutil.copytree(sample_catalog().parent, tmp_path / name)
+            ready = prepare_run(settings.model_copy(update={"source": str(source), "seed": len(name)}))
+            job = job_of(ready.plan.units[0], ledger.save_request(ready.request))
+            lease = ledger.claim(job, "another-host:1:0")
+            assert isinstance(lease, Lease) and ledger.finish(lease, State.FAILED, error="cut short")
+            shutil.rmtree(source)
+    errors = redrive_units(settings).errors
+    assert len(errors) == 2 and all(any(name in error for error in errors) for name in ("first", "second")), errors
 
 
 def named(notifier: Notifier | None = None) -> dict[str, AutomationCore]:
