@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from flows.processing.product import UnitFigures
 
 _log = logging.getLogger("unveil")
-_HELD = "another run is working on it"
+_HELD = "another run is working on it; give the same command again when that has ended"
 _ELSEWHERE = "published by another run"
 #: Credentials, `allow_hosts` and packages may change before the next run; they are no part of the unit's id.
 _OF_SETTINGS = (AccessRefused, MissingExtra, UnsafeHref)
@@ -141,9 +141,9 @@ def process_unit(payload: Payload, run: RunContext, slot: Slot) -> UnitResult:
         if isinstance(found, Lease):
             return _make_under_lease(ledger, found, payload, run, settings, slot)
     if found.state is State.SUCCEEDED:
-        return result_of(
-            unit, State.SUCCEEDED, item_href=str(published_place(unit, settings) or found.item_href), note=_ELSEWHERE
-        )
+        place = str(published_place(unit, settings) or found.item_href)
+        note = review_note(catalog_of(settings), unit.item_id) or _ELSEWHERE
+        return result_of(unit, State.SUCCEEDED, item_href=place, note=note)
     if found.state is State.INVALID:
         return result_of(unit, State.INVALID, error=f"{found.error} {_INVALID_HINT}")
     return result_of(unit, State.RUNNING, error=_HELD)
