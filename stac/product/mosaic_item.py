@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from rasterio.vrt import WarpedVRT
 from stac.composite.period import Method
 from stac.grid.footprint import around, cut
 from stac.io.files import write_bytes, write_json
+from stac.io.raster import epsg_code
 from stac.product.assets import COG_TYPE, file_asset, grid_fields
 from stac.product.cog import RasterSpec, write_cog
 from stac.product.item import (
@@ -235,7 +237,7 @@ def build_region_item(record: RegionRecord, folder: Path, radiometry: Mapping[st
     groups = defaultdict[str, list[CellFile]](list)
     for cell in record.cells:
         groups[str(cell.geobox.crs)].append(cell)
-    vrts = {f"data-{crs.lower().replace(':', '')}": cells for crs, cells in sorted(groups.items())}
+    vrts = {_vrt_name(crs): cells for crs, cells in sorted(groups.items())}
     for name, cells in vrts.items():
         write_bytes(folder / f"{name}.vrt", vrt(cells, record.bands).encode())
     item = _item(record, grid)
@@ -245,6 +247,12 @@ def build_region_item(record: RegionRecord, folder: Path, radiometry: Mapping[st
         href = f"../{cell.item_id}/{cell.item_id}.json"
         item.add_link(pystac.Link("derived_from", href, "application/geo+json", cell.item_id))
     return item
+
+
+def _vrt_name(crs: str) -> str:
+    """Return `data-epsg32633`, of a projection without a code a name that is made of its definition."""
+    code = epsg_code(CRS(crs)) or f"projection-{hashlib.sha256(crs.encode()).hexdigest()[:8]}"
+    return f"data-{code.lower().replace(':', '')}"
 
 
 def _item(record: RegionRecord, grid: GeoBox) -> pystac.Item:
