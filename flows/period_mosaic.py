@@ -214,7 +214,8 @@ def _make_period(run: _Run, period: _Period, ledger: Ledger, run_id: str) -> Non
     context = run_context(job.settings, run.model, found.collection, ledger, run_id, invalid_too=True)
     results = process_all(period.todo, found.items, context, job.settings, ledger)
     run.units += results
-    whole = period.plan.units and (period.plan.whole or job.settings.allow_invalid)
+    allowed = job.settings.allow_invalid and not any(each.failed for each in period.plan.refused)
+    whole = period.plan.units and (period.plan.whole or allowed)
     if not whole or any(result.state is not State.SUCCEEDED for result in results):
         _log.warning("%s: the item of the region waits until all of its cells are there", job.period.name)
     elif results or not period.has_region:

@@ -128,9 +128,11 @@ def _next_steps(summary: Mapping[str, Any], out: str) -> Iterator[str]:
 
 def _steps_of(summary: Mapping[str, Any], made: Sequence[str], where: str) -> Iterator[str]:
     states = {unit["state"] for unit in summary["units"]}
-    # The ledger has plans of scenes: none of cells of mosaics, and none of what could not be planned.
-    redriven = {unit["state"] for unit in summary["units"] if unit["work_id"] and "periods" not in summary}
-    if states & {"FAILED", "ABORTED"}:
+    # The ledger has plans of scenes: none of cells of mosaics, and it does not know what could not be planned.
+    known = {unit["state"] for unit in summary["units"] if unit["work_id"]}
+    redriven = set() if "periods" in summary else known
+    unplanned = states if "periods" in summary else {u["state"] for u in summary["units"] if not u["work_id"]}
+    if known & {"FAILED", "ABORTED"}:
         yield f"  unveil status --out {where} --state FAILED   # why scenes failed"
     if redriven & {"FAILED", "ABORTED"}:
         yield f"  unveil redrive --out {where}   # try them again"
@@ -138,7 +140,7 @@ def _steps_of(summary: Mapping[str, Any], made: Sequence[str], where: str) -> It
         yield f"  unveil redrive --out {where} --include-invalid   # once their source or a setting has changed"
     if "RUNNING" in states:
         yield "  the same command   # when the other run has ended"
-    if states - redriven - {"SUCCEEDED", "RUNNING"}:
+    if unplanned - {"SUCCEEDED", "RUNNING"}:
         yield "  the same command   # tries the rest again, once their source or a setting has changed"
     if not (made or summary["already_done"] or summary["in_review"]):
         return
