@@ -25,7 +25,7 @@ from flows.ledger.schema import Entry, State, is_dead
 from flows.ledger.store import existing_ledger
 from flows.models.registry import look_up
 from flows.planning.candidates import Refused, cloud_cover
-from flows.planning.mosaics import MosaicJob, mosaic_jobs, plan_period
+from flows.planning.mosaics import MosaicJob, NothingUsable, mosaic_jobs, plan_period
 from flows.planning.search import find_scenes
 from flows.planning.workunit import ModelRef, Plan, WorkUnit, make_plan, unit_cell
 from flows.processing.publishing import catalog_of, known_radiometry, mosaics_of, require_catalog
@@ -250,19 +250,23 @@ def _mosaics(settings: RunSettings, jobs: list[MosaicJob], model: ModelRef, veri
     catalog = mosaics_of(settings)
     published = catalog.published_work(survey=catalog.repair())
     rows: list[CensusRow] = []
+    passed_over: dict[Skipped, None] = {}  # a search may pass the same item over in every period
     for number, job in enumerate(jobs):
         report_progress(f"comparing {job.period.name}", number, len(jobs))
         try:
             items, searched = find_scenes(job.settings)
+            passed_over |= dict.fromkeys(searched.skipped)
             plan = plan_period(job, items, model, known_radiometry(job))
+        except NothingUsable as error:
+            rows += (_refused(each, each.target_id, job.start) for each in error.refused)
+            continue
         except EmptySearch:
             continue
         works = [_Work(unit.target_id, job.start, unit.work_id, unit.item_id) for unit in plan.units]
         works.append(_Work(f"{job.name}-region", job.start, plan.region_work_id, plan.region_item_id))
-        rows += map(_skipped, searched.skipped)
         rows += (_refused(each, each.target_id, job.start) for each in plan.refused)
         rows += _rows(works, catalog, published, settings, verify)
-    return rows
+    return [*rows, *map(_skipped, passed_over)]
 
 
 def _rows(
