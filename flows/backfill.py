@@ -130,7 +130,7 @@ def _until_it_keeps_failing(settings: RunSettings, windows: list[str]) -> Iterat
         report_progress(f"window {interval}", number, len(windows))
         result = _run_window(settings.model_copy(update={"datetime": interval}))
         yield result
-        failures = failures + 1 if result.error and not (result.failed or result.invalid) else 0
+        failures = failures + 1 if result.error and not (result.failed or result.invalid or result.running) else 0
         if failures == _FAILURES_IN_A_ROW:
             return
 

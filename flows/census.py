@@ -24,8 +24,8 @@ from flows.errors import CensusIncomplete, InvalidSettings
 from flows.ledger.schema import Entry, State, is_dead
 from flows.ledger.store import existing_ledger
 from flows.models.registry import look_up
-from flows.planning.candidates import cloud_cover
-from flows.planning.mosaics import MosaicJob, mosaic_jobs, plan_period
+from flows.planning.candidates import Refused, cloud_cover
+from flows.planning.mosaics import MosaicJob, NothingUsable, mosaic_jobs, plan_period
 from flows.planning.search import find_scenes
 from flows.planning.workunit import ModelRef, Plan, WorkUnit, make_plan, unit_cell
 from flows.processing.publishing import catalog_of, known_radiometry, mosaics_of, require_catalog
@@ -230,12 +230,14 @@ def _scenes(settings: RunSettings, model: ModelRef, verify: bool) -> list[Census
         _Work(name, when[name], unit.work_id, unit.item_id, partial(_ground, unit, every, settings))
         for name, unit in targets
     ]
-    refused = {name: each.reason for each in plan.refused for name in (each.target_id, *each.item_ids)}
+    refused = {name: each for each in plan.refused for name in (each.target_id, *each.item_ids)}
     rows = []
     for name in inside.keys() - {work.name for work in works}:
-        standing = Standing.INVALID if name in refused else Standing.LEFT_OUT
-        reason = refused.get(name, f"{cloud_cover(inside[name]):.0f} % cloud")
-        rows.append(CensusRow(name, when[name], standing, "", "", 0, reason))
+        if name in refused:
+            rows.append(_refused(refused[name], name, when[name]))
+        else:
+            reason = f"{cloud_cover(inside[name]):.0f} % cloud"
+            rows.append(CensusRow(name, when[name], Standing.LEFT_OUT, "", "", 0, reason))
     catalog = catalog_of(settings)
     rows += _rows(works, catalog, finished_work(catalog, settings.gate_limits), settings, verify)
     rows.sort(key=lambda row: (row.datetime, row.scene_id))
@@ -247,19 +249,23 @@ def _mosaics(settings: RunSettings, jobs: list[MosaicJob], model: ModelRef, veri
     catalog = mosaics_of(settings)
     published = catalog.published_work(survey=catalog.repair())
     rows: list[CensusRow] = []
+    passed_over: dict[Skipped, None] = {}  # a search may pass the same item over in every period
     for number, job in enumerate(jobs):
         report_progress(f"comparing {job.period.name}", number, len(jobs))
         try:
             items, searched = find_scenes(job.settings)
+            passed_over |= dict.fromkeys(searched.skipped)
             plan = plan_period(job, items, model, known_radiometry(job))
+        except NothingUsable as error:
+            rows += (_refused(each, each.target_id, job.start) for each in error.refused)
+            continue
         except EmptySearch:
             continue
         works = [_Work(unit.target_id, job.start, unit.work_id, unit.item_id) for unit in plan.units]
         works.append(_Work(f"{job.name}-region", job.start, plan.region_work_id, plan.region_item_id))
-        rows += map(_skipped, searched.skipped)
-        rows += (CensusRow(e.target_id, job.start, Standing.INVALID, "", "", 0, e.reason) for e in plan.refused)
+        rows += (_refused(each, each.target_id, job.start) for each in plan.refused)
         rows += _rows(works, catalog, published, settings, verify)
-    return rows
+    return [*rows, *map(_skipped, passed_over)]
 
 
 def _rows(
@@ -309,6 +315,11 @@ def _older(work: _Work, places: list[Location], catalog: StaticCatalog) -> str:
             if document is not None and ground_of(document["properties"]) == ground:
                 return str(place)
     return ""
+
+
+def _refused(each: Refused, name: str, when: str) -> CensusRow:
+    """Return the row of a scene or cell that no unit could be made for."""
+    return CensusRow(name, when, Standing.FAILED if each.failed else Standing.INVALID, "", "", 0, each.reason)
 
 
 def _skipped(each: Skipped) -> CensusRow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from de_model.errors import DeModelError, InvalidCheckpoint, InvalidModelInput
-from stac.errors import InvalidInput, StacError
+from stac.errors import AccessRefused, InvalidInput, MissingExtra, StacError, UnsafeHref
 
 if TYPE_CHECKING:
     from flows.running.summary import RunSummary
@@ -91,6 +91,15 @@ class ScenesInvalid(WorkFailed):
 
 #: All errors that are shown to the user as one sentence, without a traceback.
 KNOWN_ERRORS = (StacError, DeModelError, FlowError)
+
+
+#: Credentials, `allow_hosts` and packages may change before the next run; they are no part of a unit's id.
+_OF_SETTINGS = (AccessRefused, MissingExtra, UnsafeHref)
+
+
+def is_unusable(error: BaseException) -> bool:
+    """Return whether a scene cannot be used, however often it is tried; otherwise something failed."""
+    return isinstance(error, InvalidInput) and not isinstance(error, _OF_SETTINGS)
 
 
 def exit_status(error: BaseException) -> int:

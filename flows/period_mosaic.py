@@ -17,8 +17,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.ledger.schema import State, new_run_id
 from flows.ledger.store import Ledger
 from flows.models.model_item import ensure_model_item
-from flows.planning.mosaics import MosaicJob, MosaicPlan, mosaic_jobs, plan_period
-from flows.planning.workunit import ModelRef, MosaicUnit
+from flows.planning.candidates import Refused
+from flows.planning.mosaics import MosaicJob, MosaicPlan, NothingUsable, mosaic_jobs, plan_period
+from flows.planning.workunit import ModelRef, MosaicUnit, passed_over
 from flows.processing.publishing import indexes_of, keep_mirrors, known_radiometry, mosaics_of, publish_staged
 from flows.processing.unit import UnitResult
 from flows.progress import report_progress
@@ -32,10 +33,9 @@ from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from flows.settings.mosaic_options import MosaicOptions
 from stac.errors import EmptySearch
+from stac.search.source import Skipped
 
 _log = logging.getLogger("unveil")
-#: A period that was searched and planned; a sentence where it has no scene.
-_Planned = tuple[SearchResult, MosaicPlan] | str
 #: Others by the setting `runner`, or by `mosaics.with_options(task_runner=...)`.
 _IN_TURN: Any = ThreadPoolTaskRunner(max_workers=1)
 
@@ -63,6 +63,20 @@ class _Period:
     has_region: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Empty:
+    """A period of which no mosaic can be made."""
+
+    reason: str
+    #: Scenes and cells that cannot be used, and items that the search passed over.
+    refused: tuple[Refused, ...] = ()
+    skipped: Sequence[Skipped] = ()
+
+
+#: A period that was searched and planned.
+_Planned = tuple[SearchResult, MosaicPlan] | _Empty
+
+
 @dataclass(slots=True)
 class _Run:
     """What is wanted, and what came of it so far."""
@@ -76,6 +90,8 @@ class _Run:
     already: list[str] = field(default_factory=list)
     remade: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
+    #: Each once, as a search may pass the same item over in every period.
+    passed_over: dict[Skipped, None] = field(default_factory=dict)
     regions: list[str] = field(default_factory=list)
 
 
@@ -100,13 +116,16 @@ def plan(job: MosaicJob, model: ModelRef) -> _Planned:
     handed: _Run | None = handed_over()
     if handed is not None and job.period.name in handed.planned:
         return handed.planned.pop(job.period.name)
+    skipped: Sequence[Skipped] = ()
     try:
         found = find(job.settings)
+        skipped = found.skipped
         report_progress(f"{job.period.name}: matching dates")
         return found, plan_period(job, found.items, model, known_radiometry(job))
     except EmptySearch as error:
         _log.warning("%s: %s", job.period.name, error)
-        return f"{job.period.name}: {error}"
+        refused = error.refused if isinstance(error, NothingUsable) else ()
+        return _Empty(f"{job.period.name}: {error}", refused, skipped)
 
 
 @task(name="region", task_run_name="region {made.job.region.name} {made.job.period.name}", **RETRIES)
@@ -182,7 +201,9 @@ def run_mosaics(settings: RunSettings, options: MosaicOptions) -> MosaicSummary:
             break
     else:
         keep_mirrors(settings)
-        return _summary(settings, run, "", began)
+        summary = _summary(settings, run, "", began)
+        summary.require_success(allow_invalid=settings.allow_invalid)
+        return summary
     mosaics_of(settings).require_writable()
     with handing_over(_Run(run.jobs, run.model, known)), prefect_api(settings.state):
         stored: Any = settings.shareable
@@ -192,10 +213,13 @@ def run_mosaics(settings: RunSettings, options: MosaicOptions) -> MosaicSummary:
 
 def _compared(run: _Run, job: MosaicJob, planned: _Planned) -> _Period | None:
     """Compare a period with what is published, and note that; None where it has no scene."""
-    if isinstance(planned, str):
-        run.empty.append(planned)
+    if isinstance(planned, _Empty):
+        run.empty.append(planned.reason)
+        run.units += refused_results(planned.refused)
+        run.passed_over |= dict.fromkeys(planned.skipped)
         return None
     (found, wanted), catalog = planned, mosaics_of(job.settings)
+    run.passed_over |= dict.fromkeys(found.skipped)
     work_ids = [*(unit.work_id for unit in wanted.units), wanted.region_work_id]
     finished, broken = whole_work(catalog, catalog.published_work(survey=catalog.repair()), work_ids)
     if finished:
@@ -214,7 +238,8 @@ def _make_period(run: _Run, period: _Period, ledger: Ledger, run_id: str) -> Non
     context = run_context(job.settings, run.model, found.collection, ledger, run_id, invalid_too=True)
     results = process_all(period.todo, found.items, context, job.settings, ledger)
     run.units += results
-    whole = period.plan.units and (period.plan.whole or job.settings.allow_invalid)
+    allowed = job.settings.allow_invalid and not any(each.failed for each in period.plan.refused)
+    whole = period.plan.units and (period.plan.whole or allowed)
     if not whole or any(result.state is not State.SUCCEEDED for result in results):
         _log.warning("%s: the item of the region waits until all of its cells are there", job.period.name)
     elif results or not period.has_region:
@@ -241,6 +266,7 @@ def _summary(wanted: RunSettings, run: _Run, run_id: str, began: float) -> Mosai
         units=tuple(run.units),
         already_done=tuple(run.already),
         seconds=time.monotonic() - began,
+        left_out=tuple(passed_over(each) for each in run.passed_over),
         remade=tuple(run.remade),
         periods=tuple(period.name for period in periods),
         empty=tuple(run.empty),

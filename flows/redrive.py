@@ -11,7 +11,7 @@ from typing import Any
 from prefect import flow, tags
 from prefect.artifacts import create_markdown_artifact
 
-from flows.errors import InvalidSettings, WorkFailed
+from flows.errors import KNOWN_ERRORS, InvalidSettings, ServiceUnavailable, WorkFailed
 from flows.ledger.schema import HELD, Planned, State, is_dead
 from flows.ledger.store import Ledger, existing_ledger, place_of
 from flows.mosaic import run_clear_scenes
@@ -75,8 +75,7 @@ def redrive_units(settings: RunSettings, max_attempts: int = 5, include_invalid:
 
     Raises:
         InvalidSettings: there is no ledger.
-        InvalidPlan: the ledger's plans are not understood.
-        FlowError, StacError: a run could not be started.
+        ServiceUnavailable: a service that every run needs does not answer.
     """
     runs: list[RunSummary] = []
     errors: list[str] = []
@@ -98,15 +97,18 @@ def redrive_units(settings: RunSettings, max_attempts: int = 5, include_invalid:
         for request_id, units in batches.items():
             request = ledger.request(request_id) or ""
             for first in range(0, len(units), _UNITS_PER_RUN):
-                plan = thaw(request, units[first : first + _UNITS_PER_RUN])
-                report_progress(f"{len(plan.units)} units are tried again")
                 try:
+                    plan = thaw(request, units[first : first + _UNITS_PER_RUN])
+                    report_progress(f"{len(plan.units)} units are tried again")
                     runs.append(run_clear_scenes(settings_of(plan, settings), plan, invalid_too=include_invalid))
-                except WorkFailed as error:
-                    if error.summary is None:
+                except ServiceUnavailable:
+                    raise  # no run can do without
+                except KNOWN_ERRORS as error:
+                    ended = getattr(error, "summary", None)
+                    if ended is None:
                         errors.append(str(error))
                     else:
-                        runs.append(error.summary)
+                        runs.append(ended)
     return RedriveSummary(tuple(runs), tuple(errors), tuple(exhausted), tuple(without_plan))
 
 

@@ -63,7 +63,7 @@ def print_summary(summary: Mapping[str, Any], out: str) -> None:
         f = unit["figures"]
         numbers = [_area(f[k]) for k in ("cloudy_km2", "other_dates_km2", "model_km2")] if f else [""] * 3
         # What waits for review succeeded, but is not good yet.
-        state = Text("needs review", "yellow") if unit.get("note") else styled(unit["state"], STATE_STYLES)
+        state = Text("needs review", "yellow") if _waits(unit) else styled(unit["state"], STATE_STYLES)
         rows.append((unit["target_id"], state, *numbers, f"{f['seconds']:.1f}" if f else ""))
     if units:
         what = "cell" if "regions" in summary else "scene"
@@ -82,6 +82,13 @@ def print_summary(summary: Mapping[str, Any], out: str) -> None:
         output.print(line, markup=False, soft_wrap=True)
 
 
+def _waits(unit: Mapping[str, Any]) -> bool:
+    """Return whether the product of a unit lies in the collection for review."""
+    from stac.catalog.product_collections import ProductCollection
+
+    return f"/{ProductCollection.REVIEW}/" in unit["item_href"]
+
+
 def _area(km2: float) -> str:
     """Return an area with two significant digits, or in whole square kilometres."""
     return f"{km2:.0f}" if km2 >= _WHOLE_KM2 else f"{km2:.2g}"
@@ -91,7 +98,7 @@ def _totals(summary: Mapping[str, Any]) -> Table:
     figures = [unit["figures"] for unit in summary["units"] if unit["figures"]]
     total = {k: sum(f[k] for f in figures) for k in ("cloudy_km2", "other_dates_km2", "model_km2")} if figures else {}
     made = [unit for unit in summary["units"] if unit["item_href"]]
-    review = [unit for unit in made if unit.get("note")]
+    review = [unit for unit in made if _waits(unit)]
     table = Table(show_header=False, title="Summary")
     table.add_row("scenes searched", str(summary["scenes"]))
     table.add_row("mosaics published", f"{len(made) - len(review)} new, {len(summary['already_done'])} already there")
@@ -126,15 +133,19 @@ def _next_steps(summary: Mapping[str, Any], out: str) -> Iterator[str]:
 
 def _steps_of(summary: Mapping[str, Any], made: Sequence[str], where: str) -> Iterator[str]:
     states = {unit["state"] for unit in summary["units"]}
-    # The ledger has plans of scenes: none of cells of mosaics, and none of what could not be planned.
-    redriven = {unit["state"] for unit in summary["units"] if unit["work_id"] and "periods" not in summary}
-    if states & {"FAILED", "ABORTED"}:
+    # The ledger has plans of scenes: none of cells of mosaics, and it does not know what could not be planned.
+    known = {unit["state"] for unit in summary["units"] if unit["work_id"]}
+    redriven = set() if "periods" in summary else known
+    unplanned = states if "periods" in summary else {u["state"] for u in summary["units"] if not u["work_id"]}
+    if known & {"FAILED", "ABORTED"}:
         yield f"  unveil status --out {where} --state FAILED   # why scenes failed"
     if redriven & {"FAILED", "ABORTED"}:
         yield f"  unveil redrive --out {where}   # try them again"
     if "INVALID" in redriven:
         yield f"  unveil redrive --out {where} --include-invalid   # once their source or a setting has changed"
-    if states - redriven - {"SUCCEEDED", "RUNNING"}:
+    if "RUNNING" in states:
+        yield "  the same command   # when the other run has ended"
+    if unplanned - {"SUCCEEDED", "RUNNING"}:
         yield "  the same command   # tries the rest again, once their source or a setting has changed"
     if not (made or summary["already_done"] or summary["in_review"]):
         return

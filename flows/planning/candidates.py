@@ -11,6 +11,7 @@ from enum import StrEnum, unique
 import pystac
 from shapely.geometry.base import BaseGeometry
 
+from flows.errors import is_unusable
 from flows.settings import GridKind, RunSettings
 from stac.errors import InvalidInput, StacError
 from stac.grid.cell import Cell, cell_of, declared_projection, grid_code, native_geobox, same_cell
@@ -42,6 +43,13 @@ class Refused:
     reason: str
     #: Items of the date, where it has several.
     item_ids: tuple[str, ...] = ()
+    #: Something failed, such as reading a file that says its grid; the scene is not at fault.
+    failed: bool = False
+
+    @classmethod
+    def because(cls, error: StacError, target_id: str, item_ids: tuple[str, ...] = ()) -> Refused:
+        """Return a scene that an error keeps from becoming a unit."""
+        return cls(target_id, str(error), item_ids, failed=not is_unusable(error))
 
 
 @unique
@@ -133,7 +141,7 @@ def _first_cell(passes: Sequence[Acquisition], settings: RunSettings) -> Cell | 
             with one_item(item.id):
                 return cell_of(item, settings.bands[0], settings.query.bbox, settings.access)
         except StacError as error:
-            reasons.append(Refused(item.id, str(error)))
+            reasons.append(Refused.because(error, item.id))
     return reasons[0]
 
 
@@ -213,7 +221,7 @@ def _located(items: Sequence[pystac.Item], settings: RunSettings) -> tuple[_Scen
                 scenes[item.id] = _Scene(item, _outline(item, settings))
         except StacError as error:
             if settings.query.contains(instant_of(item)):
-                refused.append(Refused(item.id, str(error)))
+                refused.append(Refused.because(error, item.id))
     return scenes, refused
 
 
@@ -244,7 +252,7 @@ def _native(scenes: _Scenes, settings: RunSettings) -> Iterator[Choice]:
                     grounds.append(ground)
                 yield _candidate(ground, target, cover, settings)
             except StacError as error:
-                yield Refused(target.id, str(error), target.item_ids)
+                yield Refused.because(error, target.id, target.item_ids)
 
 
 def _by_square(scenes: _Scenes) -> dict[str, list[Acquisition]]:

@@ -95,6 +95,15 @@ class MosaicPlan:
         return f"{self.job.name}-region-unveil-{self.region_work_id[:8]}"
 
 
+class NothingUsable(EmptySearch):
+    """No scene of a period can be used."""
+
+    def __init__(self, message: str, refused: tuple[Refused, ...]) -> None:
+        """Keep the scenes and cells with their reasons (`refused`) with the error."""
+        super().__init__(message)
+        self.refused = refused
+
+
 def plan_period(
     job: MosaicJob, items: Sequence[pystac.Item], model: ModelRef, known: Mapping[str, Any] | None = None
 ) -> MosaicPlan:
@@ -107,6 +116,7 @@ def plan_period(
         known: the radiometry document of an earlier mosaic of the same region and period (`radiometry_document`).
 
     Raises:
+        NothingUsable: scenes touch the region, and none can be used.
         EmptySearch: no scene touches the region, or none states the orbit that `nbar` needs.
         StacError: the overview cannot be read.
     """
@@ -117,8 +127,11 @@ def plan_period(
     lost += [Refused(name, problem) for name, problem in problems.items() if problem]
     cells = [each for each in cells if not problems[each.cell.id]]
     if not cells:
-        reasons = "".join(f" The first that cannot be used: {each.reason}" for each in (refused + lost)[:1])
-        raise EmptySearch(f"No scene of {job.period.name} covers the region {job.region.name}.{reasons}")
+        empty, unusable = f"No scene of {job.period.name} covers the region {job.region.name}.", (*refused, *lost)
+        if unusable:
+            reason = f"{empty} The first that cannot be used: {unusable[0].reason}"
+            raise NothingUsable(reason, unusable)
+        raise EmptySearch(empty)
     used = {item.id: item for each in cells for date in each.dates for item in date.items}
     passes, before = _named_passes(list(used.values()), known)
     unreadable: dict[str, str] = {}

@@ -19,7 +19,7 @@ from flows.planning.workunit import ModelRef, Plan, WorkUnit, make_plan
 from flows.settings import RunSettings
 from flows.settings.fields import Mark, setting_name
 from flows.settings.run_settings import marked
-from stac.errors import InvalidInput
+from stac.errors import InvalidInput, StacError, UnreadableAsset
 from stac.io.files import write_json, writing
 from stac.search.static import SAMPLE
 
@@ -142,8 +142,8 @@ def revive(plan: FrozenPlan, items: Sequence[pystac.Item], settings: RunSettings
     for unit in plan.units:
         try:
             units.append(_again(unit, found, settings, model))
-        except InvalidInput as error:
-            refused.append(Refused(unit.target_id, str(error)))
+        except StacError as error:
+            refused.append(Refused.because(error, unit.target_id))
     return Plan(tuple(units), tuple(refused), len(items))
 
 
@@ -156,7 +156,10 @@ def _again(unit: WorkUnit, found: Mapping[str, pystac.Item], settings: RunSettin
     for again in planned.units:
         if again.work_id == unit.work_id:
             return again
-    reason = next((r.reason for r in planned.refused if r.target_id == unit.target_id), "its scenes have changed")
+    refused = next((each for each in planned.refused if each.target_id == unit.target_id), None)
+    if refused is not None and refused.failed:
+        raise UnreadableAsset(refused.reason)
+    reason = "its scenes have changed" if refused is None else refused.reason
     raise InvalidInput(f"Unit {unit.item_id} cannot be made as planned ({reason}); freeze a new plan.")
 
 

@@ -132,7 +132,7 @@ def make_plan(
     parameters = settings.fitted_to(model.sampling).parameters
     units: list[WorkUnit] = []
     refused: list[Refused] = []
-    left_out = [_skipped(each) for each in skipped]
+    left_out = [passed_over(each) for each in skipped]
     for found in candidates(items, settings):
         match found:
             case Refused():
@@ -163,7 +163,8 @@ def size_problem(cell: Cell, settings: RunSettings) -> str:
     return f"Cell {cell.id} has {has} pixels, more than {most}; choose a smaller --bbox or raise max_pixels."
 
 
-def _skipped(each: Skipped) -> LeftOut:
+def passed_over(each: Skipped) -> LeftOut:
+    """Return an item that a search passed over as a scene without a unit."""
     return LeftOut(each.item_id, each.reason, Cause.VERSION if each.superseded_by else Cause.UNUSABLE)
 
 

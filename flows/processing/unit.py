@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pystac
 
-from flows.errors import KNOWN_ERRORS, InvalidSettings, LeaseLost, RunStopped
+from flows.errors import KNOWN_ERRORS, InvalidSettings, LeaseLost, RunStopped, is_unusable
 from flows.ledger.database import shown
 from flows.ledger.leases import Heartbeat
 from flows.ledger.schema import Entry, Job, Lease, State, is_own
@@ -25,7 +25,7 @@ from flows.processing.publishing import catalog_of, discard_blocks, publish_stag
 from flows.progress import report_progress
 from flows.settings import RunSettings
 from stac.catalog import product_collections
-from stac.errors import AccessRefused, InvalidInput, MissingExtra, StacError, UnsafeHref
+from stac.errors import StacError
 from stac.io.files import writing
 from stac.io.s3 import Location
 from stac.io.secrets import redact
@@ -35,10 +35,8 @@ if TYPE_CHECKING:
     from flows.processing.product import UnitFigures
 
 _log = logging.getLogger("unveil")
-_HELD = "another run is working on it"
+_HELD = "another run is working on it; give the same command again when that has ended"
 _ELSEWHERE = "published by another run"
-#: Credentials, `allow_hosts` and packages may change before the next run; they are no part of the unit's id.
-_OF_SETTINGS = (AccessRefused, MissingExtra, UnsafeHref)
 _INVALID_HINT = "(found before; `unveil redrive --include-invalid` tries it again)"
 #: Holds a slot of the GPU, where these settings use one, while its context is open.
 Slot = Callable[[RunSettings], AbstractContextManager[None]]
@@ -116,8 +114,7 @@ def failure_of(unit: Unit, error: BaseException) -> UnitResult:
     """Return how a unit ended whose processing raised an error."""
     if isinstance(error, RunStopped) or not isinstance(error, Exception):
         return result_of(unit, State.ABORTED, error=str(error))
-    unusable = isinstance(error, InvalidInput) and not isinstance(error, _OF_SETTINGS)
-    state = State.INVALID if unusable else State.FAILED
+    state = State.INVALID if is_unusable(error) else State.FAILED
     text = str(error) if isinstance(error, KNOWN_ERRORS) else f"{type(error).__name__}: {error}"
     return result_of(unit, state, error=redact(text))
 
@@ -139,9 +136,9 @@ def process_unit(payload: Payload, run: RunContext, slot: Slot) -> UnitResult:
         if isinstance(found, Lease):
             return _make_under_lease(ledger, found, payload, run, settings, slot)
     if found.state is State.SUCCEEDED:
-        return result_of(
-            unit, State.SUCCEEDED, item_href=str(published_place(unit, settings) or found.item_href), note=_ELSEWHERE
-        )
+        place = str(published_place(unit, settings) or found.item_href)
+        note = review_note(catalog_of(settings), unit.item_id) or _ELSEWHERE
+        return result_of(unit, State.SUCCEEDED, item_href=place, note=note)
     if found.state is State.INVALID:
         return result_of(unit, State.INVALID, error=f"{found.error} {_INVALID_HINT}")
     return result_of(unit, State.RUNNING, error=_HELD)

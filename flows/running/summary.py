@@ -22,6 +22,13 @@ from flows.running.tasks import RETRIES
 from flows.services.prefect_server import through_restart
 from stac.catalog.product_collections import ProductCollection
 
+#: What is said of units that are not published; what is worst comes first.
+_UNDONE = {
+    "failed": (State.FAILED,),
+    "were stopped": (State.ABORTED,),
+    "held by another run": (State.CLAIMED, State.RUNNING),
+    "cannot be used": (State.INVALID,),
+}
 #: Rows of a table artifact.
 _ROWS = 1000
 
@@ -55,20 +62,20 @@ class RunSummary:
     remade: tuple[str, ...] = ()
 
     def require_success(self, *, allow_invalid: bool) -> None:
-        """Raise when a scene failed, or cannot be used.
+        """Raise when a scene is not published, or cannot be used.
 
         Raises:
-            WorkFailed: scenes failed.
+            WorkFailed: scenes failed, were stopped, or are held by another run to the end.
             ScenesInvalid: scenes cannot be used, and none failed.
         """
-        failed, invalid = ([u for u in self.units if u.state is state] for state in (State.FAILED, State.INVALID))
-        if not failed and (allow_invalid or not invalid):
+        ended = {what: [unit for unit in self.units if unit.state in states] for what, states in _UNDONE.items()}
+        counts = [f"{len(units)} {what}" for what, units in ended.items() if units]
+        unusable = all(unit.state in (State.SUCCEEDED, State.INVALID) for unit in self.units)
+        if not counts or (unusable and allow_invalid):
             return
         total = len(self.units) + len(self.already_done) + len(self.in_review)
-        first = (failed or invalid)[0]
-        counts = [f"{len(failed)} failed"] if failed else []
-        counts += [f"{len(invalid)} cannot be used"] if invalid else []
-        kind = WorkFailed if failed else ScenesInvalid
+        first = next(units[0] for units in ended.values() if units)
+        kind = ScenesInvalid if unusable else WorkFailed
         raise kind(f"Of {total} scenes {' and '.join(counts)}. The first, {first.target_id}: {first.error}", self)
 
 

@@ -72,7 +72,10 @@ def refused_results(refused: Sequence[Refused]) -> list[UnitResult]:
     """Return how scenes and cells end that no unit could be made for."""
     for each in refused:
         _log.warning("%s", each.reason)
-    return [UnitResult("", "", each.target_id, State.INVALID, error=each.reason) for each in refused]
+    return [
+        UnitResult("", "", each.target_id, State.FAILED if each.failed else State.INVALID, error=each.reason)
+        for each in refused
+    ]
 
 
 @task(name="process", task_run_name="process {payload.unit.target_id}", **RETRIES)

@@ -21,6 +21,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
+from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import CRSError, RasterioError
@@ -273,6 +274,15 @@ class BandFacts:
     colour: str
 
 
+def epsg_code(crs: CRS) -> str:
+    """Return the EPSG code of a projection, as `EPSG:32633`; empty where it has none.
+
+    Codes are looked up by likeness: one that is not the same is not its code.
+    """
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code is not None and CRS(f"EPSG:{code}") == crs else ""
+
+
 @dataclass(frozen=True, slots=True)
 class FileFacts:
     """What a file says."""
@@ -287,8 +297,9 @@ class FileFacts:
 
     @property
     def geobox(self) -> GeoBox:
-        """The file's pixel grid."""
-        return GeoBox(self.shape, Affine(*self.transform), self.crs_wkt)
+        """The file's pixel grid; its projection goes by the EPSG code that it has, as in an item that names it."""
+        crs = CRS(self.crs_wkt)
+        return GeoBox(self.shape, Affine(*self.transform), epsg_code(crs) or crs)
 
     def band(self, index: int) -> BandFacts:
         """Return a band by its position in the file, from 1."""

@@ -20,6 +20,7 @@ from shapely.geometry.base import BaseGeometry
 from stac.composite.methods import CompositeMethod
 from stac.grid.footprint import BBox, box_of, cut, outline_of_grid
 from stac.io.addresses import host_of, is_web
+from stac.io.raster import epsg_code
 from stac.io.secrets import holds_secret, without_secret
 from stac.product.assets import product_assets, renders_of
 from stac.product.writer import ProductSummary
@@ -294,11 +295,8 @@ def ground_fields(geobox: GeoBox) -> dict[str, Any]:
 
 def projection(crs: CRS) -> dict[str, Any]:
     """Return the fields that name a projection: its EPSG code, or none and all of its definition."""
-    code = crs.to_epsg()
-    # Codes are looked up by likeness: one that is not the same is not its code.
-    if code is not None and CRS(f"EPSG:{code}") == crs:
-        return {"proj:code": f"EPSG:{code}"}
-    return {"proj:code": None, "proj:wkt2": crs.to_wkt()}
+    code = epsg_code(crs)
+    return {"proj:code": code} if code else {"proj:code": None, "proj:wkt2": crs.to_wkt()}
 
 
 def _composite(record: ProductRecord) -> CompositeMethod:

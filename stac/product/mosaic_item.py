@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from rasterio.vrt import WarpedVRT
 from stac.composite.period import Method
 from stac.grid.footprint import around, cut
 from stac.io.files import write_bytes, write_json
+from stac.io.raster import epsg_code
 from stac.product.assets import COG_TYPE, file_asset, grid_fields
 from stac.product.cog import RasterSpec, write_cog
 from stac.product.item import (
@@ -373,17 +375,22 @@ def vrt_names(cells: Sequence[CellFile]) -> dict[str, list[CellFile]]:
             grid.append(cell)
     names: dict[str, list[CellFile]] = {}
     for grid in grids:
-        code = projection(grid[0].geobox.crs)["proj:code"] or "other"
-        name = f"data-{code.lower().replace(':', '')}"
+        name = _vrt_name(str(grid[0].geobox.crs))
         before = sum(known == name or known.startswith(f"{name}-") for known in names)
         names[f"{name}-{before + 1}" if before else name] = grid
     return dict(sorted(names.items()))
 
 
+def _vrt_name(crs: str) -> str:
+    """Return `data-epsg32633`, of a projection without a code a name that is made of its definition."""
+    code = epsg_code(CRS(crs)) or f"projection-{hashlib.sha256(crs.encode()).hexdigest()[:8]}"
+    return f"data-{code.lower().replace(':', '')}"
+
+
 def _place_in(grid: GeoBox, cell: GeoBox) -> tuple[int, int] | None:
     """Return column and row of a cell's first pixel in another grid, None where their pixels do not coincide."""
-    sides = [(box.affine.a, box.affine.b, box.affine.d, box.affine.e) for box in (grid, cell)]
-    if grid.crs != cell.crs or not np.allclose(*sides, rtol=1e-9, atol=1e-9):
+    one, other = ((box.affine.a, box.affine.b, box.affine.d, box.affine.e) for box in (grid, cell))
+    if grid.crs != cell.crs or not np.allclose(one, other, rtol=1e-9, atol=1e-9):
         return None
     column, row = grid.wld2pix(cell.affine.c, cell.affine.f)
     if max(abs(column - round(column)), abs(row - round(row))) > _SAME_PIXEL:

@@ -98,6 +98,16 @@ def test_numbers_do_not_choose_a_band_of_several(tmp_path: Path) -> None:
         world.read()
 
 
+def test_the_grid_of_a_file_goes_by_the_code_of_its_projection_as_if_the_item_named_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.scene()
+    silent = cell_of(world.search()[0][0], "blue")
+    named = {"proj:code": "EPSG:32633", "proj:shape": [SIDE, SIDE], "proj:transform": list(silent.geobox.affine[:6])}
+    world.items[0]["properties"] |= named
+    declared = cell_of(world.search()[0][0], "blue")
+    assert str(silent.geobox.crs) == str(declared.geobox.crs) == "EPSG:32633"
+
+
 def test_a_file_that_calls_its_band_otherwise_is_refused(tmp_path: Path) -> None:
     world = World(tmp_path)
     document = world.scene()

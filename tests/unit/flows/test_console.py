@@ -109,7 +109,8 @@ def without_product(unit: Unit, state: str, error: str) -> Unit:
 
 def test_the_summary_shows_failures_totals_and_where_to_look(capsys: pytest.CaptureFixture[str], unit: Unit) -> None:
     failed = without_product(unit, "FAILED", "asset [red] cannot be read") | {"target_id": "B"}
-    waiting = unit | {"target_id": "C", "note": "needs review: Sharpness is 0.1, below the limit of 0.4."}
+    note = "needs review: Sharpness is 0.1, below the limit of 0.4."
+    waiting = unit | {"target_id": "C", "item_href": "out/unveil-review/C/C.json", "note": note}
     tables.print_summary(summary(unit, failed, waiting, already_done=["x"], in_review=["y"]), "out")
     out = capsys.readouterr().out
     for text in (
@@ -165,6 +166,12 @@ def test_long_ids_are_folded_before_words_of_other_columns(
     drawn = [line for line in capsys.readouterr().out.splitlines() if line[:1] in "│┃┏┡└"]
     assert max(map(len, drawn)) <= 80
     assert [line.split()[3] for line in drawn if "│ S2A_" in line] == ["SUCCEEDED"]
+
+
+def test_what_another_run_published_does_not_need_review(capsys: pytest.CaptureFixture[str], unit: Unit) -> None:
+    tables.print_summary(summary(unit | {"figures": None, "note": "published by another run"}), "out")
+    out = capsys.readouterr().out
+    assert "SUCCEEDED" in out and "published by another run" in out and "1 new" in out and "review" not in out
 
 
 def test_a_small_area_is_not_printed_as_nothing(capsys: pytest.CaptureFixture[str], unit: Unit) -> None:

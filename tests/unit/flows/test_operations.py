@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -25,7 +26,7 @@ from flows.backfill import windows_of
 from flows.census import Census, CensusRow, Standing, census
 from flows.cli import app
 from flows.cli.tables import print_census
-from flows.errors import AlreadyRunning, InvalidSettings
+from flows.errors import AlreadyRunning, InvalidSettings, WorkFailed
 from flows.ledger.schema import Job, Lease, State
 from flows.ledger.spent import Spent, Stopwatch, add_unit, totals
 from flows.ledger.store import open_ledger, status
@@ -33,6 +34,7 @@ from flows.ops.automations import PREFIX, Notifier, automations
 from flows.ops.exposition import exposed
 from flows.ops.up.setup import begin_catalog
 from flows.ops.up.supervisor import DEFAULT_PORTS, Service, down, health_of, place_for, require_down
+from flows.processing.unit import job_of, result_of
 from flows.progress import EventName
 from flows.redrive import as_markdown, redrive_units
 from flows.running.preparation import plan_rows, prepare_run
@@ -42,6 +44,7 @@ from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from stac.errors import NotWritable
 from stac.search.source import Query
+from stac.search.static import sample_catalog
 from tests.command import ROOT
 
 
@@ -104,6 +107,20 @@ def test_a_redrive_names_mosaics_and_leaves_them_to_their_own_command(tmp_path: 
     summary = redrive_units(settings)
     assert (summary.without_plan, summary.runs, summary.errors) == (("border-2023-08",), (), ())
     assert "`unveil mosaic` continues it" in as_markdown(summary)
+
+
+def test_a_source_that_is_gone_does_not_keep_a_redrive_from_the_units_of_others(tmp_path: Path) -> None:
+    settings = RunSettings(out=tmp_path / "out")
+    with closing(open_ledger(settings)) as ledger:
+        for name in ("first", "second"):
+            source = shutil.copytree(sample_catalog().parent, tmp_path / name)
+            ready = prepare_run(settings.model_copy(update={"source": str(source), "seed": len(name)}))
+            job = job_of(ready.plan.units[0], ledger.save_request(ready.request))
+            lease = ledger.claim(job, "another-host:1:0")
+            assert isinstance(lease, Lease) and ledger.finish(lease, State.FAILED, error="cut short")
+            shutil.rmtree(source)
+    errors = redrive_units(settings).errors
+    assert len(errors) == 2 and all(any(name in error for error in errors) for name in ("first", "second")), errors
 
 
 def named(notifier: Notifier | None = None) -> dict[str, AutomationCore]:
@@ -228,3 +245,11 @@ def test_what_waits_for_review_is_not_called_published(tmp_path: Path) -> None:
     done = {unit.work_id: tmp_path / name / unit.item_id / f"{unit.item_id}.json" for name, unit in places.items()}
     summary = summary_of(replace(ready, done=done), "", 1.0)
     assert (summary.already_done, summary.in_review) == ((good.item_id,), (waiting.item_id,))
+
+
+def test_a_scene_that_another_run_holds_to_the_end_is_not_published(tmp_path: Path) -> None:
+    ready = prepare_run(load_settings(None, {"out": tmp_path / "out"}), looking=True)
+    made, held, *_ = ready.plan.units
+    results = [result_of(made, State.SUCCEEDED, item_href="a"), result_of(held, State.RUNNING, error="another run")]
+    with pytest.raises(WorkFailed, match=f"Of 2 scenes 1 held by another run. The first, {held.target_id}: another"):
+        summary_of(ready, "", 1.0, results).require_success(allow_invalid=True)

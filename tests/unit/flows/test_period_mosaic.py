@@ -15,8 +15,10 @@ from prefect.client.orchestration import get_client
 from pydantic import ValidationError
 
 from de_model.checkpoint import sha256_of, shipped_weights
-from flows.errors import ScenesInvalid
+from flows.census import Standing, take_census
+from flows.errors import ScenesInvalid, WorkFailed
 from flows.ledger.schema import State
+from flows.ops.up.setup import begin_catalog
 from flows.period_mosaic import MosaicSummary, run_mosaics
 from flows.planning.mosaics import MosaicPlan, mosaic_jobs, plan_period
 from flows.planning.workunit import ModelRef, MosaicUnit, unit_cell, unit_dates
@@ -34,6 +36,7 @@ from stac.masks.classes import PixelClass, is_observed
 from stac.product.layers import Provenance
 from stac.search.opening import open_source
 from stac.search.static import sample_catalog
+from tests.faults.world import World
 from tests.prefect_service import poll
 
 MODEL = ModelRef("unveil-de", "1", sha256_of(shipped_weights()), str(shipped_weights()))
@@ -252,3 +255,23 @@ def test_the_item_of_a_region_waits_for_a_cell_that_cannot_be_made_unless_that_i
         run_mosaics(load_settings(None, given), options)
     assert isinstance(ended.value.summary, MosaicSummary) and ended.value.summary.regions == ()
     assert len(run_mosaics(load_settings(None, given | {"allow_invalid": True}), options).regions) == 1
+
+
+def test_a_month_of_which_nothing_can_be_used_is_not_passed_over_in_silence(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.scene("S2A_33TWM_20230610_0_L2A", "2023-06-10T10:00:00Z")
+    world.scene("S2A_33TWM_20230710_0_L2A", "2023-07-10T10:00:00Z")["geometry"] = None
+    world.search()
+    (tmp_path / "S2A_33TWM_20230610_0_L2A-blue.tif").unlink()
+    given = {"source": str(tmp_path), "datetime": "2023-06-01/2023-08-31", "out": tmp_path / "out", "use_model": False}
+    settings, options = load_settings(None, given | {"allow_invalid": True}), MosaicOptions(period="month", name="all")
+    with pytest.raises(WorkFailed, match=r"Of 1 scenes 1 failed. The first, S2A_33TWM_20230610_0_L2A: ") as ended:
+        run_mosaics(settings, options)
+    summary = ended.value.summary
+    assert isinstance(summary, MosaicSummary) and len(summary.empty) == 3
+    (passed,) = summary.left_out
+    assert passed.target_id == "S2A_33TWM_20230710_0_L2A" and "no geometry" in passed.reason
+    begin_catalog(tmp_path / "out")
+    counted = take_census(settings, options)
+    standing = {row.scene_id: row.standing for row in counted.scenes}
+    assert not counted.complete and list(standing.values()) == [Standing.FAILED, Standing.INVALID]

@@ -12,13 +12,17 @@ import pystac
 import pytest
 from shapely.geometry import box, mapping
 
-from flows.errors import InvalidPlan, InvalidSettings
+from flows.errors import InvalidPlan, InvalidSettings, WorkFailed
+from flows.ledger.schema import State
 from flows.planning.candidates import Cause
 from flows.planning.periods import periods_of
 from flows.planning.plan_file import FrozenPlan, freeze, read_plan, revive, settings_of, thaw, write_plan
 from flows.planning.search import SceneSet, dated_stacks_of
 from flows.planning.workunit import ModelRef, make_plan, unit_cell, unit_dates
 from flows.processing.unit import job_of
+from flows.running.preparation import prepare_run
+from flows.running.summary import summary_of
+from flows.running.unit_tasks import refused_results
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
 from stac.catalog.validation import check_id, safe_id
@@ -27,6 +31,7 @@ from stac.errors import EmptySearch, InvalidQuery
 from stac.search.opening import open_source
 from stac.search.source import Skipped
 from stac.search.static import sample_catalog
+from tests.faults.world import World
 
 
 @pytest.mark.parametrize(
@@ -358,3 +363,23 @@ def test_a_box_of_a_scene_set_is_the_part_of_its_squares_that_is_read() -> None:
     height, width = part.dn.shape[2:]
     assert part.dn.size < whole.dn.size / 10
     assert np.array_equal(part.dn, whole.dn[:, :, row : row + height, column : column + width])
+
+
+def test_a_file_that_cannot_be_read_for_its_grid_is_a_failure_that_no_setting_allows(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for day in (10, 15):
+        world.scene(f"S2A_33TWM_202308{day}_0_L2A", f"2023-08-{day}T10:00:00Z")
+    del world.scene("S2A_33TWM_20230820_0_L2A", "2023-08-20T10:00:00Z")["assets"]["blue"]
+    items, _ = world.search()
+    settings = load_settings(None, {"source": str(tmp_path), "out": tmp_path / "out"})
+    before = make_plan(items, settings, MODEL)
+    (tmp_path / "S2A_33TWM_20230815_0_L2A-blue.tif").rename(tmp_path / "away")
+
+    ready = prepare_run(settings, looking=True)
+    results = refused_results(ready.plan.refused)
+    assert {r.target_id[10:18]: r.state for r in results} == {"20230815": State.FAILED, "20230820": State.INVALID}
+    with pytest.raises(WorkFailed, match=r"1 failed and 1 cannot be used. The first, .*15_0_L2A: .*cannot be read"):
+        summary_of(ready, "", 1.0, results).require_success(allow_invalid=True)
+    again = revive(freeze(before.units, settings, MODEL), items, settings, MODEL)
+    (refused,) = again.refused
+    assert refused.failed and len(again.units) == 1 and "freeze a new plan" not in refused.reason

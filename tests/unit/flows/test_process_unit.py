@@ -34,7 +34,10 @@ from flows.processing.unit import (
     record_failure,
 )
 from flows.settings import Device, RunSettings
+from stac.catalog.product_collections import GATE, GATE_REASONS, GateState, ProductCollection
+from stac.catalog.publish import StaticCatalog
 from stac.errors import InvalidItem, UnreadableAsset, UnsafeHref
+from stac.io.files import write_json
 from tests.unit.flows.ledgers import execute
 
 FIGURES = UnitFigures(**{field.name: 0 for field in fields(UnitFigures)})
@@ -110,6 +113,12 @@ def test_a_unit_is_published_once_and_the_ledger_knows(settings: RunSettings, le
     again = processed(run_of(settings, ledger))
     assert (again.state, again.figures, again.note) == (State.SUCCEEDED, None, "published by another run")
     assert state_of(ledger) == (State.SUCCEEDED, 1, "")
+    review = StaticCatalog(settings.out).beside(ProductCollection.REVIEW)
+    failed = {"properties": {GATE: GateState.FAILED, GATE_REASONS: ["Too smooth."]}}
+    place = Path(str(review.place_of(f"{NAME}-item")))
+    place.parent.mkdir(parents=True)
+    write_json(place, failed)
+    assert processed(run_of(settings, ledger)).note == "needs review: Too smooth."
     product.items.clear()  # removed from the catalog: made again
     assert processed(run_of(settings, ledger)).figures == FIGURES and state_of(ledger)[1] == 2
 

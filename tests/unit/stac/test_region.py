@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from scipy.ndimage import gaussian_filter, shift
 
@@ -21,7 +23,7 @@ from stac.grid.footprint import outline_of_grid
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_hidden, is_observed
 from stac.product.cog import RasterSpec, write_cog
-from stac.product.mosaic_item import COUNT_SPEC, CellFile, vrt, vrt_names
+from stac.product.mosaic_item import COUNT_SPEC, CellFile, RegionRecord, build_region_item, vrt, vrt_names
 
 BANDS = ("blue", "green", "red", "nir")
 SIDE = 96
@@ -302,3 +304,35 @@ def test_cells_of_one_grid_are_one_vrt_however_their_projection_is_written() -> 
         "data-epsg32633-3": ["coarser"],
         "data-epsg32634": ["next zone"],
     }
+
+
+#: A projection without a code.
+OWN = "+proj=tmerc +lon_0=15 +k=0.9996 +x_0=500001 +datum=WGS84 +units=m"
+
+
+@pytest.mark.parametrize(("crs", "name"), [("EPSG:32633", "data-epsg32633"), (OWN, "data-projection-")])
+def test_a_region_has_a_file_for_each_projection_whether_it_has_a_code_or_not(
+    crs: str, name: str, tmp_path: Path
+) -> None:
+    wkt = rasterio.crs.CRS.from_string(crs).to_wkt()
+    grid = GeoBox((32, 32), Affine(120, 0, 500_000, 0, -120, 5_200_000), CRS(wkt))
+    picture = tmp_path / "visual.tif"
+    write_cog(picture, np.full((3, 32, 32), 9, np.uint8), grid, RasterSpec(0, rgb=True))
+    record = RegionRecord(
+        item_id="region-unveil-1",
+        work_id="1",
+        region="region",
+        period="2023-08",
+        start=datetime(2023, 8, 1, tzinfo=UTC),
+        end=datetime(2023, 8, 31, tzinfo=UTC),
+        method="median",
+        reference="S",
+        bands=("red",),
+        cells=(CellFile("a", grid, outline_of_grid(grid), "a", str(picture)),),
+        address="/",
+        software_version="1",
+        created=datetime(2023, 9, 1, tzinfo=UTC),
+    )
+    item = build_region_item(record, tmp_path, {})
+    (key,) = [key for key, asset in item.assets.items() if asset.roles == ["data"]]
+    assert key.startswith(name) and (tmp_path / f"{key}.vrt").is_file() and len(key) < 30
