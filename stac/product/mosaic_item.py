@@ -384,8 +384,8 @@ def vrt_names(cells: Sequence[CellFile]) -> dict[str, list[CellFile]]:
 
 def _place_in(grid: GeoBox, cell: GeoBox) -> tuple[int, int] | None:
     """Return column and row of a cell's first pixel in another grid, None where their pixels do not coincide."""
-    sides = [(box.affine.a, box.affine.b, box.affine.d, box.affine.e) for box in (grid, cell)]
-    if grid.crs != cell.crs or not np.allclose(*sides, rtol=1e-9, atol=1e-9):
+    own, wanted = ((box.affine.a, box.affine.b, box.affine.d, box.affine.e) for box in (cell, grid))
+    if grid.crs != cell.crs or not np.allclose(own, wanted, rtol=1e-9, atol=1e-9):
         return None
     column, row = grid.wld2pix(cell.affine.c, cell.affine.f)
     if max(abs(column - round(column)), abs(row - round(row))) > _SAME_PIXEL:
