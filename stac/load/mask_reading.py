@@ -113,7 +113,14 @@ def _find(item: pystac.Item, layer: MaskInput, method: MaskMethod) -> tuple[str,
     for name in names[:-1]:
         with suppress(InvalidItem):
             return name, find_asset(item, name)
-    return names[-1], find_asset(item, names[-1])
+    try:
+        return names[-1], find_asset(item, names[-1])
+    except InvalidItem as error:
+        if layer.reflectance:
+            raise
+        raise InvalidItem(
+            f"{error} {names[-1]} is the mask that comes with a scene; choose another with --masks, e.g. omnicloudmask."
+        ) from error
 
 
 def _is_level_1c(item: pystac.Item) -> bool:

@@ -68,6 +68,13 @@ def test_a_pixel_without_one_band_is_a_gap_inside_the_swath_and_nothing_outside_
     assert np.nanmin(reflectance) > 0
 
 
+def test_a_scene_without_its_mask_is_refused_with_what_to_choose(twl: list[pystac.Item]) -> None:
+    scene = twl[0].clone()
+    scene.assets["Fmask"] = scene.assets.pop("scl")
+    with pytest.raises(InvalidItem, match=r"no asset for band scl; it has .*Fmask.*choose another with --masks"):
+        read_stack([scene], cell_of(scene, "blue"), BANDS)
+
+
 def test_pixels_outside_the_file_are_nodata(twl: list[pystac.Item], sample_items: list[pystac.Item]) -> None:
     """The cell reaches 100 pixels beyond the file; the rest is still equal bit for bit."""
     native = cell_of(twl[0], "blue").geobox
