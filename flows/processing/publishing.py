@@ -98,6 +98,16 @@ def indexes_of(settings: RunSettings) -> Iterator[Indexes]:
         yield Indexes(catalog_of(settings), each, settings.public_root)
 
 
+@contextmanager
+def own_staging(catalog: StaticCatalog, name: str) -> Iterator[Path]:
+    """Yield a staging folder that no other run has; what publishing leaves of it, or a failure, is removed."""
+    staging = catalog.staging(f"{name}-{uuid.uuid4().hex[:8]}")
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
 #: The item waits here until it is published under its own name.
 ITEM_FILE = "staged-item.json"
 
