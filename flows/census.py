@@ -356,8 +356,15 @@ def sentence_of(found: Census) -> str:
     if found.complete:
         return counted
     first = next(iter(_open_rows(found)))
-    remedy = "`unveil redrive` tries again" if found.counted == "scenes" else "`unveil mosaic` makes it"
+    remedy = _remedy(first) if found.counted == "scenes" else "`unveil mosaic` makes it"
     return f"{counted} The first, {first.scene_id}, is {first.standing}: {first.reason}; {remedy}."
+
+
+def _remedy(row: CensusRow) -> str:
+    """Return what helps a scene: a redrive takes what failed from the ledger, and knows nothing of the rest."""
+    if row.attempts and row.standing in (Standing.FAILED, Standing.INVALID):
+        return f"`unveil redrive{' --include-invalid' if row.standing is Standing.INVALID else ''}` tries again"
+    return "`unveil run` makes it"
 
 
 def _open_rows(found: Census) -> list[CensusRow]:

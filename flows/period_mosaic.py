@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -20,7 +19,14 @@ from flows.models.model_item import ensure_model_item
 from flows.planning.candidates import Refused
 from flows.planning.mosaics import MosaicJob, MosaicPlan, NothingUsable, mosaic_jobs, plan_period
 from flows.planning.workunit import ModelRef, MosaicUnit, passed_over
-from flows.processing.publishing import indexes_of, keep_mirrors, known_radiometry, mosaics_of, publish_staged
+from flows.processing.publishing import (
+    indexes_of,
+    keep_mirrors,
+    known_radiometry,
+    mosaics_of,
+    own_staging,
+    publish_staged,
+)
 from flows.processing.unit import UnitResult
 from flows.progress import report_progress
 from flows.running.preparation import SearchResult, find, handed_over, handing_over, resolve_model, whole_work
@@ -135,9 +141,9 @@ def publish_region(made: MosaicPlan, items: Sequence[pystac.Item], collection: M
 
     report_progress(f"{made.job.period.name}: whole region")
     settings = made.job.settings
-    staging = mosaics_of(settings).staging(f"{made.region_work_id}-{uuid.uuid4().hex[:8]}")
-    make_region(made, items, staging)
-    return str(publish_staged(staging, settings, collection))
+    with own_staging(mosaics_of(settings), made.region_work_id) as staging:
+        make_region(made, items, staging)
+        return str(publish_staged(staging, settings, collection))
 
 
 def _run_name() -> str:

@@ -7,7 +7,6 @@ import json
 import math
 import re
 import shutil
-import uuid
 from datetime import UTC, datetime, time
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +21,7 @@ from flows import __version__
 from flows.models.registry import Registry
 from flows.models.version import ModelVersion
 from flows.planning.workunit import ModelRef
-from flows.processing.publishing import catalog_of
+from flows.processing.publishing import catalog_of, own_staging
 from flows.settings import RunSettings
 from stac.catalog.publish import StaticCatalog
 from stac.io.files import write_json, writing
@@ -59,9 +58,9 @@ def ensure_model_item(catalog: StaticCatalog, model: ModelRef) -> Location:
         models.repair()  # a run that was killed may not have linked it
         return models.root / MODELS_COLLECTION / item_id / f"{item_id}.json"
     # Two runs may publish the same model at once, each from a folder of its own.
-    staging = models.staging(f"{item_id}-{uuid.uuid4().hex[:8]}")
-    record = _staged(model, staging)
-    return models.publish(staging, build_model_item(record, staging), {"license": record.licence})
+    with own_staging(models, item_id) as staging:
+        record = _staged(model, staging)
+        return models.publish(staging, build_model_item(record, staging), {"license": record.licence})
 
 
 def publish_promoted(settings: RunSettings, registry: Registry, version: ModelVersion) -> None:

@@ -100,6 +100,16 @@ def indexes_of(settings: RunSettings) -> Iterator[Indexes]:
         yield Indexes(catalog_of(settings), each, settings.public_root)
 
 
+@contextmanager
+def own_staging(catalog: StaticCatalog, name: str) -> Iterator[Path]:
+    """Yield a staging folder that no other run has; what publishing leaves of it, or a failure, is removed."""
+    staging = catalog.staging(f"{name}-{uuid.uuid4().hex[:8]}")
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
 def stage_item(item: pystac.Item, staging: Path) -> None:
     """Write an item into the folder of its files, for `publish_staged`."""
     write_json(staging / ITEM_FILE, item.to_dict(include_self_link=False, transform_hrefs=False))

@@ -12,6 +12,7 @@ from de_model import checkpoint
 from flows.models.model_item import ensure_model_item
 from flows.planning.workunit import ModelRef
 from stac.catalog.publish import StaticCatalog
+from stac.errors import PublishError
 from tests.support.catalogs import problems_in
 
 
@@ -44,3 +45,10 @@ def test_a_model_that_a_killed_run_left_without_a_link_is_linked(tmp_path: Path,
     ensure_model_item(StaticCatalog(root), shipped)
     assert json.loads((root / "unveil-models" / "collection.json").read_text())["id"] == "unveil-models"
     assert problems_in(root) == []
+
+
+def test_a_model_that_cannot_be_published_leaves_no_copy_of_its_weights(tmp_path: Path, shipped: ModelRef) -> None:
+    (tmp_path / "unveil-models").touch()  # where its collection would be
+    with pytest.raises(PublishError):
+        ensure_model_item(StaticCatalog(tmp_path), shipped)
+    assert not list(tmp_path.glob(".staging/*"))

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
 from flows.backfill import windows_of
-from flows.census import Census, CensusRow, Standing, census
+from flows.census import Census, CensusRow, Standing, census, sentence_of
 from flows.cli import app
 from flows.cli.tables import print_census
 from flows.errors import AlreadyRunning, InvalidSettings, WorkFailed
@@ -92,6 +92,22 @@ def test_what_is_outdated_and_not_missing_is_one_sentence(capsys: pytest.Capture
     counts = dict.fromkeys(Standing, 0) | {Standing.OUTDATED: 1}
     print_census(Census("sample", "c", "2023-08-18", counts, True, rows))
     assert "1 outdated; nothing is missing, and the next run makes what is outdated again." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("standing", "attempts", "remedy"),
+    [
+        (Standing.MISSING, 0, "`unveil run` makes it"),
+        (Standing.BROKEN, 1, "`unveil run` makes it"),
+        (Standing.MISSING, 1, "`unveil run` makes it"),
+        (Standing.FAILED, 1, "`unveil redrive` tries again"),
+        (Standing.INVALID, 1, "`unveil redrive --include-invalid` tries again"),
+    ],
+)
+def test_a_census_names_the_command_that_helps(standing: Standing, attempts: int, remedy: str) -> None:
+    rows = (CensusRow("scene", "2023-08-18", standing, "w", "", attempts, "why"),)
+    counts = dict.fromkeys(Standing, 0) | {standing: 1}
+    assert sentence_of(Census("sample", "c", "2023-08-18", counts, False, rows)).endswith(f": why; {remedy}.")
 
 
 def test_a_plan_is_looked_at_without_a_folder(tmp_path: Path) -> None:
