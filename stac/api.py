@@ -142,7 +142,7 @@ def write(product: xr.Dataset, folder: str | Path) -> pystac.Item:
         The item, its hrefs absolute.
 
     Raises:
-        InvalidInput: the dataset is not one of `composite`.
+        InvalidInput: the dataset is not one of `composite`, or the folder holds another product.
         DiskFull, NotWritable: the folder cannot be written.
     """
     from stac.product.dataset import write_dataset

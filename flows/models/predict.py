@@ -240,7 +240,7 @@ def _restore(job: _Job, enhancer: Enhancer, request: Request, digest: str) -> Do
     progress()
     gsd_m = job.image.gsd_m or card.gsd_m
     # Where nothing is clear, the other fillers know nothing either.
-    some_ground = bool(np.isfinite(scene[:, ~needed]).all(axis=0).any())
+    some_ground = bool((np.isfinite(scene).all(axis=0) & ~needed).any())
     choose = request.gaps is GapFilling.VALIDATED and some_ground
     validated = fillers_of(validation_of(request.weights)) if choose else {}
     # The model gives what it makes of an image as a whole, not its reference alone.

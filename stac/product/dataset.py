@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ from stac.reflectance import to_product_dn, to_reflectance
 #: Layers beside the bands.
 PROVENANCE, SOURCE_DATE, WEIGHT, UNCERTAINTY = "provenance", "source_date", "reference_weight", "uncertainty"
 _LAYERS = (PROVENANCE, SOURCE_DATE, WEIGHT, UNCERTAINTY)
+#: How the ids of products end.
+_IS_PRODUCT = re.compile(r"-(unveil|composite)-[0-9a-f]{8}$")
 
 
 def layers_dataset(layers: ProductLayers, *, native: bool) -> xr.Dataset:
@@ -132,11 +135,22 @@ def write_dataset(product: xr.Dataset, folder: Path) -> pystac.Item:
     require_nameable(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    if (other := _other_product(folder, record.item_id)) is not None:
+        raise InvalidInput(
+            f"Folder {folder} holds the files of {other}, which {record.item_id} would replace; give each product a "
+            "folder of its own."
+        )
     item = build_item(record, write_product([layers], layers.geobox, layers.bands, None, folder), folder)
     write_json(folder / f"{item.id}.json", item.to_dict(include_self_link=False, transform_hrefs=False))
     item.set_self_href(str(folder.absolute() / f"{item.id}.json"))
     item.make_asset_hrefs_absolute()
     return item
+
+
+def _other_product(folder: Path, item_id: str) -> str | None:
+    """Return the id of a product in a folder that is another one; None where there is none."""
+    names = sorted(path.stem for path in folder.glob("*.json"))
+    return next((name for name in names if _IS_PRODUCT.search(name) and name != item_id), None)
 
 
 def dataset_record(product: xr.Dataset, layers: ProductLayers) -> ProductRecord:

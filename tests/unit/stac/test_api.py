@@ -119,6 +119,14 @@ def test_a_written_product_is_read_back(scenes: xr.Dataset, tmp_path: Path) -> N
     assert write(product, tmp_path / "again").id == item.id
 
 
+def test_a_product_does_not_take_the_files_of_another(scenes: xr.Dataset, tmp_path: Path) -> None:
+    first = write(composite(scenes, "2023-08-18", method="nearest"), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InvalidInput, match=f"holds the files of {first.id}.*folder of its own"):
+        write(composite(scenes, "2023-08-10", method="nearest"), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_a_part_of_a_dataset_and_a_saved_one_are_used_like_it(scenes: xr.Dataset, tmp_path: Path) -> None:
     part = scenes.isel(x=slice(10, 60), y=slice(5, 45))
     found = composite(part, "2023-08-18", method="median")
