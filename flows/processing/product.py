@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pystac
@@ -117,6 +117,14 @@ class UnitFigures:
     seconds: float
 
 
+class Made(NamedTuple):
+    """What came of a unit."""
+
+    figures: UnitFigures
+    #: Why other dates of its plan are not used, one sentence each: they cannot be read, or lie too far off.
+    left_out: tuple[str, ...] = ()
+
+
 def figures_of(summary: ProductSummary, effort: Effort, seconds: float) -> UnitFigures:
     """Return the figures of a restored date."""
     area = {p: summary.areas_km2[p.name.lower()] for p in Provenance}
@@ -212,7 +220,7 @@ def make_product(
     model: ModelRef,
     staging: Path,
     progress: Progress = no_progress,
-) -> UnitFigures:
+) -> Made:
     """Make a unit and write all files of its product, its item included, into `staging`.
 
     Memory does not grow with the cell: blocks are read, restored and written one by one. Finished blocks of a scene are
@@ -250,7 +258,7 @@ def make_product(
     item = _item(inputs, record_of(inputs, figures), summary, looks, staging)
     quality.mark(item)
     stage_item(item, staging)
-    return figures
+    return Made(figures, inputs.registered.overview.dropped)
 
 
 def _write_pixels(

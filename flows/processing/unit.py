@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -226,14 +226,25 @@ def _make(payload: Payload, run: RunContext, settings: RunSettings, slot: Slot, 
     report_progress(f"{unit.target_id}: reading")
     items, progress = payload.by_id(), _progress_of(unit, folder, pulse)
     with slot(settings):
-        figures = make_product(unit, items, settings, run.model, folder, progress)
+        made = make_product(unit, items, settings, run.model, folder, progress)
     report_progress(f"{unit.target_id}: publishing")
     pulse.require()
     href = str(publish_staged(folder, settings, run.collection))
     discard_blocks([unit.work_id], settings)
     elsewhere = 0.0 if is_own(run.run_id) else METER.spent - billed
-    done = result_of(unit, State.SUCCEEDED, item_href=href, figures=figures, processing_units=elsewhere)
-    return replace(done, note=review_note(catalog, unit.item_id))
+    done = result_of(unit, State.SUCCEEDED, item_href=href, figures=made.figures, processing_units=elsewhere)
+    return replace(done, note=" ".join(filter(None, (review_note(catalog, unit.item_id), _without(made.left_out)))))
+
+
+def _without(left_out: Sequence[str]) -> str:
+    """Return that a product was made without some of its dates; empty where it has all."""
+    if not left_out:
+        return ""
+    number = "1 date is" if len(left_out) == 1 else f"{len(left_out)} dates are"
+    return (
+        f"{number} not used (metadata.json): {left_out[0]} Once that is repaired, `unveil retract` takes the product "
+        "out, and the next run makes it with all dates."
+    )
 
 
 def _progress_of(unit: Unit, folder: Path, pulse: Heartbeat) -> Callable[[str, int, int], None]:

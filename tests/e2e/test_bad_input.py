@@ -173,6 +173,7 @@ def test_scenes_that_cannot_be_used_do_not_stop_the_others(
     assert problems_in(out) == [] and len(list(out.glob("*/*/data.tif"))) == 1
     metadata = json.loads((Path(units[whole]["item_href"]).parent / "metadata.json").read_text())
     assert [reason for reason in metadata["dropped"] if "20230813" in reason and "cannot be read" in reason]
+    assert "not used (metadata.json): " in units[whole]["note"] and "`unveil retract`" in units[whole]["note"]
     assert not [source for source in metadata["sources"] if "20230813" in source["id"] or "20230820" in source["id"]]
     item = json.loads(Path(units[whole]["item_href"]).read_text())
     assert not [link for link in item["links"] if "20230813" in link["href"]]

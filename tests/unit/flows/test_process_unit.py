@@ -23,7 +23,7 @@ from flows.planning.workunit import ModelRef, WorkUnit
 from flows.processing import model as loaded
 from flows.processing import unit as processing
 from flows.processing.model import load_model, without_a_lost_gpu
-from flows.processing.product import UnitFigures
+from flows.processing.product import Made, UnitFigures
 from flows.processing.unit import (
     Payload,
     RunContext,
@@ -66,6 +66,7 @@ class Product:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.items: dict[str, Path] = {}
         self.making: Callable[[], None] = lambda: None
+        self.left_out: tuple[str, ...] = ()
         monkeypatch.setattr("flows.processing.product.make_product", self.make)
         monkeypatch.setattr("flows.processing.unit.publish_staged", self.publish)
         monkeypatch.setattr(processing, "published_place", lambda one, _: self.items.get(one.work_id))
@@ -75,7 +76,7 @@ class Product:
         (staging / "data.tif").touch()
         self.making()
         progress("block", 1, 1)
-        return FIGURES
+        return Made(FIGURES, self.left_out)
 
     def publish(self, staging: Path, _settings: Any, _collection: Any) -> Path:
         self.items[self.work_id] = staging / "item.json"
@@ -104,6 +105,13 @@ def state_of(ledger: Ledger) -> tuple[State, int, str]:
 
 def staged(settings: RunSettings) -> list[Path]:
     return [path for path in Path(settings.out).glob(f".staging/{NAME}/*") if path.is_dir()]
+
+
+def test_a_product_without_one_of_its_dates_says_so(settings: RunSettings, ledger: Ledger, product: Product) -> None:
+    product.left_out = ("Date d cannot be read.", "Date e lies 3 pixels off.")
+    done = processed(run_of(settings, ledger))
+    assert done.note.startswith("2 dates are not used (metadata.json): Date d cannot be read. Once")
+    assert state_of(ledger)[2] == done.note
 
 
 def test_a_unit_is_published_once_and_the_ledger_knows(settings: RunSettings, ledger: Ledger, product: Product) -> None:
