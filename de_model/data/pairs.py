@@ -170,9 +170,12 @@ class PatchSampler:
         """
         self.pairs, self.size, self.downscale, self.seed = list(pairs), size, downscale, seed
         self.extent = size * downscale
-        smallest = min(min(pair.shape) for pair in self.pairs)
-        if smallest < self.extent:
-            raise TrainingFailed(f"Patches need {self.extent} px, the smallest pair has {smallest} px.")
+        smallest = min(self.pairs, key=lambda pair: min(pair.shape))
+        if min(smallest.shape) < self.extent:
+            raise TrainingFailed(
+                f"Patches need {self.extent} px, the smallest pair ({smallest.name}) has {min(smallest.shape)} px; "
+                "leave it out, or take a larger area of it."
+            )
 
     def batch(self, step: int, count: int) -> Patches:
         """Return `count` patches for training step `step`.

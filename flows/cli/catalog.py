@@ -183,6 +183,7 @@ def publish(
             if not isinstance(source, Path):
                 raise InvalidSettings(f"{source} is not a folder; --to copies a catalog on disk.")
             _check_apart(source, settings.out)
+            catalog_of(settings).require_writable()
             copies = copy_catalog(source, catalog_of(settings), report_progress)
             keep_mirrors(settings)
         with indexes_of(settings) as indexes:

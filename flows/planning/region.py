@@ -26,6 +26,8 @@ from stac.grid.footprint import around
 
 #: Wider regions of several projections are matched on an equal-area grid, degrees.
 _WIDEST_DEG, _WIDE_CRS = 12.0, "EPSG:6933"
+#: A wider ring is one that jumps from 179 to -179, degrees.
+_HALF_WORLD = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +74,32 @@ def _geojson(path: Path) -> BaseGeometry:
     west, south, east, north = found.bounds if not found.is_empty else (0, 0, 0, 0)
     if found.area == 0 or not (west >= -180 and east <= 180 and south >= -90 and north <= 90):
         raise InvalidSettings(f"Region {path} holds no area in degrees; give a polygon in longitude and latitude.")
+    widest = max(right - left for left, right in _spans(found))
+    if widest > _HALF_WORLD:
+        raise InvalidSettings(
+            f"Region {path} has a part {widest:g} degrees wide, as a ring across the antimeridian has; cut it there in "
+            "two (RFC 7946), and parts that are really wider than 180 degrees anywhere, or give --bbox."
+        )
     return found
 
 
+def _spans(outline: BaseGeometry) -> list[tuple[float, float]]:
+    """Return the longitudes of each part of an outline, from west to east."""
+    bounds = [part.bounds for part in getattr(outline, "geoms", [outline])]
+    return sorted((west, east) for west, _, east, _ in bounds)
+
+
 def _box(outline: BaseGeometry) -> str:
-    """Return the box of an outline, west above east where its parts lie on both sides of the antimeridian."""
+    """Return the narrowest box of an outline, west above east where that one crosses the antimeridian."""
+    spans = _spans(outline)
     west, south, east, north = outline.bounds
-    if east - west > 180:
-        parts = list(getattr(outline, "geoms", [outline]))
-        west = min(part.bounds[0] for part in parts if part.bounds[0] > 0)
-        east = max(part.bounds[2] for part in parts if part.bounds[2] < 0)
+    widest = 360 - (east - west)
+    reached = spans[0][1]
+    for start, end in spans[1:]:
+        # Left out is the widest gap between two parts, or the one at the antimeridian.
+        if start - reached > widest:
+            widest, west, east = start - reached, start, reached
+        reached = max(reached, end)
     return f"{west!r},{south!r},{east!r},{north!r}"
 
 

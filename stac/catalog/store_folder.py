@@ -207,7 +207,7 @@ class FolderTarget:
         place = next(p for p in (self.root.absolute(), *self.root.absolute().parents) if p.exists())
         if not (place.is_dir() and os.access(place, os.W_OK)):
             reason = "no permission to write" if place.is_dir() else "no folder"
-            raise NotWritable(f"{self.root} cannot be written ({place}: {reason}); check it or choose another --out.")
+            raise NotWritable(f"{self.root} cannot be written ({place}: {reason}); check it or choose another folder.")
 
     def _item_path(self, collection: str, item_id: str) -> Path:
         return self.root / item_name(collection, item_id)

@@ -29,9 +29,9 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         if error.errno in _FULL:
-            raise DiskFull(f"No room to write {path} ({reason}); free some space or choose another --out.") from error
+            raise DiskFull(f"No room to write {path} ({reason}); free some space or choose another folder.") from error
         raise NotWritable(
-            f"{path} cannot be written ({reason}); check its permissions or choose another --out."
+            f"{path} cannot be written ({reason}); check its permissions or choose another folder."
         ) from error
 
 

@@ -121,7 +121,7 @@ class CogWriter:
         except RasterioError as error:
             folder = self.path.parent
             if folder.is_dir() and shutil.disk_usage(folder).free < _LITTLE_ROOM_BYTES:
-                raise DiskFull(f"No room to write {self.path}; free some space or choose another --out.") from error
+                raise DiskFull(f"No room to write {self.path}; free some space or choose another folder.") from error
             raise NotWritable(
                 f"{self.path} cannot be made ({error}); report this with the product's metadata."
             ) from error

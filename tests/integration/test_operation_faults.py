@@ -137,6 +137,11 @@ def test_a_copied_catalog_has_all_collections_their_tables_and_whole_links(tiny_
     for nested in (source, source / "copy", tmp_path):
         refused = CliRunner().invoke(app, ["publish", "--out", str(source), "--to", str(nested)])
         assert refused.exit_code != 0 and "lie in each other" in str(refused.exception)
+    file = tmp_path / "file"
+    file.touch()
+    refused = CliRunner().invoke(app, ["publish", "--out", str(source), "--to", str(file)])
+    said = str(refused.exception)
+    assert refused.exit_code != 0 and said.startswith(f"{file} cannot be written") and "--out" not in said
 
 
 def test_a_process_is_known_by_its_boot_and_its_ticks() -> None:

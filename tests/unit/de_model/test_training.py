@@ -225,7 +225,7 @@ def test_no_pair_and_pairs_of_different_shape_are_refused() -> None:
 @pytest.mark.parametrize(
     ("stage", "message"),
     [
-        (replace(ONE, patch=128), "Patches need 128 px, the smallest pair has 96 px"),
+        (replace(ONE, patch=128), r"Patches need 128 px, the smallest pair \(pair 0\) has 96 px; leave it out"),
         (replace(ONE, patch=20), "use a multiple of 8 px"),
         (replace(ONE, steps=0), "at least one step"),
     ],

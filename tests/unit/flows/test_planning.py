@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pystac
 import pytest
-from shapely.geometry import box, mapping
+from shapely.geometry import MultiPolygon, Polygon, box, mapping
 
 from flows.errors import InvalidPlan, InvalidSettings, WorkFailed
 from flows.ledger.schema import State
 from flows.planning.candidates import Cause
 from flows.planning.periods import periods_of
 from flows.planning.plan_file import FrozenPlan, freeze, read_plan, revive, settings_of, thaw, write_plan
+from flows.planning.region import region_of
 from flows.planning.search import SceneSet, dated_stacks_of
 from flows.planning.workunit import ModelRef, make_plan, unit_cell, unit_dates
 from flows.processing.unit import job_of
@@ -25,6 +26,7 @@ from flows.running.summary import summary_of
 from flows.running.unit_tasks import refused_results
 from flows.settings import RunSettings
 from flows.settings.loading import load_settings
+from flows.settings.mosaic_options import MosaicOptions
 from stac.catalog.validation import check_id, safe_id
 from stac.catalog.versions import subject_of
 from stac.errors import EmptySearch, InvalidQuery
@@ -82,6 +84,28 @@ def test_what_is_not_a_period_is_said(name: str) -> None:
 def test_an_interval_of_thousands_of_periods_is_refused() -> None:
     with pytest.raises(InvalidQuery, match="more than 1000"):
         periods_of("dekad", "0001-01-01/9999-01-01")
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([box(10, 1, 11, 2)], "10.0,1.0,11.0,2.0"),
+        ([box(179, 1, 180, 2), box(-180, 1, -178, 2)], "179.0,1.0,-178.0,2.0"),
+        ([box(-120, 1, -70, 2), box(-10, 1, 10, 2), box(60, 1, 140, 2)], "-120.0,1.0,140.0,2.0"),
+        ([box(-180, 1, -160, 2), box(-10, 1, 10, 2)], "-180.0,1.0,10.0,2.0"),
+    ],
+)
+def test_the_box_of_a_region_holds_all_of_its_parts(tmp_path: Path, parts: list[Polygon], expected: str) -> None:
+    path = tmp_path / "region.geojson"
+    path.write_text(json.dumps(mapping(MultiPolygon(parts))))
+    assert region_of(RunSettings(), MosaicOptions(region=path)).bbox == expected
+
+
+def test_a_region_drawn_across_the_antimeridian_as_one_ring_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "region.geojson"
+    path.write_text(json.dumps(mapping(Polygon([(179, 1), (-179, 1), (-179, 2), (179, 2)]))))
+    with pytest.raises(InvalidSettings, match=r"358 degrees wide.*cut it"):
+        region_of(RunSettings(), MosaicOptions(region=path))
 
 
 MODEL = ModelRef("unveil-de", "7", "a" * 64, "weights")
