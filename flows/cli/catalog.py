@@ -184,7 +184,7 @@ def publish(
                 raise InvalidSettings(f"{source} is not a folder; --to copies a catalog on disk.")
             _check_apart(source, settings.out)
             catalog_of(settings).require_writable()
-            copies = copy_catalog(source, catalog_of(settings), report_progress)
+            copies = copy_catalog(source, catalog_of(settings), report_progress, settings.public_root)
             keep_mirrors(settings)
         with indexes_of(settings) as indexes:
             updates = indexes.reconcile(again=again, progress=report_progress)

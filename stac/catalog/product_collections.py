@@ -6,6 +6,7 @@ takes a catalog may raise what `StaticCatalog` does.
 
 from __future__ import annotations
 
+import posixpath
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -26,6 +27,7 @@ from stac.errors import InvalidProduct
 from stac.io.files import writing
 from stac.io.s3 import Location
 from stac.product.model_item import MODELS_COLLECTION
+from stac.product.mosaic_item import MOSAIC_JSON, repoint
 
 #: Published products that are looked at together.
 _AT_ONCE = 16
@@ -196,7 +198,9 @@ class Transfer:
     unchanged: int
 
 
-def copy_catalog(root: Path, target: StaticCatalog, progress: Progress = lambda *_: None) -> list[Transfer]:
+def copy_catalog(
+    root: Path, target: StaticCatalog, progress: Progress = lambda *_: None, public_root: str = ""
+) -> list[Transfer]:
     """Copy all collections of a catalog in a folder to another catalog; work that is there whole is left alone.
 
     A product arrives there whole or not at all, and what was copied stays when a later one fails: the same call
@@ -206,27 +210,34 @@ def copy_catalog(root: Path, target: StaticCatalog, progress: Progress = lambda 
         root: folder of the catalog that is copied.
         target: any collection of the other one.
         progress: called with the progress.
+        public_root: address under which readers find the copy; where it lies when left out.
     """
+    address = public_root.rstrip("/") or str(target.root.absolute() if isinstance(target.root, Path) else target.root)
     # The models first: products name them in links.
     names = [MODELS_COLLECTION, ProductCollection.GOOD, ProductCollection.REVIEW]
     source = StaticCatalog(root)
     others = sorted(set(source.target.collection_ids()) - {*names})
-    return [_copy_collection(source.beside(name), target.beside(name), progress) for name in [*names, *others]]
+    return [
+        _copy_collection(source.beside(name), target.beside(name), f"{address}/{name}/", progress)
+        for name in [*names, *others]
+    ]
 
 
-def _copy_collection(source: StaticCatalog, target: StaticCatalog, progress: Progress) -> Transfer:
+def _copy_collection(source: StaticCatalog, target: StaticCatalog, address: str, progress: Progress) -> Transfer:
     there, published = target.published_work(), source.published_work()
     whole = there.keys() - broken_work(target, there).keys()
     origin = source.target.read(f"{source.collection_id}/.source-collection.json")
     wanted = [(work_id, Path(str(place))) for work_id, place in published.items() if work_id not in whole]
+    # Regions last: their files say where the cells are.
+    wanted.sort(key=lambda each: _is_region(source.document(each[1].stem)))
     for number, (work_id, place) in enumerate(wanted):
         progress(f"copying {place.stem}", number, len(wanted))
-        _copy_product(source, target, work_id, place, origin)
+        _copy_product(source, target, work_id, place, address, origin)
     return Transfer(target.collection_id, len(wanted), len(published) - len(wanted))
 
 
 def _copy_product(
-    source: StaticCatalog, target: StaticCatalog, work_id: str, place: Path, origin: Document | None
+    source: StaticCatalog, target: StaticCatalog, work_id: str, place: Path, address: str, origin: Document | None
 ) -> None:
     document = source.document(place.stem)
     if document is None:  # retracted meanwhile
@@ -240,8 +251,25 @@ def _copy_product(
             (staging / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(found, staging / name)
     item = pystac.Item.from_dict(document, preserve_dict=False)
+    if _is_region(document):
+        repoint(staging, item, _folders_of_cells(target, document), address)
     target.publish(staging, item, origin)
     if day := _day(item):
         target.settle_versions(item.id, day)
     for other in OTHER_VERDICT.get(target.collection_id, ()):
         target.beside(other).withdraw(item.id)
+
+
+def _is_region(document: Document | None) -> bool:
+    return MOSAIC_JSON in (document or {}).get("assets", {})
+
+
+def _folders_of_cells(catalog: StaticCatalog, region: Document) -> dict[str, str]:
+    """Return where a catalog has the files of a region's cells, relative to the collection, by the id of the cell."""
+    folders: dict[str, str] = {}
+    for link in region["links"]:
+        cell = catalog.document(link["title"]) if link["rel"] == "derived_from" else None
+        if cell is not None:
+            visual = posixpath.normpath(cell["assets"]["visual"]["href"])
+            folders[cell["id"]] = posixpath.dirname(f"{cell['id']}/{visual}")
+    return folders

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import posixpath
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, unescape
 
 import morecantile
 import numpy as np
@@ -28,7 +31,7 @@ from stac.composite.period import Method
 from stac.grid.footprint import around, cut
 from stac.io.files import write_bytes, write_json
 from stac.io.raster import epsg_code
-from stac.product.assets import COG_TYPE, file_asset, grid_fields
+from stac.product.assets import COG_TYPE, file_asset, file_info, grid_fields
 from stac.product.cog import RasterSpec, write_cog
 from stac.product.item import (
     Extension,
@@ -70,6 +73,10 @@ _MULTIPLE = 8
 _OVERVIEW_PX = 2048
 #: Pixels of two cells coincide when their corners differ by so much of a pixel at most.
 _SAME_PIXEL = 1e-3
+#: Key of the asset that only regions have, and its file.
+MOSAIC_JSON, _MOSAIC_JSON = "mosaicjson", "mosaic.json"
+#: A file that a VRT is made of, relative to the collection of the VRT.
+_SOURCE = re.compile(r'relativeToVRT="1">(?:\.\./)+([^<]*)<')
 #: Tiles of the web's maps, and most of them that a MosaicJSON lists along a side.
 _WEB, _MOST_TILES = morecantile.tms.get("WebMercatorQuad"), 64
 
@@ -235,7 +242,7 @@ def build_region_item(record: RegionRecord, folder: Path, radiometry: Mapping[st
     write_cog(folder / "overview.tif", picture, grid, RasterSpec(0, rgb=True))
     write_thumbnail(folder / "thumbnail.png", picture)
     write_json(folder / "radiometry.json", dict(radiometry))
-    write_json(folder / "mosaic.json", mosaic_json(record))
+    write_json(folder / _MOSAIC_JSON, mosaic_json(record))
     vrts = vrt_names(record.cells)
     for name, cells in vrts.items():
         write_bytes(folder / f"{name}.vrt", vrt(cells, record.bands).encode())
@@ -291,7 +298,7 @@ def _assets(grid: GeoBox, folder: Path, vrts: Sequence[str]) -> dict[str, pystac
     files: dict[str, tuple[str, str, str, list[str]]] = {
         "overview": ("overview.tif", COG_TYPE, "Natural colour of the whole region, thinned", ["visual", "overview"]),
         "thumbnail": ("thumbnail.png", "image/png", "Thumbnail", ["thumbnail"]),
-        "mosaicjson": ("mosaic.json", "application/json", "MosaicJSON of all cells, for titiler", ["metadata"]),
+        MOSAIC_JSON: (_MOSAIC_JSON, "application/json", "MosaicJSON of all cells, for titiler", ["metadata"]),
         "radiometry": ("radiometry.json", "application/json", "How the dates became one radiometry", ["metadata"]),
     }
     for name in vrts:
@@ -433,6 +440,37 @@ def vrt(cells: Sequence[CellFile], bands: Sequence[str]) -> str:
             ]
         lines.append("</VRTRasterBand>")
     return "\n".join([*lines, "</VRTDataset>", ""])
+
+
+def repoint(folder: Path, item: pystac.Item, folders: Mapping[str, str], address: str) -> None:
+    """Let VRTs and MosaicJSON of a region find its cells where another catalog has them; the item follows.
+
+    Args:
+        folder: of the region's files, which are changed.
+        item: of the region; it gets their sizes and checksums.
+        folders: of the cells' files there, relative to that of the collection, by the id of the cell.
+        address: of the collection there, as in a `RegionRecord`.
+    """
+
+    def moved(path: str) -> str:
+        cell, _, rest = path.partition("/")
+        return f"{folders.get(cell, cell)}/{posixpath.basename(rest)}"
+
+    def source(found: re.Match[str]) -> str:
+        path = moved(unescape(found[1]))
+        return f'relativeToVRT="1">{"../" * path.count("/")}{escape(path)}<'
+
+    for asset in item.assets.values():
+        path = folder / asset.href
+        if path.suffix == ".vrt":
+            write_bytes(path, _SOURCE.sub(source, path.read_text("utf-8")).encode())
+        elif path.name == _MOSAIC_JSON:
+            document = json.loads(path.read_bytes())
+            tiles = {key: [moved(path) for path in paths] for key, paths in document["tiles"].items()}
+            write_json(path, document | {"tiles": tiles, "asset_prefix": address})
+        else:
+            continue
+        asset.extra_fields |= file_info(path)
 
 
 def mosaic_json(record: RegionRecord) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from stac.grid.footprint import outline_of_grid
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_hidden, is_observed
 from stac.product.cog import RasterSpec, write_cog
-from stac.product.mosaic_item import COUNT_SPEC, CellFile, RegionRecord, build_region_item, vrt, vrt_names
+from stac.product.mosaic_item import COUNT_SPEC, CellFile, RegionRecord, build_region_item, repoint, vrt, vrt_names
 
 BANDS = ("blue", "green", "red", "nir")
 SIDE = 96
@@ -306,6 +306,24 @@ def test_cells_of_one_grid_are_one_vrt_however_their_projection_is_written() -> 
     }
 
 
+def _record(cells: tuple[CellFile, ...]) -> RegionRecord:
+    return RegionRecord(
+        item_id="region-unveil-1",
+        work_id="1",
+        region="region",
+        period="2023-08",
+        start=datetime(2023, 8, 1, tzinfo=UTC),
+        end=datetime(2023, 8, 31, tzinfo=UTC),
+        method="median",
+        reference="S",
+        bands=("red",),
+        cells=cells,
+        address="/",
+        software_version="1",
+        created=datetime(2023, 9, 1, tzinfo=UTC),
+    )
+
+
 #: A projection without a code.
 OWN = "+proj=tmerc +lon_0=15 +k=0.9996 +x_0=500001 +datum=WGS84 +units=m"
 
@@ -318,21 +336,32 @@ def test_a_region_has_a_file_for_each_projection_whether_it_has_a_code_or_not(
     grid = GeoBox((32, 32), Affine(120, 0, 500_000, 0, -120, 5_200_000), CRS(wkt))
     picture = tmp_path / "visual.tif"
     write_cog(picture, np.full((3, 32, 32), 9, np.uint8), grid, RasterSpec(0, rgb=True))
-    record = RegionRecord(
-        item_id="region-unveil-1",
-        work_id="1",
-        region="region",
-        period="2023-08",
-        start=datetime(2023, 8, 1, tzinfo=UTC),
-        end=datetime(2023, 8, 31, tzinfo=UTC),
-        method="median",
-        reference="S",
-        bands=("red",),
-        cells=(CellFile("a", grid, outline_of_grid(grid), "a", str(picture)),),
-        address="/",
-        software_version="1",
-        created=datetime(2023, 9, 1, tzinfo=UTC),
-    )
-    item = build_region_item(record, tmp_path, {})
+    cell = CellFile("a", grid, outline_of_grid(grid), "a", str(picture))
+    item = build_region_item(_record((cell,)), tmp_path, {})
     (key,) = [key for key, asset in item.assets.items() if asset.roles == ["data"]]
     assert key.startswith(name) and (tmp_path / f"{key}.vrt").is_file() and len(key) < 30
+
+
+def test_a_region_that_is_copied_to_another_layout_finds_its_cells_there(tmp_path: Path) -> None:
+    """As on S3, where the files of an item lie in a folder that is named after their content."""
+    grid, mosaics = GeoBox((32, 32), Affine(120, 0, 500_000, 0, -120, 5_200_000), "EPSG:32633"), tmp_path / "mosaics"
+    pixels = np.random.default_rng(3).integers(1, 9000, (1, *grid.shape), np.uint16)
+    for folder in ("a&b", "a&b/0123", "region-unveil-1/4567"):
+        (mosaics / folder).mkdir(parents=True)
+    write_cog(mosaics / "a&b" / "visual.tif", np.full((3, 32, 32), 9, np.uint8), grid, RasterSpec(0, rgb=True))
+    write_cog(mosaics / "a&b" / "0123" / "data.tif", pixels, grid, RasterSpec(0))
+    cell = CellFile("a&b", grid, outline_of_grid(grid), "a&b", str(mosaics / "a&b" / "visual.tif"))
+    folder = mosaics / "region-unveil-1" / "4567"
+    item = build_region_item(_record((cell,)), folder, {})
+    before = item.clone()
+    repoint(folder, item, {"a&b": "a&b/0123"}, "s3://bucket/unveil-mosaics/")
+    with rasterio.open(folder / "data-epsg32633.vrt") as together:
+        assert np.array_equal(together.read(), pixels)
+    document = json.loads((folder / "mosaic.json").read_text("utf-8"))
+    assert document["asset_prefix"] == "s3://bucket/unveil-mosaics/"
+    assert {path for paths in document["tiles"].values() for path in paths} == {"a&b/0123/visual.tif"}
+    changed = {key for key, asset in item.assets.items() if asset.extra_fields != before.assets[key].extra_fields}
+    assert changed == {"data-epsg32633", "mosaicjson"}
+    assert all(
+        asset.extra_fields["file:size"] == (folder / asset.href).stat().st_size for asset in item.assets.values()
+    )
