@@ -11,11 +11,12 @@ from typing import Any
 from prefect import flow, tags
 from prefect.artifacts import create_markdown_artifact
 
-from flows.errors import KNOWN_ERRORS, InvalidSettings, ServiceUnavailable, WorkFailed
-from flows.ledger.schema import HELD, Planned, State, is_dead
-from flows.ledger.store import Ledger, existing_ledger, place_of
+from flows.errors import KNOWN_ERRORS, InvalidSettings, ScenesInvalid, ServiceUnavailable, WorkFailed
+from flows.ledger.schema import HELD, Lease, Planned, State, is_dead
+from flows.ledger.store import AGAIN, Ledger, existing_ledger, place_of
 from flows.mosaic import run_clear_scenes
-from flows.planning.plan_file import settings_of, thaw
+from flows.planning.plan_file import FrozenPlan, settings_of, thaw
+from flows.processing.unit import job_of
 from flows.progress import report_progress
 from flows.running.summary import RunSummary
 from flows.settings import RunSettings
@@ -43,6 +44,12 @@ class RedriveSummary:
         ended = (unit.state for run in self.runs for unit in run.units)
         return not self.errors and all(state is State.SUCCEEDED for state in ended)
 
+    @property
+    def unusable(self) -> bool:
+        """What is not published cannot be used, and nothing failed: another try does not help."""
+        ended = {unit.state for run in self.runs for unit in run.units}
+        return not self.errors and State.INVALID in ended and ended <= {State.SUCCEEDED, State.INVALID}
+
 
 @flow(name="redrive", log_prints=False, persist_result=False, retries=0)
 def redrive(
@@ -57,6 +64,7 @@ def redrive(
 
     Raises:
         WorkFailed: a unit that was tried again is still not published.
+        ScenesInvalid: units that were tried again cannot be used, and none failed.
     """
     wanted = settings or load_settings()
     # Automations that look after dead runs know ours by this tag.
@@ -64,7 +72,8 @@ def redrive(
         summary = redrive_units(wanted, max_attempts, include_invalid)
     create_markdown_artifact(as_markdown(summary), key="redrive-report", description="Report of this redrive")
     if not summary.ok:
-        raise WorkFailed(f"Not all could be published: {_first_problem(summary)}; see `unveil status --state FAILED`.")
+        kind = ScenesInvalid if summary.unusable else WorkFailed
+        raise kind(f"Not all could be published: {_first_problem(summary)}; see `unveil status --state FAILED`.")
     return asdict(summary)
 
 
@@ -109,7 +118,24 @@ def redrive_units(settings: RunSettings, max_attempts: int = 5, include_invalid:
                         errors.append(str(error))
                     else:
                         runs.append(ended)
+                        _count_refused(ledger, plan, request_id, ended)
     return RedriveSummary(tuple(runs), tuple(errors), tuple(exhausted), tuple(without_plan))
+
+
+def _count_refused(ledger: Ledger, plan: FrozenPlan, request_id: str, ended: RunSummary) -> None:
+    """Record an attempt for each unit that could not be made as planned: no task did, as none was begun."""
+    known = {unit.work_id for unit in ended.units}
+    published = {*ended.already_done, *ended.in_review}
+    refused = [unit for unit in plan.units if unit.work_id not in known and unit.item_id not in published]
+    results = [result for result in ended.units if not result.work_id]
+    # Both are in the order of the plan.
+    for unit, result in zip(refused, results, strict=True):
+        entry = ledger.entry(unit.work_id)
+        # What failed stays free for a run that finds its scenes again.
+        state = State.INVALID if entry is not None and entry.state is State.INVALID else State.FAILED
+        lease = ledger.claim(job_of(unit, request_id), ended.run_id, again={*AGAIN, state})
+        if isinstance(lease, Lease):
+            ledger.finish(lease, state, error=result.error)
 
 
 def _candidates(ledger: Ledger, include_invalid: bool) -> Iterator[Planned]:

@@ -11,7 +11,7 @@ from flows.cli import options as o
 from flows.cli.console import progress_bar, show
 from flows.cli.setting_options import Given, Taken, takes_settings
 from flows.cli.tables import print_backfill, print_census, print_redrive, print_status
-from flows.errors import EXIT_FAILED
+from flows.errors import EXIT_FAILED, EXIT_INVALID
 
 
 @takes_settings()
@@ -52,7 +52,7 @@ def redrive(
 ) -> None:
     """Try FAILED, ABORTED and abandoned units again, with the settings and the model they were planned with.
 
-    Exit status 1 when one of them is still not published.
+    Exit status 1 when one of them is still not published, 2 when what is not cannot be used and none failed.
 
     Example:
 
@@ -64,7 +64,7 @@ def redrive(
 
         summary = run(settings, max_attempts, include_invalid)
     show(asdict(summary) | {"ok": summary.ok}, as_json, lambda: print_redrive(summary))
-    _exit(summary.ok)
+    _exit(summary.ok, EXIT_INVALID if summary.unusable else EXIT_FAILED)
 
 
 @takes_settings()
@@ -123,6 +123,6 @@ def status(
     show(found, as_json, lambda: print_status(found))
 
 
-def _exit(ok: bool) -> None:
+def _exit(ok: bool, otherwise: int = EXIT_FAILED) -> None:
     if not ok:
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(otherwise)

@@ -75,7 +75,7 @@ def plan(
     ] = None,
     as_json: o.AsJson = False,
 ) -> None:
-    """Show what `unveil run` would do: every scene new, done, or invalid with the reason. Restores nothing.
+    """Show what `unveil run` would do: every scene new, done, or failed or invalid with the reason. Restores nothing.
 
     A frozen plan names units, settings and model version, under a checksum; a run executes exactly these.
 

@@ -36,8 +36,8 @@ _STANDING_STYLES = {
 
 
 def print_plan(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print work units: new, done, or invalid with the reason; then the scenes that are left out."""
-    styles = {"new": "cyan", "done": "green", "invalid": "yellow"}
+    """Print work units: new, done, or failed or invalid with the reason; then the scenes that are left out."""
+    styles = {"new": "cyan", "done": "green", "failed": "red", "invalid": "yellow"}
     units = [
         (
             styled(row["state"], styles),

@@ -147,7 +147,7 @@ def whole_work(
 
 
 def plan_rows(settings: RunSettings, freeze_to: Path | None = None) -> list[dict[str, Any]]:
-    """Return what a run would do, one row for each scene: new, done, invalid or left out."""
+    """Return what a run would do, one row for each scene: new, done, failed, invalid or left out."""
     if freeze_to is not None:
         resolve(settings)  # a frozen plan names a version of the registry
     ready = prepare_run(settings, looking=True)
@@ -167,6 +167,7 @@ def plan_rows(settings: RunSettings, freeze_to: Path | None = None) -> list[dict
         }
         for unit in ready.plan.units
     ]
-    others = [("invalid", each) for each in ready.plan.refused] + [("left out", each) for each in ready.plan.left_out]
+    refused = [("failed" if each.failed else "invalid", each) for each in ready.plan.refused]
+    others = [*refused, *(("left out", each) for each in ready.plan.left_out)]
     empty = {"work_id": "", "item_id": "", "cell_id": "", "cloud_cover": "", "sources": "", "megapixels": ""}
     return rows + [{"state": state, "target_id": e.target_id, "reason": e.reason} | empty for state, e in others]

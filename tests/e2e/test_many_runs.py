@@ -172,6 +172,41 @@ def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     path.write_text(json.dumps(found), "utf-8")
 
 
+def test_a_redrive_counts_what_cannot_be_made_as_planned(sample: Path, services_here: None, tmp_path: Path) -> None:
+    out, item, band = tmp_path / "out", sample / AUGUST_18 / f"{AUGUST_18}.json", sample / AUGUST_18 / "B04.tif"
+    whole, before = band.read_bytes(), item.read_text("utf-8")
+    band.write_bytes(whole[:1000])
+    source = ("--source", sample, "--bbox", TINY_BBOX, "--datetime", "2023-08-18", "--out", out)
+    assert command("run", *source).exit_code == 1
+    band.write_bytes(whole)
+    edit(item, lambda found: found["properties"].update(updated="2026-01-01T00:00:00Z"))
+    again = command("redrive", "--out", out)
+    assert again.exit_code == 2 and not document(again)["ok"], "another try does not help"
+    (entry,) = lines(out)
+    assert (entry.state, entry.attempts) == (State.FAILED, 2) and "cannot be made as planned" in entry.error
+    left = command("redrive", "--out", out, "--max-attempts", "2")
+    assert left.exit_code == 0 and document(left)["exhausted"] == [AUGUST_18]
+    item.write_text(before, "utf-8")
+    assert command("run", *source).exit_code == 0, "a run that finds the scene as it was makes the unit"
+
+
+def test_a_redrive_of_what_cannot_be_used_has_the_status_of_a_run(
+    sample: Path, services_here: None, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    edit(sample / AUGUST_18 / f"{AUGUST_18}.json", lambda item: item["assets"].pop("scl"))
+    source = ("--source", sample, "--bbox", TINY_BBOX, "--datetime", "2023-08-18", "--out", out)
+    assert command("run", *source).exit_code == 2
+    assert command("redrive", "--out", out).exit_code == 0, "it is not tried again"
+    assert command("redrive", "--out", out, "--include-invalid").exit_code == 2
+    edit(
+        sample / AUGUST_18 / f"{AUGUST_18}.json", lambda item: item["properties"].update(updated="2026-01-01T00:00:00Z")
+    )
+    assert command("redrive", "--out", out, "--include-invalid").exit_code == 2
+    (entry,) = lines(out)
+    assert (entry.state, entry.attempts) == (State.INVALID, 3)
+
+
 @pytest.fixture
 def catalog(tiny_run: Run, tmp_path: Path) -> Path:
     """A published catalog of two products, with its state."""

@@ -21,7 +21,7 @@ from flows.planning.region import region_of
 from flows.planning.search import SceneSet, dated_stacks_of
 from flows.planning.workunit import ModelRef, make_plan, unit_cell, unit_dates
 from flows.processing.unit import job_of
-from flows.running.preparation import prepare_run
+from flows.running.preparation import plan_rows, prepare_run
 from flows.running.summary import summary_of
 from flows.running.unit_tasks import refused_results
 from flows.settings import RunSettings
@@ -402,6 +402,8 @@ def test_a_file_that_cannot_be_read_for_its_grid_is_a_failure_that_no_setting_al
     ready = prepare_run(settings, looking=True)
     results = refused_results(ready.plan.refused)
     assert {r.target_id[10:18]: r.state for r in results} == {"20230815": State.FAILED, "20230820": State.INVALID}
+    shown = {row["target_id"][10:18]: row["state"] for row in plan_rows(settings)}
+    assert shown == {"20230810": "new", "20230815": "failed", "20230820": "invalid"}
     with pytest.raises(WorkFailed, match=r"1 failed and 1 cannot be used. The first, .*15_0_L2A: .*cannot be read"):
         summary_of(ready, "", 1.0, results).require_success(allow_invalid=True)
     again = revive(freeze(before.units, settings, MODEL), items, settings, MODEL)
