@@ -128,7 +128,9 @@ def _count_refused(ledger: Ledger, plan: FrozenPlan, request_id: str, ended: Run
     published = {*ended.already_done, *ended.in_review}
     refused = [unit for unit in plan.units if unit.work_id not in known and unit.item_id not in published]
     results = [result for result in ended.units if not result.work_id]
-    # Both are in the order of the plan.
+    # Both are in the order of the plan; where they differ, nothing is known of a single unit.
+    if len(refused) != len(results):
+        return
     for unit, result in zip(refused, results, strict=True):
         entry = ledger.entry(unit.work_id)
         # What failed stays free for a run that finds its scenes again.

@@ -167,7 +167,7 @@ def plan_rows(settings: RunSettings, freeze_to: Path | None = None) -> list[dict
         }
         for unit in ready.plan.units
     ]
-    refused = [("failed" if each.failed else "invalid", each) for each in ready.plan.refused]
-    others = [*refused, *(("left out", each) for each in ready.plan.left_out)]
+    others = [("failed" if each.failed else "invalid", each.target_id, each.reason) for each in ready.plan.refused]
+    others += [("left out", each.target_id, each.reason) for each in ready.plan.left_out]
     empty = {"work_id": "", "item_id": "", "cell_id": "", "cloud_cover": "", "sources": "", "megapixels": ""}
-    return rows + [{"state": state, "target_id": e.target_id, "reason": e.reason} | empty for state, e in others]
+    return rows + [{"state": state, "target_id": name, "reason": reason} | empty for state, name, reason in others]
