@@ -112,7 +112,7 @@ def retract(
 ) -> None:
     """Take items out of the catalog: link, document and files. Readers see each item whole or not at all.
 
-    A later run makes the item again if the scene is still wanted.
+    A later run makes the item again if the scene is still wanted. The item of a region goes with any of its cells.
 
     Example:
 
@@ -120,7 +120,7 @@ def retract(
     """
     from flows.errors import InvalidSettings
     from flows.processing.publishing import indexes_of, keep_mirrors, require_catalog
-    from stac.catalog.product_collections import ProductCollection
+    from stac.catalog.product_collections import ProductCollection, with_regions
     from stac.catalog.product_collections import retract as take_out
 
     settings = o.settings(**given)
@@ -132,12 +132,19 @@ def retract(
             f"The catalog has no item {missing[0]}; `unveil status` names the items. Nothing was done."
         )
     with progress_bar(), indexes_of(settings) as indexes:
-        changed = take_out(catalog, item_ids)
-        indexes.remove(item_ids)
+        gone = with_regions(catalog, item_ids)
+        changed = take_out(catalog, gone)
+        indexes.remove(gone)
         for place in changed:
             indexes.put(place)
         keep_mirrors(settings)
-    show({"retracted": item_ids}, as_json, f"{len(item_ids)} taken out.")
+    regions = [name for name in gone if name not in item_ids]
+    note = (
+        f" Made of them, and taken out, too: {', '.join(regions)}; `unveil mosaic` makes such an item again."
+        if regions
+        else ""
+    )
+    show({"retracted": gone}, as_json, f"{len(gone)} taken out.{note}")
 
 
 @takes_settings("out", "indexes", "public_root", "state_dir")

@@ -120,6 +120,15 @@ def retract(catalog: StaticCatalog, item_ids: Iterable[str]) -> list[Location]:
     return sorted(changed, key=str)
 
 
+def with_regions(catalog: StaticCatalog, item_ids: Iterable[str]) -> list[str]:
+    """Return some items and those of regions that are made of them, each once: without its cells a region is broken."""
+    mosaics, found = catalog.beside(ProductCollection.MOSAICS), dict.fromkeys(item_ids)
+    for item_id in tuple(found):
+        if mosaics.is_there(item_id):
+            found |= dict.fromkeys(mosaics.derived_from(item_id, day_of(mosaics.readable(item_id))))
+    return list(found)
+
+
 def finished_work(catalog: StaticCatalog, limits: Mapping[str, float] | None) -> dict[str, Location]:
     """Return the place of every item that need not be made again, by its work id.
 

@@ -162,6 +162,22 @@ class StaticCatalog:
         # One that cannot be read is not a version of anything; the run that makes it again replaces it.
         return [document for name in ids if (document := self._links.held(name)) is not None]
 
+    def derived_from(self, item_id: str, day: str) -> list[str]:
+        """Return the ids of items of this collection that name an item of it as what they are derived from.
+
+        Args:
+            item_id: the item.
+            day: when both were acquired, or when their period begins; all items are looked at where it is empty.
+        """
+        names = self._links.of_day(item_id, day) if day else sorted(survey_of(self.target, self.collection_id).links)
+        end = f"/{self._links.item_name(check_id(item_id)).rpartition('/')[2]}"
+        return [
+            name
+            for name in names
+            for link in (self._links.held(name) or {}).get("links", ())
+            if link.get("rel") == "derived_from" and f"/{link.get('href', '')}".endswith(end)
+        ]
+
     def settle_versions(self, item_id: str, day: str) -> None:
         """Let the items of one target and cell name each other, and mark all but the newest as deprecated.
 

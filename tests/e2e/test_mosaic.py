@@ -237,8 +237,10 @@ def test_a_mosaic_that_is_taken_out_gives_its_place_back_to_the_version_before(
     world: World, index: tuple[TransactionApi, str]
 ) -> None:
     late = newest(world, "33TWL")["id"]
-    done = unveil("retract", late, "--out", world.out, home=world.folder / "home", extra=world._services)
-    assert done.status == 0, done.err
+    region = newest(world, "-region-")["id"]
+    done = unveil("retract", late, "--out", world.out, "--json", home=world.folder / "home", extra=world._services)
+    assert done.status == 0 and done.document == {"retracted": [late, region]}, "no region is left without a cell"
+    assert newest(world, "-region-")["properties"]["version"] == "1" and problems_in(world.out) == []
     left = newest(world, "33TWL")
     assert left["id"] != late and left["properties"]["version"] == "1"
     assert index[0].items() == sorted(world.items()) and late not in world.items()
