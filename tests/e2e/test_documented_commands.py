@@ -39,6 +39,7 @@ ELSEWHERE = {
     "automations": "integration/test_deployment.py",
     "run --runner dask": "integration/test_scale_out.py",
     "promote": "integration/test_promotion.py",
+    "retrain --config": "integration/test_retrain.py",
     "rollback": "integration/test_promotion.py",
 }
 
