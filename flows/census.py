@@ -341,7 +341,7 @@ def _standing(href: str, older: str, entry: Entry | None) -> tuple[Standing, str
     if entry is None:
         return Standing.MISSING, "never tried"
     if entry.state is State.SUCCEEDED:
-        return Standing.MISSING, "was published, and is no longer in the catalog"
+        return Standing.MISSING, "was published, and was taken out of the catalog or lost"
     return Standing.MISSING, entry.error or f"{entry.state} by run {entry.run_id}, which has ended"
 
 

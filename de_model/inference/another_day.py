@@ -30,31 +30,31 @@ _VEGETATED = 0.2, 0.4
 
 
 def on_another_day(
-    image: FloatArray, scene: FloatArray, needed: BoolArray, levels: Levels, bands: Sequence[str], expected: AnotherDay
+    image: FloatArray, scene: FloatArray, hidden: BoolArray, levels: Levels, bands: Sequence[str], expected: AnotherDay
 ) -> FloatArray:
     """Return what a clear day would show where clouds were taken away; the image itself where there were none.
 
     Args:
         image: restored reflectance `(band, y, x)`, NaN where nothing was wanted.
         scene: as observed.
-        needed: `(y, x)`.
+        hidden: `(y, x)`, what does not show the ground.
         levels: of the scene.
         bands: by common name.
         expected: of the model's card.
     """
-    if expected == AnotherDay() or not is_cloud(scene, needed, levels):
+    if expected == AnotherDay() or not is_cloud(scene, hidden, levels):
         return image
     median, _ = levels.columns()
-    moved = level_shift(scene, ~needed, levels, bands, expected)
+    moved = level_shift(scene, ~hidden, levels, bands, expected)
     return np.clip(median + expected.share * (image - median) + moved[:, None, None], 0, 1).astype(np.float32)
 
 
-def is_cloud(scene: FloatArray, needed: BoolArray, levels: Levels) -> bool:
+def is_cloud(scene: FloatArray, hidden: BoolArray, levels: Levels) -> bool:
     """Return whether what hides the ground is brighter than it; a gap, or what is not known to be hidden, is not."""
-    if not needed.any():
+    if not hidden.any():
         return False
     median, _ = levels.columns()
-    excess = scene[:3, needed] - median[:3, 0]
+    excess = scene[:3, hidden] - median[:3, 0]
     return bool(np.nanmedian(excess) > _CLOUDY) if np.isfinite(excess).any() else False
 
 

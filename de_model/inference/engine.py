@@ -169,6 +169,7 @@ def restore_image(
     side: int = _SIDE,
     gsd_m: float | None = None,
     another_day: bool = True,
+    hidden: NDArray[np.bool_] | None = None,
 ) -> RestoredImage:
     """Restore the needed pixels of an image; on a CPU no bit depends on the size of the blocks.
 
@@ -181,6 +182,7 @@ def restore_image(
         side: of a block, pixels.
         gsd_m: side of a pixel, metres; that of the model's card when left out.
         another_day: show what a clear day would, as far as the model's card says how; else the day of the image.
+        hidden: `(y, x)`, every pixel that does not show the ground, needed or not; the needed ones when left out.
 
     Raises:
         InvalidModelInput, OutOfMemory: as `restore`.
@@ -188,7 +190,8 @@ def restore_image(
     if needed.shape != scene.shape[1:]:
         raise InvalidModelInput(f"Mask of shape {needed.shape} for a scene of shape {scene.shape[1:]}.")
     frame, fill = Frame.around(needed.shape, (0, 0), sampling.tile, sampling.grid), fill_level(scene)
-    levels, hidden = _known_of(enhancer, scene, needed, gsd_m or enhancer.card.gsd_m)
+    covered = needed if hidden is None else hidden
+    levels, unseen = _known_of(enhancer, scene, covered, gsd_m or enhancer.card.gsd_m)
     image, weight, spread, tiles = np.full_like(scene, np.nan), 0.0, 0.0, 0
     for rows, columns in _blocks(needed, side):
         (top, bottom), (left, right) = surroundings(rows, columns, frame, sampling.tile, sampling.overlap)
@@ -197,29 +200,29 @@ def restore_image(
         wanted[inside] = needed[slice(*rows), slice(*columns)]
         part = Part(needed.shape, (top, left), fill, levels)
         found = restore(
-            enhancer, scene[:, *window], wanted, sampling, on_tile, part=part, hidden=hidden[window], gsd_m=gsd_m
+            enhancer, scene[:, *window], wanted, sampling, on_tile, part=part, hidden=unseen[window], gsd_m=gsd_m
         )
         image[:, *window][:, wanted] = found.image[:, wanted]
         weight += float(found.reference_weight[wanted].sum(dtype=np.float64))
         spread += float(found.spread[:, wanted].mean(axis=0, dtype=np.float64).sum())
         tiles += found.tiles
     if levels is not None and enhancer.card.scene is not None and another_day:
-        image = on_another_day(image, scene, needed, levels, enhancer.card.bands, enhancer.card.scene.another_day)
+        image = on_another_day(image, scene, covered, levels, enhancer.card.bands, enhancer.card.scene.another_day)
     count = int(needed.sum()) or np.nan
-    return RestoredImage(image, weight / count, spread / count, tiles, int((hidden & ~needed).sum()))
+    return RestoredImage(image, weight / count, spread / count, tiles, int((unseen & ~covered).sum()))
 
 
 def _known_of(
-    enhancer: Enhancer, scene: FloatArray, needed: NDArray[np.bool_], gsd_m: float
+    enhancer: Enhancer, scene: FloatArray, covered: NDArray[np.bool_], gsd_m: float
 ) -> tuple[Levels | None, NDArray[np.bool_]]:
     """Return the levels of an image, and every pixel that says nothing of the ground: shadows beside clouds, too."""
     if enhancer.scene is None:
-        return None, needed
-    levels = scene_levels(scene, needed)
-    if not is_cloud(scene, needed, levels):
-        return levels, needed
-    hidden = needed | shadows_beside(scene, needed, enhancer.card.bands, gsd_m)
-    return scene_levels(scene, hidden), hidden
+        return None, covered
+    levels = scene_levels(scene, covered)
+    if not is_cloud(scene, covered, levels):
+        return levels, covered
+    unseen = covered | shadows_beside(scene, covered, enhancer.card.bands, gsd_m)
+    return scene_levels(scene, unseen), unseen
 
 
 def _blocks(needed: NDArray[np.bool_], side: int) -> Iterator[tuple[Span, Span]]:

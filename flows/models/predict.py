@@ -281,7 +281,14 @@ def _fill(
         around[:, *at], trivial[at] = filled[:, *inside], without_model(where)[inside]
     left = needed & ~trivial
     found = restore_image(
-        enhancer, scene, left, request.sampling, progress, gsd_m=gsd_m, another_day=request.another_day
+        enhancer,
+        scene,
+        left,
+        request.sampling,
+        progress,
+        gsd_m=gsd_m,
+        another_day=request.another_day,
+        hidden=needed,
     )
     found.image[:, trivial] = around[:, trivial]
     return found, {"interpolated": int(trivial.sum()), "model": int(left.sum())}

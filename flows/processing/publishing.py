@@ -39,7 +39,7 @@ from stac.io.files import write_json
 from stac.io.raster import environment
 from stac.io.s3 import Location
 from stac.product.item import credit
-from stac.product.mosaic_item import CellFile, RegionRecord, build_region_item
+from stac.product.region_item import CellFile, RegionRecord, build_region_item
 
 _log = logging.getLogger("unveil")
 #: The item waits here until it is published under its own name.

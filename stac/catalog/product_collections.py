@@ -27,7 +27,7 @@ from stac.errors import InvalidProduct
 from stac.io.files import writing
 from stac.io.s3 import Location
 from stac.product.model_item import MODELS_COLLECTION
-from stac.product.mosaic_item import MOSAIC_JSON, repoint
+from stac.product.region_item import MOSAIC_JSON, repoint
 
 #: Published products that are looked at together.
 _AT_ONCE = 16

@@ -28,7 +28,7 @@ from stac.product.assets import COG_TYPE, file_info
 from stac.product.cog import cog_problem
 from stac.product.fields import ItemKind, required
 from stac.product.item import MODEL_EXTENSIONS, PRODUCT_EXTENSIONS
-from stac.product.mosaic_item import REGION_EXTENSIONS
+from stac.product.region_item import REGION_EXTENSIONS
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 #: Of the part of a product's id that is its scene's: file systems take 255 bytes, and more is added.

@@ -134,6 +134,18 @@ def test_alone_an_image_shows_what_another_clear_day_would(model: Enhancer) -> N
     assert np.array_equal(*in_gap), "without a cloud nothing says that the ground is another day's"
 
 
+def test_cloud_that_is_filled_otherwise_is_not_ground(model: Enhancer) -> None:
+    image, cloud = scene()
+    half = cloud.copy()
+    half[:, 57:] = False
+    whole = restore_image(model, image, cloud, sampling_for(CARD))
+    part = restore_image(model, image, half, sampling_for(CARD), hidden=cloud)
+    assert np.array_equal(part.image[:, half], whole.image[:, half]) and np.isnan(part.image[:, ~half]).all()
+    assert part.shadow_pixels == whole.shadow_pixels
+    blind = restore_image(model, image, half, sampling_for(CARD)).image[:, half]
+    assert not np.allclose(blind, whole.image[:, half], atol=0.02), "the rest of the cloud was taken for ground"
+
+
 def shaded() -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
     """Return a vegetated scene with a cloud, its mask, and its shadow."""
     image, cloud = scene(150, 170)

@@ -23,7 +23,8 @@ from stac.grid.footprint import outline_of_grid
 from stac.load.stack import Stack
 from stac.masks.classes import PixelClass, is_hidden, is_observed
 from stac.product.cog import RasterSpec, write_cog
-from stac.product.mosaic_item import COUNT_SPEC, CellFile, RegionRecord, build_region_item, repoint, vrt, vrt_names
+from stac.product.mosaic_item import COUNT_SPEC
+from stac.product.region_item import CellFile, RegionRecord, build_region_item, repoint, vrt, vrt_names
 
 BANDS = ("blue", "green", "red", "nir")
 SIDE = 96
